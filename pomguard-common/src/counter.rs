@@ -1,0 +1,143 @@
+//! What is counted, and the records that make the counters readable without the daemon.
+
+use crate::{limits, reason::REASONS};
+
+/// Packets and bytes. Bytes are those of the frame as the hook sees it, link header included.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Tally {
+    /// Packets.
+    pub packets: u64,
+    /// Bytes.
+    pub bytes: u64,
+}
+
+/// One direction's counters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct DirectionCounters {
+    /// Every packet that reached the hook, counted before it is judged.
+    pub seen: Tally,
+    /// By reason, for what was passed under a pass reason or dropped under a drop reason.
+    pub judged: [Tally; REASONS],
+    /// By drop reason, for what audit mode passed although it would have been dropped.
+    pub audited: [Tally; REASONS],
+}
+
+/// The value of the per-CPU counter map, for both directions ([`crate::Direction::index`]).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Counters {
+    /// Inbound, then outbound.
+    pub direction: [DirectionCounters; 2],
+    /// Events that found the ring buffer full.
+    pub events_lost: u64,
+    /// Conversations entered into the flow table.
+    pub flows_opened: u64,
+    /// Conversations that pushed out an older one before its age was up. Should stay at zero.
+    pub flows_evicted: u64,
+}
+
+impl Counters {
+    /// All at zero.
+    pub const ZERO: Self = Self {
+        direction: [DirectionCounters {
+            seen: Tally { packets: 0, bytes: 0 },
+            judged: [Tally { packets: 0, bytes: 0 }; REASONS],
+            audited: [Tally { packets: 0, bytes: 0 }; REASONS],
+        }; 2],
+        events_lost: 0,
+        flows_opened: 0,
+        flows_evicted: 0,
+    };
+}
+
+/// One row's counters, per CPU, keyed by row slot.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct RowTally {
+    /// Packets that the row allowed.
+    pub packets: u64,
+    /// Bytes of those.
+    pub bytes: u64,
+    /// Conversations opened: TCP packets with SYN and without ACK, first packets of other protocols
+    /// that this host sends.
+    pub connections: u64,
+    /// First hit on this CPU, in ticks ([`crate::image::Header::tick_shift`]); 0 = never.
+    pub first: u64,
+    /// Last hit on this CPU, in ticks; 0 = never.
+    pub last: u64,
+}
+
+/// Longest row id, in bytes.
+pub const LABEL_ID: usize = 64;
+/// Longest system list of a label, in bytes; longer ones are cut at a character boundary.
+pub const LABEL_SYSTEM: usize = 72;
+/// Longest port list of a label, in bytes.
+pub const LABEL_PORTS: usize = 44;
+
+/// What a row slot means. Text is UTF-8, filled up with zero bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct RowLabel {
+    /// The row's id: `pom-4.0/15`, `site/ssh-ops`. All zero: the slot is free.
+    pub id: [u8; LABEL_ID],
+    /// The side that opens the connection.
+    pub source: [u8; LABEL_SYSTEM],
+    /// The side that is opened to.
+    pub destination: [u8; LABEL_SYSTEM],
+    /// Ports as enforced, with the protocol.
+    pub ports: [u8; LABEL_PORTS],
+    /// [`crate::Direction`] as a number.
+    pub direction: u8,
+    /// 1: in the policy in force; 0: was once, its counters are kept.
+    pub live: u8,
+    /// 1: a failsafe row.
+    pub failsafe: u8,
+    /// 1: the row is in audit: what it matches is counted, and would be dropped in enforce.
+    pub audit: u8,
+}
+
+/// One record about the host, for readers that have only the maps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct HostRecord {
+    /// [`crate::ABI_VERSION`] of the maps.
+    pub abi: u32,
+    /// Ticks of the kernel's clock per second, times 1000 (see [`crate::image::Header::tick_shift`]).
+    pub ticks_per_1000s: u32,
+    /// Seconds since 1970 when the counters were first set up.
+    pub counting_since: u64,
+    /// Seconds since 1970 when the generation in force was installed.
+    pub installed_at: u64,
+    /// The host's name in the site file, UTF-8, filled up with zero bytes.
+    pub host: [u8; 64],
+    /// The matrix' id.
+    pub matrix: [u8; 64],
+    /// Daemon version that wrote the record.
+    pub version: [u8; 32],
+}
+
+const _: () = {
+    assert!(size_of::<Tally>() == 16);
+    assert!(size_of::<DirectionCounters>() == 16 + 2 * 16 * REASONS);
+    assert!(size_of::<Counters>() == 2 * size_of::<DirectionCounters>() + 24);
+    // Per-CPU values must fit the kernel's per-CPU allocation unit (32 KiB).
+    assert!(size_of::<Counters>() <= 32 * 1024);
+    assert!(size_of::<RowTally>() == 40);
+    assert!(size_of::<RowLabel>() == LABEL_ID + 2 * LABEL_SYSTEM + LABEL_PORTS + 4);
+    assert!(size_of::<HostRecord>() == 4 + 4 + 8 + 8 + 64 + 64 + 32);
+    assert!(limits::ROW_SLOTS == 8_192);
+};
+
+#[cfg(feature = "user")]
+mod pod {
+    // SAFETY: repr(C), only integers and arrays of them, no padding (asserted above).
+    unsafe impl aya::Pod for super::Counters {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::RowTally {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::RowLabel {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::HostRecord {}
+}

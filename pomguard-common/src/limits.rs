@@ -1,0 +1,41 @@
+//! Sizes and bounds. What exceeds one is refused by the compiler with the numbers, or ends in a
+//! drop with its own reason.
+
+/// Tuples in one policy: (direction, peer prefix, client-port range, service-port range, protocol, row).
+pub const TUPLES: usize = 100_000;
+/// Rows of one host's policy, each direction counted on its own.
+pub const ROWS: usize = 4_096;
+/// Counter slots: every (row id, direction) that is or was in force keeps its slot.
+pub const ROW_SLOTS: usize = 2 * ROWS;
+/// Conversations that this host opened, remembered at once.
+pub const FLOWS: usize = 262_144;
+/// Slots of one flow bucket: one cache line of tags.
+pub const FLOW_WAYS: usize = 8;
+/// Buckets of the flow table.
+pub const FLOW_BUCKETS: usize = FLOWS / FLOW_WAYS;
+/// Fragment trains remembered at once.
+pub const FRAGMENTS: usize = 8_192;
+/// Buckets of the fragment table.
+pub const FRAGMENT_BUCKETS: usize = FRAGMENTS / FLOW_WAYS;
+/// Addresses of this host, per family.
+pub const LOCAL_ADDRESSES: usize = 16;
+/// Cache lines of one compiled policy (8 MiB).
+pub const IMAGE_LINES: usize = 131_072;
+/// Generations kept in the kernel: the running one, the one before, and room for the next.
+pub const GENERATIONS: usize = 4;
+/// Distinct prefix lengths of one address family in one image; more are folded by the compiler.
+pub const PREFIX_LEVELS: usize = 8;
+/// Neighbouring buckets that one address look-up may visit.
+pub const BUCKET_PROBES: usize = 3;
+/// Client-port ranges that one (class, service) pair may hold.
+pub const CELL_CHAIN: usize = 4;
+/// VLAN tags that a frame may carry (802.1Q and 802.1ad in any order).
+pub const VLAN_TAGS: usize = 4;
+/// IPv6 extension headers that are walked before the upper layer.
+pub const EXTENSION_HEADERS: usize = 16;
+/// How far into a frame any header may reach, in bytes. Offsets stay below what the verifier
+/// accepts for a variable packet offset, and a chain of long extension headers ends here.
+pub const HEADER_REACH: usize = 2_048;
+
+const _: () = assert!(FLOW_BUCKETS.is_power_of_two() && FRAGMENT_BUCKETS.is_power_of_two());
+const _: () = assert!(ROW_SLOTS < u16::MAX as usize, "a row slot fits the cell's 16 bits");

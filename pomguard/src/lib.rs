@@ -1,0 +1,24 @@
+//! pomguard: enforces a published port matrix on a server's network interfaces, counts every
+//! packet, and can always say why.
+//!
+//! # Layout: the way of the data
+//!
+//! | station | module | type |
+//! | --- | --- | --- |
+//! | text files, every value with file and line | [`input`] | `Draft` |
+//! | names resolved, this host's rows chosen | [`policy`] | `Policy` |
+//! | the bytes of the maps | [`compile`] | `Image` |
+//! | in force, read back | [`kernel`] | `Installed` |
+//! | what the maps say | [`observe`] | `Snapshot` |
+//! | for people and programs | [`cli`], [`render`] | |
+//!
+//! Everything before [`kernel`] is pure and tested without root.
+
+pub mod cli;
+pub mod compile;
+pub mod input;
+pub mod kernel;
+pub mod observe;
+pub mod paths;
+pub mod policy;
+pub mod render;

@@ -1,0 +1,3 @@
+//! The `pomguard` command.
+
+fn main() {}

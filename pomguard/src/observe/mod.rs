@@ -1,0 +1,3 @@
+//! What the maps say, for people and programs.
+
+pub mod snapshot;

@@ -1,0 +1,167 @@
+//! One reading of the pinned maps: everything that `stats`, `status`, `/metrics` and `top` show.
+//!
+//! Plain data. `kernel::read` fills it from the maps; printers and the metrics page only read it.
+
+use pomguard_common::Direction;
+use serde::Serialize;
+
+use crate::policy::{Mode, RowId};
+
+/// One reading of the maps.
+#[derive(Clone, Debug, Serialize)]
+pub struct Snapshot {
+    /// This host's name in the site file.
+    pub host: String,
+    /// The matrix' id.
+    pub matrix: String,
+    /// Generation in force, counted from 1 at the first install.
+    pub generation: u64,
+    /// SHA-256 of the image in force, hexadecimal.
+    pub image: String,
+    /// Mode of the inbound direction, as the kernel's map says.
+    pub inbound: Mode,
+    /// Mode of the outbound direction, as the kernel's map says.
+    pub outbound: Mode,
+    /// Seconds since 1970 when the counters were first set up.
+    pub counting_since: u64,
+    /// Seconds since 1970 when the generation in force was installed.
+    pub installed_at: u64,
+    /// Per interface.
+    pub attach: Vec<AttachInfo>,
+    /// Per (row, direction): those in force, then those that once were.
+    pub rows: Vec<RowStats>,
+    /// Per reason, direction and outcome; reasons that never occurred are left out.
+    pub reasons: Vec<ReasonStats>,
+    /// Per direction.
+    pub totals: Vec<Totals>,
+    /// The flow table.
+    pub flows: FlowStats,
+    /// The image: what it uses of what there is.
+    pub capacity: Vec<Capacity>,
+    /// Events that the ring buffer had no room for.
+    pub events_lost: u64,
+}
+
+/// How one interface is attached.
+#[derive(Clone, Debug, Serialize, PartialEq, Eq)]
+pub struct AttachInfo {
+    /// Interface name.
+    pub interface: String,
+    /// Its index.
+    pub ifindex: u32,
+    /// `native`, `generic` or `none`.
+    pub xdp: String,
+    /// `tcx`, `clsact` or `none`.
+    pub tc: String,
+}
+
+/// One row's counters, summed over the CPUs.
+#[derive(Clone, Debug, Serialize)]
+pub struct RowStats {
+    /// Stable id.
+    pub id: RowId,
+    /// Direction.
+    pub direction: Direction,
+    /// Systems that open the connection.
+    pub source: String,
+    /// Systems that are opened to.
+    pub destination: String,
+    /// Ports and protocol as enforced.
+    pub ports: String,
+    /// In force now (a row that left the policy keeps its counters).
+    pub live: bool,
+    /// A failsafe row.
+    pub failsafe: bool,
+    /// Mode of the row.
+    pub mode: Mode,
+    /// Packets allowed by it.
+    pub packets: u64,
+    /// Bytes of those.
+    pub bytes: u64,
+    /// Conversations opened.
+    pub connections: u64,
+    /// Seconds since 1970 of the first hit; none before it.
+    pub first_hit: Option<u64>,
+    /// Seconds since 1970 of the last hit; none before the first.
+    pub last_hit: Option<u64>,
+}
+
+/// What became of the packets.
+#[derive(Clone, Copy, Debug, Serialize, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[serde(rename_all = "lowercase")]
+pub enum Outcome {
+    /// Passed under a pass reason.
+    Pass,
+    /// Dropped.
+    Drop,
+    /// Would have been dropped; passed, because the direction is in audit.
+    Audit,
+}
+
+impl Outcome {
+    /// The word used in tables, JSON and metric labels.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Pass => "pass",
+            Self::Drop => "drop",
+            Self::Audit => "audit",
+        }
+    }
+}
+
+/// One reason's counters, summed over the CPUs.
+#[derive(Clone, Debug, Serialize)]
+pub struct ReasonStats {
+    /// The reason's name.
+    pub name: String,
+    /// Direction.
+    pub direction: Direction,
+    /// What became of the packets.
+    pub verdict: Outcome,
+    /// Packets.
+    pub packets: u64,
+    /// Bytes.
+    pub bytes: u64,
+}
+
+/// One direction's totals.
+#[derive(Clone, Debug, Serialize)]
+pub struct Totals {
+    /// Direction.
+    pub direction: Direction,
+    /// Packets that reached the hook, counted on their own, before judgement.
+    pub seen: u64,
+    /// Bytes of those.
+    pub seen_bytes: u64,
+    /// Passed, audited ones included.
+    pub passed: u64,
+    /// Dropped.
+    pub dropped: u64,
+    /// Of the passed: would have been dropped in enforce.
+    pub audited: u64,
+}
+
+/// The flow table's fill.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct FlowStats {
+    /// Live entries.
+    pub entries: u64,
+    /// Room.
+    pub capacity: u64,
+    /// Entered since the counters were set up.
+    pub opened: u64,
+    /// Pushed out before their age was up. Should stay at zero.
+    pub evicted: u64,
+}
+
+/// One limited resource of the image in force.
+#[derive(Clone, Debug, Serialize)]
+pub struct Capacity {
+    /// `tuples`, `rows`, `lines`.
+    pub name: String,
+    /// In use.
+    pub used: u64,
+    /// The limit.
+    pub limit: u64,
+}

@@ -1,0 +1,1 @@
+//! Packets, namespaces and a loaded program, for tests that need root and a kernel.

@@ -1,0 +1,3 @@
+//! What pomguard's developers run.
+
+fn main() {}
