@@ -12,14 +12,22 @@
 //! | [`names`] | names of maps, programs and globals |
 //! | [`reason`] | why a packet passed or was dropped: the append-only list |
 //! | [`image`] | the bytes of one compiled policy, as user space writes and the programs read them |
+//! | [`packet`], [`parse`] | bytes of a frame, and what they say |
+//! | [`flow`] | conversations that this host opened |
+//! | [`decide`] | what becomes of a packet, and why |
 //! | [`counter`] | what is counted |
 
 #![no_std]
+#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
 pub mod counter;
+pub mod decide;
+pub mod flow;
 pub mod image;
 pub mod limits;
 pub mod names;
+pub mod packet;
+pub mod parse;
 pub mod reason;
 
 /// Version of everything laid out here: map layouts, image layout, counter layout.

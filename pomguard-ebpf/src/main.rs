@@ -1,2 +1,75 @@
+//! The two programs: XDP on ingress, TC on egress.
+//!
+//! Context in, action out. Each takes the packet through the same four steps: count it as seen,
+//! judge it ([`pomguard_common::decide`]), account for the decision, return the action.
+
 #![no_std]
 #![no_main]
+#![feature(asm_experimental_arch)]
+
+mod account;
+mod clock;
+mod maps;
+mod opaque;
+mod packet;
+mod tables;
+
+use aya_ebpf::{
+    bindings::xdp_action::{XDP_DROP, XDP_PASS},
+    macros::{classifier, xdp},
+    programs::{TcContext, XdpContext},
+};
+use pomguard_common::{Direction, decide::Decision, packet::Packet as _, reason::Reason};
+
+/// Let the next program, or the stack, have the packet (TC_ACT_UNSPEC, and TCX_NEXT).
+const TC_NEXT: i32 = -1;
+/// End the packet here (TC_ACT_SHOT, and TCX_DROP).
+const TC_DROP: i32 = 2;
+
+/// Judges what comes in.
+#[xdp]
+#[inline(always)]
+fn pomguard_xdp(ctx: XdpContext) -> u32 {
+    let frame = packet::Frame::of_xdp(&ctx);
+    let Some(counters) = account::seen(Direction::Inbound, frame.length()) else { return XDP_DROP };
+    let decision = tables::judge(Direction::Inbound, &frame);
+    account::judged(counters, Direction::Inbound, &decision, frame.length());
+    log(&ctx, Direction::Inbound, &decision);
+    if decision.passes() { XDP_PASS } else { XDP_DROP }
+}
+
+/// Judges what leaves.
+#[classifier]
+#[inline(always)]
+fn pomguard_tc(ctx: TcContext) -> i32 {
+    let bytes = ctx.len();
+    let Some(counters) = account::seen(Direction::Outbound, bytes) else { return TC_DROP };
+    let mut decision = tables::judge(Direction::Outbound, &packet::Frame::of_tc(&ctx));
+    // Headers of locally made packets lie in the linear part. Where one does not, it is pulled in,
+    // once, and the packet judged again.
+    if matches!(decision.reason, Reason::Truncated | Reason::IcmpUnrelated) && packet::pull(&ctx) {
+        decision = tables::judge(Direction::Outbound, &packet::Frame::of_tc(&ctx));
+    }
+    account::judged(counters, Direction::Outbound, &decision, bytes);
+    log(&ctx, Direction::Outbound, &decision);
+    if decision.passes() { TC_NEXT } else { TC_DROP }
+}
+
+/// For developers: off unless the daemon is started with a log level for the programs, and then
+/// removed by the verifier as unreachable.
+#[inline(always)]
+fn log<C: aya_ebpf::EbpfContext>(ctx: &C, direction: Direction, decision: &Decision) {
+    aya_log_ebpf::debug!(ctx, "{} {} row {}", direction.name(), decision.reason.name(), decision.row);
+}
+
+/// The verifier refuses an object in which this can be reached.
+#[cfg(not(test))]
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}
+
+/// Helpers for GPL-compatible programs are used.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -1,0 +1,704 @@
+//! What becomes of a datagram, and why.
+//!
+//! Precedence, inbound:
+//!  1. No source address that cannot be, no destination that is not ours (the link's own
+//!     multicast aside).
+//!  2. A fragment after the first follows its first fragment's verdict.
+//!  3. The link needs it: neighbour discovery, DHCP, group membership, VRRP.
+//!  4. TCP that is not a SYN-ACK, UDP, echo requests and other protocols: a row allows peer,
+//!     service and client port. Every packet is authorised anew; there is no connection table to
+//!     exhaust, and a row that goes away bites at the next packet.
+//!  5. A conversation that this host opened.
+//!  6. An ICMP error that quotes a conversation of either sort.
+//!  7. Otherwise dropped, under the reason that tells most.
+//!
+//! Outbound is the mirror: the reverse of an inbound row may leave, what opens is judged by the
+//! outbound rows, and what belongs to a conversation of ours keeps it alive.
+
+use crate::{
+    Direction,
+    flow::{self, Entered, Found, Key, State, Store},
+    image::{Address, Class, Denial, Family, Forget, Grant, Image, Lines, Tuple, mode, switch},
+    packet::{Packet, be32},
+    parse::{self, Datagram, Kind, tcp_flag},
+    protocol,
+    reason::{Reason, Verdict},
+};
+
+/// No row.
+pub const NO_ROW: u16 = u16::MAX;
+
+/// What a packet comes to. The one exit of the programs turns it into an action and counts it.
+#[must_use]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Decision {
+    /// Why.
+    pub reason: Reason,
+    /// Counter slot of the row that allowed it, or [`NO_ROW`].
+    pub row: u16,
+    /// It opens a conversation.
+    pub opens: bool,
+    /// A drop that the direction's mode only counts.
+    pub audited: bool,
+    /// What happened to the flow table.
+    pub entered: Option<Entered>,
+}
+
+impl Decision {
+    /// For a reason that no row is behind.
+    #[inline(always)]
+    pub const fn because(reason: Reason) -> Self {
+        Self { reason, row: NO_ROW, opens: false, audited: false, entered: None }
+    }
+
+    #[inline(always)]
+    const fn by_row(grant: Grant, opens: bool) -> Self {
+        let reason = if grant.failsafe { Reason::Failsafe } else { Reason::Row };
+        Self { reason, row: grant.row, opens, audited: false, entered: None }
+    }
+
+    /// Whether the packet goes on.
+    #[inline(always)]
+    pub const fn passes(&self) -> bool {
+        matches!(self.reason.verdict(), Verdict::Pass) || self.audited
+    }
+}
+
+/// Where a parsed datagram lies while it is judged.
+///
+/// On the host anywhere. In the kernel in a map: every way through the parser leaves other constants
+/// behind (the protocol is 6, the last three words of an IPv4 address are 0), and the verifier would
+/// walk the whole decision once for each; what it reads back from a map it knows nothing about. The
+/// stack has no room for it either.
+pub trait Desk {
+    /// Lays the datagram down and returns where it lies; none when there is no room.
+    fn lay(&self, datagram: Datagram) -> Option<&Datagram>;
+}
+
+impl Desk for core::cell::OnceCell<Datagram> {
+    fn lay(&self, datagram: Datagram) -> Option<&Datagram> {
+        Some(self.get_or_init(|| datagram))
+    }
+}
+
+/// What a decision is made with: the image and the two tables.
+pub struct Tables<'a, L: Lines + ?Sized, F: Store, T: Store> {
+    /// The compiled policy.
+    pub image: Image<'a, L>,
+    /// Conversations.
+    pub flows: &'a F,
+    /// Fragment trains.
+    pub trains: &'a T,
+}
+
+struct Vlans<'a, 'b, L: Lines + ?Sized>(&'b Image<'a, L>);
+
+impl<L: Lines + ?Sized> Forget for Vlans<'_, '_, L> {
+    #[inline(always)]
+    fn forget(&self, value: u64) -> u64 {
+        self.0.lines().forget(value)
+    }
+}
+
+impl<L: Lines + ?Sized> parse::Link for Vlans<'_, '_, L> {
+    #[inline(always)]
+    fn serves_vlan(&self, id: u16) -> bool {
+        self.0.serves_vlan(id)
+    }
+}
+
+/// Judges a frame.
+#[inline(always)]
+pub fn judge<P, L, F, T, D>(hook: Direction, packet: &P, tables: &Tables<'_, L, F, T>, desk: &D) -> Decision
+where
+    P: Packet + ?Sized,
+    L: Lines + ?Sized,
+    F: Store,
+    T: Store,
+    D: Desk,
+{
+    let mut decision = match parse::frame(packet, &Vlans(&tables.image)) {
+        Ok(datagram) => match (desk.lay(datagram), hook) {
+            (None, _) => Decision::because(Reason::Internal),
+            (Some(datagram), Direction::Inbound) => inbound(packet, datagram, tables),
+            (Some(datagram), Direction::Outbound) => outbound(packet, datagram, tables),
+        },
+        Err(Reason::LinkControl) if !tables.image.switch(switch::LINK_CONTROL) => {
+            Decision::because(Reason::EtherType)
+        }
+        Err(reason) => Decision::because(reason),
+    };
+    if matches!(decision.reason.verdict(), Verdict::Drop) && !matches!(decision.reason, Reason::Isolated) {
+        let own = tables.image.mode(hook);
+        // An answer that inbound audit let in must be able to leave, or audit would cut it.
+        let softened = matches!(decision.reason, Reason::Unasked)
+            && tables.image.mode(Direction::Inbound) != mode::ENFORCE;
+        decision.audited = own != mode::ENFORCE || softened;
+    }
+    decision
+}
+
+/// IPv4 addresses that cannot be a source (RFC 1122 section 3.2.1.3): this network, loopback,
+/// multicast, reserved and broadcast. IPv6: unspecified, loopback, multicast (RFC 4291 section 2).
+#[inline(always)]
+const fn impossible_source(family: Family, address: &Address) -> bool {
+    match family {
+        Family::V4 => matches!(address[0] >> 24, 0 | 127 | 224..=255),
+        Family::V6 => {
+            address[0] >> 24 == 0xff || (address[0] | address[1] | address[2] == 0 && address[3] <= 1)
+        }
+    }
+}
+
+/// ::ffff:0:0/96 on the wire (RFC 6092 REC-3).
+#[inline(always)]
+const fn mapped(address: &Address) -> bool {
+    address[0] | address[1] == 0 && address[2] == 0xffff
+}
+
+#[inline(always)]
+const fn unspecified(address: &Address) -> bool {
+    address[0] | address[1] | address[2] | address[3] == 0
+}
+
+/// fe80::/10.
+#[inline(always)]
+const fn link_local(address: &Address) -> bool {
+    address[0] >> 22 == 0x3fa
+}
+
+/// Broadcast or multicast as a destination.
+#[inline(always)]
+const fn group(family: Family, address: &Address) -> bool {
+    match family {
+        Family::V4 => address[0] >> 28 == 0xe || address[0] == u32::MAX,
+        Family::V6 => address[0] >> 24 == 0xff,
+    }
+}
+
+/// What the link needs to work, decided without rows: none when it is nothing of the sort.
+#[inline(always)]
+fn link_service<L: Lines + ?Sized>(
+    direction: Direction,
+    datagram: &Datagram,
+    image: &Image<'_, L>,
+) -> Option<Reason> {
+    if datagram.fragment.is_part() {
+        return None;
+    }
+    match (datagram.protocol, datagram.kind) {
+        (protocol::UDP, Kind::Ports) => {
+            let (server, client) = match datagram.family {
+                Family::V4 => (67, 68),
+                Family::V6 => (547, 546),
+            };
+            let (from, to) = match direction {
+                Direction::Inbound => (server, client),
+                Direction::Outbound => (client, server),
+            };
+            let lease = datagram.source_port == from && datagram.destination_port == to;
+            (lease && image.switch(switch::DHCP)).then_some(Reason::Dhcp)
+        }
+        (protocol::ICMPV6, Kind::Icmp) => control_v6(datagram, image),
+        (protocol::IGMP, Kind::Other) if matches!(datagram.family, Family::V4) => {
+            // RFC 3376 section 4: IGMP is sent with TTL 1, to a group.
+            let proper = datagram.hop_limit == 1 && group(Family::V4, &datagram.destination);
+            (proper && image.switch(switch::GROUP_MEMBERSHIP)).then_some(Reason::Multicast)
+        }
+        (protocol::VRRP, Kind::Other) => {
+            // RFC 9568 sections 5.1.1 and 5.1.2: to the VRRP group, with TTL 255.
+            let to_group = match datagram.family {
+                Family::V4 => datagram.destination[0] == 0xe000_0012,
+                Family::V6 => datagram.destination == [0xff02_0000, 0, 0, 0x12],
+            };
+            (to_group && datagram.hop_limit == 255 && image.switch(switch::VRRP)).then_some(Reason::Vrrp)
+        }
+        _ => None,
+    }
+}
+
+/// ICMPv6 messages of the link itself (RFC 4890 section 4.4.1).
+#[inline(always)]
+fn control_v6<L: Lines + ?Sized>(datagram: &Datagram, image: &Image<'_, L>) -> Option<Reason> {
+    let near = datagram.hop_limit == 255;
+    let from_router = link_local(&datagram.source);
+    match datagram.icmp_type {
+        // Router solicitation, neighbour solicitation and advertisement, inverse neighbour discovery.
+        133 | 135 | 136 | 141 | 142 => Some(if near { Reason::Neighbour } else { Reason::HopLimit }),
+        // Router advertisement: from a link-local address only (RFC 4861 section 6.1.2).
+        134 => Some(match (near, from_router) {
+            (false, _) => Reason::HopLimit,
+            (true, false) => Reason::SpoofedSource,
+            (true, true) => Reason::Neighbour,
+        }),
+        137 => Some(match (near && from_router, image.switch(switch::REDIRECTS)) {
+            (true, true) => Reason::Neighbour,
+            _ => Reason::IcmpType,
+        }),
+        // MLD (RFC 2710, RFC 3810): hop limit 1, from a link-local address or, while that is still
+        // being checked for duplicates, from the unspecified one.
+        130 | 131 | 132 | 143 => {
+            let proper = datagram.hop_limit == 1 && (from_router || unspecified(&datagram.source));
+            Some(if proper && image.switch(switch::GROUP_MEMBERSHIP) {
+                Reason::Multicast
+            } else {
+                Reason::IcmpType
+            })
+        }
+        // Secure neighbour discovery (RFC 3971) and multicast router discovery (RFC 4286).
+        148 | 149 if near => Some(Reason::IcmpControl),
+        151..=153 if datagram.hop_limit == 1 => Some(Reason::IcmpControl),
+        _ => None,
+    }
+}
+
+/// ICMP errors: those that must reach the sender of what they quote. None for other messages.
+#[inline(always)]
+const fn is_error(datagram: &Datagram) -> bool {
+    match datagram.family {
+        // Unreachable, time exceeded, parameter problem.
+        Family::V4 => matches!(datagram.icmp_type, 3 | 11 | 12),
+        // Unreachable, packet too big, time exceeded, parameter problem.
+        Family::V6 => matches!(datagram.icmp_type, 1..=4),
+    }
+}
+
+/// Type of an echo request and of an echo reply.
+#[inline(always)]
+const fn echo(family: Family) -> (u8, u8) {
+    match family {
+        Family::V4 => (8, 0),
+        Family::V6 => (128, 129),
+    }
+}
+
+/// Everything that the rulings on one datagram look at.
+struct Case<'a, 'b, P: Packet + ?Sized, L: Lines + ?Sized, F: Store, T: Store> {
+    hook: Direction,
+    packet: &'a P,
+    datagram: &'a Datagram,
+    tables: &'a Tables<'b, L, F, T>,
+    /// Class of the peer. Looked up once, first: it is the costly question, and with one place that
+    /// asks it the verifier walks it once.
+    class: Class,
+}
+
+impl<P: Packet + ?Sized, L: Lines + ?Sized, F: Store, T: Store> Case<'_, '_, P, L, F, T> {
+    #[inline(always)]
+    const fn image(&self) -> &Image<'_, L> {
+        &self.tables.image
+    }
+
+    /// The drop reason for the peer: known to the site, or a stranger.
+    #[inline(always)]
+    const fn either(&self, known: Reason, stranger: Reason) -> Reason {
+        if self.class.known() { known } else { stranger }
+    }
+
+    /// The tuple that the datagram would belong to, had its conversation been opened in direction
+    /// `opened`.
+    #[inline(always)]
+    const fn tuple(&self, opened: Direction) -> Tuple {
+        let Datagram { protocol, source_port, destination_port, .. } = *self.datagram;
+        let (peer_port, local_port) = match self.hook {
+            Direction::Inbound => (source_port, destination_port),
+            Direction::Outbound => (destination_port, source_port),
+        };
+        let (port, client_port) = match (self.datagram.kind, opened) {
+            (Kind::Ports, Direction::Inbound) => (local_port, peer_port),
+            (Kind::Ports, Direction::Outbound) => (peer_port, local_port),
+            _ => (protocol as u16, 0),
+        };
+        Tuple { direction: opened, protocol, port, client_port }
+    }
+
+    /// The row under which the peer and this host may talk, opened in direction `opened`.
+    #[inline(always)]
+    fn grant(&self, opened: Direction) -> Result<Grant, Denial> {
+        self.image().grant(self.class, &self.tuple(opened))
+    }
+
+    /// The key of the conversation.
+    #[inline(always)]
+    const fn key(&self) -> Key {
+        let Datagram { family, protocol, source, destination, source_port, destination_port, .. } =
+            self.datagram;
+        match self.hook {
+            Direction::Inbound => {
+                Key::new(*family, *protocol, destination, *destination_port, source, *source_port)
+            }
+            Direction::Outbound => {
+                Key::new(*family, *protocol, source, *source_port, destination, *destination_port)
+            }
+        }
+    }
+
+    /// The key of the fragment train.
+    #[inline(always)]
+    const fn train(&self) -> Key {
+        let Datagram { family, protocol, source, destination, fragment, .. } = self.datagram;
+        let outbound = matches!(self.hook, Direction::Outbound);
+        Key::train(*family, *protocol, source, destination, fragment.id, outbound)
+    }
+
+    /// Finds the conversation, if the policy in force still lets this host have it.
+    ///
+    /// An entry remembers the generation that judged it. Under another one it is judged again, once:
+    /// what a changed policy no longer allows ends with the next packet of either side.
+    #[inline(always)]
+    fn conversation(&self) -> Option<Found> {
+        let found = flow::find(self.tables.flows, &self.key())?;
+        let generation = self.image().generation();
+        if found.stamp == generation || found.stamp == flow::GRANDFATHERED {
+            return Some(found);
+        }
+        let row = match self.grant(Direction::Outbound) {
+            Ok(grant) => grant.row,
+            Err(_) if self.image().mode(Direction::Outbound) != mode::ENFORCE => NO_ROW,
+            Err(_) => return None,
+        };
+        flow::restamp(self.tables.flows, &found, row, generation);
+        Some(Found { row, stamp: generation, ..found })
+    }
+
+    /// A later fragment: passes when its first one did.
+    #[inline(always)]
+    fn follower(&self) -> Reason {
+        match flow::find(self.tables.trains, &self.train()) {
+            Some(_) => Reason::Fragment,
+            None => Reason::FragmentUnknown,
+        }
+    }
+
+    /// Remembers a first fragment that passes, so that its followers may.
+    #[inline(always)]
+    fn remember_train(&self, decision: Decision) {
+        let passes = matches!(decision.reason.verdict(), Verdict::Pass)
+            || self.image().mode(self.hook) != mode::ENFORCE;
+        if !self.datagram.fragment.is_part() || !passes {
+            return;
+        }
+        let key = self.train();
+        match flow::find(self.tables.trains, &key) {
+            Some(found) => flow::touch(self.tables.trains, &found, State::Fragment),
+            None => {
+                let _ = flow::enter(self.tables.trains, &key, State::Fragment, decision.row, 0);
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn inbound<P, L, F, T>(packet: &P, datagram: &Datagram, tables: &Tables<'_, L, F, T>) -> Decision
+where
+    P: Packet + ?Sized,
+    L: Lines + ?Sized,
+    F: Store,
+    T: Store,
+{
+    let image = &tables.image;
+    let family = datagram.family;
+    let class = image.class(family, &datagram.source);
+    let case = Case { hook: Direction::Inbound, packet, datagram, tables, class };
+    if matches!(family, Family::V6) && (mapped(&datagram.source) || mapped(&datagram.destination)) {
+        return Decision::because(Reason::MappedAddress);
+    }
+    // Duplicate address detection and MLD start from the unspecified address.
+    let newborn = matches!(family, Family::V6) && unspecified(&datagram.source);
+    let impossible = impossible_source(family, &datagram.source) && !newborn;
+    if impossible || image.is_local(family, &datagram.source) {
+        return Decision::because(Reason::SpoofedSource);
+    }
+    if newborn || !image.is_local(family, &datagram.destination) {
+        return Decision::because(match link_service(Direction::Inbound, datagram, image) {
+            Some(reason) => reason,
+            None if newborn => Reason::SpoofedSource,
+            None if group(family, &datagram.destination) => Reason::Broadcast,
+            None => Reason::NotLocal,
+        });
+    }
+    // A broadcast frame has no business with a unicast address (RFC 1122 section 3.3.6).
+    if datagram.group_mac {
+        return Decision::because(Reason::Broadcast);
+    }
+    if matches!(datagram.kind, Kind::Follower) {
+        return Decision::because(case.follower());
+    }
+    let decision = addressed_to_us(&case);
+    case.remember_train(decision);
+    decision
+}
+
+/// Judges what is properly addressed to this host.
+#[inline(always)]
+fn addressed_to_us<P, L, F, T>(case: &Case<'_, '_, P, L, F, T>) -> Decision
+where
+    P: Packet + ?Sized,
+    L: Lines + ?Sized,
+    F: Store,
+    T: Store,
+{
+    let datagram = case.datagram;
+    let icmp = matches!(datagram.kind, Kind::Icmp);
+    let tcp = matches!(datagram.kind, Kind::Ports) && datagram.protocol == protocol::TCP;
+    let syn = datagram.tcp_flags & tcp_flag::SYN != 0;
+    let ack = datagram.tcp_flags & tcp_flag::ACK != 0;
+    let (request, reply) = echo(datagram.family);
+    // A SYN-ACK is only ever an answer. Of ICMP a row grants echo requests.
+    let by_row = if icmp { datagram.icmp_type == request } else { !(syn && ack) };
+    let mut denial = Denial::Port;
+    if by_row {
+        match case.grant(Direction::Inbound) {
+            Ok(grant) => return Decision::by_row(grant, tcp && syn),
+            Err(reason) => denial = reason,
+        }
+    }
+    if matches!(denial, Denial::Broken) {
+        return Decision::because(Reason::Internal);
+    }
+    if matches!(datagram.kind, Kind::Ports) || icmp && datagram.icmp_type == reply {
+        if let Some(found) = case.conversation() {
+            // RFC 6092 REC-16: only what leaves keeps a UDP conversation alive.
+            if tcp {
+                let state = tcp_state(datagram.tcp_flags, &found, Direction::Inbound);
+                flow::touch(case.tables.flows, &found, state);
+            }
+            return Decision::because(Reason::Answer);
+        }
+        let opens = if tcp { syn && !ack } else { !icmp };
+        if matches!(datagram.kind, Kind::Ports)
+            && let Some(reason) = link_service(Direction::Inbound, datagram, case.image())
+        {
+            return Decision::because(reason);
+        }
+        return Decision::because(match denial {
+            Denial::ClientPort => Reason::ClientPort,
+            Denial::Peer if opens => case.either(Reason::SourceKnown, Reason::Source),
+            _ if opens => case.either(Reason::PortKnown, Reason::Port),
+            _ => case.either(Reason::NoFlowKnown, Reason::NoFlow),
+        });
+    }
+    if let Some(reason) = link_service(Direction::Inbound, datagram, case.image()) {
+        return Decision::because(reason);
+    }
+    if !icmp {
+        return Decision::because(case.either(Reason::ProtocolKnown, Reason::Protocol));
+    }
+    let v6 = matches!(datagram.family, Family::V6);
+    let redirect = !v6 && datagram.icmp_type == 5 && case.image().switch(switch::REDIRECTS);
+    if is_error(datagram) || redirect {
+        return Decision::because(related(Direction::Inbound, &case.packet.again(), datagram, case.tables));
+    }
+    if v6 && datagram.icmp_type == request && case.image().switch(switch::ECHO_V6) {
+        return Decision::because(Reason::EchoV6);
+    }
+    Decision::because(Reason::IcmpType)
+}
+
+/// The state that a TCP packet moves a conversation of ours to.
+#[inline(always)]
+const fn tcp_state(flags: u8, found: &Found, hook: Direction) -> State {
+    if flags & (tcp_flag::RST | tcp_flag::FIN) != 0 {
+        return State::Closing;
+    }
+    match (hook, flags & tcp_flag::SYN != 0) {
+        (Direction::Outbound, true) => State::Opening,
+        // Our own packets do not prove that anybody answers.
+        (Direction::Outbound, false) => match found.tag.state() {
+            State::Opening => State::Opening,
+            _ => State::Established,
+        },
+        (Direction::Inbound, _) => State::Established,
+    }
+}
+
+/// Judges an ICMP error by the conversation it quotes. It changes nothing about that conversation.
+/// A function of its own in the programs.
+#[inline(never)]
+fn related<P, L, F, T>(
+    hook: Direction,
+    packet: &P,
+    datagram: &Datagram,
+    tables: &Tables<'_, L, F, T>,
+) -> Reason
+where
+    P: Packet + ?Sized,
+    L: Lines + ?Sized,
+    F: Store,
+    T: Store,
+{
+    let quoted = match parse::quoted(packet, datagram, tables.image.lines()) {
+        Ok(quoted) => quoted,
+        Err(reason) => return reason,
+    };
+    // RFC 8201 section 4: no IPv6 link is narrower than 1,280 bytes.
+    if matches!((datagram.family, datagram.icmp_type), (Family::V6, 2)) {
+        let Some(mtu) = packet.window::<4>(datagram.upper + 4) else { return Reason::IcmpUnrelated };
+        if be32::<0, 4>(mtu) < 1_280 {
+            return Reason::IcmpUnrelated;
+        }
+    }
+    // Inbound the quoted packet is one that this host sent, outbound one that it received.
+    let (ours, local, local_port, peer, peer_port) = match hook {
+        Direction::Inbound => (
+            quoted.source == datagram.destination,
+            &quoted.source,
+            quoted.source_port,
+            &quoted.destination,
+            quoted.destination_port,
+        ),
+        Direction::Outbound => (
+            quoted.destination == datagram.source && quoted.source == datagram.destination,
+            &quoted.destination,
+            quoted.destination_port,
+            &quoted.source,
+            quoted.source_port,
+        ),
+    };
+    if !ours {
+        return Reason::IcmpUnrelated;
+    }
+    let conversation = Key::new(datagram.family, quoted.protocol, local, local_port, peer, peer_port);
+    if flow::find(tables.flows, &conversation).is_some() {
+        return Reason::IcmpRelated;
+    }
+    let (port, client_port) = match quoted.protocol {
+        protocol::TCP | protocol::UDP => (local_port, peer_port),
+        other => (u16::from(other), 0),
+    };
+    let served = Tuple { direction: Direction::Inbound, protocol: quoted.protocol, port, client_port };
+    let class = tables.image.class(datagram.family, peer);
+    match tables.image.grant(class, &served) {
+        Ok(_) => Reason::IcmpRelated,
+        Err(_) => Reason::IcmpUnrelated,
+    }
+}
+
+#[inline(always)]
+fn outbound<P, L, F, T>(packet: &P, datagram: &Datagram, tables: &Tables<'_, L, F, T>) -> Decision
+where
+    P: Packet + ?Sized,
+    L: Lines + ?Sized,
+    F: Store,
+    T: Store,
+{
+    let image = &tables.image;
+    let class = image.class(datagram.family, &datagram.destination);
+    let case = Case { hook: Direction::Outbound, packet, datagram, tables, class };
+    if let Some(reason) = link_service(Direction::Outbound, datagram, image) {
+        return Decision::because(reason);
+    }
+    if !image.is_local(datagram.family, &datagram.source) {
+        return Decision::because(Reason::SourceNotOurs);
+    }
+    if matches!(datagram.kind, Kind::Follower) {
+        return Decision::because(case.follower());
+    }
+    let decision = sent_by_us(&case);
+    case.remember_train(decision);
+    decision
+}
+
+/// Judges what this host sends under its own address.
+#[inline(always)]
+fn sent_by_us<P, L, F, T>(case: &Case<'_, '_, P, L, F, T>) -> Decision
+where
+    P: Packet + ?Sized,
+    L: Lines + ?Sized,
+    F: Store,
+    T: Store,
+{
+    let datagram = case.datagram;
+    let icmp = matches!(datagram.kind, Kind::Icmp);
+    let tcp = matches!(datagram.kind, Kind::Ports) && datagram.protocol == protocol::TCP;
+    let syn = datagram.tcp_flags & tcp_flag::SYN != 0;
+    let ack = datagram.tcp_flags & tcp_flag::ACK != 0;
+    let (request, reply) = echo(datagram.family);
+    if icmp && is_error(datagram) {
+        return Decision::because(related(Direction::Outbound, &case.packet.again(), datagram, case.tables));
+    }
+    // What answers on a conversation that an inbound row allows. A SYN answers nothing.
+    let answers = if icmp { datagram.icmp_type == reply } else { !(tcp && syn && !ack) };
+    if answers && case.grant(Direction::Inbound).is_ok() {
+        return Decision::because(Reason::Reply);
+    }
+    if icmp && datagram.icmp_type == reply {
+        let free = matches!(datagram.family, Family::V6) && case.image().switch(switch::ECHO_V6);
+        return Decision::because(if free { Reason::Reply } else { Reason::Unasked });
+    }
+    if icmp && datagram.icmp_type != request {
+        return Decision::because(match case.image().mode(Direction::Outbound) {
+            mode::TRACK => Reason::Untracked,
+            _ => Reason::IcmpType,
+        });
+    }
+    let opening = open(case);
+    if matches!(datagram.kind, Kind::Other) {
+        return match opening {
+            Ok(decision) => Decision { opens: false, ..decision },
+            Err(reason) => Decision::because(reason),
+        };
+    }
+    let found = case.conversation();
+    let opens = if tcp { syn && !ack } else { found.is_none() };
+    if let Some(found) = found
+        && (!tcp || !opens)
+    {
+        let state = match (tcp, icmp) {
+            (true, _) => tcp_state(datagram.tcp_flags, &found, Direction::Outbound),
+            (false, true) => State::Icmp,
+            (false, false) => State::Udp,
+        };
+        flow::touch(case.tables.flows, &found, state);
+        return Decision { row: found.row, ..Decision::because(Reason::Answer) };
+    }
+    // A SYN is judged anew each time. What neither opens nor belongs to anything re-creates a lost
+    // entry if it could have opened it; but a SYN-ACK is an answer, and nothing asked for this one.
+    let decision = match opening {
+        Ok(decision) if !(tcp && syn && ack) => decision,
+        Ok(_) => return Decision::because(Reason::Unasked),
+        Err(_) if tcp && !opens => return Decision::because(Reason::Unasked),
+        Err(reason) => return Decision::because(reason),
+    };
+    let ended = datagram.tcp_flags & (tcp_flag::RST | tcp_flag::FIN) != 0;
+    let state = match (tcp, icmp) {
+        (true, _) if opens => State::Opening,
+        (true, _) if ended => State::Closing,
+        (true, _) => State::Established,
+        (false, true) => State::Icmp,
+        (false, false) => State::Udp,
+    };
+    let decision = Decision { opens, ..decision };
+    if let Some(found) = found {
+        flow::touch(case.tables.flows, &found, state);
+        return decision;
+    }
+    // Without room to remember it, its answers could not come in: then it may not leave.
+    let generation = case.image().generation();
+    match flow::enter(case.tables.flows, &case.key(), state, decision.row, generation) {
+        Entered::Full => {
+            Decision { entered: Some(Entered::Full), ..Decision::because(Reason::FlowTableFull) }
+        }
+        entered => Decision { entered: Some(entered), ..decision },
+    }
+}
+
+/// Judges what opens a conversation: by row, or by the mode.
+#[inline(always)]
+fn open<P, L, F, T>(case: &Case<'_, '_, P, L, F, T>) -> Result<Decision, Reason>
+where
+    P: Packet + ?Sized,
+    L: Lines + ?Sized,
+    F: Store,
+    T: Store,
+{
+    match case.grant(Direction::Outbound) {
+        Ok(grant) => Ok(Decision::by_row(grant, true)),
+        Err(Denial::Broken) => Err(Reason::Internal),
+        Err(_) => match case.image().mode(Direction::Outbound) {
+            mode::TRACK => Ok(Decision::because(Reason::Untracked)),
+            mode::AUDIT => Ok(Decision::because(Reason::Destination)),
+            _ => Err(Reason::Destination),
+        },
+    }
+}

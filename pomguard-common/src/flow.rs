@@ -1,0 +1,441 @@
+//! Conversations that this host opened, remembered so that their answers may come in.
+//!
+//! A set-associative table in two plain arrays, so that the programs find, enter and age entries
+//! by themselves, without locks and without user space:
+//!
+//! * *tags*: buckets of eight 64-bit words, one cache line. A tag holds 32 bits of the key's hash,
+//!   the state, and when the conversation was last seen. It is published with one store.
+//! * *keys*: the whole key of each slot. A tag only says where to look; an entry matches when every
+//!   bit of its key does.
+//!
+//! Each key has two buckets to live in. An entry past its age is free. A new one takes a free slot,
+//! else the oldest one that is not an established conversation, else there is no room: a flood of
+//! new conversations never pushes out one that lives.
+//!
+//! Two processors that enter different conversations into one slot at the same instant leave one of
+//! them with the other's tag: it does not match, and the next packet that this host sends enters it again.
+
+use core::sync::atomic::AtomicU64;
+
+use crate::{
+    image::{Address, Family, Forget},
+    limits::FLOW_WAYS,
+};
+
+/// What is known of a conversation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum State {
+    /// A slot that holds nothing.
+    Free = 0,
+    /// TCP: this host's SYN is out, nothing came back.
+    Opening = 1,
+    /// TCP: the other side has answered.
+    Established = 2,
+    /// TCP: a FIN or RST was seen. Later traffic revives it.
+    Closing = 3,
+    /// UDP.
+    Udp = 4,
+    /// ICMP echo.
+    Icmp = 5,
+    /// A first fragment that was let through; its followers may come.
+    Fragment = 6,
+    /// Any other protocol that a row names.
+    Other = 7,
+}
+
+impl State {
+    /// Every state but [`State::Free`].
+    pub const ALL: [Self; 7] =
+        [Self::Opening, Self::Established, Self::Closing, Self::Udp, Self::Icmp, Self::Fragment, Self::Other];
+
+    /// How long an entry in this state is remembered, in seconds.
+    #[must_use]
+    pub const fn age_seconds(self) -> u32 {
+        match self {
+            Self::Free => 0,
+            // Linux gives up connecting after 127 s of SYN retransmits, each of which refreshes.
+            Self::Opening => 120,
+            // RFC 5382 REQ-5 and RFC 6092 REC-35: no less than 2 h 4 min.
+            Self::Established => 7_440,
+            // RFC 7857 section 2.2: four minutes after a RST.
+            Self::Closing => 240,
+            // RFC 4787 REQ-5 recommends five minutes.
+            Self::Udp | Self::Other => 300,
+            // RFC 5508 REQ-2: no less than 60 s.
+            // RFC 8200 section 4.5: reassembly gives up after as long.
+            Self::Icmp | Self::Fragment => 60,
+        }
+    }
+
+    /// The state with this number.
+    #[must_use]
+    #[inline(always)]
+    pub const fn from_number(number: u32) -> Self {
+        match number & 7 {
+            1 => Self::Opening,
+            2 => Self::Established,
+            3 => Self::Closing,
+            4 => Self::Udp,
+            5 => Self::Icmp,
+            6 => Self::Fragment,
+            7 => Self::Other,
+            _ => Self::Free,
+        }
+    }
+}
+
+/// The two ends of a conversation as seen from this host: 40 bytes without padding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Key(pub [u64; 5]);
+
+impl Key {
+    /// The key of a conversation between a local and a peer end.
+    #[must_use]
+    #[inline(always)]
+    pub const fn new(
+        family: Family,
+        protocol: u8,
+        local: &Address,
+        local_port: u16,
+        peer: &Address,
+        peer_port: u16,
+    ) -> Self {
+        Self([
+            (local[0] as u64) << 32 | local[1] as u64,
+            (local[2] as u64) << 32 | local[3] as u64,
+            (peer[0] as u64) << 32 | peer[1] as u64,
+            (peer[2] as u64) << 32 | peer[3] as u64,
+            (local_port as u64) << 48 | (peer_port as u64) << 32 | (protocol as u64) << 8 | family as u64,
+        ])
+    }
+
+    /// The key of a fragment train: who sends to whom under which identification.
+    #[must_use]
+    #[inline(always)]
+    pub const fn train(
+        family: Family,
+        protocol: u8,
+        source: &Address,
+        destination: &Address,
+        id: u32,
+        outbound: bool,
+    ) -> Self {
+        let protocol = match family {
+            Family::V4 => protocol,
+            // RFC 8200 section 4.5: the next header of later fragments does not count.
+            Family::V6 => 0,
+        };
+        Self([
+            (source[0] as u64) << 32 | source[1] as u64,
+            (source[2] as u64) << 32 | source[3] as u64,
+            (destination[0] as u64) << 32 | destination[1] as u64,
+            (destination[2] as u64) << 32 | destination[3] as u64,
+            (id as u64) << 32 | (outbound as u64) << 16 | (protocol as u64) << 8 | family as u64,
+        ])
+    }
+
+    /// A 64-bit hash, keyed so that nobody outside can aim at a bucket.
+    #[must_use]
+    #[inline(always)]
+    pub const fn hash(&self, secret: u64) -> u64 {
+        const A: u64 = 0x9e37_79b9_7f4a_7c15;
+        const B: u64 = 0xff51_afd7_ed55_8ccd;
+        let mut x = (self.0[4] ^ secret).wrapping_mul(A);
+        x ^= x >> 32;
+        x = (x ^ self.0[2]).wrapping_mul(B);
+        x ^= x >> 29;
+        x = (x ^ self.0[0]).wrapping_mul(A);
+        x ^= x >> 32;
+        if self.0[1] | self.0[3] != 0 {
+            x = (x ^ self.0[3]).wrapping_mul(B);
+            x ^= x >> 29;
+            x = (x ^ self.0[1]).wrapping_mul(A);
+            x ^= x >> 32;
+        }
+        x = (x ^ secret).wrapping_mul(B);
+        x ^ (x >> 32)
+    }
+}
+
+/// A 64-bit word that several processors read and write whole, in no particular order.
+#[derive(Debug, Default)]
+#[repr(transparent)]
+pub struct Word(AtomicU64);
+
+impl Word {
+    /// Reads the word.
+    #[must_use]
+    #[inline(always)]
+    pub fn load(&self) -> u64 {
+        #[cfg(target_arch = "bpf")]
+        {
+            // SAFETY: the pointer is that of a live, aligned word. BPF has no relaxed atomic load
+            // below cpu v4; an aligned 64-bit load is one instruction and whole on every machine.
+            unsafe { self.0.as_ptr().read_volatile() }
+        }
+        #[cfg(not(target_arch = "bpf"))]
+        {
+            self.0.load(core::sync::atomic::Ordering::Relaxed)
+        }
+    }
+
+    /// Writes the word.
+    #[inline(always)]
+    pub fn store(&self, value: u64) {
+        #[cfg(target_arch = "bpf")]
+        {
+            // SAFETY: as for the load; the word is only ever reached through `Word`.
+            unsafe { self.0.as_ptr().write_volatile(value) };
+        }
+        #[cfg(not(target_arch = "bpf"))]
+        {
+            self.0.store(value, core::sync::atomic::Ordering::Relaxed);
+        }
+    }
+}
+
+/// One bucket of tags: a cache line.
+#[derive(Debug, Default)]
+#[repr(C, align(64))]
+pub struct Tags(pub [Word; FLOW_WAYS]);
+
+/// One slot's key, as it stands in the map, with the row that allowed the conversation.
+#[derive(Debug, Default)]
+#[repr(C)]
+pub struct Slot {
+    /// The words of the [`Key`].
+    pub key: [Word; 5],
+    /// Row slot in the low 16 bits, stamp in the high 32.
+    pub row: Word,
+}
+
+const _: () = assert!(crate::limits::FLOWS < 1 << 29, "a slot fits beside its worth");
+const _: () = assert!(size_of::<Tags>() == 64 && size_of::<Slot>() == 48);
+
+/// A tag: bits 63..32 of the hash, 3 bits of state, 28 bits of time (and one unused).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tag(pub u64);
+
+impl Tag {
+    /// Bits of the time in ticks. At four ticks a second it wraps after two years.
+    pub const TIME: u32 = 0x0fff_ffff;
+
+    /// Puts a tag together.
+    #[must_use]
+    #[inline(always)]
+    pub const fn new(hash: u64, state: State, now: u32) -> Self {
+        Self(hash & 0xffff_ffff_0000_0000 | (state as u64) << 28 | (now & Self::TIME) as u64)
+    }
+
+    /// The state.
+    #[must_use]
+    #[inline(always)]
+    pub const fn state(self) -> State {
+        State::from_number(self.0 as u32 >> 28)
+    }
+
+    /// Ticks since it was last seen.
+    #[must_use]
+    #[inline(always)]
+    pub const fn idle(self, now: u32) -> u32 {
+        now.wrapping_sub(self.0 as u32) & Self::TIME
+    }
+}
+
+/// Where the table lives: array maps in the kernel, vectors on the host.
+pub trait Store: Forget {
+    /// The tags of a bucket.
+    fn tags(&self, bucket: u32) -> Option<&Tags>;
+    /// The key of a slot.
+    fn slot(&self, slot: u32) -> Option<&Slot>;
+    /// Number of buckets minus one (they are a power of two).
+    fn mask(&self) -> u32;
+    /// Keys the hash.
+    fn secret(&self) -> u64;
+    /// How long an entry in this state lives, in ticks.
+    fn age(&self, state: State) -> u32;
+    /// The time in ticks.
+    fn now(&self) -> u32;
+}
+
+/// Stamp of a conversation that was there before the first policy: it is never judged again.
+pub const GRANDFATHERED: u32 = 0;
+
+/// A live entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// Its slot.
+    pub slot: u32,
+    /// Its tag when it was found.
+    pub tag: Tag,
+    /// The row that allowed it.
+    pub row: u16,
+    /// The generation that judged it, or [`GRANDFATHERED`].
+    pub stamp: u32,
+}
+
+/// The second bucket of a hash.
+#[inline(always)]
+const fn other_bucket(hash: u64) -> u32 {
+    (hash >> 32) as u32 ^ (hash as u32).rotate_left(11)
+}
+
+/// No slot.
+const NOWHERE: u32 = u32::MAX;
+
+/// Finds a live conversation.
+#[inline(always)]
+pub fn find<S: Store>(store: &S, key: &Key) -> Option<Found> {
+    let slot = locate(store, key);
+    if slot == NOWHERE {
+        return None;
+    }
+    let tag = Tag(store.tags(slot / FLOW_WAYS as u32)?.0[slot as usize % FLOW_WAYS].load());
+    let row = store.slot(slot)?.row.load();
+    Some(Found { slot, tag, row: row as u16, stamp: (row >> 32) as u32 })
+}
+
+/// The slot of a live conversation, or [`NOWHERE`]. A function of its own in the programs.
+#[inline(never)]
+fn locate<S: Store>(store: &S, key: &Key) -> u32 {
+    let hash = key.hash(store.secret());
+    let now = store.now();
+    let mut bucket = hash as u32 & store.mask();
+    let mut choice = 0;
+    while choice < 2 {
+        let Some(tags) = store.tags(bucket) else { return NOWHERE };
+        let mut way = 0;
+        while way < FLOW_WAYS {
+            let tag = Tag(tags.0[way].load());
+            if (tag.0 ^ hash) >> 32 == 0 {
+                let state = tag.state();
+                let slot = bucket * FLOW_WAYS as u32 + way as u32;
+                if !matches!(state, State::Free)
+                    && tag.idle(now) <= store.age(state)
+                    && let Some(entry) = store.slot(slot)
+                    && same(&entry.key, key)
+                {
+                    return store.forget(slot.into()) as u32;
+                }
+            }
+            way += 1;
+        }
+        bucket = other_bucket(hash) & store.mask();
+        choice += 1;
+    }
+    store.forget(NOWHERE.into()) as u32
+}
+
+#[inline(always)]
+fn same(stored: &[Word; 5], key: &Key) -> bool {
+    let mut difference = 0;
+    let mut i = 0;
+    while i < 5 {
+        difference |= stored[i].load() ^ key.0[i];
+        i += 1;
+    }
+    difference == 0
+}
+
+/// Marks a conversation as seen, and moves it to a state. Stores only when something changes: the
+/// line stays shared between processors while nothing does.
+#[inline(always)]
+pub fn touch<S: Store>(store: &S, found: &Found, state: State) {
+    /// Ticks that a time stamp may lag behind: about a second.
+    const STALE: u32 = 4;
+    let now = store.now();
+    if (found.tag.state() as u8 != state as u8 || found.tag.idle(now) >= STALE)
+        && let Some(tags) = store.tags(found.slot / FLOW_WAYS as u32)
+    {
+        tags.0[found.slot as usize % FLOW_WAYS].store(Tag::new(found.tag.0, state, now).0);
+    }
+}
+
+/// Notes that a generation has judged a conversation, and by which row.
+#[inline(always)]
+pub fn restamp<S: Store>(store: &S, found: &Found, row: u16, stamp: u32) {
+    if let Some(slot) = store.slot(found.slot) {
+        slot.row.store(u64::from(row) | u64::from(stamp) << 32);
+    }
+}
+
+/// What entering a conversation came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Entered {
+    /// Into a free slot.
+    New,
+    /// In the place of an older one that was not established.
+    Evicted,
+    /// There was no room.
+    Full,
+}
+
+/// Whether a live entry in state `old` makes room for a new one in state `new`.
+#[inline(always)]
+const fn yields(old: State, new: State) -> bool {
+    match old {
+        State::Free | State::Opening | State::Closing | State::Fragment => true,
+        State::Established => false,
+        State::Udp | State::Icmp | State::Other => !matches!(new, State::Opening),
+    }
+}
+
+/// Enters a conversation that [`find`] did not find. A function of its own in the programs.
+#[inline(never)]
+pub fn enter<S: Store>(store: &S, key: &Key, state: State, row: u16, stamp: u32) -> Entered {
+    /// Above every idle time.
+    const FREE: u64 = 1 << 32;
+    let hash = key.hash(store.secret());
+    let now = store.now();
+    // The best place so far: how good it is, above 29 bits of slot.
+    let mut best = 0;
+    let mut bucket = hash as u32 & store.mask();
+    let mut choice = 0;
+    while choice < 2 {
+        let Some(tags) = store.tags(bucket) else { return Entered::Full };
+        let mut way = 0;
+        while way < FLOW_WAYS {
+            let tag = Tag(tags.0[way].load());
+            let old = tag.state();
+            let idle = tag.idle(now);
+            let worth = if matches!(old, State::Free) || idle > store.age(old) {
+                FREE
+            } else if yields(old, state) {
+                u64::from(idle) + 1
+            } else {
+                0
+            };
+            let slot = bucket * FLOW_WAYS as u32 + way as u32;
+            if worth > best >> 29 {
+                best = worth << 29 | u64::from(slot);
+            }
+            best = store.forget(best);
+            way += 1;
+        }
+        bucket = other_bucket(hash) & store.mask();
+        choice += 1;
+    }
+    let worth = best >> 29;
+    if worth == 0 {
+        return Entered::Full;
+    }
+    let place = (best & ((1 << 29) - 1)) as u32;
+    let free = worth == FREE;
+    let (Some(tags), Some(slot)) = (store.tags(place / FLOW_WAYS as u32), store.slot(place)) else {
+        return Entered::Full;
+    };
+    let tag = &tags.0[place as usize % FLOW_WAYS];
+    // Nobody matches the slot while its key is half written: the tag goes first and comes last.
+    tag.store(0);
+    let mut i = 0;
+    while i < 5 {
+        slot.key[i].store(key.0[i]);
+        i += 1;
+    }
+    slot.row.store(u64::from(row) | u64::from(stamp) << 32);
+    tag.store(Tag::new(hash, state, now).0);
+    if free { Entered::New } else { Entered::Evicted }
+}

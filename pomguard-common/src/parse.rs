@@ -1,0 +1,536 @@
+//! From the frame to what the decision looks at. The same code in BPF and on the host.
+//!
+//! Nothing is guessed: what ends early, contradicts itself or is not understood comes back as the
+//! reason under which it is dropped. The upper layer is never read beyond the length that the IP
+//! header announces, so that Ethernet padding cannot pose as a header.
+
+use crate::{
+    image::{Address, Family, Forget},
+    limits,
+    packet::{Packet, be16, be32, words},
+    protocol,
+    reason::Reason,
+};
+
+/// EtherTypes by name (IEEE 802 numbers).
+mod ethertype {
+    pub(super) const IPV4: u16 = 0x0800;
+    pub(super) const ARP: u16 = 0x0806;
+    pub(super) const VLAN: u16 = 0x8100;
+    pub(super) const IPV6: u16 = 0x86dd;
+    pub(super) const SLOW: u16 = 0x8809;
+    pub(super) const EAPOL: u16 = 0x888e;
+    pub(super) const SERVICE_VLAN: u16 = 0x88a8;
+    pub(super) const LLDP: u16 = 0x88cc;
+    /// Below this the field is a length (IEEE 802.3).
+    pub(super) const FIRST: u16 = 0x0600;
+}
+
+/// TCP flag bits (RFC 9293 section 3.1).
+pub mod tcp_flag {
+    /// FIN.
+    pub const FIN: u8 = 0x01;
+    /// SYN.
+    pub const SYN: u8 = 0x02;
+    /// RST.
+    pub const RST: u8 = 0x04;
+    /// ACK.
+    pub const ACK: u8 = 0x10;
+    /// URG.
+    pub const URG: u8 = 0x20;
+}
+
+/// Flag sets of real conversations, one bit per value of FIN, SYN, RST, ACK and URG; PSH, ECE and
+/// CWR may join any of them. The same sets as netfilter's connection tracking accepts.
+const TCP_FLAG_SETS: u64 = {
+    use tcp_flag::{ACK, FIN, RST, SYN, URG};
+    1 << SYN
+        | 1 << (SYN | URG)
+        | 1 << (SYN | ACK)
+        | 1 << RST
+        | 1 << (RST | ACK)
+        | 1 << (FIN | ACK)
+        | 1 << (FIN | ACK | URG)
+        | 1 << ACK
+        | 1 << (ACK | URG)
+};
+
+/// What kind of datagram it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Kind {
+    /// TCP or UDP with its ports, whole or the first fragment.
+    Ports = 0,
+    /// ICMP or ICMPv6.
+    Icmp = 1,
+    /// Any other protocol.
+    Other = 2,
+    /// A fragment after the first: carries no ports.
+    Follower = 3,
+}
+
+/// A fragment's place in its datagram; all zero for a whole one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fragment {
+    /// Identification (16 bits in IPv4, 32 in IPv6).
+    pub id: u32,
+    /// Offset in bytes.
+    pub offset: u16,
+    /// More fragments follow.
+    pub more: bool,
+}
+
+impl Fragment {
+    /// Not a fragment.
+    pub const WHOLE: Self = Self { id: 0, offset: 0, more: false };
+
+    /// Whether the datagram comes in more than one piece.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_part(&self) -> bool {
+        self.more || self.offset != 0
+    }
+}
+
+/// What the decision looks at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Datagram {
+    /// IP version.
+    pub family: Family,
+    /// What it is.
+    pub kind: Kind,
+    /// The upper protocol.
+    pub protocol: u8,
+    /// TTL or hop limit.
+    pub hop_limit: u8,
+    /// TCP flags; 0 for others.
+    pub tcp_flags: u8,
+    /// ICMP type; 0 for others.
+    pub icmp_type: u8,
+    /// ICMP code; 0 for others.
+    pub icmp_code: u8,
+    /// The frame went to a broadcast or multicast MAC address.
+    pub group_mac: bool,
+    /// Source address.
+    pub source: Address,
+    /// Destination address.
+    pub destination: Address,
+    /// Source port; for ICMP echo the identifier.
+    pub source_port: u16,
+    /// Destination port; for ICMP echo the identifier.
+    pub destination_port: u16,
+    /// Place in a fragmented datagram.
+    pub fragment: Fragment,
+    /// Where the upper layer begins, from the start of the frame.
+    pub upper: u32,
+    /// Where the IP packet ends, from the start of the frame.
+    pub end: u32,
+}
+
+/// What a header chain led to.
+#[derive(Clone, Copy)]
+struct Upper {
+    protocol: u8,
+    at: u32,
+    fragment: Fragment,
+}
+
+/// Which VLAN tags and link protocols count as ours: the part of the image that parsing asks.
+pub trait Link: Forget {
+    /// Whether frames with this VLAN id are judged like untagged ones (0 is always).
+    fn serves_vlan(&self, id: u16) -> bool;
+}
+
+/// Reads a frame.
+///
+/// # Errors
+/// The reason that settles the frame: a drop for what is broken, a pass for the link's own
+/// protocols, which the decision may still switch off.
+#[inline(always)]
+pub fn frame<P: Packet + ?Sized, L: Link>(packet: &P, link: &L) -> Result<Datagram, Reason> {
+    let Some(ethernet) = packet.window::<14>(0) else { return Err(Reason::Truncated) };
+    let group_mac = ethernet[0] & 1 != 0;
+    let bridge_group = be32::<0, 14>(ethernet) == 0x0180_c200;
+    let mut kind = be16::<12, 14>(ethernet);
+    let mut at = 14;
+    let mut tags = 0;
+    while kind == ethertype::VLAN || kind == ethertype::SERVICE_VLAN {
+        if tags == limits::VLAN_TAGS {
+            return Err(Reason::VlanLimit);
+        }
+        let Some(tag) = packet.window::<4>(at) else { return Err(Reason::Truncated) };
+        let id = be16::<0, 4>(tag) & 0x0fff;
+        if id != 0 && !link.serves_vlan(id) {
+            return Err(Reason::VlanUnknown);
+        }
+        kind = be16::<2, 4>(tag);
+        at += 4;
+        tags += 1;
+    }
+    let at = link.forget(at.into()) as u32;
+    match kind {
+        ethertype::IPV4 => ipv4(packet, at, group_mac),
+        ethertype::IPV6 => ipv6(packet, at, group_mac, link),
+        ethertype::ARP => match packet.window::<28>(at) {
+            Some(_) => Err(Reason::Arp),
+            None => Err(Reason::Truncated),
+        },
+        // Slow protocols (LACP) and LLDP go to the bridge group addresses only (IEEE 802.1Q table 8-1).
+        ethertype::LLDP | ethertype::SLOW if bridge_group => Err(Reason::LinkControl),
+        ethertype::EAPOL => Err(Reason::LinkControl),
+        length if length < ethertype::FIRST && bridge_group => match packet.window::<3>(at) {
+            // LLC of the spanning tree (IEEE 802.1D section 9).
+            Some([0x42, 0x42, 0x03]) => Err(Reason::LinkControl),
+            Some(_) => Err(Reason::EtherType),
+            None => Err(Reason::Truncated),
+        },
+        _ => Err(Reason::EtherType),
+    }
+}
+
+#[inline(always)]
+fn ipv4<P: Packet + ?Sized>(packet: &P, at: u32, group_mac: bool) -> Result<Datagram, Reason> {
+    let Some(header) = packet.window::<20>(at) else { return Err(Reason::Truncated) };
+    let header_length = u32::from(header[0] & 0x0f) * 4;
+    let total = u32::from(be16::<2, 20>(header));
+    if header[0] >> 4 != 4 || header_length < 20 || total < header_length {
+        return Err(Reason::Malformed);
+    }
+    let end = at + total;
+    if end > packet.length() {
+        return Err(Reason::Truncated);
+    }
+    let upper_protocol = header[9];
+    let position = be16::<6, 20>(header);
+    let (offset, more) = ((position & 0x1fff) * 8, position & 0x2000 != 0);
+    let fragment = if offset != 0 || more {
+        Fragment { id: u32::from(be16::<4, 20>(header)), offset, more }
+    } else {
+        Fragment::WHOLE
+    };
+    let datagram = Datagram {
+        family: Family::V4,
+        kind: Kind::Other,
+        protocol: upper_protocol,
+        hop_limit: header[8],
+        tcp_flags: 0,
+        icmp_type: 0,
+        icmp_code: 0,
+        group_mac,
+        source: [be32::<12, 20>(header), 0, 0, 0],
+        destination: [be32::<16, 20>(header), 0, 0, 0],
+        source_port: 0,
+        destination_port: 0,
+        fragment,
+        upper: at + header_length,
+        end,
+    };
+    if header_length > 20 {
+        // IGMP carries a Router Alert option always (RFC 3376 section 4); nothing else here has options.
+        let alert = packet.window::<4>(at + 20);
+        if upper_protocol != protocol::IGMP
+            || header_length != 24
+            || !matches!(alert, Some([0x94, 0x04, 0x00, 0x00]))
+        {
+            return Err(Reason::IpOptions);
+        }
+    }
+    upper(packet, datagram)
+}
+
+#[inline(always)]
+fn ipv6<P: Packet + ?Sized, M: Forget + ?Sized>(
+    packet: &P,
+    at: u32,
+    group_mac: bool,
+    memory: &M,
+) -> Result<Datagram, Reason> {
+    let Some(header) = packet.window::<40>(at) else { return Err(Reason::Truncated) };
+    let payload = u32::from(be16::<4, 40>(header));
+    // A payload length of 0 is a jumbogram (RFC 2675) or empty: neither is used here.
+    if header[0] >> 4 != 6 || payload == 0 {
+        return Err(Reason::Malformed);
+    }
+    let end = at + 40 + payload;
+    if end > packet.length() {
+        return Err(Reason::Truncated);
+    }
+    let hop_limit = header[7];
+    let source = words::<8, 12, 16, 20, 40>(header);
+    let destination = words::<24, 28, 32, 36, 40>(header);
+    let found = extensions(packet, header[6], at + 40, end, memory)?;
+    let datagram = Datagram {
+        family: Family::V6,
+        kind: Kind::Other,
+        protocol: found.protocol,
+        hop_limit,
+        tcp_flags: 0,
+        icmp_type: 0,
+        icmp_code: 0,
+        group_mac,
+        source,
+        destination,
+        source_port: 0,
+        destination_port: 0,
+        fragment: found.fragment,
+        upper: found.at,
+        end,
+    };
+    upper(packet, datagram)
+}
+
+/// Walks IPv6 extension headers (RFC 8200 section 4) up to the upper layer.
+#[inline(always)]
+fn extensions<P: Packet + ?Sized, M: Forget + ?Sized>(
+    packet: &P,
+    first: u8,
+    start: u32,
+    end: u32,
+    memory: &M,
+) -> Result<Upper, Reason> {
+    const HOP_BY_HOP: u8 = 0;
+    const ROUTING: u8 = 43;
+    const FRAGMENT: u8 = 44;
+    const DESTINATION: u8 = 60;
+    /// Beside the fragment's id: more fragments follow.
+    const MORE: u64 = 1 << 32;
+    /// Beside the fragment's id: a fragment header was seen.
+    const SEEN: u64 = 1 << 33;
+
+    let mut next = first;
+    let mut at = start;
+    let mut part = 0;
+    let mut walked = 0;
+    while walked <= limits::EXTENSION_HEADERS {
+        let more = part & MORE != 0;
+        match next {
+            HOP_BY_HOP | ROUTING | FRAGMENT | DESTINATION => {}
+            protocol => {
+                let fragment = Fragment { id: part as u32, offset: 0, more };
+                return Ok(Upper { protocol, at, fragment });
+            }
+        }
+        if walked == limits::EXTENSION_HEADERS || at > limits::HEADER_REACH as u32 {
+            return Err(Reason::ExtensionLimit);
+        }
+        // Hop-by-hop options stand first or not at all (RFC 8200 section 4.1).
+        if next == HOP_BY_HOP && walked != 0 {
+            return Err(Reason::ExtensionHeader);
+        }
+        if at + 8 > end {
+            // RFC 7112 section 5: the first fragment holds the whole chain.
+            return Err(if more { Reason::Fragmented } else { Reason::Truncated });
+        }
+        let Some(header) = packet.window::<8>(at) else { return Err(Reason::Truncated) };
+        if next == FRAGMENT {
+            if part & SEEN != 0 {
+                return Err(Reason::Fragmented);
+            }
+            let position = be16::<2, 8>(header);
+            let id = be32::<4, 8>(header);
+            let (offset, more) = (position & 0xfff8, position & 1 != 0);
+            next = header[0];
+            at += 8;
+            if offset != 0 {
+                return Ok(Upper { protocol: next, at, fragment: Fragment { id, offset, more } });
+            }
+            // An atomic fragment is a whole packet (RFC 6946 section 4).
+            part = if more { u64::from(id) | SEEN | MORE } else { SEEN };
+        } else {
+            // Source routes are refused: type 0 by RFC 5095, others because segments are left to visit.
+            if next == ROUTING && (header[3] != 0 || matches!(header[2], 0 | 2 | 4)) {
+                return Err(Reason::ExtensionHeader);
+            }
+            next = header[0];
+            at += (u32::from(header[1]) + 1) * 8;
+        }
+        part = memory.forget(part);
+        at = memory.forget(at.into()) as u32;
+        walked += 1;
+    }
+    Err(Reason::ExtensionLimit)
+}
+
+/// Checks the fragment, then reads the upper layer as far as the decision needs it.
+#[inline(always)]
+fn upper<P: Packet + ?Sized>(packet: &P, mut datagram: Datagram) -> Result<Datagram, Reason> {
+    let Datagram { upper: at, end, .. } = datagram;
+    if at > end {
+        return Err(if datagram.fragment.is_part() { Reason::Fragmented } else { Reason::Truncated });
+    }
+    if at > limits::HEADER_REACH as u32 + 40 {
+        return Err(Reason::ExtensionLimit);
+    }
+    let fragment = datagram.fragment;
+    if fragment.is_part() {
+        let length = end - at;
+        let misaligned = fragment.more && (length & 7 != 0 || length == 0);
+        let too_long = u32::from(fragment.offset) + length > 65_535;
+        // A second fragment at 8 bytes could rewrite the TCP flags (RFC 3128 section 3).
+        let rewrites = fragment.offset == 8 && datagram.protocol == protocol::TCP;
+        if misaligned || too_long || rewrites {
+            return Err(Reason::Fragmented);
+        }
+        if fragment.offset != 0 {
+            datagram.kind = Kind::Follower;
+            return Ok(datagram);
+        }
+    }
+    match (datagram.protocol, datagram.family) {
+        (protocol::TCP, _) => tcp(packet, datagram),
+        (protocol::UDP, _) => udp(packet, datagram),
+        (protocol::ICMP, Family::V4) | (protocol::ICMPV6, Family::V6) => icmp(packet, datagram),
+        _ => Ok(datagram),
+    }
+}
+
+/// The reason when the upper layer's header does not fit.
+#[inline(always)]
+fn short(datagram: &Datagram) -> Reason {
+    // RFC 1858 section 3.2: a first fragment too small for the header hides the ports.
+    if datagram.fragment.is_part() { Reason::Fragmented } else { Reason::Truncated }
+}
+
+#[inline(always)]
+fn tcp<P: Packet + ?Sized>(packet: &P, mut datagram: Datagram) -> Result<Datagram, Reason> {
+    let at = datagram.upper;
+    if at + 20 > datagram.end {
+        return Err(short(&datagram));
+    }
+    let Some(header) = packet.window::<20>(at) else { return Err(Reason::Truncated) };
+    let length = u32::from(header[12] >> 4) * 4;
+    if length < 20 {
+        return Err(Reason::Malformed);
+    }
+    if at + length > datagram.end {
+        return Err(short(&datagram));
+    }
+    let flags = header[13];
+    if TCP_FLAG_SETS >> (flags & 0x37) & 1 == 0 {
+        return Err(Reason::TcpFlags);
+    }
+    datagram.kind = Kind::Ports;
+    datagram.tcp_flags = flags;
+    datagram.source_port = be16::<0, 20>(header);
+    datagram.destination_port = be16::<2, 20>(header);
+    ports(datagram)
+}
+
+#[inline(always)]
+fn udp<P: Packet + ?Sized>(packet: &P, mut datagram: Datagram) -> Result<Datagram, Reason> {
+    let at = datagram.upper;
+    if at + 8 > datagram.end {
+        return Err(short(&datagram));
+    }
+    let Some(header) = packet.window::<8>(at) else { return Err(Reason::Truncated) };
+    let length = u32::from(be16::<4, 8>(header));
+    if length < 8 || (!datagram.fragment.is_part() && at + length > datagram.end) {
+        return Err(Reason::Malformed);
+    }
+    datagram.kind = Kind::Ports;
+    datagram.source_port = be16::<0, 8>(header);
+    datagram.destination_port = be16::<2, 8>(header);
+    ports(datagram)
+}
+
+#[inline(always)]
+fn ports(datagram: Datagram) -> Result<Datagram, Reason> {
+    if datagram.source_port == 0 || datagram.destination_port == 0 {
+        return Err(Reason::PortZero);
+    }
+    Ok(datagram)
+}
+
+#[inline(always)]
+fn icmp<P: Packet + ?Sized>(packet: &P, mut datagram: Datagram) -> Result<Datagram, Reason> {
+    let at = datagram.upper;
+    // MLDv1 done and neighbour solicitations are longer; no message that is let through is shorter.
+    if at + 8 > datagram.end {
+        return Err(short(&datagram));
+    }
+    let Some(header) = packet.window::<8>(at) else { return Err(Reason::Truncated) };
+    datagram.kind = Kind::Icmp;
+    datagram.icmp_type = header[0];
+    datagram.icmp_code = header[1];
+    let id = be16::<4, 8>(header);
+    datagram.source_port = id;
+    datagram.destination_port = id;
+    Ok(datagram)
+}
+
+/// The conversation that an ICMP error quotes, as the side that sent the quoted packet sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Quoted {
+    /// Upper protocol of the quoted packet.
+    pub protocol: u8,
+    /// Who sent it.
+    pub source: Address,
+    /// To whom.
+    pub destination: Address,
+    /// Source port, or the identifier of an echo request.
+    pub source_port: u16,
+    /// Destination port, or the identifier of an echo request.
+    pub destination_port: u16,
+}
+
+/// Reads the packet that an ICMP error quotes, 8 bytes behind the error's own header.
+///
+/// # Errors
+/// [`Reason::IcmpUnrelated`] when it is cut short, a later fragment, or of no protocol that has
+/// conversations (RFC 5927 section 4.3 wants the quoted ports checked).
+#[inline(always)]
+pub fn quoted<P: Packet + ?Sized, M: Forget + ?Sized>(
+    packet: &P,
+    datagram: &Datagram,
+    memory: &M,
+) -> Result<Quoted, Reason> {
+    let at = datagram.upper + 8;
+    let (upper, source, destination) = match datagram.family {
+        Family::V4 => {
+            if at + 20 > datagram.end {
+                return Err(Reason::IcmpUnrelated);
+            }
+            let Some(header) = packet.window::<20>(at) else { return Err(Reason::IcmpUnrelated) };
+            let length = u32::from(header[0] & 0x0f) * 4;
+            // Only the first fragment has ports. A quoted packet may have options (RFC 5508 REQ-3b).
+            if header[0] >> 4 != 4 || length < 20 || be16::<6, 20>(header) & 0x1fff != 0 {
+                return Err(Reason::IcmpUnrelated);
+            }
+            let upper = Upper { protocol: header[9], at: at + length, fragment: Fragment::WHOLE };
+            (upper, [be32::<12, 20>(header), 0, 0, 0], [be32::<16, 20>(header), 0, 0, 0])
+        }
+        Family::V6 => {
+            if at + 40 > datagram.end {
+                return Err(Reason::IcmpUnrelated);
+            }
+            let Some(header) = packet.window::<40>(at) else { return Err(Reason::IcmpUnrelated) };
+            if header[0] >> 4 != 6 {
+                return Err(Reason::IcmpUnrelated);
+            }
+            let (source, destination) =
+                (words::<8, 12, 16, 20, 40>(header), words::<24, 28, 32, 36, 40>(header));
+            let Ok(upper) = extensions(packet, header[6], at + 40, datagram.end, memory) else {
+                return Err(Reason::IcmpUnrelated);
+            };
+            if upper.fragment.offset != 0 {
+                return Err(Reason::IcmpUnrelated);
+            }
+            (upper, source, destination)
+        }
+    };
+    if upper.at + 8 > datagram.end || upper.at > 2 * limits::HEADER_REACH as u32 {
+        return Err(Reason::IcmpUnrelated);
+    }
+    let Some(header) = packet.window::<8>(upper.at) else { return Err(Reason::IcmpUnrelated) };
+    let (source_port, destination_port) = match (upper.protocol, datagram.family, header[0]) {
+        (protocol::TCP | protocol::UDP, _, _) => (be16::<0, 8>(header), be16::<2, 8>(header)),
+        // Echo requests: type 8 (RFC 792) and 128 (RFC 4443).
+        (protocol::ICMP, Family::V4, 8) | (protocol::ICMPV6, Family::V6, 128) => {
+            let id = be16::<4, 8>(header);
+            (id, id)
+        }
+        _ => return Err(Reason::IcmpUnrelated),
+    };
+    Ok(Quoted { protocol: upper.protocol, source, destination, source_port, destination_port })
+}

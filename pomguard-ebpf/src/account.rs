@@ -1,0 +1,66 @@
+//! Counting. Every packet is counted once as seen and once under its reason; per CPU, so that no
+//! line is shared and no atomic is needed.
+
+use pomguard_common::{
+    Direction,
+    counter::{Counters, Tally},
+    decide::{Decision, NO_ROW},
+    flow::Entered,
+};
+
+use crate::{clock, maps, opaque::opaque};
+
+/// Ticks that a row's time stamp may lag behind: about a second.
+const STALE: u64 = 4;
+
+#[inline(always)]
+fn add(tally: &mut Tally, bytes: u32) {
+    tally.packets += 1;
+    tally.bytes += u64::from(bytes);
+}
+
+/// Counts a packet as seen, and returns this CPU's counters.
+#[inline(always)]
+pub(crate) fn seen(direction: Direction, bytes: u32) -> Option<&'static mut Counters> {
+    let counters = maps::COUNTERS.get_ptr_mut(0)?;
+    // SAFETY: the map holds one such value per CPU, and a program is not interrupted by another
+    // run of itself on the same CPU at the same hook; the two hooks write different halves.
+    let counters = unsafe { &mut *counters };
+    add(&mut counters.direction[direction.index()].seen, bytes);
+    Some(counters)
+}
+
+/// Counts a decision: under its reason, and under the row that allowed it.
+#[inline(always)]
+pub(crate) fn judged(counters: &mut Counters, direction: Direction, decision: &Decision, bytes: u32) {
+    let Decision { reason, row, opens, audited, entered } = *decision;
+    let half = &mut counters.direction[direction.index()];
+    let tallies = if audited { &mut half.audited } else { &mut half.judged };
+    if let Some(tally) = tallies.get_mut(opaque(reason.index())) {
+        add(tally, bytes);
+    }
+    match entered {
+        Some(Entered::New) => counters.flows_opened += 1,
+        Some(Entered::Evicted) => {
+            counters.flows_opened += 1;
+            counters.flows_evicted += 1;
+        }
+        Some(Entered::Full) | None => {}
+    }
+    if row == NO_ROW {
+        return;
+    }
+    let Some(tally) = maps::ROWS.get_ptr_mut(u32::from(row)) else { return };
+    // SAFETY: one value per CPU; see `seen`.
+    let tally = unsafe { &mut *tally };
+    tally.packets += 1;
+    tally.bytes += u64::from(bytes);
+    tally.connections += u64::from(opens);
+    let now = u64::from(clock::now());
+    if now.wrapping_sub(tally.last) >= STALE {
+        tally.last = now;
+        if tally.first == 0 {
+            tally.first = now;
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! All maps. Their names are those of [`pomguard_common::names`].
+
+use aya_ebpf::{
+    bindings::BPF_F_MMAPABLE,
+    btf_maps::{Array, ArrayOfMaps, PerCpuArray},
+    macros::btf_map,
+};
+use pomguard_common::{
+    counter::{Counters, HostRecord, RowLabel, RowTally},
+    flow::{Slot, Tags},
+    image::Line,
+    limits,
+    parse::Datagram,
+};
+
+/// Arrays that user space reads and fills by mapping them, not by one call per element.
+const MAPPED: usize = BPF_F_MMAPABLE as usize;
+
+/// One generation: user space makes a fresh one for every change and freezes it.
+pub(crate) type Generation = Array<Line, { limits::IMAGE_LINES }, MAPPED>;
+
+/// One compiled policy per generation slot.
+#[btf_map]
+pub(crate) static POLICY: ArrayOfMaps<Generation, { limits::GENERATIONS }> = ArrayOfMaps::new();
+
+/// Which slot is in force ([`pomguard_common::image::Active`]).
+#[btf_map]
+pub(crate) static ACTIVE: Array<u64, 1, MAPPED> = Array::new();
+
+/// Packets seen, and packets by reason.
+#[btf_map]
+pub(crate) static COUNTERS: PerCpuArray<Counters, 1> = PerCpuArray::new();
+
+/// One tally per row slot.
+#[btf_map]
+pub(crate) static ROWS: PerCpuArray<RowTally, { limits::ROW_SLOTS }> = PerCpuArray::new();
+
+/// What each row slot means; written and read by user space only.
+#[btf_map]
+pub(crate) static LABELS: Array<RowLabel, { limits::ROW_SLOTS }, MAPPED> = Array::new();
+
+/// About the host; written and read by user space only.
+#[btf_map]
+pub(crate) static HOST: Array<HostRecord, 1, MAPPED> = Array::new();
+
+/// Tags of the flow table.
+#[btf_map]
+pub(crate) static FLOW_TAGS: Array<Tags, { limits::FLOW_BUCKETS }, MAPPED> = Array::new();
+
+/// Keys of the flow table.
+#[btf_map]
+pub(crate) static FLOW_KEYS: Array<Slot, { limits::FLOWS }, MAPPED> = Array::new();
+
+/// Tags of the fragment table.
+#[btf_map]
+pub(crate) static FRAGMENT_TAGS: Array<Tags, { limits::FRAGMENT_BUCKETS }, MAPPED> = Array::new();
+
+/// Keys of the fragment table.
+#[btf_map]
+pub(crate) static FRAGMENT_KEYS: Array<Slot, { limits::FRAGMENTS }, MAPPED> = Array::new();
+
+/// Words of the scratch map: a datagram, and one to forget by.
+pub(crate) const SCRATCH_WORDS: usize = size_of::<Datagram>().div_ceil(8) + 1;
+
+/// The datagram under judgement, one per hook. Words, because the kernel's BTF check refuses some of
+/// what a datagram is made of.
+#[btf_map]
+pub(crate) static SCRATCH: PerCpuArray<[u64; SCRATCH_WORDS], 2> = PerCpuArray::new();

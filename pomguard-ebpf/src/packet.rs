@@ -1,0 +1,115 @@
+//! The only place that touches packet memory.
+
+use aya_ebpf::{
+    EbpfContext,
+    bindings::{__sk_buff, xdp_md},
+    programs::{TcContext, XdpContext},
+};
+use pomguard_common::{limits, packet::Packet};
+
+use crate::opaque::opaque;
+
+/// A frame: in XDP wholly in one buffer, since the program does not ask for more; in TC the linear
+/// part can be read, and the rest counts towards its length.
+#[derive(Clone, Copy)]
+pub(crate) struct Frame<C> {
+    context: *mut C,
+    data: usize,
+    end: usize,
+    length: u32,
+}
+
+/// A context that knows where its packet lies.
+pub(crate) trait Context {
+    /// First byte, and one past the last.
+    fn bounds(context: *mut Self) -> (usize, usize);
+}
+
+impl Context for xdp_md {
+    #[inline(always)]
+    fn bounds(context: *mut Self) -> (usize, usize) {
+        // SAFETY: the kernel hands the program a valid context. Volatile, so that each look at the
+        // packet starts with pointers of its own.
+        let data = unsafe { (&raw const (*context).data).read_volatile() };
+        // SAFETY: as above.
+        let end = unsafe { (&raw const (*context).data_end).read_volatile() };
+        (data as usize, end as usize)
+    }
+}
+
+impl Context for __sk_buff {
+    #[inline(always)]
+    fn bounds(context: *mut Self) -> (usize, usize) {
+        // SAFETY: as for `xdp_md`.
+        let data = unsafe { (&raw const (*context).data).read_volatile() };
+        // SAFETY: as above.
+        let end = unsafe { (&raw const (*context).data_end).read_volatile() };
+        (data as usize, end as usize)
+    }
+}
+
+impl Frame<xdp_md> {
+    /// The frame of an XDP context.
+    #[inline(always)]
+    pub(crate) fn of_xdp(ctx: &XdpContext) -> Self {
+        let (data, end) = xdp_md::bounds(ctx.ctx);
+        Self { context: ctx.ctx, data, end, length: (end - data) as u32 }
+    }
+}
+
+impl Frame<__sk_buff> {
+    /// The frame of a TC context.
+    #[inline(always)]
+    pub(crate) fn of_tc(ctx: &TcContext) -> Self {
+        let context = ctx.as_ptr().cast();
+        let (data, end) = __sk_buff::bounds(context);
+        Self { context, data, end, length: ctx.len() }
+    }
+}
+
+/// The window at `offset` of the memory between `data` and `end`, if it lies inside.
+#[inline(always)]
+fn window<'a, const N: usize>(data: usize, end: usize, offset: u32) -> Option<&'a [u8; N]> {
+    // The verifier wants a bound on what is added to a packet pointer before it is compared.
+    if offset > 2 * limits::HEADER_REACH as u32 + 1_024 {
+        return None;
+    }
+    let start = data + offset as usize;
+    if opaque(start + N) > end {
+        // keeps `end - N` from being compared, which the verifier refuses
+        return None;
+    }
+    // SAFETY: the kernel keeps [data, end) mapped and unchanged while the program runs, and the
+    // N bytes from `start` lie inside; the verifier checks the same comparison again.
+    Some(unsafe { &*(start as *const [u8; N]) })
+}
+
+impl<C: Context> Packet for Frame<C> {
+    #[inline(always)]
+    fn length(&self) -> u32 {
+        self.length
+    }
+
+    #[inline(always)]
+    fn window<const N: usize>(&self, offset: u32) -> Option<&[u8; N]> {
+        window(self.data, self.end, offset)
+    }
+
+    type Again<'a>
+        = Self
+    where
+        Self: 'a;
+
+    #[inline(always)]
+    fn again(&self) -> Self {
+        let (data, end) = C::bounds(self.context);
+        Self { context: self.context, data, end, length: self.length }
+    }
+}
+
+/// Moves as much of a packet as any header may reach into its linear part. What the programs knew
+/// of the packet's memory before is void after it.
+#[inline(always)]
+pub(crate) fn pull(ctx: &TcContext) -> bool {
+    ctx.pull_data(ctx.len().min(limits::HEADER_REACH as u32)).is_ok()
+}

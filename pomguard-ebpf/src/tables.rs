@@ -1,0 +1,161 @@
+//! The maps as the decision sees them.
+
+use pomguard_common::{
+    Direction,
+    decide::{self, Decision, Desk, Tables},
+    flow::{Slot, State, Store, Tags},
+    image::{Active, Forget, Image, Line, Lines},
+    limits,
+    packet::Packet,
+    parse::Datagram,
+    reason::Reason,
+};
+
+use crate::{
+    clock,
+    maps::{self, Generation},
+    opaque::opaque,
+};
+use aya_ebpf::Global;
+
+/// Keys the hash of the flow table: random, set at load time.
+#[unsafe(no_mangle)]
+pub(crate) static FLOW_SECRET: Global<u64> = Global::new(0);
+
+/// The lines of one generation, and a word of the scratch map to forget by.
+struct Policy {
+    generation: &'static Generation,
+    scratch: *mut u64,
+}
+
+impl Forget for Policy {
+    #[inline(always)]
+    fn forget(&self, value: u64) -> u64 {
+        // SAFETY: a word of this CPU's value of the scratch map, which nothing else uses.
+        unsafe { self.scratch.write_volatile(value) };
+        // SAFETY: the same word.
+        unsafe { self.scratch.read_volatile() }
+    }
+}
+
+impl Lines for Policy {
+    #[inline(always)]
+    fn line(&self, index: u32) -> Option<&Line> {
+        self.generation.get(index)
+    }
+}
+
+/// The flow table.
+struct Flows<'a>(Image<'a, Policy>);
+
+impl Forget for Flows<'_> {
+    #[inline(always)]
+    fn forget(&self, value: u64) -> u64 {
+        self.0.lines().forget(value)
+    }
+}
+
+impl Store for Flows<'_> {
+    #[inline(always)]
+    fn tags(&self, bucket: u32) -> Option<&Tags> {
+        maps::FLOW_TAGS.get(bucket)
+    }
+
+    #[inline(always)]
+    fn slot(&self, slot: u32) -> Option<&Slot> {
+        maps::FLOW_KEYS.get(slot)
+    }
+
+    #[inline(always)]
+    fn mask(&self) -> u32 {
+        limits::FLOW_BUCKETS as u32 - 1
+    }
+
+    #[inline(always)]
+    fn secret(&self) -> u64 {
+        FLOW_SECRET.load()
+    }
+
+    #[inline(always)]
+    fn age(&self, state: State) -> u32 {
+        self.0.age(state as u32)
+    }
+
+    #[inline(always)]
+    fn now(&self) -> u32 {
+        clock::now().wrapping_add(self.0.clock_offset())
+    }
+}
+
+/// The fragment table.
+struct Trains<'a>(Image<'a, Policy>);
+
+impl Forget for Trains<'_> {
+    #[inline(always)]
+    fn forget(&self, value: u64) -> u64 {
+        self.0.lines().forget(value)
+    }
+}
+
+impl Store for Trains<'_> {
+    #[inline(always)]
+    fn tags(&self, bucket: u32) -> Option<&Tags> {
+        maps::FRAGMENT_TAGS.get(bucket)
+    }
+
+    #[inline(always)]
+    fn slot(&self, slot: u32) -> Option<&Slot> {
+        maps::FRAGMENT_KEYS.get(slot)
+    }
+
+    #[inline(always)]
+    fn mask(&self) -> u32 {
+        limits::FRAGMENT_BUCKETS as u32 - 1
+    }
+
+    #[inline(always)]
+    fn secret(&self) -> u64 {
+        FLOW_SECRET.load()
+    }
+
+    #[inline(always)]
+    fn age(&self, state: State) -> u32 {
+        self.0.age(state as u32)
+    }
+
+    #[inline(always)]
+    fn now(&self) -> u32 {
+        clock::now().wrapping_add(self.0.clock_offset())
+    }
+}
+
+/// A datagram's place in the scratch map.
+struct Scratch(*mut Datagram);
+
+impl Desk for Scratch {
+    #[inline(always)]
+    fn lay(&self, datagram: Datagram) -> Option<&Datagram> {
+        // SAFETY: the pointer is to this CPU's value of the scratch map, of the datagram's size, and
+        // nothing else runs at this hook on this CPU meanwhile.
+        unsafe { self.0.write(datagram) };
+        let place = opaque(self.0 as usize) as *const Datagram;
+        // SAFETY: the same place, which was just written.
+        Some(unsafe { &*place })
+    }
+}
+
+/// Judges a frame by the generation in force. One fetch of the generation: a packet sees no other.
+#[inline(always)]
+pub(crate) fn judge<P: Packet>(hook: Direction, packet: &P) -> Decision {
+    let closed = Decision::because(Reason::NoPolicy);
+    let Some(active) = maps::ACTIVE.get(0) else { return closed };
+    let slot = Active(*active).slot(clock::now());
+    let Some(generation) = maps::POLICY.get(slot) else { return closed };
+    let Some(scratch) = maps::SCRATCH.get_ptr_mut(hook as u32) else { return closed };
+    // The word behind the datagram.
+    let word = scratch.cast::<u64>().wrapping_add(maps::SCRATCH_WORDS - 1);
+    let policy = Policy { generation, scratch: word };
+    let Some(image) = Image::open(&policy) else { return closed };
+    let tables = Tables { image, flows: &Flows(image), trains: &Trains(image) };
+    decide::judge(hook, packet, &tables, &Scratch(scratch.cast()))
+}
