@@ -126,8 +126,9 @@ fn conclude(finished: &[Finished], no_skips: bool) -> Result<()> {
             Verdict::Failed(_) => failed.push(stage.name),
             Verdict::NotRun(_) => skipped.push(stage.name),
         }
-        let first_line = verdict.note().lines().next().unwrap_or_default();
-        table.add_row([stage.name, verdict.word(), &format!("{:.1}", took.as_secs_f32()), first_line]);
+        // The whole of a long reason stands at its stage.
+        let first_line: String = verdict.note().lines().next().unwrap_or_default().chars().take(90).collect();
+        table.add_row([stage.name, verdict.word(), &format!("{:.1}", took.as_secs_f32()), &first_line]);
     }
     println!("\n{table}\n\n{passed} passed, {} failed, {} skipped", failed.len(), skipped.len());
     if !failed.is_empty() {

@@ -29,8 +29,9 @@ pub(super) fn unit_file(_: Objects) -> Result<Outcome> {
         .arg(format!("--threshold={EXPOSURE}"))
         .arg(&unit);
     let text = process::output(&mut command)?;
-    let score = text.lines().find_map(|line| line.trim().strip_prefix("→ Overall exposure level for "));
-    Ok(Outcome::Passed(score.unwrap_or_default().to_owned()))
+    let verdict = text.lines().find_map(|line| line.trim().strip_prefix("→ Overall exposure level for "));
+    let score = verdict.and_then(|verdict| verdict.split(' ').nth(1)).unwrap_or("unknown");
+    Ok(Outcome::Passed(format!("exposure {score} of 10")))
 }
 
 pub(super) fn prometheus(_: Objects) -> Result<Outcome> {
@@ -40,6 +41,11 @@ pub(super) fn prometheus(_: Objects) -> Result<Outcome> {
     let rules = files_in(RULES, "rules.yml")?;
     for file in &rules {
         process::run(Command::new(&promtool).args(["check", "rules"]).arg(file))?;
+    }
+    // Series and the alerts that they must raise.
+    let cases = files_in(RULES, "test.yml")?;
+    for file in &cases {
+        process::run(Command::new(&promtool).args(["test", "rules"]).arg(file))?;
     }
     let pages = files_in(PAGES, ".prom")?;
     for file in &pages {
@@ -53,7 +59,8 @@ pub(super) fn prometheus(_: Objects) -> Result<Outcome> {
     if rules.is_empty() && pages.is_empty() {
         return Ok(Outcome::NotRun(format!("neither {RULES}/*rules.yml nor {PAGES}/*.prom is there")));
     }
-    Ok(Outcome::Passed(format!("{} rule files, {} pages", rules.len(), pages.len())))
+    let (rules, cases, pages) = (rules.len(), cases.len(), pages.len());
+    Ok(Outcome::Passed(format!("{rules} rule files, {cases} case files, {pages} pages")))
 }
 
 /// Files of a folder whose names end so; none if there is no such folder.
