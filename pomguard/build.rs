@@ -38,10 +38,10 @@ fn object() -> Result<PathBuf, String> {
         // A relative path would depend on where Cargo runs this; it is below the workspace.
         let path = workspace.join(path);
         println!("cargo::rerun-if-changed={}", path.display());
-        return match path.is_file() {
-            true => Ok(path),
-            false => Err(format!("{OVERRIDE} names {}, which is no file", path.display())),
-        };
+        if !path.is_file() {
+            return Err(format!("{OVERRIDE} names {}, which is no file", path.display()));
+        }
+        return Ok(path);
     }
     let inputs = [record::OBJECT, record::RECORD, record::LOCK, "pomguard-ebpf/record.rs"];
     for input in inputs.iter().chain(record::SOURCES) {
