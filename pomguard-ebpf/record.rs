@@ -97,3 +97,35 @@ fn hash(bytes: &[u8]) -> String {
 fn named<T>(result: io::Result<T>, path: &Path) -> io::Result<T> {
     result.map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Record, differences, of_lock, parse};
+
+    fn record(entries: &[(&str, &str)]) -> Record {
+        entries.iter().map(|(path, hash)| ((*path).to_owned(), (*hash).to_owned())).collect()
+    }
+
+    #[test]
+    fn a_changed_a_new_and_a_gone_file_are_each_a_difference() {
+        let recorded = record(&[("changed", "1"), ("gone", "2"), ("same", "3")]);
+        let now = record(&[("changed", "9"), ("new", "4"), ("same", "3")]);
+        assert_eq!(differences(&recorded, &now), ["changed", "gone", "new"]);
+        assert!(differences(&now, &now).is_empty());
+    }
+
+    #[test]
+    fn a_record_is_read_without_its_comments() {
+        let text = "# Built by  somebody\n0a  src/main.rs\n0b  with space.rs\n";
+        assert_eq!(parse(text), record(&[("src/main.rs", "0a"), ("with space.rs", "0b")]));
+    }
+
+    #[test]
+    fn of_the_lock_file_only_the_crates_of_the_object_count() {
+        let lock = "version = 4\n\n[[package]]\nname = \"aya\"\nversion = \"0.14.0\"\nchecksum = \"00\"\n\n\
+                    [[package]]\nname = \"aya-ebpf\"\nversion = \"0.2.1\"\nchecksum = \"11\"\n";
+        let paths: Vec<String> = of_lock(lock).into_keys().collect();
+        assert_eq!(paths, ["Cargo.lock:aya-ebpf-0.2.1"]);
+        assert_ne!(of_lock(lock), of_lock(&lock.replace("\"11\"", "\"12\"")));
+    }
+}

@@ -1,6 +1,7 @@
 //! Which BPF toolchain is there.
 
 use std::{
+    env,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -89,10 +90,12 @@ impl Toolchain {
         command.current_dir(workspace::root()).arg(subcommand).env("RUSTC", &self.rustc);
         // aya-ebpf uses inline assembly for BPF, which no stable compiler calls stable.
         command.env("RUSTC_BOOTSTRAP", "1");
-        // A build script that asks for `rustc`, and `cargo clippy`, go by PATH.
-        let programs = self.cargo.parent().into_iter().map(Path::to_path_buf);
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        if let Ok(joined) = std::env::join_paths(programs.chain(std::env::split_paths(&path))) {
+        // A build script that asks for `rustc`, and `cargo clippy`, go by PATH. Cargo would look among
+        // its installed programs first, where rustup's are, unless PATH names that folder later.
+        let first = self.cargo.parent().into_iter().map(Path::to_path_buf);
+        let path = env::var_os("PATH").unwrap_or_default();
+        let last = workspace::cargo_home().join("bin");
+        if let Ok(joined) = env::join_paths(first.chain(env::split_paths(&path)).chain([last])) {
             command.env("PATH", joined);
         }
         command
