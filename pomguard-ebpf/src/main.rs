@@ -30,7 +30,7 @@ fn pomguard_xdp(_ctx: XdpContext) -> u32 {
 #[classifier]
 fn pomguard_tc(_ctx: TcContext) -> i32 {
     count(1);
-    TC_ACT_OK as i32
+    TC_ACT_OK
 }
 
 /// The verifier refuses a program that can reach this.
