@@ -1,3 +1,50 @@
-//! What pomguard's developers run.
+//! What pomguard's developers run: one file or folder per command.
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+mod ebpf;
+mod lint;
+mod process;
+#[path = "../../pomguard-ebpf/record.rs"]
+mod record;
+mod setup;
+mod test;
+mod workspace;
+
+/// What pomguard's developers run.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run all checks and tests that this machine can run, and say which it cannot.
+    Test(test::Args),
+    /// Check formatting, the shared lint table and clippy.
+    Lint(lint::Args),
+    /// Build the eBPF object from source.
+    Ebpf(ebpf::Args),
+    /// Install the BPF toolchain and the test tools.
+    Setup(setup::Args),
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Test(args) => test::run(&args),
+        Command::Lint(args) => lint::run(&args),
+        Command::Ebpf(args) => ebpf::run(&args),
+        Command::Setup(args) => setup::run(&args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! Compiles the object, takes the debug information out, and makes sure that no path of this machine is left.
+
+use std::{
+    collections::BTreeSet,
+    ffi::OsString,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, Result, bail};
+use serde::Deserialize;
+
+use super::toolchain::{TARGET, Toolchain};
+use crate::{process, workspace};
+
+/// An object and what built it.
+pub(crate) struct Built {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) by: String,
+}
+
+/// Builds the object from the sources.
+pub(crate) fn object(toolchain: &Toolchain, cpu: &str) -> Result<Built> {
+    let by = format!("{}, cpu {cpu}", toolchain.versions()?);
+    println!("building with the {} toolchain: {by}", toolchain.name);
+    // Beside the host's own artefacts: two compilers in one folder would rebuild each other's.
+    let folder = workspace::target().join("bpf");
+    let mut command = toolchain.cargo("build");
+    command.args(["--locked", "--release", "--package", "pomguard-ebpf", "--target", TARGET]);
+    command.arg("--target-dir").arg(&folder);
+    if toolchain.builds_core {
+        command.args(["-Z", "build-std=core"]);
+    }
+    command.env("CARGO_ENCODED_RUSTFLAGS", flags(toolchain, cpu)?);
+    process::run(&mut command).with_context(|| {
+        format!("does bpf-linker use the compiler's LLVM? {}", toolchain.llvm().unwrap_or_default())
+    })?;
+    let linked = folder.join(TARGET).join("release/pomguard-ebpf");
+    let bytes = without_debug_information(toolchain, &linked)?;
+    for path in [workspace::root(), &workspace::cargo_home()] {
+        let path = path.as_os_str().as_encoded_bytes();
+        if bytes.windows(path.len()).any(|window| window == path) {
+            bail!("the object names a path of this machine: {}", String::from_utf8_lossy(path));
+        }
+    }
+    Ok(Built { bytes, by })
+}
+
+/// Compiler flags, in the form that keeps spaces in paths.
+fn flags(toolchain: &Toolchain, cpu: &str) -> Result<OsString> {
+    let mut flags: Vec<OsString> = [
+        // The linker makes BTF out of the debug information.
+        "-Cdebuginfo=2",
+        "-Clink-arg=--btf",
+        // The contexts of both programs are the same on every 64-bit little-endian machine: naming
+        // one makes the object the same wherever it is built.
+        "--cfg=bpf_target_arch=\"x86_64\"",
+    ]
+    .map(OsString::from)
+    .to_vec();
+    flags.push(format!("-Ctarget-cpu={cpu}").into());
+    flags.push(prefixed("-Clinker=", &toolchain.linker, ""));
+    flags.push(prefixed("--remap-path-prefix=", workspace::root(), "=/pomguard"));
+    for folder in crate_folders(toolchain)? {
+        flags.push(prefixed("--remap-path-prefix=", &folder, "=/crates"));
+    }
+    Ok(flags.join(&OsString::from("\u{1f}")))
+}
+
+fn prefixed(before: &str, path: &Path, after: &str) -> OsString {
+    let mut flag = OsString::from(before);
+    flag.push(path);
+    flag.push(after);
+    flag
+}
+
+/// Where the sources of the crates lie that Cargo fetches (it does so now, if it has not).
+fn crate_folders(toolchain: &Toolchain) -> Result<BTreeSet<PathBuf>> {
+    #[derive(Deserialize)]
+    struct Metadata {
+        packages: Vec<Package>,
+    }
+    #[derive(Deserialize)]
+    struct Package {
+        source: Option<String>,
+        manifest_path: PathBuf,
+    }
+    let mut command = toolchain.cargo("metadata");
+    command.args(["--locked", "--format-version", "1"]);
+    let metadata: Metadata = serde_json::from_str(&process::output(&mut command)?)?;
+    let fetched = metadata.packages.iter().filter(|package| package.source.is_some());
+    Ok(fetched
+        .filter_map(|package| package.manifest_path.parent()?.parent().map(Path::to_path_buf))
+        .collect())
+}
+
+/// Drops DWARF, which is nine tenths of the object. BTF stays: the loader needs its types for the
+/// maps, and the verifier's log shows its source lines.
+fn without_debug_information(toolchain: &Toolchain, linked: &Path) -> Result<Vec<u8>> {
+    let stripped = linked.with_extension("stripped");
+    let llvm = toolchain.llvm()?;
+    let major = llvm.split('.').next().unwrap_or_default();
+    let beside = PathBuf::from(format!("/usr/lib/llvm-{major}/bin/llvm-strip"));
+    let strip = Some(beside).filter(|path| path.is_file()).or_else(|| process::find("llvm-strip"));
+    let Some(strip) = strip else {
+        println!("no llvm-strip here: the object keeps its debug information");
+        return fs::read(linked).with_context(|| linked.display().to_string());
+    };
+    let mut command = std::process::Command::new(strip);
+    process::run(command.arg("--strip-debug").arg("-o").arg(&stripped).arg(linked))?;
+    fs::read(&stripped).with_context(|| stripped.display().to_string())
+}

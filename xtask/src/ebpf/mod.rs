@@ -1,0 +1,120 @@
+//! `cargo xtask ebpf`: the object from source, with whichever BPF toolchain is there.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::{record, workspace};
+
+mod build;
+mod inspect;
+mod toolchain;
+
+pub(crate) use toolchain::{TARGET, Toolchain, llvm_of};
+
+/// Arguments of `cargo xtask ebpf`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Write the object here, and no record, instead of replacing the committed one
+    #[arg(long, value_name = "PATH", conflicts_with = "check")]
+    out: Option<PathBuf>,
+    /// Write nothing; fail unless the committed object is what the sources make
+    #[arg(long)]
+    check: bool,
+    /// The BPF instruction set; v3 (Linux 5.1) is the newest that every supported kernel has
+    #[arg(long, default_value = DEFAULT_CPU, value_parser = ["v1", "v2", "v3", "v4"])]
+    cpu: String,
+}
+
+/// v3 adds 32-bit arithmetic and jumps. Its atomics that return a value need Linux 5.12: not used.
+pub(crate) const DEFAULT_CPU: &str = "v3";
+
+/// What comparing a fresh build with the committed object says.
+pub(crate) enum Comparison {
+    /// The same bytes.
+    Same,
+    /// Built by another toolchain than the committed one, so the bytes say nothing.
+    OtherToolchain,
+    /// The committed object is not what the sources make: why.
+    Stale(String),
+}
+
+/// Runs the command.
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let built = build::object(&Toolchain::find()?, &args.cpu)?;
+    inspect::print(&built.bytes)?;
+    let root = workspace::root();
+    if args.check {
+        match compare(&built)? {
+            Comparison::Same => println!("the committed object is this one, byte for byte"),
+            Comparison::OtherToolchain => {
+                println!("the committed object has the same sources, and was built by another toolchain");
+            }
+            Comparison::Stale(why) => bail!("{why}"),
+        }
+    } else if let Some(path) = &args.out {
+        write(path, &built.bytes)?;
+        println!("wrote {}", path.display());
+    } else {
+        write(&root.join(record::OBJECT), &built.bytes)?;
+        write(&root.join(record::RECORD), text_of_record(&built)?.as_bytes())?;
+        println!("wrote {} and {}", record::OBJECT, record::RECORD);
+    }
+    Ok(())
+}
+
+/// Builds the object into `path`, for tests, and compares it with the committed one.
+pub(crate) fn fresh(path: &Path) -> Result<Comparison> {
+    let built = build::object(&Toolchain::find()?, DEFAULT_CPU)?;
+    inspect::print(&built.bytes)?;
+    write(path, &built.bytes)?;
+    compare(&built)
+}
+
+/// Whether the committed object was built from the sources as they are, and is what they make.
+fn compare(built: &build::Built) -> Result<Comparison> {
+    let root = workspace::root();
+    let text = fs::read_to_string(root.join(record::RECORD)).context(record::RECORD)?;
+    let changed = record::differences(&record::parse(&text), &record::of_tree(root)?);
+    if !changed.is_empty() {
+        let list = changed.join(", ");
+        return Ok(Comparison::Stale(format!(
+            "{} is stale: run `cargo xtask ebpf`; changed: {list}",
+            record::OBJECT
+        )));
+    }
+    if fs::read(root.join(record::OBJECT)).context(record::OBJECT)? == built.bytes {
+        return Ok(Comparison::Same);
+    }
+    if text.lines().any(|line| line == built_by(built)) {
+        let why =
+            format!("{} differs from what the same toolchain makes of the same sources", record::OBJECT);
+        return Ok(Comparison::Stale(why));
+    }
+    Ok(Comparison::OtherToolchain)
+}
+
+fn text_of_record(built: &build::Built) -> Result<String> {
+    let mut text = format!(
+        "# What {} was built from; the build compares it. Written by `cargo xtask ebpf`.\n{}\n",
+        record::OBJECT,
+        built_by(built)
+    );
+    for (path, hash) in record::of_tree(workspace::root())? {
+        text.extend([hash.as_str(), "  ", path.as_str(), "\n"]);
+    }
+    Ok(text)
+}
+
+fn built_by(built: &build::Built) -> String {
+    format!("# Built by {}.", built.by)
+}
+
+fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+    let folder = path.parent().with_context(|| format!("{} has no folder", path.display()))?;
+    fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
+    fs::write(path, bytes).with_context(|| path.display().to_string())
+}

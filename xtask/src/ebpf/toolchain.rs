@@ -1,0 +1,123 @@
+//! Which BPF toolchain is there.
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Result, bail};
+
+use crate::{process, workspace};
+
+/// The BPF target of this machine's byte order: every supported machine is little-endian.
+pub(crate) const TARGET: &str = "bpfel-unknown-none";
+
+/// A compiler, Cargo and linker that make BPF objects.
+pub(crate) struct Toolchain {
+    /// What to call it.
+    pub(crate) name: &'static str,
+    pub(crate) cargo: PathBuf,
+    pub(crate) rustc: PathBuf,
+    pub(crate) linker: PathBuf,
+    /// No `core` for the target comes with it, so Cargo has to build that too.
+    pub(crate) builds_core: bool,
+}
+
+impl Toolchain {
+    /// The first one that is complete; else an error that says what each way lacks.
+    pub(crate) fn find() -> Result<Self> {
+        let mut missing = Vec::new();
+        for way in [Self::of_distribution, Self::of_rustup] {
+            match way() {
+                Ok(toolchain) => return Ok(toolchain),
+                Err(reason) => missing.push(reason.to_string()),
+            }
+        }
+        bail!("no BPF toolchain here: `cargo xtask setup` installs one ({})", missing.join("; "))
+    }
+
+    /// A compiler under /usr with a prebuilt `core` for the target, as Debian packages one.
+    fn of_distribution() -> Result<Self> {
+        let (cargo, rustc) = (PathBuf::from("/usr/bin/cargo"), PathBuf::from("/usr/bin/rustc"));
+        if !cargo.is_file() || !rustc.is_file() {
+            bail!("distribution: no /usr/bin/cargo or /usr/bin/rustc");
+        }
+        let mut ask = bare(&rustc);
+        ask.args(["--print", "target-libdir", "--target", TARGET]);
+        let folder = process::output(&mut ask)?;
+        if !Path::new(folder.trim()).is_dir() {
+            bail!("distribution: /usr/bin/rustc has no core library for {TARGET}");
+        }
+        Ok(Self { name: "distribution", cargo, rustc, linker: linker("distribution")?, builds_core: false })
+    }
+
+    /// A nightly of rustup's with the standard library's sources.
+    fn of_rustup() -> Result<Self> {
+        let Some(rustup) = process::find("rustup") else { bail!("rustup: not installed") };
+        let which = |program| {
+            let mut ask = bare(&rustup);
+            // Asking must not start a download.
+            ask.args(["which", "--toolchain", "nightly", program]).env("RUSTUP_AUTO_INSTALL", "0");
+            process::output(&mut ask).map(|path| PathBuf::from(path.trim()))
+        };
+        let (Ok(cargo), Ok(rustc)) = (which("cargo"), which("rustc")) else {
+            bail!("rustup: no nightly toolchain")
+        };
+        let mut ask = bare(&rustc);
+        let sysroot = process::output(ask.args(["--print", "sysroot"]))?;
+        if !Path::new(sysroot.trim()).join("lib/rustlib/src/rust/library/core").is_dir() {
+            bail!("rustup: the nightly toolchain has no rust-src");
+        }
+        Ok(Self { name: "rustup nightly", cargo, rustc, linker: linker("rustup")?, builds_core: true })
+    }
+
+    /// What compiled an object: two objects of the same sources and the same of this are the same.
+    pub(crate) fn versions(&self) -> Result<String> {
+        let rustc = process::output(bare(&self.rustc).arg("--version"))?;
+        let linker = process::output(bare(&self.linker).arg("--version"))?;
+        Ok(format!("{}, LLVM {}, {}", rustc.trim(), self.llvm()?, linker.trim()))
+    }
+
+    /// The version of the compiler's LLVM.
+    pub(crate) fn llvm(&self) -> Result<String> {
+        llvm_of(&self.rustc)
+    }
+
+    /// A command of this toolchain's Cargo, as if typed in a shell that knows no other toolchain.
+    pub(crate) fn cargo(&self, subcommand: &str) -> Command {
+        let mut command = bare(&self.cargo);
+        command.current_dir(workspace::root()).arg(subcommand).env("RUSTC", &self.rustc);
+        // aya-ebpf uses inline assembly for BPF, which no stable compiler calls stable.
+        command.env("RUSTC_BOOTSTRAP", "1");
+        // A build script that asks for `rustc`, and `cargo clippy`, go by PATH. Cargo would look among
+        // its installed programs first, where rustup's are, unless PATH names that folder later.
+        let first = self.cargo.parent().into_iter().map(Path::to_path_buf);
+        let path = env::var_os("PATH").unwrap_or_default();
+        let last = workspace::cargo_home().join("bin");
+        if let Ok(joined) = env::join_paths(first.chain(env::split_paths(&path)).chain([last])) {
+            command.env("PATH", joined);
+        }
+        command
+    }
+}
+
+/// The version of a compiler's LLVM.
+pub(crate) fn llvm_of(rustc: &Path) -> Result<String> {
+    let text = process::output(bare(rustc).arg("-vV"))?;
+    let version = text.lines().find_map(|line| line.strip_prefix("LLVM version: "));
+    Ok(version.unwrap_or("unknown").to_owned())
+}
+
+fn linker(way: &str) -> Result<PathBuf> {
+    match process::find("bpf-linker") {
+        Some(linker) => Ok(linker),
+        None => bail!("{way}: no bpf-linker"),
+    }
+}
+
+fn bare(program: &Path) -> Command {
+    let mut command = Command::new(program);
+    workspace::forget_outer_cargo(&mut command);
+    command
+}

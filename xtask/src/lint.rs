@@ -1,0 +1,91 @@
+//! `cargo xtask lint`: formatting, the shared lint table, clippy.
+
+use std::fs;
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::{
+    ebpf::{TARGET, Toolchain},
+    process, workspace,
+};
+
+/// Arguments of `cargo xtask lint`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Let rustfmt rewrite what is not formatted
+    #[arg(long)]
+    fix: bool,
+}
+
+/// Runs the command.
+pub(crate) fn run(args: &Args) -> Result<()> {
+    if args.fix {
+        process::run(workspace::cargo("fmt").arg("--all"))?;
+    }
+    formatting()?;
+    inheritance()?;
+    clippy()?;
+    match Toolchain::find() {
+        Ok(toolchain) => clippy_bpf(&toolchain),
+        Err(reason) => {
+            println!("the BPF programs are not checked: {reason:#}");
+            Ok(())
+        }
+    }
+}
+
+/// Every file is as rustfmt would write it.
+pub(crate) fn formatting() -> Result<()> {
+    process::run(workspace::cargo("fmt").args(["--all", "--check"]))
+}
+
+/// Every member takes the workspace's lint table: a table that nobody inherits checks nothing.
+pub(crate) fn inheritance() -> Result<()> {
+    let read = |path: &str| -> Result<toml::Table> {
+        let text = fs::read_to_string(workspace::root().join(path)).with_context(|| path.to_owned())?;
+        text.parse().with_context(|| path.to_owned())
+    };
+    let workspace = read("Cargo.toml")?;
+    let members = workspace["workspace"]["members"].as_array().context("Cargo.toml has no members")?;
+    for member in members.iter().filter_map(toml::Value::as_str) {
+        let path = format!("{member}/Cargo.toml");
+        let inherited = read(&path)?.get("lints").and_then(|lints| lints.get("workspace")?.as_bool());
+        if inherited != Some(true) {
+            bail!("{path} does not say `[lints] workspace = true`");
+        }
+    }
+    Ok(())
+}
+
+/// Clippy finds nothing in what is built for this machine, tests included.
+pub(crate) fn clippy() -> Result<()> {
+    let mut command = workspace::cargo("clippy");
+    command.args(["--locked", "--workspace", "--exclude", "pomguard-ebpf", "--all-targets", "--quiet"]);
+    process::run(command.args(["--", "--deny", "warnings"]))
+}
+
+/// Clippy finds nothing in the BPF programs, compiled for their own target.
+pub(crate) fn clippy_bpf(toolchain: &Toolchain) -> Result<()> {
+    let mut command = toolchain.cargo("clippy");
+    command.args(["--locked", "--package", "pomguard-ebpf", "--target", TARGET, "--release", "--quiet"]);
+    if toolchain.builds_core {
+        command.args(["-Z", "build-std=core"]);
+    }
+    command.arg("--target-dir").arg(workspace::target().join("bpf-clippy"));
+    process::run(command.args(["--", "--deny", "warnings"]))
+}
+
+/// Whether this Cargo has clippy.
+pub(crate) fn has_clippy() -> bool {
+    process::succeeds(workspace::cargo("clippy").arg("--version"))
+}
+
+/// Whether this Cargo has rustfmt.
+pub(crate) fn has_rustfmt() -> bool {
+    process::succeeds(workspace::cargo("fmt").arg("--version"))
+}
+
+/// Whether a BPF toolchain's Cargo has clippy.
+pub(crate) fn has_clippy_bpf(toolchain: &Toolchain) -> bool {
+    process::succeeds(toolchain.cargo("clippy").arg("--version"))
+}

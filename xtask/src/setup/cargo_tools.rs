@@ -1,0 +1,49 @@
+//! Tools that no distribution has: compiled by Cargo, at versions that are known to work.
+
+use std::{path::Path, process::Command};
+
+use anyhow::{Context as _, Result};
+
+use super::distribution::Distribution;
+use crate::{ebpf, process, workspace};
+
+const LINKER: &str = "0.13.0";
+const DENY: &str = "0.20.2";
+
+/// bpf-linker reads the compiler's bitcode, so it is built against the LLVM of the same version.
+pub(super) fn linker_for_packaged_compiler(distribution: Distribution) -> Result<()> {
+    let version = ebpf::llvm_of(Path::new("/usr/bin/rustc"))?;
+    let major = version.split('.').next().context("the compiler has no LLVM version")?;
+    let (llvm, polly) = (format!("llvm-{major}-dev"), format!("libpolly-{major}-dev"));
+    distribution.install(&[&llvm, &polly])?;
+    if process::find("bpf-linker").is_some() {
+        return Ok(());
+    }
+    let mut command = install("bpf-linker", LINKER);
+    command.env("LLVM_PREFIX", format!("/usr/lib/llvm-{major}"));
+    process::run(command.args(["--no-default-features", "--features", &format!("llvm-{major}")]))
+}
+
+/// Without a packaged compiler for the target, rustup's nightly builds `core` itself.
+pub(super) fn nightly_and_linker() -> Result<()> {
+    let rustup = process::find("rustup").context("no rustup here, and no packaged BPF compiler")?;
+    let mut command = Command::new(rustup);
+    command.args(["toolchain", "install", "nightly", "--component", "rust-src", "--component", "clippy"]);
+    process::run(command.args(["--profile", "minimal"]))?;
+    match process::find("bpf-linker") {
+        Some(_) => Ok(()),
+        None => process::run(&mut install("bpf-linker", LINKER)),
+    }
+}
+
+/// cargo-deny takes some minutes on two cores.
+pub(super) fn deny() -> Result<()> {
+    process::run(install("cargo-deny", DENY).arg("--locked"))
+}
+
+fn install(package: &str, version: &str) -> Command {
+    println!("compiling {package} {version}");
+    let mut command = workspace::cargo("install");
+    command.args(["--quiet", package, "--version", version]);
+    command
+}

@@ -1,0 +1,70 @@
+//! The package managers.
+
+use std::process::Command;
+
+use anyhow::{Result, bail};
+
+use crate::process;
+
+/// A family of distributions, by its package manager.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Distribution {
+    /// Debian and what derives from it.
+    Apt,
+    /// RHEL, Fedora and what derives from them.
+    Dnf,
+}
+
+impl Distribution {
+    /// What this machine runs; an error when nothing can be installed here.
+    pub(crate) fn of_this_machine() -> Result<Self> {
+        if !nix::unistd::geteuid().is_root() {
+            bail!("installing packages needs root");
+        }
+        if process::find("apt-get").is_some() {
+            Ok(Self::Apt)
+        } else if process::find("dnf").is_some() {
+            Ok(Self::Dnf)
+        } else {
+            bail!("neither apt-get nor dnf is here")
+        }
+    }
+
+    /// The package manager's name.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Apt => "apt",
+            Self::Dnf => "dnf",
+        }
+    }
+
+    /// Installs packages without asking; the lists are refreshed first, or old ones name gone files.
+    pub(crate) fn install(self, packages: &[&str]) -> Result<()> {
+        if packages.is_empty() {
+            return Ok(());
+        }
+        match self {
+            Self::Apt => {
+                process::run(apt().args(["--quiet=2", "update"]))?;
+                process::run(
+                    apt().args(["install", "--quiet=2", "--yes", "--no-install-recommends"]).args(packages),
+                )
+            }
+            Self::Dnf => {
+                process::run(Command::new("dnf").args(["install", "--assumeyes", "--quiet"]).args(packages))
+            }
+        }
+    }
+}
+
+fn apt() -> Command {
+    let mut command = Command::new("apt-get");
+    command.env("DEBIAN_FRONTEND", "noninteractive").args([
+        "-o",
+        "DPkg::Lock::Timeout=120",
+        "-o",
+        "Acquire::Retries=3",
+    ]);
+    command.args(["-o", "Dpkg::Use-Pty=0"]);
+    command
+}

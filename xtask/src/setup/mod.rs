@@ -1,0 +1,68 @@
+//! `cargo xtask setup`: what the build from source and the tests need, from the distribution where it has it.
+
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, bail};
+
+mod cargo_tools;
+mod distribution;
+mod tools;
+
+pub(crate) use tools::Tool;
+
+use distribution::Distribution;
+
+/// Arguments of `cargo xtask setup`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Only say what is missing; fail when something is
+    #[arg(long)]
+    no_install: bool,
+}
+
+/// Runs the command.
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let mut missing = Vec::new();
+    for tool in Tool::ALL {
+        let here = tool.is_here();
+        println!("{} {:<14} {}", if here { "here   " } else { "missing" }, tool.name(), tool.purpose());
+        if !here {
+            missing.push(*tool);
+        }
+    }
+    if missing.is_empty() {
+        println!("all there");
+        Ok(())
+    } else if args.no_install {
+        bail!("{} missing; `cargo xtask setup` installs them", names(&missing));
+    } else {
+        install(&missing)
+    }
+}
+
+/// Installs those of the tools that are not there; says which, and how long each took.
+pub(crate) fn install(tools: &[Tool]) -> Result<()> {
+    let missing: Vec<Tool> = tools.iter().copied().filter(|tool| !tool.is_here()).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let distribution = Distribution::of_this_machine()?;
+    println!("installing {} with {}", names(&missing), distribution.name());
+    // One transaction for all packages; what has to be compiled comes after it.
+    let packages: Vec<&str> =
+        missing.iter().flat_map(|tool| tool.packages(distribution).iter().copied()).collect();
+    distribution.install(&packages)?;
+    for tool in &missing {
+        let start = Instant::now();
+        tool.compile(distribution).with_context(|| format!("installing {}", tool.name()))?;
+        if !tool.is_here() {
+            bail!("{} is still missing after its installation", tool.name());
+        }
+        println!("{} is there ({} s)", tool.name(), start.elapsed().as_secs());
+    }
+    Ok(())
+}
+
+fn names(tools: &[Tool]) -> String {
+    tools.iter().map(|tool| tool.name()).collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,114 @@
+//! What can be installed: how to see that it is there, and which packages it is in.
+
+use anyhow::Result;
+
+use super::{cargo_tools, distribution::Distribution};
+use crate::{ebpf::Toolchain, lint, process};
+
+/// Something that a command here needs and a machine may lack.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Tool {
+    BpfToolchain,
+    BpfClippy,
+    OtherKernels,
+    Network,
+    Promtool,
+    SystemdAnalyze,
+    CargoDeny,
+}
+
+impl Tool {
+    /// All of them, in the order in which they are installed.
+    pub(crate) const ALL: &[Self] = &[
+        Self::BpfToolchain,
+        Self::BpfClippy,
+        Self::OtherKernels,
+        Self::Network,
+        Self::Promtool,
+        Self::SystemdAnalyze,
+        Self::CargoDeny,
+    ];
+
+    /// What it is called.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::BpfToolchain => "BPF toolchain",
+            Self::BpfClippy => "BPF clippy",
+            Self::OtherKernels => "QEMU",
+            Self::Network => "network tools",
+            Self::Promtool => "promtool",
+            Self::SystemdAnalyze => "systemd",
+            Self::CargoDeny => "cargo-deny",
+        }
+    }
+
+    /// What it is for.
+    pub(crate) fn purpose(self) -> &'static str {
+        match self {
+            Self::BpfToolchain => "builds the eBPF object from source",
+            Self::BpfClippy => "checks the BPF programs as they are compiled",
+            Self::OtherKernels => "boots other kernels for the in-kernel tests",
+            Self::Network => "an independent look at what the tests did: ip, tc, bpftool, nft, nmap",
+            Self::Promtool => "checks the metrics page and the alert rules",
+            Self::SystemdAnalyze => "scores the unit's hardening",
+            Self::CargoDeny => "checks licences and sources of the dependencies",
+        }
+    }
+
+    /// Whether it is there, complete.
+    pub(crate) fn is_here(self) -> bool {
+        match self {
+            Self::BpfToolchain => Toolchain::find().is_ok(),
+            Self::BpfClippy => Toolchain::find().is_ok_and(|toolchain| lint::has_clippy_bpf(&toolchain)),
+            _ => self.programs().iter().all(|program| process::find(program).is_some()),
+        }
+    }
+
+    fn programs(self) -> &'static [&'static str] {
+        match self {
+            Self::BpfToolchain | Self::BpfClippy => &[],
+            Self::OtherKernels => &["qemu-system-x86_64", "busybox", "cpio", "modprobe", "xz", "zstd"],
+            Self::Network => &["ip", "tc", "bpftool", "nft", "nmap"],
+            Self::Promtool => &["promtool"],
+            Self::SystemdAnalyze => &["systemd-analyze"],
+            Self::CargoDeny => &["cargo-deny"],
+        }
+    }
+
+    /// The packages that have it, or what compiling it needs.
+    pub(crate) fn packages(self, distribution: Distribution) -> &'static [&'static str] {
+        match (self, distribution) {
+            // The libraries of the compiler's LLVM follow once its version is known.
+            (Self::BpfToolchain, Distribution::Apt) => {
+                &["rustc-web", "cargo-web", "libstd-rust-web-dev-bpf", "libzstd-dev", "zlib1g-dev", "g++"]
+            }
+            (Self::BpfToolchain, Distribution::Dnf) => {
+                &["gcc-c++", "llvm-devel", "libzstd-devel", "zlib-devel"]
+            }
+            (Self::BpfClippy, Distribution::Apt) => &["rust-web-clippy"],
+            (Self::OtherKernels, Distribution::Apt) => {
+                &["qemu-system-x86", "busybox-static", "cpio", "kmod", "xz-utils", "zstd"]
+            }
+            (Self::OtherKernels, Distribution::Dnf) => &["qemu-kvm", "busybox", "cpio", "kmod", "xz", "zstd"],
+            (Self::Network, Distribution::Apt) => &["iproute2", "bpftool", "nftables", "nmap"],
+            (Self::Network, Distribution::Dnf) => &["iproute", "iproute-tc", "bpftool", "nftables", "nmap"],
+            (Self::Promtool, Distribution::Apt) => &["prometheus"],
+            (Self::Promtool, Distribution::Dnf) => &["golang-github-prometheus"],
+            (Self::SystemdAnalyze, _) => &["systemd"],
+            // These come with rustup's nightly, or are compiled.
+            (Self::BpfClippy, Distribution::Dnf) | (Self::CargoDeny, _) => &[],
+        }
+    }
+
+    /// What is not in packages.
+    pub(crate) fn compile(self, distribution: Distribution) -> Result<()> {
+        match (self, distribution) {
+            (Self::BpfToolchain, Distribution::Apt) => {
+                cargo_tools::linker_for_packaged_compiler(distribution)
+            }
+            (Self::BpfToolchain, Distribution::Dnf) => cargo_tools::nightly_and_linker(),
+            (Self::CargoDeny, _) => cargo_tools::deny(),
+            _ => Ok(()),
+        }
+    }
+}

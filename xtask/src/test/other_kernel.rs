@@ -1,0 +1,111 @@
+//! The in-kernel tests on another kernel, booted in QEMU.
+
+use std::{
+    env,
+    ffi::OsString,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context as _, Result, bail};
+use serde::Deserialize;
+
+use super::{Objects, kernel, source::Count, stages::Outcome};
+use crate::{process, workspace};
+
+/// Names another folder with the scripts that boot kernels.
+const SCRIPTS: &str = "POMGUARD_VM_SCRIPTS";
+/// Emulation is slow, most of all while two cores are shared.
+const TIMEOUT_SECONDS: &str = "1200";
+
+/// How the script says that a kernel cannot be had.
+const NOT_TO_BE_HAD: i32 = 69;
+
+/// On the object in the tree.
+pub(super) fn committed(kernel: &str) -> Result<Outcome> {
+    run(kernel, None)
+}
+
+/// On an object built now.
+pub(super) fn fresh(kernel: &str, objects: Objects) -> Result<Outcome> {
+    kernel::on_fresh(objects, |object| run(kernel, object))
+}
+
+fn run(version: &str, object: Option<&Path>) -> Result<Outcome> {
+    let folder = workspace::root().join(env::var_os(SCRIPTS).unwrap_or_else(|| "../shared/vm".into()));
+    let script = folder.join("run-on-kernel.sh");
+    if !script.is_file() {
+        return Ok(Outcome::NotRun(format!(
+            "Linux {version}: no {} ({SCRIPTS} names its folder)",
+            script.display()
+        )));
+    }
+    let tests = test_binaries(object)?;
+    let mut command = Command::new(&script);
+    command.args(["--timeout", TIMEOUT_SECONDS, "--mem", "2048"]);
+    // Tests may name files by their place in the tree: they find them at the same path.
+    for path in tests.iter().chain(&[kernel::binary(object)?, workspace::root().join("config")]) {
+        command.arg("--file").arg(at_the_same_path(path));
+    }
+    command.args(["--env", "POMGUARD_EMULATED=1", "--env"]);
+    command.arg(format!("POMGUARD_BIN={}", kernel::binary(object)?.display()));
+    command.args([version, "--", "sh", "-c", &guest_script(&tests)]);
+    let mut count = Count::default();
+    match process::watch(&mut command, |line| count.see(line.trim_end_matches('\r')))? {
+        Some(0) => Ok(Outcome::Passed(count.to_string())),
+        Some(NOT_TO_BE_HAD) => Ok(Outcome::NotRun(format!("Linux {version} cannot be had here"))),
+        Some(124) => bail!("not done after {TIMEOUT_SECONDS} s; {count} until then"),
+        status => {
+            bail!("{count}; the run ended with {}", status.map_or("a signal".into(), |code| code.to_string()))
+        }
+    }
+}
+
+/// Every test binary, all of them even when one fails. What loads programs runs with hardened
+/// compilation too: the verifier and the JIT do other things then.
+fn guest_script(tests: &[PathBuf]) -> String {
+    let mut script = String::from("failed=0; harden=/proc/sys/net/core/bpf_jit_harden\n");
+    for test in tests {
+        let path = test.display();
+        let levels = if is_named(test, "object") { "0 1 2" } else { "0" };
+        script.extend([
+            format!("for level in {levels}; do echo $level > $harden; "),
+            format!("'{path}' --test-threads=1 || failed=1; done\n"),
+        ]);
+    }
+    script + "exit $failed"
+}
+
+fn is_named(binary: &Path, target: &str) -> bool {
+    let name = binary.file_name().unwrap_or_default().to_string_lossy();
+    name.rsplit_once('-').is_some_and(|(name, _hash)| name == target)
+}
+
+fn at_the_same_path(path: &Path) -> OsString {
+    let mut argument = path.as_os_str().to_owned();
+    argument.push(":");
+    argument.push(path);
+    argument
+}
+
+/// Builds the tests, and says which files that made.
+fn test_binaries(object: Option<&Path>) -> Result<Vec<PathBuf>> {
+    #[derive(Deserialize)]
+    struct Message {
+        reason: String,
+        executable: Option<PathBuf>,
+    }
+    let mut command = kernel::cargo("test", object);
+    command.args(["--locked", "--package", "pomguard-tests", "--tests", "--no-run", "--message-format=json"]);
+    let mut binaries = Vec::new();
+    for line in process::output(&mut command)?.lines() {
+        let message: Message = serde_json::from_str(line).context("a message of Cargo's")?;
+        if message.reason == "compiler-artifact" {
+            binaries.extend(message.executable);
+        }
+    }
+    if binaries.is_empty() {
+        bail!("the tests crate has no test binary");
+    }
+    Ok(binaries)
+}

@@ -1,0 +1,81 @@
+//! Files that pomguard ships, judged by the programs that will read them.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context as _, Result, bail};
+
+use super::{Objects, stages::Outcome};
+use crate::{process, workspace};
+
+const UNIT: &str = "config/systemd/pomguard.service";
+/// The unit's exposure may reach 2.0 of 10; the program wants tenths.
+const EXPOSURE: &str = "20";
+/// Alert rules, and pages as the daemon serves them.
+const RULES: &str = "config/prometheus";
+const PAGES: &str = "tests/golden";
+
+pub(super) fn unit_file(_: Objects) -> Result<Outcome> {
+    let Some(analyze) = process::find("systemd-analyze") else {
+        return Ok(Outcome::NotRun("no systemd-analyze here".into()));
+    };
+    let unit = workspace::root().join(UNIT);
+    let mut command = Command::new(&analyze);
+    command
+        .args(["security", "--no-pager", "--offline=true"])
+        .arg(format!("--threshold={EXPOSURE}"))
+        .arg(&unit);
+    let text = process::output(&mut command)?;
+    let verdict = text.lines().find_map(|line| line.trim().strip_prefix("→ Overall exposure level for "));
+    let score = verdict.and_then(|verdict| verdict.split(' ').nth(1)).unwrap_or("unknown");
+    Ok(Outcome::Passed(format!("exposure {score} of 10")))
+}
+
+pub(super) fn prometheus(_: Objects) -> Result<Outcome> {
+    let Some(promtool) = process::find("promtool") else {
+        return Ok(Outcome::NotRun("no promtool here: `cargo xtask setup`".into()));
+    };
+    let rules = files_in(RULES, "rules.yml")?;
+    for file in &rules {
+        process::run(Command::new(&promtool).args(["check", "rules"]).arg(file))?;
+    }
+    // Series and the alerts that they must raise.
+    let cases = files_in(RULES, "test.yml")?;
+    for file in &cases {
+        process::run(Command::new(&promtool).args(["test", "rules"]).arg(file))?;
+    }
+    let pages = files_in(PAGES, ".prom")?;
+    for file in &pages {
+        let page = fs::File::open(file).with_context(|| file.display().to_string())?;
+        let mut command = Command::new(&promtool);
+        let status = command.args(["check", "metrics"]).stdin(Stdio::from(page)).status()?;
+        if !status.success() {
+            bail!("promtool finds fault with {}", file.display());
+        }
+    }
+    if rules.is_empty() && pages.is_empty() {
+        return Ok(Outcome::NotRun(format!("neither {RULES}/*rules.yml nor {PAGES}/*.prom is there")));
+    }
+    let (rules, cases, pages) = (rules.len(), cases.len(), pages.len());
+    Ok(Outcome::Passed(format!("{rules} rule files, {cases} case files, {pages} pages")))
+}
+
+/// Files of a folder whose names end so; none if there is no such folder.
+fn files_in(folder: &str, end: &str) -> Result<Vec<PathBuf>> {
+    let folder: &Path = &workspace::root().join(folder);
+    if !folder.is_dir() {
+        return Ok(Vec::new());
+    }
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder).with_context(|| folder.display().to_string())? {
+        let path = entry?.path();
+        if path.to_string_lossy().ends_with(end) {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
