@@ -6,12 +6,14 @@
 //! | [`family`] | every metric: name, kind, labels, meaning |
 //! | [`metrics`] | the page, from a reading and the daemon's own state |
 //! | [`exposition`] | the page in the format that a scraper asks for |
+//! | [`http`] | the listener that serves it |
 //! | [`printable`] | names from files, made safe to show |
 
 pub mod exposition;
 pub mod family;
 #[cfg(test)]
 pub(crate) mod golden;
+pub mod http;
 pub mod metrics;
 pub mod printable;
 #[cfg(test)]
