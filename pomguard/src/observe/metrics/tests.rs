@@ -180,6 +180,18 @@ fn the_alert_rules_and_the_dashboard_ask_only_for_metrics_that_exist() {
 }
 
 #[test]
+fn the_documentation_lists_every_alert() {
+    let rules = fs::read_to_string(repository("config/prometheus/pomguard.rules.yml")).unwrap();
+    let docs = fs::read_to_string(repository("docs/metrics.md")).unwrap();
+    let alerts: BTreeSet<_> =
+        rules.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
+    let described: BTreeSet<_> =
+        docs.lines().filter_map(|line| line.strip_prefix("| `Pomguard")?.split('`').next()).collect();
+    let described: BTreeSet<_> = described.iter().map(|name| format!("Pomguard{name}")).collect();
+    assert_eq!(alerts, described.iter().map(String::as_str).collect());
+}
+
+#[test]
 fn the_dashboard_is_one_that_grafana_can_read() {
     let text = fs::read_to_string(repository("config/grafana/pomguard.json")).unwrap();
     let board: serde_json::Value = serde_json::from_str(&text).unwrap();
