@@ -1,7 +1,7 @@
 //! The listener that serves the metrics page: read-only, and bounded in everything.
 //!
 //! One connection gets one answer and ends. That makes the bounds simple: a slot, a time and a
-//! number of bytes per connection ([`bounded`]) cover slow readers, headers without end and clients
+//! number of bytes per connection (`bounded`) cover slow readers, headers without end and clients
 //! that keep what they do not use, and no body is ever read.
 
 mod bounded;
