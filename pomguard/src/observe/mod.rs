@@ -1,3 +1,21 @@
 //! What the maps say, for people and programs.
+//!
+//! | module | what it holds |
+//! | --- | --- |
+//! | [`snapshot`] | one reading of the maps: plain data |
+//! | [`family`] | every metric: name, kind, labels, meaning |
+//! | [`metrics`] | the page, from a reading and the daemon's own state |
+//! | [`exposition`] | the page in the format that a scraper asks for |
+//! | [`http`] | the listener that serves it |
+//! | [`printable`] | names from files, made safe to show |
 
+pub mod exposition;
+pub mod family;
+#[cfg(test)]
+pub(crate) mod golden;
+pub mod http;
+pub mod metrics;
+pub mod printable;
+#[cfg(test)]
+pub(crate) mod sample;
 pub mod snapshot;

@@ -2,7 +2,7 @@
 //!
 //! Plain data. `kernel::read` fills it from the maps; printers and the metrics page only read it.
 
-use pomguard_common::Direction;
+use pomguard_common::{Direction, reason::Reason};
 use serde::Serialize;
 
 use crate::policy::{Mode, RowId};
@@ -40,6 +40,20 @@ pub struct Snapshot {
     pub capacity: Vec<Capacity>,
     /// Events that the ring buffer had no room for.
     pub events_lost: u64,
+}
+
+impl Snapshot {
+    /// Packets of `direction` that were dropped (or, in audit, would have been) although the site
+    /// file knows their peer.
+    #[must_use]
+    pub fn known_system_drops(&self, direction: Direction, outcome: Outcome) -> u64 {
+        self.reasons
+            .iter()
+            .filter(|stats| stats.direction == direction && stats.verdict == outcome)
+            .filter(|stats| stats.reason().is_some_and(Reason::concerns_known_system))
+            .map(|stats| stats.packets)
+            .sum()
+    }
 }
 
 /// How one interface is attached.
@@ -125,6 +139,14 @@ pub struct ReasonStats {
     pub bytes: u64,
 }
 
+impl ReasonStats {
+    /// The reason of that name; none if only a newer kernel side knows it.
+    #[must_use]
+    pub fn reason(&self) -> Option<Reason> {
+        Reason::ALL.iter().copied().find(|reason| reason.name() == self.name)
+    }
+}
+
 /// One direction's totals.
 #[derive(Clone, Debug, Serialize)]
 pub struct Totals {
@@ -140,6 +162,15 @@ pub struct Totals {
     pub dropped: u64,
     /// Of the passed: would have been dropped in enforce.
     pub audited: u64,
+}
+
+impl Totals {
+    /// Seen minus passed minus dropped: zero, but for packets that were in flight while the
+    /// counters of the CPUs were read one after the other.
+    #[must_use]
+    pub fn accounting_mismatch(&self) -> i128 {
+        i128::from(self.seen) - i128::from(self.passed) - i128::from(self.dropped)
+    }
 }
 
 /// The flow table's fill.

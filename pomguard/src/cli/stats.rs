@@ -1,0 +1,279 @@
+//! `pomguard stats`: the counters, read from the pinned maps, with the daemon dead or alive.
+
+use std::{
+    env,
+    io::{self, IsTerminal as _, Write},
+    path::PathBuf,
+    process::ExitCode,
+    thread,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::{Context as _, Result};
+use clap::Parser;
+
+use crate::{
+    observe::snapshot::Snapshot,
+    paths,
+    render::stats::{Options, Part, print_stats, print_watch},
+};
+
+/// Shows what passed, what was dropped and why.
+///
+/// The counters are read from the kernel's pinned maps: it makes no difference whether the daemon runs.
+#[derive(Clone, Debug, Parser)]
+pub struct Args {
+    /// The daemon's settings
+    #[arg(long, value_name = "FILE", default_value = paths::SETTINGS)]
+    pub config: PathBuf,
+    /// Print one JSON object; with --watch, one per line and interval
+    #[arg(long)]
+    pub json: bool,
+    /// Show rates, every second or at the interval given
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "1",
+          value_parser = clap::value_parser!(u64).range(1..=3_600))]
+    pub watch: Option<u64>,
+    /// Print the rows alone
+    #[arg(long, conflicts_with_all = ["reasons_only", "json", "watch"])]
+    pub rows_only: bool,
+    /// Print the reasons alone
+    #[arg(long, conflicts_with_all = ["json", "watch"])]
+    pub reasons_only: bool,
+}
+
+/// Runs the command; `read` takes one reading of the maps.
+///
+/// A reader that closes the pipe (`pomguard stats | head`) has seen what it wanted: success.
+pub fn run(args: &Args, read: &dyn Fn() -> Result<Snapshot>) -> Result<ExitCode> {
+    let stdout = io::stdout();
+    let screen = Screen::of(&stdout);
+    match print(args, read, &mut stdout.lock(), screen, None) {
+        Err(error) if is_broken_pipe(&error) => Ok(ExitCode::SUCCESS),
+        result => result.map(|()| ExitCode::SUCCESS),
+    }
+}
+
+/// What is known of the place the text goes to.
+#[derive(Clone, Copy, Default)]
+struct Screen {
+    width: Option<u16>,
+    colour: bool,
+    /// Frames overwrite each other; otherwise they follow each other.
+    redraw: bool,
+}
+
+impl Screen {
+    fn of(stdout: &io::Stdout) -> Self {
+        if !stdout.is_terminal() {
+            return Self::default();
+        }
+        let dumb = env::var_os("TERM").is_some_and(|term| term == "dumb");
+        // https://no-color.org: set and not empty.
+        let plain = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        Self { width: comfy_table::Table::new().width(), colour: !dumb && !plain, redraw: !dumb }
+    }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<io::Error>())
+        .any(|cause| cause.kind() == io::ErrorKind::BrokenPipe)
+}
+
+/// Prints once, or with --watch until `frames` are shown; none: for ever.
+fn print(
+    args: &Args,
+    read: &dyn Fn() -> Result<Snapshot>,
+    out: &mut impl Write,
+    screen: Screen,
+    frames: Option<usize>,
+) -> Result<()> {
+    let part = match (args.rows_only, args.reasons_only) {
+        (true, _) => Part::Rows,
+        (_, true) => Part::Reasons,
+        _ => Part::All,
+    };
+    let options = || Options { width: screen.width, colour: screen.colour, now: seconds_now(), part };
+    let mut before = read()?;
+    let mut taken = Instant::now();
+    let Some(interval) = args.watch.map(Duration::from_secs) else {
+        if args.json {
+            serde_json::to_writer_pretty(&mut *out, &before).map_err(io::Error::from)?;
+            writeln!(out)?;
+        } else {
+            print_stats(&before, out, options())?;
+        }
+        return Ok(out.flush()?);
+    };
+
+    let mut shown = 0;
+    if args.json {
+        print_line(&before, out)?;
+        shown += 1;
+    } else {
+        let mut frame = Vec::new();
+        print_stats(&before, &mut frame, options())?;
+        print_frame(&frame, out, screen.redraw)?;
+        shown += 1;
+    }
+    while frames.is_none_or(|frames| shown < frames) {
+        thread::sleep(interval);
+        let now = read().context("the maps could be read before, and no longer")?;
+        let elapsed = taken.elapsed();
+        taken = Instant::now();
+        if args.json {
+            print_line(&now, out)?;
+        } else {
+            let mut frame = Vec::new();
+            print_watch(&before, &now, elapsed, &mut frame, options())?;
+            print_frame(&frame, out, screen.redraw)?;
+        }
+        before = now;
+        shown += 1;
+    }
+    Ok(())
+}
+
+fn print_line(snapshot: &Snapshot, out: &mut impl Write) -> Result<()> {
+    let mut line = serde_json::to_vec(snapshot)?;
+    line.push(b'\n');
+    out.write_all(&line)?;
+    Ok(out.flush()?)
+}
+
+/// One write per frame, and no clearing before it: the screen does not flicker.
+fn print_frame(frame: &[u8], out: &mut impl Write, redraw: bool) -> io::Result<()> {
+    let mut text = Vec::with_capacity(frame.len() + 256);
+    if redraw {
+        // Home; after each line what an earlier, longer one left; at the end what is below.
+        text.extend_from_slice(b"\x1b[H");
+        for line in frame.split_inclusive(|&byte| byte == b'\n') {
+            text.extend_from_slice(line.strip_suffix(b"\n").unwrap_or(line));
+            text.extend_from_slice(b"\x1b[K\n");
+        }
+        text.extend_from_slice(b"\x1b[J");
+    } else {
+        text.extend_from_slice(frame);
+        text.push(b'\n');
+    }
+    out.write_all(&text)?;
+    out.flush()
+}
+
+fn seconds_now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observe::{golden::assert_golden, sample};
+
+    fn args(line: &[&str]) -> Args {
+        Args::try_parse_from([&["stats"], line].concat()).unwrap()
+    }
+
+    fn output(line: &[&str], frames: usize) -> String {
+        let mut out = Vec::new();
+        let read = || Ok(sample::snapshot());
+        print(&args(line), &read, &mut out, Screen::default(), Some(frames)).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    /// Takes the first bytes and then is gone, as `head` is.
+    struct Gone(usize);
+
+    impl Write for Gone {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            if self.0 == 0 {
+                return Err(io::ErrorKind::BrokenPipe.into());
+            }
+            let taken = bytes.len().min(self.0);
+            self.0 -= taken;
+            Ok(taken)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn json_has_the_keys_that_programs_were_promised() {
+        let json = output(&["--json"], 1);
+        assert_golden("stats.json", &json);
+        let value: serde_json::Value = serde_json::from_str(&json).unwrap();
+        for pointer in [
+            "/host",
+            "/generation",
+            "/inbound",
+            "/outbound",
+            "/attach/0/interface",
+            "/attach/0/xdp",
+            "/rows/0/id",
+            "/rows/0/direction",
+            "/rows/0/packets",
+            "/rows/0/bytes",
+            "/rows/0/connections",
+            "/reasons/0/name",
+            "/reasons/0/direction",
+            "/reasons/0/verdict",
+            "/reasons/0/packets",
+            "/reasons/0/bytes",
+            "/flows/entries",
+            "/flows/capacity",
+        ] {
+            assert!(value.pointer(pointer).is_some(), "{pointer}");
+        }
+    }
+
+    #[test]
+    fn watched_json_is_one_object_per_line() {
+        let lines = output(&["--json", "--watch", "1"], 2);
+        assert_eq!(lines.lines().count(), 2);
+        for line in lines.lines() {
+            assert!(serde_json::from_str::<serde_json::Value>(line).is_ok());
+        }
+    }
+
+    #[test]
+    fn watching_shows_the_counters_first_and_then_rates() {
+        let text = output(&["--watch"], 2);
+        let (counters, rates) = text.split_once("per second over").unwrap();
+        assert!(counters.contains("last hit") && rates.contains("packets/s"), "{text}");
+    }
+
+    #[test]
+    fn a_redrawn_frame_leaves_nothing_of_the_one_before() {
+        let mut out = Vec::new();
+        print_frame(b"one\ntwo\n", &mut out, true).unwrap();
+        assert_eq!(out, b"\x1b[Hone\x1b[K\ntwo\x1b[K\n\x1b[J");
+    }
+
+    #[test]
+    fn a_reader_that_leaves_early_is_told_from_a_fault() {
+        for line in [&["--json"][..], &[], &["--rows-only"], &["--json", "--watch"], &["--watch"]] {
+            let read = || Ok(sample::snapshot());
+            let result = print(&args(line), &read, &mut Gone(100), Screen::default(), Some(2));
+            assert!(is_broken_pipe(&result.unwrap_err()), "{line:?}");
+        }
+        assert!(!is_broken_pipe(&anyhow::anyhow!("no maps")));
+    }
+
+    #[test]
+    fn a_reading_that_fails_is_the_error() {
+        let read = || Err(anyhow::anyhow!("no pinned maps"));
+        let result = print(&args(&[]), &read, &mut Vec::new(), Screen::default(), None);
+        assert_eq!(result.unwrap_err().to_string(), "no pinned maps");
+    }
+
+    #[test]
+    fn the_interval_has_bounds_and_the_parts_exclude_each_other() {
+        assert_eq!(args(&["--watch"]).watch, Some(1));
+        assert_eq!(args(&["--watch", "5"]).watch, Some(5));
+        for wrong in [&["--watch", "0"][..], &["--rows-only", "--reasons-only"], &["--rows-only", "--json"]] {
+            assert!(Args::try_parse_from([&["stats"], wrong].concat()).is_err(), "{wrong:?}");
+        }
+    }
+}

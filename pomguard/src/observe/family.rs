@@ -1,0 +1,161 @@
+//! Every metric that pomguard exports: one list, from which the page is written and against which
+//! `docs/metrics.md`, the alert rules and the dashboard are checked.
+
+/// What a metric's value is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Only grows; ends in `_total`.
+    Counter,
+    /// May go either way.
+    Gauge,
+    /// Always 1: the labels are what it says; ends in `_info`.
+    Info,
+}
+
+impl Kind {
+    /// The word used in documentation.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Info => "info",
+        }
+    }
+
+    /// The end of the name that OpenMetrics demands, and that the encoder adds by itself.
+    #[must_use]
+    pub const fn suffix(self) -> &'static str {
+        match self {
+            Self::Counter => "_total",
+            Self::Gauge => "",
+            Self::Info => "_info",
+        }
+    }
+}
+
+/// One metric.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Family {
+    /// Name as it is queried, suffix included.
+    pub name: &'static str,
+    /// Kind.
+    pub kind: Kind,
+    /// Label names, in the order in which values are given.
+    pub labels: &'static [&'static str],
+    /// One sentence.
+    pub help: &'static str,
+}
+
+impl Family {
+    /// Name without the suffix of its kind.
+    #[must_use]
+    pub fn base(&self) -> &'static str {
+        self.name.strip_suffix(self.kind.suffix()).unwrap_or(self.name)
+    }
+}
+
+macro_rules! families {
+    ($($constant:ident $kind:ident $name:literal [$($label:literal),*] $help:literal;)+) => {
+        $(
+            #[doc = $help]
+            pub const $constant: Family =
+                Family { name: $name, kind: Kind::$kind, labels: &[$($label),*], help: $help };
+        )+
+
+        /// Every metric, in the order of the page.
+        pub const ALL: &[Family] = &[$($constant,)+];
+    };
+}
+
+families! {
+    BUILD Info "pomguard_build_info" ["version"] "The daemon that answers.";
+    POLICY Info "pomguard_policy_info" ["host", "matrix", "generation", "image"]
+        "The policy in force, as the kernel's maps say: image is the SHA-256 of its bytes.";
+    POLICY_GENERATION Gauge "pomguard_policy_generation" []
+        "Generation in force, counted from 1 at the first install.";
+    POLICY_INSTALLED Gauge "pomguard_policy_installed_timestamp_seconds" []
+        "When the generation in force was installed.";
+    POLICY_IN_SYNC Gauge "pomguard_policy_in_sync" []
+        "1 while the image in the kernel is the one that the daemon installed last; absent until it installed one.";
+    COUNTING_SINCE Gauge "pomguard_counting_since_timestamp_seconds" []
+        "When the counters were first set up; they survive restarts and upgrades.";
+    MODE Info "pomguard_mode_info" ["direction", "mode"]
+        "Mode of the direction, read back from the kernel: track, audit or enforce.";
+    ATTACH Info "pomguard_attach_info" ["interface", "xdp", "tc"]
+        "How the interface is attached: xdp is native, generic or none; tc is tcx, clsact or none.";
+    ATTACH_WANTED Info "pomguard_attach_wanted_info" ["mode"]
+        "What the settings ask for: auto, native or generic.";
+    PACKETS Counter "pomguard_packets_total" ["direction", "verdict", "reason"]
+        "Packets judged, by what became of them and why; audit is what enforce would have dropped.";
+    BYTES Counter "pomguard_bytes_total" ["direction", "verdict", "reason"]
+        "Bytes of the packets judged, link header included.";
+    SEEN Counter "pomguard_seen_packets_total" ["direction"]
+        "Packets that reached the hook, counted on their own, before judgement.";
+    SEEN_BYTES Counter "pomguard_seen_bytes_total" ["direction"]
+        "Bytes of the packets that reached the hook.";
+    MISMATCH Gauge "pomguard_accounting_mismatch_packets" ["direction"]
+        "Seen minus passed minus dropped; a reading under load is off by the packets in flight, and returns to 0.";
+    KNOWN_SYSTEM_DROPS Counter "pomguard_known_system_drops_total" ["direction", "outcome"]
+        "Packets dropped (or, in audit, nearly) although the site file knows their peer: probably our mistake.";
+    ROW_PACKETS Counter "pomguard_row_packets_total" ["row", "direction", "source", "destination", "mode"]
+        "Packets that the row allowed.";
+    ROW_BYTES Counter "pomguard_row_bytes_total" ["row", "direction", "source", "destination", "mode"]
+        "Bytes that the row allowed.";
+    ROW_CONNECTIONS Counter "pomguard_row_connections_total" ["row", "direction", "source", "destination", "mode"]
+        "Conversations opened under the row.";
+    ROW_LAST_HIT Gauge "pomguard_row_last_hit_timestamp_seconds" ["row", "direction"]
+        "When the row last allowed a packet; absent until it did.";
+    ROW_IN_FORCE Gauge "pomguard_row_in_force" ["row", "direction"]
+        "1 while the row is part of the policy in force; 0 once it left, its counters are kept.";
+    FLOW_ENTRIES Gauge "pomguard_flow_entries" []
+        "Conversations opened by this host that are remembered now.";
+    FLOW_CAPACITY Gauge "pomguard_flow_capacity" []
+        "Conversations that can be remembered at once.";
+    FLOWS_OPENED Counter "pomguard_flows_opened_total" []
+        "Conversations entered into the flow table.";
+    FLOWS_EVICTED Counter "pomguard_flows_evicted_total" []
+        "Conversations forgotten before their age was up, for want of room. Should stay at zero.";
+    CAPACITY_USED Gauge "pomguard_capacity_used" ["resource"]
+        "How much of a limited resource the policy in force takes.";
+    CAPACITY_LIMIT Gauge "pomguard_capacity_limit" ["resource"]
+        "How much of it there is.";
+    EVENTS_LOST Counter "pomguard_events_lost_total" ["stage"]
+        "Drop events that nobody will read: no room in the kernel's ring, or a reader too slow for the daemon.";
+    RELOAD_SUCCESS Gauge "pomguard_last_reload_success_timestamp_seconds" []
+        "When the files were last read and put in force; absent until they were.";
+    RELOAD_OK Gauge "pomguard_last_reload_successful" []
+        "1 if the last attempt to read the files and put them in force succeeded.";
+    RELOAD_FAILURES Counter "pomguard_reload_failures_total" []
+        "Attempts that failed and changed nothing.";
+    SELF_CHECK_MISMATCHES Counter "pomguard_self_check_mismatches_total" []
+        "Times that the maps or attachments were found other than installed. Should stay at zero.";
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_metric_has_a_name_of_its_own_that_ends_as_its_kind_demands() {
+        let mut names = BTreeSet::new();
+        for family in ALL {
+            assert!(names.insert(family.name), "{} is named once", family.name);
+            assert!(family.name.starts_with("pomguard_"), "{}", family.name);
+            assert!(family.name.ends_with(family.kind.suffix()), "{}", family.name);
+            if family.kind != Kind::Counter {
+                assert!(!family.name.ends_with("_total"), "{} is no counter", family.name);
+            }
+        }
+    }
+
+    #[test]
+    fn every_meaning_is_one_line_that_needs_no_escaping() {
+        for family in ALL {
+            assert!(family.help.ends_with('.'), "{}", family.name);
+            assert!(!family.help.contains(['\n', '\\', '|', '"']), "{}", family.name);
+        }
+    }
+}

@@ -1,0 +1,280 @@
+//! The metrics page: a reading of the maps and the daemon's own state, as OpenMetrics text.
+//!
+//! Cardinality is bounded by the policy: reasons are a fixed list, rows are those of the matrix and
+//! the site. No address that came in a packet ever becomes a label.
+
+use std::fmt;
+
+use pomguard_common::{
+    Direction,
+    reason::{Reason, Verdict},
+};
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, NoLabelSet, text},
+    metrics::MetricType,
+    registry::Registry,
+};
+
+use crate::observe::{
+    family::{self, Family, Kind},
+    printable::printable,
+    snapshot::{Outcome, RowStats, Snapshot},
+};
+
+/// What the daemon knows and the maps do not.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DaemonState {
+    /// Version of the daemon.
+    pub version: String,
+    /// What the settings ask for: `auto`, `native` or `generic`.
+    pub attach_wanted: String,
+    /// What the daemon installed last; none until it installed something.
+    pub installed: Option<Installed>,
+    /// Seconds since 1970 of the last reload that succeeded.
+    pub last_reload_success: Option<u64>,
+    /// Whether the last attempt succeeded.
+    pub last_reload_successful: bool,
+    /// Attempts that failed.
+    pub reload_failures: u64,
+    /// Times that the maps or attachments were found other than installed.
+    pub self_check_mismatches: u64,
+    /// Events that a reader was too slow to take from the daemon; the kernel counts its own.
+    pub events_lost: u64,
+}
+
+/// What the daemon believes to be in force.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Installed {
+    /// SHA-256 of the image, hexadecimal.
+    pub image: String,
+    /// Generation.
+    pub generation: u64,
+}
+
+/// The page, in OpenMetrics text; [`super::exposition::classic`] makes the older format of it.
+pub fn page(snapshot: Snapshot, daemon: DaemonState) -> Result<String, fmt::Error> {
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(Page { snapshot, daemon }));
+    let mut out = String::new();
+    text::encode(&mut out, &registry)?;
+    Ok(out)
+}
+
+#[derive(Debug)]
+struct Page {
+    snapshot: Snapshot,
+    daemon: DaemonState,
+}
+
+impl Collector for Page {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let Self { snapshot, daemon } = self;
+        let mut writer = Writer { encoder };
+        writer.identity(snapshot, daemon)?;
+        writer.packets(snapshot)?;
+        writer.rows(&snapshot.rows)?;
+        writer.room(snapshot)?;
+        writer.daemon(snapshot, daemon)
+    }
+}
+
+/// Label values, in the order of [`Family::labels`], and the value.
+type Sample<'a> = (Vec<&'a str>, i128);
+
+struct Writer<'e> {
+    encoder: DescriptorEncoder<'e>,
+}
+
+impl Writer<'_> {
+    /// Writes one family. A family without samples is left out: a header alone says nothing.
+    fn family<'a>(&mut self, family: &Family, samples: impl IntoIterator<Item = Sample<'a>>) -> fmt::Result {
+        let mut samples = samples.into_iter().peekable();
+        if samples.peek().is_none() {
+            return Ok(());
+        }
+        let kind = match family.kind {
+            Kind::Counter => MetricType::Counter,
+            Kind::Gauge => MetricType::Gauge,
+            Kind::Info => MetricType::Info,
+        };
+        let mut metric = self.encoder.encode_descriptor(family.base(), family.help, None, kind)?;
+        for (values, value) in samples {
+            debug_assert_eq!(values.len(), family.labels.len(), "{} has its labels", family.name);
+            let labels: Vec<(&str, _)> =
+                family.labels.iter().copied().zip(values.into_iter().map(printable)).collect();
+            // The encoder writes `{}` for an empty set, which is legal and ugly.
+            match family.kind {
+                Kind::Info => metric.encode_info(&labels)?,
+                Kind::Counter => {
+                    let value = u64::try_from(value).unwrap_or(0);
+                    if labels.is_empty() {
+                        metric.encode_counter::<NoLabelSet, _, u64>(&value, None)?;
+                    } else {
+                        metric.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(&value, None)?;
+                    }
+                }
+                Kind::Gauge => {
+                    let value = i64::try_from(value).unwrap_or(if value < 0 { i64::MIN } else { i64::MAX });
+                    if labels.is_empty() {
+                        metric.encode_gauge(&value)?;
+                    } else {
+                        metric.encode_family(&labels)?.encode_gauge(&value)?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A family without labels.
+    fn single(&mut self, family: &Family, value: impl Into<i128>) -> fmt::Result {
+        self.family(family, [(Vec::new(), value.into())])
+    }
+
+    fn identity(&mut self, snapshot: &Snapshot, daemon: &DaemonState) -> fmt::Result {
+        self.family(&family::BUILD, [(vec![daemon.version.as_str()], 1)])?;
+        let generation = snapshot.generation.to_string();
+        let policy: Vec<&str> = vec![&snapshot.host, &snapshot.matrix, &generation, &snapshot.image];
+        self.family(&family::POLICY, [(policy, 1)])?;
+        self.single(&family::POLICY_GENERATION, snapshot.generation)?;
+        self.single(&family::POLICY_INSTALLED, snapshot.installed_at)?;
+        if let Some(installed) = &daemon.installed {
+            let same = installed.image == snapshot.image && installed.generation == snapshot.generation;
+            self.single(&family::POLICY_IN_SYNC, same)?;
+        }
+        self.single(&family::COUNTING_SINCE, snapshot.counting_since)?;
+        self.family(
+            &family::MODE,
+            [
+                (vec![Direction::Inbound.name(), snapshot.inbound.name()], 1),
+                (vec![Direction::Outbound.name(), snapshot.outbound.name()], 1),
+            ],
+        )?;
+        self.family(
+            &family::ATTACH,
+            snapshot.attach.iter().map(|on| {
+                let labels: Vec<&str> = vec![&on.interface, &on.xdp, &on.tc];
+                (labels, 1)
+            }),
+        )?;
+        self.family(&family::ATTACH_WANTED, [(vec![daemon.attach_wanted.as_str()], 1)])
+    }
+
+    fn packets(&mut self, snapshot: &Snapshot) -> fmt::Result {
+        let judged = judged(snapshot);
+        self.family(&family::PACKETS, judged.iter().map(|j| (j.labels(), j.packets.into())))?;
+        self.family(&family::BYTES, judged.iter().map(|j| (j.labels(), j.bytes.into())))?;
+
+        let totals = &snapshot.totals;
+        self.family(&family::SEEN, totals.iter().map(|t| (vec![t.direction.name()], t.seen.into())))?;
+        self.family(
+            &family::SEEN_BYTES,
+            totals.iter().map(|t| (vec![t.direction.name()], t.seen_bytes.into())),
+        )?;
+        self.family(
+            &family::MISMATCH,
+            totals.iter().map(|t| (vec![t.direction.name()], t.accounting_mismatch())),
+        )?;
+
+        let mut known = Vec::new();
+        for direction in Direction::ALL {
+            for outcome in [Outcome::Drop, Outcome::Audit] {
+                let packets = snapshot.known_system_drops(direction, outcome);
+                known.push((vec![direction.name(), outcome.name()], packets.into()));
+            }
+        }
+        self.family(&family::KNOWN_SYSTEM_DROPS, known)
+    }
+
+    fn rows(&mut self, rows: &[RowStats]) -> fmt::Result {
+        fn labels(row: &RowStats) -> Vec<&str> {
+            vec![&row.id.0, row.direction.name(), &row.source, &row.destination, row.mode.name()]
+        }
+        fn short(row: &RowStats) -> Vec<&str> {
+            vec![&row.id.0, row.direction.name()]
+        }
+        self.family(&family::ROW_PACKETS, rows.iter().map(|row| (labels(row), row.packets.into())))?;
+        self.family(&family::ROW_BYTES, rows.iter().map(|row| (labels(row), row.bytes.into())))?;
+        self.family(&family::ROW_CONNECTIONS, rows.iter().map(|row| (labels(row), row.connections.into())))?;
+        self.family(
+            &family::ROW_LAST_HIT,
+            rows.iter().filter_map(|row| Some((short(row), row.last_hit?.into()))),
+        )?;
+        self.family(&family::ROW_IN_FORCE, rows.iter().map(|row| (short(row), row.live.into())))
+    }
+
+    fn room(&mut self, snapshot: &Snapshot) -> fmt::Result {
+        let flows = snapshot.flows;
+        self.single(&family::FLOW_ENTRIES, flows.entries)?;
+        self.single(&family::FLOW_CAPACITY, flows.capacity)?;
+        self.single(&family::FLOWS_OPENED, flows.opened)?;
+        self.single(&family::FLOWS_EVICTED, flows.evicted)?;
+        let capacity = &snapshot.capacity;
+        self.family(&family::CAPACITY_USED, capacity.iter().map(|c| (vec![c.name.as_str()], c.used.into())))?;
+        self.family(&family::CAPACITY_LIMIT, capacity.iter().map(|c| (vec![c.name.as_str()], c.limit.into())))
+    }
+
+    fn daemon(&mut self, snapshot: &Snapshot, daemon: &DaemonState) -> fmt::Result {
+        self.family(
+            &family::EVENTS_LOST,
+            [(vec!["kernel"], snapshot.events_lost.into()), (vec!["daemon"], daemon.events_lost.into())],
+        )?;
+        if let Some(at) = daemon.last_reload_success {
+            self.single(&family::RELOAD_SUCCESS, at)?;
+        }
+        self.single(&family::RELOAD_OK, daemon.last_reload_successful)?;
+        self.single(&family::RELOAD_FAILURES, daemon.reload_failures)?;
+        self.single(&family::SELF_CHECK_MISMATCHES, daemon.self_check_mismatches)
+    }
+}
+
+/// One reason's counters in one direction with one outcome.
+struct Judged<'a> {
+    direction: Direction,
+    outcome: Outcome,
+    reason: &'a str,
+    packets: u64,
+    bytes: u64,
+}
+
+impl<'a> Judged<'a> {
+    fn labels(&self) -> Vec<&'a str> {
+        vec![self.direction.name(), self.outcome.name(), self.reason]
+    }
+}
+
+/// Every reason, direction and outcome that can be, at zero where nothing occurred: an alert on a
+/// counter that appears only with its first increment misses that increment. Reasons that a newer
+/// kernel side counts and this list does not name follow at the end.
+fn judged(snapshot: &Snapshot) -> Vec<Judged<'_>> {
+    let mut all = Vec::new();
+    for direction in Direction::ALL {
+        for reason in Reason::ALL {
+            let outcomes: &[Outcome] = match reason.verdict() {
+                Verdict::Pass => &[Outcome::Pass],
+                Verdict::Drop => &[Outcome::Drop, Outcome::Audit],
+            };
+            for &outcome in outcomes {
+                let (packets, bytes) = snapshot
+                    .reasons
+                    .iter()
+                    .filter(|r| r.direction == direction && r.verdict == outcome && r.name == reason.name())
+                    .fold((0, 0), |(packets, bytes), r| (packets + r.packets, bytes + r.bytes));
+                all.push(Judged { direction, outcome, reason: reason.name(), packets, bytes });
+            }
+        }
+    }
+    let unnamed = |name: &str| Reason::ALL.iter().all(|reason| reason.name() != name);
+    all.extend(snapshot.reasons.iter().filter(|r| unnamed(&r.name)).map(|r| Judged {
+        direction: r.direction,
+        outcome: r.verdict,
+        reason: &r.name,
+        packets: r.packets,
+        bytes: r.bytes,
+    }));
+    all
+}
+
+#[cfg(test)]
+mod tests;

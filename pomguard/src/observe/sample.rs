@@ -1,0 +1,153 @@
+//! Readings for tests.
+
+use pomguard_common::Direction;
+
+use super::{
+    metrics::{DaemonState, Installed},
+    snapshot::{AttachInfo, Capacity, FlowStats, Outcome, ReasonStats, RowStats, Snapshot, Totals},
+};
+use crate::policy::{Mode, RowId};
+
+/// The moment of the reading: 23 November 2026, 00:00 UTC.
+pub(crate) const NOW: u64 = 1_795_392_000;
+
+pub(crate) fn row(id: &str, direction: Direction, ends: (&str, &str), ports: &str, packets: u64) -> RowStats {
+    RowStats {
+        id: RowId(id.to_owned()),
+        direction,
+        source: ends.0.to_owned(),
+        destination: ends.1.to_owned(),
+        ports: ports.to_owned(),
+        live: true,
+        failsafe: false,
+        mode: Mode::Enforce,
+        packets,
+        bytes: packets * 640,
+        connections: packets / 9,
+        first_hit: (packets > 0).then_some(NOW - 400_000),
+        last_hit: (packets > 0).then_some(NOW - 61),
+    }
+}
+
+fn reason(name: &str, direction: Direction, verdict: Outcome, packets: u64) -> ReasonStats {
+    ReasonStats { name: name.to_owned(), direction, verdict, packets, bytes: packets * 74 }
+}
+
+/// A server of a site, in full swing: two interfaces, rows hit and not, one retired, one failsafe.
+pub(crate) fn snapshot() -> Snapshot {
+    use Direction::{Inbound, Outbound};
+    let mut rows = vec![
+        row("site/ssh-ops", Inbound, ("10.9.0.0/24", "pom1"), "22/tcp", 4_120),
+        row("pom-4.0/1", Inbound, ("Agent Manager", "Campaign Manager"), "9995-9997/tcp", 18_446_744),
+        row("pom-4.0/16", Inbound, ("Agent Desktop", "Agent Manager"), "17999/tcp", 1_204_771),
+        row("pom-4.0/40", Inbound, ("POMCache, Multitenancy Service", "POMCache"), "47500-47520/tcp", 0),
+        row(
+            "pom-4.0/8",
+            Outbound,
+            ("Campaign Manager", "Experience Portal Manager"),
+            "443, 9443/tcp",
+            90_210,
+        ),
+        row("pom-3.1/7", Inbound, ("Kafka client", "Kafka"), "9092/tcp", 77),
+    ];
+    rows[0].failsafe = true;
+    rows[3].mode = Mode::Audit;
+    rows[5].live = false;
+    let reasons = vec![
+        reason("row", Inbound, Outcome::Pass, 19_651_515),
+        reason("failsafe", Inbound, Outcome::Pass, 4_120),
+        reason("answer", Inbound, Outcome::Pass, 88_002),
+        reason("arp", Inbound, Outcome::Pass, 3_201),
+        reason("port", Inbound, Outcome::Drop, 2_345),
+        reason("port-known", Inbound, Outcome::Drop, 12),
+        reason("source-known", Inbound, Outcome::Audit, 3),
+        reason("tcp-flags", Inbound, Outcome::Audit, 41),
+        reason("row", Outbound, Outcome::Pass, 90_210),
+        reason("reply", Outbound, Outcome::Pass, 17_002_118),
+        reason("leaves-unlisted", Outbound, Outcome::Pass, 504),
+    ];
+    let totals = [Inbound, Outbound]
+        .map(|direction| {
+            let packets = |verdict: Outcome| -> u64 {
+                reasons
+                    .iter()
+                    .filter(|r| r.direction == direction && r.verdict == verdict)
+                    .map(|r| r.packets)
+                    .sum()
+            };
+            let (passed, dropped, audited) =
+                (packets(Outcome::Pass), packets(Outcome::Drop), packets(Outcome::Audit));
+            Totals {
+                direction,
+                seen: passed + dropped + audited,
+                seen_bytes: (passed + dropped + audited) * 640,
+                passed: passed + audited,
+                dropped,
+                audited,
+            }
+        })
+        .to_vec();
+    Snapshot {
+        host: "pom1".to_owned(),
+        matrix: "pom-4.0".to_owned(),
+        generation: 7,
+        image: "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08".to_owned(),
+        inbound: Mode::Enforce,
+        outbound: Mode::Track,
+        counting_since: NOW - 864_000,
+        installed_at: NOW - 3_600,
+        attach: vec![
+            AttachInfo {
+                interface: "eth0".to_owned(),
+                ifindex: 2,
+                xdp: "native".to_owned(),
+                tc: "tcx".to_owned(),
+            },
+            AttachInfo {
+                interface: "ens192".to_owned(),
+                ifindex: 3,
+                xdp: "generic".to_owned(),
+                tc: "clsact".to_owned(),
+            },
+        ],
+        rows,
+        reasons,
+        totals,
+        flows: FlowStats { entries: 1_312, capacity: 262_144, opened: 44_101, evicted: 0 },
+        capacity: vec![
+            Capacity { name: "tuples".to_owned(), used: 214, limit: 100_000 },
+            Capacity { name: "rows".to_owned(), used: 5, limit: 4_096 },
+            Capacity { name: "lines".to_owned(), used: 1_280, limit: 131_072 },
+        ],
+        events_lost: 0,
+    }
+}
+
+/// A server on which nothing has happened yet.
+pub(crate) fn quiet() -> Snapshot {
+    let mut quiet = snapshot();
+    quiet.inbound = Mode::Audit;
+    quiet.reasons.clear();
+    quiet.attach.truncate(1);
+    for row in &mut quiet.rows {
+        (row.packets, row.bytes, row.connections) = (0, 0, 0);
+        (row.first_hit, row.last_hit) = (None, None);
+    }
+    for totals in &mut quiet.totals {
+        (totals.seen, totals.seen_bytes) = (0, 0);
+        (totals.passed, totals.dropped, totals.audited) = (0, 0, 0);
+    }
+    quiet.flows = FlowStats { entries: 0, capacity: 262_144, opened: 0, evicted: 0 };
+    quiet
+}
+
+pub(crate) fn daemon() -> DaemonState {
+    DaemonState {
+        version: "0.1.0".to_owned(),
+        attach_wanted: "auto".to_owned(),
+        installed: Some(Installed { image: snapshot().image, generation: 7 }),
+        last_reload_success: Some(NOW - 3_600),
+        last_reload_successful: true,
+        ..DaemonState::default()
+    }
+}

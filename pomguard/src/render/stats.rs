@@ -1,0 +1,289 @@
+//! `pomguard stats`: the counters for people, and what changed between two readings.
+
+mod attention;
+mod watch;
+
+use std::io::{self, Write};
+
+use pomguard_common::{Direction, reason::Reason};
+
+use self::attention::print_attention;
+pub use self::watch::print_watch;
+use super::{
+    grid::{Column, Grid, Tone},
+    quantity::{bytes, grouped, moment, share, span},
+};
+use crate::{
+    observe::{
+        printable::printable,
+        snapshot::{Outcome, ReasonStats, RowStats, Snapshot},
+    },
+    policy::Mode,
+};
+
+/// How to print.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Columns of the terminal; none: as wide as it takes, one line per row (for grep and files).
+    pub width: Option<u16>,
+    /// Colours and weights. Never the only sign of anything.
+    pub colour: bool,
+    /// Seconds since 1970, for ages.
+    pub now: u64,
+    /// What to print.
+    pub part: Part,
+}
+
+/// What to print.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Part {
+    /// Everything.
+    #[default]
+    All,
+    /// The rows alone.
+    Rows,
+    /// The reasons alone.
+    Reasons,
+}
+
+/// Prints one reading: what needs attention, whose it is, rows, reasons, totals, room.
+pub fn print_stats(snapshot: &Snapshot, out: &mut impl Write, options: Options) -> io::Result<()> {
+    let all = options.part == Part::All;
+    if all {
+        print_attention(snapshot, out, options)?;
+        print_identity(snapshot, out, options)?;
+        writeln!(out)?;
+    }
+    if options.part != Part::Reasons {
+        out.write_all(rows(snapshot, options).as_bytes())?;
+    }
+    if all {
+        writeln!(out)?;
+    }
+    if options.part != Part::Rows {
+        out.write_all(reasons(snapshot, options).as_bytes())?;
+    }
+    if all {
+        writeln!(out)?;
+        out.write_all(totals(snapshot, options).as_bytes())?;
+        writeln!(out)?;
+        print_room(snapshot, out, options)?;
+    }
+    Ok(())
+}
+
+fn print_identity(snapshot: &Snapshot, out: &mut impl Write, options: Options) -> io::Result<()> {
+    let age = |then: u64| span(options.now.saturating_sub(then));
+    let image: String = snapshot.image.chars().take(12).collect();
+    let mut parts = vec![
+        printable(&snapshot.host).into_owned(),
+        printable(&snapshot.matrix).into_owned(),
+        format!("generation {}, {} old", snapshot.generation, age(snapshot.installed_at)),
+        format!("image {}", printable(&image)),
+        format!("inbound {}", mode_words(snapshot.inbound)),
+        format!("outbound {}", mode_words(snapshot.outbound)),
+    ];
+    parts.extend(snapshot.attach.iter().map(|on| {
+        format!("{}: XDP {}, TC {}", printable(&on.interface), printable(&on.xdp), printable(&on.tc))
+    }));
+    parts.push(format!(
+        "counting since {} ({})",
+        moment(snapshot.counting_since),
+        age(snapshot.counting_since)
+    ));
+    for line in fold(parts.iter().map(String::as_str), " · ", options.width.or(Some(100))) {
+        writeln!(out, "{line}")?;
+    }
+    Ok(())
+}
+
+fn mode_words(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Track => "TRACK (all may leave)",
+        Mode::Audit => "AUDIT (nothing is dropped)",
+        Mode::Enforce => "ENFORCE",
+    }
+}
+
+/// Joins `parts` into lines no wider than `width`; a part is never torn.
+fn fold<'a>(parts: impl Iterator<Item = &'a str>, joint: &str, width: Option<u16>) -> Vec<String> {
+    let width = width.map_or(usize::MAX, usize::from);
+    let mut lines: Vec<String> = Vec::new();
+    for part in parts {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + joint.chars().count() + part.chars().count() <= width => {
+                line.push_str(joint);
+                line.push_str(part);
+            }
+            _ => lines.push(part.to_owned()),
+        }
+    }
+    lines
+}
+
+const fn short(direction: Direction) -> &'static str {
+    match direction {
+        Direction::Inbound => "in",
+        Direction::Outbound => "out",
+    }
+}
+
+/// What is special about a row, in one word.
+fn row_state(row: &RowStats) -> &'static str {
+    if !row.live {
+        "left"
+    } else if row.failsafe {
+        "failsafe"
+    } else if row.mode == Mode::Audit {
+        "audit"
+    } else {
+        ""
+    }
+}
+
+fn rows(snapshot: &Snapshot, options: Options) -> String {
+    if snapshot.rows.is_empty() {
+        return "No rows: nothing is allowed by the matrix here.\n".to_owned();
+    }
+    let mut grid = Grid::new([
+        Column::text("row").wraps_from(14),
+        Column::text("dir").rank(60),
+        Column::text("state").rank(32),
+        Column::text("source").wraps_from(12).rank(41),
+        Column::text("destination").wraps_from(12).rank(40),
+        Column::text("ports").wraps_from(11),
+        Column::number("packets"),
+        Column::number("bytes").rank(20),
+        Column::number("connections").rank(10),
+        Column::text("last hit").rank(30),
+    ]);
+    for row in &snapshot.rows {
+        let hit = row.packets > 0 || row.connections > 0;
+        let figure = |text: String| if hit { text } else { "-".to_owned() };
+        let last_hit = row.last_hit.filter(|_| hit);
+        grid.row(
+            if hit && row.live { Tone::Plain } else { Tone::Faint },
+            [
+                row.id.0.clone(),
+                short(row.direction).to_owned(),
+                row_state(row).to_owned(),
+                row.source.clone(),
+                row.destination.clone(),
+                row.ports.clone(),
+                figure(grouped(row.packets)),
+                figure(bytes(row.bytes)),
+                figure(grouped(row.connections)),
+                last_hit.map_or("-".to_owned(), |at| span(options.now.saturating_sub(at)) + " ago"),
+            ],
+        );
+    }
+    grid.text(options.width, options.colour)
+}
+
+/// Drops first, and the frequent before the rare.
+fn in_reading_order(reasons: &[ReasonStats]) -> Vec<&ReasonStats> {
+    let mut sorted: Vec<_> = reasons.iter().filter(|reason| reason.packets > 0).collect();
+    let rank = |outcome: Outcome| match outcome {
+        Outcome::Drop => 0,
+        Outcome::Audit => 1,
+        Outcome::Pass => 2,
+    };
+    sorted.sort_by_key(|reason| {
+        (reason.direction, rank(reason.verdict), std::cmp::Reverse(reason.packets), &reason.name)
+    });
+    sorted
+}
+
+fn reason_tone(stats: &ReasonStats) -> Tone {
+    match (stats.verdict, stats.reason()) {
+        (Outcome::Drop, Some(reason)) if reason.concerns_known_system() => Tone::Alarm,
+        (Outcome::Drop | Outcome::Audit, _) => Tone::Warning,
+        (Outcome::Pass, _) => Tone::Plain,
+    }
+}
+
+fn reasons(snapshot: &Snapshot, options: Options) -> String {
+    let sorted = in_reading_order(&snapshot.reasons);
+    if sorted.is_empty() {
+        return "No packets yet.\n".to_owned();
+    }
+    let mut grid = Grid::new([
+        Column::text("dir").rank(60),
+        Column::text("verdict"),
+        Column::text("reason"),
+        Column::number("packets"),
+        Column::number("bytes").rank(20),
+        Column::text("meaning").wraps_from(26).rank(10),
+    ]);
+    for stats in sorted {
+        grid.row(
+            reason_tone(stats),
+            [
+                short(stats.direction).to_owned(),
+                stats.verdict.name().to_uppercase(),
+                stats.name.clone(),
+                grouped(stats.packets),
+                bytes(stats.bytes),
+                stats.reason().map(Reason::help).unwrap_or_default().to_owned(),
+            ],
+        );
+    }
+    grid.text(options.width, options.colour)
+}
+
+fn totals(snapshot: &Snapshot, options: Options) -> String {
+    let mut grid = Grid::new([
+        Column::text("total"),
+        Column::number("seen"),
+        Column::text(""),
+        Column::number("passed"),
+        Column::text(""),
+        Column::number("dropped"),
+        Column::number("of passed: audit").rank(10),
+        Column::text("books"),
+    ]);
+    for total in &snapshot.totals {
+        let mismatch = total.accounting_mismatch();
+        let (tone, books) = match mismatch {
+            0 => (Tone::Plain, "closed".to_owned()),
+            // Counters of different CPUs are read one after the other.
+            _ => (Tone::Warning, format!("OFF BY {mismatch}")),
+        };
+        grid.row(
+            tone,
+            [
+                total.direction.name().to_owned(),
+                grouped(total.seen),
+                "=".to_owned(),
+                grouped(total.passed),
+                "+".to_owned(),
+                grouped(total.dropped),
+                grouped(total.audited),
+                books,
+            ],
+        );
+    }
+    grid.text(options.width, options.colour)
+}
+
+fn print_room(snapshot: &Snapshot, out: &mut impl Write, options: Options) -> io::Result<()> {
+    let flows = snapshot.flows;
+    let filled =
+        |used: u64, limit: u64| format!("{} of {} ({})", grouped(used), grouped(limit), share(used, limit));
+    let mut parts = vec![
+        format!("flows {}", filled(flows.entries, flows.capacity)),
+        format!("{} opened", grouped(flows.opened)),
+        format!("{} evicted", grouped(flows.evicted)),
+    ];
+    parts.extend(
+        snapshot.capacity.iter().map(|c| format!("{} {}", printable(&c.name), filled(c.used, c.limit))),
+    );
+    parts.push(format!("{} events lost", grouped(snapshot.events_lost)));
+    for line in fold(parts.iter().map(String::as_str), " · ", options.width.or(Some(100))) {
+        writeln!(out, "{line}")?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

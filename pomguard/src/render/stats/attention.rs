@@ -1,0 +1,99 @@
+//! What an operator should look at before anything else.
+
+use std::io::{self, Write};
+
+use pomguard_common::{Direction, reason::Reason};
+
+use super::{Options, fold};
+use crate::{
+    observe::{
+        printable::printable,
+        snapshot::{Outcome, Snapshot},
+    },
+    render::quantity::grouped,
+};
+
+/// One sentence each; none when all is well.
+fn attention(snapshot: &Snapshot) -> Vec<String> {
+    let mut lines = Vec::new();
+    for direction in Direction::ALL {
+        let side = match direction {
+            Direction::Inbound => "from",
+            Direction::Outbound => "to",
+        };
+        for (outcome, became) in
+            [(Outcome::Drop, "were dropped"), (Outcome::Audit, "would be dropped in enforce")]
+        {
+            let packets = snapshot.known_system_drops(direction, outcome);
+            if packets > 0 {
+                let which: Vec<_> = known_system_reasons(snapshot, direction, outcome).collect();
+                let packets = grouped(packets) + if packets == 1 { " packet" } else { " packets" };
+                let became =
+                    if packets == "1 packet" { became.replace("were", "was") } else { became.to_owned() };
+                lines.push(format!(
+                    "{packets} {side} systems the site knows {became} ({}).",
+                    which.join(", ")
+                ));
+            }
+        }
+    }
+    for on in &snapshot.attach {
+        for (hook, state, direction) in [("XDP", &on.xdp, "inbound"), ("TC", &on.tc, "outbound")] {
+            if state == "none" {
+                let name = printable(&on.interface);
+                lines.push(format!(
+                    "{name} has no {hook} program: {direction} is open there. See `pomguard doctor`."
+                ));
+            }
+        }
+    }
+    if snapshot.flows.evicted > 0 {
+        let evicted = grouped(snapshot.flows.evicted);
+        lines.push(format!("{evicted} conversations were forgotten before their age, for want of room."));
+    }
+    for reason in &snapshot.reasons {
+        if reason.packets > 0 && matches!(reason.reason(), Some(Reason::Internal | Reason::NoPolicy)) {
+            lines.push(format!(
+                "`{}` should stay at zero: {} packets.",
+                reason.name,
+                grouped(reason.packets)
+            ));
+        }
+    }
+    lines
+}
+
+fn known_system_reasons(
+    snapshot: &Snapshot,
+    direction: Direction,
+    outcome: Outcome,
+) -> impl Iterator<Item = String> + '_ {
+    snapshot
+        .reasons
+        .iter()
+        .filter(move |r| r.direction == direction && r.verdict == outcome && r.packets > 0)
+        .filter(|r| r.reason().is_some_and(Reason::concerns_known_system))
+        .map(|r| format!("{} {}", printable(&r.name), grouped(r.packets)))
+}
+
+/// Prints what needs attention, if anything does, and where to look.
+pub(super) fn print_attention(snapshot: &Snapshot, out: &mut impl Write, options: Options) -> io::Result<()> {
+    for line in attention(snapshot) {
+        // The mark is a word, so that it is there without colour too.
+        let words = format!("ATTENTION: {line}");
+        for line in fold(words.split(' '), " ", options.width) {
+            writeln!(out, "{}", strong(&line, options.colour))?;
+        }
+    }
+    let outcomes = [Outcome::Drop, Outcome::Audit];
+    let known =
+        |direction| outcomes.iter().any(|&outcome| snapshot.known_system_drops(direction, outcome) > 0);
+    if Direction::ALL.into_iter().any(known) {
+        writeln!(out, "`pomguard events` shows them as they happen, `pomguard explain` says why.")?;
+    }
+    Ok(())
+}
+
+fn strong(text: &str, colour: bool) -> String {
+    if colour { format!("\u{1b}[1;31m{text}\u{1b}[0m") } else { text.to_owned() }
+}
