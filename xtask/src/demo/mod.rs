@@ -41,6 +41,7 @@ use self::{
     plan::Plan,
     progress::Progress,
     report::{Outsider, Report},
+    sandbox::Sandbox,
     site::Site,
     stats::Counters,
     trial::Trial,
@@ -50,7 +51,7 @@ use self::{
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Number of zones of the site: how many ports the rows with one port per zone have.
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=50))]
     zones: u16,
     /// Try what the matrix does not list even when a listed row is wrong.
     #[arg(long)]
@@ -73,7 +74,7 @@ struct Guard {
 /// Runs the demo. Fails when one row is wrong, or one attempt got through that should not have.
 pub(crate) fn run(args: &Args) -> Result<()> {
     let progress = Progress::start();
-    sandbox::enter()?;
+    sandbox::require_root()?;
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask is not in a workspace")?;
     let binary = if let Some(path) = &args.pomguard {
         path.canonicalize().with_context(|| path.display().to_string())?
@@ -85,15 +86,14 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let matrix = Matrix::read(&workspace.join("config/matrix/pom-4.0.toml"), args.zones)?;
     let machines = layout::machines(&matrix)?;
     let plan = Plan::new(&matrix, &machines);
-    let directory = tempfile::Builder::new().prefix("pomguard-demo-").tempdir()?;
-    sandbox::end_at_signals(directory.path())?;
+    let sandbox = sandbox::enter()?;
 
     progress.say(&format!("building a site of {} machines", machines.len()));
     let site = Site::build(&machines)?;
-    files::write_site(directory.path(), &matrix, args.zones, &machines)?;
+    files::write_site(&sandbox.files, &matrix, args.zones, &machines)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(site.listen(&plan.listening))?;
-    let mut guards = start_daemons(&binary, &site, &machines, directory.path(), &progress)?;
+    let mut guards = start_daemons(&binary, &site, &machines, &sandbox, &progress)?;
 
     let guarded: Vec<_> = guards.iter().map(|guard| guard.machine).collect();
     let configs: Vec<_> = guards.iter().map(|guard| (guard.machine, guard.config.clone())).collect();
@@ -140,14 +140,14 @@ fn start_daemons(
     binary: &Path,
     site: &Site,
     machines: &[Machine],
-    directory: &Path,
+    sandbox: &Sandbox,
     progress: &Progress,
 ) -> Result<Vec<Guard>> {
     progress.say(&format!("starting {}", binary.display()));
-    let pins = sandbox::pins();
+    let Sandbox { pins, files } = sandbox;
     let mut guards = Vec::new();
     for (machine, it) in machines.iter().enumerate().filter(|(_, it)| it.role == Role::Pom) {
-        let config = files::write_host(directory, it.name, site::INTERFACE, &pins.join(it.name))?;
+        let config = files::write_host(files, it.name, site::INTERFACE, &pins.join(it.name))?;
         let daemon = Daemon::start(binary, site.namespace(machine), &config)?;
         guards.push(Guard { machine, config, daemon });
     }

@@ -7,6 +7,9 @@ use serde::Serialize;
 
 use super::verdict::{DeniedVerdict, RowVerdict};
 
+/// Columns of a table that goes into a file; on a terminal it is as wide as that.
+const WIDTH: u16 = 130;
+
 /// Everything that was found out.
 #[derive(Debug, Serialize)]
 pub(super) struct Report {
@@ -71,7 +74,8 @@ impl Report {
     }
 
     fn row_table(&self) -> Table {
-        let head = ["row", "source", "destination", "as printed", "pairs", "tried", "passed", "counted", ""];
+        let head =
+            ["row", "source", "destination", "as printed", "pairs", "tried", "passed", "counted", "verdict"];
         let mut table = table(&head, &[0, 4, 5, 6]);
         for row in &self.rows {
             table.add_row([
@@ -90,7 +94,8 @@ impl Report {
     }
 
     fn denied_table(&self) -> Table {
-        let mut table = table(&["tried", "times", "reached", "packets dropped, by reason", ""], &[1, 2]);
+        let mut table =
+            table(&["tried", "times", "reached", "packets dropped, by reason", "verdict"], &[1, 2]);
         for denied in &self.denied {
             let reasons: Vec<_> =
                 denied.reasons.iter().map(|(reason, packets)| format!("{reason}: {packets}")).collect();
@@ -115,17 +120,22 @@ fn explain<'a>(to: &mut impl Write, all: impl Iterator<Item = (String, &'a Vec<S
     Ok(())
 }
 
-/// Connections counted under the row itself, and where the others were counted.
+/// Connections counted under the row itself, and the lower rows under which the others were counted.
 fn counted(row: &RowVerdict) -> String {
     if !row.guarded {
         return "no POM server at either end".to_owned();
     }
-    let under: Vec<_> = row.counted_under.iter().map(|row| format!("row {row}")).collect();
-    match (row.counted, under.is_empty()) {
-        (own, true) => own.to_string(),
-        (0, false) => format!("as {}", under.join(", ")),
-        (own, false) => format!("{own}, else as {}", under.join(", ")),
+    let under: Vec<_> = row.counted_under.iter().map(u16::to_string).collect();
+    let mut parts = Vec::new();
+    for (moved, way) in [(row.counted_inbound, "in"), (row.counted_outbound, "out")] {
+        if moved > 0 {
+            parts.push(format!("{moved} {way}"));
+        }
     }
+    if !under.is_empty() {
+        parts.push(format!("under {}", under.join(", ")));
+    }
+    if parts.is_empty() { "0".to_owned() } else { parts.join("; ") }
 }
 
 fn verdict(wrong: &[String]) -> String {
@@ -136,6 +146,9 @@ fn table(head: &[&str], numbers: &[usize]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::UTF8_FULL_CONDENSED);
     table.set_content_arrangement(ContentArrangement::Dynamic);
+    if !table.is_tty() {
+        table.set_width(WIDTH);
+    }
     table.set_header(head);
     for &column in numbers {
         if let Some(column) = table.column_mut(column) {

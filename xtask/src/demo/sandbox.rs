@@ -2,7 +2,7 @@
 
 use std::{
     path::{Path, PathBuf},
-    process, thread,
+    process,
 };
 
 use anyhow::{Context as _, Result, bail};
@@ -12,54 +12,46 @@ use nix::{
     sys::resource::{Resource, getrlimit, setrlimit},
     unistd::geteuid,
 };
-use tokio::signal::unix::{SignalKind, signal};
 
 /// Where bpffs is mounted, everywhere.
 const BPFFS: &str = "/sys/fs/bpf";
+/// A folder that every machine has and no program here uses: the demo's tmpfs covers it.
+const FILES: &str = "/dev/shm";
 /// Two listeners per machine and port are 3,500; a thousand connections under way have two ends each.
 const OPEN_FILES: u64 = 16_384;
 
-/// Gives this thread, and what it starts, a bpffs of their own: pins vanish with the last process that
-/// sees them. Call it before any thread or child that is to see them is started.
-pub(super) fn enter() -> Result<()> {
+/// Where the demo keeps things; both vanish with the last process that sees them.
+pub(super) struct Sandbox {
+    /// Under which the daemons pin.
+    pub(super) pins: PathBuf,
+    /// For configuration, state and logs.
+    pub(super) files: PathBuf,
+}
+
+/// Fails unless this process may make namespaces, mounts and BPF programs.
+pub(super) fn require_root() -> Result<()> {
     if !geteuid().is_root() {
         bail!("the demo makes network namespaces and loads BPF programs: run it as root");
     }
+    Ok(())
+}
+
+/// Gives this thread, and what it starts, a bpffs and a tmpfs that nobody else sees. Call it before any
+/// thread or child that is to see them is started.
+///
+/// This is all the cleaning up there is: when the process ends, by a signal or otherwise, the kernel
+/// kills the daemons, and takes down the namespaces and file systems that nobody holds any more.
+pub(super) fn enter() -> Result<Sandbox> {
     unshare(CloneFlags::CLONE_NEWNS).context("unshare(CLONE_NEWNS)")?;
     mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)
         .context("making the mounts private")?;
-    mount(Some("bpf"), BPFFS, Some("bpf"), MsFlags::empty(), Some("mode=0700"))
-        .with_context(|| format!("mounting a bpffs at {BPFFS}"))?;
-    allow_open_files()
-}
-
-/// The folder under which the daemons pin.
-pub(super) fn pins() -> PathBuf {
-    Path::new(BPFFS).join(format!("pomguard-demo-{}", process::id()))
-}
-
-/// Removes `directory` and ends the process at SIGINT, SIGTERM or SIGHUP. Everything else is the kernel's
-/// to clear: it kills the daemons with us, and takes down the namespaces and the bpffs that nobody holds.
-pub(super) fn end_at_signals(directory: &Path) -> Result<()> {
-    let directory = directory.to_owned();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
-    let (mut interrupt, mut terminate, mut hangup) = {
-        let _inside = runtime.enter();
-        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?, signal(SignalKind::hangup())?)
-    };
-    thread::Builder::new().name("signals".into()).spawn(move || {
-        let number = runtime.block_on(async {
-            tokio::select! {
-                _ = interrupt.recv() => libc::SIGINT,
-                _ = terminate.recv() => libc::SIGTERM,
-                _ = hangup.recv() => libc::SIGHUP,
-            }
-        });
-        let _ = std::fs::remove_dir_all(directory);
-        eprintln!("\ninterrupted");
-        process::exit(128 + number);
-    })?;
-    Ok(())
+    for (kind, place) in [("bpf", BPFFS), ("tmpfs", FILES)] {
+        mount(Some(kind), place, Some(kind), MsFlags::empty(), Some("mode=0700"))
+            .with_context(|| format!("mounting a {kind} at {place}"))?;
+    }
+    allow_open_files()?;
+    let pins = Path::new(BPFFS).join(format!("pomguard-demo-{}", process::id()));
+    Ok(Sandbox { pins, files: FILES.into() })
 }
 
 /// Lets this process open as many files as the listeners and connections need.

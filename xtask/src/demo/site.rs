@@ -17,6 +17,9 @@ use super::layout::{Machine, PREFIX_V4, PREFIX_V6};
 /// The interface that every machine has, and that pomguard guards.
 pub(super) const INTERFACE: &str = "eth0";
 
+/// Room for what waits for one neighbour to be found.
+const WAITING_BYTES: &str = "8388608";
+
 /// All machines, connected.
 pub(super) struct Site {
     // Stations end before the namespaces they are in.
@@ -40,6 +43,12 @@ impl Site {
                 .address(ipnet::IpNet::new(machine.v4.into(), PREFIX_V4)?)
                 .address(ipnet::IpNet::new(machine.v6.into(), PREFIX_V6)?);
             site.switch.join(&namespace, &port)?;
+            // Hundreds of attempts begin before the neighbour is known: none may be lost on the way to
+            // pomguard, which is to count them all.
+            for family in ["ipv4", "ipv6"] {
+                let path = format!("net/{family}/neigh/{INTERFACE}/unres_qlen_bytes");
+                namespace.set_sysctl(&path, WAITING_BYTES)?;
+            }
             site.stations.push(namespace.station()?);
             site.namespaces.push(namespace);
         }

@@ -35,8 +35,10 @@ pub(super) struct RowVerdict {
     pub(super) passed: usize,
     /// Whether pomguard runs on one of the ends at least.
     pub(super) guarded: bool,
-    /// How far the row's own counters moved, on all guarded machines together.
-    pub(super) counted: u64,
+    /// How far the row's own counters moved, on all guarded machines together: where the connections
+    /// came in, and where they went out.
+    pub(super) counted_inbound: u64,
+    pub(super) counted_outbound: u64,
     /// Lower rows that list the same machines and ports: there the connection is counted under them.
     pub(super) counted_under: BTreeSet<u16>,
     /// Empty when the row is right.
@@ -84,12 +86,12 @@ pub(super) fn judge_rows(
             .collect();
         let passed = attempts.len() - failed.len();
         let mut wrong = shorten(failed);
-        let mut moved = 0;
+        let mut moved: BTreeMap<Direction, u64> = BTreeMap::new();
         for Counted { machine, before, after } in counted {
             for direction in [Direction::Inbound, Direction::Outbound] {
                 let id = format!("{}/{}", matrix.id, row.number);
                 let seen = after.connections_since(before, direction, &id);
-                moved += seen;
+                *moved.entry(direction).or_default() += seen;
                 let due = due.get(&(*machine, direction, index)).copied().unwrap_or(0);
                 if seen < due {
                     let name = machines[*machine].name;
@@ -107,7 +109,8 @@ pub(super) fn judge_rows(
             tried: attempts.len(),
             passed,
             guarded: attempts.iter().any(|attempt| guarded(&attempt)),
-            counted: moved,
+            counted_inbound: moved.remove(&Direction::Inbound).unwrap_or(0),
+            counted_outbound: moved.remove(&Direction::Outbound).unwrap_or(0),
             counted_under: attempts
                 .iter()
                 .filter(guarded)
