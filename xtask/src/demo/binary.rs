@@ -13,7 +13,13 @@ use serde::Deserialize;
 #[derive(Deserialize)]
 struct Message {
     reason: String,
+    target: Option<Target>,
     executable: Option<PathBuf>,
+}
+
+#[derive(Deserialize)]
+struct Target {
+    name: String,
 }
 
 /// Builds the release binary and returns where it is. cargo shows its own progress.
@@ -34,6 +40,7 @@ pub(super) fn build(workspace: &Path) -> Result<PathBuf> {
         .split(|&byte| byte == b'\n')
         .filter_map(|line| serde_json::from_slice::<Message>(line).ok())
         .filter(|message| message.reason == "compiler-artifact")
+        .filter(|message| message.target.as_ref().is_some_and(|target| target.name == "pomguard"))
         .find_map(|message| message.executable)
         .context("cargo built no executable of the package pomguard")
 }
