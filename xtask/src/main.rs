@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod demo;
 mod ebpf;
 mod lint;
 mod process;
@@ -23,6 +24,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Build a POM site out of network namespaces and try every connection of the matrix.
+    Demo(demo::Args),
     /// Run all checks and tests that this machine can run, and say which it cannot.
     Test(test::Args),
     /// Check formatting, the shared lint table and clippy.
@@ -35,6 +38,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
+        Command::Demo(args) => demo::run(&args),
         Command::Test(args) => test::run(&args),
         Command::Lint(args) => lint::run(&args),
         Command::Ebpf(args) => ebpf::run(&args),

@@ -1,0 +1,178 @@
+//! One interface of a namespace, and what can be done to it.
+
+use std::net::IpAddr;
+
+use anyhow::{Context as _, Result};
+use futures_util::TryStreamExt as _;
+use ipnet::IpNet;
+use netlink_packet_route::{
+    address::{AddressAttribute, AddressFlags, AddressHeaderFlags},
+    link::{LinkAttribute, LinkFlags, LinkMessage},
+};
+use rtnetlink::{Handle, LinkMessageBuilder, LinkUnspec};
+
+use crate::{namespace::Namespace, offload::Offload};
+
+/// An interface, by its name.
+#[derive(Debug, Clone)]
+pub struct Link<'a> {
+    namespace: &'a Namespace,
+    name: String,
+}
+
+impl<'a> Link<'a> {
+    pub(crate) fn new(namespace: &'a Namespace, name: &str) -> Self {
+        Self { namespace, name: name.to_owned() }
+    }
+
+    /// The interface's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The interface's number in its namespace.
+    pub fn index(&self) -> Result<u32> {
+        self.namespace.index(&self.name)
+    }
+
+    /// Takes the link up.
+    pub fn up(&self) -> Result<()> {
+        self.change("up", LinkMessageBuilder::up)
+    }
+
+    /// Takes the link down.
+    pub fn down(&self) -> Result<()> {
+        self.change("down", LinkMessageBuilder::down)
+    }
+
+    /// Sets the largest packet the link carries.
+    pub fn set_mtu(&self, mtu: u32) -> Result<()> {
+        self.change("mtu", |link| link.mtu(mtu))
+    }
+
+    /// Sets the link-layer address.
+    pub fn set_mac(&self, mac: [u8; 6]) -> Result<()> {
+        self.change("address", |link| link.address(mac.to_vec()))
+    }
+
+    /// Gives the link another name. The link is taken down for it, and up again if it was.
+    pub fn rename(self, name: &str) -> Result<Self> {
+        let was_up = self.state()?.up;
+        if was_up {
+            self.down()?;
+        }
+        self.change("name", |link| link.name(name))?;
+        let renamed = Self { name: name.to_owned(), ..self };
+        if was_up {
+            renamed.up()?;
+        }
+        Ok(renamed)
+    }
+
+    /// Makes the link a port of a bridge in the same namespace.
+    pub fn attach_to(&self, bridge: &Self) -> Result<()> {
+        let controller = bridge.index()?;
+        self.change("controller", |link| link.controller(controller))
+    }
+
+    /// Deletes the link; its peer goes with it.
+    pub fn delete(self) -> Result<()> {
+        self.talk("deleting", async |netlink, index| Ok(netlink.link().del(index).execute().await?))
+    }
+
+    /// Adds an address that is usable at once: IPv6 without duplicate address detection.
+    pub fn add_address(&self, address: IpNet) -> Result<()> {
+        self.talk("adding an address to", async |netlink, index| {
+            let mut request = netlink.address().add(index, address.addr(), address.prefix_len());
+            if address.addr().is_ipv6() {
+                let message = request.message_mut();
+                message.header.flags |= AddressHeaderFlags::Nodad;
+                message.attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
+            }
+            Ok(request.execute().await?)
+        })
+        .with_context(|| address.to_string())
+    }
+
+    /// Adds a permanent neighbour, so that no resolution is needed to reach it.
+    pub fn add_neighbour(&self, address: IpAddr, mac: [u8; 6]) -> Result<()> {
+        self.talk("adding a neighbour to", async |netlink, index| {
+            let neighbours = netlink.neighbours();
+            Ok(neighbours.add(index, address).link_layer_address(&mac).execute().await?)
+        })
+        .with_context(|| address.to_string())
+    }
+
+    /// Switches something on or off that the link does for the stack above.
+    pub fn set_offload(&self, offload: Offload, on: bool) -> Result<()> {
+        self.namespace.run(|| offload.set(&self.name, on))?.with_context(|| {
+            format!("setting the offload {offload:?} of {} in {}", self.name, self.namespace.name())
+        })
+    }
+
+    /// How the link is now.
+    pub fn state(&self) -> Result<LinkState> {
+        let links = self.namespace.links()?;
+        links
+            .into_iter()
+            .find(|link| link.name == self.name)
+            .with_context(|| format!("no interface {} in {}", self.name, self.namespace.name()))
+    }
+
+    fn change(
+        &self,
+        what: &str,
+        with: impl FnOnce(LinkMessageBuilder<LinkUnspec>) -> LinkMessageBuilder<LinkUnspec> + Send,
+    ) -> Result<()> {
+        self.talk(&format!("setting {what} of"), async |netlink, index| {
+            let message = with(LinkUnspec::new_with_index(index)).build();
+            Ok(netlink.link().change(message).execute().await?)
+        })
+    }
+
+    fn talk<T: Send>(&self, what: &str, say: impl AsyncFnOnce(Handle, u32) -> Result<T> + Send) -> Result<T> {
+        self.index()
+            .and_then(|index| self.namespace.netlink(async |netlink| say(netlink, index).await))
+            .with_context(|| format!("{what} {} in {}", self.name, self.namespace.name()))
+    }
+}
+
+/// What the kernel says about an interface.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LinkState {
+    /// Its number in the namespace.
+    pub index: u32,
+    /// Its name.
+    pub name: String,
+    /// Its link-layer address, where it has one.
+    pub mac: Option<[u8; 6]>,
+    /// The largest packet it carries.
+    pub mtu: u32,
+    /// Whether it is administratively up.
+    pub up: bool,
+}
+
+impl LinkState {
+    pub(crate) async fn all(netlink: &Handle) -> Result<Vec<Self>> {
+        Ok(netlink.link().get().execute().map_ok(|message| Self::read(&message)).try_collect().await?)
+    }
+
+    fn read(message: &LinkMessage) -> Self {
+        let mut state = Self {
+            index: message.header.index,
+            name: String::new(),
+            mac: None,
+            mtu: 0,
+            up: message.header.flags.contains(LinkFlags::Up),
+        };
+        for attribute in &message.attributes {
+            match attribute {
+                LinkAttribute::IfName(name) => state.name.clone_from(name),
+                LinkAttribute::Address(mac) => state.mac = mac.as_slice().try_into().ok(),
+                LinkAttribute::Mtu(mtu) => state.mtu = *mtu,
+                _ => {}
+            }
+        }
+        state
+    }
+}

@@ -1,0 +1,46 @@
+//! Builds pomguard, as it is shipped.
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context as _, Result, bail};
+use serde::Deserialize;
+
+/// The lines of cargo's `--message-format=json` that matter here.
+#[derive(Deserialize)]
+struct Message {
+    reason: String,
+    target: Option<Target>,
+    executable: Option<PathBuf>,
+}
+
+#[derive(Deserialize)]
+struct Target {
+    name: String,
+}
+
+/// Builds the release binary and returns where it is. cargo shows its own progress.
+pub(super) fn build(workspace: &Path) -> Result<PathBuf> {
+    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo
+        .args(["build", "--release", "--package", "pomguard", "--bin", "pomguard"])
+        .arg("--message-format=json-render-diagnostics")
+        .current_dir(workspace)
+        .stderr(Stdio::inherit());
+    pomguard_netlab::die_with_parent(&mut cargo);
+    let output = cargo.output().context("running cargo")?;
+    if !output.status.success() {
+        bail!("pomguard does not build: {}", output.status);
+    }
+    output
+        .stdout
+        .split(|&byte| byte == b'\n')
+        .filter_map(|line| serde_json::from_slice::<Message>(line).ok())
+        .filter(|message| message.reason == "compiler-artifact")
+        .filter(|message| message.target.as_ref().is_some_and(|target| target.name == "pomguard"))
+        .find_map(|message| message.executable)
+        .context("cargo built no executable of the package pomguard")
+}
