@@ -1,0 +1,463 @@
+//! Reads the site file.
+
+use std::{net::IpAddr, path::Path};
+
+use ipnet::IpNet;
+
+use super::{Allow, Host, Override, PeerGroup, Place, Site, WrittenPlace};
+use crate::{
+    input::{
+        address,
+        diagnostic::{Diagnostics, Fault},
+        matrix::Matrix,
+        ports::{self, PortSpec},
+        spelling::nearest,
+        text::{At, Text},
+        walk::{self, Table, Value},
+    },
+    policy::{Mode, PortRange},
+};
+
+/// What `from` and `to` call all servers of the site.
+const EVERY_HOST: &str = "every-host";
+/// Longest name of a host or row: it becomes a label in tables and metrics.
+const NAME: usize = 63;
+const ROW_MODES: [(&str, Mode); 2] = [("audit", Mode::Audit), ("enforce", Mode::Enforce)];
+
+pub(super) fn read(text: &Text, folder: &Path) -> Result<(Site, Matrix), Diagnostics> {
+    let parsed = walk::parse(text)?;
+    let mut faults = Diagnostics::default();
+    let mut top = Table::new(text, "the file", &parsed);
+    let whole = end_mark(&mut top, text, &mut faults);
+    let matrix = top
+        .need("matrix", "\"pom-4.0\"", &mut faults)
+        .and_then(|value| value.string(&mut faults))
+        .and_then(|name| Matrix::named(&name, folder).map_err(|found| faults.extend([found])).ok());
+    // Without its matrix no system name and no row id of the file can be judged.
+    let Some(matrix) = matrix else { return Err(faults.sorted()) };
+
+    let zones = if matrix.uses_zones() { top.need("zones", "1", &mut faults) } else { top.get("zones") };
+    let zones = zones.and_then(|value| value.number(1, u32::from(u16::MAX), &mut faults));
+    let zones = zones.and_then(|at| u16::try_from(at.value).ok()).unwrap_or(1);
+
+    let mut site = Site {
+        file: text.name.clone(),
+        end_marked: whole,
+        zones,
+        hosts: Vec::new(),
+        peers: Vec::new(),
+        overrides: Vec::new(),
+        allows: Vec::new(),
+    };
+    let mut reader = Reader { matrix: &matrix, faults: &mut faults, names: Vec::new() };
+    for table in top.tables("host", "[[host]]", reader.faults) {
+        let host = reader.host(table, &site.hosts);
+        site.hosts.extend(host);
+    }
+    if site.hosts.is_empty() && reader.faults.is_empty() {
+        let problem = "has no [[host]]";
+        reader.faults.add(top.origin(), "the file", problem, "add one for each server that runs pomguard");
+    }
+    for table in top.tables("peer", "[[peer]]", reader.faults) {
+        let peer = reader.peer(table);
+        site.peers.extend(peer);
+    }
+    for table in top.tables("row", "[[row]]", reader.faults) {
+        let change = reader.change(table, &site.overrides);
+        site.overrides.extend(change);
+    }
+    for table in top.tables("allow", "[[allow]]", reader.faults) {
+        let allow = reader.allow(table, &site);
+        site.allows.extend(allow);
+    }
+    top.finish(&mut faults);
+    zone_ranges(&matrix, &site, text, &mut faults);
+    faults.into_result((site, matrix))
+}
+
+/// `end_marker = true` at the top promises an `[end]` table below everything else: a copy that was
+/// cut short at any byte then lacks the one or the other.
+fn end_mark(top: &mut Table<'_>, text: &Text, faults: &mut Diagnostics) -> bool {
+    let promised = top.get("end_marker").and_then(|value| value.boolean(faults)).is_some_and(|at| at.value);
+    let end = top.get("end").and_then(|value| value.table("[end]", faults));
+    let present = end.is_some();
+    if let Some(end) = end {
+        end.finish(faults);
+    }
+    let last = text.body.lines().map(str::trim).rfind(|line| !line.is_empty() && !line.starts_with('#'));
+    if promised && (!present || last != Some("[end]")) {
+        let problem =
+            "`end_marker` is true, but the file does not end with [end]: it may have been cut short";
+        faults.add(top.origin(), "the file", problem, "copy it again, or write [end] as its last line");
+    }
+    promised
+}
+
+/// Per-zone ports must stay below 65536 at this number of zones.
+fn zone_ranges(matrix: &Matrix, site: &Site, text: &Text, faults: &mut Diagnostics) {
+    for row in &matrix.rows {
+        let change = site.overrides.iter().find(|change| change.row.value == row.number);
+        let ports =
+            change.and_then(|change| change.ports.as_ref()).map_or(&row.ports, |ports| &ports.value.1);
+        for spec in ports.iter().filter(|spec| spec.at(site.zones).is_none()) {
+            let at = text.body.lines().position(|line| line.trim_start().starts_with("zones"));
+            let origin = crate::policy::Origin { file: text.name.clone(), line: 1 + at.unwrap_or_default() };
+            let problem = format!("{spec} of {} runs past port 65535", matrix.row_id(row.number));
+            faults.add(
+                origin,
+                format!("zones = {}", site.zones),
+                problem,
+                "write the number of zones in use",
+            );
+        }
+    }
+}
+
+struct Reader<'m, 'f> {
+    matrix: &'m Matrix,
+    faults: &'f mut Diagnostics,
+    /// Names of hosts and peers so far: `from` and `to` must be able to tell them apart.
+    names: Vec<String>,
+}
+
+impl Reader<'_, '_> {
+    fn host(&mut self, mut table: Table<'_>, others: &[Host]) -> Option<Host> {
+        let name = table.need("name", "\"pom1\"", self.faults).and_then(|value| self.new_name(value));
+        let mut addresses: Vec<At<IpAddr>> = Vec::new();
+        for item in self.need_items(&mut table, "addresses", "[\"10.20.0.11\"]") {
+            let Some(address) = item.read(self.faults, address::host_address) else { continue };
+            let owner =
+                others.iter().find(|host| host.addresses.iter().any(|other| other.value == address.value));
+            if let Some(owner) = owner {
+                let problem = format!("{} has this address too", owner.name.value);
+                item.refuse(problem, "write each address at one host", self.faults);
+            } else if addresses.iter().any(|other| other.value == address.value) {
+                item.refuse("listed twice", "write each address once", self.faults);
+            } else {
+                addresses.push(address);
+            }
+        }
+        let systems = self.systems(&mut table, true);
+        table.finish(self.faults);
+        Some(Host { name: name?, addresses, systems })
+    }
+
+    fn peer(&mut self, mut table: Table<'_>) -> Option<PeerGroup> {
+        let name = match table.get("name") {
+            Some(value) => Some(self.new_name(value)?),
+            None => None,
+        };
+        let systems = self.systems(&mut table, name.is_none());
+        let anywhere = self.anywhere(&mut table);
+        let items = self.need_items(&mut table, "addresses", "[\"10.50.0.0/16\"]");
+        let addresses = items.iter().filter_map(|item| {
+            item.read(self.faults, |written| bounded(address::prefixes(written)?, anywhere, written))
+        });
+        let peer = PeerGroup { name, addresses: addresses.collect(), systems };
+        table.finish(self.faults);
+        Some(peer)
+    }
+
+    fn change(&mut self, mut table: Table<'_>, others: &[Override]) -> Option<Override> {
+        let origin = table.origin();
+        let id = table.need("id", &format!("\"{}/1\"", self.matrix.id), self.faults);
+        let row = id.and_then(|value| value.read(self.faults, |written| self.matrix.number(written)));
+        let ports_value = table.get("ports");
+        let ports = ports_value.and_then(|value| {
+            value.read(self.faults, |written| Ok((written.to_owned(), ports::specs(written)?)))
+        });
+        let enabled_value = table.get("enabled");
+        let enabled = enabled_value.and_then(|value| value.boolean(self.faults));
+        let mode_value = table.get("mode");
+        let mode = mode_value.and_then(|value| value.word(&ROW_MODES, self.faults));
+        let force =
+            table.get("force").and_then(|value| value.boolean(self.faults)).is_some_and(|at| at.value);
+        table.finish(self.faults);
+        if ports_value.or(enabled_value).or(mode_value).is_none() {
+            let remedy = "write ports, enabled or mode, or remove the table";
+            self.faults.add(origin.clone(), "[[row]]", "changes nothing", remedy);
+        }
+        let row = row?;
+        if let (Some(id), true) = (id, others.iter().any(|other| other.row.value == row.value)) {
+            id.refuse("this row is changed twice", "write one [[row]] with all changes", self.faults);
+        }
+        let printed = self.matrix.row(row.value)?;
+        if let (Some(value), Some(_)) = (ports_value, &ports)
+            && printed.configurable.is_empty()
+            && !force
+        {
+            let problem =
+                format!("the ports of {} are fixed: no (C) in print", self.matrix.row_id(row.value));
+            value.refuse(
+                problem,
+                "remove it, or add force = true if the product was really changed",
+                self.faults,
+            );
+        }
+        if let (Some(value), Some(enabled)) = (enabled_value, &enabled)
+            && !enabled.value
+            && !printed.optional
+            && !force
+        {
+            let problem = format!("{} is not optional", self.matrix.row_id(row.value));
+            value.refuse(problem, "remove it, or add force = true to cut it all the same", self.faults);
+        }
+        let ports = ports.map(|at| At {
+            value: (at.value.0, if force { at.value.1 } else { with_fixed(printed, at.value.1) }),
+            origin: at.origin,
+        });
+        Some(Override { row, ports, enabled, mode, force, origin })
+    }
+
+    fn allow(&mut self, mut table: Table<'_>, site: &Site) -> Option<Allow> {
+        let origin = table.origin();
+        let name = table.need("name", "\"ssh-ops\"", self.faults);
+        let name = name.and_then(|value| {
+            let name = value.read(self.faults, plain_name)?;
+            if site.allows.iter().any(|other| other.name.value == name.value) {
+                value.refuse("two rows have this name", "give each its own", self.faults);
+            }
+            Some(name)
+        });
+        let anywhere = self.anywhere(&mut table);
+        let from = self.places(&mut table, "from", anywhere, site);
+        let to = self.places(&mut table, "to", anywhere, site);
+        let protocol = table.need("protocol", "\"tcp\"", self.faults);
+        let protocols = protocol.and_then(|value| self.protocols(value));
+        let has_ports =
+            protocols.as_ref().is_none_or(|found| found.iter().all(|&number| carries_ports(number)));
+        let ports_value =
+            if has_ports { table.need("ports", "\"22\"", self.faults) } else { table.get("ports") };
+        let source_value = table.get("source_ports");
+        let mut ports = None;
+        let mut source_ports = Some(PortRange::ANY);
+        if has_ports {
+            ports = ports_value.and_then(|value| {
+                value.read(self.faults, |written| Ok((written.to_owned(), ports::ranges(written)?)))
+            });
+            if let Some(value) = source_value {
+                source_ports = value.read(self.faults, ports::range).map(|at| at.value);
+            }
+        } else {
+            for value in ports_value.into_iter().chain(source_value) {
+                value.refuse("this protocol has no ports", "remove it", self.faults);
+            }
+        }
+        let failsafe =
+            table.get("failsafe").and_then(|value| value.boolean(self.faults)).is_some_and(|at| at.value);
+        let mode_value = table.get("mode");
+        let mode = mode_value
+            .and_then(|value| value.word(&ROW_MODES, self.faults))
+            .map_or(Mode::Enforce, |at| at.value);
+        if let (Some(value), true, Mode::Audit) = (mode_value, failsafe, mode) {
+            value.refuse("a failsafe row holds in every mode", "remove the mode, or failsafe", self.faults);
+        }
+        let purpose = table.get("purpose").and_then(|value| value.string(self.faults)).map(|at| at.value);
+        table.finish(self.faults);
+        let (printed, ports) = match ports {
+            Some(at) => at.value,
+            None if has_ports => return None,
+            None => (String::new(), vec![PortRange::ANY]),
+        };
+        let protocols = protocols?;
+        let protocol = protocols.iter().map(|&number| protocol_name(number)).collect::<Vec<_>>().join("/");
+        let source_ports = source_ports?;
+        let purpose = purpose.unwrap_or_else(|| "The site's own row.".to_owned());
+        let name = name?;
+        Some(Allow {
+            name,
+            from,
+            to,
+            printed,
+            ports,
+            protocols,
+            protocol,
+            source_ports,
+            failsafe,
+            mode,
+            purpose,
+            origin,
+        })
+    }
+
+    /// A name that no other host, peer or system has.
+    fn new_name(&mut self, value: Value<'_>) -> Option<At<String>> {
+        let name = value.read(self.faults, plain_name)?;
+        let system = self.matrix.systems.iter().find(|system| system.name == name.value);
+        if name.value == EVERY_HOST || system.is_some() || self.names.contains(&name.value) {
+            value.refuse("this name is taken", "choose one that no host, peer or system has", self.faults);
+        }
+        self.names.push(name.value.clone());
+        Some(name)
+    }
+
+    fn need_items<'a>(&mut self, table: &mut Table<'a>, key: &'static str, example: &str) -> Vec<Value<'a>> {
+        table.need(key, example, self.faults).map(|value| value.items(self.faults)).unwrap_or_default()
+    }
+
+    fn systems(&mut self, table: &mut Table<'_>, needed: bool) -> Vec<At<String>> {
+        let items = if needed {
+            self.need_items(table, "systems", "[\"…\"]")
+        } else {
+            table.get("systems").map(|value| value.items(self.faults)).unwrap_or_default()
+        };
+        let mut systems: Vec<At<String>> = Vec::new();
+        for item in items {
+            let found = item.read(self.faults, |written| self.matrix.system(written).map(str::to_owned));
+            let Some(system) = found else { continue };
+            if systems.iter().any(|other| other.value == system.value) {
+                item.refuse("listed twice", "write each system once", self.faults);
+            } else {
+                systems.push(system);
+            }
+        }
+        systems
+    }
+
+    /// Whether the table says in so many words that it may mean the whole of an address family.
+    fn anywhere(&mut self, table: &mut Table<'_>) -> bool {
+        table.get("anywhere").and_then(|value| value.boolean(self.faults)).is_some_and(|at| at.value)
+    }
+
+    fn places(
+        &mut self,
+        table: &mut Table<'_>,
+        key: &'static str,
+        anywhere: bool,
+        site: &Site,
+    ) -> Vec<WrittenPlace> {
+        let mut places: Vec<WrittenPlace> = Vec::new();
+        for item in self.need_items(table, key, "[\"10.9.0.0/24\"]") {
+            let place = item.read(self.faults, |written| {
+                Ok((written.to_owned(), place(written, anywhere, site, self.matrix)?))
+            });
+            let Some(At { value: (written, place), origin }) = place else { continue };
+            if places.iter().any(|other| other.place == place) {
+                item.refuse("listed twice", "write it once", self.faults);
+            } else {
+                places.push(WrittenPlace { written, place, origin });
+            }
+        }
+        places
+    }
+
+    fn protocols(&mut self, value: Value<'_>) -> Option<Vec<u8>> {
+        if !value.is_list() {
+            return Some(vec![self.protocol(value)?]);
+        }
+        let mut protocols = Vec::new();
+        for item in value.items(self.faults) {
+            let number = self.protocol(item)?;
+            if !carries_ports(number) || protocols.contains(&number) {
+                item.refuse("a list is for tcp and udp together", "write a row of its own", self.faults);
+            }
+            protocols.push(number);
+        }
+        (!protocols.is_empty()).then_some(protocols)
+    }
+
+    fn protocol(&mut self, value: Value<'_>) -> Option<u8> {
+        let remedy = "write \"tcp\", \"udp\", \"icmp\", \"icmpv6\" or a protocol number";
+        let number = if value.is_string() {
+            value.read(self.faults, |written| {
+                let number = match written {
+                    "tcp" => Some(6),
+                    "udp" => Some(17),
+                    "icmp" => Some(1),
+                    "icmpv6" => Some(58),
+                    _ if written.starts_with('0') && written != "0" => None,
+                    _ if !written.bytes().all(|byte| byte.is_ascii_digit()) => None,
+                    _ => written.parse().ok(),
+                };
+                number.ok_or_else(|| Fault::new("no protocol", remedy))
+            })
+        } else {
+            let number = value.number(0, 255, self.faults)?;
+            u8::try_from(number.value).ok().map(|value| At { value, origin: number.origin })
+        }?;
+        // These are links of the IPv6 header chain, never what stands at its end; 255 is reserved.
+        if [0, 43, 44, 59, 60, 255].contains(&number.value) {
+            value.refuse("this number is no protocol that a packet can carry to a host", remedy, self.faults);
+            return None;
+        }
+        Some(number.value)
+    }
+}
+
+/// What an entry of `from` or `to` means.
+fn place(written: &str, anywhere: bool, site: &Site, matrix: &Matrix) -> Result<Place, Fault> {
+    if written == EVERY_HOST {
+        return Ok(Place::EveryHost);
+    }
+    if site.hosts.iter().any(|host| host.name.value == written) {
+        return Ok(Place::Host(written.to_owned()));
+    }
+    if site.peers.iter().filter_map(|peer| peer.name.as_ref()).any(|name| name.value == written) {
+        return Ok(Place::Peer(written.to_owned()));
+    }
+    let looks_like_address = written.starts_with(|letter: char| letter.is_ascii_digit())
+        || (written.contains(':')
+            && written.starts_with(|letter: char| letter.is_ascii_hexdigit() || letter == ':'));
+    if looks_like_address {
+        return Ok(Place::Addresses(bounded(address::prefixes(written)?, anywhere, written)?));
+    }
+    matrix.system(written).map(|name| Place::System(name.to_owned())).map_err(|fault| {
+        let hosts = site.hosts.iter().map(|host| host.name.value.as_str());
+        let peers = site.peers.iter().filter_map(|peer| peer.name.as_ref()).map(|name| name.value.as_str());
+        let names = hosts.chain(peers).chain([EVERY_HOST]);
+        match nearest(written, names) {
+            Some(name) => Fault::new("no host, peer or system has this name", format!("write \"{name}\"")),
+            None => fault,
+        }
+    })
+}
+
+/// Without force only the ports marked (C) move: what is fixed in print stays.
+fn with_fixed(row: &crate::input::matrix::MatrixRow, moved: Vec<PortSpec>) -> Vec<PortSpec> {
+    let fixed =
+        row.ports.iter().copied().filter(|spec| !row.configurable.contains(spec) && !moved.contains(spec));
+    let mut ports: Vec<PortSpec> = fixed.collect();
+    ports.extend(moved);
+    ports
+}
+
+/// A prefix of length 0 is every address there is: that must be meant.
+fn bounded(nets: Vec<IpNet>, anywhere: bool, written: &str) -> Result<Vec<IpNet>, Fault> {
+    if !anywhere && nets.iter().any(|net| net.prefix_len() == 0) {
+        let problem = format!("{written} is every address there is");
+        return Err(Fault::new(
+            problem,
+            "write the networks that are meant, or add anywhere = true to this table",
+        ));
+    }
+    Ok(nets)
+}
+
+/// A name of a host, a peer or a row: it becomes part of ids, labels and file names.
+fn plain_name(written: &str) -> Result<String, Fault> {
+    let plain = |letter: char| letter.is_ascii_alphanumeric() || "._-".contains(letter);
+    let opens_well = written.starts_with(|letter: char| letter.is_ascii_alphanumeric());
+    if written.len() > NAME || !opens_well || !written.chars().all(plain) {
+        let remedy = format!("write letters, digits, dot, dash and underscore, at most {NAME}");
+        return Err(Fault::new("not a plain name", remedy));
+    }
+    if address::prefixes(written).is_ok() {
+        return Err(Fault::new("an address, not a name", "write a name such as \"pom1\""));
+    }
+    Ok(written.to_owned())
+}
+
+/// Protocols whose rows name ports.
+fn carries_ports(protocol: u8) -> bool {
+    protocol == 6 || protocol == 17
+}
+
+fn protocol_name(number: u8) -> String {
+    match number {
+        1 => "icmp".to_owned(),
+        6 => "tcp".to_owned(),
+        17 => "udp".to_owned(),
+        58 => "icmpv6".to_owned(),
+        _ => format!("protocol {number}"),
+    }
+}
