@@ -249,6 +249,14 @@ impl Matrix {
         RowId(format!("{}/{number}", self.id))
     }
 
+    /// Whether one server may run both systems, going by where each belongs.
+    pub fn may_share(&self, here: &str, there: &str) -> bool {
+        let shares = |name: &str| {
+            self.systems.iter().any(|system| system.name == name && system.runs_on != RunsOn::Peer)
+        };
+        shares(here) && shares(there)
+    }
+
     /// Whether any row has ports per zone.
     pub fn uses_zones(&self) -> bool {
         self.rows.iter().flat_map(|row| &row.ports).any(|spec| matches!(spec, PortSpec::PerZone(_)))
