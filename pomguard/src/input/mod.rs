@@ -65,3 +65,6 @@ impl Draft {
         faults.into_result(Self { matrix, site, settings })
     }
 }
+
+#[cfg(test)]
+mod tests;
