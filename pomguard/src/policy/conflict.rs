@@ -10,7 +10,7 @@ use super::{
     collision::collisions,
     resolve::{Effective, effective},
 };
-use crate::input::{Draft, matrix::RunsOn, ports::PortSpec};
+use crate::input::{Draft, matrix::RunsOn, ports::PortSpec, site::Host};
 
 /// One remark.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -47,8 +47,7 @@ pub fn notes(draft: &Draft, policy: &Policy) -> Vec<Note> {
 /// Ports per zone that meet another row's, at this site's number of zones.
 fn port_collisions(draft: &Draft, rows: &[Effective<'_>], notes: &mut Vec<Note>) {
     let enabled: Vec<Effective<'_>> = rows.iter().filter(|row| row.enabled).cloned().collect();
-    let runs =
-        |host: &crate::input::site::Host, system: &str| host.systems.iter().any(|at| at.value == system);
+    let runs = |host: &Host, system: &str| host.systems.iter().any(|at| at.value == system);
     let together = |a: &str, b: &str| draft.site.hosts.iter().any(|host| runs(host, a) && runs(host, b));
     let zones = draft.site.zones;
     for found in
@@ -210,22 +209,35 @@ fn unplaced(draft: &Draft, notes: &mut Vec<Note>) {
     }
 }
 
-/// Systems where the matrix does not expect them.
+/// Systems where the matrix does not expect them, and servers that are listed twice.
 fn misplaced(draft: &Draft, notes: &mut Vec<Note>) {
     let runs_on =
         |name: &str| draft.matrix.systems.iter().find(|system| system.name == name).map(|it| it.runs_on);
-    let mut note = |who: &str, system: &str, expected: &str| {
-        let message = format!("{who} runs {system}, which belongs on {expected}");
-        notes.push(Note { kind: "misplaced-system", message, rows: Vec::new() });
-    };
+    let note = |kind, message| Note { kind, message, rows: Vec::new() };
     for host in &draft.site.hosts {
         for at in host.systems.iter().filter(|at| runs_on(&at.value) == Some(RunsOn::Peer)) {
-            note(&host.name.value, &at.value, "a machine of its own");
+            let message =
+                format!("{} runs {}, which belongs on a machine of its own", host.name.value, at.value);
+            notes.push(note("misplaced-system", message));
         }
     }
     for peer in &draft.site.peers {
+        let label = peer.label();
         for at in peer.systems.iter().filter(|at| runs_on(&at.value) == Some(RunsOn::Pom)) {
-            note(&format!("peer {}", peer.label()), &at.value, "a server of the product");
+            let message = format!("peer {label} runs {}, which belongs on a server of the product", at.value);
+            notes.push(note("misplaced-system", message));
+        }
+        for prefix in peer.addresses.iter().flat_map(|at| &at.value) {
+            let same = |host: &&Host| host.addresses.iter().any(|at| IpNet::from(at.value) == *prefix);
+            if let Some(host) = draft.site.hosts.iter().find(same) {
+                let name = &host.name.value;
+                let message = format!(
+                    "peer {label} has the address {} of {name}: list its systems at [[host]] {name}, or {name} \
+                     will not know that it runs them",
+                    prefix.addr()
+                );
+                notes.push(note("peer-is-host", message));
+            }
         }
     }
 }

@@ -61,15 +61,18 @@ fn mode_here(draft: &Draft, id: &RowId, in_site: Mode) -> Mode {
 pub fn resolve(draft: &Draft, interfaces: &[IpAddr]) -> Result<Policy, Diagnostics> {
     let host = this_host(draft, interfaces)?;
     let mut faults = Diagnostics::default();
-    for (id, _) in &draft.settings.rows {
-        let site = id.value.strip_prefix("site/");
-        if site.is_some_and(|name| !draft.site.allows.iter().any(|allow| allow.name.value == name)) {
-            faults.add(
-                id.origin.clone(),
-                &id.value,
-                "the site has no such row",
-                "write the name of an [[allow]]",
-            );
+    for (id, mode) in &draft.settings.rows {
+        let Some(name) = id.value.strip_prefix("site/") else { continue };
+        match draft.site.allows.iter().find(|allow| allow.name.value == name) {
+            None => {
+                let remedy = "write the name of an [[allow]]";
+                faults.add(id.origin.clone(), &id.value, "the site has no such row", remedy);
+            }
+            Some(allow) if allow.failsafe && *mode != Mode::Enforce => {
+                let problem = "a failsafe row holds in every mode";
+                faults.add(id.origin.clone(), &id.value, problem, "remove the [[row]]");
+            }
+            Some(_) => {}
         }
     }
     let view = View { draft, host };

@@ -231,6 +231,50 @@ fn an_opening_is_judged_only_in_its_own_direction_family_and_protocol() {
 }
 
 #[test]
+fn a_server_that_is_listed_as_a_peer_too_is_pointed_out() {
+    let draft =
+        read(&small("[[peer]]\nsystems = [\"WFO\"]\naddresses = [\"10.20.0.11\"]\n")).expect("a site");
+    let policy = on_pom1(&draft);
+    assert_eq!(row(&policy, "pom-4.0/16", Direction::Inbound).peers, [], "a host never is its own peer");
+    assert_eq!(kinds(&notes(&draft, &policy), "peer-is-host").len(), 1);
+}
+
+#[test]
+fn a_row_is_watched_where_site_or_settings_say_so_but_never_a_failsafe_row() {
+    let site = small(
+        "[[row]]\nid = \"pom-4.0/1\"\nmode = \"audit\"\n[[allow]]\nname = \"ssh\"\nfrom = [\"10.9.0.0/24\"]\n\
+         to = [\"pom1\"]\nports = \"22\"\nprotocol = \"tcp\"\nfailsafe = true\n",
+    );
+    let with = |id: &str, mode: &str| {
+        let settings = format!("{SETTINGS}\n[[row]]\nid = \"{id}\"\nmode = \"{mode}\"\n");
+        let draft = Draft::from_texts(("pomguard.toml", &settings), ("site.toml", &site))?;
+        resolve(&draft, &[IpAddr::from([10, 20, 0, 11])])
+    };
+    let mode = |policy: &Policy, id| row(policy, id, Direction::Inbound).mode;
+    let policy = with("pom-4.0/4", "audit").expect("a watched row");
+    assert_eq!(mode(&policy, "pom-4.0/1"), Mode::Audit);
+    assert_eq!(mode(&policy, "pom-4.0/4"), Mode::Audit);
+    assert_eq!(mode(&policy, "pom-4.0/7"), Mode::Enforce);
+    assert_eq!(mode(&with("pom-4.0/1", "enforce").expect("the last word"), "pom-4.0/1"), Mode::Enforce);
+    assert!(with("site/ssh", "audit").is_err());
+    assert!(with("site/nothing", "audit").is_err());
+    assert!(with("pom-4.0/99", "audit").is_err());
+}
+
+#[test]
+fn sixty_thousand_peers_are_resolved_and_remarked_on_without_delay() {
+    let addresses: Vec<String> = (0..30_000_u32)
+        .map(|n| format!("\"10.{}.{}.{}\"", 64 + n / 65_536, n / 256 % 256, n % 256))
+        .collect();
+    let list = addresses.join(", ");
+    let site = small(&format!("[[peer]]\nsystems = [\"Agent Desktop\", \"WFO\"]\naddresses = [{list}]\n"));
+    let draft = read(&site).expect("a large site");
+    let policy = on_pom1(&draft);
+    assert_eq!(row(&policy, "pom-4.0/15", Direction::Inbound).peers.len(), 30_000);
+    assert!(kinds(&notes(&draft, &policy), "shadowed").is_empty());
+}
+
+#[test]
 fn the_host_is_found_by_its_addresses_or_by_name_or_not_at_all() {
     let draft = read(&small("")).expect("a small site");
     let addresses =
@@ -238,4 +282,42 @@ fn the_host_is_found_by_its_addresses_or_by_name_or_not_at_all() {
     assert_eq!(resolve(&draft, &addresses(&[12])).expect("pom2").host, "pom2");
     assert!(resolve(&draft, &addresses(&[99])).is_err());
     assert!(resolve(&draft, &addresses(&[11, 12])).is_err());
+}
+
+proptest::proptest! {
+    #[test]
+    fn cf_17_the_oracle_agrees_with_a_look_at_every_tuple(
+        last in 0_u8..=99, third in 0_u8..=3, port in 9960_u16..10020, sport in 0_u16.., udp: bool,
+    ) {
+        let policy = policy(&small(
+            "[[peer]]\nsystems = [\"Agent Desktop\"]\naddresses = [\"10.50.0.10-10.50.2.77\"]\n\
+             [[peer]]\nsystems = [\"JMX Console\"]\naddresses = [\"10.50.1.0/24\"]\n",
+        ));
+        let source = IpAddr::from([10, 50, third, last]);
+        let opening = Opening {
+            direction: Direction::Inbound,
+            source,
+            source_port: sport,
+            destination: IpAddr::from([10, 20, 0, 11]),
+            destination_port: port,
+            protocol: if udp { 17 } else { 6 },
+        };
+        let low = u32::from_be_bytes([10, 50, third, last]);
+        let desktop = (u32::from_be_bytes([10, 50, 0, 10])..=u32::from_be_bytes([10, 50, 2, 77])).contains(&low);
+        let mut expected = Vec::new();
+        if sport >= 1024 && !udp {
+            if desktop && (9970..=9973).contains(&port) {
+                expected.push("pom-4.0/15");
+            }
+            if third == 1 && port == 10010 {
+                expected.push("pom-4.0/19");
+            }
+            if third == 1 && port == 10011 {
+                expected.push("pom-4.0/20");
+            }
+        }
+        let answer = judge(&policy, &opening);
+        let found: Vec<&str> = answer.all.iter().map(|id| id.0.as_str()).collect();
+        proptest::prop_assert_eq!(found, expected);
+    }
 }

@@ -160,3 +160,48 @@ impl Line {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::{
+        input::Settings,
+        policy::{conflict, resolve},
+    };
+
+    fn report() -> Report {
+        let site = Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/site.example.toml");
+        let draft = Draft::with_settings(Settings::without_file(&site), &site).expect("the example");
+        let policy = resolve(&draft, &[[10, 20, 0, 11].into()]).expect("pom1");
+        let notes = conflict::notes(&draft, &policy);
+        Report::new(&draft, &policy, notes)
+    }
+
+    #[test]
+    fn every_row_is_printed_with_ports_peers_and_tuples() {
+        let mut printed = Vec::new();
+        report().print(&mut printed).expect("written to memory");
+        let printed = String::from_utf8(printed).expect("text");
+        let line = printed.lines().find(|line| line.contains("pom-4.0/14 ")).expect("row 14");
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let expected = "pom-4.0/14 Application Server Agent Manager 7778-7780 TLS 10.20.1.20/30 1 enforce";
+        assert_eq!(words.join(" "), expected);
+        assert!(printed.contains("switched-off: pom-4.0/44 is switched off (optional)"));
+        assert!(printed.lines().all(|line| line == line.trim_end()));
+    }
+
+    #[test]
+    fn json_has_the_promised_keys() {
+        let json = serde_json::to_value(report()).expect("JSON");
+        assert_eq!((&json["host"], &json["matrix"]), (&"pom1".into(), &"pom-4.0".into()));
+        for key in ["id", "source", "destination", "ports", "protocol", "peers", "tuples"] {
+            assert!(!json["inbound"][1][key].is_null(), "{key}");
+            assert!(!json["outbound"][1][key].is_null(), "{key}");
+        }
+        for key in ["kind", "message", "rows"] {
+            assert!(!json["notes"][0][key].is_null(), "{key}");
+        }
+    }
+}

@@ -181,3 +181,31 @@ pub fn print_lint(matrix: &Matrix, out: &mut impl Write) -> io::Result<()> {
     }
     lines(&shown).try_for_each(|line| writeln!(out, "{line}"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn printed(print: impl Fn(&Matrix, &mut Vec<u8>) -> io::Result<()>) -> String {
+        let mut out = Vec::new();
+        print(&Matrix::load("pom-4.0").expect("shipped"), &mut out).expect("written to memory");
+        String::from_utf8(out).expect("text")
+    }
+
+    #[test]
+    fn the_list_has_every_row_with_print_and_reading() {
+        let list = printed(print_list);
+        assert_eq!(list.lines().filter(|line| line.trim_start().starts_with("pom-4.0/")).count(), 47);
+        let line = list.lines().find(|line| line.contains("pom-4.0/9 ")).expect("row 9");
+        assert!(line.contains("51616 (C)/51617") && line.contains("51616 (C), 51617"), "{line}");
+    }
+
+    #[test]
+    fn lint_gives_each_erratum_its_reason_and_each_collision_its_number_of_zones() {
+        let lint = printed(print_lint);
+        let errata = Matrix::load("pom-4.0").expect("shipped").errata.len();
+        assert_eq!(lint.lines().filter(|line| line.starts_with("  because  ")).count(), errata);
+        let words = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(lint.lines().any(|line| words(line) == "6 pom-4.0/4 10005+zones pom-4.0/19 10010"), "{lint}");
+    }
+}

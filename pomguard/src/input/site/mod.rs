@@ -12,6 +12,7 @@ use super::{
 };
 use crate::policy::{Mode, Origin, PortRange};
 
+mod allow;
 mod read;
 
 /// The whole file.

@@ -4,25 +4,24 @@ use std::{net::IpAddr, path::Path};
 
 use ipnet::IpNet;
 
-use super::{Allow, Host, Override, PeerGroup, Place, Site, WrittenPlace};
+use super::{Host, Override, PeerGroup, Site};
 use crate::{
     input::{
         address,
         diagnostic::{Diagnostics, Fault},
         matrix::Matrix,
         ports::{self, PortSpec},
-        spelling::nearest,
         text::{At, Text},
         walk::{self, Table, Value},
     },
-    policy::{Mode, PortRange},
+    policy::Mode,
 };
 
 /// What `from` and `to` call all servers of the site.
-const EVERY_HOST: &str = "every-host";
+pub(super) const EVERY_HOST: &str = "every-host";
 /// Longest name of a host or row: it becomes a label in tables and metrics.
 const NAME: usize = 63;
-const ROW_MODES: [(&str, Mode); 2] = [("audit", Mode::Audit), ("enforce", Mode::Enforce)];
+pub(super) const ROW_MODES: [(&str, Mode); 2] = [("audit", Mode::Audit), ("enforce", Mode::Enforce)];
 
 pub(super) fn read(text: &Text, folder: &Path) -> Result<(Site, Matrix), Diagnostics> {
     let parsed = walk::parse(text)?;
@@ -113,9 +112,9 @@ fn zone_ranges(matrix: &Matrix, site: &Site, text: &Text, faults: &mut Diagnosti
     }
 }
 
-struct Reader<'m, 'f> {
-    matrix: &'m Matrix,
-    faults: &'f mut Diagnostics,
+pub(super) struct Reader<'m, 'f> {
+    pub(super) matrix: &'m Matrix,
+    pub(super) faults: &'f mut Diagnostics,
     /// Names of hosts and peers so far: `from` and `to` must be able to tell them apart.
     names: Vec<String>,
 }
@@ -209,77 +208,6 @@ impl Reader<'_, '_> {
         Some(Override { row, ports, enabled, mode, force, origin })
     }
 
-    fn allow(&mut self, mut table: Table<'_>, site: &Site) -> Option<Allow> {
-        let origin = table.origin();
-        let name = table.need("name", "\"ssh-ops\"", self.faults);
-        let name = name.and_then(|value| {
-            let name = value.read(self.faults, plain_name)?;
-            if site.allows.iter().any(|other| other.name.value == name.value) {
-                value.refuse("two rows have this name", "give each its own", self.faults);
-            }
-            Some(name)
-        });
-        let anywhere = self.anywhere(&mut table);
-        let from = self.places(&mut table, "from", anywhere, site);
-        let to = self.places(&mut table, "to", anywhere, site);
-        let protocol = table.need("protocol", "\"tcp\"", self.faults);
-        let protocols = protocol.and_then(|value| self.protocols(value));
-        let has_ports =
-            protocols.as_ref().is_none_or(|found| found.iter().all(|&number| carries_ports(number)));
-        let ports_value =
-            if has_ports { table.need("ports", "\"22\"", self.faults) } else { table.get("ports") };
-        let source_value = table.get("source_ports");
-        let mut ports = None;
-        let mut source_ports = Some(PortRange::ANY);
-        if has_ports {
-            ports = ports_value.and_then(|value| {
-                value.read(self.faults, |written| Ok((written.to_owned(), ports::ranges(written)?)))
-            });
-            if let Some(value) = source_value {
-                source_ports = value.read(self.faults, ports::range).map(|at| at.value);
-            }
-        } else {
-            for value in ports_value.into_iter().chain(source_value) {
-                value.refuse("this protocol has no ports", "remove it", self.faults);
-            }
-        }
-        let failsafe =
-            table.get("failsafe").and_then(|value| value.boolean(self.faults)).is_some_and(|at| at.value);
-        let mode_value = table.get("mode");
-        let mode = mode_value
-            .and_then(|value| value.word(&ROW_MODES, self.faults))
-            .map_or(Mode::Enforce, |at| at.value);
-        if let (Some(value), true, Mode::Audit) = (mode_value, failsafe, mode) {
-            value.refuse("a failsafe row holds in every mode", "remove the mode, or failsafe", self.faults);
-        }
-        let purpose = table.get("purpose").and_then(|value| value.string(self.faults)).map(|at| at.value);
-        table.finish(self.faults);
-        let (printed, ports) = match ports {
-            Some(at) => at.value,
-            None if has_ports => return None,
-            None => (String::new(), vec![PortRange::ANY]),
-        };
-        let protocols = protocols?;
-        let protocol = protocols.iter().map(|&number| protocol_name(number)).collect::<Vec<_>>().join("/");
-        let source_ports = source_ports?;
-        let purpose = purpose.unwrap_or_else(|| "The site's own row.".to_owned());
-        let name = name?;
-        Some(Allow {
-            name,
-            from,
-            to,
-            printed,
-            ports,
-            protocols,
-            protocol,
-            source_ports,
-            failsafe,
-            mode,
-            purpose,
-            origin,
-        })
-    }
-
     /// A name that no other host, peer or system has.
     fn new_name(&mut self, value: Value<'_>) -> Option<At<String>> {
         let name = value.read(self.faults, plain_name)?;
@@ -291,7 +219,12 @@ impl Reader<'_, '_> {
         Some(name)
     }
 
-    fn need_items<'a>(&mut self, table: &mut Table<'a>, key: &'static str, example: &str) -> Vec<Value<'a>> {
+    pub(super) fn need_items<'a>(
+        &mut self,
+        table: &mut Table<'a>,
+        key: &'static str,
+        example: &str,
+    ) -> Vec<Value<'a>> {
         table.need(key, example, self.faults).map(|value| value.items(self.faults)).unwrap_or_default()
     }
 
@@ -315,101 +248,9 @@ impl Reader<'_, '_> {
     }
 
     /// Whether the table says in so many words that it may mean the whole of an address family.
-    fn anywhere(&mut self, table: &mut Table<'_>) -> bool {
+    pub(super) fn anywhere(&mut self, table: &mut Table<'_>) -> bool {
         table.get("anywhere").and_then(|value| value.boolean(self.faults)).is_some_and(|at| at.value)
     }
-
-    fn places(
-        &mut self,
-        table: &mut Table<'_>,
-        key: &'static str,
-        anywhere: bool,
-        site: &Site,
-    ) -> Vec<WrittenPlace> {
-        let mut places: Vec<WrittenPlace> = Vec::new();
-        for item in self.need_items(table, key, "[\"10.9.0.0/24\"]") {
-            let place = item.read(self.faults, |written| {
-                Ok((written.to_owned(), place(written, anywhere, site, self.matrix)?))
-            });
-            let Some(At { value: (written, place), origin }) = place else { continue };
-            if places.iter().any(|other| other.place == place) {
-                item.refuse("listed twice", "write it once", self.faults);
-            } else {
-                places.push(WrittenPlace { written, place, origin });
-            }
-        }
-        places
-    }
-
-    fn protocols(&mut self, value: Value<'_>) -> Option<Vec<u8>> {
-        if !value.is_list() {
-            return Some(vec![self.protocol(value)?]);
-        }
-        let mut protocols = Vec::new();
-        for item in value.items(self.faults) {
-            let number = self.protocol(item)?;
-            if !carries_ports(number) || protocols.contains(&number) {
-                item.refuse("a list is for tcp and udp together", "write a row of its own", self.faults);
-            }
-            protocols.push(number);
-        }
-        (!protocols.is_empty()).then_some(protocols)
-    }
-
-    fn protocol(&mut self, value: Value<'_>) -> Option<u8> {
-        let remedy = "write \"tcp\", \"udp\", \"icmp\", \"icmpv6\" or a protocol number";
-        let number = if value.is_string() {
-            value.read(self.faults, |written| {
-                let number = match written {
-                    "tcp" => Some(6),
-                    "udp" => Some(17),
-                    "icmp" => Some(1),
-                    "icmpv6" => Some(58),
-                    _ if written.starts_with('0') && written != "0" => None,
-                    _ if !written.bytes().all(|byte| byte.is_ascii_digit()) => None,
-                    _ => written.parse().ok(),
-                };
-                number.ok_or_else(|| Fault::new("no protocol", remedy))
-            })
-        } else {
-            let number = value.number(0, 255, self.faults)?;
-            u8::try_from(number.value).ok().map(|value| At { value, origin: number.origin })
-        }?;
-        // These are links of the IPv6 header chain, never what stands at its end; 255 is reserved.
-        if [0, 43, 44, 59, 60, 255].contains(&number.value) {
-            value.refuse("this number is no protocol that a packet can carry to a host", remedy, self.faults);
-            return None;
-        }
-        Some(number.value)
-    }
-}
-
-/// What an entry of `from` or `to` means.
-fn place(written: &str, anywhere: bool, site: &Site, matrix: &Matrix) -> Result<Place, Fault> {
-    if written == EVERY_HOST {
-        return Ok(Place::EveryHost);
-    }
-    if site.hosts.iter().any(|host| host.name.value == written) {
-        return Ok(Place::Host(written.to_owned()));
-    }
-    if site.peers.iter().filter_map(|peer| peer.name.as_ref()).any(|name| name.value == written) {
-        return Ok(Place::Peer(written.to_owned()));
-    }
-    let looks_like_address = written.starts_with(|letter: char| letter.is_ascii_digit())
-        || (written.contains(':')
-            && written.starts_with(|letter: char| letter.is_ascii_hexdigit() || letter == ':'));
-    if looks_like_address {
-        return Ok(Place::Addresses(bounded(address::prefixes(written)?, anywhere, written)?));
-    }
-    matrix.system(written).map(|name| Place::System(name.to_owned())).map_err(|fault| {
-        let hosts = site.hosts.iter().map(|host| host.name.value.as_str());
-        let peers = site.peers.iter().filter_map(|peer| peer.name.as_ref()).map(|name| name.value.as_str());
-        let names = hosts.chain(peers).chain([EVERY_HOST]);
-        match nearest(written, names) {
-            Some(name) => Fault::new("no host, peer or system has this name", format!("write \"{name}\"")),
-            None => fault,
-        }
-    })
 }
 
 /// Without force only the ports marked (C) move: what is fixed in print stays.
@@ -422,7 +263,7 @@ fn with_fixed(row: &crate::input::matrix::MatrixRow, moved: Vec<PortSpec>) -> Ve
 }
 
 /// A prefix of length 0 is every address there is: that must be meant.
-fn bounded(nets: Vec<IpNet>, anywhere: bool, written: &str) -> Result<Vec<IpNet>, Fault> {
+pub(super) fn bounded(nets: Vec<IpNet>, anywhere: bool, written: &str) -> Result<Vec<IpNet>, Fault> {
     if !anywhere && nets.iter().any(|net| net.prefix_len() == 0) {
         let problem = format!("{written} is every address there is");
         return Err(Fault::new(
@@ -434,7 +275,7 @@ fn bounded(nets: Vec<IpNet>, anywhere: bool, written: &str) -> Result<Vec<IpNet>
 }
 
 /// A name of a host, a peer or a row: it becomes part of ids, labels and file names.
-fn plain_name(written: &str) -> Result<String, Fault> {
+pub(super) fn plain_name(written: &str) -> Result<String, Fault> {
     let plain = |letter: char| letter.is_ascii_alphanumeric() || "._-".contains(letter);
     let opens_well = written.starts_with(|letter: char| letter.is_ascii_alphanumeric());
     if written.len() > NAME || !opens_well || !written.chars().all(plain) {
@@ -445,19 +286,4 @@ fn plain_name(written: &str) -> Result<String, Fault> {
         return Err(Fault::new("an address, not a name", "write a name such as \"pom1\""));
     }
     Ok(written.to_owned())
-}
-
-/// Protocols whose rows name ports.
-fn carries_ports(protocol: u8) -> bool {
-    protocol == 6 || protocol == 17
-}
-
-fn protocol_name(number: u8) -> String {
-    match number {
-        1 => "icmp".to_owned(),
-        6 => "tcp".to_owned(),
-        17 => "udp".to_owned(),
-        58 => "icmpv6".to_owned(),
-        _ => format!("protocol {number}"),
-    }
 }
