@@ -40,7 +40,8 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let (draft, policy) = match read(args)? {
         Ok(found) => found,
         Err(faults) if args.json => {
-            serde_json::to_writer_pretty(&mut out, &serde_json::json!({ "errors": faults }))?;
+            serde_json::to_writer_pretty(&mut out, &serde_json::json!({ "errors": faults }))
+                .map_err(io::Error::from)?;
             writeln!(out)?;
             return Ok(ExitCode::from(FAULT));
         }

@@ -48,6 +48,12 @@ fn without_leading_zeros(written: &str) -> Option<Ipv4Addr> {
 
 /// An address that a server of the site can have.
 pub fn host_address(written: &str) -> Result<IpAddr, Fault> {
+    if let Some((Ok(single), _)) = written.split_once('/').map(|(base, length)| (address(base), length)) {
+        return Err(Fault::new(
+            "a prefix, where a server has single addresses",
+            format!("write \"{single}\""),
+        ));
+    }
     let address = address(written)?;
     let broadcast = matches!(address, IpAddr::V4(v4) if v4.is_broadcast());
     if address.is_unspecified() || address.is_loopback() || address.is_multicast() || broadcast {

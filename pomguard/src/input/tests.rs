@@ -97,6 +97,44 @@ fn cf_08_a_folder_or_a_missing_file_is_refused_by_name() {
 }
 
 #[test]
+fn cf_08_a_hundred_thousand_entries_are_read_in_bounded_time() {
+    let start = std::time::Instant::now();
+    let many = |range: std::ops::Range<u32>| {
+        let list: Vec<String> =
+            range.map(|n| format!("\"10.{}.{}.{}\"", n >> 16, n >> 8 & 255, n & 255)).collect();
+        list.join(", ")
+    };
+    let from = many(0..100_000);
+    let text = format!(
+        "matrix = \"pom-4.0\"\nzones = 3\n{HOST}[[peer]]\nname = \"many\"\naddresses = [{}]\n\
+         [[allow]]\nname = \"web\"\nfrom = [{from}]\nto = [\"pom1\"]\nports = \"80\"\nprotocol = \"tcp\"\n",
+        many(200_000..300_000)
+    );
+    let draft = read(&text).expect("a large site");
+    let policy = on_pom1(&draft).expect("pom1");
+    assert!(policy.rows.iter().any(|row| row.peers.len() == 100_000));
+    assert!(read(&text.replace(", ", ",, ")).is_err());
+    let seconds = start.elapsed().as_secs();
+    assert!(seconds < 60, "{seconds} s");
+}
+
+#[test]
+fn names_and_addresses_are_one_machines_only() {
+    let host = |name: &str, address: &str| {
+        format!("[[host]]\nname = \"{name}\"\naddresses = [\"{address}\"]\nsystems = [\"Kafka\"]\n")
+    };
+    assert!(faults(&host("pom2", "10.20.0.11")).to_string().contains("pom1 has this address already"));
+    for taken in ["pom1", "AES", "CMS", "every-host"] {
+        assert!(faults(&host(taken, "10.20.0.12")).to_string().contains("taken"), "{taken}");
+    }
+    assert!(faults(&host("pom2", "10.20.0.12/24")).to_string().contains("write \"10.20.0.12\""));
+    assert!(
+        faults("[[peer]]\nname = \"x y\"\naddress = 1\n").0.len() >= 3,
+        "one fault does not hide the others"
+    );
+}
+
+#[test]
 fn cf_10_every_address_there_is_must_be_meant() {
     let allow = |from: &str, more: &str| {
         format!(

@@ -1,7 +1,9 @@
 //! Reads the site's own rows.
 
+use std::collections::{HashMap, HashSet};
+
 use super::{
-    Allow, Place, Site, WrittenPlace,
+    Allow, Place, WrittenPlace,
     read::{EVERY_HOST, ROW_MODES, Reader, bounded, plain_name},
 };
 use crate::{
@@ -18,19 +20,19 @@ use crate::{
 };
 
 impl Reader<'_, '_> {
-    pub(super) fn allow(&mut self, mut table: Table<'_>, site: &Site) -> Option<Allow> {
+    pub(super) fn allow(&mut self, mut table: Table<'_>) -> Option<Allow> {
         let origin = table.origin();
         let name = table.need("name", "\"ssh-ops\"", self.faults);
         let name = name.and_then(|value| {
             let name = value.read(self.faults, plain_name)?;
-            if site.allows.iter().any(|other| other.name.value == name.value) {
+            if !self.seen.rows.insert(name.value.clone()) {
                 value.refuse("two rows have this name", "give each its own", self.faults);
             }
             Some(name)
         });
         let anywhere = self.anywhere(&mut table);
-        let from = self.places(&mut table, "from", anywhere, site);
-        let to = self.places(&mut table, "to", anywhere, site);
+        let from = self.places(&mut table, "from", anywhere);
+        let to = self.places(&mut table, "to", anywhere);
         let protocol = table.need("protocol", "\"tcp\"", self.faults);
         let protocols = protocol.and_then(|value| self.protocols(value));
         let has_ports =
@@ -89,23 +91,18 @@ impl Reader<'_, '_> {
         })
     }
 
-    fn places(
-        &mut self,
-        table: &mut Table<'_>,
-        key: &'static str,
-        anywhere: bool,
-        site: &Site,
-    ) -> Vec<WrittenPlace> {
+    fn places(&mut self, table: &mut Table<'_>, key: &'static str, anywhere: bool) -> Vec<WrittenPlace> {
         let mut places: Vec<WrittenPlace> = Vec::new();
+        let mut seen = HashSet::new();
         for item in self.need_items(table, key, "[\"10.9.0.0/24\"]") {
             let place = item.read(self.faults, |written| {
-                Ok((written.to_owned(), place(written, anywhere, site, self.matrix)?))
+                Ok((written.to_owned(), place(written, anywhere, &self.seen.places, self.matrix)?))
             });
             let Some(At { value: (written, place), origin }) = place else { continue };
-            if places.iter().any(|other| other.place == place) {
-                item.refuse("listed twice", "write it once", self.faults);
-            } else {
+            if seen.insert(place.clone()) {
                 places.push(WrittenPlace { written, place, origin });
+            } else {
+                item.refuse("listed twice", "write it once", self.faults);
             }
         }
         places
@@ -155,15 +152,17 @@ impl Reader<'_, '_> {
 }
 
 /// What an entry of `from` or `to` means.
-fn place(written: &str, anywhere: bool, site: &Site, matrix: &Matrix) -> Result<Place, Fault> {
+fn place(
+    written: &str,
+    anywhere: bool,
+    names: &HashMap<String, Place>,
+    matrix: &Matrix,
+) -> Result<Place, Fault> {
     if written == EVERY_HOST {
         return Ok(Place::EveryHost);
     }
-    if site.hosts.iter().any(|host| host.name.value == written) {
-        return Ok(Place::Host(written.to_owned()));
-    }
-    if site.peers.iter().filter_map(|peer| peer.name.as_ref()).any(|name| name.value == written) {
-        return Ok(Place::Peer(written.to_owned()));
+    if let Some(place) = names.get(written) {
+        return Ok(place.clone());
     }
     let looks_like_address = written.starts_with(|letter: char| letter.is_ascii_digit())
         || (written.contains(':')
@@ -172,9 +171,8 @@ fn place(written: &str, anywhere: bool, site: &Site, matrix: &Matrix) -> Result<
         return Ok(Place::Addresses(bounded(address::prefixes(written)?, anywhere, written)?));
     }
     matrix.system(written).map(|name| Place::System(name.to_owned())).map_err(|fault| {
-        let hosts = site.hosts.iter().map(|host| host.name.value.as_str());
-        let peers = site.peers.iter().filter_map(|peer| peer.name.as_ref()).map(|name| name.value.as_str());
-        let names = hosts.chain(peers).chain([EVERY_HOST]);
+        let mut names: Vec<&str> = names.keys().map(String::as_str).chain([EVERY_HOST]).collect();
+        names.sort_unstable();
         match nearest(written, names) {
             Some(name) => Fault::new("no host, peer or system has this name", format!("write \"{name}\"")),
             None => fault,

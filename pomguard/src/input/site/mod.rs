@@ -84,7 +84,7 @@ pub struct Override {
 }
 
 /// An entry of `from` or `to`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Place {
     /// An address, a prefix or a range.
     Addresses(Vec<IpNet>),

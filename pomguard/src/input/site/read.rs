@@ -1,10 +1,14 @@
 //! Reads the site file.
 
-use std::{net::IpAddr, path::Path};
+use std::{
+    collections::{HashMap, HashSet},
+    net::IpAddr,
+    path::Path,
+};
 
 use ipnet::IpNet;
 
-use super::{Host, Override, PeerGroup, Site};
+use super::{Host, Override, PeerGroup, Place, Site};
 use crate::{
     input::{
         address,
@@ -48,9 +52,9 @@ pub(super) fn read(text: &Text, folder: &Path) -> Result<(Site, Matrix), Diagnos
         overrides: Vec::new(),
         allows: Vec::new(),
     };
-    let mut reader = Reader { matrix: &matrix, faults: &mut faults, names: Vec::new() };
+    let mut reader = Reader { matrix: &matrix, faults: &mut faults, seen: Seen::default() };
     for table in top.tables("host", "[[host]]", reader.faults) {
-        let host = reader.host(table, &site.hosts);
+        let host = reader.host(table);
         site.hosts.extend(host);
     }
     if site.hosts.is_empty() && reader.faults.is_empty() {
@@ -59,14 +63,14 @@ pub(super) fn read(text: &Text, folder: &Path) -> Result<(Site, Matrix), Diagnos
     }
     for table in top.tables("peer", "[[peer]]", reader.faults) {
         let peer = reader.peer(table);
-        site.peers.extend(peer);
+        site.peers.push(peer);
     }
     for table in top.tables("row", "[[row]]", reader.faults) {
-        let change = reader.change(table, &site.overrides);
+        let change = reader.change(table);
         site.overrides.extend(change);
     }
     for table in top.tables("allow", "[[allow]]", reader.faults) {
-        let allow = reader.allow(table, &site);
+        let allow = reader.allow(table);
         site.allows.extend(allow);
     }
     top.finish(&mut faults);
@@ -115,38 +119,45 @@ fn zone_ranges(matrix: &Matrix, site: &Site, text: &Text, faults: &mut Diagnosti
 pub(super) struct Reader<'m, 'f> {
     pub(super) matrix: &'m Matrix,
     pub(super) faults: &'f mut Diagnostics,
-    /// Names of hosts and peers so far: `from` and `to` must be able to tell them apart.
-    names: Vec<String>,
+    pub(super) seen: Seen,
+}
+
+/// What was read before, to find what is written twice; sets, because a file may hold very many.
+#[derive(Default)]
+pub(super) struct Seen {
+    /// Names of hosts and peers: `from` and `to` must be able to tell them apart.
+    pub(super) places: HashMap<String, Place>,
+    /// Whose an address is.
+    owners: HashMap<IpAddr, String>,
+    /// Matrix rows that were changed.
+    changed: HashSet<u32>,
+    /// Names of the site's own rows.
+    pub(super) rows: HashSet<String>,
 }
 
 impl Reader<'_, '_> {
-    fn host(&mut self, mut table: Table<'_>, others: &[Host]) -> Option<Host> {
-        let name = table.need("name", "\"pom1\"", self.faults).and_then(|value| self.new_name(value));
+    fn host(&mut self, mut table: Table<'_>) -> Option<Host> {
+        let name =
+            table.need("name", "\"pom1\"", self.faults).and_then(|value| self.new_name(value, Place::Host));
+        let label = name.as_ref().map_or("another host", |at| &at.value).to_owned();
         let mut addresses: Vec<At<IpAddr>> = Vec::new();
         for item in self.need_items(&mut table, "addresses", "[\"10.20.0.11\"]") {
             let Some(address) = item.read(self.faults, address::host_address) else { continue };
-            let owner =
-                others.iter().find(|host| host.addresses.iter().any(|other| other.value == address.value));
-            if let Some(owner) = owner {
-                let problem = format!("{} has this address too", owner.name.value);
-                item.refuse(problem, "write each address at one host", self.faults);
-            } else if addresses.iter().any(|other| other.value == address.value) {
-                item.refuse("listed twice", "write each address once", self.faults);
-            } else {
-                addresses.push(address);
+            if let Some(owner) = self.seen.owners.insert(address.value, label.clone()) {
+                let problem = format!("{owner} has this address already");
+                item.refuse(problem, "write each address once, at one host", self.faults);
             }
+            addresses.push(address);
         }
         let systems = self.systems(&mut table, true);
         table.finish(self.faults);
         Some(Host { name: name?, addresses, systems })
     }
 
-    fn peer(&mut self, mut table: Table<'_>) -> Option<PeerGroup> {
-        let name = match table.get("name") {
-            Some(value) => Some(self.new_name(value)?),
-            None => None,
-        };
-        let systems = self.systems(&mut table, name.is_none());
+    fn peer(&mut self, mut table: Table<'_>) -> PeerGroup {
+        let named = table.get("name");
+        let name = named.and_then(|value| self.new_name(value, Place::Peer));
+        let systems = self.systems(&mut table, named.is_none());
         let anywhere = self.anywhere(&mut table);
         let items = self.need_items(&mut table, "addresses", "[\"10.50.0.0/16\"]");
         let addresses = items.iter().filter_map(|item| {
@@ -154,10 +165,10 @@ impl Reader<'_, '_> {
         });
         let peer = PeerGroup { name, addresses: addresses.collect(), systems };
         table.finish(self.faults);
-        Some(peer)
+        peer
     }
 
-    fn change(&mut self, mut table: Table<'_>, others: &[Override]) -> Option<Override> {
+    fn change(&mut self, mut table: Table<'_>) -> Option<Override> {
         let origin = table.origin();
         let id = table.need("id", &format!("\"{}/1\"", self.matrix.id), self.faults);
         let row = id.and_then(|value| value.read(self.faults, |written| self.matrix.number(written)));
@@ -177,7 +188,7 @@ impl Reader<'_, '_> {
             self.faults.add(origin.clone(), "[[row]]", "changes nothing", remedy);
         }
         let row = row?;
-        if let (Some(id), true) = (id, others.iter().any(|other| other.row.value == row.value)) {
+        if let (Some(id), false) = (id, self.seen.changed.insert(row.value)) {
             id.refuse("this row is changed twice", "write one [[row]] with all changes", self.faults);
         }
         let printed = self.matrix.row(row.value)?;
@@ -209,13 +220,14 @@ impl Reader<'_, '_> {
     }
 
     /// A name that no other host, peer or system has.
-    fn new_name(&mut self, value: Value<'_>) -> Option<At<String>> {
+    fn new_name(&mut self, value: Value<'_>, place: fn(String) -> Place) -> Option<At<String>> {
         let name = value.read(self.faults, plain_name)?;
-        let system = self.matrix.systems.iter().find(|system| system.name == name.value);
-        if name.value == EVERY_HOST || system.is_some() || self.names.contains(&name.value) {
+        let mut systems = self.matrix.systems.iter();
+        let system = systems.any(|system| system.name == name.value || system.aliases.contains(&name.value));
+        let earlier = self.seen.places.insert(name.value.clone(), place(name.value.clone()));
+        if name.value == EVERY_HOST || system || earlier.is_some() {
             value.refuse("this name is taken", "choose one that no host, peer or system has", self.faults);
         }
-        self.names.push(name.value.clone());
         Some(name)
     }
 
