@@ -1,3 +1,9 @@
 //! The `pomguard` command.
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+fn main() -> ExitCode {
+    pomguard::cli::run(pomguard::cli::Cli::parse())
+}

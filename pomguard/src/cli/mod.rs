@@ -1,3 +1,56 @@
-//! To be described.
+//! The command line: one file per verb, each with its `Args` and a `run`.
+//!
+//! Exit codes: 0 all is well, 1 the input or the state is at fault, 2 wrong usage.
 
+use std::{
+    io::{self, ErrorKind},
+    process::ExitCode,
+};
+
+use clap::{Parser, Subcommand};
+
+pub mod check;
+pub mod matrix;
 pub mod stats;
+
+/// What the input or the state is at fault for.
+pub const FAULT: u8 = 1;
+
+/// Enforces a published port matrix on a server's network interfaces, and can always say why.
+#[derive(Debug, Parser)]
+#[command(name = "pomguard", version, max_term_width = 100)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Read the files and show what they mean for this host, without touching anything
+    Check(check::Args),
+    /// Show the published matrix and where its reading differs from print
+    Matrix(matrix::Args),
+}
+
+/// Runs a verb; an error ends on stderr with exit code 1.
+pub fn run(cli: Cli) -> ExitCode {
+    let result = match cli.verb {
+        Verb::Check(args) => check::run(&args),
+        Verb::Matrix(args) => matrix::run(&args),
+    };
+    match result {
+        Ok(code) => code,
+        // Whoever reads our output may stop early: `pomguard check | head` is no error.
+        Err(error)
+            if error.downcast_ref::<io::Error>().is_some_and(|it| it.kind() == ErrorKind::BrokenPipe) =>
+        {
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("pomguard: {error:#}");
+            ExitCode::from(FAULT)
+        }
+    }
+}

@@ -1,1 +1,70 @@
-//! To be described.
+//! Text files into a [`Draft`]: typed, every value with its file and line, all faults of a file at once.
+//!
+//! Nothing here looks at the machine it runs on: `policy` chooses the host and its rows.
+
+use std::path::Path;
+
+pub mod address;
+pub mod diagnostic;
+pub mod matrix;
+pub mod ports;
+pub mod settings;
+pub mod site;
+mod spelling;
+mod text;
+mod walk;
+
+pub use diagnostic::{Diagnostic, Diagnostics};
+pub use matrix::Matrix;
+pub use settings::Settings;
+pub use site::Site;
+pub use text::At;
+
+/// Everything that was written, checked file by file, not yet applied to a host.
+#[derive(Clone, Debug)]
+pub struct Draft {
+    /// The published table.
+    pub matrix: Matrix,
+    /// Which addresses run which systems.
+    pub site: Site,
+    /// How this server enforces.
+    pub settings: Settings,
+}
+
+impl Draft {
+    /// Reads `pomguard.toml`, the site file that it names and the matrix that the site file names.
+    pub fn load(settings: &Path) -> Result<Self, Diagnostics> {
+        let settings = Settings::load(settings)?;
+        let site = settings.site.clone();
+        Self::with_settings(settings, &site)
+    }
+
+    /// Reads the site file at `site` and its matrix, under settings that were read before.
+    pub fn with_settings(settings: Settings, site: &Path) -> Result<Self, Diagnostics> {
+        let (site, matrix) = site::load(site)?;
+        let mut faults = Diagnostics::default();
+        settings.check_rows(&matrix, &mut faults);
+        faults.into_result(Self { matrix, site, settings })
+    }
+
+    /// The same from texts in memory, under the names that messages give them.
+    pub fn from_texts(settings: (&str, &str), site: (&str, &str)) -> Result<Self, Diagnostics> {
+        let settings = Settings::parse(settings.0, settings.1);
+        let site = site::parse(site.0, site.1, Path::new("."));
+        let (settings, (site, matrix)) = match (settings, site) {
+            (Ok(settings), Ok(site)) => (settings, site),
+            (settings, site) => {
+                let mut faults = Diagnostics::default();
+                faults.extend(settings.err());
+                faults.extend(site.err());
+                return Err(faults.sorted());
+            }
+        };
+        let mut faults = Diagnostics::default();
+        settings.check_rows(&matrix, &mut faults);
+        faults.into_result(Self { matrix, site, settings })
+    }
+}
+
+#[cfg(test)]
+mod tests;

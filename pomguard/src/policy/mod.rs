@@ -10,6 +10,15 @@ use ipnet::IpNet;
 pub use pomguard_common::Direction;
 use serde::{Deserialize, Serialize};
 
+pub mod collision;
+pub mod conflict;
+pub mod explain;
+pub mod nearest;
+pub mod oracle;
+mod resolve;
+
+pub use resolve::{Effective, effective, resolve};
+
 /// A row's stable name: `pom-4.0/15` for a matrix row, `site/ssh-ops` for the site's own.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -190,6 +199,7 @@ pub struct Policy {
 /// What `pomguard.toml` may change about packet classes; every field has a safe default.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own in the file")]
 pub struct PacketSettings {
     /// Let VRRP heartbeats pass (default true).
     pub vrrp: bool,
@@ -235,3 +245,6 @@ impl Policy {
             .collect()
     }
 }
+
+#[cfg(test)]
+mod tests;

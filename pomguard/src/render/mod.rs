@@ -1,6 +1,10 @@
 //! What people read. Printers write into any [`std::io::Write`], so that the command line, a failing
-//! test and a golden file show the same text.
+//! test and a golden file show the same text; JSON is the same structure.
 
+pub mod check;
+pub mod explain;
 mod grid;
+pub mod matrix;
 pub mod quantity;
 pub mod stats;
+pub mod table;

@@ -1,0 +1,103 @@
+//! `pomguard check`: reads the files and shows what they mean for this host.
+
+use std::{
+    io::{self, Write as _},
+    net::IpAddr,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use anyhow::Context as _;
+
+use super::FAULT;
+use crate::{
+    input::{At, Diagnostics, Draft, Settings},
+    paths,
+    policy::{Origin, conflict, resolve},
+    render,
+};
+
+/// Options of `check`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The daemon's settings
+    #[arg(long, value_name = "PATH", default_value = paths::SETTINGS)]
+    pub config: PathBuf,
+    /// Another site file than the settings name
+    #[arg(long, value_name = "PATH")]
+    pub site: Option<PathBuf>,
+    /// Check for this host of the site, whatever addresses this machine has
+    #[arg(long, value_name = "NAME")]
+    pub host: Option<String>,
+    /// Write JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Exit code 0 when the files are right, 1 when they are not.
+pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let mut out = io::stdout().lock();
+    let (draft, policy) = match read(args)? {
+        Ok(found) => found,
+        Err(faults) if args.json => {
+            serde_json::to_writer_pretty(&mut out, &serde_json::json!({ "errors": faults }))
+                .map_err(io::Error::from)?;
+            writeln!(out)?;
+            return Ok(ExitCode::from(FAULT));
+        }
+        Err(faults) => {
+            let count = faults.0.len();
+            eprintln!("{faults}\n{count} {}", if count == 1 { "error" } else { "errors" });
+            return Ok(ExitCode::from(FAULT));
+        }
+    };
+    let report = render::check::Report::new(&draft, &policy, conflict::notes(&draft, &policy));
+    if args.json {
+        serde_json::to_writer_pretty(&mut out, &report).map_err(io::Error::from)?;
+        writeln!(out)?;
+    } else {
+        report.print(&mut out)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+type Checked = Result<(Draft, crate::policy::Policy), Diagnostics>;
+
+fn read(args: &Args) -> anyhow::Result<Checked> {
+    let settings = match &args.site {
+        // A site can be checked where pomguard is not set up.
+        Some(site) if !args.config.exists() => Ok(Settings::without_file(site)),
+        _ => Settings::load(&args.config),
+    };
+    let mut settings = match settings {
+        Ok(settings) => settings,
+        Err(faults) => return Ok(Err(with_site(faults, args.site.as_deref()))),
+    };
+    if let Some(name) = &args.host {
+        let origin = Origin { file: "--host".to_owned(), line: 1 };
+        settings.host = Some(At { value: name.clone(), origin });
+    }
+    let addresses = if settings.host.is_some() { Vec::new() } else { own_addresses()? };
+    let site = args.site.clone().unwrap_or_else(|| settings.site.clone());
+    Ok(Draft::with_settings(settings, &site).and_then(|draft| {
+        let policy = resolve(&draft, &addresses)?;
+        Ok((draft, policy))
+    }))
+}
+
+/// With unreadable settings the site file can still be judged, if we know where it is.
+fn with_site(mut faults: Diagnostics, site: Option<&Path>) -> Diagnostics {
+    if let Some(site) = site {
+        faults.extend(Draft::with_settings(Settings::without_file(site), site).err());
+    }
+    faults.sorted()
+}
+
+fn own_addresses() -> anyhow::Result<Vec<IpAddr>> {
+    let interfaces = nix::ifaddrs::getifaddrs().context("cannot list this machine's addresses")?;
+    let address = |storage: nix::sys::socket::SockaddrStorage| {
+        let v4 = storage.as_sockaddr_in().map(|it| IpAddr::from(it.ip()));
+        v4.or_else(|| storage.as_sockaddr_in6().map(|it| IpAddr::from(it.ip())))
+    };
+    Ok(interfaces.filter_map(|interface| interface.address.and_then(address)).collect())
+}

@@ -1,0 +1,105 @@
+//! What is wrong in a file, where, and what to write instead.
+
+use std::fmt;
+
+use serde::Serialize;
+use thiserror::Error;
+
+use crate::policy::Origin;
+
+/// One fault.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Diagnostic {
+    /// File and line.
+    pub origin: Origin,
+    /// The offending text.
+    pub found: String,
+    /// What is wrong with it.
+    pub problem: String,
+    /// What to write instead.
+    pub remedy: String,
+}
+
+impl fmt::Display for Diagnostic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}: {}", self.origin, self.found, self.problem)?;
+        if self.remedy.is_empty() { Ok(()) } else { write!(f, "; {}", self.remedy) }
+    }
+}
+
+/// All faults that were found, in file and line order. Never empty when returned as an error.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Error)]
+#[serde(transparent)]
+pub struct Diagnostics(pub Vec<Diagnostic>);
+
+impl fmt::Display for Diagnostics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, fault) in self.0.iter().enumerate() {
+            if index > 0 {
+                f.write_str("\n")?;
+            }
+            fault.fmt(f)?;
+        }
+        Ok(())
+    }
+}
+
+impl Diagnostics {
+    /// One fault as a result of its own.
+    pub fn one(origin: Origin, found: &str, problem: &str, remedy: &str) -> Self {
+        let mut faults = Self::default();
+        faults.add(origin, found, problem, remedy);
+        faults
+    }
+
+    /// Notes a fault.
+    pub fn add(
+        &mut self,
+        origin: Origin,
+        found: impl Into<String>,
+        problem: impl Into<String>,
+        remedy: impl Into<String>,
+    ) {
+        let (found, problem, remedy) = (found.into(), problem.into(), remedy.into());
+        self.0.push(Diagnostic { origin, found, problem, remedy });
+    }
+
+    /// Takes over what another reader found.
+    pub fn extend(&mut self, others: impl IntoIterator<Item = Self>) {
+        self.0.extend(others.into_iter().flat_map(|other| other.0));
+    }
+
+    /// Whether nothing is wrong.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// In file and line order.
+    #[must_use]
+    pub fn sorted(mut self) -> Self {
+        self.0.sort_by(|a, b| a.origin.cmp(&b.origin));
+        self
+    }
+
+    /// `value` when nothing is wrong.
+    pub fn into_result<T>(self, value: T) -> Result<T, Self> {
+        if self.is_empty() { Ok(value) } else { Err(self.sorted()) }
+    }
+}
+
+/// What is wrong with a piece of text, before it is known where it stands.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{problem}; {remedy}")]
+pub struct Fault {
+    /// What is wrong.
+    pub problem: String,
+    /// What to write instead.
+    pub remedy: String,
+}
+
+impl Fault {
+    /// A fault with its remedy.
+    pub fn new(problem: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { problem: problem.into(), remedy: remedy.into() }
+    }
+}

@@ -1,0 +1,303 @@
+//! `pomguard.toml`: how this server enforces.
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+use super::{
+    diagnostic::{Diagnostics, Fault},
+    matrix::Matrix,
+    text::{At, Text},
+    walk::{self, Table, Value},
+};
+use crate::{
+    paths,
+    policy::{Mode, Origin, PacketSettings},
+};
+
+/// Longest interface name that Linux takes.
+const INTERFACE_NAME: usize = 15;
+/// Where metrics are served when the file says nothing.
+const METRICS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9843);
+
+/// How the XDP program is attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum AttachMode {
+    /// Native where the driver has it, generic where it has not.
+    #[default]
+    Auto,
+    /// Native or not at all.
+    Native,
+    /// Generic, whatever the driver has.
+    Generic,
+}
+
+/// What an interface that cannot be attached to means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum OnAttachFailure {
+    /// The daemon ends with an error.
+    #[default]
+    Stop,
+    /// The others are enforced, and the fault is shown.
+    Continue,
+}
+
+/// `[attach]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Attach {
+    /// Native or generic.
+    pub mode: AttachMode,
+    /// Whether generic is a failure.
+    pub require_native: bool,
+    /// What a failure means.
+    pub on_failure: OnAttachFailure,
+}
+
+/// `[paths]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Paths {
+    /// Pinned maps, programs and links.
+    pub pins: PathBuf,
+    /// What survives a reboot.
+    pub state: PathBuf,
+    /// What does not.
+    pub runtime: PathBuf,
+}
+
+impl Default for Paths {
+    fn default() -> Self {
+        Self { pins: paths::PINS.into(), state: paths::STATE.into(), runtime: paths::RUNTIME.into() }
+    }
+}
+
+/// The whole file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// The file, as it was named.
+    pub file: String,
+    /// The site file, relative paths resolved against this file's folder.
+    pub site: PathBuf,
+    /// This host's name in the site file, where its addresses do not tell.
+    pub host: Option<At<String>>,
+    /// The interfaces to enforce on.
+    pub interfaces: Vec<At<String>>,
+    /// What inbound packets that no row allows come to.
+    pub inbound: Mode,
+    /// What outbound packets that no row allows come to.
+    pub outbound: Mode,
+    /// How to attach.
+    pub attach: Attach,
+    /// Where metrics are served; `None` when off.
+    pub metrics: Option<At<SocketAddr>>,
+    /// Packet classes.
+    pub packets: PacketSettings,
+    /// Folders.
+    pub paths: Paths,
+    /// Rows that are watched or enforced here, whatever the site file says: `[[row]]` with `id` and `mode`.
+    pub rows: Vec<(At<String>, Mode)>,
+}
+
+impl Settings {
+    /// What holds without a file, for commands that only need a site.
+    pub fn without_file(site: &Path) -> Self {
+        let origin = Origin { file: "default".to_owned(), line: 1 };
+        Self {
+            file: origin.file.clone(),
+            site: site.to_owned(),
+            host: None,
+            interfaces: Vec::new(),
+            inbound: Mode::Audit,
+            outbound: Mode::Track,
+            attach: Attach::default(),
+            metrics: Some(At { value: METRICS, origin }),
+            packets: PacketSettings::default(),
+            paths: Paths::default(),
+            rows: Vec::new(),
+        }
+    }
+
+    /// Reads the file at `path`.
+    pub fn load(path: &Path) -> Result<Self, Diagnostics> {
+        let folder = path.parent().unwrap_or_else(|| Path::new(""));
+        read(&Text::load(path)?, folder)
+    }
+
+    /// Reads a text in memory; `name` stands for the file in messages.
+    pub fn parse(name: &str, text: &str) -> Result<Self, Diagnostics> {
+        read(&Text::check(name.to_owned(), text.as_bytes().to_vec())?, Path::new(""))
+    }
+
+    /// Rows of the matrix that `[[row]]` names must exist.
+    pub(super) fn check_rows(&self, matrix: &Matrix, faults: &mut Diagnostics) {
+        for (id, _) in self.rows.iter().filter(|(id, _)| !id.value.starts_with("site/")) {
+            if let Err(Fault { problem, remedy }) = matrix.number(&id.value) {
+                faults.add(id.origin.clone(), &id.value, problem, remedy);
+            }
+        }
+    }
+}
+
+fn read(text: &Text, folder: &Path) -> Result<Settings, Diagnostics> {
+    let parsed = walk::parse(text)?;
+    let mut faults = Diagnostics::default();
+    let mut top = Table::new(text, "the file", &parsed);
+    let file_origin = Origin { file: text.name.clone(), line: 1 };
+
+    let site = top.need("site", "\"site.toml\"", &mut faults).and_then(|value| value.string(&mut faults));
+    let host = top.get("host").and_then(|value| value.string(&mut faults));
+    let interfaces = top
+        .need("interfaces", "[\"eth0\"]", &mut faults)
+        .map(|value| interfaces(&value, &mut faults))
+        .unwrap_or_default();
+
+    let mut settings = Settings {
+        file: text.name.clone(),
+        host,
+        interfaces,
+        metrics: Some(At { value: METRICS, origin: file_origin }),
+        ..Settings::without_file(&folder.join(site.map(|at| at.value).unwrap_or_default()))
+    };
+    if let Some(mut table) = section(&mut top, "enforcement", "[enforcement]", &mut faults) {
+        let inbound = [("audit", Mode::Audit), ("enforce", Mode::Enforce)];
+        let outbound = [("track", Mode::Track), ("audit", Mode::Audit), ("enforce", Mode::Enforce)];
+        set(&mut settings.inbound, table.get("inbound").and_then(|value| value.word(&inbound, &mut faults)));
+        set(
+            &mut settings.outbound,
+            table.get("outbound").and_then(|value| value.word(&outbound, &mut faults)),
+        );
+        table.finish(&mut faults);
+    }
+    if let Some(table) = section(&mut top, "attach", "[attach]", &mut faults) {
+        settings.attach = attach(table, &mut faults);
+    }
+    if let Some(mut table) = section(&mut top, "metrics", "[metrics]", &mut faults) {
+        if let Some(listen) = table.get("listen").and_then(|value| value.read(&mut faults, listen)) {
+            settings.metrics = listen.value.map(|value| At { value, origin: listen.origin });
+        }
+        table.finish(&mut faults);
+    }
+    if let Some(table) = section(&mut top, "packets", "[packets]", &mut faults) {
+        settings.packets = packets(table, &mut faults);
+    }
+    if let Some(mut table) = section(&mut top, "paths", "[paths]", &mut faults) {
+        for (key, path) in [
+            ("pins", &mut settings.paths.pins),
+            ("state", &mut settings.paths.state),
+            ("runtime", &mut settings.paths.runtime),
+        ] {
+            set(path, table.get(key).and_then(|value| value.read(&mut faults, absolute)));
+        }
+        table.finish(&mut faults);
+    }
+    for mut table in top.tables("row", "[[row]]", &mut faults) {
+        let id = table.need("id", "\"…/1\"", &mut faults).and_then(|value| value.string(&mut faults));
+        let words = [("audit", Mode::Audit), ("enforce", Mode::Enforce)];
+        let mode =
+            table.need("mode", "\"audit\"", &mut faults).and_then(|value| value.word(&words, &mut faults));
+        table.finish(&mut faults);
+        settings.rows.extend(id.zip(mode).map(|(id, mode)| (id, mode.value)));
+    }
+    top.finish(&mut faults);
+    faults.into_result(settings)
+}
+
+fn section<'a>(
+    top: &mut Table<'a>,
+    key: &'static str,
+    name: &'static str,
+    faults: &mut Diagnostics,
+) -> Option<Table<'a>> {
+    top.get(key)?.table(name, faults)
+}
+
+fn set<T>(target: &mut T, value: Option<At<T>>) {
+    if let Some(at) = value {
+        *target = at.value;
+    }
+}
+
+fn interfaces(value: &Value<'_>, faults: &mut Diagnostics) -> Vec<At<String>> {
+    let mut names: Vec<At<String>> = Vec::new();
+    for item in value.items(faults) {
+        let Some(name) = item.read(faults, interface) else { continue };
+        if names.iter().any(|other| other.value == name.value) {
+            item.refuse("listed twice", "list each interface once", faults);
+        } else {
+            names.push(name);
+        }
+    }
+    names
+}
+
+fn interface(name: &str) -> Result<String, Fault> {
+    let taken = |letter: char| letter.is_ascii_graphic() && !"/:*?[]".contains(letter);
+    if name.len() > INTERFACE_NAME || !name.chars().all(taken) || name == "." || name == ".." {
+        let remedy =
+            format!("write the name that the kernel shows, at most {INTERFACE_NAME} characters, no patterns");
+        return Err(Fault::new("no name of an interface", remedy));
+    }
+    if name == "lo" {
+        return Err(Fault::new("the loopback interface is never filtered", "remove it"));
+    }
+    Ok(name.to_owned())
+}
+
+fn listen(written: &str) -> Result<Option<SocketAddr>, Fault> {
+    let wrong = |problem: &str| Fault::new(problem, "write \"127.0.0.1:9843\" or \"off\"");
+    match written.parse::<SocketAddr>() {
+        _ if written == "off" => Ok(None),
+        Ok(address) if address.port() == 0 => Err(wrong("port 0 is no port")),
+        Ok(address) => Ok(Some(address)),
+        Err(_) => Err(wrong("not an address with a port")),
+    }
+}
+
+fn absolute(written: &str) -> Result<PathBuf, Fault> {
+    let path = PathBuf::from(written);
+    if path.is_absolute() { Ok(path) } else { Err(Fault::new("a relative path", "write it from / on")) }
+}
+
+fn attach(mut table: Table<'_>, faults: &mut Diagnostics) -> Attach {
+    let modes =
+        [("auto", AttachMode::Auto), ("native", AttachMode::Native), ("generic", AttachMode::Generic)];
+    let failures = [("stop", OnAttachFailure::Stop), ("continue", OnAttachFailure::Continue)];
+    let mut attach = Attach::default();
+    set(&mut attach.mode, table.get("mode").and_then(|value| value.word(&modes, faults)));
+    let native = table.get("require_native");
+    set(&mut attach.require_native, native.and_then(|value| value.boolean(faults)));
+    set(
+        &mut attach.on_failure,
+        table.get("on_attach_failure").and_then(|value| value.word(&failures, faults)),
+    );
+    if let Some(native) = native.filter(|_| attach.require_native && attach.mode == AttachMode::Generic) {
+        native.refuse("generic mode can never be native", "write mode = \"native\", or remove this", faults);
+    }
+    table.finish(faults);
+    attach
+}
+
+fn packets(mut table: Table<'_>, faults: &mut Diagnostics) -> PacketSettings {
+    let mut packets = PacketSettings::default();
+    for (key, knob) in [
+        ("vrrp", &mut packets.vrrp),
+        ("link_control", &mut packets.link_control),
+        ("group_membership", &mut packets.group_membership),
+        ("dhcp", &mut packets.dhcp),
+        ("echo_v6", &mut packets.echo_v6),
+        ("redirects", &mut packets.redirects),
+    ] {
+        set(knob, table.get(key).and_then(|value| value.boolean(faults)));
+    }
+    if let Some(value) = table.get("vlans") {
+        // The empty list is the default here: no tagged frame is judged like an untagged one.
+        for item in value.list(faults) {
+            let Some(id) = item.number(1, 4_094, faults) else { continue };
+            packets.vlans.extend(u16::try_from(id.value));
+        }
+        packets.vlans.sort_unstable();
+        packets.vlans.dedup();
+    }
+    table.finish(faults);
+    packets
+}

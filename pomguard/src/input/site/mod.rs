@@ -1,0 +1,149 @@
+//! `site.toml`: which addresses run which systems, the same file on every server of the site.
+
+use std::{net::IpAddr, path::Path};
+
+use ipnet::IpNet;
+
+use super::{
+    diagnostic::Diagnostics,
+    matrix::Matrix,
+    ports::PortSpec,
+    text::{At, Text},
+};
+use crate::policy::{Mode, Origin, PortRange};
+
+mod allow;
+mod read;
+
+/// The whole file.
+#[derive(Clone, Debug)]
+pub struct Site {
+    /// The file, as it was named.
+    pub file: String,
+    /// Whether the file ends with its `[end]` mark, so that a copy cut short would have been noticed.
+    pub end_marked: bool,
+    /// Zones of the product; at least one.
+    pub zones: u16,
+    /// Servers that run pomguard.
+    pub hosts: Vec<Host>,
+    /// Machines that do not.
+    pub peers: Vec<PeerGroup>,
+    /// Changes to matrix rows.
+    pub overrides: Vec<Override>,
+    /// The site's own rows.
+    pub allows: Vec<Allow>,
+}
+
+/// `[[host]]`: a server that runs pomguard.
+#[derive(Clone, Debug)]
+pub struct Host {
+    /// Its name.
+    pub name: At<String>,
+    /// Its addresses.
+    pub addresses: Vec<At<IpAddr>>,
+    /// The systems that it runs, by the matrix's names.
+    pub systems: Vec<At<String>>,
+}
+
+/// `[[peer]]`: machines that pomguard does not run on.
+#[derive(Clone, Debug)]
+pub struct PeerGroup {
+    /// A name for `from` and `to`, if it has one.
+    pub name: Option<At<String>>,
+    /// The systems that they run, by the matrix's names.
+    pub systems: Vec<At<String>>,
+    /// Where they are; a range is several prefixes.
+    pub addresses: Vec<At<Vec<IpNet>>>,
+}
+
+impl PeerGroup {
+    /// What people call it: its name, or its systems.
+    pub fn label(&self) -> String {
+        match &self.name {
+            Some(name) => name.value.clone(),
+            None => self.systems.iter().map(|system| system.value.as_str()).collect::<Vec<_>>().join(", "),
+        }
+    }
+}
+
+/// `[[row]]`: a change to a matrix row.
+#[derive(Clone, Debug)]
+pub struct Override {
+    /// The row's number.
+    pub row: At<u32>,
+    /// Other ports, as written and as read.
+    pub ports: Option<At<(String, Vec<PortSpec>)>>,
+    /// On or off.
+    pub enabled: Option<At<bool>>,
+    /// Watched or enforced.
+    pub mode: Option<At<Mode>>,
+    /// Whether a row may be changed that the matrix holds fixed.
+    pub force: bool,
+    /// Where it stands.
+    pub origin: Origin,
+}
+
+/// An entry of `from` or `to`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Place {
+    /// An address, a prefix or a range.
+    Addresses(Vec<IpNet>),
+    /// Every machine that runs this system.
+    System(String),
+    /// The host of this name.
+    Host(String),
+    /// The peer entry of this name.
+    Peer(String),
+    /// Every host.
+    EveryHost,
+}
+
+/// An entry of `from` or `to` and how it was written.
+#[derive(Clone, Debug)]
+pub struct WrittenPlace {
+    /// As written.
+    pub written: String,
+    /// What it means.
+    pub place: Place,
+    /// Where it stands.
+    pub origin: Origin,
+}
+
+/// `[[allow]]`: a row of the site's own.
+#[derive(Clone, Debug)]
+pub struct Allow {
+    /// The second part of its id: `site/<name>`.
+    pub name: At<String>,
+    /// Who opens.
+    pub from: Vec<WrittenPlace>,
+    /// To whom.
+    pub to: Vec<WrittenPlace>,
+    /// As written; empty for protocols without ports.
+    pub printed: String,
+    /// Destination ports; [`PortRange::ANY`] alone for protocols without ports.
+    pub ports: Vec<PortRange>,
+    /// IP protocol numbers.
+    pub protocols: Vec<u8>,
+    /// As written.
+    pub protocol: String,
+    /// Ports that the opening side may use.
+    pub source_ports: PortRange,
+    /// Whether it holds in every mode and generation.
+    pub failsafe: bool,
+    /// Watched or enforced.
+    pub mode: Mode,
+    /// What it is for.
+    pub purpose: String,
+    /// Where it stands.
+    pub origin: Origin,
+}
+
+/// Reads a site file and the matrix that it names.
+pub(super) fn load(path: &Path) -> Result<(Site, Matrix), Diagnostics> {
+    read::read(&Text::load(path)?, path.parent().unwrap_or_else(|| Path::new("")))
+}
+
+/// Reads a text in memory; `name` stands for the file in messages, `folder` is where its matrix may be.
+pub fn parse(name: &str, text: &str, folder: &Path) -> Result<(Site, Matrix), Diagnostics> {
+    read::read(&Text::check(name.to_owned(), text.as_bytes().to_vec())?, folder)
+}

@@ -1,0 +1,263 @@
+//! Walks a parsed TOML table, so that every fault of a file is found in one go.
+//!
+//! Deserialisers stop at the first fault; a person who repairs a file wants all of them.
+
+use std::ops::Range;
+
+use toml::{
+    Spanned,
+    de::{DeTable, DeValue},
+};
+
+use super::{
+    diagnostic::{Diagnostics, Fault},
+    spelling::nearest,
+    text::{At, Text},
+};
+use crate::policy::Origin;
+
+/// The top table of a text, or every syntax fault of it.
+pub(super) fn parse(text: &Text) -> Result<Spanned<DeTable<'_>>, Diagnostics> {
+    let (table, errors) = DeTable::parse_recoverable(&text.body);
+    let mut faults = Diagnostics::default();
+    for error in errors {
+        let end = text.body.len();
+        let span = error.span().unwrap_or(end..end);
+        faults.add(
+            text.origin(&span),
+            text.quote(&span),
+            error.message(),
+            "see https://toml.io for the form",
+        );
+    }
+    faults.into_result(table)
+}
+
+/// A table being read: keys are taken one by one, and what is left over is unknown.
+pub(super) struct Table<'a> {
+    text: &'a Text,
+    /// How messages call it: `[[host]]`.
+    name: &'static str,
+    span: Range<usize>,
+    entries: &'a DeTable<'a>,
+    known: Vec<&'static str>,
+}
+
+impl<'a> Table<'a> {
+    pub(super) fn new(text: &'a Text, name: &'static str, table: &'a Spanned<DeTable<'a>>) -> Self {
+        Self { text, name, span: table.span(), entries: table.get_ref(), known: Vec::new() }
+    }
+
+    pub(super) fn origin(&self) -> Origin {
+        self.text.origin(&self.span)
+    }
+
+    /// The value of `key`, if it is there.
+    pub(super) fn get(&mut self, key: &'static str) -> Option<Value<'a>> {
+        self.known.push(key);
+        let value = self.entries.get(key)?;
+        Some(Value { text: self.text, key, content: value })
+    }
+
+    /// The value of `key`; its absence is a fault.
+    pub(super) fn need(
+        &mut self,
+        key: &'static str,
+        example: &str,
+        faults: &mut Diagnostics,
+    ) -> Option<Value<'a>> {
+        let value = self.get(key);
+        if value.is_none() {
+            let problem = format!("`{key}` is missing");
+            faults.add(self.origin(), self.name, problem, format!("write {key} = {example}"));
+        }
+        value
+    }
+
+    /// The tables below `key`, one for each `[[key]]`; none when there is no such key.
+    pub(super) fn tables(
+        &mut self,
+        key: &'static str,
+        name: &'static str,
+        faults: &mut Diagnostics,
+    ) -> Vec<Table<'a>> {
+        let Some(value) = self.get(key) else { return Vec::new() };
+        let DeValue::Array(items) = value.content.get_ref() else {
+            value.refuse("is not a list of tables", format!("open each entry with {name}"), faults);
+            return Vec::new();
+        };
+        let mut tables = Vec::new();
+        for item in items {
+            let entry = Value { text: self.text, key, content: item };
+            tables.extend(entry.table(name, faults));
+        }
+        tables
+    }
+
+    /// Reports every key that nobody asked for.
+    pub(super) fn finish(self, faults: &mut Diagnostics) {
+        for key in self.entries.keys() {
+            if self.known.contains(&key.get_ref().as_ref()) {
+                continue;
+            }
+            let span = key.span();
+            let remedy = match nearest(key.get_ref(), self.known.iter().copied()) {
+                Some(meant) => format!("write `{meant}`"),
+                None => format!("remove it; known keys are {}", self.known.join(", ")),
+            };
+            let problem = format!("unknown key in {}", self.name);
+            faults.add(self.text.origin(&span), self.text.quote(&span), problem, remedy);
+        }
+    }
+}
+
+/// A value being read.
+#[derive(Clone, Copy)]
+pub(super) struct Value<'a> {
+    text: &'a Text,
+    key: &'static str,
+    content: &'a Spanned<DeValue<'a>>,
+}
+
+impl<'a> Value<'a> {
+    pub(super) fn origin(&self) -> Origin {
+        self.text.origin(&self.content.span())
+    }
+
+    pub(super) fn refuse(
+        &self,
+        problem: impl Into<String>,
+        remedy: impl Into<String>,
+        faults: &mut Diagnostics,
+    ) {
+        faults.add(self.origin(), self.text.quote(&self.content.span()), problem, remedy);
+    }
+
+    fn wrong_type(&self, wanted: &str, remedy: &str, faults: &mut Diagnostics) {
+        let is = self.content.get_ref().type_str();
+        self.refuse(format!("`{}` is {is}, not {wanted}", self.key), remedy, faults);
+    }
+
+    pub(super) fn is_string(&self) -> bool {
+        self.content.get_ref().is_str()
+    }
+
+    pub(super) fn is_list(&self) -> bool {
+        self.content.get_ref().is_array()
+    }
+
+    /// A text that is not empty.
+    pub(super) fn string(&self, faults: &mut Diagnostics) -> Option<At<String>> {
+        match self.content.get_ref().as_str() {
+            Some("") => {
+                self.refuse(format!("`{}` is empty", self.key), "write a value, or remove the key", faults);
+                None
+            }
+            Some(written) => Some(At { value: written.to_owned(), origin: self.origin() }),
+            None => {
+                let bare = self.text.quote(&self.content.span());
+                self.wrong_type("a string", &format!("write it in quotes: \"{bare}\""), faults);
+                None
+            }
+        }
+    }
+
+    /// A text that `read` understands.
+    pub(super) fn read<T>(
+        &self,
+        faults: &mut Diagnostics,
+        read: impl FnOnce(&str) -> Result<T, Fault>,
+    ) -> Option<At<T>> {
+        let written = self.string(faults)?;
+        match read(&written.value) {
+            Ok(value) => Some(At { value, origin: written.origin }),
+            Err(Fault { problem, remedy }) => {
+                self.refuse(problem, remedy, faults);
+                None
+            }
+        }
+    }
+
+    /// One word of a few.
+    pub(super) fn word<T: Copy>(
+        &self,
+        words: &[(&'static str, T)],
+        faults: &mut Diagnostics,
+    ) -> Option<At<T>> {
+        self.read(faults, |written| {
+            words.iter().find(|(word, _)| *word == written).map(|&(_, value)| value).ok_or_else(|| {
+                let all: Vec<&str> = words.iter().map(|&(word, _)| word).collect();
+                Fault::new(
+                    format!("`{}` has no such value", self.key),
+                    format!("write one of: {}", all.join(", ")),
+                )
+            })
+        })
+    }
+
+    pub(super) fn boolean(&self, faults: &mut Diagnostics) -> Option<At<bool>> {
+        let value = self.content.get_ref().as_bool();
+        if value.is_none() {
+            self.wrong_type("true or false", "write true or false, without quotes", faults);
+        }
+        value.map(|value| At { value, origin: self.origin() })
+    }
+
+    /// A decimal number from `first` to `last`.
+    pub(super) fn number(&self, first: u32, last: u32, faults: &mut Diagnostics) -> Option<At<u32>> {
+        let remedy = format!("write a number from {first} to {last}, without quotes");
+        let Some(written) = self.content.get_ref().as_integer() else {
+            self.wrong_type("a whole number", &remedy, faults);
+            return None;
+        };
+        let value = u32::from_str_radix(written.as_str(), written.radix()).ok();
+        let value = value.filter(|value| (first..=last).contains(value));
+        if value.is_none() {
+            self.refuse(format!("`{}` is out of range", self.key), remedy, faults);
+        }
+        value.map(|value| At { value, origin: self.origin() })
+    }
+
+    /// The items of a list, which may be empty.
+    pub(super) fn list(&self, faults: &mut Diagnostics) -> Vec<Value<'a>> {
+        if let DeValue::Array(items) = self.content.get_ref() {
+            return items.iter().map(|content| Value { text: self.text, key: self.key, content }).collect();
+        }
+        let one = self.text.quote(&self.content.span());
+        self.wrong_type("a list", &format!("write it in brackets: [{one}]"), faults);
+        Vec::new()
+    }
+
+    /// The items of a list that must have some: nothing empty ever means "any".
+    pub(super) fn items(&self, faults: &mut Diagnostics) -> Vec<Value<'a>> {
+        let items = self.list(faults);
+        if items.is_empty() && self.is_list() {
+            self.refuse(
+                format!("`{}` is empty", self.key),
+                "list at least one; empty never means any",
+                faults,
+            );
+        }
+        items
+    }
+
+    /// The strings of a list.
+    pub(super) fn strings(&self, faults: &mut Diagnostics) -> Vec<At<String>> {
+        self.list(faults).iter().filter_map(|item| item.string(faults)).collect()
+    }
+
+    /// A table below this key.
+    pub(super) fn table(&self, name: &'static str, faults: &mut Diagnostics) -> Option<Table<'a>> {
+        if let DeValue::Table(entries) = self.content.get_ref() {
+            return Some(Table {
+                text: self.text,
+                name,
+                span: self.content.span(),
+                entries,
+                known: Vec::new(),
+            });
+        }
+        self.wrong_type("a table", &format!("open it with {name}"), faults);
+        None
+    }
+}

@@ -1,0 +1,243 @@
+//! What an operator should know about a policy before it is in force.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ipnet::IpNet;
+use serde::Serialize;
+
+use super::{
+    Direction, Policy, Row, Service,
+    collision::collisions,
+    resolve::{Effective, effective},
+};
+use crate::input::{Draft, matrix::RunsOn, ports::PortSpec, site::Host};
+
+/// One remark.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Note {
+    /// Its kind, stable for programs.
+    pub kind: &'static str,
+    /// One sentence.
+    pub message: String,
+    /// The ids of the rows that it is about.
+    pub rows: Vec<String>,
+}
+
+/// All remarks about the site and about this host's part of it.
+pub fn notes(draft: &Draft, policy: &Policy) -> Vec<Note> {
+    let rows = effective(draft);
+    let mut notes = Vec::new();
+    port_collisions(draft, &rows, &mut notes);
+    too_few_ports(draft, &rows, &mut notes);
+    metrics_port(draft, &rows, &mut notes);
+    switched_off(draft, &rows, &mut notes);
+    granting_nothing(policy, &mut notes);
+    one_host_both_ends(draft, policy, &mut notes);
+    covered(policy, &mut notes);
+    unplaced(draft, &mut notes);
+    misplaced(draft, &mut notes);
+    if !draft.site.end_marked {
+        let message = "the site file has no end mark: a copy cut short between two tables would not be noticed; \
+                       write end_marker = true at its top and [end] as its last line";
+        notes.push(Note { kind: "no-end-mark", message: message.to_owned(), rows: Vec::new() });
+    }
+    notes
+}
+
+/// Ports per zone that meet another row's, at this site's number of zones.
+fn port_collisions(draft: &Draft, rows: &[Effective<'_>], notes: &mut Vec<Note>) {
+    let enabled: Vec<Effective<'_>> = rows.iter().filter(|row| row.enabled).cloned().collect();
+    let runs = |host: &Host, system: &str| host.systems.iter().any(|at| at.value == system);
+    let together = |a: &str, b: &str| draft.site.hosts.iter().any(|host| runs(host, a) && runs(host, b));
+    let zones = draft.site.zones;
+    for found in
+        collisions(&enabled, together).into_iter().filter(|found| found.from_zones <= u32::from(zones))
+    {
+        let (id, other) = (draft.matrix.row_id(found.row), draft.matrix.row_id(found.other));
+        let message = format!(
+            "ports {} of {id} and {} of {other} meet on one machine from {} zones on; the site has {zones}",
+            found.ports, found.other_ports, found.from_zones
+        );
+        notes.push(Note { kind: "collision", message, rows: vec![id.0, other.0] });
+    }
+}
+
+/// A row with ports per zone that the site gave fewer ports than zones.
+fn too_few_ports(draft: &Draft, rows: &[Effective<'_>], notes: &mut Vec<Note>) {
+    let zones = usize::from(draft.site.zones);
+    let count = |ports: &[PortSpec]| -> usize {
+        let ranges = ports.iter().filter_map(|spec| spec.at(draft.site.zones));
+        ranges.map(|range| usize::from(range.last - range.first) + 1).sum()
+    };
+    for row in rows.iter().filter(|row| row.enabled) {
+        let (needed, given) = (count(&row.row.ports), count(&row.ports));
+        let per_zone = row.row.ports.iter().any(|spec| matches!(spec, PortSpec::PerZone(_)));
+        if per_zone && given < needed {
+            let id = draft.matrix.row_id(row.row.number).0;
+            let message = format!("{id} has {given} ports, but needs {needed} for {zones} zones");
+            notes.push(Note { kind: "too-few-ports", message, rows: vec![id] });
+        }
+    }
+}
+
+fn metrics_port(draft: &Draft, rows: &[Effective<'_>], notes: &mut Vec<Note>) {
+    let Some(listen) = &draft.settings.metrics else { return };
+    let port = listen.value.port();
+    let taken = |row: &&Effective<'_>| {
+        row.enabled
+            && row.ports.iter().filter_map(|spec| spec.at(draft.site.zones)).any(|range| range.contains(port))
+    };
+    let ids: Vec<String> =
+        rows.iter().filter(taken).map(|row| draft.matrix.row_id(row.row.number).0).collect();
+    if !ids.is_empty() {
+        let message = format!("port {port} of our own metrics listener belongs to {}", ids.join(", "));
+        notes.push(Note { kind: "metrics-port", message, rows: ids });
+    }
+}
+
+fn switched_off(draft: &Draft, rows: &[Effective<'_>], notes: &mut Vec<Note>) {
+    for row in rows.iter().filter(|row| !row.enabled) {
+        let id = draft.matrix.row_id(row.row.number).0;
+        let how = if row.row.optional { "optional" } else { "not optional: forced" };
+        let message = format!("{id} is switched off ({how})");
+        notes.push(Note { kind: "switched-off", message, rows: vec![id] });
+    }
+}
+
+fn granting_nothing(policy: &Policy, notes: &mut Vec<Note>) {
+    for row in policy.rows.iter().filter(|row| row.peers.is_empty()) {
+        let other = match row.direction {
+            Direction::Inbound => &row.source,
+            Direction::Outbound => &row.destination,
+        };
+        let direction = row.direction.name();
+        let message =
+            format!("{} grants nothing {direction}: no other machine is {}", row.id, other.join(", "));
+        notes.push(Note { kind: "grants-nothing", message, rows: vec![row.id.0.clone()] });
+    }
+}
+
+/// Rows with both ends here: that part of them stays on `lo`.
+fn one_host_both_ends(draft: &Draft, policy: &Policy, notes: &mut Vec<Note>) {
+    let inbound: BTreeSet<_> = policy.rows_in(Direction::Inbound).map(|row| &row.id).collect();
+    let both = policy.rows_in(Direction::Outbound).filter(|row| inbound.contains(&row.id));
+    let in_matrix = |row: &&Row| row.id.0.starts_with(&format!("{}/", draft.matrix.id));
+    let ids: Vec<String> = both.filter(in_matrix).map(|row| row.id.0.clone()).collect();
+    if !ids.is_empty() {
+        let message = format!(
+            "both ends are on {}: what it sends itself stays on lo and is neither judged nor counted",
+            policy.host
+        );
+        notes.push(Note { kind: "same-host", message, rows: ids });
+    }
+}
+
+/// Rows of which every tuple is allowed by rows before them: they are never counted.
+fn covered(policy: &Policy, notes: &mut Vec<Note>) {
+    for direction in Direction::ALL {
+        let rows: Vec<&Row> = policy.rows_in(direction).collect();
+        let mut before: BTreeMap<IpNet, Vec<usize>> = BTreeMap::new();
+        for (index, row) in rows.iter().enumerate() {
+            if let Some(covering) = covering(row, &rows, &before) {
+                let by: Vec<String> =
+                    covering.iter().filter_map(|&at| rows.get(at)).map(|row| row.id.0.clone()).collect();
+                let same = covering
+                    .iter()
+                    .filter_map(|&at| rows.get(at))
+                    .any(|other| other.services == row.services && other.peers == row.peers);
+                let kind = if same { "repeated" } else { "shadowed" };
+                let message = format!(
+                    "{} is {kind} {}: {} allows all of it and is counted instead",
+                    row.id,
+                    direction.name(),
+                    by.join(", ")
+                );
+                notes.push(Note {
+                    kind,
+                    message,
+                    rows: std::iter::once(row.id.0.clone()).chain(by).collect(),
+                });
+            }
+            for peer in &row.peers {
+                before.entry(peer.prefix).or_default().push(index);
+            }
+        }
+    }
+}
+
+/// The earlier rows that together allow every tuple of `row`, if they do.
+fn covering(row: &Row, rows: &[&Row], before: &BTreeMap<IpNet, Vec<usize>>) -> Option<BTreeSet<usize>> {
+    if row.peers.is_empty() || row.services.is_empty() {
+        return None;
+    }
+    let holds = |other: &Row, service: &Service| {
+        other.client_ports.first <= row.client_ports.first
+            && other.client_ports.last >= row.client_ports.last
+            && other.services.iter().any(|wider| {
+                wider.protocol == service.protocol
+                    && wider.ports.first <= service.ports.first
+                    && wider.ports.last >= service.ports.last
+            })
+    };
+    let mut covering = BTreeSet::new();
+    for peer in &row.peers {
+        let wider = std::iter::successors(Some(peer.prefix), IpNet::supernet);
+        let candidates: Vec<usize> = wider.filter_map(|net| before.get(&net)).flatten().copied().collect();
+        for service in &row.services {
+            let fits = |&&at: &&usize| rows.get(at).is_some_and(|other| holds(other, service));
+            covering.insert(*candidates.iter().filter(fits).min()?);
+        }
+    }
+    Some(covering)
+}
+
+/// Systems that no machine of the site runs, with the rows that wait for them.
+fn unplaced(draft: &Draft, notes: &mut Vec<Note>) {
+    let hosts = draft.site.hosts.iter().flat_map(|host| &host.systems);
+    let peers = draft.site.peers.iter().flat_map(|peer| &peer.systems);
+    let placed: BTreeSet<&str> = hosts.chain(peers).map(|at| at.value.as_str()).collect();
+    for system in draft.matrix.systems.iter().filter(|system| !placed.contains(system.name.as_str())) {
+        let uses = draft
+            .matrix
+            .rows
+            .iter()
+            .filter(|row| row.source.contains(&system.name) || row.destination.contains(&system.name));
+        let ids = uses.map(|row| draft.matrix.row_id(row.number).0).collect();
+        let message =
+            format!("no machine of the site runs {}: it has no address and grants nothing", system.name);
+        notes.push(Note { kind: "unplaced-system", message, rows: ids });
+    }
+}
+
+/// Systems where the matrix does not expect them, and servers that are listed twice.
+fn misplaced(draft: &Draft, notes: &mut Vec<Note>) {
+    let runs_on =
+        |name: &str| draft.matrix.systems.iter().find(|system| system.name == name).map(|it| it.runs_on);
+    let note = |kind, message| Note { kind, message, rows: Vec::new() };
+    for host in &draft.site.hosts {
+        for at in host.systems.iter().filter(|at| runs_on(&at.value) == Some(RunsOn::Peer)) {
+            let message =
+                format!("{} runs {}, which belongs on a machine of its own", host.name.value, at.value);
+            notes.push(note("misplaced-system", message));
+        }
+    }
+    for peer in &draft.site.peers {
+        let label = peer.label();
+        for at in peer.systems.iter().filter(|at| runs_on(&at.value) == Some(RunsOn::Pom)) {
+            let message = format!("peer {label} runs {}, which belongs on a server of the product", at.value);
+            notes.push(note("misplaced-system", message));
+        }
+        for prefix in peer.addresses.iter().flat_map(|at| &at.value) {
+            let same = |host: &&Host| host.addresses.iter().any(|at| IpNet::from(at.value) == *prefix);
+            if let Some(host) = draft.site.hosts.iter().find(same) {
+                let name = &host.name.value;
+                let message = format!(
+                    "peer {label} has the address {} of {name}: list its systems at [[host]] {name}, or {name} \
+                     will not know that it runs them",
+                    prefix.addr()
+                );
+                notes.push(note("peer-is-host", message));
+            }
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! Why a packet passes or not, from the policy alone.
+
+use std::net::{IpAddr, SocketAddr};
+
+use serde::Serialize;
+
+use super::{
+    Direction, Mode, Origin, Policy, Row, RowId,
+    nearest::{Near, nearest},
+    oracle::{Opening, judge},
+};
+use crate::input::{address, diagnostic::Fault};
+
+/// A client port for questions that name none: of the range that clients draw from.
+const SOME_CLIENT_PORT: u16 = 50_000;
+
+/// The answer to `explain`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Explanation {
+    /// The packet.
+    pub opening: Opening,
+    /// Whether it may pass in the direction's mode.
+    pub passes: bool,
+    /// The mode of the direction.
+    pub mode: Mode,
+    /// The row that is counted.
+    pub row: Option<MatchedRow>,
+    /// Every row that allows it.
+    pub all: Vec<RowId>,
+    /// Without a row: the nearest ones.
+    pub nearest: Vec<Near>,
+}
+
+/// The row that allows a packet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct MatchedRow {
+    /// Its id.
+    pub id: RowId,
+    /// Who opens, as the row says.
+    pub source: Vec<String>,
+    /// To whom.
+    pub destination: Vec<String>,
+    /// Its ports as printed or written.
+    pub printed: String,
+    /// Its protocol as printed.
+    pub protocol: String,
+    /// What it is for.
+    pub purpose: String,
+    /// Where it is written.
+    pub origin: Origin,
+    /// The prefix that holds the other side's address, the longest if there are several.
+    pub prefix: String,
+    /// Whose the prefix is.
+    pub peer: String,
+    /// Where the prefix is written.
+    pub peer_origin: Origin,
+}
+
+/// What the policy says about `opening`, and why.
+pub fn explain(policy: &Policy, opening: &Opening) -> Explanation {
+    let answer = judge(policy, opening);
+    let mode = match opening.direction {
+        Direction::Inbound => policy.inbound,
+        Direction::Outbound => policy.outbound,
+    };
+    let first = answer.first.as_ref();
+    let row = first.and_then(|id| policy.rows_in(opening.direction).find(|row| row.id == *id));
+    let nearest = if row.is_some() { Vec::new() } else { nearest(policy, opening) };
+    let passes = row.is_some() || mode != Mode::Enforce;
+    let row = row.and_then(|row| matched(row, opening));
+    Explanation { opening: *opening, passes, mode, row, all: answer.all, nearest }
+}
+
+fn matched(row: &Row, opening: &Opening) -> Option<MatchedRow> {
+    let other = match opening.direction {
+        Direction::Inbound => opening.source,
+        Direction::Outbound => opening.destination,
+    };
+    let holding = row.peers.iter().filter(|peer| peer.prefix.contains(&other));
+    let peer = holding.max_by_key(|peer| peer.prefix.prefix_len())?;
+    Some(MatchedRow {
+        id: row.id.clone(),
+        source: row.source.clone(),
+        destination: row.destination.clone(),
+        printed: row.printed.clone(),
+        protocol: row.protocol.clone(),
+        purpose: row.purpose.clone(),
+        origin: row.origin.clone(),
+        prefix: peer.prefix.to_string(),
+        peer: peer.name.clone(),
+        peer_origin: peer.origin.clone(),
+    })
+}
+
+/// Reads `SRC[:PORT] DST:PORT/PROTO`. The direction follows from which of the two is this host.
+pub fn question(policy: &Policy, source: &str, destination: &str) -> Result<Opening, Fault> {
+    let form = "write it as SRC[:PORT] DST:PORT/PROTO, such as 10.50.3.7 10.20.0.11:9970/tcp, IPv6 as [fd00::1]:9970/tcp";
+    let wrong = |problem: &str| Fault::new(problem, form);
+    let (target, protocol) = destination.rsplit_once('/').ok_or_else(|| wrong("the protocol is missing"))?;
+    let protocol = match protocol {
+        "tcp" => 6,
+        "udp" => 17,
+        "icmp" => 1,
+        "icmpv6" => 58,
+        number => number.parse().map_err(|_| wrong("unknown protocol"))?,
+    };
+    let has_ports = protocol == 6 || protocol == 17;
+    let (destination, to_port) = endpoint(target)?;
+    let (source, from_port) = endpoint(source)?;
+    if source.is_ipv4() != destination.is_ipv4() {
+        return Err(wrong("one address is IPv4, the other IPv6"));
+    }
+    let (destination_port, source_port) = match (has_ports, to_port) {
+        (false, _) => (0, 0),
+        (true, Some(port)) => (port, from_port.unwrap_or(SOME_CLIENT_PORT)),
+        (true, None) => return Err(wrong("the destination port is missing")),
+    };
+    let direction = match (policy.local.contains(&source), policy.local.contains(&destination)) {
+        (true, true) => return Err(wrong("both addresses are this host's: that traffic stays on lo")),
+        (true, false) => Direction::Outbound,
+        (false, true) => Direction::Inbound,
+        (false, false) => return Err(wrong("neither address is this host's")),
+    };
+    Ok(Opening { direction, source, source_port, destination, destination_port, protocol })
+}
+
+fn endpoint(written: &str) -> Result<(IpAddr, Option<u16>), Fault> {
+    if let Ok(socket) = written.parse::<SocketAddr>() {
+        return Ok((address::address(&socket.ip().to_string())?, Some(socket.port())));
+    }
+    let bare = written.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(written);
+    Ok((address::address(bare)?, None))
+}

@@ -1,0 +1,85 @@
+//! The policy's answer, found slowly and obviously.
+//!
+//! Shares no matching code with anything: plain loops over the rows and plain arithmetic on
+//! addresses, so that a fault in the compiler or the data path cannot hide in here too.
+
+use std::net::IpAddr;
+
+use serde::Serialize;
+
+use super::{Direction, Policy, RowId};
+
+/// A packet that opens a conversation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+pub struct Opening {
+    /// As this host sees it.
+    pub direction: Direction,
+    /// Who opens.
+    pub source: IpAddr,
+    /// From which port; 0 for protocols without ports.
+    pub source_port: u16,
+    /// To whom.
+    pub destination: IpAddr,
+    /// To which port; 0 for protocols without ports.
+    pub destination_port: u16,
+    /// IANA protocol number.
+    pub protocol: u8,
+}
+
+/// Which rows allow a packet.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Answer {
+    /// The row that is counted; none when nothing allows the packet.
+    pub first: Option<RowId>,
+    /// Every row that allows it, in counting order.
+    pub all: Vec<RowId>,
+}
+
+/// Which rows allow `opening`.
+pub fn judge(policy: &Policy, opening: &Opening) -> Answer {
+    let other = match opening.direction {
+        Direction::Inbound => opening.source,
+        Direction::Outbound => opening.destination,
+    };
+    let mut all = Vec::new();
+    for row in &policy.rows {
+        if row.direction != opening.direction {
+            continue;
+        }
+        let mut peer_fits = false;
+        for peer in &row.peers {
+            if lies_in(other, peer.prefix.addr(), u32::from(peer.prefix.prefix_len())) {
+                peer_fits = true;
+            }
+        }
+        let client_fits =
+            opening.source_port >= row.client_ports.first && opening.source_port <= row.client_ports.last;
+        let mut service_fits = false;
+        for service in &row.services {
+            if service.protocol == opening.protocol
+                && opening.destination_port >= service.ports.first
+                && opening.destination_port <= service.ports.last
+            {
+                service_fits = true;
+            }
+        }
+        if peer_fits && client_fits && service_fits {
+            all.push(row.id.clone());
+        }
+    }
+    Answer { first: all.first().cloned(), all }
+}
+
+/// Whether `address` is one of the 2^(width - length) addresses from `base` up.
+fn lies_in(address: IpAddr, base: IpAddr, length: u32) -> bool {
+    let (address, base, width): (u128, u128, u32) = match (address, base) {
+        (IpAddr::V4(address), IpAddr::V4(base)) => (u32::from(address).into(), u32::from(base).into(), 32),
+        (IpAddr::V6(address), IpAddr::V6(base)) => (address.into(), base.into(), 128),
+        _ => return false,
+    };
+    if length == 0 {
+        return true;
+    }
+    let count_less_one: u128 = (1_u128 << (width - length)) - 1;
+    address >= base && address - base <= count_less_one
+}

@@ -1,0 +1,335 @@
+//! Applies the site to the matrix, for one host.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use ipnet::IpNet;
+
+use super::{Direction, Known, MatrixName, Mode, Origin, Peer, Policy, PortRange, Row, RowId, Service};
+use crate::input::{
+    Diagnostics, Draft,
+    matrix::MatrixRow,
+    ports::PortSpec,
+    site::{Allow, Host, Place, WrittenPlace},
+};
+
+/// ICMP and ICMPv6 exist in one address family each.
+const ICMP: u8 = 1;
+const ICMPV6: u8 = 58;
+
+/// A matrix row after the site's changes.
+#[derive(Clone, Debug)]
+pub struct Effective<'a> {
+    /// The row as read.
+    pub row: &'a MatrixRow,
+    /// Its ports: the matrix's, or the site's.
+    pub ports: Vec<PortSpec>,
+    /// The ports as printed or as the site wrote them.
+    pub printed: String,
+    /// Whether it is on.
+    pub enabled: bool,
+    /// Watched or enforced.
+    pub mode: Mode,
+}
+
+/// The matrix's rows after the site's and this server's changes, in print order.
+pub fn effective(draft: &Draft) -> Vec<Effective<'_>> {
+    let apply = |row: &'_ MatrixRow| -> (Vec<PortSpec>, String, bool, Mode) {
+        let change = draft.site.overrides.iter().find(|change| change.row.value == row.number);
+        let written = change.and_then(|change| change.ports.as_ref());
+        let (printed, ports) = match written {
+            Some(at) => at.value.clone(),
+            None => (row.printed.ports.clone(), row.ports.clone()),
+        };
+        let enabled = change.and_then(|change| change.enabled.as_ref()).map_or(row.open, |at| at.value);
+        let in_site = change.and_then(|change| change.mode.as_ref()).map_or(Mode::Enforce, |at| at.value);
+        (ports, printed, enabled, mode_here(draft, &draft.matrix.row_id(row.number), in_site))
+    };
+    let one = |row| {
+        let (ports, printed, enabled, mode) = apply(row);
+        Effective { row, ports, printed, enabled, mode }
+    };
+    draft.matrix.rows.iter().map(one).collect()
+}
+
+/// `pomguard.toml` has the last word about a row's mode on this server.
+fn mode_here(draft: &Draft, id: &RowId, in_site: Mode) -> Mode {
+    draft.settings.rows.iter().rfind(|(at, _)| at.value == id.0).map_or(in_site, |&(_, mode)| mode)
+}
+
+/// What this host is to enforce. `interfaces` are the addresses that it has; they tell which host of
+/// the site it is, where `pomguard.toml` does not.
+pub fn resolve(draft: &Draft, interfaces: &[IpAddr]) -> Result<Policy, Diagnostics> {
+    let host = this_host(draft, interfaces)?;
+    let mut faults = Diagnostics::default();
+    for (id, mode) in &draft.settings.rows {
+        let Some(name) = id.value.strip_prefix("site/") else { continue };
+        match draft.site.allows.iter().find(|allow| allow.name.value == name) {
+            None => {
+                let remedy = "write the name of an [[allow]]";
+                faults.add(id.origin.clone(), &id.value, "the site has no such row", remedy);
+            }
+            Some(allow) if allow.failsafe && *mode != Mode::Enforce => {
+                let problem = "a failsafe row holds in every mode";
+                faults.add(id.origin.clone(), &id.value, problem, "remove the [[row]]");
+            }
+            Some(_) => {}
+        }
+    }
+    let view = View { draft, host };
+    let mut rows = Vec::new();
+    let (failsafe, others): (Vec<&Allow>, Vec<&Allow>) =
+        draft.site.allows.iter().partition(|allow| allow.failsafe);
+    rows.extend(failsafe.into_iter().flat_map(|allow| view.site_row(allow)));
+    for row in effective(draft).iter().filter(|row| row.enabled) {
+        rows.extend(view.matrix_row(row));
+    }
+    rows.extend(others.into_iter().flat_map(|allow| view.site_row(allow)));
+    faults.into_result(Policy {
+        host: host.name.value.clone(),
+        matrix: MatrixName { id: draft.matrix.id.clone(), title: draft.matrix.title.clone() },
+        local: host.addresses.iter().map(|at| at.value).collect(),
+        inbound: draft.settings.inbound,
+        outbound: draft.settings.outbound,
+        rows,
+        known: view.known(),
+        packets: draft.settings.packets.clone(),
+    })
+}
+
+fn this_host<'a>(draft: &'a Draft, interfaces: &[IpAddr]) -> Result<&'a Host, Diagnostics> {
+    let hosts = &draft.site.hosts;
+    let names = |hosts: &[&Host]| {
+        let names: Vec<&str> = hosts.iter().map(|host| host.name.value.as_str()).collect();
+        format!("\"{}\"", names.join("\", \""))
+    };
+    let all = || names(&hosts.iter().collect::<Vec<_>>());
+    if let Some(named) = &draft.settings.host {
+        return hosts.iter().find(|host| host.name.value == named.value).ok_or_else(|| {
+            let remedy = format!("write one of {}", all());
+            Diagnostics::one(named.origin.clone(), &named.value, "the site has no such host", &remedy)
+        });
+    }
+    let here = |host: &&Host| host.addresses.iter().any(|at| interfaces.contains(&at.value));
+    let found: Vec<&Host> = hosts.iter().filter(here).collect();
+    let origin = || Origin { file: draft.settings.file.clone(), line: 1 };
+    match found.as_slice() {
+        [host] => Ok(host),
+        [] => {
+            let remedy = format!("write host = one of {}, or correct the site file", all());
+            let problem = "no host of the site has an address of this server";
+            Err(Diagnostics::one(origin(), "host", problem, &remedy))
+        }
+        several => {
+            let remedy = format!("write host = one of {}", names(several));
+            Err(Diagnostics::one(origin(), "host", "this server has addresses of several hosts", &remedy))
+        }
+    }
+}
+
+/// The site as one host sees it.
+struct View<'a> {
+    draft: &'a Draft,
+    host: &'a Host,
+}
+
+/// Prefixes and whose they are: each prefix once, in the order of addresses.
+#[derive(Default)]
+struct Peers(BTreeMap<IpNet, (String, Origin)>);
+
+impl Peers {
+    fn add(&mut self, prefix: IpNet, name: &str, origin: &Origin) {
+        let (names, _) = self.0.entry(prefix).or_insert_with(|| (name.to_owned(), origin.clone()));
+        if !names.split(", ").any(|other| other == name) {
+            names.push_str(", ");
+            names.push_str(name);
+        }
+    }
+
+    fn finish(self) -> Vec<Peer> {
+        self.0.into_iter().map(|(prefix, (name, origin))| Peer { prefix, name, origin }).collect()
+    }
+}
+
+impl View<'_> {
+    fn runs(&self, systems: &[String]) -> bool {
+        self.host.systems.iter().any(|system| systems.contains(&system.value))
+    }
+
+    /// Whether this host has an address in the prefix.
+    fn inside(&self, prefix: &IpNet) -> bool {
+        self.host.addresses.iter().any(|at| prefix.contains(&at.value))
+    }
+
+    /// Adds another host. This host never is its own peer: what it sends itself stays on `lo`.
+    fn add_host(&self, host: &Host, peers: &mut Peers) {
+        if host.name.value == self.host.name.value {
+            return;
+        }
+        for at in &host.addresses {
+            peers.add(IpNet::from(at.value), &host.name.value, &at.origin);
+        }
+    }
+
+    fn add_prefixes(&self, prefixes: &[IpNet], name: &str, origin: &Origin, peers: &mut Peers) {
+        let own = |prefix: &&IpNet| self.host.addresses.iter().any(|at| IpNet::from(at.value) == **prefix);
+        for &prefix in prefixes.iter().filter(|prefix| !own(prefix)) {
+            peers.add(prefix, name, origin);
+        }
+    }
+
+    fn add_system(&self, system: &str, peers: &mut Peers) {
+        for host in &self.draft.site.hosts {
+            if host.systems.iter().any(|at| at.value == system) {
+                self.add_host(host, peers);
+            }
+        }
+        for group in &self.draft.site.peers {
+            if group.systems.iter().any(|at| at.value == system) {
+                for at in &group.addresses {
+                    self.add_prefixes(&at.value, system, &at.origin, peers);
+                }
+            }
+        }
+    }
+
+    fn matrix_row(&self, effective: &Effective<'_>) -> Vec<Row> {
+        let row = effective.row;
+        let mut rows = Vec::new();
+        for (direction, here, there) in [
+            (Direction::Inbound, &row.destination, &row.source),
+            (Direction::Outbound, &row.source, &row.destination),
+        ] {
+            if !self.runs(here) {
+                continue;
+            }
+            let mut peers = Peers::default();
+            for system in there {
+                self.add_system(system, &mut peers);
+            }
+            let ranges: Vec<PortRange> =
+                effective.ports.iter().filter_map(|spec| spec.at(self.draft.site.zones)).collect();
+            rows.push(Row {
+                id: self.draft.matrix.row_id(row.number),
+                direction,
+                source: row.source.clone(),
+                destination: row.destination.clone(),
+                printed: effective.printed.clone(),
+                protocol: row.printed.protocol.clone(),
+                peers: peers.finish(),
+                client_ports: row.source_ports,
+                services: services(&row.transport, &ranges),
+                mode: effective.mode,
+                failsafe: false,
+                purpose: row.purpose.clone(),
+                origin: row.origin.clone(),
+            });
+        }
+        rows
+    }
+
+    fn site_row(&self, allow: &Allow) -> Vec<Row> {
+        let id = RowId(format!("site/{}", allow.name.value));
+        let written =
+            |places: &[WrittenPlace]| places.iter().map(|place| place.written.clone()).collect::<Vec<_>>();
+        let mut rows = Vec::new();
+        for (direction, here, there) in
+            [(Direction::Inbound, &allow.to, &allow.from), (Direction::Outbound, &allow.from, &allow.to)]
+        {
+            if !here.iter().any(|place| self.is_here(&place.place)) {
+                continue;
+            }
+            let mut peers = Peers::default();
+            for place in there {
+                self.add_place(place, &mut peers);
+            }
+            let mut peers = peers.finish();
+            // A prefix of the other family could carry the number, but never the protocol.
+            match allow.protocols.as_slice() {
+                [ICMP] => peers.retain(|peer| peer.prefix.addr().is_ipv4()),
+                [ICMPV6] => peers.retain(|peer| peer.prefix.addr().is_ipv6()),
+                _ => {}
+            }
+            rows.push(Row {
+                mode: if allow.failsafe { Mode::Enforce } else { mode_here(self.draft, &id, allow.mode) },
+                id: id.clone(),
+                direction,
+                source: written(&allow.from),
+                destination: written(&allow.to),
+                printed: allow.printed.clone(),
+                protocol: allow.protocol.clone(),
+                peers,
+                client_ports: allow.source_ports,
+                services: services(&allow.protocols, &allow.ports),
+                failsafe: allow.failsafe,
+                purpose: allow.purpose.clone(),
+                origin: allow.origin.clone(),
+            });
+        }
+        rows
+    }
+
+    /// Whether this host is meant by, or lies in, the place.
+    fn is_here(&self, place: &Place) -> bool {
+        match place {
+            Place::EveryHost => true,
+            Place::Host(name) => *name == self.host.name.value,
+            Place::System(system) => self.host.systems.iter().any(|at| at.value == *system),
+            Place::Addresses(nets) => nets.iter().any(|net| self.inside(net)),
+            Place::Peer(_) => false,
+        }
+    }
+
+    fn add_place(&self, place: &WrittenPlace, peers: &mut Peers) {
+        let site = &self.draft.site;
+        match &place.place {
+            Place::EveryHost => site.hosts.iter().for_each(|host| self.add_host(host, peers)),
+            Place::Host(name) => {
+                site.hosts
+                    .iter()
+                    .filter(|host| host.name.value == *name)
+                    .for_each(|host| self.add_host(host, peers));
+            }
+            Place::System(system) => self.add_system(system, peers),
+            Place::Addresses(nets) => {
+                self.add_prefixes(nets, &place.written, &place.origin, peers);
+            }
+            Place::Peer(name) => {
+                let named = |group: &&crate::input::site::PeerGroup| {
+                    group.name.as_ref().is_some_and(|at| at.value == *name)
+                };
+                for at in site.peers.iter().filter(named).flat_map(|group| &group.addresses) {
+                    self.add_prefixes(&at.value, name, &at.origin, peers);
+                }
+            }
+        }
+    }
+
+    fn known(&self) -> Vec<Known> {
+        let mut known = Peers::default();
+        for host in &self.draft.site.hosts {
+            self.add_host(host, &mut known);
+        }
+        for group in &self.draft.site.peers {
+            let label = group.label();
+            for at in &group.addresses {
+                self.add_prefixes(&at.value, &label, &at.origin, &mut known);
+            }
+        }
+        known.finish().into_iter().map(|peer| Known { prefix: peer.prefix, name: peer.name }).collect()
+    }
+}
+
+/// Every protocol at every range, in order and without neighbours that could be one.
+fn services(protocols: &[u8], ranges: &[PortRange]) -> Vec<Service> {
+    let mut ranges = ranges.to_vec();
+    ranges.sort_unstable();
+    let mut merged: Vec<PortRange> = Vec::new();
+    for range in ranges {
+        match merged.last_mut() {
+            Some(last) if range.first <= last.last.saturating_add(1) => last.last = last.last.max(range.last),
+            _ => merged.push(range),
+        }
+    }
+    let at = |&protocol: &u8| merged.iter().map(move |&ports| Service { protocol, ports });
+    protocols.iter().flat_map(at).collect()
+}

@@ -1,0 +1,323 @@
+//! The whole way from text to policy.
+
+use std::net::IpAddr;
+
+use super::{
+    Direction, Mode, Policy, PortRange, Row,
+    conflict::{Note, notes},
+    explain::{explain, question},
+    oracle::{Opening, judge},
+    resolve,
+};
+use crate::input::{Diagnostics, Draft};
+
+const SITE: &str = include_str!("../../../config/site.example.toml");
+const SETTINGS: &str = include_str!("../../../config/pomguard.toml");
+
+fn draft() -> Draft {
+    read(SITE).expect("the example site")
+}
+
+/// Two servers, and every row of the matrix as printed.
+pub(super) fn plain() -> Draft {
+    read(&small("")).expect("a small site")
+}
+
+fn read(site: &str) -> Result<Draft, Diagnostics> {
+    Draft::from_texts(("pomguard.toml", SETTINGS), ("site.toml", site))
+}
+
+fn small(tables: &str) -> String {
+    format!(
+        "matrix = \"pom-4.0\"\nzones = 3\n\
+         [[host]]\nname = \"pom1\"\naddresses = [\"10.20.0.11\"]\nsystems = [\"Campaign Manager\", \"Agent Manager\"]\n\
+         [[host]]\nname = \"pom2\"\naddresses = [\"10.20.0.12\"]\nsystems = [\"Campaign Manager\", \"Agent Manager\"]\n\
+         {tables}"
+    )
+}
+
+fn policy(site: &str) -> Policy {
+    on_pom1(&read(site).unwrap_or_else(|faults| panic!("{faults}")))
+}
+
+fn on_pom1(draft: &Draft) -> Policy {
+    resolve(draft, &[IpAddr::from([10, 20, 0, 11])]).unwrap_or_else(|faults| panic!("{faults}"))
+}
+
+fn row<'a>(policy: &'a Policy, id: &str, direction: Direction) -> &'a Row {
+    policy.rows_in(direction).find(|row| row.id.0 == id).unwrap_or_else(|| panic!("no {direction:?} {id}"))
+}
+
+fn prefixes(row: &Row) -> Vec<String> {
+    row.peers.iter().map(|peer| peer.prefix.to_string()).collect()
+}
+
+fn refused(tables: &str, problem: &str) {
+    let faults = read(&small(tables)).expect_err(tables).to_string();
+    assert!(faults.contains(problem), "{problem:?} is not in:\n{faults}");
+}
+
+fn kinds<'a>(notes: &'a [Note], kind: &str) -> Vec<&'a Note> {
+    notes.iter().filter(|note| note.kind == kind).collect()
+}
+
+#[test]
+fn the_example_site_places_every_system_and_resolves_on_every_host() {
+    let draft = draft();
+    for host in &draft.site.hosts {
+        let addresses: Vec<IpAddr> = host.addresses.iter().map(|at| at.value).collect();
+        let policy = resolve(&draft, &addresses).expect("a host of the example");
+        assert_eq!(policy.host, host.name.value);
+        let remarks = notes(&draft, &policy);
+        assert!(kinds(&remarks, "unplaced-system").is_empty(), "{remarks:?}");
+        assert!(kinds(&remarks, "misplaced-system").is_empty(), "{remarks:?}");
+        assert!(kinds(&remarks, "collision").is_empty(), "{remarks:?}");
+    }
+}
+
+#[test]
+fn a_row_is_inbound_where_its_destination_runs_and_outbound_where_its_source_does() {
+    let policy = policy(&small("[[peer]]\nsystems = [\"Agent Desktop\"]\naddresses = [\"10.50.0.0/16\"]\n"));
+    let desktops = row(&policy, "pom-4.0/15", Direction::Inbound);
+    assert_eq!(prefixes(desktops), ["10.50.0.0/16"]);
+    let ports: Vec<String> = desktops.services.iter().map(|service| service.ports.to_string()).collect();
+    assert_eq!(ports, ["9970-9973"], "9970, and 9971 to 9973 for three zones");
+    assert_eq!(desktops.client_ports, PortRange { first: 1024, last: 65535 });
+    assert!(policy.rows_in(Direction::Outbound).all(|row| row.id.0 != "pom-4.0/15"));
+}
+
+#[test]
+fn a_host_never_is_its_own_peer() {
+    let policy = policy(&small(""));
+    for direction in Direction::ALL {
+        assert_eq!(prefixes(row(&policy, "pom-4.0/1", direction)), ["10.20.0.12/32"]);
+    }
+}
+
+#[test]
+fn failsafe_rows_come_first_then_print_order_then_the_sites_own() {
+    let rows = "[[allow]]\nname = \"last\"\nfrom = [\"10.9.0.0/24\"]\nto = [\"every-host\"]\nports = \"80\"\n\
+                protocol = \"tcp\"\n\
+                [[allow]]\nname = \"ssh\"\nfrom = [\"10.9.0.0/24\"]\nto = [\"pom1\"]\nports = \"22\"\n\
+                protocol = \"tcp\"\nfailsafe = true\n";
+    let policy = policy(&small(rows));
+    let ids: Vec<&str> = policy.rows_in(Direction::Inbound).map(|row| row.id.0.as_str()).collect();
+    assert_eq!((ids.first(), ids.last()), (Some(&"site/ssh"), Some(&"site/last")));
+    let numbers: Vec<u32> = ids
+        .iter()
+        .filter_map(|id| id.strip_prefix("pom-4.0/"))
+        .map(|number| number.parse().expect("a number"))
+        .collect();
+    assert!(numbers.is_sorted(), "{numbers:?}");
+}
+
+#[test]
+fn an_override_moves_only_what_print_marks_as_configurable() {
+    let site = small("[[row]]\nid = \"pom-4.0/15\"\nports = \"19971+zones\"\n");
+    let policy = policy(&site);
+    let ports: Vec<String> = row(&policy, "pom-4.0/15", Direction::Inbound)
+        .services
+        .iter()
+        .map(|it| it.ports.to_string())
+        .collect();
+    assert_eq!(ports, ["9970", "19971-19973"]);
+    refused("[[row]]\nid = \"pom-4.0/19\"\nports = \"10020\"\n", "no (C) in print");
+    refused("[[row]]\nid = \"pom-4.0/1\"\nenabled = false\n", "is not optional");
+    refused("[[row]]\nid = \"pom-4.0/48\"\nenabled = false\n", "\"pom-4.0/47\"");
+    let forced = small("[[row]]\nid = \"pom-4.0/1\"\nenabled = false\nforce = true\n");
+    assert!(read(&forced).is_ok());
+}
+
+#[test]
+fn a_switched_off_row_is_in_no_policy_and_is_mentioned() {
+    let draft = read(&small("[[row]]\nid = \"pom-4.0/46\"\nenabled = false\n")).expect("an optional row");
+    let policy = on_pom1(&draft);
+    assert!(policy.rows.iter().all(|row| row.id.0 != "pom-4.0/46"));
+    assert_eq!(kinds(&notes(&draft, &policy), "switched-off").len(), 1);
+}
+
+#[test]
+fn a_system_without_address_grants_nothing_and_is_listed() {
+    let draft = read(&small("")).expect("a small site");
+    let policy = on_pom1(&draft);
+    assert_eq!(row(&policy, "pom-4.0/16", Direction::Inbound).peers, []);
+    let remarks = notes(&draft, &policy);
+    assert!(kinds(&remarks, "grants-nothing").iter().any(|note| note.rows == ["pom-4.0/16"]));
+    assert!(kinds(&remarks, "unplaced-system").iter().any(|note| note.message.contains("WFO")));
+}
+
+#[test]
+fn collisions_name_both_rows_and_where_they_begin() {
+    let site = small("").replace("zones = 3", "zones = 6");
+    let draft = read(&site).expect("six zones");
+    let remarks = notes(&draft, &on_pom1(&draft));
+    let found = kinds(&remarks, "collision");
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert_eq!(found[0].rows, ["pom-4.0/4", "pom-4.0/19"]);
+    assert!(found[0].message.contains("from 6 zones on"));
+}
+
+#[test]
+fn our_own_metrics_port_must_not_be_a_matrix_port() {
+    let settings = SETTINGS.replace("9843", "9970");
+    let draft = Draft::from_texts(("pomguard.toml", &settings), ("site.toml", &small(""))).expect("settings");
+    let remarks = notes(&draft, &on_pom1(&draft));
+    assert_eq!(kinds(&remarks, "metrics-port")[0].rows, ["pom-4.0/15"]);
+}
+
+#[test]
+fn repeated_rows_are_named_with_the_row_that_is_counted() {
+    let site = small("").replace("\"Campaign Manager\", \"Agent Manager\"", "\"POMCache\"");
+    let draft = read(&site).expect("two cache nodes");
+    let remarks = notes(&draft, &on_pom1(&draft));
+    for number in 41..=45 {
+        let id = format!("pom-4.0/{number}");
+        assert!(
+            kinds(&remarks, "shadowed").iter().any(|note| note.rows == [id.as_str(), "pom-4.0/40"]),
+            "{id}"
+        );
+    }
+}
+
+#[test]
+fn cf_02_a_narrow_prefix_never_cancels_a_wide_one() {
+    let rows = "[[allow]]\nname = \"wide\"\nfrom = [\"10.9.0.0/16\"]\nto = [\"pom1\"]\nports = \"80\"\nprotocol = \"tcp\"\n\
+                [[allow]]\nname = \"narrow\"\nfrom = [\"10.9.1.0/24\"]\nto = [\"pom1\"]\nports = \"81\"\nprotocol = \"tcp\"\n";
+    let policy = policy(&small(rows));
+    let asks = |port| {
+        let to = format!("10.20.0.11:{port}/tcp");
+        judge(&policy, &question(&policy, "10.9.1.7", &to).expect("a question")).first.map(|id| id.0)
+    };
+    assert_eq!(asks(80).as_deref(), Some("site/wide"));
+    assert_eq!(asks(81).as_deref(), Some("site/narrow"));
+    assert_eq!(asks(82), None);
+}
+
+#[test]
+fn explain_names_the_row_or_what_differs() {
+    let peers = "[[peer]]\nsystems = [\"Agent Desktop\"]\naddresses = [\"10.50.0.0/16\"]\n\
+                 [[peer]]\nsystems = [\"WFO\"]\naddresses = [\"10.60.0.1\"]\n";
+    let mut policy = policy(&small(peers));
+    policy.inbound = Mode::Enforce;
+    let ask = |from, to| explain(&policy, &question(&policy, from, to).expect("a question"));
+    let hit = ask("10.50.3.7", "10.20.0.11:9971/tcp");
+    let matched = hit.row.expect("row 15");
+    assert_eq!((matched.id.0.as_str(), matched.peer.as_str()), ("pom-4.0/15", "Agent Desktop"));
+    let miss = ask("10.60.0.1", "10.20.0.11:9971/tcp");
+    assert!(!miss.passes);
+    assert_eq!(miss.nearest[0].differs, "port 9971 is allowed from Agent Desktop; 10.60.0.1 is WFO");
+    let low = ask("10.50.3.7:22", "10.20.0.11:9971/tcp");
+    assert_eq!(low.nearest[0].differs, "client ports are 1024-65535, not 22");
+    assert!(question(&policy, "10.1.1.1", "10.2.2.2:80/tcp").is_err(), "neither is this host");
+}
+
+#[test]
+fn an_opening_is_judged_only_in_its_own_direction_family_and_protocol() {
+    let policy = policy(&small("[[peer]]\nsystems = [\"AES\"]\naddresses = [\"10.70.0.1\"]\n"));
+    let mut opening = Opening {
+        direction: Direction::Outbound,
+        source: IpAddr::from([10, 20, 0, 11]),
+        source_port: 40_000,
+        destination: IpAddr::from([10, 70, 0, 1]),
+        destination_port: 443,
+        protocol: 6,
+    };
+    assert_eq!(judge(&policy, &opening).first.map(|id| id.0).as_deref(), Some("pom-4.0/6"));
+    opening.protocol = 17;
+    assert_eq!(judge(&policy, &opening).first, None);
+    opening.protocol = 6;
+    opening.direction = Direction::Inbound;
+    assert_eq!(judge(&policy, &opening).first, None);
+}
+
+#[test]
+fn a_server_that_is_listed_as_a_peer_too_is_pointed_out() {
+    let draft =
+        read(&small("[[peer]]\nsystems = [\"WFO\"]\naddresses = [\"10.20.0.11\"]\n")).expect("a site");
+    let policy = on_pom1(&draft);
+    assert_eq!(row(&policy, "pom-4.0/16", Direction::Inbound).peers, [], "a host never is its own peer");
+    assert_eq!(kinds(&notes(&draft, &policy), "peer-is-host").len(), 1);
+}
+
+#[test]
+fn a_row_is_watched_where_site_or_settings_say_so_but_never_a_failsafe_row() {
+    let site = small(
+        "[[row]]\nid = \"pom-4.0/1\"\nmode = \"audit\"\n[[allow]]\nname = \"ssh\"\nfrom = [\"10.9.0.0/24\"]\n\
+         to = [\"pom1\"]\nports = \"22\"\nprotocol = \"tcp\"\nfailsafe = true\n",
+    );
+    let with = |id: &str, mode: &str| {
+        let settings = format!("{SETTINGS}\n[[row]]\nid = \"{id}\"\nmode = \"{mode}\"\n");
+        let draft = Draft::from_texts(("pomguard.toml", &settings), ("site.toml", &site))?;
+        resolve(&draft, &[IpAddr::from([10, 20, 0, 11])])
+    };
+    let mode = |policy: &Policy, id| row(policy, id, Direction::Inbound).mode;
+    let policy = with("pom-4.0/4", "audit").expect("a watched row");
+    assert_eq!(mode(&policy, "pom-4.0/1"), Mode::Audit);
+    assert_eq!(mode(&policy, "pom-4.0/4"), Mode::Audit);
+    assert_eq!(mode(&policy, "pom-4.0/7"), Mode::Enforce);
+    assert_eq!(mode(&with("pom-4.0/1", "enforce").expect("the last word"), "pom-4.0/1"), Mode::Enforce);
+    assert!(with("site/ssh", "audit").is_err());
+    assert!(with("site/nothing", "audit").is_err());
+    assert!(with("pom-4.0/99", "audit").is_err());
+}
+
+#[test]
+fn sixty_thousand_peers_are_resolved_and_remarked_on_without_delay() {
+    let addresses: Vec<String> = (0..30_000_u32)
+        .map(|n| format!("\"10.{}.{}.{}\"", 64 + n / 65_536, n / 256 % 256, n % 256))
+        .collect();
+    let list = addresses.join(", ");
+    let site = small(&format!("[[peer]]\nsystems = [\"Agent Desktop\", \"WFO\"]\naddresses = [{list}]\n"));
+    let draft = read(&site).expect("a large site");
+    let policy = on_pom1(&draft);
+    assert_eq!(row(&policy, "pom-4.0/15", Direction::Inbound).peers.len(), 30_000);
+    assert!(kinds(&notes(&draft, &policy), "shadowed").is_empty());
+}
+
+#[test]
+fn the_host_is_found_by_its_addresses_or_by_name_or_not_at_all() {
+    let draft = read(&small("")).expect("a small site");
+    let addresses =
+        |last: &[u8]| last.iter().map(|&last| IpAddr::from([10, 20, 0, last])).collect::<Vec<_>>();
+    assert_eq!(resolve(&draft, &addresses(&[12])).expect("pom2").host, "pom2");
+    assert!(resolve(&draft, &addresses(&[99])).is_err());
+    assert!(resolve(&draft, &addresses(&[11, 12])).is_err());
+}
+
+proptest::proptest! {
+    #[test]
+    fn cf_17_the_oracle_agrees_with_a_look_at_every_tuple(
+        last in 0_u8..=99, third in 0_u8..=3, port in 9960_u16..10020, sport in 0_u16.., udp: bool,
+    ) {
+        let policy = policy(&small(
+            "[[peer]]\nsystems = [\"Agent Desktop\"]\naddresses = [\"10.50.0.10-10.50.2.77\"]\n\
+             [[peer]]\nsystems = [\"JMX Console\"]\naddresses = [\"10.50.1.0/24\"]\n",
+        ));
+        let source = IpAddr::from([10, 50, third, last]);
+        let opening = Opening {
+            direction: Direction::Inbound,
+            source,
+            source_port: sport,
+            destination: IpAddr::from([10, 20, 0, 11]),
+            destination_port: port,
+            protocol: if udp { 17 } else { 6 },
+        };
+        let low = u32::from_be_bytes([10, 50, third, last]);
+        let desktop = (u32::from_be_bytes([10, 50, 0, 10])..=u32::from_be_bytes([10, 50, 2, 77])).contains(&low);
+        let mut expected = Vec::new();
+        if sport >= 1024 && !udp {
+            if desktop && (9970..=9973).contains(&port) {
+                expected.push("pom-4.0/15");
+            }
+            if third == 1 && port == 10010 {
+                expected.push("pom-4.0/19");
+            }
+            if third == 1 && port == 10011 {
+                expected.push("pom-4.0/20");
+            }
+        }
+        let answer = judge(&policy, &opening);
+        let found: Vec<&str> = answer.all.iter().map(|id| id.0.as_str()).collect();
+        proptest::prop_assert_eq!(found, expected);
+    }
+}

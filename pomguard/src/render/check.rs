@@ -1,0 +1,207 @@
+//! What the files mean for a host.
+
+use std::io::{self, Write};
+
+use serde::Serialize;
+
+use super::table::{align_right, lines, table};
+use crate::{
+    input::Draft,
+    policy::{Direction, Mode, Policy, PortRange, Row, conflict::Note},
+};
+
+/// How many prefixes of a row the table shows; JSON has them all.
+const SHOWN: usize = 4;
+
+/// The answer of `check`.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    /// This host's name.
+    pub host: String,
+    /// The matrix's name.
+    pub matrix: String,
+    /// Zones of the site.
+    pub zones: u16,
+    /// Mode of each direction.
+    pub modes: Modes,
+    /// Rows whose destination runs here.
+    pub inbound: Vec<Line>,
+    /// Rows whose source runs here.
+    pub outbound: Vec<Line>,
+    /// Remarks.
+    pub notes: Vec<Note>,
+}
+
+/// Mode of each direction.
+#[derive(Debug, Serialize)]
+pub struct Modes {
+    /// Inbound.
+    pub inbound: Mode,
+    /// Outbound.
+    pub outbound: Mode,
+}
+
+/// A row.
+#[derive(Debug, Serialize)]
+pub struct Line {
+    /// Its id.
+    pub id: String,
+    /// Who opens.
+    pub source: Vec<String>,
+    /// To whom.
+    pub destination: Vec<String>,
+    /// Ports as read at this number of zones.
+    pub ports: Vec<String>,
+    /// Ports as printed or written.
+    pub printed: String,
+    /// Protocol as printed.
+    pub protocol: String,
+    /// Ports that the opening side may use.
+    pub client_ports: String,
+    /// The other side's addresses.
+    pub peers: Vec<String>,
+    /// How many tuples the row comes to.
+    pub tuples: usize,
+    /// Watched or enforced.
+    pub mode: Mode,
+    /// Whether it holds in every mode.
+    pub failsafe: bool,
+    /// What it is for.
+    pub purpose: String,
+}
+
+impl Report {
+    /// Collects the answer.
+    pub fn new(draft: &Draft, policy: &Policy, notes: Vec<Note>) -> Self {
+        let lines = |direction| policy.rows_in(direction).map(Line::new).collect();
+        Self {
+            host: policy.host.clone(),
+            matrix: policy.matrix.id.clone(),
+            zones: draft.site.zones,
+            modes: Modes { inbound: policy.inbound, outbound: policy.outbound },
+            inbound: lines(Direction::Inbound),
+            outbound: lines(Direction::Outbound),
+            notes,
+        }
+    }
+
+    /// Writes it for people.
+    pub fn print(&self, out: &mut impl Write) -> io::Result<()> {
+        writeln!(out, "{} · matrix {} · zones {}", self.host, self.matrix, self.zones)?;
+        for (title, mode, side, rows) in [
+            ("INBOUND", self.modes.inbound, "FROM", &self.inbound),
+            ("OUTBOUND", self.modes.outbound, "TO", &self.outbound),
+        ] {
+            let tuples: usize = rows.iter().map(|row| row.tuples).sum();
+            writeln!(out, "\n{title} · {} · {} rows, {tuples} tuples", mode.name(), rows.len())?;
+            let mut shown =
+                table(&["ROW", "SOURCE", "DESTINATION", "PORTS", "PROTOCOL", side, "TUPLES", "MODE"]);
+            for row in rows {
+                let mode = if row.failsafe { "failsafe" } else { row.mode.name() };
+                shown.add_row([
+                    row.id.clone(),
+                    row.source.join(", "),
+                    row.destination.join(", "),
+                    row.ports.join(","),
+                    row.protocol.clone(),
+                    row.shown_peers(),
+                    row.tuples.to_string(),
+                    mode.to_owned(),
+                ]);
+            }
+            align_right(&mut shown, 6);
+            for line in lines(&shown) {
+                writeln!(out, "{line}")?;
+            }
+        }
+        if !self.notes.is_empty() {
+            writeln!(out, "\nNOTES")?;
+            for note in &self.notes {
+                writeln!(out, " {}: {}", note.kind, note.message)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Line {
+    fn new(row: &Row) -> Self {
+        let mut ports: Vec<String> = Vec::new();
+        for service in row.services.iter().filter(|service| service.ports != PortRange::ANY) {
+            let written = service.ports.to_string();
+            if !ports.contains(&written) {
+                ports.push(written);
+            }
+        }
+        Self {
+            id: row.id.0.clone(),
+            source: row.source.clone(),
+            destination: row.destination.clone(),
+            ports,
+            printed: row.printed.clone(),
+            protocol: row.protocol.clone(),
+            client_ports: row.client_ports.to_string(),
+            peers: row.peers.iter().map(|peer| peer.prefix.to_string()).collect(),
+            tuples: row.peers.len() * row.services.len(),
+            mode: row.mode,
+            failsafe: row.failsafe,
+            purpose: row.purpose.clone(),
+        }
+    }
+
+    fn shown_peers(&self) -> String {
+        if self.peers.is_empty() {
+            return "nobody".to_owned();
+        }
+        let first: Vec<&str> = self.peers.iter().take(SHOWN).map(String::as_str).collect();
+        match self.peers.len() - first.len() {
+            0 => first.join(" "),
+            more => format!("{} +{more} more", first.join(" ")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::{
+        input::Settings,
+        policy::{conflict, resolve},
+    };
+
+    fn report() -> Report {
+        let site = Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/site.example.toml");
+        let draft = Draft::with_settings(Settings::without_file(&site), &site).expect("the example");
+        let policy = resolve(&draft, &[[10, 20, 0, 11].into()]).expect("pom1");
+        let notes = conflict::notes(&draft, &policy);
+        Report::new(&draft, &policy, notes)
+    }
+
+    #[test]
+    fn every_row_is_printed_with_ports_peers_and_tuples() {
+        let mut printed = Vec::new();
+        report().print(&mut printed).expect("written to memory");
+        let printed = String::from_utf8(printed).expect("text");
+        let line = printed.lines().find(|line| line.contains("pom-4.0/14 ")).expect("row 14");
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let expected = "pom-4.0/14 Application Server Agent Manager 7778-7780 TLS 10.20.1.20/30 1 enforce";
+        assert_eq!(words.join(" "), expected);
+        assert!(printed.contains("switched-off: pom-4.0/44 is switched off (optional)"));
+        assert!(printed.lines().all(|line| line == line.trim_end()));
+    }
+
+    #[test]
+    fn json_has_the_promised_keys() {
+        let json = serde_json::to_value(report()).expect("JSON");
+        assert_eq!((&json["host"], &json["matrix"]), (&"pom1".into(), &"pom-4.0".into()));
+        for key in ["id", "source", "destination", "ports", "protocol", "peers", "tuples"] {
+            assert!(!json["inbound"][1][key].is_null(), "{key}");
+            assert!(!json["outbound"][1][key].is_null(), "{key}");
+        }
+        for key in ["kind", "message", "rows"] {
+            assert!(!json["notes"][0][key].is_null(), "{key}");
+        }
+    }
+}
