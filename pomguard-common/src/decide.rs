@@ -29,38 +29,130 @@ use crate::{
 pub const NO_ROW: u16 = u16::MAX;
 
 /// What a packet comes to. The one exit of the programs turns it into an action and counts it.
+///
+/// One word, so that the programs can put it where their verifier forgets what it knows of it
+/// ([`Forget`]): there are many ways to a decision, and one way on from it.
 #[must_use]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Decision {
-    /// Why.
-    pub reason: Reason,
-    /// Counter slot of the row that allowed it, or [`NO_ROW`].
-    pub row: u16,
-    /// It opens a conversation.
-    pub opens: bool,
-    /// A drop that the direction's mode only counts.
-    pub audited: bool,
-    /// What happened to the flow table.
-    pub entered: Option<Entered>,
-}
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Decision(u64);
 
 impl Decision {
+    const REASON: u64 = 0xff;
+    const OPENS: u64 = 1 << 8;
+    const AUDITED: u64 = 1 << 9;
+    const ENTERED_SHIFT: u32 = 10;
+    const ENTERED: u64 = 3 << Self::ENTERED_SHIFT;
+    const STATE_SHIFT: u32 = 12;
+    const STATE: u64 = 7 << Self::STATE_SHIFT;
+    const ROW_SHIFT: u32 = 16;
+    /// What a ruling comes to for an ICMP error: see what it quotes.
+    const QUOTES: u64 = u64::MAX;
+
     /// For a reason that no row is behind.
     #[inline(always)]
     pub const fn because(reason: Reason) -> Self {
-        Self { reason, row: NO_ROW, opens: false, audited: false, entered: None }
+        Self(reason as u64 | (NO_ROW as u64) << Self::ROW_SHIFT)
     }
 
     #[inline(always)]
-    const fn by_row(grant: Grant, opens: bool) -> Self {
+    const fn by_row(grant: Grant) -> Self {
         let reason = if grant.failsafe { Reason::Failsafe } else { Reason::Row };
-        Self { reason, row: grant.row, opens, audited: false, entered: None }
+        Self::because(reason).under(grant.row)
+    }
+
+    #[inline(always)]
+    const fn under(self, row: u16) -> Self {
+        Self(self.0 & !((NO_ROW as u64) << Self::ROW_SHIFT) | (row as u64) << Self::ROW_SHIFT)
+    }
+
+    #[inline(always)]
+    const fn opening(self, opens: bool) -> Self {
+        if opens { Self(self.0 | Self::OPENS) } else { self }
+    }
+
+    /// The conversation is to be remembered in this state.
+    #[inline(always)]
+    const fn remembered_as(self, state: State) -> Self {
+        Self(self.0 | (state as u64) << Self::STATE_SHIFT)
+    }
+
+    /// The state to remember the conversation in; free when it is not to be.
+    #[inline(always)]
+    const fn state(self) -> State {
+        State::from_number(((self.0 & Self::STATE) >> Self::STATE_SHIFT) as u32)
+    }
+
+    #[inline(always)]
+    const fn entering(self, entered: Entered) -> Self {
+        Self(self.0 | (entered as u64) << Self::ENTERED_SHIFT)
+    }
+
+    /// Number of the reason.
+    #[must_use]
+    #[inline(always)]
+    pub const fn reason_number(self) -> u8 {
+        (self.0 & Self::REASON) as u8
+    }
+
+    /// Why.
+    #[must_use]
+    pub const fn reason(self) -> Reason {
+        match Reason::from_number(self.reason_number()) {
+            Some(reason) => reason,
+            None => Reason::Internal,
+        }
+    }
+
+    #[inline(always)]
+    const fn is(self, reason: Reason) -> bool {
+        self.reason_number() == reason as u8
+    }
+
+    /// Counter slot of the row that allowed it, or [`NO_ROW`].
+    #[must_use]
+    #[inline(always)]
+    pub const fn row(self) -> u16 {
+        (self.0 >> Self::ROW_SHIFT) as u16
+    }
+
+    /// It opens a conversation.
+    #[must_use]
+    #[inline(always)]
+    pub const fn opens(self) -> bool {
+        self.0 & Self::OPENS != 0
+    }
+
+    /// A drop that the direction's mode only counts.
+    #[must_use]
+    #[inline(always)]
+    pub const fn audited(self) -> bool {
+        self.0 & Self::AUDITED != 0
+    }
+
+    /// What happened to the flow table.
+    #[must_use]
+    #[inline(always)]
+    pub const fn entered(self) -> Option<Entered> {
+        Entered::from_number((self.0 & Self::ENTERED) >> Self::ENTERED_SHIFT)
     }
 
     /// Whether the packet goes on.
+    #[must_use]
     #[inline(always)]
-    pub const fn passes(&self) -> bool {
-        matches!(self.reason.verdict(), Verdict::Pass) || self.audited
+    pub const fn passes(self) -> bool {
+        Verdict::of_number(self.reason_number()).is_pass() || self.audited()
+    }
+}
+
+impl core::fmt::Debug for Decision {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Decision")
+            .field("reason", &self.reason())
+            .field("row", &(self.row() != NO_ROW).then_some(self.row()))
+            .field("opens", &self.opens())
+            .field("audited", &self.audited())
+            .field("entered", &self.entered())
+            .finish()
     }
 }
 
@@ -71,13 +163,20 @@ impl Decision {
 /// walk the whole decision once for each; what it reads back from a map it knows nothing about. The
 /// stack has no room for it either.
 pub trait Desk {
-    /// Lays the datagram down and returns where it lies; none when there is no room.
-    fn lay(&self, datagram: Datagram) -> Option<&Datagram>;
+    /// Lays a datagram down.
+    fn lay(&self, datagram: Datagram);
+
+    /// The datagram that was laid down; none before.
+    fn laid(&self) -> Option<&Datagram>;
 }
 
 impl Desk for core::cell::OnceCell<Datagram> {
-    fn lay(&self, datagram: Datagram) -> Option<&Datagram> {
-        Some(self.get_or_init(|| datagram))
+    fn lay(&self, datagram: Datagram) {
+        self.get_or_init(|| datagram);
+    }
+
+    fn laid(&self) -> Option<&Datagram> {
+        self.get()
     }
 }
 
@@ -117,25 +216,131 @@ where
     T: Store,
     D: Desk,
 {
-    let mut decision = match parse::frame(packet, &Vlans(&tables.image)) {
-        Ok(datagram) => match (desk.lay(datagram), hook) {
-            (None, _) => Decision::because(Reason::Internal),
-            (Some(datagram), Direction::Inbound) => inbound(packet, datagram, tables),
-            (Some(datagram), Direction::Outbound) => outbound(packet, datagram, tables),
-        },
-        Err(Reason::LinkControl) if !tables.image.switch(switch::LINK_CONTROL) => {
-            Decision::because(Reason::EtherType)
-        }
-        Err(reason) => Decision::because(reason),
+    let settled = read(packet, &tables.image, desk);
+    let Some(datagram) = desk.laid() else { return Decision::because(Reason::Internal) };
+    if settled != 0 {
+        let decision = Decision(u64::from(settled) | u64::from(NO_ROW) << Decision::ROW_SHIFT);
+        return audited(hook, &tables.image, decision);
+    }
+    let word = match hook {
+        Direction::Inbound => inbound(datagram, tables),
+        Direction::Outbound => outbound(datagram, tables),
     };
-    if matches!(decision.reason.verdict(), Verdict::Drop) && !matches!(decision.reason, Reason::Isolated) {
-        let own = tables.image.mode(hook);
-        // An answer that inbound audit let in must be able to leave, or audit would cut it.
-        let softened = matches!(decision.reason, Reason::Unasked)
-            && tables.image.mode(Direction::Inbound) != mode::ENFORCE;
-        decision.audited = own != mode::ENFORCE || softened;
+    let decision = if word == Decision::QUOTES {
+        Decision::because(related(hook, &packet.again(), datagram, tables))
+    } else {
+        Decision(word)
+    };
+    let decision = Decision(tables.image.lines().forget(decision.0));
+    let decision = match decision.state() {
+        State::Free => decision,
+        _ => remember(hook, datagram, tables, decision),
+    };
+    let decision = audited(hook, &tables.image, decision);
+    if datagram.fragment.is_part() && decision.passes() {
+        remember_train(hook, datagram, tables, decision);
     }
     decision
+}
+
+/// In audit a would-be drop is marked as such, and passes.
+#[inline(always)]
+fn audited<L: Lines + ?Sized>(hook: Direction, image: &Image<'_, L>, decision: Decision) -> Decision {
+    if decision.passes() || decision.is(Reason::Isolated) {
+        return decision;
+    }
+    // An answer that inbound audit let in must be able to leave, or audit would cut it.
+    let softened = decision.is(Reason::Unasked) && image.mode(Direction::Inbound) != mode::ENFORCE;
+    if image.mode(hook) != mode::ENFORCE || softened {
+        return Decision(decision.0 | Decision::AUDITED);
+    }
+    decision
+}
+
+/// Enters a conversation that is to be remembered. Without room for it its answers could not come
+/// in: then it may not leave. A function of its own in the programs.
+#[inline(never)]
+fn remember<L, F, T>(
+    hook: Direction,
+    datagram: &Datagram,
+    tables: &Tables<'_, L, F, T>,
+    decision: Decision,
+) -> Decision
+where
+    L: Lines + ?Sized,
+    F: Store,
+    T: Store,
+{
+    let generation = tables.image.generation();
+    match flow::enter(tables.flows, key(hook, datagram), decision.state(), decision.row(), generation) {
+        Entered::Full => Decision::because(Reason::FlowTableFull).entering(Entered::Full),
+        entered => decision.entering(entered),
+    }
+}
+
+/// Remembers a first fragment that passes, so that its followers may. A function of its own in the
+/// programs.
+#[inline(never)]
+fn remember_train<L, F, T>(
+    hook: Direction,
+    datagram: &Datagram,
+    tables: &Tables<'_, L, F, T>,
+    decision: Decision,
+) where
+    L: Lines + ?Sized,
+    F: Store,
+    T: Store,
+{
+    if matches!(datagram.kind, Kind::Follower) {
+        return;
+    }
+    match flow::find(tables.trains, train(hook, datagram)) {
+        Some(found) => flow::touch(tables.trains, &found, State::Fragment),
+        None => {
+            let _ = flow::enter(tables.trains, train(hook, datagram), State::Fragment, decision.row(), 0);
+        }
+    }
+}
+
+/// The key of a datagram's conversation.
+#[inline(always)]
+const fn key(hook: Direction, datagram: &Datagram) -> Key {
+    let Datagram { family, protocol, source, destination, source_port, destination_port, .. } = datagram;
+    match hook {
+        Direction::Inbound => {
+            Key::new(*family, *protocol, destination, *destination_port, source, *source_port)
+        }
+        Direction::Outbound => {
+            Key::new(*family, *protocol, source, *source_port, destination, *destination_port)
+        }
+    }
+}
+
+/// The key of a datagram's fragment train.
+#[inline(always)]
+const fn train(hook: Direction, datagram: &Datagram) -> Key {
+    let Datagram { family, protocol, source, destination, fragment, .. } = datagram;
+    let outbound = matches!(hook, Direction::Outbound);
+    Key::train(*family, *protocol, source, destination, fragment.id, outbound)
+}
+
+/// Parses a frame and lays the datagram on the desk: 0, or the number of the reason that settles it.
+/// A function of its own in the programs: what it needs of the stack is free again when it is done.
+#[inline(never)]
+fn read<P, L, D>(packet: &P, image: &Image<'_, L>, desk: &D) -> u8
+where
+    P: Packet + ?Sized,
+    L: Lines + ?Sized,
+    D: Desk,
+{
+    match parse::frame(packet, &Vlans(image)) {
+        Ok(datagram) => {
+            desk.lay(datagram);
+            0
+        }
+        Err(Reason::LinkControl) if !image.switch(switch::LINK_CONTROL) => Reason::EtherType as u8,
+        Err(reason) => reason as u8,
+    }
 }
 
 /// IPv4 addresses that cannot be a source (RFC 1122 section 3.2.1.3): this network, loopback,
@@ -273,9 +478,8 @@ const fn echo(family: Family) -> (u8, u8) {
 }
 
 /// Everything that the rulings on one datagram look at.
-struct Case<'a, 'b, P: Packet + ?Sized, L: Lines + ?Sized, F: Store, T: Store> {
+struct Case<'a, 'b, L: Lines + ?Sized, F: Store, T: Store> {
     hook: Direction,
-    packet: &'a P,
     datagram: &'a Datagram,
     tables: &'a Tables<'b, L, F, T>,
     /// Class of the peer. Looked up once, first: it is the costly question, and with one place that
@@ -283,7 +487,7 @@ struct Case<'a, 'b, P: Packet + ?Sized, L: Lines + ?Sized, F: Store, T: Store> {
     class: Class,
 }
 
-impl<P: Packet + ?Sized, L: Lines + ?Sized, F: Store, T: Store> Case<'_, '_, P, L, F, T> {
+impl<L: Lines + ?Sized, F: Store, T: Store> Case<'_, '_, L, F, T> {
     #[inline(always)]
     const fn image(&self) -> &Image<'_, L> {
         &self.tables.image
@@ -318,36 +522,13 @@ impl<P: Packet + ?Sized, L: Lines + ?Sized, F: Store, T: Store> Case<'_, '_, P, 
         self.image().grant(self.class, &self.tuple(opened))
     }
 
-    /// The key of the conversation.
-    #[inline(always)]
-    const fn key(&self) -> Key {
-        let Datagram { family, protocol, source, destination, source_port, destination_port, .. } =
-            self.datagram;
-        match self.hook {
-            Direction::Inbound => {
-                Key::new(*family, *protocol, destination, *destination_port, source, *source_port)
-            }
-            Direction::Outbound => {
-                Key::new(*family, *protocol, source, *source_port, destination, *destination_port)
-            }
-        }
-    }
-
-    /// The key of the fragment train.
-    #[inline(always)]
-    const fn train(&self) -> Key {
-        let Datagram { family, protocol, source, destination, fragment, .. } = self.datagram;
-        let outbound = matches!(self.hook, Direction::Outbound);
-        Key::train(*family, *protocol, source, destination, fragment.id, outbound)
-    }
-
     /// Finds the conversation, if the policy in force still lets this host have it.
     ///
     /// An entry remembers the generation that judged it. Under another one it is judged again, once:
     /// what a changed policy no longer allows ends with the next packet of either side.
     #[inline(always)]
     fn conversation(&self) -> Option<Found> {
-        let found = flow::find(self.tables.flows, &self.key())?;
+        let found = flow::find(self.tables.flows, key(self.hook, self.datagram))?;
         let generation = self.image().generation();
         if found.stamp == generation || found.stamp == flow::GRANDFATHERED {
             return Some(found);
@@ -364,34 +545,27 @@ impl<P: Packet + ?Sized, L: Lines + ?Sized, F: Store, T: Store> Case<'_, '_, P, 
     /// A later fragment: passes when its first one did.
     #[inline(always)]
     fn follower(&self) -> Reason {
-        match flow::find(self.tables.trains, &self.train()) {
+        match flow::find(self.tables.trains, train(self.hook, self.datagram)) {
             Some(_) => Reason::Fragment,
             None => Reason::FragmentUnknown,
         }
     }
+}
 
-    /// Remembers a first fragment that passes, so that its followers may.
-    #[inline(always)]
-    fn remember_train(&self, decision: Decision) {
-        let passes = matches!(decision.reason.verdict(), Verdict::Pass)
-            || self.image().mode(self.hook) != mode::ENFORCE;
-        if !self.datagram.fragment.is_part() || !passes {
-            return;
-        }
-        let key = self.train();
-        match flow::find(self.tables.trains, &key) {
-            Some(found) => flow::touch(self.tables.trains, &found, State::Fragment),
-            None => {
-                let _ = flow::enter(self.tables.trains, &key, State::Fragment, decision.row, 0);
-            }
-        }
-    }
+/// Rules on a datagram that comes in; the word is a [`Decision`]. A function of its own in the programs.
+#[inline(never)]
+fn inbound<L, F, T>(datagram: &Datagram, tables: &Tables<'_, L, F, T>) -> u64
+where
+    L: Lines + ?Sized,
+    F: Store,
+    T: Store,
+{
+    rule_inbound(datagram, tables).0
 }
 
 #[inline(always)]
-fn inbound<P, L, F, T>(packet: &P, datagram: &Datagram, tables: &Tables<'_, L, F, T>) -> Decision
+fn rule_inbound<L, F, T>(datagram: &Datagram, tables: &Tables<'_, L, F, T>) -> Decision
 where
-    P: Packet + ?Sized,
     L: Lines + ?Sized,
     F: Store,
     T: Store,
@@ -399,7 +573,7 @@ where
     let image = &tables.image;
     let family = datagram.family;
     let class = image.class(family, &datagram.source);
-    let case = Case { hook: Direction::Inbound, packet, datagram, tables, class };
+    let case = Case { hook: Direction::Inbound, datagram, tables, class };
     if matches!(family, Family::V6) && (mapped(&datagram.source) || mapped(&datagram.destination)) {
         return Decision::because(Reason::MappedAddress);
     }
@@ -424,16 +598,13 @@ where
     if matches!(datagram.kind, Kind::Follower) {
         return Decision::because(case.follower());
     }
-    let decision = addressed_to_us(&case);
-    case.remember_train(decision);
-    decision
+    addressed_to_us(&case)
 }
 
 /// Judges what is properly addressed to this host.
 #[inline(always)]
-fn addressed_to_us<P, L, F, T>(case: &Case<'_, '_, P, L, F, T>) -> Decision
+fn addressed_to_us<L, F, T>(case: &Case<'_, '_, L, F, T>) -> Decision
 where
-    P: Packet + ?Sized,
     L: Lines + ?Sized,
     F: Store,
     T: Store,
@@ -449,7 +620,7 @@ where
     let mut denial = Denial::Port;
     if by_row {
         match case.grant(Direction::Inbound) {
-            Ok(grant) => return Decision::by_row(grant, tcp && syn),
+            Ok(grant) => return Decision::by_row(grant).opening(tcp && syn),
             Err(reason) => denial = reason,
         }
     }
@@ -487,7 +658,7 @@ where
     let v6 = matches!(datagram.family, Family::V6);
     let redirect = !v6 && datagram.icmp_type == 5 && case.image().switch(switch::REDIRECTS);
     if is_error(datagram) || redirect {
-        return Decision::because(related(Direction::Inbound, &case.packet.again(), datagram, case.tables));
+        return Decision(Decision::QUOTES);
     }
     if v6 && datagram.icmp_type == request && case.image().switch(switch::ECHO_V6) {
         return Decision::because(Reason::EchoV6);
@@ -559,7 +730,7 @@ where
         return Reason::IcmpUnrelated;
     }
     let conversation = Key::new(datagram.family, quoted.protocol, local, local_port, peer, peer_port);
-    if flow::find(tables.flows, &conversation).is_some() {
+    if flow::find(tables.flows, conversation).is_some() {
         return Reason::IcmpRelated;
     }
     let (port, client_port) = match quoted.protocol {
@@ -574,17 +745,27 @@ where
     }
 }
 
-#[inline(always)]
-fn outbound<P, L, F, T>(packet: &P, datagram: &Datagram, tables: &Tables<'_, L, F, T>) -> Decision
+/// Rules on a datagram that leaves; the word is a [`Decision`]. A function of its own in the programs.
+#[inline(never)]
+fn outbound<L, F, T>(datagram: &Datagram, tables: &Tables<'_, L, F, T>) -> u64
 where
-    P: Packet + ?Sized,
+    L: Lines + ?Sized,
+    F: Store,
+    T: Store,
+{
+    rule_outbound(datagram, tables).0
+}
+
+#[inline(always)]
+fn rule_outbound<L, F, T>(datagram: &Datagram, tables: &Tables<'_, L, F, T>) -> Decision
+where
     L: Lines + ?Sized,
     F: Store,
     T: Store,
 {
     let image = &tables.image;
     let class = image.class(datagram.family, &datagram.destination);
-    let case = Case { hook: Direction::Outbound, packet, datagram, tables, class };
+    let case = Case { hook: Direction::Outbound, datagram, tables, class };
     if let Some(reason) = link_service(Direction::Outbound, datagram, image) {
         return Decision::because(reason);
     }
@@ -594,16 +775,13 @@ where
     if matches!(datagram.kind, Kind::Follower) {
         return Decision::because(case.follower());
     }
-    let decision = sent_by_us(&case);
-    case.remember_train(decision);
-    decision
+    sent_by_us(&case)
 }
 
 /// Judges what this host sends under its own address.
 #[inline(always)]
-fn sent_by_us<P, L, F, T>(case: &Case<'_, '_, P, L, F, T>) -> Decision
+fn sent_by_us<L, F, T>(case: &Case<'_, '_, L, F, T>) -> Decision
 where
-    P: Packet + ?Sized,
     L: Lines + ?Sized,
     F: Store,
     T: Store,
@@ -615,7 +793,7 @@ where
     let ack = datagram.tcp_flags & tcp_flag::ACK != 0;
     let (request, reply) = echo(datagram.family);
     if icmp && is_error(datagram) {
-        return Decision::because(related(Direction::Outbound, &case.packet.again(), datagram, case.tables));
+        return Decision(Decision::QUOTES);
     }
     // What answers on a conversation that an inbound row allows. A SYN answers nothing.
     let answers = if icmp { datagram.icmp_type == reply } else { !(tcp && syn && !ack) };
@@ -632,12 +810,8 @@ where
             _ => Reason::IcmpType,
         });
     }
-    let opening = open(case);
     if matches!(datagram.kind, Kind::Other) {
-        return match opening {
-            Ok(decision) => Decision { opens: false, ..decision },
-            Err(reason) => Decision::because(reason),
-        };
+        return open(case);
     }
     let found = case.conversation();
     let opens = if tcp { syn && !ack } else { found.is_none() };
@@ -650,16 +824,18 @@ where
             (false, false) => State::Udp,
         };
         flow::touch(case.tables.flows, &found, state);
-        return Decision { row: found.row, ..Decision::because(Reason::Answer) };
+        return Decision::because(Reason::Answer).under(found.row);
     }
     // A SYN is judged anew each time. What neither opens nor belongs to anything re-creates a lost
     // entry if it could have opened it; but a SYN-ACK is an answer, and nothing asked for this one.
-    let decision = match opening {
-        Ok(decision) if !(tcp && syn && ack) => decision,
-        Ok(_) => return Decision::because(Reason::Unasked),
-        Err(_) if tcp && !opens => return Decision::because(Reason::Unasked),
-        Err(reason) => return Decision::because(reason),
-    };
+    let decision = open(case);
+    let may_open = decision.passes() || case.image().mode(Direction::Outbound) != mode::ENFORCE;
+    if tcp && !opens && (!may_open || syn) {
+        return Decision::because(Reason::Unasked);
+    }
+    if !may_open {
+        return decision;
+    }
     let ended = datagram.tcp_flags & (tcp_flag::RST | tcp_flag::FIN) != 0;
     let state = match (tcp, icmp) {
         (true, _) if opens => State::Opening,
@@ -668,37 +844,28 @@ where
         (false, true) => State::Icmp,
         (false, false) => State::Udp,
     };
-    let decision = Decision { opens, ..decision };
+    let decision = decision.opening(opens);
     if let Some(found) = found {
         flow::touch(case.tables.flows, &found, state);
         return decision;
     }
-    // Without room to remember it, its answers could not come in: then it may not leave.
-    let generation = case.image().generation();
-    match flow::enter(case.tables.flows, &case.key(), state, decision.row, generation) {
-        Entered::Full => {
-            Decision { entered: Some(Entered::Full), ..Decision::because(Reason::FlowTableFull) }
-        }
-        entered => Decision { entered: Some(entered), ..decision },
-    }
+    decision.remembered_as(state)
 }
 
 /// Judges what opens a conversation: by row, or by the mode.
 #[inline(always)]
-fn open<P, L, F, T>(case: &Case<'_, '_, P, L, F, T>) -> Result<Decision, Reason>
+fn open<L, F, T>(case: &Case<'_, '_, L, F, T>) -> Decision
 where
-    P: Packet + ?Sized,
     L: Lines + ?Sized,
     F: Store,
     T: Store,
 {
     match case.grant(Direction::Outbound) {
-        Ok(grant) => Ok(Decision::by_row(grant, true)),
-        Err(Denial::Broken) => Err(Reason::Internal),
-        Err(_) => match case.image().mode(Direction::Outbound) {
-            mode::TRACK => Ok(Decision::because(Reason::Untracked)),
-            mode::AUDIT => Ok(Decision::because(Reason::Destination)),
-            _ => Err(Reason::Destination),
-        },
+        Ok(grant) => Decision::by_row(grant),
+        Err(Denial::Broken) => Decision::because(Reason::Internal),
+        Err(_) if case.image().mode(Direction::Outbound) == mode::TRACK => {
+            Decision::because(Reason::Untracked)
+        }
+        Err(_) => Decision::because(Reason::Destination),
     }
 }

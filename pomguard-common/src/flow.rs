@@ -258,6 +258,11 @@ pub trait Store: Forget {
     fn age(&self, state: State) -> u32;
     /// The time in ticks.
     fn now(&self) -> u32;
+    /// Hands a key on by reference. In the kernel it lies in a map meanwhile: the stack is short.
+    #[inline(always)]
+    fn with<R>(&self, key: Key, then: impl FnOnce(&Key) -> R) -> R {
+        then(&key)
+    }
 }
 
 /// Stamp of a conversation that was there before the first policy: it is never judged again.
@@ -287,8 +292,8 @@ const NOWHERE: u32 = u32::MAX;
 
 /// Finds a live conversation.
 #[inline(always)]
-pub fn find<S: Store>(store: &S, key: &Key) -> Option<Found> {
-    let slot = locate(store, key);
+pub fn find<S: Store>(store: &S, key: Key) -> Option<Found> {
+    let slot = store.with(key, |key| locate(store, key));
     if slot == NOWHERE {
         return None;
     }
@@ -366,11 +371,25 @@ pub fn restamp<S: Store>(store: &S, found: &Found, row: u16, stamp: u32) {
 #[repr(u8)]
 pub enum Entered {
     /// Into a free slot.
-    New,
+    New = 1,
     /// In the place of an older one that was not established.
-    Evicted,
+    Evicted = 2,
     /// There was no room.
-    Full,
+    Full = 3,
+}
+
+impl Entered {
+    /// The outcome with this number; none for others.
+    #[must_use]
+    #[inline(always)]
+    pub const fn from_number(number: u64) -> Option<Self> {
+        match number {
+            1 => Some(Self::New),
+            2 => Some(Self::Evicted),
+            3 => Some(Self::Full),
+            _ => None,
+        }
+    }
 }
 
 /// Whether a live entry in state `old` makes room for a new one in state `new`.
@@ -383,9 +402,15 @@ const fn yields(old: State, new: State) -> bool {
     }
 }
 
-/// Enters a conversation that [`find`] did not find. A function of its own in the programs.
+/// Enters a conversation that [`find`] did not find.
+#[inline(always)]
+pub fn enter<S: Store>(store: &S, key: Key, state: State, row: u16, stamp: u32) -> Entered {
+    store.with(key, |key| place(store, key, state, row, stamp))
+}
+
+/// Finds a place for a conversation and puts it there. A function of its own in the programs.
 #[inline(never)]
-pub fn enter<S: Store>(store: &S, key: &Key, state: State, row: u16, stamp: u32) -> Entered {
+fn place<S: Store>(store: &S, key: &Key, state: State, row: u16, stamp: u32) -> Entered {
     /// Above every idle time.
     const FREE: u64 = 1 << 32;
     let hash = key.hash(store.secret());
@@ -422,12 +447,12 @@ pub fn enter<S: Store>(store: &S, key: &Key, state: State, row: u16, stamp: u32)
     if worth == 0 {
         return Entered::Full;
     }
-    let place = (best & ((1 << 29) - 1)) as u32;
+    let home = (best & ((1 << 29) - 1)) as u32;
     let free = worth == FREE;
-    let (Some(tags), Some(slot)) = (store.tags(place / FLOW_WAYS as u32), store.slot(place)) else {
+    let (Some(tags), Some(slot)) = (store.tags(home / FLOW_WAYS as u32), store.slot(home)) else {
         return Entered::Full;
     };
-    let tag = &tags.0[place as usize % FLOW_WAYS];
+    let tag = &tags.0[home as usize % FLOW_WAYS];
     // Nobody matches the slot while its key is half written: the tag goes first and comes last.
     tag.store(0);
     let mut i = 0;

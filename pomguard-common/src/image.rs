@@ -462,6 +462,11 @@ impl<'a, L: Lines + ?Sized> Image<'a, L> {
     /// Whether the address is one of this host's.
     #[inline(always)]
     pub fn is_local(&self, family: Family, address: &Address) -> bool {
+        self.lines.forget(self.lists_local(family, address).into()) != 0
+    }
+
+    #[inline(always)]
+    fn lists_local(&self, family: Family, address: &Address) -> bool {
         if matches!(family, Family::V4) {
             let Some(line) = self.lines.line(LOCAL_V4) else { return false };
             // The first line holds them all; the first ones are the likely ones.
@@ -674,11 +679,36 @@ impl<'a, L: Lines + ?Sized> Image<'a, L> {
     /// Why none does.
     #[inline(always)]
     pub fn grant(&self, class: Class, tuple: &Tuple) -> Result<Grant, Denial> {
-        match self.service(tuple.direction, tuple.protocol, tuple.port) {
+        let answer = match self.service(tuple.direction, tuple.protocol, tuple.port) {
             None => Err(Denial::Port),
             Some(service) => self.cell(class, service, tuple.client_port),
-        }
+        };
+        unpack(self.lines.forget(pack(answer)))
     }
+}
+
+/// A mark above everything that a grant can be.
+const DENIED: u64 = 1 << 31;
+
+#[inline(always)]
+const fn pack(answer: Result<Grant, Denial>) -> u64 {
+    match answer {
+        Ok(grant) => grant.row as u64 | (grant.failsafe as u64) << 16,
+        Err(denial) => DENIED | denial as u64,
+    }
+}
+
+#[inline(always)]
+const fn unpack(answer: u64) -> Result<Grant, Denial> {
+    if answer & DENIED == 0 {
+        return Ok(Grant { row: answer as u16, failsafe: answer >> 16 & 1 != 0 });
+    }
+    Err(match answer & 3 {
+        0 => Denial::Port,
+        1 => Denial::Peer,
+        2 => Denial::ClientPort,
+        _ => Denial::Broken,
+    })
 }
 
 /// Number of ones in a word; BPF has no instruction for it (Hacker's Delight 5-1).
@@ -699,6 +729,18 @@ mod tests {
     fn ones_counts_like_the_machine_does() {
         for word in [0, 1, 0x8000_0000, u32::MAX, 0x5555_5555, 0xdead_beef, 0x0f0f_00f0] {
             assert_eq!(ones(word), word.count_ones(), "{word:#x}");
+        }
+    }
+
+    #[test]
+    fn a_packed_answer_comes_back_as_it_was() {
+        for denial in [Denial::Port, Denial::Peer, Denial::ClientPort, Denial::Broken] {
+            assert_eq!(unpack(pack(Err(denial))), Err(denial));
+        }
+        for row in [0, 1, 8_191, u16::MAX] {
+            for failsafe in [false, true] {
+                assert_eq!(unpack(pack(Ok(Grant { row, failsafe }))), Ok(Grant { row, failsafe }));
+            }
         }
     }
 

@@ -6,6 +6,9 @@
 /// Numbers run below this bound; the counters are sized by it.
 pub const REASONS: usize = 128;
 
+/// The first number that is a drop.
+pub const FIRST_DROP: u8 = 32;
+
 /// What a reason means for the packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Verdict {
@@ -16,6 +19,20 @@ pub enum Verdict {
 }
 
 impl Verdict {
+    /// That of a reason's number: pass reasons are numbered below 32, drop reasons from there on.
+    #[must_use]
+    #[inline(always)]
+    pub const fn of_number(reason: u8) -> Self {
+        if reason < FIRST_DROP { Self::Pass } else { Self::Drop }
+    }
+
+    /// Whether the packet goes on.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_pass(self) -> bool {
+        matches!(self, Self::Pass)
+    }
+
     /// The word used in tables, JSON and metric labels.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -151,6 +168,7 @@ mod tests {
         for (i, a) in Reason::ALL.iter().enumerate() {
             assert!(a.index() < REASONS, "{a:?} is counted");
             assert_eq!(Reason::from_number(*a as u8), Some(*a));
+            assert_eq!(Verdict::of_number(*a as u8), a.verdict(), "{a:?} is numbered as what it is");
             for b in &Reason::ALL[i + 1..] {
                 assert!((*a as u8) < (*b as u8), "{a:?} before {b:?}: the list is in number order");
                 assert_ne!(a.name(), b.name());

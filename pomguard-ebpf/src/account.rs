@@ -32,14 +32,13 @@ pub(crate) fn seen(direction: Direction, bytes: u32) -> Option<&'static mut Coun
 
 /// Counts a decision: under its reason, and under the row that allowed it.
 #[inline(always)]
-pub(crate) fn judged(counters: &mut Counters, direction: Direction, decision: &Decision, bytes: u32) {
-    let Decision { reason, row, opens, audited, entered } = *decision;
+pub(crate) fn judged(counters: &mut Counters, direction: Direction, decision: Decision, bytes: u32) {
     let half = &mut counters.direction[direction.index()];
-    let tallies = if audited { &mut half.audited } else { &mut half.judged };
-    if let Some(tally) = tallies.get_mut(opaque(reason.index())) {
+    let tallies = if decision.audited() { &mut half.audited } else { &mut half.judged };
+    if let Some(tally) = tallies.get_mut(opaque(decision.reason_number().into())) {
         add(tally, bytes);
     }
-    match entered {
+    match decision.entered() {
         Some(Entered::New) => counters.flows_opened += 1,
         Some(Entered::Evicted) => {
             counters.flows_opened += 1;
@@ -47,6 +46,7 @@ pub(crate) fn judged(counters: &mut Counters, direction: Direction, decision: &D
         }
         Some(Entered::Full) | None => {}
     }
+    let row = decision.row();
     if row == NO_ROW {
         return;
     }
@@ -55,7 +55,7 @@ pub(crate) fn judged(counters: &mut Counters, direction: Direction, decision: &D
     let tally = unsafe { &mut *tally };
     tally.packets += 1;
     tally.bytes += u64::from(bytes);
-    tally.connections += u64::from(opens);
+    tally.connections += u64::from(decision.opens());
     let now = u64::from(clock::now());
     if now.wrapping_sub(tally.last) >= STALE {
         tally.last = now;

@@ -19,7 +19,7 @@ use aya_ebpf::{
     macros::{classifier, xdp},
     programs::{TcContext, XdpContext},
 };
-use pomguard_common::{Direction, decide::Decision, packet::Packet as _, reason::Reason};
+use pomguard_common::{Direction, decide::Decision, packet::Packet as _};
 
 /// Let the next program, or the stack, have the packet (TC_ACT_UNSPEC, and TCX_NEXT).
 const TC_NEXT: i32 = -1;
@@ -33,8 +33,8 @@ fn pomguard_xdp(ctx: XdpContext) -> u32 {
     let frame = packet::Frame::of_xdp(&ctx);
     let Some(counters) = account::seen(Direction::Inbound, frame.length()) else { return XDP_DROP };
     let decision = tables::judge(Direction::Inbound, &frame);
-    account::judged(counters, Direction::Inbound, &decision, frame.length());
-    log(&ctx, Direction::Inbound, &decision);
+    account::judged(counters, Direction::Inbound, decision, frame.length());
+    log(&ctx, Direction::Inbound, decision);
     if decision.passes() { XDP_PASS } else { XDP_DROP }
 }
 
@@ -44,22 +44,24 @@ fn pomguard_xdp(ctx: XdpContext) -> u32 {
 fn pomguard_tc(ctx: TcContext) -> i32 {
     let bytes = ctx.len();
     let Some(counters) = account::seen(Direction::Outbound, bytes) else { return TC_DROP };
-    let mut decision = tables::judge(Direction::Outbound, &packet::Frame::of_tc(&ctx));
-    // Headers of locally made packets lie in the linear part. Where one does not, it is pulled in,
-    // once, and the packet judged again.
-    if matches!(decision.reason, Reason::Truncated | Reason::IcmpUnrelated) && packet::pull(&ctx) {
-        decision = tables::judge(Direction::Outbound, &packet::Frame::of_tc(&ctx));
-    }
-    account::judged(counters, Direction::Outbound, &decision, bytes);
-    log(&ctx, Direction::Outbound, &decision);
+    packet::pull_headers(&ctx);
+    let decision = tables::judge(Direction::Outbound, &packet::Frame::of_tc(&ctx));
+    account::judged(counters, Direction::Outbound, decision, bytes);
+    log(&ctx, Direction::Outbound, decision);
     if decision.passes() { TC_NEXT } else { TC_DROP }
 }
 
 /// For developers: off unless the daemon is started with a log level for the programs, and then
 /// removed by the verifier as unreachable.
 #[inline(always)]
-fn log<C: aya_ebpf::EbpfContext>(ctx: &C, direction: Direction, decision: &Decision) {
-    aya_log_ebpf::debug!(ctx, "{} {} row {}", direction.name(), decision.reason.name(), decision.row);
+fn log<C: aya_ebpf::EbpfContext>(ctx: &C, direction: Direction, decision: Decision) {
+    aya_log_ebpf::debug!(
+        ctx,
+        "{} reason {} row {}",
+        direction.name(),
+        decision.reason_number(),
+        decision.row()
+    );
 }
 
 /// The verifier refuses an object in which this can be reached.

@@ -7,7 +7,7 @@ use aya_ebpf::{
 };
 use pomguard_common::{
     counter::{Counters, HostRecord, RowLabel, RowTally},
-    flow::{Slot, Tags},
+    flow::{Key, Slot, Tags},
     image::Line,
     limits,
     parse::Datagram,
@@ -59,10 +59,12 @@ pub(crate) static FRAGMENT_TAGS: Array<Tags, { limits::FRAGMENT_BUCKETS }, MAPPE
 #[btf_map]
 pub(crate) static FRAGMENT_KEYS: Array<Slot, { limits::FRAGMENTS }, MAPPED> = Array::new();
 
-/// Words of the scratch map: a datagram, and one to forget by.
-pub(crate) const SCRATCH_WORDS: usize = size_of::<Datagram>().div_ceil(8) + 1;
+/// Words that a datagram takes in the scratch map.
+pub(crate) const DATAGRAM_WORDS: usize = size_of::<Datagram>().div_ceil(8);
+/// Words of the scratch map: the datagram under judgement, one word to forget by, and a key.
+const SCRATCH_WORDS: usize = DATAGRAM_WORDS + 1 + size_of::<Key>() / 8;
 
-/// The datagram under judgement, one per hook. Words, because the kernel's BTF check refuses some of
-/// what a datagram is made of.
+/// What one packet needs beside the stack, one value per hook. Plain words, because the kernel's BTF
+/// check refuses some of what a datagram is made of.
 #[btf_map]
 pub(crate) static SCRATCH: PerCpuArray<[u64; SCRATCH_WORDS], 2> = PerCpuArray::new();

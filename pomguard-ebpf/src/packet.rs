@@ -107,9 +107,18 @@ impl<C: Context> Packet for Frame<C> {
     }
 }
 
-/// Moves as much of a packet as any header may reach into its linear part. What the programs knew
-/// of the packet's memory before is void after it.
+/// Makes sure that the headers lie in the linear part of a packet, where they can be read.
+///
+/// The headers of what the kernel's own stack sends always do; nothing shorter than Ethernet, IPv4
+/// and TCP together is sent in pieces by it. Only what a program has put together itself (a packet
+/// socket) may need this, and if it still falls short after it, it is dropped as truncated.
 #[inline(always)]
-pub(crate) fn pull(ctx: &TcContext) -> bool {
-    ctx.pull_data(ctx.len().min(limits::HEADER_REACH as u32)).is_ok()
+pub(crate) fn pull_headers(ctx: &TcContext) {
+    /// Ethernet, IPv4 and TCP without options.
+    const SHORTEST: usize = 14 + 20 + 20;
+    let (data, end) = __sk_buff::bounds(ctx.as_ptr().cast());
+    if opaque(data + SHORTEST) > end {
+        // An error leaves the packet as it was.
+        let _ = ctx.pull_data(ctx.len().min(limits::HEADER_REACH as u32));
+    }
 }

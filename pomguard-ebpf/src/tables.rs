@@ -3,7 +3,7 @@
 use pomguard_common::{
     Direction,
     decide::{self, Decision, Desk, Tables},
-    flow::{Slot, State, Store, Tags},
+    flow::{Key, Slot, State, Store, Tags},
     image::{Active, Forget, Image, Line, Lines},
     limits,
     packet::Packet,
@@ -28,6 +28,19 @@ struct Policy {
     scratch: *mut u64,
 }
 
+impl Policy {
+    /// Hands a key on by reference, in the scratch map.
+    #[inline(always)]
+    fn with<R>(&self, key: Key, then: impl FnOnce(&Key) -> R) -> R {
+        let place = self.scratch.wrapping_add(1).cast::<Key>();
+        // SAFETY: the words behind the first are this CPU's and kept for a key; nobody else has a
+        // reference to them, since this one ends with the call.
+        unsafe { place.write_volatile(key) };
+        // SAFETY: as above; the key was just written.
+        then(unsafe { &*place })
+    }
+}
+
 impl Forget for Policy {
     #[inline(always)]
     fn forget(&self, value: u64) -> u64 {
@@ -46,16 +59,16 @@ impl Lines for Policy {
 }
 
 /// The flow table.
-struct Flows<'a>(Image<'a, Policy>);
+struct Flows<'a, 'b>(&'b Image<'a, Policy>);
 
-impl Forget for Flows<'_> {
+impl Forget for Flows<'_, '_> {
     #[inline(always)]
     fn forget(&self, value: u64) -> u64 {
         self.0.lines().forget(value)
     }
 }
 
-impl Store for Flows<'_> {
+impl Store for Flows<'_, '_> {
     #[inline(always)]
     fn tags(&self, bucket: u32) -> Option<&Tags> {
         maps::FLOW_TAGS.get(bucket)
@@ -69,6 +82,11 @@ impl Store for Flows<'_> {
     #[inline(always)]
     fn mask(&self) -> u32 {
         limits::FLOW_BUCKETS as u32 - 1
+    }
+
+    #[inline(always)]
+    fn with<R>(&self, key: Key, then: impl FnOnce(&Key) -> R) -> R {
+        self.0.lines().with(key, then)
     }
 
     #[inline(always)]
@@ -88,16 +106,16 @@ impl Store for Flows<'_> {
 }
 
 /// The fragment table.
-struct Trains<'a>(Image<'a, Policy>);
+struct Trains<'a, 'b>(&'b Image<'a, Policy>);
 
-impl Forget for Trains<'_> {
+impl Forget for Trains<'_, '_> {
     #[inline(always)]
     fn forget(&self, value: u64) -> u64 {
         self.0.lines().forget(value)
     }
 }
 
-impl Store for Trains<'_> {
+impl Store for Trains<'_, '_> {
     #[inline(always)]
     fn tags(&self, bucket: u32) -> Option<&Tags> {
         maps::FRAGMENT_TAGS.get(bucket)
@@ -111,6 +129,11 @@ impl Store for Trains<'_> {
     #[inline(always)]
     fn mask(&self) -> u32 {
         limits::FRAGMENT_BUCKETS as u32 - 1
+    }
+
+    #[inline(always)]
+    fn with<R>(&self, key: Key, then: impl FnOnce(&Key) -> R) -> R {
+        self.0.lines().with(key, then)
     }
 
     #[inline(always)]
@@ -134,12 +157,16 @@ struct Scratch(*mut Datagram);
 
 impl Desk for Scratch {
     #[inline(always)]
-    fn lay(&self, datagram: Datagram) -> Option<&Datagram> {
+    fn lay(&self, datagram: Datagram) {
         // SAFETY: the pointer is to this CPU's value of the scratch map, of the datagram's size, and
         // nothing else runs at this hook on this CPU meanwhile.
         unsafe { self.0.write(datagram) };
+    }
+
+    #[inline(always)]
+    fn laid(&self) -> Option<&Datagram> {
         let place = opaque(self.0 as usize) as *const Datagram;
-        // SAFETY: the same place, which was just written.
+        // SAFETY: the same place, which was written just before: `judge` asks only then.
         Some(unsafe { &*place })
     }
 }
@@ -152,10 +179,10 @@ pub(crate) fn judge<P: Packet>(hook: Direction, packet: &P) -> Decision {
     let slot = Active(*active).slot(clock::now());
     let Some(generation) = maps::POLICY.get(slot) else { return closed };
     let Some(scratch) = maps::SCRATCH.get_ptr_mut(hook as u32) else { return closed };
-    // The word behind the datagram.
-    let word = scratch.cast::<u64>().wrapping_add(maps::SCRATCH_WORDS - 1);
+    // The words behind the datagram.
+    let word = scratch.cast::<u64>().wrapping_add(maps::DATAGRAM_WORDS);
     let policy = Policy { generation, scratch: word };
     let Some(image) = Image::open(&policy) else { return closed };
-    let tables = Tables { image, flows: &Flows(image), trains: &Trains(image) };
+    let tables = Tables { image, flows: &Flows(&image), trains: &Trains(&image) };
     decide::judge(hook, packet, &tables, &Scratch(scratch.cast()))
 }

@@ -52,6 +52,9 @@ fn flags(toolchain: &Toolchain, cpu: &str) -> Result<OsString> {
         // The linker makes BTF out of the debug information.
         "-Cdebuginfo=2",
         "-Clink-arg=--btf",
+        // Keeps a loop's back edge a jump. Linux 5.10 refuses one that falls through into the head of
+        // the loop ("back-edge from insn N to N+1"), which is how the pass lays rotated loops out.
+        "-Clink-arg=--llvm-args=-disable-block-placement",
         // The contexts of both programs are the same on every 64-bit little-endian machine: naming
         // one makes the object the same wherever it is built.
         "--cfg=bpf_target_arch=\"x86_64\"",
