@@ -1,1 +1,209 @@
-//! To be described.
+//! From policy to bytes: the image that the programs read, checked against every limit.
+//!
+//! Pure. The layout is [`pomguard_common::image`]'s; this is its only writer.
+//!
+//! | module | what it makes |
+//! | --- | --- |
+//! | `head` | modes, local addresses, VLANs, ages |
+//! | `ports` | which ports are listed, and which of them mean the same |
+//! | `classes` | which prefixes there are, and the rows of each |
+//! | `cells` | the matrix class × service |
+//! | `levels`, `buckets`, `addresses` | how the class of an address is found |
+//! | [`record`] | what the image says about itself |
+//! | [`slots`], [`label`] | where rows are counted, and what the counters mean |
+
+use pomguard_common::{
+    Direction, flow,
+    image::{self, HEAD, LEVELS_V4, LEVELS_V6, Line, SECTIONS, cell},
+    limits,
+};
+
+mod addresses;
+mod buckets;
+mod cells;
+mod classes;
+mod error;
+mod head;
+pub mod label;
+mod levels;
+mod ports;
+mod prefix;
+pub mod record;
+pub mod slots;
+
+pub use error::CompileError;
+pub use label::labels;
+pub use prefix::Family;
+pub use record::Record;
+pub use slots::{Held, Slots};
+
+use self::{
+    addresses::{Table, lay_out},
+    buckets::Shape,
+    cells::{Cells, RowCell},
+    classes::Classes,
+    levels::Levels,
+    ports::Services,
+};
+use crate::policy::Policy;
+
+/// The kernel's clock as the programs read it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Clock {
+    /// Ticks in a thousand seconds.
+    pub ticks_per_1000s: u32,
+    /// Ticks to add to the clock: 0, but for tests that move time.
+    pub offset: u32,
+}
+
+impl Clock {
+    /// Ticks that `seconds` last at least.
+    const fn ticks(self, seconds: u32) -> u32 {
+        let ticks = (seconds as u64 * self.ticks_per_1000s as u64).div_ceil(1_000);
+        if ticks > u32::MAX as u64 { u32::MAX } else { ticks as u32 }
+    }
+}
+
+/// One compiled policy: exactly as many lines as it needs. The rest of the map is zero.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Image {
+    lines: Vec<Line>,
+    record: Record,
+}
+
+impl Image {
+    /// The lines, from the map's first on.
+    pub fn lines(&self) -> &[Line] {
+        &self.lines
+    }
+
+    /// SHA-256 in hexadecimal of what the image means: the same for every generation.
+    pub fn digest(&self) -> String {
+        self.record.hex()
+    }
+
+    /// Tuples that the policy comes to; the limit is [`limits::TUPLES`].
+    pub const fn tuples(&self) -> usize {
+        self.record.tuples as usize
+    }
+
+    /// Rows of a direction; the limit is [`limits::ROWS`].
+    pub const fn rows(&self, direction: Direction) -> usize {
+        self.record.rows[direction.index()] as usize
+    }
+
+    /// Lines that are used; the limit is [`limits::IMAGE_LINES`].
+    pub const fn used(&self) -> usize {
+        self.lines.len()
+    }
+
+    /// Everything that the image says about itself.
+    pub const fn record(&self) -> &Record {
+        &self.record
+    }
+}
+
+/// Compiles `policy` as generation `generation`. Equal input gives equal bytes.
+pub fn compile(policy: &Policy, slots: &Slots, clock: Clock, generation: u32) -> Result<Image, CompileError> {
+    if generation == flow::GRANDFATHERED {
+        return Err(CompileError::Generation);
+    }
+    let tuples = policy.rows.iter().map(|row| row.peers.len().saturating_mul(row.services.len()));
+    let tuples = tuples.fold(0, usize::saturating_add);
+    if tuples > limits::TUPLES {
+        return Err(CompileError::Tuples { found: tuples });
+    }
+    let mut rows = [0; 2];
+    for direction in Direction::ALL {
+        let found = policy.rows_in(direction).count();
+        if found > limits::ROWS {
+            return Err(CompileError::Rows { direction, found });
+        }
+        rows[direction.index()] = found as u32;
+    }
+    let mut lines = head::fixed(policy, clock, generation)?;
+    let services = Services::new(&policy.rows)?;
+    let mut classes = Classes::new();
+    let levels_v4 = Levels::new(classes.entries(policy, Family::V4)?, Family::V4)?;
+    let levels_v6 = Levels::new(classes.entries(policy, Family::V6)?, Family::V6)?;
+    let cells = Cells::new(&classes.sets, &services, &policy.rows, &row_cells(policy, slots)?)?;
+    let v4 = Table::new(Shape::V4, levels_v4, &cells.offsets);
+    let v6 = Table::new(Shape::V6, levels_v6, &cells.offsets);
+
+    let (port_lines, service_lines) = services.lines();
+    let (filter_v4, _) = v4.filter();
+    let (filter_v6, always_v6) = v6.filter();
+    let cell_lines = cell_lines(&cells);
+    let fixed = [&port_lines, &service_lines, &filter_v4, &filter_v6, &cell_lines];
+    let fixed = SECTIONS as usize + fixed.into_iter().map(Vec::len).sum::<usize>();
+    let buckets = lay_out(&v4, &v6, limits::IMAGE_LINES.saturating_sub(fixed))
+        .map_err(|buckets| CompileError::Lines { needed: fixed + buckets })?;
+
+    let place = |at: u32, with: &[Line], lines: &mut Vec<Line>| {
+        lines[at as usize..at as usize + with.len()].copy_from_slice(with);
+    };
+    place(LEVELS_V4, &v4.masks(), &mut lines);
+    place(LEVELS_V6, &v6.masks(), &mut lines);
+    let mut record = Record {
+        tuples: tuples as u32,
+        rows,
+        lines: 0,
+        generation: generation.into(),
+        prefixes: [v4.entries() as u32, v6.entries() as u32],
+        buckets: [buckets.v4.len() as u32, buckets.v6.len() as u32],
+        classes: classes.sets.len() as u32,
+        services: services.columns() as u32,
+        digest: [0; 32],
+    };
+    let sections = [
+        (image::head::PORTS, port_lines),
+        (image::head::SERVICES, service_lines),
+        (image::head::FILTER_V4, filter_v4),
+        (image::head::FILTER_V6, filter_v6),
+        (image::head::BUCKETS_V4, buckets.v4),
+        (image::head::BUCKETS_V6, buckets.v6),
+        (image::head::CELLS, cell_lines),
+    ];
+    for (word, section) in sections {
+        lines[HEAD as usize].0[word as usize] = lines.len() as u32;
+        lines.extend(section);
+    }
+    let words = [
+        (image::head::MASK_V4, record.buckets[0] - 1),
+        (image::head::MASK_V6, record.buckets[1] - 1),
+        (image::head::DEFAULT_V4, v4.default(&cells.offsets)),
+        (image::head::DEFAULT_V6, v6.default(&cells.offsets)),
+        (image::head::SEED, buckets.seed),
+        (image::head::ALWAYS_V6, always_v6),
+    ];
+    for (word, value) in words {
+        lines[HEAD as usize].0[word as usize] = value;
+    }
+    record.lines = lines.len() as u32;
+    record.digest = record::digest(&lines);
+    record.write(&mut lines);
+    Ok(Image { lines, record })
+}
+
+/// What each row writes into its cells.
+fn row_cells(policy: &Policy, slots: &Slots) -> Result<Vec<RowCell>, CompileError> {
+    let of_row = policy.rows.iter().map(|row| {
+        let slot = slots.of(&row.id, row.direction);
+        let slot = slot.ok_or_else(|| CompileError::Slot { row: row.id.0.clone() })?;
+        let marks = if row.failsafe { cell::FAILSAFE } else { 0 };
+        Ok(RowCell { row: u32::from(slot) | marks, client: row.client_ports })
+    });
+    of_row.collect()
+}
+
+fn cell_lines(cells: &Cells) -> Vec<Line> {
+    let line = |four: &[cells::Cell]| {
+        let mut line = Line::ZERO;
+        line.0.iter_mut().zip(four.iter().flatten()).for_each(|(at, &word)| *at = word);
+        line
+    };
+    cells.cells.chunks(4).map(line).collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,116 @@
+//! Which prefixes mean what: each distinct prefix with the rows of everything that covers it.
+//!
+//! Prefixes are laminar: two of them are nested or apart. Sorted, one walk with a stack sees for each
+//! the prefixes around it; a narrow one inherits their rows and so never hides a wide one.
+
+use std::collections::HashMap;
+
+use super::{
+    error::CompileError,
+    prefix::{Family, Prefix},
+};
+use crate::policy::Policy;
+
+/// Rows of all classes together: what keeps a policy that overlaps everywhere from taking minutes.
+const MEMBERS: usize = 1 << 22;
+
+/// Number of the class without rows.
+pub(super) const EMPTY: u32 = 0;
+
+/// A prefix and what an address means of which it is the longest prefix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Entry {
+    pub(super) prefix: Prefix,
+    /// Number of its class.
+    pub(super) class: u32,
+    /// Whether the site file names the address.
+    pub(super) known: bool,
+}
+
+/// Distinct sets of rows. The sets are sorted; the first one is empty.
+#[derive(Debug)]
+pub(super) struct Classes {
+    pub(super) sets: Vec<Vec<u32>>,
+    numbers: HashMap<Vec<u32>, u32>,
+    /// Class and own set to the class of both.
+    unions: HashMap<(u32, u32), u32>,
+    members: usize,
+}
+
+impl Classes {
+    pub(super) fn new() -> Self {
+        Self {
+            sets: vec![Vec::new()],
+            numbers: HashMap::from([(Vec::new(), EMPTY)]),
+            unions: HashMap::new(),
+            members: 0,
+        }
+    }
+
+    fn number(&mut self, set: Vec<u32>) -> Result<u32, CompileError> {
+        if let Some(&number) = self.numbers.get(&set) {
+            return Ok(number);
+        }
+        self.members += set.len();
+        if self.members > MEMBERS {
+            return Err(CompileError::Overlap { what: "rows of nested prefixes", limit: MEMBERS });
+        }
+        let number = self.sets.len() as u32;
+        self.sets.push(set.clone());
+        self.numbers.insert(set, number);
+        Ok(number)
+    }
+
+    fn union(&mut self, one: u32, other: u32) -> Result<u32, CompileError> {
+        if one == other || other == EMPTY {
+            return Ok(one);
+        }
+        if one == EMPTY {
+            return Ok(other);
+        }
+        if let Some(&number) = self.unions.get(&(one, other)) {
+            return Ok(number);
+        }
+        let mut set = [self.sets[one as usize].as_slice(), &self.sets[other as usize]].concat();
+        set.sort_unstable();
+        set.dedup();
+        let number = self.number(set)?;
+        self.unions.insert((one, other), number);
+        Ok(number)
+    }
+
+    /// The entries of one family, sorted. A prefix that means what the next wider one means is left
+    /// out: the longest prefix of an address decides, and both say the same.
+    pub(super) fn entries(&mut self, policy: &Policy, family: Family) -> Result<Vec<Entry>, CompileError> {
+        /// Stands for the list of known addresses among the rows.
+        const KNOWN: u32 = u32::MAX;
+        let rows = policy.rows.iter().zip(0_u32..);
+        let of_rows = rows.flat_map(|(row, number)| row.peers.iter().map(move |peer| (peer.prefix, number)));
+        let known = policy.known.iter().map(|known| (known.prefix, KNOWN));
+        let mut named: Vec<(Prefix, u32)> = of_rows
+            .chain(known)
+            .filter(|(net, _)| family.has(net.addr()))
+            .map(|(net, number)| (Prefix::of(net), number))
+            .collect();
+        named.sort_unstable();
+        named.dedup();
+        let mut entries = Vec::new();
+        let mut around: Vec<Entry> = Vec::new();
+        for group in named.chunk_by(|one, next| one.0 == next.0) {
+            let prefix = group[0].0;
+            while around.last().is_some_and(|wider| !wider.prefix.covers(prefix)) {
+                around.pop();
+            }
+            let (outer, known) = around.last().map_or((EMPTY, false), |wider| (wider.class, wider.known));
+            let own: Vec<u32> = group.iter().map(|&(_, row)| row).filter(|&row| row != KNOWN).collect();
+            let own = self.number(own)?;
+            let class = self.union(outer, own)?;
+            let entry = Entry { prefix, class, known: known || group.iter().any(|&(_, row)| row == KNOWN) };
+            if (class, entry.known) != (outer, known) {
+                entries.push(entry);
+                around.push(entry);
+            }
+        }
+        Ok(entries)
+    }
+}

@@ -1,0 +1,124 @@
+//! The fixed lines of an image: what does not depend on rows.
+
+use std::net::IpAddr;
+
+use pomguard_common::{
+    flow::State,
+    image::{
+        self, AGES, CLOCK_WORD, GENERATION_WORD, LOCAL_V4, LOCAL_V6, Line, SECTIONS, VLANS, mode, switch,
+    },
+    limits::LOCAL_ADDRESSES,
+};
+
+use super::{
+    Clock,
+    error::CompileError,
+    prefix::{Family, left_aligned},
+};
+use crate::policy::{Mode, PacketSettings, Policy};
+
+/// Fills the IPv4 list of a host without IPv4: 240.0.0.0. Class E (RFC 1112 section 4) is nobody's, the
+/// programs refuse it as a source before they ask whether it is local, and no DHCP client sends from it
+/// (as it does from 0.0.0.0) nor to it (as to the broadcast address).
+const NOBODY_V4: u32 = 0xf000_0000;
+/// Fills the IPv6 list of a host without IPv6: ::1. It never is on the wire (RFC 4291 section 2.5.3);
+/// the stack drops it there, and the programs refuse it as a source. The unspecified address would
+/// not do: duplicate address detection sends from it.
+const NOBODY_V6: u128 = 1;
+
+/// Line 0 to the first section: everything but the head's section words.
+pub(super) fn fixed(policy: &Policy, clock: Clock, generation: u32) -> Result<Vec<Line>, CompileError> {
+    let mut lines = vec![Line::ZERO; SECTIONS as usize];
+    let head = &mut lines[image::HEAD as usize].0;
+    head[image::head::ABI as usize] = pomguard_common::ABI_VERSION;
+    head[image::head::MODES as usize] =
+        u32::from(inbound(policy.inbound)) | u32::from(outbound(policy.outbound)) << 8;
+    head[image::head::SWITCHES as usize] = switches(&policy.packets);
+    local(policy, &mut lines)?;
+    vlans(&policy.packets, &mut lines[VLANS as usize])?;
+    let ages = &mut lines[AGES as usize].0;
+    for state in State::ALL {
+        ages[state as usize] = clock.ticks(state.age_seconds());
+    }
+    ages[GENERATION_WORD as usize] = generation;
+    ages[CLOCK_WORD as usize] = clock.offset;
+    Ok(lines)
+}
+
+const fn inbound(mode: Mode) -> u8 {
+    match mode {
+        // There is no tracking of what comes in; the reader of settings refuses it.
+        Mode::Track | Mode::Audit => mode::AUDIT,
+        Mode::Enforce => mode::ENFORCE,
+    }
+}
+
+const fn outbound(mode: Mode) -> u8 {
+    match mode {
+        Mode::Track => mode::TRACK,
+        Mode::Audit => mode::AUDIT,
+        Mode::Enforce => mode::ENFORCE,
+    }
+}
+
+fn switches(packets: &PacketSettings) -> u32 {
+    [
+        (packets.vrrp, switch::VRRP),
+        (packets.link_control, switch::LINK_CONTROL),
+        (packets.group_membership, switch::GROUP_MEMBERSHIP),
+        (packets.dhcp, switch::DHCP),
+        (packets.echo_v6, switch::ECHO_V6),
+        (packets.redirects, switch::REDIRECTS),
+    ]
+    .into_iter()
+    .filter_map(|(on, bit)| on.then_some(bit))
+    .sum()
+}
+
+fn local(policy: &Policy, lines: &mut [Line]) -> Result<(), CompileError> {
+    if policy.local.is_empty() {
+        return Err(CompileError::NoLocalAddress);
+    }
+    let of = |family: Family| -> Result<Vec<u128>, CompileError> {
+        let mut found: Vec<u128> = Vec::new();
+        for address in policy.local.iter().copied().filter(|&address: &IpAddr| family.has(address)) {
+            let address = left_aligned(address);
+            if !found.contains(&address) {
+                found.push(address);
+            }
+        }
+        if found.len() > LOCAL_ADDRESSES {
+            return Err(CompileError::LocalAddresses { family, found: found.len() });
+        }
+        let nobody = match family {
+            Family::V4 => u128::from(NOBODY_V4) << 96,
+            Family::V6 => NOBODY_V6,
+        };
+        let first = found.first().copied().unwrap_or(nobody);
+        found.resize(LOCAL_ADDRESSES, first);
+        Ok(found)
+    };
+    for (address, at) in of(Family::V4)?.into_iter().zip(0..) {
+        lines[LOCAL_V4 as usize].0[at] = (address >> 96) as u32;
+    }
+    for (address, at) in of(Family::V6)?.into_iter().zip(0..) {
+        let words = &mut lines[LOCAL_V6 as usize + at / 4].0[4 * (at % 4)..][..4];
+        words.iter_mut().zip([96, 64, 32, 0]).for_each(|(word, shift)| *word = (address >> shift) as u32);
+    }
+    Ok(())
+}
+
+fn vlans(packets: &PacketSettings, line: &mut Line) -> Result<(), CompileError> {
+    let mut ids = packets.vlans.clone();
+    ids.sort_unstable();
+    ids.dedup();
+    // Priority tags are always served.
+    ids.retain(|&id| id != 0);
+    if ids.len() > image::VLAN_IDS {
+        return Err(CompileError::Vlans { found: ids.len() });
+    }
+    for (id, at) in ids.into_iter().zip(0..) {
+        line.0[at / 2] |= u32::from(id) << (16 * (at % 2));
+    }
+    Ok(())
+}

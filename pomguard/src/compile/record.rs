@@ -1,0 +1,119 @@
+//! What an image says about itself: read from the map alone, by people and by the read-back.
+//!
+//! In the lines from [`RECORD`] on: line 0 holds the counts, line 1 the digest, in words.
+
+use std::fmt::Write as _;
+
+use pomguard_common::{
+    ABI_VERSION,
+    image::{AGES, CLOCK_WORD, GENERATION_WORD, HEAD, Line, RECORD, SECTIONS, head},
+};
+use sha2::{Digest as _, Sha256};
+
+/// What user space wants to know of an image.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Record {
+    /// Tuples: peer prefixes times port ranges. Word 0.
+    pub tuples: u32,
+    /// Rows, inbound and outbound. Words 1 and 2.
+    pub rows: [u32; 2],
+    /// Lines that are used, from 0 on. Word 3.
+    pub lines: u32,
+    /// The generation, counted from 1. Words 4 and 5, low half first.
+    pub generation: u64,
+    /// Prefixes in the buckets, IPv4 and IPv6. Words 6 and 7.
+    pub prefixes: [u32; 2],
+    /// Lines of the buckets, IPv4 and IPv6. Words 8 and 9.
+    pub buckets: [u32; 2],
+    /// Distinct sets of rows that an address can have. Word 10.
+    pub classes: u32,
+    /// Columns of the matrix: ports of different meaning. Word 11.
+    pub services: u32,
+    /// SHA-256 of the image: see [`digest`]. Words 0 to 7 of the second line.
+    pub digest: [u8; 32],
+}
+
+impl Record {
+    /// Reads the record of an image; none when it is not of this version.
+    pub fn read(lines: &[Line]) -> Option<Self> {
+        if lines.get(HEAD as usize)?.word(head::ABI) != ABI_VERSION {
+            return None;
+        }
+        let counts = lines.get(RECORD as usize)?;
+        let second = lines.get(RECORD as usize + 1)?;
+        let mut digest = [0; 32];
+        for (bytes, word) in digest.chunks_exact_mut(4).zip(&second.0) {
+            bytes.copy_from_slice(&word.to_le_bytes());
+        }
+        Some(Self {
+            tuples: counts.word(0),
+            rows: [counts.word(1), counts.word(2)],
+            lines: counts.word(3),
+            generation: counts.long(2),
+            prefixes: [counts.word(6), counts.word(7)],
+            buckets: [counts.word(8), counts.word(9)],
+            classes: counts.word(10),
+            services: counts.word(11),
+            digest,
+        })
+    }
+
+    /// Whether the lines that were read are those that the record was written for.
+    pub fn holds(&self, lines: &[Line]) -> bool {
+        let (Some(used), Some(rest)) = (lines.get(..self.lines as usize), lines.get(self.lines as usize..))
+        else {
+            return false;
+        };
+        digest(used) == self.digest && rest.iter().all(|line| *line == Line::ZERO)
+    }
+
+    /// The digest for people.
+    pub fn hex(&self) -> String {
+        let mut hex = String::with_capacity(64);
+        for byte in self.digest {
+            // Writing to a string cannot fail.
+            let _ = write!(hex, "{byte:02x}");
+        }
+        hex
+    }
+
+    pub(super) fn write(&self, lines: &mut [Line]) {
+        let generation = [self.generation as u32, (self.generation >> 32) as u32];
+        let [inbound, outbound] = self.rows;
+        let counts = [self.tuples, inbound, outbound, self.lines, generation[0], generation[1]];
+        let sizes = [self.prefixes, self.buckets, [self.classes, self.services]];
+        let words = counts.into_iter().chain(sizes.into_iter().flatten());
+        let mut first = Line::ZERO;
+        first.0.iter_mut().zip(words).for_each(|(at, word)| *at = word);
+        let mut second = Line::ZERO;
+        for (at, bytes) in second.0.iter_mut().zip(self.digest.chunks_exact(4)) {
+            *at = bytes.iter().rev().fold(0, |word, &byte| word << 8 | u32::from(byte));
+        }
+        for (line, at) in [first, second].into_iter().zip(RECORD as usize..) {
+            if let Some(place) = lines.get_mut(at) {
+                *place = line;
+            }
+        }
+    }
+}
+
+/// SHA-256 of what an image means: all words, low byte first, with zero for the generation, the clock
+/// and the record. Two generations of one policy have one digest.
+pub fn digest(lines: &[Line]) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    for (line, number) in lines.iter().zip(0_u32..) {
+        let mut words = line.0;
+        if number == AGES {
+            words[GENERATION_WORD as usize] = 0;
+            words[CLOCK_WORD as usize] = 0;
+        } else if (RECORD..SECTIONS).contains(&number) {
+            words = [0; 16];
+        }
+        let mut bytes = [0; 64];
+        for (bytes, word) in bytes.chunks_exact_mut(4).zip(words) {
+            bytes.copy_from_slice(&word.to_le_bytes());
+        }
+        hash.update(bytes);
+    }
+    hash.finalize().into()
+}

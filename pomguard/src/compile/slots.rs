@@ -1,0 +1,141 @@
+//! Counter slots: a row keeps its slot for as long as it has counters, across every change.
+
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+};
+
+use pomguard_common::{
+    Direction,
+    counter::{LABEL_ID, RowLabel},
+    limits,
+};
+use sha2::{Digest as _, Sha256};
+
+use super::{error::CompileError, label::cut};
+use crate::policy::{Policy, RowId};
+
+/// A slot that is taken, as the labels in the kernel say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// The slot.
+    pub slot: u16,
+    /// The row's id as its label has it.
+    pub id: String,
+    /// The row's direction.
+    pub direction: Direction,
+    /// When the row was last in force or last hit, in any unit that grows. Among rows that left the
+    /// policy, the one with the lowest gives up its slot first.
+    pub last_used: u64,
+}
+
+impl Held {
+    /// What a label says; none when its slot is free, or the label is damaged.
+    pub fn of_label(slot: u16, label: &RowLabel, last_used: u64) -> Option<Self> {
+        let end = label.id.iter().position(|&byte| byte == 0).unwrap_or(LABEL_ID);
+        let id = std::str::from_utf8(label.id.get(..end)?).ok().filter(|id| !id.is_empty())?;
+        let direction = Direction::ALL.into_iter().find(|&direction| direction as u8 == label.direction)?;
+        Some(Self { slot, id: id.to_owned(), direction, last_used })
+    }
+}
+
+/// A slot that a row which left the policy had to give up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reused {
+    /// Whose it was. Its counters are lost: they must be set to zero.
+    pub from: Held,
+    /// The id of the row that has it now.
+    pub to: RowId,
+}
+
+/// Which row counts where.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Slots {
+    live: BTreeMap<(String, Direction), u16>,
+    departed: Vec<Held>,
+    reused: Vec<Reused>,
+}
+
+/// The id as a label carries it: one that is too long is cut and ends in a digest of the whole.
+pub(super) fn label_id(id: &RowId) -> Cow<'_, str> {
+    const DIGEST: usize = 12;
+    if id.0.len() <= LABEL_ID {
+        return Cow::Borrowed(&id.0);
+    }
+    let mut short = cut(&id.0, LABEL_ID - DIGEST - 1).to_owned();
+    short.push('~');
+    for byte in &Sha256::digest(&id.0)[..DIGEST / 2] {
+        // Writing to a string cannot fail.
+        let _ = write!(short, "{byte:02x}");
+    }
+    Cow::Owned(short)
+}
+
+impl Slots {
+    /// Slots for the rows of `policy`: those that have one keep it, others get free ones, and when
+    /// there are none, those of rows that left the policy, longest unused first.
+    pub fn assign(previous: &[Held], policy: &Policy) -> Result<Self, CompileError> {
+        for direction in Direction::ALL {
+            let found = policy.rows_in(direction).count();
+            if found > limits::ROWS {
+                return Err(CompileError::Rows { direction, found });
+            }
+        }
+        let mut free: BTreeSet<u16> = (0..limits::ROW_SLOTS as u16).collect();
+        let mut held: BTreeMap<(String, Direction), &Held> = BTreeMap::new();
+        for entry in previous {
+            // A slot or a row that occurs twice is damage; the first one counts.
+            let key = (entry.id.clone(), entry.direction);
+            if !held.contains_key(&key) && free.remove(&entry.slot) {
+                held.insert(key, entry);
+            }
+        }
+        let mut slots = Self::default();
+        let mut fresh: Vec<(&RowId, (String, Direction))> = Vec::new();
+        for row in &policy.rows {
+            let key = (label_id(&row.id).into_owned(), row.direction);
+            match held.remove(&key) {
+                Some(entry) => {
+                    slots.live.insert(key, entry.slot);
+                }
+                None => fresh.push((&row.id, key)),
+            }
+        }
+        slots.departed = held.into_values().cloned().collect();
+        // The last one is the first to go.
+        slots.departed.sort_by_key(|entry| std::cmp::Reverse((entry.last_used, entry.slot)));
+        for (id, key) in fresh {
+            if slots.live.contains_key(&key) {
+                continue;
+            }
+            let slot = if let Some(slot) = free.pop_first() {
+                slot
+            } else if let Some(from) = slots.departed.pop() {
+                let slot = from.slot;
+                slots.reused.push(Reused { from, to: id.clone() });
+                slot
+            } else {
+                return Err(CompileError::Slot { row: id.0.clone() });
+            };
+            slots.live.insert(key, slot);
+        }
+        slots.departed.sort_by_key(|entry| entry.slot);
+        Ok(slots)
+    }
+
+    /// The slot of a row.
+    pub fn of(&self, id: &RowId, direction: Direction) -> Option<u16> {
+        self.live.get(&(label_id(id).into_owned(), direction)).copied()
+    }
+
+    /// Rows that left the policy and keep their slot and their counters.
+    pub fn departed(&self) -> &[Held] {
+        &self.departed
+    }
+
+    /// Slots that changed hands.
+    pub fn reused(&self) -> &[Reused] {
+        &self.reused
+    }
+}

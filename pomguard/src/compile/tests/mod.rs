@@ -1,0 +1,189 @@
+//! The image must say what the policy's plain answer says.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::IpNet;
+use pomguard_common::{
+    Direction,
+    image::{self, Class, Denial, Grant, Line, Tuple},
+};
+
+use super::{Clock, CompileError, Image, Slots, compile};
+use crate::policy::{
+    Known, MatrixName, Mode, Origin, PacketSettings, Peer, Policy, PortRange, Row, RowId, Service,
+    oracle::{self, Opening},
+};
+
+mod random;
+
+const CLOCK: Clock = Clock { ticks_per_1000s: 4_000, offset: 0 };
+const TCP: u8 = 6;
+
+fn net(written: &str) -> IpNet {
+    written.parse().expect("a prefix")
+}
+
+fn peer(prefix: IpNet) -> Peer {
+    Peer { prefix, name: prefix.to_string(), origin: Origin { file: "test".to_owned(), line: 1 } }
+}
+
+fn service(protocol: u8, first: u16, last: u16) -> Service {
+    Service { protocol, ports: PortRange { first, last } }
+}
+
+fn row(id: &str, direction: Direction, peers: &[IpNet], services: &[Service]) -> Row {
+    Row {
+        id: RowId(id.to_owned()),
+        direction,
+        source: vec!["Agent Desktop".to_owned()],
+        destination: vec!["Agent Manager".to_owned()],
+        printed: "as printed".to_owned(),
+        protocol: "TCP".to_owned(),
+        peers: peers.iter().copied().map(peer).collect(),
+        client_ports: PortRange::ANY,
+        services: services.to_vec(),
+        mode: Mode::Enforce,
+        failsafe: false,
+        purpose: String::new(),
+        origin: Origin { file: "test".to_owned(), line: 1 },
+    }
+}
+
+/// An inbound TCP row.
+fn tcp(id: &str, peers: &[&str], first: u16, last: u16) -> Row {
+    let peers: Vec<IpNet> = peers.iter().map(|at| net(at)).collect();
+    row(id, Direction::Inbound, &peers, &[service(TCP, first, last)])
+}
+
+fn policy(rows: Vec<Row>) -> Policy {
+    Policy {
+        host: "pom1".to_owned(),
+        matrix: MatrixName { id: "test-1".to_owned(), title: String::new() },
+        local: vec![IpAddr::from([10, 20, 0, 11])],
+        inbound: Mode::Enforce,
+        outbound: Mode::Track,
+        rows,
+        known: Vec::new(),
+        packets: PacketSettings::default(),
+    }
+}
+
+fn known(prefixes: &[&str]) -> Vec<Known> {
+    prefixes.iter().map(|at| Known { prefix: net(at), name: (*at).to_owned() }).collect()
+}
+
+fn slots(policy: &Policy) -> Slots {
+    Slots::assign(&[], policy).expect("room for the rows")
+}
+
+fn attempt(policy: &Policy) -> Result<Image, CompileError> {
+    compile(policy, &slots(policy), CLOCK, 1)
+}
+
+fn compiled(policy: &Policy) -> Image {
+    attempt(policy).unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn open(image: &Image) -> image::Image<'_, [Line]> {
+    image::Image::open(image.lines()).expect("an image of this version")
+}
+
+fn words(address: IpAddr) -> (image::Family, image::Address) {
+    match address {
+        IpAddr::V4(address) => (image::Family::V4, [address.into(), 0, 0, 0]),
+        IpAddr::V6(address) => {
+            let bits = u128::from(address);
+            (image::Family::V6, [96, 64, 32, 0].map(|shift| (bits >> shift) as u32))
+        }
+    }
+}
+
+fn class(image: &Image, address: IpAddr) -> Class {
+    let (family, address) = words(address);
+    open(image).class(family, &address)
+}
+
+/// An opening between `other` and this host.
+fn opening(direction: Direction, other: IpAddr, protocol: u8, port: u16, client: u16) -> Opening {
+    let here = match other {
+        IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::new(10, 20, 0, 11)),
+        IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::LOCALHOST),
+    };
+    let (source, destination) = match direction {
+        Direction::Inbound => (other, here),
+        Direction::Outbound => (here, other),
+    };
+    Opening { direction, source, source_port: client, destination, destination_port: port, protocol }
+}
+
+fn grant(image: &Image, opening: &Opening) -> Result<Grant, Denial> {
+    let other = match opening.direction {
+        Direction::Inbound => opening.source,
+        Direction::Outbound => opening.destination,
+    };
+    let ports = matches!(opening.protocol, 6 | 17);
+    let tuple = Tuple {
+        direction: opening.direction,
+        protocol: opening.protocol,
+        port: if ports { opening.destination_port } else { opening.protocol.into() },
+        client_port: if ports { opening.source_port } else { 0 },
+    };
+    open(image).grant(class(image, other), &tuple)
+}
+
+/// What differs between the image's answer and the plain one, if anything does.
+fn difference(policy: &Policy, image: &Image, slots: &Slots, opening: &Opening) -> Option<String> {
+    let answer = oracle::judge(policy, opening);
+    let found = grant(image, opening);
+    let first = answer.first.as_ref().and_then(|id| slots.of(id, opening.direction));
+    let failsafe = |id: &RowId| {
+        policy.rows_in(opening.direction).find(|row| row.id == *id).is_some_and(|row| row.failsafe)
+    };
+    let agrees = match (&found, &answer.first) {
+        (Ok(grant), Some(id)) => Some(grant.row) == first && grant.failsafe == failsafe(id),
+        (Err(Denial::Broken), _) => false,
+        (Err(_), None) => true,
+        _ => false,
+    };
+    (!agrees).then(|| format!("{opening:?}: image {found:?}, policy {answer:?} (slot {first:?})"))
+}
+
+fn agrees(policy: &Policy, image: &Image, opening: &Opening) {
+    if let Some(difference) = difference(policy, image, &slots(policy), opening) {
+        panic!("{difference}");
+    }
+}
+
+/// First and last address, plainly.
+fn ends(prefix: IpNet) -> (u128, u128, bool) {
+    match prefix {
+        IpNet::V4(net) => (u32::from(net.network()).into(), u32::from(net.broadcast()).into(), true),
+        IpNet::V6(net) => (net.network().into(), net.broadcast().into(), false),
+    }
+}
+
+fn address(number: u128, v4: bool) -> IpAddr {
+    if v4 { IpAddr::V4((number as u32).into()) } else { IpAddr::V6(number.into()) }
+}
+
+/// The edges of a prefix: first, last, one before, one behind, and something inside.
+fn edges(prefix: IpNet) -> Vec<IpAddr> {
+    let (first, last, v4) = ends(prefix);
+    let middle = first + (last - first) / 2;
+    [first.wrapping_sub(1), first, first + u128::from(last > first), middle, last, last.wrapping_add(1)]
+        .into_iter()
+        .map(|number| address(number, v4))
+        .collect()
+}
+
+/// Whether a known prefix covers the address, by comparing numbers.
+fn is_known(policy: &Policy, address: IpAddr) -> bool {
+    policy.known.iter().any(|known| {
+        let (first, last, v4) = ends(known.prefix);
+        let number = match address {
+            IpAddr::V4(address) => u128::from(u32::from(address)),
+            IpAddr::V6(address) => address.into(),
+        };
+        v4 == address.is_ipv4() && first <= number && number <= last
+    })
+}
