@@ -63,7 +63,7 @@ pub struct RowTally {
     /// Conversations opened: TCP packets with SYN and without ACK, first packets of other protocols
     /// that this host sends.
     pub connections: u64,
-    /// First hit on this CPU, in ticks ([`crate::image::Header::tick_shift`]); 0 = never.
+    /// First hit on this CPU, in ticks ([`HostRecord::tick_shift`]); 0 = never.
     pub first: u64,
     /// Last hit on this CPU, in ticks; 0 = never.
     pub last: u64,
@@ -104,8 +104,10 @@ pub struct RowLabel {
 pub struct HostRecord {
     /// [`crate::ABI_VERSION`] of the maps.
     pub abi: u32,
-    /// Ticks of the kernel's clock per second, times 1000 (see [`crate::image::Header::tick_shift`]).
-    pub ticks_per_1000s: u32,
+    /// Bits dropped from the kernel's tick counter to make our ticks.
+    pub tick_shift: u32,
+    /// Keys the hash of the flow table, for as long as the table lives.
+    pub flow_secret: u64,
     /// Seconds since 1970 when the counters were first set up.
     pub counting_since: u64,
     /// Seconds since 1970 when the generation in force was installed.
@@ -126,7 +128,7 @@ const _: () = {
     assert!(size_of::<Counters>() <= 32 * 1024);
     assert!(size_of::<RowTally>() == 40);
     assert!(size_of::<RowLabel>() == LABEL_ID + 2 * LABEL_SYSTEM + LABEL_PORTS + 4);
-    assert!(size_of::<HostRecord>() == 4 + 4 + 8 + 8 + 64 + 64 + 32);
+    assert!(size_of::<HostRecord>() == 4 + 4 + 8 + 8 + 8 + 64 + 64 + 32);
     assert!(limits::ROW_SLOTS == 8_192);
 };
 

@@ -23,8 +23,6 @@ pub const MAP_FLOW_KEYS: &str = "FLOW_KEYS";
 pub const MAP_FRAGMENT_TAGS: &str = "FRAGMENT_TAGS";
 /// Keys of the fragment table.
 pub const MAP_FRAGMENT_KEYS: &str = "FRAGMENT_KEYS";
-/// Dropped packets as they happen.
-pub const MAP_EVENTS: &str = "EVENTS";
 /// One record about the host for readers of the maps. See [`crate::counter::HostRecord`].
 pub const MAP_HOST: &str = "HOST";
 
@@ -39,6 +37,5 @@ pub const PINNED_MAPS: &[&str] = &[
     MAP_FLOW_KEYS,
     MAP_FRAGMENT_TAGS,
     MAP_FRAGMENT_KEYS,
-    MAP_EVENTS,
     MAP_HOST,
 ];

@@ -1,3 +1,28 @@
-//! To be described.
+//! Where a policy meets the kernel: the only module that calls it.
+//!
+//! | step | module |
+//! | --- | --- |
+//! | the folder in the bpffs, and who may be in it | [`pins`] |
+//! | the object, its maps and programs | [`load`] |
+//! | the interfaces | [`attach`] |
+//! | a compiled image: written, frozen, read back, switched to | [`install`] |
+//! | what the maps say | [`read`] |
+//! | a frame through the loaded program | [`probe`] |
+//!
+//! Everything that outlives the daemon is pinned. What reads or changes maps goes by the pins and
+//! works alike with the daemon dead or alive.
 
+pub mod attach;
+pub mod clock;
+mod error;
+pub mod install;
+pub mod interface;
+pub mod load;
+mod mapping;
 pub mod object;
+pub mod pins;
+pub mod probe;
+mod raw;
+pub mod read;
+
+pub use error::KernelError;

@@ -1,0 +1,244 @@
+//! The programs on the interfaces: XDP on ingress, TCX or clsact on egress, by links that are pinned.
+
+use std::{fs, io, path::Path};
+
+use aya::programs::{
+    LinkOrder, ProgramError, SchedClassifier, TcAttachType, XdpMode,
+    links::{FdLink, LinkError, PinnedLink},
+    tc::{self, NlOptions, SchedClassifierLink, TcAttachOptions},
+    xdp::XdpLink,
+};
+use log::{info, warn};
+use pomguard_common::names::{PROGRAM_EGRESS, PROGRAM_INGRESS};
+
+use super::{KernelError, interface, load::Loaded, pins::Pins, raw};
+use crate::{input::settings::AttachMode, observe::snapshot::AttachInfo};
+
+/// Names of the links' pins.
+const XDP: &str = "xdp";
+const TCX: &str = "tcx";
+
+/// Priority of our clsact filter: before filters that nobody gave a priority (those start at 49152).
+const CLSACT_PRIORITY: u16 = 50;
+/// Its handle, so that it can be told from others and replaced in place.
+const CLSACT_HANDLE: u32 = 0x706f_6d67;
+
+/// Attaches both programs to an interface, or takes over what an earlier daemon attached there.
+///
+/// # Errors
+/// When somebody else's program is in the way, the driver has no native XDP and generic is not
+/// wanted, or the kernel refuses.
+pub fn attach(
+    loaded: &mut Loaded,
+    pins: &Pins,
+    interface: &str,
+    mode: AttachMode,
+    require_native: bool,
+) -> Result<AttachInfo, KernelError> {
+    let ifindex = interface::index(interface)?;
+    attach_xdp(loaded, pins, interface, ifindex, mode, require_native)?;
+    attach_tc(loaded, pins, interface, ifindex)?;
+    let info = describe(pins, interface);
+    info!("{interface}: XDP {}, TC {}", info.xdp, info.tc);
+    Ok(info)
+}
+
+/// How an interface is attached, as the kernel says.
+#[must_use]
+pub fn describe(pins: &Pins, interface: &str) -> AttachInfo {
+    let ifindex = interface::index(interface).unwrap_or(0);
+    let linked = |hook| pinned_on(&pins.link(hook, interface), ifindex);
+    let xdp = match linked(XDP).then(|| interface::xdp(ifindex)) {
+        Some(Ok(Some(state))) if state.native => "native",
+        Some(Ok(Some(_))) => "generic",
+        _ => "none",
+    };
+    let clsact = || interface::clsact_filter(ifindex, CLSACT_HANDLE, CLSACT_PRIORITY).unwrap_or(false);
+    let tc = if linked(TCX) {
+        "tcx"
+    } else if ifindex != 0 && clsact() {
+        "clsact"
+    } else {
+        "none"
+    };
+    AttachInfo { interface: interface.to_owned(), ifindex, xdp: xdp.to_owned(), tc: tc.to_owned() }
+}
+
+/// Every interface that has one of our links pinned.
+#[must_use]
+pub fn attached(pins: &Pins) -> Vec<AttachInfo> {
+    pins.linked(XDP).iter().map(|interface| describe(pins, interface)).collect()
+}
+
+/// Takes the programs off an interface.
+///
+/// # Errors
+/// When a pin cannot be removed.
+pub fn detach(pins: &Pins, interface: &str) -> Result<(), KernelError> {
+    for hook in [XDP, TCX] {
+        unpin(&pins.link(hook, interface))?;
+    }
+    // Fails where there is no clsact, or nothing of ours on it: then there is nothing to take off.
+    let _ = tc::qdisc_detach_program(interface, TcAttachType::Egress, PROGRAM_EGRESS);
+    Ok(())
+}
+
+/// Whether a link is pinned there and is on this interface.
+fn pinned_on(path: &Path, ifindex: u32) -> bool {
+    ifindex != 0
+        && raw::open_pin(path)
+            .and_then(|link| raw::link_facts(std::os::fd::AsFd::as_fd(&link)))
+            .is_ok_and(|facts| facts.ifindex == ifindex)
+}
+
+/// A pinned link that is still on this interface; one that is not is taken away.
+fn adopt(path: &Path, interface: &str, ifindex: u32) -> Result<Option<FdLink>, KernelError> {
+    if !path.exists() {
+        return Ok(None);
+    }
+    if !pinned_on(path, ifindex) {
+        warn!("{interface}: the interface was made anew since it was attached; attaching again");
+        unpin(path)?;
+        return Ok(None);
+    }
+    match PinnedLink::from_pin(path) {
+        Ok(link) => Ok(Some(link.into())),
+        Err(LinkError::SyscallError(error)) => {
+            Err(KernelError::system("BPF_OBJ_GET", path.display().to_string())(error.io_error))
+        }
+        Err(error) => {
+            Err(KernelError::system("BPF_OBJ_GET", path.display().to_string())(io::Error::other(error)))
+        }
+    }
+}
+
+fn unpin(path: &Path) -> Result<(), KernelError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(KernelError::system("unlink", path.display().to_string())(error))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn pin(link: FdLink, path: &Path) -> Result<(), KernelError> {
+    link.pin(path)
+        .map(|_| ())
+        .map_err(|source| KernelError::Pin { path: path.to_owned(), source: Box::new(source) })
+}
+
+fn attach_xdp(
+    loaded: &mut Loaded,
+    pins: &Pins,
+    interface: &str,
+    ifindex: u32,
+    mode: AttachMode,
+    require_native: bool,
+) -> Result<(), KernelError> {
+    let path = pins.link(XDP, interface);
+    let program = loaded.xdp()?;
+    let fail = || KernelError::program(PROGRAM_INGRESS);
+    if let Some(link) = adopt(&path, interface, ifindex)? {
+        // The program behind the link is exchanged in one step: no packet goes unjudged.
+        let id = program
+            .attach_to_link(XdpLink::try_from(link).map_err(|error| odd_link(interface, error))?)
+            .map_err(fail())?;
+        program.take_link(id).map_err(fail())?;
+        return Ok(());
+    }
+    if let Some(state) = interface::xdp(ifindex)? {
+        return Err(KernelError::Foreign {
+            interface: interface.to_owned(),
+            hook: "an XDP",
+            program: state.program,
+        });
+    }
+    let native_only = mode == AttachMode::Native || require_native;
+    let attempt = if mode == AttachMode::Generic {
+        program.attach_to_if_index(ifindex, XdpMode::Skb)
+    } else {
+        match program.attach_to_if_index(ifindex, XdpMode::Driver) {
+            Err(error) if native_only => {
+                return Err(KernelError::NoNative {
+                    interface: interface.to_owned(),
+                    reason: reason(&error),
+                });
+            }
+            Err(error) => {
+                warn!("{interface}: no native XDP ({}), falling back to generic", reason(&error));
+                program.attach_to_if_index(ifindex, XdpMode::Skb)
+            }
+            Ok(id) => Ok(id),
+        }
+    };
+    let id = attempt.map_err(fail())?;
+    let link = program.take_link(id).map_err(fail())?;
+    pin(FdLink::try_from(link).map_err(|error| odd_link(interface, error))?, &path)
+}
+
+/// A link that is not one: the kernel attached, but cannot pin it (XDP links came with Linux 5.9).
+fn odd_link(interface: &str, error: LinkError) -> KernelError {
+    KernelError::System {
+        call: "bpf_link_create",
+        what: format!("on {interface}: a kernel without links for this hook"),
+        source: io::Error::other(error),
+    }
+}
+
+/// The kernel's own words, out of aya's.
+fn reason(error: &ProgramError) -> String {
+    match error {
+        ProgramError::SyscallError(error) => error.io_error.to_string(),
+        other => other.to_string(),
+    }
+}
+
+fn attach_tc(loaded: &mut Loaded, pins: &Pins, interface: &str, ifindex: u32) -> Result<(), KernelError> {
+    let path = pins.link(TCX, interface);
+    let program = loaded.tc()?;
+    let fail = || KernelError::program(PROGRAM_EGRESS);
+    if let Some(link) = adopt(&path, interface, ifindex)? {
+        let link = SchedClassifierLink::try_from(link).map_err(|error| odd_link(interface, error))?;
+        let id = program.attach_to_link(link).map_err(fail())?;
+        program.take_link(id).map_err(fail())?;
+        return Ok(());
+    }
+    // Whether the kernel has TCX is found out by asking for it; RHEL 9.4 has it and says 5.14.
+    let options = TcAttachOptions::TcxOrder(LinkOrder::first());
+    match program.attach_with_options(interface, TcAttachType::Egress, options) {
+        Ok(id) => {
+            let link = program.take_link(id).map_err(fail())?;
+            let link = FdLink::try_from(link).map_err(|error| odd_link(interface, error))?;
+            pin(link, &path)
+        }
+        Err(error) => {
+            info!("{interface}: no TCX ({}), using clsact", reason(&error));
+            attach_clsact(program, interface, ifindex)
+        }
+    }
+}
+
+/// Our handle in aya's form.
+const fn handle() -> tc::TcHandle {
+    tc::TcHandle::new((CLSACT_HANDLE >> 16) as u16, CLSACT_HANDLE as u16)
+}
+
+fn attach_clsact(program: &mut SchedClassifier, interface: &str, ifindex: u32) -> Result<(), KernelError> {
+    let fail = || KernelError::program(PROGRAM_EGRESS);
+    let id = if interface::clsact_filter(ifindex, CLSACT_HANDLE, CLSACT_PRIORITY)? {
+        let ours =
+            SchedClassifierLink::attached(interface, TcAttachType::Egress, CLSACT_PRIORITY, handle(), None)
+                .map_err(KernelError::system("if_nametoindex", interface))?;
+        program.attach_to_link(ours).map_err(fail())?
+    } else {
+        // There already where somebody else uses it; a real fault shows when the filter is added.
+        let _ = tc::qdisc_add_clsact(interface);
+        let options = NlOptions { priority: CLSACT_PRIORITY, handle: handle(), ..NlOptions::default() };
+        program
+            .attach_with_options(interface, TcAttachType::Egress, TcAttachOptions::Netlink(options))
+            .map_err(fail())?
+    };
+    // A filter has no link to pin: it stays until it is deleted, and must not be when this is dropped.
+    std::mem::forget(program.take_link(id).map_err(fail())?);
+    Ok(())
+}

@@ -1,0 +1,96 @@
+//! The kernel's clock as the programs read it: its tick counter, shifted right.
+
+use std::{io, time::SystemTime};
+
+use nix::time::{ClockId, clock_getres, clock_gettime};
+
+use super::KernelError;
+use crate::compile::Clock;
+
+/// How ticks relate to time on this kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ticks {
+    /// The kernel's ticks per second (`CONFIG_HZ`).
+    pub hz: u32,
+    /// Bits dropped from its counter.
+    pub shift: u32,
+}
+
+impl Ticks {
+    /// Asks the kernel: the coarse clocks advance once a tick, so their resolution is its length.
+    ///
+    /// # Errors
+    /// When the clock cannot be read, which no Linux does.
+    pub fn probe() -> Result<Self, KernelError> {
+        let resolution = clock_getres(ClockId::CLOCK_MONOTONIC_COARSE)
+            .map_err(io::Error::from)
+            .map_err(KernelError::system("clock_getres", "of the coarse clock"))?;
+        let nanoseconds = resolution.tv_sec() * 1_000_000_000 + resolution.tv_nsec();
+        let hz = u32::try_from(1_000_000_000 / nanoseconds.max(1)).unwrap_or(250).clamp(24, 10_000);
+        Ok(Self::of(hz))
+    }
+
+    /// Our ticks on a kernel of `hz` ticks a second: a quarter of a second, a little more or less.
+    #[must_use]
+    pub const fn of(hz: u32) -> Self {
+        let quarter = if hz < 8 { 2 } else { hz / 4 };
+        Self { hz, shift: quarter.ilog2() }
+    }
+
+    /// For the compiler.
+    #[must_use]
+    pub const fn clock(self) -> Clock {
+        Clock { ticks_per_1000s: ((self.hz as u64 * 1_000) >> self.shift) as u32, offset: 0 }
+    }
+
+    /// The programs' clock now. The counter starts five minutes before 2^32 (`INITIAL_JIFFIES`,
+    /// include/linux/jiffies.h) and runs with the monotonic clock.
+    ///
+    /// # Errors
+    /// As [`Self::probe`].
+    pub fn now(self) -> Result<u64, KernelError> {
+        let now = clock_gettime(ClockId::CLOCK_MONOTONIC)
+            .map_err(io::Error::from)
+            .map_err(KernelError::system("clock_gettime", "of the monotonic clock"))?;
+        let hz = u64::from(self.hz);
+        let elapsed = now.tv_sec() as u64 * hz + now.tv_nsec() as u64 * hz / 1_000_000_000;
+        let start = (1_u64 << 32) - 300 * hz;
+        Ok((start + elapsed) >> self.shift)
+    }
+
+    /// Seconds since 1970 of a tick that lies in the past; ticks are 32 bits wide and wrap.
+    #[must_use]
+    pub fn to_unix(self, tick: u64, now: u64) -> u64 {
+        let ago = (now as u32).wrapping_sub(tick as u32);
+        let seconds = (u64::from(ago) << self.shift) / u64::from(self.hz);
+        unix_now().saturating_sub(seconds)
+    }
+}
+
+/// Seconds since 1970.
+#[must_use]
+pub fn unix_now() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn our_ticks_are_about_a_quarter_of_a_second_at_every_usual_rate() {
+        for hz in [100, 250, 300, 1_000] {
+            let per_1000s = Ticks::of(hz).clock().ticks_per_1000s;
+            assert!((3_000..8_000).contains(&per_1000s), "{hz} Hz: {per_1000s}");
+        }
+    }
+
+    #[test]
+    fn a_tick_of_the_past_becomes_its_time_even_across_the_wrap() {
+        let ticks = Ticks::of(250);
+        let before = 0xffff_fff0_u64;
+        let now = (1_u64 << 32) + 0x10;
+        let ago = unix_now() - ticks.to_unix(before, now);
+        assert!((8..=9).contains(&ago), "32 ticks of 0.256 s: {ago}");
+    }
+}

@@ -1,0 +1,129 @@
+//! What can go wrong between us and the kernel.
+
+use std::{io, path::PathBuf};
+
+use aya::{EbpfError, maps::MapError, pin::PinError, programs::ProgramError};
+
+/// A step that the kernel did not take.
+#[derive(Debug, thiserror::Error)]
+pub enum KernelError {
+    /// A system call failed.
+    #[error("{call} {what}")]
+    System {
+        /// The call.
+        call: &'static str,
+        /// On what.
+        what: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The folder for the pins is not ours to use.
+    #[error("{} is not safe to use: {problem}", path.display())]
+    Pins {
+        /// The folder.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// There are no pinned maps: pomguard was never started, or was detached.
+    #[error("nothing is pinned under {}: pomguard is not enforcing here (start it with `systemctl start pomguard`)", path.display())]
+    NotInstalled {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The pinned maps are of another version.
+    #[error("the maps under {} are of layout {found}, this pomguard knows layout {known}: run `pomguard detach`, then start it again", path.display())]
+    Layout {
+        /// The folder.
+        path: PathBuf,
+        /// Layout of the pins.
+        found: u32,
+        /// Ours.
+        known: u32,
+    },
+    /// The object could not be loaded.
+    #[error("load the eBPF object")]
+    Load(#[source] Box<EbpfError>),
+    /// The verifier or the kernel refused a program.
+    #[error("load or attach program {name}")]
+    Program {
+        /// The program.
+        name: &'static str,
+        /// Why.
+        #[source]
+        source: Box<ProgramError>,
+    },
+    /// A map operation failed.
+    #[error("map {name}")]
+    Map {
+        /// The map.
+        name: &'static str,
+        /// Why.
+        #[source]
+        source: Box<MapError>,
+    },
+    /// A pin could not be made.
+    #[error("pin {}", path.display())]
+    Pin {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: Box<PinError>,
+    },
+    /// The object lacks something that it always has.
+    #[error("the eBPF object has no {0}: it is not pomguard's")]
+    Missing(&'static str),
+    /// No such interface.
+    #[error("no interface {0}: see `ip link` for those there are, and `interfaces` in pomguard.toml")]
+    NoInterface(String),
+    /// Somebody else's program is attached.
+    #[error(
+        "{interface} already has {hook} program {program} of somebody else: it is not replaced; detach it, or take {interface} out of `interfaces`"
+    )]
+    Foreign {
+        /// The interface.
+        interface: String,
+        /// `XDP` or `TC`.
+        hook: &'static str,
+        /// Its id.
+        program: u32,
+    },
+    /// The driver refused native XDP and generic is not wanted.
+    #[error(
+        "{interface} does not take native XDP ({reason}); use `attach.mode = \"auto\"` or \"generic\" in pomguard.toml, or see `ethtool -i {interface}` for a driver that does"
+    )]
+    NoNative {
+        /// The interface.
+        interface: String,
+        /// What the kernel said.
+        reason: String,
+    },
+    /// What was written to a map is not what is in it.
+    #[error("line {line} of the new image is not what was written: the change was not made")]
+    ReadBack {
+        /// The first line that differs.
+        line: usize,
+    },
+    /// What is in the kernel is not an image.
+    #[error(
+        "the generation in force is not a readable image: reload the policy (`systemctl reload pomguard`)"
+    )]
+    Unreadable,
+}
+
+impl KernelError {
+    pub(super) fn system(call: &'static str, what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+        let what = what.into();
+        move |source| Self::System { call, what, source }
+    }
+
+    pub(super) fn map(name: &'static str) -> impl FnOnce(MapError) -> Self {
+        move |source| Self::Map { name, source: Box::new(source) }
+    }
+
+    pub(super) fn program(name: &'static str) -> impl FnOnce(ProgramError) -> Self {
+        move |source| Self::Program { name, source: Box::new(source) }
+    }
+}

@@ -1,0 +1,193 @@
+//! A compiled image into the kernel: written beside the one in force, frozen, read back, switched to.
+
+use std::os::fd::AsFd as _;
+
+use aya::maps::{Array, ArrayOfMaps, MapData, PerCpuArray, PerCpuValues};
+use pomguard_common::{
+    counter::{HostRecord, RowLabel, RowTally},
+    image::{AGES, Active, GENERATION_WORD, Line},
+    limits, names,
+};
+
+use super::{KernelError, clock::unix_now, load::padded, mapping::Mapping, pins::Pins, raw, read};
+use crate::{
+    compile::{Clock, CompileError, Held, Image, Slots, compile, labels},
+    policy::Policy,
+};
+
+/// `BPF_F_MMAPABLE` (Linux 5.5): must be that of the object's declaration.
+const MAPPED: u32 = 1 << 10;
+
+/// What is in force.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Installed {
+    /// Generation, counted from 1.
+    pub generation: u32,
+    /// The slot it lies in.
+    pub slot: u8,
+    /// Digest of the image.
+    pub digest: String,
+    /// The image, to check the kernel's copy against.
+    pub image: Image,
+}
+
+/// Why a policy could not be put in force.
+#[derive(Debug, thiserror::Error)]
+pub enum InstallError {
+    /// It does not compile.
+    #[error(transparent)]
+    Compile(#[from] CompileError),
+    /// The kernel did not take it.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+}
+
+/// Compiles a policy and puts it in force. Whatever fails, what was in force stays.
+///
+/// # Errors
+/// When a limit is exceeded (before the first map write) or the kernel refuses.
+pub fn install(pins: &Pins, policy: &Policy, clock: Clock) -> Result<Installed, InstallError> {
+    let mut old_labels = pins.mapped::<RowLabel>(names::MAP_LABELS, limits::ROW_SLOTS, true)?;
+    let slots = Slots::assign(&held(pins, &old_labels)?, policy)?;
+    let generation = current(pins)?.map_or(1, |(generation, _)| generation.wrapping_add(1).max(1));
+    let image = compile(policy, &slots, clock, generation)?;
+    // Labels first: a counter that moves has a name. Slots keep their meaning across changes.
+    relabel(pins, &mut old_labels, &labels(policy, &slots))?;
+    let slot = put(pins, &image)?;
+    flip(pins, Active::settled(slot))?;
+    note(pins, policy)?;
+    Ok(Installed { generation, slot, digest: image.digest(), image })
+}
+
+/// Which row ids hold which counter slots, as the kernel's labels say, and when each was last used.
+fn held(pins: &Pins, labels: &Mapping<RowLabel>) -> Result<Vec<Held>, KernelError> {
+    let tallies: PerCpuArray<MapData, RowTally> = pins.typed(names::MAP_ROWS)?;
+    let mut held = Vec::new();
+    for (slot, label) in labels.iter().enumerate() {
+        if Held::of_label(slot as u16, &label, 0).is_none() {
+            continue;
+        }
+        let values = tallies.get(&(slot as u32), 0).map_err(KernelError::map(names::MAP_ROWS))?;
+        let last_used = if label.live == 0 { read::sum_row(&values).last } else { u64::MAX };
+        held.extend(Held::of_label(slot as u16, &label, last_used));
+    }
+    Ok(held)
+}
+
+/// Generation and slot in force; none before the first.
+pub(super) fn current(pins: &Pins) -> Result<Option<(u32, u8)>, KernelError> {
+    let active = active(pins)?;
+    match inner(pins, active.installed()) {
+        Ok(array) => {
+            let ages = array.get(&AGES, 0).map_err(KernelError::map(names::MAP_POLICY))?;
+            Ok(Some((ages.word(GENERATION_WORD), active.installed())))
+        }
+        Err(_) => Ok(None),
+    }
+}
+
+/// The word that says what is in force.
+pub(super) fn active(pins: &Pins) -> Result<Active, KernelError> {
+    let word = pins.mapped::<u64>(names::MAP_ACTIVE, 1, false)?;
+    word.get(0).map(Active).ok_or(KernelError::Unreadable)
+}
+
+/// The array of one generation slot.
+pub(super) fn inner(pins: &Pins, slot: u8) -> Result<Array<MapData, Line>, KernelError> {
+    let policy: ArrayOfMaps<MapData, Array<MapData, Line>> = pins.typed(names::MAP_POLICY)?;
+    policy.get(&u32::from(slot), 0).map_err(KernelError::map(names::MAP_POLICY))
+}
+
+/// Writes an image into a fresh array, freezes it, reads it back and hangs it into a slot that no
+/// packet looks at.
+fn put(pins: &Pins, image: &Image) -> Result<u8, KernelError> {
+    let active = active(pins)?;
+    let taken = [active.installed(), active.fallback()];
+    let slot = (0..limits::GENERATIONS as u8).find(|slot| !taken.contains(slot)).unwrap_or(0);
+    let data = fresh()?;
+    fill(&data, image)?;
+    raw::freeze(data.fd().as_fd()).map_err(KernelError::system("BPF_MAP_FREEZE", "of the new image"))?;
+    verify(&data, image)?;
+    let array = Array::try_from(aya::maps::Map::Array(data)).map_err(KernelError::map(names::MAP_POLICY))?;
+    let mut policy: ArrayOfMaps<MapData, Array<MapData, Line>> = pins.typed(names::MAP_POLICY)?;
+    // The kernel waits here until no program can still be using what the slot held before.
+    policy.set(u32::from(slot), &array, 0).map_err(KernelError::map(names::MAP_POLICY))?;
+    Ok(slot)
+}
+
+/// A new array of the size that the object declares for a generation.
+pub(super) fn fresh() -> Result<MapData, KernelError> {
+    let definition = aya_obj::Map::new_from_params(
+        aya_obj::generated::bpf_map_type::BPF_MAP_TYPE_ARRAY as u32,
+        size_of::<u32>() as u32,
+        size_of::<Line>() as u32,
+        limits::IMAGE_LINES as u32,
+        MAPPED,
+    );
+    MapData::create(definition, "pomguard_image", None).map_err(KernelError::map(names::MAP_POLICY))
+}
+
+/// Copies an image into an array.
+pub(super) fn fill(data: &MapData, image: &Image) -> Result<(), KernelError> {
+    let mut mapping = Mapping::<Line>::new(data.fd().as_fd(), limits::IMAGE_LINES, true)
+        .map_err(KernelError::system("mmap", "of the new image"))?;
+    for (index, line) in image.lines().iter().enumerate() {
+        mapping.set(index, *line);
+    }
+    Ok(())
+}
+
+/// Compares what an array holds with an image.
+pub(super) fn verify(data: &MapData, image: &Image) -> Result<(), KernelError> {
+    let mapping = Mapping::<Line>::new(data.fd().as_fd(), image.lines().len(), false)
+        .map_err(KernelError::system("mmap", "of the new image"))?;
+    match mapping.iter().zip(image.lines()).position(|(read, written)| read != *written) {
+        Some(line) => Err(KernelError::ReadBack { line }),
+        None if mapping.len() == image.lines().len() => Ok(()),
+        None => Err(KernelError::Unreadable),
+    }
+}
+
+/// The one word that a change of policy flips. An aligned 64-bit store: no packet sees half of it.
+fn flip(pins: &Pins, active: Active) -> Result<(), KernelError> {
+    let mut word = pins.mapped::<u64>(names::MAP_ACTIVE, 1, true)?;
+    if word.set(0, active.0) { Ok(()) } else { Err(KernelError::Unreadable) }
+}
+
+/// Writes the labels of the rows in force, marks the others as past, and zeroes the counters of a
+/// slot that has changed hands.
+fn relabel(pins: &Pins, mapping: &mut Mapping<RowLabel>, new: &[(u16, RowLabel)]) -> Result<(), KernelError> {
+    let mut rows: PerCpuArray<MapData, RowTally> = pins.typed(names::MAP_ROWS)?;
+    let cpus = aya::util::nr_cpus().map_err(|(path, source)| KernelError::system("read", path)(source))?;
+    for slot in 0..mapping.len() {
+        if let Some(mut label) = mapping.get(slot)
+            && label.live != 0
+            && !new.iter().any(|(held, _)| usize::from(*held) == slot)
+        {
+            label.live = 0;
+            mapping.set(slot, label);
+        }
+    }
+    for (slot, label) in new {
+        let before = mapping.get(usize::from(*slot));
+        let same = before.is_some_and(|old| old.id == label.id && old.direction == label.direction);
+        if !same && before.is_some_and(|old| old.id[0] != 0) {
+            let zero = PerCpuValues::try_from(vec![RowTally::default(); cpus])
+                .map_err(KernelError::system("allocate", "counters"))?;
+            rows.set(u32::from(*slot), zero, 0).map_err(KernelError::map(names::MAP_ROWS))?;
+        }
+        mapping.set(usize::from(*slot), *label);
+    }
+    Ok(())
+}
+
+/// Notes in the record about the host what was installed and when.
+fn note(pins: &Pins, policy: &Policy) -> Result<(), KernelError> {
+    let mut mapping = pins.mapped::<HostRecord>(names::MAP_HOST, 1, true)?;
+    let Some(mut record) = mapping.get(0) else { return Err(KernelError::Unreadable) };
+    record.host = padded(&policy.host);
+    record.matrix = padded(&policy.matrix.id);
+    record.installed_at = unix_now();
+    mapping.set(0, record);
+    Ok(())
+}

@@ -1,0 +1,147 @@
+//! What the kernel says of the network interfaces of this namespace.
+
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+};
+
+use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
+use netlink_packet_route::{
+    RouteNetlinkMessage,
+    link::{LinkAttribute, LinkMessage, LinkXdp, XdpAttached},
+    tc::{TcAttribute, TcHandle, TcMessage},
+};
+use netlink_sys::{Socket, protocols::NETLINK_ROUTE};
+
+use super::KernelError;
+
+/// The XDP program of an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct XdpState {
+    /// Its id.
+    pub program: u32,
+    /// In the driver, not on the socket buffer.
+    pub native: bool,
+}
+
+/// Index of an interface.
+///
+/// # Errors
+/// [`KernelError::NoInterface`].
+pub fn index(name: &str) -> Result<u32, KernelError> {
+    nix::net::if_::if_nametoindex(name).map_err(|_| KernelError::NoInterface(name.to_owned()))
+}
+
+/// Every address of this machine, loopback left out.
+///
+/// # Errors
+/// When they cannot be read.
+pub fn addresses() -> Result<Vec<IpAddr>, KernelError> {
+    let all = nix::ifaddrs::getifaddrs()
+        .map_err(io::Error::from)
+        .map_err(KernelError::system("getifaddrs", "for this machine's addresses"))?;
+    let mut found: Vec<IpAddr> = all
+        .filter_map(|interface| {
+            let address = interface.address?;
+            if let Some(v4) = address.as_sockaddr_in() {
+                return Some(SocketAddr::from(std::net::SocketAddrV4::from(*v4)).ip());
+            }
+            address.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip()))
+        })
+        .filter(|address| !address.is_loopback())
+        .collect();
+    found.sort();
+    found.dedup();
+    Ok(found)
+}
+
+/// The XDP program of an interface, if it has one.
+///
+/// # Errors
+/// When the kernel does not answer.
+pub fn xdp(ifindex: u32) -> Result<Option<XdpState>, KernelError> {
+    let mut message = LinkMessage::default();
+    message.header.index = ifindex;
+    let answers = ask(RouteNetlinkMessage::GetLink(message), 0)?;
+    let attributes = answers.into_iter().find_map(|answer| match answer {
+        RouteNetlinkMessage::NewLink(link) if link.header.index == ifindex => Some(link.attributes),
+        _ => None,
+    });
+    let Some(xdp) = attributes.into_iter().flatten().find_map(|attribute| match attribute {
+        LinkAttribute::Xdp(xdp) => Some(xdp),
+        _ => None,
+    }) else {
+        return Ok(None);
+    };
+    let mut program = None;
+    let mut native = false;
+    for fact in xdp {
+        match fact {
+            LinkXdp::ProgId(id) => program = Some(id),
+            LinkXdp::DrvProgId(id) | LinkXdp::HwProgId(id) => {
+                native = true;
+                program = program.or(Some(id));
+            }
+            LinkXdp::Attached(XdpAttached::Driver | XdpAttached::Hardware) => native = true,
+            _ => {}
+        }
+    }
+    Ok(program.map(|program| XdpState { program, native }))
+}
+
+/// Whether a BPF filter with this handle and priority sits on the clsact egress hook.
+///
+/// # Errors
+/// When the kernel does not answer.
+pub fn clsact_filter(ifindex: u32, handle: u32, priority: u16) -> Result<bool, KernelError> {
+    /// Parent of the clsact egress filters (TC_H_CLSACT with TC_H_MIN_EGRESS, linux/pkt_sched.h).
+    const EGRESS: u32 = 0xffff_fff3;
+    let mut message = TcMessage::default();
+    message.header.index = ifindex as i32;
+    message.header.parent = TcHandle::from(EGRESS);
+    let answers = ask(RouteNetlinkMessage::GetTrafficFilter(message), NLM_F_DUMP)?;
+    Ok(answers.into_iter().any(|answer| match answer {
+        RouteNetlinkMessage::NewTrafficFilter(filter) => {
+            filter.header.handle == TcHandle::from(handle)
+                && filter.header.info >> 16 == u32::from(priority)
+                && filter.attributes.iter().any(|it| matches!(it, TcAttribute::Kind(kind) if kind == "bpf"))
+        }
+        _ => false,
+    }))
+}
+
+/// Asks rtnetlink, and collects the answers.
+fn ask(request: RouteNetlinkMessage, flags: u16) -> Result<Vec<RouteNetlinkMessage>, KernelError> {
+    let fail = || KernelError::system("netlink", "request to the kernel's routing socket");
+    let socket = Socket::new(NETLINK_ROUTE).map_err(fail())?;
+    let mut message = NetlinkMessage::from(request);
+    message.header.flags = NLM_F_REQUEST | flags;
+    message.header.sequence_number = 1;
+    message.finalize();
+    let mut bytes = vec![0; message.buffer_len()];
+    message.serialize(&mut bytes);
+    socket.send(&bytes, 0).map_err(fail())?;
+    let mut answers = Vec::new();
+    loop {
+        let (received, _) = socket.recv_from_full().map_err(fail())?;
+        let mut rest = received.as_slice();
+        while !rest.is_empty() {
+            let Ok(answer) = NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest) else {
+                return Err(fail()(io::Error::from(io::ErrorKind::InvalidData)));
+            };
+            let length = (answer.header.length as usize).next_multiple_of(4).min(rest.len()).max(1);
+            match answer.payload {
+                NetlinkPayload::InnerMessage(inner) => answers.push(inner),
+                NetlinkPayload::Error(error) => {
+                    return if error.code.is_none() { Ok(answers) } else { Err(fail()(error.to_io())) };
+                }
+                NetlinkPayload::Done(_) => return Ok(answers),
+                _ => {}
+            }
+            rest = &rest[length..];
+        }
+        if flags & NLM_F_DUMP == 0 {
+            return Ok(answers);
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! The folder in the bpffs that holds everything that outlives the daemon.
+
+use std::{
+    fs, io,
+    os::{
+        fd::AsFd as _,
+        unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _},
+    },
+    path::{Path, PathBuf},
+};
+
+use aya::{
+    Pod,
+    maps::{Map, MapData},
+};
+use nix::sys::statfs::{FsType, statfs};
+
+use super::{KernelError, mapping::Mapping};
+
+/// Magic number of the BPF file system (include/uapi/linux/magic.h).
+const BPF_FS: FsType = FsType(0xcafe_4a11);
+
+/// The folder, and what lies where in it.
+#[derive(Clone, Debug)]
+pub struct Pins {
+    root: PathBuf,
+}
+
+impl Pins {
+    /// The pins under `root`, which need not exist.
+    #[must_use]
+    pub fn at(root: &Path) -> Self {
+        Self { root: root.to_owned() }
+    }
+
+    /// The folder.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Makes the folder, and refuses one that somebody else could have prepared: the top of the bpffs
+    /// may be writable for all.
+    ///
+    /// # Errors
+    /// [`KernelError::Pins`] when it is not on a bpffs, not root's, or open to others.
+    pub fn prepare(&self) -> Result<(), KernelError> {
+        for folder in [self.root.clone(), self.folder("maps"), self.folder("links"), self.folder("programs")]
+        {
+            match fs::DirBuilder::new().mode(0o700).recursive(folder == self.root).create(&folder) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                    return Err(KernelError::System {
+                        call: "mkdir",
+                        what: folder.display().to_string(),
+                        source: error,
+                    });
+                }
+                _ => {}
+            }
+            self.inspect(&folder)?;
+        }
+        Ok(())
+    }
+
+    fn inspect(&self, folder: &Path) -> Result<(), KernelError> {
+        let refuse =
+            |problem: &str| KernelError::Pins { path: folder.to_owned(), problem: problem.to_owned() };
+        let facts = fs::symlink_metadata(folder)
+            .map_err(KernelError::system("stat", folder.display().to_string()))?;
+        if !facts.is_dir() {
+            return Err(refuse("it is not a folder"));
+        }
+        let own = nix::unistd::geteuid().as_raw();
+        if facts.uid() != own {
+            return Err(refuse("it belongs to another user"));
+        }
+        if facts.mode() & 0o077 != 0 {
+            // A folder made by an older umask or by `mkdir`: ours, so it can be closed.
+            fs::set_permissions(folder, fs::Permissions::from_mode(0o700))
+                .map_err(KernelError::system("chmod", folder.display().to_string()))?;
+        }
+        let kind = statfs(folder)
+            .map_err(io::Error::from)
+            .map_err(KernelError::system("statfs", folder.display().to_string()))?
+            .filesystem_type();
+        if kind != BPF_FS {
+            return Err(refuse("it is not on a bpffs: `mount -t bpf bpf /sys/fs/bpf`"));
+        }
+        Ok(())
+    }
+
+    fn folder(&self, name: &str) -> PathBuf {
+        self.root.join(name)
+    }
+
+    /// Where a map is pinned.
+    #[must_use]
+    pub fn map(&self, name: &str) -> PathBuf {
+        self.folder("maps").join(name)
+    }
+
+    /// Where a program is pinned.
+    #[must_use]
+    pub fn program(&self, name: &str) -> PathBuf {
+        self.folder("programs").join(name)
+    }
+
+    /// Where the link of a hook on an interface is pinned. A bpffs takes no dot in a name.
+    #[must_use]
+    pub fn link(&self, hook: &str, interface: &str) -> PathBuf {
+        self.folder("links").join(format!("{hook}-{}", interface.replace('.', "%")))
+    }
+
+    /// Interfaces that have a pinned link of this hook.
+    pub fn linked(&self, hook: &str) -> Vec<String> {
+        let Ok(entries) = fs::read_dir(self.folder("links")) else { return Vec::new() };
+        let prefix = format!("{hook}-");
+        let mut found: Vec<String> = entries
+            .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+            .filter_map(|name| Some(name.strip_prefix(&prefix)?.replace('%', ".")))
+            .collect();
+        found.sort();
+        found
+    }
+
+    /// Whether the maps are there.
+    #[must_use]
+    pub fn installed(&self) -> bool {
+        self.map(pomguard_common::names::MAP_ACTIVE).exists()
+    }
+
+    /// A pinned map.
+    ///
+    /// # Errors
+    /// [`KernelError::NotInstalled`] when nothing is pinned.
+    pub fn open(&self, name: &'static str) -> Result<MapData, KernelError> {
+        if !self.installed() {
+            return Err(KernelError::NotInstalled { path: self.root.clone() });
+        }
+        MapData::from_pin(self.map(name)).map_err(KernelError::map(name))
+    }
+
+    /// A pinned map as aya's typed form.
+    ///
+    /// # Errors
+    /// As [`Self::open`], and when the map is of another kind than `T`.
+    pub(super) fn typed<T>(&self, name: &'static str) -> Result<T, KernelError>
+    where
+        T: TryFrom<Map, Error = aya::maps::MapError>,
+    {
+        let data = self.open(name)?;
+        let map = Map::from_map_data(data).map_err(KernelError::map(name))?;
+        T::try_from(map).map_err(KernelError::map(name))
+    }
+
+    /// A pinned array as memory.
+    pub(super) fn mapped<T: Pod>(
+        &self,
+        name: &'static str,
+        length: usize,
+        writable: bool,
+    ) -> Result<Mapping<T>, KernelError> {
+        let data = self.open(name)?;
+        Mapping::new(data.fd().as_fd(), length, writable)
+            .map_err(KernelError::system("mmap", format!("map {name}")))
+    }
+
+    /// Removes every pin. The programs go with their links, unless something else holds them.
+    ///
+    /// # Errors
+    /// When a pin cannot be removed.
+    pub fn remove(&self) -> Result<(), KernelError> {
+        // Links first: the host is open from here on, and the maps go when nothing uses them.
+        for folder in ["links", "programs", "maps"] {
+            let folder = self.folder(folder);
+            let Ok(entries) = fs::read_dir(&folder) else { continue };
+            for entry in entries.flatten() {
+                fs::remove_file(entry.path())
+                    .map_err(KernelError::system("unlink", entry.path().display().to_string()))?;
+            }
+            fs::remove_dir(&folder).map_err(KernelError::system("rmdir", folder.display().to_string()))?;
+        }
+        // The folder itself may be somebody else's to make (tmpfiles.d), and is harmless.
+        let _ = fs::remove_dir(&self.root);
+        Ok(())
+    }
+}

@@ -1,0 +1,175 @@
+//! A frame through the loaded program: the kernel's own answer to "what would become of this?".
+//!
+//! The program runs on the policy in force (or on an image of the caller's), with counters and
+//! conversations of its own: a question changes nothing.
+
+use aya::{
+    maps::{Array, ArrayOfMaps, MapData, PerCpuArray},
+    programs::{TestRun as _, TestRunOptions},
+};
+use pomguard_common::{
+    Direction,
+    counter::{Counters, RowTally, Tally},
+    decide::NO_ROW,
+    image::{Active, Line},
+    limits, names,
+    reason::{REASONS, Reason},
+};
+
+use super::{
+    KernelError,
+    clock::Ticks,
+    install,
+    load::{Loaded, Share},
+    pins::Pins,
+    read,
+};
+use crate::compile::Image;
+
+/// What the program said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// The packet goes on.
+    pub passes: bool,
+    /// Why.
+    pub reason: Reason,
+    /// It would have been dropped; passed because of audit.
+    pub audited: bool,
+    /// Slot of the row that allowed it, or [`NO_ROW`].
+    pub row: u16,
+}
+
+/// A loaded object to ask.
+pub struct Probe {
+    loaded: Loaded,
+    /// Rows whose tallies are looked at.
+    slots: Vec<u16>,
+}
+
+impl Probe {
+    /// A probe of the policy in force.
+    ///
+    /// # Errors
+    /// When nothing is installed, or the object cannot be loaded.
+    pub fn of_installed(pins: &Pins, slots: Vec<u16>) -> Result<Self, KernelError> {
+        if !pins.installed() {
+            return Err(KernelError::NotInstalled { path: pins.root().to_owned() });
+        }
+        Ok(Self { loaded: Loaded::new(pins, Share::Policy, Ticks::probe()?, 0)?, slots })
+    }
+
+    /// A probe of its own, without a policy yet.
+    ///
+    /// # Errors
+    /// When the object cannot be loaded.
+    pub fn alone() -> Result<Self, KernelError> {
+        let nowhere = Pins::at(std::path::Path::new("/nonexistent"));
+        Ok(Self { loaded: Loaded::new(&nowhere, Share::Nothing, Ticks::probe()?, 0)?, slots: Vec::new() })
+    }
+
+    /// Puts an image in force in a probe of its own.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn set(&mut self, image: &Image, slots: Vec<u16>) -> Result<(), KernelError> {
+        let data = install::fresh()?;
+        install::fill(&data, image)?;
+        let array =
+            Array::try_from(aya::maps::Map::Array(data)).map_err(KernelError::map(names::MAP_POLICY))?;
+        {
+            let mut policy: ArrayOfMaps<_, Array<MapData, Line>> = self.loaded.map_mut(names::MAP_POLICY)?;
+            policy.set(0, &array, 0).map_err(KernelError::map(names::MAP_POLICY))?;
+        }
+        let mut active: Array<_, u64> = self.loaded.map_mut(names::MAP_ACTIVE)?;
+        active.set(0, Active::settled(0).0, 0).map_err(KernelError::map(names::MAP_ACTIVE))?;
+        self.slots = slots;
+        Ok(())
+    }
+
+    /// Forgets all conversations and fragment trains.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn forget_conversations(&mut self) -> Result<(), KernelError> {
+        for (name, buckets) in [
+            (names::MAP_FLOW_TAGS, limits::FLOW_BUCKETS),
+            (names::MAP_FRAGMENT_TAGS, limits::FRAGMENT_BUCKETS),
+        ] {
+            let mut tags: Array<_, [u64; limits::FLOW_WAYS]> = self.loaded.map_mut(name)?;
+            for bucket in 0..buckets as u32 {
+                tags.set(bucket, [0; limits::FLOW_WAYS], 0).map_err(KernelError::map(name))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Counters of the probe, summed over the CPUs.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub fn counters(&self) -> Result<Counters, KernelError> {
+        let map: PerCpuArray<_, Counters> = self.loaded.map(names::MAP_COUNTERS)?;
+        Ok(read::sum(&map.get(&0, 0).map_err(KernelError::map(names::MAP_COUNTERS))?))
+    }
+
+    /// Tally of a row, summed over the CPUs.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn row(&self, slot: u16) -> Result<RowTally, KernelError> {
+        let map: PerCpuArray<_, RowTally> = self.loaded.map(names::MAP_ROWS)?;
+        Ok(read::sum_row(&map.get(&u32::from(slot), 0).map_err(KernelError::map(names::MAP_ROWS))?))
+    }
+
+    /// Runs a frame, and only says whether it goes on.
+    ///
+    /// # Errors
+    /// When the kernel cannot run it: frames below 14 bytes do not exist for it.
+    pub fn verdict(&mut self, direction: Direction, frame: &[u8]) -> Result<bool, KernelError> {
+        let options = TestRunOptions { data_in: Some(frame), ..TestRunOptions::default() };
+        match direction {
+            Direction::Inbound => {
+                let run = self.loaded.xdp()?.test_run(options);
+                Ok(run.map_err(KernelError::program(names::PROGRAM_INGRESS))?.return_value == 2)
+            }
+            Direction::Outbound => {
+                let run = self.loaded.tc()?.test_run(options);
+                Ok(run.map_err(KernelError::program(names::PROGRAM_EGRESS))?.return_value != 2)
+            }
+        }
+    }
+
+    /// Runs a frame, and says what became of it and why.
+    ///
+    /// # Errors
+    /// As [`Self::verdict`], and [`KernelError::Unreadable`] when the counters do not tell.
+    pub fn run(&mut self, direction: Direction, frame: &[u8]) -> Result<Finding, KernelError> {
+        let before = self.counters()?;
+        let rows = self.tallies()?;
+        let passes = self.verdict(direction, frame)?;
+        let after = self.counters()?;
+        let (old, new) = (&before.direction[direction.index()], &after.direction[direction.index()]);
+        let moved = |old: &[Tally; REASONS], new: &[Tally; REASONS]| {
+            Reason::ALL.iter().copied().find(|it| old[it.index()].packets != new[it.index()].packets)
+        };
+        let judged = moved(&old.judged, &new.judged).map(|reason| (reason, false));
+        let (reason, audited) = judged
+            .or_else(|| moved(&old.audited, &new.audited).map(|reason| (reason, true)))
+            .ok_or(KernelError::Unreadable)?;
+        let hit = self.tallies()?.into_iter().zip(rows).position(|(new, old)| new != old);
+        let row = hit.and_then(|index| self.slots.get(index).copied()).unwrap_or(NO_ROW);
+        Ok(Finding { passes, reason, audited, row })
+    }
+
+    fn tallies(&self) -> Result<Vec<u64>, KernelError> {
+        self.slots.iter().map(|&slot| Ok(self.row(slot)?.packets)).collect()
+    }
+
+    /// Instructions that the verifier walked, per program.
+    ///
+    /// # Errors
+    /// When the kernel does not say.
+    pub fn verified_instructions(&mut self) -> Result<[Option<u32>; 2], KernelError> {
+        self.loaded.verified_instructions()
+    }
+}

@@ -1,0 +1,79 @@
+//! The only raw `bpf(2)` calls: those that aya has no safe form of.
+
+use std::{
+    ffi::CString,
+    io, mem,
+    os::{
+        fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
+        unix::ffi::OsStrExt as _,
+    },
+    path::Path,
+};
+
+use aya_obj::generated::{bpf_attr, bpf_cmd, bpf_link_info};
+
+/// Calls `bpf(2)`.
+fn bpf(command: bpf_cmd, attributes: &mut bpf_attr) -> io::Result<()> {
+    // SAFETY: the attributes are a whole, initialised `bpf_attr`, and what they point to outlives the
+    // call (each caller's business, all of them below).
+    let result = unsafe {
+        libc::syscall(libc::SYS_bpf, command as libc::c_long, &raw mut *attributes, size_of::<bpf_attr>())
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// An attribute block of zeros.
+fn attributes() -> bpf_attr {
+    // SAFETY: a union of plain integers, for which zero is a value.
+    unsafe { mem::zeroed() }
+}
+
+/// Makes a map read-only for system calls, for ever. Linux 5.2.
+pub(super) fn freeze(map: BorrowedFd<'_>) -> io::Result<()> {
+    let mut attributes = attributes();
+    attributes.__bindgen_anon_2.map_fd = map.as_raw_fd() as u32;
+    bpf(bpf_cmd::BPF_MAP_FREEZE, &mut attributes)
+}
+
+/// Opens a pinned object.
+pub(super) fn open_pin(path: &Path) -> io::Result<OwnedFd> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let mut attributes = attributes();
+    attributes.__bindgen_anon_4.pathname = path.as_ptr() as u64;
+    // SAFETY: the path outlives the call, and the attributes are those of BPF_OBJ_GET.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            bpf_cmd::BPF_OBJ_GET as libc::c_long,
+            &raw mut attributes,
+            size_of::<bpf_attr>(),
+        )
+    };
+    let fd = i32::try_from(result).ok().filter(|&fd| fd >= 0).ok_or_else(io::Error::last_os_error)?;
+    // SAFETY: a new descriptor that nothing else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// What the kernel says of a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct LinkFacts {
+    /// The program behind it.
+    pub(super) program: u32,
+    /// The interface it is on; 0 when that has gone.
+    pub(super) ifindex: u32,
+}
+
+/// Asks the kernel about an XDP or TCX link. Linux 5.8, interface index 5.9.
+pub(super) fn link_facts(link: BorrowedFd<'_>) -> io::Result<LinkFacts> {
+    // SAFETY: a struct and union of plain integers, for which zero is a value.
+    let mut info: bpf_link_info = unsafe { mem::zeroed() };
+    let mut attributes = attributes();
+    attributes.info.bpf_fd = link.as_raw_fd() as u32;
+    attributes.info.info_len = size_of::<bpf_link_info>() as u32;
+    attributes.info.info = &raw mut info as u64;
+    bpf(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attributes)?;
+    // XDP and TCX links both have the interface index first in their part of the union.
+    // SAFETY: every field of the union is a plain integer, and all of it was initialised.
+    let ifindex = unsafe { info.__bindgen_anon_1.xdp.ifindex };
+    Ok(LinkFacts { program: info.prog_id, ifindex })
+}

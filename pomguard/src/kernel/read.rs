@@ -1,0 +1,239 @@
+//! What the pinned maps say, as a [`Snapshot`].
+
+use aya::maps::{MapData, PerCpuArray, PerCpuValues};
+use pomguard_common::{
+    Direction,
+    counter::{Counters, RowLabel, RowTally, Tally},
+    flow::{State, Tag},
+    image::{AGES, HEAD, Line, RECORD, head, mode},
+    limits, names,
+    reason::{Reason, Verdict},
+};
+
+use super::{KernelError, attach, clock::Ticks, install, load, pins::Pins};
+use crate::{
+    compile::Record,
+    observe::snapshot::{Capacity, FlowStats, Outcome, ReasonStats, RowStats, Snapshot, Totals},
+    policy::{Mode, RowId},
+};
+
+/// Takes one reading. Not atomic: packets go on being counted meanwhile.
+///
+/// # Errors
+/// [`KernelError::NotInstalled`] when nothing is pinned.
+pub fn snapshot(pins: &Pins) -> Result<Snapshot, KernelError> {
+    let host = load::host_record(pins)?;
+    let ticks = Ticks { shift: host.tick_shift, ..Ticks::probe()? };
+    let now = ticks.now()?;
+    let active = install::active(pins)?;
+    let array = install::inner(pins, active.slot(now as u32) as u8)?;
+    let line = |index: u32| array.get(&index, 0).map_err(KernelError::map(names::MAP_POLICY));
+    let head_line = line(HEAD)?;
+    let ages = line(AGES)?;
+    let record = (RECORD..pomguard_common::image::SECTIONS).map(line).collect::<Result<Vec<_>, _>>()?;
+    let record = Record::read(&record).ok_or(KernelError::Unreadable)?;
+    let counters = counters(pins)?;
+    Ok(Snapshot {
+        host: load::unpadded(&host.host),
+        matrix: load::unpadded(&host.matrix),
+        generation: u64::from(ages.word(pomguard_common::image::GENERATION_WORD)),
+        image: record.hex(),
+        inbound: mode_of(&head_line, Direction::Inbound),
+        outbound: mode_of(&head_line, Direction::Outbound),
+        counting_since: host.counting_since,
+        installed_at: host.installed_at,
+        attach: attach::attached(pins),
+        rows: rows(pins, ticks, now)?,
+        reasons: reasons(&counters),
+        totals: totals(&counters),
+        flows: flows(pins, &ages, now as u32, &counters)?,
+        capacity: capacity(&record),
+        events_lost: counters.events_lost,
+    })
+}
+
+/// The mode that the image in force carries.
+fn mode_of(line: &Line, direction: Direction) -> Mode {
+    match (line.word(head::MODES) >> (8 * direction as u32)) as u8 {
+        mode::TRACK => Mode::Track,
+        mode::AUDIT => Mode::Audit,
+        _ => Mode::Enforce,
+    }
+}
+
+/// The counters, summed over the CPUs.
+///
+/// # Errors
+/// When the map cannot be read.
+pub fn counters(pins: &Pins) -> Result<Counters, KernelError> {
+    let map: PerCpuArray<MapData, Counters> = pins.typed(names::MAP_COUNTERS)?;
+    Ok(sum(&map.get(&0, 0).map_err(KernelError::map(names::MAP_COUNTERS))?))
+}
+
+/// Adds up the CPUs' counters.
+#[must_use]
+pub fn sum(values: &PerCpuValues<Counters>) -> Counters {
+    let mut total = Counters::ZERO;
+    for value in values.iter() {
+        for (into, from) in total.direction.iter_mut().zip(&value.direction) {
+            add(&mut into.seen, from.seen);
+            into.judged.iter_mut().zip(from.judged).for_each(|(into, from)| add(into, from));
+            into.audited.iter_mut().zip(from.audited).for_each(|(into, from)| add(into, from));
+        }
+        total.events_lost += value.events_lost;
+        total.flows_opened += value.flows_opened;
+        total.flows_evicted += value.flows_evicted;
+    }
+    total
+}
+
+fn add(into: &mut Tally, from: Tally) {
+    into.packets += from.packets;
+    into.bytes += from.bytes;
+}
+
+/// Adds up the CPUs' tallies of one row; hits are the first of the firsts and the last of the lasts.
+#[must_use]
+pub fn sum_row(values: &PerCpuValues<RowTally>) -> RowTally {
+    values.iter().fold(RowTally::default(), |total, value| RowTally {
+        packets: total.packets + value.packets,
+        bytes: total.bytes + value.bytes,
+        connections: total.connections + value.connections,
+        first: if total.first == 0 || value.first == 0 {
+            total.first.max(value.first)
+        } else {
+            total.first.min(value.first)
+        },
+        last: total.last.max(value.last),
+    })
+}
+
+fn rows(pins: &Pins, ticks: Ticks, now: u64) -> Result<Vec<RowStats>, KernelError> {
+    let labels = pins.mapped::<RowLabel>(names::MAP_LABELS, limits::ROW_SLOTS, false)?;
+    let tallies: PerCpuArray<MapData, RowTally> = pins.typed(names::MAP_ROWS)?;
+    let mut rows = Vec::new();
+    for (slot, label) in labels.iter().enumerate().filter(|(_, label)| label.id[0] != 0) {
+        let values = tallies.get(&(slot as u32), 0).map_err(KernelError::map(names::MAP_ROWS))?;
+        let RowTally { packets, bytes, connections, first, last } = sum_row(&values);
+        let hit = |tick: u64| (tick != 0).then(|| ticks.to_unix(tick, now));
+        rows.push(RowStats {
+            id: RowId(load::unpadded(&label.id)),
+            direction: if label.direction == 0 { Direction::Inbound } else { Direction::Outbound },
+            source: load::unpadded(&label.source),
+            destination: load::unpadded(&label.destination),
+            ports: load::unpadded(&label.ports),
+            live: label.live != 0,
+            failsafe: label.failsafe != 0,
+            mode: if label.audit == 0 { Mode::Enforce } else { Mode::Audit },
+            packets,
+            bytes,
+            connections,
+            first_hit: hit(first),
+            last_hit: hit(last),
+        });
+    }
+    // Those in force first, each part in the order of the slots: failsafe, print order, the site's own.
+    rows.sort_by_key(|row| !row.live);
+    Ok(rows)
+}
+
+fn reasons(counters: &Counters) -> Vec<ReasonStats> {
+    let mut found = Vec::new();
+    for direction in Direction::ALL {
+        let half = &counters.direction[direction.index()];
+        for reason in Reason::ALL {
+            let outcome = match reason.verdict() {
+                Verdict::Pass => Outcome::Pass,
+                Verdict::Drop => Outcome::Drop,
+            };
+            let tallies =
+                [(outcome, half.judged[reason.index()]), (Outcome::Audit, half.audited[reason.index()])];
+            for (verdict, Tally { packets, bytes }) in
+                tallies.into_iter().filter(|(_, tally)| tally.packets != 0)
+            {
+                found.push(ReasonStats {
+                    name: reason.name().to_owned(),
+                    direction,
+                    verdict,
+                    packets,
+                    bytes,
+                });
+            }
+        }
+    }
+    found
+}
+
+fn totals(counters: &Counters) -> Vec<Totals> {
+    Direction::ALL
+        .into_iter()
+        .map(|direction| {
+            let half = &counters.direction[direction.index()];
+            let judged = |verdict| {
+                Reason::ALL
+                    .iter()
+                    .filter(|reason| reason.verdict() == verdict)
+                    .map(|reason| half.judged[reason.index()].packets)
+                    .sum::<u64>()
+            };
+            let audited = half.audited.iter().map(|tally| tally.packets).sum();
+            Totals {
+                direction,
+                seen: half.seen.packets,
+                seen_bytes: half.seen.bytes,
+                passed: judged(Verdict::Pass) + audited,
+                dropped: judged(Verdict::Drop),
+                audited,
+            }
+        })
+        .collect()
+}
+
+fn flows(pins: &Pins, ages: &Line, now: u32, counters: &Counters) -> Result<FlowStats, KernelError> {
+    let tags = pins.mapped::<[u64; limits::FLOW_WAYS]>(names::MAP_FLOW_TAGS, limits::FLOW_BUCKETS, false)?;
+    let live = |tag: &u64| {
+        let tag = Tag(*tag);
+        tag.state() != State::Free && tag.idle(now) <= ages.word(tag.state() as u32)
+    };
+    let entries = tags.iter().map(|bucket| bucket.iter().filter(|tag| live(tag)).count() as u64).sum();
+    Ok(FlowStats {
+        entries,
+        capacity: limits::FLOWS as u64,
+        opened: counters.flows_opened,
+        evicted: counters.flows_evicted,
+    })
+}
+
+fn capacity(record: &Record) -> Vec<Capacity> {
+    let entry = |name: &str, used: u32, limit: usize| Capacity {
+        name: name.to_owned(),
+        used: u64::from(used),
+        limit: limit as u64,
+    };
+    vec![
+        entry("tuples", record.tuples, limits::TUPLES),
+        entry("rows-inbound", record.rows[Direction::Inbound.index()], limits::ROWS),
+        entry("rows-outbound", record.rows[Direction::Outbound.index()], limits::ROWS),
+        entry("lines", record.lines, limits::IMAGE_LINES),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn first_hits_are_the_earliest_that_any_cpu_saw() {
+        let tally = |first, last| RowTally { packets: 1, bytes: 60, connections: 0, first, last };
+        let cpus = aya::util::nr_cpus().unwrap();
+        let mut values = vec![RowTally::default(); cpus];
+        values[0] = tally(7, 9);
+        let only = PerCpuValues::try_from(values.clone()).unwrap();
+        assert_eq!(sum_row(&only), tally(7, 9), "a CPU that never saw one does not count");
+        if cpus > 1 {
+            values[1] = tally(5, 6);
+            let both = sum_row(&PerCpuValues::try_from(values).unwrap());
+            assert_eq!((both.first, both.last, both.packets), (5, 9, 2));
+        }
+    }
+}
