@@ -10,12 +10,14 @@
 //! | the bytes of the maps | [`compile`] | `Image` |
 //! | in force, read back | [`kernel`] | `Installed` |
 //! | what the maps say | [`observe`] | `Snapshot` |
+//! | kept in step with the files | [`daemon`] | |
 //! | for people and programs | [`cli`], [`render`] | |
 //!
 //! Everything before [`kernel`] is pure and tested without root.
 
 pub mod cli;
 pub mod compile;
+pub mod daemon;
 pub mod input;
 pub mod kernel;
 pub mod observe;

@@ -9,8 +9,16 @@ use std::{
 
 use clap::{Parser, Subcommand};
 
+use crate::{
+    input::settings::Settings,
+    kernel::{pins::Pins, read},
+};
+
 pub mod check;
+pub mod detach;
+pub mod explain;
 pub mod matrix;
+pub mod run;
 pub mod stats;
 
 /// What the input or the state is at fault for.
@@ -30,6 +38,14 @@ pub struct Cli {
 pub enum Verb {
     /// Read the files and show what they mean for this host, without touching anything
     Check(check::Args),
+    /// Put the policy in force and keep it so: the daemon
+    Run(run::Args),
+    /// Show what passed, what was dropped and why
+    Stats(stats::Args),
+    /// Tell what becomes of a packet, and why
+    Explain(explain::Args),
+    /// Take the programs off and open the host
+    Detach(detach::Args),
     /// Show the published matrix and where its reading differs from print
     Matrix(matrix::Args),
 }
@@ -38,6 +54,13 @@ pub enum Verb {
 pub fn run(cli: Cli) -> ExitCode {
     let result = match cli.verb {
         Verb::Check(args) => check::run(&args),
+        Verb::Run(args) => run::run(&args),
+        Verb::Stats(args) => stats::run(&args, &|| {
+            let settings = Settings::load(&args.config)?;
+            Ok(read::snapshot(&Pins::at(&settings.paths.pins))?)
+        }),
+        Verb::Explain(args) => explain::run(&args),
+        Verb::Detach(args) => detach::run(&args),
         Verb::Matrix(args) => matrix::run(&args),
     };
     match result {

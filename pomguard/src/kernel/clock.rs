@@ -53,7 +53,7 @@ impl Ticks {
             .map_err(io::Error::from)
             .map_err(KernelError::system("clock_gettime", "of the monotonic clock"))?;
         let hz = u64::from(self.hz);
-        let elapsed = now.tv_sec() as u64 * hz + now.tv_nsec() as u64 * hz / 1_000_000_000;
+        let elapsed = now.tv_sec().cast_unsigned() * hz + now.tv_nsec().cast_unsigned() * hz / 1_000_000_000;
         let start = (1_u64 << 32) - 300 * hz;
         Ok((start + elapsed) >> self.shift)
     }

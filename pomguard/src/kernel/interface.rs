@@ -97,7 +97,7 @@ pub fn clsact_filter(ifindex: u32, handle: u32, priority: u16) -> Result<bool, K
     /// Parent of the clsact egress filters (TC_H_CLSACT with TC_H_MIN_EGRESS, linux/pkt_sched.h).
     const EGRESS: u32 = 0xffff_fff3;
     let mut message = TcMessage::default();
-    message.header.index = ifindex as i32;
+    message.header.index = ifindex.cast_signed();
     message.header.parent = TcHandle::from(EGRESS);
     let answers = ask(RouteNetlinkMessage::GetTrafficFilter(message), NLM_F_DUMP)?;
     Ok(answers.into_iter().any(|answer| match answer {

@@ -170,7 +170,7 @@ fn random() -> io::Result<u64> {
     let mut bytes = [0_u8; 8];
     // SAFETY: the buffer is as long as said.
     let got = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
-    if got == bytes.len() as isize {
+    if got == bytes.len().cast_signed() {
         Ok(u64::from_ne_bytes(bytes) | 1)
     } else {
         Err(io::Error::last_os_error())

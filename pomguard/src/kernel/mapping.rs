@@ -25,7 +25,7 @@ impl<T: Pod> Mapping<T> {
     /// Maps the first `length` elements of an array map with `BPF_F_MMAPABLE` (Linux 5.5).
     pub(super) fn new(map: BorrowedFd<'_>, length: usize, writable: bool) -> io::Result<Self> {
         // The kernel lays elements out at multiples of eight bytes.
-        const { assert!(size_of::<T>() % 8 == 0 && size_of::<T>() > 0) };
+        const { assert!(size_of::<T>().is_multiple_of(8) && size_of::<T>() > 0) };
         let protection = if writable { libc::PROT_READ | libc::PROT_WRITE } else { libc::PROT_READ };
         // SAFETY: a new mapping chosen by the kernel, of a map that is at least as long.
         let start = unsafe {

@@ -15,6 +15,7 @@
 pub mod attach;
 pub mod clock;
 mod error;
+pub mod frame;
 pub mod install;
 pub mod interface;
 pub mod load;

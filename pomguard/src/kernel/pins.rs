@@ -57,34 +57,7 @@ impl Pins {
                 }
                 _ => {}
             }
-            self.inspect(&folder)?;
-        }
-        Ok(())
-    }
-
-    fn inspect(&self, folder: &Path) -> Result<(), KernelError> {
-        let refuse =
-            |problem: &str| KernelError::Pins { path: folder.to_owned(), problem: problem.to_owned() };
-        let facts = fs::symlink_metadata(folder)
-            .map_err(KernelError::system("stat", folder.display().to_string()))?;
-        if !facts.is_dir() {
-            return Err(refuse("it is not a folder"));
-        }
-        let own = nix::unistd::geteuid().as_raw();
-        if facts.uid() != own {
-            return Err(refuse("it belongs to another user"));
-        }
-        if facts.mode() & 0o077 != 0 {
-            // A folder made by an older umask or by `mkdir`: ours, so it can be closed.
-            fs::set_permissions(folder, fs::Permissions::from_mode(0o700))
-                .map_err(KernelError::system("chmod", folder.display().to_string()))?;
-        }
-        let kind = statfs(folder)
-            .map_err(io::Error::from)
-            .map_err(KernelError::system("statfs", folder.display().to_string()))?
-            .filesystem_type();
-        if kind != BPF_FS {
-            return Err(refuse("it is not on a bpffs: `mount -t bpf bpf /sys/fs/bpf`"));
+            inspect(&folder)?;
         }
         Ok(())
     }
@@ -184,4 +157,31 @@ impl Pins {
         let _ = fs::remove_dir(&self.root);
         Ok(())
     }
+}
+
+/// Refuses a folder that somebody else could write to.
+fn inspect(folder: &Path) -> Result<(), KernelError> {
+    let refuse = |problem: &str| KernelError::Pins { path: folder.to_owned(), problem: problem.to_owned() };
+    let facts =
+        fs::symlink_metadata(folder).map_err(KernelError::system("stat", folder.display().to_string()))?;
+    if !facts.is_dir() {
+        return Err(refuse("it is not a folder"));
+    }
+    let own = nix::unistd::geteuid().as_raw();
+    if facts.uid() != own {
+        return Err(refuse("it belongs to another user"));
+    }
+    if facts.mode() & 0o077 != 0 {
+        // A folder made by an older umask or by `mkdir`: ours, so it can be closed.
+        fs::set_permissions(folder, fs::Permissions::from_mode(0o700))
+            .map_err(KernelError::system("chmod", folder.display().to_string()))?;
+    }
+    let kind = statfs(folder)
+        .map_err(io::Error::from)
+        .map_err(KernelError::system("statfs", folder.display().to_string()))?
+        .filesystem_type();
+    if kind != BPF_FS {
+        return Err(refuse("it is not on a bpffs: `mount -t bpf bpf /sys/fs/bpf`"));
+    }
+    Ok(())
 }

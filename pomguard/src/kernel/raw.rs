@@ -31,7 +31,7 @@ fn attributes() -> bpf_attr {
 /// Makes a map read-only for system calls, for ever. Linux 5.2.
 pub(super) fn freeze(map: BorrowedFd<'_>) -> io::Result<()> {
     let mut attributes = attributes();
-    attributes.__bindgen_anon_2.map_fd = map.as_raw_fd() as u32;
+    attributes.__bindgen_anon_2.map_fd = map.as_raw_fd().cast_unsigned();
     bpf(bpf_cmd::BPF_MAP_FREEZE, &mut attributes)
 }
 
@@ -68,7 +68,7 @@ pub(super) fn link_facts(link: BorrowedFd<'_>) -> io::Result<LinkFacts> {
     // SAFETY: a struct and union of plain integers, for which zero is a value.
     let mut info: bpf_link_info = unsafe { mem::zeroed() };
     let mut attributes = attributes();
-    attributes.info.bpf_fd = link.as_raw_fd() as u32;
+    attributes.info.bpf_fd = link.as_raw_fd().cast_unsigned();
     attributes.info.info_len = size_of::<bpf_link_info>() as u32;
     attributes.info.info = &raw mut info as u64;
     bpf(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attributes)?;

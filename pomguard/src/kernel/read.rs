@@ -108,6 +108,21 @@ pub fn sum_row(values: &PerCpuValues<RowTally>) -> RowTally {
     })
 }
 
+/// Counter slots that are in use: slot, row, direction.
+///
+/// # Errors
+/// [`KernelError::NotInstalled`] when nothing is pinned.
+pub fn row_slots(pins: &Pins) -> Result<Vec<(u16, RowId, Direction)>, KernelError> {
+    let labels = pins.mapped::<RowLabel>(names::MAP_LABELS, limits::ROW_SLOTS, false)?;
+    let used = labels.iter().enumerate().filter(|(_, label)| label.id[0] != 0);
+    Ok(used
+        .map(|(slot, label)| {
+            let direction = if label.direction == 0 { Direction::Inbound } else { Direction::Outbound };
+            (slot as u16, RowId(load::unpadded(&label.id)), direction)
+        })
+        .collect())
+}
+
 fn rows(pins: &Pins, ticks: Ticks, now: u64) -> Result<Vec<RowStats>, KernelError> {
     let labels = pins.mapped::<RowLabel>(names::MAP_LABELS, limits::ROW_SLOTS, false)?;
     let tallies: PerCpuArray<MapData, RowTally> = pins.typed(names::MAP_ROWS)?;

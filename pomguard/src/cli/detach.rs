@@ -1,0 +1,59 @@
+//! `pomguard detach`: takes the programs off and opens the host.
+
+use std::{
+    io::{self, IsTerminal as _, Write as _},
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use anyhow::{Context as _, bail};
+
+use crate::{
+    input::settings::Settings,
+    kernel::{attach, pins::Pins},
+    paths,
+};
+
+/// Options of `detach`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The daemon's settings
+    #[arg(long, value_name = "PATH", default_value = paths::SETTINGS)]
+    pub config: PathBuf,
+    /// Do not ask
+    #[arg(long)]
+    pub yes: bool,
+}
+
+/// Exit code 0 when nothing of ours is attached any more.
+pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let settings = Settings::load(&args.config)?;
+    let pins = Pins::at(&settings.paths.pins);
+    let attached = attach::attached(&pins);
+    if !args.yes {
+        confirm(&attached.iter().map(|info| info.interface.as_str()).collect::<Vec<_>>().join(", "))?;
+    }
+    for info in &attached {
+        attach::detach(&pins, &info.interface)?;
+        println!("{}: detached, every packet passes", info.interface);
+    }
+    pins.remove()?;
+    println!(
+        "counters and conversations are gone; a daemon that still runs takes effect again at its next start"
+    );
+    Ok(ExitCode::SUCCESS)
+}
+
+fn confirm(interfaces: &str) -> anyhow::Result<()> {
+    if !io::stdin().is_terminal() {
+        bail!("this opens {interfaces} to every packet: say --yes to do it without being asked");
+    }
+    print!("This opens {interfaces} to every packet, and forgets the counters. Type `open` to go on: ");
+    io::stdout().flush()?;
+    let mut answer = String::new();
+    io::stdin().read_line(&mut answer).context("read the answer")?;
+    if answer.trim() != "open" {
+        bail!("nothing was changed");
+    }
+    Ok(())
+}

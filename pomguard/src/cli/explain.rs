@@ -1,0 +1,126 @@
+//! `pomguard explain`: what becomes of a packet, and why; asked of the policy and of the kernel.
+
+use std::{
+    io::{self, Write as _},
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use anyhow::Context as _;
+use pomguard_common::decide::NO_ROW;
+use serde::Serialize;
+
+use super::FAULT;
+use crate::{
+    input::Draft,
+    kernel::{KernelError, frame, interface, pins::Pins, probe::Probe, read},
+    paths,
+    policy::{self, RowId, explain, oracle::Opening},
+    render,
+};
+
+/// Options of `explain`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Who opens: an address, with or without a port (`10.50.0.7`, `10.50.0.7:40000`, `[fd00::7]:40000`)
+    #[arg(value_name = "SRC[:PORT]")]
+    pub source: String,
+    /// What is opened to: address, port and protocol (`10.20.0.11:9970/tcp`)
+    #[arg(value_name = "DST:PORT/PROTO")]
+    pub destination: String,
+    /// The daemon's settings
+    #[arg(long, value_name = "PATH", default_value = paths::SETTINGS)]
+    pub config: PathBuf,
+    /// Ask the files alone, not the kernel
+    #[arg(long)]
+    pub offline: bool,
+    /// Write JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What the loaded program says.
+#[derive(Clone, Debug, Serialize)]
+struct Kernel {
+    passes: bool,
+    reason: &'static str,
+    help: &'static str,
+    audited: bool,
+    row: Option<RowId>,
+}
+
+/// Both answers.
+#[derive(Serialize)]
+struct Answer<'a> {
+    policy: &'a explain::Explanation,
+    kernel: Option<Kernel>,
+    agree: Option<bool>,
+}
+
+/// Exit code 0 when policy and kernel agree (or only one was asked), 1 when they do not.
+pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let draft = Draft::load(&args.config)?;
+    let policy = policy::resolve(&draft, &interface::addresses()?)?;
+    let opening = explain::question(&policy, &args.source, &args.destination)
+        .map_err(|fault| anyhow::anyhow!("{}: {}", fault.problem, fault.remedy))?;
+    let explanation = explain::explain(&policy, &opening);
+    let kernel = if args.offline { None } else { ask(&Pins::at(&draft.settings.paths.pins), &opening)? };
+    let agree = kernel.as_ref().map(|kernel| {
+        kernel.passes == explanation.passes
+            && kernel.row == explanation.row.as_ref().map(|row| row.id.clone())
+    });
+    let mut out = io::stdout().lock();
+    if args.json {
+        let answer = Answer { policy: &explanation, kernel, agree };
+        serde_json::to_writer_pretty(&mut out, &answer).map_err(io::Error::from)?;
+        writeln!(out)?;
+    } else {
+        render::explain::print(&explanation, &mut out)?;
+        match &kernel {
+            Some(kernel) => tell(kernel, &mut out)?,
+            None => writeln!(out, "  kernel   not asked: nothing is in force here, or --offline")?,
+        }
+    }
+    if agree == Some(false) {
+        out.flush()?;
+        eprintln!(
+            "pomguard: DISAGREEMENT: the files say one thing, the kernel does another. Either the files \
+             were changed and not applied (`systemctl reload pomguard`), or this is a fault in pomguard: report it"
+        );
+        return Ok(ExitCode::from(FAULT));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn tell(kernel: &Kernel, out: &mut impl io::Write) -> io::Result<()> {
+    let verdict = match (kernel.passes, kernel.audited) {
+        (true, true) => "PASS in audit, would be dropped",
+        (true, false) => "PASS",
+        (false, _) => "DROP",
+    };
+    let row = kernel.row.as_ref().map_or_else(String::new, |row| format!(", row {row}"));
+    writeln!(out, "  kernel   {verdict}: {}{row}. {}", kernel.reason, kernel.help)
+}
+
+/// Runs the opening packet through the program, on the policy in force; none when there is none.
+fn ask(pins: &Pins, opening: &Opening) -> anyhow::Result<Option<Kernel>> {
+    let names = match read::row_slots(pins) {
+        Ok(names) => names,
+        Err(KernelError::NotInstalled { .. }) => return Ok(None),
+        Err(fault) => return Err(fault).context("ask the kernel (`--offline` does without)"),
+    };
+    let frame = frame::opening(opening).context("source and destination are of different IP versions")?;
+    let mut probe = Probe::of_installed(pins, names.iter().map(|(slot, ..)| *slot).collect())?;
+    let finding = probe.run(opening.direction, &frame)?;
+    let row = names
+        .into_iter()
+        .find(|(slot, ..)| finding.row != NO_ROW && *slot == finding.row)
+        .map(|(_, id, _)| id);
+    Ok(Some(Kernel {
+        passes: finding.passes,
+        reason: finding.reason.name(),
+        help: finding.reason.help(),
+        audited: finding.audited,
+        row,
+    }))
+}

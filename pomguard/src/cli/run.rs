@@ -1,0 +1,65 @@
+//! `pomguard run`: the daemon.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use anyhow::Context as _;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::{
+    daemon::{self, Options},
+    paths,
+};
+
+/// Options of `run`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The daemon's settings
+    #[arg(long, value_name = "PATH", default_value = paths::SETTINGS)]
+    pub config: PathBuf,
+    /// Log of the eBPF programs, for developers: one line a packet
+    #[arg(long, value_name = "LEVEL", default_value = "off", value_parser = ["off", "debug"])]
+    pub program_log: String,
+}
+
+/// Runs until SIGTERM or SIGINT.
+pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    start_log();
+    let options = Options {
+        config: args.config.clone(),
+        program_log: if args.program_log == "debug" { log::Level::Debug as u8 } else { 0 },
+    };
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the runtime")?;
+    runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
+        let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
+        let shutdown = async move {
+            tokio::select! {
+                _ = terminate.recv() => {},
+                _ = interrupt.recv() => {},
+            }
+        };
+        daemon::run(options, shutdown).await
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Logs to stderr, which systemd hands to the journal; there with the priority that it understands.
+fn start_log() {
+    use std::io::Write as _;
+
+    let mut builder = env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info"));
+    if std::env::var_os("JOURNAL_STREAM").is_some() {
+        builder.format(|out, record| {
+            // Priorities of sd-daemon(3).
+            let priority = match record.level() {
+                log::Level::Error => 3,
+                log::Level::Warn => 4,
+                log::Level::Info => 6,
+                log::Level::Debug | log::Level::Trace => 7,
+            };
+            writeln!(out, "<{priority}>{}", record.args())
+        });
+    }
+    builder.init();
+}

@@ -1,0 +1,317 @@
+//! `pomguard run`: puts the policy in force, and keeps what is in force in step with the files.
+//!
+//! Enforcement does not depend on it: programs, maps and links are pinned. It loads and attaches,
+//! takes new policies, serves metrics and tells systemd.
+
+use std::{
+    fs::{self, File},
+    future::Future,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use anyhow::{Context as _, anyhow, bail};
+use log::{error, info, warn};
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+};
+
+use crate::{
+    input::{
+        Draft,
+        settings::{AttachMode, OnAttachFailure, Settings},
+    },
+    kernel::{
+        attach,
+        clock::{Ticks, unix_now},
+        install::{self, Installed},
+        interface,
+        load::{Loaded, Share},
+        pins::Pins,
+        read,
+    },
+    observe::{
+        http,
+        metrics::{self, DaemonState},
+    },
+    policy::{self, Policy},
+};
+
+mod notify;
+
+/// Options of the daemon that are not in its file.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The settings file.
+    pub config: PathBuf,
+    /// Level of the programs' own log: 0 = off.
+    pub program_log: u8,
+}
+
+/// What the daemon holds while it runs.
+struct Daemon {
+    options: Options,
+    pins: Pins,
+    ticks: Ticks,
+    loaded: Loaded,
+    interfaces: Vec<String>,
+    state: Arc<Mutex<DaemonState>>,
+    /// Kept for its lock: one daemon at a time.
+    _lock: File,
+}
+
+/// Runs until `shutdown` comes. What is in force stays in force.
+///
+/// # Errors
+/// When the policy cannot be read or put in force at the start. Later faults are logged and counted.
+pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
+    let (draft, policy) = read_policy(&options.config)?;
+    let settings = draft.settings;
+    if settings.interfaces.is_empty() {
+        bail!("{}: `interfaces` names none: there is nothing to enforce on", settings.file);
+    }
+    let lock = lock(&settings.paths.runtime)?;
+    raise_locked_memory();
+    let pins = Pins::at(&settings.paths.pins);
+    pins.prepare().context("prepare the folder for the pins")?;
+    let ticks = Ticks::probe()?;
+    info!("{} of {}: loading the programs", policy.host, policy.matrix.id);
+    let loaded = Loaded::new(&pins, Share::All, ticks, options.program_log)?;
+    let state = Arc::new(Mutex::new(DaemonState {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        ..DaemonState::default()
+    }));
+    let mut daemon = Daemon {
+        options,
+        pins,
+        ticks,
+        loaded,
+        interfaces: Vec::new(),
+        state: Arc::clone(&state),
+        _lock: lock,
+    };
+    let _log = daemon.follow_program_log();
+    // The policy before the programs: the first packet that one sees is judged by it.
+    let installed = daemon.install(&policy)?;
+    daemon.attach(&settings)?;
+    daemon.loaded.pin_programs(&daemon.pins)?;
+    daemon.succeeded(&settings, &installed);
+    let (stop, stopped) = watch::channel(false);
+    let metrics = serve_metrics(&settings, &daemon, stopped).await?;
+    notify::ready(&status(&policy, &installed));
+    daemon.serve(shutdown).await?;
+    notify::stopping();
+    info!("stopping; what is in force stays in force (`pomguard detach` opens the host)");
+    // Nobody listening is as good as told.
+    let _ = stop.send(true);
+    if let Some(metrics) = metrics {
+        metrics.await.context("the metrics listener")?;
+    }
+    Ok(())
+}
+
+impl Daemon {
+    /// Waits for what may come.
+    async fn serve(&mut self, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
+        let mut hangup = signal(SignalKind::hangup()).context("listen for SIGHUP")?;
+        tokio::pin!(shutdown);
+        loop {
+            tokio::select! {
+                () = &mut shutdown => return Ok(()),
+                _ = hangup.recv() => self.reload(),
+            }
+        }
+    }
+
+    /// Takes the files anew. Whatever is wrong with them, what is in force stays.
+    fn reload(&mut self) {
+        notify::reloading();
+        match self.try_reload() {
+            Ok(told) => notify::ready(&told),
+            Err(fault) => {
+                error!("reload refused, the policy in force stays: {fault:#}");
+                let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+                state.reload_failures += 1;
+                state.last_reload_successful = false;
+                drop(state);
+                notify::ready("reload refused: the policy before it is in force (see the journal)");
+            }
+        }
+    }
+
+    fn try_reload(&mut self) -> anyhow::Result<String> {
+        let (draft, policy) = read_policy(&self.options.config)?;
+        let settings = draft.settings;
+        if settings.paths.pins != self.pins.root() {
+            bail!("{}: `paths.pins` changed: that takes a restart", settings.file);
+        }
+        let installed = self.install(&policy)?;
+        self.attach(&settings)?;
+        self.succeeded(&settings, &installed);
+        Ok(status(&policy, &installed))
+    }
+
+    fn install(&self, policy: &Policy) -> anyhow::Result<Installed> {
+        let installed =
+            install::install(&self.pins, policy, self.ticks.clock()).context("put the policy in force")?;
+        info!(
+            "generation {} in force: inbound {}, outbound {}, {} tuples, image {}",
+            installed.generation,
+            policy.inbound.name(),
+            policy.outbound.name(),
+            installed.image.tuples(),
+            installed.digest
+        );
+        for row in policy.rows.iter().filter(|row| row.peers.is_empty()) {
+            warn!(
+                "{} ({}) grants nothing: the site has no address for its other side",
+                row.id,
+                row.direction.name()
+            );
+        }
+        Ok(installed)
+    }
+
+    /// Attaches to every interface of the settings, and leaves those that are no longer named.
+    fn attach(&mut self, settings: &Settings) -> anyhow::Result<()> {
+        let Attached { mode, require_native, on_failure } = Attached::of(settings);
+        let wanted: Vec<String> = settings.interfaces.iter().map(|at| at.value.clone()).collect();
+        for interface in &wanted {
+            match attach::attach(&mut self.loaded, &self.pins, interface, mode, require_native) {
+                Ok(_) => {}
+                Err(fault) if on_failure == OnAttachFailure::Continue => {
+                    error!("{interface} is NOT protected: {:#}", anyhow!(fault));
+                }
+                Err(fault) => return Err(fault).with_context(|| format!("attach to {interface}")),
+            }
+        }
+        for left in self.pins.linked("xdp").into_iter().filter(|name| !wanted.contains(name)) {
+            warn!("{left} is no longer in `interfaces`: detaching from it");
+            attach::detach(&self.pins, &left)?;
+        }
+        self.interfaces = wanted;
+        Ok(())
+    }
+
+    fn succeeded(&self, settings: &Settings, installed: &Installed) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        match settings.attach.mode {
+            AttachMode::Auto => "auto",
+            AttachMode::Native => "native",
+            AttachMode::Generic => "generic",
+        }
+        .clone_into(&mut state.attach_wanted);
+        state.installed = Some(metrics::Installed {
+            image: installed.digest.clone(),
+            generation: installed.generation.into(),
+        });
+        state.last_reload_success = Some(unix_now());
+        state.last_reload_successful = true;
+    }
+
+    /// Brings the programs' own log to ours, where it was asked for.
+    fn follow_program_log(&mut self) -> Option<tokio::task::JoinHandle<()>> {
+        if self.options.program_log == 0 {
+            return None;
+        }
+        let logger = match aya_log::EbpfLogger::init(self.loaded.ebpf()) {
+            Ok(logger) => logger,
+            Err(fault) => {
+                warn!("no log of the programs: {fault}");
+                return None;
+            }
+        };
+        Some(tokio::spawn(async move {
+            let Ok(mut readable) =
+                tokio::io::unix::AsyncFd::register_with_interest(logger, tokio::io::Interest::READABLE)
+            else {
+                return;
+            };
+            while let Ok(mut guard) = readable.readable_mut().await {
+                guard.get_inner_mut().flush();
+                guard.clear_ready();
+            }
+        }))
+    }
+}
+
+/// The part of the settings that attaching looks at.
+struct Attached {
+    mode: AttachMode,
+    require_native: bool,
+    on_failure: OnAttachFailure,
+}
+
+impl Attached {
+    const fn of(settings: &Settings) -> Self {
+        let attach = settings.attach;
+        Self { mode: attach.mode, require_native: attach.require_native, on_failure: attach.on_failure }
+    }
+}
+
+/// Reads the files and resolves them for this host.
+fn read_policy(config: &Path) -> anyhow::Result<(Draft, Policy)> {
+    let draft = Draft::load(config)?;
+    let addresses = interface::addresses()?;
+    let policy = policy::resolve(&draft, &addresses)?;
+    Ok((draft, policy))
+}
+
+/// One line for `systemctl status`.
+fn status(policy: &Policy, installed: &Installed) -> String {
+    format!(
+        "{} {}: inbound {}, outbound {}, generation {}, {} tuples",
+        policy.host,
+        policy.matrix.id,
+        policy.inbound.name(),
+        policy.outbound.name(),
+        installed.generation,
+        installed.image.tuples()
+    )
+}
+
+/// Takes the lock that only one daemon has.
+fn lock(runtime: &Path) -> anyhow::Result<File> {
+    fs::create_dir_all(runtime).with_context(|| format!("make {}", runtime.display()))?;
+    let path = runtime.join("pomguard.lock");
+    let file = File::create(&path).with_context(|| format!("open {}", path.display()))?;
+    file.try_lock().map_err(|_| anyhow!("another pomguard runs already: it holds {}", path.display()))?;
+    Ok(file)
+}
+
+/// Linux before 5.11 counts maps against the limit of locked memory.
+fn raise_locked_memory() {
+    use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
+    if let Err(fault) = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY) {
+        info!("the limit of locked memory stays as it is ({fault}); only kernels before 5.11 mind");
+    }
+}
+
+/// Starts the metrics listener, if the settings want one.
+async fn serve_metrics(
+    settings: &Settings,
+    daemon: &Daemon,
+    mut stopped: watch::Receiver<bool>,
+) -> anyhow::Result<Option<tokio::task::JoinHandle<()>>> {
+    let Some(at) = &settings.metrics else { return Ok(None) };
+    let listener = TcpListener::bind(at.value)
+        .await
+        .with_context(|| format!("{}: listen for metrics on {}", at.origin, at.value))?;
+    info!("metrics at http://{}/metrics", at.value);
+    let (pins, state) = (daemon.pins.clone(), Arc::clone(&daemon.state));
+    let source: http::Source = Arc::new(move || {
+        let snapshot = read::snapshot(&pins)?;
+        let state = state.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        Ok(metrics::page(snapshot, state)?)
+    });
+    Ok(Some(tokio::spawn(async move {
+        let until = async move {
+            let _ = stopped.wait_for(|&stop| stop).await;
+        };
+        if let Err(fault) = http::serve(listener, source, until).await {
+            error!("metrics are no longer served: {fault:#}");
+        }
+    })))
+}

@@ -1,0 +1,71 @@
+//! The first packet of a conversation, made to ask what would become of it.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use pomguard_common::protocol;
+
+use crate::policy::oracle::Opening;
+
+/// An Ethernet frame that opens the conversation: a SYN, a UDP datagram, an echo request, or an
+/// empty packet of another protocol. None when the addresses are of different families.
+#[must_use]
+pub fn opening(opening: &Opening) -> Option<Vec<u8>> {
+    let upper = match opening.protocol {
+        protocol::TCP => tcp_syn(opening.source_port, opening.destination_port),
+        protocol::UDP => udp(opening.source_port, opening.destination_port),
+        protocol::ICMP => vec![8, 0, 0, 0, 0, 1, 0, 1],
+        protocol::ICMPV6 => vec![128, 0, 0, 0, 0, 1, 0, 1],
+        _ => vec![0; 8],
+    };
+    // Unicast, locally administered addresses.
+    let mut frame = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2];
+    match (opening.source, opening.destination) {
+        (IpAddr::V4(source), IpAddr::V4(destination)) => {
+            frame.extend([0x08, 0x00]);
+            frame.extend(ipv4(source, destination, opening.protocol, upper.len()));
+        }
+        (IpAddr::V6(source), IpAddr::V6(destination)) => {
+            frame.extend([0x86, 0xdd]);
+            frame.extend(ipv6(source, destination, opening.protocol, upper.len()));
+        }
+        _ => return None,
+    }
+    frame.extend(upper);
+    Some(frame)
+}
+
+fn ipv4(source: Ipv4Addr, destination: Ipv4Addr, protocol: u8, payload: usize) -> Vec<u8> {
+    let total = (20 + payload) as u16;
+    let mut header = vec![0x45, 0];
+    header.extend(total.to_be_bytes());
+    // Identification 0, don't fragment, TTL 64; the programs leave the checksum to the host.
+    header.extend([0, 0, 0x40, 0, 64, protocol, 0, 0]);
+    header.extend(source.octets());
+    header.extend(destination.octets());
+    header
+}
+
+fn ipv6(source: Ipv6Addr, destination: Ipv6Addr, protocol: u8, payload: usize) -> Vec<u8> {
+    let mut header = vec![0x60, 0, 0, 0];
+    header.extend((payload as u16).to_be_bytes());
+    header.extend([protocol, 64]);
+    header.extend(source.octets());
+    header.extend(destination.octets());
+    header
+}
+
+fn tcp_syn(source: u16, destination: u16) -> Vec<u8> {
+    let mut header = Vec::with_capacity(20);
+    header.extend(source.to_be_bytes());
+    header.extend(destination.to_be_bytes());
+    header.extend([0, 0, 0, 1, 0, 0, 0, 0, 0x50, 0x02, 0xff, 0xff, 0, 0, 0, 0]);
+    header
+}
+
+fn udp(source: u16, destination: u16) -> Vec<u8> {
+    let mut header = Vec::with_capacity(8);
+    header.extend(source.to_be_bytes());
+    header.extend(destination.to_be_bytes());
+    header.extend([0, 8, 0, 0]);
+    header
+}
