@@ -8,6 +8,7 @@ use std::{
     future::Future,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use anyhow::{Context as _, anyhow, bail};
@@ -40,6 +41,9 @@ use crate::{
 };
 
 mod notify;
+
+/// How often the programs' own log is brought to ours.
+const PROGRAM_LOG_BEAT: Duration = Duration::from_millis(250);
 
 /// Options of the daemon that are not in its file.
 #[derive(Clone, Debug)]
@@ -216,7 +220,7 @@ impl Daemon {
         if self.options.program_log == 0 {
             return None;
         }
-        let logger = match aya_log::EbpfLogger::init(self.loaded.ebpf()) {
+        let mut logger = match aya_log::EbpfLogger::init(self.loaded.ebpf()) {
             Ok(logger) => logger,
             Err(fault) => {
                 warn!("no log of the programs: {fault}");
@@ -224,14 +228,10 @@ impl Daemon {
             }
         };
         Some(tokio::spawn(async move {
-            let Ok(mut readable) =
-                tokio::io::unix::AsyncFd::register_with_interest(logger, tokio::io::Interest::READABLE)
-            else {
-                return;
-            };
-            while let Ok(mut guard) = readable.readable_mut().await {
-                guard.get_inner_mut().flush();
-                guard.clear_ready();
+            let mut beat = tokio::time::interval(PROGRAM_LOG_BEAT);
+            loop {
+                beat.tick().await;
+                logger.flush();
             }
         }))
     }
