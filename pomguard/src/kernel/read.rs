@@ -5,7 +5,7 @@ use pomguard_common::{
     Direction,
     counter::{Counters, RowLabel, RowTally, Tally},
     flow::{State, Tag},
-    image::{AGES, HEAD, Line, RECORD, head, mode},
+    image::{AGES, HEAD, Line, SECTIONS, head, mode},
     limits, names,
     reason::{Reason, Verdict},
 };
@@ -28,10 +28,9 @@ pub fn snapshot(pins: &Pins) -> Result<Snapshot, KernelError> {
     let active = install::active(pins)?;
     let array = install::inner(pins, active.slot(now as u32) as u8)?;
     let line = |index: u32| array.get(&index, 0).map_err(KernelError::map(names::MAP_POLICY));
-    let head_line = line(HEAD)?;
-    let ages = line(AGES)?;
-    let record = (RECORD..pomguard_common::image::SECTIONS).map(line).collect::<Result<Vec<_>, _>>()?;
-    let record = Record::read(&record).ok_or(KernelError::Unreadable)?;
+    let lines = (HEAD..SECTIONS).map(line).collect::<Result<Vec<_>, _>>()?;
+    let record = Record::read(&lines).ok_or(KernelError::Unreadable)?;
+    let (head_line, ages) = (lines[HEAD as usize], lines[AGES as usize]);
     let counters = counters(pins)?;
     Ok(Snapshot {
         host: load::unpadded(&host.host),
