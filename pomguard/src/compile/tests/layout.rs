@@ -137,6 +137,40 @@ fn a_chain_never_answers_for_another_service() {
 }
 
 #[test]
+fn a_chain_lies_beyond_the_reach_of_its_own_class() {
+    let port = |number: u16| tcp(&format!("test-1/b{number}"), &["10.51.0.0/16"], number, number);
+    let mut rows: Vec<Row> = (1_000..1_050).map(port).collect();
+    for (first, last) in [(5_060, 5_061), (1_024, 5_059)] {
+        let id = format!("test-1/a{first}");
+        rows.push(Row {
+            client_ports: PortRange { first, last },
+            ..tcp(&id, &["10.50.0.0/16"], 1_000, 1_000)
+        });
+    }
+    let case = Case::new(policy(rows));
+    for port in 990..1_060 {
+        for other in [[10, 50, 0, 1], [10, 51, 0, 1]] {
+            case.agrees(&opening(Direction::Inbound, other.into(), TCP, port, 2_000));
+        }
+    }
+}
+
+#[test]
+fn protocols_without_ports_have_no_client_ports_either() {
+    let both = [service(1, 0, u16::MAX), service(TCP, 0, u16::MAX)];
+    let row = Row {
+        client_ports: PortRange { first: 1_024, last: u16::MAX },
+        ..row("test-1/1", Direction::Inbound, &[net("10.50.0.0/16")], &both)
+    };
+    let image = compiled(&policy(vec![row]));
+    let ask =
+        |protocol| grant(&image, &opening(Direction::Inbound, IpAddr::from([10, 50, 0, 1]), protocol, 0, 0));
+    assert_eq!(ask(1), Ok(Grant { row: 0, failsafe: false }));
+    assert_eq!(ask(TCP), Err(Denial::ClientPort));
+    assert_eq!(ask(47), Err(Denial::Port));
+}
+
+#[test]
 fn failsafe_rows_are_marked_and_ports_of_equal_meaning_share_a_column() {
     let ssh = Row { failsafe: true, ..tcp("site/ssh", &["10.9.0.0/24"], 22, 22) };
     let wide = row(
