@@ -124,7 +124,9 @@ pub(super) fn lay_out(v4: &Table, v6: &Table, room: usize) -> Result<Buckets, us
             return Err(count_v4 + count_v6);
         }
         let mut v4_fits = false;
-        for seed in 0..SEEDS {
+        for number in 0..SEEDS {
+            // Seeds that differ in low bits alone would only reorder addresses that lie in a row.
+            let seed = number.wrapping_mul(0x9e37_79b9);
             let Some(spread_v4) = v4.spread(seed, count_v4) else { continue };
             v4_fits = true;
             let Some(spread_v6) = v6.spread(seed, count_v6) else { continue };

@@ -14,7 +14,13 @@ use crate::policy::{
     oracle::{self, Opening},
 };
 
+mod folding;
+mod layout;
+mod limits;
 mod random;
+mod scale;
+mod site;
+mod slots;
 
 const CLOCK: Clock = Clock { ticks_per_1000s: 4_000, offset: 0 };
 const TCP: u8 = 6;
@@ -148,9 +154,22 @@ fn difference(policy: &Policy, image: &Image, slots: &Slots, opening: &Opening) 
     (!agrees).then(|| format!("{opening:?}: image {found:?}, policy {answer:?} (slot {first:?})"))
 }
 
-fn agrees(policy: &Policy, image: &Image, opening: &Opening) {
-    if let Some(difference) = difference(policy, image, &slots(policy), opening) {
-        panic!("{difference}");
+/// A policy with all that was made of it.
+struct Case {
+    policy: Policy,
+    slots: Slots,
+    image: Image,
+}
+
+impl Case {
+    fn new(policy: Policy) -> Self {
+        let slots = slots(&policy);
+        let image = compile(&policy, &slots, CLOCK, 1).unwrap_or_else(|error| panic!("{error}"));
+        Self { policy, slots, image }
+    }
+
+    fn agrees(&self, opening: &Opening) {
+        assert_eq!(difference(&self.policy, &self.image, &self.slots, opening), None);
     }
 }
 

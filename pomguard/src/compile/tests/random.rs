@@ -136,7 +136,6 @@ impl Edges {
         let direction = if direction { Direction::Inbound } else { Direction::Outbound };
         let (protocol, port) = self.services[service % self.services.len()];
         let client = if matches!(protocol, 6 | 17) { self.clients[client % self.clients.len()] } else { 0 };
-        // A protocol's neighbour may have ports.
         opening(direction, self.addresses[address % self.addresses.len()], protocol, port, client)
     }
 }
