@@ -628,7 +628,10 @@ where
         return Decision::because(Reason::Internal);
     }
     if matches!(datagram.kind, Kind::Ports) || icmp && datagram.icmp_type == reply {
-        if let Some(found) = case.conversation() {
+        // A SYN answers nothing: without a row there is nothing to look up.
+        if !(tcp && syn && !ack)
+            && let Some(found) = case.conversation()
+        {
             // RFC 6092 REC-16: only what leaves keeps a UDP conversation alive.
             if tcp {
                 let state = tcp_state(datagram.tcp_flags, &found, Direction::Inbound);
