@@ -1,1 +1,5 @@
-//! Packets, namespaces and a loaded program, for tests that need root and a kernel.
+//! Packets, namespaces and a loaded program, for tests that need root and a Linux kernel.
+
+pub mod harness;
+pub mod packet;
+pub mod reference;

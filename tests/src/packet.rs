@@ -1,0 +1,500 @@
+//! Frames, put together byte by byte, so that broken ones come out as they were meant.
+//!
+//! A [`Packet`] is correct unless told otherwise: lengths and checksums fit what it holds. Calls
+//! that break it say so: [`Packet::poke`], [`Packet::announcing`], [`Packet::truncate`], [`Packet::pad`].
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use pomguard_common::protocol;
+
+/// EtherTypes.
+pub mod ether {
+    /// IPv4.
+    pub const IPV4: u16 = 0x0800;
+    /// ARP.
+    pub const ARP: u16 = 0x0806;
+    /// 802.1Q.
+    pub const VLAN: u16 = 0x8100;
+    /// 802.1ad.
+    pub const SERVICE_VLAN: u16 = 0x88a8;
+    /// IPv6.
+    pub const IPV6: u16 = 0x86dd;
+}
+
+/// TCP flags as one letter each, in the order of the wire.
+pub mod flag {
+    /// FIN.
+    pub const FIN: u8 = 1;
+    /// SYN.
+    pub const SYN: u8 = 2;
+    /// RST.
+    pub const RST: u8 = 4;
+    /// PSH.
+    pub const PSH: u8 = 8;
+    /// ACK.
+    pub const ACK: u8 = 16;
+    /// URG.
+    pub const URG: u8 = 32;
+    /// ECE.
+    pub const ECE: u8 = 64;
+    /// CWR.
+    pub const CWR: u8 = 128;
+}
+
+/// IPv6 extension headers by their Next Header numbers.
+pub mod extension {
+    /// Hop-by-hop options.
+    pub const HOP_BY_HOP: u8 = 0;
+    /// Routing.
+    pub const ROUTING: u8 = 43;
+    /// Fragment.
+    pub const FRAGMENT: u8 = 44;
+    /// Destination options.
+    pub const DESTINATION: u8 = 60;
+}
+
+/// A part of a frame to [`Packet::poke`] into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// The Ethernet header.
+    Link,
+    /// The IP header, extension headers included.
+    Network,
+    /// What IP carries.
+    Upper,
+}
+
+#[derive(Clone, Debug)]
+enum Network {
+    None,
+    V4 { source: Ipv4Addr, destination: Ipv4Addr, options: Vec<u8>, id: u16, position: u16 },
+    V6 { source: Ipv6Addr, destination: Ipv6Addr, extensions: Vec<(u8, Vec<u8>)> },
+}
+
+#[derive(Clone, Debug)]
+enum Upper {
+    None,
+    Tcp { source: u16, destination: u16, flags: u8, options: Vec<u8> },
+    Udp { source: u16, destination: u16 },
+    Icmp { kind: u8, code: u8, rest: [u8; 4] },
+}
+
+/// A frame in the making.
+#[derive(Clone, Debug)]
+pub struct Packet {
+    to: [u8; 6],
+    from: [u8; 6],
+    tags: Vec<(u16, u16)>,
+    ether_type: Option<u16>,
+    network: Network,
+    hop_limit: u8,
+    class: u8,
+    protocol: Option<u8>,
+    upper: Upper,
+    payload: Vec<u8>,
+    announced: Option<u16>,
+    pokes: Vec<(Part, usize, Vec<u8>)>,
+    length: Option<usize>,
+    padding: Vec<u8>,
+}
+
+/// A frame between two unicast stations.
+pub fn eth() -> Packet {
+    Packet {
+        to: [2, 0, 0, 0, 0, 2],
+        from: [2, 0, 0, 0, 0, 1],
+        tags: Vec::new(),
+        ether_type: None,
+        network: Network::None,
+        hop_limit: 64,
+        class: 0,
+        protocol: None,
+        upper: Upper::None,
+        payload: Vec::new(),
+        announced: None,
+        pokes: Vec::new(),
+        length: None,
+        padding: Vec::new(),
+    }
+}
+
+impl Packet {
+    /// To another station.
+    #[must_use]
+    pub const fn to(mut self, station: [u8; 6]) -> Self {
+        self.to = station;
+        self
+    }
+
+    /// An EtherType of one's choice; a length when it is below 1,536.
+    #[must_use]
+    pub const fn ether_type(mut self, number: u16) -> Self {
+        self.ether_type = Some(number);
+        self
+    }
+
+    /// Puts an 802.1Q tag in front of those that are there.
+    #[must_use]
+    pub fn vlan(self, control: u16) -> Self {
+        self.tag(ether::VLAN, control)
+    }
+
+    /// Puts a tag of either sort in front of those that are there.
+    #[must_use]
+    pub fn tag(mut self, kind: u16, control: u16) -> Self {
+        self.tags.insert(0, (kind, control));
+        self
+    }
+
+    /// An IPv4 header.
+    #[must_use]
+    pub fn ipv4(mut self, source: Ipv4Addr, destination: Ipv4Addr) -> Self {
+        self.network = Network::V4 { source, destination, options: Vec::new(), id: 0x1234, position: 0 };
+        self
+    }
+
+    /// An IPv6 header.
+    #[must_use]
+    pub fn ipv6(mut self, source: Ipv6Addr, destination: Ipv6Addr) -> Self {
+        self.network = Network::V6 { source, destination, extensions: Vec::new() };
+        self
+    }
+
+    /// The header of the family that both addresses have.
+    ///
+    /// # Panics
+    /// When they are of two families.
+    #[must_use]
+    #[expect(clippy::panic, reason = "a test that mixes families is broken")]
+    pub fn ip(self, source: IpAddr, destination: IpAddr) -> Self {
+        match (source, destination) {
+            (IpAddr::V4(source), IpAddr::V4(destination)) => self.ipv4(source, destination),
+            (IpAddr::V6(source), IpAddr::V6(destination)) => self.ipv6(source, destination),
+            _ => panic!("{source} and {destination} are of two families"),
+        }
+    }
+
+    /// TTL or hop limit.
+    #[must_use]
+    pub const fn hops(mut self, limit: u8) -> Self {
+        self.hop_limit = limit;
+        self
+    }
+
+    /// DSCP and ECN.
+    #[must_use]
+    pub const fn class(mut self, class: u8) -> Self {
+        self.class = class;
+        self
+    }
+
+    /// Protocol or last Next Header, whatever the upper layer is.
+    #[must_use]
+    pub const fn protocol(mut self, number: u8) -> Self {
+        self.protocol = Some(number);
+        self
+    }
+
+    /// IPv4 options, filled up to words; on TCP, its options.
+    #[must_use]
+    pub fn options(mut self, bytes: &[u8]) -> Self {
+        let mut bytes = bytes.to_vec();
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        match (&mut self.upper, &mut self.network) {
+            (Upper::Tcp { options, .. }, _) | (_, Network::V4 { options, .. }) => *options = bytes,
+            _ => {}
+        }
+        self
+    }
+
+    /// Appends an IPv6 extension header; `body` follows its Next Header and length bytes and is
+    /// filled up to eight bytes. Nothing on IPv4.
+    #[must_use]
+    pub fn ext_header(mut self, number: u8, body: &[u8]) -> Self {
+        if let Network::V6 { extensions, .. } = &mut self.network {
+            let mut body = body.to_vec();
+            body.resize((body.len() + 2).next_multiple_of(8) - 2, 0);
+            extensions.push((number, body));
+        }
+        self
+    }
+
+    /// Makes it a piece of a datagram: the place is in bytes.
+    #[must_use]
+    pub fn fragment(mut self, id: u32, offset: u16, more: bool) -> Self {
+        match &mut self.network {
+            Network::V4 { id: at, position, .. } => {
+                *at = id as u16;
+                *position = offset / 8 | u16::from(more) << 13;
+            }
+            Network::V6 { extensions, .. } => {
+                let mut body = (offset & 0xfff8 | u16::from(more)).to_be_bytes().to_vec();
+                body.extend(id.to_be_bytes());
+                extensions.push((extension::FRAGMENT, body));
+            }
+            Network::None => {}
+        }
+        self
+    }
+
+    /// TCP; a SYN until [`Self::flags`] says otherwise.
+    #[must_use]
+    pub fn tcp(mut self, source: u16, destination: u16) -> Self {
+        self.upper = Upper::Tcp { source, destination, flags: flag::SYN, options: Vec::new() };
+        self
+    }
+
+    /// TCP flags.
+    #[must_use]
+    pub const fn flags(mut self, bits: u8) -> Self {
+        if let Upper::Tcp { flags, .. } = &mut self.upper {
+            *flags = bits;
+        }
+        self
+    }
+
+    /// UDP.
+    #[must_use]
+    pub fn udp(mut self, source: u16, destination: u16) -> Self {
+        self.upper = Upper::Udp { source, destination };
+        self
+    }
+
+    /// ICMP or ICMPv6, as the header is.
+    #[must_use]
+    pub fn icmp(mut self, kind: u8, code: u8) -> Self {
+        self.upper = Upper::Icmp { kind, code, rest: [0; 4] };
+        self
+    }
+
+    /// The four bytes behind an ICMP message's checksum: identifier and sequence, or the MTU.
+    #[must_use]
+    pub const fn rest(mut self, four: u32) -> Self {
+        if let Upper::Icmp { rest, .. } = &mut self.upper {
+            *rest = four.to_be_bytes();
+        }
+        self
+    }
+
+    /// What the upper layer carries.
+    #[must_use]
+    pub fn payload(mut self, bytes: &[u8]) -> Self {
+        self.payload = bytes.to_vec();
+        self
+    }
+
+    /// IPv4 total length or IPv6 payload length, whatever the frame holds.
+    #[must_use]
+    pub const fn announcing(mut self, length: u16) -> Self {
+        self.announced = Some(length);
+        self
+    }
+
+    /// Writes bytes over what `part` has at `offset`, after all lengths and checksums.
+    #[must_use]
+    pub fn poke(mut self, part: Part, offset: usize, bytes: &[u8]) -> Self {
+        self.pokes.push((part, offset, bytes.to_vec()));
+        self
+    }
+
+    /// Cuts the frame after `length` bytes.
+    #[must_use]
+    pub const fn truncate(mut self, length: usize) -> Self {
+        self.length = Some(length);
+        self
+    }
+
+    /// Appends bytes behind the IP packet, as Ethernet pads short frames.
+    #[must_use]
+    pub fn pad(mut self, bytes: &[u8]) -> Self {
+        self.padding = bytes.to_vec();
+        self
+    }
+
+    /// The same packet the other way round: addresses and ports change sides.
+    #[must_use]
+    pub fn mirrored(mut self) -> Self {
+        match &mut self.network {
+            Network::V4 { source, destination, .. } => std::mem::swap(source, destination),
+            Network::V6 { source, destination, .. } => std::mem::swap(source, destination),
+            Network::None => {}
+        }
+        if let Upper::Tcp { source, destination, .. } | Upper::Udp { source, destination } = &mut self.upper {
+            std::mem::swap(source, destination);
+        }
+        self
+    }
+
+    /// Whether it is a piece of a datagram.
+    #[must_use]
+    pub fn is_fragment(&self) -> bool {
+        match &self.network {
+            Network::V4 { position, .. } => *position != 0,
+            Network::V6 { extensions, .. } => extensions.iter().any(|(own, _)| *own == extension::FRAGMENT),
+            Network::None => false,
+        }
+    }
+
+    /// The IP packet alone, as an ICMP error quotes it.
+    pub fn quoted(&self) -> Vec<u8> {
+        let whole = Self { tags: Vec::new(), ..self.clone() }.build();
+        whole[14..].to_vec()
+    }
+
+    /// The bytes.
+    pub fn build(&self) -> Vec<u8> {
+        let link = self.link_bytes();
+        let (number, upper) = self.upper_bytes();
+        let network = self.network_bytes(number, upper.len());
+        let starts = [0, link.len(), link.len() + network.len()];
+        let mut frame = [link, network, upper].concat();
+        for (part, offset, bytes) in &self.pokes {
+            let at = starts[*part as usize] + offset;
+            let end = frame.len().min(at + bytes.len());
+            if at < end {
+                frame[at..end].copy_from_slice(&bytes[..end - at]);
+            }
+        }
+        frame.extend(&self.padding);
+        frame.truncate(self.length.unwrap_or(usize::MAX));
+        frame
+    }
+
+    fn link_bytes(&self) -> Vec<u8> {
+        let mut bytes = [self.to, self.from].concat();
+        for (kind, control) in &self.tags {
+            bytes.extend(kind.to_be_bytes());
+            bytes.extend(control.to_be_bytes());
+        }
+        let natural = match self.network {
+            Network::None => 0,
+            Network::V4 { .. } => ether::IPV4,
+            Network::V6 { .. } => ether::IPV6,
+        };
+        bytes.extend(self.ether_type.unwrap_or(natural).to_be_bytes());
+        bytes
+    }
+
+    fn network_bytes(&self, number: u8, upper: usize) -> Vec<u8> {
+        match &self.network {
+            Network::None => Vec::new(),
+            Network::V4 { source, destination, options, id, position } => {
+                let length = self.announced.unwrap_or((20 + options.len() + upper) as u16);
+                let mut bytes = vec![0x40 | (5 + options.len() / 4) as u8, self.class];
+                bytes.extend([length, *id, *position].map(u16::to_be_bytes).concat());
+                bytes.extend([self.hop_limit, number, 0, 0]);
+                bytes.extend(source.octets());
+                bytes.extend(destination.octets());
+                bytes.extend(options);
+                let sum = checksum(0, &bytes).to_be_bytes();
+                bytes[10..12].copy_from_slice(&sum);
+                bytes
+            }
+            Network::V6 { source, destination, extensions } => {
+                let walked: usize = extensions.iter().map(|(_, body)| 2 + body.len()).sum();
+                let length = self.announced.unwrap_or((walked + upper) as u16);
+                let first = extensions.first().map_or(number, |(number, _)| *number);
+                let mut bytes = vec![0x60 | self.class >> 4, self.class << 4, 0, 0];
+                bytes.extend(length.to_be_bytes());
+                bytes.extend([first, self.hop_limit]);
+                bytes.extend(source.octets());
+                bytes.extend(destination.octets());
+                for (at, (own, body)) in extensions.iter().enumerate() {
+                    let next = extensions.get(at + 1).map_or(number, |(number, _)| *number);
+                    let length = if *own == extension::FRAGMENT { 0 } else { (body.len() + 2) / 8 - 1 };
+                    bytes.extend([next, length as u8]);
+                    bytes.extend(body);
+                }
+                bytes
+            }
+        }
+    }
+
+    fn upper_bytes(&self) -> (u8, Vec<u8>) {
+        let v6 = matches!(self.network, Network::V6 { .. });
+        let (number, mut bytes, sum_at) = match &self.upper {
+            Upper::None => (protocol::TCP, Vec::new(), None),
+            Upper::Tcp { source, destination, flags, options } => {
+                let mut bytes = [*source, *destination].map(u16::to_be_bytes).concat();
+                bytes.extend([0, 0, 0, 1, 0, 0, 0, 0]);
+                bytes.extend([(5 + options.len() / 4 << 4) as u8, *flags, 0xff, 0xff, 0, 0, 0, 0]);
+                bytes.extend(options);
+                (protocol::TCP, bytes, Some(16))
+            }
+            Upper::Udp { source, destination } => {
+                let length = 8 + self.payload.len() as u16;
+                (protocol::UDP, [*source, *destination, length, 0].map(u16::to_be_bytes).concat(), Some(6))
+            }
+            Upper::Icmp { kind, code, rest } => {
+                let mut bytes = vec![*kind, *code, 0, 0];
+                bytes.extend(rest);
+                (if v6 { protocol::ICMPV6 } else { protocol::ICMP }, bytes, Some(2))
+            }
+        };
+        bytes.extend(&self.payload);
+        let number = self.protocol.unwrap_or(number);
+        if let Some(at) = sum_at {
+            let pseudo = match &self.network {
+                Network::V4 { .. } if number == protocol::ICMP => Vec::new(),
+                Network::V4 { source, destination, .. } => [source.octets(), destination.octets()].concat(),
+                Network::V6 { source, destination, .. } => [source.octets(), destination.octets()].concat(),
+                Network::None => Vec::new(),
+            };
+            let extra = if pseudo.is_empty() { 0 } else { u32::from(number) + bytes.len() as u32 };
+            let sum = checksum(extra, &[pseudo, bytes.clone()].concat()).to_be_bytes();
+            bytes[at..at + 2].copy_from_slice(&sum);
+        }
+        (number, bytes)
+    }
+}
+
+/// The Internet checksum (RFC 1071) of `bytes`, begun at `start`.
+fn checksum(start: u32, bytes: &[u8]) -> u16 {
+    let words = bytes.chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(*pair.get(1).unwrap_or(&0)));
+    let mut sum = words.fold(start, |sum, word| sum + word);
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    !(sum as u16)
+}
+
+#[cfg(test)]
+mod tests {
+    use etherparse::{SlicedPacket, TransportSlice};
+
+    use super::*;
+
+    #[test]
+    fn an_honest_packet_reads_back_with_the_checksums_that_it_should_have() {
+        let v4 = eth().ipv4([10, 9, 0, 7].into(), [10, 9, 0, 2].into());
+        let v6 = eth().ipv6(Ipv6Addr::LOCALHOST, "fd00:9::2".parse().unwrap()).ext_header(60, &[1, 4]);
+        for base in [v4, v6] {
+            for packet in [base.clone().tcp(40_000, 443).options(&[2, 4, 5, 0xb4]), base.udp(1, 2)] {
+                let frame = packet.vlan(5).payload(b"odd").build();
+                let sliced = SlicedPacket::from_ethernet(&frame).unwrap();
+                let sum = match (sliced.transport.unwrap(), sliced.net.unwrap()) {
+                    (TransportSlice::Tcp(tcp), etherparse::NetSlice::Ipv4(ip)) => {
+                        assert_eq!(tcp.payload(), b"odd");
+                        tcp.calc_checksum_ipv4(ip.header().source(), ip.header().destination()).unwrap()
+                            == tcp.checksum()
+                    }
+                    (TransportSlice::Tcp(tcp), etherparse::NetSlice::Ipv6(ip)) => {
+                        tcp.calc_checksum_ipv6(ip.header().source(), ip.header().destination()).unwrap()
+                            == tcp.checksum()
+                    }
+                    (TransportSlice::Udp(udp), _) => udp.payload() == b"odd",
+                    other => unreachable!("{other:?}"),
+                };
+                assert!(sum);
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_broken_on_purpose_stays_broken() {
+        let packet = eth().ipv4([10, 9, 0, 7].into(), [10, 9, 0, 2].into()).tcp(1, 2);
+        assert_eq!(packet.clone().truncate(20).build().len(), 20);
+        assert_eq!(packet.clone().announcing(20).pad(&[0; 6]).build()[14 + 3], 20);
+        assert_eq!(packet.poke(Part::Upper, 12, &[0x40]).build()[14 + 20 + 12], 0x40);
+    }
+}

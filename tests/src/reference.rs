@@ -1,0 +1,122 @@
+//! The policy that the packet cases are about, and the addresses that they speak of.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use pomguard::policy::{
+    Direction, Known, MatrixName, Mode, Origin, PacketSettings, Peer, Policy, PortRange, Row, RowId, Service,
+};
+use pomguard_common::protocol::{TCP, UDP};
+
+/// Who takes part, in one address family.
+#[derive(Clone, Copy, Debug)]
+pub struct Places {
+    /// The protected host.
+    pub host: IpAddr,
+    /// May log in (row A1), and is known.
+    pub office: IpAddr,
+    /// May ask for names (row A3), and is known.
+    pub resolver: IpAddr,
+    /// Where the host's connections go (row E1), and known.
+    pub database: IpAddr,
+    /// Nobody.
+    pub stranger: IpAddr,
+    /// In nobody's prefix, and not the host.
+    pub elsewhere: IpAddr,
+}
+
+impl Places {
+    /// The reference policy's IPv4 side.
+    #[must_use]
+    pub fn v4() -> Self {
+        Self::of(["10.9.0.2", "10.9.0.7", "10.9.1.7", "10.9.2.7", "198.51.100.9", "10.9.0.3"])
+    }
+
+    /// Its IPv6 side.
+    #[must_use]
+    pub fn v6() -> Self {
+        Self::of(["fd00:9::2", "fd00:9::7", "fd00:9:1::7", "fd00:9:2::7", "2001:db8::9", "fd00:9::3"])
+    }
+
+    /// Both.
+    #[must_use]
+    pub fn both() -> [Self; 2] {
+        [Self::v4(), Self::v6()]
+    }
+
+    #[expect(clippy::expect_used, reason = "the addresses are written here")]
+    fn of(texts: [&str; 6]) -> Self {
+        let [host, office, resolver, database, stranger, elsewhere] =
+            texts.map(|text| text.parse().expect("an address"));
+        Self { host, office, resolver, database, stranger, elsewhere }
+    }
+
+    /// Whether these are IPv6 addresses.
+    #[must_use]
+    pub const fn is_v6(&self) -> bool {
+        self.host.is_ipv6()
+    }
+}
+
+/// A row.
+///
+/// # Panics
+/// When a peer is no prefix.
+#[must_use]
+#[expect(clippy::expect_used, reason = "a test that writes a wrong prefix is broken")]
+pub fn row(id: &str, direction: Direction, peers: &[&str], protocol: u8, ports: PortRange) -> Row {
+    let origin = Origin { file: "reference".to_owned(), line: 1 };
+    let peer = |text: &&str| Peer {
+        prefix: text.parse().expect("a prefix"),
+        name: (*text).to_owned(),
+        origin: origin.clone(),
+    };
+    Row {
+        id: RowId(id.to_owned()),
+        direction,
+        source: vec!["one side".to_owned()],
+        destination: vec!["the other".to_owned()],
+        printed: ports.to_string(),
+        protocol: protocol.to_string(),
+        peers: peers.iter().map(peer).collect(),
+        client_ports: PortRange::ANY,
+        services: vec![Service { protocol, ports }],
+        mode: Mode::Enforce,
+        failsafe: false,
+        purpose: "A case.".to_owned(),
+        origin,
+    }
+}
+
+/// The reference policy: A1 to A3 inbound, E1 and E2 outbound, everything else denied.
+///
+/// # Panics
+/// Never.
+#[must_use]
+#[expect(clippy::expect_used, reason = "the prefixes are written here")]
+pub fn policy() -> Policy {
+    use Direction::{Inbound, Outbound};
+    let one = PortRange::one;
+    let known =
+        ["10.9.0.0/24", "10.9.1.0/24", "10.9.2.0/24", "fd00:9::/64", "fd00:9:1::/64", "fd00:9:2::/64"];
+    let known = known.map(|text| Known {
+        prefix: text.parse::<IpNet>().expect("a prefix"),
+        name: "a known system".to_owned(),
+    });
+    Policy {
+        host: "reference".to_owned(),
+        matrix: MatrixName { id: "reference".to_owned(), title: "Reference".to_owned() },
+        local: vec![Places::v4().host, Places::v6().host],
+        inbound: Mode::Enforce,
+        outbound: Mode::Enforce,
+        rows: vec![
+            row("A1", Inbound, &["10.9.0.0/24", "fd00:9::/64"], TCP, one(22)),
+            row("A2", Inbound, &["0.0.0.0/0", "::/0"], TCP, one(443)),
+            row("A3", Inbound, &["10.9.1.0/24", "fd00:9:1::/64"], UDP, one(53)),
+            row("E1", Outbound, &["10.9.2.0/24", "fd00:9:2::/64"], TCP, one(5432)),
+            row("E2", Outbound, &["0.0.0.0/0", "::/0"], UDP, one(53)),
+        ],
+        known: known.to_vec(),
+        packets: PacketSettings::default(),
+    }
+}

@@ -1,0 +1,147 @@
+//! Cases: what happens, step by step, and everything that each step is to count.
+
+use pomguard_common::{Direction, reason::Reason};
+use pomguard_tests::{
+    harness::{Bench, Effect, bench},
+    packet::Packet,
+};
+
+enum Step {
+    Packet { direction: Direction, packet: Box<Packet>, effect: Effect, row: Option<&'static str> },
+    Wait(u32),
+}
+
+/// One case: steps on a table without conversations.
+#[must_use]
+pub(crate) struct Case {
+    id: &'static str,
+    says: String,
+    steps: Vec<Step>,
+    tagged: bool,
+}
+
+/// A case of the catalogue, told in a sentence.
+pub(crate) fn case(id: &'static str, says: impl Into<String>) -> Case {
+    Case { id, says: says.into(), steps: Vec::new(), tagged: true }
+}
+
+impl Case {
+    /// A packet comes in.
+    pub(crate) fn inbound(self, packet: &Packet, reason: Reason) -> Self {
+        self.packet(Direction::Inbound, packet, reason)
+    }
+
+    /// A packet leaves.
+    pub(crate) fn outbound(self, packet: &Packet, reason: Reason) -> Self {
+        self.packet(Direction::Outbound, packet, reason)
+    }
+
+    /// A packet comes in, and its mirror image leaves: the same reason for both.
+    pub(crate) fn both_ways(self, packet: &Packet, reason: Reason) -> Self {
+        self.inbound(packet, reason).outbound(&packet.clone().mirrored(), reason)
+    }
+
+    fn packet(mut self, direction: Direction, packet: &Packet, reason: Reason) -> Self {
+        let packet = Box::new(packet.clone());
+        self.steps.push(Step::Packet { direction, packet, effect: Effect::of(reason), row: None });
+        self
+    }
+
+    fn last(mut self, change: impl FnOnce(&mut Effect, &mut Option<&'static str>)) -> Self {
+        if let Some(Step::Packet { effect, row, .. }) = self.steps.last_mut() {
+            change(effect, row);
+        }
+        self
+    }
+
+    /// The last packet is counted under a row.
+    pub(crate) fn row(self, id: &'static str) -> Self {
+        self.last(|_, row| *row = Some(id))
+    }
+
+    /// The last packet counts as a new connection of its row.
+    pub(crate) fn connects(self) -> Self {
+        self.last(|effect, _| effect.connection = true)
+    }
+
+    /// The last packet enters a conversation into the flow table.
+    pub(crate) fn enters(self) -> Self {
+        self.last(|effect, _| effect.enters = true)
+    }
+
+    /// The last packet passes because of audit.
+    pub(crate) fn audited(self) -> Self {
+        self.last(|effect, _| effect.audited = true)
+    }
+
+    /// Time goes by.
+    pub(crate) fn wait(mut self, seconds: u32) -> Self {
+        self.steps.push(Step::Wait(seconds));
+        self
+    }
+
+    /// Not behind a priority tag: the case is about tags itself.
+    pub(crate) fn untagged(mut self) -> Self {
+        self.tagged = false;
+        self
+    }
+
+    /// Whether a step may have left a conversation or a fragment behind.
+    fn leaves_traces(&self) -> bool {
+        self.steps.iter().any(|step| match step {
+            Step::Packet { direction, packet, effect, .. } => {
+                effect.passes() && (*direction == Direction::Outbound || packet.is_fragment())
+            }
+            Step::Wait(_) => false,
+        })
+    }
+
+    fn run(&self, bench: &mut Bench, behind_tag: bool) -> Vec<String> {
+        let mut faults = Vec::new();
+        for (number, step) in (1..).zip(&self.steps) {
+            let (direction, packet, mut effect, row) = match step {
+                Step::Packet { direction, packet, effect, row } => (*direction, packet, *effect, *row),
+                Step::Wait(seconds) => {
+                    bench.wait(*seconds).expect("time goes by");
+                    continue;
+                }
+            };
+            if let Some(row) = row {
+                effect.row = bench.slot(row, direction).expect("the row exists");
+            }
+            let packet = if behind_tag { packet.as_ref().clone().vlan(0) } else { packet.as_ref().clone() };
+            let differences = bench.differences(direction, &packet.build(), effect).expect("the frame runs");
+            if !differences.is_empty() {
+                let tag = if behind_tag { ", tagged" } else { "" };
+                let (id, says, reason) = (self.id, &self.says, effect.reason.name());
+                let all = differences.join("; ");
+                faults.push(format!(
+                    "{id}: {says} (step {number}, {}{tag}): expected {reason}: {all}",
+                    direction.name()
+                ));
+            }
+        }
+        if self.leaves_traces() || !faults.is_empty() {
+            bench.forget().expect("the kernel forgets");
+        }
+        faults
+    }
+}
+
+/// Runs all cases under the reference policy, and reports all that go wrong.
+pub(crate) fn run(what: &str, cases: &[Case]) {
+    run_under(what, pomguard_tests::reference::policy(), cases);
+}
+
+/// Runs all cases under another policy.
+pub(crate) fn run_under(what: &str, policy: pomguard::policy::Policy, cases: &[Case]) {
+    let Some(mut bench) = bench(what, policy) else { return };
+    let mut faults = Vec::new();
+    for case in cases {
+        faults.extend(case.run(&mut bench, false));
+        if case.tagged {
+            faults.extend(case.run(&mut bench, true));
+        }
+    }
+    assert!(faults.is_empty(), "{} of {} cases differ:\n{}", faults.len(), cases.len(), faults.join("\n"));
+}

@@ -1,0 +1,10 @@
+//! What the loaded programs do with a packet of every shape: verdict, reason, row, every other
+//! counter and the flow table. Each packet is run untagged and behind a priority tag, in both
+//! families, and its mirror image outbound where that means something.
+//!
+//! Ids are those of the test catalogue: L2 and IP (base parsing), FR (fragments), EH (extension
+//! headers), IC (ICMP), TP (TCP), UD (UDP), SP (spoofing).
+
+mod base;
+mod case;
+mod link;
