@@ -6,7 +6,7 @@
 //!
 //! | what | lines | question it answers |
 //! | --- | --- | --- |
-//! | [`Head`] | 1 | where the rest is; modes and switches |
+//! | [`head`] | 1 | where the rest is; modes and switches |
 //! | local addresses | 1 + 4 | is this address ours? |
 //! | prefix levels | 1 + 2 | which prefix lengths occur? |
 //! | VLANs, ages | 2 | which tags are ours, how long is a conversation remembered? |
@@ -93,7 +93,7 @@ impl Lines for [Line] {
     }
 }
 
-/// Line of the [`Head`].
+/// Line of the [`head`].
 pub const HEAD: u32 = 0;
 /// Line of the local IPv4 addresses: sixteen, the first repeated to fill up.
 pub const LOCAL_V4: u32 = 1;

@@ -29,6 +29,7 @@ const TC_DROP: i32 = 2;
 /// Judges what comes in.
 #[xdp]
 #[inline(always)]
+#[expect(clippy::needless_pass_by_value, reason = "the attribute's wrapper hands the context over by value")]
 fn pomguard_xdp(ctx: XdpContext) -> u32 {
     let frame = packet::Frame::of_xdp(&ctx);
     let Some(counters) = account::seen(Direction::Inbound, frame.length()) else { return XDP_DROP };
@@ -41,6 +42,7 @@ fn pomguard_xdp(ctx: XdpContext) -> u32 {
 /// Judges what leaves.
 #[classifier]
 #[inline(always)]
+#[expect(clippy::needless_pass_by_value, reason = "the attribute's wrapper hands the context over by value")]
 fn pomguard_tc(ctx: TcContext) -> i32 {
     let bytes = ctx.len();
     let Some(counters) = account::seen(Direction::Outbound, bytes) else { return TC_DROP };
