@@ -12,7 +12,7 @@ use std::{
 };
 
 use anyhow::{Context as _, anyhow, bail};
-use log::{error, info, warn};
+use log::{debug, error, info, warn};
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
@@ -168,12 +168,15 @@ impl Daemon {
             installed.image.tuples(),
             installed.digest
         );
-        for row in policy.rows.iter().filter(|row| row.peers.is_empty()) {
-            warn!(
-                "{} ({}) grants nothing: the site has no address for its other side",
-                row.id,
-                row.direction.name()
-            );
+        let idle: Vec<String> = policy
+            .rows
+            .iter()
+            .filter(|row| row.peers.is_empty())
+            .map(|row| format!("{} {}", row.id, row.direction.name()))
+            .collect();
+        if !idle.is_empty() {
+            let (count, idle) = (idle.len(), idle.join(", "));
+            warn!("{count} rows grant nothing, for the site has no address of their other side: {idle}");
         }
         Ok(installed)
     }
@@ -285,7 +288,7 @@ fn lock(runtime: &Path) -> anyhow::Result<File> {
 fn raise_locked_memory() {
     use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
     if let Err(fault) = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY) {
-        info!("the limit of locked memory stays as it is ({fault}); only kernels before 5.11 mind");
+        debug!("the limit of locked memory stays as it is ({fault}); only kernels before 5.11 mind");
     }
 }
 

@@ -42,7 +42,7 @@ fn attention(snapshot: &Snapshot) -> Vec<String> {
             if state == "none" {
                 let name = printable(&on.interface);
                 lines.push(format!(
-                    "{name} has no {hook} program: {direction} is open there. See `pomguard doctor`."
+                    "{name} has no {hook} program: {direction} is open there. See `journalctl -u pomguard`."
                 ));
             }
         }
@@ -89,7 +89,7 @@ pub(super) fn print_attention(snapshot: &Snapshot, out: &mut impl Write, options
     let known =
         |direction| outcomes.iter().any(|&outcome| snapshot.known_system_drops(direction, outcome) > 0);
     if Direction::ALL.into_iter().any(known) {
-        writeln!(out, "`pomguard events` shows them as they happen, `pomguard explain` says why.")?;
+        writeln!(out, "`pomguard explain` says why for any pair of addresses.")?;
     }
     Ok(())
 }
