@@ -225,7 +225,7 @@ impl Packet {
         match &mut self.network {
             Network::V4 { id: at, position, .. } => {
                 *at = id as u16;
-                *position = offset / 8 | u16::from(more) << 13;
+                *position = offset / 8 | (u16::from(more) << 13);
             }
             Network::V6 { extensions, .. } => {
                 let mut body = (offset & 0xfff8 | u16::from(more)).to_be_bytes().to_vec();
@@ -417,7 +417,7 @@ impl Packet {
             Upper::Tcp { source, destination, flags, options } => {
                 let mut bytes = [*source, *destination].map(u16::to_be_bytes).concat();
                 bytes.extend([0, 0, 0, 1, 0, 0, 0, 0]);
-                bytes.extend([(5 + options.len() / 4 << 4) as u8, *flags, 0xff, 0xff, 0, 0, 0, 0]);
+                bytes.extend([((5 + options.len() / 4) << 4) as u8, *flags, 0xff, 0xff, 0, 0, 0, 0]);
                 bytes.extend(options);
                 (protocol::TCP, bytes, Some(16))
             }

@@ -5,6 +5,16 @@
 //! Ids are those of the test catalogue: L2 and IP (base parsing), FR (fragments), EH (extension
 //! headers), IC (ICMP), TP (TCP), UD (UDP), SP (spoofing).
 
+#![expect(clippy::expect_used, reason = "a test stops at the first surprise")]
+
+mod addresses;
 mod base;
 mod case;
+mod extensions;
+mod fragments;
+mod icmp;
+mod icmp_errors;
 mod link;
+mod modes;
+mod tcp;
+mod udp;

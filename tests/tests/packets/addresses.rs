@@ -1,0 +1,164 @@
+//! Addresses that cannot be, and those that are not this host's.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use pomguard::policy::PortRange;
+use pomguard_common::{Direction, protocol::TCP, reason::Reason};
+use pomguard_tests::{
+    packet::{Packet, eth},
+    reference::{self, Places, row},
+};
+
+use crate::case::{case, run, run_under};
+
+fn address(text: &str) -> IpAddr {
+    text.parse().expect("an address")
+}
+
+/// A packet that row A2 would allow, had it another source and destination.
+fn from_to(source: &str, destination: IpAddr) -> Packet {
+    eth().ip(address(source), destination).tcp(40_000, 443)
+}
+
+#[test]
+fn a_source_that_cannot_be_is_refused() {
+    let (v4, v6) = (Places::v4(), Places::v6());
+    let mut cases = Vec::new();
+    for places in [v4, v6] {
+        let land = eth().ip(places.host, places.host).tcp(443, 443);
+        cases.push(case("SP-01", "from ourselves").inbound(&land, Reason::SpoofedSource));
+    }
+    for source in ["127.0.0.1", "127.255.255.255", "::1"] {
+        let host = if address(source).is_ipv6() { v6.host } else { v4.host };
+        cases.push(case("SP-02", source).inbound(&from_to(source, host), Reason::SpoofedSource));
+    }
+    let impossible = [
+        "0.0.0.0",
+        "0.0.0.1",
+        "0.255.255.255",
+        "224.0.0.1",
+        "239.1.1.1",
+        "240.0.0.1",
+        "255.255.255.255",
+        "::",
+        "ff02::1",
+        "ff0e::1",
+    ];
+    for source in impossible {
+        let host = if address(source).is_ipv6() { v6.host } else { v4.host };
+        cases.push(case("SP-03", source).inbound(&from_to(source, host), Reason::SpoofedSource));
+    }
+    for source in ["1.0.0.0", "126.255.255.255", "128.0.0.0", "223.255.255.255", "::2", "fe80::1"] {
+        let host = if address(source).is_ipv6() { v6.host } else { v4.host };
+        let says = format!("{source} is beside them");
+        cases.push(case("SP-03", says).inbound(&from_to(source, host), Reason::Row).row("A2").connects());
+    }
+    for mapped in ["::ffff:10.9.0.7", "::ffff:0.0.0.0", "::ffff:127.0.0.1"] {
+        cases.push(case("EH-12", mapped).inbound(&from_to(mapped, v6.host), Reason::MappedAddress));
+    }
+    let mapped = from_to("2001:db8::9", address("::ffff:10.9.0.2"));
+    cases.push(case("EH-12", "to our mapped address").inbound(&mapped, Reason::MappedAddress));
+    let leaving = eth().ip(address("::ffff:10.9.0.2"), v6.database).tcp(40_000, 5_432);
+    cases.push(case("EH-12", "from our mapped address").outbound(&leaving, Reason::SourceNotOurs));
+    run("a_source_that_cannot_be_is_refused", &cases);
+}
+
+#[test]
+fn what_is_not_for_or_from_this_host_is_refused() {
+    let mut cases = Vec::new();
+    for places in Places::both() {
+        let other = eth().ip(places.stranger, places.elsewhere).tcp(40_000, 443);
+        cases.push(case("SP-04", "for a neighbour").inbound(&other, Reason::NotLocal));
+        let query = eth().ip(places.elsewhere, places.database);
+        cases.push(
+            case("SP-06", "under a neighbour's address")
+                .outbound(&query.clone().tcp(40_000, 5_432), Reason::SourceNotOurs)
+                .outbound(&query.udp(40_000, 53), Reason::SourceNotOurs),
+        );
+    }
+    for (source, places) in [("127.0.0.1", Places::v4()), ("::1", Places::v6())] {
+        let loopback = eth().ip(places.stranger, address(source)).tcp(40_000, 443);
+        cases.push(case("SP-02", "for the loopback").inbound(&loopback, Reason::NotLocal));
+        let leaving = eth().ip(address(source), places.database).udp(40_000, 53);
+        cases.push(case("SP-06", "from the loopback").outbound(&leaving, Reason::SourceNotOurs));
+    }
+    run("what_is_not_for_or_from_this_host_is_refused", &cases);
+}
+
+#[test]
+fn leases_pass_and_what_only_looks_like_one_does_not() {
+    let v4 = |source: &str, destination: &str| eth().to([0xff; 6]).ip(address(source), address(destination));
+    let v6 = |source: &str, destination: &str| eth().ip(address(source), address(destination));
+    let cases = [
+        case("SP-03", "a DHCP offer to everybody")
+            .inbound(&v4("10.9.0.1", "255.255.255.255").udp(67, 68), Reason::Dhcp),
+        case("SP-03", "a DHCP acknowledgement to this host")
+            .inbound(&v4("10.9.0.1", "10.9.0.2").to([2, 0, 0, 0, 0, 2]).udp(67, 68), Reason::Dhcp),
+        case("SP-03", "our DHCP discovery")
+            .outbound(&v4("0.0.0.0", "255.255.255.255").udp(68, 67), Reason::Dhcp),
+        case("SP-03", "a DHCPv6 answer").inbound(&v6("fe80::1", "fd00:9::2").udp(547, 546), Reason::Dhcp),
+        case("SP-03", "our DHCPv6 question")
+            .outbound(&v6("fe80::2", "ff02::1:2").udp(546, 547), Reason::Dhcp),
+        case("SP-03", "somebody else's discovery")
+            .inbound(&v4("0.0.0.0", "255.255.255.255").udp(68, 67), Reason::SpoofedSource),
+        case("SP-03", "an offer in TCP")
+            .inbound(&v4("10.9.0.1", "255.255.255.255").tcp(67, 68), Reason::Broadcast),
+        case("SP-03", "an offer in a piece").inbound(
+            &v4("10.9.0.1", "255.255.255.255").fragment(1, 0, true).udp(67, 68).payload(&[0; 8]),
+            Reason::Broadcast,
+        ),
+        case("SP-03", "ports of the other family")
+            .inbound(&v6("fe80::1", "fd00:9::2").udp(67, 68), Reason::Port),
+    ];
+    run("leases_pass_and_what_only_looks_like_one_does_not", &cases);
+}
+
+/// Prefixes of a row, and addresses in and beside them.
+type Edges = (&'static [&'static str], &'static [(&'static str, bool)]);
+
+#[test]
+fn prefixes_and_ranges_have_exact_edges() {
+    let mut policy = reference::policy();
+    policy.rows.clear();
+    policy.known.clear();
+    let edges: [Edges; 7] = [
+        (
+            &["10.0.0.5/32", "10.0.0.6/31", "10.0.0.8/31"],
+            &[("10.0.0.4", false), ("10.0.0.5", true), ("10.0.0.9", true), ("10.0.0.10", false)],
+        ),
+        (&["192.0.2.7/32"], &[("192.0.2.6", false), ("192.0.2.7", true), ("192.0.2.8", false)]),
+        (&["192.0.2.8/31"], &[("192.0.2.7", false), ("192.0.2.9", true), ("192.0.2.10", false)]),
+        (&["128.0.0.0/1"], &[("127.255.255.254", false), ("128.0.0.0", true), ("223.255.255.255", true)]),
+        (
+            &["fd01::/64"],
+            &[
+                ("fd00:ffff:ffff:ffff:ffff:ffff:ffff:ffff", false),
+                ("fd01::", true),
+                ("fd01::ffff:ffff:ffff:ffff", true),
+                ("fd01:0:0:1::", false),
+            ],
+        ),
+        (&["fd01::2/127"], &[("fd01::1", false), ("fd01::2", true), ("fd01::3", true), ("fd01::4", false)]),
+        (&["fd01::7/128"], &[("fd01::6", false), ("fd01::7", true), ("fd01::8", false)]),
+    ];
+    for (peers, asked) in edges {
+        policy.rows = vec![row("edge", Direction::Inbound, peers, TCP, PortRange { first: 100, last: 200 })];
+        let mut cases = Vec::new();
+        for &(peer, inside) in asked {
+            let peer = address(peer);
+            let host = if peer.is_ipv6() { Places::v6().host } else { Places::v4().host };
+            for (port, listed) in [(99, false), (100, true), (200, true), (201, false)] {
+                let packet = eth().ip(peer, host).tcp(40_000, port);
+                let case = case("SP-09", format!("{peer} to port {port}, rows for {peers:?}"));
+                let spoofed = peer == IpAddr::V4(Ipv4Addr::new(127, 255, 255, 254));
+                cases.push(match (spoofed, inside, listed) {
+                    (true, ..) => case.inbound(&packet, Reason::SpoofedSource),
+                    (_, true, true) => case.inbound(&packet, Reason::Row).row("edge").connects(),
+                    (_, _, false) => case.inbound(&packet, Reason::Port),
+                    (_, false, true) => case.inbound(&packet, Reason::Source),
+                });
+            }
+        }
+        run_under("prefixes_and_ranges_have_exact_edges", policy.clone(), &cases);
+    }
+}

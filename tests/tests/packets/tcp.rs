@@ -1,0 +1,271 @@
+//! TCP: flags that exist, conversations that this host opened, and their ages.
+
+use pomguard_common::reason::Reason;
+use pomguard_tests::{
+    packet::{
+        Packet, Part, eth,
+        flag::{ACK, CWR, ECE, FIN, PSH, RST, SYN, URG},
+    },
+    reference::Places,
+};
+
+use crate::case::{Case, case, run};
+
+/// From the database to a port of this host's own choice.
+fn answer(places: &Places, flags: u8) -> Packet {
+    eth().ip(places.database, places.host).tcp(5_432, 40_000).flags(flags)
+}
+
+/// To the database.
+fn ask(places: &Places, flags: u8) -> Packet {
+    answer(places, flags).mirrored()
+}
+
+/// This host has opened a conversation.
+fn opened(id: &'static str, says: impl Into<String>, places: &Places) -> Case {
+    case(id, says).outbound(&ask(places, SYN), Reason::Row).row("E1").connects().enters()
+}
+
+/// The other side has answered.
+fn established(id: &'static str, says: impl Into<String>, places: &Places) -> Case {
+    opened(id, says, places)
+        .inbound(&answer(places, SYN | ACK), Reason::Answer)
+        .outbound(&ask(places, ACK), Reason::Answer)
+        .row("E1")
+}
+
+/// Flag sets of real conversations, PSH, ECE and CWR aside.
+const REAL: [u8; 9] = [SYN, SYN | URG, SYN | ACK, RST, RST | ACK, FIN | ACK, FIN | ACK | URG, ACK, ACK | URG];
+
+#[test]
+fn a_denied_port_stays_silent_whatever_the_flags_and_an_allowed_one_takes_what_is_real() {
+    let mut cases = Vec::new();
+    for places in Places::both() {
+        let from = |peer, port, flags| eth().ip(peer, places.host).tcp(40_000, port).flags(flags);
+        for flags in 0..=255_u8 {
+            let real = REAL.contains(&(flags & !(PSH | ECE | CWR)));
+            let says = format!("flags {flags:#010b}");
+            let (opens, answers) = (flags & (SYN | ACK) == SYN, flags & (SYN | ACK) == SYN | ACK);
+            let drop = |stranger: Reason| if real { stranger } else { Reason::TcpFlags };
+            let denied = if opens { Reason::Source } else { Reason::NoFlow };
+            cases.push(
+                case("TP-03", says.clone())
+                    .inbound(&from(places.stranger, 22, flags), drop(denied))
+                    .inbound(
+                        &from(places.stranger, 8_080, flags),
+                        drop(if opens { Reason::Port } else { Reason::NoFlow }),
+                    )
+                    .inbound(
+                        &from(places.database, 22, flags),
+                        drop(if opens { Reason::SourceKnown } else { Reason::NoFlowKnown }),
+                    ),
+            );
+            let allowed = from(places.stranger, 443, flags);
+            let case = |says| case("TP-09", says);
+            cases.push(match (real, answers, opens) {
+                (false, ..) => case(says).both_ways(&allowed, Reason::TcpFlags),
+                (true, true, _) => case(says).inbound(&allowed, Reason::NoFlow),
+                (true, _, true) => case(says).inbound(&allowed, Reason::Row).row("A2").connects(),
+                (true, ..) => case(says).inbound(&allowed, Reason::Row).row("A2"),
+            });
+        }
+        let fast = from(places.stranger, 443, SYN | PSH).payload(b"early data");
+        cases.push(case("TP-09", "fast open").inbound(&fast, Reason::Row).row("A2").connects());
+        let options = from(places.stranger, 443, SYN).options(&[2, 4, 5, 0xb4, 1, 3, 3, 7, 4, 2]);
+        cases.push(case("TP-09", "with options").inbound(&options, Reason::Row).row("A2").connects());
+    }
+    run("a_denied_port_stays_silent_whatever_the_flags_and_an_allowed_one_takes_what_is_real", &cases);
+}
+
+#[test]
+fn a_well_known_source_port_earns_nothing() {
+    let mut cases = Vec::new();
+    for places in Places::both() {
+        for port in [443, 53, 22, 5_432] {
+            for flags in 0..64 {
+                let packet = eth().ip(places.database, places.host).tcp(port, 50_000).flags(flags);
+                let reason = match (REAL.contains(&(flags & !PSH)), flags & (SYN | ACK) == SYN) {
+                    (false, _) => Reason::TcpFlags,
+                    (true, true) => Reason::PortKnown,
+                    (true, false) => Reason::NoFlowKnown,
+                };
+                cases.push(
+                    case("TP-04", format!("from port {port}, flags {flags:#08b}")).inbound(&packet, reason),
+                );
+            }
+        }
+    }
+    run("a_well_known_source_port_earns_nothing", &cases);
+}
+
+#[test]
+fn a_header_that_contradicts_its_length_is_refused() {
+    let mut cases = Vec::new();
+    for places in Places::both() {
+        let packet = eth().ip(places.stranger, places.host).tcp(40_000, 443);
+        for words in 0..5_u8 {
+            let short = packet.clone().poke(Part::Upper, 12, &[words << 4]);
+            cases.push(
+                case("TP-10", format!("a header of {words} words")).both_ways(&short, Reason::Malformed),
+            );
+        }
+        for words in 6..16_u8 {
+            let long = packet.clone().poke(Part::Upper, 12, &[words << 4]);
+            let says = format!("a header of {words} words where five are");
+            cases.push(case("TP-10", says).both_ways(&long.pad(&[0; 40]), Reason::Truncated));
+        }
+        let cut = packet.announcing(if places.is_v6() { 12 } else { 32 });
+        cases.push(case("TP-10", "a header of twelve bytes").both_ways(&cut, Reason::Truncated));
+    }
+    run("a_header_that_contradicts_its_length_is_refused", &cases);
+}
+
+#[test]
+fn what_answers_nothing_is_dropped_and_what_is_authorised_by_its_tuple_passes() {
+    let mut cases = Vec::new();
+    for places in Places::both() {
+        for flags in [SYN | ACK, ACK, RST, RST | ACK, FIN | ACK, ACK | PSH] {
+            let says = format!("flags {flags:#08b} about no conversation");
+            cases.push(case("TP-05", says).inbound(&answer(&places, flags), Reason::NoFlowKnown));
+        }
+        let served = eth().ip(places.stranger, places.host).tcp(40_000, 443);
+        for flags in [ACK, ACK | PSH, FIN | ACK, RST] {
+            let says = format!("flags {flags:#08b} in the middle of what a row allows");
+            let packet = served.clone().flags(flags);
+            cases.push(case("TP-07", says).inbound(&packet, Reason::Row).row("A2"));
+        }
+        for flags in [SYN | ACK, ACK, RST, RST | ACK, FIN | ACK] {
+            let says = format!("our side, flags {flags:#08b}");
+            let packet = served.clone().mirrored().flags(flags);
+            cases.push(case("TP-07", says).outbound(&packet, Reason::Reply));
+        }
+        cases.push(
+            case("TP-07", "our own SYN from a served port is no answer")
+                .outbound(&served.clone().mirrored(), Reason::Destination),
+        );
+        let refused = eth().ip(places.host, places.stranger).tcp(22, 40_000);
+        for flags in [SYN | ACK, ACK, RST, RST | ACK, FIN | ACK] {
+            let says = format!("an answer that no row asks for, flags {flags:#08b}");
+            let packet = refused.clone().flags(flags);
+            cases.push(case("TP-05", says).outbound(&packet, Reason::Unasked));
+        }
+        cases.push(
+            case("TP-05", "our SYN-ACK to somebody whom we may call")
+                .outbound(&ask(&places, SYN | ACK), Reason::Unasked),
+        );
+        cases.push(
+            case("TP-07", "our side of a conversation that was lost is remembered again")
+                .outbound(&ask(&places, ACK), Reason::Row)
+                .row("E1")
+                .enters()
+                .inbound(&answer(&places, ACK), Reason::Answer),
+        );
+    }
+    run("what_answers_nothing_is_dropped_and_what_is_authorised_by_its_tuple_passes", &cases);
+}
+
+#[test]
+fn a_conversation_of_ours_lives_through_what_tcp_does() {
+    let mut cases = Vec::new();
+    for places in Places::both() {
+        let [ask, answer] = [ask, answer].map(|side| move |flags| side(&places, flags));
+        cases.push(
+            established("TP-02", "handshake, data, both ends, late retransmits", &places)
+                .inbound(&answer(ACK | PSH), Reason::Answer)
+                .outbound(&ask(FIN | ACK), Reason::Answer)
+                .row("E1")
+                .inbound(&answer(FIN | ACK), Reason::Answer)
+                .outbound(&ask(ACK), Reason::Answer)
+                .row("E1")
+                .inbound(&answer(FIN | ACK), Reason::Answer),
+        );
+        cases.push(
+            established("TP-11", "a reset, repeated, then the same ports again", &places)
+                .inbound(&answer(RST), Reason::Answer)
+                .inbound(&answer(RST), Reason::Answer)
+                .outbound(&ask(SYN), Reason::Row)
+                .row("E1")
+                .connects()
+                .inbound(&answer(SYN | ACK), Reason::Answer),
+        );
+        cases.push(
+            established("TP-11", "a reset shortens", &places)
+                .inbound(&answer(RST), Reason::Answer)
+                .wait(243)
+                .inbound(&answer(ACK), Reason::NoFlowKnown),
+        );
+        cases.push(
+            established("TP-11", "what goes on after a reset revives", &places)
+                .inbound(&answer(RST), Reason::Answer)
+                .wait(237)
+                .inbound(&answer(ACK), Reason::Answer)
+                .wait(7_000)
+                .inbound(&answer(ACK), Reason::Answer),
+        );
+        cases.push(
+            established("TP-14", "a SYN inside gets its challenge", &places)
+                .inbound(&answer(SYN), Reason::Answer)
+                .outbound(&ask(ACK), Reason::Answer)
+                .row("E1")
+                .wait(7_000)
+                .inbound(&answer(ACK), Reason::Answer),
+        );
+        cases.push(
+            opened("TP-16", "both sides open at once", &places)
+                .inbound(&answer(SYN), Reason::Answer)
+                .outbound(&ask(SYN | ACK), Reason::Answer)
+                .row("E1")
+                .inbound(&answer(SYN | ACK), Reason::Answer),
+        );
+        cases.push(
+            established("TP-17", "silence for 2 h 3 min 59 s", &places)
+                .wait(7_439)
+                .inbound(&answer(ACK), Reason::Answer)
+                .wait(7_439)
+                .outbound(&ask(ACK), Reason::Answer)
+                .row("E1"),
+        );
+        cases.push(
+            established("TP-17", "silence for longer", &places)
+                .wait(7_443)
+                .inbound(&answer(ACK), Reason::NoFlowKnown)
+                .outbound(&ask(ACK), Reason::Row)
+                .row("E1")
+                .enters(),
+        );
+        let retransmits = [1, 2, 4, 8, 16, 32, 64];
+        let patient =
+            retransmits.into_iter().fold(opened("TP-18", "a SYN again and again", &places), |case, wait| {
+                case.wait(wait).outbound(&ask(SYN), Reason::Row).row("E1").connects()
+            });
+        cases.push(patient.wait(118).inbound(&answer(SYN | ACK), Reason::Answer));
+        cases.push(
+            opened("TP-19", "a SYN that is never answered", &places)
+                .wait(123)
+                .inbound(&answer(SYN | ACK), Reason::NoFlowKnown),
+        );
+        cases.push(
+            opened("TP-19", "our own packets do not make it established", &places)
+                .outbound(&ask(ACK), Reason::Answer)
+                .row("E1")
+                .wait(123)
+                .inbound(&answer(ACK), Reason::NoFlowKnown),
+        );
+        let other = if places.is_v6() { Places::v4() } else { Places::v6() };
+        cases.push(
+            established("TP-24", "the same ports in the other family", &places)
+                .inbound(&self::answer(&other, ACK), Reason::NoFlowKnown)
+                .inbound(&answer(ACK), Reason::Answer),
+        );
+        let elsewhere = eth().ip(places.stranger, places.host).tcp(5_432, 40_000).flags(ACK);
+        let neighbour = eth().ip(places.database, places.host).tcp(5_432, 40_001).flags(ACK);
+        let datagram = eth().ip(places.database, places.host).udp(5_432, 40_000);
+        cases.push(
+            established("TP-05", "only the whole tuple is an answer", &places)
+                .inbound(&elsewhere, Reason::NoFlow)
+                .inbound(&neighbour, Reason::NoFlowKnown)
+                .inbound(&datagram, Reason::PortKnown),
+        );
+    }
+    run("a_conversation_of_ours_lives_through_what_tcp_does", &cases);
+}
