@@ -1,5 +1,6 @@
-//! Packets, namespaces and a loaded program, for tests that need root and a Linux kernel.
+//! Packets, namespaces, a real daemon and a loaded program, for tests that need root and a Linux kernel.
 
+pub mod daemon;
 pub mod harness;
 pub mod packet;
 pub mod reference;

@@ -1,0 +1,100 @@
+//! What an operator writes: the site file and the server's settings.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use super::{INTERFACE, Lab};
+
+/// Where the daemon's metrics are, in the server's own namespace.
+pub(super) const METRICS: u16 = 9843;
+
+/// What a test may choose in `pomguard.toml`.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// `[enforcement] inbound`.
+    pub inbound: &'static str,
+    /// `[enforcement] outbound`.
+    pub outbound: &'static str,
+    /// `[attach] mode`.
+    pub attach: &'static str,
+    /// The one interface.
+    pub interface: &'static str,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { inbound: "enforce", outbound: "enforce", attach: "auto", interface: INTERFACE }
+    }
+}
+
+impl Lab {
+    /// The settings file.
+    pub fn config(&self) -> PathBuf {
+        self.file("pomguard.toml")
+    }
+
+    /// Where the daemon's lock lies.
+    pub fn lock(&self) -> PathBuf {
+        self.file("runtime/pomguard.lock")
+    }
+
+    pub(super) fn file(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Writes the site file: the server's Agent Manager, the peer's systems, and `more`.
+    pub fn write_site(&self, more: &str) {
+        let text = format!(
+            r#"matrix = "pom-4.0"
+zones = 1
+
+[[host]]
+name = "server"
+addresses = ["10.77.0.1", "fd00:77::1"]
+systems = ["Agent Manager"]
+
+[[peer]]
+addresses = ["10.77.0.2", "fd00:77::2"]
+systems = ["Agent Desktop", "WFO", "AES"]
+
+{more}
+"#
+        );
+        write(&self.file("site.toml"), &text);
+    }
+
+    /// Writes the settings file.
+    pub fn write_settings(&self, settings: &Settings) {
+        let Settings { inbound, outbound, attach, interface } = settings;
+        let [state, runtime] = ["state", "runtime"].map(|folder| self.file(folder));
+        let [pins, state, runtime] = [self.pins(), &state, &runtime].map(Path::display);
+        let text = format!(
+            r#"site = "site.toml"
+host = "server"
+interfaces = ["{interface}"]
+
+[enforcement]
+inbound = "{inbound}"
+outbound = "{outbound}"
+
+[attach]
+mode = "{attach}"
+
+[metrics]
+listen = "127.0.0.1:{METRICS}"
+
+[paths]
+pins = "{pins}"
+state = "{state}"
+runtime = "{runtime}"
+"#
+        );
+        write(&self.config(), &text);
+    }
+}
+
+fn write(path: &Path, text: &str) {
+    fs::write(path, text).unwrap();
+}

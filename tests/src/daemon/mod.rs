@@ -1,0 +1,241 @@
+//! A guarded server with a peer that the site file knows and a stranger that it does not, each in a
+//! network namespace of its own, and a real `pomguard` on the server.
+//!
+//! What a daemon pins lies in a bpffs that only the test's thread and its children see: it goes with
+//! them, and two tests never meet.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::missing_panics_doc,
+    reason = "a fixture panics where a test would: the place is what one wants to know"
+)]
+
+use std::{
+    env,
+    ffi::OsStr,
+    fs,
+    io::Write as _,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
+};
+
+use ipnet::IpNet;
+use nix::{
+    mount::{MntFlags, MsFlags, mount, umount2},
+    sched::{CloneFlags, unshare},
+};
+use pomguard_netlab::{Namespace, Port, Station, Switch, Veth, root_or_skip};
+
+mod files;
+mod process;
+mod stats;
+mod traffic;
+
+pub use self::{
+    files::Settings,
+    process::Daemon,
+    stats::Stats,
+    traffic::{Conversation, opens},
+};
+
+/// The interface that every machine has.
+pub const INTERFACE: &str = "eth0";
+/// The guarded server.
+pub const SERVER: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
+/// The same, IPv6.
+pub const SERVER6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x77, 0, 0, 0, 0, 0, 1);
+/// The machine that the site file knows.
+pub const PEER: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
+/// The same, IPv6.
+pub const PEER6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x77, 0, 0, 0, 0, 0, 2);
+/// The machine that it does not.
+pub const STRANGER: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 3);
+/// The same, IPv6.
+pub const STRANGER6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x77, 0, 0, 0, 0, 0, 3);
+
+/// Row 15 lists it: the peer's Agent Desktops open it at the server's Agent Manager.
+pub const LISTED: u16 = 9970;
+/// Row 16 lists it, for the WFO on the peer; a test may take the row out.
+pub const REMOVABLE: u16 = 7999;
+/// Nothing lists it.
+pub const UNLISTED: u16 = 9000;
+/// Row 6 lists it outbound: the server's Agent Manager opens it at the AES on the peer.
+pub const LISTED_OUT: u16 = 443;
+
+const BPFFS: &str = "/sys/fs/bpf";
+
+/// Whether code runs some twenty times slower here.
+pub fn emulated() -> bool {
+    env::var_os("POMGUARD_EMULATED").is_some()
+}
+
+/// `seconds`, or more of them where code runs slower.
+pub(crate) fn patience(seconds: u64) -> Duration {
+    Duration::from_secs(if emulated() { 8 * seconds } else { seconds })
+}
+
+/// The guarded server and its neighbours.
+#[derive(Debug)]
+pub struct Lab {
+    // Stations end before the namespaces they are in.
+    stations: Vec<Station>,
+    /// Where pomguard runs.
+    pub server: Namespace,
+    /// Known to the site file.
+    pub peer: Namespace,
+    /// Not known.
+    pub stranger: Namespace,
+    _switch: Option<Switch>,
+    folder: tempfile::TempDir,
+    pins: PathBuf,
+    _bpffs: Bpffs,
+}
+
+impl Lab {
+    /// All three on one switch. None, said aloud, where the test cannot run: without root, and in
+    /// emulation unless its name says `basic`.
+    pub fn new(test: &str) -> Option<Self> {
+        Self::build(test, |hosts| {
+            let switch = Switch::new("switch").unwrap();
+            let addresses = [(SERVER, SERVER6), (PEER, PEER6), (STRANGER, STRANGER6)];
+            for (host, (v4, v6)) in hosts.iter().zip(addresses) {
+                switch.join(host, &port(v4, v6)).unwrap();
+            }
+            Some(switch)
+        })
+    }
+
+    /// Server and peer at the two ends of one cable: what the one sends, the other sees, and no more.
+    pub fn with_one_cable(test: &str) -> Option<Self> {
+        Self::build(test, |[server, peer, _]| {
+            let (near, far) = (port(SERVER, SERVER6), port(PEER, PEER6));
+            Veth::connect((server, &near), (peer, &far)).unwrap();
+            None
+        })
+    }
+
+    fn build(test: &str, connect: impl FnOnce(&[Namespace; 3]) -> Option<Switch>) -> Option<Self> {
+        if !root_or_skip(test) {
+            return None;
+        }
+        if emulated() && !test.starts_with("basic_") {
+            let _ = writeln!(std::io::stderr(), "skipped: {test}: too long in emulation");
+            return None;
+        }
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let bpffs = Bpffs::mount();
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let pins = Path::new(BPFFS).join(format!("pomguard-test-{}-{number}", std::process::id()));
+        let hosts = ["server", "peer", "stranger"].map(|name| Namespace::new(name).unwrap());
+        let switch = connect(&hosts);
+        let [server, peer, stranger] = hosts;
+        let mut lab = Self {
+            stations: Vec::new(),
+            server,
+            peer,
+            stranger,
+            _switch: switch,
+            folder: tempfile::tempdir().unwrap(),
+            pins,
+            _bpffs: bpffs,
+        };
+        lab.write_site("");
+        lab.write_settings(&Settings::default());
+        lab.serve();
+        Some(lab)
+    }
+
+    /// Runs a verb of pomguard on the server, with the daemon's settings.
+    pub fn pomguard<S: AsRef<OsStr>>(&self, arguments: &[S]) -> Output {
+        let (verb, rest) = arguments.split_first().expect("a verb");
+        self.command().arg(verb).arg("--config").arg(self.config()).args(rest).output().unwrap()
+    }
+
+    /// The counters, from `pomguard stats --json`.
+    pub fn stats(&self) -> Stats {
+        let output = self.pomguard(&["stats", "--json"]);
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "stats: {}: {complaint}", output.status);
+        Stats::parse(&output.stdout)
+    }
+
+    /// What the daemon's metrics page says.
+    pub fn metrics(&self) -> String {
+        self.server.run(|| traffic::get((Ipv4Addr::LOCALHOST, files::METRICS).into(), "/metrics")).unwrap()
+    }
+
+    /// The folder that the daemon pins under.
+    pub fn pins(&self) -> &Path {
+        &self.pins
+    }
+
+    /// What lies in the folder of the pins, with the name of the folder below it.
+    pub fn pinned(&self) -> Vec<PathBuf> {
+        let entries = |folder: &Path| fs::read_dir(folder).into_iter().flatten().flatten();
+        entries(&self.pins).flat_map(|entry| entries(&entry.path())).map(|entry| entry.path()).collect()
+    }
+
+    /// The id of the XDP program on an interface of the server.
+    pub fn xdp_program(&self) -> Option<u32> {
+        let index = self.server.link(INTERFACE).index().unwrap();
+        let state = self.server.run(|| pomguard::kernel::interface::xdp(index)).unwrap().unwrap();
+        state.map(|state| state.program)
+    }
+
+    /// A station on the peer, for as long as the laboratory stands.
+    pub(crate) fn keep(&mut self, station: Station) {
+        self.stations.push(station);
+    }
+
+    fn command(&self) -> Command {
+        let mut command = self.server.command(binary()).unwrap();
+        command.stdin(Stdio::null());
+        command
+    }
+}
+
+fn port(v4: Ipv4Addr, v6: Ipv6Addr) -> Port {
+    let on_link = |address: IpAddr, length| IpNet::new(address, length).unwrap();
+    Port::new(INTERFACE).address(on_link(v4.into(), 24)).address(on_link(v6.into(), 64))
+}
+
+/// The daemon's binary: the one that the tests were told of, or the one beside them.
+fn binary() -> PathBuf {
+    if let Some(binary) = env::var_os("POMGUARD_BIN") {
+        return binary.into();
+    }
+    let own = env::current_exe().unwrap();
+    let binary = own.parent().and_then(Path::parent).unwrap().join("pomguard");
+    assert!(
+        binary.is_file(),
+        "no {}: `cargo build --package pomguard`, or set POMGUARD_BIN",
+        binary.display()
+    );
+    binary
+}
+
+/// A bpffs for this thread and its children.
+#[derive(Debug)]
+struct Bpffs;
+
+impl Bpffs {
+    fn mount() -> Self {
+        unshare(CloneFlags::CLONE_NEWNS).unwrap();
+        let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+        mount(None::<&str>, "/", None::<&str>, private, None::<&str>).unwrap();
+        mount(Some("bpf"), BPFFS, Some("bpf"), MsFlags::empty(), Some("mode=0700")).unwrap();
+        Self
+    }
+}
+
+impl Drop for Bpffs {
+    fn drop(&mut self) {
+        // The thread may be the process' main one, and live on.
+        let _ = umount2(BPFFS, MntFlags::MNT_DETACH);
+    }
+}

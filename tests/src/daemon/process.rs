@@ -1,0 +1,141 @@
+//! The daemon itself, and what it tells systemd.
+
+use std::{
+    fs::{self, File},
+    os::unix::{net::UnixDatagram, process::ExitStatusExt as _},
+    path::PathBuf,
+    process::{Child, ExitStatus},
+    thread,
+    time::{Duration, Instant},
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+use super::{Lab, patience};
+
+/// How often something is looked at that nobody tells of.
+const BEAT: Duration = Duration::from_millis(20);
+
+/// A running `pomguard run`; killed when this is dropped.
+#[derive(Debug)]
+pub struct Daemon {
+    child: Child,
+    log: PathBuf,
+    notify: UnixDatagram,
+    socket: PathBuf,
+}
+
+impl Daemon {
+    /// Starts the daemon, and waits until it says that it enforces.
+    pub fn start(lab: &Lab) -> Self {
+        let daemon = Self::spawn(lab);
+        daemon.wait_ready();
+        daemon
+    }
+
+    /// Starts the daemon. Each has a log of its own: the one before it wrote another file.
+    pub fn spawn(lab: &Lab) -> Self {
+        let number = (0..u32::MAX).find(|number| !lab.file(&format!("log{number}")).exists()).unwrap_or(0);
+        let log = lab.file(&format!("log{number}"));
+        let socket = lab.file(&format!("notify{number}"));
+        let notify = UnixDatagram::bind(&socket).unwrap();
+        notify.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+        let output = File::create(&log).unwrap();
+        let child = lab
+            .command()
+            .args(["run", "--config"])
+            .arg(lab.config())
+            .env("NOTIFY_SOCKET", &socket)
+            .stdout(output.try_clone().unwrap())
+            .stderr(output)
+            .spawn()
+            .unwrap();
+        Self { child, log, notify, socket }
+    }
+
+    /// Waits until the daemon says that it enforces, and returns its status line.
+    pub fn wait_ready(&self) -> String {
+        let until = Instant::now() + patience(30);
+        let mut buffer = [0; 4096];
+        while Instant::now() < until {
+            assert!(self.alive(), "the daemon ended; its log:\n{}", self.log());
+            let Ok(length) = self.notify.recv(&mut buffer) else { continue };
+            let said = String::from_utf8_lossy(&buffer[..length]).into_owned();
+            if said.lines().any(|line| line == "READY=1") {
+                return said
+                    .lines()
+                    .find_map(|line| line.strip_prefix("STATUS="))
+                    .unwrap_or_default()
+                    .to_owned();
+            }
+        }
+        panic!("not ready; the log:\n{}", self.log());
+    }
+
+    /// Has the files taken anew, waits until that is done and returns the status line.
+    pub fn reload(&self) -> String {
+        self.signal(Signal::SIGHUP);
+        self.wait_ready()
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.child.id().cast_signed()), signal).unwrap();
+    }
+
+    /// SIGKILL, and it is gone.
+    pub fn kill(mut self) {
+        self.child.kill().unwrap();
+        let status = self.child.wait().unwrap();
+        assert_eq!(status.signal(), Some(Signal::SIGKILL as i32), "its log:\n{}", self.log());
+    }
+
+    /// SIGTERM, and how it ended.
+    pub fn stop(mut self) -> ExitStatus {
+        self.signal(Signal::SIGTERM);
+        self.wait_end()
+    }
+
+    /// Waits until the daemon ends by itself.
+    pub fn wait_end(&mut self) -> ExitStatus {
+        let until = Instant::now() + patience(30);
+        while Instant::now() < until {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            thread::sleep(BEAT);
+        }
+        panic!("it does not end; the log:\n{}", self.log());
+    }
+
+    /// Waits until the log says this.
+    pub fn wait_log(&self, words: &str) {
+        let until = Instant::now() + patience(30);
+        while !self.log().contains(words) {
+            assert!(Instant::now() < until, "never said {words:?}; the log:\n{}", self.log());
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Everything that it wrote so far.
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// A zombie has no state but Z; waiting for it would need the child to be ours alone.
+    fn alive(&self) -> bool {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap_or_default();
+        stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z'))
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = fs::remove_file(&self.socket);
+    }
+}

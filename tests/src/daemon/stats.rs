@@ -1,0 +1,81 @@
+//! `pomguard stats --json`, as any monitoring would read it.
+
+use serde_json::Value;
+
+/// One reading.
+#[derive(Clone, Debug)]
+pub struct Stats(Value);
+
+impl Stats {
+    pub(super) fn parse(text: &[u8]) -> Self {
+        Self(serde_json::from_slice(text).expect("stats --json writes JSON"))
+    }
+
+    /// Digest of the image in force.
+    pub fn image(&self) -> String {
+        self.text("image")
+    }
+
+    /// Generation in force.
+    pub fn generation(&self) -> u64 {
+        self.0["generation"].as_u64().unwrap()
+    }
+
+    /// A field of text at the top.
+    pub fn text(&self, field: &str) -> String {
+        self.0[field].as_str().unwrap_or_else(|| panic!("no {field} in {}", self.0)).to_owned()
+    }
+
+    /// How the XDP program is attached, per interface.
+    pub fn attached(&self) -> Vec<String> {
+        let attach = self.0["attach"].as_array().unwrap();
+        attach.iter().map(|info| info["xdp"].as_str().unwrap().to_owned()).collect()
+    }
+
+    /// A number of one direction's totals: `seen`, `passed`, `dropped`, `audited`.
+    pub fn total(&self, direction: &str, field: &str) -> u64 {
+        let totals = self.0["totals"].as_array().unwrap();
+        let of = totals.iter().find(|total| total["direction"] == direction);
+        of.unwrap_or_else(|| panic!("no totals of {direction} in {}", self.0))[field].as_u64().unwrap()
+    }
+
+    /// A number of one row: `packets`, `bytes`, `connections`; 0 when the row is not there.
+    pub fn row(&self, id: &str, direction: &str, field: &str) -> u64 {
+        let rows = self.0["rows"].as_array().unwrap();
+        let of = rows.iter().find(|row| row["id"] == id && row["direction"] == direction);
+        of.map_or(0, |row| row[field].as_u64().unwrap())
+    }
+
+    /// Packets of one reason; 0 when it never occurred.
+    pub fn reason(&self, name: &str, direction: &str, verdict: &str) -> u64 {
+        let reasons = self.0["reasons"].as_array().unwrap();
+        reasons
+            .iter()
+            .filter(|it| it["name"] == name && it["direction"] == direction && it["verdict"] == verdict)
+            .map(|it| it["packets"].as_u64().unwrap())
+            .sum()
+    }
+
+    /// Asserts that no counter of `before` is larger than it is now.
+    pub fn assert_not_behind(&self, before: &Self) {
+        for direction in ["inbound", "outbound"] {
+            for field in ["seen", "seen_bytes", "passed", "dropped"] {
+                let (then, now) = (before.total(direction, field), self.total(direction, field));
+                assert!(now >= then, "{direction} {field} went from {then} back to {now}");
+            }
+        }
+        for row in before.0["rows"].as_array().unwrap() {
+            let (id, direction) = (row["id"].as_str().unwrap(), row["direction"].as_str().unwrap());
+            for field in ["packets", "bytes", "connections"] {
+                let (then, now) = (row[field].as_u64().unwrap(), self.row(id, direction, field));
+                assert!(now >= then, "{id} {direction} {field} went from {then} back to {now}");
+            }
+        }
+    }
+}
+
+impl std::fmt::Display for Stats {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(out, "{:#}", self.0)
+    }
+}

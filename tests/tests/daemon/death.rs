@@ -1,0 +1,45 @@
+//! The daemon dies, and another comes.
+
+use pomguard_tests::daemon::{Conversation, Daemon, LISTED, LISTED_OUT, Lab, PEER, SERVER, UNLISTED, opens};
+
+const ROW: &str = "pom-4.0/15";
+
+#[test]
+fn basic_a_killed_daemon_leaves_enforcement_and_counting_and_the_next_one_takes_over() {
+    let Some(lab) =
+        Lab::new("basic_a_killed_daemon_leaves_enforcement_and_counting_and_the_next_one_takes_over")
+    else {
+        return;
+    };
+    let daemon = Daemon::start(&lab);
+    let mut inbound = Conversation::open(&lab.peer, SERVER, LISTED);
+    let mut outbound = Conversation::open(&lab.server, PEER, LISTED_OUT);
+    assert!(inbound.answers() && outbound.answers());
+    let program = lab.xdp_program();
+    let alive = lab.stats();
+    daemon.kill();
+
+    assert!(opens(&lab.peer, SERVER, LISTED), "the listed port answers without a daemon");
+    assert!(!opens(&lab.peer, SERVER, UNLISTED), "the unlisted one does not");
+    assert!(inbound.answers() && outbound.answers(), "what was established goes on");
+    assert_eq!(lab.xdp_program(), program);
+    let dead = lab.stats();
+    dead.assert_not_behind(&alive);
+    let connections = |stats: &pomguard_tests::daemon::Stats| stats.row(ROW, "inbound", "connections");
+    assert_eq!(connections(&dead), connections(&alive) + 1, "counting goes on");
+    assert!(dead.total("inbound", "dropped") > alive.total("inbound", "dropped"));
+
+    let daemon = Daemon::start(&lab);
+    assert!(inbound.answers() && outbound.answers(), "what was established goes on with the next daemon");
+    let taken_over = lab.stats();
+    taken_over.assert_not_behind(&dead);
+    assert_eq!(taken_over.attached(), ["native"]);
+    assert!(
+        lab.xdp_program().is_some_and(|next| Some(next) != program),
+        "the next one's program replaced it"
+    );
+    daemon.reload();
+    assert!(inbound.answers() && outbound.answers(), "and with a reload");
+    lab.stats().assert_not_behind(&taken_over);
+    assert!(!opens(&lab.peer, SERVER, UNLISTED));
+}

@@ -1,0 +1,65 @@
+//! From before the first start to after `detach`.
+
+use pomguard_tests::daemon::{
+    Daemon, LISTED, LISTED_OUT, Lab, PEER, PEER6, SERVER, SERVER6, STRANGER, STRANGER6, Settings, UNLISTED,
+    opens,
+};
+
+/// Asserts that every machine reaches every port of the server, and the server theirs.
+fn assert_open(lab: &Lab, when: &str) {
+    for (from, name) in [(&lab.peer, "the peer"), (&lab.stranger, "the stranger")] {
+        for port in [LISTED, UNLISTED] {
+            assert!(opens(from, SERVER, port), "{when}: {name} does not reach {port} over IPv4");
+            assert!(opens(from, SERVER6, port), "{when}: {name} does not reach {port} over IPv6");
+        }
+    }
+    assert!(opens(&lab.server, STRANGER, UNLISTED), "{when}: the server does not reach the stranger");
+}
+
+/// Asserts that what the site file lists can be opened, and nothing else.
+fn assert_enforced(lab: &Lab, when: &str) {
+    for server in [SERVER.into(), std::net::IpAddr::from(SERVER6)] {
+        assert!(
+            opens(&lab.peer, server, LISTED),
+            "{when}: the peer does not reach {server} at a listed port"
+        );
+        assert!(!opens(&lab.peer, server, UNLISTED), "{when}: the peer reaches {server} at an unlisted port");
+        assert!(!opens(&lab.stranger, server, LISTED), "{when}: the stranger reaches {server}");
+        assert!(!opens(&lab.stranger, server, UNLISTED), "{when}: the stranger reaches {server}");
+    }
+    for peer in [PEER.into(), std::net::IpAddr::from(PEER6)] {
+        assert!(opens(&lab.server, peer, LISTED_OUT), "{when}: the server does not reach {peer} as listed");
+        assert!(!opens(&lab.server, peer, UNLISTED), "{when}: the server reaches {peer} at an unlisted port");
+    }
+    assert!(!opens(&lab.server, STRANGER6, LISTED_OUT), "{when}: the server reaches the stranger");
+}
+
+fn is_open_before_enforced_during_and_open_again_after(lab: &Lab, attached: &str) {
+    assert_open(lab, "before");
+    let daemon = Daemon::start(lab);
+    assert_enforced(lab, "with pomguard");
+    assert_eq!(lab.stats().attached(), [attached]);
+    assert!(daemon.stop().success(), "SIGTERM ends it well");
+    assert!(!lab.pinned().is_empty(), "what is pinned outlives the daemon");
+    assert_enforced(lab, "after the daemon's end");
+    let detach = lab.pomguard(&["detach", "--yes"]);
+    assert!(detach.status.success(), "{}", String::from_utf8_lossy(&detach.stderr));
+    assert!(lab.pinned().is_empty(), "pinned still: {:?}", lab.pinned());
+    assert_eq!(lab.xdp_program(), None, "no XDP program stays on the interface");
+    assert_open(lab, "after detach");
+}
+
+#[test]
+fn basic_the_host_is_open_before_enforced_during_and_open_again_after() {
+    let Some(lab) = Lab::new("basic_the_host_is_open_before_enforced_during_and_open_again_after") else {
+        return;
+    };
+    is_open_before_enforced_during_and_open_again_after(&lab, "native");
+}
+
+#[test]
+fn generic_mode_gives_the_same_results() {
+    let Some(lab) = Lab::new("generic_mode_gives_the_same_results") else { return };
+    lab.write_settings(&Settings { attach: "generic", ..Settings::default() });
+    is_open_before_enforced_during_and_open_again_after(&lab, "generic");
+}
