@@ -203,18 +203,17 @@ fn a_conversation_of_ours_lives_through_what_tcp_does() {
                 .inbound(&answer(ACK), Reason::Answer),
         );
         cases.push(
-            established("TP-14", "a SYN inside gets its challenge", &places)
-                .inbound(&answer(SYN), Reason::Answer)
-                .outbound(&ask(ACK), Reason::Answer)
-                .row("E1")
+            established("TP-14", "a SYN of the peer inside is no answer, and closes nothing", &places)
+                .inbound(&answer(SYN), Reason::PortKnown)
                 .wait(7_000)
                 .inbound(&answer(ACK), Reason::Answer),
         );
         cases.push(
-            opened("TP-16", "both sides open at once", &places)
-                .inbound(&answer(SYN), Reason::Answer)
-                .outbound(&ask(SYN | ACK), Reason::Answer)
+            opened("TP-16", "both sides open at once: the peer's SYN is no answer, its SYN-ACK is", &places)
+                .inbound(&answer(SYN), Reason::PortKnown)
+                .outbound(&ask(SYN), Reason::Row)
                 .row("E1")
+                .connects()
                 .inbound(&answer(SYN | ACK), Reason::Answer),
         );
         cases.push(
