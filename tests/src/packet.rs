@@ -225,7 +225,7 @@ impl Packet {
         match &mut self.network {
             Network::V4 { id: at, position, .. } => {
                 *at = id as u16;
-                *position = offset / 8 | (u16::from(more) << 13);
+                *position = (offset / 8) | (u16::from(more) << 13);
             }
             Network::V6 { extensions, .. } => {
                 let mut body = (offset & 0xfff8 | u16::from(more)).to_be_bytes().to_vec();
