@@ -1,6 +1,8 @@
 //! SIGHUP: new files taken, broken ones refused.
 
-use pomguard_tests::daemon::{Conversation, Daemon, LISTED, Lab, REMOVABLE, SERVER, UNLISTED, opens};
+use pomguard_tests::daemon::{
+    Conversation, Daemon, LISTED, LISTED_OUT, Lab, PEER, REMOVABLE, SERVER, Settings, UNLISTED, opens,
+};
 
 /// Takes row 16 out.
 const WITHOUT_REMOVABLE: &str = "[[row]]\nid = \"pom-4.0/16\"\nenabled = false\nforce = true\n";
@@ -54,4 +56,33 @@ fn a_row_that_a_reload_takes_out_bites_at_the_next_packet_of_what_it_had_let_in(
     daemon.reload();
     assert!(cut.is_cut(), "the row is gone, and its connection with it");
     assert!(kept.answers(), "the other row's goes on");
+}
+
+#[test]
+fn a_row_that_a_reload_takes_out_bites_outbound_conversations_too() {
+    let Some(lab) = Lab::new("a_row_that_a_reload_takes_out_bites_outbound_conversations_too") else {
+        return;
+    };
+    let daemon = Daemon::start(&lab);
+    let mut cut = Conversation::open(&lab.server, PEER, LISTED_OUT);
+    assert!(cut.answers());
+    lab.write_site("[[row]]\nid = \"pom-4.0/6\"\nenabled = false\nforce = true\n");
+    daemon.reload();
+    assert!(cut.is_cut(), "the row is gone, and its conversation with it");
+    assert!(!opens(&lab.server, PEER, LISTED_OUT));
+}
+
+#[test]
+fn a_reload_that_names_a_missing_interface_changes_nothing() {
+    let Some(lab) = Lab::new("a_reload_that_names_a_missing_interface_changes_nothing") else { return };
+    let daemon = Daemon::start(&lab);
+    let before = lab.stats();
+    lab.write_site(WITHOUT_REMOVABLE);
+    lab.write_settings(&Settings { interface: "eth9", ..Settings::default() });
+    let status = daemon.reload();
+    assert!(status.contains("refused"), "{status}");
+    let after = lab.stats();
+    assert_eq!((after.image(), after.generation()), (before.image(), before.generation()));
+    assert_eq!(after.attached(), ["native"]);
+    assert!(opens(&lab.peer, SERVER, REMOVABLE), "the policy before it is in force, as was said");
 }
