@@ -138,10 +138,7 @@ impl Daemon {
             Ok(told) => notify::ready(&told),
             Err(fault) => {
                 error!("reload refused, the policy in force stays: {fault:#}");
-                let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-                state.reload_failures += 1;
-                state.last_reload_successful = false;
-                drop(state);
+                self.failed();
                 notify::ready("reload refused: the policy before it is in force (see the journal)");
             }
         }
@@ -155,9 +152,21 @@ impl Daemon {
         }
         check_interfaces(&self.pins, &settings)?;
         let installed = self.install(&policy)?;
-        self.attach(&settings)?;
+        let told = status(&policy, &installed);
         self.succeeded(&settings, &installed);
-        Ok(status(&policy, &installed))
+        if let Err(fault) = self.attach(&settings) {
+            // What could be foreseen was, before the policy changed: this one the driver refused.
+            error!("the new policy is in force, but not on every interface: {fault:#}");
+            self.failed();
+            return Ok(format!("attaching FAILED (see the journal); {told}"));
+        }
+        Ok(told)
+    }
+
+    fn failed(&self) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.reload_failures += 1;
+        state.last_reload_successful = false;
     }
 
     fn install(&self, policy: &Policy) -> anyhow::Result<Installed> {
