@@ -40,7 +40,7 @@ fn packets_sent_are_packets_seen_are_packets_passed_and_dropped() {
 
     let mut conversation = Conversation::open(&lab.peer, SERVER, LISTED);
     for _ in 0..50 {
-        assert!(conversation.carries(&[7; 20_000], Duration::from_secs(5)));
+        assert!(conversation.carries(&vec![7; 20_000], Duration::from_secs(5)));
     }
     assert!(opens(&lab.peer, SERVER6, LISTED) && opens(&lab.server, PEER, LISTED_OUT));
     assert!(!opens(&lab.peer, SERVER, UNLISTED) && !opens(&lab.server, PEER, UNLISTED));

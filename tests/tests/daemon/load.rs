@@ -31,7 +31,7 @@ fn no_connection_fails_while_policies_change() {
             })
         });
         let block = scope.spawn(|| {
-            let block = [0x5a; 30_000];
+            let block = vec![0x5a; 30_000];
             while running() {
                 assert!(transfer.carries(&block, Duration::from_secs(10)), "the transfer stands still");
             }

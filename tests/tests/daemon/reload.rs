@@ -1,7 +1,8 @@
 //! SIGHUP: new files taken, broken ones refused.
 
 use pomguard_tests::daemon::{
-    Conversation, Daemon, LISTED, LISTED_OUT, Lab, PEER, REMOVABLE, SERVER, Settings, UNLISTED, opens,
+    Conversation, Daemon, INTERFACE, LISTED, LISTED_OUT, Lab, PEER, REMOVABLE, SERVER, Settings, UNLISTED,
+    opens,
 };
 
 /// Takes row 16 out.
@@ -78,11 +79,47 @@ fn a_reload_that_names_a_missing_interface_changes_nothing() {
     let daemon = Daemon::start(&lab);
     let before = lab.stats();
     lab.write_site(WITHOUT_REMOVABLE);
-    lab.write_settings(&Settings { interface: "eth9", ..Settings::default() });
+    lab.write_settings(&Settings { interfaces: &["eth9"], ..Settings::default() });
     let status = daemon.reload();
     assert!(status.contains("refused"), "{status}");
     let after = lab.stats();
     assert_eq!((after.image(), after.generation()), (before.image(), before.generation()));
     assert_eq!(after.attached(), ["native"]);
     assert!(opens(&lab.peer, SERVER, REMOVABLE), "the policy before it is in force, as was said");
+}
+
+#[test]
+fn an_interface_is_attached_and_left_as_the_settings_name_it() {
+    let Some(lab) = Lab::new("an_interface_is_attached_and_left_as_the_settings_name_it") else { return };
+    lab.server.add_bridge("br9").unwrap();
+    let daemon = Daemon::start(&lab);
+    lab.write_settings(&Settings { interfaces: &[INTERFACE, "br9"], ..Settings::default() });
+    daemon.reload();
+    assert_eq!(lab.stats().attached(), ["generic", "native"], "a bridge has no native XDP");
+    lab.write_settings(&Settings::default());
+    daemon.reload();
+    assert_eq!(lab.stats().attached(), ["native"]);
+    assert!(opens(&lab.peer, SERVER, LISTED) && !opens(&lab.peer, SERVER, UNLISTED));
+}
+
+#[test]
+fn a_reload_that_cannot_attach_everywhere_says_which_policy_is_in_force() {
+    let Some(lab) = Lab::new("a_reload_that_cannot_attach_everywhere_says_which_policy_is_in_force") else {
+        return;
+    };
+    lab.server.add_bridge("br9").unwrap();
+    let daemon = Daemon::start(&lab);
+    lab.write_settings(&Settings {
+        interfaces: &[INTERFACE, "br9"],
+        attach: "native",
+        ..Settings::default()
+    });
+    let status = daemon.reload();
+    let stats = lab.stats();
+    assert!(status.contains("FAILED") && daemon.log().contains("br9"), "{status}\n{}", daemon.log());
+    assert!(status.contains(&format!("generation {}", stats.generation())), "{status}\n{stats}");
+    assert_eq!(stats.attached(), ["native"]);
+    let page = lab.metrics();
+    assert!(page.contains("\npomguard_reload_failures_total 1\n"), "{page}");
+    assert!(page.contains("\npomguard_last_reload_successful 0\n"), "{page}");
 }

@@ -24,7 +24,7 @@ fn basic_an_interface_that_is_not_there_is_named_and_nothing_is_pinned() {
     let Some(lab) = Lab::new("basic_an_interface_that_is_not_there_is_named_and_nothing_is_pinned") else {
         return;
     };
-    lab.write_settings(&Settings { interface: "eth9", ..Settings::default() });
+    lab.write_settings(&Settings { interfaces: &["eth9"], ..Settings::default() });
     let log = refusal(&lab);
     assert!(log.contains("eth9"), "{log}");
     assert!(lab.pinned().is_empty(), "pinned: {:?}", lab.pinned());
