@@ -15,7 +15,7 @@ use anyhow::{Context as _, anyhow, bail};
 use log::{debug, error, info, warn};
 use tokio::{
     net::TcpListener,
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     sync::watch,
 };
 
@@ -71,6 +71,8 @@ struct Daemon {
 /// # Errors
 /// When the policy cannot be read or put in force at the start. Later faults are logged and counted.
 pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
+    // From the first moment: unheard, a SIGHUP ends the process. One that comes early is answered later.
+    let hangup = signal(SignalKind::hangup()).context("listen for SIGHUP")?;
     let (draft, policy) = read_policy(&options.config)?;
     let settings = draft.settings;
     if settings.interfaces.is_empty() {
@@ -79,6 +81,7 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> anyhow
     let lock = lock(&settings.paths.runtime)?;
     raise_locked_memory();
     let pins = Pins::at(&settings.paths.pins);
+    check_interfaces(&pins, &settings)?;
     pins.prepare().context("prepare the folder for the pins")?;
     let ticks = Ticks::probe()?;
     info!("{} of {}: loading the programs", policy.host, policy.matrix.id);
@@ -105,7 +108,7 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> anyhow
     let (stop, stopped) = watch::channel(false);
     let metrics = serve_metrics(&settings, &daemon, stopped).await?;
     notify::ready(&status(&policy, &installed));
-    daemon.serve(shutdown).await?;
+    daemon.serve(hangup, shutdown).await;
     notify::stopping();
     info!("stopping; what is in force stays in force (`pomguard detach` opens the host)");
     // Nobody listening is as good as told.
@@ -118,12 +121,11 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> anyhow
 
 impl Daemon {
     /// Waits for what may come.
-    async fn serve(&mut self, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
-        let mut hangup = signal(SignalKind::hangup()).context("listen for SIGHUP")?;
+    async fn serve(&mut self, mut hangup: Signal, shutdown: impl Future<Output = ()>) {
         tokio::pin!(shutdown);
         loop {
             tokio::select! {
-                () = &mut shutdown => return Ok(()),
+                () = &mut shutdown => return,
                 _ = hangup.recv() => self.reload(),
             }
         }
@@ -136,10 +138,7 @@ impl Daemon {
             Ok(told) => notify::ready(&told),
             Err(fault) => {
                 error!("reload refused, the policy in force stays: {fault:#}");
-                let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-                state.reload_failures += 1;
-                state.last_reload_successful = false;
-                drop(state);
+                self.failed();
                 notify::ready("reload refused: the policy before it is in force (see the journal)");
             }
         }
@@ -151,10 +150,23 @@ impl Daemon {
         if settings.paths.pins != self.pins.root() {
             bail!("{}: `paths.pins` changed: that takes a restart", settings.file);
         }
+        check_interfaces(&self.pins, &settings)?;
         let installed = self.install(&policy)?;
-        self.attach(&settings)?;
+        let told = status(&policy, &installed);
         self.succeeded(&settings, &installed);
-        Ok(status(&policy, &installed))
+        if let Err(fault) = self.attach(&settings) {
+            // What could be foreseen was, before the policy changed: this one the driver refused.
+            error!("the new policy is in force, but not on every interface: {fault:#}");
+            self.failed();
+            return Ok(format!("attaching FAILED (see the journal); {told}"));
+        }
+        Ok(told)
+    }
+
+    fn failed(&self) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.reload_failures += 1;
+        state.last_reload_successful = false;
     }
 
     fn install(&self, policy: &Policy) -> anyhow::Result<Installed> {
@@ -252,6 +264,17 @@ impl Attached {
         let attach = settings.attach;
         Self { mode: attach.mode, require_native: attach.require_native, on_failure: attach.on_failure }
     }
+}
+
+/// Refuses what attaching would refuse, before anything is changed for it.
+fn check_interfaces(pins: &Pins, settings: &Settings) -> anyhow::Result<()> {
+    if settings.attach.on_failure == OnAttachFailure::Continue {
+        return Ok(());
+    }
+    for interface in &settings.interfaces {
+        attach::check(pins, &interface.value).with_context(|| format!("{}", interface.origin))?;
+    }
+    Ok(())
 }
 
 /// Reads the files and resolves them for this host.

@@ -43,6 +43,18 @@ pub fn attach(
     Ok(info)
 }
 
+/// Finds out whether attaching would be refused, without touching anything.
+///
+/// # Errors
+/// When the interface does not exist, or somebody else's program is in the way.
+pub fn check(pins: &Pins, interface: &str) -> Result<(), KernelError> {
+    let ifindex = interface::index(interface)?;
+    if pinned_on(&pins.link(XDP, interface), ifindex) {
+        return Ok(());
+    }
+    refuse_foreign(interface, ifindex)
+}
+
 /// How an interface is attached, as the kernel says.
 #[must_use]
 pub fn describe(pins: &Pins, interface: &str) -> AttachInfo {
@@ -146,13 +158,7 @@ fn attach_xdp(
         program.take_link(id).map_err(fail())?;
         return Ok(());
     }
-    if let Some(state) = interface::xdp(ifindex)? {
-        return Err(KernelError::Foreign {
-            interface: interface.to_owned(),
-            hook: "an XDP",
-            program: state.program,
-        });
-    }
+    refuse_foreign(interface, ifindex)?;
     let native_only = mode == AttachMode::Native || require_native;
     let attempt = if mode == AttachMode::Generic {
         program.attach_to_if_index(ifindex, XdpMode::Skb)
@@ -174,6 +180,18 @@ fn attach_xdp(
     let id = attempt.map_err(fail())?;
     let link = program.take_link(id).map_err(fail())?;
     pin(FdLink::try_from(link).map_err(|error| odd_link(interface, error))?, &path)
+}
+
+/// A program on the XDP hook that no pinned link of ours put there is never replaced.
+fn refuse_foreign(interface: &str, ifindex: u32) -> Result<(), KernelError> {
+    match interface::xdp(ifindex)? {
+        Some(state) => Err(KernelError::Foreign {
+            interface: interface.to_owned(),
+            hook: "an XDP",
+            program: state.program,
+        }),
+        None => Ok(()),
+    }
 }
 
 /// A link that is not one: the kernel attached, but cannot pin it (XDP links came with Linux 5.9).

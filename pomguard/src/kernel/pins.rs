@@ -107,7 +107,7 @@ impl Pins {
     /// # Errors
     /// [`KernelError::NotInstalled`] when nothing is pinned.
     pub fn open(&self, name: &'static str) -> Result<MapData, KernelError> {
-        if !self.installed() {
+        if !self.installed() && !self.map(name).exists() {
             return Err(KernelError::NotInstalled { path: self.root.clone() });
         }
         MapData::from_pin(self.map(name)).map_err(KernelError::map(name))
@@ -140,6 +140,9 @@ impl Pins {
 
     /// Removes every pin. The programs go with their links, unless something else holds them.
     ///
+    /// The folder itself stays, empty: tmpfiles.d made it, and a unit that names it in
+    /// `ReadWritePaths=` does not start again without it.
+    ///
     /// # Errors
     /// When a pin cannot be removed.
     pub fn remove(&self) -> Result<(), KernelError> {
@@ -153,8 +156,6 @@ impl Pins {
             }
             fs::remove_dir(&folder).map_err(KernelError::system("rmdir", folder.display().to_string()))?;
         }
-        // The folder itself may be somebody else's to make (tmpfiles.d), and is harmless.
-        let _ = fs::remove_dir(&self.root);
         Ok(())
     }
 }

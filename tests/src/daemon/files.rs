@@ -19,13 +19,13 @@ pub struct Settings {
     pub outbound: &'static str,
     /// `[attach] mode`.
     pub attach: &'static str,
-    /// The one interface.
-    pub interface: &'static str,
+    /// `interfaces`.
+    pub interfaces: &'static [&'static str],
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { inbound: "enforce", outbound: "enforce", attach: "auto", interface: INTERFACE }
+        Self { inbound: "enforce", outbound: "enforce", attach: "auto", interfaces: &[INTERFACE] }
     }
 }
 
@@ -67,13 +67,13 @@ systems = ["Agent Desktop", "WFO", "AES"]
 
     /// Writes the settings file.
     pub fn write_settings(&self, settings: &Settings) {
-        let Settings { inbound, outbound, attach, interface } = settings;
+        let Settings { inbound, outbound, attach, interfaces } = settings;
         let [state, runtime] = ["state", "runtime"].map(|folder| self.file(folder));
         let [pins, state, runtime] = [self.pins(), &state, &runtime].map(Path::display);
         let text = format!(
             r#"site = "site.toml"
 host = "server"
-interfaces = ["{interface}"]
+interfaces = {interfaces:?}
 
 [enforcement]
 inbound = "{inbound}"

@@ -35,12 +35,14 @@ mod files;
 mod process;
 mod stats;
 mod traffic;
+mod wire;
 
 pub use self::{
     files::Settings,
     process::Daemon,
     stats::Stats,
     traffic::{Conversation, opens},
+    wire::{Claim, pings},
 };
 
 /// The interface that every machine has.

@@ -3,6 +3,14 @@
 //! Tests whose name begins with `basic_` run on other kernels in emulation too, where a start alone
 //! takes some twenty seconds; the others say there that they were skipped.
 
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a panic keeps the place where it happened")]
+
+mod accounting;
 mod death;
+mod explain;
 mod life;
+mod load;
+mod modes;
+mod outbound;
 mod reload;
+mod start;

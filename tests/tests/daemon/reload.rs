@@ -1,6 +1,9 @@
 //! SIGHUP: new files taken, broken ones refused.
 
-use pomguard_tests::daemon::{Conversation, Daemon, LISTED, Lab, REMOVABLE, SERVER, UNLISTED, opens};
+use pomguard_tests::daemon::{
+    Conversation, Daemon, INTERFACE, LISTED, LISTED_OUT, Lab, PEER, REMOVABLE, SERVER, Settings, UNLISTED,
+    opens,
+};
 
 /// Takes row 16 out.
 const WITHOUT_REMOVABLE: &str = "[[row]]\nid = \"pom-4.0/16\"\nenabled = false\nforce = true\n";
@@ -54,4 +57,69 @@ fn a_row_that_a_reload_takes_out_bites_at_the_next_packet_of_what_it_had_let_in(
     daemon.reload();
     assert!(cut.is_cut(), "the row is gone, and its connection with it");
     assert!(kept.answers(), "the other row's goes on");
+}
+
+#[test]
+fn a_row_that_a_reload_takes_out_bites_outbound_conversations_too() {
+    let Some(lab) = Lab::new("a_row_that_a_reload_takes_out_bites_outbound_conversations_too") else {
+        return;
+    };
+    let daemon = Daemon::start(&lab);
+    let mut cut = Conversation::open(&lab.server, PEER, LISTED_OUT);
+    assert!(cut.answers());
+    lab.write_site("[[row]]\nid = \"pom-4.0/6\"\nenabled = false\nforce = true\n");
+    daemon.reload();
+    assert!(cut.is_cut(), "the row is gone, and its conversation with it");
+    assert!(!opens(&lab.server, PEER, LISTED_OUT));
+}
+
+#[test]
+fn a_reload_that_names_a_missing_interface_changes_nothing() {
+    let Some(lab) = Lab::new("a_reload_that_names_a_missing_interface_changes_nothing") else { return };
+    let daemon = Daemon::start(&lab);
+    let before = lab.stats();
+    lab.write_site(WITHOUT_REMOVABLE);
+    lab.write_settings(&Settings { interfaces: &["eth9"], ..Settings::default() });
+    let status = daemon.reload();
+    assert!(status.contains("refused"), "{status}");
+    let after = lab.stats();
+    assert_eq!((after.image(), after.generation()), (before.image(), before.generation()));
+    assert_eq!(after.attached(), ["native"]);
+    assert!(opens(&lab.peer, SERVER, REMOVABLE), "the policy before it is in force, as was said");
+}
+
+#[test]
+fn an_interface_is_attached_and_left_as_the_settings_name_it() {
+    let Some(lab) = Lab::new("an_interface_is_attached_and_left_as_the_settings_name_it") else { return };
+    lab.server.add_bridge("br9").unwrap();
+    let daemon = Daemon::start(&lab);
+    lab.write_settings(&Settings { interfaces: &[INTERFACE, "br9"], ..Settings::default() });
+    daemon.reload();
+    assert_eq!(lab.stats().attached(), ["generic", "native"], "a bridge has no native XDP");
+    lab.write_settings(&Settings::default());
+    daemon.reload();
+    assert_eq!(lab.stats().attached(), ["native"]);
+    assert!(opens(&lab.peer, SERVER, LISTED) && !opens(&lab.peer, SERVER, UNLISTED));
+}
+
+#[test]
+fn a_reload_that_cannot_attach_everywhere_says_which_policy_is_in_force() {
+    let Some(lab) = Lab::new("a_reload_that_cannot_attach_everywhere_says_which_policy_is_in_force") else {
+        return;
+    };
+    lab.server.add_bridge("br9").unwrap();
+    let daemon = Daemon::start(&lab);
+    lab.write_settings(&Settings {
+        interfaces: &[INTERFACE, "br9"],
+        attach: "native",
+        ..Settings::default()
+    });
+    let status = daemon.reload();
+    let stats = lab.stats();
+    assert!(status.contains("FAILED") && daemon.log().contains("br9"), "{status}\n{}", daemon.log());
+    assert!(status.contains(&format!("generation {}", stats.generation())), "{status}\n{stats}");
+    assert_eq!(stats.attached(), ["native"]);
+    let page = lab.metrics();
+    assert!(page.contains("\npomguard_reload_failures_total 1\n"), "{page}");
+    assert!(page.contains("\npomguard_last_reload_successful 0\n"), "{page}");
 }

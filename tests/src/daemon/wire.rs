@@ -1,0 +1,84 @@
+//! What no socket would send: frames of our own making, and echo requests.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
+    os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
+};
+
+use etherparse::PacketBuilder;
+use pomguard_netlab::Namespace;
+
+use super::{INTERFACE, Lab, patience};
+
+/// TCP flags of a segment that claims to answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Claim {
+    /// SYN and ACK: answers an opening.
+    SynAck,
+    /// ACK alone: belongs to something established.
+    Ack,
+}
+
+impl Lab {
+    /// Has the peer send one TCP segment to the server that claims to answer it.
+    pub fn claim(&self, from: (Ipv4Addr, u16), to: (Ipv4Addr, u16), claim: Claim) {
+        let mac = |namespace: &Namespace| namespace.link(INTERFACE).state().unwrap().mac.unwrap();
+        let segment = PacketBuilder::ethernet2(mac(&self.peer), mac(&self.server))
+            .ipv4(from.0.octets(), to.0.octets(), 64)
+            .tcp(from.1, to.1, 1, 1_000)
+            .ack(1);
+        let segment = if claim == Claim::SynAck { segment.syn() } else { segment };
+        let mut frame = Vec::new();
+        segment.write(&mut frame, &[]).unwrap();
+        self.peer.run(|| send(&frame)).unwrap();
+    }
+}
+
+/// Puts a frame on the wire.
+fn send(frame: &[u8]) {
+    let index = nix::net::if_::if_nametoindex(INTERFACE).unwrap();
+    // SAFETY: takes no pointer.
+    let socket = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
+    assert!(socket >= 0, "AF_PACKET: {}", std::io::Error::last_os_error());
+    // SAFETY: the descriptor was made above, and nobody else has it.
+    let socket = unsafe { OwnedFd::from_raw_fd(socket) };
+    // SAFETY: `sockaddr_ll` is plain C data, for which all zeroes is a valid value.
+    let mut to: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+    to.sll_family = libc::AF_PACKET as u16;
+    to.sll_ifindex = index.cast_signed();
+    let length = size_of_val(&to) as u32;
+    // SAFETY: both pointers are to live values of the sizes that are given.
+    let sent = unsafe {
+        libc::sendto(
+            socket.as_raw_fd(),
+            frame.as_ptr().cast(),
+            frame.len(),
+            0,
+            (&raw const to).cast(),
+            length,
+        )
+    };
+    assert_eq!(sent, frame.len().cast_signed(), "{}", std::io::Error::last_os_error());
+}
+
+/// Whether an echo request comes back.
+pub fn pings(from: &Namespace, to: impl Into<IpAddr>) -> bool {
+    let to = to.into();
+    from.set_sysctl("net/ipv4/ping_group_range", "0 0").unwrap();
+    let (family, protocol, request) = match to {
+        IpAddr::V4(_) => (libc::AF_INET, libc::IPPROTO_ICMP, 8),
+        IpAddr::V6(_) => (libc::AF_INET6, libc::IPPROTO_ICMPV6, 128),
+    };
+    from.run(|| {
+        // SAFETY: takes no pointer.
+        let socket = unsafe { libc::socket(family, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, protocol) };
+        assert!(socket >= 0, "an echo socket: {}", std::io::Error::last_os_error());
+        // SAFETY: the descriptor was made above, and nobody else has it. The calls on it are those of
+        // any datagram socket; identifier and checksum are the kernel's to fill in.
+        let socket = unsafe { UdpSocket::from_raw_fd(socket) };
+        socket.set_read_timeout(Some(patience(2))).unwrap();
+        socket.send_to(&[request, 0, 0, 0, 0, 0, 0, 1], SocketAddr::new(to, 0)).unwrap();
+        socket.recv(&mut [0; 64]).is_ok()
+    })
+    .unwrap()
+}

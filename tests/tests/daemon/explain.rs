@@ -1,0 +1,38 @@
+//! `explain` asks the files and the kernel, and says when they differ.
+
+use pomguard_tests::daemon::{Daemon, Lab};
+
+const REMOVED: &str = "[[row]]\nid = \"pom-4.0/16\"\nenabled = false\nforce = true\n";
+
+fn explain(lab: &Lab, source: &str, destination: &str) -> (Option<i32>, String) {
+    let output = lab.pomguard(&["explain", source, destination]);
+    let both = [output.stdout, output.stderr].concat();
+    (output.status.code(), String::from_utf8_lossy(&both).into_owned())
+}
+
+#[test]
+fn basic_explain_agrees_with_the_kernel_until_the_files_change() {
+    let Some(lab) = Lab::new("basic_explain_agrees_with_the_kernel_until_the_files_change") else { return };
+    let daemon = Daemon::start(&lab);
+    for (source, destination, verdict) in [
+        ("10.77.0.2", "10.77.0.1:7999/tcp", "PASS"),
+        ("[fd00:77::2]:40000", "[fd00:77::1]:9970/tcp", "PASS"),
+        ("10.77.0.2", "10.77.0.1:9000/tcp", "DROP"),
+        ("10.77.0.3", "10.77.0.1:7999/tcp", "DROP"),
+        ("10.77.0.1", "10.77.0.2:443/tcp", "PASS"),
+        ("10.77.0.1", "10.77.0.3:443/tcp", "DROP"),
+    ] {
+        let (code, said) = explain(&lab, source, destination);
+        assert_eq!(code, Some(0), "{source} to {destination}: {said}");
+        assert!(said.contains(&format!("kernel   {verdict}")), "{source} to {destination}: {said}");
+    }
+    lab.write_site(REMOVED);
+    let (code, said) = explain(&lab, "10.77.0.2", "10.77.0.1:7999/tcp");
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("DISAGREEMENT"), "{said}");
+    let (code, said) = explain(&lab, "10.77.0.2", "10.77.0.1:9970/tcp");
+    assert_eq!(code, Some(0), "what did not change is agreed on: {said}");
+    daemon.reload();
+    let (code, said) = explain(&lab, "10.77.0.2", "10.77.0.1:7999/tcp");
+    assert_eq!(code, Some(0), "{said}");
+}

@@ -1,0 +1,128 @@
+//! Starts that must fail, and what they leave; starts that must not.
+
+use std::{fs, os::unix::process::ExitStatusExt as _};
+
+use aya::{
+    Ebpf, EbpfLoader,
+    programs::{Xdp, XdpMode},
+};
+use nix::sys::signal::Signal;
+use pomguard::kernel::object::OBJECT;
+use pomguard_common::names::{MAP_ACTIVE, MAP_HOST, MAP_POLICY, PROGRAM_INGRESS};
+use pomguard_tests::daemon::{Daemon, INTERFACE, LISTED, Lab, SERVER, Settings, UNLISTED, opens};
+
+/// Waits for the end of a daemon that cannot start, and returns its log.
+fn refusal(lab: &Lab) -> String {
+    let mut daemon = Daemon::spawn(lab);
+    let status = daemon.wait_end();
+    assert_eq!(status.code(), Some(1), "{status}:\n{}", daemon.log());
+    daemon.log()
+}
+
+#[test]
+fn basic_an_interface_that_is_not_there_is_named_and_nothing_is_pinned() {
+    let Some(lab) = Lab::new("basic_an_interface_that_is_not_there_is_named_and_nothing_is_pinned") else {
+        return;
+    };
+    lab.write_settings(&Settings { interfaces: &["eth9"], ..Settings::default() });
+    let log = refusal(&lab);
+    assert!(log.contains("eth9"), "{log}");
+    assert!(lab.pinned().is_empty(), "pinned: {:?}", lab.pinned());
+}
+
+#[test]
+fn basic_a_broken_file_ends_the_first_start_and_nothing_is_pinned() {
+    let Some(lab) = Lab::new("basic_a_broken_file_ends_the_first_start_and_nothing_is_pinned") else {
+        return;
+    };
+    lab.write_site("[[peer]]\nsystems = [\"Agent Desk\"]\naddresses = [\"10.77.0.9\"]\n");
+    let log = refusal(&lab);
+    assert!(log.contains("site.toml:14: ") && log.contains("Agent Desk"), "file, line, text:\n{log}");
+    assert!(lab.pinned().is_empty(), "pinned: {:?}", lab.pinned());
+    assert!(opens(&lab.stranger, SERVER, UNLISTED), "a host that was never guarded is not cut off");
+}
+
+#[test]
+fn a_second_daemon_names_the_lock_and_leaves_the_first_alone() {
+    let Some(lab) = Lab::new("a_second_daemon_names_the_lock_and_leaves_the_first_alone") else { return };
+    let daemon = Daemon::start(&lab);
+    let program = lab.xdp_program();
+    let log = refusal(&lab);
+    assert!(log.contains(&lab.lock().display().to_string()), "{log}");
+    assert_eq!(lab.xdp_program(), program);
+    daemon.reload();
+    assert!(opens(&lab.peer, SERVER, LISTED) && !opens(&lab.peer, SERVER, UNLISTED));
+}
+
+/// Attaches a program that is not the daemon's, for as long as the object is kept.
+fn attach_foreign(lab: &Lab) -> Ebpf {
+    let mut object = EbpfLoader::new().load(OBJECT).unwrap();
+    let program: &mut Xdp = object.program_mut(PROGRAM_INGRESS).unwrap().try_into().unwrap();
+    program.load().unwrap();
+    lab.server.run(|| program.attach(INTERFACE, XdpMode::Driver).map(drop)).unwrap().unwrap();
+    object
+}
+
+#[test]
+fn somebody_elses_program_is_named_and_left_in_place() {
+    let Some(lab) = Lab::new("somebody_elses_program_is_named_and_left_in_place") else { return };
+    let foreign = attach_foreign(&lab);
+    let id = lab.xdp_program().unwrap();
+    let log = refusal(&lab);
+    assert!(log.contains(INTERFACE) && log.contains(&id.to_string()), "{log}");
+    assert_eq!(lab.xdp_program(), Some(id), "the foreign program is still there");
+    assert!(lab.pinned().is_empty(), "pinned: {:?}", lab.pinned());
+    drop(foreign);
+    let _daemon = Daemon::start(&lab);
+    assert!(!opens(&lab.peer, SERVER, UNLISTED), "with the place free, it enforces");
+}
+
+#[test]
+fn basic_a_sighup_during_the_start_does_not_end_the_daemon() {
+    let Some(lab) = Lab::new("basic_a_sighup_during_the_start_does_not_end_the_daemon") else { return };
+    let daemon = Daemon::spawn(&lab);
+    daemon.wait_log("loading the programs");
+    daemon.signal(Signal::SIGHUP);
+    daemon.wait_ready();
+    assert!(daemon.stop().success());
+}
+
+#[test]
+fn a_sigterm_during_the_start_ends_the_daemon() {
+    let Some(lab) = Lab::new("a_sigterm_during_the_start_ends_the_daemon") else { return };
+    let mut daemon = Daemon::spawn(&lab);
+    daemon.wait_log("loading the programs");
+    daemon.signal(Signal::SIGTERM);
+    let status = daemon.wait_end();
+    assert!(status.success() || status.signal() == Some(Signal::SIGTERM as i32), "{status}");
+}
+
+#[test]
+fn pins_that_an_interrupted_start_left_incomplete_do_not_stop_the_next() {
+    let Some(lab) = Lab::new("pins_that_an_interrupted_start_left_incomplete_do_not_stop_the_next") else {
+        return;
+    };
+    Daemon::start(&lab).kill();
+    // Without the secret of the flow table, the policy, the word that says which is in force.
+    for gone in [MAP_HOST, MAP_POLICY, MAP_ACTIVE] {
+        fs::remove_file(lab.pins().join("maps").join(gone)).unwrap();
+        let daemon = Daemon::start(&lab);
+        assert!(opens(&lab.peer, SERVER, LISTED), "without {gone}");
+        assert!(!opens(&lab.peer, SERVER, UNLISTED), "without {gone}");
+        daemon.kill();
+    }
+}
+
+#[test]
+fn a_detached_host_is_enforced_again_by_the_next_start() {
+    let Some(lab) = Lab::new("a_detached_host_is_enforced_again_by_the_next_start") else { return };
+    let daemon = Daemon::start(&lab);
+    assert!(lab.pomguard(&["detach", "--yes"]).status.success());
+    assert!(opens(&lab.stranger, SERVER, UNLISTED), "open");
+    let status = daemon.reload();
+    assert!(status.contains("refused"), "a reload does not close it by the way: {status}");
+    assert!(opens(&lab.stranger, SERVER, UNLISTED), "still open");
+    assert!(daemon.stop().success());
+    let _daemon = Daemon::start(&lab);
+    assert!(!opens(&lab.stranger, SERVER, UNLISTED), "closed again");
+}
