@@ -15,6 +15,12 @@ use super::{
 
 /// Writes `site.toml`.
 pub(super) fn write_site(directory: &Path, matrix: &Matrix, zones: u16, machines: &[Machine]) -> Result<()> {
+    let text = site(matrix, zones, machines)?;
+    fs::write(directory.join("site.toml"), text).context("writing site.toml")
+}
+
+/// The site file of the demo site.
+pub(super) fn site(matrix: &Matrix, zones: u16, machines: &[Machine]) -> Result<String> {
     let mut text = format!("matrix = {:?}\nzones = {zones}\n", matrix.id);
     let mut written: Vec<&[&str]> = Vec::new();
     for machine in machines {
@@ -38,7 +44,7 @@ pub(super) fn write_site(directory: &Path, matrix: &Matrix, zones: u16, machines
         // Rust's and TOML's notation of an array of plain strings are the same.
         writeln!(text, "addresses = {addresses:?}\nsystems = {systems:?}")?;
     }
-    fs::write(directory.join("site.toml"), text).context("writing site.toml")
+    Ok(text)
 }
 
 /// Writes one server's `pomguard.toml` beside the site file, and returns its path.

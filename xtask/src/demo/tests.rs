@@ -117,3 +117,17 @@ fn without_a_firewall_everything_gets_through() {
         assert_eq!(outsider.tried, outsider.reached);
     });
 }
+
+/// The exhaustive proof of the port space reads the committed copy: it is the site of the demo.
+#[test]
+fn the_committed_site_file_is_that_of_the_shipped_matrix_at_three_zones() {
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+    let text = std::fs::read_to_string(format!("{root}/config/matrix/pom-4.0.toml")).unwrap();
+    let matrix = Matrix::parse(&text, 3).unwrap();
+    let site = files::site(&matrix, 3, &layout::machines(&matrix).unwrap()).unwrap();
+    let path = format!("{root}/tests/site/demo.toml");
+    if std::env::var_os("POMGUARD_BLESS").is_some() {
+        std::fs::write(&path, &site).unwrap();
+    }
+    assert_eq!(std::fs::read_to_string(&path).unwrap_or_default(), site, "POMGUARD_BLESS=1 writes {path}");
+}
