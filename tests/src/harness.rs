@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use pomguard::{
-    compile::{self, Clock, Slots},
+    compile::{self, Clock, Image, Slots},
     kernel::{clock::Ticks, probe::Probe},
     policy::{Direction, Policy, RowId},
 };
@@ -121,8 +121,16 @@ impl Bench {
         self.install()
     }
 
+    /// The image in force.
+    ///
+    /// # Errors
+    /// When the policy does not compile.
+    pub fn image(&self) -> Result<Image> {
+        Ok(compile::compile(&self.policy, &self.slots, self.clock, self.generation)?)
+    }
+
     fn install(&mut self) -> Result<()> {
-        let image = compile::compile(&self.policy, &self.slots, self.clock, self.generation)?;
+        let image = self.image()?;
         let slots = self.policy.rows.iter().filter_map(|row| self.slots.of(&row.id, row.direction)).collect();
         Ok(self.probe.set(&image, slots)?)
     }

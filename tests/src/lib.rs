@@ -2,5 +2,8 @@
 
 pub mod daemon;
 pub mod harness;
+pub mod oracle;
 pub mod packet;
+pub mod random;
 pub mod reference;
+pub mod twin;

@@ -1,0 +1,372 @@
+//! Numbers that a seed decides, policies of a handful of rows, and packets of every shape.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use pomguard::policy::{Direction, Mode, PacketSettings, Policy, PortRange, RowId, Service};
+use pomguard_common::protocol::{ICMP, ICMPV6, TCP, UDP};
+
+use crate::{
+    packet::{Packet, Part, eth, ether, extension},
+    reference,
+};
+
+/// Splitmix64 (Steele, Lea, Flood: Fast splittable pseudorandom number generators).
+#[derive(Clone, Debug)]
+pub struct Random(pub u64);
+
+impl Random {
+    /// The next number.
+    pub const fn word(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut x = self.0;
+        x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        x ^ (x >> 31)
+    }
+
+    /// One below `bound`.
+    pub const fn below(&mut self, bound: usize) -> usize {
+        (self.word() % bound as u64) as usize
+    }
+
+    /// True once in `times`.
+    pub const fn once_in(&mut self, times: usize) -> bool {
+        self.below(times) == 0
+    }
+
+    /// One of those given.
+    pub fn of<T: Copy>(&mut self, choices: &[T]) -> T {
+        choices[self.below(choices.len())]
+    }
+
+    /// Bytes.
+    pub fn bytes(&mut self, length: usize) -> Vec<u8> {
+        (0..length).map(|_| self.word() as u8).collect()
+    }
+}
+
+/// Ports that the rows and the packets have in common.
+const PORTS: [u16; 12] = [1, 22, 53, 67, 68, 443, 546, 547, 5_432, 9_995, 9_997, 40_000];
+
+/// Where packets come from and go to, besides the host.
+const V4: [&str; 14] = [
+    "10.9.0.7",
+    "10.9.0.2",
+    "10.9.1.7",
+    "10.9.2.7",
+    "10.9.2.8",
+    "10.9.2.255",
+    "198.51.100.9",
+    "0.0.0.0",
+    "127.0.0.1",
+    "224.0.0.18",
+    "224.0.0.1",
+    "255.255.255.255",
+    "240.0.0.0",
+    "10.9.0.3",
+];
+const V6: [&str; 14] = [
+    "fd00:9::7",
+    "fd00:9::2",
+    "fd00:9:1::7",
+    "fd00:9:2::7",
+    "fd00:9:2::8",
+    "fd00:9:2:0:ffff::",
+    "2001:db8::9",
+    "::",
+    "::1",
+    "ff02::12",
+    "ff02::1",
+    "fe80::7",
+    "::ffff:10.9.0.7",
+    "fd00:9::3",
+];
+const PREFIXES: [&str; 14] = [
+    "0.0.0.0/0",
+    "10.9.0.0/24",
+    "10.9.0.0/16",
+    "10.9.1.7/32",
+    "10.9.2.0/24",
+    "10.9.2.8/29",
+    "198.51.100.8/31",
+    "::/0",
+    "fd00:9::/64",
+    "fd00:9::/32",
+    "fd00:9:1::7/128",
+    "fd00:9:2::/64",
+    "fd00:9:2::8/125",
+    "2001:db8::8/127",
+];
+
+/// A policy of the reference host with up to fifteen rows of any sort.
+pub fn policy(random: &mut Random) -> Policy {
+    let rows = random.below(16);
+    let rows = (0..rows).map(|number| {
+        let peers: Vec<&str> = (0..random.of(&[0, 1, 2, 3, 4])).map(|_| random.of(&PREFIXES)).collect();
+        let direction = random.of(&Direction::ALL);
+        let protocol = random.of(&[TCP, TCP, TCP, UDP, UDP, UDP, ICMP, ICMPV6, 112, 132]);
+        let mut row = reference::row("", direction, &peers, protocol, PortRange::ANY);
+        row.id = RowId(format!("test/{number}"));
+        if matches!(protocol, TCP | UDP) {
+            row.client_ports = random.of(&[
+                PortRange::ANY,
+                PortRange { first: 1_024, last: 65_535 },
+                PortRange { first: 53, last: 53 },
+            ]);
+            row.services = (0..random.of(&[0, 1, 2, 3, 5]))
+                .map(|_| {
+                    let first = random.of(&PORTS);
+                    let last = first.saturating_add(random.of(&[0, 0, 2, 500]));
+                    Service { protocol, ports: PortRange { first, last } }
+                })
+                .collect();
+        }
+        row.failsafe = random.once_in(8);
+        row
+    });
+    let mut rows: Vec<_> = rows.collect();
+    rows.sort_by_key(|row| !row.failsafe);
+    let enforce = !random.once_in(4);
+    let on = |random: &mut Random| !random.once_in(4);
+    Policy {
+        inbound: if enforce { Mode::Enforce } else { Mode::Audit },
+        outbound: if enforce { Mode::Enforce } else { random.of(&[Mode::Track, Mode::Audit, Mode::Enforce]) },
+        rows,
+        packets: PacketSettings {
+            vrrp: on(random),
+            link_control: on(random),
+            group_membership: on(random),
+            dhcp: on(random),
+            echo_v6: on(random),
+            redirects: random.once_in(4),
+            vlans: if random.once_in(2) { vec![5, 77] } else { Vec::new() },
+        },
+        ..reference::policy()
+    }
+}
+
+fn port(random: &mut Random) -> u16 {
+    match random.below(16) {
+        0 => random.word() as u16,
+        1 => 0,
+        2 => random.of(&PORTS).wrapping_add(1),
+        _ => random.of(&PORTS),
+    }
+}
+
+fn addresses(random: &mut Random, direction: Direction, v6: bool) -> (IpAddr, IpAddr) {
+    let places = if v6 { reference::Places::v6() } else { reference::Places::v4() };
+    let texts = if v6 { &V6 } else { &V4 };
+    let mut other = || match random.below(32) {
+        0 if v6 => Ipv6Addr::from(u128::from(random.word()) << 64 | u128::from(random.word())).into(),
+        0 => Ipv4Addr::from(random.word() as u32).into(),
+        // The first half are real.
+        1..24 => random.of(&texts[..7]).parse().unwrap_or(places.stranger),
+        _ => random.of(&texts[..]).parse().unwrap_or(places.stranger),
+    };
+    let (host, peer) = (places.host, other());
+    let (mut from, mut to) = match direction {
+        Direction::Inbound => (peer, host),
+        Direction::Outbound => (host, peer),
+    };
+    if random.once_in(12) {
+        to = random.of(&texts[..]).parse().unwrap_or(to);
+    }
+    if random.once_in(12) {
+        from = random.of(&texts[..]).parse().unwrap_or(from);
+    }
+    (from, to)
+}
+
+/// What makes a conversation: mostly valid, and always of the upper protocols that the rows name.
+fn valid(random: &mut Random, direction: Direction) -> Packet {
+    let v6 = random.once_in(2);
+    let (from, to) = addresses(random, direction, v6);
+    let mut packet = eth().ip(from, to).hops(random.of(&[64, 64, 1, 255]));
+    if v6 && random.once_in(40) {
+        for _ in 0..random.of(&[15, 16, 17, 30]) {
+            packet = packet.ext_header(extension::DESTINATION, &[1, 4]);
+        }
+    } else if v6 && random.once_in(6) {
+        for _ in 0..random.of(&[1, 1, 2, 3]) {
+            let kind = random.of(&[
+                extension::DESTINATION,
+                extension::DESTINATION,
+                extension::HOP_BY_HOP,
+                extension::ROUTING,
+            ]);
+            let length = random.of(&[6, 6, 14, 30, 254]);
+            let mut body = random.bytes(length);
+            if kind == extension::ROUTING {
+                body[..2].copy_from_slice(&[random.of(&[0, 2, 3, 4]), random.of(&[0, 0, 1])]);
+            }
+            packet = packet.ext_header(kind, &body);
+        }
+    }
+    if random.once_in(8) {
+        let (id, offset) = (random.of(&[1, 2, 3]), random.of(&[0, 0, 8, 16, 24, 1_480, 65_528]));
+        packet = packet.fragment(id, offset, random.once_in(2));
+    }
+    if !v6 && random.once_in(16) {
+        let length = random.below(40);
+        packet = packet.options(&random.bytes(length));
+    }
+    let length = random.of(&[0, 0, 8, 16, 64]);
+    let payload = random.bytes(length);
+    let packet = match random.below(16) {
+        0..6 => {
+            let flags = random.of(&[2, 2, 2, 18, 16, 24, 17, 4, 20, 0, 3, 0x3f, 0xc2, random.0 as u8]);
+            packet.tcp(port(random), port(random)).flags(flags).payload(&payload)
+        }
+        6..11 => packet.udp(port(random), port(random)).payload(&payload),
+        11 | 12 => {
+            let kind = if v6 {
+                random.of(&[128, 128, 129, 130, 133, 134, 135, 136, 137, 143, 148, 151, 100, random.0 as u8])
+            } else {
+                random.of(&[8, 8, 0, 5, 13, random.0 as u8])
+            };
+            packet.icmp(kind, 0).rest(random.of(&[1, 2, 3]) << 16).payload(&payload)
+        }
+        13 | 14 => {
+            let kind = if v6 { random.of(&[1, 2, 3, 4]) } else { random.of(&[3, 5, 11, 12]) };
+            let quoted = match random.below(3) {
+                0 => valid(random, Direction::Inbound).quoted(),
+                _ => valid(random, Direction::Outbound).quoted(),
+            };
+            let kept = if random.once_in(4) { random.below(quoted.len() + 1) } else { quoted.len() };
+            packet.icmp(kind, 0).rest(random.of(&[1_280, 1_500, 1_279, 0])).payload(&quoted[..kept])
+        }
+        _ => packet.protocol(random.of(&[2, 4, 41, 47, 50, 51, 59, 112, 132, 135, 255])).payload(&payload),
+    };
+    if random.once_in(10) { packet.mirrored() } else { packet }
+}
+
+/// What a link needs to work.
+fn of_the_link(random: &mut Random, direction: Direction) -> Packet {
+    let inbound = direction == Direction::Inbound;
+    let v4 = |text: [u8; 4], to: [u8; 4]| eth().ipv4(text.into(), to.into());
+    let router = if inbound { [10, 9, 0, 7] } else { [10, 9, 0, 2] };
+    let near: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 7);
+    let group = |last| Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, last);
+    let alert = |packet: Packet| packet.ext_header(extension::HOP_BY_HOP, &[5, 2, 0, 0, 1, 0]);
+    let (server, client) = if inbound { (67, 68) } else { (68, 67) };
+    match random.below(5) {
+        0 => v4(router, [224, 0, 0, 18]).hops(random.of(&[255, 254])).protocol(112).payload(&[0; 8]),
+        1 => v4(router, [224, 0, 0, 1]).options(&[0x94, 4, 0, 0]).hops(1).protocol(2).payload(&[0; 8]),
+        2 => {
+            let kind = random.of(&[130, 131, 132, 143]);
+            alert(eth().ipv6(near, group(0x16))).hops(random.of(&[1, 2])).icmp(kind, 0).payload(&[0; 16])
+        }
+        3 => v4(router, [255; 4]).udp(server, client).payload(&[0; 16]),
+        _ => eth().ipv6(near, group(0x12)).hops(255).protocol(112).payload(&[0; 8]),
+    }
+}
+
+/// Packets that have to do with each other: conversations, trains of fragments, errors about both.
+#[derive(Clone, Debug)]
+pub struct Stream {
+    /// What decides.
+    pub random: Random,
+    recent: Vec<(Direction, Packet)>,
+    trains: Vec<(Direction, Packet, u32)>,
+}
+
+impl Stream {
+    /// One that a seed decides.
+    #[must_use]
+    pub const fn new(random: Random) -> Self {
+        Self { random, recent: Vec::new(), trains: Vec::new() }
+    }
+
+    /// The next frame of a direction.
+    pub fn frame(&mut self, direction: Direction) -> Vec<u8> {
+        let packet = self.packet(direction);
+        bent(&mut self.random, packet)
+    }
+
+    fn packet(&mut self, direction: Direction) -> Packet {
+        let random = &mut self.random;
+        let sort = random.below(16);
+        if sort < 4 && !self.recent.is_empty() {
+            let (was, packet) = self.recent[random.below(self.recent.len())].clone();
+            if was != direction {
+                let answer = packet.clone().mirrored();
+                if sort > 0 {
+                    return answer.flags(random.of(&[18, 16, 16, 17, 4, 2]));
+                }
+                let kind = if answer.is_v6() { random.of(&[1, 2, 3, 4]) } else { random.of(&[3, 5, 11, 12]) };
+                return answer.icmp(kind, 0).rest(random.of(&[1_280, 1_279])).payload(&packet.quoted());
+            }
+            return packet;
+        }
+        if sort == 4 && !self.trains.is_empty() {
+            let (was, packet, id) = self.trains[random.below(self.trains.len())].clone();
+            if was == direction {
+                return packet.fragment(id, random.of(&[8, 24, 32]), random.once_in(2));
+            }
+        }
+        if sort == 5 {
+            return of_the_link(random, direction);
+        }
+        let packet = valid(random, direction);
+        if sort == 6 && !packet.is_fragment() {
+            let (whole, id) = (packet.payload(&[7; 16]), random.word() as u32);
+            self.trains.insert(0, (direction, whole.clone(), id));
+            self.trains.truncate(4);
+            return whole.fragment(id, 0, true);
+        }
+        self.recent.insert(0, (direction, packet.clone()));
+        self.recent.truncate(8);
+        packet
+    }
+}
+
+/// The frame of a packet: as it should be half of the time, else bent, cut, padded or overwritten.
+fn bent(random: &mut Random, mut packet: Packet) -> Vec<u8> {
+    if random.once_in(8) {
+        for _ in 0..random.of(&[1, 1, 2, 4, 5]) {
+            let kind = random.of(&[ether::VLAN, ether::VLAN, ether::SERVICE_VLAN]);
+            packet = packet.tag(kind, random.of(&[0, 0, 0, 0x2000, 5, 77, 6]));
+        }
+    }
+    if random.once_in(12) {
+        packet = packet.to(random.of(&[
+            [0xff; 6],
+            [1, 0, 0x5e, 0, 0, 18],
+            [0x33, 0x33, 0, 0, 0, 1],
+            [1, 0x80, 0xc2, 0, 0, 0],
+        ]));
+    }
+    if random.once_in(2) {
+        return packet.build();
+    }
+    packet = match random.below(8) {
+        0 => packet.announcing(random.of(&[0, 8, 19, 20, 27, 40, 60, 1_500, 65_535])),
+        1 => packet.ether_type(random.of(&[0x0800, 0x86dd, 0x0806, 0x88cc, 0x8809, 0x888e, 38, 0x88b5])),
+        2 | 3 => {
+            let byte = random.word() as u8;
+            packet.poke(Part::Network, random.below(48), &[byte])
+        }
+        4 => {
+            let byte = random.word() as u8;
+            packet.poke(Part::Upper, random.below(24), &[byte])
+        }
+        5 => {
+            let length = random.below(40);
+            packet.pad(&random.bytes(length))
+        }
+        _ => packet,
+    };
+    let mut frame = packet.build();
+    if random.once_in(4) {
+        let kept = random.below(frame.len() + 1);
+        frame.truncate(kept);
+    }
+    for _ in 0..random.of(&[0, 0, 0, 1, 3]) {
+        let at = random.below(frame.len().max(1));
+        if let Some(byte) = frame.get_mut(at) {
+            *byte ^= 1 << random.below(8);
+        }
+    }
+    frame
+}
