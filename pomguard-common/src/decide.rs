@@ -217,11 +217,11 @@ where
     D: Desk,
 {
     let settled = read(packet, &tables.image, desk);
-    let Some(datagram) = desk.laid() else { return Decision::because(Reason::Internal) };
     if settled != 0 {
         let decision = Decision(u64::from(settled) | u64::from(NO_ROW) << Decision::ROW_SHIFT);
         return audited(hook, &tables.image, decision);
     }
+    let Some(datagram) = desk.laid() else { return Decision::because(Reason::Internal) };
     let word = match hook {
         Direction::Inbound => inbound(datagram, tables),
         Direction::Outbound => outbound(datagram, tables),
@@ -343,16 +343,34 @@ where
     }
 }
 
-/// IPv4 addresses that cannot be a source (RFC 1122 section 3.2.1.3): this network, loopback,
-/// multicast, reserved and broadcast. IPv6: unspecified, loopback, multicast (RFC 4291 section 2).
+/// Addresses that cannot be a source (RFC 1122 section 3.2.1.3, RFC 4291 section 2): this network,
+/// loopback, multicast, reserved, broadcast; in IPv6 also those that embed such an IPv4 address.
 #[inline(always)]
 const fn impossible_source(family: Family, address: &Address) -> bool {
     match family {
         Family::V4 => matches!(address[0] >> 24, 0 | 127 | 224..=255),
+        // ::/96 holds the unspecified and the loopback address, and the retired IPv4-compatible ones.
         Family::V6 => {
-            address[0] >> 24 == 0xff || (address[0] | address[1] | address[2] == 0 && address[3] <= 1)
+            address[0] >> 24 == 0xff || address[0] | address[1] | address[2] == 0 || embeds_private(address)
         }
     }
+}
+
+/// A 6to4 (RFC 3056 section 2) or well-known NAT64 address (RFC 6052 section 3.1) of an IPv4 address
+/// that is not global.
+#[inline(always)]
+const fn embeds_private(address: &Address) -> bool {
+    let v4 = if address[0] >> 16 == 0x2002 {
+        address[0] << 16 | address[1] >> 16
+    } else if address[0] == 0x0064_ff9b && address[1] | address[2] == 0 {
+        address[3]
+    } else {
+        return false;
+    };
+    matches!(v4 >> 24, 0 | 10 | 127 | 224..=255)
+        || v4 >> 20 == 0xac1
+        || v4 >> 16 == 0xc0a8
+        || v4 >> 16 == 0xa9fe
 }
 
 /// ::ffff:0:0/96 on the wire (RFC 6092 REC-3).
@@ -384,7 +402,7 @@ const fn group(family: Family, address: &Address) -> bool {
 /// What the link needs to work, decided without rows: none when it is nothing of the sort.
 #[inline(always)]
 fn link_service<L: Lines + ?Sized>(
-    direction: Direction,
+    hook: Direction,
     datagram: &Datagram,
     image: &Image<'_, L>,
 ) -> Option<Reason> {
@@ -397,12 +415,13 @@ fn link_service<L: Lines + ?Sized>(
                 Family::V4 => (67, 68),
                 Family::V6 => (547, 546),
             };
-            let (from, to) = match direction {
+            let (from, to) = match hook {
                 Direction::Inbound => (server, client),
                 Direction::Outbound => (client, server),
             };
             let lease = datagram.source_port == from && datagram.destination_port == to;
-            (lease && image.switch(switch::DHCP)).then_some(Reason::Dhcp)
+            (lease && proper_lease(hook, datagram, image) && image.switch(switch::DHCP))
+                .then_some(Reason::Dhcp)
         }
         (protocol::ICMPV6, Kind::Icmp) => control_v6(datagram, image),
         (protocol::IGMP, Kind::Other) if matches!(datagram.family, Family::V4) => {
@@ -422,11 +441,37 @@ fn link_service<L: Lines + ?Sized>(
     }
 }
 
+/// Whether a lease message comes from where a server is and goes to this host; what leaves comes from
+/// this host (checked before). DHCPv6 servers and relays answer from link-local addresses (RFC 8415
+/// sections 18.3.10 and 19.2).
+#[inline(always)]
+fn proper_lease<L: Lines + ?Sized>(hook: Direction, datagram: &Datagram, image: &Image<'_, L>) -> bool {
+    let Datagram { family, source, destination, .. } = datagram;
+    match (hook, family) {
+        (Direction::Outbound, _) => true,
+        (Direction::Inbound, Family::V4) => {
+            destination[0] == u32::MAX || image.is_local(*family, destination)
+        }
+        (Direction::Inbound, Family::V6) => {
+            link_local(source) && (link_local(destination) || image.is_local(*family, destination))
+        }
+    }
+}
+
 /// ICMPv6 messages of the link itself (RFC 4890 section 4.4.1).
 #[inline(always)]
 fn control_v6<L: Lines + ?Sized>(datagram: &Datagram, image: &Image<'_, L>) -> Option<Reason> {
     let near = datagram.hop_limit == 255;
     let from_router = link_local(&datagram.source);
+    // RFC 4861 section 7.1 and RFC 3122 section 5: code 0; only solicitations come from nowhere.
+    let discovery = matches!(datagram.icmp_type, 133..=137 | 141 | 142 | 148 | 149);
+    let solicits = matches!(datagram.icmp_type, 133 | 135);
+    if discovery && datagram.icmp_code != 0 {
+        return Some(Reason::IcmpType);
+    }
+    if discovery && !solicits && unspecified(&datagram.source) {
+        return Some(Reason::SpoofedSource);
+    }
     match datagram.icmp_type {
         // Router solicitation, neighbour solicitation and advertisement, inverse neighbour discovery.
         133 | 135 | 136 | 141 | 142 => Some(if near { Reason::Neighbour } else { Reason::HopLimit }),
@@ -767,14 +812,26 @@ where
     T: Store,
 {
     let image = &tables.image;
-    let class = image.class(datagram.family, &datagram.destination);
-    let case = Case { hook: Direction::Outbound, datagram, tables, class };
-    if let Some(reason) = link_service(Direction::Outbound, datagram, image) {
+    let family = datagram.family;
+    let class = image.class(family, &datagram.destination);
+    if matches!(family, Family::V6) && (mapped(&datagram.source) || mapped(&datagram.destination)) {
+        return Decision::because(Reason::MappedAddress);
+    }
+    // The link's own protocols also speak from link-local addresses, and from none while there is none.
+    let ours = image.is_local(family, &datagram.source);
+    let early = unspecified(&datagram.source) || matches!(family, Family::V6) && link_local(&datagram.source);
+    if (ours || early)
+        && let Some(reason) = link_service(Direction::Outbound, datagram, image)
+    {
         return Decision::because(reason);
     }
-    if !image.is_local(datagram.family, &datagram.source) {
+    if !ours {
         return Decision::because(Reason::SourceNotOurs);
     }
+    // A row that says "anywhere" means hosts, not groups nor this machine.
+    let nobody = group(family, &datagram.destination) || impossible_source(family, &datagram.destination);
+    let class = if nobody { Class::NONE } else { class };
+    let case = Case { hook: Direction::Outbound, datagram, tables, class };
     if matches!(datagram.kind, Kind::Follower) {
         return Decision::because(case.follower());
     }

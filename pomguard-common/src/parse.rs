@@ -381,6 +381,8 @@ fn upper<P: Packet + ?Sized>(packet: &P, mut datagram: Datagram) -> Result<Datag
         (protocol::TCP, _) => tcp(packet, datagram),
         (protocol::UDP, _) => udp(packet, datagram),
         (protocol::ICMP, Family::V4) | (protocol::ICMPV6, Family::V6) => icmp(packet, datagram),
+        // Both have eight bytes that are always there (RFC 3376 section 4, RFC 9568 section 5.1).
+        (protocol::IGMP | protocol::VRRP, _) if at + 8 > end => Err(short(&datagram)),
         _ => Ok(datagram),
     }
 }

@@ -3,7 +3,7 @@
 //!
 //! It is about a host in enforce that has no conversations yet, and shares no code with the programs.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use etherparse::{
     LinkExtHeader, NetHeaders, PacketHeaders, TransportHeader,
@@ -74,9 +74,7 @@ pub fn judge(policy: &Policy, direction: Direction, frame: &[u8]) -> Answer {
     let headers = match PacketHeaders::from_ethernet_slice(frame) {
         Ok(headers) => headers,
         // What they say is the stack's to read: the filter looks at whom they are for.
-        Err(SliceError::Len(error)) if matches!(error.layer, Layer::Arp | Layer::Igmp) => {
-            return Answer::Open;
-        }
+        Err(SliceError::Len(error)) if matches!(error.layer, Layer::Arp) => return Answer::Open,
         Err(_) => return Answer::Stops,
     };
     let foreign = |tag: &LinkExtHeader| match tag {
@@ -123,8 +121,10 @@ pub fn judge(policy: &Policy, direction: Direction, frame: &[u8]) -> Answer {
         Direction::Outbound => (source, destination),
     };
     let inbound = direction == Direction::Inbound;
+    // What cannot send cannot be sent to either: groups, loopback, reserved addresses.
     let improper = !policy.local.contains(&ours)
-        || inbound && (group_station || policy.local.contains(&other) || !may_send(other));
+        || !may_send(other)
+        || inbound && (group_station || policy.local.contains(&other));
     match &headers.transport {
         Some(TransportHeader::Tcp(header)) => {
             let flags = (header.syn, header.ack, header.rst, header.fin);
@@ -191,7 +191,24 @@ fn may_send(address: IpAddr) -> bool {
         }
         IpAddr::V6(address) => {
             let mapped = address.to_ipv4_mapped().is_some();
-            !(address.is_unspecified() || address.is_loopback() || address.is_multicast() || mapped)
+            // ::/96: unspecified, loopback, and the retired IPv4-compatible addresses.
+            let low = address.segments()[..6] == [0; 6];
+            !(low || address.is_multicast() || mapped || embedded(address).is_some_and(|v4| !global(v4)))
         }
     }
+}
+
+/// The IPv4 address in a 6to4 or well-known NAT64 address (RFC 3056, RFC 6052).
+fn embedded(address: Ipv6Addr) -> Option<Ipv4Addr> {
+    let bytes = address.octets();
+    let four = |at: usize| Ipv4Addr::new(bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]);
+    match address.segments() {
+        [0x2002, ..] => Some(four(2)),
+        [0x64, 0xff9b, 0, 0, 0, 0, ..] => Some(four(12)),
+        _ => None,
+    }
+}
+
+fn global(address: Ipv4Addr) -> bool {
+    may_send(address.into()) && !address.is_private() && !address.is_link_local()
 }

@@ -7,11 +7,10 @@ use anyhow::{Context as _, Result};
 use pomguard::compile::Image as Compiled;
 use pomguard_common::{
     Direction,
-    decide::{self, Decision, Desk, Tables},
+    decide::{self, Decision, Tables},
     flow::{Slot, State, Store, Tags},
-    image::{Family, Forget, Image, Line},
+    image::{Forget, Image, Line},
     limits::{FLOW_BUCKETS, FLOW_WAYS, FRAGMENT_BUCKETS},
-    parse::{Datagram, Fragment, Kind},
 };
 
 /// A table of conversations in vectors.
@@ -61,45 +60,6 @@ impl Store for Table {
     }
 }
 
-/// A desk with a blank sheet on it, as in the kernel, where the place is always there.
-struct Paper {
-    laid: OnceCell<Datagram>,
-    blank: Datagram,
-}
-
-impl Paper {
-    const fn new() -> Self {
-        let blank = Datagram {
-            family: Family::V4,
-            kind: Kind::Other,
-            protocol: 0,
-            hop_limit: 0,
-            tcp_flags: 0,
-            icmp_type: 0,
-            icmp_code: 0,
-            group_mac: false,
-            source: [0; 4],
-            destination: [0; 4],
-            source_port: 0,
-            destination_port: 0,
-            fragment: Fragment::WHOLE,
-            upper: 0,
-            end: 0,
-        };
-        Self { laid: OnceCell::new(), blank }
-    }
-}
-
-impl Desk for Paper {
-    fn lay(&self, datagram: Datagram) {
-        self.laid.get_or_init(|| datagram);
-    }
-
-    fn laid(&self) -> Option<&Datagram> {
-        Some(self.laid.get().unwrap_or(&self.blank))
-    }
-}
-
 /// A host with a policy and conversations.
 pub struct Twin {
     lines: Vec<Line>,
@@ -129,6 +89,6 @@ impl Twin {
     pub fn judge(&self, direction: Direction, frame: &[u8]) -> Result<Decision> {
         let image = Image::open(self.lines.as_slice()).context("the image opens")?;
         let tables = Tables { image, flows: &self.flows, trains: &self.trains };
-        Ok(decide::judge(direction, frame, &tables, &Paper::new()))
+        Ok(decide::judge(direction, frame, &tables, &OnceCell::new()))
     }
 }

@@ -48,7 +48,7 @@ fn a_source_that_cannot_be_is_refused() {
         let host = if address(source).is_ipv6() { v6.host } else { v4.host };
         cases.push(case("SP-03", source).inbound(&from_to(source, host), Reason::SpoofedSource));
     }
-    for source in ["1.0.0.0", "126.255.255.255", "128.0.0.0", "223.255.255.255", "::2", "fe80::1"] {
+    for source in ["1.0.0.0", "126.255.255.255", "128.0.0.0", "223.255.255.255", "::1:0:0", "fe80::1"] {
         let host = if address(source).is_ipv6() { v6.host } else { v4.host };
         let says = format!("{source} is beside them");
         cases.push(case("SP-03", says).inbound(&from_to(source, host), Reason::Row).row("A2").connects());
@@ -59,7 +59,24 @@ fn a_source_that_cannot_be_is_refused() {
     let mapped = from_to("2001:db8::9", address("::ffff:10.9.0.2"));
     cases.push(case("EH-12", "to our mapped address").inbound(&mapped, Reason::MappedAddress));
     let leaving = eth().ip(address("::ffff:10.9.0.2"), v6.database).tcp(40_000, 5_432);
-    cases.push(case("EH-12", "from our mapped address").outbound(&leaving, Reason::SourceNotOurs));
+    cases.push(case("EH-12", "from our mapped address").outbound(&leaving, Reason::MappedAddress));
+    let leaving = eth().ip(address("fd00:9::2"), address("::ffff:10.9.2.7")).udp(40_000, 53);
+    cases.push(
+        case("EH-12", "to a mapped address, under a row for anywhere")
+            .outbound(&leaving, Reason::MappedAddress),
+    );
+    for inner in ["2002:7f00:1::1", "2002:a09:7::1", "64:ff9b::7f00:1", "::127.0.0.1"] {
+        let embeds = from_to(inner, address("fd00:9::2"));
+        cases.push(
+            case("SP-07", "an IPv6 source around a private IPv4 one").inbound(&embeds, Reason::SpoofedSource),
+        );
+    }
+    for nobody in ["127.0.0.1", "224.0.0.251", "255.255.255.255"] {
+        let leaving = eth().ip(address("10.9.0.2"), address(nobody)).udp(40_000, 53);
+        cases.push(
+            case("SP-03", "to nobody, under a row for anywhere").outbound(&leaving, Reason::Destination),
+        );
+    }
     run("a_source_that_cannot_be_is_refused", &cases);
 }
 
@@ -97,6 +114,14 @@ fn leases_pass_and_what_only_looks_like_one_does_not() {
         case("SP-03", "our DHCP discovery")
             .outbound(&v4("0.0.0.0", "255.255.255.255").udp(68, 67), Reason::Dhcp),
         case("SP-03", "a DHCPv6 answer").inbound(&v6("fe80::1", "fd00:9::2").udp(547, 546), Reason::Dhcp),
+        case("SP-04", "a lease for somebody else")
+            .inbound(&v4("198.51.100.9", "10.9.0.3").udp(67, 68), Reason::NotLocal),
+        case("SP-04", "a DHCPv6 answer from afar")
+            .inbound(&v6("2001:db8::9", "fd00:9::2").udp(547, 546), Reason::Port),
+        case("SP-06", "a question for a lease in somebody else's name")
+            .outbound(&v4("10.9.0.99", "198.51.100.9").udp(68, 67), Reason::SourceNotOurs),
+        case("SP-06", "a neighbour's advertisement in somebody else's name")
+            .outbound(&v6("2001:db8::77", "2001:db8::9").hops(255).icmp(136, 0), Reason::SourceNotOurs),
         case("SP-03", "our DHCPv6 question")
             .outbound(&v6("fe80::2", "ff02::1:2").udp(546, 547), Reason::Dhcp),
         case("SP-03", "somebody else's discovery")
