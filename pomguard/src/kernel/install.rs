@@ -1,6 +1,6 @@
 //! A compiled image into the kernel: written beside the one in force, frozen, read back, switched to.
 
-use std::os::fd::AsFd as _;
+use std::{fs, io, os::fd::AsFd as _, path::Path};
 
 use aya::maps::{Array, ArrayOfMaps, MapData, PerCpuArray, PerCpuValues};
 use pomguard_common::{
@@ -77,13 +77,13 @@ fn held(pins: &Pins, labels: &Mapping<RowLabel>) -> Result<Vec<Held>, KernelErro
 /// Generation and slot in force; none before the first.
 pub(super) fn current(pins: &Pins) -> Result<Option<(u32, u8)>, KernelError> {
     let active = active(pins)?;
-    match inner(pins, active.installed()) {
-        Ok(array) => {
-            let ages = array.get(&AGES, 0).map_err(KernelError::map(names::MAP_POLICY))?;
-            Ok(Some((ages.word(GENERATION_WORD), active.installed())))
-        }
-        Err(_) => Ok(None),
+    if !pins.image(active.installed()).exists() {
+        return Ok(None);
     }
+    // A generation that is there and cannot be read is a fault: counting anew from 1 would have the
+    // conversations of the first generation pass as judged by this one.
+    let ages = inner(pins, active.installed())?.get(&AGES, 0).map_err(KernelError::map(names::MAP_POLICY))?;
+    Ok(Some((ages.word(GENERATION_WORD), active.installed())))
 }
 
 /// The word that says what is in force.
@@ -94,8 +94,8 @@ pub(super) fn active(pins: &Pins) -> Result<Active, KernelError> {
 
 /// The array of one generation slot.
 pub(super) fn inner(pins: &Pins, slot: u8) -> Result<Array<MapData, Line>, KernelError> {
-    let policy: ArrayOfMaps<MapData, Array<MapData, Line>> = pins.typed(names::MAP_POLICY)?;
-    policy.get(&u32::from(slot), 0).map_err(KernelError::map(names::MAP_POLICY))
+    let data = MapData::from_pin(pins.image(slot)).map_err(KernelError::map(names::MAP_POLICY))?;
+    Array::try_from(aya::maps::Map::Array(data)).map_err(KernelError::map(names::MAP_POLICY))
 }
 
 /// Writes an image into a fresh array, freezes it, reads it back and hangs it into a slot that no
@@ -108,11 +108,24 @@ fn put(pins: &Pins, image: &Image) -> Result<u8, KernelError> {
     fill(&data, image)?;
     raw::freeze(data.fd().as_fd()).map_err(KernelError::system("BPF_MAP_FREEZE", "of the new image"))?;
     verify(&data, image)?;
+    pin(&data, &pins.image(slot))?;
     let array = Array::try_from(aya::maps::Map::Array(data)).map_err(KernelError::map(names::MAP_POLICY))?;
     let mut policy: ArrayOfMaps<MapData, Array<MapData, Line>> = pins.typed(names::MAP_POLICY)?;
     // The kernel waits here until no program can still be using what the slot held before.
     policy.set(u32::from(slot), &array, 0).map_err(KernelError::map(names::MAP_POLICY))?;
     Ok(slot)
+}
+
+/// Pins an image in the place of the one that its slot held. No packet looks at that slot, so it does
+/// not matter that for a moment the pin is ahead of the map of maps.
+fn pin(data: &MapData, path: &Path) -> Result<(), KernelError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(KernelError::system("unlink", path.display().to_string())(error));
+        }
+        _ => {}
+    }
+    data.pin(path).map_err(|source| KernelError::Pin { path: path.to_owned(), source: Box::new(source) })
 }
 
 /// A new array of the size that the object declares for a generation.

@@ -20,6 +20,9 @@ use super::{KernelError, mapping::Mapping};
 /// Magic number of the BPF file system (include/uapi/linux/magic.h).
 const BPF_FS: FsType = FsType(0xcafe_4a11);
 
+/// What lies below the folder, in the order in which it is taken away.
+const FOLDERS: [&str; 4] = ["links", "programs", "images", "maps"];
+
 /// The folder, and what lies where in it.
 #[derive(Clone, Debug)]
 pub struct Pins {
@@ -45,8 +48,8 @@ impl Pins {
     /// # Errors
     /// [`KernelError::Pins`] when it is not on a bpffs, not root's, or open to others.
     pub fn prepare(&self) -> Result<(), KernelError> {
-        for folder in [self.root.clone(), self.folder("maps"), self.folder("links"), self.folder("programs")]
-        {
+        let below = FOLDERS.map(|name| self.folder(name));
+        for folder in std::iter::once(self.root.clone()).chain(below) {
             match fs::DirBuilder::new().mode(0o700).recursive(folder == self.root).create(&folder) {
                 Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
                     return Err(KernelError::System {
@@ -70,6 +73,14 @@ impl Pins {
     #[must_use]
     pub fn map(&self, name: &str) -> PathBuf {
         self.folder("maps").join(name)
+    }
+
+    /// Where the image in a generation slot is pinned.
+    ///
+    /// The map of maps names it by id, and opening a map by id takes CAP_SYS_ADMIN.
+    #[must_use]
+    pub fn image(&self, slot: u8) -> PathBuf {
+        self.folder("images").join(slot.to_string())
     }
 
     /// Where a program is pinned.
@@ -147,7 +158,7 @@ impl Pins {
     /// When a pin cannot be removed.
     pub fn remove(&self) -> Result<(), KernelError> {
         // Links first: the host is open from here on, and the maps go when nothing uses them.
-        for folder in ["links", "programs", "maps"] {
+        for folder in FOLDERS {
             let folder = self.folder(folder);
             let Ok(entries) = fs::read_dir(&folder) else { continue };
             for entry in entries.flatten() {

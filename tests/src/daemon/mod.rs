@@ -41,7 +41,7 @@ pub use self::{
     files::Settings,
     process::Daemon,
     stats::Stats,
-    traffic::{Conversation, opens},
+    traffic::{Conversation, is_shut, opens},
     wire::{Claim, pings},
 };
 
@@ -207,7 +207,7 @@ fn port(v4: Ipv4Addr, v6: Ipv6Addr) -> Port {
 }
 
 /// The daemon's binary: the one that the tests were told of, or the one beside them.
-fn binary() -> PathBuf {
+pub fn binary() -> PathBuf {
     if let Some(binary) = env::var_os("POMGUARD_BIN") {
         return binary.into();
     }

@@ -2,15 +2,21 @@
 
 use std::{
     fs::{self, File},
-    os::unix::{net::UnixDatagram, process::ExitStatusExt as _},
+    os::unix::{
+        net::UnixDatagram,
+        process::{CommandExt as _, ExitStatusExt as _},
+    },
     path::PathBuf,
-    process::{Child, ExitStatus},
+    process::{Child, Command, ExitStatus},
     thread,
     time::{Duration, Instant},
 };
 
 use nix::{
-    sys::signal::{Signal, kill},
+    sys::{
+        resource::{RLIM_INFINITY, Resource, setrlimit},
+        signal::{Signal, kill},
+    },
     unistd::Pid,
 };
 
@@ -44,8 +50,9 @@ impl Daemon {
         let notify = UnixDatagram::bind(&socket).unwrap();
         notify.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
         let output = File::create(&log).unwrap();
-        let child = lab
-            .command()
+        let mut command = lab.command();
+        like_the_unit(&mut command);
+        let child = command
             .args(["run", "--config"])
             .arg(lab.config())
             .env("NOTIFY_SOCKET", &socket)
@@ -129,6 +136,25 @@ impl Daemon {
     fn alive(&self) -> bool {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap_or_default();
         stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z'))
+    }
+}
+
+/// Gives the command the powers of config/systemd/pomguard.service, and no other: what takes more fails
+/// here as it would there.
+fn like_the_unit(command: &mut Command) {
+    /// Capability numbers of linux/capability.h: CAP_NET_ADMIN, CAP_PERFMON, CAP_BPF.
+    const KEPT: [libc::c_ulong; 3] = [12, 38, 39];
+    // SAFETY: between fork and exec the closure makes system calls and allocates nothing.
+    unsafe {
+        command.pre_exec(|| {
+            // LimitMEMLOCK=; refused to some roots, and then only kernels before 5.11 mind.
+            let _ = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY);
+            for capability in (0..64).filter(|number| !KEPT.contains(number)) {
+                // Refused beyond the last one that the kernel knows.
+                libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0);
+            }
+            Ok(())
+        });
     }
 }
 

@@ -62,10 +62,19 @@ async fn echo(mut stream: Stream) {
 
 /// Whether a machine can open a port of another. A refusal counts as neither: it panics.
 pub fn opens(from: &Namespace, to: impl Into<IpAddr>, port: u16) -> bool {
-    let address = SocketAddr::new(to.into(), port);
-    match from.run(|| TcpStream::connect_timeout(&address, long_enough())).unwrap() {
-        Ok(stream) => Conversation(stream).answers(),
-        Err(fault) if is_silence(&fault) => false,
+    attempt(from, to.into(), port, patience(5)).is_some_and(|mut conversation| conversation.answers())
+}
+
+/// Whether nothing answers when a machine opens a port of another.
+pub fn is_shut(from: &Namespace, to: impl Into<IpAddr>, port: u16) -> bool {
+    attempt(from, to.into(), port, long_enough()).is_none()
+}
+
+fn attempt(from: &Namespace, to: IpAddr, port: u16, within: Duration) -> Option<Conversation> {
+    let address = SocketAddr::new(to, port);
+    match from.run(|| TcpStream::connect_timeout(&address, within)).unwrap() {
+        Ok(stream) => Some(Conversation(stream)),
+        Err(fault) if is_silence(&fault) => None,
         Err(fault) => panic!("{} to {address}: {fault}", from.name()),
     }
 }
@@ -83,9 +92,8 @@ pub struct Conversation(TcpStream);
 impl Conversation {
     /// Opens one; it must succeed.
     pub fn open(from: &Namespace, to: impl Into<IpAddr>, port: u16) -> Self {
-        let address = SocketAddr::new(to.into(), port);
-        let stream = from.run(|| TcpStream::connect_timeout(&address, patience(5))).unwrap();
-        Self(stream.unwrap_or_else(|fault| panic!("{} to {address}: {fault}", from.name())))
+        let to = to.into();
+        attempt(from, to, port, patience(5)).unwrap_or_else(|| panic!("{to} does not answer at {port}"))
     }
 
     /// Whether a word comes back.

@@ -5,7 +5,7 @@ use std::{fs, net::UdpSocket, thread, time::Duration};
 use pomguard_netlab::Namespace;
 use pomguard_tests::daemon::{
     Claim, Conversation, Daemon, INTERFACE, LISTED, LISTED_OUT, Lab, PEER, SERVER, SERVER6, STRANGER, Stats,
-    UNLISTED, opens,
+    UNLISTED, is_shut, opens,
 };
 
 /// Packets that the interface sent, by the kernel's count.
@@ -43,7 +43,7 @@ fn packets_sent_are_packets_seen_are_packets_passed_and_dropped() {
         assert!(conversation.carries(&vec![7; 20_000], Duration::from_secs(5)));
     }
     assert!(opens(&lab.peer, SERVER6, LISTED) && opens(&lab.server, PEER, LISTED_OUT));
-    assert!(!opens(&lab.peer, SERVER, UNLISTED) && !opens(&lab.server, PEER, UNLISTED));
+    assert!(is_shut(&lab.peer, SERVER, UNLISTED) && is_shut(&lab.server, PEER, UNLISTED));
     let socket = lab.peer.run(|| UdpSocket::bind("0.0.0.0:0")).unwrap().unwrap();
     for port in 1_000..1_500 {
         socket.send_to(b"scan", (SERVER, port)).unwrap();

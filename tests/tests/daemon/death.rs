@@ -1,6 +1,8 @@
 //! The daemon dies, and another comes.
 
-use pomguard_tests::daemon::{Conversation, Daemon, LISTED, LISTED_OUT, Lab, PEER, SERVER, UNLISTED, opens};
+use pomguard_tests::daemon::{
+    Conversation, Daemon, LISTED, LISTED_OUT, Lab, PEER, SERVER, UNLISTED, is_shut, opens,
+};
 
 const ROW: &str = "pom-4.0/15";
 
@@ -20,7 +22,7 @@ fn basic_a_killed_daemon_leaves_enforcement_and_counting_and_the_next_one_takes_
     daemon.kill();
 
     assert!(opens(&lab.peer, SERVER, LISTED), "the listed port answers without a daemon");
-    assert!(!opens(&lab.peer, SERVER, UNLISTED), "the unlisted one does not");
+    assert!(is_shut(&lab.peer, SERVER, UNLISTED), "the unlisted one does not");
     assert!(inbound.answers() && outbound.answers(), "what was established goes on");
     assert_eq!(lab.xdp_program(), program);
     let dead = lab.stats();
@@ -41,5 +43,5 @@ fn basic_a_killed_daemon_leaves_enforcement_and_counting_and_the_next_one_takes_
     daemon.reload();
     assert!(inbound.answers() && outbound.answers(), "and with a reload");
     lab.stats().assert_not_behind(&taken_over);
-    assert!(!opens(&lab.peer, SERVER, UNLISTED));
+    assert!(is_shut(&lab.peer, SERVER, UNLISTED));
 }

@@ -11,8 +11,8 @@ fn explain(lab: &Lab, source: &str, destination: &str) -> (Option<i32>, String) 
 }
 
 #[test]
-fn basic_explain_agrees_with_the_kernel_until_the_files_change() {
-    let Some(lab) = Lab::new("basic_explain_agrees_with_the_kernel_until_the_files_change") else { return };
+fn explain_agrees_with_the_kernel_until_the_files_change() {
+    let Some(lab) = Lab::new("explain_agrees_with_the_kernel_until_the_files_change") else { return };
     let daemon = Daemon::start(&lab);
     for (source, destination, verdict) in [
         ("10.77.0.2", "10.77.0.1:7999/tcp", "PASS"),

@@ -1,6 +1,6 @@
 //! Audit, track and enforce, and the way from one to the next.
 
-use pomguard_tests::daemon::{Daemon, Lab, PEER, SERVER, STRANGER, Settings, UNLISTED, opens};
+use pomguard_tests::daemon::{Daemon, Lab, PEER, SERVER, STRANGER, Settings, UNLISTED, is_shut, opens};
 
 #[test]
 fn basic_inbound_audit_counts_what_enforce_then_drops() {
@@ -16,7 +16,7 @@ fn basic_inbound_audit_counts_what_enforce_then_drops() {
 
     lab.write_settings(&Settings::default());
     daemon.reload();
-    assert!(!opens(&lab.peer, SERVER, UNLISTED) && !opens(&lab.stranger, SERVER, UNLISTED));
+    assert!(is_shut(&lab.peer, SERVER, UNLISTED) && is_shut(&lab.stranger, SERVER, UNLISTED));
     let stats = lab.stats();
     assert_eq!(stats.text("inbound"), "enforce");
     assert!(stats.reason("port-known", "inbound", "drop") > 0, "{stats}");
@@ -44,7 +44,7 @@ fn outbound_track_and_audit_count_what_enforce_then_drops() {
 
     lab.write_settings(&Settings::default());
     daemon.reload();
-    assert!(!opens(&lab.server, PEER, UNLISTED) && !opens(&lab.server, STRANGER, UNLISTED));
+    assert!(is_shut(&lab.server, PEER, UNLISTED) && is_shut(&lab.server, STRANGER, UNLISTED));
     let enforce = lab.stats();
     assert_eq!(enforce.text("outbound"), "enforce");
     assert!(enforce.reason("destination", "outbound", "drop") > 0, "{enforce}");

@@ -2,7 +2,7 @@
 
 use pomguard_tests::daemon::{
     Conversation, Daemon, INTERFACE, LISTED, LISTED_OUT, Lab, PEER, REMOVABLE, SERVER, Settings, UNLISTED,
-    opens,
+    is_shut, opens,
 };
 
 /// Takes row 16 out.
@@ -26,7 +26,7 @@ fn basic_a_broken_site_file_changes_nothing_and_a_good_one_afterwards_is_taken()
     let after = lab.stats();
     assert_eq!((after.image(), after.generation()), (before.image(), before.generation()));
     assert!(opens(&lab.peer, SERVER, LISTED), "the listed port still answers");
-    assert!(!opens(&lab.peer, SERVER, UNLISTED), "the unlisted one still does not");
+    assert!(is_shut(&lab.peer, SERVER, UNLISTED), "the unlisted one still does not");
     assert!(daemon.log().contains("site.toml:15"), "the log names file and line:\n{}", daemon.log());
     let page = lab.metrics();
     assert!(page.contains("\npomguard_reload_failures_total 1\n"), "{page}");
@@ -37,7 +37,7 @@ fn basic_a_broken_site_file_changes_nothing_and_a_good_one_afterwards_is_taken()
     let after = lab.stats();
     assert_eq!(after.generation(), before.generation() + 1);
     assert_ne!(after.image(), before.image());
-    assert!(!opens(&lab.peer, SERVER, REMOVABLE), "the row that was taken out no longer holds");
+    assert!(is_shut(&lab.peer, SERVER, REMOVABLE), "the row that was taken out no longer holds");
     let page = lab.metrics();
     assert!(page.contains("\npomguard_last_reload_successful 1\n"), "{page}");
     assert!(page.contains("\npomguard_reload_failures_total 1\n"), "{page}");
@@ -70,7 +70,7 @@ fn a_row_that_a_reload_takes_out_bites_outbound_conversations_too() {
     lab.write_site("[[row]]\nid = \"pom-4.0/6\"\nenabled = false\nforce = true\n");
     daemon.reload();
     assert!(cut.is_cut(), "the row is gone, and its conversation with it");
-    assert!(!opens(&lab.server, PEER, LISTED_OUT));
+    assert!(is_shut(&lab.server, PEER, LISTED_OUT));
 }
 
 #[test]
@@ -99,7 +99,7 @@ fn an_interface_is_attached_and_left_as_the_settings_name_it() {
     lab.write_settings(&Settings::default());
     daemon.reload();
     assert_eq!(lab.stats().attached(), ["native"]);
-    assert!(opens(&lab.peer, SERVER, LISTED) && !opens(&lab.peer, SERVER, UNLISTED));
+    assert!(opens(&lab.peer, SERVER, LISTED) && is_shut(&lab.peer, SERVER, UNLISTED));
 }
 
 #[test]

@@ -1,0 +1,125 @@
+//! The unit file under a real systemd: a small Debian in a container, on this machine's own kernel.
+
+#![expect(clippy::unwrap_used, reason = "a panic keeps the place where it happened")]
+
+use std::{
+    env,
+    ffi::OsString,
+    fs,
+    io::Write as _,
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+};
+
+use pomguard_netlab::root_or_skip;
+use pomguard_tests::daemon::binary;
+
+/// Names another folder with the scripts that start the container.
+const SCRIPTS: &str = "POMGUARD_VM_SCRIPTS";
+/// How the script says that it cannot be done here.
+const NOT_TO_BE_HAD: i32 = 69;
+
+/// What is done in the container. Every line of it has to succeed.
+const GUEST: &str = "set -e
+ip link add eth0 type veth peer name eth1
+ip addr add 10.77.0.1/24 dev eth0
+ip link set eth0 up; ip link set eth1 up
+systemd-tmpfiles --create /usr/lib/tmpfiles.d/pomguard.conf
+attached() { pomguard stats --json | grep -q '\"xdp\": \"native\"'; }
+generation() { pomguard stats --json | sed -n 's/.*\"generation\": \\([0-9]*\\).*/\\1/p'; }
+started() { echo \"done: $1\"; }
+
+systemctl start pomguard
+attached; started start
+
+before=$(generation)
+systemctl reload pomguard
+for beat in $(seq 100); do [ \"$(generation)\" -gt \"$before\" ] && break; sleep 0.1; done
+[ \"$(generation)\" -gt \"$before\" ]; started reload
+
+systemctl kill --signal=KILL pomguard
+attached
+for beat in $(seq 300); do systemctl is-active --quiet pomguard && break; sleep 0.1; done
+systemctl is-active --quiet pomguard; attached; started 'again after a kill'
+
+systemctl stop pomguard
+attached; started 'stop, and it is still in force'
+
+pomguard detach --yes
+! ip -details link show eth0 | grep -q xdp
+systemctl start pomguard
+attached; started 'start after detach'
+
+pomguard detach --yes
+systemctl restart pomguard
+attached; started 'restart after detach'
+";
+
+fn skip(why: &str) {
+    // Past the test runner's capture: a skipped test must not look like one that ran.
+    let _ = writeln!(std::io::stderr(), "skipped: the unit under systemd: {why}");
+}
+
+#[test]
+fn the_unit_starts_reloads_survives_a_kill_and_starts_again_after_detach() {
+    if !root_or_skip("the_unit_starts_reloads_survives_a_kill_and_starts_again_after_detach") {
+        return;
+    }
+    let tree = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let scripts: PathBuf = env::var_os(SCRIPTS).unwrap_or_else(|| "../shared/vm".into()).into();
+    let script = tree.join(scripts).join("run-in-container.sh");
+    if !script.is_file() {
+        return skip(&format!("no {} ({SCRIPTS} names its folder)", script.display()));
+    }
+    let Output { status, stdout, stderr } = run(&script, tree);
+    let said = String::from_utf8_lossy(&[stdout, stderr].concat()).into_owned();
+    if status.code() == Some(NOT_TO_BE_HAD) {
+        return skip(&said);
+    }
+    if said.contains("GLIBC_") {
+        return skip("this machine's C library is newer than the container's");
+    }
+    assert!(status.success(), "{status}:\n{said}");
+}
+
+/// Runs the guest's commands, and shows the unit's journal when one failed.
+fn run(script: &Path, tree: &Path) -> Output {
+    let folder = tempfile::tempdir().unwrap();
+    let etc = folder.path().join("etc");
+    fs::create_dir(&etc).unwrap();
+    fs::write(etc.join("pomguard.toml"), "site = \"site.toml\"\ninterfaces = [\"eth0\"]\n").unwrap();
+    fs::write(etc.join("site.toml"), SITE).unwrap();
+    let guest = folder.path().join("guest.sh");
+    fs::write(&guest, GUEST).unwrap();
+    let mut command = Command::new(script);
+    command.args(["--timeout", "180"]);
+    for (here, there) in [
+        (&binary(), "/usr/sbin/pomguard"),
+        (&tree.join("config/systemd/pomguard.service"), "/etc/systemd/system/pomguard.service"),
+        (&tree.join("config/systemd/pomguard.tmpfiles.conf"), "/usr/lib/tmpfiles.d/pomguard.conf"),
+        (&etc, "/etc/pomguard"),
+        (&guest, "/usr/share/guest.sh"),
+    ] {
+        let mut pair = OsString::from(here);
+        pair.push(":");
+        pair.push(there);
+        command.arg("--file").arg(pair);
+    }
+    let commands =
+        "sh -x /usr/share/guest.sh && exit 0; journalctl --unit pomguard --no-pager | tail -n 40; exit 1";
+    command.args(["bookworm", "--", "sh", "-c", commands]);
+    command.stdin(Stdio::null()).output().unwrap()
+}
+
+const SITE: &str = r#"matrix = "pom-4.0"
+zones = 1
+
+[[host]]
+name = "server"
+addresses = ["10.77.0.1"]
+systems = ["Agent Manager"]
+
+[[peer]]
+addresses = ["10.77.0.2"]
+systems = ["Agent Desktop"]
+"#;
