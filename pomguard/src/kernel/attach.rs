@@ -150,7 +150,15 @@ fn attach_xdp(
     let path = pins.link(XDP, interface);
     let program = loaded.xdp()?;
     let fail = || KernelError::program(PROGRAM_INGRESS);
+    let native_only = mode == AttachMode::Native || require_native;
     if let Some(link) = adopt(&path, interface, ifindex)? {
+        let native = interface::xdp(ifindex)?.is_some_and(|state| state.native);
+        if native_only && !native {
+            return Err(KernelError::StillGeneric { interface: interface.to_owned() });
+        }
+        if mode == AttachMode::Generic && native {
+            warn!("{interface}: stays native; `pomguard detach` and a new start make it generic");
+        }
         // The program behind the link is exchanged in one step: no packet goes unjudged.
         let id = program
             .attach_to_link(XdpLink::try_from(link).map_err(|error| odd_link(interface, error))?)
@@ -159,7 +167,6 @@ fn attach_xdp(
         return Ok(());
     }
     refuse_foreign(interface, ifindex)?;
-    let native_only = mode == AttachMode::Native || require_native;
     let attempt = if mode == AttachMode::Generic {
         program.attach_to_if_index(ifindex, XdpMode::Skb)
     } else {

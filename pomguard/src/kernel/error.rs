@@ -100,6 +100,14 @@ pub enum KernelError {
         /// What the kernel said.
         reason: String,
     },
+    /// Native is wanted, and an earlier start attached generic. Changing over would leave a gap.
+    #[error(
+        "{interface} was attached in generic mode by an earlier start, and goes on so: to change over, `pomguard detach` (which opens the host) and start again"
+    )]
+    StillGeneric {
+        /// The interface.
+        interface: String,
+    },
     /// What was written to a map is not what is in it.
     #[error("line {line} of the new image is not what was written: the change was not made")]
     ReadBack {
