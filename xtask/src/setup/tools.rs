@@ -11,6 +11,7 @@ pub(crate) enum Tool {
     BpfToolchain,
     BpfClippy,
     OtherKernels,
+    Container,
     Network,
     Promtool,
     SystemdAnalyze,
@@ -23,6 +24,7 @@ impl Tool {
         Self::BpfToolchain,
         Self::BpfClippy,
         Self::OtherKernels,
+        Self::Container,
         Self::Network,
         Self::Promtool,
         Self::SystemdAnalyze,
@@ -35,6 +37,7 @@ impl Tool {
             Self::BpfToolchain => "BPF toolchain",
             Self::BpfClippy => "BPF clippy",
             Self::OtherKernels => "QEMU",
+            Self::Container => "container",
             Self::Network => "network tools",
             Self::Promtool => "promtool",
             Self::SystemdAnalyze => "systemd",
@@ -48,6 +51,7 @@ impl Tool {
             Self::BpfToolchain => "builds the eBPF object from source",
             Self::BpfClippy => "checks the BPF programs as they are compiled",
             Self::OtherKernels => "boots other kernels for the in-kernel tests",
+            Self::Container => "runs the unit under a real systemd",
             Self::Network => "an independent look at what the tests did: ip, tc, bpftool, nft, nmap",
             Self::Promtool => "checks the metrics page and the alert rules",
             Self::SystemdAnalyze => "scores the unit's hardening",
@@ -68,6 +72,7 @@ impl Tool {
         match self {
             Self::BpfToolchain | Self::BpfClippy => &[],
             Self::OtherKernels => &["qemu-system-x86_64", "busybox", "cpio", "modprobe", "xz", "zstd"],
+            Self::Container => &["systemd-nspawn", "mmdebstrap", "mkfs.ext4"],
             Self::Network => &["ip", "tc", "bpftool", "nft", "nmap"],
             Self::Promtool => &["promtool"],
             Self::SystemdAnalyze => &["systemd-analyze"],
@@ -90,6 +95,8 @@ impl Tool {
                 &["qemu-system-x86", "busybox-static", "cpio", "kmod", "xz-utils", "zstd"]
             }
             (Self::OtherKernels, Distribution::Dnf) => &["qemu-kvm", "busybox", "cpio", "kmod", "xz", "zstd"],
+            // The container is a Debian, made by Debian's tool, which Fedora has too.
+            (Self::Container, _) => &["systemd-container", "mmdebstrap", "e2fsprogs"],
             (Self::Network, Distribution::Apt) => &["iproute2", "bpftool", "nftables", "nmap"],
             (Self::Network, Distribution::Dnf) => &["iproute", "iproute-tc", "bpftool", "nftables", "nmap"],
             (Self::Promtool, Distribution::Apt) => &["prometheus"],
