@@ -90,7 +90,7 @@ pub(super) const STAGES: &[Stage] = &[
     Stage {
         name: "kernel",
         title: "in-kernel and namespace tests, committed object",
-        needs: &[Tool::Container],
+        needs: &[],
         object: COMMITTED,
         run: kernel::committed,
     },
@@ -104,7 +104,7 @@ pub(super) const STAGES: &[Stage] = &[
     Stage {
         name: "kernel-fresh",
         title: "in-kernel and namespace tests, object built now",
-        needs: &[Tool::Container],
+        needs: &[],
         object: FRESH,
         run: kernel::fresh,
     },
