@@ -1,5 +1,7 @@
 //! The maps as the decision sees them.
 
+use core::marker::PhantomData;
+
 use pomguard_common::{
     Direction,
     decide::{self, Decision, Desk, Tables},
@@ -58,82 +60,86 @@ impl Lines for Policy {
     }
 }
 
-/// The flow table.
-struct Flows<'a, 'b>(&'b Image<'a, Policy>);
-
-impl Forget for Flows<'_, '_> {
-    #[inline(always)]
-    fn forget(&self, value: u64) -> u64 {
-        self.0.lines().forget(value)
-    }
+/// Which maps a table of conversations lies in.
+trait Place {
+    const BUCKETS: usize;
+    fn tags(bucket: u32) -> Option<&'static Tags>;
+    fn slot(slot: u32) -> Option<&'static Slot>;
 }
 
-impl Store for Flows<'_, '_> {
+/// The flow table.
+enum Flows {}
+
+impl Place for Flows {
+    const BUCKETS: usize = limits::FLOW_BUCKETS;
+
     #[inline(always)]
-    fn tags(&self, bucket: u32) -> Option<&Tags> {
+    fn tags(bucket: u32) -> Option<&'static Tags> {
         maps::FLOW_TAGS.get(bucket)
     }
 
     #[inline(always)]
-    fn slot(&self, slot: u32) -> Option<&Slot> {
+    fn slot(slot: u32) -> Option<&'static Slot> {
         maps::FLOW_KEYS.get(slot)
-    }
-
-    #[inline(always)]
-    fn mask(&self) -> u32 {
-        limits::FLOW_BUCKETS as u32 - 1
-    }
-
-    #[inline(always)]
-    fn with<R>(&self, key: Key, then: impl FnOnce(&Key) -> R) -> R {
-        self.0.lines().with(key, then)
-    }
-
-    #[inline(always)]
-    fn secret(&self) -> u64 {
-        FLOW_SECRET.load()
-    }
-
-    #[inline(always)]
-    fn age(&self, state: State) -> u32 {
-        self.0.age(state as u32)
-    }
-
-    #[inline(always)]
-    fn now(&self) -> u32 {
-        clock::now().wrapping_add(self.0.clock_offset())
     }
 }
 
 /// The fragment table.
-struct Trains<'a, 'b>(&'b Image<'a, Policy>);
+enum Trains {}
 
-impl Forget for Trains<'_, '_> {
-    #[inline(always)]
-    fn forget(&self, value: u64) -> u64 {
-        self.0.lines().forget(value)
-    }
-}
+impl Place for Trains {
+    const BUCKETS: usize = limits::FRAGMENT_BUCKETS;
 
-impl Store for Trains<'_, '_> {
     #[inline(always)]
-    fn tags(&self, bucket: u32) -> Option<&Tags> {
+    fn tags(bucket: u32) -> Option<&'static Tags> {
         maps::FRAGMENT_TAGS.get(bucket)
     }
 
     #[inline(always)]
-    fn slot(&self, slot: u32) -> Option<&Slot> {
+    fn slot(slot: u32) -> Option<&'static Slot> {
         maps::FRAGMENT_KEYS.get(slot)
+    }
+}
+
+/// A table of conversations, with the image that knows their ages.
+struct Table<'a, 'b, P: Place> {
+    image: &'b Image<'a, Policy>,
+    place: PhantomData<P>,
+}
+
+impl<'a, 'b, P: Place> Table<'a, 'b, P> {
+    #[inline(always)]
+    const fn of(image: &'b Image<'a, Policy>) -> Self {
+        Self { image, place: PhantomData }
+    }
+}
+
+impl<P: Place> Forget for Table<'_, '_, P> {
+    #[inline(always)]
+    fn forget(&self, value: u64) -> u64 {
+        self.image.lines().forget(value)
+    }
+}
+
+impl<P: Place> Store for Table<'_, '_, P> {
+    #[inline(always)]
+    fn tags(&self, bucket: u32) -> Option<&Tags> {
+        P::tags(bucket)
+    }
+
+    #[inline(always)]
+    fn slot(&self, slot: u32) -> Option<&Slot> {
+        P::slot(slot)
     }
 
     #[inline(always)]
     fn mask(&self) -> u32 {
-        limits::FRAGMENT_BUCKETS as u32 - 1
+        P::BUCKETS as u32 - 1
     }
 
     #[inline(always)]
     fn with<R>(&self, key: Key, then: impl FnOnce(&Key) -> R) -> R {
-        self.0.lines().with(key, then)
+        self.image.lines().with(key, then)
     }
 
     #[inline(always)]
@@ -143,12 +149,12 @@ impl Store for Trains<'_, '_> {
 
     #[inline(always)]
     fn age(&self, state: State) -> u32 {
-        self.0.age(state as u32)
+        self.image.age(state as u32)
     }
 
     #[inline(always)]
     fn now(&self) -> u32 {
-        clock::now().wrapping_add(self.0.clock_offset())
+        clock::now().wrapping_add(self.image.clock_offset())
     }
 }
 
@@ -183,6 +189,6 @@ pub(crate) fn judge<P: Packet>(hook: Direction, packet: &P) -> Decision {
     let word = scratch.cast::<u64>().wrapping_add(maps::DATAGRAM_WORDS);
     let policy = Policy { generation, scratch: word };
     let Some(image) = Image::open(&policy) else { return closed };
-    let tables = Tables { image, flows: &Flows(&image), trains: &Trains(&image) };
+    let tables = Tables { image, flows: &Table::<Flows>::of(&image), trains: &Table::<Trains>::of(&image) };
     decide::judge(hook, packet, &tables, &Scratch(scratch.cast()))
 }

@@ -1,0 +1,59 @@
+//! Addresses that cannot be what they claim.
+
+use crate::image::{Address, Family};
+
+/// Addresses that cannot be a source (RFC 1122 section 3.2.1.3, RFC 4291 section 2): this network,
+/// loopback, multicast, reserved, broadcast; in IPv6 also those that embed such an IPv4 address.
+#[inline(always)]
+pub(super) const fn impossible_source(family: Family, address: &Address) -> bool {
+    match family {
+        Family::V4 => matches!(address[0] >> 24, 0 | 127 | 224..=255),
+        // ::/96 holds the unspecified and the loopback address, and the retired IPv4-compatible ones.
+        Family::V6 => {
+            address[0] >> 24 == 0xff || address[0] | address[1] | address[2] == 0 || embeds_private(address)
+        }
+    }
+}
+
+/// A 6to4 (RFC 3056 section 2) or well-known NAT64 address (RFC 6052 section 3.1) of an IPv4 address
+/// that is not global.
+#[inline(always)]
+const fn embeds_private(address: &Address) -> bool {
+    let v4 = if address[0] >> 16 == 0x2002 {
+        address[0] << 16 | address[1] >> 16
+    } else if address[0] == 0x0064_ff9b && address[1] | address[2] == 0 {
+        address[3]
+    } else {
+        return false;
+    };
+    matches!(v4 >> 24, 0 | 10 | 127 | 224..=255)
+        || v4 >> 20 == 0xac1
+        || v4 >> 16 == 0xc0a8
+        || v4 >> 16 == 0xa9fe
+}
+
+/// ::ffff:0:0/96 on the wire (RFC 6092 REC-3).
+#[inline(always)]
+pub(super) const fn mapped(address: &Address) -> bool {
+    address[0] | address[1] == 0 && address[2] == 0xffff
+}
+
+#[inline(always)]
+pub(super) const fn unspecified(address: &Address) -> bool {
+    address[0] | address[1] | address[2] | address[3] == 0
+}
+
+/// fe80::/10.
+#[inline(always)]
+pub(super) const fn link_local(address: &Address) -> bool {
+    address[0] >> 22 == 0x3fa
+}
+
+/// Broadcast or multicast as a destination.
+#[inline(always)]
+pub(super) const fn group(family: Family, address: &Address) -> bool {
+    match family {
+        Family::V4 => address[0] >> 28 == 0xe || address[0] == u32::MAX,
+        Family::V6 => address[0] >> 24 == 0xff,
+    }
+}

@@ -1,0 +1,122 @@
+//! One datagram under judgement, and the questions that rulings in both directions ask.
+
+use super::{NO_ROW, Tables, key, train};
+use crate::{
+    Direction,
+    flow::{self, Found, State, Store},
+    image::{Class, Denial, Family, Grant, Image, Lines, Tuple, mode},
+    parse::{Datagram, Kind, tcp_flag},
+    reason::Reason,
+};
+
+/// ICMP errors: those that must reach the sender of what they quote. None for other messages.
+#[inline(always)]
+pub(super) const fn is_error(datagram: &Datagram) -> bool {
+    match datagram.family {
+        // Unreachable, time exceeded, parameter problem.
+        Family::V4 => matches!(datagram.icmp_type, 3 | 11 | 12),
+        // Unreachable, packet too big, time exceeded, parameter problem.
+        Family::V6 => matches!(datagram.icmp_type, 1..=4),
+    }
+}
+
+/// Type of an echo request and of an echo reply.
+#[inline(always)]
+pub(super) const fn echo(family: Family) -> (u8, u8) {
+    match family {
+        Family::V4 => (8, 0),
+        Family::V6 => (128, 129),
+    }
+}
+
+/// Everything that the rulings on one datagram look at.
+pub(super) struct Case<'a, 'b, L: Lines + ?Sized, F: Store, T: Store> {
+    pub(super) hook: Direction,
+    pub(super) datagram: &'a Datagram,
+    pub(super) tables: &'a Tables<'b, L, F, T>,
+    /// Class of the peer. Looked up once, first: it is the costly question, and with one place that
+    /// asks it the verifier walks it once.
+    pub(super) class: Class,
+}
+
+impl<L: Lines + ?Sized, F: Store, T: Store> Case<'_, '_, L, F, T> {
+    #[inline(always)]
+    pub(super) const fn image(&self) -> &Image<'_, L> {
+        &self.tables.image
+    }
+
+    /// The drop reason for the peer: known to the site, or a stranger.
+    #[inline(always)]
+    pub(super) const fn either(&self, known: Reason, stranger: Reason) -> Reason {
+        if self.class.known() { known } else { stranger }
+    }
+
+    /// The tuple that the datagram would belong to, had its conversation been opened in direction
+    /// `opened`.
+    #[inline(always)]
+    pub(super) const fn tuple(&self, opened: Direction) -> Tuple {
+        let Datagram { protocol, source_port, destination_port, .. } = *self.datagram;
+        let (peer_port, local_port) = match self.hook {
+            Direction::Inbound => (source_port, destination_port),
+            Direction::Outbound => (destination_port, source_port),
+        };
+        let (port, client_port) = match (self.datagram.kind, opened) {
+            (Kind::Ports, Direction::Inbound) => (local_port, peer_port),
+            (Kind::Ports, Direction::Outbound) => (peer_port, local_port),
+            _ => (protocol as u16, 0),
+        };
+        Tuple { direction: opened, protocol, port, client_port }
+    }
+
+    /// The row under which the peer and this host may talk, opened in direction `opened`.
+    #[inline(always)]
+    pub(super) fn grant(&self, opened: Direction) -> Result<Grant, Denial> {
+        self.image().grant(self.class, &self.tuple(opened))
+    }
+
+    /// Finds the conversation, if the policy in force still lets this host have it.
+    ///
+    /// An entry remembers the generation that judged it. Under another one it is judged again, once:
+    /// what a changed policy no longer allows ends with the next packet of either side.
+    #[inline(always)]
+    pub(super) fn conversation(&self) -> Option<Found> {
+        let found = flow::find(self.tables.flows, key(self.hook, self.datagram))?;
+        let generation = self.image().generation();
+        if found.stamp == generation || found.stamp == flow::GRANDFATHERED {
+            return Some(found);
+        }
+        let row = match self.grant(Direction::Outbound) {
+            Ok(grant) => grant.row,
+            Err(_) if self.image().mode(Direction::Outbound) != mode::ENFORCE => NO_ROW,
+            Err(_) => return None,
+        };
+        flow::restamp(self.tables.flows, &found, row, generation);
+        Some(Found { row, stamp: generation, ..found })
+    }
+
+    /// A later fragment: passes when its first one did.
+    #[inline(always)]
+    pub(super) fn follower(&self) -> Reason {
+        match flow::find(self.tables.trains, train(self.hook, self.datagram)) {
+            Some(_) => Reason::Fragment,
+            None => Reason::FragmentUnknown,
+        }
+    }
+}
+
+/// The state that a TCP packet moves a conversation of ours to.
+#[inline(always)]
+pub(super) const fn tcp_state(flags: u8, found: &Found, hook: Direction) -> State {
+    if flags & (tcp_flag::RST | tcp_flag::FIN) != 0 {
+        return State::Closing;
+    }
+    match (hook, flags & tcp_flag::SYN != 0) {
+        (Direction::Outbound, true) => State::Opening,
+        // Our own packets do not prove that anybody answers.
+        (Direction::Outbound, false) => match found.tag.state() {
+            State::Opening => State::Opening,
+            _ => State::Established,
+        },
+        (Direction::Inbound, _) => State::Established,
+    }
+}

@@ -1,0 +1,138 @@
+//! What a packet comes to, in one word.
+
+use crate::{
+    flow::{Entered, State},
+    image::Grant,
+    reason::{Reason, Verdict},
+};
+
+/// No row.
+pub const NO_ROW: u16 = u16::MAX;
+
+/// What a packet comes to. The one exit of the programs turns it into an action and counts it.
+///
+/// One word, so that the programs can put it where their verifier forgets what it knows of it
+/// ([`Forget`]): there are many ways to a decision, and one way on from it.
+#[must_use]
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Decision(pub(super) u64);
+
+impl Decision {
+    pub(super) const REASON: u64 = 0xff;
+    pub(super) const OPENS: u64 = 1 << 8;
+    pub(super) const AUDITED: u64 = 1 << 9;
+    pub(super) const ENTERED_SHIFT: u32 = 10;
+    pub(super) const ENTERED: u64 = 3 << Self::ENTERED_SHIFT;
+    pub(super) const STATE_SHIFT: u32 = 12;
+    pub(super) const STATE: u64 = 7 << Self::STATE_SHIFT;
+    pub(super) const ROW_SHIFT: u32 = 16;
+    /// What a ruling comes to for an ICMP error: see what it quotes.
+    pub(super) const QUOTES: u64 = u64::MAX;
+
+    /// For a reason that no row is behind.
+    #[inline(always)]
+    pub const fn because(reason: Reason) -> Self {
+        Self(reason as u64 | (NO_ROW as u64) << Self::ROW_SHIFT)
+    }
+
+    #[inline(always)]
+    pub(super) const fn by_row(grant: Grant) -> Self {
+        let reason = if grant.failsafe { Reason::Failsafe } else { Reason::Row };
+        Self::because(reason).under(grant.row)
+    }
+
+    #[inline(always)]
+    pub(super) const fn under(self, row: u16) -> Self {
+        Self(self.0 & !((NO_ROW as u64) << Self::ROW_SHIFT) | (row as u64) << Self::ROW_SHIFT)
+    }
+
+    #[inline(always)]
+    pub(super) const fn opening(self, opens: bool) -> Self {
+        if opens { Self(self.0 | Self::OPENS) } else { self }
+    }
+
+    /// The conversation is to be remembered in this state.
+    #[inline(always)]
+    pub(super) const fn remembered_as(self, state: State) -> Self {
+        Self(self.0 | (state as u64) << Self::STATE_SHIFT)
+    }
+
+    /// The state to remember the conversation in; free when it is not to be.
+    #[inline(always)]
+    pub(super) const fn state(self) -> State {
+        State::from_number(((self.0 & Self::STATE) >> Self::STATE_SHIFT) as u32)
+    }
+
+    #[inline(always)]
+    pub(super) const fn entering(self, entered: Entered) -> Self {
+        Self(self.0 | (entered as u64) << Self::ENTERED_SHIFT)
+    }
+
+    /// Number of the reason.
+    #[must_use]
+    #[inline(always)]
+    pub const fn reason_number(self) -> u8 {
+        (self.0 & Self::REASON) as u8
+    }
+
+    /// Why.
+    #[must_use]
+    pub const fn reason(self) -> Reason {
+        match Reason::from_number(self.reason_number()) {
+            Some(reason) => reason,
+            None => Reason::Internal,
+        }
+    }
+
+    #[inline(always)]
+    pub(super) const fn is(self, reason: Reason) -> bool {
+        self.reason_number() == reason as u8
+    }
+
+    /// Counter slot of the row that allowed it, or [`NO_ROW`].
+    #[must_use]
+    #[inline(always)]
+    pub const fn row(self) -> u16 {
+        (self.0 >> Self::ROW_SHIFT) as u16
+    }
+
+    /// It opens a conversation.
+    #[must_use]
+    #[inline(always)]
+    pub const fn opens(self) -> bool {
+        self.0 & Self::OPENS != 0
+    }
+
+    /// A drop that the direction's mode only counts.
+    #[must_use]
+    #[inline(always)]
+    pub const fn audited(self) -> bool {
+        self.0 & Self::AUDITED != 0
+    }
+
+    /// What happened to the flow table.
+    #[must_use]
+    #[inline(always)]
+    pub const fn entered(self) -> Option<Entered> {
+        Entered::from_number((self.0 & Self::ENTERED) >> Self::ENTERED_SHIFT)
+    }
+
+    /// Whether the packet goes on.
+    #[must_use]
+    #[inline(always)]
+    pub const fn passes(self) -> bool {
+        Verdict::of_number(self.reason_number()).is_pass() || self.audited()
+    }
+}
+
+impl core::fmt::Debug for Decision {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Decision")
+            .field("reason", &self.reason())
+            .field("row", &(self.row() != NO_ROW).then_some(self.row()))
+            .field("opens", &self.opens())
+            .field("audited", &self.audited())
+            .field("entered", &self.entered())
+            .finish()
+    }
+}

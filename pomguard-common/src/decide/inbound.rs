@@ -1,0 +1,133 @@
+//! What comes in.
+
+use super::{
+    Decision, Tables,
+    address::{group, impossible_source, mapped, unspecified},
+    case::{Case, echo, is_error, tcp_state},
+    link::link_service,
+};
+use crate::{
+    Direction,
+    flow::{self, Store},
+    image::{Denial, Family, Lines, switch},
+    parse::{Datagram, Kind, tcp_flag},
+    protocol,
+    reason::Reason,
+};
+
+/// Rules on a datagram that comes in; the word is a [`Decision`]. A function of its own in the programs.
+#[inline(never)]
+pub(super) fn inbound<L, F, T>(datagram: &Datagram, tables: &Tables<'_, L, F, T>) -> u64
+where
+    L: Lines + ?Sized,
+    F: Store,
+    T: Store,
+{
+    rule_inbound(datagram, tables).0
+}
+
+#[inline(always)]
+fn rule_inbound<L, F, T>(datagram: &Datagram, tables: &Tables<'_, L, F, T>) -> Decision
+where
+    L: Lines + ?Sized,
+    F: Store,
+    T: Store,
+{
+    let image = &tables.image;
+    let family = datagram.family;
+    let class = image.class(family, &datagram.source);
+    let case = Case { hook: Direction::Inbound, datagram, tables, class };
+    if matches!(family, Family::V6) && (mapped(&datagram.source) || mapped(&datagram.destination)) {
+        return Decision::because(Reason::MappedAddress);
+    }
+    // Duplicate address detection and MLD start from the unspecified address.
+    let newborn = matches!(family, Family::V6) && unspecified(&datagram.source);
+    let impossible = impossible_source(family, &datagram.source) && !newborn;
+    if impossible || image.is_local(family, &datagram.source) {
+        return Decision::because(Reason::SpoofedSource);
+    }
+    if newborn || !image.is_local(family, &datagram.destination) {
+        return Decision::because(match link_service(Direction::Inbound, datagram, image) {
+            Some(reason) => reason,
+            None if newborn => Reason::SpoofedSource,
+            None if group(family, &datagram.destination) => Reason::Broadcast,
+            None => Reason::NotLocal,
+        });
+    }
+    // A broadcast frame has no business with a unicast address (RFC 1122 section 3.3.6).
+    if datagram.group_mac {
+        return Decision::because(Reason::Broadcast);
+    }
+    if matches!(datagram.kind, Kind::Follower) {
+        return Decision::because(case.follower());
+    }
+    addressed_to_us(&case)
+}
+
+/// Judges what is properly addressed to this host.
+#[inline(always)]
+fn addressed_to_us<L, F, T>(case: &Case<'_, '_, L, F, T>) -> Decision
+where
+    L: Lines + ?Sized,
+    F: Store,
+    T: Store,
+{
+    let datagram = case.datagram;
+    let icmp = matches!(datagram.kind, Kind::Icmp);
+    let tcp = matches!(datagram.kind, Kind::Ports) && datagram.protocol == protocol::TCP;
+    let syn = datagram.tcp_flags & tcp_flag::SYN != 0;
+    let ack = datagram.tcp_flags & tcp_flag::ACK != 0;
+    let (request, reply) = echo(datagram.family);
+    // A SYN-ACK is only ever an answer. Of ICMP a row grants echo requests.
+    let by_row = if icmp { datagram.icmp_type == request } else { !(syn && ack) };
+    let mut denial = Denial::Port;
+    if by_row {
+        match case.grant(Direction::Inbound) {
+            Ok(grant) => return Decision::by_row(grant).opening(tcp && syn),
+            Err(reason) => denial = reason,
+        }
+    }
+    if matches!(denial, Denial::Broken) {
+        return Decision::because(Reason::Internal);
+    }
+    if matches!(datagram.kind, Kind::Ports) || icmp && datagram.icmp_type == reply {
+        // A SYN answers nothing: without a row there is nothing to look up.
+        if !(tcp && syn && !ack)
+            && let Some(found) = case.conversation()
+        {
+            // RFC 6092 REC-16: only what leaves keeps a UDP conversation alive.
+            if tcp {
+                let state = tcp_state(datagram.tcp_flags, &found, Direction::Inbound);
+                flow::touch(case.tables.flows, &found, state);
+            }
+            return Decision::because(Reason::Answer);
+        }
+        let opens = if tcp { syn && !ack } else { !icmp };
+        if matches!(datagram.kind, Kind::Ports)
+            && let Some(reason) = link_service(Direction::Inbound, datagram, case.image())
+        {
+            return Decision::because(reason);
+        }
+        return Decision::because(match denial {
+            Denial::ClientPort => Reason::ClientPort,
+            Denial::Peer if opens => case.either(Reason::SourceKnown, Reason::Source),
+            _ if opens => case.either(Reason::PortKnown, Reason::Port),
+            _ => case.either(Reason::NoFlowKnown, Reason::NoFlow),
+        });
+    }
+    if let Some(reason) = link_service(Direction::Inbound, datagram, case.image()) {
+        return Decision::because(reason);
+    }
+    if !icmp {
+        return Decision::because(case.either(Reason::ProtocolKnown, Reason::Protocol));
+    }
+    let v6 = matches!(datagram.family, Family::V6);
+    let redirect = !v6 && datagram.icmp_type == 5 && case.image().switch(switch::REDIRECTS);
+    if is_error(datagram) || redirect {
+        return Decision(Decision::QUOTES);
+    }
+    if v6 && datagram.icmp_type == request && case.image().switch(switch::ECHO_V6) {
+        return Decision::because(Reason::EchoV6);
+    }
+    Decision::because(Reason::IcmpType)
+}

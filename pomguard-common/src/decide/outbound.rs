@@ -1,0 +1,153 @@
+//! What leaves.
+
+use super::{
+    Decision, Tables,
+    address::{group, impossible_source, link_local, mapped, unspecified},
+    case::{Case, echo, is_error, tcp_state},
+    link::link_service,
+};
+use crate::{
+    Direction,
+    flow::{self, State, Store},
+    image::{Class, Denial, Family, Lines, mode, switch},
+    parse::{Datagram, Kind, tcp_flag},
+    protocol,
+    reason::Reason,
+};
+
+/// Rules on a datagram that leaves; the word is a [`Decision`]. A function of its own in the programs.
+#[inline(never)]
+pub(super) fn outbound<L, F, T>(datagram: &Datagram, tables: &Tables<'_, L, F, T>) -> u64
+where
+    L: Lines + ?Sized,
+    F: Store,
+    T: Store,
+{
+    rule_outbound(datagram, tables).0
+}
+
+#[inline(always)]
+fn rule_outbound<L, F, T>(datagram: &Datagram, tables: &Tables<'_, L, F, T>) -> Decision
+where
+    L: Lines + ?Sized,
+    F: Store,
+    T: Store,
+{
+    let image = &tables.image;
+    let family = datagram.family;
+    let class = image.class(family, &datagram.destination);
+    if matches!(family, Family::V6) && (mapped(&datagram.source) || mapped(&datagram.destination)) {
+        return Decision::because(Reason::MappedAddress);
+    }
+    // The link's own protocols also speak from link-local addresses, and from none while there is none.
+    let ours = image.is_local(family, &datagram.source);
+    let early = unspecified(&datagram.source) || matches!(family, Family::V6) && link_local(&datagram.source);
+    if (ours || early)
+        && let Some(reason) = link_service(Direction::Outbound, datagram, image)
+    {
+        return Decision::because(reason);
+    }
+    if !ours {
+        return Decision::because(Reason::SourceNotOurs);
+    }
+    // A row that says "anywhere" means hosts, not groups nor this machine.
+    let nobody = group(family, &datagram.destination) || impossible_source(family, &datagram.destination);
+    let class = if nobody { Class::NONE } else { class };
+    let case = Case { hook: Direction::Outbound, datagram, tables, class };
+    if matches!(datagram.kind, Kind::Follower) {
+        return Decision::because(case.follower());
+    }
+    sent_by_us(&case)
+}
+
+/// Judges what this host sends under its own address.
+#[inline(always)]
+fn sent_by_us<L, F, T>(case: &Case<'_, '_, L, F, T>) -> Decision
+where
+    L: Lines + ?Sized,
+    F: Store,
+    T: Store,
+{
+    let datagram = case.datagram;
+    let icmp = matches!(datagram.kind, Kind::Icmp);
+    let tcp = matches!(datagram.kind, Kind::Ports) && datagram.protocol == protocol::TCP;
+    let syn = datagram.tcp_flags & tcp_flag::SYN != 0;
+    let ack = datagram.tcp_flags & tcp_flag::ACK != 0;
+    let (request, reply) = echo(datagram.family);
+    if icmp && is_error(datagram) {
+        return Decision(Decision::QUOTES);
+    }
+    // What answers on a conversation that an inbound row allows. A SYN answers nothing.
+    let answers = if icmp { datagram.icmp_type == reply } else { !(tcp && syn && !ack) };
+    if answers && case.grant(Direction::Inbound).is_ok() {
+        return Decision::because(Reason::Reply);
+    }
+    if icmp && datagram.icmp_type == reply {
+        let free = matches!(datagram.family, Family::V6) && case.image().switch(switch::ECHO_V6);
+        return Decision::because(if free { Reason::Reply } else { Reason::Unasked });
+    }
+    if icmp && datagram.icmp_type != request {
+        return Decision::because(match case.image().mode(Direction::Outbound) {
+            mode::TRACK => Reason::Untracked,
+            _ => Reason::IcmpType,
+        });
+    }
+    if matches!(datagram.kind, Kind::Other) {
+        return open(case);
+    }
+    let found = case.conversation();
+    let opens = if tcp { syn && !ack } else { found.is_none() };
+    if let Some(found) = found
+        && (!tcp || !opens)
+    {
+        let state = match (tcp, icmp) {
+            (true, _) => tcp_state(datagram.tcp_flags, &found, Direction::Outbound),
+            (false, true) => State::Icmp,
+            (false, false) => State::Udp,
+        };
+        flow::touch(case.tables.flows, &found, state);
+        return Decision::because(Reason::Answer).under(found.row);
+    }
+    // A SYN is judged anew each time. What neither opens nor belongs to anything re-creates a lost
+    // entry if it could have opened it; but a SYN-ACK is an answer, and nothing asked for this one.
+    let decision = open(case);
+    let may_open = decision.passes() || case.image().mode(Direction::Outbound) != mode::ENFORCE;
+    if tcp && !opens && (!may_open || syn) {
+        return Decision::because(Reason::Unasked);
+    }
+    if !may_open {
+        return decision;
+    }
+    let ended = datagram.tcp_flags & (tcp_flag::RST | tcp_flag::FIN) != 0;
+    let state = match (tcp, icmp) {
+        (true, _) if opens => State::Opening,
+        (true, _) if ended => State::Closing,
+        (true, _) => State::Established,
+        (false, true) => State::Icmp,
+        (false, false) => State::Udp,
+    };
+    let decision = decision.opening(opens);
+    if let Some(found) = found {
+        flow::touch(case.tables.flows, &found, state);
+        return decision;
+    }
+    decision.remembered_as(state)
+}
+
+/// Judges what opens a conversation: by row, or by the mode.
+#[inline(always)]
+fn open<L, F, T>(case: &Case<'_, '_, L, F, T>) -> Decision
+where
+    L: Lines + ?Sized,
+    F: Store,
+    T: Store,
+{
+    match case.grant(Direction::Outbound) {
+        Ok(grant) => Decision::by_row(grant),
+        Err(Denial::Broken) => Decision::because(Reason::Internal),
+        Err(_) if case.image().mode(Direction::Outbound) == mode::TRACK => {
+            Decision::because(Reason::Untracked)
+        }
+        Err(_) => Decision::because(Reason::Destination),
+    }
+}
