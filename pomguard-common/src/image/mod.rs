@@ -1,0 +1,375 @@
+//! The bytes of one compiled policy, as user space writes and the programs read them.
+//!
+//! An image is an array of 64-byte lines, so that one array look-up brings one cache line, and the
+//! kernel inlines every look-up. One array holds one whole generation: a packet that has fetched
+//! its array cannot see another generation. Everything is found by position:
+//!
+//! | what | lines | question it answers |
+//! | --- | --- | --- |
+//! | [`head`] | 1 | where the rest is; modes and switches |
+//! | local addresses | 1 + 4 | is this address ours? |
+//! | prefix levels | 1 + 2 | which prefix lengths occur? |
+//! | VLANs, ages | 2 | which tags are ours, how long is a conversation remembered? |
+//! | ports | 1,026 | does any row name this port? (bitmap with ranks, 8 bytes per 32 ports) |
+//! | services | some | which column of the matrix is this port? (ports of equal meaning share one) |
+//! | filters | 2 × 1,024 | may any prefix of the site cover this address? (one byte per /16, per hashed /48) |
+//! | IPv4, IPv6 buckets | some | which class of address is this? (exact hash per prefix length, longest first) |
+//! | cells | some | may this class use this service, and by which row? |
+//!
+//! A class is a set of rows. The matrix class × service is sparse; its rows are laid over each other
+//! in one array of cells (row displacement): a class' number is its offset, `cells[class + service]`
+//! belongs to it when the cell carries that number.
+
+mod lookup;
+
+pub use lookup::{Denial, Grant, Image, Tuple, ones};
+
+use crate::{Direction, protocol};
+
+/// One line: what one array look-up returns. Words are in the host's byte order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C, align(64))]
+pub struct Line(pub [u32; 16]);
+
+const _: () = assert!(size_of::<Line>() == 64);
+
+#[cfg(feature = "user")]
+// SAFETY: sixteen integers without padding (asserted above).
+unsafe impl aya::Pod for Line {}
+
+impl Line {
+    /// All zero.
+    pub const ZERO: Self = Self([0; 16]);
+
+    /// The word at `index`, which wraps at the line's end so that no access leaves it.
+    #[must_use]
+    #[inline(always)]
+    pub const fn word(&self, index: u32) -> u32 {
+        self.0[(index & 15) as usize]
+    }
+
+    /// The 16-bit value at `index` (0 to 31).
+    #[must_use]
+    #[inline(always)]
+    pub const fn half(&self, index: u32) -> u16 {
+        (self.word(index >> 1) >> ((index & 1) * 16)) as u16
+    }
+
+    /// The byte at `index` (0 to 63).
+    #[must_use]
+    #[inline(always)]
+    pub const fn byte(&self, index: u32) -> u8 {
+        (self.word(index >> 2) >> ((index & 3) * 8)) as u8
+    }
+
+    /// The 64-bit value at `index` (0 to 7).
+    #[must_use]
+    #[inline(always)]
+    pub const fn long(&self, index: u32) -> u64 {
+        self.word(2 * index) as u64 | (self.word(2 * index + 1) as u64) << 32
+    }
+}
+
+/// Makes the kernel's verifier forget what it knows of a value.
+///
+/// It knows from which of sixteen places a value came, or that it is one of two constants, and walks
+/// everything behind once for each. Where ways join that differ in nothing else, the value goes
+/// through memory that the verifier knows nothing about. On the host it is the value.
+pub trait Forget {
+    /// The same value.
+    #[inline(always)]
+    fn forget(&self, value: u64) -> u64 {
+        value
+    }
+}
+
+/// Where lines come from: an array map in the kernel, a vector on the host.
+pub trait Lines: Forget {
+    /// The line at `index`; none beyond the end.
+    fn line(&self, index: u32) -> Option<&Line>;
+}
+
+impl Forget for [Line] {}
+
+impl Lines for [Line] {
+    fn line(&self, index: u32) -> Option<&Line> {
+        self.get(index as usize)
+    }
+}
+
+/// Line of the [`head`].
+pub const HEAD: u32 = 0;
+/// Line of the local IPv4 addresses: sixteen, the first repeated to fill up.
+pub const LOCAL_V4: u32 = 1;
+/// First line of the local IPv6 addresses: four each.
+pub const LOCAL_V6: u32 = 2;
+/// Line of the IPv4 prefix masks, longest first, eight words; then eight words of lengths.
+pub const LEVELS_V4: u32 = 6;
+/// First of two lines of IPv6 prefix masks, longest first, 16 bytes each (four words, high to low).
+pub const LEVELS_V6: u32 = 7;
+/// Line of the VLAN ids judged like untagged frames: 32 halves, 0 = none.
+pub const VLANS: u32 = 9;
+/// Line of the ages of conversations in ticks, a word per [`crate::flow::State`]; the last word is
+/// the generation, counted from 1.
+pub const AGES: u32 = 10;
+/// Word of the generation in the line of the ages.
+pub const GENERATION_WORD: u32 = 15;
+/// Word in the line of the ages that is added to the clock: 0, but for tests that move time.
+pub const CLOCK_WORD: u32 = 14;
+/// The word that says which generation is in force; the only thing a change of policy flips.
+///
+/// It can carry a deadline: past it the programs themselves return to the fallback generation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Active(pub u64);
+
+impl Active {
+    /// In force without a deadline.
+    #[must_use]
+    pub const fn settled(slot: u8) -> Self {
+        Self(slot as u64 | (slot as u64) << 8)
+    }
+
+    /// In force until `deadline` (in ticks, not 0), then `fallback`.
+    #[must_use]
+    pub const fn until(slot: u8, fallback: u8, deadline: u32) -> Self {
+        Self(slot as u64 | (fallback as u64) << 8 | (deadline as u64) << 32)
+    }
+
+    /// The slot that was installed last.
+    #[must_use]
+    pub const fn installed(self) -> u8 {
+        self.0 as u8
+    }
+
+    /// The slot that holds once the deadline has passed.
+    #[must_use]
+    pub const fn fallback(self) -> u8 {
+        (self.0 >> 8) as u8
+    }
+
+    /// The deadline in ticks; 0 = none.
+    #[must_use]
+    #[inline(always)]
+    pub const fn deadline(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+
+    /// The slot in force at `now`.
+    #[must_use]
+    #[inline(always)]
+    pub const fn slot(self, now: u32) -> u32 {
+        let expired = self.deadline() != 0 && now.wrapping_sub(self.deadline()) < 1 << 31;
+        (if expired { self.0 >> 8 } else { self.0 }) as u32 & 0xff
+    }
+}
+/// First line of what only user space reads: generation, digest, counts.
+pub const RECORD: u32 = 11;
+/// First line of the sections that move.
+pub const SECTIONS: u32 = 16;
+
+/// VLAN ids that an image can hold.
+pub const VLAN_IDS: usize = 32;
+
+/// Inbound and outbound mode: what becomes of a would-be drop.
+pub mod mode {
+    /// Everything may leave; what no row lists is counted as such. Outbound only.
+    pub const TRACK: u8 = 0;
+    /// Passed, and counted as a would-be drop.
+    pub const AUDIT: u8 = 1;
+    /// Dropped.
+    pub const ENFORCE: u8 = 2;
+}
+
+/// Bits of the head's switches: packet classes that settings may change.
+pub mod switch {
+    /// VRRP heartbeats pass.
+    pub const VRRP: u32 = 1;
+    /// LLDP, LACP, spanning tree and EAPOL pass.
+    pub const LINK_CONTROL: u32 = 1 << 1;
+    /// IGMP and MLD pass.
+    pub const GROUP_MEMBERSHIP: u32 = 1 << 2;
+    /// DHCP and DHCPv6 leases pass.
+    pub const DHCP: u32 = 1 << 3;
+    /// ICMPv6 echo requests pass without a row.
+    pub const ECHO_V6: u32 = 1 << 4;
+    /// ICMP redirects pass.
+    pub const REDIRECTS: u32 = 1 << 5;
+}
+
+/// Words of the head line.
+pub mod head {
+    /// [`crate::ABI_VERSION`].
+    pub const ABI: u32 = 0;
+    /// Inbound mode in bits 0 to 7, outbound mode in bits 8 to 15.
+    pub const MODES: u32 = 1;
+    /// Bits of [`super::switch`].
+    pub const SWITCHES: u32 = 2;
+    /// First line of the ports.
+    pub const PORTS: u32 = 3;
+    /// First line of the services.
+    pub const SERVICES: u32 = 4;
+    /// First line of the IPv4 filter.
+    pub const FILTER_V4: u32 = 5;
+    /// First line of the IPv6 filter.
+    pub const FILTER_V6: u32 = 6;
+    /// First line of the IPv4 buckets.
+    pub const BUCKETS_V4: u32 = 7;
+    /// Number of IPv4 buckets (a power of two) minus one.
+    pub const MASK_V4: u32 = 8;
+    /// First line of the IPv6 buckets.
+    pub const BUCKETS_V6: u32 = 9;
+    /// Number of IPv6 buckets (a power of two) minus one.
+    pub const MASK_V6: u32 = 10;
+    /// First line of the cells.
+    pub const CELLS: u32 = 11;
+    /// [`super::Class`] of an IPv4 address that no other prefix covers (what `0.0.0.0/0` grants).
+    pub const DEFAULT_V4: u32 = 12;
+    /// The same for IPv6.
+    pub const DEFAULT_V6: u32 = 13;
+    /// Varies the hashes until every bucket chain is short.
+    pub const SEED: u32 = 14;
+    /// IPv6 levels that are probed for every address: those shorter than /48.
+    pub const ALWAYS_V6: u32 = 15;
+}
+
+/// Words of the port section, per direction: TCP, UDP, then protocols by number.
+pub const PORT_WORDS: u32 = 2_048 + 2_048 + 8;
+/// Lines of the port section: eight words of (bits, rank) a line, both directions.
+pub const PORT_LINES: u32 = (2 * PORT_WORDS).div_ceil(8);
+/// Lines of one filter section.
+pub const FILTER_LINES: u32 = 65_536 / 64;
+
+/// Position of a (direction, protocol, port) in the port section, in bits.
+#[must_use]
+#[inline(always)]
+pub const fn port_position(direction: Direction, protocol: u8, port: u16) -> u32 {
+    let part = match protocol {
+        protocol::TCP => port as u32,
+        protocol::UDP => 65_536 + port as u32,
+        other => 2 * 65_536 + other as u32,
+    };
+    direction as u32 * PORT_WORDS * 32 + part
+}
+
+/// What an address look-up returns: nothing (0), or an offset into the cells with marks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Class(pub u32);
+
+impl Class {
+    /// A stranger: no prefix of the site covers the address.
+    pub const NONE: Self = Self(0);
+    /// Bits of the offset.
+    pub const OFFSET: u32 = 0x00ff_ffff;
+    /// Bits of the prefix level.
+    pub const LEVEL: u32 = 0x0700_0000;
+    /// Position of the prefix level.
+    pub const LEVEL_SHIFT: u32 = 24;
+    /// The bucket has spilled into the next one (kept in its first entry).
+    pub const SPILLED: u32 = 1 << 29;
+    /// The entry is taken.
+    pub const PRESENT: u32 = 1 << 30;
+    /// The site file names the address as a host's or peer's.
+    pub const KNOWN: u32 = 1 << 31;
+
+    /// Where the class' cells begin.
+    #[must_use]
+    #[inline(always)]
+    pub const fn offset(self) -> u32 {
+        self.0 & Self::OFFSET
+    }
+
+    /// Whether the site file names the address.
+    #[must_use]
+    #[inline(always)]
+    pub const fn known(self) -> bool {
+        self.0 & Self::KNOWN != 0
+    }
+}
+
+/// Words of one cell: four cells a line.
+pub mod cell {
+    /// Words.
+    pub const WORDS: u32 = 4;
+    /// Offset of the class it belongs to, plus one; 0 = free.
+    pub const OWNER: u32 = 0;
+    /// Row slot in the low half, marks in the high half.
+    pub const ROW: u32 = 1;
+    /// First client port in the low half, last one in the high half.
+    pub const CLIENT: u32 = 2;
+    /// Cell with another client-port range for the same pair; 0 = none.
+    pub const NEXT: u32 = 3;
+    /// Mark in the high half of [`ROW`]: a failsafe row.
+    pub const FAILSAFE: u32 = 1 << 16;
+}
+
+/// An address as four words, most significant first; an IPv4 address is in the first word alone.
+pub type Address = [u32; 4];
+
+/// IP version of an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum Family {
+    /// IPv4.
+    V4 = 4,
+    /// IPv6.
+    V6 = 6,
+}
+
+/// Golden-ratio multiplier (Knuth, TAOCP 6.4).
+const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
+/// A second odd multiplier (from the MurmurHash3 finaliser, public domain).
+const MIX: u64 = 0xff51_afd7_ed55_8ccd;
+
+/// Bucket number of a masked IPv4 address.
+#[must_use]
+#[inline(always)]
+pub const fn bucket_v4(seed: u32, level: u32, address: u32) -> u32 {
+    let x = (address as u64 | ((level ^ seed) as u64) << 32).wrapping_mul(GOLDEN);
+    (x >> 36) as u32
+}
+
+/// Bucket number of a masked IPv6 address.
+#[must_use]
+#[inline(always)]
+pub const fn bucket_v6(seed: u32, level: u32, high: u64, low: u64) -> u32 {
+    let x = (high ^ seed as u64).wrapping_mul(GOLDEN) ^ low.wrapping_add(level as u64).wrapping_mul(MIX);
+    ((x ^ (x >> 29)).wrapping_mul(GOLDEN) >> 36) as u32
+}
+
+/// Position of an IPv6 address in the filter: its first 48 bits, hashed.
+#[must_use]
+#[inline(always)]
+pub const fn filter_v6(high: u64) -> u32 {
+    ((high >> 16).wrapping_mul(GOLDEN) >> 48) as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_direction_protocol_and_port_has_a_bit_of_its_own() {
+        assert_eq!(
+            port_position(Direction::Inbound, protocol::TCP, u16::MAX) + 1,
+            port_position(Direction::Inbound, protocol::UDP, 0)
+        );
+        assert_eq!(
+            port_position(Direction::Inbound, protocol::UDP, u16::MAX) + 1,
+            port_position(Direction::Inbound, 0, 0)
+        );
+        assert!(
+            port_position(Direction::Inbound, 255, 9) < port_position(Direction::Outbound, protocol::TCP, 0)
+        );
+        assert!(port_position(Direction::Outbound, 255, 9) / 32 / 8 < PORT_LINES);
+    }
+
+    #[test]
+    fn a_line_reads_alike_in_every_width() {
+        let line = Line([0x0403_0201, 0x0807_0605, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xfffe_fdfc]);
+        assert_eq!(line.byte(5), 6);
+        assert_eq!(line.half(1), 0x0403);
+        assert_eq!(line.long(0), 0x0807_0605_0403_0201);
+        assert_eq!(line.byte(63), 0xff);
+        assert_eq!(line.word(31), line.word(15), "an index beyond the line wraps");
+    }
+}
