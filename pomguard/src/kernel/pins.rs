@@ -92,7 +92,7 @@ impl Pins {
     /// Where the link of a hook on an interface is pinned. A bpffs takes no dot in a name.
     #[must_use]
     pub fn link(&self, hook: &str, interface: &str) -> PathBuf {
-        self.folder("links").join(format!("{hook}-{}", interface.replace('.', "%")))
+        self.folder("links").join(format!("{hook}-{}", pin_name(interface)))
     }
 
     /// Interfaces that have a pinned link of this hook.
@@ -101,7 +101,7 @@ impl Pins {
         let prefix = format!("{hook}-");
         let mut found: Vec<String> = entries
             .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-            .filter_map(|name| Some(name.strip_prefix(&prefix)?.replace('%', ".")))
+            .filter_map(|name| Some(interface_name(name.strip_prefix(&prefix)?)))
             .collect();
         found.sort();
         found
@@ -196,4 +196,30 @@ fn inspect(folder: &Path) -> Result<(), KernelError> {
         return Err(refuse("it is not on a bpffs: `mount -t bpf bpf /sys/fs/bpf`"));
     }
     Ok(())
+}
+
+/// An interface's name as a pin has it: a bpffs takes no dot. Two interfaces never share one.
+fn pin_name(interface: &str) -> String {
+    interface.replace('%', "%25").replace('.', "%2E")
+}
+
+/// The interface that a pin is named after.
+fn interface_name(pin: &str) -> String {
+    pin.replace("%2E", ".").replace("%25", "%")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_interface_has_a_pin_of_its_own_and_is_found_by_it() {
+        let names = ["eth0", "eth0.5", "eth0%5", "eth0%2E5", "eth0%252E5", "%25", "."];
+        for (index, name) in names.iter().enumerate() {
+            let pin = pin_name(name);
+            assert!(!pin.contains('.'), "{pin}");
+            assert_eq!(interface_name(&pin), *name, "{pin}");
+            assert!(names[..index].iter().all(|other| pin_name(other) != pin), "{pin} is shared");
+        }
+    }
 }
