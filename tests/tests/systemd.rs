@@ -21,6 +21,8 @@ const NOT_TO_BE_HAD: i32 = 69;
 
 /// What is done in the container. Every line of it has to succeed.
 const GUEST: &str = "set -e
+# The files come in read-only: they are to change.
+mkdir /run/etc; cp /etc/pomguard/* /run/etc; mount --bind /run/etc /etc/pomguard
 ip link add eth0 type veth peer name eth1
 ip addr add 10.77.0.1/24 dev eth0
 ip link set eth0 up; ip link set eth1 up
@@ -37,7 +39,15 @@ systemctl reload pomguard
 for beat in $(seq 100); do [ \"$(generation)\" -gt \"$before\" ] && break; sleep 0.1; done
 [ \"$(generation)\" -gt \"$before\" ]; started reload
 
-systemctl kill --signal=KILL pomguard
+cp /etc/pomguard/site.toml /run/good.toml
+echo 'systems = 7' >> /etc/pomguard/site.toml
+now=$(generation)
+if systemctl reload pomguard; then exit 9; fi
+[ \"$(generation)\" -eq \"$now\" ]
+systemctl is-active pomguard
+cp /run/good.toml /etc/pomguard/site.toml; started 'a reload of a broken file fails'
+
+systemctl kill --kill-whom=main --signal=KILL pomguard
 attached
 for beat in $(seq 300); do systemctl is-active --quiet pomguard && break; sleep 0.1; done
 systemctl is-active --quiet pomguard; attached; started 'again after a kill'

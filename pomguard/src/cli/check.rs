@@ -32,6 +32,9 @@ pub struct Args {
     /// Write JSON
     #[arg(long)]
     pub json: bool,
+    /// Say nothing when the files are right
+    #[arg(long, conflicts_with = "json")]
+    pub quiet: bool,
 }
 
 /// Exit code 0 when the files are right, 1 when they are not.
@@ -51,6 +54,9 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::from(FAULT));
         }
     };
+    if args.quiet {
+        return Ok(ExitCode::SUCCESS);
+    }
     let report = render::check::Report::new(&draft, &policy, conflict::notes(&draft, &policy));
     if args.json {
         serde_json::to_writer_pretty(&mut out, &report).map_err(io::Error::from)?;
