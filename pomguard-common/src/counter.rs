@@ -94,7 +94,7 @@ pub struct RowLabel {
     pub live: u8,
     /// 1: a failsafe row.
     pub failsafe: u8,
-    /// 1: the row is in audit: what it matches is counted, and would be dropped in enforce.
+    /// 1: the row is marked as watched: what it allows passes and is counted like any other.
     pub audit: u8,
 }
 
