@@ -60,7 +60,6 @@ struct Daemon {
     pins: Pins,
     ticks: Ticks,
     loaded: Loaded,
-    interfaces: Vec<String>,
     state: Arc<Mutex<DaemonState>>,
     /// Kept for its lock: one daemon at a time.
     _lock: File,
@@ -90,15 +89,7 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> anyhow
         version: env!("CARGO_PKG_VERSION").to_owned(),
         ..DaemonState::default()
     }));
-    let mut daemon = Daemon {
-        options,
-        pins,
-        ticks,
-        loaded,
-        interfaces: Vec::new(),
-        state: Arc::clone(&state),
-        _lock: lock,
-    };
+    let mut daemon = Daemon { options, pins, ticks, loaded, state: Arc::clone(&state), _lock: lock };
     let _log = daemon.follow_program_log();
     // The policy before the programs: the first packet that one sees is judged by it.
     let installed = daemon.install(&policy)?;
@@ -210,7 +201,6 @@ impl Daemon {
             warn!("{left} is no longer in `interfaces`: detaching from it");
             attach::detach(&self.pins, &left)?;
         }
-        self.interfaces = wanted;
         Ok(())
     }
 

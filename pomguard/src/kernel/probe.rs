@@ -139,23 +139,6 @@ impl Probe {
         }
     }
 
-    /// Runs a frame many times, and says how long one run takes, in nanoseconds, as the kernel measures.
-    ///
-    /// # Errors
-    /// As [`Self::verdict`].
-    pub fn time(&mut self, direction: Direction, frame: &[u8], repeat: u32) -> Result<u64, KernelError> {
-        let options = TestRunOptions { data_in: Some(frame), repeat, ..TestRunOptions::default() };
-        let run = match direction {
-            Direction::Inbound => {
-                self.loaded.xdp()?.test_run(options).map_err(KernelError::program(names::PROGRAM_INGRESS))
-            }
-            Direction::Outbound => {
-                self.loaded.tc()?.test_run(options).map_err(KernelError::program(names::PROGRAM_EGRESS))
-            }
-        }?;
-        Ok(u64::try_from(run.duration.as_nanos()).unwrap_or(u64::MAX))
-    }
-
     /// Runs a frame, and says what became of it and why.
     ///
     /// # Errors
