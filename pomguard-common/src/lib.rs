@@ -11,6 +11,7 @@
 //! | [`limits`] | sizes and bounds |
 //! | [`names`] | names of maps, programs and globals |
 //! | [`reason`] | why a packet passed or was dropped: the append-only list |
+//! | [`control`] | what holds beside the generations: panic, deadlines, pinholes |
 //! | [`image`] | the bytes of one compiled policy, as user space writes and the programs read them |
 //! | [`packet`], [`parse`] | bytes of a frame, and what they say |
 //! | [`flow`] | conversations that this host opened |
@@ -20,6 +21,7 @@
 #![no_std]
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
+pub mod control;
 pub mod counter;
 pub mod decide;
 pub mod flow;
