@@ -11,12 +11,14 @@
 //! | in force, read back | [`kernel`] | `Installed` |
 //! | what the maps say | [`observe`] | `Snapshot` |
 //! | kept in step with the files | [`daemon`] | |
+//! | told and asked | [`control`] | |
 //! | for people and programs | [`cli`], [`render`] | |
 //!
 //! Everything before [`kernel`] is pure and tested without root.
 
 pub mod cli;
 pub mod compile;
+pub mod control;
 pub mod daemon;
 pub mod input;
 pub mod kernel;

@@ -1,6 +1,7 @@
 //! The command line: one file per verb, each with its `Args` and a `run`.
 //!
-//! Exit codes: 0 all is well, 1 the input or the state is at fault, 2 wrong usage.
+//! Exit codes: 0 all is well, 1 the input or the state is at fault, 2 wrong usage, 3 there is something to
+//! attend to: `plan` would change something, `status` found something that is not as it should be.
 
 use std::{
     io::{self, ErrorKind},
@@ -20,9 +21,12 @@ pub mod explain;
 pub mod matrix;
 pub mod run;
 pub mod stats;
+pub mod status;
 
 /// What the input or the state is at fault for.
 pub const FAULT: u8 = 1;
+/// There is something to attend to.
+pub const ATTENTION: u8 = 3;
 
 /// Enforces a published port matrix on a server's network interfaces, and can always say why.
 #[derive(Debug, Parser)]
@@ -40,6 +44,8 @@ pub enum Verb {
     Check(check::Args),
     /// Put the policy in force and keep it so: the daemon
     Run(run::Args),
+    /// Show what is in force, and what is not as it should be
+    Status(status::Args),
     /// Show what passed, what was dropped and why
     Stats(stats::Args),
     /// Tell what becomes of a packet, and why
@@ -55,6 +61,7 @@ pub fn run(cli: Cli) -> ExitCode {
     let result = match cli.verb {
         Verb::Check(args) => check::run(&args),
         Verb::Run(args) => run::run(&args),
+        Verb::Status(args) => status::run(&args),
         Verb::Stats(args) => stats::run(&args, &|| {
             let settings = Settings::load(&args.config)?;
             Ok(read::snapshot(&Pins::at(&settings.paths.pins))?)

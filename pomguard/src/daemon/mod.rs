@@ -16,10 +16,11 @@ use log::{debug, error, info, warn};
 use tokio::{
     net::TcpListener,
     signal::unix::{Signal, SignalKind, signal},
-    sync::watch,
+    sync::{mpsc, watch},
 };
 
 use crate::{
+    control::server::Command,
     input::{
         Draft,
         settings::{AttachMode, OnAttachFailure, Settings},
@@ -40,6 +41,7 @@ use crate::{
     policy::{self, Policy},
 };
 
+mod command;
 mod notify;
 
 /// How often the programs' own log is brought to ours.
@@ -57,6 +59,8 @@ pub struct Options {
 /// What the daemon holds while it runs.
 struct Daemon {
     options: Options,
+    /// As last taken.
+    settings: Settings,
     pins: Pins,
     ticks: Ticks,
     loaded: Loaded,
@@ -89,7 +93,15 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> anyhow
         version: env!("CARGO_PKG_VERSION").to_owned(),
         ..DaemonState::default()
     }));
-    let mut daemon = Daemon { options, pins, ticks, loaded, state: Arc::clone(&state), _lock: lock };
+    let mut daemon = Daemon {
+        options,
+        settings: settings.clone(),
+        pins,
+        ticks,
+        loaded,
+        state: Arc::clone(&state),
+        _lock: lock,
+    };
     let _log = daemon.follow_program_log();
     // The policy before the programs: the first packet that one sees is judged by it.
     let installed = daemon.install(&policy)?;
@@ -98,8 +110,9 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> anyhow
     daemon.succeeded(&settings, &installed);
     let (stop, stopped) = watch::channel(false);
     let metrics = serve_metrics(&settings, &daemon, stopped).await?;
+    let commands = command::listen(&settings);
     notify::ready(&status(&policy, &installed));
-    daemon.serve(hangup, shutdown).await;
+    daemon.serve(hangup, commands, shutdown).await;
     notify::stopping();
     info!("stopping; what is in force stays in force (`pomguard detach` opens the host)");
     // Nobody listening is as good as told.
@@ -112,12 +125,18 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> anyhow
 
 impl Daemon {
     /// Waits for what may come.
-    async fn serve(&mut self, mut hangup: Signal, shutdown: impl Future<Output = ()>) {
+    async fn serve(
+        &mut self,
+        mut hangup: Signal,
+        mut commands: mpsc::Receiver<Command>,
+        shutdown: impl Future<Output = ()>,
+    ) {
         tokio::pin!(shutdown);
         loop {
             tokio::select! {
                 () = &mut shutdown => return,
                 _ = hangup.recv() => self.reload(),
+                Some(command) = commands.recv() => self.command(command),
             }
         }
     }
@@ -144,6 +163,7 @@ impl Daemon {
         check_interfaces(&self.pins, &settings)?;
         let installed = self.install(&policy)?;
         let told = status(&policy, &installed);
+        self.settings = settings.clone();
         self.succeeded(&settings, &installed);
         if let Err(fault) = self.attach(&settings) {
             // What could be foreseen was, before the policy changed: this one the driver refused.
@@ -305,6 +325,13 @@ fn raise_locked_memory() {
     }
 }
 
+/// The metrics page as it is now.
+fn metrics_page(pins: &Pins, state: &Mutex<DaemonState>) -> anyhow::Result<String> {
+    let snapshot = read::snapshot(pins)?;
+    let state = state.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    Ok(metrics::page(snapshot, state)?)
+}
+
 /// Starts the metrics listener, if the settings want one.
 async fn serve_metrics(
     settings: &Settings,
@@ -317,11 +344,7 @@ async fn serve_metrics(
         .with_context(|| format!("{}: listen for metrics on {}", at.origin, at.value))?;
     info!("metrics at http://{}/metrics", at.value);
     let (pins, state) = (daemon.pins.clone(), Arc::clone(&daemon.state));
-    let source: http::Source = Arc::new(move || {
-        let snapshot = read::snapshot(&pins)?;
-        let state = state.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        Ok(metrics::page(snapshot, state)?)
-    });
+    let source: http::Source = Arc::new(move || metrics_page(&pins, &state));
     Ok(Some(tokio::spawn(async move {
         let until = async move {
             let _ = stopped.wait_for(|&stop| stop).await;

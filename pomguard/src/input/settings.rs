@@ -21,6 +21,9 @@ const INTERFACE_NAME: usize = 15;
 /// Where metrics are served when the file says nothing.
 const METRICS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9843);
 
+/// Whose members may ask the daemon when the file says nothing.
+const CONTROL_GROUP: &str = "pomguard";
+
 /// How the XDP program is attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum AttachMode {
@@ -94,6 +97,8 @@ pub struct Settings {
     pub packets: PacketSettings,
     /// Folders.
     pub paths: Paths,
+    /// Members of this group may ask the daemon over the control socket; only root may change anything.
+    pub control_group: String,
     /// Rows that are watched or enforced here, whatever the site file says: `[[row]]` with `id` and `mode`.
     pub rows: Vec<(At<String>, Mode)>,
 }
@@ -113,6 +118,7 @@ impl Settings {
             metrics: Some(At { value: METRICS, origin }),
             packets: PacketSettings::default(),
             paths: Paths::default(),
+            control_group: CONTROL_GROUP.to_owned(),
             rows: Vec::new(),
         }
     }
@@ -190,6 +196,13 @@ fn read(text: &Text, folder: &Path) -> Result<Settings, Diagnostics> {
         }
         table.finish(&mut faults);
     }
+    if let Some(mut table) = section(&mut top, "control", "[control]", &mut faults) {
+        set(
+            &mut settings.control_group,
+            table.get("group").and_then(|value| value.read(&mut faults, group_name)),
+        );
+        table.finish(&mut faults);
+    }
     for mut table in top.tables("row", "[[row]]", &mut faults) {
         let id = table.need("id", "\"…/1\"", &mut faults).and_then(|value| value.string(&mut faults));
         let words = [("audit", Mode::Audit), ("enforce", Mode::Enforce)];
@@ -256,6 +269,15 @@ fn listen(written: &str) -> Result<Option<SocketAddr>, Fault> {
 fn absolute(written: &str) -> Result<PathBuf, Fault> {
     let path = PathBuf::from(written);
     if path.is_absolute() { Ok(path) } else { Err(Fault::new("a relative path", "write it from / on")) }
+}
+
+/// A name that groupadd(8) takes.
+fn group_name(written: &str) -> Result<String, Fault> {
+    let taken = |letter: char| letter.is_ascii_alphanumeric() || "_-.".contains(letter);
+    if written.len() > 32 || written.starts_with('-') || !written.chars().all(taken) {
+        return Err(Fault::new("no name of a group", "write one such as \"pomguard\""));
+    }
+    Ok(written.to_owned())
 }
 
 fn attach(mut table: Table<'_>, faults: &mut Diagnostics) -> Attach {

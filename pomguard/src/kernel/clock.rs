@@ -58,6 +58,21 @@ impl Ticks {
         Ok((start + elapsed) >> self.shift)
     }
 
+    /// Seconds that a number of ticks last, rounded up.
+    #[must_use]
+    pub fn seconds(self, ticks: u32) -> u64 {
+        (u64::from(ticks) << self.shift).div_ceil(u64::from(self.hz))
+    }
+
+    /// The tick `seconds` from now; never 0, which stands for no deadline.
+    ///
+    /// # Errors
+    /// As [`Self::probe`].
+    pub fn deadline(self, seconds: u32) -> Result<u32, KernelError> {
+        let ticks = (u64::from(seconds) * u64::from(self.hz)).div_ceil(1 << self.shift);
+        Ok(((self.now()? + ticks) as u32).max(1))
+    }
+
     /// Seconds since 1970 of a tick that lies in the past; ticks are 32 bits wide and wrap.
     #[must_use]
     pub fn to_unix(self, tick: u64, now: u64) -> u64 {
@@ -82,6 +97,16 @@ mod tests {
         for hz in [100, 250, 300, 1_000] {
             let per_1000s = Ticks::of(hz).clock().ticks_per_1000s;
             assert!((2_000..=4_000).contains(&per_1000s), "{hz} Hz: {per_1000s}");
+        }
+    }
+
+    #[test]
+    fn a_deadline_lies_as_far_ahead_as_was_asked_and_less_than_a_second_more() {
+        for hz in [100, 250, 300, 1_000] {
+            let ticks = Ticks::of(hz);
+            let now = ticks.now().unwrap() as u32;
+            let left = ticks.seconds(ticks.deadline(60).unwrap().wrapping_sub(now));
+            assert!((60..=61).contains(&left), "{hz} Hz: {left}");
         }
     }
 

@@ -6,7 +6,7 @@
 //! | the object, its maps and programs | [`load`] |
 //! | the interfaces | [`attach`] |
 //! | a compiled image: written, frozen, read back, switched to | [`install`] |
-//! | what the maps say | [`read`] |
+//! | what the maps say | [`read`], [`status`] |
 //! | a frame through the loaded program | [`probe`] |
 //!
 //! Everything that outlives the daemon is pinned. What reads or changes maps goes by the pins and
@@ -25,5 +25,6 @@ pub mod pins;
 pub mod probe;
 mod raw;
 pub mod read;
+pub mod status;
 
 pub use error::KernelError;

@@ -3,6 +3,7 @@
 //! | module | what it holds |
 //! | --- | --- |
 //! | [`snapshot`] | one reading of the maps: plain data |
+//! | [`status`] | what is in force, and what is not as it should be |
 //! | [`family`] | every metric: name, kind, labels, meaning |
 //! | [`metrics`] | the page, from a reading and the daemon's own state |
 //! | [`exposition`] | the page in the format that a scraper asks for |
@@ -19,3 +20,4 @@ pub mod printable;
 #[cfg(test)]
 pub(crate) mod sample;
 pub mod snapshot;
+pub mod status;

@@ -3,7 +3,7 @@
 //! Plain data. `kernel::read` fills it from the maps; printers and the metrics page only read it.
 
 use pomguard_common::{Direction, reason::Reason};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::policy::{Mode, RowId};
 
@@ -57,7 +57,7 @@ impl Snapshot {
 }
 
 /// How one interface is attached.
-#[derive(Clone, Debug, Serialize, PartialEq, Eq)]
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
 pub struct AttachInfo {
     /// Interface name.
     pub interface: String,

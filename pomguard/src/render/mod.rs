@@ -7,4 +7,5 @@ mod grid;
 pub mod matrix;
 pub mod quantity;
 pub mod stats;
+pub mod status;
 pub mod table;

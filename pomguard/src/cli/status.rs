@@ -1,0 +1,53 @@
+//! `pomguard status`: what is in force, and what is not as it should be.
+
+use std::{
+    io::{self, Write as _},
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use super::ATTENTION;
+use crate::{
+    control::{client, protocol::Request},
+    input::settings::Settings,
+    kernel::{clock::unix_now, pins::Pins, status},
+    observe::status::Status,
+    paths, render,
+};
+
+/// Options of `status`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The daemon's settings
+    #[arg(long, value_name = "PATH", default_value = paths::SETTINGS)]
+    pub config: PathBuf,
+    /// Write JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Exit code 0 when all is as it should be, 3 when something is not, 1 when nothing is in force.
+pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let status = read(&Settings::load(&args.config)?)?;
+    let mut out = io::stdout().lock();
+    if args.json {
+        serde_json::to_writer_pretty(&mut out, &status).map_err(io::Error::from)?;
+        writeln!(out)?;
+    } else {
+        render::status::print(&status, unix_now(), &mut out)?;
+    }
+    Ok(if status.attention.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(ATTENTION) })
+}
+
+/// The daemon's answer; without a daemon what the kernel says.
+fn read(settings: &Settings) -> anyhow::Result<Status> {
+    match client::ask(&settings.paths.runtime, Request::Status, None) {
+        Err(fault) if fault.is::<client::NoDaemon>() => {
+            let interfaces: Vec<String> = settings.interfaces.iter().map(|at| at.value.clone()).collect();
+            let mut status = status::status(&Pins::at(&settings.paths.pins), &interfaces)?;
+            status.attention.push(format!("{fault}"));
+            Ok(status)
+        }
+        answer => answer,
+    }
+}

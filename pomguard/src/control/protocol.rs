@@ -1,0 +1,186 @@
+//! What can be said over the control socket: one JSON object a line, one reply a request, in order.
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+/// Version of the protocol. Another one is refused with both numbers.
+pub const VERSION: u32 = 1;
+/// Longest reason that is taken, in characters.
+pub const LONGEST_WHY: usize = 500;
+
+/// What a client sends.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Message {
+    /// [`VERSION`].
+    pub version: u32,
+    /// What for, in the operator's words; kept with the change.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+    /// The login name that the client's environment claims. Anybody can write it there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub claimed: Option<String>,
+    /// What is wanted.
+    pub request: Request,
+}
+
+/// What can be wanted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "verb", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Request {
+    /// What is in force.
+    Status,
+    /// The metrics page.
+    Metrics,
+    /// Put the files in force.
+    Apply,
+}
+
+impl Request {
+    /// Whether it changes anything, and so takes more than the right to ask.
+    #[must_use]
+    pub const fn changes(&self) -> bool {
+        !matches!(self, Self::Status | Self::Metrics)
+    }
+
+    /// Its word on the command line.
+    #[must_use]
+    pub const fn verb(&self) -> &'static str {
+        match self {
+            Self::Status => "status",
+            Self::Metrics => "metrics",
+            Self::Apply => "apply",
+        }
+    }
+}
+
+/// What comes back.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Reply {
+    /// It was done; what came of it.
+    Done(serde_json::Value),
+    /// It was not, and nothing was changed; why, and what to do.
+    Refused(String),
+}
+
+impl Reply {
+    /// What came of it.
+    pub fn of<T: Serialize>(result: anyhow::Result<T>) -> Self {
+        match result.and_then(|value| Ok(serde_json::to_value(value)?)) {
+            Ok(value) => Self::Done(value),
+            Err(fault) => Self::Refused(format!("{fault:#}")),
+        }
+    }
+
+    /// What the client wanted to hear.
+    ///
+    /// # Errors
+    /// With the daemon's words when it refused, or when the answer is of another form.
+    pub fn into_result<T: DeserializeOwned>(self) -> anyhow::Result<T> {
+        match self {
+            Self::Done(value) => Ok(serde_json::from_value(value)?),
+            Self::Refused(why) => Err(anyhow::Error::msg(why)),
+        }
+    }
+
+    /// As one line. A value that is no JSON (a map with keys that are no text) ends as a refusal.
+    #[must_use]
+    pub fn line(&self) -> Vec<u8> {
+        let mut line = serde_json::to_vec(self).unwrap_or_else(|_| b"{\"refused\":\"no answer\"}".to_vec());
+        line.push(b'\n');
+        line
+    }
+}
+
+/// Reads a request.
+///
+/// # Errors
+/// In words for whoever sent it.
+pub fn read(line: &[u8]) -> Result<Message, String> {
+    /// The part that every version has.
+    #[derive(Deserialize)]
+    struct Versioned {
+        version: u32,
+    }
+    let malformed = |fault| format!("not a request of pomguard's control protocol: {fault}");
+    let Versioned { version } = serde_json::from_slice(line).map_err(malformed)?;
+    if version != VERSION {
+        return Err(format!(
+            "the request is of protocol version {version}, this daemon speaks {VERSION}: \
+             use the `pomguard` that came with it"
+        ));
+    }
+    let message: Message = serde_json::from_slice(line).map_err(malformed)?;
+    let long =
+        [&message.why, &message.claimed].into_iter().flatten().any(|text| text.chars().count() > LONGEST_WHY);
+    if long {
+        Err(format!("the reason is longer than {LONGEST_WHY} characters: shorten it"))
+    } else {
+        Ok(message)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn message(request: Request) -> Message {
+        Message { version: VERSION, why: Some("a \"test\"\n".to_owned()), claimed: None, request }
+    }
+
+    #[test]
+    fn every_request_reads_as_it_was_written() {
+        let requests = [Request::Status, Request::Metrics, Request::Apply];
+        for request in requests {
+            let line = serde_json::to_vec(&message(request.clone())).unwrap();
+            assert!(!line.contains(&b'\n'), "one line: {}", String::from_utf8_lossy(&line));
+            assert_eq!(read(&line), Ok(message(request)));
+        }
+    }
+
+    #[test]
+    fn what_is_no_request_is_told_so_in_words() {
+        for (line, words) in [
+            ("", "not a request"),
+            ("{}", "version"),
+            ("[1]", "not a request"),
+            (r#"{"version":2,"request":{"verb":"status"}}"#, "version 2, this daemon speaks 1"),
+            (r#"{"version":1,"request":{"verb":"reboot"}}"#, "reboot"),
+            (r#"{"version":1,"request":{"verb":"status"},"extra":1}"#, "extra"),
+        ] {
+            let told = read(line.as_bytes()).expect_err(line);
+            assert!(told.contains(words), "{line}: {told}");
+        }
+        let mut long = message(Request::Apply);
+        long.why = Some("x".repeat(LONGEST_WHY + 1));
+        assert!(read(&serde_json::to_vec(&long).unwrap()).unwrap_err().contains("500"));
+    }
+
+    #[test]
+    fn only_questions_can_be_put_by_who_may_only_ask() {
+        assert!(!Request::Status.changes() && !Request::Metrics.changes());
+        assert!(Request::Apply.changes());
+    }
+
+    proptest! {
+        /// CP-02: malformed frames.
+        #[test]
+        fn no_bytes_make_the_reader_panic(line in prop::collection::vec(any::<u8>(), 0..300)) {
+            let _ = read(&line);
+        }
+
+        #[test]
+        fn a_request_with_bytes_changed_reads_as_a_request_or_is_refused(
+            at in any::<prop::sample::Index>(), byte in any::<u8>(), cut in any::<prop::sample::Index>(),
+        ) {
+            let mut line = serde_json::to_vec(&message(Request::Apply)).unwrap();
+            let length = line.len();
+            line[at.index(length)] = byte;
+            let _ = read(&line);
+            let cut = cut.index(length);
+            prop_assert!(read(&line[..cut]).is_err(), "a request that was cut short is none");
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! What the daemon answers over the control socket.
+
+use std::sync::PoisonError;
+
+use log::{error, info};
+use tokio::sync::mpsc;
+
+use super::{Daemon, metrics_page};
+use crate::{
+    control::{
+        protocol::{Reply, Request},
+        server::{self, Command},
+        socket,
+    },
+    input::settings::Settings,
+    kernel::status,
+    observe::status::{DaemonStatus, Status},
+};
+
+/// Requests that may wait for the daemon.
+const WAITING: usize = 16;
+
+/// Opens the control socket. Without it the daemon enforces all the same: what is in force matters more.
+pub(super) fn listen(settings: &Settings) -> mpsc::Receiver<Command> {
+    let (commands, waiting) = mpsc::channel(WAITING);
+    let path = socket(&settings.paths.runtime);
+    match server::listen(&path) {
+        Ok(listener) => {
+            tokio::spawn(server::serve(listener, settings.control_group.clone(), commands));
+            info!("control socket at {}", path.display());
+        }
+        Err(fault) => error!("no control socket, so no `apply`, `allow` or `panic`: {fault}"),
+    }
+    waiting
+}
+
+impl Daemon {
+    /// Does what is wanted, and says what came of it.
+    pub(super) fn command(&mut self, command: Command) {
+        let Command { message, peer, answer } = command;
+        let verb = message.request.verb();
+        let reply = match message.request {
+            Request::Status => Reply::of(self.status()),
+            Request::Metrics => Reply::of(metrics_page(&self.pins, &self.state)),
+            Request::Apply => Reply::of(self.apply()),
+        };
+        if let Reply::Refused(why) = &reply {
+            error!("{peer}: {verb} refused: {why}");
+        }
+        // Whoever asked may be gone by now.
+        let _ = answer.send(reply);
+    }
+
+    fn apply(&mut self) -> anyhow::Result<String> {
+        self.try_reload().inspect_err(|_| self.failed())
+    }
+
+    fn status(&self) -> anyhow::Result<Status> {
+        let interfaces: Vec<String> = self.settings.interfaces.iter().map(|at| at.value.clone()).collect();
+        let mut status = status::status(&self.pins, &interfaces)?;
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if !state.last_reload_successful {
+            status.attention.push("the last change of policy failed: the journal says why".to_owned());
+        }
+        status.daemon = Some(DaemonStatus {
+            version: state.version.clone(),
+            pid: std::process::id(),
+            last_success: state.last_reload_success,
+            last_successful: state.last_reload_successful,
+        });
+        Ok(status)
+    }
+}

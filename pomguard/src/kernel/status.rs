@@ -1,0 +1,63 @@
+//! What is in force, read back from the kernel.
+
+use super::{
+    KernelError, attach,
+    clock::{Ticks, unix_now},
+    install, load,
+    pins::Pins,
+    read,
+};
+use crate::observe::status::Status;
+
+/// Takes one reading. `wanted` are the interfaces that the settings name.
+///
+/// # Errors
+/// [`KernelError::NotInstalled`] when nothing is pinned.
+pub fn status(pins: &Pins, wanted: &[String]) -> Result<Status, KernelError> {
+    let snapshot = read::snapshot(pins)?;
+    let ticks = Ticks { shift: load::host_record(pins)?.tick_shift, ..Ticks::probe()? };
+    let now = ticks.now()?;
+    let active = install::active(pins)?;
+    let rollback_at = match active.deadline() {
+        0 => None,
+        _ if active.slot(now as u32) != u32::from(active.installed()) => None,
+        deadline => Some(unix_now() + ticks.seconds(deadline.wrapping_sub(now as u32))),
+    };
+    let mut attached = snapshot.attach;
+    for interface in wanted {
+        if !attached.iter().any(|info| info.interface == *interface) {
+            attached.push(attach::describe(pins, interface));
+        }
+    }
+    let mut attention = Vec::new();
+    for info in &attached {
+        for (hook, state) in [("XDP, inbound", &info.xdp), ("TC, outbound", &info.tc)] {
+            if state == "none" {
+                attention
+                    .push(format!("{} is not attached to ({hook}): it is not protected", info.interface));
+            }
+        }
+    }
+    if let Some(at) = rollback_at {
+        let left = at.saturating_sub(unix_now());
+        attention.push(format!(
+            "the policy in force is not confirmed: in {left} s the one before it returns (`pomguard confirm`)"
+        ));
+    }
+    let failsafe = snapshot.rows.iter().filter(|row| row.live && row.failsafe);
+    Ok(Status {
+        host: snapshot.host,
+        matrix: snapshot.matrix,
+        generation: snapshot.generation,
+        image: snapshot.image,
+        inbound: snapshot.inbound,
+        outbound: snapshot.outbound,
+        installed_at: snapshot.installed_at,
+        confirmed: rollback_at.is_none(),
+        rollback_at,
+        failsafe: failsafe.map(|row| row.id.clone()).collect(),
+        attach: attached,
+        daemon: None,
+        attention,
+    })
+}

@@ -1,0 +1,50 @@
+//! What is in force and whether it is as it should be: what `status` shows. Plain data.
+
+use serde::{Deserialize, Serialize};
+
+use super::snapshot::AttachInfo;
+use crate::policy::{Mode, RowId};
+
+/// One reading.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// This host's name in the site file.
+    pub host: String,
+    /// The matrix' id.
+    pub matrix: String,
+    /// Generation in force, as the kernel's map says.
+    pub generation: u64,
+    /// SHA-256 of the image in force, hexadecimal.
+    pub image: String,
+    /// Mode of the inbound direction, as the kernel's map says.
+    pub inbound: Mode,
+    /// Mode of the outbound direction, as the kernel's map says.
+    pub outbound: Mode,
+    /// Seconds since 1970 when the last generation was installed.
+    pub installed_at: u64,
+    /// False while what is in force waits for its confirmation.
+    pub confirmed: bool,
+    /// Seconds since 1970 when the programs return to the generation before, unless confirmed.
+    pub rollback_at: Option<u64>,
+    /// Failsafe rows in force.
+    pub failsafe: Vec<RowId>,
+    /// Per interface that the settings name or a program is on.
+    pub attach: Vec<AttachInfo>,
+    /// The daemon; none when it does not answer.
+    pub daemon: Option<DaemonStatus>,
+    /// What is not as it should be, a sentence each.
+    pub attention: Vec<String>,
+}
+
+/// The daemon that answered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DaemonStatus {
+    /// Its version.
+    pub version: String,
+    /// Its process number.
+    pub pid: u32,
+    /// Seconds since 1970 of the last time it took the files; none before the first.
+    pub last_success: Option<u64>,
+    /// Whether the last attempt to take them succeeded.
+    pub last_successful: bool,
+}

@@ -1,0 +1,58 @@
+//! What is in force, for people.
+
+use std::io::{self, Write};
+
+use super::{
+    quantity::{moment, span},
+    table::{lines, table},
+};
+use crate::{
+    observe::{printable::printable, status::Status},
+    policy::RowId,
+};
+
+/// How long ago, or ahead.
+fn ago(at: u64, now: u64) -> String {
+    format!("{} ({} ago)", moment(at), span(now.saturating_sub(at)))
+}
+
+/// Writes what is not as it should be first, then what is.
+pub fn print(status: &Status, now: u64, out: &mut impl Write) -> io::Result<()> {
+    for sentence in &status.attention {
+        writeln!(out, "ATTENTION: {}", printable(sentence))?;
+    }
+    let confirmed = match status.rollback_at {
+        None => "yes".to_owned(),
+        Some(at) => format!("no: the generation before returns in {}", span(at.saturating_sub(now))),
+    };
+    let daemon = match &status.daemon {
+        Some(daemon) => format!("running, version {}, pid {}", daemon.version, daemon.pid),
+        None => "does not answer".to_owned(),
+    };
+    let failsafe = status.failsafe.iter().map(|RowId(id)| printable(id)).collect::<Vec<_>>().join(", ");
+    let failsafe = if failsafe.is_empty() { "none".to_owned() } else { failsafe };
+    let image: String = status.image.chars().take(12).collect();
+    let facts = [
+        ("host", format!("{}, matrix {}", printable(&status.host), printable(&status.matrix))),
+        ("inbound", status.inbound.name().to_uppercase()),
+        ("outbound", status.outbound.name().to_uppercase()),
+        (
+            "generation",
+            format!("{}, image {image}, since {}", status.generation, ago(status.installed_at, now)),
+        ),
+        ("confirmed", confirmed),
+        ("failsafe rows", failsafe),
+        ("daemon", daemon),
+    ];
+    let mut text = table(&["", ""]);
+    for (name, fact) in facts {
+        text.add_row([name.to_owned(), fact]);
+    }
+    for info in &status.attach {
+        text.add_row([printable(&info.interface).into_owned(), format!("XDP {}, TC {}", info.xdp, info.tc)]);
+    }
+    for line in lines(&text).skip_while(String::is_empty) {
+        writeln!(out, "{}", line.trim_start())?;
+    }
+    Ok(())
+}
