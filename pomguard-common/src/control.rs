@@ -5,18 +5,32 @@
 //! that a packet sees the old state or the new one. Every deadline is in ticks and is judged by the
 //! programs themselves: it passes whether or not a daemon lives.
 
-use crate::image::{Address, Family};
+use crate::{
+    flow::Word,
+    image::{Address, Family},
+};
 
-/// The value of the control map. User space writes single words of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The value of the control map. User space writes single words of it, the programs read them.
+#[derive(Debug, Default)]
 #[repr(C, align(64))]
-pub struct Control(pub [u64; 8]);
+pub struct Control(pub [Word; Control::WORDS]);
+
+impl Control {
+    /// Words of the line.
+    pub const WORDS: usize = 8;
+
+    /// The word at `index`, one of [`word`]; 0 beyond the line.
+    #[must_use]
+    #[inline(always)]
+    pub fn word(&self, index: usize) -> u64 {
+        match self.0.get(index) {
+            Some(word) => word.load(),
+            None => 0,
+        }
+    }
+}
 
 const _: () = assert!(size_of::<Control>() == 64);
-
-#[cfg(feature = "user")]
-// SAFETY: eight integers without padding (asserted above).
-unsafe impl aya::Pod for Control {}
 
 /// Words of [`Control`].
 pub mod word {

@@ -7,8 +7,10 @@ pub const PROGRAM_EGRESS: &str = "pomguard_tc";
 
 /// Array of maps: one compiled policy per generation slot.
 pub const MAP_POLICY: &str = "POLICY";
-/// One word: which slot is in force. See [`crate::image::Active`].
-pub const MAP_ACTIVE: &str = "ACTIVE";
+/// One cache line: which slot is in force, panic, grace. See [`crate::control::Control`].
+pub const MAP_CONTROL: &str = "CONTROL";
+/// Failsafe tuples and timed exceptions. See [`crate::control::Pinhole`].
+pub const MAP_PINHOLES: &str = "PINHOLES";
 /// Per CPU: packets seen, and packets by reason.
 pub const MAP_COUNTERS: &str = "COUNTERS";
 /// Per CPU: one tally per row slot.
@@ -29,7 +31,8 @@ pub const MAP_HOST: &str = "HOST";
 /// Maps that are pinned, and outlive the daemon.
 pub const PINNED_MAPS: &[&str] = &[
     MAP_POLICY,
-    MAP_ACTIVE,
+    MAP_CONTROL,
+    MAP_PINHOLES,
     MAP_COUNTERS,
     MAP_ROWS,
     MAP_LABELS,

@@ -6,6 +6,7 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use pomguard_common::{
+    control::{Control, Pinhole},
     counter::{Counters, HostRecord, RowLabel, RowTally},
     flow::{Key, Slot, Tags},
     image::Line,
@@ -23,9 +24,13 @@ pub(crate) type Generation = Array<Line, { limits::IMAGE_LINES }, MAPPED>;
 #[btf_map]
 pub(crate) static POLICY: ArrayOfMaps<Generation, { limits::GENERATIONS }> = ArrayOfMaps::new();
 
-/// Which slot is in force ([`pomguard_common::image::Active`]).
+/// Which slot is in force, and what holds beside it.
 #[btf_map]
-pub(crate) static ACTIVE: Array<u64, 1, MAPPED> = Array::new();
+pub(crate) static CONTROL: Array<Control, 1, MAPPED> = Array::new();
+
+/// Ways through that hold in every generation.
+#[btf_map]
+pub(crate) static PINHOLES: Array<Pinhole, { limits::PINHOLES }, MAPPED> = Array::new();
 
 /// Packets seen, and packets by reason.
 #[btf_map]

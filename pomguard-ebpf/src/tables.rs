@@ -3,7 +3,7 @@
 use core::marker::PhantomData;
 
 use pomguard_common::{
-    Direction,
+    Direction, control,
     decide::{self, Decision, Desk, Tables},
     flow::{Key, Slot, State, Store, Tags},
     image::{Active, Forget, Image, Line, Lines},
@@ -181,8 +181,8 @@ impl Desk for Scratch {
 #[inline(always)]
 pub(crate) fn judge<P: Packet>(hook: Direction, packet: &P) -> Decision {
     let closed = Decision::because(Reason::NoPolicy);
-    let Some(active) = maps::ACTIVE.get(0) else { return closed };
-    let slot = Active(*active).slot(clock::now());
+    let Some(control) = maps::CONTROL.get(0) else { return closed };
+    let slot = Active(control.word(control::word::ACTIVE)).slot(clock::now());
     let Some(generation) = maps::POLICY.get(slot) else { return closed };
     let Some(scratch) = maps::SCRATCH.get_ptr_mut(hook as u32) else { return closed };
     // The words behind the datagram.

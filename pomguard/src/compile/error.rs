@@ -95,6 +95,16 @@ pub enum CompileError {
         /// The limit.
         limit: usize,
     },
+    /// Failsafe tuples.
+    #[error(
+        "the failsafe rows have {found} tuples (peer prefixes times port ranges), and every would-be drop may look \
+         at each; the limit is {}: name fewer, wider prefixes",
+        limits::PINHOLES
+    )]
+    Pinholes {
+        /// How many there are.
+        found: usize,
+    },
     /// The whole image.
     #[error("the compiled policy needs {needed} lines of 64 bytes; the limit is {}", limits::IMAGE_LINES)]
     Lines {

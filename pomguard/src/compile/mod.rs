@@ -10,6 +10,7 @@
 //! | `cells` | the matrix class × service |
 //! | `levels`, `buckets`, `addresses` | how the class of an address is found |
 //! | [`record`] | what the image says about itself |
+//! | `pinholes` | failsafe rows, which hold beside every image |
 //! | [`slots`], [`label`] | where rows are counted, and what the counters mean |
 
 use std::fmt;
@@ -28,6 +29,7 @@ mod error;
 mod head;
 pub mod label;
 mod levels;
+mod pinholes;
 mod ports;
 mod prefix;
 pub mod record;
@@ -35,6 +37,7 @@ pub mod slots;
 
 pub use error::CompileError;
 pub use label::labels;
+pub use pinholes::pinholes;
 pub use prefix::Family;
 pub use record::Record;
 pub use slots::{Held, Slots};

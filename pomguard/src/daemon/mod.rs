@@ -181,8 +181,8 @@ impl Daemon {
     }
 
     fn install(&self, policy: &Policy) -> anyhow::Result<Installed> {
-        let installed =
-            install::install(&self.pins, policy, self.ticks.clock()).context("put the policy in force")?;
+        let installed = install::install(&self.pins, policy, self.ticks.clock(), None)
+            .context("put the policy in force")?;
         info!(
             "generation {} in force: inbound {}, outbound {}, {} tuples, image {}",
             installed.generation,

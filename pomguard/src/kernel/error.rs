@@ -108,6 +108,22 @@ pub enum KernelError {
         /// The interface.
         interface: String,
     },
+    /// The table of failsafe tuples and timed exceptions is full.
+    #[error(
+        "{needed} failsafe tuples and timed exceptions at once, and there is room for {}: take back exceptions \
+         (each prefix and port range counts), or name fewer, wider prefixes in failsafe rows",
+        pomguard_common::limits::PINHOLES
+    )]
+    Pinholes {
+        /// How many there would be.
+        needed: usize,
+    },
+    /// Every counter slot is in use.
+    #[error(
+        "every one of the {} counter slots is in use: take back exceptions that are over",
+        pomguard_common::limits::ROW_SLOTS
+    )]
+    NoSlot,
     /// What was written to a map is not what is in it.
     #[error("line {line} of the new image is not what was written: the change was not made")]
     ReadBack {

@@ -2,16 +2,25 @@
 
 use std::{fs, io, os::fd::AsFd as _, path::Path};
 
-use aya::maps::{Array, ArrayOfMaps, MapData, PerCpuArray, PerCpuValues};
+use aya::maps::{Array, ArrayOfMaps, MapData, PerCpuArray};
 use pomguard_common::{
+    control::Pinhole,
     counter::{HostRecord, RowLabel, RowTally},
     image::{AGES, Active, GENERATION_WORD, Line},
     limits, names,
 };
 
-use super::{KernelError, clock::unix_now, load::padded, mapping::Mapping, pins::Pins, raw, read};
+use super::{
+    KernelError,
+    clock::{Ticks, unix_now},
+    control,
+    load::padded,
+    mapping::Mapping,
+    pins::Pins,
+    raw, read,
+};
 use crate::{
-    compile::{Clock, CompileError, Held, Image, Slots, compile, labels},
+    compile::{Clock, CompileError, Held, Image, Slots, compile, labels, pinholes},
     policy::Policy,
 };
 
@@ -44,19 +53,51 @@ pub enum InstallError {
 
 /// Compiles a policy and puts it in force. Whatever fails, what was in force stays.
 ///
+/// With a deadline (see [`Ticks::deadline`]) the programs return to what is in force now when it has
+/// passed, unless [`control::settle`] comes first. Until then the failsafe tuples of both policies hold;
+/// afterwards [`keep_failsafe`] ends those of the other one.
+///
+/// [`Ticks::deadline`]: super::clock::Ticks::deadline
+///
 /// # Errors
 /// When a limit is exceeded (before the first map write) or the kernel refuses.
-pub fn install(pins: &Pins, policy: &Policy, clock: Clock) -> Result<Installed, InstallError> {
+pub fn install(
+    pins: &Pins,
+    policy: &Policy,
+    clock: Clock,
+    deadline: Option<u32>,
+) -> Result<Installed, InstallError> {
     let mut old_labels = pins.mapped::<RowLabel>(names::MAP_LABELS, limits::ROW_SLOTS, true)?;
     let slots = Slots::assign(&held(pins, &old_labels)?, policy)?;
-    let generation = current(pins)?.map_or(1, |(generation, _)| generation.wrapping_add(1).max(1));
+    let active = control::active(pins)?;
+    let generation =
+        generation_of(pins, active.installed())?.map_or(1, |generation| generation.wrapping_add(1).max(1));
     let image = compile(policy, &slots, clock, generation)?;
+    let failsafe = pinholes(policy, &slots)?;
     // Labels first: a counter that moves has a name. Slots keep their meaning across changes.
     relabel(pins, &mut old_labels, &labels(policy, &slots))?;
-    let slot = put(pins, &image)?;
-    flip(pins, Active::settled(slot))?;
+    let slot = put(pins, &image, active)?;
+    // The way in is open before the policy changes, and what only the old one had ends after it.
+    control::add_failsafe(pins, &failsafe)?;
+    let now = Ticks::probe()?.now()? as u32;
+    if let Some(deadline) = deadline {
+        control::set_active(pins, Active::until(slot, active.slot(now) as u8, deadline))?;
+    } else {
+        control::set_active(pins, Active::settled(slot))?;
+        control::keep_failsafe(pins, &failsafe)?;
+    }
     note(pins, policy)?;
     Ok(Installed { generation, slot, digest: image.digest(), image })
+}
+
+/// Ends the failsafe tuples that `policy`, which is in force and stays, does not have.
+///
+/// # Errors
+/// When the labels in the kernel are not those of the policy, or cannot be read.
+pub fn keep_failsafe(pins: &Pins, policy: &Policy) -> Result<(), InstallError> {
+    let labels = pins.mapped::<RowLabel>(names::MAP_LABELS, limits::ROW_SLOTS, false)?;
+    let slots = Slots::assign(&held(pins, &labels)?, policy)?;
+    Ok(control::keep_failsafe(pins, &pinholes(policy, &slots)?)?)
 }
 
 /// Which row ids hold which counter slots, as the kernel's labels say, and when each was last used.
@@ -74,22 +115,15 @@ fn held(pins: &Pins, labels: &Mapping<RowLabel>) -> Result<Vec<Held>, KernelErro
     Ok(held)
 }
 
-/// Generation and slot in force; none before the first.
-pub(super) fn current(pins: &Pins) -> Result<Option<(u32, u8)>, KernelError> {
-    let active = active(pins)?;
-    if !pins.image(active.installed()).exists() {
+/// Number of the generation in a slot; none when there is none.
+pub(super) fn generation_of(pins: &Pins, slot: u8) -> Result<Option<u32>, KernelError> {
+    if !pins.image(slot).exists() {
         return Ok(None);
     }
     // A generation that is there and cannot be read is a fault: counting anew from 1 would have the
     // conversations of the first generation pass as judged by this one.
-    let ages = inner(pins, active.installed())?.get(&AGES, 0).map_err(KernelError::map(names::MAP_POLICY))?;
-    Ok(Some((ages.word(GENERATION_WORD), active.installed())))
-}
-
-/// The word that says what is in force.
-pub(super) fn active(pins: &Pins) -> Result<Active, KernelError> {
-    let word = pins.mapped::<u64>(names::MAP_ACTIVE, 1, false)?;
-    word.get(0).map(Active).ok_or(KernelError::Unreadable)
+    let ages = inner(pins, slot)?.get(&AGES, 0).map_err(KernelError::map(names::MAP_POLICY))?;
+    Ok(Some(ages.word(GENERATION_WORD)))
 }
 
 /// The array of one generation slot.
@@ -100,8 +134,7 @@ pub(super) fn inner(pins: &Pins, slot: u8) -> Result<Array<MapData, Line>, Kerne
 
 /// Writes an image into a fresh array, freezes it, reads it back and hangs it into a slot that no
 /// packet looks at.
-fn put(pins: &Pins, image: &Image) -> Result<u8, KernelError> {
-    let active = active(pins)?;
+fn put(pins: &Pins, image: &Image, active: Active) -> Result<u8, KernelError> {
     let taken = [active.installed(), active.fallback()];
     let slot = (0..limits::GENERATIONS as u8).find(|slot| !taken.contains(slot)).unwrap_or(0);
     let data = fresh()?;
@@ -161,20 +194,18 @@ pub(super) fn verify(data: &MapData, image: &Image) -> Result<(), KernelError> {
     }
 }
 
-/// The one word that a change of policy flips. An aligned 64-bit store: no packet sees half of it.
-fn flip(pins: &Pins, active: Active) -> Result<(), KernelError> {
-    let mut word = pins.mapped::<u64>(names::MAP_ACTIVE, 1, true)?;
-    if word.set(0, active.0) { Ok(()) } else { Err(KernelError::Unreadable) }
-}
-
-/// Writes the labels of the rows in force, marks the others as past, and zeroes the counters of a
-/// slot that has changed hands.
+/// Writes the labels of the rows in force, marks the others but the exceptions as past, and zeroes the
+/// counters of a slot that has changed hands.
 fn relabel(pins: &Pins, mapping: &mut Mapping<RowLabel>, new: &[(u16, RowLabel)]) -> Result<(), KernelError> {
-    let mut rows: PerCpuArray<MapData, RowTally> = pins.typed(names::MAP_ROWS)?;
-    let cpus = aya::util::nr_cpus().map_err(|(path, source)| KernelError::system("read", path)(source))?;
+    let exceptions: Vec<usize> = control::pinholes(pins)?
+        .into_iter()
+        .filter(|line| line.marks & Pinhole::EXCEPTION != 0)
+        .map(|line| line.row.into())
+        .collect();
     for slot in 0..mapping.len() {
         if let Some(mut label) = mapping.get(slot)
             && label.live != 0
+            && !exceptions.contains(&slot)
             && !new.iter().any(|(held, _)| usize::from(*held) == slot)
         {
             label.live = 0;
@@ -185,9 +216,7 @@ fn relabel(pins: &Pins, mapping: &mut Mapping<RowLabel>, new: &[(u16, RowLabel)]
         let before = mapping.get(usize::from(*slot));
         let same = before.is_some_and(|old| old.id == label.id && old.direction == label.direction);
         if !same && before.is_some_and(|old| old.id[0] != 0) {
-            let zero = PerCpuValues::try_from(vec![RowTally::default(); cpus])
-                .map_err(KernelError::system("allocate", "counters"))?;
-            rows.set(u32::from(*slot), zero, 0).map_err(KernelError::map(names::MAP_ROWS))?;
+            control::zero_tally(pins, *slot)?;
         }
         mapping.set(usize::from(*slot), *label);
     }

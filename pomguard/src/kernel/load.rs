@@ -32,7 +32,7 @@ impl Share {
     const fn maps(self) -> &'static [&'static str] {
         match self {
             Self::All => names::PINNED_MAPS,
-            Self::Policy => &[names::MAP_POLICY, names::MAP_ACTIVE],
+            Self::Policy => &[names::MAP_POLICY, names::MAP_CONTROL, names::MAP_PINHOLES],
             Self::Nothing => &[],
         }
     }
@@ -152,13 +152,6 @@ fn flow_secret(pins: &Pins, share: Share) -> Result<u64, KernelError> {
     // Not all of the maps need be there: a start may have been cut short.
     if share == Share::All && pins.map(names::MAP_HOST).exists() {
         let record = host_record(pins)?;
-        if record.abi != 0 && record.abi != ABI_VERSION {
-            return Err(KernelError::Layout {
-                path: pins.root().to_owned(),
-                found: record.abi,
-                known: ABI_VERSION,
-            });
-        }
         if record.flow_secret != 0 {
             return Ok(record.flow_secret);
         }
@@ -178,10 +171,19 @@ fn random() -> io::Result<u64> {
     }
 }
 
-/// The record about the host.
+/// The record about the host. Whoever reads or writes other pinned maps asks for it first: maps of
+/// another layout are refused here. One that was never filled in (version 0) is of this layout.
 pub(super) fn host_record(pins: &Pins) -> Result<HostRecord, KernelError> {
     let mapping = pins.mapped::<HostRecord>(names::MAP_HOST, 1, false)?;
-    mapping.get(0).ok_or(KernelError::Unreadable)
+    let record = mapping.get(0).ok_or(KernelError::Unreadable)?;
+    if record.abi != 0 && record.abi != ABI_VERSION {
+        return Err(KernelError::Layout {
+            path: pins.root().to_owned(),
+            found: record.abi,
+            known: ABI_VERSION,
+        });
+    }
+    Ok(record)
 }
 
 /// Fills what is fixed for the life of the maps into the record about the host.

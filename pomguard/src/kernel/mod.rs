@@ -6,6 +6,7 @@
 //! | the object, its maps and programs | [`load`] |
 //! | the interfaces | [`attach`] |
 //! | a compiled image: written, frozen, read back, switched to | [`install`] |
+//! | what holds beside the generations | [`control`] |
 //! | what the maps say | [`read`], [`status`] |
 //! | a frame through the loaded program | [`probe`] |
 //!
@@ -14,6 +15,7 @@
 
 pub mod attach;
 pub mod clock;
+pub mod control;
 mod error;
 pub mod frame;
 pub mod install;

@@ -14,6 +14,7 @@ use aya::{
     maps::{Map, MapData},
 };
 use nix::sys::statfs::{FsType, statfs};
+use pomguard_common::names;
 
 use super::{KernelError, mapping::Mapping};
 
@@ -110,7 +111,9 @@ impl Pins {
     /// Whether the maps are there.
     #[must_use]
     pub fn installed(&self) -> bool {
-        self.map(pomguard_common::names::MAP_ACTIVE).exists()
+        // The first two are there in every version of the layout: one of another version is refused
+        // as such, not taken for nothing.
+        [names::MAP_HOST, names::MAP_POLICY, names::MAP_CONTROL].iter().any(|name| self.map(name).exists())
     }
 
     /// A pinned map.

@@ -9,6 +9,7 @@ use aya::{
 };
 use pomguard_common::{
     Direction,
+    control::{Control, word},
     counter::{Counters, RowTally, Tally},
     decide::NO_ROW,
     image::{Active, Line},
@@ -80,8 +81,10 @@ impl Probe {
             let mut policy: ArrayOfMaps<_, Array<MapData, Line>> = self.loaded.map_mut(names::MAP_POLICY)?;
             policy.set(0, &array, 0).map_err(KernelError::map(names::MAP_POLICY))?;
         }
-        let mut active: Array<_, u64> = self.loaded.map_mut(names::MAP_ACTIVE)?;
-        active.set(0, Active::settled(0).0, 0).map_err(KernelError::map(names::MAP_ACTIVE))?;
+        let mut control: Array<_, [u64; Control::WORDS]> = self.loaded.map_mut(names::MAP_CONTROL)?;
+        let mut words = control.get(&0, 0).map_err(KernelError::map(names::MAP_CONTROL))?;
+        words[word::ACTIVE] = Active::settled(0).0;
+        control.set(0, words, 0).map_err(KernelError::map(names::MAP_CONTROL))?;
         self.slots = slots;
         Ok(())
     }

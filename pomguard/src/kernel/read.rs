@@ -10,7 +10,7 @@ use pomguard_common::{
     reason::{Reason, Verdict},
 };
 
-use super::{KernelError, attach, clock::Ticks, install, load, pins::Pins};
+use super::{KernelError, attach, clock::Ticks, control, install, load, pins::Pins};
 use crate::{
     compile::Record,
     observe::snapshot::{Capacity, FlowStats, Outcome, ReasonStats, RowStats, Snapshot, Totals},
@@ -25,7 +25,7 @@ pub fn snapshot(pins: &Pins) -> Result<Snapshot, KernelError> {
     let host = load::host_record(pins)?;
     let ticks = Ticks { shift: host.tick_shift, ..Ticks::probe()? };
     let now = ticks.now()?;
-    let active = install::active(pins)?;
+    let active = control::active(pins)?;
     let array = install::inner(pins, active.slot(now as u32) as u8)?;
     let line = |index: u32| array.get(&index, 0).map_err(KernelError::map(names::MAP_POLICY));
     let lines = (HEAD..SECTIONS).map(line).collect::<Result<Vec<_>, _>>()?;

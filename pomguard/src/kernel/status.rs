@@ -3,7 +3,7 @@
 use super::{
     KernelError, attach,
     clock::{Ticks, unix_now},
-    install, load,
+    control, load,
     pins::Pins,
     read,
 };
@@ -17,7 +17,7 @@ pub fn status(pins: &Pins, wanted: &[String]) -> Result<Status, KernelError> {
     let snapshot = read::snapshot(pins)?;
     let ticks = Ticks { shift: load::host_record(pins)?.tick_shift, ..Ticks::probe()? };
     let now = ticks.now()?;
-    let active = install::active(pins)?;
+    let active = control::active(pins)?;
     let rollback_at = match active.deadline() {
         0 => None,
         _ if active.slot(now as u32) != u32::from(active.installed()) => None,

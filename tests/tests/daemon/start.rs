@@ -4,11 +4,15 @@ use std::{fs, os::unix::process::ExitStatusExt as _};
 
 use aya::{
     Ebpf, EbpfLoader,
+    maps::{Array, Map, MapData},
     programs::{Xdp, XdpMode},
 };
 use nix::sys::signal::Signal;
 use pomguard::kernel::object::OBJECT;
-use pomguard_common::names::{MAP_ACTIVE, MAP_HOST, MAP_POLICY, PROGRAM_INGRESS};
+use pomguard_common::{
+    counter::HostRecord,
+    names::{MAP_CONTROL, MAP_HOST, MAP_POLICY, PROGRAM_INGRESS},
+};
 use pomguard_tests::daemon::{Daemon, INTERFACE, LISTED, Lab, SERVER, Settings, UNLISTED, is_shut, opens};
 
 /// Waits for the end of a daemon that cannot start, and returns its log.
@@ -118,13 +122,33 @@ fn pins_that_an_interrupted_start_left_incomplete_do_not_stop_the_next() {
     };
     Daemon::start(&lab).kill();
     // Without the secret of the flow table, the policy, the word that says which is in force.
-    for gone in [MAP_HOST, MAP_POLICY, MAP_ACTIVE] {
+    for gone in [MAP_HOST, MAP_POLICY, MAP_CONTROL] {
         fs::remove_file(lab.pins().join("maps").join(gone)).unwrap();
         let daemon = Daemon::start(&lab);
         assert!(opens(&lab.peer, SERVER, LISTED), "without {gone}");
         assert!(is_shut(&lab.peer, SERVER, UNLISTED), "without {gone}");
         daemon.kill();
     }
+}
+
+#[test]
+fn maps_of_an_older_layout_are_refused_and_say_what_to_do() {
+    let Some(lab) = Lab::new("maps_of_an_older_layout_are_refused_and_say_what_to_do") else { return };
+    Daemon::start(&lab).kill();
+    let map = Map::from_map_data(MapData::from_pin(lab.pins().join("maps").join(MAP_HOST)).unwrap()).unwrap();
+    let mut host: Array<_, HostRecord> = map.try_into().unwrap();
+    let record = host.get(&0, 0).unwrap();
+    host.set(0, HostRecord { abi: 1, ..record }, 0).unwrap();
+    let log = refusal(&lab);
+    let says = "are of layout 1, this pomguard knows layout 2: run `pomguard detach`";
+    assert!(log.contains(says), "{log}");
+    let stats = lab.pomguard(&["stats"]);
+    assert!(!stats.status.success());
+    assert!(String::from_utf8_lossy(&stats.stderr).contains(says), "{stats:?}");
+    assert!(is_shut(&lab.peer, SERVER, UNLISTED), "the old programs go on enforcing");
+    assert!(lab.pomguard(&["detach", "--yes"]).status.success());
+    let _daemon = Daemon::start(&lab);
+    assert!(opens(&lab.peer, SERVER, LISTED));
 }
 
 #[test]

@@ -1,0 +1,69 @@
+//! Failsafe rows as lines of the pinhole table, where they hold beside every generation.
+
+use pomguard_common::{
+    Direction,
+    control::Pinhole,
+    image::{Address, Family},
+    limits,
+};
+
+use super::{
+    error::CompileError,
+    ports::has_ports,
+    prefix::{left_aligned, mask},
+    slots::Slots,
+};
+use crate::policy::{Peer, Policy, PortRange, Row, Service};
+
+/// The pinholes of a policy's failsafe rows: one per peer prefix and port range.
+///
+/// # Errors
+/// [`CompileError::Pinholes`] when there are more than the table has lines, [`CompileError::Slot`] when
+/// the slots are those of another policy.
+pub fn pinholes(policy: &Policy, slots: &Slots) -> Result<Vec<Pinhole>, CompileError> {
+    let mut found: Vec<Pinhole> = Vec::new();
+    let failsafe = || policy.rows.iter().filter(|row| row.failsafe);
+    let needed = failsafe().map(|row| row.peers.len().saturating_mul(row.services.len()));
+    let needed = needed.fold(0, usize::saturating_add);
+    if needed > limits::PINHOLES {
+        return Err(CompileError::Pinholes { found: needed });
+    }
+    for row in failsafe() {
+        let slot = slots.of(&row.id, row.direction);
+        let slot = slot.ok_or_else(|| CompileError::Slot { row: row.id.0.clone() })?;
+        for peer in &row.peers {
+            found.extend(row.services.iter().map(|service| pinhole(row, peer, service, slot)));
+        }
+    }
+    Ok(found)
+}
+
+fn pinhole(row: &Row, peer: &Peer, service: &Service, slot: u16) -> Pinhole {
+    let length = peer.prefix.prefix_len();
+    let family = if peer.prefix.addr().is_ipv4() { Family::V4 } else { Family::V6 };
+    let (ports, client) = if has_ports(service.protocol) {
+        (service.ports, row.client_ports)
+    } else {
+        (PortRange::one(service.protocol.into()), PortRange::ANY)
+    };
+    let outbound = if row.direction == Direction::Outbound { Pinhole::OUTBOUND } else { 0 };
+    Pinhole {
+        peer: words(left_aligned(peer.prefix.addr()) & mask(length)),
+        mask: words(mask(length)),
+        ports: range(ports),
+        client_ports: range(client),
+        row: slot,
+        protocol: service.protocol,
+        marks: family as u8 | outbound,
+        ..Pinhole::FREE
+    }
+}
+
+fn range(ports: PortRange) -> u32 {
+    u32::from(ports.first) | u32::from(ports.last) << 16
+}
+
+/// Four words, most significant first.
+fn words(bits: u128) -> Address {
+    [96, 64, 32, 0].map(|shift| (bits >> shift) as u32)
+}

@@ -1,0 +1,281 @@
+//! What holds beside the generations, by the pins, with the daemon dead or alive: which generation is
+//! in force and until when, panic, grace, failsafe tuples and timed exceptions.
+//!
+//! The programs judge every deadline by themselves. A deadline is a tick, see [`Ticks::deadline`].
+//! Writers do not lock each other out: the daemon is the only one while it lives.
+//!
+//! [`Ticks::deadline`]: super::clock::Ticks::deadline
+
+use std::sync::atomic::{Ordering, fence};
+
+use aya::maps::{MapData, PerCpuArray, PerCpuValues};
+use pomguard_common::{
+    control::{Control, Pinhole, Timed, over, word},
+    counter::{RowLabel, RowTally},
+    image::Active,
+    limits, names,
+};
+
+use super::{KernelError, install, load, mapping::Mapping, pins::Pins, read};
+
+/// One word of the control line.
+pub(super) fn word(pins: &Pins, index: usize) -> Result<u64, KernelError> {
+    load::host_record(pins)?;
+    let line = pins.mapped::<u64>(names::MAP_CONTROL, Control::WORDS, false)?;
+    line.get(index).ok_or(KernelError::Unreadable)
+}
+
+/// Replaces one word of the control line. An aligned 64-bit store: no packet sees half of it.
+fn set_word(pins: &Pins, index: usize, value: u64) -> Result<(), KernelError> {
+    load::host_record(pins)?;
+    let mut line = pins.mapped::<u64>(names::MAP_CONTROL, Control::WORDS, true)?;
+    if line.set(index, value) { Ok(()) } else { Err(KernelError::Unreadable) }
+}
+
+/// The word that says which generation is in force, and until when.
+///
+/// # Errors
+/// [`KernelError::NotInstalled`] when nothing is pinned, [`KernelError::Layout`] for maps of another version.
+pub fn active(pins: &Pins) -> Result<Active, KernelError> {
+    word(pins, word::ACTIVE).map(Active)
+}
+
+/// Flips the word that says which generation is in force.
+///
+/// # Errors
+/// As [`active`].
+pub fn set_active(pins: &Pins, active: Active) -> Result<(), KernelError> {
+    set_word(pins, word::ACTIVE, active.0)
+}
+
+/// Makes the generation in force at `now` the one that stays: a pending confirmation is given, or, past
+/// its deadline, the return to the generation before is final.
+///
+/// # Errors
+/// As [`active`].
+pub fn settle(pins: &Pins, now: u32) -> Result<Active, KernelError> {
+    let settled = Active::settled(active(pins)?.slot(now) as u8);
+    set_active(pins, settled)?;
+    Ok(settled)
+}
+
+/// Number of the generation in force at `now`; none before the first.
+///
+/// # Errors
+/// As [`active`], and when the image cannot be read.
+pub fn generation(pins: &Pins, now: u32) -> Result<Option<u32>, KernelError> {
+    install::generation_of(pins, active(pins)?.slot(now) as u8)
+}
+
+/// The panic word: a kind of [`pomguard_common::control::panic`], and when it ends.
+///
+/// # Errors
+/// As [`active`].
+pub fn panic(pins: &Pins) -> Result<Timed, KernelError> {
+    word(pins, word::PANIC).map(Timed)
+}
+
+/// Begins or ends panic ([`Timed::NONE`]).
+///
+/// # Errors
+/// As [`active`].
+pub fn set_panic(pins: &Pins, panic: Timed) -> Result<(), KernelError> {
+    set_word(pins, word::PANIC, panic.0)
+}
+
+/// The grace word: kind 1 while packets in the middle of unknown conversations pass.
+///
+/// # Errors
+/// As [`active`].
+pub fn grace(pins: &Pins) -> Result<Timed, KernelError> {
+    word(pins, word::GRACE).map(Timed)
+}
+
+/// Begins or ends grace ([`Timed::NONE`]).
+///
+/// # Errors
+/// As [`active`].
+pub fn set_grace(pins: &Pins, grace: Timed) -> Result<(), KernelError> {
+    set_word(pins, word::GRACE, grace.0)
+}
+
+/// Every failsafe tuple and timed exception in the table, those past their deadline too.
+///
+/// # Errors
+/// As [`active`].
+pub fn pinholes(pins: &Pins) -> Result<Vec<Pinhole>, KernelError> {
+    Ok(Table::open(pins)?.taken().map(|(_, line)| line).collect())
+}
+
+/// The table of pinholes and the words that tell the programs where to look.
+struct Table {
+    lines: Mapping<Pinhole>,
+    control: Mapping<u64>,
+}
+
+impl Table {
+    fn open(pins: &Pins) -> Result<Self, KernelError> {
+        load::host_record(pins)?;
+        Ok(Self {
+            lines: pins.mapped(names::MAP_PINHOLES, limits::PINHOLES, true)?,
+            control: pins.mapped(names::MAP_CONTROL, Control::WORDS, true)?,
+        })
+    }
+
+    fn taken(&self) -> impl Iterator<Item = (usize, Pinhole)> + '_ {
+        self.lines.iter().enumerate().filter(|(_, line)| line.marks != 0)
+    }
+
+    /// Adds what is not there yet. All of it or nothing.
+    fn add(&mut self, new: &[Pinhole]) -> Result<(), KernelError> {
+        let held: Vec<Pinhole> = self.taken().map(|(_, line)| line).collect();
+        let mut missing: Vec<Pinhole> = new.iter().filter(|line| !held.contains(line)).copied().collect();
+        let free: Vec<usize> = (0..limits::PINHOLES)
+            .filter(|&at| self.lines.get(at).is_some_and(|line| line.marks == 0))
+            .collect();
+        if missing.len() > free.len() {
+            return Err(KernelError::Pinholes { needed: held.len() + missing.len() });
+        }
+        for (at, line) in free.into_iter().zip(missing.drain(..)) {
+            // The marks make the line count: they come when the rest is there.
+            self.lines.set(at, Pinhole { marks: 0, ..line });
+            fence(Ordering::Release);
+            self.lines.set(at, line);
+        }
+        fence(Ordering::Release);
+        self.announce();
+        Ok(())
+    }
+
+    /// Frees the lines that are not to be kept.
+    fn keep(&mut self, keep: impl Fn(&Pinhole) -> bool) {
+        let gone: Vec<(usize, Pinhole)> = self.taken().filter(|(_, line)| !keep(line)).collect();
+        for (at, line) in gone {
+            self.lines.set(at, Pinhole { marks: 0, ..line });
+            fence(Ordering::Release);
+            self.lines.set(at, Pinhole::FREE);
+        }
+        fence(Ordering::Release);
+        self.announce();
+    }
+
+    /// Tells the programs how many lines to look at, and which ports are worth it.
+    fn announce(&mut self) {
+        let lines = self.taken().last().map_or(0, |(at, _)| at as u64 + 1);
+        let shade = self.taken().fold(0, |shade, (_, line)| shade | line.shade());
+        self.control.set(word::PINHOLES, lines);
+        self.control.set(word::SHADE, shade);
+    }
+}
+
+/// Adds failsafe tuples; those of earlier policies hold beside them. To be called before the policy that
+/// they belong to is put in force.
+///
+/// # Errors
+/// [`KernelError::Pinholes`] when the table has no room, and then nothing was added.
+pub fn add_failsafe(pins: &Pins, new: &[Pinhole]) -> Result<(), KernelError> {
+    Table::open(pins)?.add(new)
+}
+
+/// Ends every failsafe tuple but these. Exceptions stay.
+///
+/// # Errors
+/// As [`active`].
+pub fn keep_failsafe(pins: &Pins, kept: &[Pinhole]) -> Result<(), KernelError> {
+    Table::open(pins)?.keep(|line| line.marks & Pinhole::EXCEPTION != 0 || kept.contains(line));
+    Ok(())
+}
+
+/// Lets timed exceptions in: a counter slot is found for `label` (its own, if it has one), and `lines`
+/// count under it. The slot, the marks' exception bit and nothing else of the lines are set here.
+///
+/// # Errors
+/// [`KernelError::Pinholes`] or [`KernelError::NoSlot`] when there is no room, and then nothing was let in.
+pub fn allow(pins: &Pins, label: &RowLabel, lines: &[Pinhole]) -> Result<u16, KernelError> {
+    let mut table = Table::open(pins)?;
+    let mut labels = pins.mapped::<RowLabel>(names::MAP_LABELS, limits::ROW_SLOTS, true)?;
+    let slot = exception_slot(pins, &labels, label)?;
+    let lines: Vec<Pinhole> = lines
+        .iter()
+        .map(|line| Pinhole { row: slot, marks: line.marks | Pinhole::EXCEPTION, ..*line })
+        .collect();
+    let before = labels.get(usize::from(slot)).ok_or(KernelError::Unreadable)?;
+    if before.id != label.id || before.direction != label.direction {
+        zero_tally(pins, slot)?;
+    }
+    labels.set(usize::from(slot), RowLabel { live: 1, ..*label });
+    if let Err(error) = table.add(&lines) {
+        labels.set(usize::from(slot), before);
+        return Err(error);
+    }
+    Ok(slot)
+}
+
+/// Ends every timed exception for which `over` says so; their counters stay. Returns their slots.
+///
+/// # Errors
+/// As [`active`].
+pub fn revoke(pins: &Pins, over: impl Fn(&Pinhole) -> bool) -> Result<Vec<u16>, KernelError> {
+    let mut table = Table::open(pins)?;
+    let ends = |line: &Pinhole| line.marks & Pinhole::EXCEPTION != 0 && over(line);
+    let mut ended: Vec<u16> =
+        table.taken().filter(|(_, line)| ends(line)).map(|(_, line)| line.row).collect();
+    ended.sort_unstable();
+    ended.dedup();
+    table.keep(|line| !ends(line));
+    let still: Vec<u16> = table.taken().map(|(_, line)| line.row).collect();
+    let mut labels = pins.mapped::<RowLabel>(names::MAP_LABELS, limits::ROW_SLOTS, true)?;
+    for slot in ended.iter().filter(|slot| !still.contains(slot)) {
+        if let Some(label) = labels.get(usize::from(*slot)) {
+            labels.set(usize::from(*slot), RowLabel { live: 0, ..label });
+        }
+    }
+    Ok(ended)
+}
+
+/// Frees the lines of exceptions whose time is up at `now`. They hold no more in any case.
+///
+/// # Errors
+/// As [`active`].
+pub fn sweep(pins: &Pins, now: u32) -> Result<Vec<u16>, KernelError> {
+    revoke(pins, |line| over(line.expires, now))
+}
+
+/// The slot that the label has, or a free one, or that of a row which left the policy longest ago.
+fn exception_slot(pins: &Pins, labels: &Mapping<RowLabel>, label: &RowLabel) -> Result<u16, KernelError> {
+    let mut free = None;
+    let mut past = Vec::new();
+    for (slot, held) in labels.iter().enumerate() {
+        if held.id == label.id && held.direction == label.direction {
+            return Ok(slot as u16);
+        }
+        if held.id[0] == 0 {
+            // From the end: rows take theirs from the beginning.
+            free = Some(slot as u16);
+        } else if held.live == 0 {
+            past.push(slot as u16);
+        }
+    }
+    if let Some(slot) = free {
+        return Ok(slot);
+    }
+    let tallies: PerCpuArray<MapData, RowTally> = pins.typed(names::MAP_ROWS)?;
+    let mut oldest = None;
+    for slot in past {
+        let values = tallies.get(&u32::from(slot), 0).map_err(KernelError::map(names::MAP_ROWS))?;
+        let last = read::sum_row(&values).last;
+        if oldest.is_none_or(|(oldest, _)| last < oldest) {
+            oldest = Some((last, slot));
+        }
+    }
+    oldest.map(|(_, slot)| slot).ok_or(KernelError::NoSlot)
+}
+
+/// Sets the counters of a slot that changes hands to zero.
+pub(super) fn zero_tally(pins: &Pins, slot: u16) -> Result<(), KernelError> {
+    let mut rows: PerCpuArray<MapData, RowTally> = pins.typed(names::MAP_ROWS)?;
+    let cpus = aya::util::nr_cpus().map_err(|(path, source)| KernelError::system("read", path)(source))?;
+    let zero = PerCpuValues::try_from(vec![RowTally::default(); cpus])
+        .map_err(KernelError::system("allocate", "counters"))?;
+    rows.set(u32::from(slot), zero, 0).map_err(KernelError::map(names::MAP_ROWS))
+}
