@@ -6,6 +6,7 @@ use clap::{Parser, Subcommand};
 
 mod demo;
 mod ebpf;
+mod fuzz;
 mod lint;
 mod process;
 #[path = "../../pomguard-ebpf/record.rs"]
@@ -32,6 +33,8 @@ enum Command {
     Lint(lint::Args),
     /// Build the eBPF object from source.
     Ebpf(ebpf::Args),
+    /// Fuzz the packet parser and the readers of the three files.
+    Fuzz(fuzz::Args),
     /// Install the BPF toolchain and the test tools.
     Setup(setup::Args),
 }
@@ -42,6 +45,7 @@ fn main() -> ExitCode {
         Command::Test(args) => test::run(&args),
         Command::Lint(args) => lint::run(&args),
         Command::Ebpf(args) => ebpf::run(&args),
+        Command::Fuzz(args) => fuzz::run(&args),
         Command::Setup(args) => setup::run(&args),
     };
     match result {

@@ -9,6 +9,7 @@ use crate::{ebpf, process, workspace};
 
 const LINKER: &str = "0.13.0";
 const DENY: &str = "0.20.2";
+const FUZZ: &str = "0.13.2";
 
 /// bpf-linker reads the compiler's bitcode, so it is built against the LLVM of the same version.
 pub(super) fn linker_for_packaged_compiler(distribution: Distribution) -> Result<()> {
@@ -39,6 +40,14 @@ pub(super) fn nightly_and_linker() -> Result<()> {
 /// cargo-deny takes some minutes on two cores.
 pub(super) fn deny() -> Result<()> {
     process::run(install("cargo-deny", DENY).arg("--locked"))
+}
+
+/// Builds and runs the targets of `fuzz/`.
+pub(super) fn fuzz() -> Result<()> {
+    if process::find("cargo-fuzz").is_some() {
+        return Ok(());
+    }
+    process::run(install("cargo-fuzz", FUZZ).arg("--locked"))
 }
 
 fn install(package: &str, version: &str) -> Command {

@@ -16,6 +16,7 @@ pub(crate) enum Tool {
     Promtool,
     SystemdAnalyze,
     CargoDeny,
+    CargoFuzz,
 }
 
 impl Tool {
@@ -29,6 +30,7 @@ impl Tool {
         Self::Promtool,
         Self::SystemdAnalyze,
         Self::CargoDeny,
+        Self::CargoFuzz,
     ];
 
     /// What it is called.
@@ -42,6 +44,7 @@ impl Tool {
             Self::Promtool => "promtool",
             Self::SystemdAnalyze => "systemd",
             Self::CargoDeny => "cargo-deny",
+            Self::CargoFuzz => "cargo-fuzz",
         }
     }
 
@@ -56,6 +59,7 @@ impl Tool {
             Self::Promtool => "checks the metrics page and the alert rules",
             Self::SystemdAnalyze => "scores the unit's hardening",
             Self::CargoDeny => "checks licences and sources of the dependencies",
+            Self::CargoFuzz => "runs the coverage-guided fuzz targets",
         }
     }
 
@@ -77,6 +81,7 @@ impl Tool {
             Self::Promtool => &["promtool"],
             Self::SystemdAnalyze => &["systemd-analyze"],
             Self::CargoDeny => &["cargo-deny"],
+            Self::CargoFuzz => &["cargo-fuzz", "g++"],
         }
     }
 
@@ -104,6 +109,9 @@ impl Tool {
             (Self::SystemdAnalyze, _) => &["systemd"],
             // These come with rustup's nightly, or are compiled.
             (Self::BpfClippy, Distribution::Dnf) | (Self::CargoDeny, _) => &[],
+            // libFuzzer is C++.
+            (Self::CargoFuzz, Distribution::Apt) => &["g++"],
+            (Self::CargoFuzz, Distribution::Dnf) => &["gcc-c++"],
         }
     }
 
@@ -115,6 +123,7 @@ impl Tool {
             }
             (Self::BpfToolchain, Distribution::Dnf) => cargo_tools::nightly_and_linker(),
             (Self::CargoDeny, _) => cargo_tools::deny(),
+            (Self::CargoFuzz, _) => cargo_tools::fuzz(),
             _ => Ok(()),
         }
     }

@@ -7,7 +7,9 @@ use anyhow::{Result, bail};
 use super::{Objects, kernel, stages::Outcome};
 use crate::{
     ebpf::{Comparison, Toolchain},
-    lint, process, workspace,
+    fuzz, lint, process,
+    setup::Tool,
+    workspace,
 };
 
 pub(super) fn format(_: Objects) -> Result<Outcome> {
@@ -63,6 +65,17 @@ pub(super) fn doc(_: Objects) -> Result<Outcome> {
     let mut command = workspace::cargo("doc");
     command.env("RUSTDOCFLAGS", "--deny warnings").args(["--locked", "--no-deps", "--workspace", "--quiet"]);
     process::run(command.args(["--exclude", "pomguard-ebpf", "--document-private-items"]))?;
+    Ok(Outcome::passed())
+}
+
+/// Long enough to find a branch that nobody tested, too short to prove anything: that is
+/// `cargo xtask fuzz`.
+pub(super) fn fuzz(_: Objects) -> Result<Outcome> {
+    const SECONDS: u32 = 10;
+    if !Tool::CargoFuzz.is_here() {
+        return Ok(Outcome::NotRun("no cargo-fuzz or no C++ compiler".into()));
+    }
+    fuzz::target::TARGETS.into_iter().try_for_each(|name| fuzz::target::run(name, SECONDS))?;
     Ok(Outcome::passed())
 }
 

@@ -81,6 +81,13 @@ pub(super) const STAGES: &[Stage] = &[
         run: shipped::prometheus,
     },
     Stage {
+        name: "fuzz",
+        title: "ten seconds of each coverage-guided target",
+        needs: &[Tool::CargoFuzz],
+        object: None,
+        run: source::fuzz,
+    },
+    Stage {
         name: "object",
         title: "the committed object is what its sources make",
         needs: &[Tool::BpfToolchain, Tool::BpfClippy],

@@ -1,0 +1,103 @@
+//! What the fuzz targets hold to be true of any input. A crash becomes a named case: its bytes go into
+//! [`mod@regressions`]' list, and stay there.
+
+#![expect(
+    clippy::expect_used,
+    clippy::missing_panics_doc,
+    reason = "a fuzz target says what it found by panicking"
+)]
+
+use std::path::Path;
+
+use pomguard::{
+    compile::{self, Clock, Slots},
+    input::{Diagnostics, Draft, Matrix, Settings, site},
+    policy::{self, Direction},
+};
+use pomguard_tests::{
+    oracle::{self, Answer},
+    reference,
+    twin::Twin,
+};
+
+#[cfg(test)]
+mod regressions;
+
+/// A clock of four ticks a second.
+const CLOCK: Clock = Clock { ticks_per_1000s: 4_000, offset: 0 };
+
+/// The first byte chooses the hook, the rest is a frame: the programs' own code on the host and the
+/// naive reading agree about it, under the reference policy and without conversations.
+pub fn packet(data: &[u8]) {
+    thread_local! {
+        static TWIN: Twin = {
+            let policy = reference::policy();
+            let slots = Slots::assign(&[], &policy).expect("the reference policy has slots");
+            let image = compile::compile(&policy, &slots, CLOCK, 1).expect("the reference policy compiles");
+            Twin::new(&image).expect("the image opens")
+        };
+    }
+    let Some((&hook, frame)) = data.split_first() else { return };
+    let direction = Direction::ALL[usize::from(hook & 1)];
+    let decision = TWIN.with(|twin| twin.judge(direction, frame)).expect("the image opens");
+    // Conversations that earlier inputs opened are no matter for a reading that has none.
+    if frame.len() < 14 || matches!(decision.reason().name(), "answer" | "fragment" | "icmp-related") {
+        return;
+    }
+    match oracle::judge(&reference::policy(), direction, frame) {
+        Answer::Passes => assert!(decision.passes(), "{direction:?}: {decision:?}, but a row allows it"),
+        Answer::Stops => assert!(!decision.passes(), "{direction:?}: {decision:?}, but no row allows it"),
+        Answer::Open => {}
+    }
+}
+
+/// Any text is a matrix, or is refused with faults that name a place in it.
+pub fn matrix(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    if let Err(faults) = Matrix::parse("matrix.toml", text) {
+        in_place(&faults, text);
+    }
+}
+
+/// Any text is a site file, or is refused with faults that name a place in it. What is accepted resolves
+/// for each of its hosts and compiles, or is refused in words.
+pub fn site(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    // Only the shipped matrix: another is a file, and an input must not choose which one is read.
+    if text.contains("matrix") && !text.contains("matrix = \"pom-4.0\"") {
+        return;
+    }
+    let (found, matrix) = match site::parse("site.toml", text, Path::new("/nonexistent")) {
+        Ok(both) => both,
+        Err(faults) => return in_place(&faults, text),
+    };
+    let hosts: Vec<_> = found.hosts.iter().map(|host| host.name.clone()).take(4).collect();
+    for host in hosts {
+        let mut settings = Settings::without_file(Path::new("site.toml"));
+        settings.host = Some(host);
+        let draft = Draft { matrix: matrix.clone(), site: found.clone(), settings };
+        let Ok(policy) = policy::resolve(&draft, &[]) else { continue };
+        let Ok(slots) = Slots::assign(&[], &policy) else { continue };
+        // A limit is a refusal with numbers; anything else is an image.
+        let _ = compile::compile(&policy, &slots, CLOCK, 1);
+    }
+}
+
+/// Any text is a settings file, or is refused with faults that name a place in it.
+pub fn settings(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    if let Err(faults) = Settings::parse("pomguard.toml", text) {
+        in_place(&faults, text);
+    }
+}
+
+/// A refusal says why, and where: on a line that the text has.
+fn in_place(faults: &Diagnostics, text: &str) {
+    let lines = text.lines().count().max(1) + usize::from(text.ends_with('\n'));
+    assert!(!faults.0.is_empty(), "refused without a word");
+    for fault in &faults.0 {
+        assert!((1..=lines).contains(&fault.origin.line), "line {} of {lines}: {fault}", fault.origin.line);
+        assert!(!fault.problem.is_empty(), "{fault:?} says nothing");
+        assert!(!fault.to_string().chars().any(|it| it.is_control() && it != '\n'), "{fault} has controls");
+    }
+}
