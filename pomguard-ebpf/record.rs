@@ -1,4 +1,4 @@
-//! The record of what the committed object was built from.
+//! The record of what the committed objects were built from.
 //!
 //! One routine for two readers, so that they cannot disagree: `pomguard/build.rs` refuses an object
 //! whose sources have changed since, and `cargo xtask ebpf` writes the record. It is included by
@@ -18,6 +18,8 @@ use sha2::{Digest as _, Sha256};
 
 /// The object, below the workspace.
 pub(crate) const OBJECT: &str = "pomguard-ebpf/object/pomguard.bpf.o";
+/// The object of the bench, below the workspace.
+pub(crate) const BENCH_OBJECT: &str = "pomguard-ebpf/object/bench.bpf.o";
 /// The record, below the workspace.
 pub(crate) const RECORD: &str = "pomguard-ebpf/object/sources.sha256";
 /// What goes into the object: each a file, or a folder with all that is below it.
@@ -33,7 +35,7 @@ pub(crate) type Record = BTreeMap<String, String>;
 pub(crate) fn of_tree(workspace: &Path) -> io::Result<Record> {
     let mut record = Record::new();
     let mut files: Vec<PathBuf> = SOURCES.iter().map(PathBuf::from).collect();
-    files.push(OBJECT.into());
+    files.extend([OBJECT, BENCH_OBJECT].map(PathBuf::from));
     while let Some(path) = files.pop() {
         let full = workspace.join(&path);
         if full.is_dir() {

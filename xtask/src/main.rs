@@ -4,9 +4,11 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod bench;
 mod demo;
 mod ebpf;
 mod fuzz;
+mod lab;
 mod lint;
 mod process;
 #[path = "../../pomguard-ebpf/record.rs"]
@@ -25,6 +27,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Measure what a packet costs, over a floor of the same run.
+    Bench(bench::Args),
     /// Build a POM site out of network namespaces and try every connection of the matrix.
     Demo(demo::Args),
     /// Run all checks and tests that this machine can run, and say which it cannot.
@@ -41,6 +45,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
+        Command::Bench(args) => bench::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Test(args) => test::run(&args),
         Command::Lint(args) => lint::run(&args),

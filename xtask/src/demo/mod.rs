@@ -8,8 +8,6 @@
 //!                                          └─ stats ───┘
 //! ```
 
-mod binary;
-mod daemon;
 mod files;
 mod layout;
 mod matrix;
@@ -17,7 +15,6 @@ mod plan;
 mod probe;
 mod progress;
 mod report;
-mod sandbox;
 mod site;
 mod stats;
 mod trial;
@@ -35,16 +32,22 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 
 use self::{
-    daemon::Daemon,
     layout::{Machine, Role},
     matrix::Matrix,
     plan::Plan,
     progress::Progress,
     report::{Outsider, Report},
-    sandbox::Sandbox,
     site::Site,
     stats::Counters,
     trial::Trial,
+};
+use crate::{
+    lab::{
+        binary,
+        daemon::Daemon,
+        sandbox::{self, Sandbox},
+    },
+    workspace,
 };
 
 /// How `cargo xtask demo` is called.
@@ -75,15 +78,14 @@ struct Guard {
 pub(crate) fn run(args: &Args) -> Result<()> {
     let progress = Progress::start();
     sandbox::require_root()?;
-    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask is not in a workspace")?;
     let binary = if let Some(path) = &args.pomguard {
         path.canonicalize().with_context(|| path.display().to_string())?
     } else {
         progress.say("building pomguard");
-        binary::build(workspace)?
+        binary::build()?
     };
     let started = Instant::now();
-    let matrix = Matrix::read(&workspace.join("config/matrix/pom-4.0.toml"), args.zones)?;
+    let matrix = Matrix::read(&workspace::root().join("config/matrix/pom-4.0.toml"), args.zones)?;
     let machines = layout::machines(&matrix)?;
     let plan = Plan::new(&matrix, &machines);
     let sandbox = sandbox::enter()?;

@@ -13,14 +13,17 @@ use serde::Deserialize;
 use super::toolchain::{TARGET, Toolchain};
 use crate::{process, workspace};
 
-/// An object and what built it.
+/// The objects and what built them.
 pub(crate) struct Built {
-    pub(crate) bytes: Vec<u8>,
+    /// The programs that enforce.
+    pub(crate) object: Vec<u8>,
+    /// The bench's own programs.
+    pub(crate) bench: Vec<u8>,
     pub(crate) by: String,
 }
 
-/// Builds the object from the sources.
-pub(crate) fn object(toolchain: &Toolchain, cpu: &str) -> Result<Built> {
+/// Builds the objects from the sources.
+pub(crate) fn objects(toolchain: &Toolchain, cpu: &str) -> Result<Built> {
     let by = format!("{}, cpu {cpu}", toolchain.versions()?);
     println!("building with the {} toolchain: {by}", toolchain.name);
     // Beside the host's own artefacts: two compilers in one folder would rebuild each other's.
@@ -35,15 +38,20 @@ pub(crate) fn object(toolchain: &Toolchain, cpu: &str) -> Result<Built> {
     process::run(&mut command).with_context(|| {
         format!("does bpf-linker use the compiler's LLVM? {}", toolchain.llvm().unwrap_or_default())
     })?;
-    let linked = folder.join(TARGET).join("release/pomguard-ebpf");
-    let bytes = without_debug_information(toolchain, &linked)?;
+    let linked = |program| finished(toolchain, &folder.join(TARGET).join("release").join(program));
+    Ok(Built { object: linked("pomguard-ebpf")?, bench: linked("pomguard-bench")?, by })
+}
+
+/// An object as it is kept: without debug information and paths of this machine.
+fn finished(toolchain: &Toolchain, linked: &Path) -> Result<Vec<u8>> {
+    let bytes = without_debug_information(toolchain, linked)?;
     for path in [workspace::root(), &workspace::cargo_home()] {
         let path = path.as_os_str().as_encoded_bytes();
         if bytes.windows(path.len()).any(|window| window == path) {
             bail!("the object names a path of this machine: {}", String::from_utf8_lossy(path));
         }
     }
-    Ok(Built { bytes, by })
+    Ok(bytes)
 }
 
 /// Compiler flags, in the form that keeps spaces in paths.

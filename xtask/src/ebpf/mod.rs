@@ -44,33 +44,35 @@ pub(crate) enum Comparison {
 
 /// Runs the command.
 pub(crate) fn run(args: &Args) -> Result<()> {
-    let built = build::object(&Toolchain::find()?, &args.cpu)?;
-    inspect::print(&built.bytes)?;
+    let built = build::objects(&Toolchain::find()?, &args.cpu)?;
+    inspect::print(&built.object)?;
     let root = workspace::root();
     if args.check {
         match compare(&built)? {
-            Comparison::Same => println!("the committed object is this one, byte for byte"),
+            Comparison::Same => println!("the committed objects are these, byte for byte"),
             Comparison::OtherToolchain => {
-                println!("the committed object has the same sources, and was built by another toolchain");
+                println!("the committed objects have the same sources, and were built by another toolchain");
             }
             Comparison::Stale(why) => bail!("{why}"),
         }
     } else if let Some(path) = &args.out {
-        write(path, &built.bytes)?;
+        write(path, &built.object)?;
         println!("wrote {}", path.display());
     } else {
-        write(&root.join(record::OBJECT), &built.bytes)?;
+        for (path, bytes) in built.objects() {
+            write(&root.join(path), bytes)?;
+        }
         write(&root.join(record::RECORD), text_of_record(&built)?.as_bytes())?;
-        println!("wrote {} and {}", record::OBJECT, record::RECORD);
+        println!("wrote {}, {} and {}", record::OBJECT, record::BENCH_OBJECT, record::RECORD);
     }
     Ok(())
 }
 
 /// Builds the object into `path`, for tests, and compares it with the committed one.
 pub(crate) fn fresh(path: &Path) -> Result<Comparison> {
-    let built = build::object(&Toolchain::find()?, DEFAULT_CPU)?;
-    inspect::print(&built.bytes)?;
-    write(path, &built.bytes)?;
+    let built = build::objects(&Toolchain::find()?, DEFAULT_CPU)?;
+    inspect::print(&built.object)?;
+    write(path, &built.object)?;
     compare(&built)
 }
 
@@ -86,21 +88,35 @@ fn compare(built: &build::Built) -> Result<Comparison> {
             record::OBJECT
         )));
     }
-    if fs::read(root.join(record::OBJECT)).context(record::OBJECT)? == built.bytes {
+    let mut differing = Vec::new();
+    for (path, bytes) in built.objects() {
+        if fs::read(root.join(path)).context(path)? != bytes {
+            differing.push(path);
+        }
+    }
+    if differing.is_empty() {
         return Ok(Comparison::Same);
     }
     if text.lines().any(|line| line == built_by(built)) {
-        let why =
-            format!("{} differs from what the same toolchain makes of the same sources", record::OBJECT);
+        let list = differing.join(", ");
+        let why = format!("not what the same toolchain makes of the same sources: {list}");
         return Ok(Comparison::Stale(why));
     }
     Ok(Comparison::OtherToolchain)
 }
 
+impl build::Built {
+    /// Where each object is committed, and its bytes.
+    fn objects(&self) -> [(&'static str, &[u8]); 2] {
+        [(record::OBJECT, &self.object), (record::BENCH_OBJECT, &self.bench)]
+    }
+}
+
 fn text_of_record(built: &build::Built) -> Result<String> {
     let mut text = format!(
-        "# What {} was built from; the build compares it. Written by `cargo xtask ebpf`.\n{}\n",
+        "# What {} and {} were built from; the build compares it. Written by `cargo xtask ebpf`.\n{}\n",
         record::OBJECT,
+        record::BENCH_OBJECT,
         built_by(built)
     );
     for (path, hash) in record::of_tree(workspace::root())? {

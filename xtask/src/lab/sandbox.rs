@@ -1,4 +1,4 @@
-//! What the demo needs around it, arranged so that nothing stays when it ends, however it ends.
+//! What a run needs around it, arranged so that nothing stays when it ends, however it ends.
 
 use std::{
     path::{Path, PathBuf},
@@ -15,23 +15,23 @@ use nix::{
 
 /// Where bpffs is mounted, everywhere.
 const BPFFS: &str = "/sys/fs/bpf";
-/// A folder that every machine has and no program here uses: the demo's tmpfs covers it.
+/// A folder that every machine has and no program here uses: a tmpfs covers it.
 const FILES: &str = "/dev/shm";
 /// Two listeners per machine and port are 3,500; a thousand connections under way have two ends each.
 const OPEN_FILES: u64 = 16_384;
 
-/// Where the demo keeps things; both vanish with the last process that sees them.
-pub(super) struct Sandbox {
+/// Where a run keeps things; both vanish with the last process that sees them.
+pub(crate) struct Sandbox {
     /// Under which the daemons pin.
-    pub(super) pins: PathBuf,
+    pub(crate) pins: PathBuf,
     /// For configuration, state and logs.
-    pub(super) files: PathBuf,
+    pub(crate) files: PathBuf,
 }
 
 /// Fails unless this process may make namespaces, mounts and BPF programs.
-pub(super) fn require_root() -> Result<()> {
+pub(crate) fn require_root() -> Result<()> {
     if !geteuid().is_root() {
-        bail!("the demo makes network namespaces and loads BPF programs: run it as root");
+        bail!("this makes network namespaces and loads BPF programs: run it as root");
     }
     Ok(())
 }
@@ -41,7 +41,7 @@ pub(super) fn require_root() -> Result<()> {
 ///
 /// This is all the cleaning up there is: when the process ends, by a signal or otherwise, the kernel
 /// kills the daemons, and takes down the namespaces and file systems that nobody holds any more.
-pub(super) fn enter() -> Result<Sandbox> {
+pub(crate) fn enter() -> Result<Sandbox> {
     unshare(CloneFlags::CLONE_NEWNS).context("unshare(CLONE_NEWNS)")?;
     mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)
         .context("making the mounts private")?;
@@ -50,17 +50,17 @@ pub(super) fn enter() -> Result<Sandbox> {
             .with_context(|| format!("mounting a {kind} at {place}"))?;
     }
     allow_open_files()?;
-    let pins = Path::new(BPFFS).join(format!("pomguard-demo-{}", process::id()));
+    let pins = Path::new(BPFFS).join(format!("pomguard-{}", process::id()));
     Ok(Sandbox { pins, files: FILES.into() })
 }
 
 /// Lets this process open as many files as the listeners and connections need.
-pub(super) fn allow_open_files() -> Result<()> {
+pub(crate) fn allow_open_files() -> Result<()> {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     if soft < OPEN_FILES {
         // Within the hard limit anyone may raise it; beyond, only who has CAP_SYS_RESOURCE.
         setrlimit(Resource::RLIMIT_NOFILE, OPEN_FILES, hard.max(OPEN_FILES)).with_context(|| {
-            format!("the demo opens {OPEN_FILES} files at most, and the limit is {hard} here (ulimit -Hn)")
+            format!("a run opens {OPEN_FILES} files at most, and the limit is {hard} here (ulimit -Hn)")
         })?;
     }
     Ok(())

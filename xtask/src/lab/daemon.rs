@@ -22,7 +22,7 @@ const READY_WITHIN: Duration = Duration::from_secs(30);
 const STOPPED_WITHIN: Duration = Duration::from_secs(5);
 
 /// A running daemon; it is stopped when this is dropped.
-pub(super) struct Daemon {
+pub(crate) struct Daemon {
     host: String,
     child: Child,
     log: PathBuf,
@@ -31,7 +31,7 @@ pub(super) struct Daemon {
 
 impl Daemon {
     /// Starts the daemon of the configuration file. The calling thread must outlive it.
-    pub(super) fn start(binary: &Path, namespace: &Namespace, config: &Path) -> Result<Self> {
+    pub(crate) fn start(binary: &Path, namespace: &Namespace, config: &Path) -> Result<Self> {
         let (log, socket) = (config.with_file_name("log"), config.with_file_name("notify"));
         let notify = UnixDatagram::bind(&socket).with_context(|| socket.display().to_string())?;
         notify.set_read_timeout(Some(Duration::from_millis(100)))?;
@@ -51,7 +51,7 @@ impl Daemon {
     }
 
     /// Waits until the daemon says that it enforces.
-    pub(super) fn wait_ready(&mut self) -> Result<()> {
+    pub(crate) fn wait_ready(&mut self) -> Result<()> {
         let until = Instant::now() + READY_WITHIN;
         let mut buffer = [0; 4096];
         while Instant::now() < until {
@@ -70,7 +70,7 @@ impl Daemon {
     }
 
     /// Fails with the end of the log when the daemon has ended.
-    pub(super) fn check_alive(&mut self) -> Result<()> {
+    pub(crate) fn check_alive(&mut self) -> Result<()> {
         if let Some(status) = self.child.try_wait()? {
             bail!("pomguard on {} ended ({status}); its log ends:\n{}", self.host, self.tail());
         }

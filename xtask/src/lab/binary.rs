@@ -1,13 +1,11 @@
 //! Builds pomguard, as it is shipped.
 
-use std::{
-    env,
-    path::{Path, PathBuf},
-    process::{Command, Stdio},
-};
+use std::{path::PathBuf, process::Stdio};
 
 use anyhow::{Context as _, Result, bail};
 use serde::Deserialize;
+
+use crate::workspace;
 
 /// The lines of cargo's `--message-format=json` that matter here.
 #[derive(Deserialize)]
@@ -23,12 +21,11 @@ struct Target {
 }
 
 /// Builds the release binary and returns where it is. cargo shows its own progress.
-pub(super) fn build(workspace: &Path) -> Result<PathBuf> {
-    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+pub(crate) fn build() -> Result<PathBuf> {
+    let mut cargo = workspace::cargo("build");
     cargo
-        .args(["build", "--release", "--package", "pomguard", "--bin", "pomguard"])
+        .args(["--release", "--package", "pomguard", "--bin", "pomguard"])
         .arg("--message-format=json-render-diagnostics")
-        .current_dir(workspace)
         .stderr(Stdio::inherit());
     pomguard_netlab::die_with_parent(&mut cargo);
     let output = cargo.output().context("running cargo")?;

@@ -1,0 +1,120 @@
+//! The bench's own programs: shufflers, which make every packet another one, and floors.
+//!
+//! A shuffler writes the next prepared header into the packet and calls the program under test. A
+//! floor does nothing: what a program under test takes beyond it is its own.
+
+#![no_std]
+#![no_main]
+#![feature(asm_experimental_arch)]
+
+use core::arch::asm;
+
+use aya_ebpf::{
+    bindings::{BPF_F_MMAPABLE, xdp_action::XDP_DROP},
+    btf_maps::{Array, ProgramArray},
+    macros::{btf_map, classifier, xdp},
+    programs::{TcContext, XdpContext},
+};
+use pomguard_common::bench::{self, FAILED, HEADER, Place};
+
+/// TC_ACT_OK.
+const TC_OK: i32 = 0;
+/// Bytes of the Ethernet header, which stays as it is.
+const ETHERNET: usize = 14;
+/// A header goes into the packet by words of eight bytes.
+const WORDS: usize = HEADER / 8;
+
+#[btf_map]
+static HEADERS: Array<[u64; WORDS], { bench::HEADERS }, { BPF_F_MMAPABLE as usize }> = Array::new();
+
+#[btf_map]
+static PLACE: Array<Place, 1> = Array::new();
+
+#[btf_map]
+static TARGET_XDP: ProgramArray<1> = ProgramArray::new();
+
+#[btf_map]
+static TARGET_TC: ProgramArray<1> = ProgramArray::new();
+
+/// Goes on to the next header, and calls the program under test.
+#[xdp]
+#[expect(clippy::needless_pass_by_value, reason = "the attribute's wrapper hands the context over by value")]
+fn shuffle_xdp(ctx: XdpContext) -> u32 {
+    if shuffle(ctx.data(), ctx.data_end()).is_some() {
+        // SAFETY: the array holds XDP programs; nothing of this one is needed after it.
+        unsafe { TARGET_XDP.tail_call(&ctx, 0) };
+    }
+    FAILED
+}
+
+/// As the other.
+#[classifier]
+#[expect(clippy::needless_pass_by_value, reason = "the attribute's wrapper hands the context over by value")]
+fn shuffle_tc(ctx: TcContext) -> i32 {
+    if shuffle(ctx.data(), ctx.data_end()).is_some() {
+        // SAFETY: the array holds TC programs; nothing of this one is needed after it.
+        unsafe { TARGET_TC.tail_call(&ctx, 0) };
+    }
+    FAILED as i32
+}
+
+/// Does nothing.
+#[xdp]
+fn floor_xdp(_ctx: XdpContext) -> u32 {
+    XDP_DROP
+}
+
+/// Does nothing.
+#[classifier]
+fn floor_tc(_ctx: TcContext) -> i32 {
+    TC_OK
+}
+
+/// Writes the next header into the packet that lies between `data` and `end`.
+#[inline(always)]
+fn shuffle(data: usize, end: usize) -> Option<()> {
+    if data + ETHERNET + HEADER > end {
+        return None;
+    }
+    let place = PLACE.get_ptr_mut(0)?;
+    // SAFETY: a valid value of the map; the bench runs on one processor.
+    let place = unsafe { &mut *place };
+    let header = HEADERS.get(place.next as u32)?;
+    place.next += 1;
+    if place.next >= place.count {
+        place.next = 0;
+    }
+    write::<0>(data, header);
+    write::<1>(data, header);
+    write::<2>(data, header);
+    write::<3>(data, header);
+    write::<4>(data, header);
+    write::<5>(data, header);
+    write::<6>(data, header);
+    write::<7>(data, header);
+    Some(())
+}
+
+/// Writes one word of the header.
+#[inline(always)]
+fn write<const WORD: usize>(data: usize, header: &[u64; WORDS]) {
+    let word = header[WORD];
+    // SAFETY: `shuffle` has seen that the packet is that long. In assembly, because the compiler
+    // would write what is not aligned byte by byte.
+    unsafe {
+        asm!("*(u64 *)({data} + {at}) = {word}", data = in(reg) data, at = const ETHERNET + 8 * WORD,
+            word = in(reg) word, options(nostack));
+    }
+}
+
+/// The verifier refuses an object in which this can be reached.
+#[cfg(not(test))]
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}
+
+/// Helpers for GPL-compatible programs are used.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

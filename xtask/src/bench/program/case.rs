@@ -1,0 +1,80 @@
+//! What is measured: one kind of packet at one hook.
+
+use anyhow::Result;
+use pomguard_common::{Direction, reason::Reason};
+
+use crate::bench::{
+    policy::Policy,
+    random::Random,
+    traffic::{self, Header, segment},
+};
+
+/// Packets of one kind.
+const PACKETS: usize = 65_536;
+/// Conversations that are open at once.
+const CONVERSATIONS: usize = 100_000;
+
+/// Packets for a hook, in random order.
+pub(super) struct Step {
+    pub(super) hook: Direction,
+    pub(super) headers: Vec<Header>,
+}
+
+/// One kind of packet.
+pub(super) struct Case {
+    pub(super) name: &'static str,
+    /// What happens before the measurement.
+    pub(super) before: Vec<Step>,
+    pub(super) hook: Direction,
+    pub(super) headers: Vec<Header>,
+    /// What every one of them is to be counted under.
+    pub(super) reason: Reason,
+    /// Counted as a drop that audit lets pass.
+    pub(super) audited: bool,
+}
+
+/// All cases of a policy.
+pub(super) fn all(policy: &Policy, inbound: &str) -> Result<Vec<Case>> {
+    use Direction::{Inbound, Outbound};
+    let mut random = Random(42);
+    let audited = inbound == "audit";
+    let case = |name, hook, headers, reason| Case {
+        name,
+        before: Vec::new(),
+        hook,
+        headers,
+        reason,
+        audited: false,
+    };
+    let scan = traffic::port_scan(policy, &mut random, PACKETS);
+    let strangers = traffic::strangers(policy, &mut random, PACKETS)?;
+    let allowed = traffic::allowed(policy, &mut random, PACKETS)?;
+    let opened = traffic::opened(policy.family, &mut random, CONVERSATIONS);
+    let asks = |ends: &[traffic::Ends], flags| ends.iter().map(|ends| ends.asks(flags)).collect::<Vec<_>>();
+    let answers =
+        |ends: &[traffic::Ends], flags| ends.iter().map(|ends| ends.answers(flags)).collect::<Vec<_>>();
+    // What was opened in one order is spoken on in another.
+    let mut shuffled = opened.clone();
+    for at in (1..shuffled.len()).rev() {
+        shuffled.swap(at, random.below(at + 1));
+    }
+    let established = vec![
+        Step { hook: Outbound, headers: asks(&opened, segment::SYN) },
+        Step { hook: Inbound, headers: answers(&opened, segment::SYN_ACK) },
+    ];
+    Ok(vec![
+        Case { audited, ..case("denied: port not listed", Inbound, asks(&scan, segment::SYN), Reason::Port) },
+        Case {
+            audited,
+            ..case("denied: stranger, listed port", Inbound, asks(&strangers, segment::SYN), Reason::Source)
+        },
+        case("allowed inbound, opening", Inbound, asks(&allowed, segment::SYN), Reason::Row),
+        case("allowed inbound, established", Inbound, asks(&allowed, segment::ACK), Reason::Row),
+        case("egress, reply to a peer", Outbound, answers(&allowed, segment::ACK), Reason::Reply),
+        Case {
+            before: established,
+            ..case("answer to our conversation", Inbound, answers(&shuffled, segment::ACK), Reason::Answer)
+        },
+        case("egress, our conversation", Outbound, asks(&shuffled, segment::ACK), Reason::Answer),
+    ])
+}

@@ -1,0 +1,130 @@
+//! Nanoseconds per run of the programs, over packets that vary.
+//!
+//! The kernel runs a program many times over one packet (BPF_PROG_TEST_RUN). Here that program is a
+//! shuffler: it writes the next of up to 131,072 prepared headers into the packet and tail-calls the
+//! program under test. The floor is the same shuffler before a program that does nothing. Floor and
+//! subjects take turns, so that what else the machine does hits all of them; what counts is the
+//! difference in the same round, its median and its least.
+
+mod case;
+mod shuffler;
+mod subject;
+mod table;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use nix::{
+    sched::{CpuSet, sched_setaffinity},
+    unistd::Pid,
+};
+
+use self::{
+    case::Case,
+    shuffler::Shuffler,
+    subject::Subject,
+    table::{Line, Measured},
+};
+use super::{
+    Setting,
+    guard::Guard,
+    policy::{Family, Policy},
+};
+use crate::{record, workspace};
+
+/// What is measured under one policy.
+struct Plan {
+    family: Family,
+    tuples: usize,
+    inbound: &'static str,
+}
+
+const fn plan(family: Family, tuples: usize, inbound: &'static str) -> Plan {
+    Plan { family, tuples, inbound }
+}
+
+const PLANS: &[Plan] = &[
+    plan(Family::V4, 10, "enforce"),
+    plan(Family::V4, 100, "enforce"),
+    plan(Family::V4, 1_000, "enforce"),
+    plan(Family::V4, 10_000, "enforce"),
+    plan(Family::V4, 10_000, "audit"),
+    plan(Family::V4, 100_000, "enforce"),
+    plan(Family::V6, 10, "enforce"),
+    plan(Family::V6, 10_000, "enforce"),
+    plan(Family::V6, 100_000, "enforce"),
+];
+
+/// For a first look.
+const QUICK: &[Plan] = &[plan(Family::V4, 10_000, "enforce"), plan(Family::V6, 10_000, "enforce")];
+
+/// Rounds per case.
+const ROUNDS: usize = 41;
+const QUICK_ROUNDS: usize = 15;
+
+/// Measures the committed object and `others`.
+pub(super) fn run(setting: &Setting, others: &[PathBuf]) -> Result<()> {
+    // One processor: the next packet finds in its caches what the one before left there.
+    let mut last = CpuSet::new();
+    last.set(std::thread::available_parallelism()?.get() - 1)?;
+    sched_setaffinity(Pid::from_raw(0), &last).context("staying on one processor")?;
+    let committed = workspace::root().join(record::OBJECT);
+    let objects: Vec<&Path> = std::iter::once(&committed).chain(others).map(PathBuf::as_path).collect();
+    let (plans, rounds) = if setting.quick { (QUICK, QUICK_ROUNDS) } else { (PLANS, ROUNDS) };
+    let mut shuffler = Shuffler::load(&workspace::root().join(record::BENCH_OBJECT))?;
+    let mut lines = Vec::new();
+    for (number, plan) in plans.iter().enumerate() {
+        let policy = Policy::random(plan.family, plan.tuples)?;
+        let mut guard =
+            Guard::start(setting, &format!("program-{number}"), &policy.site_file()?, plan.inbound)?;
+        let subjects = objects.iter().map(|object| Subject::load(object, &guard.pins));
+        let mut subjects = subjects.collect::<Result<Vec<_>>>()?;
+        for case in case::all(&policy, plan.inbound)? {
+            let measured = measure(&mut shuffler, &mut subjects, &case, rounds)
+                .with_context(|| format!("{}, {} {} tuples", case.name, plan.tuples, plan.family.name()))?;
+            for (subject, measured) in subjects.iter().zip(measured) {
+                lines.push(Line {
+                    case: case.name,
+                    family: plan.family,
+                    tuples: plan.tuples,
+                    inbound: plan.inbound,
+                    object: subject.name.clone(),
+                    measured,
+                });
+            }
+        }
+        guard.check_alive()?;
+        println!("measured: {} {} tuples, inbound {}", plan.tuples, plan.family.name(), plan.inbound);
+    }
+    table::print(&lines, objects.len() > 1);
+    Ok(())
+}
+
+/// Lets the floor and every subject see the packets of a case, in turns.
+fn measure(
+    shuffler: &mut Shuffler,
+    subjects: &mut [Subject],
+    case: &Case,
+    rounds: usize,
+) -> Result<Vec<Measured>> {
+    for subject in &mut *subjects {
+        for step in &case.before {
+            shuffler.fill(&step.headers)?;
+            subject.run(shuffler, step.hook, step.headers.len())?;
+        }
+    }
+    shuffler.fill(&case.headers)?;
+    let runs = case.headers.len();
+    let mut measured: Vec<Measured> = subjects.iter().map(|_| Measured::default()).collect();
+    // The first round only warms the caches.
+    for round in 0..=rounds {
+        let floor = shuffler.floor(case.hook, runs)?;
+        for (subject, measured) in subjects.iter_mut().zip(&mut measured) {
+            let nanoseconds = subject.counted(shuffler, case, runs)?;
+            if round != 0 {
+                measured.add(floor, nanoseconds);
+            }
+        }
+    }
+    Ok(measured)
+}

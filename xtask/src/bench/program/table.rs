@@ -1,0 +1,95 @@
+//! What was measured, and how it is shown.
+
+use comfy_table::{CellAlignment, Table, presets};
+
+use crate::bench::policy::Family;
+
+/// Nanoseconds per packet, one sample per round.
+#[derive(Debug, Default)]
+pub(super) struct Measured {
+    floor: Vec<f64>,
+    over: Vec<f64>,
+}
+
+impl Measured {
+    /// Adds a round: the floor, and the subject.
+    pub(super) fn add(&mut self, floor: f64, subject: f64) {
+        self.floor.push(floor);
+        self.over.push(subject - floor);
+    }
+
+    /// The floor's median.
+    fn floor(&self) -> f64 {
+        quantile(&self.floor, 50)
+    }
+
+    /// Quantile, in percent, of what the subject takes beyond the floor.
+    fn over(&self, percent: usize) -> f64 {
+        quantile(&self.over, percent)
+    }
+}
+
+/// The sample below which `percent` of all lie.
+fn quantile(samples: &[f64], percent: usize) -> f64 {
+    let mut sorted = samples.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted.get(sorted.len().saturating_sub(1) * percent / 100).copied().unwrap_or(f64::NAN)
+}
+
+/// One case under one policy.
+pub(super) struct Line {
+    pub(super) case: &'static str,
+    pub(super) family: Family,
+    pub(super) tuples: usize,
+    pub(super) inbound: &'static str,
+    pub(super) object: String,
+    pub(super) measured: Measured,
+}
+
+/// Prints them, the objects named where there is more than one.
+pub(super) fn print(lines: &[Line], objects: bool) {
+    let mut table = Table::new();
+    table.load_style(presets::ASCII_MARKDOWN);
+    let mut head = vec!["case", "family", "tuples", "inbound", "floor", "over it", "least", "10 % to 90 %"];
+    if objects {
+        head.push("object");
+    }
+    table.set_header(head);
+    for line in lines {
+        let measured = &line.measured;
+        let mut cells = vec![
+            line.case.to_owned(),
+            line.family.name().to_owned(),
+            line.tuples.to_string(),
+            line.inbound.to_owned(),
+            format!("{:.0}", measured.floor()),
+            format!("{:.0}", measured.over(50)),
+            format!("{:.0}", measured.over(0)),
+            format!("{:.0} to {:.0}", measured.over(10), measured.over(90)),
+        ];
+        if objects {
+            cells.push(line.object.clone());
+        }
+        table.add_row(cells);
+    }
+    for column in [2, 4, 5, 6, 7] {
+        if let Some(column) = table.column_mut(column) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    println!("Nanoseconds per packet.\n{table}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantiles_are_samples_in_order() {
+        let samples = [3.0, 1.0, 2.0, 5.0, 4.0];
+        assert!((quantile(&samples, 0) - 1.0).abs() < f64::EPSILON);
+        assert!((quantile(&samples, 50) - 3.0).abs() < f64::EPSILON);
+        assert!((quantile(&samples, 100) - 5.0).abs() < f64::EPSILON);
+        assert!(quantile(&[], 50).is_nan());
+    }
+}
