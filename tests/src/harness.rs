@@ -5,18 +5,19 @@ use std::{
     sync::{Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use pomguard::{
-    compile::{self, Clock, Image, Slots},
     kernel::{clock::Ticks, probe::Probe},
-    policy::{Direction, Policy, RowId},
+    policy::{Direction, Policy},
 };
 use pomguard_common::{
     counter::{Counters, RowTally, Tally},
-    decide::NO_ROW,
+    decide::{Decision, NO_ROW},
     flow::State,
     reason::Reason,
 };
+
+use crate::force::InForce;
 
 /// What a packet is to do, all of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +41,17 @@ impl Effect {
         Self { reason, audited: false, row: NO_ROW, connection: false, enters: false }
     }
 
+    /// What the decision code came to.
+    pub fn by(decision: Decision) -> Self {
+        Self {
+            reason: decision.reason(),
+            audited: decision.audited(),
+            row: decision.row(),
+            connection: decision.row() != NO_ROW && decision.opens(),
+            enters: decision.entered().is_some(),
+        }
+    }
+
     /// Whether the packet goes on.
     #[must_use]
     pub const fn passes(&self) -> bool {
@@ -47,14 +59,41 @@ impl Effect {
     }
 }
 
+/// Something that judges packets under a policy: the loaded programs, or the same code on the host.
+pub trait Subject {
+    /// What is in force.
+    fn in_force(&self) -> &InForce;
+
+    /// Lets `seconds` go by.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    fn wait(&mut self, seconds: u32) -> Result<()>;
+
+    /// Runs a frame and compares everything that is counted with what it should come to.
+    ///
+    /// # Errors
+    /// When the frame cannot be run.
+    fn differences(&mut self, direction: Direction, frame: &[u8], want: Effect) -> Result<Vec<String>>;
+
+    /// Forgets all conversations and fragments: more than the longest age goes by. In the kernel that
+    /// is a few thousand system calls less than to empty the tables.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    fn forget(&mut self) -> Result<()> {
+        self.wait(FOREVER)
+    }
+}
+
+/// Seconds after which nothing is remembered.
+pub(crate) const FOREVER: u32 = State::Established.age_seconds() + 60;
+
 /// The loaded program with a policy.
 pub struct Bench {
     /// The program.
     pub probe: Probe,
-    policy: Policy,
-    slots: Slots,
-    clock: Clock,
-    generation: u32,
+    in_force: InForce,
 }
 
 /// Whether this process is root; if not, says past the test runner's capture what was skipped.
@@ -83,21 +122,14 @@ pub fn bench(what: &str, policy: Policy) -> Option<MutexGuard<'static, Bench>> {
     let bench = BENCH.get_or_init(|| Mutex::new(Bench::load().expect("the programs load")));
     // A failed case leaves nothing behind that the next one would not set anew.
     let mut bench = bench.lock().unwrap_or_else(PoisonError::into_inner);
-    bench.enforce(policy).expect("the kernel takes the policy");
-    bench.forget().expect("the kernel forgets");
+    bench.renew(policy).expect("the kernel takes the policy");
     Some(bench)
 }
 
 impl Bench {
     fn load() -> Result<Self> {
-        let policy = crate::reference::policy();
-        Ok(Self {
-            probe: Probe::alone()?,
-            slots: Slots::assign(&[], &policy)?,
-            policy,
-            clock: Ticks::probe()?.clock(),
-            generation: 0,
-        })
+        let in_force = InForce::new(crate::reference::policy(), Ticks::probe()?.clock())?;
+        Ok(Self { probe: Probe::alone()?, in_force })
     }
 
     /// Puts another policy in force, under a generation of its own. Conversations stay.
@@ -105,77 +137,43 @@ impl Bench {
     /// # Errors
     /// When it does not compile, or the kernel refuses.
     pub fn enforce(&mut self, policy: Policy) -> Result<()> {
-        self.slots = Slots::assign(&[], &policy)?;
-        self.policy = policy;
-        self.generation += 1;
+        self.in_force.replace(policy)?;
         self.install()
     }
 
-    /// Lets `seconds` go by for the programs.
+    /// Puts another policy in force. Conversations are forgotten.
     ///
     /// # Errors
-    /// When the kernel refuses.
-    pub fn wait(&mut self, seconds: u32) -> Result<()> {
-        let ticks = u64::from(seconds) * u64::from(self.clock.ticks_per_1000s) / 1_000;
-        self.clock.offset = self.clock.offset.wrapping_add(ticks as u32);
-        self.install()
-    }
-
-    /// The image in force.
-    ///
-    /// # Errors
-    /// When the policy does not compile.
-    pub fn image(&self) -> Result<Image> {
-        Ok(compile::compile(&self.policy, &self.slots, self.clock, self.generation)?)
+    /// As [`Self::enforce`].
+    pub fn renew(&mut self, policy: Policy) -> Result<()> {
+        self.in_force.wait(FOREVER);
+        self.enforce(policy)
     }
 
     fn install(&mut self) -> Result<()> {
-        let image = self.image()?;
-        let slots = self.policy.rows.iter().filter_map(|row| self.slots.of(&row.id, row.direction)).collect();
-        Ok(self.probe.set(&image, slots)?)
+        Ok(self.probe.set(&self.in_force.image()?, self.in_force.slots().collect())?)
     }
 
-    /// Forgets all conversations and fragments: for the programs, more than the longest age goes by.
-    /// That is a few thousand system calls less than to empty the tables.
+    /// What every row in force has counted.
     ///
     /// # Errors
-    /// When the kernel refuses.
-    pub fn forget(&mut self) -> Result<()> {
-        self.wait(State::Established.age_seconds() + 60)
+    /// When the kernel does not tell.
+    pub fn tallies(&self) -> Result<Vec<(u16, RowTally)>> {
+        self.in_force.slots().map(|slot| Ok((slot, self.probe.row(slot)?))).collect()
+    }
+}
+
+impl Subject for Bench {
+    fn in_force(&self) -> &InForce {
+        &self.in_force
     }
 
-    /// The policy in force.
-    #[must_use]
-    pub const fn policy(&self) -> &Policy {
-        &self.policy
+    fn wait(&mut self, seconds: u32) -> Result<()> {
+        self.in_force.wait(seconds);
+        self.install()
     }
 
-    /// The number of the generation in force.
-    #[must_use]
-    pub const fn generation(&self) -> u32 {
-        self.generation
-    }
-
-    /// The counter slot of a row in force.
-    ///
-    /// # Errors
-    /// When the policy has no such row.
-    pub fn slot(&self, id: &str, direction: Direction) -> Result<u16> {
-        self.slots.of(&RowId(id.to_owned()), direction).with_context(|| format!("{id}: no such row"))
-    }
-
-    /// The id of the row that is counted in a slot.
-    #[must_use]
-    pub fn row_name(&self, slot: u16) -> &str {
-        let of_slot = |row: &&pomguard::policy::Row| self.slots.of(&row.id, row.direction) == Some(slot);
-        self.policy.rows.iter().find(of_slot).map_or("no row", |row| &row.id.0)
-    }
-
-    /// Runs a frame and compares everything that is counted with what it should come to.
-    ///
-    /// # Errors
-    /// When the kernel cannot run it.
-    pub fn differences(&mut self, direction: Direction, frame: &[u8], want: Effect) -> Result<Vec<String>> {
+    fn differences(&mut self, direction: Direction, frame: &[u8], want: Effect) -> Result<Vec<String>> {
         let before = self.probe.counters()?;
         let rows = self.tallies()?;
         let passed = self.probe.verdict(direction, frame)?;
@@ -188,26 +186,18 @@ impl Bench {
         let expected = after_one(before, direction, tally, want);
         found.extend(unlike(&expected, &after));
         for ((slot, old), (_, new)) in rows.into_iter().zip(self.tallies()?) {
+            let name = self.in_force.row_name(slot);
             let hit = u64::from(slot == want.row);
             let expected = (old.packets + hit, old.bytes + hit * tally.bytes);
             if (new.packets, new.bytes) != expected {
-                found.push(format!(
-                    "row {} counted {} packets",
-                    self.row_name(slot),
-                    new.packets - old.packets
-                ));
+                found.push(format!("row {name} counted {} packets", new.packets - old.packets));
             }
             let opened = new.connections - old.connections;
             if opened != u64::from(want.connection) * hit {
-                found.push(format!("row {} counted {opened} connections", self.row_name(slot)));
+                found.push(format!("row {name} counted {opened} connections"));
             }
         }
         Ok(found)
-    }
-
-    fn tallies(&self) -> Result<Vec<(u16, RowTally)>> {
-        let slots = self.policy.rows.iter().filter_map(|row| self.slots.of(&row.id, row.direction));
-        slots.map(|slot| Ok((slot, self.probe.row(slot)?))).collect()
     }
 }
 

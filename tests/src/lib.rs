@@ -1,6 +1,8 @@
 //! Packets, namespaces, a real daemon and a loaded program, for tests that need root and a Linux kernel.
 
 pub mod daemon;
+pub mod differential;
+pub mod force;
 pub mod harness;
 pub mod oracle;
 pub mod packet;

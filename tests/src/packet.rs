@@ -325,6 +325,20 @@ impl Packet {
         self
     }
 
+    /// What an honest peer sends back: mirrored, and the reply to an echo request.
+    #[must_use]
+    pub fn answer(self) -> Self {
+        let mut answer = self.mirrored();
+        if let Upper::Icmp { kind, .. } = &mut answer.upper {
+            *kind = match *kind {
+                8 => 0,
+                128 => 129,
+                other => other,
+            };
+        }
+        answer
+    }
+
     /// Whether it has an IPv6 header.
     #[must_use]
     pub const fn is_v6(&self) -> bool {

@@ -2,7 +2,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use pomguard::policy::{Direction, Mode, PacketSettings, Policy, PortRange, RowId, Service};
+use ipnet::IpNet;
+use pomguard::policy::{Direction, Mode, PacketSettings, Policy, PortRange, Row, RowId, Service};
 use pomguard_common::protocol::{ICMP, ICMPV6, TCP, UDP};
 
 use crate::{
@@ -145,6 +146,16 @@ pub fn policy(random: &mut Random) -> Policy {
     }
 }
 
+/// What an operator might put in force after `policy`: other rows or modes, or some rows less.
+pub fn successor(random: &mut Random, before: &Policy) -> Policy {
+    if random.once_in(2) {
+        return Policy { packets: before.packets.clone(), ..policy(random) };
+    }
+    let mut after = before.clone();
+    after.rows.retain(|_| !random.once_in(3));
+    after
+}
+
 fn port(random: &mut Random) -> u16 {
     match random.below(16) {
         0 => random.word() as u16,
@@ -182,7 +193,66 @@ fn addresses(random: &mut Random, direction: Direction, v6: bool) -> (IpAddr, Ip
 fn valid(random: &mut Random, direction: Direction) -> Packet {
     let v6 = random.once_in(2);
     let (from, to) = addresses(random, direction, v6);
-    let mut packet = eth().ip(from, to).hops(random.of(&[64, 64, 1, 255]));
+    let packet = dressed(random, eth().ip(from, to), v6);
+    let packet = carrying(random, packet, v6);
+    if random.once_in(10) { packet.mirrored() } else { packet }
+}
+
+/// What a row of the policy allows, in its own direction or as an answer to it.
+fn allowed(random: &mut Random, row: &Row, direction: Direction) -> Option<Packet> {
+    let peer = row.peers.get(random.below(row.peers.len().max(1)))?.prefix;
+    let peer = inside(random, peer);
+    let service = row.services.get(random.below(row.services.len().max(1)))?;
+    let places = if peer.is_ipv6() { reference::Places::v6() } else { reference::Places::v4() };
+    let within = |random: &mut Random, ports: PortRange| {
+        ports.first.max(1)
+            + random.below(usize::from(ports.last - ports.first.max(1).min(ports.last)) + 1) as u16
+    };
+    let (client, port) = (within(random, row.client_ports), within(random, service.ports));
+    let (from, to) = match row.direction {
+        Direction::Inbound => (peer, places.host),
+        Direction::Outbound => (places.host, peer),
+    };
+    let answer = direction != row.direction;
+    let packet = if random.once_in(4) {
+        dressed(random, eth().ip(from, to), peer.is_ipv6())
+    } else {
+        eth().ip(from, to)
+    };
+    let packet = match service.protocol {
+        TCP if answer => packet.tcp(client, port).flags(random.of(&[18, 16, 24, 17, 4])),
+        TCP => packet.tcp(client, port).flags(random.of(&[2, 2, 16, 24, 17, 4, 20])),
+        UDP => packet.udp(client, port),
+        ICMP | ICMPV6 => {
+            let (request, reply) = if peer.is_ipv6() { (128, 129) } else { (8, 0) };
+            packet.icmp(if answer { reply } else { request }, 0).rest(random.of(&[1, 2, 3]) << 16)
+        }
+        other => packet.protocol(other),
+    };
+    let length = random.of(&[0, 0, 8, 16, 64]);
+    let packet = packet.payload(&random.bytes(length));
+    Some(if answer { packet.mirrored() } else { packet })
+}
+
+/// An address inside a prefix.
+fn inside(random: &mut Random, prefix: IpNet) -> IpAddr {
+    let host_bits = u32::from(prefix.max_prefix_len() - prefix.prefix_len());
+    match prefix.network() {
+        IpAddr::V4(network) => {
+            let mask = 1_u32.checked_shl(host_bits).map_or(u32::MAX, |bit| bit - 1);
+            Ipv4Addr::from(u32::from(network) | random.word() as u32 & mask).into()
+        }
+        IpAddr::V6(network) => {
+            let mask = 1_u128.checked_shl(host_bits).map_or(u128::MAX, |bit| bit - 1);
+            let bits = u128::from(random.word()) << 64 | u128::from(random.word());
+            Ipv6Addr::from(u128::from(network) | bits & mask).into()
+        }
+    }
+}
+
+/// Hop limit, extension headers, options, and sometimes the place in a fragmented datagram.
+fn dressed(random: &mut Random, packet: Packet, v6: bool) -> Packet {
+    let mut packet = packet.hops(random.of(&[64, 64, 1, 255]));
     if v6 && random.once_in(40) {
         for _ in 0..random.of(&[15, 16, 17, 30]) {
             packet = packet.ext_header(extension::DESTINATION, &[1, 4]);
@@ -211,9 +281,14 @@ fn valid(random: &mut Random, direction: Direction) -> Packet {
         let length = random.below(40);
         packet = packet.options(&random.bytes(length));
     }
+    packet
+}
+
+/// An upper layer of any sort.
+fn carrying(random: &mut Random, packet: Packet, v6: bool) -> Packet {
     let length = random.of(&[0, 0, 8, 16, 64]);
     let payload = random.bytes(length);
-    let packet = match random.below(16) {
+    match random.below(16) {
         0..6 => {
             let flags = random.of(&[2, 2, 2, 18, 16, 24, 17, 4, 20, 0, 3, 0x3f, 0xc2, random.0 as u8]);
             packet.tcp(port(random), port(random)).flags(flags).payload(&payload)
@@ -237,8 +312,7 @@ fn valid(random: &mut Random, direction: Direction) -> Packet {
             packet.icmp(kind, 0).rest(random.of(&[1_280, 1_500, 1_279, 0])).payload(&quoted[..kept])
         }
         _ => packet.protocol(random.of(&[2, 4, 41, 47, 50, 51, 59, 112, 132, 135, 255])).payload(&payload),
-    };
-    if random.once_in(10) { packet.mirrored() } else { packet }
+    }
 }
 
 /// What a link needs to work.
@@ -267,6 +341,8 @@ fn of_the_link(random: &mut Random, direction: Direction) -> Packet {
 pub struct Stream {
     /// What decides.
     pub random: Random,
+    /// Half of the packets are about these.
+    rows: Vec<Row>,
     recent: Vec<(Direction, Packet)>,
     trains: Vec<(Direction, Packet, u32)>,
 }
@@ -275,7 +351,12 @@ impl Stream {
     /// One that a seed decides.
     #[must_use]
     pub const fn new(random: Random) -> Self {
-        Self { random, recent: Vec::new(), trains: Vec::new() }
+        Self { random, rows: Vec::new(), recent: Vec::new(), trains: Vec::new() }
+    }
+
+    /// From now on half of the packets are about these rows.
+    pub fn aim(&mut self, rows: &[Row]) {
+        self.rows = rows.to_vec();
     }
 
     /// The next frame of a direction.
@@ -290,7 +371,7 @@ impl Stream {
         if sort < 4 && !self.recent.is_empty() {
             let (was, packet) = self.recent[random.below(self.recent.len())].clone();
             if was != direction {
-                let answer = packet.clone().mirrored();
+                let answer = packet.clone().answer();
                 if sort > 0 {
                     return answer.flags(random.of(&[18, 16, 16, 17, 4, 2]));
                 }
@@ -308,7 +389,9 @@ impl Stream {
         if sort == 5 {
             return of_the_link(random, direction);
         }
-        let packet = valid(random, direction);
+        let row = self.rows.get(random.below(2 * self.rows.len().max(1)));
+        let packet = row.and_then(|row| allowed(random, row, direction));
+        let packet = packet.unwrap_or_else(|| valid(random, direction));
         if sort == 6 && !packet.is_fragment() {
             let (whole, id) = (packet.payload(&[7; 16]), random.word() as u32);
             self.trains.insert(0, (direction, whole.clone(), id));
@@ -321,7 +404,7 @@ impl Stream {
     }
 }
 
-/// The frame of a packet: as it should be half of the time, else bent, cut, padded or overwritten.
+/// The frame of a packet: as it should be most of the time, else bent, cut, padded or overwritten.
 fn bent(random: &mut Random, mut packet: Packet) -> Vec<u8> {
     if random.once_in(8) {
         for _ in 0..random.of(&[1, 1, 2, 4, 5]) {
@@ -337,7 +420,7 @@ fn bent(random: &mut Random, mut packet: Packet) -> Vec<u8> {
             [1, 0x80, 0xc2, 0, 0, 0],
         ]));
     }
-    if random.once_in(2) {
+    if !random.once_in(3) {
         return packet.build();
     }
     packet = match random.below(8) {

@@ -4,14 +4,22 @@
 use std::{cell::OnceCell, iter};
 
 use anyhow::{Context as _, Result};
-use pomguard::compile::Image as Compiled;
+use pomguard::{compile::Clock, policy::Policy};
 use pomguard_common::{
     Direction,
-    decide::{self, Decision, Tables},
+    decide::{self, Tables},
     flow::{Slot, State, Store, Tags},
     image::{Forget, Image, Line},
     limits::{FLOW_BUCKETS, FLOW_WAYS, FRAGMENT_BUCKETS},
 };
+
+use crate::{
+    force::InForce,
+    harness::{Effect, FOREVER, Subject},
+};
+
+/// About what the clocks of kernels come to.
+const CLOCK: Clock = Clock { ticks_per_1000s: 3_906, offset: 0 };
 
 /// A table of conversations in vectors.
 struct Table {
@@ -62,33 +70,88 @@ impl Store for Table {
 
 /// A host with a policy and conversations.
 pub struct Twin {
+    in_force: InForce,
     lines: Vec<Line>,
     flows: Table,
     trains: Table,
 }
 
 impl Twin {
-    /// One that enforces `image` and has no conversations.
+    /// One that enforces `policy` and has no conversations.
     ///
     /// # Errors
-    /// When the image has no head of this version.
-    pub fn new(image: &Compiled) -> Result<Self> {
-        let lines = image.lines().to_vec();
-        let ages = {
-            let image = Image::open(lines.as_slice()).context("the image opens")?;
-            std::array::from_fn(|state| image.age(state as u32))
+    /// When the policy does not compile.
+    pub fn new(policy: Policy) -> Result<Self> {
+        let mut twin = Self {
+            in_force: InForce::new(policy, CLOCK)?,
+            lines: Vec::new(),
+            flows: Table::new(FLOW_BUCKETS),
+            trains: Table::new(FRAGMENT_BUCKETS),
         };
-        let table = |buckets| Table { ages, ..Table::new(buckets) };
-        Ok(Self { flows: table(FLOW_BUCKETS), trains: table(FRAGMENT_BUCKETS), lines })
+        twin.install()?;
+        Ok(twin)
+    }
+
+    /// Puts another policy in force, under a generation of its own. Conversations stay.
+    ///
+    /// # Errors
+    /// When it does not compile.
+    pub fn enforce(&mut self, policy: Policy) -> Result<()> {
+        self.in_force.replace(policy)?;
+        self.install()
+    }
+
+    /// Puts another policy in force. Conversations are forgotten.
+    ///
+    /// # Errors
+    /// As [`Self::enforce`].
+    pub fn renew(&mut self, policy: Policy) -> Result<()> {
+        self.in_force.wait(FOREVER);
+        self.enforce(policy)
+    }
+
+    fn install(&mut self) -> Result<()> {
+        let compiled = self.in_force.image()?;
+        let lines = compiled.lines().to_vec();
+        let image = Image::open(lines.as_slice()).context("the image opens")?;
+        let ages: [u32; 8] = std::array::from_fn(|state| image.age(state as u32));
+        for table in [&mut self.flows, &mut self.trains] {
+            table.ages = ages;
+        }
+        self.lines = lines;
+        self.tell_time();
+        Ok(())
+    }
+
+    const fn tell_time(&mut self) {
+        let now = self.in_force.clock().offset;
+        (self.flows.now, self.trains.now) = (now, now);
     }
 
     /// What becomes of a frame.
     ///
     /// # Errors
     /// When the image has no head of this version.
-    pub fn judge(&self, direction: Direction, frame: &[u8]) -> Result<Decision> {
+    pub fn judge(&mut self, direction: Direction, frame: &[u8]) -> Result<Effect> {
         let image = Image::open(self.lines.as_slice()).context("the image opens")?;
         let tables = Tables { image, flows: &self.flows, trains: &self.trains };
-        Ok(decide::judge(direction, frame, &tables, &OnceCell::new()))
+        Ok(Effect::by(decide::judge(direction, frame, &tables, &OnceCell::new())))
+    }
+}
+
+impl Subject for Twin {
+    fn in_force(&self) -> &InForce {
+        &self.in_force
+    }
+
+    fn wait(&mut self, seconds: u32) -> Result<()> {
+        self.in_force.wait(seconds);
+        self.tell_time();
+        Ok(())
+    }
+
+    fn differences(&mut self, direction: Direction, frame: &[u8], want: Effect) -> Result<Vec<String>> {
+        let found = self.judge(direction, frame)?;
+        Ok(if found == want { Vec::new() } else { vec![format!("{found:?}")] })
     }
 }

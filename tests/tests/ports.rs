@@ -11,7 +11,7 @@ use pomguard::{
 };
 use pomguard_common::protocol::{TCP, UDP};
 use pomguard_tests::{
-    harness::{Bench, bench},
+    harness::{Bench, Subject as _, bench},
     packet::eth,
 };
 
@@ -194,7 +194,7 @@ fn edges(bench: &mut Bench, policy: &Policy, pair: Pair) {
         }
         let finding = bench.probe.run(pair.direction, &pair.frame(client, port)).expect("the frame runs");
         let expected = oracle::judge(policy, &pair.opening(client, port)).first;
-        let found = finding.passes.then(|| bench.row_name(finding.row).to_owned());
+        let found = finding.passes.then(|| bench.in_force().row_name(finding.row).to_owned());
         let tell = pair.tell(&policy.host);
         assert_eq!(found, expected.map(|row| row.0), "{tell}: from port {client} to {port}: {finding:?}");
     }

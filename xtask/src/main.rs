@@ -37,7 +37,7 @@ enum Command {
     Lint(lint::Args),
     /// Build the eBPF object from source.
     Ebpf(ebpf::Args),
-    /// Fuzz the packet parser and the readers of the three files.
+    /// Feed the programs, the packet parser and the readers of the three files what nobody wrote.
     Fuzz(fuzz::Args),
     /// Install the BPF toolchain and the test tools.
     Setup(setup::Args),

@@ -1,9 +1,14 @@
 //! Cases: what happens, step by step, and everything that each step is to count.
 
+use std::env;
+
+use pomguard::policy::Policy;
 use pomguard_common::{Direction, reason::Reason};
 use pomguard_tests::{
-    harness::{Bench, Effect, bench},
+    harness::{Effect, Subject, bench},
     packet::Packet,
+    reference,
+    twin::Twin,
 };
 
 enum Step {
@@ -96,21 +101,22 @@ impl Case {
         })
     }
 
-    fn run(&self, bench: &mut Bench, behind_tag: bool) -> Vec<String> {
+    fn run(&self, subject: &mut dyn Subject, behind_tag: bool) -> Vec<String> {
         let mut faults = Vec::new();
         for (number, step) in (1..).zip(&self.steps) {
             let (direction, packet, mut effect, row) = match step {
                 Step::Packet { direction, packet, effect, row } => (*direction, packet, *effect, *row),
                 Step::Wait(seconds) => {
-                    bench.wait(*seconds).expect("time goes by");
+                    subject.wait(*seconds).expect("time goes by");
                     continue;
                 }
             };
             if let Some(row) = row {
-                effect.row = bench.slot(row, direction).expect("the row exists");
+                effect.row = subject.in_force().slot(row, direction).expect("the row exists");
             }
             let packet = if behind_tag { packet.as_ref().clone().vlan(0) } else { packet.as_ref().clone() };
-            let differences = bench.differences(direction, &packet.build(), effect).expect("the frame runs");
+            let differences =
+                subject.differences(direction, &packet.build(), effect).expect("the frame runs");
             if !differences.is_empty() {
                 let tag = if behind_tag { ", tagged" } else { "" };
                 let (id, says, reason) = (self.id, &self.says, effect.reason.name());
@@ -122,7 +128,7 @@ impl Case {
             }
         }
         if self.leaves_traces() || !faults.is_empty() {
-            bench.forget().expect("the kernel forgets");
+            subject.forget().expect("everything is forgotten");
         }
         faults
     }
@@ -130,18 +136,31 @@ impl Case {
 
 /// Runs all cases under the reference policy, and reports all that go wrong.
 pub(crate) fn run(what: &str, cases: &[Case]) {
-    run_under(what, pomguard_tests::reference::policy(), cases);
+    run_under(what, reference::policy(), cases);
 }
 
 /// Runs all cases under another policy.
-pub(crate) fn run_under(what: &str, policy: pomguard::policy::Policy, cases: &[Case]) {
-    let Some(mut bench) = bench(what, policy) else { return };
-    let mut faults = Vec::new();
-    for case in cases {
-        faults.extend(case.run(&mut bench, false));
-        if case.tagged {
-            faults.extend(case.run(&mut bench, true));
+pub(crate) fn run_under(what: &str, policy: Policy, cases: &[Case]) {
+    everywhere(what, policy, |subject, place| {
+        let mut faults = Vec::new();
+        for case in cases {
+            faults.extend(case.run(subject, false));
+            if case.tagged {
+                faults.extend(case.run(subject, true));
+            }
         }
+        let (count, all) = (faults.len(), faults.join("\n"));
+        assert!(faults.is_empty(), "{count} of {} cases differ {place}:\n{all}", cases.len());
+    });
+}
+
+/// Runs `test` on the decision code as it is built for the host, then on the loaded programs. With
+/// `POMGUARD_HOST_ONLY` the first is all.
+pub(crate) fn everywhere(what: &str, policy: Policy, test: impl Fn(&mut dyn Subject, &str)) {
+    test(&mut Twin::new(policy.clone()).expect("the policy compiles"), "on the host");
+    if env::var_os("POMGUARD_HOST_ONLY").is_some() {
+        return;
     }
-    assert!(faults.is_empty(), "{} of {} cases differ:\n{}", faults.len(), cases.len(), faults.join("\n"));
+    let Some(mut bench) = bench(what, policy) else { return };
+    test(&mut *bench, "in the kernel");
 }

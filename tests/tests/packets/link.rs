@@ -3,12 +3,12 @@
 use pomguard::policy::{PacketSettings, Policy};
 use pomguard_common::{Direction, reason::Reason};
 use pomguard_tests::{
-    harness::{Effect, bench},
+    harness::Effect,
     packet::{Packet, Part, eth, ether, flag},
     reference::{self, Places},
 };
 
-use crate::case::{case, run, run_under};
+use crate::case::{case, everywhere, run, run_under};
 
 fn allowed(places: &Places) -> Packet {
     eth().ip(places.stranger, places.host).tcp(40_000, 443)
@@ -20,11 +20,8 @@ fn arp(body: &[u8]) -> Packet {
 
 #[test]
 fn a_frame_that_is_cut_short_never_passes() {
-    let Some(mut bench) = bench("a_frame_that_is_cut_short_never_passes", reference::policy()) else {
-        return;
-    };
-    for places in Places::both() {
-        for tags in 0..=1 {
+    everywhere("a_frame_that_is_cut_short_never_passes", reference::policy(), |subject, place| {
+        for (places, tags) in Places::both().into_iter().flat_map(|places| [(places, 0), (places, 1)]) {
             let packet = if tags == 0 { allowed(&places) } else { allowed(&places).vlan(0) };
             let whole = packet.build().len();
             // The kernel's test run has no frames below the Ethernet header.
@@ -33,11 +30,11 @@ fn a_frame_that_is_cut_short_never_passes() {
                 let effect = if length < whole {
                     Effect::of(Reason::Truncated)
                 } else {
-                    let row = bench.slot("A2", Direction::Inbound).unwrap();
+                    let row = subject.in_force().slot("A2", Direction::Inbound).unwrap();
                     Effect { row, connection: true, ..Effect::of(Reason::Row) }
                 };
-                let found = bench.differences(Direction::Inbound, &frame, effect).unwrap();
-                assert!(found.is_empty(), "L2-01: {places:?} inbound, cut at {length}: {found:?}");
+                let found = subject.differences(Direction::Inbound, &frame, effect).unwrap();
+                assert!(found.is_empty(), "L2-01: {places:?} inbound {place}, cut at {length}: {found:?}");
                 // Nor has it packets to send that end in an IP header.
                 if length < 14 + if places.is_v6() { 40 } else { 20 } {
                     continue;
@@ -45,11 +42,11 @@ fn a_frame_that_is_cut_short_never_passes() {
                 let frame = packet.clone().mirrored().flags(flag::SYN | flag::ACK).pad(&[0; 40]);
                 let reason = if length < whole { Reason::Truncated } else { Reason::Reply };
                 let frame = frame.truncate(length).build();
-                let found = bench.differences(Direction::Outbound, &frame, Effect::of(reason)).unwrap();
-                assert!(found.is_empty(), "L2-01: {places:?} outbound, cut at {length}: {found:?}");
+                let found = subject.differences(Direction::Outbound, &frame, Effect::of(reason)).unwrap();
+                assert!(found.is_empty(), "L2-01: {places:?} outbound {place}, cut at {length}: {found:?}");
             }
         }
-    }
+    });
 }
 
 #[test]

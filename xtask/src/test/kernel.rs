@@ -80,6 +80,17 @@ fn run(object: Option<&Path>) -> Result<Outcome> {
     source::tests(command.args(["--", "--test-threads=1"]))
 }
 
+/// Runs so many random packets through the loaded programs and their models.
+pub(crate) fn differential(packets: u64, seed: Option<u64>) -> Result<()> {
+    let mut command = cargo("test", None);
+    command.args(["--locked", "--package", "pomguard-tests", "--test", "differential"]);
+    command.env("POMGUARD_FUZZ_PACKETS", packets.to_string());
+    if let Some(seed) = seed {
+        command.env("POMGUARD_FUZZ_SEED", seed.to_string());
+    }
+    process::run(command.args(["loaded_programs", "--", "--nocapture", "--test-threads=1"]))
+}
+
 /// Builds the daemon that the tests drive.
 pub(super) fn binary(object: Option<&Path>) -> Result<PathBuf> {
     process::run(cargo("build", object).args(["--locked", "--package", "pomguard", "--quiet"]))?;
@@ -87,7 +98,7 @@ pub(super) fn binary(object: Option<&Path>) -> Result<PathBuf> {
 }
 
 /// Why the tests cannot run here, if they cannot.
-fn obstacle() -> Result<Option<String>> {
+pub(crate) fn obstacle() -> Result<Option<String>> {
     if !nix::unistd::geteuid().is_root() {
         return Ok(Some("needs root".into()));
     }

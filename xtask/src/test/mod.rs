@@ -7,7 +7,7 @@ use clap::ValueEnum;
 
 use crate::setup;
 
-mod kernel;
+pub(crate) mod kernel;
 mod other_kernel;
 mod shipped;
 mod source;

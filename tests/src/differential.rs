@@ -1,0 +1,389 @@
+//! One scenario, several judges: random packets under random policies, while time goes by and policies
+//! change. Whoever disagrees is shown with as few and as short packets as it takes.
+
+use std::{collections::BTreeMap, env, fmt::Write as _, time::SystemTime};
+
+use anyhow::{Result, ensure};
+use pomguard::policy::{Direction, Policy};
+use pomguard_common::counter::{Counters, RowTally, Tally};
+
+use crate::{
+    force::InForce,
+    harness::{Bench, Effect, Subject as _, after_one, unlike},
+    oracle,
+    random::{self, Random, Stream},
+    twin::Twin,
+};
+
+/// Packets of one scenario.
+pub const PACKETS: usize = 1_000;
+/// Packets after which the kernel's counters are read: reading them costs as much as thirty packets.
+const BATCH: usize = 250;
+/// Seconds that may go by at once: no sum of two is near an age at which something is forgotten.
+const WAITS: [u32; 6] = [90, 180, 270, 400, 7_000, 7_600];
+
+/// What happens next.
+#[derive(Clone, Debug)]
+pub enum Step {
+    /// A frame arrives at a hook.
+    Frame(Direction, Vec<u8>),
+    /// Seconds go by.
+    Wait(u32),
+    /// Another policy comes in force.
+    Change(Box<Policy>),
+}
+
+/// A policy and what happens under it. A seed decides all of it.
+#[derive(Clone, Debug)]
+pub struct Scenario {
+    policy: Policy,
+    steps: Vec<Step>,
+}
+
+/// A scenario's number, from that of the run.
+const fn seed(run: u64, round: u64) -> u64 {
+    Random(run ^ round.wrapping_mul(0xd6e8_feb8_6659_fd93)).word()
+}
+
+/// What a run was asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct Run {
+    /// Decides everything.
+    pub seed: u64,
+    /// How many packets, at least.
+    pub packets: u64,
+}
+
+impl Run {
+    /// As `POMGUARD_FUZZ_SEED` and `POMGUARD_FUZZ_PACKETS` say; the seed is printed.
+    ///
+    /// # Errors
+    /// When one of them is no number.
+    pub fn asked(what: &str, packets: u64) -> Result<Self> {
+        let number = |name| env::var(name).ok().map(|text| text.parse::<u64>()).transpose();
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |now| now.as_nanos());
+        let seed = number("POMGUARD_FUZZ_SEED")?.unwrap_or(now as u64);
+        let packets = number("POMGUARD_FUZZ_PACKETS")?.unwrap_or(packets);
+        println!("{what}: POMGUARD_FUZZ_SEED={seed} POMGUARD_FUZZ_PACKETS={packets}");
+        Ok(Self { seed, packets })
+    }
+
+    /// Its scenarios.
+    pub fn scenarios(self) -> impl Iterator<Item = Scenario> {
+        (0..self.packets.div_ceil(PACKETS as u64)).map(move |round| Scenario::of(seed(self.seed, round)))
+    }
+}
+
+impl Scenario {
+    /// The one that a number decides.
+    #[must_use]
+    pub fn of(seed: u64) -> Self {
+        let mut stream = Stream::new(Random(seed));
+        let policy = random::policy(&mut stream.random);
+        stream.aim(&policy.rows);
+        let pause = stream.random.once_in(3).then(|| stream.random.below(PACKETS));
+        let change = stream.random.once_in(3).then(|| stream.random.below(PACKETS));
+        let mut steps = Vec::with_capacity(PACKETS + 2);
+        for at in 0..PACKETS {
+            if Some(at) == pause {
+                steps.push(Step::Wait(stream.random.of(&WAITS)));
+            }
+            if Some(at) == change {
+                steps.push(Step::Change(Box::new(random::successor(&mut stream.random, &policy))));
+            }
+            let direction = stream.random.of(&Direction::ALL);
+            steps.push(Step::Frame(direction, runnable(&mut stream, direction)));
+        }
+        Self { policy, steps }
+    }
+
+    fn with(&self, steps: Vec<Step>) -> Self {
+        Self { policy: self.policy.clone(), steps }
+    }
+}
+
+/// A frame that the kernel's test run takes in this direction, which some that are cut short are not.
+fn runnable(stream: &mut Stream, direction: Direction) -> Vec<u8> {
+    loop {
+        let frame = stream.frame(direction);
+        let least = match frame.get(12..14) {
+            Some([0x08, 0x00]) if direction == Direction::Outbound => 34,
+            Some([0x86, 0xdd]) if direction == Direction::Outbound => 54,
+            _ => 15,
+        };
+        // Longer ones do not fit the page that a test run has.
+        if (least..3_000).contains(&frame.len()) {
+            return frame;
+        }
+    }
+}
+
+/// How often each reason was given, per direction, passed rows with their marks.
+pub type Reasons = BTreeMap<&'static str, u64>;
+
+/// The naive reading and the decision code on the host, side by side.
+pub struct Models {
+    twin: Twin,
+}
+
+impl Models {
+    /// Both, with nothing in mind.
+    ///
+    /// # Errors
+    /// When the reference policy does not compile.
+    pub fn new() -> Result<Self> {
+        Ok(Self { twin: Twin::new(crate::reference::policy())? })
+    }
+
+    /// What the decision code does in each step that is a frame.
+    ///
+    /// # Errors
+    /// When a policy does not compile.
+    pub fn code(&mut self, scenario: &Scenario) -> Result<Vec<Effect>> {
+        self.twin.renew(scenario.policy.clone())?;
+        let mut effects = Vec::with_capacity(scenario.steps.len());
+        for step in &scenario.steps {
+            match step {
+                Step::Wait(seconds) => self.twin.wait(*seconds)?,
+                Step::Change(policy) => self.twin.enforce(policy.as_ref().clone())?,
+                Step::Frame(direction, frame) => effects.push(self.twin.judge(*direction, frame)?),
+            }
+        }
+        Ok(effects)
+    }
+
+    /// The first difference between the decision code and the naive reading, told; none is none.
+    ///
+    /// # Errors
+    /// When a policy does not compile.
+    pub fn difference(&mut self, scenario: &Scenario) -> Result<Option<String>> {
+        let found = self.code(scenario)?;
+        let mut host = oracle::Host::new(scenario.policy.clone());
+        let mut found = found.into_iter();
+        let mut in_force = InForce::new(scenario.policy.clone(), self.twin.in_force().clock())?;
+        for step in &scenario.steps {
+            match step {
+                Step::Wait(seconds) => host.wait(*seconds),
+                Step::Change(policy) => {
+                    host.enforce(policy.as_ref().clone());
+                    in_force.replace(policy.as_ref().clone())?;
+                }
+                Step::Frame(direction, frame) => {
+                    let wanted = host.judge(*direction, frame).effect(&in_force, *direction);
+                    if let Some(found) = found.next()
+                        && found != wanted
+                    {
+                        return Ok(Some(format!("expected {wanted:?}\n found   {found:?}")));
+                    }
+                }
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// What the kernel counted at some moment.
+struct Count {
+    counters: Counters,
+    rows: BTreeMap<u16, RowTally>,
+}
+
+impl Count {
+    fn of(bench: &Bench) -> Result<Self> {
+        Ok(Self { counters: bench.probe.counters()?, rows: bench.tallies()?.into_iter().collect() })
+    }
+
+    /// As it should be after one more frame.
+    fn after(mut self, direction: Direction, frame: &[u8], effect: Effect) -> Self {
+        let tally = Tally { packets: 1, bytes: frame.len() as u64 };
+        self.counters = after_one(self.counters, direction, tally, effect);
+        if let Some(row) = self.rows.get_mut(&effect.row) {
+            row.packets += 1;
+            row.bytes += tally.bytes;
+            row.connections += u64::from(effect.connection);
+        }
+        self
+    }
+
+    fn unlike(&self, found: &Self) -> Vec<String> {
+        let mut all = unlike(&self.counters, &found.counters);
+        let numbers = |row: &RowTally| (row.packets, row.bytes, row.connections);
+        for (slot, wanted) in &self.rows {
+            let found = found.rows.get(slot).copied().unwrap_or_default();
+            if numbers(wanted) != numbers(&found) {
+                all.push(format!(
+                    "row {slot} counted {:?} instead of {:?}",
+                    numbers(&found),
+                    numbers(wanted)
+                ));
+            }
+        }
+        all
+    }
+}
+
+/// The first difference between the loaded programs and what the decision code came to on the host.
+///
+/// Verdicts are compared one by one, everything that is counted every `batch` frames.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn kernel_difference(
+    bench: &mut Bench,
+    scenario: &Scenario,
+    effects: &[Effect],
+    batch: usize,
+) -> Result<Option<String>> {
+    bench.renew(scenario.policy.clone())?;
+    let mut effects = effects.iter();
+    let mut wanted = Count::of(bench)?;
+    let mut uncompared = 0;
+    for step in &scenario.steps {
+        match step {
+            Step::Wait(seconds) => bench.wait(*seconds)?,
+            Step::Change(policy) => {
+                if let Some(told) = told(&wanted.unlike(&Count::of(bench)?)) {
+                    return Ok(Some(told));
+                }
+                bench.enforce(policy.as_ref().clone())?;
+                (wanted, uncompared) = (Count::of(bench)?, 0);
+            }
+            Step::Frame(direction, frame) => {
+                let Some(effect) = effects.next().copied() else { break };
+                wanted = wanted.after(*direction, frame, effect);
+                if bench.probe.verdict(*direction, frame)? != effect.passes() {
+                    return Ok(Some(format!("the kernel does not agree to {effect:?}")));
+                }
+                uncompared += 1;
+                if uncompared == batch {
+                    uncompared = 0;
+                    if let Some(told) = told(&wanted.unlike(&Count::of(bench)?)) {
+                        return Ok(Some(told));
+                    }
+                }
+            }
+        }
+    }
+    Ok(told(&wanted.unlike(&Count::of(bench)?)))
+}
+
+fn told(differences: &[String]) -> Option<String> {
+    (!differences.is_empty()).then(|| differences.join("; "))
+}
+
+/// What both models and the loaded programs make of a scenario: an error tells who disagrees, on what.
+///
+/// # Errors
+/// The smallest disagreement that was found, or a refusal of the kernel.
+pub fn compare(
+    scenario: &Scenario,
+    models: &mut Models,
+    bench: Option<&mut Bench>,
+    reasons: &mut Reasons,
+) -> Result<()> {
+    if models.difference(scenario)?.is_some() {
+        let (small, told) = minimised(scenario, &mut |smaller| models.difference(smaller))?;
+        ensure!(false, "the decision code and the naive reading differ:\n {told}\n{}", shown(&small));
+    }
+    let effects = models.code(scenario)?;
+    for effect in &effects {
+        *reasons.entry(effect.reason.name()).or_default() += 1;
+    }
+    let Some(bench) = bench else { return Ok(()) };
+    if let Some(told) = kernel_difference(bench, scenario, &effects, BATCH)? {
+        let (small, told) = minimised(scenario, &mut |smaller| {
+            let effects = models.code(smaller)?;
+            kernel_difference(bench, smaller, &effects, 1)
+        })
+        .unwrap_or((scenario.clone(), told));
+        ensure!(false, "the kernel and its code on the host differ: {told}\n{}", shown(&small));
+    }
+    Ok(())
+}
+
+/// How a scenario differs, when it does.
+type Differs<'a> = dyn FnMut(&Scenario) -> Result<Option<String>> + 'a;
+
+/// Fewer steps and shorter frames that still make a difference.
+fn minimised(scenario: &Scenario, differs: &mut Differs<'_>) -> Result<(Scenario, String)> {
+    let mut small = scenario.clone();
+    let mut told = differs(&small)?.unwrap_or_else(|| "only as a whole".to_owned());
+    let mut chunk = small.steps.len() / 2;
+    while chunk > 0 {
+        let mut at = 0;
+        while at < small.steps.len() {
+            let mut steps = small.steps.clone();
+            steps.drain(at..small.steps.len().min(at + chunk));
+            match differs(&small.with(steps.clone()))? {
+                Some(still) => (small.steps, told) = (steps, still),
+                None => at += chunk,
+            }
+        }
+        chunk /= 2;
+    }
+    for at in 0..small.steps.len() {
+        while let Step::Frame(direction, frame) = &small.steps[at]
+            && frame.len() > 60
+        {
+            let mut steps = small.steps.clone();
+            steps[at] = Step::Frame(*direction, frame[..frame.len() - 1].to_vec());
+            let Some(still) = differs(&small.with(steps.clone()))? else { break };
+            (small.steps, told) = (steps, still);
+        }
+    }
+    Ok((small, told))
+}
+
+/// A scenario to read and to keep: its steps with the frames in hex, and the policy.
+fn shown(scenario: &Scenario) -> String {
+    let mut text = String::new();
+    for step in &scenario.steps {
+        let _ = match step {
+            Step::Frame(direction, frame) => writeln!(text, "{}: {}", direction.name(), hex(frame)),
+            Step::Wait(seconds) => writeln!(text, "wait: {seconds}"),
+            Step::Change(policy) => writeln!(text, "change: {:?}", policy.rows),
+        };
+    }
+    let Policy { inbound, outbound, rows, packets, .. } = &scenario.policy;
+    let _ = writeln!(text, "inbound {inbound:?}, outbound {outbound:?}, {packets:?}");
+    for row in rows {
+        let peers: Vec<String> = row.peers.iter().map(|peer| peer.prefix.to_string()).collect();
+        let (id, direction, client, services) = (&row.id.0, row.direction, row.client_ports, &row.services);
+        let failsafe = if row.failsafe { " failsafe" } else { "" };
+        let _ = writeln!(text, "{id} {direction:?} {peers:?} from {client} to {services:?}{failsafe}");
+    }
+    text
+}
+
+fn hex(frame: &[u8]) -> String {
+    frame.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_differs_is_shown_with_the_steps_and_the_bytes_that_it_takes() {
+        let scenario = Scenario::of(1);
+        let frames = |scenario: &Scenario| -> Vec<Vec<u8>> {
+            let frames = scenario.steps.iter().filter_map(|step| match step {
+                Step::Frame(_, frame) => Some(frame.clone()),
+                _ => None,
+            });
+            frames.collect()
+        };
+        let long: Vec<Vec<u8>> = frames(&scenario).into_iter().filter(|frame| frame.len() > 100).collect();
+        let (one, other) = (long[3].clone(), long[7].clone());
+        let (small, told) = minimised(&scenario, &mut |smaller| {
+            let frames = frames(smaller);
+            let both =
+                [&one, &other].iter().all(|it| frames.iter().any(|frame| frame.starts_with(&it[..80])));
+            Ok(both.then(|| "both are there".to_owned()))
+        })
+        .unwrap();
+        assert_eq!(frames(&small), [one[..80].to_vec(), other[..80].to_vec()]);
+        assert_eq!((small.steps.len(), told.as_str()), (2, "both are there"));
+        assert!(shown(&small).contains(&hex(&one[..80])));
+    }
+}

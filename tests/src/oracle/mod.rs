@@ -1,0 +1,468 @@
+//! A second reading of what should become of a frame, written from docs/packets.md and docs/policy.md
+//! as simply as it can be: slices, hash maps, and the policy's own oracle for the rows.
+//!
+//! It shares no code with the programs, neither to read packets nor to judge them.
+
+use std::net::IpAddr;
+
+use pomguard::policy::{
+    Direction, Mode, Policy, RowId,
+    oracle::{self, Opening},
+};
+use pomguard_common::{
+    decide::NO_ROW,
+    protocol::{TCP, UDP},
+    reason::Reason,
+};
+
+use crate::{force::InForce, harness::Effect};
+
+mod address;
+mod link;
+mod memory;
+mod read;
+
+use address::{is_group, is_link_local, is_mapped, is_newborn, may_send};
+use memory::{Notebook, Phase, Talk, Train};
+use read::{Body, Seen, Segment};
+
+/// What becomes of a packet, all of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ruling {
+    /// Under what it is counted.
+    pub reason: Reason,
+    /// It passes although the reason is a drop: audit.
+    pub audited: bool,
+    /// The row that it is counted under.
+    pub row: Option<RowId>,
+    /// It counts as a new connection of the row.
+    pub connection: bool,
+    /// It enters a conversation into the flow table.
+    pub enters: bool,
+}
+
+impl Ruling {
+    const fn of(reason: Reason) -> Self {
+        Self { reason, audited: false, row: None, connection: false, enters: false }
+    }
+
+    /// The same with the counter slot that its row has; none for a row that is no more in force, which
+    /// a conversation may outlive.
+    #[must_use]
+    pub fn effect(&self, in_force: &InForce, direction: Direction) -> Effect {
+        let slot = self.row.as_ref().and_then(|row| in_force.slot(&row.0, direction).ok());
+        Effect {
+            reason: self.reason,
+            audited: self.audited,
+            row: slot.unwrap_or(NO_ROW),
+            connection: self.connection,
+            enters: self.enters,
+        }
+    }
+
+    /// Whether the packet goes on.
+    #[must_use]
+    pub const fn passes(&self) -> bool {
+        self.audited || self.reason.verdict().is_pass()
+    }
+}
+
+/// Why no row allows something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Refusal {
+    Port,
+    Peer,
+    ClientPort,
+}
+
+/// A guarded host.
+#[derive(Clone, Debug)]
+pub struct Host {
+    policy: Policy,
+    generation: u32,
+    notes: Notebook,
+}
+
+impl Host {
+    /// One that has no conversations.
+    #[must_use]
+    pub fn new(policy: Policy) -> Self {
+        Self { policy, generation: 1, notes: Notebook::default() }
+    }
+
+    /// Puts another policy in force. Conversations stay.
+    pub fn enforce(&mut self, policy: Policy) {
+        self.policy = policy;
+        self.generation += 1;
+    }
+
+    /// Time goes by.
+    pub const fn wait(&mut self, seconds: u32) {
+        self.notes.wait(seconds as u64);
+    }
+
+    /// What becomes of a frame.
+    pub fn judge(&mut self, direction: Direction, frame: &[u8]) -> Ruling {
+        let seen = read::frame(&self.policy.packets, frame);
+        let mut ruling = match (&seen, direction) {
+            (Err(reason), _) => Ruling::of(*reason),
+            (Ok(seen), Direction::Inbound) => self.comes_in(seen),
+            (Ok(seen), Direction::Outbound) => self.leaves(seen),
+        };
+        // What inbound audit let in may be answered.
+        let answers_audited = ruling.reason == Reason::Unasked && self.policy.inbound != Mode::Enforce;
+        ruling.audited = !ruling.passes() && (self.mode(direction) != Mode::Enforce || answers_audited);
+        if let Ok(seen) = &seen
+            && let Some(id) = seen.piece
+            && !matches!(seen.body, Body::Later)
+            && ruling.passes()
+        {
+            self.notes.note_train(train(direction, seen, id));
+        }
+        ruling
+    }
+
+    const fn mode(&self, direction: Direction) -> Mode {
+        match direction {
+            Direction::Inbound => self.policy.inbound,
+            Direction::Outbound => self.policy.outbound,
+        }
+    }
+
+    fn is_known(&self, address: IpAddr) -> bool {
+        self.policy.known.iter().any(|known| known.prefix.contains(&address))
+    }
+
+    /// The row that lets a peer and this host talk, opened in this direction, or why there is none.
+    fn row(&self, opened: Direction, talk: &Talk) -> Result<(RowId, bool), Refusal> {
+        let ((source, from), (destination, to)) = match opened {
+            Direction::Inbound => (talk.peer, talk.host),
+            Direction::Outbound => (talk.host, talk.peer),
+        };
+        let ported = matches!(talk.protocol, TCP | UDP);
+        let (source_port, destination_port) = if ported { (from, to) } else { (0, 0) };
+        let protocol = talk.protocol;
+        let opening =
+            Opening { direction: opened, source, source_port, destination, destination_port, protocol };
+        let peer = talk.peer.0;
+        if may_send(peer)
+            && let Some(id) = oracle::judge(&self.policy, &opening).first
+        {
+            let failsafe = self.policy.rows_in(opened).any(|row| row.id == id && row.failsafe);
+            return Ok((id, failsafe));
+        }
+        let naming: Vec<_> = self
+            .policy
+            .rows_in(opened)
+            .filter(|row| {
+                row.services.iter().any(|service| {
+                    service.protocol == protocol && (!ported || service.ports.contains(destination_port))
+                })
+            })
+            .collect();
+        let meets = |row: &&&pomguard::policy::Row| row.peers.iter().any(|it| it.prefix.contains(&peer));
+        Err(match (naming.is_empty(), may_send(peer) && naming.iter().find(meets).is_some()) {
+            (true, _) => Refusal::Port,
+            (false, true) => Refusal::ClientPort,
+            (false, false) => Refusal::Peer,
+        })
+    }
+
+    /// A conversation of ours that the policy in force still lets us have.
+    fn conversation(&mut self, talk: &Talk) -> Option<(Phase, Option<RowId>)> {
+        let judged = self.notes.talk(talk)?.generation;
+        if judged != self.generation {
+            let row = match self.row(Direction::Outbound, talk) {
+                Ok((id, _)) => Some(id),
+                Err(_) if self.policy.outbound != Mode::Enforce => None,
+                Err(_) => return None,
+            };
+            let generation = self.generation;
+            let memory = self.notes.talk(talk)?;
+            (memory.row, memory.generation) = (row, generation);
+        }
+        let memory = self.notes.talk(talk)?;
+        Some((memory.phase, memory.row.clone()))
+    }
+
+    fn comes_in(&mut self, seen: &Seen) -> Ruling {
+        let newborn = is_newborn(seen.source);
+        let local = &self.policy.local;
+        if is_mapped(seen.source) || is_mapped(seen.destination) {
+            return Ruling::of(Reason::MappedAddress);
+        }
+        if !newborn && !may_send(seen.source) || local.contains(&seen.source) {
+            return Ruling::of(Reason::SpoofedSource);
+        }
+        let service = link::service(&self.policy, Direction::Inbound, seen);
+        if newborn || !local.contains(&seen.destination) {
+            return Ruling::of(match service {
+                Some(reason) => reason,
+                None if newborn => Reason::SpoofedSource,
+                None if is_group(seen.destination) => Reason::Broadcast,
+                None => Reason::NotLocal,
+            });
+        }
+        if seen.to_group_station {
+            return Ruling::of(Reason::Broadcast);
+        }
+        let talk = talk(Direction::Inbound, seen);
+        let known = self.is_known(seen.source);
+        let either = |known_reason, stranger| Ruling::of(if known { known_reason } else { stranger });
+        let (request, reply) = echo_types(seen.source);
+        match &seen.body {
+            Body::Later => self.later(Direction::Inbound, seen),
+            Body::Tcp(Segment { syn, ack, ends, .. }) => {
+                let refusal = if *syn && *ack {
+                    Refusal::Port
+                } else {
+                    match self.row(Direction::Inbound, &talk) {
+                        Ok(row) => return by_row(row, *syn),
+                        Err(refusal) => refusal,
+                    }
+                };
+                let opens = *syn && !*ack;
+                if !opens && self.conversation(&talk).is_some() {
+                    self.notes.touch(&talk, if *ends { Phase::Closing } else { Phase::Open });
+                    return Ruling::of(Reason::Answer);
+                }
+                match (refusal, opens) {
+                    (Refusal::ClientPort, _) => Ruling::of(Reason::ClientPort),
+                    (_, false) => either(Reason::NoFlowKnown, Reason::NoFlow),
+                    (Refusal::Peer, true) => either(Reason::SourceKnown, Reason::Source),
+                    (Refusal::Port, true) => either(Reason::PortKnown, Reason::Port),
+                }
+            }
+            Body::Udp { .. } => {
+                let refusal = match self.row(Direction::Inbound, &talk) {
+                    Ok(row) => return by_row(row, false),
+                    Err(refusal) => refusal,
+                };
+                if self.conversation(&talk).is_some() {
+                    return Ruling::of(Reason::Answer);
+                }
+                if let Some(reason) = service {
+                    return Ruling::of(reason);
+                }
+                match refusal {
+                    Refusal::ClientPort => Ruling::of(Reason::ClientPort),
+                    Refusal::Peer => either(Reason::SourceKnown, Reason::Source),
+                    Refusal::Port => either(Reason::PortKnown, Reason::Port),
+                }
+            }
+            Body::Icmp { kind, .. } if *kind == reply => match self.conversation(&talk) {
+                Some(_) => Ruling::of(Reason::Answer),
+                None => either(Reason::NoFlowKnown, Reason::NoFlow),
+            },
+            Body::Icmp { kind, rest, .. } => {
+                if *kind == request
+                    && let Ok(row) = self.row(Direction::Inbound, &talk)
+                {
+                    return by_row(row, false);
+                }
+                if let Some(reason) = service {
+                    return Ruling::of(reason);
+                }
+                let v4 = seen.source.is_ipv4();
+                let redirect = v4 && *kind == 5 && self.policy.packets.redirects;
+                if is_error(v4, *kind) || redirect {
+                    return Ruling::of(self.related(Direction::Inbound, seen, *kind, rest));
+                }
+                let free_echo = !v4 && *kind == request && self.policy.packets.echo_v6;
+                Ruling::of(if free_echo { Reason::EchoV6 } else { Reason::IcmpType })
+            }
+            Body::Other => match (self.row(Direction::Inbound, &talk), service) {
+                (Ok(row), _) => by_row(row, false),
+                (Err(_), Some(reason)) => Ruling::of(reason),
+                (Err(_), None) => either(Reason::ProtocolKnown, Reason::Protocol),
+            },
+        }
+    }
+
+    fn leaves(&mut self, seen: &Seen) -> Ruling {
+        if is_mapped(seen.source) || is_mapped(seen.destination) {
+            return Ruling::of(Reason::MappedAddress);
+        }
+        let ours = self.policy.local.contains(&seen.source);
+        let early = seen.source.is_unspecified() || is_link_local(seen.source);
+        if let Some(reason) = link::service(&self.policy, Direction::Outbound, seen)
+            && (ours || early)
+        {
+            return Ruling::of(reason);
+        }
+        if !ours {
+            return Ruling::of(Reason::SourceNotOurs);
+        }
+        let talk = talk(Direction::Outbound, seen);
+        let (request, reply) = echo_types(seen.source);
+        match &seen.body {
+            Body::Later => self.later(Direction::Outbound, seen),
+            Body::Tcp(segment) => self.segment_leaves(&talk, *segment),
+            Body::Udp { .. } => {
+                if self.row(Direction::Inbound, &talk).is_ok() {
+                    return Ruling::of(Reason::Reply);
+                }
+                self.goes_on(&talk, Phase::Udp).unwrap_or_else(|| self.opens(talk, Phase::Udp, true))
+            }
+            Body::Icmp { kind, .. } if *kind == reply => {
+                let free_echo = seen.source.is_ipv6() && self.policy.packets.echo_v6;
+                let asked = free_echo || self.row(Direction::Inbound, &talk).is_ok();
+                Ruling::of(if asked { Reason::Reply } else { Reason::Unasked })
+            }
+            Body::Icmp { kind, .. } if *kind == request => {
+                self.goes_on(&talk, Phase::Echo).unwrap_or_else(|| self.opens(talk, Phase::Echo, true))
+            }
+            Body::Icmp { kind, rest, .. } if is_error(seen.source.is_ipv4(), *kind) => {
+                Ruling::of(self.related(Direction::Outbound, seen, *kind, rest))
+            }
+            Body::Icmp { .. } => {
+                let track = self.policy.outbound == Mode::Track;
+                Ruling::of(if track { Reason::Untracked } else { Reason::IcmpType })
+            }
+            Body::Other if self.row(Direction::Inbound, &talk).is_ok() => Ruling::of(Reason::Reply),
+            Body::Other => self.outbound_row(&talk),
+        }
+    }
+
+    fn segment_leaves(&mut self, talk: &Talk, segment: Segment) -> Ruling {
+        let Segment { syn, ack, ends, .. } = segment;
+        let opens = syn && !ack;
+        if !opens {
+            if self.row(Direction::Inbound, talk).is_ok() {
+                return Ruling::of(Reason::Reply);
+            }
+            if let Some((phase, _)) = self.conversation(talk) {
+                let next = match phase {
+                    _ if ends => Phase::Closing,
+                    // Of two that open at once, or of one that nobody answers, it is still opening.
+                    _ if syn => Phase::Opening,
+                    Phase::Opening => Phase::Opening,
+                    _ => Phase::Open,
+                };
+                return self.goes_on(talk, next).unwrap_or_else(|| Ruling::of(Reason::Internal));
+            }
+            let would_open = self.outbound_row(talk);
+            if syn || !would_open.passes() && self.policy.outbound == Mode::Enforce {
+                return Ruling::of(Reason::Unasked);
+            }
+        }
+        let phase = match (opens, ends) {
+            (true, _) => Phase::Opening,
+            (false, true) => Phase::Closing,
+            (false, false) => Phase::Open,
+        };
+        self.opens(*talk, phase, opens)
+    }
+
+    /// Goes on with a conversation, if there is one.
+    fn goes_on(&mut self, talk: &Talk, phase: Phase) -> Option<Ruling> {
+        let (_, row) = self.conversation(talk)?;
+        self.notes.touch(talk, phase);
+        Some(Ruling { row, ..Ruling::of(Reason::Answer) })
+    }
+
+    /// Opens a conversation, or enters one that was forgotten.
+    fn opens(&mut self, talk: Talk, phase: Phase, connects: bool) -> Ruling {
+        let mut ruling = self.outbound_row(&talk);
+        if !ruling.passes() && self.policy.outbound == Mode::Enforce {
+            return ruling;
+        }
+        ruling.connection = connects && ruling.row.is_some();
+        if self.conversation(&talk).is_some() {
+            self.notes.touch(&talk, phase);
+        } else {
+            ruling.enters = true;
+            self.notes.enter(talk, phase, ruling.row.clone(), self.generation);
+        }
+        ruling
+    }
+
+    fn outbound_row(&self, talk: &Talk) -> Ruling {
+        match self.row(Direction::Outbound, talk) {
+            Ok(row) => by_row(row, false),
+            Err(_) if self.policy.outbound == Mode::Track => Ruling::of(Reason::Untracked),
+            Err(_) => Ruling::of(Reason::Destination),
+        }
+    }
+
+    fn later(&self, direction: Direction, seen: &Seen) -> Ruling {
+        let known = seen.piece.is_some_and(|id| self.notes.has_train(&train(direction, seen, id)));
+        Ruling::of(if known { Reason::Fragment } else { Reason::FragmentUnknown })
+    }
+
+    /// An ICMP error: about a conversation of ours, or about one that an inbound row allows.
+    fn related(&mut self, direction: Direction, seen: &Seen, kind: u8, rest: &[u8]) -> Reason {
+        let v6 = seen.source.is_ipv6();
+        let Some(quote) = rest.get(4..).and_then(|bytes| read::quote(bytes, v6, seen.before + 8)) else {
+            return Reason::IcmpUnrelated;
+        };
+        // No IPv6 link is narrower than 1,280 bytes.
+        let narrow = v6 && kind == 2 && rest[..2] == [0, 0] && rest[2] < 5;
+        let (sender, receiver) = ((quote.source, quote.from), (quote.destination, quote.to));
+        let (host, peer, ours) = match direction {
+            Direction::Inbound => (sender, receiver, quote.source == seen.destination),
+            Direction::Outbound => {
+                (receiver, sender, receiver.0 == seen.source && sender.0 == seen.destination)
+            }
+        };
+        if narrow || !ours {
+            return Reason::IcmpUnrelated;
+        }
+        let talk = Talk { protocol: quote.protocol, host, peer };
+        if self.notes.talk(&talk).is_some() || self.row_by_prefix(&talk) {
+            Reason::IcmpRelated
+        } else {
+            Reason::IcmpUnrelated
+        }
+    }
+
+    /// Whether an inbound row allows a conversation with a peer, who may be quoted as anybody.
+    fn row_by_prefix(&self, talk: &Talk) -> bool {
+        let ported = matches!(talk.protocol, TCP | UDP);
+        let (source_port, destination_port) = if ported { (talk.peer.1, talk.host.1) } else { (0, 0) };
+        let opening = Opening {
+            direction: Direction::Inbound,
+            source: talk.peer.0,
+            source_port,
+            destination: talk.host.0,
+            destination_port,
+            protocol: talk.protocol,
+        };
+        oracle::judge(&self.policy, &opening).first.is_some()
+    }
+}
+
+fn by_row((id, failsafe): (RowId, bool), connection: bool) -> Ruling {
+    let reason = if failsafe { Reason::Failsafe } else { Reason::Row };
+    Ruling { row: Some(id), connection, ..Ruling::of(reason) }
+}
+
+const fn echo_types(address: IpAddr) -> (u8, u8) {
+    if address.is_ipv4() { (8, 0) } else { (128, 129) }
+}
+
+/// Unreachable, too big, time exceeded, parameter problem.
+fn is_error(v4: bool, kind: u8) -> bool {
+    if v4 { [3, 11, 12].contains(&kind) } else { [1, 2, 3, 4].contains(&kind) }
+}
+
+/// The conversation that a packet belongs to; without ports both are 0.
+fn talk(direction: Direction, seen: &Seen) -> Talk {
+    let (from, to) = match &seen.body {
+        Body::Tcp(Segment { from, to, .. }) | Body::Udp { from, to } => (*from, *to),
+        Body::Icmp { id, .. } => (*id, *id),
+        Body::Later | Body::Other => (0, 0),
+    };
+    let (sender, receiver) = ((seen.source, from), (seen.destination, to));
+    let (host, peer) = match direction {
+        Direction::Inbound => (receiver, sender),
+        Direction::Outbound => (sender, receiver),
+    };
+    Talk { protocol: seen.protocol, host, peer }
+}
+
+/// The datagram that a piece belongs to. In IPv6 only the first piece's protocol counts.
+fn train(direction: Direction, seen: &Seen, id: u32) -> Train {
+    let protocol = if seen.source.is_ipv4() { seen.protocol } else { 0 };
+    (seen.source, seen.destination, id, protocol, direction == Direction::Outbound)
+}
