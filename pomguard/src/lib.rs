@@ -12,6 +12,7 @@
 //! | what the maps say | [`observe`] | `Snapshot` |
 //! | kept in step with the files | [`daemon`] | |
 //! | told and asked | [`control`] | |
+//! | what outlives it on disk | [`state`] | |
 //! | for people and programs | [`cli`], [`render`] | |
 //!
 //! Everything before [`kernel`] is pure and tested without root.
@@ -26,3 +27,4 @@ pub mod observe;
 pub mod paths;
 pub mod policy;
 pub mod render;
+pub mod state;

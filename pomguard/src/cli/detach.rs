@@ -12,6 +12,7 @@ use crate::{
     input::settings::Settings,
     kernel::{attach, pins::Pins},
     paths,
+    state::runtime::Runtime,
 };
 
 /// Options of `detach`.
@@ -29,10 +30,14 @@ pub struct Args {
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let settings = Settings::load(&args.config)?;
     let pins = Pins::at(&settings.paths.pins);
+    let runtime = Runtime::at(&settings.paths.runtime);
     let attached = attach::attached(&pins);
     if !args.yes {
         confirm(&attached.iter().map(|info| info.interface.as_str()).collect::<Vec<_>>().join(", "))?;
     }
+    // A daemon that runs leaves everything alone meanwhile, and sees the mark before it looks again.
+    let _change = runtime.change()?;
+    runtime.mark_detached()?;
     for info in &attached {
         attach::detach(&pins, &info.interface)?;
         println!("{}: detached, every packet passes", info.interface);

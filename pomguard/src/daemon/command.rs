@@ -62,6 +62,10 @@ impl Daemon {
         if !state.last_reload_successful {
             status.attention.push("the last change of policy failed: the journal says why".to_owned());
         }
+        let conditions = self.conditions.iter();
+        status
+            .attention
+            .extend(conditions.map(|(condition, about)| format!("{}: {about}", condition.name())));
         status.daemon = Some(DaemonStatus {
             version: state.version.clone(),
             pid: std::process::id(),

@@ -4,7 +4,8 @@
 //! takes new policies, serves metrics and tells systemd.
 
 use std::{
-    fs::{self, File},
+    collections::BTreeMap,
+    fs::File,
     future::Future,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
@@ -26,8 +27,9 @@ use crate::{
         settings::{AttachMode, OnAttachFailure, Settings},
     },
     kernel::{
-        attach,
+        KernelError, attach,
         clock::{Ticks, unix_now},
+        hold::Hold,
         install::{self, Installed},
         interface,
         load::{Loaded, Share},
@@ -35,14 +37,21 @@ use crate::{
         read,
     },
     observe::{
+        condition::Condition,
         http,
         metrics::{self, DaemonState},
     },
     policy::{self, Policy},
+    state::runtime::Runtime,
 };
 
+mod beat;
 mod command;
+mod guard;
 mod notify;
+
+use beat::Beat;
+use guard::Guard;
 
 /// How often the programs' own log is brought to ours.
 const PROGRAM_LOG_BEAT: Duration = Duration::from_millis(250);
@@ -62,9 +71,17 @@ struct Daemon {
     /// As last taken.
     settings: Settings,
     pins: Pins,
+    runtime: Runtime,
     ticks: Ticks,
     loaded: Loaded,
+    guard: Guard,
     state: Arc<Mutex<DaemonState>>,
+    /// One line about the policy in force, for systemd.
+    status: String,
+    /// What is not as it should be.
+    conditions: BTreeMap<Condition, String>,
+    /// What systemd was told last.
+    told: String,
     /// Kept for its lock: one daemon at a time.
     _lock: File,
 }
@@ -81,25 +98,36 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> anyhow
     if settings.interfaces.is_empty() {
         bail!("{}: `interfaces` names none: there is nothing to enforce on", settings.file);
     }
-    let lock = lock(&settings.paths.runtime)?;
+    let runtime = Runtime::at(&settings.paths.runtime);
+    let lock = runtime.only_daemon()?;
     raise_locked_memory();
     let pins = Pins::at(&settings.paths.pins);
-    check_interfaces(&pins, &settings)?;
+    check_interfaces(&pins, &settings, |_| true)?;
+    // Before the first look: what happens meanwhile is announced, and looked at.
+    let mut beat = Beat::new()?;
+    let change = runtime.change()?;
+    runtime.clear_detached()?;
     pins.prepare().context("prepare the folder for the pins")?;
     let ticks = Ticks::probe()?;
     info!("{} of {}: loading the programs", policy.host, policy.matrix.id);
-    let loaded = Loaded::new(&pins, Share::All, ticks, options.program_log)?;
+    let mut loaded = Loaded::new(&pins, Share::All, ticks, options.program_log)?;
     let state = Arc::new(Mutex::new(DaemonState {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         ..DaemonState::default()
     }));
+    let guard = Guard::new(&mut loaded)?;
     let mut daemon = Daemon {
         options,
         settings: settings.clone(),
         pins,
+        runtime,
         ticks,
         loaded,
+        guard,
         state: Arc::clone(&state),
+        status: String::new(),
+        conditions: BTreeMap::new(),
+        told: String::new(),
         _lock: lock,
     };
     let _log = daemon.follow_program_log();
@@ -107,12 +135,15 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> anyhow
     let installed = daemon.install(&policy)?;
     daemon.attach(&settings)?;
     daemon.loaded.pin_programs(&daemon.pins)?;
-    daemon.succeeded(&settings, &installed);
+    daemon.guard.seal(&daemon.pins)?;
+    daemon.succeeded(&settings, &policy, &installed);
+    drop(change);
     let (stop, stopped) = watch::channel(false);
     let metrics = serve_metrics(&settings, &daemon, stopped).await?;
     let commands = command::listen(&settings);
-    notify::ready(&status(&policy, &installed));
-    daemon.serve(hangup, commands, shutdown).await;
+    daemon.look();
+    notify::ready(&daemon.told);
+    daemon.serve(&mut beat, hangup, commands, shutdown).await;
     notify::stopping();
     info!("stopping; what is in force stays in force (`pomguard detach` opens the host)");
     // Nobody listening is as good as told.
@@ -127,6 +158,7 @@ impl Daemon {
     /// Waits for what may come.
     async fn serve(
         &mut self,
+        beat: &mut Beat,
         mut hangup: Signal,
         mut commands: mpsc::Receiver<Command>,
         shutdown: impl Future<Output = ()>,
@@ -137,6 +169,7 @@ impl Daemon {
                 () = &mut shutdown => return,
                 _ = hangup.recv() => self.reload(),
                 Some(command) = commands.recv() => self.command(command),
+                () = beat.due() => self.look(),
             }
         }
     }
@@ -152,6 +185,7 @@ impl Daemon {
                 notify::ready("reload refused: the policy before it is in force (see the journal)");
             }
         }
+        self.told = String::new();
     }
 
     fn try_reload(&mut self) -> anyhow::Result<String> {
@@ -160,18 +194,22 @@ impl Daemon {
         if settings.paths.pins != self.pins.root() {
             bail!("{}: `paths.pins` changed: that takes a restart", settings.file);
         }
-        check_interfaces(&self.pins, &settings)?;
+        let _change = self.runtime.change()?;
+        if self.runtime.detached() {
+            bail!(guard::DETACHED);
+        }
+        check_interfaces(&self.pins, &settings, |name| self.guard.watches(name))?;
         let installed = self.install(&policy)?;
-        let told = status(&policy, &installed);
+        self.guard.seal(&self.pins)?;
         self.settings = settings.clone();
-        self.succeeded(&settings, &installed);
+        self.succeeded(&settings, &policy, &installed);
         if let Err(fault) = self.attach(&settings) {
             // What could be foreseen was, before the policy changed: this one the driver refused.
             error!("the new policy is in force, but not on every interface: {fault:#}");
             self.failed();
-            return Ok(format!("attaching FAILED (see the journal); {told}"));
+            return Ok(format!("attaching FAILED (see the journal); {}", self.status));
         }
-        Ok(told)
+        Ok(self.status.clone())
     }
 
     fn failed(&self) {
@@ -204,27 +242,42 @@ impl Daemon {
         Ok(installed)
     }
 
-    /// Attaches to every interface of the settings, and leaves those that are no longer named.
+    /// Attaches to every interface of the settings, and leaves those that are no longer named. One
+    /// that does not exist is waited for.
     fn attach(&mut self, settings: &Settings) -> anyhow::Result<()> {
-        let Attached { mode, require_native, on_failure } = Attached::of(settings);
-        let wanted: Vec<String> = settings.interfaces.iter().map(|at| at.value.clone()).collect();
-        for interface in &wanted {
-            match attach::attach(&mut self.loaded, &self.pins, interface, mode, require_native) {
-                Ok(_) => {}
-                Err(fault) if on_failure == OnAttachFailure::Continue => {
-                    error!("{interface} is NOT protected: {:#}", anyhow!(fault));
+        let mut watched = Vec::new();
+        let mut refused = None;
+        for interface in settings.interfaces.iter().map(|at| &at.value) {
+            let attached = attach::attach(&mut self.loaded, &self.pins, interface, settings.attach)
+                .and_then(|_| Hold::take(&self.pins, interface));
+            let hold = match attached {
+                Ok(hold) => Some(hold),
+                Err(KernelError::NoInterface(_)) => {
+                    warn!("{interface}: not there yet; it is enforced on from the moment it is");
+                    None
                 }
-                Err(fault) => return Err(fault).with_context(|| format!("attach to {interface}")),
-            }
+                Err(fault) if settings.attach.on_failure == OnAttachFailure::Continue => {
+                    error!("{interface} is NOT protected: {:#}", anyhow!(fault));
+                    None
+                }
+                Err(fault) => {
+                    refused.get_or_insert(anyhow!(fault).context(format!("attach to {interface}")));
+                    None
+                }
+            };
+            watched.push((interface.clone(), hold));
         }
-        for left in self.pins.linked("xdp").into_iter().filter(|name| !wanted.contains(name)) {
+        let kept = |name: &String| watched.iter().any(|(wanted, _)| wanted == name);
+        for left in self.pins.linked("xdp").into_iter().filter(|name| !kept(name)) {
             warn!("{left} is no longer in `interfaces`: detaching from it");
             attach::detach(&self.pins, &left)?;
         }
-        Ok(())
+        self.guard.watch(watched);
+        refused.map_or(Ok(()), Err)
     }
 
-    fn succeeded(&self, settings: &Settings, installed: &Installed) {
+    fn succeeded(&mut self, settings: &Settings, policy: &Policy, installed: &Installed) {
+        self.status = status(policy, installed);
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         match settings.attach.mode {
             AttachMode::Auto => "auto",
@@ -262,27 +315,21 @@ impl Daemon {
     }
 }
 
-/// The part of the settings that attaching looks at.
-struct Attached {
-    mode: AttachMode,
-    require_native: bool,
-    on_failure: OnAttachFailure,
-}
-
-impl Attached {
-    const fn of(settings: &Settings) -> Self {
-        let attach = settings.attach;
-        Self { mode: attach.mode, require_native: attach.require_native, on_failure: attach.on_failure }
-    }
-}
-
-/// Refuses what attaching would refuse, before anything is changed for it.
-fn check_interfaces(pins: &Pins, settings: &Settings) -> anyhow::Result<()> {
+/// Refuses what attaching would refuse, before anything is changed for it. An interface that is not
+/// there is only refused where it is not one that `may_be_missing`: a slip in its name.
+fn check_interfaces(
+    pins: &Pins,
+    settings: &Settings,
+    may_be_missing: impl Fn(&str) -> bool,
+) -> anyhow::Result<()> {
     if settings.attach.on_failure == OnAttachFailure::Continue {
         return Ok(());
     }
     for interface in &settings.interfaces {
-        attach::check(pins, &interface.value).with_context(|| format!("{}", interface.origin))?;
+        match attach::check(pins, &interface.value) {
+            Err(KernelError::NoInterface(_)) if may_be_missing(&interface.value) => {}
+            checked => checked.with_context(|| format!("{}", interface.origin))?,
+        }
     }
     Ok(())
 }
@@ -306,15 +353,6 @@ fn status(policy: &Policy, installed: &Installed) -> String {
         installed.generation,
         installed.image.tuples()
     )
-}
-
-/// Takes the lock that only one daemon has.
-fn lock(runtime: &Path) -> anyhow::Result<File> {
-    fs::create_dir_all(runtime).with_context(|| format!("make {}", runtime.display()))?;
-    let path = runtime.join("pomguard.lock");
-    let file = File::create(&path).with_context(|| format!("open {}", path.display()))?;
-    file.try_lock().map_err(|_| anyhow!("another pomguard runs already: it holds {}", path.display()))?;
-    Ok(file)
 }
 
 /// Linux before 5.11 counts maps against the limit of locked memory.

@@ -9,6 +9,11 @@ pub(super) fn ready(status: &str) {
     tell(&[NotifyState::Ready, NotifyState::Status(status)]);
 }
 
+/// What is so now.
+pub(super) fn status(status: &str) {
+    tell(&[NotifyState::Status(status)]);
+}
+
 /// Taking the files anew. systemd 253 and later wants to know since when.
 pub(super) fn reloading() {
     let now = clock_gettime(ClockId::CLOCK_MONOTONIC)

@@ -36,6 +36,16 @@ pub enum AttachMode {
     Generic,
 }
 
+/// How the egress program is attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum TcMode {
+    /// TCX where the kernel has it, a clsact filter where it has not.
+    #[default]
+    Auto,
+    /// A clsact filter, whatever the kernel has.
+    Clsact,
+}
+
 /// What an interface that cannot be attached to means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum OnAttachFailure {
@@ -55,6 +65,8 @@ pub struct Attach {
     pub require_native: bool,
     /// What a failure means.
     pub on_failure: OnAttachFailure,
+    /// TCX or clsact.
+    pub tc: TcMode,
 }
 
 /// `[paths]`.
@@ -286,6 +298,8 @@ fn attach(mut table: Table<'_>, faults: &mut Diagnostics) -> Attach {
     let failures = [("stop", OnAttachFailure::Stop), ("continue", OnAttachFailure::Continue)];
     let mut attach = Attach::default();
     set(&mut attach.mode, table.get("mode").and_then(|value| value.word(&modes, faults)));
+    let hooks = [("auto", TcMode::Auto), ("clsact", TcMode::Clsact)];
+    set(&mut attach.tc, table.get("tc").and_then(|value| value.word(&hooks, faults)));
     let native = table.get("require_native");
     set(&mut attach.require_native, native.and_then(|value| value.boolean(faults)));
     set(

@@ -1,6 +1,6 @@
 //! The programs on the interfaces: XDP on ingress, TCX or clsact on egress, by links that are pinned.
 
-use std::{fs, io, path::Path};
+use std::{fs, io, os::fd::AsFd as _, path::Path};
 
 use aya::programs::{
     LinkOrder, ProgramError, SchedClassifier, TcAttachType, XdpMode,
@@ -12,11 +12,14 @@ use log::{info, warn};
 use pomguard_common::names::{PROGRAM_EGRESS, PROGRAM_INGRESS};
 
 use super::{KernelError, interface, load::Loaded, pins::Pins, raw};
-use crate::{input::settings::AttachMode, observe::snapshot::AttachInfo};
+use crate::{
+    input::settings::{Attach, AttachMode, TcMode},
+    observe::snapshot::AttachInfo,
+};
 
 /// Names of the links' pins.
-const XDP: &str = "xdp";
-const TCX: &str = "tcx";
+pub(super) const XDP: &str = "xdp";
+pub(super) const TCX: &str = "tcx";
 
 /// Priority of our clsact filter: before filters that nobody gave a priority (those start at 49152).
 const CLSACT_PRIORITY: u16 = 50;
@@ -32,12 +35,11 @@ pub fn attach(
     loaded: &mut Loaded,
     pins: &Pins,
     interface: &str,
-    mode: AttachMode,
-    require_native: bool,
+    how: Attach,
 ) -> Result<AttachInfo, KernelError> {
     let ifindex = interface::index(interface)?;
-    attach_xdp(loaded, pins, interface, ifindex, mode, require_native)?;
-    attach_tc(loaded, pins, interface, ifindex)?;
+    attach_xdp(loaded, pins, interface, ifindex, how)?;
+    attach_tc(loaded, pins, interface, ifindex, how.tc)?;
     let info = describe(pins, interface);
     info!("{interface}: XDP {}, TC {}", info.xdp, info.tc);
     Ok(info)
@@ -65,7 +67,7 @@ pub fn describe(pins: &Pins, interface: &str) -> AttachInfo {
         Some(Ok(Some(_))) => "generic",
         _ => "none",
     };
-    let clsact = || interface::clsact_filter(ifindex, CLSACT_HANDLE, CLSACT_PRIORITY).unwrap_or(false);
+    let clsact = || clsact_program(ifindex).is_ok_and(|program| program.is_some());
     let tc = if linked(TCX) {
         "tcx"
     } else if ifindex != 0 && clsact() {
@@ -76,19 +78,29 @@ pub fn describe(pins: &Pins, interface: &str) -> AttachInfo {
     AttachInfo { interface: interface.to_owned(), ifindex, xdp: xdp.to_owned(), tc: tc.to_owned() }
 }
 
+/// The program of our clsact filter on an interface, if that filter is there.
+pub(super) fn clsact_program(ifindex: u32) -> Result<Option<u32>, KernelError> {
+    interface::clsact_filter(ifindex, CLSACT_HANDLE, CLSACT_PRIORITY)
+}
+
 /// Every interface that has one of our links pinned.
 #[must_use]
 pub fn attached(pins: &Pins) -> Vec<AttachInfo> {
     pins.linked(XDP).iter().map(|interface| describe(pins, interface)).collect()
 }
 
-/// Takes the programs off an interface.
+/// Takes the programs off an interface, also where a daemon holds the links.
 ///
 /// # Errors
-/// When a pin cannot be removed.
+/// When the kernel refuses, or a pin cannot be removed.
 pub fn detach(pins: &Pins, interface: &str) -> Result<(), KernelError> {
     for hook in [XDP, TCX] {
-        unpin(&pins.link(hook, interface))?;
+        let path = pins.link(hook, interface);
+        if let Ok(link) = raw::open_pin(&path) {
+            raw::detach_link(link.as_fd())
+                .map_err(KernelError::system("BPF_LINK_DETACH", path.display().to_string()))?;
+        }
+        unpin(&path)?;
     }
     // Fails where there is no clsact, or nothing of ours on it: then there is nothing to take off.
     let _ = tc::qdisc_detach_program(interface, TcAttachType::Egress, PROGRAM_EGRESS);
@@ -99,7 +111,7 @@ pub fn detach(pins: &Pins, interface: &str) -> Result<(), KernelError> {
 fn pinned_on(path: &Path, ifindex: u32) -> bool {
     ifindex != 0
         && raw::open_pin(path)
-            .and_then(|link| raw::link_facts(std::os::fd::AsFd::as_fd(&link)))
+            .and_then(|link| raw::link_facts(link.as_fd()))
             .is_ok_and(|facts| facts.ifindex == ifindex)
 }
 
@@ -144,9 +156,9 @@ fn attach_xdp(
     pins: &Pins,
     interface: &str,
     ifindex: u32,
-    mode: AttachMode,
-    require_native: bool,
+    how: Attach,
 ) -> Result<(), KernelError> {
+    let Attach { mode, require_native, .. } = how;
     let path = pins.link(XDP, interface);
     let program = loaded.xdp()?;
     let fail = || KernelError::program(PROGRAM_INGRESS);
@@ -218,7 +230,13 @@ fn reason(error: &ProgramError) -> String {
     }
 }
 
-fn attach_tc(loaded: &mut Loaded, pins: &Pins, interface: &str, ifindex: u32) -> Result<(), KernelError> {
+fn attach_tc(
+    loaded: &mut Loaded,
+    pins: &Pins,
+    interface: &str,
+    ifindex: u32,
+    mode: TcMode,
+) -> Result<(), KernelError> {
     let path = pins.link(TCX, interface);
     let program = loaded.tc()?;
     let fail = || KernelError::program(PROGRAM_EGRESS);
@@ -227,6 +245,9 @@ fn attach_tc(loaded: &mut Loaded, pins: &Pins, interface: &str, ifindex: u32) ->
         let id = program.attach_to_link(link).map_err(fail())?;
         program.take_link(id).map_err(fail())?;
         return Ok(());
+    }
+    if mode == TcMode::Clsact {
+        return attach_clsact(program, interface, ifindex);
     }
     // Whether the kernel has TCX is found out by asking for it; RHEL 9.4 has it and says 5.14.
     let options = TcAttachOptions::TcxOrder(LinkOrder::first());
@@ -250,7 +271,7 @@ const fn handle() -> tc::TcHandle {
 
 fn attach_clsact(program: &mut SchedClassifier, interface: &str, ifindex: u32) -> Result<(), KernelError> {
     let fail = || KernelError::program(PROGRAM_EGRESS);
-    let id = if interface::clsact_filter(ifindex, CLSACT_HANDLE, CLSACT_PRIORITY)? {
+    let id = if clsact_program(ifindex)?.is_some() {
         let ours =
             SchedClassifierLink::attached(interface, TcAttachType::Egress, CLSACT_PRIORITY, handle(), None)
                 .map_err(KernelError::system("if_nametoindex", interface))?;

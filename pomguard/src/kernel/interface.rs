@@ -9,7 +9,7 @@ use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkMessage, NetlinkPayl
 use netlink_packet_route::{
     RouteNetlinkMessage,
     link::{LinkAttribute, LinkMessage, LinkXdp, XdpAttached},
-    tc::{TcAttribute, TcHandle, TcMessage},
+    tc::{TcAttribute, TcFilterBpfOption, TcHandle, TcMessage, TcOption},
 };
 use netlink_sys::{Socket, protocols::NETLINK_ROUTE};
 
@@ -30,6 +30,12 @@ pub struct XdpState {
 /// [`KernelError::NoInterface`].
 pub fn index(name: &str) -> Result<u32, KernelError> {
     nix::net::if_::if_nametoindex(name).map_err(|_| KernelError::NoInterface(name.to_owned()))
+}
+
+/// Name of the interface with this index; none when there is no such interface here.
+#[must_use]
+pub fn name(ifindex: u32) -> Option<String> {
+    nix::net::if_::if_indextoname(ifindex).ok()?.into_string().ok()
 }
 
 /// Every address of this machine, loopback left out.
@@ -55,14 +61,19 @@ pub fn addresses() -> Result<Vec<IpAddr>, KernelError> {
     Ok(found)
 }
 
-/// The XDP program of an interface, if it has one.
+/// The XDP program of an interface, if there is such an interface and it has one.
 ///
 /// # Errors
 /// When the kernel does not answer.
 pub fn xdp(ifindex: u32) -> Result<Option<XdpState>, KernelError> {
     let mut message = LinkMessage::default();
     message.header.index = ifindex;
-    let answers = ask(RouteNetlinkMessage::GetLink(message), 0)?;
+    let answers = match ask(RouteNetlinkMessage::GetLink(message), 0) {
+        Err(KernelError::System { source, .. }) if source.raw_os_error() == Some(libc::ENODEV) => {
+            return Ok(None);
+        }
+        answers => answers?,
+    };
     let attributes = answers.into_iter().find_map(|answer| match answer {
         RouteNetlinkMessage::NewLink(link) if link.header.index == ifindex => Some(link.attributes),
         _ => None,
@@ -89,25 +100,36 @@ pub fn xdp(ifindex: u32) -> Result<Option<XdpState>, KernelError> {
     Ok(program.map(|program| XdpState { program, native }))
 }
 
-/// Whether a BPF filter with this handle and priority sits on the clsact egress hook.
+/// The program of the BPF filter with this handle and priority on the clsact egress hook; none when
+/// there is no such filter.
 ///
 /// # Errors
 /// When the kernel does not answer.
-pub fn clsact_filter(ifindex: u32, handle: u32, priority: u16) -> Result<bool, KernelError> {
+pub fn clsact_filter(ifindex: u32, handle: u32, priority: u16) -> Result<Option<u32>, KernelError> {
     /// Parent of the clsact egress filters (TC_H_CLSACT with TC_H_MIN_EGRESS, linux/pkt_sched.h).
     const EGRESS: u32 = 0xffff_fff3;
     let mut message = TcMessage::default();
     message.header.index = ifindex.cast_signed();
     message.header.parent = TcHandle::from(EGRESS);
     let answers = ask(RouteNetlinkMessage::GetTrafficFilter(message), NLM_F_DUMP)?;
-    Ok(answers.into_iter().any(|answer| match answer {
-        RouteNetlinkMessage::NewTrafficFilter(filter) => {
-            filter.header.handle == TcHandle::from(handle)
-                && filter.header.info >> 16 == u32::from(priority)
-                && filter.attributes.iter().any(|it| matches!(it, TcAttribute::Kind(kind) if kind == "bpf"))
+    Ok(answers.into_iter().find_map(|answer| match answer {
+        RouteNetlinkMessage::NewTrafficFilter(filter)
+            if filter.header.handle == TcHandle::from(handle)
+                && filter.header.info >> 16 == u32::from(priority) =>
+        {
+            filter.attributes.iter().find_map(program_of_filter)
         }
-        _ => false,
+        _ => None,
     }))
+}
+
+/// The program that a BPF filter's options name.
+fn program_of_filter(attribute: &TcAttribute) -> Option<u32> {
+    let TcAttribute::Options(options) = attribute else { return None };
+    options.iter().find_map(|option| match option {
+        TcOption::Bpf(TcFilterBpfOption::ProgId(id)) => Some(*id),
+        _ => None,
+    })
 }
 
 /// Asks rtnetlink, and collects the answers.

@@ -8,6 +8,10 @@
 //! | a compiled image: written, frozen, read back, switched to | [`install`] |
 //! | what holds beside the generations | [`control`] |
 //! | what the maps say | [`read`], [`status`] |
+//! | what is pinned, held open | [`held`] |
+//! | the hooks, held open and looked at | [`hold`] |
+//! | what the maps are to hold, compared with what they do | [`content`] |
+//! | what the kernel announces of interfaces | [`monitor`] |
 //! | a frame through the loaded program | [`probe`] |
 //!
 //! Everything that outlives the daemon is pinned. What reads or changes maps goes by the pins and
@@ -15,13 +19,17 @@
 
 pub mod attach;
 pub mod clock;
+pub mod content;
 pub mod control;
 mod error;
 pub mod frame;
+pub mod held;
+pub mod hold;
 pub mod install;
 pub mod interface;
 pub mod load;
 mod mapping;
+pub mod monitor;
 pub mod object;
 pub mod pins;
 pub mod probe;

@@ -108,6 +108,18 @@ impl Pins {
         found
     }
 
+    /// Every pin but the links: those have to be asked for by interface.
+    #[must_use]
+    pub fn kept(&self) -> Vec<PathBuf> {
+        let mut found: Vec<PathBuf> = ["programs", "images", "maps"]
+            .into_iter()
+            .filter_map(|folder| fs::read_dir(self.folder(folder)).ok())
+            .flat_map(|entries| entries.filter_map(|entry| Some(entry.ok()?.path())))
+            .collect();
+        found.sort();
+        found
+    }
+
     /// Whether the maps are there.
     #[must_use]
     pub fn installed(&self) -> bool {

@@ -54,6 +54,46 @@ pub(super) fn open_pin(path: &Path) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// Pins an object under a path that is free.
+pub(super) fn pin(object: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let mut attributes = attributes();
+    attributes.__bindgen_anon_4.pathname = path.as_ptr() as u64;
+    attributes.__bindgen_anon_4.bpf_fd = object.as_raw_fd().cast_unsigned();
+    bpf(bpf_cmd::BPF_OBJ_PIN, &mut attributes)
+}
+
+/// Takes a program off its hook, whoever else holds the link. Linux 5.9.
+pub(super) fn detach_link(link: BorrowedFd<'_>) -> io::Result<()> {
+    let mut attributes = attributes();
+    attributes.link_detach.link_fd = link.as_raw_fd().cast_unsigned();
+    bpf(bpf_cmd::BPF_LINK_DETACH, &mut attributes)
+}
+
+/// Type and id of a map, a program or a link: the two words that each of their records begins with.
+pub(super) fn identity(object: BorrowedFd<'_>) -> io::Result<[u32; 2]> {
+    let mut info = [0_u32; 2];
+    let mut attributes = attributes();
+    attributes.info.bpf_fd = object.as_raw_fd().cast_unsigned();
+    attributes.info.info_len = size_of_val(&info) as u32;
+    attributes.info.info = &raw mut info as u64;
+    bpf(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attributes)?;
+    Ok(info)
+}
+
+/// The id of the map in a slot of an array of maps; none when the slot is empty.
+pub(super) fn inner_id(outer: BorrowedFd<'_>, slot: u32) -> io::Result<Option<u32>> {
+    let mut id = 0_u32;
+    let mut attributes = attributes();
+    attributes.__bindgen_anon_2.map_fd = outer.as_raw_fd().cast_unsigned();
+    attributes.__bindgen_anon_2.key = &raw const slot as u64;
+    attributes.__bindgen_anon_2.__bindgen_anon_1.value = &raw mut id as u64;
+    match bpf(bpf_cmd::BPF_MAP_LOOKUP_ELEM, &mut attributes) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        result => result.map(|()| Some(id)),
+    }
+}
+
 /// What the kernel says of a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct LinkFacts {

@@ -130,6 +130,10 @@ families! {
         "Attempts that failed and changed nothing.";
     SELF_CHECK_MISMATCHES Counter "pomguard_self_check_mismatches_total" []
         "Times that the maps or attachments were found other than installed. Should stay at zero.";
+    REPAIRS Counter "pomguard_repairs_total" ["what"]
+        "What was found changed from outside, and put right.";
+    STATE Gauge "pomguard_state" ["state"]
+        "1 while this is so; all are 0 while everything is as it should be.";
 }
 
 #[cfg(test)]

@@ -3,7 +3,10 @@
 //! Cardinality is bounded by the policy: reasons are a fixed list, rows are those of the matrix and
 //! the site. No address that came in a packet ever becomes a label.
 
-use std::fmt;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
 use pomguard_common::{
     Direction,
@@ -17,6 +20,7 @@ use prometheus_client::{
 };
 
 use crate::observe::{
+    condition::{Condition, Repair},
     family::{self, Family, Kind},
     printable::printable,
     snapshot::{Outcome, RowStats, Snapshot},
@@ -39,6 +43,10 @@ pub struct DaemonState {
     pub reload_failures: u64,
     /// Times that the maps or attachments were found other than installed.
     pub self_check_mismatches: u64,
+    /// What is not as it should be.
+    pub conditions: BTreeSet<Condition>,
+    /// What was found changed from outside and put right, and how often.
+    pub repairs: BTreeMap<Repair, u64>,
     /// Events that a reader was too slow to take from the daemon; the kernel counts its own.
     pub events_lost: u64,
 }
@@ -225,7 +233,11 @@ impl Writer<'_> {
         }
         self.single(&family::RELOAD_OK, daemon.last_reload_successful)?;
         self.single(&family::RELOAD_FAILURES, daemon.reload_failures)?;
-        self.single(&family::SELF_CHECK_MISMATCHES, daemon.self_check_mismatches)
+        self.single(&family::SELF_CHECK_MISMATCHES, daemon.self_check_mismatches)?;
+        let repaired = |repair| daemon.repairs.get(&repair).copied().unwrap_or(0).into();
+        self.family(&family::REPAIRS, Repair::ALL.map(|repair| (vec![repair.name()], repaired(repair))))?;
+        let holds = |condition| daemon.conditions.contains(&condition).into();
+        self.family(&family::STATE, Condition::ALL.map(|it| (vec![it.name()], holds(it))))
     }
 }
 

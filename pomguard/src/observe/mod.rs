@@ -6,10 +6,12 @@
 //! | [`status`] | what is in force, and what is not as it should be |
 //! | [`family`] | every metric: name, kind, labels, meaning |
 //! | [`metrics`] | the page, from a reading and the daemon's own state |
+//! | [`condition`] | named states and repairs |
 //! | [`exposition`] | the page in the format that a scraper asks for |
 //! | [`http`] | the listener that serves it |
 //! | [`printable`] | names from files, made safe to show |
 
+pub mod condition;
 pub mod exposition;
 pub mod family;
 #[cfg(test)]

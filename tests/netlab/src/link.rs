@@ -69,6 +69,12 @@ impl<'a> Link<'a> {
         Ok(renamed)
     }
 
+    /// Moves the link to another namespace, where it arrives down and without its addresses.
+    pub fn move_to(self, namespace: &'a Namespace) -> Result<Self> {
+        self.change("namespace", |link| link.setns_by_fd(namespace.raw()))?;
+        Ok(Self { namespace, ..self })
+    }
+
     /// Makes the link a port of a bridge in the same namespace.
     pub fn attach_to(&self, bridge: &Self) -> Result<()> {
         let controller = bridge.index()?;

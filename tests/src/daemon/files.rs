@@ -19,13 +19,15 @@ pub struct Settings {
     pub outbound: &'static str,
     /// `[attach] mode`.
     pub attach: &'static str,
+    /// `[attach] tc`.
+    pub tc: &'static str,
     /// `interfaces`.
     pub interfaces: &'static [&'static str],
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { inbound: "enforce", outbound: "enforce", attach: "auto", interfaces: &[INTERFACE] }
+        Self { inbound: "enforce", outbound: "enforce", attach: "auto", tc: "auto", interfaces: &[INTERFACE] }
     }
 }
 
@@ -67,7 +69,7 @@ systems = ["Agent Desktop", "WFO", "AES"]
 
     /// Writes the settings file.
     pub fn write_settings(&self, settings: &Settings) {
-        let Settings { inbound, outbound, attach, interfaces } = settings;
+        let Settings { inbound, outbound, attach, tc, interfaces } = settings;
         let [state, runtime] = ["state", "runtime"].map(|folder| self.file(folder));
         let [pins, state, runtime] = [self.pins(), &state, &runtime].map(Path::display);
         let text = format!(
@@ -81,6 +83,7 @@ outbound = "{outbound}"
 
 [attach]
 mode = "{attach}"
+tc = "{tc}"
 
 [metrics]
 listen = "127.0.0.1:{METRICS}"

@@ -121,6 +121,27 @@ impl Lab {
         })
     }
 
+    /// Pulls the cable of a laboratory with one cable: the interfaces at both ends are gone.
+    pub fn unplug(&self) {
+        self.server.link(INTERFACE).delete().unwrap();
+    }
+
+    /// Plugs another cable in: interfaces of the same names and addresses, that nobody has seen yet.
+    pub fn plug(&self) {
+        let (near, far) = (port(SERVER, SERVER6), port(PEER, PEER6));
+        Veth::connect((&self.server, &near), (&self.peer, &far)).unwrap();
+    }
+
+    /// Gives an interface of the server its addresses again, as far as it lost them, and takes it up.
+    pub fn dress(&self, name: &str) {
+        let link = self.server.link(name);
+        for (address, length) in [(IpAddr::from(SERVER), 24), (SERVER6.into(), 64)] {
+            // Refused where it still has the address.
+            let _ = link.add_address(IpNet::new(address, length).unwrap());
+        }
+        link.up().unwrap();
+    }
+
     fn build(test: &str, connect: impl FnOnce(&[Namespace; 3]) -> Option<Switch>) -> Option<Self> {
         if !root_or_skip(test) {
             return None;
@@ -179,7 +200,10 @@ impl Lab {
     /// What lies in the folder of the pins, with the name of the folder below it.
     pub fn pinned(&self) -> Vec<PathBuf> {
         let entries = |folder: &Path| fs::read_dir(folder).into_iter().flatten().flatten();
-        entries(&self.pins).flat_map(|entry| entries(&entry.path())).map(|entry| entry.path()).collect()
+        let mut found: Vec<PathBuf> =
+            entries(&self.pins).flat_map(|entry| entries(&entry.path())).map(|entry| entry.path()).collect();
+        found.sort();
+        found
     }
 
     /// The id of the XDP program on an interface of the server.

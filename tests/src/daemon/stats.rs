@@ -32,6 +32,12 @@ impl Stats {
         attach.iter().map(|info| info["xdp"].as_str().unwrap().to_owned()).collect()
     }
 
+    /// How both programs are attached to the first interface: XDP, then TC.
+    pub fn attachment(&self) -> [String; 2] {
+        let info = &self.0["attach"][0];
+        ["xdp", "tc"].map(|hook| info[hook].as_str().unwrap_or("none").to_owned())
+    }
+
     /// A number of one direction's totals: `seen`, `passed`, `dropped`, `audited`.
     pub fn total(&self, direction: &str, field: &str) -> u64 {
         let totals = self.0["totals"].as_array().unwrap();

@@ -8,6 +8,7 @@
 mod accounting;
 mod death;
 mod explain;
+mod healing;
 mod life;
 mod load;
 mod modes;

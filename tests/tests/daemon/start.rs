@@ -24,17 +24,6 @@ fn refusal(lab: &Lab) -> String {
 }
 
 #[test]
-fn basic_an_interface_that_is_not_there_is_named_and_nothing_is_pinned() {
-    let Some(lab) = Lab::new("basic_an_interface_that_is_not_there_is_named_and_nothing_is_pinned") else {
-        return;
-    };
-    lab.write_settings(&Settings { interfaces: &["eth9"], ..Settings::default() });
-    let log = refusal(&lab);
-    assert!(log.contains("eth9"), "{log}");
-    assert!(lab.pinned().is_empty(), "pinned: {:?}", lab.pinned());
-}
-
-#[test]
 fn basic_a_broken_file_ends_the_first_start_and_nothing_is_pinned() {
     let Some(lab) = Lab::new("basic_a_broken_file_ends_the_first_start_and_nothing_is_pinned") else {
         return;

@@ -97,7 +97,7 @@ pub(super) const STAGES: &[Stage] = &[
     Stage {
         name: "kernel",
         title: "in-kernel and namespace tests, committed object",
-        needs: &[],
+        needs: &[Tool::Network],
         object: COMMITTED,
         run: kernel::committed,
     },
@@ -111,7 +111,7 @@ pub(super) const STAGES: &[Stage] = &[
     Stage {
         name: "kernel-fresh",
         title: "in-kernel and namespace tests, object built now",
-        needs: &[],
+        needs: &[Tool::Network],
         object: FRESH,
         run: kernel::fresh,
     },

@@ -1,0 +1,96 @@
+//! When everything is looked at, and what is told of it.
+
+use std::{sync::PoisonError, time::Duration};
+
+use anyhow::anyhow;
+use log::{error, warn};
+use tokio::time::{Instant, Interval, MissedTickBehavior};
+
+use super::{Daemon, notify};
+use crate::kernel::{
+    KernelError,
+    monitor::{Monitor, News},
+};
+
+/// How often everything is looked at that nobody announces.
+const BEAT: Duration = Duration::from_millis(500);
+/// How soon after a look the next one may be, however much the kernel announces.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// A regular beat, and one more whenever the kernel announces a change.
+pub(super) struct Beat {
+    monitor: Monitor,
+    regular: Interval,
+    last: Instant,
+}
+
+impl Beat {
+    pub(super) fn new() -> Result<Self, KernelError> {
+        let mut regular = tokio::time::interval(BEAT);
+        regular.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Ok(Self { monitor: Monitor::new()?, regular, last: Instant::now() })
+    }
+
+    /// Waits until the next look is due.
+    pub(super) async fn due(&mut self) {
+        loop {
+            tokio::select! {
+                news = self.monitor.news() => {
+                    match news {
+                        Ok(News::Changed) => {}
+                        Ok(News::Missed) => warn!("the kernel announced more than could be read"),
+                        Err(fault) => {
+                            error!("{:#}", anyhow!(fault));
+                            tokio::time::sleep(BEAT).await;
+                        }
+                    }
+                    self.regular.reset_after(PAUSE.saturating_sub(self.last.elapsed()));
+                }
+                _ = self.regular.tick() => {
+                    self.last = Instant::now();
+                    return;
+                }
+            }
+        }
+    }
+}
+
+impl Daemon {
+    /// Looks at everything once, and tells what is not as it should be.
+    pub(super) fn look(&mut self) {
+        // Whoever changes something by hand has the lock meanwhile; the next beat is soon enough.
+        let _change = match self.runtime.try_change() {
+            Ok(Some(change)) => change,
+            Ok(None) => return,
+            Err(fault) => return error!("{:#}", anyhow!(fault)),
+        };
+        let look = if self.runtime.detached() {
+            self.guard.release()
+        } else {
+            self.guard.look(&mut self.loaded, &self.pins, self.settings.attach)
+        };
+        {
+            let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+            for repair in look.repairs {
+                *state.repairs.entry(repair).or_default() += 1;
+                state.self_check_mismatches += 1;
+            }
+            state.conditions = look.conditions.keys().copied().collect();
+        }
+        self.conditions = look.conditions;
+        let told: Vec<String> = self
+            .conditions
+            .iter()
+            .map(|(condition, about)| format!("{}: {about}", condition.name()))
+            .collect();
+        let told = if told.is_empty() {
+            self.status.clone()
+        } else {
+            format!("DEGRADED: {}; {}", told.join("; "), self.status)
+        };
+        if told != self.told {
+            notify::status(&told);
+            self.told = told;
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! Named states: what is not as it should be, for as long as it is so, and what was put right.
+
+/// Something that is not as it should be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Condition {
+    /// The files are refused; the last confirmed policy is in force.
+    FilesRefused,
+    /// An interface of the settings does not exist.
+    InterfaceMissing,
+    /// An interface of the settings cannot be attached to.
+    InterfaceRefused,
+    /// An interface was given another name; it is enforced on, and the settings do not name it.
+    InterfaceRenamed,
+    /// What is kept on disk could not be used.
+    StateUnreadable,
+    /// The policy in force could not be saved for the next boot.
+    StateUnsaved,
+    /// What is in the kernel could not be compared with what was installed.
+    SelfCheckFailed,
+    /// `pomguard detach` opened the host while the daemon ran.
+    Detached,
+}
+
+impl Condition {
+    /// Every one.
+    pub const ALL: [Self; 8] = [
+        Self::FilesRefused,
+        Self::InterfaceMissing,
+        Self::InterfaceRefused,
+        Self::InterfaceRenamed,
+        Self::StateUnreadable,
+        Self::StateUnsaved,
+        Self::SelfCheckFailed,
+        Self::Detached,
+    ];
+
+    /// The word used in the status line, metric labels and documentation.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::FilesRefused => "files-refused",
+            Self::InterfaceMissing => "interface-missing",
+            Self::InterfaceRefused => "interface-refused",
+            Self::InterfaceRenamed => "interface-renamed",
+            Self::StateUnreadable => "state-unreadable",
+            Self::StateUnsaved => "state-unsaved",
+            Self::SelfCheckFailed => "self-check-failed",
+            Self::Detached => "detached",
+        }
+    }
+}
+
+/// What was found changed from outside and put right.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Repair {
+    /// An interface came back and was attached to again.
+    Interface,
+    /// The XDP program was off its hook.
+    Xdp,
+    /// The TC program was off its hook.
+    Tc,
+    /// A pin was missing, or somebody else's.
+    Pin,
+    /// Another image hung in a slot of the policy.
+    Policy,
+    /// The words that say what is in force.
+    Control,
+    /// The labels of the counters, or the record about the host.
+    Labels,
+}
+
+impl Repair {
+    /// Every one.
+    pub const ALL: [Self; 7] =
+        [Self::Interface, Self::Xdp, Self::Tc, Self::Pin, Self::Policy, Self::Control, Self::Labels];
+
+    /// The word used in metric labels and documentation.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Interface => "interface",
+            Self::Xdp => "xdp",
+            Self::Tc => "tc",
+            Self::Pin => "pin",
+            Self::Policy => "policy",
+            Self::Control => "control",
+            Self::Labels => "labels",
+        }
+    }
+}

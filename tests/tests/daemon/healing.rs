@@ -1,0 +1,389 @@
+//! What somebody takes away or changes behind the daemon's back, found and put right.
+
+use std::{
+    fs,
+    path::Path,
+    thread,
+    time::{Duration, Instant},
+};
+
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::{Array, MapData},
+    programs::{SchedClassifier, Xdp, XdpMode},
+};
+use nix::{
+    mount::{MntFlags, MsFlags, mount, umount2},
+    sys::signal::Signal,
+};
+use pomguard::kernel::{interface, object::OBJECT};
+use pomguard_common::{
+    control::{Control, word},
+    counter::RowLabel,
+    names::{MAP_CONTROL, MAP_LABELS, MAP_POLICY, PROGRAM_EGRESS, PROGRAM_INGRESS},
+};
+use pomguard_netlab::Namespace;
+use pomguard_tests::daemon::{
+    Conversation, Daemon, INTERFACE, LISTED, LISTED_OUT, Lab, PEER, SERVER, SERVER6, Settings, UNLISTED,
+    is_shut, opens,
+};
+
+/// Handle and priority of the daemon's clsact filter.
+const HANDLE: u32 = 0x706f_6d67;
+const PRIORITY: u16 = 50;
+const BPFFS: &str = "/sys/fs/bpf";
+
+/// Waits until something is so, and says how long that took.
+fn wait_until(what: &str, daemon: &Daemon, mut so: impl FnMut() -> bool) -> Duration {
+    let start = Instant::now();
+    while !so() {
+        assert!(start.elapsed() < Duration::from_secs(30), "never {what}; the log:\n{}", daemon.log());
+        thread::sleep(Duration::from_millis(5));
+    }
+    let took = start.elapsed();
+    println!("{what}: after {} ms", took.as_millis());
+    took
+}
+
+/// A counter or gauge of the metrics page.
+fn metric(lab: &Lab, name: &str) -> u64 {
+    let page = lab.metrics();
+    let line = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    line.unwrap_or_else(|| panic!("no {name} in:\n{page}")).parse().unwrap()
+}
+
+fn repairs(lab: &Lab, what: &str) -> u64 {
+    metric(lab, &format!("pomguard_repairs_total{{what=\"{what}\"}}"))
+}
+
+fn is_state(lab: &Lab, state: &str) -> bool {
+    metric(lab, &format!("pomguard_state{{state=\"{state}\"}}")) == 1
+}
+
+fn assert_guarded(lab: &Lab, when: &str) {
+    for server in [SERVER.into(), std::net::IpAddr::from(SERVER6)] {
+        assert!(opens(&lab.peer, server, LISTED), "{when}: {server} does not answer at a listed port");
+        assert!(is_shut(&lab.peer, server, UNLISTED), "{when}: {server} answers at an unlisted port");
+    }
+    assert!(opens(&lab.server, PEER, LISTED_OUT), "{when}: the server does not reach what it may");
+    assert!(is_shut(&lab.server, PEER, UNLISTED), "{when}: the server reaches what it may not");
+}
+
+/// The program of the server's XDP hook, as the interface has it now.
+fn xdp_of(namespace: &Namespace, link: &str) -> Option<u32> {
+    let index = namespace.link(link).index().ok()?;
+    namespace.run(|| interface::xdp(index)).unwrap().unwrap().map(|state| state.program)
+}
+
+#[test]
+fn basic_an_interface_that_comes_later_is_waited_for_and_enforced_on_as_it_appears() {
+    let Some(lab) = Lab::with_one_cable(
+        "basic_an_interface_that_comes_later_is_waited_for_and_enforced_on_as_it_appears",
+    ) else {
+        return;
+    };
+    lab.unplug();
+    let daemon = Daemon::start(&lab);
+    assert!(daemon.log().contains("not there yet"), "{}", daemon.log());
+    assert!(is_state(&lab, "interface-missing"));
+    lab.plug();
+    wait_until("attached to an interface that came later", &daemon, || {
+        xdp_of(&lab.server, INTERFACE).is_some()
+    });
+    daemon.wait_log("is there now");
+    assert_guarded(&lab, "after it came");
+    wait_until("no longer missing", &daemon, || !is_state(&lab, "interface-missing"));
+    assert_eq!(repairs(&lab, "interface"), 0, "a first attachment repairs nothing");
+}
+
+#[test]
+fn lc_11_an_interface_that_is_made_anew_is_attached_to_again() {
+    let Some(lab) = Lab::with_one_cable("lc_11_an_interface_that_is_made_anew_is_attached_to_again") else {
+        return;
+    };
+    let daemon = Daemon::start(&lab);
+    for round in 1..=3 {
+        lab.unplug();
+        lab.plug();
+        wait_until("attached to an interface made anew", &daemon, || {
+            xdp_of(&lab.server, INTERFACE).is_some()
+        });
+        assert_guarded(&lab, "after it was made anew");
+        wait_until("counted", &daemon, || repairs(&lab, "interface") == round);
+        assert_eq!(lab.stats().attached(), ["native"]);
+    }
+}
+
+#[test]
+fn lc_25_an_interface_made_anew_is_found_though_the_announcement_of_it_was_lost() {
+    let Some(lab) =
+        Lab::with_one_cable("lc_25_an_interface_made_anew_is_found_though_the_announcement_of_it_was_lost")
+    else {
+        return;
+    };
+    let daemon = Daemon::start(&lab);
+    daemon.signal(Signal::SIGSTOP);
+    let link = lab.server.link(INTERFACE);
+    // More announcements than the socket of a daemon that sleeps has room for.
+    for mtu in (0..500).map(|round| 1_400 + round % 2) {
+        link.set_mtu(mtu).unwrap();
+    }
+    lab.unplug();
+    lab.plug();
+    daemon.signal(Signal::SIGCONT);
+    daemon.wait_log("announced more than could be read");
+    wait_until("attached", &daemon, || xdp_of(&lab.server, INTERFACE).is_some());
+    assert_guarded(&lab, "after lost announcements");
+}
+
+#[test]
+fn lc_12_an_interface_that_goes_to_a_namespace_and_comes_back_is_guarded_at_both_hooks() {
+    let name = "lc_12_an_interface_that_goes_to_a_namespace_and_comes_back_is_guarded_at_both_hooks";
+    for tc in ["auto", "clsact"] {
+        let Some(lab) = Lab::with_one_cable(name) else { return };
+        lab.write_settings(&Settings { tc, ..Settings::default() });
+        let daemon = Daemon::start(&lab);
+        let away = Namespace::new("away").unwrap();
+        let link = lab.server.link(INTERFACE).move_to(&away).unwrap();
+        wait_until("missed", &daemon, || is_state(&lab, "interface-missing"));
+        println!("{tc}: away, its XDP program is {:?}", xdp_of(&away, INTERFACE));
+        link.move_to(&lab.server).unwrap();
+        lab.dress(INTERFACE);
+        wait_until("found again", &daemon, || !is_state(&lab, "interface-missing"));
+        let whole = || lab.stats().attachment() == ["native", if tc == "auto" { "tcx" } else { "clsact" }];
+        wait_until("whole again", &daemon, whole);
+        assert_guarded(&lab, "back from another namespace");
+    }
+}
+
+#[test]
+fn an_interface_under_another_name_stays_guarded_and_so_does_the_one_that_takes_its_name() {
+    let name = "an_interface_under_another_name_stays_guarded_and_so_does_the_one_that_takes_its_name";
+    let Some(lab) = Lab::with_one_cable(name) else { return };
+    let daemon = Daemon::start(&lab);
+    let program = xdp_of(&lab.server, INTERFACE);
+    lab.server.link(INTERFACE).rename("wan0").unwrap();
+    daemon.wait_log("eth0 is now wan0");
+    lab.dress("wan0");
+    assert_eq!(xdp_of(&lab.server, "wan0"), program, "the programs stay on it");
+    assert_guarded(&lab, "under another name");
+    assert!(is_state(&lab, "interface-renamed") && is_state(&lab, "interface-missing"));
+
+    lab.server.add_bridge(INTERFACE).unwrap();
+    wait_until("attached to the new eth0", &daemon, || xdp_of(&lab.server, INTERFACE) == program);
+    assert_eq!(xdp_of(&lab.server, "wan0"), program, "and the old one still is");
+    assert_guarded(&lab, "with another interface under its name");
+    wait_until("no longer missing", &daemon, || !is_state(&lab, "interface-missing"));
+    assert!(is_state(&lab, "interface-renamed"), "the settings do not name it");
+}
+
+#[test]
+fn lc_13_a_deleted_clsact_or_replaced_filter_is_put_back() {
+    let Some(lab) = Lab::new("lc_13_a_deleted_clsact_or_replaced_filter_is_put_back") else { return };
+    lab.write_settings(&Settings { tc: "clsact", ..Settings::default() });
+    let daemon = Daemon::start(&lab);
+    assert_eq!(lab.stats().attachment(), ["native", "clsact"]);
+    for round in 1..=2 {
+        run(&lab, &["tc", "qdisc", "del", "dev", INTERFACE, "clsact"]);
+        wait_until("clsact and filter are back", &daemon, || repairs(&lab, "tc") == round);
+        assert_guarded(&lab, "after clsact was deleted");
+    }
+    run(&lab, &["tc", "filter", "del", "dev", INTERFACE, "egress"]);
+    wait_until("the filter is back", &daemon, || repairs(&lab, "tc") == 3);
+    assert_guarded(&lab, "after the filter was deleted");
+    assert!(daemon.log().contains("eth0: tc was taken away: attached again"), "{}", daemon.log());
+
+    // Somebody else's program in the place of ours.
+    let index = lab.server.link(INTERFACE).index().unwrap();
+    let filter = || lab.server.run(|| interface::clsact_filter(index, HANDLE, PRIORITY)).unwrap().unwrap();
+    let ours = filter().unwrap();
+    let mut object = foreign();
+    let program: &mut SchedClassifier = object.program_mut(PROGRAM_EGRESS).unwrap().try_into().unwrap();
+    program.load().unwrap();
+    let pin = Path::new("/sys/fs/bpf/theirs");
+    program.pin(pin).unwrap();
+    let (handle, priority, pin) = (format!("{HANDLE:#x}"), PRIORITY.to_string(), pin.to_str().unwrap());
+    let filter_at =
+        ["tc", "filter", "replace", "dev", INTERFACE, "egress", "prio", &priority, "handle", &handle];
+    run(&lab, &[&filter_at[..], &["bpf", "direct-action", "object-pinned", pin]].concat());
+    wait_until("our program is back", &daemon, || repairs(&lab, "tc") == 4 && filter() == Some(ours));
+    assert_guarded(&lab, "after the filter was replaced");
+}
+
+#[test]
+fn a_detached_tcx_link_is_made_anew() {
+    let Some(lab) = Lab::new("a_detached_tcx_link_is_made_anew") else { return };
+    let daemon = Daemon::start(&lab);
+    assert_eq!(lab.stats().attachment(), ["native", "tcx"]);
+    detach_link(&lab, "tcx-eth0");
+    wait_until("a new link is there", &daemon, || repairs(&lab, "tc") == 1);
+    assert_eq!(lab.stats().attachment(), ["native", "tcx"]);
+    detach_link(&lab, "xdp-eth0");
+    wait_until("a new link is there", &daemon, || repairs(&lab, "xdp") == 1);
+    assert_guarded(&lab, "after both links were detached");
+}
+
+#[test]
+fn lc_14_xdp_off_is_refused_and_nothing_changes() {
+    let Some(lab) = Lab::new("lc_14_xdp_off_is_refused_and_nothing_changes") else { return };
+    for mode in ["native", "generic"] {
+        lab.write_settings(&Settings { attach: mode, ..Settings::default() });
+        let daemon = Daemon::start(&lab);
+        let program = xdp_of(&lab.server, INTERFACE);
+        for off in ["xdp", "xdpgeneric", "xdpdrv"] {
+            let refused = command(&lab, &["ip", "link", "set", INTERFACE, off, "off"]);
+            println!("{mode}: {off} off: {}", if refused { "no error" } else { "refused" });
+            assert_eq!(xdp_of(&lab.server, INTERFACE), program, "{mode}: {off} off");
+        }
+        assert_guarded(&lab, mode);
+        assert!(daemon.stop().success());
+        assert!(lab.pomguard(&["detach", "--yes"]).status.success());
+    }
+}
+
+#[test]
+fn pins_that_are_removed_come_back_and_nothing_lets_go_meanwhile() {
+    let Some(lab) = Lab::new("pins_that_are_removed_come_back_and_nothing_lets_go_meanwhile") else { return };
+    let daemon = Daemon::start(&lab);
+    let (before, program) = (lab.pinned(), xdp_of(&lab.server, INTERFACE));
+    let mut conversation = Conversation::open(&lab.server, PEER, LISTED_OUT);
+    for pin in &before {
+        fs::remove_file(pin).unwrap();
+    }
+    assert_eq!(xdp_of(&lab.server, INTERFACE), program, "the daemon holds what lost its pin");
+    wait_until("all pins are back", &daemon, || lab.pinned() == before);
+    wait_until("counted", &daemon, || repairs(&lab, "pin") == before.len() as u64);
+    assert!(conversation.answers());
+    assert_guarded(&lab, "after the pins were removed");
+    fs::remove_dir_all(lab.pins()).unwrap();
+    wait_until("folder and pins are back", &daemon, || lab.pinned() == before);
+    assert!(conversation.answers());
+    // A second bpffs over the first.
+    mount(Some("bpf"), BPFFS, Some("bpf"), MsFlags::empty(), Some("mode=0700")).unwrap();
+    wait_until("pinned in the new one", &daemon, || lab.pinned() == before);
+    assert_guarded(&lab, "with a second bpffs");
+    assert_eq!(lab.stats().attached(), ["native"]);
+    umount2(BPFFS, MntFlags::MNT_DETACH).unwrap();
+    assert_eq!(lab.pinned(), before, "those below it were never touched");
+    assert_guarded(&lab, "with the first bpffs again");
+
+    // What was pinned again is what is in force: the next daemon takes it over.
+    daemon.kill();
+    let _daemon = Daemon::start(&lab);
+    assert!(conversation.answers());
+    assert_guarded(&lab, "with the next daemon");
+}
+
+#[test]
+fn cp_05_maps_that_somebody_writes_hold_within_seconds_what_they_did_before() {
+    let name = "cp_05_maps_that_somebody_writes_hold_within_seconds_what_they_did_before";
+    let Some(lab) = Lab::new(name) else { return };
+    let daemon = Daemon::start(&lab);
+    daemon.reload();
+    the_word_in_force_is_put_back(&lab, &daemon);
+    the_image_in_force_is_put_back(&lab, &daemon);
+    labels_are_put_back(&lab, &daemon);
+}
+
+fn the_word_in_force_is_put_back(lab: &Lab, daemon: &Daemon) {
+    let before = (lab.stats().image(), lab.stats().generation());
+    let path = lab.pins().join("maps").join(MAP_CONTROL);
+    let mut map: Array<MapData, [u64; Control::WORDS]> = Array::try_from(opened(&path)).unwrap();
+    let good = map.get(&0, 0).unwrap();
+    // Another slot, in which nothing hangs: without a repair every packet would be dropped.
+    let mut bad = good;
+    bad[word::ACTIVE] ^= 0x0303;
+    map.set(0, bad, 0).unwrap();
+    wait_until("the word is back", daemon, || map.get(&0, 0).unwrap() == good);
+    wait_until("counted", daemon, || repairs(lab, "control") == 1);
+    assert_eq!((lab.stats().image(), lab.stats().generation()), before);
+    assert_guarded(lab, "after the word was written");
+}
+
+fn the_image_in_force_is_put_back(lab: &Lab, daemon: &Daemon) {
+    let images = lab.pins().join("images");
+    let image = |slot: u32| images.join(slot.to_string());
+    let pinned: Vec<u32> = (0..4).filter(|&slot| image(slot).exists()).collect();
+    assert_eq!(pinned.len(), 2, "{pinned:?}");
+    // Each in the place of the other: one of the two is in force.
+    let at = |path: &Path| path.to_str().unwrap().to_owned();
+    let policy = at(&lab.pins().join("maps").join(MAP_POLICY));
+    for (slot, other) in [(pinned[0], pinned[1]), (pinned[1], pinned[0])] {
+        let (slot, other) = (slot.to_string(), at(&image(other)));
+        let hang_in = ["bpftool", "map", "update", "pinned", &policy, "key", &slot, "0", "0", "0"];
+        run(lab, &[&hang_in[..], &["value", "pinned", &other]].concat());
+    }
+    wait_until("the image is back", daemon, || repairs(lab, "policy") >= 1);
+    assert_guarded(lab, "after another image hung in its place");
+}
+
+fn labels_are_put_back(lab: &Lab, daemon: &Daemon) {
+    let mut map: Array<MapData, RowLabel> =
+        Array::try_from(opened(&lab.pins().join("maps").join(MAP_LABELS))).unwrap();
+    let slot = (0..64).find(|slot| map.get(slot, 0).unwrap().id[0] != 0).unwrap();
+    let good = map.get(&slot, 0).unwrap();
+    map.set(slot, RowLabel { id: [b'x'; 64], live: 0, ..good }, 0).unwrap();
+    wait_until("the label is back", daemon, || map.get(&slot, 0).unwrap() == good);
+    wait_until("counted", daemon, || repairs(lab, "labels") == 1);
+}
+
+#[test]
+fn lc_15_a_foreign_program_that_takes_the_free_hook_is_named_and_left_until_it_goes() {
+    let name = "lc_15_a_foreign_program_that_takes_the_free_hook_is_named_and_left_until_it_goes";
+    let Some(lab) = Lab::with_one_cable(name) else { return };
+    let daemon = Daemon::start(&lab);
+    daemon.signal(Signal::SIGSTOP);
+    lab.unplug();
+    lab.plug();
+    let mut object = foreign();
+    let program: &mut Xdp = object.program_mut(PROGRAM_INGRESS).unwrap().try_into().unwrap();
+    program.load().unwrap();
+    let link = lab.server.run(|| program.attach(INTERFACE, XdpMode::Driver)).unwrap().unwrap();
+    let theirs = xdp_of(&lab.server, INTERFACE);
+    daemon.signal(Signal::SIGCONT);
+    wait_until("named", &daemon, || is_state(&lab, "interface-refused"));
+    assert_eq!(xdp_of(&lab.server, INTERFACE), theirs, "it is not replaced");
+    assert!(daemon.log().contains("NOT protected"), "{}", daemon.log());
+    program.detach(link).unwrap();
+    wait_until("attached", &daemon, || !is_state(&lab, "interface-refused"));
+    assert_guarded(&lab, "with the foreign program gone");
+}
+
+#[test]
+fn a_host_that_is_detached_stays_open_though_the_daemon_runs() {
+    let Some(lab) = Lab::new("a_host_that_is_detached_stays_open_though_the_daemon_runs") else { return };
+    let daemon = Daemon::start(&lab);
+    assert!(lab.pomguard(&["detach", "--yes"]).status.success());
+    assert_eq!(xdp_of(&lab.server, INTERFACE), None);
+    daemon.wait_log("detached: ");
+    // Longer than any beat: it does not come back.
+    thread::sleep(Duration::from_secs(2));
+    assert_eq!(xdp_of(&lab.server, INTERFACE), None, "{}", daemon.log());
+    assert!(lab.pinned().is_empty(), "{:?}", lab.pinned());
+    assert!(opens(&lab.stranger, SERVER, UNLISTED));
+}
+
+/// An object of somebody else's: ours, loaded apart.
+fn foreign() -> Ebpf {
+    EbpfLoader::new().load(OBJECT).unwrap()
+}
+
+fn opened(path: &Path) -> aya::maps::Map {
+    aya::maps::Map::from_map_data(MapData::from_pin(path).unwrap()).unwrap()
+}
+
+fn detach_link(lab: &Lab, pin: &str) {
+    let pin = lab.pins().join("links").join(pin);
+    run(lab, &["bpftool", "link", "detach", "pinned", pin.to_str().unwrap()]);
+}
+
+/// Runs a command on the server; whether it succeeded.
+fn command(lab: &Lab, words: &[&str]) -> bool {
+    let output = lab.server.command(words[0]).unwrap().args(&words[1..]).output().unwrap();
+    println!("{words:?}: {}{}", output.status, String::from_utf8_lossy(&output.stderr));
+    output.status.success()
+}
+
+fn run(lab: &Lab, words: &[&str]) {
+    assert!(command(lab, words), "{words:?}");
+}
