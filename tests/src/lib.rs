@@ -8,4 +8,5 @@ pub mod oracle;
 pub mod packet;
 pub mod random;
 pub mod reference;
+pub mod shapes;
 pub mod twin;

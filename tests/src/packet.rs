@@ -207,6 +207,16 @@ impl Packet {
         self
     }
 
+    /// IPv4 options, filled up to words, whatever the packet carries. Nothing on IPv6.
+    #[must_use]
+    pub fn ip_options(mut self, bytes: &[u8]) -> Self {
+        if let Network::V4 { options, .. } = &mut self.network {
+            *options = bytes.to_vec();
+            options.resize(bytes.len().next_multiple_of(4), 0);
+        }
+        self
+    }
+
     /// Appends an IPv6 extension header; `body` follows its Next Header and length bytes and is
     /// filled up to eight bytes. Nothing on IPv4.
     #[must_use]
@@ -233,6 +243,15 @@ impl Packet {
                 extensions.push((extension::FRAGMENT, body));
             }
             Network::None => {}
+        }
+        self
+    }
+
+    /// The three flags before an IPv4 fragment's place, as they stand in the header. Nothing on IPv6.
+    #[must_use]
+    pub const fn fragment_flags(mut self, bits: u16) -> Self {
+        if let Network::V4 { position, .. } = &mut self.network {
+            *position = *position & 0x1fff | bits;
         }
         self
     }
@@ -353,6 +372,21 @@ impl Packet {
             Network::V6 { extensions, .. } => extensions.iter().any(|(own, _)| *own == extension::FRAGMENT),
             Network::None => false,
         }
+    }
+
+    /// The pieces of it between these places, in bytes of what IP carries: in order.
+    #[must_use]
+    pub fn cut(&self, id: u32, places: &[u16]) -> Vec<Self> {
+        let (number, bytes) = self.upper_bytes();
+        let ends = places.iter().copied().chain([bytes.len() as u16]);
+        let starts = [0].into_iter().chain(places.iter().copied());
+        let piece = |(start, end): (u16, u16)| {
+            let more = usize::from(end) < bytes.len();
+            let packet = Self { upper: Upper::None, ..self.clone() };
+            let packet = packet.fragment(id, start, more).protocol(number);
+            packet.payload(bytes.get(usize::from(start)..usize::from(end)).unwrap_or_default())
+        };
+        starts.zip(ends).map(piece).collect()
     }
 
     /// The IP packet alone, as an ICMP error quotes it.

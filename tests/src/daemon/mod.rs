@@ -42,7 +42,7 @@ pub use self::{
     process::Daemon,
     stats::Stats,
     traffic::{Conversation, is_shut, opens},
-    wire::{Claim, pings},
+    wire::{Claim, Wire, pings},
 };
 
 /// The interface that every machine has.

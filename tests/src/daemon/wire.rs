@@ -2,7 +2,8 @@
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
-    os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
+    os::fd::{AsRawFd as _, FromRawFd as _},
+    time::Duration,
 };
 
 use etherparse::PacketBuilder;
@@ -30,35 +31,63 @@ impl Lab {
         let segment = if claim == Claim::SynAck { segment.syn() } else { segment };
         let mut frame = Vec::new();
         segment.write(&mut frame, &[]).unwrap();
-        self.peer.run(|| send(&frame)).unwrap();
+        Wire::of(&self.peer).send(&frame);
     }
 }
 
-/// Puts a frame on the wire.
-fn send(frame: &[u8]) {
-    let index = nix::net::if_::if_nametoindex(INTERFACE).unwrap();
-    // SAFETY: takes no pointer.
-    let socket = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
-    assert!(socket >= 0, "AF_PACKET: {}", std::io::Error::last_os_error());
-    // SAFETY: the descriptor was made above, and nobody else has it.
-    let socket = unsafe { OwnedFd::from_raw_fd(socket) };
-    // SAFETY: `sockaddr_ll` is plain C data, for which all zeroes is a valid value.
-    let mut to: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
-    to.sll_family = libc::AF_PACKET as u16;
-    to.sll_ifindex = index.cast_signed();
-    let length = size_of_val(&to) as u32;
-    // SAFETY: both pointers are to live values of the sizes that are given.
-    let sent = unsafe {
-        libc::sendto(
-            socket.as_raw_fd(),
-            frame.as_ptr().cast(),
-            frame.len(),
-            0,
-            (&raw const to).cast(),
-            length,
-        )
-    };
-    assert_eq!(sent, frame.len().cast_signed(), "{}", std::io::Error::last_os_error());
+/// A machine's side of its cable: frames as they are, out and in.
+#[derive(Debug)]
+pub struct Wire(UdpSocket);
+
+impl Wire {
+    /// The cable of a machine.
+    pub fn of(machine: &Namespace) -> Self {
+        machine.run(Self::open).unwrap()
+    }
+
+    fn open() -> Self {
+        const ALL: u16 = (libc::ETH_P_ALL as u16).to_be();
+        let index = nix::net::if_::if_nametoindex(INTERFACE).unwrap();
+        // SAFETY: takes no pointer.
+        let socket =
+            unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, i32::from(ALL)) };
+        assert!(socket >= 0, "AF_PACKET: {}", std::io::Error::last_os_error());
+        // SAFETY: the descriptor was made above, and nobody else has it. What is called on it below,
+        // send and recv, packet sockets have too.
+        let socket = unsafe { UdpSocket::from_raw_fd(socket) };
+        // SAFETY: `sockaddr_ll` is plain C data, for which all zeroes is a valid value.
+        let mut at: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+        at.sll_family = libc::AF_PACKET as u16;
+        at.sll_protocol = ALL;
+        at.sll_ifindex = index.cast_signed();
+        let length = size_of_val(&at) as u32;
+        // SAFETY: the pointer is to a live value of the size that is given.
+        let bound = unsafe { libc::bind(socket.as_raw_fd(), (&raw const at).cast(), length) };
+        assert_eq!(bound, 0, "{}", std::io::Error::last_os_error());
+        // What goes out would fill the buffer for what comes in.
+        let yes = 1;
+        let length = size_of_val(&yes) as u32;
+        let (level, option) = (libc::SOL_PACKET, libc::PACKET_IGNORE_OUTGOING);
+        // SAFETY: the pointer is to a live value of the size that is given.
+        let set =
+            unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, (&raw const yes).cast(), length) };
+        assert_eq!(set, 0, "{}", std::io::Error::last_os_error());
+        Self(socket)
+    }
+
+    /// Puts a frame on the wire.
+    pub fn send(&self, frame: &[u8]) {
+        assert_eq!(self.0.send(frame).unwrap(), frame.len());
+    }
+
+    /// The next frame that comes, if there is one within this time.
+    pub fn next(&self, within: Duration) -> Option<Vec<u8>> {
+        self.0.set_read_timeout(Some(within)).unwrap();
+        let mut buffer = vec![0; 4_096];
+        let length = self.0.recv(&mut buffer).ok()?;
+        buffer.truncate(length);
+        Some(buffer)
+    }
 }
 
 /// Whether an echo request comes back.

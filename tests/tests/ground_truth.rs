@@ -1,0 +1,147 @@
+//! What a stock Linux host answers, and that nobody is answered who may not ask, whatever the shape of
+//! the question: a real listener at a port that no row lists, first without pomguard, then with it.
+
+#![expect(clippy::unwrap_used, reason = "a panic keeps the place where it happened")]
+
+use std::{
+    collections::HashSet,
+    net::{Ipv6Addr, UdpSocket},
+    thread,
+    time::{Duration, Instant},
+};
+
+use pomguard_tests::{
+    daemon::{Daemon, INTERFACE, LISTED, Lab, PEER, PEER6, SERVER, SERVER6, Settings, UNLISTED, Wire},
+    packet::eth,
+    random::Random,
+    shapes::{Doors, Shape, shapes},
+};
+
+/// Those that [`eth`] speaks from and to.
+const STATIONS: ([u8; 6], [u8; 6]) = ([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]);
+/// Nothing listens here.
+const CLOSED: u16 = UNLISTED + 1;
+/// Shapes with several oddities, per family.
+const MIXED: usize = 300;
+const SEED: u64 = 2026;
+
+/// Every shape, IPv4 and IPv6.
+fn all_shapes() -> Vec<Shape> {
+    let doors = |from, to| Doors { from, to, open: UNLISTED, closed: CLOSED };
+    let mut random = Random(SEED);
+    let mut all = shapes(doors(PEER.into(), SERVER.into()), 20_000, &mut random, MIXED);
+    all.extend(shapes(doors(PEER6.into(), SERVER6.into()), 40_000, &mut random, MIXED));
+    all
+}
+
+/// Fixed stations and neighbours: no resolution comes between question and answer.
+fn introduce(lab: &Lab) {
+    let (peer, server) = (lab.peer.link(INTERFACE), lab.server.link(INTERFACE));
+    peer.set_mac(STATIONS.0).unwrap();
+    server.set_mac(STATIONS.1).unwrap();
+    for address in [PEER.into(), PEER6.into()] {
+        server.add_neighbour(address, STATIONS.0).unwrap();
+    }
+    for address in [SERVER.into(), SERVER6.into()] {
+        peer.add_neighbour(address, STATIONS.1).unwrap();
+    }
+    // A host that rate-limits its complaints would seem not to answer.
+    lab.server.set_sysctl("net/ipv4/icmp_ratelimit", "0").unwrap();
+    lab.server.set_sysctl("net/ipv6/icmp/ratelimit", "0").unwrap();
+    lab.server.set_sysctl("net/ipv4/icmp_msgs_per_sec", "100000").unwrap_or_default();
+}
+
+/// Answers everything that UDP brings to the unlisted port.
+fn answer_udp(lab: &Lab) {
+    let socket = lab.server.run(|| UdpSocket::bind((Ipv6Addr::UNSPECIFIED, UNLISTED))).unwrap().unwrap();
+    thread::spawn(move || {
+        let mut buffer = [0; 2_048];
+        while let Ok((length, from)) = socket.recv_from(&mut buffer) {
+            let _ = socket.send_to(&buffer[..length], from);
+        }
+    });
+}
+
+/// Whether a frame comes from the server's IP, and is none of the link's own.
+fn is_answer(frame: &[u8]) -> bool {
+    let from_server = frame.get(6..12) == Some(&STATIONS.1[..]);
+    let neighbours = frame.get(12..14) == Some(&[0x86, 0xdd])
+        && frame.get(20) == Some(&58)
+        && matches!(frame.get(54), Some(130..=137 | 143));
+    from_server && matches!(frame.get(12..14), Some([0x08, 0x00] | [0x86, 0xdd])) && !neighbours
+}
+
+/// Whether it shows the mark of a shape.
+fn shows(frame: &[u8], mark: u16) -> bool {
+    frame[14..].windows(2).any(|two| two == mark.to_be_bytes())
+}
+
+/// Whether the server answers a shape in the time that it takes.
+fn is_answered(wire: &Wire, shape: &Shape, patience: Duration) -> bool {
+    for frame in &shape.frames {
+        wire.send(frame);
+    }
+    let until = Instant::now() + patience;
+    while let Some(left) = until.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
+        if wire.next(left).is_some_and(|frame| is_answer(&frame) && shows(&frame, shape.mark)) {
+            return true;
+        }
+    }
+    false
+}
+
+fn nobody_is_answered(test: &str, attach: &'static str) {
+    let Some(lab) = Lab::with_one_cable(test) else { return };
+    introduce(&lab);
+    answer_udp(&lab);
+    let wire = Wire::of(&lab.peer);
+    let shapes = all_shapes();
+    let answered: HashSet<u16> = shapes
+        .iter()
+        .filter(|shape| is_answered(&wire, shape, Duration::from_millis(25)))
+        .map(|shape| shape.mark)
+        .collect();
+    println!("{test}: the stock host answers {} of {} shapes (seed {SEED})", answered.len(), shapes.len());
+    assert!(answered.len() > 300, "the host is deaf, or the shapes are");
+
+    lab.write_settings(&Settings { attach, ..Settings::default() });
+    let _daemon = Daemon::start(&lab);
+    assert_eq!(lab.stats().attached(), [attach]);
+    let before = lab.stats().total("inbound", "dropped");
+    for shape in &shapes {
+        for frame in &shape.frames {
+            wire.send(frame);
+        }
+    }
+    let plain = Shape {
+        name: "a SYN to a listed port".to_owned(),
+        mark: 60_000,
+        frames: vec![eth().ipv4(PEER, SERVER).tcp(60_000, LISTED).build()],
+    };
+    let mut heard = Vec::new();
+    let until = Instant::now() + Duration::from_secs(2);
+    while let Some(left) = until.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
+        heard.extend(wire.next(left).filter(|frame| is_answer(frame)));
+    }
+    let told: Vec<&str> = shapes
+        .iter()
+        .filter(|shape| heard.iter().any(|frame| shows(frame, shape.mark)))
+        .map(|shape| shape.name.as_str())
+        .collect();
+    println!("{test}: with pomguard ({attach}) it answers {}", heard.len());
+    assert!(heard.is_empty(), "answers with pomguard in force, maybe to {told:?}: {heard:02x?}");
+    let frames: usize = shapes.iter().map(|shape| shape.frames.len()).sum();
+    let dropped = lab.stats().total("inbound", "dropped") - before;
+    assert!(dropped >= frames as u64, "{dropped} of {frames} frames were dropped: {}", lab.stats());
+    assert!(is_answered(&wire, &plain, Duration::from_secs(5)), "{}: the wire is dead", plain.name);
+}
+
+#[test]
+fn no_shape_of_packet_gets_an_answer_from_a_port_that_no_row_lists() {
+    nobody_is_answered("no_shape_of_packet_gets_an_answer_from_a_port_that_no_row_lists", "native");
+}
+
+#[test]
+fn nor_does_it_where_the_driver_has_no_xdp() {
+    nobody_is_answered("nor_does_it_where_the_driver_has_no_xdp", "generic");
+}
