@@ -36,13 +36,17 @@ pub(super) fn fixed(policy: &Policy, clock: Clock, generation: u32) -> Result<Ve
     head[image::head::SWITCHES as usize] = switches(&policy.packets);
     local(policy, &mut lines)?;
     vlans(&policy.packets, &mut lines[VLANS as usize])?;
-    let ages = &mut lines[AGES as usize].0;
-    for state in State::ALL {
-        ages[state as usize] = clock.ticks(state.age_seconds());
-    }
-    ages[GENERATION_WORD as usize] = generation;
-    ages[CLOCK_WORD as usize] = clock.offset;
+    date(&mut lines[AGES as usize], clock, generation);
     Ok(lines)
+}
+
+/// Fills the line of the ages: what depends on the kernel's clock, and on when an image is put in force.
+pub(super) fn date(line: &mut Line, clock: Clock, generation: u32) {
+    for state in State::ALL {
+        line.0[state as usize] = clock.ticks(state.age_seconds());
+    }
+    line.0[GENERATION_WORD as usize] = generation;
+    line.0[CLOCK_WORD as usize] = clock.offset;
 }
 
 const fn inbound(mode: Mode) -> u8 {

@@ -84,6 +84,18 @@ impl fmt::Debug for Image {
 }
 
 impl Image {
+    /// An image that was compiled before, as another generation and for this kernel's clock. None when
+    /// the lines are not those that were compiled.
+    #[must_use]
+    pub fn again(mut lines: Vec<Line>, clock: Clock, generation: u32) -> Option<Self> {
+        let mut record = Record::read(&lines).filter(|record| record.holds(&lines))?;
+        head::date(lines.get_mut(image::AGES as usize)?, clock, generation);
+        record.generation = generation.into();
+        record.digest = record::digest(&lines);
+        record.write(&mut lines);
+        Some(Self { lines, record })
+    }
+
     /// The lines, from the map's first on.
     pub fn lines(&self) -> &[Line] {
         &self.lines

@@ -64,10 +64,11 @@ impl Daemon {
             Ok(None) => return,
             Err(fault) => return error!("{:#}", anyhow!(fault)),
         };
+        self.save_again();
         let look = if self.runtime.detached() {
-            self.guard.release()
+            self.guard.release(&self.standing)
         } else {
-            self.guard.look(&mut self.loaded, &self.pins, self.settings.attach)
+            self.guard.look(&mut self.loaded, &self.pins, self.settings.attach, &self.standing)
         };
         {
             let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);

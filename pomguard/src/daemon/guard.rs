@@ -44,6 +44,9 @@ struct Guarded {
     refused: Option<(String, Instant)>,
 }
 
+/// What is not as it should be, and has nothing to do with what a look finds.
+type Standing = BTreeMap<Condition, String>;
+
 /// What one look came to.
 #[derive(Default)]
 pub(super) struct Look {
@@ -106,19 +109,25 @@ impl Guard {
     }
 
     /// Lets go of everything: the host was opened on purpose.
-    pub(super) fn release(&mut self) -> Look {
+    pub(super) fn release(&mut self, standing: &Standing) -> Look {
         self.interfaces.clear();
         self.strays.clear();
         self.sealed = None;
-        let mut look = Look::default();
+        let mut look = Look { conditions: standing.clone(), ..Look::default() };
         look.note(Condition::Detached, DETACHED);
         self.tell(&look);
         look
     }
 
     /// Looks at everything once, and puts right what can be.
-    pub(super) fn look(&mut self, loaded: &mut Loaded, pins: &Pins, how: Attach) -> Look {
-        let mut look = Look::default();
+    pub(super) fn look(
+        &mut self,
+        loaded: &mut Loaded,
+        pins: &Pins,
+        how: Attach,
+        standing: &Standing,
+    ) -> Look {
+        let mut look = Look { conditions: standing.clone(), ..Look::default() };
         if let Err(fault) = self.mend(pins, &mut look) {
             look.note(Condition::SelfCheckFailed, &format!("{:#}", anyhow!(fault)));
         }

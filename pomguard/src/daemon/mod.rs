@@ -9,7 +9,7 @@ use std::{
     future::Future,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, anyhow, bail};
@@ -42,15 +42,17 @@ use crate::{
         metrics::{self, DaemonState},
     },
     policy::{self, Policy},
-    state::runtime::Runtime,
+    state::{confirmed::Confirmed, runtime::Runtime},
 };
 
 mod beat;
+mod boot;
 mod command;
 mod guard;
 mod notify;
 
 use beat::Beat;
+use boot::Basis;
 use guard::Guard;
 
 /// How often the programs' own log is brought to ours.
@@ -78,7 +80,11 @@ struct Daemon {
     state: Arc<Mutex<DaemonState>>,
     /// One line about the policy in force, for systemd.
     status: String,
-    /// What is not as it should be.
+    /// What is not as it should be until something is done about it.
+    standing: BTreeMap<Condition, String>,
+    /// What could not be saved for the next boot, and when to try again.
+    unsaved: Option<(Confirmed, Instant)>,
+    /// All that is not as it should be.
     conditions: BTreeMap<Condition, String>,
     /// What systemd was told last.
     told: String,
@@ -93,8 +99,7 @@ struct Daemon {
 pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
     // From the first moment: unheard, a SIGHUP ends the process. One that comes early is answered later.
     let hangup = signal(SignalKind::hangup()).context("listen for SIGHUP")?;
-    let (draft, policy) = read_policy(&options.config)?;
-    let settings = draft.settings;
+    let (settings, basis) = boot::basis(&options.config)?;
     if settings.interfaces.is_empty() {
         bail!("{}: `interfaces` names none: there is nothing to enforce on", settings.file);
     }
@@ -109,7 +114,7 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> anyhow
     runtime.clear_detached()?;
     pins.prepare().context("prepare the folder for the pins")?;
     let ticks = Ticks::probe()?;
-    info!("{} of {}: loading the programs", policy.host, policy.matrix.id);
+    info!("loading the programs");
     let mut loaded = Loaded::new(&pins, Share::All, ticks, options.program_log)?;
     let state = Arc::new(Mutex::new(DaemonState {
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -126,17 +131,24 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> anyhow
         guard,
         state: Arc::clone(&state),
         status: String::new(),
+        standing: BTreeMap::new(),
+        unsaved: None,
         conditions: BTreeMap::new(),
         told: String::new(),
         _lock: lock,
     };
     let _log = daemon.follow_program_log();
     // The policy before the programs: the first packet that one sees is judged by it.
-    let installed = daemon.install(&policy)?;
+    match basis {
+        Basis::Files(policy) => {
+            let installed = daemon.install(&policy)?;
+            daemon.succeeded(&settings, &policy, &installed);
+        }
+        Basis::Kept(kept) => daemon.keep(*kept)?,
+    }
     daemon.attach(&settings)?;
     daemon.loaded.pin_programs(&daemon.pins)?;
     daemon.guard.seal(&daemon.pins)?;
-    daemon.succeeded(&settings, &policy, &installed);
     drop(change);
     let (stop, stopped) = watch::channel(false);
     let metrics = serve_metrics(&settings, &daemon, stopped).await?;
@@ -182,6 +194,7 @@ impl Daemon {
             Err(fault) => {
                 error!("reload refused, the policy in force stays: {fault:#}");
                 self.failed();
+                self.refused(&fault);
                 notify::ready("reload refused: the policy before it is in force (see the journal)");
             }
         }
@@ -278,6 +291,16 @@ impl Daemon {
 
     fn succeeded(&mut self, settings: &Settings, policy: &Policy, installed: &Installed) {
         self.status = status(policy, installed);
+        self.standing.remove(&Condition::FilesRefused);
+        self.in_force(settings, installed.digest.clone(), installed.generation.into());
+        self.save(installed);
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.last_reload_success = Some(unix_now());
+        state.last_reload_successful = true;
+    }
+
+    /// Notes what is in force, for the metrics page.
+    fn in_force(&self, settings: &Settings, image: String, generation: u64) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         match settings.attach.mode {
             AttachMode::Auto => "auto",
@@ -285,12 +308,7 @@ impl Daemon {
             AttachMode::Generic => "generic",
         }
         .clone_into(&mut state.attach_wanted);
-        state.installed = Some(metrics::Installed {
-            image: installed.digest.clone(),
-            generation: installed.generation.into(),
-        });
-        state.last_reload_success = Some(unix_now());
-        state.last_reload_successful = true;
+        state.installed = Some(metrics::Installed { image, generation });
     }
 
     /// Brings the programs' own log to ours, where it was asked for.

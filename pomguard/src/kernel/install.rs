@@ -14,7 +14,7 @@ use super::{
     KernelError,
     clock::{Ticks, unix_now},
     control,
-    load::padded,
+    load::{self, padded},
     mapping::Mapping,
     pins::Pins,
     raw, read,
@@ -22,6 +22,7 @@ use super::{
 use crate::{
     compile::{Clock, CompileError, Held, Image, Slots, compile, labels, pinholes},
     policy::Policy,
+    state::confirmed::{About, Confirmed},
 };
 
 /// `BPF_F_MMAPABLE` (Linux 5.5): must be that of the object's declaration.
@@ -86,8 +87,53 @@ pub fn install(
         control::set_active(pins, Active::settled(slot))?;
         control::keep_failsafe(pins, &failsafe)?;
     }
-    note(pins, policy)?;
+    note(pins, &policy.host, &policy.matrix.id)?;
     Ok(Installed { generation, slot, digest: image.digest(), image })
+}
+
+/// Puts a policy in force that was compiled and confirmed before. Whatever fails, what was in force stays.
+///
+/// # Errors
+/// When the kernel refuses, or what was kept is no image of this version.
+pub fn reinstall(pins: &Pins, confirmed: &Confirmed, clock: Clock) -> Result<Installed, KernelError> {
+    let active = control::active(pins)?;
+    let generation =
+        generation_of(pins, active.installed())?.map_or(1, |generation| generation.wrapping_add(1).max(1));
+    let image = Image::again(confirmed.lines.clone(), clock, generation).ok_or(KernelError::Unreadable)?;
+    let mut labels = pins.mapped::<RowLabel>(names::MAP_LABELS, limits::ROW_SLOTS, true)?;
+    relabel(pins, &mut labels, &confirmed.labels)?;
+    let slot = put(pins, &image, active)?;
+    control::add_failsafe(pins, &confirmed.pinholes)?;
+    control::set_active(pins, Active::settled(slot))?;
+    control::keep_failsafe(pins, &confirmed.pinholes)?;
+    note(pins, &confirmed.about.host, &confirmed.about.matrix)?;
+    Ok(Installed { generation, slot, digest: image.digest(), image })
+}
+
+/// What is in force now, to be put in force again after a reboot. `settings` is the text of the
+/// settings that it was attached by.
+///
+/// # Errors
+/// When the maps cannot be read.
+pub fn confirmed(pins: &Pins, installed: &Installed, settings: String) -> Result<Confirmed, KernelError> {
+    let labels = pins.mapped::<RowLabel>(names::MAP_LABELS, limits::ROW_SLOTS, false)?;
+    let record = load::host_record(pins)?;
+    let pinholes = control::pinholes(pins)?;
+    let excepted: Vec<u16> =
+        pinholes.iter().filter(|it| it.marks & Pinhole::EXCEPTION != 0).map(|it| it.row).collect();
+    let of_rows =
+        labels.iter().zip(0_u16..).filter(|(label, slot)| label.live != 0 && !excepted.contains(slot));
+    Ok(Confirmed {
+        about: About {
+            host: load::unpadded(&record.host),
+            matrix: load::unpadded(&record.matrix),
+            since: record.installed_at,
+            settings,
+        },
+        labels: of_rows.map(|(label, slot)| (slot, label)).collect(),
+        pinholes: pinholes.iter().filter(|it| it.marks & Pinhole::EXCEPTION == 0).copied().collect(),
+        lines: installed.image.lines().to_vec(),
+    })
 }
 
 /// Ends the failsafe tuples that `policy`, which is in force and stays, does not have.
@@ -224,11 +270,11 @@ fn relabel(pins: &Pins, mapping: &mut Mapping<RowLabel>, new: &[(u16, RowLabel)]
 }
 
 /// Notes in the record about the host what was installed and when.
-fn note(pins: &Pins, policy: &Policy) -> Result<(), KernelError> {
+fn note(pins: &Pins, host: &str, matrix: &str) -> Result<(), KernelError> {
     let mut mapping = pins.mapped::<HostRecord>(names::MAP_HOST, 1, true)?;
     let Some(mut record) = mapping.get(0) else { return Err(KernelError::Unreadable) };
-    record.host = padded(&policy.host);
-    record.matrix = padded(&policy.matrix.id);
+    record.host = padded(host);
+    record.matrix = padded(matrix);
     record.installed_at = unix_now();
     mapping.set(0, record);
     Ok(())

@@ -2,6 +2,8 @@
 //!
 //! | what | module | folder |
 //! | --- | --- | --- |
+//! | the last confirmed policy, compiled | [`confirmed`] | `paths.state` |
 //! | who may change what is in force, and whether it was taken off on purpose | [`runtime`] | `paths.runtime` |
 
+pub mod confirmed;
 pub mod runtime;

@@ -42,6 +42,16 @@ impl Lab {
         self.file("runtime/pomguard.lock")
     }
 
+    /// Where the daemon keeps what survives a reboot.
+    pub fn state(&self) -> PathBuf {
+        self.file("state")
+    }
+
+    /// The site file.
+    pub fn site(&self) -> PathBuf {
+        self.file("site.toml")
+    }
+
     pub(super) fn file(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }

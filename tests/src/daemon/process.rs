@@ -56,6 +56,8 @@ impl Daemon {
             .args(["run", "--config"])
             .arg(lab.config())
             .env("NOTIFY_SOCKET", &socket)
+            // As the unit's StateDirectory= does.
+            .env("STATE_DIRECTORY", lab.file("state"))
             .stdout(output.try_clone().unwrap())
             .stderr(output)
             .spawn()

@@ -1,12 +1,8 @@
 //! What somebody takes away or changes behind the daemon's back, found and put right.
 
-use std::{
-    fs,
-    path::Path,
-    thread,
-    time::{Duration, Instant},
-};
+use std::{fs, path::Path, thread, time::Duration};
 
+use crate::watch::{is_state, repairs, wait_until};
 use aya::{
     Ebpf, EbpfLoader,
     maps::{Array, MapData},
@@ -32,33 +28,6 @@ use pomguard_tests::daemon::{
 const HANDLE: u32 = 0x706f_6d67;
 const PRIORITY: u16 = 50;
 const BPFFS: &str = "/sys/fs/bpf";
-
-/// Waits until something is so, and says how long that took.
-fn wait_until(what: &str, daemon: &Daemon, mut so: impl FnMut() -> bool) -> Duration {
-    let start = Instant::now();
-    while !so() {
-        assert!(start.elapsed() < Duration::from_secs(30), "never {what}; the log:\n{}", daemon.log());
-        thread::sleep(Duration::from_millis(5));
-    }
-    let took = start.elapsed();
-    println!("{what}: after {} ms", took.as_millis());
-    took
-}
-
-/// A counter or gauge of the metrics page.
-fn metric(lab: &Lab, name: &str) -> u64 {
-    let page = lab.metrics();
-    let line = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-    line.unwrap_or_else(|| panic!("no {name} in:\n{page}")).parse().unwrap()
-}
-
-fn repairs(lab: &Lab, what: &str) -> u64 {
-    metric(lab, &format!("pomguard_repairs_total{{what=\"{what}\"}}"))
-}
-
-fn is_state(lab: &Lab, state: &str) -> bool {
-    metric(lab, &format!("pomguard_state{{state=\"{state}\"}}")) == 1
-}
 
 fn assert_guarded(lab: &Lab, when: &str) {
     for server in [SERVER.into(), std::net::IpAddr::from(SERVER6)] {

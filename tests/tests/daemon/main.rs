@@ -6,6 +6,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a panic keeps the place where it happened")]
 
 mod accounting;
+mod boot;
 mod death;
 mod explain;
 mod healing;
@@ -15,3 +16,4 @@ mod modes;
 mod outbound;
 mod reload;
 mod start;
+mod watch;

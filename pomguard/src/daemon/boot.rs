@@ -1,0 +1,191 @@
+//! What a start goes by: the files, or, where they are refused, what was in force before.
+
+use std::{
+    env, fs,
+    net::IpAddr,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, anyhow};
+use log::{error, info, warn};
+
+use super::{Daemon, read_policy};
+use crate::{
+    input::{Draft, Settings},
+    kernel::{
+        control,
+        install::{self, Installed},
+        pins::Pins,
+        read,
+    },
+    observe::condition::Condition,
+    paths,
+    policy::{self, Policy},
+    render::quantity::moment,
+    state::confirmed::{self, Confirmed, StateError},
+};
+
+/// How soon a save that failed is tried again.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// What to put in force.
+pub(super) enum Basis {
+    /// What the files say.
+    Files(Box<Policy>),
+    /// What was in force before.
+    Kept(Box<Kept>),
+}
+
+/// What is left when the files are refused.
+pub(super) struct Kept {
+    /// Why they are.
+    why: anyhow::Error,
+    /// The last confirmed policy on disk; none when there is none that can be used.
+    confirmed: Option<Confirmed>,
+    /// Why it cannot.
+    unreadable: Option<StateError>,
+}
+
+/// Reads the files; where they are refused, finds out what else there is to enforce.
+///
+/// # Errors
+/// When there is neither: a host that was never guarded is not cut off by a slip in its first file.
+pub(super) fn basis(config: &Path) -> anyhow::Result<(Settings, Basis)> {
+    let why = match files(config) {
+        Ok((settings, policy)) => return Ok((settings, Basis::Files(Box::new(policy)))),
+        Err(why) => why,
+    };
+    let named = Settings::load(config).ok();
+    let (confirmed, unreadable) = match confirmed::load(&state_folder(named.as_ref())) {
+        Ok(confirmed) => (confirmed, None),
+        Err(fault) => (None, Some(fault)),
+    };
+    let settings = named.or_else(|| {
+        let about = &confirmed.as_ref()?.about;
+        Settings::parse(&config.display().to_string(), &about.settings).ok()
+    });
+    let Some(settings) = settings else { return Err(with(why, unreadable)) };
+    if confirmed.is_none() && !in_force(&Pins::at(&settings.paths.pins)) {
+        return Err(with(why, unreadable));
+    }
+    Ok((settings, Basis::Kept(Box::new(Kept { why, confirmed, unreadable }))))
+}
+
+/// Reads the files and resolves them. Before the network is up this host has no address to be known by:
+/// then it goes by the name under which it last enforced.
+fn files(config: &Path) -> anyhow::Result<(Settings, Policy)> {
+    match read_policy(config) {
+        Ok((draft, policy)) => Ok((draft.settings, policy)),
+        Err(why) => by_last_name(config).ok_or(why),
+    }
+}
+
+fn by_last_name(config: &Path) -> Option<(Settings, Policy)> {
+    let draft = Draft::load(config).ok()?;
+    let last = confirmed::load(&draft.settings.paths.state).ok()??.about.host;
+    let host =
+        draft.site.hosts.iter().find(|host| draft.settings.host.is_none() && host.name.value == last)?;
+    let known: Vec<IpAddr> = host.addresses.iter().map(|at| at.value).collect();
+    let policy = policy::resolve(&draft, &known).ok()?;
+    warn!("this host has no address of the site yet: it goes by its last name, {last}");
+    Some((draft.settings, policy))
+}
+
+/// The reason, and what is wrong with the state besides.
+fn with(why: anyhow::Error, unreadable: Option<StateError>) -> anyhow::Error {
+    match unreadable {
+        Some(fault) => why.context(format!("no policy to go by instead: {:#}", anyhow!(fault))),
+        None => why,
+    }
+}
+
+/// Where the state lies when the settings do not say: systemd names the folder that it made.
+fn state_folder(settings: Option<&Settings>) -> PathBuf {
+    settings.map_or_else(
+        || env::var_os("STATE_DIRECTORY").map_or_else(|| paths::STATE.into(), PathBuf::from),
+        |settings| settings.paths.state.clone(),
+    )
+}
+
+/// Whether a policy is in force by the pins.
+fn in_force(pins: &Pins) -> bool {
+    control::active(pins).is_ok_and(|active| pins.image(active.installed()).exists())
+}
+
+impl Daemon {
+    /// Goes on with what was in force before, under a name that says so.
+    ///
+    /// # Errors
+    /// When that cannot be put in force.
+    pub(super) fn keep(&mut self, kept: Kept) -> anyhow::Result<()> {
+        let Kept { why, confirmed, unreadable } = kept;
+        if let Some(fault) = unreadable {
+            self.standing.insert(Condition::StateUnreadable, format!("{:#}", anyhow!(fault)));
+        }
+        if in_force(&self.pins) {
+            info!("the policy in force stays in force");
+        } else {
+            let confirmed = confirmed.context("there is no confirmed policy")?;
+            let installed = install::reinstall(&self.pins, &confirmed, self.ticks.clock())
+                .context("put the last confirmed policy in force")?;
+            info!("generation {} in force: image {}", installed.generation, installed.digest);
+        }
+        let snapshot = read::snapshot(&self.pins)?;
+        let tuples = snapshot.capacity.iter().find(|it| it.name == "tuples").map_or(0, |it| it.used);
+        self.status = format!(
+            "{} {}: inbound {}, outbound {}, generation {}, {tuples} tuples",
+            snapshot.host,
+            snapshot.matrix,
+            snapshot.inbound.name(),
+            snapshot.outbound.name(),
+            snapshot.generation,
+        );
+        self.refused(&why);
+        let settings = self.settings.clone();
+        self.in_force(&settings, snapshot.image, snapshot.generation);
+        self.failed();
+        Ok(())
+    }
+
+    /// Notes that the files are refused, and what holds instead.
+    pub(super) fn refused(&mut self, why: &anyhow::Error) {
+        let since =
+            read::snapshot(&self.pins).map_or_else(|_| "earlier".to_owned(), |it| moment(it.installed_at));
+        let why = format!("{why:#}").replace('\n', "; ");
+        self.standing.insert(
+            Condition::FilesRefused,
+            format!("the last confirmed policy is in force, since {since}; the files: {why}"),
+        );
+    }
+
+    /// Saves what is in force for the next boot. Whatever the disk says, it stays in force.
+    pub(super) fn save(&mut self, installed: &Installed) {
+        let settings = fs::read_to_string(&self.options.config).unwrap_or_default();
+        match install::confirmed(&self.pins, installed, settings) {
+            Ok(confirmed) => self.try_save(confirmed),
+            Err(fault) => error!("what is in force cannot be saved: {:#}", anyhow!(fault)),
+        }
+    }
+
+    /// Tries again to save what could not be saved, when it is time to.
+    pub(super) fn save_again(&mut self) {
+        if let Some((confirmed, _)) = self.unsaved.take_if(|(_, due)| *due <= Instant::now()) {
+            self.try_save(confirmed);
+        }
+    }
+
+    fn try_save(&mut self, confirmed: Confirmed) {
+        match confirmed::save(&self.settings.paths.state, &confirmed) {
+            Ok(()) => {
+                self.unsaved = None;
+                self.standing.remove(&Condition::StateUnsaved);
+                self.standing.remove(&Condition::StateUnreadable);
+            }
+            Err(fault) => {
+                self.standing.insert(Condition::StateUnsaved, format!("{:#}", anyhow!(fault)));
+                self.unsaved = Some((confirmed, Instant::now() + RETRY));
+            }
+        }
+    }
+}

@@ -1,0 +1,430 @@
+//! The last confirmed policy, compiled, on disk: what boots when the files are refused.
+//!
+//! One file. A header with the format's version, the length and the SHA-256 of what follows; then what
+//! is known of the host and how it attaches, the counters' labels, the pinholes of failsafe rows, and
+//! the lines of the image. Whatever of it is not as it was written makes all of it unusable.
+
+use std::{
+    fs::{self, DirBuilder, File, OpenOptions},
+    io::{self, Read as _, Write as _},
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+};
+
+use pomguard_common::{
+    ABI_VERSION,
+    control::Pinhole,
+    counter::{LABEL_ID, LABEL_PORTS, LABEL_SYSTEM, RowLabel},
+    image::Line,
+    limits,
+};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use crate::compile::Record;
+
+/// What the file is called in the state folder.
+const NAME: &str = "confirmed.image";
+/// Begins the file.
+const MAGIC: [u8; 8] = *b"POMGUARD";
+/// Version of the format.
+const VERSION: u32 = 1;
+/// Magic, version, layout of the maps, length of the rest, digest of the rest.
+const HEADER: usize = 8 + 4 + 4 + 8 + 32;
+/// Longer than any file that was ever written: the largest image with all labels is 10 MiB.
+const LONGEST: u64 = 16 << 20;
+/// Bytes of a label.
+const LABEL: usize = LABEL_ID + 2 * LABEL_SYSTEM + LABEL_PORTS + 4;
+
+/// Why what is on disk cannot be used, or nothing can be put there.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// A file cannot be read or written.
+    #[error("{what} {}", path.display())]
+    File {
+        /// What was done.
+        what: &'static str,
+        /// To what.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// The file is not what was once written.
+    #[error("{} is ignored: {problem}; the next policy that is put in force replaces it", path.display())]
+    Broken {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+}
+
+/// What is known beside the image.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct About {
+    /// The host's name in the site file.
+    pub host: String,
+    /// The matrix' id.
+    pub matrix: String,
+    /// Seconds since 1970 when the policy was put in force.
+    pub since: u64,
+    /// Text of the settings file.
+    pub settings: String,
+}
+
+/// A policy as it was confirmed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Confirmed {
+    /// What is known beside the image.
+    pub about: About,
+    /// The rows' labels by counter slot.
+    pub labels: Vec<(u16, RowLabel)>,
+    /// What the failsafe rows come to.
+    pub pinholes: Vec<Pinhole>,
+    /// The image.
+    pub lines: Vec<Line>,
+}
+
+/// Writes the file anew: whole, or not at all.
+///
+/// # Errors
+/// When the disk does not take it; the file that was there stays.
+pub fn save(folder: &Path, confirmed: &Confirmed) -> Result<(), StateError> {
+    let path = folder.join(NAME);
+    let fresh = folder.join(format!("{NAME}.new"));
+    let fail = |what, path: &Path| {
+        let path = path.to_owned();
+        move |source| StateError::File { what, path, source }
+    };
+    DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(fail("make", folder))?;
+    let written =
+        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&fresh).and_then(
+            |mut file| {
+                file.write_all(&confirmed.to_bytes())?;
+                file.sync_all()
+            },
+        );
+    if let Err(source) = written {
+        // Half a file is of no use, and may be what fills the disk.
+        let _ = fs::remove_file(&fresh);
+        return Err(StateError::File { what: "write", path: fresh, source });
+    }
+    fs::rename(&fresh, &path).map_err(fail("rename", &fresh))?;
+    File::open(folder).and_then(|folder| folder.sync_all()).map_err(fail("sync", folder))
+}
+
+/// Reads the file; none when there is none.
+///
+/// # Errors
+/// [`StateError::Broken`] when it is not as it was written.
+pub fn load(folder: &Path) -> Result<Option<Confirmed>, StateError> {
+    let path = folder.join(NAME);
+    let file = match File::open(&path) {
+        Ok(file) => file,
+        Err(source) if source.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(StateError::File { what: "open", path, source }),
+    };
+    let mut bytes = Vec::new();
+    if let Err(source) = file.take(LONGEST + 1).read_to_end(&mut bytes) {
+        return Err(StateError::File { what: "read", path, source });
+    }
+    if bytes.len() as u64 > LONGEST {
+        return Err(StateError::Broken {
+            path,
+            problem: "it is longer than any that was written".to_owned(),
+        });
+    }
+    Confirmed::from_bytes(&bytes)
+        .map(Some)
+        .map_err(|problem| StateError::Broken { path, problem: problem.to_owned() })
+}
+
+impl Confirmed {
+    /// The file.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut rest = Vec::with_capacity(self.lines.len() * 64 + 4_096);
+        // A struct of strings and numbers always becomes JSON.
+        let about = serde_json::to_vec(&self.about).unwrap_or_default();
+        put_length(&mut rest, about.len());
+        rest.extend(about);
+        put_length(&mut rest, self.labels.len());
+        for (slot, label) in &self.labels {
+            rest.extend(slot.to_le_bytes());
+            rest.extend(label_bytes(label));
+        }
+        put_length(&mut rest, self.pinholes.len());
+        rest.extend(self.pinholes.iter().flat_map(pinhole_bytes));
+        put_length(&mut rest, self.lines.len());
+        rest.extend(self.lines.iter().flat_map(|line| line.0).flat_map(u32::to_le_bytes));
+        let mut bytes = Vec::with_capacity(HEADER + rest.len());
+        bytes.extend(MAGIC);
+        bytes.extend(VERSION.to_le_bytes());
+        bytes.extend(ABI_VERSION.to_le_bytes());
+        bytes.extend((rest.len() as u64).to_le_bytes());
+        bytes.extend(Sha256::digest(&rest));
+        bytes.extend(rest);
+        bytes
+    }
+
+    /// Reads what [`Self::to_bytes`] wrote.
+    ///
+    /// # Errors
+    /// What is wrong with it, in words.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, &'static str> {
+        let short = "it ends too early";
+        let mut header = Cursor(bytes);
+        if header.take::<8>().ok_or(short)? != MAGIC {
+            return Err("it is not a file of pomguard's");
+        }
+        if header.number().ok_or(short)? != VERSION {
+            return Err("another version of pomguard wrote it");
+        }
+        if header.number().ok_or(short)? != ABI_VERSION {
+            return Err("it is for another layout of the maps");
+        }
+        let length = u64::from_le_bytes(header.take::<8>().ok_or(short)?);
+        let digest = header.take::<32>().ok_or(short)?;
+        if header.0.len() as u64 != length {
+            return Err("its length is not the one that it states");
+        }
+        if Sha256::digest(header.0)[..] != digest {
+            return Err("its checksum does not match");
+        }
+        Self::of_rest(header.0).ok_or("what is in it does not fit together")
+    }
+
+    /// What follows the header; none when it is no policy.
+    fn of_rest(rest: &[u8]) -> Option<Self> {
+        let mut cursor = Cursor(rest);
+        let length = cursor.length(rest.len())?;
+        let about = serde_json::from_slice(cursor.bytes(length)?).ok()?;
+        let mut labels = Vec::new();
+        for _ in 0..cursor.length(limits::ROW_SLOTS)? {
+            let slot = u16::from_le_bytes(cursor.take()?);
+            if usize::from(slot) >= limits::ROW_SLOTS {
+                return None;
+            }
+            labels.push((slot, read_label(cursor.bytes(LABEL)?)?));
+        }
+        let mut pinholes = Vec::new();
+        for _ in 0..cursor.length(limits::PINHOLES)? {
+            pinholes.push(read_pinhole(cursor.bytes(size_of::<Pinhole>())?)?);
+        }
+        let mut lines = Vec::new();
+        for _ in 0..cursor.length(limits::IMAGE_LINES)? {
+            let mut line = Line::ZERO;
+            for word in &mut line.0 {
+                *word = cursor.number()?;
+            }
+            lines.push(line);
+        }
+        // The image has a digest of its own, from when it was compiled.
+        let whole = Record::read(&lines)?.holds(&lines) && cursor.0.is_empty();
+        whole.then_some(Self { about, labels, pinholes, lines })
+    }
+}
+
+fn put_length(bytes: &mut Vec<u8>, length: usize) {
+    bytes.extend((length as u32).to_le_bytes());
+}
+
+fn label_bytes(label: &RowLabel) -> Vec<u8> {
+    let RowLabel { id, source, destination, ports, direction, live, failsafe, audit } = label;
+    [&id[..], source, destination, ports, &[*direction, *live, *failsafe, *audit]].concat()
+}
+
+fn read_label(bytes: &[u8]) -> Option<RowLabel> {
+    let mut cursor = Cursor(bytes);
+    Some(RowLabel {
+        id: cursor.take()?,
+        source: cursor.take()?,
+        destination: cursor.take()?,
+        ports: cursor.take()?,
+        direction: cursor.take::<1>()?[0],
+        live: cursor.take::<1>()?[0],
+        failsafe: cursor.take::<1>()?[0],
+        audit: cursor.take::<1>()?[0],
+    })
+}
+
+fn pinhole_bytes(pinhole: &Pinhole) -> Vec<u8> {
+    let Pinhole { peer, mask, ports, client_ports, expires, row, protocol, marks, reserved } = pinhole;
+    let words = peer.iter().chain(mask).chain([ports, client_ports, expires]);
+    let mut bytes: Vec<u8> = words.flat_map(|word| word.to_le_bytes()).collect();
+    bytes.extend(row.to_le_bytes());
+    bytes.extend([*protocol, *marks]);
+    bytes.extend(reserved.iter().flat_map(|word| word.to_le_bytes()));
+    bytes
+}
+
+fn read_pinhole(bytes: &[u8]) -> Option<Pinhole> {
+    let mut cursor = Cursor(bytes);
+    Some(Pinhole {
+        peer: cursor.numbers()?,
+        mask: cursor.numbers()?,
+        ports: cursor.number()?,
+        client_ports: cursor.number()?,
+        expires: cursor.number()?,
+        row: u16::from_le_bytes(cursor.take()?),
+        protocol: cursor.take::<1>()?[0],
+        marks: cursor.take::<1>()?[0],
+        reserved: cursor.numbers()?,
+    })
+}
+
+/// Takes from the front; none when there is not as much.
+struct Cursor<'a>(&'a [u8]);
+
+impl<'a> Cursor<'a> {
+    fn bytes(&mut self, length: usize) -> Option<&'a [u8]> {
+        let (taken, rest) = self.0.split_at_checked(length)?;
+        self.0 = rest;
+        Some(taken)
+    }
+
+    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
+        self.bytes(N)?.try_into().ok()
+    }
+
+    fn number(&mut self) -> Option<u32> {
+        self.take().map(u32::from_le_bytes)
+    }
+
+    fn numbers<const N: usize>(&mut self) -> Option<[u32; N]> {
+        let mut numbers = [0; N];
+        for number in &mut numbers {
+            *number = self.number()?;
+        }
+        Some(numbers)
+    }
+
+    /// A number of things to follow; none when there cannot be so many.
+    fn length(&mut self, most: usize) -> Option<usize> {
+        usize::try_from(self.number()?).ok().filter(|&length| length <= most)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pomguard_common::{
+        flow::State,
+        image::{AGES, HEAD, RECORD, SECTIONS, head},
+    };
+
+    use super::*;
+    use crate::compile::record;
+
+    /// The smallest image that has a record of its own.
+    fn lines() -> Vec<Line> {
+        let mut lines = vec![Line::ZERO; SECTIONS as usize];
+        lines[HEAD as usize].0[head::ABI as usize] = ABI_VERSION;
+        lines[AGES as usize].0[State::Established as usize] = 7;
+        lines[RECORD as usize].0[3] = SECTIONS;
+        let digest = record::digest(&lines);
+        for (word, bytes) in lines[RECORD as usize + 1].0.iter_mut().zip(digest.chunks_exact(4)) {
+            *word = u32::from_le_bytes(bytes.try_into().unwrap());
+        }
+        lines
+    }
+
+    fn confirmed() -> Confirmed {
+        let label = RowLabel {
+            id: [b'r'; LABEL_ID],
+            source: [1; LABEL_SYSTEM],
+            destination: [2; LABEL_SYSTEM],
+            ports: [3; LABEL_PORTS],
+            direction: 1,
+            live: 1,
+            failsafe: 0,
+            audit: 1,
+        };
+        let pinhole = Pinhole { peer: [1, 2, 3, 4], mask: [5; 4], row: 6, marks: 4, ..Pinhole::FREE };
+        Confirmed {
+            about: About {
+                host: "server".to_owned(),
+                matrix: "pom-4.0".to_owned(),
+                since: 1_795_000_000,
+                settings: "site = \"site.toml\"\n".to_owned(),
+            },
+            labels: vec![(3, label), (8_191, label)],
+            pinholes: vec![pinhole],
+            lines: lines(),
+        }
+    }
+
+    #[test]
+    fn what_is_saved_is_what_is_loaded_and_a_second_save_replaces_the_first() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path().join("state");
+        assert_eq!(load(&folder).unwrap(), None);
+        let mut wanted = confirmed();
+        save(&folder, &wanted).unwrap();
+        assert_eq!(load(&folder).unwrap(), Some(wanted.clone()));
+        wanted.about.host = "another".to_owned();
+        save(&folder, &wanted).unwrap();
+        assert_eq!(load(&folder).unwrap(), Some(wanted));
+        assert_eq!(fs::read_dir(&folder).unwrap().count(), 1, "nothing else is left");
+    }
+
+    #[test]
+    fn lc_22_no_truncation_is_taken_for_a_policy() {
+        let bytes = confirmed().to_bytes();
+        for length in 0..bytes.len() {
+            assert!(Confirmed::from_bytes(&bytes[..length]).is_err(), "{length} bytes");
+        }
+        assert!(Confirmed::from_bytes(&[bytes.as_slice(), &[0]].concat()).is_err(), "a byte too many");
+    }
+
+    #[test]
+    fn lc_22_no_bit_flip_is_taken_for_a_policy() {
+        let bytes = confirmed().to_bytes();
+        let bits = bytes.len() * 8;
+        // An odd step reaches every bit of the header and 10,000 places of the file at least.
+        let flips = (0..HEADER * 8).chain((0..bits).step_by((bits / 10_000).max(1)));
+        let mut count = 0;
+        for bit in flips {
+            let mut broken = bytes.clone();
+            broken[bit / 8] ^= 1 << (bit % 8);
+            assert!(Confirmed::from_bytes(&broken).is_err(), "bit {bit}");
+            count += 1;
+        }
+        assert!(count >= 10_000, "{count}");
+    }
+
+    #[test]
+    fn lc_22_what_has_the_right_checksum_and_makes_no_sense_is_refused() {
+        let good = confirmed();
+        let mut other_image = good.clone();
+        other_image.lines[12].0[0] ^= 1;
+        let mut short_image = good.clone();
+        short_image.lines.pop();
+        let mut slot = good.clone();
+        slot.labels[0].0 = 8_192;
+        for broken in [other_image, short_image, slot] {
+            assert_eq!(Confirmed::from_bytes(&broken.to_bytes()), Err("what is in it does not fit together"));
+        }
+    }
+
+    #[test]
+    fn lc_22_a_newer_version_an_empty_and_a_huge_file_are_named_and_ignored() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(NAME);
+        let refused = |what: &str| {
+            let told = load(folder.path()).unwrap_err().to_string();
+            assert!(told.contains(what) && told.contains(NAME), "{told}");
+        };
+        let mut newer = confirmed().to_bytes();
+        newer[8] += 1;
+        fs::write(&path, newer).unwrap();
+        refused("another version");
+        fs::write(&path, []).unwrap();
+        refused("too early");
+        File::create(&path).unwrap().set_len(1 << 30).unwrap();
+        refused("longer than any");
+        fs::remove_file(&path).unwrap();
+        fs::create_dir(&path).unwrap();
+        refused("read");
+    }
+}

@@ -1,0 +1,37 @@
+//! Waiting for what a daemon does by itself.
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use pomguard_tests::daemon::{Daemon, Lab};
+
+/// Waits until something is so, and says how long that took.
+pub(crate) fn wait_until(what: &str, daemon: &Daemon, mut so: impl FnMut() -> bool) -> Duration {
+    let start = Instant::now();
+    while !so() {
+        assert!(start.elapsed() < Duration::from_secs(30), "never {what}; the log:\n{}", daemon.log());
+        thread::sleep(Duration::from_millis(5));
+    }
+    let took = start.elapsed();
+    println!("{what}: after {} ms", took.as_millis());
+    took
+}
+
+/// A counter or gauge of the metrics page.
+fn metric(lab: &Lab, name: &str) -> u64 {
+    let page = lab.metrics();
+    let line = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    line.unwrap_or_else(|| panic!("no {name} in:\n{page}")).parse().unwrap()
+}
+
+/// Repairs of a kind so far.
+pub(crate) fn repairs(lab: &Lab, what: &str) -> u64 {
+    metric(lab, &format!("pomguard_repairs_total{{what=\"{what}\"}}"))
+}
+
+/// Whether the daemon says that it is in this state.
+pub(crate) fn is_state(lab: &Lab, state: &str) -> bool {
+    metric(lab, &format!("pomguard_state{{state=\"{state}\"}}")) == 1
+}
