@@ -9,6 +9,7 @@ use std::{
 
 use anyhow::{Context as _, anyhow};
 use log::{error, info, warn};
+use pomguard_common::control::Timed;
 
 use super::{Daemon, read_policy};
 use crate::{
@@ -18,6 +19,7 @@ use crate::{
         install::{self, Installed},
         pins::Pins,
         read,
+        seed::{self, Seeded},
     },
     observe::condition::Condition,
     paths,
@@ -28,6 +30,9 @@ use crate::{
 
 /// How soon a save that failed is tried again.
 const RETRY: Duration = Duration::from_secs(5);
+
+/// How many conversations that no row allows are named.
+const NAMED: usize = 20;
 
 /// What to put in force.
 pub(super) enum Basis {
@@ -146,6 +151,51 @@ impl Daemon {
         self.in_force(&settings, snapshot.image, snapshot.generation);
         self.failed();
         Ok(())
+    }
+
+    /// Before the first attachment: what talks now goes on. The socket table does not show everything, so
+    /// for a while packets in the middle of unknown conversations pass, too; not at a boot, where nothing
+    /// talks yet.
+    pub(super) fn welcome(&self, grace: Option<u32>) {
+        let told = self.seed();
+        let (Some(seconds), Some(1..)) = (grace, told) else { return };
+        let begun = self
+            .ticks
+            .deadline(seconds)
+            .and_then(|deadline| control::set_grace(&self.pins, Timed::until(1, deadline)));
+        match begun {
+            Ok(()) => {
+                info!("packets in the middle of unknown conversations pass for {seconds} s, and are counted");
+            }
+            Err(fault) => error!("no grace period: {:#}", anyhow!(fault)),
+        }
+    }
+
+    /// Enters live conversations into the flow table; how many there are.
+    pub(super) fn seed(&self) -> Option<usize> {
+        let seeded = match seed::seed(&self.pins, self.ticks) {
+            Ok(seeded) => seeded,
+            Err(fault) => {
+                error!("live conversations are not known, and may be cut: {:#}", anyhow!(fault));
+                return None;
+            }
+        };
+        let Seeded { live, by_row, grandfathered, refused } = seeded;
+        info!(
+            "{live} live conversations: {by_row} by a row of this host's, {} that no row allows go on",
+            grandfathered.len()
+        );
+        for it in grandfathered.iter().take(NAMED) {
+            let arrow = if it.inbound { "<-" } else { "->" };
+            warn!(
+                "no row allows {} {arrow} {} (protocol {}): it goes on until it ends",
+                it.local, it.peer, it.protocol
+            );
+        }
+        if refused > 0 {
+            error!("{refused} live conversations found no room in the flow table, and may be cut");
+        }
+        Some(live)
     }
 
     /// Notes that the files are refused, and what holds instead.

@@ -146,7 +146,15 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> anyhow
         }
         Basis::Kept(kept) => daemon.keep(*kept)?,
     }
+    let first = daemon.pins.linked("xdp").is_empty();
+    if first {
+        daemon.welcome(settings.grace);
+    }
     daemon.attach(&settings)?;
+    if first {
+        // What was opened since.
+        daemon.seed();
+    }
     daemon.loaded.pin_programs(&daemon.pins)?;
     daemon.guard.seal(&daemon.pins)?;
     drop(change);

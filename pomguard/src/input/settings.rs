@@ -24,6 +24,11 @@ const METRICS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4A
 /// Whose members may ask the daemon when the file says nothing.
 const CONTROL_GROUP: &str = "pomguard";
 
+/// Seconds of grace when the file says nothing.
+const GRACE: u32 = 60;
+/// Longest grace.
+const LONGEST_GRACE: u32 = 3_600;
+
 /// How the XDP program is attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum AttachMode {
@@ -101,6 +106,8 @@ pub struct Settings {
     pub inbound: Mode,
     /// What outbound packets that no row allows come to.
     pub outbound: Mode,
+    /// Seconds after a first attachment in which packets in the middle of unknown conversations pass.
+    pub grace: Option<u32>,
     /// How to attach.
     pub attach: Attach,
     /// Where metrics are served; `None` when off.
@@ -126,6 +133,7 @@ impl Settings {
             interfaces: Vec::new(),
             inbound: Mode::Audit,
             outbound: Mode::Track,
+            grace: Some(GRACE),
             attach: Attach::default(),
             metrics: Some(At { value: METRICS, origin }),
             packets: PacketSettings::default(),
@@ -184,6 +192,7 @@ fn read(text: &Text, folder: &Path) -> Result<Settings, Diagnostics> {
             &mut settings.outbound,
             table.get("outbound").and_then(|value| value.word(&outbound, &mut faults)),
         );
+        set(&mut settings.grace, table.get("grace").and_then(|value| value.read(&mut faults, grace)));
         table.finish(&mut faults);
     }
     if let Some(table) = section(&mut top, "attach", "[attach]", &mut faults) {
@@ -275,6 +284,21 @@ fn listen(written: &str) -> Result<Option<SocketAddr>, Fault> {
         Ok(address) if address.port() == 0 => Err(wrong("port 0 is no port")),
         Ok(address) => Ok(Some(address)),
         Err(_) => Err(wrong("not an address with a port")),
+    }
+}
+
+fn grace(written: &str) -> Result<Option<u32>, Fault> {
+    if written == "off" {
+        return Ok(None);
+    }
+    let seconds = match written.split_at_checked(written.len().saturating_sub(1)) {
+        Some((number, "s")) => number.parse::<u32>().ok(),
+        Some((number, "m")) => number.parse::<u32>().ok().and_then(|minutes| minutes.checked_mul(60)),
+        _ => None,
+    };
+    match seconds {
+        Some(seconds @ 1..=LONGEST_GRACE) => Ok(Some(seconds)),
+        _ => Err(Fault::new("no such time", "write \"60s\", \"5m\", at most an hour, or \"off\"")),
     }
 }
 

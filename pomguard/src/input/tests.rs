@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, net::IpAddr, path::Path};
 
 use proptest::prelude::*;
 
-use super::{Diagnostics, Draft, Settings, site};
+use super::{Diagnostics, Draft, Settings, settings::TcMode, site};
 use crate::policy::{Mode, Policy, RowId, resolve};
 
 const SITE: &str = include_str!("../../../config/site.example.toml");
@@ -221,8 +221,8 @@ fn the_shipped_settings_say_what_holds_without_them() {
 #[test]
 fn every_switch_of_the_settings_is_read() {
     let text = "site = \"s.toml\"\nhost = \"pom2\"\ninterfaces = [\"eth0\", \"bond0.100\"]\n\
-                [enforcement]\ninbound = \"enforce\"\noutbound = \"audit\"\n\
-                [attach]\nmode = \"native\"\nrequire_native = true\non_attach_failure = \"continue\"\n\
+                [enforcement]\ninbound = \"enforce\"\noutbound = \"audit\"\ngrace = \"5m\"\n\
+                [attach]\nmode = \"native\"\ntc = \"clsact\"\nrequire_native = true\non_attach_failure = \"continue\"\n\
                 [metrics]\nlisten = \"off\"\n[packets]\nvrrp = false\nvlans = [200, 100]\n\
                 [paths]\npins = \"/sys/fs/bpf/x\"\n[[row]]\nid = \"pom-4.0/16\"\nmode = \"audit\"\n";
     let settings = Settings::parse("pomguard.toml", text).expect("right settings");
@@ -230,6 +230,18 @@ fn every_switch_of_the_settings_is_read() {
     assert_eq!((settings.metrics, settings.packets.vrrp), (None, false));
     assert_eq!(settings.packets.vlans, [100, 200]);
     assert!(settings.attach.require_native && settings.interfaces.len() == 2);
+    assert_eq!((settings.attach.tc, settings.grace), (TcMode::Clsact, Some(300)));
+    for (written, grace) in
+        [("off", Some(None)), ("1s", Some(Some(1))), ("60m", Some(Some(3_600)))].into_iter().chain(
+            ["", "s", "0s", "61m", "60", "1h", "-1s", "4294967297s", "9999999m", "é"]
+                .map(|wrong| (wrong, None)),
+        )
+    {
+        let text =
+            format!("site = \"s.toml\"\ninterfaces = [\"eth0\"]\n[enforcement]\ngrace = \"{written}\"\n");
+        let read = Settings::parse("pomguard.toml", &text).ok();
+        assert_eq!(read.map(|settings| settings.grace), grace, "{written:?}");
+    }
     for wrong in ["eth*", "a-name-that-is-too-long", "lo", "", "et/h0", "eth0\", \"eth0"] {
         let text = format!("site = \"s.toml\"\ninterfaces = [\"{wrong}\"]\n");
         assert!(Settings::parse("pomguard.toml", &text).is_err(), "{wrong}");

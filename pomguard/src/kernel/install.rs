@@ -6,7 +6,7 @@ use aya::maps::{Array, ArrayOfMaps, MapData, PerCpuArray};
 use pomguard_common::{
     control::Pinhole,
     counter::{HostRecord, RowLabel, RowTally},
-    image::{AGES, Active, GENERATION_WORD, Line},
+    image::{AGES, Active, GENERATION_WORD, Line, SECTIONS},
     limits, names,
 };
 
@@ -20,7 +20,7 @@ use super::{
     raw, read,
 };
 use crate::{
-    compile::{Clock, CompileError, Held, Image, Slots, compile, labels, pinholes},
+    compile::{Clock, CompileError, Held, Image, Record, Slots, compile, labels, pinholes},
     policy::Policy,
     state::confirmed::{About, Confirmed},
 };
@@ -176,6 +176,21 @@ pub(super) fn generation_of(pins: &Pins, slot: u8) -> Result<Option<u32>, Kernel
 pub(super) fn inner(pins: &Pins, slot: u8) -> Result<Array<MapData, Line>, KernelError> {
     let data = MapData::from_pin(pins.image(slot)).map_err(KernelError::map(names::MAP_POLICY))?;
     Array::try_from(aya::maps::Map::Array(data)).map_err(KernelError::map(names::MAP_POLICY))
+}
+
+/// The lines of the image that was installed last.
+///
+/// # Errors
+/// When there is none, or it cannot be read.
+pub(super) fn lines(pins: &Pins) -> Result<Vec<Line>, KernelError> {
+    let path = pins.image(control::active(pins)?.installed());
+    let image =
+        raw::open_pin(&path).map_err(KernelError::system("BPF_OBJ_GET", path.display().to_string()))?;
+    let mapping = Mapping::<Line>::new(image.as_fd(), limits::IMAGE_LINES, false)
+        .map_err(KernelError::system("mmap", path.display().to_string()))?;
+    let head: Vec<Line> = mapping.iter().take(SECTIONS as usize).collect();
+    let used = Record::read(&head).ok_or(KernelError::Unreadable)?.lines as usize;
+    Ok(mapping.iter().take(used).collect())
 }
 
 /// Writes an image into a fresh array, freezes it, reads it back and hangs it into a slot that no

@@ -8,6 +8,18 @@ use std::{
 };
 
 use aya::Pod;
+use pomguard_common::flow::{Slot, Tags};
+
+/// A type all of whose bytes are atomic words, so that others may write while a reference to it lives.
+///
+/// # Safety
+/// Only such types, and any bytes are one.
+pub(super) unsafe trait Words {}
+
+// SAFETY: eight atomic words.
+unsafe impl Words for Tags {}
+// SAFETY: six atomic words.
+unsafe impl Words for Slot {}
 
 /// An array map of `T`, mapped into this process. The programs write it at the same time, so every
 /// access copies an element.
@@ -57,6 +69,18 @@ impl<T: Pod> Mapping<T> {
         }
         // SAFETY: inside the mapping, aligned since pages and elements are; any bytes are a `T`.
         Some(unsafe { self.start.add(index).read_volatile() })
+    }
+
+    /// An element as it stands in the map; none beyond the end, or when the mapping is for reading.
+    pub(super) fn shared<W: Words>(&self, index: usize) -> Option<&W> {
+        const { assert!(size_of::<W>() == size_of::<T>() && align_of::<W>() <= 64) };
+        let place = self.start.as_ptr().wrapping_add(index).cast::<W>();
+        if index >= self.length || !self.writable || !place.is_aligned() {
+            return None;
+        }
+        // SAFETY: inside a mapping that lives as long as the reference, aligned (just seen), and of a
+        // type that may be written meanwhile.
+        Some(unsafe { &*place })
     }
 
     /// Replaces an element; false beyond the end, or when the mapping is for reading.

@@ -8,6 +8,7 @@
 //! | a compiled image: written, frozen, read back, switched to | [`install`] |
 //! | what holds beside the generations | [`control`] |
 //! | what the maps say | [`read`], [`status`] |
+//! | conversations that were there first | [`sockets`], [`seed`] |
 //! | what is pinned, held open | [`held`] |
 //! | the hooks, held open and looked at | [`hold`] |
 //! | what the maps are to hold, compared with what they do | [`content`] |
@@ -35,6 +36,8 @@ pub mod pins;
 pub mod probe;
 mod raw;
 pub mod read;
+pub mod seed;
+pub mod sockets;
 pub mod status;
 
 pub use error::KernelError;

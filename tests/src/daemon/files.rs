@@ -21,13 +21,22 @@ pub struct Settings {
     pub attach: &'static str,
     /// `[attach] tc`.
     pub tc: &'static str,
+    /// `[enforcement] grace`.
+    pub grace: &'static str,
     /// `interfaces`.
     pub interfaces: &'static [&'static str],
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { inbound: "enforce", outbound: "enforce", attach: "auto", tc: "auto", interfaces: &[INTERFACE] }
+        Self {
+            inbound: "enforce",
+            outbound: "enforce",
+            attach: "auto",
+            tc: "auto",
+            grace: "off",
+            interfaces: &[INTERFACE],
+        }
     }
 }
 
@@ -79,7 +88,7 @@ systems = ["Agent Desktop", "WFO", "AES"]
 
     /// Writes the settings file.
     pub fn write_settings(&self, settings: &Settings) {
-        let Settings { inbound, outbound, attach, tc, interfaces } = settings;
+        let Settings { inbound, outbound, attach, tc, grace, interfaces } = settings;
         let [state, runtime] = ["state", "runtime"].map(|folder| self.file(folder));
         let [pins, state, runtime] = [self.pins(), &state, &runtime].map(Path::display);
         let text = format!(
@@ -90,6 +99,7 @@ interfaces = {interfaces:?}
 [enforcement]
 inbound = "{inbound}"
 outbound = "{outbound}"
+grace = "{grace}"
 
 [attach]
 mode = "{attach}"

@@ -17,3 +17,4 @@ mod outbound;
 mod reload;
 mod start;
 mod watch;
+mod welcome;

@@ -1,0 +1,175 @@
+//! Conversations that exist before the programs are attached, entered into the flow table.
+//!
+//! What an inbound row allows needs no entry. What this host may open by a row gets the entry that it
+//! would have. What no row allows was there first: it goes on, until it ends or falls silent, and no
+//! change of policy judges it.
+
+use std::net::{IpAddr, SocketAddr};
+
+use pomguard_common::{
+    Direction,
+    decide::NO_ROW,
+    flow::{self, Entered, GRANDFATHERED, Key, Slot, State, Store, Tags},
+    image::{Address, Family, Forget, Image, Line, Tuple},
+    limits, names, protocol,
+};
+
+use super::{
+    KernelError,
+    clock::Ticks,
+    install, load,
+    mapping::Mapping,
+    pins::Pins,
+    sockets::{self, Conversation},
+};
+
+/// What seeding came to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Seeded {
+    /// Conversations that the socket table has.
+    pub live: usize,
+    /// Entered as what this host may open by a row.
+    pub by_row: usize,
+    /// Entered although no row allows them.
+    pub grandfathered: Vec<Conversation>,
+    /// For which there was no room.
+    pub refused: usize,
+}
+
+/// Enters what the socket table has and the flow table has not. May be called again.
+///
+/// # Errors
+/// When there is no policy yet, or the kernel does not answer.
+pub fn seed(pins: &Pins, ticks: Ticks) -> Result<Seeded, KernelError> {
+    let lines = install::lines(pins)?;
+    let image = Image::open(lines.as_slice()).ok_or(KernelError::Unreadable)?;
+    let table = Table {
+        tags: pins.mapped(names::MAP_FLOW_TAGS, limits::FLOW_BUCKETS, true)?,
+        keys: pins.mapped(names::MAP_FLOW_KEYS, limits::FLOWS, true)?,
+        secret: load::host_record(pins)?.flow_secret,
+        now: ticks.now()? as u32,
+        image,
+    };
+    let mut seeded = Seeded::default();
+    for conversation in sockets::conversations()? {
+        seeded.live += 1;
+        let Some(ends) = Ends::of(&conversation) else { continue };
+        if ends.granted(&image, Direction::Inbound).is_some() || flow::find(&table, ends.key()).is_some() {
+            continue;
+        }
+        let state = if conversation.protocol == protocol::TCP { State::Established } else { State::Udp };
+        let row = ends.granted(&image, Direction::Outbound);
+        let (row_slot, stamp) = row.map_or((NO_ROW, GRANDFATHERED), |row| (row, image.generation()));
+        match (flow::enter(&table, ends.key(), state, row_slot, stamp), row) {
+            (Entered::Full, _) => seeded.refused += 1,
+            (_, Some(_)) => seeded.by_row += 1,
+            (_, None) => seeded.grandfathered.push(conversation),
+        }
+    }
+    Ok(seeded)
+}
+
+/// A conversation in the programs' terms.
+struct Ends {
+    family: Family,
+    protocol: u8,
+    local: (Address, u16),
+    peer: (Address, u16),
+}
+
+impl Ends {
+    /// None when the two ends are of different families.
+    fn of(conversation: &Conversation) -> Option<Self> {
+        let Conversation { protocol, local, peer, .. } = *conversation;
+        let family = match (local.ip(), peer.ip()) {
+            (IpAddr::V4(_), IpAddr::V4(_)) => Family::V4,
+            (IpAddr::V6(_), IpAddr::V6(_)) => Family::V6,
+            _ => return None,
+        };
+        let end = |end: SocketAddr| (words(end.ip()), end.port());
+        Some(Self { family, protocol, local: end(local), peer: end(peer) })
+    }
+
+    fn key(&self) -> Key {
+        let ((local, local_port), (peer, peer_port)) = (&self.local, &self.peer);
+        Key::new(self.family, self.protocol, local, *local_port, peer, *peer_port)
+    }
+
+    /// The slot of the row that allows it when opened in this direction.
+    fn granted(&self, image: &Image<'_, [Line]>, direction: Direction) -> Option<u16> {
+        let (port, client_port) = match direction {
+            Direction::Inbound => (self.local.1, self.peer.1),
+            Direction::Outbound => (self.peer.1, self.local.1),
+        };
+        let tuple = Tuple { direction, protocol: self.protocol, port, client_port };
+        Some(image.grant(image.class(self.family, &self.peer.0), &tuple).ok()?.row)
+    }
+}
+
+/// An address as the programs have it.
+fn words(address: IpAddr) -> Address {
+    match address {
+        IpAddr::V4(address) => [address.into(), 0, 0, 0],
+        IpAddr::V6(address) => {
+            let bits = u128::from(address);
+            [96, 64, 32, 0].map(|shift| (bits >> shift) as u32)
+        }
+    }
+}
+
+/// The pinned flow table as memory.
+struct Table<'a> {
+    tags: Mapping<[u64; limits::FLOW_WAYS]>,
+    keys: Mapping<[u64; 6]>,
+    secret: u64,
+    now: u32,
+    image: Image<'a, [Line]>,
+}
+
+impl Forget for Table<'_> {}
+
+impl Store for Table<'_> {
+    fn tags(&self, bucket: u32) -> Option<&Tags> {
+        self.tags.shared(bucket as usize)
+    }
+
+    fn slot(&self, slot: u32) -> Option<&Slot> {
+        self.keys.shared(slot as usize)
+    }
+
+    fn mask(&self) -> u32 {
+        limits::FLOW_BUCKETS as u32 - 1
+    }
+
+    fn secret(&self) -> u64 {
+        self.secret
+    }
+
+    fn age(&self, state: State) -> u32 {
+        self.image.age(state as u32)
+    }
+
+    fn now(&self) -> u32 {
+        self.now
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ends_are_those_that_the_programs_make_of_a_packet() {
+        let conversation = |local: &str, peer: &str| Conversation {
+            protocol: protocol::TCP,
+            local: local.parse().unwrap(),
+            peer: peer.parse().unwrap(),
+            inbound: false,
+        };
+        let ends = Ends::of(&conversation("10.77.0.1:443", "10.77.0.2:40000")).unwrap();
+        assert_eq!((ends.local, ends.peer.0), (([0x0a4d_0001, 0, 0, 0], 443), [0x0a4d_0002, 0, 0, 0]));
+        let ends = Ends::of(&conversation("[fd00:77::1]:443", "[fd00:77::2]:40000")).unwrap();
+        assert_eq!(ends.local.0, [0xfd00_0077, 0, 0, 1]);
+        assert!(Ends::of(&conversation("10.77.0.1:443", "[fd00:77::2]:40000")).is_none());
+    }
+}

@@ -1,0 +1,135 @@
+//! The conversations of this machine, as its socket table has them.
+
+use std::{
+    collections::HashSet,
+    io,
+    net::{IpAddr, SocketAddr},
+};
+
+use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
+use netlink_packet_sock_diag::{
+    SockDiagMessage,
+    constants::{AF_INET, AF_INET6, IPPROTO_TCP, IPPROTO_UDP},
+    inet::{ExtensionFlags, InetRequest, SocketId, StateFlags},
+};
+use netlink_sys::{Socket, protocols::NETLINK_SOCK_DIAG};
+
+use super::KernelError;
+
+/// States of a socket (include/net/tcp_states.h).
+mod state {
+    pub(super) const ESTABLISHED: u8 = 1;
+    pub(super) const TIME_WAIT: u8 = 6;
+    pub(super) const CLOSE: u8 = 7;
+    pub(super) const LISTEN: u8 = 10;
+}
+
+/// One conversation with another machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Conversation {
+    /// IANA protocol number: TCP or UDP.
+    pub protocol: u8,
+    /// This machine's end.
+    pub local: SocketAddr,
+    /// The other end.
+    pub peer: SocketAddr,
+    /// The other side opened it: this machine listens at the local port.
+    pub inbound: bool,
+}
+
+/// Every conversation with another machine that has two ends: TCP that is open in any way, UDP that is
+/// connected. One that stays on this machine is left out.
+///
+/// # Errors
+/// When the kernel does not answer.
+pub fn conversations() -> Result<Vec<Conversation>, KernelError> {
+    let mut found = Vec::new();
+    for protocol in [IPPROTO_TCP, IPPROTO_UDP] {
+        let mut sockets = Vec::new();
+        for family in [AF_INET, AF_INET6] {
+            sockets.extend(dump(family, protocol)?);
+        }
+        let listening: HashSet<u16> = sockets
+            .iter()
+            .filter(|socket| listens(protocol, socket))
+            .map(|socket| socket.local.port())
+            .collect();
+        found.extend(sockets.into_iter().filter(|socket| talks(protocol, socket)).map(|socket| {
+            let inbound = listening.contains(&socket.local.port());
+            Conversation { protocol, local: socket.local, peer: socket.peer, inbound }
+        }));
+    }
+    Ok(found)
+}
+
+/// A line of the table.
+struct Line {
+    state: u8,
+    local: SocketAddr,
+    peer: SocketAddr,
+}
+
+fn listens(protocol: u8, line: &Line) -> bool {
+    line.state == if protocol == IPPROTO_TCP { state::LISTEN } else { state::CLOSE }
+}
+
+fn talks(protocol: u8, line: &Line) -> bool {
+    let open = if protocol == IPPROTO_TCP {
+        ![state::LISTEN, state::CLOSE, state::TIME_WAIT].contains(&line.state)
+    } else {
+        line.state == state::ESTABLISHED
+    };
+    let away = |address: IpAddr| !address.is_loopback() && !address.is_unspecified();
+    open && away(line.peer.ip()) && line.peer.ip() != line.local.ip()
+}
+
+/// An IPv4 conversation on a socket that takes both families is IPv4 on the wire.
+fn on_the_wire(address: IpAddr, port: u16) -> SocketAddr {
+    SocketAddr::new(address.to_canonical(), port)
+}
+
+fn dump(family: u8, protocol: u8) -> Result<Vec<Line>, KernelError> {
+    let fail = || KernelError::system("netlink", "request to the kernel's socket table");
+    let socket = Socket::new(NETLINK_SOCK_DIAG).map_err(fail())?;
+    let request = InetRequest {
+        family,
+        protocol,
+        extensions: ExtensionFlags::empty(),
+        states: StateFlags::all(),
+        socket_id: if family == AF_INET { SocketId::new_v4() } else { SocketId::new_v6() },
+    };
+    let mut message = NetlinkMessage::from(SockDiagMessage::InetRequest(request));
+    message.header.flags = NLM_F_REQUEST | NLM_F_DUMP;
+    message.finalize();
+    let mut bytes = vec![0; message.buffer_len()];
+    message.serialize(&mut bytes);
+    socket.send(&bytes, 0).map_err(fail())?;
+    let mut lines = Vec::new();
+    loop {
+        let (received, _) = socket.recv_from_full().map_err(fail())?;
+        let mut rest = received.as_slice();
+        while !rest.is_empty() {
+            let Ok(answer) = NetlinkMessage::<SockDiagMessage>::deserialize(rest) else {
+                return Err(fail()(io::Error::from(io::ErrorKind::InvalidData)));
+            };
+            let length = (answer.header.length as usize).next_multiple_of(4).min(rest.len()).max(1);
+            match answer.payload {
+                NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(response)) => {
+                    let header = response.header;
+                    let id = header.socket_id;
+                    lines.push(Line {
+                        state: header.state,
+                        local: on_the_wire(id.source_address, id.source_port),
+                        peer: on_the_wire(id.destination_address, id.destination_port),
+                    });
+                }
+                // A kernel without this table (udp_diag not loaded) has nothing to say about it.
+                NetlinkPayload::Error(error) if error.raw_code() == -libc::ENOENT => return Ok(lines),
+                NetlinkPayload::Error(error) if error.code.is_some() => return Err(fail()(error.to_io())),
+                NetlinkPayload::Error(_) | NetlinkPayload::Done(_) => return Ok(lines),
+                _ => {}
+            }
+            rest = &rest[length..];
+        }
+    }
+}
