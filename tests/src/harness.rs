@@ -70,6 +70,18 @@ pub trait Subject {
     /// When the kernel refuses.
     fn wait(&mut self, seconds: u32) -> Result<()>;
 
+    /// Puts another policy in force. Conversations are forgotten.
+    ///
+    /// # Errors
+    /// When it does not compile, or the kernel refuses.
+    fn renew(&mut self, policy: Policy) -> Result<()>;
+
+    /// Under what a frame is counted, and whether it passes only because of audit.
+    ///
+    /// # Errors
+    /// When the frame cannot be run.
+    fn reason(&mut self, direction: Direction, frame: &[u8]) -> Result<(Reason, bool)>;
+
     /// Runs a frame and compares everything that is counted with what it should come to.
     ///
     /// # Errors
@@ -141,15 +153,6 @@ impl Bench {
         self.install()
     }
 
-    /// Puts another policy in force. Conversations are forgotten.
-    ///
-    /// # Errors
-    /// As [`Self::enforce`].
-    pub fn renew(&mut self, policy: Policy) -> Result<()> {
-        self.in_force.wait(FOREVER);
-        self.enforce(policy)
-    }
-
     fn install(&mut self) -> Result<()> {
         Ok(self.probe.set(&self.in_force.image()?, self.in_force.slots().collect())?)
     }
@@ -171,6 +174,16 @@ impl Subject for Bench {
     fn wait(&mut self, seconds: u32) -> Result<()> {
         self.in_force.wait(seconds);
         self.install()
+    }
+
+    fn renew(&mut self, policy: Policy) -> Result<()> {
+        self.in_force.wait(FOREVER);
+        self.enforce(policy)
+    }
+
+    fn reason(&mut self, direction: Direction, frame: &[u8]) -> Result<(Reason, bool)> {
+        let finding = self.probe.run(direction, frame)?;
+        Ok((finding.reason, finding.audited))
     }
 
     fn differences(&mut self, direction: Direction, frame: &[u8], want: Effect) -> Result<Vec<String>> {

@@ -2,6 +2,7 @@
 
 pub mod daemon;
 pub mod differential;
+pub mod dispositions;
 pub mod force;
 pub mod harness;
 pub mod oracle;

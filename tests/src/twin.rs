@@ -11,6 +11,7 @@ use pomguard_common::{
     flow::{Slot, State, Store, Tags},
     image::{Forget, Image, Line},
     limits::{FLOW_BUCKETS, FLOW_WAYS, FRAGMENT_BUCKETS},
+    reason::Reason,
 };
 
 use crate::{
@@ -101,15 +102,6 @@ impl Twin {
         self.install()
     }
 
-    /// Puts another policy in force. Conversations are forgotten.
-    ///
-    /// # Errors
-    /// As [`Self::enforce`].
-    pub fn renew(&mut self, policy: Policy) -> Result<()> {
-        self.in_force.wait(FOREVER);
-        self.enforce(policy)
-    }
-
     fn install(&mut self) -> Result<()> {
         let compiled = self.in_force.image()?;
         let lines = compiled.lines().to_vec();
@@ -148,6 +140,16 @@ impl Subject for Twin {
         self.in_force.wait(seconds);
         self.tell_time();
         Ok(())
+    }
+
+    fn renew(&mut self, policy: Policy) -> Result<()> {
+        self.in_force.wait(FOREVER);
+        self.enforce(policy)
+    }
+
+    fn reason(&mut self, direction: Direction, frame: &[u8]) -> Result<(Reason, bool)> {
+        let effect = self.judge(direction, frame)?;
+        Ok((effect.reason, effect.audited))
     }
 
     fn differences(&mut self, direction: Direction, frame: &[u8], want: Effect) -> Result<Vec<String>> {

@@ -6,6 +6,7 @@ use clap::{Parser, Subcommand};
 
 mod bench;
 mod demo;
+mod docs;
 mod ebpf;
 mod fuzz;
 mod lab;
@@ -31,6 +32,8 @@ enum Command {
     Bench(bench::Args),
     /// Build a POM site out of network namespaces and try every connection of the matrix.
     Demo(demo::Args),
+    /// Write the documents anew that are made from tables in the code: docs/packets.md.
+    Docs,
     /// Run all checks and tests that this machine can run, and say which it cannot.
     Test(test::Args),
     /// Check formatting, the shared lint table and clippy.
@@ -47,6 +50,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Bench(args) => bench::run(&args),
         Command::Demo(args) => demo::run(&args),
+        Command::Docs => docs::run(),
         Command::Test(args) => test::run(&args),
         Command::Lint(args) => lint::run(&args),
         Command::Ebpf(args) => ebpf::run(&args),

@@ -10,6 +10,7 @@
 mod addresses;
 mod base;
 mod case;
+mod dispositions;
 mod extensions;
 mod fragments;
 mod icmp;

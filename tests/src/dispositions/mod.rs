@@ -1,0 +1,229 @@
+//! The published disposition of every class of packet: what docs/packets.md says, with the frames that
+//! show it. The document is written from this table, and the table is tried on the loaded programs.
+
+use std::net::IpAddr;
+
+use pomguard::policy::{Direction, Mode, PacketSettings, Policy};
+use pomguard_common::reason::Reason;
+
+use crate::{packet::Packet, reference::Places};
+
+mod addresses;
+mod icmp;
+mod link;
+mod network;
+mod others;
+mod render;
+mod transport;
+
+pub use self::render::document;
+
+/// Makes the frame that shows something, in one address family.
+type Make = fn(&Places) -> Packet;
+
+/// A section of the document.
+#[derive(Debug)]
+pub struct Section {
+    pub(self) title: &'static str,
+    /// What stands before the table, and behind it.
+    pub(self) notes: [&'static str; 2],
+    /// The classes of its table.
+    pub classes: Vec<Class>,
+}
+
+/// A class of packets: a row of a table.
+#[derive(Clone, Debug)]
+pub struct Class {
+    /// What the packets are.
+    pub packet: &'static str,
+    /// What stands in a cell instead of its outcomes.
+    reads: [Option<&'static str>; 2],
+    /// What becomes of them.
+    pub outcomes: Vec<Outcome>,
+}
+
+/// What becomes of a packet in one direction, under some condition.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// In which direction.
+    pub direction: Direction,
+    /// On which condition; empty for always.
+    when: &'static str,
+    /// Under what it is counted.
+    pub reason: Reason,
+    /// Under what it is counted in audit, where that differs.
+    pub audited: Option<Reason>,
+    /// What the operator has set, other than the defaults.
+    pub set: Option<Set>,
+    /// What happened before.
+    pub before: Vec<(Direction, Make)>,
+    /// A packet that it becomes of.
+    pub packet: Make,
+    /// Only in this family: true for IPv6.
+    family: Option<bool>,
+}
+
+/// Something that an operator may set.
+#[derive(Clone, Copy, Debug)]
+pub struct Set {
+    /// Told in the cell.
+    told: &'static str,
+    /// Its key in `[packets]`, when it is there.
+    key: Option<&'static str>,
+    /// Sets it.
+    pub apply: fn(&mut Policy),
+}
+
+impl Outcome {
+    /// The address families that it is about, by who takes part.
+    pub fn families(&self) -> impl Iterator<Item = Places> {
+        let family = self.family;
+        Places::both().into_iter().filter(move |places| family.is_none_or(|v6| v6 == places.is_v6()))
+    }
+}
+
+const fn class(packet: &'static str) -> Class {
+    Class { packet, reads: [None, None], outcomes: Vec::new() }
+}
+
+impl Class {
+    fn outcome(mut self, direction: Direction, when: &'static str, reason: Reason, packet: Make) -> Self {
+        let (audited, set, before, family) = (None, None, Vec::new(), None);
+        self.outcomes.push(Outcome { direction, when, reason, audited, set, before, packet, family });
+        self
+    }
+
+    fn inbound(self, when: &'static str, reason: Reason, packet: Make) -> Self {
+        self.outcome(Direction::Inbound, when, reason, packet)
+    }
+
+    fn outbound(self, when: &'static str, reason: Reason, packet: Make) -> Self {
+        self.outcome(Direction::Outbound, when, reason, packet)
+    }
+
+    /// Inbound and outbound alike; `packet` makes the one and `mirror` the other.
+    fn both(self, when: &'static str, reason: Reason, packet: Make, mirror: Make) -> Self {
+        self.inbound(when, reason, packet).outbound(when, reason, mirror)
+    }
+
+    /// Of a frame that has no direction.
+    fn each_way(self, reason: Reason, packet: Make) -> Self {
+        self.both("", reason, packet, packet)
+    }
+
+    fn last(mut self, change: impl Fn(&mut Outcome)) -> Self {
+        self.outcomes.last_mut().into_iter().for_each(change);
+        self
+    }
+
+    /// Before the last one, this came in.
+    fn after_inbound(self, packet: Make) -> Self {
+        self.last(|it| it.before.push((Direction::Inbound, packet)))
+    }
+
+    /// Before the last one, this left.
+    fn after_outbound(self, packet: Make) -> Self {
+        self.last(|it| it.before.push((Direction::Outbound, packet)))
+    }
+
+    /// In audit, the last one is counted under this.
+    fn audited_as(self, reason: Reason) -> Self {
+        self.last(|it| it.audited = Some(reason))
+    }
+
+    /// The last one is so when this is set.
+    fn with(self, set: Set) -> Self {
+        self.last(|it| it.set = Some(set))
+    }
+
+    /// The last two are so when this is set.
+    fn both_with(mut self, set: Set) -> Self {
+        self.outcomes.iter_mut().rev().take(2).for_each(|it| it.set = Some(set));
+        self
+    }
+
+    /// All of it is about IPv4.
+    fn v4(mut self) -> Self {
+        self.outcomes.iter_mut().for_each(|it| it.family = Some(false));
+        self
+    }
+
+    /// All of it is about IPv6.
+    fn v6(mut self) -> Self {
+        self.outcomes.iter_mut().for_each(|it| it.family = Some(true));
+        self
+    }
+
+    /// Both cells say this; the outcomes are examples of it.
+    fn reads(mut self, cell: &'static str) -> Self {
+        self.reads = [Some(cell), Some(cell)];
+        self
+    }
+
+    /// The outbound cell says this.
+    fn reads_outbound(mut self, cell: &'static str) -> Self {
+        self.reads[1] = Some(cell);
+        self
+    }
+}
+
+macro_rules! sets {
+    ($($name:ident $told:literal $key:expr, $apply:expr;)+) => {
+        $(const $name: Set = Set { told: $told, key: $key, apply: $apply };)+
+    };
+}
+
+sets! {
+    VLANS "when `vlans` lists the id" Some("vlans"), |policy| policy.packets.vlans = vec![5];
+    NO_LINK_CONTROL "with `link_control` off" Some("link_control"), |policy| policy.packets.link_control = false;
+    NO_DHCP "with `dhcp` off" Some("dhcp"), |policy| policy.packets.dhcp = false;
+    NO_MEMBERSHIP "with `group_membership` off" Some("group_membership"),
+        |policy| policy.packets.group_membership = false;
+    NO_VRRP "with `vrrp` off" Some("vrrp"), |policy| policy.packets.vrrp = false;
+    NO_ECHO_V6 "with `echo_v6` off" Some("echo_v6"), |policy| policy.packets.echo_v6 = false;
+    REDIRECTS "with `redirects` on" Some("redirects"), |policy| policy.packets.redirects = true;
+    TRACK "in track" None, |policy| policy.outbound = Mode::Track;
+    FAILSAFE "when a failsafe row allows it" None, |policy| {
+        policy.rows.iter_mut().for_each(|row| row.failsafe = true);
+    };
+}
+
+/// What a key of `[packets]` is when the file says nothing.
+fn default_of(key: &str) -> String {
+    let settings = serde_json::to_value(PacketSettings::default()).unwrap_or_default();
+    match settings.get(key) {
+        Some(serde_json::Value::Array(all)) if all.is_empty() => "none".to_owned(),
+        Some(value) => value.to_string(),
+        None => "missing".to_owned(),
+    }
+}
+
+/// The whole table.
+#[must_use]
+pub fn sections() -> Vec<Section> {
+    vec![
+        link::frames(),
+        network::headers(),
+        network::fragments(),
+        addresses::addresses(),
+        transport::tcp(),
+        transport::udp(),
+        icmp::v4(),
+        icmp::v6(),
+        others::protocols(),
+    ]
+}
+
+/// Reasons that no class of the table ends under, with why: what they need is not a packet.
+pub const BESIDES: [(Reason, &str); 5] = [
+    (Reason::NoPolicy, "there is no policy in the kernel: every packet, in every mode"),
+    (Reason::FlowTableFull, "what would open a conversation outbound, when there is no room to remember it"),
+    (Reason::RateLimited, "in reserve: nothing ends under it"),
+    (Reason::Isolated, "in reserve: nothing ends under it"),
+    (Reason::Internal, "a look-up that cannot fail; it should stay at zero"),
+];
+
+#[expect(clippy::expect_used, reason = "the addresses are written in the table")]
+fn address(text: &str) -> IpAddr {
+    text.parse().expect("an address")
+}

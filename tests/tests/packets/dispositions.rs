@@ -1,0 +1,126 @@
+//! docs/packets.md: it says what the table says, and what the table says is what happens.
+
+use std::{collections::BTreeSet, env, fs, path::Path};
+
+use anyhow::Result;
+use pomguard::policy::{Direction, Mode, Policy};
+use pomguard_common::reason::Reason;
+use pomguard_tests::{
+    daemon::emulated,
+    dispositions::{BESIDES, Outcome, document, sections},
+    harness::Subject,
+    packet::Packet,
+    reference::{self, Places},
+};
+
+use crate::case::everywhere;
+
+#[test]
+fn the_published_table_is_the_one_that_is_tried() {
+    // Part of the test: on another kernel there is no such file.
+    const KEPT: &str = include_str!("../../../docs/packets.md");
+    let text = document();
+    if env::var_os("POMGUARD_BLESS").is_some() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/packets.md");
+        fs::write(path, text).expect("docs/packets.md can be written");
+        return;
+    }
+    assert!(KEPT == text, "docs/packets.md is stale: `cargo xtask docs` writes it anew");
+}
+
+#[test]
+fn every_reason_is_in_the_published_table_or_besides() {
+    let sections = sections();
+    let outcomes = sections.iter().flat_map(|section| &section.classes).flat_map(|class| &class.outcomes);
+    let mut told: BTreeSet<Reason> = outcomes.map(|outcome| outcome.reason).collect();
+    for (reason, _) in BESIDES {
+        assert!(told.insert(reason), "{} stands besides, but there is a packet that shows it", reason.name());
+    }
+    let missing: Vec<_> = Reason::ALL.iter().filter(|reason| !told.contains(reason)).collect();
+    assert!(missing.is_empty(), "{missing:?} are in nobody's line");
+}
+
+/// The policy that an outcome is about; in the other modes when it has to be audited.
+fn policy(outcome: &Outcome, audited: bool) -> Policy {
+    let mut policy = reference::policy();
+    if let Some(set) = outcome.set {
+        (set.apply)(&mut policy);
+    }
+    if audited {
+        match outcome.direction {
+            Direction::Inbound => policy.inbound = Mode::Audit,
+            Direction::Outbound => policy.outbound = Mode::Audit,
+        }
+    }
+    policy
+}
+
+/// What judges, and what is in force there: to change that takes the kernel longer than a hundred packets.
+struct Trial<'a> {
+    subject: &'a mut dyn Subject,
+    in_force: Option<Policy>,
+    /// A conversation or a fragment may be remembered.
+    remembers: bool,
+}
+
+impl Trial<'_> {
+    /// Puts a policy in force and forgets what was before.
+    fn begin(&mut self, policy: Policy) -> Result<()> {
+        if self.in_force.as_ref() != Some(&policy) {
+            self.subject.renew(policy.clone())?;
+            self.in_force = Some(policy);
+        } else if self.remembers {
+            self.subject.forget()?;
+        }
+        self.remembers = false;
+        Ok(())
+    }
+
+    fn runs(&mut self, direction: Direction, packet: &Packet) -> Result<(Reason, bool)> {
+        let (reason, audited) = self.subject.reason(direction, &packet.build())?;
+        let passes = audited || reason.verdict().is_pass();
+        self.remembers |= passes && (direction == Direction::Outbound || packet.is_fragment());
+        Ok((reason, audited))
+    }
+
+    /// What is wrong with an outcome; nothing when it is as published.
+    fn fault(&mut self, outcome: &Outcome, places: &Places, audited: bool) -> Result<Option<String>> {
+        self.begin(policy(outcome, audited))?;
+        for (direction, packet) in &outcome.before {
+            self.runs(*direction, &packet(places))?;
+        }
+        let found = self.runs(outcome.direction, &(outcome.packet)(places))?;
+        let wanted = outcome.audited.filter(|_| audited).unwrap_or(outcome.reason);
+        Ok((found != (wanted, audited)).then(|| format!("{found:?} instead of {wanted:?}")))
+    }
+}
+
+#[test]
+fn what_the_published_table_says_is_what_happens() {
+    everywhere("what_the_published_table_says_is_what_happens", reference::policy(), |subject, place| {
+        let mut trial = Trial { subject, in_force: None, remembers: false };
+        let (mut faults, mut shown) = (Vec::new(), 0);
+        let sections = sections();
+        let classes = || sections.iter().flat_map(|section| &section.classes);
+        let outcomes = || classes().flat_map(|class| class.outcomes.iter().map(|it| (class.packet, it)));
+        // Those of one policy together.
+        for (audited, direction) in [false, true].into_iter().flat_map(|it| Direction::ALL.map(|to| (it, to)))
+        {
+            for (packet, outcome) in outcomes().filter(|(_, outcome)| outcome.direction == direction) {
+                if audited && (outcome.reason.verdict().is_pass() || emulated()) {
+                    continue;
+                }
+                for places in outcome.families() {
+                    shown += 1;
+                    let fault = trial.fault(outcome, &places, audited);
+                    let fault = fault.unwrap_or_else(|error| Some(format!("{error:#}")));
+                    let family = if places.is_v6() { "IPv6" } else { "IPv4" };
+                    let told = |fault| format!("{packet} ({family}, {}): {fault}", direction.name());
+                    faults.extend(fault.map(told));
+                }
+            }
+        }
+        println!("{shown} examples {place}");
+        assert!(faults.is_empty(), "{} of {shown} {place}:\n{}", faults.len(), faults.join("\n"));
+    });
+}
