@@ -102,13 +102,24 @@ impl Key {
         peer: &Address,
         peer_port: u16,
     ) -> Self {
-        Self([
-            (local[0] as u64) << 32 | local[1] as u64,
-            (local[2] as u64) << 32 | local[3] as u64,
-            (peer[0] as u64) << 32 | peer[1] as u64,
-            (peer[2] as u64) << 32 | peer[3] as u64,
-            (local_port as u64) << 48 | (peer_port as u64) << 32 | (protocol as u64) << 8 | family as u64,
-        ])
+        let local = [(local[0] as u64) << 32 | local[1] as u64, (local[2] as u64) << 32 | local[3] as u64];
+        let peer = [(peer[0] as u64) << 32 | peer[1] as u64, (peer[2] as u64) << 32 | peer[3] as u64];
+        Self::of_words(family, protocol, local, local_port, peer, peer_port)
+    }
+
+    /// The same, of addresses as two words each, high and low.
+    #[must_use]
+    #[inline(always)]
+    pub const fn of_words(
+        family: Family,
+        protocol: u8,
+        local: [u64; 2],
+        local_port: u16,
+        peer: [u64; 2],
+        peer_port: u16,
+    ) -> Self {
+        let ports = (local_port as u64) << 48 | (peer_port as u64) << 32;
+        Self([local[0], local[1], peer[0], peer[1], ports | (protocol as u64) << 8 | family as u64])
     }
 
     /// The key of a fragment train: who sends to whom under which identification.
@@ -305,12 +316,22 @@ pub fn find<S: Store>(store: &S, key: Key) -> Option<Found> {
 /// The slot of a live conversation, or [`NOWHERE`]. A function of its own in the programs.
 #[inline(never)]
 fn locate<S: Store>(store: &S, key: &Key) -> u32 {
+    let slot = match search(store, key) {
+        Some(found) => found.slot,
+        None => NOWHERE,
+    };
+    store.forget(slot.into()) as u32
+}
+
+/// Finds a live conversation, without leaving the function that asks.
+#[inline(always)]
+pub(crate) fn search<S: Store>(store: &S, key: &Key) -> Option<Found> {
     let hash = key.hash(store.secret());
     let now = store.now();
     let mut bucket = hash as u32 & store.mask();
     let mut choice = 0;
     while choice < 2 {
-        let Some(tags) = store.tags(bucket) else { return NOWHERE };
+        let tags = store.tags(bucket)?;
         let mut way = 0;
         while way < FLOW_WAYS {
             let tag = Tag(tags.0[way].load());
@@ -322,7 +343,8 @@ fn locate<S: Store>(store: &S, key: &Key) -> u32 {
                     && let Some(entry) = store.slot(slot)
                     && same(&entry.key, key)
                 {
-                    return store.forget(slot.into()) as u32;
+                    let row = entry.row.load();
+                    return Some(Found { slot, tag, row: row as u16, stamp: (row >> 32) as u32 });
                 }
             }
             way += 1;
@@ -330,17 +352,17 @@ fn locate<S: Store>(store: &S, key: &Key) -> u32 {
         bucket = other_bucket(hash) & store.mask();
         choice += 1;
     }
-    store.forget(NOWHERE.into()) as u32
+    None
 }
 
 #[inline(always)]
 fn same(stored: &[Word; 5], key: &Key) -> bool {
-    let mut difference = 0;
-    let mut i = 0;
-    while i < 5 {
-        difference |= stored[i].load() ^ key.0[i];
-        i += 1;
-    }
+    // Written out, so that the programs keep the key in registers.
+    let difference = stored[0].load() ^ key.0[0]
+        | stored[1].load() ^ key.0[1]
+        | stored[2].load() ^ key.0[2]
+        | stored[3].load() ^ key.0[3]
+        | stored[4].load() ^ key.0[4];
     difference == 0
 }
 

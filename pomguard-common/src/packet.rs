@@ -97,6 +97,28 @@ pub fn be32<const AT: usize, const N: usize>(window: &[u8; N]) -> u32 {
     u32::from_be_bytes([window[AT], window[AT + 1], window[AT + 2], window[AT + 3]])
 }
 
+/// A big-endian 64-bit field at `AT`; a field outside the window does not compile.
+#[must_use]
+#[inline(always)]
+pub fn be64<const AT: usize, const N: usize>(window: &[u8; N]) -> u64 {
+    const { assert!(AT + 8 <= N, "the field lies inside the window") };
+    #[cfg(target_arch = "bpf")]
+    {
+        let value: u64;
+        // SAFETY: the eight bytes lie inside the window (asserted above); see `be16`.
+        unsafe {
+            core::arch::asm!("{value} = *(u64 *)({at} + {offset})", value = out(reg) value,
+                at = in(reg) window.as_ptr(), offset = const AT, options(pure, readonly, nostack));
+        }
+        u64::from_be(value)
+    }
+    #[cfg(not(target_arch = "bpf"))]
+    {
+        let low = [window[AT + 4], window[AT + 5], window[AT + 6], window[AT + 7]];
+        u64::from(be32::<AT, N>(window)) << 32 | u64::from(u32::from_be_bytes(low))
+    }
+}
+
 /// Four big-endian words, at the offsets given: an IPv6 address.
 #[must_use]
 #[inline(always)]

@@ -13,11 +13,11 @@ use crate::{
 };
 
 /// EtherTypes by name (IEEE 802 numbers).
-mod ethertype {
-    pub(super) const IPV4: u16 = 0x0800;
+pub(crate) mod ethertype {
+    pub(crate) const IPV4: u16 = 0x0800;
     pub(super) const ARP: u16 = 0x0806;
     pub(super) const VLAN: u16 = 0x8100;
-    pub(super) const IPV6: u16 = 0x86dd;
+    pub(crate) const IPV6: u16 = 0x86dd;
     pub(super) const SLOW: u16 = 0x8809;
     pub(super) const EAPOL: u16 = 0x888e;
     pub(super) const SERVICE_VLAN: u16 = 0x88a8;
@@ -54,6 +54,12 @@ const TCP_FLAG_SETS: u64 = {
         | 1 << ACK
         | 1 << (ACK | URG)
 };
+
+/// Whether such flags occur in a conversation.
+#[inline(always)]
+pub(crate) const fn tcp_flags_occur(flags: u8) -> bool {
+    TCP_FLAG_SETS >> (flags & 0x37) & 1 != 0
+}
 
 /// What kind of datagram it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -409,7 +415,7 @@ fn tcp<P: Packet + ?Sized>(packet: &P, mut datagram: Datagram) -> Result<Datagra
         return Err(short(&datagram));
     }
     let flags = header[13];
-    if TCP_FLAG_SETS >> (flags & 0x37) & 1 == 0 {
+    if !tcp_flags_occur(flags) {
         return Err(Reason::TcpFlags);
     }
     datagram.kind = Kind::Ports;

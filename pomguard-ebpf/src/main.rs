@@ -15,7 +15,11 @@ mod packet;
 mod tables;
 
 use aya_ebpf::{
-    bindings::xdp_action::{XDP_DROP, XDP_PASS},
+    EbpfContext as _,
+    bindings::{
+        __sk_buff,
+        xdp_action::{XDP_DROP, XDP_PASS},
+    },
     macros::{classifier, xdp},
     programs::{TcContext, XdpContext},
 };
@@ -31,7 +35,7 @@ const TC_DROP: i32 = 2;
 #[inline(always)]
 #[expect(clippy::needless_pass_by_value, reason = "the attribute's wrapper hands the context over by value")]
 fn pomguard_xdp(ctx: XdpContext) -> u32 {
-    let frame = packet::Frame::of_xdp(&ctx);
+    let frame = packet::Frame::of(ctx.ctx);
     let Some(counters) = account::seen(Direction::Inbound, frame.length()) else { return XDP_DROP };
     let decision = tables::judge(Direction::Inbound, &frame);
     account::judged(counters, Direction::Inbound, decision, frame.length());
@@ -47,7 +51,7 @@ fn pomguard_tc(ctx: TcContext) -> i32 {
     let bytes = ctx.len();
     let Some(counters) = account::seen(Direction::Outbound, bytes) else { return TC_DROP };
     packet::pull_headers(&ctx);
-    let decision = tables::judge(Direction::Outbound, &packet::Frame::of_tc(&ctx));
+    let decision = tables::judge(Direction::Outbound, &packet::Frame::<__sk_buff>::of(ctx.as_ptr().cast()));
     account::judged(counters, Direction::Outbound, decision, bytes);
     log(&ctx, Direction::Outbound, decision);
     if decision.passes() { TC_NEXT } else { TC_DROP }

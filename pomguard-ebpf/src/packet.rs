@@ -1,9 +1,9 @@
 //! The only place that touches packet memory.
 
 use aya_ebpf::{
-    EbpfContext,
+    EbpfContext as _,
     bindings::{__sk_buff, xdp_md},
-    programs::{TcContext, XdpContext},
+    programs::TcContext,
 };
 use pomguard_common::{limits, packet::Packet};
 
@@ -20,9 +20,11 @@ pub(crate) struct Frame<C> {
 }
 
 /// A context that knows where its packet lies.
-pub(crate) trait Context {
+pub(crate) trait Context: Sized {
     /// First byte, and one past the last.
     fn bounds(context: *mut Self) -> (usize, usize);
+    /// Length of the packet that lies between `data` and `end`, or begins there.
+    fn length(context: *mut Self, data: usize, end: usize) -> u32;
 }
 
 impl Context for xdp_md {
@@ -35,6 +37,11 @@ impl Context for xdp_md {
         let end = unsafe { (&raw const (*context).data_end).read_volatile() };
         (data as usize, end as usize)
     }
+
+    #[inline(always)]
+    fn length(_context: *mut Self, data: usize, end: usize) -> u32 {
+        (end - data) as u32
+    }
 }
 
 impl Context for __sk_buff {
@@ -46,24 +53,26 @@ impl Context for __sk_buff {
         let end = unsafe { (&raw const (*context).data_end).read_volatile() };
         (data as usize, end as usize)
     }
-}
 
-impl Frame<xdp_md> {
-    /// The frame of an XDP context.
     #[inline(always)]
-    pub(crate) fn of_xdp(ctx: &XdpContext) -> Self {
-        let (data, end) = xdp_md::bounds(ctx.ctx);
-        Self { context: ctx.ctx, data, end, length: (end - data) as u32 }
+    fn length(context: *mut Self, _data: usize, _end: usize) -> u32 {
+        // SAFETY: as for `xdp_md`.
+        unsafe { (*context).len }
     }
 }
 
-impl Frame<__sk_buff> {
-    /// The frame of a TC context.
+impl<C: Context> Frame<C> {
+    /// The frame of a context.
     #[inline(always)]
-    pub(crate) fn of_tc(ctx: &TcContext) -> Self {
-        let context = ctx.as_ptr().cast();
-        let (data, end) = __sk_buff::bounds(context);
-        Self { context, data, end, length: ctx.len() }
+    pub(crate) fn of(context: *mut C) -> Self {
+        let (data, end) = C::bounds(context);
+        Self { context, data, end, length: C::length(context, data, end) }
+    }
+
+    /// Its context.
+    #[inline(always)]
+    pub(crate) const fn context(&self) -> *mut C {
+        self.context
     }
 }
 

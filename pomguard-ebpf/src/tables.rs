@@ -3,12 +3,13 @@
 use core::marker::PhantomData;
 
 use pomguard_common::{
-    Direction, control,
+    Direction,
+    control::word,
     decide::{self, Decision, Desk, Tables},
     flow::{Key, Slot, State, Store, Tags},
     image::{Active, Forget, Image, Line, Lines},
     limits,
-    packet::Packet,
+    packet::Packet as _,
     parse::Datagram,
     reason::Reason,
 };
@@ -17,6 +18,7 @@ use crate::{
     clock,
     maps::{self, Generation},
     opaque::opaque,
+    packet::{Context, Frame},
 };
 use aya_ebpf::Global;
 
@@ -24,17 +26,27 @@ use aya_ebpf::Global;
 #[unsafe(no_mangle)]
 pub(crate) static FLOW_SECRET: Global<u64> = Global::new(0);
 
-/// The lines of one generation, and a word of the scratch map to forget by.
-struct Policy {
-    generation: &'static Generation,
-    scratch: *mut u64,
+/// Where values go that the verifier is to forget, and keys that are handed on.
+trait Memory {
+    fn forget(&self, value: u64) -> u64;
+    fn with<R>(&self, key: Key, then: impl FnOnce(&Key) -> R) -> R;
 }
 
-impl Policy {
-    /// Hands a key on by reference, in the scratch map.
+/// A word of the scratch map, and behind it the words for a key.
+struct Map(*mut u64);
+
+impl Memory for Map {
+    #[inline(always)]
+    fn forget(&self, value: u64) -> u64 {
+        // SAFETY: a word of this CPU's value of the scratch map, which nothing else uses.
+        unsafe { self.0.write_volatile(value) };
+        // SAFETY: the same word.
+        unsafe { self.0.read_volatile() }
+    }
+
     #[inline(always)]
     fn with<R>(&self, key: Key, then: impl FnOnce(&Key) -> R) -> R {
-        let place = self.scratch.wrapping_add(1).cast::<Key>();
+        let place = self.0.wrapping_add(1).cast::<Key>();
         // SAFETY: the words behind the first are this CPU's and kept for a key; nobody else has a
         // reference to them, since this one ends with the call.
         unsafe { place.write_volatile(key) };
@@ -43,17 +55,35 @@ impl Policy {
     }
 }
 
-impl Forget for Policy {
+/// The stack: nothing is forgotten. For the quick way, which is short.
+struct Stack;
+
+impl Memory for Stack {
     #[inline(always)]
     fn forget(&self, value: u64) -> u64 {
-        // SAFETY: a word of this CPU's value of the scratch map, which nothing else uses.
-        unsafe { self.scratch.write_volatile(value) };
-        // SAFETY: the same word.
-        unsafe { self.scratch.read_volatile() }
+        value
+    }
+
+    #[inline(always)]
+    fn with<R>(&self, key: Key, then: impl FnOnce(&Key) -> R) -> R {
+        then(&key)
     }
 }
 
-impl Lines for Policy {
+/// The lines of one generation.
+struct Policy<M> {
+    generation: &'static Generation,
+    memory: M,
+}
+
+impl<M: Memory> Forget for Policy<M> {
+    #[inline(always)]
+    fn forget(&self, value: u64) -> u64 {
+        self.memory.forget(value)
+    }
+}
+
+impl<M: Memory> Lines for Policy<M> {
     #[inline(always)]
     fn line(&self, index: u32) -> Option<&Line> {
         self.generation.get(index)
@@ -102,26 +132,26 @@ impl Place for Trains {
 }
 
 /// A table of conversations, with the image that knows their ages.
-struct Table<'a, 'b, P: Place> {
-    image: &'b Image<'a, Policy>,
+struct Table<'a, 'b, P: Place, M: Memory> {
+    image: &'b Image<'a, Policy<M>>,
     place: PhantomData<P>,
 }
 
-impl<'a, 'b, P: Place> Table<'a, 'b, P> {
+impl<'a, 'b, P: Place, M: Memory> Table<'a, 'b, P, M> {
     #[inline(always)]
-    const fn of(image: &'b Image<'a, Policy>) -> Self {
+    const fn of(image: &'b Image<'a, Policy<M>>) -> Self {
         Self { image, place: PhantomData }
     }
 }
 
-impl<P: Place> Forget for Table<'_, '_, P> {
+impl<P: Place, M: Memory> Forget for Table<'_, '_, P, M> {
     #[inline(always)]
     fn forget(&self, value: u64) -> u64 {
         self.image.lines().forget(value)
     }
 }
 
-impl<P: Place> Store for Table<'_, '_, P> {
+impl<P: Place, M: Memory> Store for Table<'_, '_, P, M> {
     #[inline(always)]
     fn tags(&self, bucket: u32) -> Option<&Tags> {
         P::tags(bucket)
@@ -139,7 +169,7 @@ impl<P: Place> Store for Table<'_, '_, P> {
 
     #[inline(always)]
     fn with<R>(&self, key: Key, then: impl FnOnce(&Key) -> R) -> R {
-        self.image.lines().with(key, then)
+        self.image.lines().memory.with(key, then)
     }
 
     #[inline(always)]
@@ -177,18 +207,37 @@ impl Desk for Scratch {
     }
 }
 
+/// Settles an ordinary packet; the word is that of a [`Decision`], 0 for none. A function of its own, for
+/// its stack to be free again when the packet has to go the general way.
+#[inline(never)]
+fn quick<C: Context>(hook: Direction, context: *mut C, generation: &'static Generation, shade: u64) -> u64 {
+    let policy = Policy { generation, memory: Stack };
+    let Some(image) = Image::open(&policy) else { return 0 };
+    let tables =
+        Tables { image, flows: &Table::<Flows, _>::of(&image), trains: &Table::<Trains, _>::of(&image) };
+    decide::quick(hook, &Frame::of(context), &tables, shade).map_or(0, Decision::word)
+}
+
 /// Judges a frame by the generation in force. One fetch of the generation: a packet sees no other.
 #[inline(always)]
-pub(crate) fn judge<P: Packet>(hook: Direction, packet: &P) -> Decision {
+pub(crate) fn judge<C: Context>(hook: Direction, packet: &Frame<C>) -> Decision {
     let closed = Decision::because(Reason::NoPolicy);
     let Some(control) = maps::CONTROL.get(0) else { return closed };
-    let slot = Active(control.word(control::word::ACTIVE)).slot(clock::now());
+    let slot = Active(control.word(word::ACTIVE)).slot(clock::now());
     let Some(generation) = maps::POLICY.get(slot) else { return closed };
+    // While panic or grace holds, or may hold, nothing is ordinary.
+    if control.word(word::PANIC) | control.word(word::GRACE) == 0
+        && let Some(decision) =
+            Decision::of_word(quick(hook, packet.context(), generation, control.word(word::SHADE)))
+    {
+        return decision;
+    }
     let Some(scratch) = maps::SCRATCH.get_ptr_mut(hook as u32) else { return closed };
     // The words behind the datagram.
-    let word = scratch.cast::<u64>().wrapping_add(maps::DATAGRAM_WORDS);
-    let policy = Policy { generation, scratch: word };
+    let words = scratch.cast::<u64>().wrapping_add(maps::DATAGRAM_WORDS);
+    let policy = Policy { generation, memory: Map(words) };
     let Some(image) = Image::open(&policy) else { return closed };
-    let tables = Tables { image, flows: &Table::<Flows>::of(&image), trains: &Table::<Trains>::of(&image) };
-    decide::judge(hook, packet, &tables, &Scratch(scratch.cast()))
+    let tables =
+        Tables { image, flows: &Table::<Flows, _>::of(&image), trains: &Table::<Trains, _>::of(&image) };
+    decide::judge(hook, &packet.again(), &tables, &Scratch(scratch.cast()))
 }

@@ -3,7 +3,7 @@
 
 use std::{cell::OnceCell, iter};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use pomguard::{compile::Clock, policy::Policy};
 use pomguard_common::{
     Direction,
@@ -120,14 +120,19 @@ impl Twin {
         (self.flows.now, self.trains.now) = (now, now);
     }
 
-    /// What becomes of a frame.
+    /// What becomes of a frame, the quick way if it is ordinary, and the general way.
     ///
     /// # Errors
-    /// When the image has no head of this version.
+    /// When the image has no head of this version, or the two ways disagree.
     pub fn judge(&mut self, direction: Direction, frame: &[u8]) -> Result<Effect> {
         let image = Image::open(self.lines.as_slice()).context("the image opens")?;
         let tables = Tables { image, flows: &self.flows, trains: &self.trains };
-        Ok(Effect::by(decide::judge(direction, frame, &tables, &OnceCell::new())))
+        let quick = decide::quick(direction, frame, &tables, 0);
+        let decision = decide::judge(direction, frame, &tables, &OnceCell::new());
+        if let Some(quick) = quick {
+            ensure!(quick == decision, "the quick way comes to {quick:?}, the general one to {decision:?}");
+        }
+        Ok(Effect::by(decision))
     }
 }
 

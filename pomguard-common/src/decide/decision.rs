@@ -29,6 +29,19 @@ impl Decision {
     /// What a ruling comes to for an ICMP error: see what it quotes.
     pub(super) const QUOTES: u64 = u64::MAX;
 
+    /// The decision as a plain number, which is not 0.
+    #[must_use]
+    #[inline(always)]
+    pub const fn word(self) -> u64 {
+        self.0
+    }
+
+    /// The decision of a number from [`Self::word`]; none of 0.
+    #[inline(always)]
+    pub const fn of_word(word: u64) -> Option<Self> {
+        if word == 0 { None } else { Some(Self(word)) }
+    }
+
     /// For a reason that no row is behind.
     #[inline(always)]
     pub const fn because(reason: Reason) -> Self {

@@ -21,9 +21,11 @@ mod decision;
 mod inbound;
 mod link;
 mod outbound;
+mod quick;
 mod related;
 
 pub use decision::{Decision, NO_ROW};
+pub use quick::quick;
 
 use self::{inbound::inbound, outbound::outbound, related::related};
 use crate::{

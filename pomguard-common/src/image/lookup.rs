@@ -165,6 +165,94 @@ impl<'a, L: Lines + ?Sized> Image<'a, L> {
         false
     }
 
+    /// Whether an IPv4 address is one of this host's.
+    #[inline(always)]
+    pub(crate) fn lists_v4(&self, address: u32) -> bool {
+        let Some(line) = self.lines.line(LOCAL_V4) else { return false };
+        let first = line.word(0);
+        let mut i = 0;
+        while i < limits::LOCAL_ADDRESSES as u32 {
+            let word = line.word(i);
+            if word == address {
+                return true;
+            }
+            // The first one fills up the rest.
+            if i != 0 && word == first {
+                return false;
+            }
+            i += 1;
+        }
+        false
+    }
+
+    /// Whether an IPv4 address is one of this host's, and another is not.
+    #[inline(always)]
+    pub(crate) fn apart_v4(&self, ours: u32, theirs: u32) -> bool {
+        let Some(line) = self.lines.line(LOCAL_V4) else { return false };
+        let first = line.word(0);
+        let mut found = false;
+        let mut i = 0;
+        while i < limits::LOCAL_ADDRESSES as u32 {
+            let word = line.word(i);
+            if word == theirs {
+                return false;
+            }
+            if i != 0 && word == first {
+                break;
+            }
+            found |= word == ours;
+            i += 1;
+        }
+        found
+    }
+
+    /// The words of this host's IPv6 address at a place (0 to 15), high and low.
+    #[inline(always)]
+    fn local_v6(&self, place: u32) -> Option<[u64; 2]> {
+        let line = self.lines.line(LOCAL_V6 + place / 4)?;
+        let at = place % 4 * 4;
+        let two = |at| u64::from(line.word(at)) << 32 | u64::from(line.word(at + 1));
+        Some([two(at), two(at + 2)])
+    }
+
+    /// Whether an IPv6 address is one of this host's.
+    #[inline(always)]
+    pub(crate) fn lists_v6(&self, address: [u64; 2]) -> bool {
+        let Some(first) = self.local_v6(0) else { return false };
+        let mut i = 0;
+        while i < limits::LOCAL_ADDRESSES as u32 {
+            let Some(own) = self.local_v6(i) else { return false };
+            if own == address {
+                return true;
+            }
+            if i != 0 && own == first {
+                return false;
+            }
+            i += 1;
+        }
+        false
+    }
+
+    /// Whether an IPv6 address is one of this host's, and another is not.
+    #[inline(always)]
+    pub(crate) fn apart_v6(&self, ours: [u64; 2], theirs: [u64; 2]) -> bool {
+        let Some(first) = self.local_v6(0) else { return false };
+        let mut found = false;
+        let mut i = 0;
+        while i < limits::LOCAL_ADDRESSES as u32 {
+            let Some(own) = self.local_v6(i) else { return false };
+            if own == theirs {
+                return false;
+            }
+            if i != 0 && own == first {
+                break;
+            }
+            found |= own == ours;
+            i += 1;
+        }
+        found
+    }
+
     /// Column of the matrix for a (direction, protocol, port); none when no row names it.
     #[inline(always)]
     pub fn service(&self, direction: Direction, protocol: u8, port: u16) -> Option<u32> {
@@ -195,7 +283,7 @@ impl<'a, L: Lines + ?Sized> Image<'a, L> {
     }
 
     #[inline(always)]
-    fn class_v4(&self, address: u32) -> Class {
+    pub(crate) fn class_v4(&self, address: u32) -> Class {
         let default = Class(self.head.word(head::DEFAULT_V4));
         let position = address >> 16;
         let Some(filter) = self.lines.line(self.head.word(head::FILTER_V4).wrapping_add(position >> 6))
@@ -248,7 +336,7 @@ impl<'a, L: Lines + ?Sized> Image<'a, L> {
     }
 
     #[inline(always)]
-    fn class_v6(&self, high: u64, low: u64) -> Class {
+    pub(crate) fn class_v6(&self, high: u64, low: u64) -> Class {
         let default = Class(self.head.word(head::DEFAULT_V6));
         let position = filter_v6(high);
         let Some(filter) = self.lines.line(self.head.word(head::FILTER_V6).wrapping_add(position >> 6))

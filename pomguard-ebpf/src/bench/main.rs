@@ -55,7 +55,7 @@ fn shuffle_tc(ctx: TcContext) -> i32 {
         // SAFETY: the array holds TC programs; nothing of this one is needed after it.
         unsafe { TARGET_TC.tail_call(&ctx, 0) };
     }
-    FAILED as i32
+    FAILED.cast_signed()
 }
 
 /// Does nothing.

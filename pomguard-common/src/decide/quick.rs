@@ -1,0 +1,369 @@
+//! The ordinary packet, settled in one go.
+//!
+//! Nearly all packets are alike: TCP or UDP over IP without tags, options and fragments, between this
+//! host and another. Their question is short, and is asked here in the order in which it is cheapest
+//! to answer. Whatever is out of the ordinary in any respect is not settled: it goes the general way
+//! ([`super::judge`]) from the start. What is settled here comes to what it would come to there.
+
+use super::{Decision, Tables, address::impossible_source, audited, case::tcp_state};
+use crate::{
+    Direction,
+    control::Pinhole,
+    flow::{self, Found, Key, State, Store},
+    image::{Class, Denial, Family, Image, Lines},
+    packet::{Packet, be16, be32, be64},
+    parse::{ethertype, tcp_flag, tcp_flags_occur},
+    protocol,
+    reason::Reason,
+};
+
+/// Settles an ordinary packet; none for any other.
+///
+/// `shade` is that of the pinholes: what one of them might let through is not settled as a drop.
+/// Panic and grace are the caller's business: while either holds, no packet is ordinary.
+#[inline(always)]
+pub fn quick<P, L, F, T>(
+    hook: Direction,
+    packet: &P,
+    tables: &Tables<'_, L, F, T>,
+    shade: u64,
+) -> Option<Decision>
+where
+    P: Packet + ?Sized,
+    L: Lines + ?Sized,
+    F: Store,
+    T: Store,
+{
+    let ethernet = packet.window::<14>(0)?;
+    if ethernet[0] & 1 != 0 {
+        return None;
+    }
+    match be16::<12, 14>(ethernet) {
+        ethertype::IPV4 => settle::<V4, P, L, F, T>(hook, packet, tables, shade),
+        ethertype::IPV6 => settle::<V6, P, L, F, T>(hook, packet, tables, shade),
+        _ => None,
+    }
+}
+
+#[inline(always)]
+fn settle<I, P, L, F, T>(
+    hook: Direction,
+    packet: &P,
+    tables: &Tables<'_, L, F, T>,
+    shade: u64,
+) -> Option<Decision>
+where
+    I: Ip,
+    P: Packet + ?Sized,
+    L: Lines + ?Sized,
+    F: Store,
+    T: Store,
+{
+    let (source, destination, segment) = I::read(packet)?;
+    match hook {
+        Direction::Inbound => {
+            let ends = Ends::<I> { ours: destination, theirs: source, segment };
+            let decision = ends.inbound(tables, shade)?;
+            Some(audited(hook, &tables.image, decision))
+        }
+        Direction::Outbound => {
+            let ends = Ends::<I> { ours: source, theirs: destination, segment };
+            ends.outbound(tables)
+        }
+    }
+}
+
+/// What the upper layer of an ordinary packet says.
+#[derive(Clone, Copy)]
+struct Segment {
+    protocol: u8,
+    /// TCP flags; 0 in UDP.
+    flags: u8,
+    source_port: u16,
+    destination_port: u16,
+}
+
+/// The fields of the upper layer, wherever it begins.
+struct Fields {
+    ports: u32,
+    /// Of UDP.
+    length: u16,
+    /// Of TCP: the byte with the data offset.
+    offset: u8,
+    flags: u8,
+}
+
+impl Segment {
+    /// None when there is anything to say about it. `room` is what the IP header leaves for it.
+    #[inline(always)]
+    fn of(protocol: u8, room: u32, fields: &Fields) -> Option<Self> {
+        let flags = match protocol {
+            protocol::TCP => {
+                let length = u32::from(fields.offset >> 4) * 4;
+                if length < 20 || length > room || !tcp_flags_occur(fields.flags) {
+                    return None;
+                }
+                fields.flags
+            }
+            protocol::UDP => {
+                if fields.length < 8 || u32::from(fields.length) > room {
+                    return None;
+                }
+                0
+            }
+            _ => return None,
+        };
+        let (source_port, destination_port) = ((fields.ports >> 16) as u16, fields.ports as u16);
+        if source_port == 0 || destination_port == 0 {
+            return None;
+        }
+        Some(Self { protocol, flags, source_port, destination_port })
+    }
+
+    #[inline(always)]
+    const fn tcp(self) -> bool {
+        self.protocol == protocol::TCP
+    }
+
+    /// SYN without ACK.
+    #[inline(always)]
+    const fn opens(self) -> bool {
+        self.flags & (tcp_flag::SYN | tcp_flag::ACK) == tcp_flag::SYN
+    }
+
+    /// SYN with ACK.
+    #[inline(always)]
+    const fn accepts(self) -> bool {
+        self.flags & (tcp_flag::SYN | tcp_flag::ACK) == tcp_flag::SYN | tcp_flag::ACK
+    }
+}
+
+/// An IP version.
+trait Ip {
+    type Address: Copy;
+    /// Reads an ordinary packet: source, destination, and what it carries.
+    fn read<P: Packet + ?Sized>(packet: &P) -> Option<(Self::Address, Self::Address, Segment)>;
+    /// Whether an address is an ordinary one of a single host.
+    fn ordinary(address: Self::Address) -> bool;
+    /// Whether the first address is one of this host's, and the second is not.
+    fn apart<L: Lines + ?Sized>(image: &Image<'_, L>, ours: Self::Address, theirs: Self::Address) -> bool;
+    /// Whether the address is one of this host's.
+    fn ours<L: Lines + ?Sized>(image: &Image<'_, L>, address: Self::Address) -> bool;
+    /// Class of an address.
+    fn class<L: Lines + ?Sized>(image: &Image<'_, L>, address: Self::Address) -> Class;
+    /// Key of a conversation.
+    fn key(protocol: u8, ours: Self::Address, port: u16, theirs: Self::Address, peer_port: u16) -> Key;
+    /// Ports from which and to which leases come.
+    const LEASE: [u16; 2];
+}
+
+enum V4 {}
+
+impl Ip for V4 {
+    type Address = u32;
+    const LEASE: [u16; 2] = [67, 68];
+
+    #[inline(always)]
+    fn read<P: Packet + ?Sized>(packet: &P) -> Option<(u32, u32, Segment)> {
+        // Ethernet, IPv4 without options, TCP; a UDP frame that is shorter goes the general way.
+        let header = packet.window::<54>(0)?;
+        let total = u32::from(be16::<16, 54>(header));
+        // Version 4 with five words. No fragment: below the two upper bits all is 0.
+        let plain = header[14] == 0x45 && be16::<20, 54>(header) << 2 == 0;
+        if !plain || total < 20 || 14 + total > packet.length() {
+            return None;
+        }
+        let fields = Fields {
+            ports: be32::<34, 54>(header),
+            length: be16::<38, 54>(header),
+            offset: header[46],
+            flags: header[47],
+        };
+        let segment = Segment::of(header[23], total - 20, &fields)?;
+        Some((be32::<26, 54>(header), be32::<30, 54>(header), segment))
+    }
+
+    #[inline(always)]
+    fn ordinary(address: u32) -> bool {
+        !impossible_source(Family::V4, &[address, 0, 0, 0])
+    }
+
+    #[inline(always)]
+    fn apart<L: Lines + ?Sized>(image: &Image<'_, L>, ours: u32, theirs: u32) -> bool {
+        image.apart_v4(ours, theirs)
+    }
+
+    #[inline(always)]
+    fn ours<L: Lines + ?Sized>(image: &Image<'_, L>, address: u32) -> bool {
+        image.lists_v4(address)
+    }
+
+    #[inline(always)]
+    fn class<L: Lines + ?Sized>(image: &Image<'_, L>, address: u32) -> Class {
+        image.class_v4(address)
+    }
+
+    #[inline(always)]
+    fn key(protocol: u8, ours: u32, port: u16, theirs: u32, peer_port: u16) -> Key {
+        Key::new(Family::V4, protocol, &[ours, 0, 0, 0], port, &[theirs, 0, 0, 0], peer_port)
+    }
+}
+
+enum V6 {}
+
+impl Ip for V6 {
+    type Address = [u64; 2];
+    const LEASE: [u16; 2] = [547, 546];
+
+    #[inline(always)]
+    fn read<P: Packet + ?Sized>(packet: &P) -> Option<([u64; 2], [u64; 2], Segment)> {
+        // Ethernet, IPv6, TCP; a UDP frame that is shorter goes the general way.
+        let header = packet.window::<74>(0)?;
+        let payload = u32::from(be16::<18, 74>(header));
+        if header[14] >> 4 != 6 || 54 + payload > packet.length() {
+            return None;
+        }
+        let fields = Fields {
+            ports: be32::<54, 74>(header),
+            length: be16::<58, 74>(header),
+            offset: header[66],
+            flags: header[67],
+        };
+        let segment = Segment::of(header[20], payload, &fields)?;
+        let source = [be64::<22, 74>(header), be64::<30, 74>(header)];
+        let destination = [be64::<38, 74>(header), be64::<46, 74>(header)];
+        Some((source, destination, segment))
+    }
+
+    #[inline(always)]
+    fn ordinary(address: [u64; 2]) -> bool {
+        // Below ::/64 lie unspecified, loopback, mapped and compatible addresses; 2002::/16 and
+        // 64:ff9b::/96 embed IPv4 ones; ff00::/8 are groups.
+        let top = address[0] >> 48;
+        address[0] != 0 && top != 0x2002 && address[0] >> 32 != 0x0064_ff9b && top >> 8 != 0xff
+    }
+
+    #[inline(always)]
+    fn apart<L: Lines + ?Sized>(image: &Image<'_, L>, ours: [u64; 2], theirs: [u64; 2]) -> bool {
+        image.apart_v6(ours, theirs)
+    }
+
+    #[inline(always)]
+    fn ours<L: Lines + ?Sized>(image: &Image<'_, L>, address: [u64; 2]) -> bool {
+        image.lists_v6(address)
+    }
+
+    #[inline(always)]
+    fn class<L: Lines + ?Sized>(image: &Image<'_, L>, address: [u64; 2]) -> Class {
+        image.class_v6(address[0], address[1])
+    }
+
+    #[inline(always)]
+    fn key(protocol: u8, ours: [u64; 2], port: u16, theirs: [u64; 2], peer_port: u16) -> Key {
+        Key::of_words(Family::V6, protocol, ours, port, theirs, peer_port)
+    }
+}
+
+/// An ordinary packet between this host and another.
+struct Ends<I: Ip> {
+    ours: I::Address,
+    theirs: I::Address,
+    segment: Segment,
+}
+
+impl<I: Ip> Ends<I> {
+    #[inline(always)]
+    fn inbound<L, F, T>(&self, tables: &Tables<'_, L, F, T>, shade: u64) -> Option<Decision>
+    where
+        L: Lines + ?Sized,
+        F: Store,
+        T: Store,
+    {
+        let image = &tables.image;
+        let Segment { protocol, source_port, destination_port, .. } = self.segment;
+        let hosts = I::ordinary(self.theirs) && I::ordinary(self.ours);
+        if !hosts || !I::apart(image, self.ours, self.theirs) {
+            return None;
+        }
+        let service = if self.segment.accepts() {
+            None
+        } else {
+            image.service(Direction::Inbound, protocol, destination_port)
+        };
+        let class = I::class(image, self.theirs);
+        let mut denial = Denial::Port;
+        if let Some(service) = service {
+            match image.cell(class, service, source_port) {
+                Ok(grant) => {
+                    return Some(Decision::by_row(grant).opening(self.segment.opens()));
+                }
+                Err(reason) => denial = reason,
+            }
+        }
+        if shade & Pinhole::shade_of(protocol, destination_port) != 0 || matches!(denial, Denial::Broken) {
+            return None;
+        }
+        if !self.segment.opens() {
+            if source_port == I::LEASE[0] && destination_port == I::LEASE[1] {
+                return None;
+            }
+            let key = I::key(protocol, self.ours, destination_port, self.theirs, source_port);
+            if let Some(found) = flow::search(tables.flows, &key) {
+                if !fresh(image, &found) {
+                    return None;
+                }
+                if self.segment.tcp() {
+                    let state = tcp_state(self.segment.flags, &found, Direction::Inbound);
+                    flow::touch(tables.flows, &found, state);
+                }
+                return Some(Decision::because(Reason::Answer));
+            }
+        }
+        let either = |known, stranger| if class.known() { known } else { stranger };
+        let opens = self.segment.opens() || !self.segment.tcp();
+        Some(Decision::because(match denial {
+            Denial::ClientPort => Reason::ClientPort,
+            Denial::Peer if opens => either(Reason::SourceKnown, Reason::Source),
+            _ if opens => either(Reason::PortKnown, Reason::Port),
+            _ => either(Reason::NoFlowKnown, Reason::NoFlow),
+        }))
+    }
+
+    /// Only what answers or goes on: what opens is entered into the table, the general way.
+    #[inline(always)]
+    fn outbound<L, F, T>(&self, tables: &Tables<'_, L, F, T>) -> Option<Decision>
+    where
+        L: Lines + ?Sized,
+        F: Store,
+        T: Store,
+    {
+        let image = &tables.image;
+        let Segment { protocol, source_port, destination_port, .. } = self.segment;
+        let lease = source_port == I::LEASE[1] && destination_port == I::LEASE[0];
+        let hosts = I::ordinary(self.theirs) && I::ordinary(self.ours);
+        if self.segment.opens() || lease || !hosts || !I::ours(image, self.ours) {
+            return None;
+        }
+        if let Some(service) = image.service(Direction::Inbound, protocol, source_port) {
+            let class = I::class(image, self.theirs);
+            if image.cell(class, service, destination_port).is_ok() {
+                return Some(Decision::because(Reason::Reply));
+            }
+        }
+        let key = I::key(protocol, self.ours, source_port, self.theirs, destination_port);
+        let found = flow::search(tables.flows, &key).filter(|found| fresh(image, found))?;
+        let state = if self.segment.tcp() {
+            tcp_state(self.segment.flags, &found, Direction::Outbound)
+        } else {
+            State::Udp
+        };
+        flow::touch(tables.flows, &found, state);
+        Some(Decision::because(Reason::Answer).under(found.row))
+    }
+}
+
+/// Whether the policy in force has judged the conversation.
+#[inline(always)]
+fn fresh<L: Lines + ?Sized>(image: &Image<'_, L>, found: &Found) -> bool {
+    found.stamp == image.generation() || found.stamp == flow::GRANDFATHERED
+}
