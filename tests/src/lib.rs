@@ -3,7 +3,6 @@
 pub mod daemon;
 pub mod differential;
 pub mod dispositions;
-pub mod faults;
 pub mod force;
 pub mod harness;
 pub mod oracle;

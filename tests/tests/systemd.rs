@@ -52,6 +52,25 @@ attached
 for beat in $(seq 300); do systemctl is-active --quiet pomguard && break; sleep 0.1; done
 systemctl is-active --quiet pomguard; attached; started 'again after a kill'
 
+main() { systemctl show --property=MainPID --value pomguard; }
+hung=$(main)
+systemctl kill --kill-whom=main --signal=STOP pomguard
+attached
+for beat in $(seq 300); do [ \"$(main)\" != \"$hung\" ] && systemctl is-active --quiet pomguard && break; sleep 0.1; done
+[ \"$(main)\" != \"$hung\" ]; systemctl is-active --quiet pomguard; attached
+journalctl --unit pomguard | grep -qi 'watchdog timeout'; started 'again after it hung'
+
+systemd-sysusers /usr/lib/sysusers.d/pomguard.conf
+systemctl restart pomguard
+systemctl start pomguard-exporter
+page() { bash -c 'exec 3<>/dev/tcp/127.0.0.1/9843 && printf \"GET /metrics HTTP/1.0\\r\\n\\r\\n\" >&3 && cat <&3'; }
+for beat in $(seq 100); do page 2>/dev/null | grep -q pomguard_build_info && break; sleep 0.1; done
+page | grep -q 'pomguard_state{state=\"interface-missing\"} 0'
+exporter=$(systemctl show --property=MainPID --value pomguard-exporter)
+grep -q 'CapEff:.*0000000000000000' /proc/$exporter/status
+[ \"$(stat --format=%u /proc/$exporter)\" -ne 0 ]
+systemctl stop pomguard-exporter; started 'the exporter serves the page and has no power'
+
 systemctl stop pomguard
 attached; started 'stop, and it is still in force'
 
@@ -63,6 +82,30 @@ attached; started 'start after detach'
 pomguard detach --yes
 systemctl restart pomguard
 attached; started 'restart after detach'
+
+# As at a boot: nothing is in force, the interface is not there, and a peer knocks from the first moment.
+systemctl stop pomguard
+pomguard detach --yes
+ip link del eth0
+systemd-socket-activate --listen=9000 --listen=9970 --accept cat &
+ip netns add peer
+knock() { ip netns exec peer timeout 0.5 bash -c \": </dev/tcp/10.77.0.1/$1\" 2>/dev/null; }
+(while [ ! -e /run/enough ]; do if knock 9000; then echo answered; fi; echo knocked; done) >/run/knocks &
+systemctl start pomguard
+systemctl is-active pomguard
+ip link add eth0 type veth peer name eth0 netns peer
+ip netns exec peer ip addr add 10.77.0.2/24 dev eth0
+ip netns exec peer ip link set eth0 up
+sleep 1
+ip addr add 10.77.0.1/24 dev eth0
+ip link set eth0 up
+attached
+for beat in $(seq 100); do knock 9970 && break; sleep 0.1; done
+knock 9970
+sleep 3
+touch /run/enough
+[ \"$(grep -c knocked /run/knocks)\" -ge 5 ]
+! grep -q answered /run/knocks; started 'no denied SYN was answered from the first moment on'
 ";
 
 fn skip(why: &str) {
@@ -71,8 +114,8 @@ fn skip(why: &str) {
 }
 
 #[test]
-fn the_unit_starts_reloads_survives_a_kill_and_starts_again_after_detach() {
-    if !root_or_skip("the_unit_starts_reloads_survives_a_kill_and_starts_again_after_detach") {
+fn the_units_hold_through_start_reload_kill_hang_detach_and_boot() {
+    if !root_or_skip("the_units_hold_through_start_reload_kill_hang_detach_and_boot") {
         return;
     }
     let tree = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
@@ -97,8 +140,11 @@ fn run(script: &Path, tree: &Path) -> Output {
     let folder = tempfile::tempdir().unwrap();
     let etc = folder.path().join("etc");
     fs::create_dir(&etc).unwrap();
-    fs::write(etc.join("pomguard.toml"), "site = \"site.toml\"\ninterfaces = [\"eth0\"]\n").unwrap();
+    fs::write(etc.join("pomguard.toml"), SETTINGS).unwrap();
     fs::write(etc.join("site.toml"), SITE).unwrap();
+    // The unit's own fifteen seconds are long to wait for.
+    let watchdog = folder.path().join("watchdog.conf");
+    fs::write(&watchdog, "[Service]\nWatchdogSec=3s\n").unwrap();
     let guest = folder.path().join("guest.sh");
     fs::write(&guest, GUEST).unwrap();
     let mut command = Command::new(script);
@@ -106,6 +152,12 @@ fn run(script: &Path, tree: &Path) -> Output {
     for (here, there) in [
         (&binary(), "/usr/sbin/pomguard"),
         (&tree.join("config/systemd/pomguard.service"), "/etc/systemd/system/pomguard.service"),
+        (&watchdog, "/etc/systemd/system/pomguard.service.d/watchdog.conf"),
+        (
+            &tree.join("config/systemd/pomguard-exporter.service"),
+            "/etc/systemd/system/pomguard-exporter.service",
+        ),
+        (&tree.join("config/systemd/pomguard.sysusers.conf"), "/usr/lib/sysusers.d/pomguard.conf"),
         (&tree.join("config/systemd/pomguard.tmpfiles.conf"), "/usr/lib/tmpfiles.d/pomguard.conf"),
         (&etc, "/etc/pomguard"),
         (&guest, "/usr/share/guest.sh"),
@@ -120,6 +172,14 @@ fn run(script: &Path, tree: &Path) -> Output {
     command.args(["bookworm", "--", "sh", "-c", commands]);
     command.stdin(Stdio::null()).output().unwrap()
 }
+
+const SETTINGS: &str = r#"site = "site.toml"
+host = "server"
+interfaces = ["eth0"]
+
+[enforcement]
+inbound = "enforce"
+"#;
 
 const SITE: &str = r#"matrix = "pom-4.0"
 zones = 1

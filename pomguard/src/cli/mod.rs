@@ -20,6 +20,7 @@ pub mod detach;
 pub mod explain;
 pub mod matrix;
 pub mod run;
+pub mod serve_metrics;
 pub mod stats;
 pub mod status;
 
@@ -50,6 +51,8 @@ pub enum Verb {
     Stats(stats::Args),
     /// Tell what becomes of a packet, and why
     Explain(explain::Args),
+    /// Serve the metrics page that the daemon makes: needs no power, only the daemon's group
+    ServeMetrics(serve_metrics::Args),
     /// Take the programs off and open the host
     Detach(detach::Args),
     /// Show the published matrix and where its reading differs from print
@@ -67,6 +70,7 @@ pub fn run(cli: Cli) -> ExitCode {
             Ok(read::snapshot(&Pins::at(&settings.paths.pins))?)
         }),
         Verb::Explain(args) => explain::run(&args),
+        Verb::ServeMetrics(args) => serve_metrics::run(&args),
         Verb::Detach(args) => detach::run(&args),
         Verb::Matrix(args) => matrix::run(&args),
     };

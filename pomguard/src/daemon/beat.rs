@@ -7,9 +7,12 @@ use log::{error, warn};
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 
 use super::{Daemon, notify};
-use crate::kernel::{
-    KernelError,
-    monitor::{Monitor, News},
+use crate::{
+    kernel::{
+        KernelError,
+        monitor::{Monitor, News},
+    },
+    observe::condition::Condition,
 };
 
 /// How often everything is looked at that nobody announces.
@@ -77,6 +80,10 @@ impl Daemon {
                 state.self_check_mismatches += 1;
             }
             state.conditions = look.conditions.keys().copied().collect();
+        }
+        // Whatever is named is known; only what could not be looked at is not.
+        if !look.conditions.contains_key(&Condition::SelfCheckFailed) {
+            self.watchdog.ping();
         }
         self.conditions = look.conditions;
         let told: Vec<String> = self

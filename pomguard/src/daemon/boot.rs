@@ -181,10 +181,12 @@ impl Daemon {
             }
         };
         let Seeded { live, by_row, grandfathered, refused } = seeded;
-        info!(
-            "{live} live conversations: {by_row} by a row of this host's, {} that no row allows go on",
-            grandfathered.len()
-        );
+        if by_row + grandfathered.len() + refused > 0 {
+            let others = grandfathered.len();
+            info!(
+                "{live} live conversations: {by_row} by a row of this host's, {others} that no row allows go on"
+            );
+        }
         for it in grandfathered.iter().take(NAMED) {
             let arrow = if it.inbound { "<-" } else { "->" };
             warn!(

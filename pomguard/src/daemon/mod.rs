@@ -34,7 +34,7 @@ use crate::{
         interface,
         load::{Loaded, Share},
         pins::Pins,
-        read,
+        read, selfprobe,
     },
     observe::{
         condition::Condition,
@@ -54,6 +54,7 @@ mod notify;
 use beat::Beat;
 use boot::Basis;
 use guard::Guard;
+use notify::Watchdog;
 
 /// How often the programs' own log is brought to ours.
 const PROGRAM_LOG_BEAT: Duration = Duration::from_millis(250);
@@ -86,6 +87,8 @@ struct Daemon {
     unsaved: Option<(Confirmed, Instant)>,
     /// All that is not as it should be.
     conditions: BTreeMap<Condition, String>,
+    /// Tells systemd that all is verified.
+    watchdog: Watchdog,
     /// What systemd was told last.
     told: String,
     /// Kept for its lock: one daemon at a time.
@@ -134,6 +137,7 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> anyhow
         standing: BTreeMap::new(),
         unsaved: None,
         conditions: BTreeMap::new(),
+        watchdog: Watchdog::new(),
         told: String::new(),
         _lock: lock,
     };
@@ -156,12 +160,14 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> anyhow
         daemon.seed();
     }
     daemon.loaded.pin_programs(&daemon.pins)?;
-    daemon.guard.seal(&daemon.pins);
+    daemon.guard.seal(&daemon.pins)?;
     drop(change);
     let (stop, stopped) = watch::channel(false);
     let metrics = serve_metrics(&settings, &daemon, stopped).await?;
     let commands = command::listen(&settings);
+    // Read back, and asked: only then is it said to be in force.
     daemon.look();
+    selfprobe::judge(&mut daemon.loaded, &daemon.pins).context("ask the programs that are in force")?;
     notify::ready(&daemon.told);
     daemon.serve(&mut beat, hangup, commands, shutdown).await;
     notify::stopping();
@@ -221,7 +227,7 @@ impl Daemon {
         }
         check_interfaces(&self.pins, &settings, |name| self.guard.watches(name))?;
         let installed = self.install(&policy)?;
-        self.guard.seal(&self.pins);
+        self.guard.seal(&self.pins)?;
         self.settings = settings.clone();
         self.succeeded(&settings, &policy, &installed);
         if let Err(fault) = self.attach(&settings) {

@@ -1,5 +1,7 @@
 //! What systemd is told. Without systemd all of it does nothing.
 
+use std::time::{Duration, Instant};
+
 use log::warn;
 use nix::time::{ClockId, clock_gettime};
 use sd_notify::NotifyState;
@@ -24,6 +26,28 @@ pub(super) fn reloading() {
 /// About to end.
 pub(super) fn stopping() {
     tell(&[NotifyState::Stopping]);
+}
+
+/// The unit's watchdog. It is fed after a look that found links, programs and policy as they were made,
+/// or put right: never by a clock alone.
+pub(super) struct Watchdog {
+    /// How often it is fed; none where systemd does not wait for it.
+    every: Option<Duration>,
+    last: Option<Instant>,
+}
+
+impl Watchdog {
+    pub(super) fn new() -> Self {
+        Self { every: sd_notify::watchdog_enabled().map(|waits| waits / 4), last: None }
+    }
+
+    pub(super) fn ping(&mut self) {
+        let Some(every) = self.every else { return };
+        if self.last.is_none_or(|last| last.elapsed() >= every) {
+            tell(&[NotifyState::Watchdog]);
+            self.last = Some(Instant::now());
+        }
+    }
 }
 
 fn tell(states: &[NotifyState<'_>]) {

@@ -13,13 +13,11 @@ use super::{
 };
 use crate::{
     paths,
-    policy::{Mode, Origin, PacketSettings},
+    policy::{Mode, PacketSettings},
 };
 
 /// Longest interface name that Linux takes.
 const INTERFACE_NAME: usize = 15;
-/// Where metrics are served when the file says nothing.
-const METRICS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9843);
 
 /// Whose members may ask the daemon when the file says nothing.
 const CONTROL_GROUP: &str = "pomguard";
@@ -110,7 +108,7 @@ pub struct Settings {
     pub grace: Option<u32>,
     /// How to attach.
     pub attach: Attach,
-    /// Where metrics are served; `None` when off.
+    /// Where the daemon itself serves metrics; `None` when it does not.
     pub metrics: Option<At<SocketAddr>>,
     /// Packet classes.
     pub packets: PacketSettings,
@@ -125,9 +123,8 @@ pub struct Settings {
 impl Settings {
     /// What holds without a file, for commands that only need a site.
     pub fn without_file(site: &Path) -> Self {
-        let origin = Origin { file: "default".to_owned(), line: 1 };
         Self {
-            file: origin.file.clone(),
+            file: "default".to_owned(),
             site: site.to_owned(),
             host: None,
             interfaces: Vec::new(),
@@ -135,7 +132,7 @@ impl Settings {
             outbound: Mode::Track,
             grace: Some(GRACE),
             attach: Attach::default(),
-            metrics: Some(At { value: METRICS, origin }),
+            metrics: None,
             packets: PacketSettings::default(),
             paths: Paths::default(),
             control_group: CONTROL_GROUP.to_owned(),
@@ -168,7 +165,6 @@ fn read(text: &Text, folder: &Path) -> Result<Settings, Diagnostics> {
     let parsed = walk::parse(text)?;
     let mut faults = Diagnostics::default();
     let mut top = Table::new(text, "the file", &parsed);
-    let file_origin = Origin { file: text.name.clone(), line: 1 };
 
     let site = top.need("site", "\"site.toml\"", &mut faults).and_then(|value| value.string(&mut faults));
     let host = top.get("host").and_then(|value| value.string(&mut faults));
@@ -181,7 +177,6 @@ fn read(text: &Text, folder: &Path) -> Result<Settings, Diagnostics> {
         file: text.name.clone(),
         host,
         interfaces,
-        metrics: Some(At { value: METRICS, origin: file_origin }),
         ..Settings::without_file(&folder.join(site.map(|at| at.value).unwrap_or_default()))
     };
     if let Some(mut table) = section(&mut top, "enforcement", "[enforcement]", &mut faults) {

@@ -211,11 +211,7 @@ fn a_matrix_is_found_by_shipped_name_or_by_path() {
 fn the_shipped_settings_say_what_holds_without_them() {
     let written = Settings::parse("default", SETTINGS).expect("the shipped file");
     let without = Settings::without_file(Path::new("site.toml"));
-    assert_eq!(
-        Settings { interfaces: Vec::new(), metrics: without.metrics.clone(), ..written.clone() },
-        without
-    );
-    assert_eq!(written.metrics.map(|at| at.value), without.metrics.map(|at| at.value));
+    assert_eq!(Settings { interfaces: Vec::new(), ..written }, without);
 }
 
 #[test]

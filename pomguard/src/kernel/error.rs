@@ -130,6 +130,14 @@ pub enum KernelError {
         /// The first line that differs.
         line: usize,
     },
+    /// A program did not judge a packet of our own as it must.
+    #[error("program {name} answers {verdict} to a packet that every policy passes, or does not count it")]
+    SelfProbe {
+        /// The program.
+        name: &'static str,
+        /// What it answered.
+        verdict: u32,
+    },
     /// What is in the kernel is not an image.
     #[error(
         "the generation in force is not a readable image: reload the policy (`systemctl reload pomguard`)"

@@ -13,7 +13,7 @@
 //! | the hooks, held open and looked at | [`hold`] |
 //! | what the maps are to hold, compared with what they do | [`content`] |
 //! | what the kernel announces of interfaces | [`monitor`] |
-//! | a frame through the loaded program | [`probe`] |
+//! | a frame through the loaded program | [`probe`], [`selfprobe`] |
 //!
 //! Everything that outlives the daemon is pinned. What reads or changes maps goes by the pins and
 //! works alike with the daemon dead or alive.
@@ -37,6 +37,7 @@ pub mod probe;
 mod raw;
 pub mod read;
 pub mod seed;
+pub mod selfprobe;
 pub mod sockets;
 pub mod status;
 

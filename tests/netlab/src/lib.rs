@@ -32,7 +32,6 @@
 
 mod link;
 mod namespace;
-mod napi;
 mod offload;
 mod station;
 mod switch;
@@ -43,7 +42,6 @@ use std::io::Write as _;
 pub use crate::{
     link::{Link, LinkState},
     namespace::{Namespace, die_with_parent},
-    napi::{Receiver, Right, occupy},
     offload::Offload,
     station::Station,
     switch::Switch,

@@ -9,6 +9,7 @@ use super::{INTERFACE, Lab};
 
 /// Where the daemon's metrics are, in the server's own namespace.
 pub(super) const METRICS: u16 = 9843;
+const METRICS_AT: &str = "127.0.0.1:9843";
 
 /// What a test may choose in `pomguard.toml`.
 #[derive(Clone, Copy, Debug)]
@@ -23,6 +24,8 @@ pub struct Settings {
     pub tc: &'static str,
     /// `[enforcement] grace`.
     pub grace: &'static str,
+    /// `[metrics] listen`.
+    pub metrics: &'static str,
     /// `interfaces`.
     pub interfaces: &'static [&'static str],
 }
@@ -35,6 +38,7 @@ impl Default for Settings {
             attach: "auto",
             tc: "auto",
             grace: "off",
+            metrics: METRICS_AT,
             interfaces: &[INTERFACE],
         }
     }
@@ -56,13 +60,17 @@ impl Lab {
         self.file("state")
     }
 
+    /// Where the daemon's socket and locks are.
+    pub fn runtime(&self) -> PathBuf {
+        self.file("runtime")
+    }
+
     /// The site file.
     pub fn site(&self) -> PathBuf {
         self.file("site.toml")
     }
 
-    /// A file in the folder that holds the settings, the daemon's state and its logs.
-    pub fn file(&self, name: &str) -> PathBuf {
+    pub(super) fn file(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
@@ -89,7 +97,7 @@ systems = ["Agent Desktop", "WFO", "AES"]
 
     /// Writes the settings file.
     pub fn write_settings(&self, settings: &Settings) {
-        let Settings { inbound, outbound, attach, tc, grace, interfaces } = settings;
+        let Settings { inbound, outbound, attach, tc, grace, metrics, interfaces } = settings;
         let [state, runtime] = ["state", "runtime"].map(|folder| self.file(folder));
         let [pins, state, runtime] = [self.pins(), &state, &runtime].map(Path::display);
         let text = format!(
@@ -107,7 +115,7 @@ mode = "{attach}"
 tc = "{tc}"
 
 [metrics]
-listen = "127.0.0.1:{METRICS}"
+listen = "{metrics}"
 
 [paths]
 pins = "{pins}"

@@ -176,7 +176,7 @@ impl Lab {
     /// Runs a verb of pomguard on the server, with the daemon's settings.
     pub fn pomguard<S: AsRef<OsStr>>(&self, arguments: &[S]) -> Output {
         let (verb, rest) = arguments.split_first().expect("a verb");
-        self.command(binary()).arg(verb).arg("--config").arg(self.config()).args(rest).output().unwrap()
+        self.command().arg(verb).arg("--config").arg(self.config()).args(rest).output().unwrap()
     }
 
     /// The counters, from `pomguard stats --json`.
@@ -190,6 +190,13 @@ impl Lab {
     /// What the daemon's metrics page says.
     pub fn metrics(&self) -> String {
         self.server.run(|| traffic::get((Ipv4Addr::LOCALHOST, files::METRICS).into(), "/metrics")).unwrap()
+    }
+
+    /// The same; none while nobody serves it.
+    pub fn try_metrics(&self) -> Option<String> {
+        let at = (Ipv4Addr::LOCALHOST, files::METRICS);
+        self.server.run(|| std::net::TcpStream::connect(at)).unwrap().ok()?;
+        Some(self.metrics())
     }
 
     /// The folder that the daemon pins under.
@@ -218,9 +225,8 @@ impl Lab {
         self.stations.push(station);
     }
 
-    /// A program on the server that reads nothing.
-    pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
-        let mut command = self.server.command(program).unwrap();
+    fn command(&self) -> Command {
+        let mut command = self.server.command(binary()).unwrap();
         command.stdin(Stdio::null());
         command
     }

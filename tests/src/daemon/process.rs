@@ -1,7 +1,6 @@
 //! The daemon itself, and what it tells systemd.
 
 use std::{
-    ffi::OsString,
     fs::{self, File},
     os::unix::{
         net::UnixDatagram,
@@ -17,13 +16,11 @@ use nix::{
     sys::{
         resource::{RLIM_INFINITY, Resource, setrlimit},
         signal::{Signal, kill},
-        time::{TimeSpec, TimeValLike as _},
     },
-    time::{ClockId, clock_gettime},
     unistd::Pid,
 };
 
-use super::{Lab, binary, patience};
+use super::{Lab, patience};
 
 /// How often something is looked at that nobody tells of.
 const BEAT: Duration = Duration::from_millis(20);
@@ -45,30 +42,28 @@ impl Daemon {
         daemon
     }
 
-    /// Starts the daemon.
+    /// Starts the daemon. Each has a log of its own: the one before it wrote another file.
     pub fn spawn(lab: &Lab) -> Self {
-        Self::spawn_by(lab, &[binary().into()])
+        Self::spawn_with(lab, &[])
     }
 
-    /// Starts the daemon by other words before its own than the binary's path alone: it must keep the
-    /// process that these make. Each daemon has a log of its own: the one before it wrote another file.
-    pub fn spawn_by(lab: &Lab, words: &[OsString]) -> Self {
+    /// The same, with more in its environment.
+    pub fn spawn_with(lab: &Lab, environment: &[(&str, &str)]) -> Self {
         let number = (0..u32::MAX).find(|number| !lab.file(&format!("log{number}")).exists()).unwrap_or(0);
         let log = lab.file(&format!("log{number}"));
         let socket = lab.file(&format!("notify{number}"));
         let notify = UnixDatagram::bind(&socket).unwrap();
         notify.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
         let output = File::create(&log).unwrap();
-        let (program, before) = words.split_first().expect("a program");
-        let mut command = lab.command(program);
+        let mut command = lab.command();
         like_the_unit(&mut command);
         let child = command
-            .args(before)
             .args(["run", "--config"])
             .arg(lab.config())
             .env("NOTIFY_SOCKET", &socket)
             // As the unit's StateDirectory= does.
             .env("STATE_DIRECTORY", lab.file("state"))
+            .envs(environment.iter().copied())
             .stdout(output.try_clone().unwrap())
             .stderr(output)
             .spawn()
@@ -78,34 +73,38 @@ impl Daemon {
 
     /// Waits until the daemon says that it enforces, and returns its status line.
     pub fn wait_ready(&self) -> String {
-        let said = self.wait_told(|line| line == "READY=1");
-        said.lines().find_map(|line| line.strip_prefix("STATUS=")).unwrap_or_default().to_owned()
-    }
-
-    /// Waits until the daemon tells systemd a line like this, and returns all that it told with it.
-    fn wait_told(&self, expected: impl Fn(&str) -> bool) -> String {
         let until = Instant::now() + patience(30);
         let mut buffer = [0; 4096];
         while Instant::now() < until {
             assert!(self.alive(), "the daemon ended; its log:\n{}", self.log());
             let Ok(length) = self.notify.recv(&mut buffer) else { continue };
             let said = String::from_utf8_lossy(&buffer[..length]).into_owned();
-            if said.lines().any(&expected) {
-                return said;
+            if said.lines().any(|line| line == "READY=1") {
+                return said
+                    .lines()
+                    .find_map(|line| line.strip_prefix("STATUS="))
+                    .unwrap_or_default()
+                    .to_owned();
             }
         }
-        panic!("not told; the log:\n{}", self.log());
+        panic!("not ready; the log:\n{}", self.log());
+    }
+
+    /// How often the daemon feeds its watchdog for a while.
+    pub fn fed(&self, within: Duration) -> usize {
+        let until = Instant::now() + within;
+        let (mut fed, mut buffer) = (0, [0; 4096]);
+        while Instant::now() < until {
+            let Ok(length) = self.notify.recv(&mut buffer) else { continue };
+            let said = String::from_utf8_lossy(&buffer[..length]);
+            fed += said.lines().filter(|line| *line == "WATCHDOG=1").count();
+        }
+        fed
     }
 
     /// Has the files taken anew, waits until that is done and returns the status line.
     pub fn reload(&self) -> String {
-        let asked = clock_gettime(ClockId::CLOCK_MONOTONIC).unwrap();
         self.signal(Signal::SIGHUP);
-        // What it says of a reload that began earlier says nothing of this one.
-        self.wait_told(|line| {
-            let began = line.strip_prefix("MONOTONIC_USEC=").and_then(|it| it.parse().ok());
-            began.is_some_and(|began| TimeSpec::microseconds(began) >= asked - TimeSpec::microseconds(1))
-        });
         self.wait_ready()
     }
 
@@ -119,24 +118,6 @@ impl Daemon {
         self.child.kill().unwrap();
         let status = self.child.wait().unwrap();
         assert_eq!(status.signal(), Some(Signal::SIGKILL as i32), "its log:\n{}", self.log());
-    }
-
-    /// SIGKILL after a delay, and how it ended: it may have been quicker.
-    pub fn kill_after(mut self, delay: Duration) -> (ExitStatus, String) {
-        thread::sleep(delay);
-        self.child.kill().unwrap();
-        let status = self.child.wait().unwrap();
-        (status, self.log())
-    }
-
-    /// How it ended, if it has.
-    pub fn ended(&mut self) -> Option<ExitStatus> {
-        self.child.try_wait().unwrap()
-    }
-
-    /// Its process.
-    pub fn id(&self) -> u32 {
-        self.child.id()
     }
 
     /// SIGTERM, and how it ended.

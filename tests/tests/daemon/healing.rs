@@ -319,6 +319,28 @@ fn lc_15_a_foreign_program_that_takes_the_free_hook_is_named_and_left_until_it_g
 }
 
 #[test]
+fn lc_02_the_watchdog_is_fed_only_while_all_can_be_looked_at() {
+    let Some(lab) = Lab::new("lc_02_the_watchdog_is_fed_only_while_all_can_be_looked_at") else { return };
+    let daemon = Daemon::spawn_with(&lab, &[("WATCHDOG_USEC", "2000000")]);
+    daemon.wait_ready();
+    assert!(daemon.fed(Duration::from_secs(3)) >= 2, "{}", daemon.log());
+    // No bpffs where the pins were, and none can be made: nothing is verified any more.
+    mount(Some("none"), BPFFS, Some("tmpfs"), MsFlags::empty(), None::<&str>).unwrap();
+    daemon.wait_log("self-check-failed: ");
+    daemon.fed(Duration::from_millis(100));
+    assert_eq!(daemon.fed(Duration::from_secs(3)), 0, "{}", daemon.log());
+    umount2(BPFFS, MntFlags::MNT_DETACH).unwrap();
+    daemon.wait_log("self-check-failed: no more");
+    assert!(daemon.fed(Duration::from_secs(3)) >= 2, "{}", daemon.log());
+    // Stopped, it says nothing, and what is in force is in force.
+    daemon.signal(Signal::SIGSTOP);
+    daemon.fed(Duration::from_millis(100));
+    assert_eq!(daemon.fed(Duration::from_secs(3)), 0);
+    assert_guarded(&lab, "with a daemon that hangs");
+    daemon.signal(Signal::SIGCONT);
+}
+
+#[test]
 fn a_host_that_is_detached_stays_open_though_the_daemon_runs() {
     let Some(lab) = Lab::new("a_host_that_is_detached_stays_open_though_the_daemon_runs") else { return };
     let daemon = Daemon::start(&lab);

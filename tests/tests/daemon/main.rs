@@ -9,6 +9,7 @@ mod accounting;
 mod boot;
 mod death;
 mod explain;
+mod exporter;
 mod healing;
 mod life;
 mod load;

@@ -11,9 +11,9 @@ use anyhow::{Context as _, Result, bail};
 use super::{Objects, stages::Outcome};
 use crate::{process, workspace};
 
-const UNIT: &str = "config/systemd/pomguard.service";
-/// The unit's exposure may reach 2.0 of 10; the program wants tenths.
-const EXPOSURE: &str = "20";
+/// The units, and the exposure that each may reach: of 10, in tenths, as the program wants it.
+const UNITS: [(&str, &str); 2] =
+    [("config/systemd/pomguard.service", "20"), ("config/systemd/pomguard-exporter.service", "12")];
 /// Alert rules, and pages as the daemon serves them.
 const RULES: &str = "config/prometheus";
 const PAGES: &str = "tests/golden";
@@ -22,16 +22,18 @@ pub(super) fn unit_file(_: Objects) -> Result<Outcome> {
     let Some(analyze) = process::find("systemd-analyze") else {
         return Ok(Outcome::NotRun("no systemd-analyze here".into()));
     };
-    let unit = workspace::root().join(UNIT);
-    let mut command = Command::new(&analyze);
-    command
-        .args(["security", "--no-pager", "--offline=true"])
-        .arg(format!("--threshold={EXPOSURE}"))
-        .arg(&unit);
-    let text = process::output(&mut command)?;
-    let verdict = text.lines().find_map(|line| line.trim().strip_prefix("→ Overall exposure level for "));
-    let score = verdict.and_then(|verdict| verdict.split(' ').nth(1)).unwrap_or("unknown");
-    Ok(Outcome::Passed(format!("exposure {score} of 10")))
+    let mut scores = Vec::new();
+    for (unit, exposure) in UNITS {
+        let mut command = Command::new(&analyze);
+        command
+            .args(["security", "--no-pager", "--offline=true"])
+            .arg(format!("--threshold={exposure}"))
+            .arg(workspace::root().join(unit));
+        let text = process::output(&mut command)?;
+        let verdict = text.lines().find_map(|line| line.trim().strip_prefix("→ Overall exposure level for "));
+        scores.push(verdict.and_then(|verdict| verdict.split(' ').nth(1)).unwrap_or("unknown").to_owned());
+    }
+    Ok(Outcome::Passed(format!("exposure {} of 10", scores.join(" and "))))
 }
 
 pub(super) fn prometheus(_: Objects) -> Result<Outcome> {
