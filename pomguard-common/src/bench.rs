@@ -14,10 +14,20 @@ pub const SHUFFLE_TC: &str = "shuffle_tc";
 /// A TC program that does nothing.
 pub const FLOOR_TC: &str = "floor_tc";
 
+/// An XDP program for the shuffler to call: it sends the packet out of the interface in [`MAP_LINK`].
+pub const FORWARD_XDP: &str = "forward_xdp";
+/// An XDP program that knows the right answer beforehand: it drops what ends in [`DENIED`], and passes the
+/// rest.
+pub const ORACLE_XDP: &str = "oracle_xdp";
+/// What the sender writes at the end of a header that is to be dropped: behind the end of the datagram.
+pub const DENIED: u32 = 0x6465_6e79;
+
 /// Array of headers, [`HEADER`] bytes each.
 pub const MAP_HEADERS: &str = "HEADERS";
 /// One [`Place`].
 pub const MAP_PLACE: &str = "PLACE";
+/// Array of one number: the interface that [`FORWARD_XDP`] sends to.
+pub const MAP_LINK: &str = "LINK";
 /// Array of one program: the XDP program under test.
 pub const MAP_TARGET_XDP: &str = "TARGET_XDP";
 /// Array of one program: the TC program under test.

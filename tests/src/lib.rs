@@ -3,6 +3,7 @@
 pub mod daemon;
 pub mod differential;
 pub mod dispositions;
+pub mod faults;
 pub mod force;
 pub mod harness;
 pub mod oracle;

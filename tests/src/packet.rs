@@ -126,6 +126,13 @@ impl Packet {
         self
     }
 
+    /// From another station.
+    #[must_use]
+    pub const fn from(mut self, station: [u8; 6]) -> Self {
+        self.from = station;
+        self
+    }
+
     /// An EtherType of one's choice; a length when it is below 1,536.
     #[must_use]
     pub const fn ether_type(mut self, number: u16) -> Self {

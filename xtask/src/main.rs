@@ -8,6 +8,7 @@ mod bench;
 mod demo;
 mod docs;
 mod ebpf;
+mod faults;
 mod fuzz;
 mod lab;
 mod lint;
@@ -40,6 +41,8 @@ enum Command {
     Lint(lint::Args),
     /// Build the eBPF object from source.
     Ebpf(ebpf::Args),
+    /// Kill the daemon, starve it, flood it: the fault tests, longer.
+    Faults(faults::Args),
     /// Feed the programs, the packet parser and the readers of the three files what nobody wrote.
     Fuzz(fuzz::Args),
     /// Install the BPF toolchain and the test tools.
@@ -54,6 +57,7 @@ fn main() -> ExitCode {
         Command::Test(args) => test::run(&args),
         Command::Lint(args) => lint::run(&args),
         Command::Ebpf(args) => ebpf::run(&args),
+        Command::Faults(args) => faults::run(&args),
         Command::Fuzz(args) => fuzz::run(&args),
         Command::Setup(args) => setup::run(&args),
     };

@@ -10,12 +10,16 @@
 use core::arch::asm;
 
 use aya_ebpf::{
-    bindings::{BPF_F_MMAPABLE, xdp_action::XDP_DROP},
+    bindings::{
+        BPF_F_MMAPABLE,
+        xdp_action::{XDP_ABORTED, XDP_DROP, XDP_PASS},
+    },
     btf_maps::{Array, ProgramArray},
+    helpers::bpf_redirect,
     macros::{btf_map, classifier, xdp},
     programs::{TcContext, XdpContext},
 };
-use pomguard_common::bench::{self, FAILED, HEADER, Place};
+use pomguard_common::bench::{self, DENIED, FAILED, HEADER, Place};
 
 /// TC_ACT_OK.
 const TC_OK: i32 = 0;
@@ -29,6 +33,9 @@ static HEADERS: Array<[u64; WORDS], { bench::HEADERS }, { BPF_F_MMAPABLE as usiz
 
 #[btf_map]
 static PLACE: Array<Place, 1> = Array::new();
+
+#[btf_map]
+static LINK: Array<u32, 1> = Array::new();
 
 #[btf_map]
 static TARGET_XDP: ProgramArray<1> = ProgramArray::new();
@@ -56,6 +63,29 @@ fn shuffle_tc(ctx: TcContext) -> i32 {
         unsafe { TARGET_TC.tail_call(&ctx, 0) };
     }
     FAILED.cast_signed()
+}
+
+/// Sends the packet out of an interface.
+#[xdp]
+fn forward_xdp(_ctx: XdpContext) -> u32 {
+    match LINK.get(0) {
+        // SAFETY: a helper that takes two numbers.
+        Some(link) => unsafe { bpf_redirect(*link, 0).cast_unsigned() as u32 },
+        None => XDP_ABORTED,
+    }
+}
+
+/// Does what the sender wrote into the packet.
+#[xdp]
+#[expect(clippy::needless_pass_by_value, reason = "the attribute's wrapper hands the context over by value")]
+fn oracle_xdp(ctx: XdpContext) -> u32 {
+    let end = ctx.data() + ETHERNET + HEADER;
+    if end > ctx.data_end() {
+        return XDP_PASS;
+    }
+    // SAFETY: inside the packet, as just seen.
+    let mark = unsafe { ((end - size_of::<u32>()) as *const u32).read_unaligned() };
+    if mark == DENIED { XDP_DROP } else { XDP_PASS }
 }
 
 /// Does nothing.

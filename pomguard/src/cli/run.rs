@@ -2,7 +2,8 @@
 
 use std::{path::PathBuf, process::ExitCode};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
@@ -24,6 +25,7 @@ pub struct Args {
 /// Runs until SIGTERM or SIGINT.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     start_log();
+    raise_open_files()?;
     let options = Options {
         config: args.config.clone(),
         program_log: if args.program_log == "debug" { log::Level::Debug as u8 } else { 0 },
@@ -42,6 +44,25 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         daemon::run(options, shutdown).await
     })?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Descriptors that a daemon may need: maps, programs, links, and whoever asks it something.
+const DESCRIPTORS: u64 = 128;
+
+/// Takes as many descriptors as it may have, and refuses to start with too few: a daemon that runs out
+/// of them in the middle could not even say so.
+fn raise_open_files() -> anyhow::Result<()> {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).context("read the limit of open files")?;
+    if hard < DESCRIPTORS {
+        bail!(
+            "a limit of {hard} open files is too low, {DESCRIPTORS} are needed: raise LimitNOFILE= in the unit, \
+             or `ulimit -n`"
+        );
+    }
+    if soft < DESCRIPTORS {
+        setrlimit(Resource::RLIMIT_NOFILE, hard, hard).context("raise the limit of open files")?;
+    }
+    Ok(())
 }
 
 /// Logs to stderr, which systemd hands to the journal; there with the priority that it understands.

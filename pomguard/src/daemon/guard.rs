@@ -72,6 +72,8 @@ pub(super) struct Guard {
     strays: Vec<Hold>,
     /// What is pinned, and what the maps are to hold; none until something is in force.
     sealed: Option<(Held, Content)>,
+    /// Something is in force that could not be sealed yet.
+    seal_due: bool,
     tables_due: Instant,
     /// What was said last, so that a state is told once.
     told: BTreeMap<Condition, String>,
@@ -84,14 +86,24 @@ impl Guard {
             interfaces: Vec::new(),
             strays: Vec::new(),
             sealed: None,
+            seal_due: false,
             tables_due: Instant::now(),
             told: BTreeMap::new(),
         })
     }
 
-    /// Takes what is pinned and in the maps now as what is to be there.
-    pub(super) fn seal(&mut self, pins: &Pins) -> Result<(), KernelError> {
+    /// Takes what is pinned and in the maps now as what is to be there. Where it cannot be read, the next
+    /// look tries again: until then nothing is compared, least of all with what was there before.
+    pub(super) fn seal(&mut self, pins: &Pins) {
+        (self.sealed, self.seal_due) = (None, true);
+        if let Err(fault) = self.seal_now(pins) {
+            warn!("what is in force is not watched over yet: {:#}", anyhow!(fault));
+        }
+    }
+
+    fn seal_now(&mut self, pins: &Pins) -> Result<(), KernelError> {
         self.sealed = Some((Held::of(pins)?, Content::of(pins)?));
+        self.seal_due = false;
         Ok(())
     }
 
@@ -112,7 +124,7 @@ impl Guard {
     pub(super) fn release(&mut self, standing: &Standing) -> Look {
         self.interfaces.clear();
         self.strays.clear();
-        self.sealed = None;
+        (self.sealed, self.seal_due) = (None, false);
         let mut look = Look { conditions: standing.clone(), ..Look::default() };
         look.note(Condition::Detached, DETACHED);
         self.tell(&look);
@@ -143,6 +155,9 @@ impl Guard {
 
     /// Pins and maps.
     fn mend(&mut self, pins: &Pins, look: &mut Look) -> Result<(), KernelError> {
+        if self.seal_due {
+            self.seal_now(pins)?;
+        }
         let Some((held, content)) = &self.sealed else { return Ok(()) };
         let holds = self.interfaces.iter().filter_map(|guarded| guarded.hold.as_ref()).chain(&self.strays);
         let links: Vec<_> = holds.flat_map(|hold| hold.pins(pins)).collect();

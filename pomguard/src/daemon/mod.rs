@@ -160,7 +160,7 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> anyhow
         daemon.seed();
     }
     daemon.loaded.pin_programs(&daemon.pins)?;
-    daemon.guard.seal(&daemon.pins)?;
+    daemon.guard.seal(&daemon.pins);
     drop(change);
     let (stop, stopped) = watch::channel(false);
     let metrics = serve_metrics(&settings, &daemon, stopped).await?;
@@ -227,7 +227,7 @@ impl Daemon {
         }
         check_interfaces(&self.pins, &settings, |name| self.guard.watches(name))?;
         let installed = self.install(&policy)?;
-        self.guard.seal(&self.pins)?;
+        self.guard.seal(&self.pins);
         self.settings = settings.clone();
         self.succeeded(&settings, &policy, &installed);
         if let Err(fault) = self.attach(&settings) {

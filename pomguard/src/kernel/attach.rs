@@ -79,7 +79,10 @@ pub fn describe(pins: &Pins, interface: &str) -> AttachInfo {
 }
 
 /// The program of our clsact filter on an interface, if that filter is there.
-pub(super) fn clsact_program(ifindex: u32) -> Result<Option<u32>, KernelError> {
+///
+/// # Errors
+/// When the kernel does not answer.
+pub fn clsact_program(ifindex: u32) -> Result<Option<u32>, KernelError> {
     interface::clsact_filter(ifindex, CLSACT_HANDLE, CLSACT_PRIORITY)
 }
 
@@ -115,24 +118,24 @@ fn pinned_on(path: &Path, ifindex: u32) -> bool {
             .is_ok_and(|facts| facts.ifindex == ifindex)
 }
 
-/// A pinned link that is still on this interface; one that is not is taken away.
+/// A pinned link that is still on this interface; one that is not is taken away. One that cannot be looked
+/// at stays: it may be what enforces.
 fn adopt(path: &Path, interface: &str, ifindex: u32) -> Result<Option<FdLink>, KernelError> {
-    if !path.exists() {
+    let fault = |call| KernelError::system(call, path.display().to_string());
+    if !path.try_exists().map_err(fault("stat"))? {
         return Ok(None);
     }
-    if !pinned_on(path, ifindex) {
+    let link = raw::open_pin(path).map_err(fault("BPF_OBJ_GET"))?;
+    let facts = raw::link_facts(link.as_fd()).map_err(fault("BPF_OBJ_GET_INFO_BY_FD"))?;
+    if facts.ifindex != ifindex {
         warn!("{interface}: the interface was made anew since it was attached; attaching again");
         unpin(path)?;
         return Ok(None);
     }
     match PinnedLink::from_pin(path) {
         Ok(link) => Ok(Some(link.into())),
-        Err(LinkError::SyscallError(error)) => {
-            Err(KernelError::system("BPF_OBJ_GET", path.display().to_string())(error.io_error))
-        }
-        Err(error) => {
-            Err(KernelError::system("BPF_OBJ_GET", path.display().to_string())(io::Error::other(error)))
-        }
+        Err(LinkError::SyscallError(error)) => Err(fault("BPF_OBJ_GET")(error.io_error)),
+        Err(error) => Err(fault("BPF_OBJ_GET")(io::Error::other(error))),
     }
 }
 
@@ -255,13 +258,27 @@ fn attach_tc(
         Ok(id) => {
             let link = program.take_link(id).map_err(fail())?;
             let link = FdLink::try_from(link).map_err(|error| odd_link(interface, error))?;
-            pin(link, &path)
+            pin(link, &path)?;
+            // One program per hook: a packet is judged and counted once.
+            if clsact_program(ifindex)?.is_some() {
+                tc::qdisc_detach_program(interface, TcAttachType::Egress, PROGRAM_EGRESS)
+                    .map_err(io::Error::other)
+                    .map_err(KernelError::system("RTM_DELTFILTER", interface))?;
+            }
+            Ok(())
         }
+        Err(error) if scarce(&error) => Err(fail()(error)),
         Err(error) => {
             info!("{interface}: no TCX ({}), using clsact", reason(&error));
             attach_clsact(program, interface, ifindex)
         }
     }
+}
+
+/// Whether the kernel had no room, which says nothing of what it can do.
+fn scarce(error: &ProgramError) -> bool {
+    const NO_ROOM: [i32; 5] = [libc::ENOMEM, libc::EMFILE, libc::ENFILE, libc::EAGAIN, libc::EINTR];
+    matches!(error, ProgramError::SyscallError(error) if error.io_error.raw_os_error().is_some_and(|it| NO_ROOM.contains(&it)))
 }
 
 /// Our handle in aya's form.

@@ -107,14 +107,14 @@ pub fn pinholes(pins: &Pins) -> Result<Vec<Pinhole>, KernelError> {
     Ok(Table::open(pins)?.taken().map(|(_, line)| line).collect())
 }
 
-/// The table of pinholes and the words that tell the programs where to look.
-struct Table {
+/// The table of pinholes, and the words beside it.
+pub(super) struct Table {
     lines: Mapping<Pinhole>,
     control: Mapping<u64>,
 }
 
 impl Table {
-    fn open(pins: &Pins) -> Result<Self, KernelError> {
+    pub(super) fn open(pins: &Pins) -> Result<Self, KernelError> {
         load::host_record(pins)?;
         Ok(Self {
             lines: pins.mapped(names::MAP_PINHOLES, limits::PINHOLES, true)?,
@@ -126,8 +126,18 @@ impl Table {
         self.lines.iter().enumerate().filter(|(_, line)| line.marks != 0)
     }
 
+    /// Flips the word that says which generation is in force. An aligned 64-bit store.
+    pub(super) fn flip(&mut self, active: Active) {
+        self.control.set(word::ACTIVE, active.0);
+    }
+
+    /// Ends every failsafe tuple but these. Exceptions stay.
+    pub(super) fn keep_failsafe(&mut self, kept: &[Pinhole]) {
+        self.keep(|line| line.marks & Pinhole::EXCEPTION != 0 || kept.contains(line));
+    }
+
     /// Adds what is not there yet. All of it or nothing.
-    fn add(&mut self, new: &[Pinhole]) -> Result<(), KernelError> {
+    pub(super) fn add(&mut self, new: &[Pinhole]) -> Result<(), KernelError> {
         let held: Vec<Pinhole> = self.taken().map(|(_, line)| line).collect();
         let mut missing: Vec<Pinhole> = new.iter().filter(|line| !held.contains(line)).copied().collect();
         let free: Vec<usize> = (0..limits::PINHOLES)
@@ -168,21 +178,12 @@ impl Table {
     }
 }
 
-/// Adds failsafe tuples; those of earlier policies hold beside them. To be called before the policy that
-/// they belong to is put in force.
-///
-/// # Errors
-/// [`KernelError::Pinholes`] when the table has no room, and then nothing was added.
-pub fn add_failsafe(pins: &Pins, new: &[Pinhole]) -> Result<(), KernelError> {
-    Table::open(pins)?.add(new)
-}
-
 /// Ends every failsafe tuple but these. Exceptions stay.
 ///
 /// # Errors
 /// As [`active`].
 pub fn keep_failsafe(pins: &Pins, kept: &[Pinhole]) -> Result<(), KernelError> {
-    Table::open(pins)?.keep(|line| line.marks & Pinhole::EXCEPTION != 0 || kept.contains(line));
+    Table::open(pins)?.keep_failsafe(kept);
     Ok(())
 }
 

@@ -78,16 +78,11 @@ pub fn install(
     // Labels first: a counter that moves has a name. Slots keep their meaning across changes.
     relabel(pins, &mut old_labels, &labels(policy, &slots))?;
     let slot = put(pins, &image, active)?;
-    // The way in is open before the policy changes, and what only the old one had ends after it.
-    control::add_failsafe(pins, &failsafe)?;
-    let now = Ticks::probe()?.now()? as u32;
-    if let Some(deadline) = deadline {
-        control::set_active(pins, Active::until(slot, active.slot(now) as u8, deadline))?;
-    } else {
-        control::set_active(pins, Active::settled(slot))?;
-        control::keep_failsafe(pins, &failsafe)?;
-    }
-    note(pins, &policy.host, &policy.matrix.id)?;
+    let next = match deadline {
+        Some(deadline) => Active::until(slot, active.slot(Ticks::probe()?.now()? as u32) as u8, deadline),
+        None => Active::settled(slot),
+    };
+    bring_in_force(pins, next, &failsafe, &policy.host, &policy.matrix.id)?;
     Ok(Installed { generation, slot, digest: image.digest(), image })
 }
 
@@ -103,10 +98,8 @@ pub fn reinstall(pins: &Pins, confirmed: &Confirmed, clock: Clock) -> Result<Ins
     let mut labels = pins.mapped::<RowLabel>(names::MAP_LABELS, limits::ROW_SLOTS, true)?;
     relabel(pins, &mut labels, &confirmed.labels)?;
     let slot = put(pins, &image, active)?;
-    control::add_failsafe(pins, &confirmed.pinholes)?;
-    control::set_active(pins, Active::settled(slot))?;
-    control::keep_failsafe(pins, &confirmed.pinholes)?;
-    note(pins, &confirmed.about.host, &confirmed.about.matrix)?;
+    let About { host, matrix, .. } = &confirmed.about;
+    bring_in_force(pins, Active::settled(slot), &confirmed.pinholes, host, matrix)?;
     Ok(Installed { generation, slot, digest: image.digest(), image })
 }
 
@@ -284,13 +277,27 @@ fn relabel(pins: &Pins, mapping: &mut Mapping<RowLabel>, new: &[(u16, RowLabel)]
     Ok(())
 }
 
-/// Notes in the record about the host what was installed and when.
-fn note(pins: &Pins, host: &str, matrix: &str) -> Result<(), KernelError> {
+/// The last step: the way in is open before the policy changes, and what only the old one had ends
+/// after it, unless the old one may return. All that can fail does so before the first store: whoever is
+/// told of a failure has the old policy, and nothing of the new one.
+fn bring_in_force(
+    pins: &Pins,
+    next: Active,
+    failsafe: &[Pinhole],
+    host: &str,
+    matrix: &str,
+) -> Result<(), KernelError> {
+    let mut table = control::Table::open(pins)?;
     let mut mapping = pins.mapped::<HostRecord>(names::MAP_HOST, 1, true)?;
-    let Some(mut record) = mapping.get(0) else { return Err(KernelError::Unreadable) };
-    record.host = padded(host);
-    record.matrix = padded(matrix);
-    record.installed_at = unix_now();
-    mapping.set(0, record);
+    let record = mapping.get(0).ok_or(KernelError::Unreadable)?;
+    table.add(failsafe)?;
+    table.flip(next);
+    if next.deadline() == 0 {
+        table.keep_failsafe(failsafe);
+    }
+    mapping.set(
+        0,
+        HostRecord { host: padded(host), matrix: padded(matrix), installed_at: unix_now(), ..record },
+    );
     Ok(())
 }

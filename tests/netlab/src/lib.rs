@@ -32,6 +32,7 @@
 
 mod link;
 mod namespace;
+mod napi;
 mod offload;
 mod station;
 mod switch;
@@ -42,6 +43,7 @@ use std::io::Write as _;
 pub use crate::{
     link::{Link, LinkState},
     namespace::{Namespace, die_with_parent},
+    napi::{Receiver, Right, occupy},
     offload::Offload,
     station::Station,
     switch::Switch,

@@ -11,7 +11,7 @@ use netlink_packet_route::{
 };
 use rtnetlink::{Handle, LinkMessageBuilder, LinkUnspec};
 
-use crate::{namespace::Namespace, offload::Offload};
+use crate::{namespace::Namespace, napi::Receiver, offload::Offload};
 
 /// An interface, by its name.
 #[derive(Debug, Clone)]
@@ -23,6 +23,10 @@ pub struct Link<'a> {
 impl<'a> Link<'a> {
     pub(crate) fn new(namespace: &'a Namespace, name: &str) -> Self {
         Self { namespace, name: name.to_owned() }
+    }
+
+    pub(crate) fn namespace(&self) -> &'a Namespace {
+        self.namespace
     }
 
     /// The interface's name.
@@ -116,6 +120,12 @@ impl<'a> Link<'a> {
         })
     }
 
+    /// Has a kernel thread of the link's own receive what arrives at it. The link needs a name that no
+    /// other interface of the machine has.
+    pub fn receive_in_thread(&self) -> Result<Receiver> {
+        Receiver::of(self).with_context(|| format!("threaded receive on {}", self.name))
+    }
+
     /// How the link is now.
     pub fn state(&self) -> Result<LinkState> {
         let links = self.namespace.links()?;
@@ -156,6 +166,8 @@ pub struct LinkState {
     pub mtu: u32,
     /// Whether it is administratively up.
     pub up: bool,
+    /// Packets that have arrived at it.
+    pub received: u64,
 }
 
 impl LinkState {
@@ -170,12 +182,14 @@ impl LinkState {
             mac: None,
             mtu: 0,
             up: message.header.flags.contains(LinkFlags::Up),
+            received: 0,
         };
         for attribute in &message.attributes {
             match attribute {
                 LinkAttribute::IfName(name) => state.name.clone_from(name),
                 LinkAttribute::Address(mac) => state.mac = mac.as_slice().try_into().ok(),
                 LinkAttribute::Mtu(mtu) => state.mtu = *mtu,
+                LinkAttribute::Stats64(stats) => state.received = stats.rx_packets,
                 _ => {}
             }
         }

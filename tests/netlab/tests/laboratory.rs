@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use pomguard_netlab::{Namespace, Offload, Port, Switch, Veth, root_or_skip};
+use pomguard_netlab::{Namespace, Offload, Port, Right, Switch, Veth, root_or_skip};
 
 fn pair() -> (Namespace, Namespace) {
     let (left, right) = (Namespace::new("left").unwrap(), Namespace::new("right").unwrap());
@@ -148,4 +148,27 @@ fn what_was_dropped_is_gone() {
         std::thread::sleep(Duration::from_millis(50));
     }
     panic!("the peer of a dropped namespace is still there");
+}
+
+#[test]
+fn a_receiving_thread_does_the_receiving_and_its_time_shows_it() {
+    if !root_or_skip("a_receiving_thread_does_the_receiving_and_its_time_shows_it") {
+        return;
+    }
+    let (left, right) = (Namespace::new("left").unwrap(), Namespace::new("right").unwrap());
+    let name = format!("lab{}", std::process::id());
+    let near = Port::new("eth0").address("10.1.0.1/24".parse().unwrap());
+    let far = Port::new(&name).address("10.1.0.2/24".parse().unwrap());
+    let (_, link) = Veth::connect((&left, &near), (&right, &far)).unwrap();
+    link.set_offload(Offload::GenericReceive, true).unwrap();
+    let receiver = link.receive_in_thread().unwrap();
+    receiver.occupy(0, Right::First).unwrap();
+    let (before, idle) = (link.state().unwrap().received, receiver.run_time().unwrap());
+    echo(&left, &right, "10.1.0.2:80");
+    assert!(link.state().unwrap().received > before, "packets arrived");
+    let until = std::time::Instant::now() + Duration::from_secs(5);
+    while receiver.run_time().unwrap() == idle {
+        assert!(std::time::Instant::now() < until, "and nobody received them");
+        std::thread::sleep(Duration::from_millis(10));
+    }
 }

@@ -70,7 +70,8 @@ impl Lab {
         self.file("site.toml")
     }
 
-    pub(super) fn file(&self, name: &str) -> PathBuf {
+    /// A file in the folder that holds the settings, the daemon's state and its logs.
+    pub fn file(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 

@@ -176,7 +176,7 @@ impl Lab {
     /// Runs a verb of pomguard on the server, with the daemon's settings.
     pub fn pomguard<S: AsRef<OsStr>>(&self, arguments: &[S]) -> Output {
         let (verb, rest) = arguments.split_first().expect("a verb");
-        self.command().arg(verb).arg("--config").arg(self.config()).args(rest).output().unwrap()
+        self.command(binary()).arg(verb).arg("--config").arg(self.config()).args(rest).output().unwrap()
     }
 
     /// The counters, from `pomguard stats --json`.
@@ -225,8 +225,9 @@ impl Lab {
         self.stations.push(station);
     }
 
-    fn command(&self) -> Command {
-        let mut command = self.server.command(binary()).unwrap();
+    /// A program on the server that reads nothing.
+    pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut command = self.server.command(program).unwrap();
         command.stdin(Stdio::null());
         command
     }

@@ -1,6 +1,7 @@
 //! The daemon itself, and what it tells systemd.
 
 use std::{
+    ffi::OsString,
     fs::{self, File},
     os::unix::{
         net::UnixDatagram,
@@ -16,11 +17,13 @@ use nix::{
     sys::{
         resource::{RLIM_INFINITY, Resource, setrlimit},
         signal::{Signal, kill},
+        time::{TimeSpec, TimeValLike as _},
     },
+    time::{ClockId, clock_gettime},
     unistd::Pid,
 };
 
-use super::{Lab, patience};
+use super::{Lab, binary, patience};
 
 /// How often something is looked at that nobody tells of.
 const BEAT: Duration = Duration::from_millis(20);
@@ -42,22 +45,35 @@ impl Daemon {
         daemon
     }
 
-    /// Starts the daemon. Each has a log of its own: the one before it wrote another file.
+    /// Starts the daemon.
     pub fn spawn(lab: &Lab) -> Self {
-        Self::spawn_with(lab, &[])
+        Self::spawn_as(lab, &[binary().into()], &[])
     }
 
-    /// The same, with more in its environment.
+    /// Starts the daemon with more in its environment.
     pub fn spawn_with(lab: &Lab, environment: &[(&str, &str)]) -> Self {
+        Self::spawn_as(lab, &[binary().into()], environment)
+    }
+
+    /// Starts the daemon by other words before its own than the binary's path alone: it must keep the
+    /// process that these make.
+    pub fn spawn_by(lab: &Lab, words: &[OsString]) -> Self {
+        Self::spawn_as(lab, words, &[])
+    }
+
+    /// Each daemon has a log of its own: the one before it wrote another file.
+    fn spawn_as(lab: &Lab, words: &[OsString], environment: &[(&str, &str)]) -> Self {
         let number = (0..u32::MAX).find(|number| !lab.file(&format!("log{number}")).exists()).unwrap_or(0);
         let log = lab.file(&format!("log{number}"));
         let socket = lab.file(&format!("notify{number}"));
         let notify = UnixDatagram::bind(&socket).unwrap();
         notify.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
         let output = File::create(&log).unwrap();
-        let mut command = lab.command();
+        let (program, before) = words.split_first().expect("a program");
+        let mut command = lab.command(program);
         like_the_unit(&mut command);
         let child = command
+            .args(before)
             .args(["run", "--config"])
             .arg(lab.config())
             .env("NOTIFY_SOCKET", &socket)
@@ -73,21 +89,23 @@ impl Daemon {
 
     /// Waits until the daemon says that it enforces, and returns its status line.
     pub fn wait_ready(&self) -> String {
+        let said = self.wait_told(|line| line == "READY=1");
+        said.lines().find_map(|line| line.strip_prefix("STATUS=")).unwrap_or_default().to_owned()
+    }
+
+    /// Waits until the daemon tells systemd a line like this, and returns all that it told with it.
+    fn wait_told(&self, expected: impl Fn(&str) -> bool) -> String {
         let until = Instant::now() + patience(30);
         let mut buffer = [0; 4096];
         while Instant::now() < until {
             assert!(self.alive(), "the daemon ended; its log:\n{}", self.log());
             let Ok(length) = self.notify.recv(&mut buffer) else { continue };
             let said = String::from_utf8_lossy(&buffer[..length]).into_owned();
-            if said.lines().any(|line| line == "READY=1") {
-                return said
-                    .lines()
-                    .find_map(|line| line.strip_prefix("STATUS="))
-                    .unwrap_or_default()
-                    .to_owned();
+            if said.lines().any(&expected) {
+                return said;
             }
         }
-        panic!("not ready; the log:\n{}", self.log());
+        panic!("not told; the log:\n{}", self.log());
     }
 
     /// How often the daemon feeds its watchdog for a while.
@@ -104,7 +122,13 @@ impl Daemon {
 
     /// Has the files taken anew, waits until that is done and returns the status line.
     pub fn reload(&self) -> String {
+        let asked = clock_gettime(ClockId::CLOCK_MONOTONIC).unwrap();
         self.signal(Signal::SIGHUP);
+        // What it says of a reload that began earlier says nothing of this one.
+        self.wait_told(|line| {
+            let began = line.strip_prefix("MONOTONIC_USEC=").and_then(|it| it.parse().ok());
+            began.is_some_and(|began| TimeSpec::microseconds(began) >= asked - TimeSpec::microseconds(1))
+        });
         self.wait_ready()
     }
 
@@ -118,6 +142,24 @@ impl Daemon {
         self.child.kill().unwrap();
         let status = self.child.wait().unwrap();
         assert_eq!(status.signal(), Some(Signal::SIGKILL as i32), "its log:\n{}", self.log());
+    }
+
+    /// SIGKILL after a delay, and how it ended: it may have been quicker.
+    pub fn kill_after(mut self, delay: Duration) -> (ExitStatus, String) {
+        thread::sleep(delay);
+        self.child.kill().unwrap();
+        let status = self.child.wait().unwrap();
+        (status, self.log())
+    }
+
+    /// How it ended, if it has.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().unwrap()
+    }
+
+    /// Its process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// SIGTERM, and how it ended.

@@ -62,6 +62,15 @@ impl Stats {
             .sum()
     }
 
+    /// Reasons under which packets were dropped, and how many.
+    pub fn drops(&self, direction: &str) -> Vec<(String, u64)> {
+        let reasons = self.0["reasons"].as_array().unwrap().iter();
+        let dropped = reasons.filter(|it| it["direction"] == direction && it["verdict"] == "drop");
+        let drops =
+            dropped.map(|it| (it["name"].as_str().unwrap().to_owned(), it["packets"].as_u64().unwrap()));
+        drops.filter(|(_, packets)| *packets > 0).collect()
+    }
+
     /// Asserts that no counter of `before` is larger than it is now.
     pub fn assert_not_behind(&self, before: &Self) {
         for direction in ["inbound", "outbound"] {

@@ -1,23 +1,43 @@
 //! `cargo xtask bench`: what a packet costs, on this machine, against a floor measured in the same run.
 //!
 //! ```text
-//! policy ─┬─ guard (a real pomguard with that policy) ─┐
-//!         └─ traffic ──────────────────────────────────┴─ program: ns per run of the programs
+//! policy ─┬─ guard (a real pomguard with that policy) ─┬─ program: ns per run of the programs
+//!         └─ traffic ──────────────────────────────────┴─ live: ns per packet of the whole receive path
 //! ```
 
+#![expect(
+    clippy::cast_precision_loss,
+    reason = "packets, bytes and nanoseconds of a bench are far below 2^52"
+)]
+
+mod change;
+mod figures;
+mod filter;
+mod footprint;
 mod guard;
+mod host;
+mod live;
+mod mix;
 mod policy;
 mod program;
 mod random;
+mod report;
+mod sender;
+mod service;
+mod shuffler;
 mod traffic;
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Instant};
 
 use anyhow::{Context as _, Result};
 
-use crate::lab::{
-    binary,
-    sandbox::{self, Sandbox},
+use self::figures::{Circumstances, Figures};
+use crate::{
+    lab::{
+        binary,
+        sandbox::{self, Sandbox},
+    },
+    setup::{self, Tool},
 };
 
 /// How `cargo xtask bench` is called.
@@ -32,6 +52,12 @@ pub(crate) struct Args {
     /// Also measure this eBPF object, beside the committed one in the same run (repeatable)
     #[arg(long, value_name = "PATH")]
     object: Vec<PathBuf>,
+    /// Also write the figures as JSON
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Write figures and plots into `docs/performance`, for the parts that were measured
+    #[arg(long)]
+    record: bool,
     /// Use this pomguard instead of building one
     #[arg(long, value_name = "PATH")]
     pomguard: Option<PathBuf>,
@@ -42,6 +68,14 @@ pub(crate) struct Args {
 enum Part {
     /// Nanoseconds per run of the programs, over packets that vary
     Program,
+    /// Processor time per packet of the whole receive path, beside other filters
+    Live,
+    /// Time and packets lost of policy changes under full load
+    Change,
+    /// Throughput and latency of TCP
+    Service,
+    /// Memory, rest and scrapes
+    Footprint,
 }
 
 /// What the parts have in common.
@@ -50,6 +84,14 @@ struct Setting {
     binary: PathBuf,
     sandbox: Sandbox,
     quick: bool,
+    started: Instant,
+}
+
+impl Setting {
+    /// One line on stderr for what begins now.
+    fn say(&self, what: &str) {
+        eprintln!("{:6.1} s  {what}", self.started.elapsed().as_secs_f32());
+    }
 }
 
 /// Runs the benches, one after the other.
@@ -62,10 +104,36 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let objects =
         args.object.iter().map(|path| path.canonicalize().with_context(|| path.display().to_string()));
     let objects = objects.collect::<Result<Vec<_>>>()?;
-    let setting = Setting { binary, sandbox: sandbox::enter()?, quick: args.quick };
+    let started = Instant::now();
+    let setting = Setting { binary, sandbox: sandbox::enter()?, quick: args.quick, started };
     let asked = |part| args.only.is_empty() || args.only.contains(&part);
+    let circumstances = Circumstances::now()?;
+    let mut figures = Figures::default();
     if asked(Part::Program) {
-        program::run(&setting, &objects)?;
+        figures.program = Some(circumstances.measured(program::run(&setting, &objects)?));
+    }
+    if asked(Part::Live) {
+        setup::install(&[Tool::Filters])?;
+        figures.live = Some(circumstances.measured(live::run(&setting)?));
+    }
+    if asked(Part::Change) {
+        setup::install(&[Tool::Filters])?;
+        figures.change = Some(circumstances.measured(change::run(&setting)?));
+    }
+    if asked(Part::Service) {
+        setup::install(&[Tool::Filters])?;
+        figures.service = Some(circumstances.measured(service::run(&setting)?));
+    }
+    if asked(Part::Footprint) {
+        figures.footprint = Some(circumstances.measured(footprint::run(&setting)?));
+    }
+    setting.say("done");
+    report::print(&figures)?;
+    if let Some(path) = &args.json {
+        figures.write(path)?;
+    }
+    if args.record {
+        report::record(figures)?;
     }
     Ok(())
 }

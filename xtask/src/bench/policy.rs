@@ -23,8 +23,11 @@ const FIRST_PORT: u16 = 20_000;
 /// The port to which the host opens conversations, anywhere.
 pub(super) const OUTBOUND_PORT: u16 = 5_432;
 
+/// Tuples of the outbound row: one per IP version.
+const OUTBOUND_TUPLES: usize = 2;
+
 /// An IP version.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(super) enum Family {
     V4,
     V6,
@@ -77,7 +80,7 @@ pub(super) struct Tuple {
 }
 
 /// One host's inbound rows, each tuple with a peer of its own; outbound one row, to anywhere.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Policy {
     pub(super) family: Family,
     pub(super) tuples: Vec<Tuple>,
@@ -85,11 +88,11 @@ pub(super) struct Policy {
 }
 
 impl Policy {
-    /// So many tuples, spread over twenty ports: the same ones in every run.
+    /// So many tuples, the outbound ones among them, spread over twenty ports: the same ones in every run.
     pub(super) fn random(family: Family, tuples: usize) -> Result<Self> {
         let mut random = Random(tuples as u64);
         let mut policy = Self { family, tuples: Vec::with_capacity(tuples), peers: HashSet::new() };
-        while policy.tuples.len() < tuples {
+        while policy.tuples.len() + OUTBOUND_TUPLES < tuples {
             let [host, small, large] = family.lengths();
             let length = match random.below(10) {
                 0 => large,
@@ -105,11 +108,30 @@ impl Policy {
         Ok(policy)
     }
 
+    /// The same policy without its last tuple.
+    pub(super) fn without_last(&self) -> Self {
+        let mut smaller = self.clone();
+        smaller.tuples.pop();
+        smaller
+    }
+
+    /// Lets one more peer in; at which port.
+    pub(super) fn admit(&mut self, peer: IpNet) -> Option<u16> {
+        let port = self.ports().next()?;
+        self.peers.insert(peer);
+        self.tuples.push(Tuple { peer, port });
+        Some(port)
+    }
+
+    /// The ports that inbound rows name.
+    pub(super) fn ports(&self) -> impl Iterator<Item = u16> {
+        FIRST_PORT..FIRST_PORT + self.tuples.len().min(usize::from(PORTS)) as u16
+    }
+
     /// Whether a row names the port.
     pub(super) fn lists(&self, port: u16) -> bool {
-        let ports = (self.tuples.len() as u16).min(PORTS);
         // "Anywhere" is the host itself too: the outbound row's port is listed.
-        port == OUTBOUND_PORT || (FIRST_PORT..FIRST_PORT + ports).contains(&port)
+        port == OUTBOUND_PORT || self.ports().any(|listed| listed == port)
     }
 
     /// Whether no peer covers the address.
@@ -125,7 +147,7 @@ impl Policy {
             "matrix = \"pom-4.0\"\nzones = 1\n\n[[host]]\nname = \"{NAME}\"\naddresses = [\"{}\", \"{}\"]\nsystems = [\"Agent Desktop\"]\n",
             HOST[0], HOST[1]
         );
-        for port in (FIRST_PORT..FIRST_PORT + PORTS).filter(|&port| self.lists(port)) {
+        for port in self.ports() {
             let peers = self.tuples.iter().filter(|tuple| tuple.port == port);
             let peers: Vec<String> = peers.map(|tuple| format!("\"{}\"", tuple.peer)).collect();
             writeln!(

@@ -52,14 +52,35 @@ impl Daemon {
 
     /// Waits until the daemon says that it enforces.
     pub(crate) fn wait_ready(&mut self) -> Result<()> {
+        self.hear_ready().map(drop)
+    }
+
+    /// Has the daemon read its files anew, and waits until they are in force.
+    pub(crate) fn reload(&mut self) -> Result<()> {
+        kill(Pid::from_raw(self.child.id().cast_signed()), Signal::SIGHUP).context("SIGHUP")?;
+        let said = self.hear_ready()?;
+        if said.contains("refused") {
+            bail!("pomguard on {} refused the reload; its log ends:\n{}", self.host, self.tail());
+        }
+        Ok(())
+    }
+
+    /// The daemon's process.
+    pub(crate) fn process(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Waits for the message that tells readiness; all of it.
+    fn hear_ready(&mut self) -> Result<String> {
         let until = Instant::now() + READY_WITHIN;
         let mut buffer = [0; 4096];
         while Instant::now() < until {
             self.check_alive()?;
             // A time-out is no error here: the loop looks after the daemon and listens again.
             let Ok(length) = self.notify.recv(&mut buffer) else { continue };
-            if buffer[..length].split(|&byte| byte == b'\n').any(|line| line == b"READY=1") {
-                return Ok(());
+            let said = String::from_utf8_lossy(&buffer[..length]);
+            if said.lines().any(|line| line == "READY=1") {
+                return Ok(said.into_owned());
             }
         }
         bail!(

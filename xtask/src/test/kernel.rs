@@ -11,13 +11,17 @@ use anyhow::{Context as _, Result};
 use super::{Objects, source, stages::Outcome};
 use crate::{
     ebpf::{self, Comparison, Toolchain},
-    process, workspace,
+    process,
+    setup::Tool,
+    workspace,
 };
 
 /// Tells the build which object to embed.
 const OBJECT: &str = "POMGUARD_EBPF_OBJECT";
 /// Tells the tests where the daemon's binary is.
 const BINARY: &str = "POMGUARD_BIN";
+/// The test binary that has a stage of its own.
+const FAULTS: &str = "faults";
 const BPFFS: &str = "/sys/fs/bpf";
 
 /// On the object in the tree.
@@ -73,9 +77,11 @@ pub(super) fn cargo(subcommand: &str, object: Option<&Path>) -> Command {
 }
 
 fn run(object: Option<&Path>) -> Result<Outcome> {
-    let binary = binary(object)?;
-    let mut command = cargo("test", object);
-    command.env(BINARY, binary).args(["--locked", "--package", "pomguard-tests", "--no-fail-fast"]);
+    let mut command = tests(object)?;
+    command.args(["--no-fail-fast", "--lib"]);
+    for target in targets()?.iter().filter(|name| *name != FAULTS) {
+        command.args(["--test", target]);
+    }
     // One at a time: the pins, and what a test finds attached, belong to the machine.
     source::tests(command.args(["--", "--test-threads=1"]))
 }
@@ -89,6 +95,45 @@ pub(crate) fn differential(packets: u64, seed: Option<u64>) -> Result<()> {
         command.env("POMGUARD_FUZZ_SEED", seed.to_string());
     }
     process::run(command.args(["loaded_programs", "--", "--nocapture", "--test-threads=1"]))
+}
+
+/// The tests that break something while traffic goes on: they take minutes, and say what came of it.
+pub(super) fn faults(_: Objects) -> Result<Outcome> {
+    if let Some(reason) = obstacle()? {
+        return Ok(Outcome::NotRun(reason));
+    }
+    let strace = Tool::Strace;
+    if !strace.is_here() {
+        return Ok(Outcome::NotRun(format!("no {}", strace.name())));
+    }
+    source::tests(&mut fault_tests()?)
+}
+
+/// The command that runs the fault tests; a filter may follow.
+pub(crate) fn fault_tests() -> Result<Command> {
+    let mut command = tests(None)?;
+    // One at a time: some of them keep every processor busy.
+    command.args(["--test", FAULTS, "--", "--test-threads=1"]);
+    Ok(command)
+}
+
+/// The command that runs the tests in `tests/`, with the daemon that they drive.
+fn tests(object: Option<&Path>) -> Result<Command> {
+    let binary = binary(object)?;
+    let mut command = cargo("test", object);
+    command.env(BINARY, binary).args(["--locked", "--package", "pomguard-tests"]);
+    Ok(command)
+}
+
+/// The test binaries of `tests/`: one per file or folder.
+fn targets() -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(workspace::root().join("tests/tests")).context("tests/tests")? {
+        let path = entry.context("tests/tests")?.path();
+        names.extend(path.file_stem().map(|name| name.to_string_lossy().into_owned()));
+    }
+    names.sort();
+    Ok(names)
 }
 
 /// Builds the daemon that the tests drive.

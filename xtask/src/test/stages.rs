@@ -102,6 +102,13 @@ pub(super) const STAGES: &[Stage] = &[
         run: kernel::committed,
     },
     Stage {
+        name: "faults",
+        title: "kills, failing system calls, full tables and floods under load",
+        needs: &[Tool::Strace],
+        object: COMMITTED,
+        run: kernel::faults,
+    },
+    Stage {
         name: "linux-5.10",
         title: "in-kernel tests on Linux 5.10, committed object",
         needs: &[Tool::OtherKernels],

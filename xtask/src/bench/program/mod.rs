@@ -7,7 +7,6 @@
 //! difference in the same round, its median and its least.
 
 mod case;
-mod shuffler;
 mod subject;
 mod table;
 
@@ -21,14 +20,15 @@ use nix::{
 
 use self::{
     case::Case,
-    shuffler::Shuffler,
     subject::Subject,
     table::{Line, Measured},
 };
 use super::{
     Setting,
-    guard::Guard,
+    figures::ProgramFigure,
+    guard::{Guard, Order},
     policy::{Family, Policy},
+    shuffler::Shuffler,
 };
 use crate::{record, workspace};
 
@@ -62,8 +62,8 @@ const QUICK: &[Plan] = &[plan(Family::V4, 10_000, "enforce"), plan(Family::V6, 1
 const ROUNDS: usize = 41;
 const QUICK_ROUNDS: usize = 15;
 
-/// Measures the committed object and `others`.
-pub(super) fn run(setting: &Setting, others: &[PathBuf]) -> Result<()> {
+/// Measures the committed object and `others`; the figures of the committed one.
+pub(super) fn run(setting: &Setting, others: &[PathBuf]) -> Result<Vec<ProgramFigure>> {
     // One processor: the next packet finds in its caches what the one before left there.
     let mut last = CpuSet::new();
     last.set(std::thread::available_parallelism()?.get() - 1)?;
@@ -74,9 +74,12 @@ pub(super) fn run(setting: &Setting, others: &[PathBuf]) -> Result<()> {
     let mut shuffler = Shuffler::load(&workspace::root().join(record::BENCH_OBJECT))?;
     let mut lines = Vec::new();
     for (number, plan) in plans.iter().enumerate() {
+        let (family, tuples) = (plan.family.name(), plan.tuples);
+        setting.say(&format!("the programs: {family}, {tuples} tuples, inbound {}", plan.inbound));
         let policy = Policy::random(plan.family, plan.tuples)?;
-        let mut guard =
-            Guard::start(setting, &format!("program-{number}"), &policy.site_file()?, plan.inbound)?;
+        let (name, site) = (format!("program-{number}"), policy.site_file()?);
+        let order = Order { name: &name, site: &site, inbound: plan.inbound, attach: "native" };
+        let mut guard = Guard::start(setting, &order)?;
         let subjects = objects.iter().map(|object| Subject::load(object, &guard.pins));
         let mut subjects = subjects.collect::<Result<Vec<_>>>()?;
         for case in case::all(&policy, plan.inbound)? {
@@ -94,10 +97,12 @@ pub(super) fn run(setting: &Setting, others: &[PathBuf]) -> Result<()> {
             }
         }
         guard.check_alive()?;
-        println!("measured: {} {} tuples, inbound {}", plan.tuples, plan.family.name(), plan.inbound);
     }
-    table::print(&lines, objects.len() > 1);
-    Ok(())
+    if objects.len() > 1 {
+        table::print(&lines);
+    }
+    // The committed object comes first in each case.
+    Ok(lines.iter().step_by(objects.len()).filter_map(Line::figure).collect())
 }
 
 /// Lets the floor and every subject see the packets of a case, in turns.

@@ -15,7 +15,8 @@ use pomguard_common::{
     reason::Reason,
 };
 
-use super::{case::Case, shuffler::Shuffler};
+use super::case::Case;
+use crate::bench::shuffler::Shuffler;
 
 /// Loaded programs with counters and conversations of their own.
 pub(super) struct Subject {

@@ -2,7 +2,10 @@
 
 use comfy_table::{CellAlignment, Table, presets};
 
-use crate::bench::policy::Family;
+use crate::bench::{
+    figures::{ProgramFigure, Spread},
+    policy::Family,
+};
 
 /// Nanoseconds per packet, one sample per round.
 #[derive(Debug, Default)]
@@ -21,6 +24,12 @@ impl Measured {
     /// The floor's median.
     fn floor(&self) -> f64 {
         quantile(&self.floor, 50)
+    }
+
+    /// The middle, and nine of ten samples around it: of forty rounds one or two always meet something.
+    fn spread(&self) -> Option<Spread> {
+        let some = !self.over.is_empty();
+        some.then(|| Spread { least: self.over(10), median: self.over(50), most: self.over(90) })
     }
 
     /// Quantile, in percent, of what the subject takes beyond the floor.
@@ -46,18 +55,29 @@ pub(super) struct Line {
     pub(super) measured: Measured,
 }
 
-/// Prints them, the objects named where there is more than one.
-pub(super) fn print(lines: &[Line], objects: bool) {
+impl Line {
+    /// The line as it is kept; none when nothing was measured.
+    pub(super) fn figure(&self) -> Option<ProgramFigure> {
+        Some(ProgramFigure {
+            case: self.case.to_owned(),
+            family: self.family,
+            tuples: self.tuples,
+            inbound: self.inbound.to_owned(),
+            floor: self.measured.floor(),
+            over: self.measured.spread()?,
+        })
+    }
+}
+
+/// Prints them, to compare objects.
+pub(super) fn print(lines: &[Line]) {
     let mut table = Table::new();
     table.load_style(presets::ASCII_MARKDOWN);
-    let mut head = vec!["case", "family", "tuples", "inbound", "floor", "over it", "least", "10 % to 90 %"];
-    if objects {
-        head.push("object");
-    }
+    let head = ["case", "family", "tuples", "inbound", "floor", "over it", "least", "10 % to 90 %", "object"];
     table.set_header(head);
     for line in lines {
         let measured = &line.measured;
-        let mut cells = vec![
+        table.add_row([
             line.case.to_owned(),
             line.family.name().to_owned(),
             line.tuples.to_string(),
@@ -66,11 +86,8 @@ pub(super) fn print(lines: &[Line], objects: bool) {
             format!("{:.0}", measured.over(50)),
             format!("{:.0}", measured.over(0)),
             format!("{:.0} to {:.0}", measured.over(10), measured.over(90)),
-        ];
-        if objects {
-            cells.push(line.object.clone());
-        }
-        table.add_row(cells);
+            line.object.clone(),
+        ]);
     }
     for column in [2, 4, 5, 6, 7] {
         if let Some(column) = table.column_mut(column) {

@@ -1,4 +1,4 @@
-//! The object of the bench: shufflers and floors for both hooks.
+//! The object of the bench: shufflers and floors for both hooks, and a program that sends.
 
 use std::{fs, path::Path};
 
@@ -6,11 +6,19 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use aya::{
     Ebpf, EbpfLoader,
     maps::{Array, ProgramArray},
-    programs::{ProgramFd, SchedClassifier, TestRun, TestRunOptions, Xdp},
+    programs::{ProgramFd, SchedClassifier, TestRun, TestRunAttrs, TestRunOptions, Xdp, XdpMode},
 };
 use pomguard_common::{Direction, bench};
 
-use crate::bench::traffic::Header;
+use super::traffic::Header;
+
+/// Live frames that the kernel makes at a time; 256 at most.
+const BATCH: u32 = 64;
+
+/// Link-layer address that the frames go to.
+pub(super) const DESTINATION: [u8; 6] = [2, 0, 0, 0, 0, 1];
+/// Link-layer address that they come from.
+pub(super) const SOURCE: [u8; 6] = [2, 0, 0, 0, 0, 2];
 
 /// The loaded shufflers.
 pub(super) struct Shuffler {
@@ -23,7 +31,7 @@ impl Shuffler {
         let bytes = fs::read(path).with_context(|| path.display().to_string())?;
         let mut shuffler =
             Self { ebpf: EbpfLoader::new().load(&bytes).context("loading the bench's object")? };
-        for name in [bench::SHUFFLE_XDP, bench::FLOOR_XDP] {
+        for name in [bench::SHUFFLE_XDP, bench::FLOOR_XDP, bench::FORWARD_XDP, bench::ORACLE_XDP] {
             shuffler.xdp(name)?.load().context(name)?;
         }
         for name in [bench::SHUFFLE_TC, bench::FLOOR_TC] {
@@ -74,11 +82,7 @@ impl Shuffler {
             Direction::Inbound => (bench::MAP_TARGET_XDP, bench::SHUFFLE_XDP),
             Direction::Outbound => (bench::MAP_TARGET_TC, bench::SHUFFLE_TC),
         };
-        {
-            let map = self.ebpf.map_mut(map).with_context(|| format!("no map {map}"))?;
-            let mut map: ProgramArray<_> = map.try_into()?;
-            map.set(0, target, 0).context("setting the program under test")?;
-        }
+        self.aim(map, target)?;
         // From the first header on, so that every run of a case sees the same packets.
         let headers = self.place()?.count;
         self.set_place(bench::Place { next: 0, count: headers })?;
@@ -95,6 +99,43 @@ impl Shuffler {
         Ok(result.duration.as_secs_f64() * 1e9)
     }
 
+    /// Sets the program that a shuffler calls.
+    fn aim(&mut self, map: &str, target: &ProgramFd) -> Result<()> {
+        let map = self.ebpf.map_mut(map).with_context(|| format!("no map {map}"))?;
+        let mut map: ProgramArray<_> = map.try_into()?;
+        map.set(0, target, 0).context("setting the program under test")
+    }
+
+    /// Attaches a program of the object to an interface of the calling thread's namespace.
+    pub(super) fn attach(&mut self, name: &str, interface: u32) -> Result<()> {
+        self.xdp(name)?.attach_to_if_index(interface, XdpMode::Driver).with_context(|| name.to_owned())?;
+        Ok(())
+    }
+
+    /// From now on the packets of [`Self::send`] leave by this interface.
+    pub(super) fn direct(&mut self, interface: u32) -> Result<()> {
+        let forward = self.xdp(bench::FORWARD_XDP)?.fd()?.try_clone()?;
+        self.aim(bench::MAP_TARGET_XDP, &forward)?;
+        let map = self.ebpf.map_mut(bench::MAP_LINK).context("no map of the link")?;
+        let mut link: Array<_, u32> = map.try_into()?;
+        Ok(link.set(0, interface, 0)?)
+    }
+
+    /// Sends so many frames, each with the next header, from the calling thread's namespace.
+    ///
+    /// The kernel makes them (`BPF_PROG_TEST_RUN` with live frames, Linux 5.18): no socket, no copy.
+    pub(super) fn send(&mut self, frames: u32) -> Result<()> {
+        let frame = self.frame()?;
+        let options = TestRunOptions {
+            data_in: Some(&frame),
+            repeat: frames,
+            attrs: TestRunAttrs::new().xdp_live_frames(BATCH),
+            ..TestRunOptions::new()
+        };
+        self.xdp(bench::SHUFFLE_XDP)?.test_run(options).context("sending live frames (Linux 5.18)")?;
+        Ok(())
+    }
+
     fn place(&self) -> Result<bench::Place> {
         let map: Array<_, bench::Place> =
             self.ebpf.map(bench::MAP_PLACE).context("no map of the place")?.try_into()?;
@@ -107,7 +148,7 @@ impl Shuffler {
             self.ebpf.map(bench::MAP_HEADERS).context("no map of headers")?.try_into()?;
         let header = map.get(&0, 0)?;
         let kind: [u8; 2] = if header[0] >> 4 == 4 { [0x08, 0x00] } else { [0x86, 0xdd] };
-        let mut frame = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2];
+        let mut frame = [DESTINATION, SOURCE].concat();
         frame.extend(kind);
         frame.extend(header);
         Ok(frame)

@@ -1,0 +1,70 @@
+//! What daemons leave in the kernel: all that is pinned and attached, and nothing else.
+
+use std::collections::BTreeSet;
+
+use aya::programs::{SchedClassifier, tc::TcAttachType};
+use pomguard::kernel::{attach, pins::Pins};
+use pomguard_common::{
+    limits,
+    names::{PINNED_MAPS, PROGRAM_EGRESS, PROGRAM_INGRESS},
+};
+
+use crate::daemon::{INTERFACE, Lab};
+
+/// What is there now.
+#[derive(Debug)]
+pub struct Leftovers {
+    /// Pins, each with the name of its folder.
+    pins: BTreeSet<String>,
+    /// Programs on the egress hook, by TCX and by clsact.
+    egress: [usize; 2],
+    attached: [String; 2],
+}
+
+impl Leftovers {
+    /// Looks at the server.
+    pub fn of(lab: &Lab) -> Self {
+        let below =
+            |path: std::path::PathBuf| path.strip_prefix(lab.pins()).unwrap().to_string_lossy().into_owned();
+        let pins = Pins::at(lab.pins());
+        let (info, egress) = lab
+            .server
+            .run(|| {
+                let info = attach::describe(&pins, INTERFACE);
+                // A kernel without TCX has nothing there.
+                let tcx = SchedClassifier::query_tcx(INTERFACE, TcAttachType::Egress);
+                let clsact = attach::clsact_program(info.ifindex).unwrap();
+                (info, [tcx.map_or(0, |(_, programs)| programs.len()), usize::from(clsact.is_some())])
+            })
+            .unwrap();
+        Self { pins: lab.pinned().into_iter().map(below).collect(), egress, attached: [info.xdp, info.tc] }
+    }
+
+    /// Asserts that the host is guarded by one program per hook, and that nothing is pinned that a
+    /// daemon does not always pin.
+    pub fn assert_guarded(&self, when: &str) {
+        let [xdp, tc] = &self.attached;
+        assert_eq!(xdp, "native", "{when}: {self:?}");
+        assert_eq!(self.egress, if tc == "tcx" { [1, 0] } else { [0, 1] }, "{when}: {self:?}");
+        let strangers: BTreeSet<String> = &self.pins - &all();
+        assert!(strangers.is_empty(), "{when}: pinned besides: {strangers:?}");
+    }
+
+    /// Asserts that all is there that a daemon in force pins.
+    pub fn assert_whole(&self, when: &str) {
+        self.assert_guarded(when);
+        let missing: Vec<_> =
+            all().difference(&self.pins).filter(|pin| !pin.starts_with("images/")).cloned().collect();
+        assert!(missing.is_empty(), "{when}: not pinned: {missing:?}");
+        assert!(self.pins.iter().any(|pin| pin.starts_with("images/")), "{when}: no image is pinned");
+    }
+}
+
+/// Every pin that a daemon makes for one interface.
+fn all() -> BTreeSet<String> {
+    let images = (0..limits::GENERATIONS).map(|slot| format!("images/{slot}"));
+    let maps = PINNED_MAPS.iter().map(|map| format!("maps/{map}"));
+    let programs = [PROGRAM_INGRESS, PROGRAM_EGRESS].map(|program| format!("programs/{program}"));
+    let links = ["xdp", "tcx"].map(|hook| format!("links/{hook}-{INTERFACE}"));
+    images.chain(maps).chain(programs).chain(links).collect()
+}

@@ -1,0 +1,151 @@
+//! A guarded server under load, and everything that must not come of it.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use pomguard_netlab::Namespace;
+
+use super::{Ear, Fared, Flows, Offer};
+use crate::{
+    daemon::{INTERFACE, LISTED, Lab, PEER, PEER6, SERVER, SERVER6, STRANGER, STRANGER6, Stats, UNLISTED},
+    packet::{Packet, eth, flag},
+};
+
+/// An address of each family.
+pub type Pair = (Ipv4Addr, Ipv6Addr);
+
+/// The machines of the laboratory.
+pub const THE_SERVER: Pair = (SERVER, SERVER6);
+/// Known to the site file.
+pub const THE_PEER: Pair = (PEER, PEER6);
+/// Not known.
+pub const THE_STRANGER: Pair = (STRANGER, STRANGER6);
+
+/// Why the packets that the load sends and nobody allows are dropped, and so the only reasons to drop.
+const EXPECTED: [(&str, &[&str]); 2] =
+    [("inbound", &["port", "source", "no-flow", "port-known"]), ("outbound", &["destination"])];
+
+/// Packets that are denied, all the time: from a stranger at listed and unlisted ports, from the known
+/// peer at unlisted ones, and from the server to the stranger; beside them conversations that are allowed.
+#[derive(Debug)]
+pub struct Load {
+    flows: Flows,
+    offers: Vec<Offer>,
+    ears: Vec<(&'static str, Ear)>,
+    before: Stats,
+}
+
+/// What it came to.
+#[derive(Debug)]
+pub struct Outcome {
+    /// Denied packets that were sent.
+    pub offered: u64,
+    /// Those of them that a program judged.
+    pub dropped: u64,
+    /// Those of them that reached a machine's stack.
+    pub delivered: u64,
+    /// The allowed conversations.
+    pub fared: Fared,
+}
+
+impl Load {
+    /// Begins, on a server that is guarded already: so many conversations, and about so many denied
+    /// packets a second.
+    pub fn start(lab: &Lab, flows: usize, per_second: u32) -> Self {
+        let flows = Flows::open(lab, flows);
+        let before = lab.stats();
+        let ears = vec![
+            ("the stranger's at the server", Ear::of(&lab.server, THE_STRANGER, None)),
+            ("the peer's at an unlisted port", Ear::of(&lab.server, THE_PEER, Some(UNLISTED))),
+            ("the server's at the stranger", Ear::of(&lab.stranger, THE_SERVER, None)),
+        ];
+        let stranger = frames(&lab.stranger, &lab.server, |from, to| {
+            let tcp = |port, flags| eth().ip(from, to).tcp(40_000, port).flags(flags);
+            let syns = [LISTED, UNLISTED, 22].map(|port| tcp(port, flag::SYN));
+            let claims = [flag::ACK, flag::SYN | flag::ACK, flag::FIN | flag::ACK, flag::RST]
+                .map(|it| tcp(LISTED, it));
+            let datagrams =
+                [LISTED, UNLISTED, 53].map(|port| eth().ip(from, to).udp(40_000, port).payload(b"?"));
+            syns.into_iter().chain(claims).chain(datagrams).collect()
+        });
+        let opening = |from, to| {
+            let syn = eth().ip(from, to).tcp(40_001, UNLISTED).flags(flag::SYN);
+            vec![syn, eth().ip(from, to).udp(40_001, UNLISTED).payload(b"?")]
+        };
+        let offers = vec![
+            Offer::start(&lab.stranger, stranger(THE_STRANGER, THE_SERVER), per_second * 3 / 5),
+            Offer::start(
+                &lab.peer,
+                frames(&lab.peer, &lab.server, opening)(THE_PEER, THE_SERVER),
+                per_second / 5,
+            ),
+            Offer::start(
+                &lab.server,
+                frames(&lab.server, &lab.stranger, opening)(THE_SERVER, THE_STRANGER),
+                per_second / 5,
+            ),
+        ];
+        Self { flows, offers, ears, before }
+    }
+
+    /// Asserts that no denied packet got through until now.
+    pub fn assert_none_delivered(&mut self, when: &str) {
+        for (whose, ear) in &mut self.ears {
+            assert_eq!(ear.heard(), 0, "{when}: denied packets got through, {whose}");
+        }
+    }
+
+    /// Ends it. Asserts that nothing that is allowed was dropped: no packet of any conversation.
+    pub fn finish(mut self, lab: &Lab, when: &str) -> Outcome {
+        let offered = self.offers.drain(..).map(Offer::stop).sum();
+        let stats = lab.stats();
+        stats.assert_not_behind(&self.before);
+        let mut dropped = 0;
+        for (direction, expected) in EXPECTED {
+            for (reason, packets) in stats.drops(direction) {
+                assert!(
+                    expected.contains(&reason.as_str()),
+                    "{when}: {packets} dropped, {direction} {reason}: {stats}"
+                );
+            }
+            dropped += stats.total(direction, "dropped") - self.before.total(direction, "dropped");
+        }
+        let delivered = self.ears.iter_mut().map(|(_, ear)| ear.heard()).sum();
+        Outcome { offered, dropped, delivered, fared: self.flows.close() }
+    }
+}
+
+impl Outcome {
+    /// Asserts that nothing denied was delivered, and no conversation lost; says so with the counts.
+    pub fn assert_none_delivered_none_lost(&self) -> String {
+        let Self { offered, dropped, delivered, fared } = self;
+        assert_eq!(*delivered, 0, "denied packets delivered, of {offered}");
+        assert!(
+            fared.lost.is_empty(),
+            "{} of {} flows lost: {:?}",
+            fared.lost.len(),
+            fared.flows,
+            fared.lost
+        );
+        assert!(fared.words > fared.flows as u64, "the flows were used: {} words", fared.words);
+        assert!(*dropped > 0, "none of {offered} was judged");
+        format!(
+            "0 denied delivered of {offered} offered, 0 of {} flows lost ({} words)",
+            fared.flows, fared.words
+        )
+    }
+}
+
+/// Writes packets between two machines as frames, over both families.
+pub fn frames(
+    from: &Namespace,
+    to: &Namespace,
+    packets: impl Fn(IpAddr, IpAddr) -> Vec<Packet>,
+) -> impl Fn(Pair, Pair) -> Vec<Vec<u8>> {
+    let mac = |machine: &Namespace| machine.link(INTERFACE).state().unwrap().mac.unwrap();
+    let (near, far) = (mac(from), mac(to));
+    move |source, destination| {
+        let v4 = packets(source.0.into(), destination.0.into());
+        let v6 = packets(source.1.into(), destination.1.into());
+        v4.into_iter().chain(v6).map(|packet| packet.from(near).to(far).build()).collect()
+    }
+}

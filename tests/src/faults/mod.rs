@@ -1,0 +1,40 @@
+//! What the tests of faults have in common: traffic that goes on while something breaks, an ear for
+//! what got through, and a look at what was left behind.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::missing_panics_doc,
+    reason = "a fixture panics where a test would: the place is what one wants to know"
+)]
+
+use std::{env, io::Write as _};
+
+mod ear;
+mod flows;
+mod leftovers;
+mod load;
+mod offer;
+pub mod policies;
+mod sender;
+pub mod trace;
+
+pub use self::{
+    ear::Ear,
+    flows::{Fared, Flows},
+    leftovers::Leftovers,
+    load::{Load, Outcome, Pair, THE_PEER, THE_SERVER, THE_STRANGER, frames},
+    offer::Offer,
+    sender::Sender,
+};
+
+/// How often something is done: what the variable says, or so often.
+pub fn times(variable: &str, or: usize) -> usize {
+    env::var(variable).map_or(or, |text| text.parse().expect("a number"))
+}
+
+/// Says what a test came to, past the test runner's capture: the counts are the point of it.
+pub fn report(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
+}

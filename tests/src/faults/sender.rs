@@ -1,0 +1,67 @@
+//! A socket that only sends: frames by the thousand, and nothing kept of what comes in.
+
+use std::{
+    io,
+    os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
+};
+
+use pomguard_netlab::Namespace;
+
+use crate::daemon::INTERFACE;
+
+/// A socket that puts whole frames on the cable of a machine.
+#[derive(Debug)]
+pub struct Sender(OwnedFd);
+
+impl Sender {
+    /// At the machine's interface. The socket stays there, whatever thread uses it.
+    pub fn at(machine: &Namespace) -> Self {
+        machine.run(|| Self(packet_socket(0, &[]))).unwrap()
+    }
+
+    /// Sends a frame. False where the machine's own egress hook dropped it, and said so.
+    pub fn send(&self, frame: &[u8]) -> bool {
+        // SAFETY: the pointer is to as many live bytes as are given.
+        let sent = unsafe { libc::send(self.0.as_raw_fd(), frame.as_ptr().cast(), frame.len(), 0) };
+        if sent == frame.len().cast_signed() {
+            return true;
+        }
+        let fault = io::Error::last_os_error();
+        assert_eq!(fault.raw_os_error(), Some(libc::ENOBUFS), "{fault}");
+        false
+    }
+}
+
+/// A packet socket at the interface, in the namespace of the calling thread, for what `protocol` says
+/// (0: to send only) and the filter takes (an empty one: everything).
+pub(super) fn packet_socket(protocol: u16, filter: &[libc::sock_filter]) -> OwnedFd {
+    // Of no protocol yet: it hears nothing before its filter is there.
+    // SAFETY: takes no pointer.
+    let socket = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
+    assert!(socket >= 0, "AF_PACKET: {}", io::Error::last_os_error());
+    // SAFETY: the descriptor was made above, and nobody else has it.
+    let socket = unsafe { OwnedFd::from_raw_fd(socket) };
+    if !filter.is_empty() {
+        let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_ptr().cast_mut() };
+        // SAFETY: the kernel copies the filter, which is as long as it says.
+        let attached = unsafe {
+            libc::setsockopt(
+                socket.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_ATTACH_FILTER,
+                (&raw const program).cast(),
+                size_of_val(&program) as libc::socklen_t,
+            )
+        };
+        assert_eq!(attached, 0, "SO_ATTACH_FILTER: {}", io::Error::last_os_error());
+    }
+    // SAFETY: `sockaddr_ll` is plain C data, for which all zeroes is a valid value.
+    let mut at: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+    at.sll_family = libc::AF_PACKET as u16;
+    at.sll_ifindex = nix::net::if_::if_nametoindex(INTERFACE).unwrap().cast_signed();
+    at.sll_protocol = protocol.to_be();
+    // SAFETY: the pointer is to a live value of the size that is given.
+    let bound = unsafe { libc::bind(socket.as_raw_fd(), (&raw const at).cast(), size_of_val(&at) as u32) };
+    assert_eq!(bound, 0, "bind: {}", io::Error::last_os_error());
+    socket
+}

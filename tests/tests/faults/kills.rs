@@ -1,0 +1,135 @@
+//! Daemons killed at random moments while denied packets and allowed conversations go on.
+
+use std::{
+    os::unix::process::ExitStatusExt as _,
+    thread,
+    time::{Duration, Instant},
+};
+
+use nix::sys::signal::Signal;
+use pomguard_tests::{
+    daemon::{Daemon, Lab},
+    faults::{Leftovers, Load, Outcome, report, times},
+    random::Random,
+};
+
+/// Laboratories at once, each with a daemon of its own.
+const LABORATORIES: usize = 2;
+/// Conversations in each.
+const FLOWS: usize = 128;
+/// Denied packets a second in each.
+const DENIED: u32 = 10_000;
+/// A site file with a row more than without it: a reload changes something.
+const TURN: &str = "[[allow]]\nname = \"turn\"\nfrom = [\"10.77.0.9\"]\nto = [\"server\"]\nports = \"20000\"\nprotocol = \"tcp\"\n";
+
+/// When the daemon dies.
+#[derive(Clone, Copy, Debug)]
+enum Moment {
+    /// Between its first instruction and the verifier.
+    Beginning,
+    /// Anywhere in its start.
+    Starting,
+    /// After the policy is in force, while or after it attaches.
+    Attaching,
+    /// While it takes a changed site file.
+    Reloading,
+    /// While it ends.
+    Stopping,
+}
+
+/// Verifying the programs takes seconds of a processor: one in five lives long enough for it.
+fn moment(random: &mut Random) -> Moment {
+    match random.below(20) {
+        0 => Moment::Starting,
+        1 => Moment::Attaching,
+        2 => Moment::Reloading,
+        3 => Moment::Stopping,
+        _ => Moment::Beginning,
+    }
+}
+
+/// How long parts of a daemon's life take here.
+struct Pace {
+    start: Duration,
+    reload: Duration,
+}
+
+#[test]
+fn kills_at_random_moments_deliver_nothing_lose_nothing_and_leave_nothing_behind() {
+    let name = "kills_at_random_moments_deliver_nothing_lose_nothing_and_leave_nothing_behind";
+    let kills = times("POMGUARD_FAULT_KILLS", 200);
+    let campaigns: Vec<_> = (0..LABORATORIES)
+        .map(|number| {
+            let share = kills / LABORATORIES + usize::from(number < kills % LABORATORIES);
+            thread::spawn(move || campaign(name, number as u64, share))
+        })
+        .collect();
+    let outcomes: Vec<Outcome> = campaigns.into_iter().filter_map(|it| it.join().unwrap()).collect();
+    for outcome in outcomes {
+        report(&format!(
+            "{} kills: {}, 0 orphans",
+            kills / LABORATORIES,
+            outcome.assert_none_delivered_none_lost()
+        ));
+    }
+}
+
+/// Kills so many daemons of a laboratory of its own, one after the other.
+fn campaign(name: &str, seed: u64, kills: usize) -> Option<Outcome> {
+    let lab = Lab::new(name)?;
+    let began = Instant::now();
+    let daemon = Daemon::start(&lab);
+    let start = began.elapsed();
+    let began = Instant::now();
+    daemon.reload();
+    let pace = Pace { start, reload: began.elapsed() };
+    daemon.kill();
+    let mut load = Load::start(&lab, FLOWS, DENIED);
+    let mut random = Random(seed);
+    for kill in 0..kills {
+        let moment = moment(&mut random);
+        let when = format!("seed {seed}, kill {kill}, {moment:?}");
+        let log = kill_one(&lab, moment, &pace, &mut random);
+        assert!(!log.contains("panicked"), "{when}: {log}");
+        Leftovers::of(&lab).assert_guarded(&when);
+        load.assert_none_delivered(&when);
+    }
+    let daemon = Daemon::start(&lab);
+    Leftovers::of(&lab).assert_whole("after all kills");
+    let outcome = load.finish(&lab, "after all kills");
+    assert!(daemon.stop().success());
+    Some(outcome)
+}
+
+/// Starts a daemon and kills it; its log.
+fn kill_one(lab: &Lab, moment: Moment, pace: &Pace, random: &mut Random) -> String {
+    lab.write_site(random.of(&[TURN, ""]));
+    let mut within = |longest: Duration| longest / 1_000 * random.below(1_000) as u32;
+    let daemon = Daemon::spawn(lab);
+    let delay = match moment {
+        Moment::Beginning => within(pace.start / 12),
+        Moment::Starting => within(pace.start),
+        Moment::Attaching => {
+            daemon.wait_log("in force: ");
+            within(Duration::from_millis(30))
+        }
+        Moment::Reloading => {
+            daemon.wait_ready();
+            Leftovers::of(lab).assert_whole("after a kill and a start");
+            lab.write_site(TURN);
+            daemon.reload();
+            lab.write_site("");
+            daemon.signal(Signal::SIGHUP);
+            within(pace.reload * 5 / 4)
+        }
+        Moment::Stopping => {
+            daemon.wait_ready();
+            daemon.signal(Signal::SIGTERM);
+            within(Duration::from_millis(5))
+        }
+    };
+    let (status, log) = daemon.kill_after(delay);
+    let stopped = matches!(moment, Moment::Stopping) && status.success();
+    assert!(stopped || status.signal() == Some(Signal::SIGKILL as i32), "{moment:?}: {status}: {log}");
+    log
+}

@@ -1,0 +1,80 @@
+//! The host that sends, into any of the hosts under test.
+
+use std::path::Path;
+
+use anyhow::Result;
+use nix::unistd::Pid;
+use pomguard_common::bench;
+use pomguard_netlab::{Namespace, Offload, Port, Right, Veth, occupy};
+
+use super::{
+    host::Host,
+    shuffler::{self, Shuffler},
+    traffic::Header,
+};
+
+/// The processor that sends; what receives runs on another one.
+const PROCESSOR: usize = 0;
+/// Frames per call: some 30 ms of them. The kernel waits some 15 ms before and after.
+pub(super) const FRAMES: u32 = 262_144;
+
+/// A host with one cable to each host under test.
+pub(super) struct Sender {
+    namespace: Namespace,
+    shuffler: Shuffler,
+}
+
+impl Sender {
+    /// A sender with the programs of the bench's object.
+    pub(super) fn new(object: &Path) -> Result<Self> {
+        let namespace = Namespace::new("sender")?;
+        // It says nothing of its own: every frame that a host sees is one of the experiment.
+        for scope in ["all", "default"] {
+            namespace.set_sysctl(&format!("net/ipv6/conf/{scope}/disable_ipv6"), "1")?;
+        }
+        Ok(Self { namespace, shuffler: Shuffler::load(object)? })
+    }
+
+    /// Lays a cable to a host; the number of this end. What comes back on it is thrown away.
+    pub(super) fn connect(&mut self, host: &Namespace, interface: &Port) -> Result<u32> {
+        let port = Port::new("new").mac(shuffler::SOURCE);
+        let (near, _) = Veth::connect((&self.namespace, &port), (host, interface))?;
+        let index = near.index()?;
+        let near = near.rename(&format!("to{index}"))?;
+        self.namespace.run(|| self.shuffler.attach(bench::FLOOR_XDP, index))??;
+        near.set_offload(Offload::GenericReceive, true)?;
+        Ok(index)
+    }
+
+    /// Sets the headers that are sent in turn.
+    pub(super) fn fill(&mut self, headers: &[Header]) -> Result<()> {
+        self.shuffler.fill(headers)
+    }
+
+    /// Sends [`FRAMES`] to a host as fast as it can, before everything else on its processor.
+    pub(super) fn burst(&mut self, host: &Host) -> Result<()> {
+        self.shuffler.direct(host.link)?;
+        self.namespace.run(|| {
+            occupy(Pid::from_raw(0), PROCESSOR, Right::First)?;
+            self.shuffler.send(FRAMES)
+        })?
+    }
+
+    /// Sends to a host as fast as it can, by ordinary right, while `more` says so.
+    pub(super) fn flood(&mut self, host: &Host, more: impl Fn() -> bool + Sync) -> Result<()> {
+        self.shuffler.direct(host.link)?;
+        self.namespace.run(|| {
+            occupy(Pid::from_raw(0), PROCESSOR, Right::Ordinary)?;
+            while more() {
+                self.shuffler.send(8 * FRAMES)?;
+            }
+            Ok(())
+        })?
+    }
+
+    /// Attaches the program that knows the right answers to an interface of a host.
+    pub(super) fn attach_oracle(&mut self, host: &Namespace, interface: &str) -> Result<()> {
+        let index = host.link(interface).index()?;
+        host.run(|| self.shuffler.attach(bench::ORACLE_XDP, index))?
+    }
+}

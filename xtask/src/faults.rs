@@ -1,0 +1,47 @@
+//! `cargo xtask faults`: the fault tests with more of everything than `cargo xtask test` has time for.
+
+use std::time::Instant;
+
+use anyhow::{Result, bail};
+
+use crate::{
+    process,
+    setup::{self, Tool},
+    test::kernel,
+};
+
+/// Arguments of `cargo xtask faults`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Daemons killed at random moments
+    #[arg(long, default_value_t = 1_000)]
+    kills: usize,
+    /// Policies that take turns under load
+    #[arg(long, default_value_t = 10_000)]
+    changes: usize,
+    /// Daemons started two at a time
+    #[arg(long, default_value_t = 100)]
+    pairs: usize,
+    /// Seconds of each flood
+    #[arg(long, default_value_t = 120)]
+    flood: usize,
+    /// Only tests whose name contains this
+    filter: Option<String>,
+}
+
+/// Runs the command.
+pub(crate) fn run(args: &Args) -> Result<()> {
+    setup::install(&[Tool::Strace])?;
+    if let Some(reason) = kernel::obstacle()? {
+        bail!("{reason}");
+    }
+    let began = Instant::now();
+    let Args { kills, changes, pairs, flood, filter } = args;
+    let mut command = kernel::fault_tests()?;
+    for (name, count) in [("KILLS", kills), ("CHANGES", changes), ("PAIRS", pairs), ("FLOOD", flood)] {
+        command.env(format!("POMGUARD_FAULT_{name}"), count.to_string());
+    }
+    process::run(command.args(filter))?;
+    println!("done in {} s", began.elapsed().as_secs());
+    Ok(())
+}
