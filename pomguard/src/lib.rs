@@ -11,6 +11,7 @@
 //! | in force, read back | [`kernel`] | `Installed` |
 //! | what the maps say | [`observe`] | `Snapshot` |
 //! | kept in step with the files | [`daemon`] | |
+//! | every change of it kept | [`history`] | |
 //! | told and asked | [`control`] | |
 //! | what outlives it on disk | [`state`] | |
 //! | for people and programs | [`cli`], [`render`] | |
@@ -21,6 +22,8 @@ pub mod cli;
 pub mod compile;
 pub mod control;
 pub mod daemon;
+pub mod digest;
+pub mod history;
 pub mod input;
 pub mod kernel;
 pub mod observe;

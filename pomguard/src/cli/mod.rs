@@ -15,14 +15,19 @@ use crate::{
     kernel::{pins::Pins, read},
 };
 
+pub mod apply;
 pub mod check;
 pub mod detach;
 pub mod explain;
+pub mod history;
 pub mod matrix;
+pub mod panic;
 pub mod run;
 pub mod serve_metrics;
+mod span;
 pub mod stats;
 pub mod status;
+mod terminals;
 
 /// What the input or the state is at fault for.
 pub const FAULT: u8 = 1;
@@ -45,6 +50,16 @@ pub enum Verb {
     Check(check::Args),
     /// Put the policy in force and keep it so: the daemon
     Run(run::Args),
+    /// Put the files in force, through the daemon
+    Apply(apply::Args),
+    /// Keep what was applied with --confirm-within
+    Confirm(apply::ConfirmArgs),
+    /// Return to an earlier policy
+    Rollback(apply::RollbackArgs),
+    /// List the changes of policy that are kept
+    History(history::Args),
+    /// Suspend the policy for a while: isolate the host, or open it
+    Panic(panic::Args),
     /// Show what is in force, and what is not as it should be
     Status(status::Args),
     /// Show what passed, what was dropped and why
@@ -64,6 +79,11 @@ pub fn run(cli: Cli) -> ExitCode {
     let result = match cli.verb {
         Verb::Check(args) => check::run(&args),
         Verb::Run(args) => run::run(&args),
+        Verb::Apply(args) => apply::run(&args),
+        Verb::Confirm(args) => apply::confirm(&args),
+        Verb::Rollback(args) => apply::rollback(&args),
+        Verb::History(args) => history::run(&args),
+        Verb::Panic(args) => panic::run(&args),
         Verb::Status(args) => status::run(&args),
         Verb::Stats(args) => stats::run(&args, &|| {
             let settings = Settings::load(&args.config)?;

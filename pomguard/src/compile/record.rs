@@ -2,13 +2,13 @@
 //!
 //! In the lines from [`RECORD`] on: line 0 holds the counts, line 1 the digest, in words.
 
-use std::fmt::Write as _;
-
 use pomguard_common::{
     ABI_VERSION,
     image::{AGES, CLOCK_WORD, GENERATION_WORD, HEAD, Line, RECORD, SECTIONS, head},
 };
 use sha2::{Digest as _, Sha256};
+
+use crate::digest::hex;
 
 /// What user space wants to know of an image.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -69,12 +69,7 @@ impl Record {
 
     /// The digest for people.
     pub fn hex(&self) -> String {
-        let mut hex = String::with_capacity(64);
-        for byte in self.digest {
-            // Writing to a string cannot fail.
-            let _ = write!(hex, "{byte:02x}");
-        }
-        hex
+        hex(&self.digest)
     }
 
     pub(super) fn write(&self, lines: &mut [Line]) {

@@ -1,6 +1,9 @@
 //! What can be said over the control socket: one JSON object a line, one reply a request, in order.
 
+use pomguard_common::control::panic;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use crate::{history::Summary, policy::Mode};
 
 /// Version of the protocol. Another one is refused with both numbers.
 pub const VERSION: u32 = 1;
@@ -32,7 +35,28 @@ pub enum Request {
     /// The metrics page.
     Metrics,
     /// Put the files in force.
-    Apply,
+    Apply {
+        /// Return to what was in force unless confirmed within so many seconds.
+        confirm_within: Option<u32>,
+    },
+    /// Keep what waits for a confirmation.
+    Confirm,
+    /// Return to an earlier policy.
+    Rollback {
+        /// Its number in the history; none for the one before.
+        to: Option<u64>,
+        /// As with apply.
+        confirm_within: Option<u32>,
+    },
+    /// Suspend the policy for a while.
+    Panic {
+        /// Which way.
+        kind: Panic,
+        /// For how long.
+        seconds: u32,
+    },
+    /// End a panic.
+    PanicOff,
 }
 
 impl Request {
@@ -48,9 +72,78 @@ impl Request {
         match self {
             Self::Status => "status",
             Self::Metrics => "metrics",
-            Self::Apply => "apply",
+            Self::Apply { .. } => "apply",
+            Self::Confirm => "confirm",
+            Self::Rollback { .. } => "rollback",
+            Self::Panic { .. } => "panic",
+            Self::PanicOff => "panic off",
         }
     }
+}
+
+/// The two kinds of panic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Panic {
+    /// Only failsafe rows hold
+    Isolate,
+    /// Nothing is dropped, all is counted
+    Open,
+}
+
+impl Panic {
+    /// Its word.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Isolate => "isolate",
+            Self::Open => "open",
+        }
+    }
+
+    /// Its number in the control map.
+    #[must_use]
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::Isolate => panic::ISOLATE,
+            Self::Open => panic::OPEN,
+        }
+    }
+
+    /// The kind with this number; none for no panic.
+    #[must_use]
+    pub const fn of_number(number: u8) -> Option<Self> {
+        match number {
+            panic::ISOLATE => Some(Self::Isolate),
+            panic::OPEN => Some(Self::Open),
+            _ => None,
+        }
+    }
+}
+
+/// A change of policy that was made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Changed {
+    /// Its number in the history; none when the disk did not take it.
+    pub number: Option<u64>,
+    /// The generation in force.
+    pub generation: u32,
+    /// SHA-256 of its image, hexadecimal.
+    pub image: String,
+    /// Mode of the inbound direction.
+    pub inbound: Mode,
+    /// Mode of the outbound direction.
+    pub outbound: Mode,
+    /// Tuples that it comes to.
+    pub tuples: usize,
+    /// What it changed, in numbers.
+    pub summary: Summary,
+    /// Milliseconds from the reading of the files to the flip.
+    pub took_ms: u64,
+    /// Seconds since 1970 when it is taken back unless confirmed.
+    pub confirm_by: Option<u64>,
+    /// What did not go as it should have.
+    pub notes: Vec<String>,
 }
 
 /// What comes back.
@@ -132,7 +225,15 @@ mod tests {
 
     #[test]
     fn every_request_reads_as_it_was_written() {
-        let requests = [Request::Status, Request::Metrics, Request::Apply];
+        let requests = [
+            Request::Status,
+            Request::Metrics,
+            Request::Apply { confirm_within: Some(60) },
+            Request::Confirm,
+            Request::Rollback { to: Some(3), confirm_within: None },
+            Request::Panic { kind: Panic::Isolate, seconds: 600 },
+            Request::PanicOff,
+        ];
         for request in requests {
             let line = serde_json::to_vec(&message(request.clone())).unwrap();
             assert!(!line.contains(&b'\n'), "one line: {}", String::from_utf8_lossy(&line));
@@ -148,12 +249,14 @@ mod tests {
             ("[1]", "not a request"),
             (r#"{"version":2,"request":{"verb":"status"}}"#, "version 2, this daemon speaks 1"),
             (r#"{"version":1,"request":{"verb":"reboot"}}"#, "reboot"),
+            (r#"{"version":1,"request":{"verb":"apply","confirm_within":-1}}"#, "-1"),
+            (r#"{"version":1,"request":{"verb":"apply","confirm_within":1,"now":1}}"#, "now"),
             (r#"{"version":1,"request":{"verb":"status"},"extra":1}"#, "extra"),
         ] {
             let told = read(line.as_bytes()).expect_err(line);
             assert!(told.contains(words), "{line}: {told}");
         }
-        let mut long = message(Request::Apply);
+        let mut long = message(Request::Confirm);
         long.why = Some("x".repeat(LONGEST_WHY + 1));
         assert!(read(&serde_json::to_vec(&long).unwrap()).unwrap_err().contains("500"));
     }
@@ -161,7 +264,7 @@ mod tests {
     #[test]
     fn only_questions_can_be_put_by_who_may_only_ask() {
         assert!(!Request::Status.changes() && !Request::Metrics.changes());
-        assert!(Request::Apply.changes());
+        assert!(Request::Confirm.changes() && Request::PanicOff.changes());
     }
 
     proptest! {
@@ -175,7 +278,7 @@ mod tests {
         fn a_request_with_bytes_changed_reads_as_a_request_or_is_refused(
             at in any::<prop::sample::Index>(), byte in any::<u8>(), cut in any::<prop::sample::Index>(),
         ) {
-            let mut line = serde_json::to_vec(&message(Request::Apply)).unwrap();
+            let mut line = serde_json::to_vec(&message(Request::Panic { kind: Panic::Open, seconds: 60 })).unwrap();
             let length = line.len();
             line[at.index(length)] = byte;
             let _ = read(&line);

@@ -68,11 +68,12 @@ impl Daemon {
             Err(fault) => return error!("{:#}", anyhow!(fault)),
         };
         self.save_again();
-        let look = if self.runtime.detached() {
+        let mut look = if self.runtime.detached() {
             self.guard.release(&self.standing)
         } else {
             self.guard.look(&mut self.loaded, &self.pins, self.settings.attach, &self.standing)
         };
+        look.conditions.extend(self.panic_now());
         {
             let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
             for repair in look.repairs {

@@ -11,7 +11,7 @@ use anyhow::{Context as _, anyhow};
 use log::{error, info, warn};
 use pomguard_common::control::Timed;
 
-use super::{Daemon, read_policy};
+use super::{Daemon, change::Wanted, read_policy};
 use crate::{
     input::{Draft, Settings},
     kernel::{
@@ -22,8 +22,7 @@ use crate::{
         seed::{self, Seeded},
     },
     observe::condition::Condition,
-    paths,
-    policy::{self, Policy},
+    paths, policy,
     render::quantity::moment,
     state::confirmed::{self, Confirmed, StateError},
 };
@@ -37,7 +36,7 @@ const NAMED: usize = 20;
 /// What to put in force.
 pub(super) enum Basis {
     /// What the files say.
-    Files(Box<Policy>),
+    Files(Box<Wanted>),
     /// What was in force before.
     Kept(Box<Kept>),
 }
@@ -58,7 +57,7 @@ pub(super) struct Kept {
 /// When there is neither: a host that was never guarded is not cut off by a slip in its first file.
 pub(super) fn basis(config: &Path) -> anyhow::Result<(Settings, Basis)> {
     let why = match files(config) {
-        Ok((settings, policy)) => return Ok((settings, Basis::Files(Box::new(policy)))),
+        Ok(wanted) => return Ok((wanted.settings.clone(), Basis::Files(Box::new(wanted)))),
         Err(why) => why,
     };
     let named = Settings::load(config).ok();
@@ -79,14 +78,14 @@ pub(super) fn basis(config: &Path) -> anyhow::Result<(Settings, Basis)> {
 
 /// Reads the files and resolves them. Before the network is up this host has no address to be known by:
 /// then it goes by the name under which it last enforced.
-fn files(config: &Path) -> anyhow::Result<(Settings, Policy)> {
+fn files(config: &Path) -> anyhow::Result<Wanted> {
     match read_policy(config) {
-        Ok((draft, policy)) => Ok((draft.settings, policy)),
+        Ok((draft, policy)) => Ok(Wanted::new(draft, policy)),
         Err(why) => by_last_name(config).ok_or(why),
     }
 }
 
-fn by_last_name(config: &Path) -> Option<(Settings, Policy)> {
+fn by_last_name(config: &Path) -> Option<Wanted> {
     let draft = Draft::load(config).ok()?;
     let last = confirmed::load(&draft.settings.paths.state).ok()??.about.host;
     let host =
@@ -94,7 +93,7 @@ fn by_last_name(config: &Path) -> Option<(Settings, Policy)> {
     let known: Vec<IpAddr> = host.addresses.iter().map(|at| at.value).collect();
     let policy = policy::resolve(&draft, &known).ok()?;
     warn!("this host has no address of the site yet: it goes by its last name, {last}");
-    Some((draft.settings, policy))
+    Some(Wanted::new(draft, policy))
 }
 
 /// The reason, and what is wrong with the state besides.

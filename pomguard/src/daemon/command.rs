@@ -5,16 +5,20 @@ use std::sync::PoisonError;
 use log::{error, info};
 use tokio::sync::mpsc;
 
-use super::{Daemon, metrics_page};
+use super::{Daemon, change::Order, metrics_page};
 use crate::{
     control::{
         protocol::{Reply, Request},
         server::{self, Command},
         socket,
     },
+    history::{By, Cause},
     input::settings::Settings,
     kernel::status,
-    observe::status::{DaemonStatus, Status},
+    observe::{
+        condition::Condition,
+        status::{DaemonStatus, Status},
+    },
 };
 
 /// Requests that may wait for the daemon.
@@ -39,20 +43,27 @@ impl Daemon {
     pub(super) fn command(&mut self, command: Command) {
         let Command { message, peer, answer } = command;
         let verb = message.request.verb();
+        let by = By { uid: peer.uid, pid: peer.pid, claimed: message.claimed };
+        let order = |cause, confirm_within| Order { cause, by: Some(by), why: message.why, confirm_within };
         let reply = match message.request {
             Request::Status => Reply::of(self.status()),
             Request::Metrics => Reply::of(metrics_page(&self.pins, &self.state)),
-            Request::Apply => Reply::of(self.apply()),
+            Request::Apply { confirm_within } => {
+                let taken = self.take_files(&order(Cause::Apply, confirm_within));
+                Reply::of(taken.inspect_err(|_| self.failed()))
+            }
+            Request::Confirm => Reply::of(self.confirm()),
+            Request::Rollback { to, confirm_within } => {
+                Reply::of(self.roll_back(to, order(Cause::Apply, confirm_within)))
+            }
+            Request::Panic { kind, seconds } => Reply::of(self.panic(kind, seconds)),
+            Request::PanicOff => Reply::of(self.end_panic()),
         };
         if let Reply::Refused(why) = &reply {
             error!("{peer}: {verb} refused: {why}");
         }
         // Whoever asked may be gone by now.
         let _ = answer.send(reply);
-    }
-
-    fn apply(&mut self) -> anyhow::Result<String> {
-        self.try_reload().inspect_err(|_| self.failed())
     }
 
     fn status(&self) -> anyhow::Result<Status> {
@@ -62,7 +73,9 @@ impl Daemon {
         if !state.last_reload_successful {
             status.attention.push("the last change of policy failed: the journal says why".to_owned());
         }
-        let conditions = self.conditions.iter();
+        // The reading of the kernel has these two, with the seconds that are left.
+        let read = [Condition::Unconfirmed, Condition::Panic];
+        let conditions = self.conditions.iter().filter(|(condition, _)| !read.contains(condition));
         status
             .attention
             .extend(conditions.map(|(condition, about)| format!("{}: {about}", condition.name())));

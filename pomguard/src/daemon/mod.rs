@@ -20,8 +20,13 @@ use tokio::{
     sync::{mpsc, watch},
 };
 
+use self::{
+    change::{Held, Order},
+    confirm::Waiting,
+};
 use crate::{
     control::server::Command,
+    history::{Cause, History},
     input::{
         Draft,
         settings::{AttachMode, OnAttachFailure, Settings},
@@ -30,7 +35,7 @@ use crate::{
         KernelError, attach,
         clock::{Ticks, unix_now},
         hold::Hold,
-        install::{self, Installed},
+        install::Installed,
         interface,
         load::{Loaded, Share},
         pins::Pins,
@@ -47,9 +52,12 @@ use crate::{
 
 mod beat;
 mod boot;
+mod change;
 mod command;
+mod confirm;
 mod guard;
 mod notify;
+mod panic;
 
 use beat::Beat;
 use boot::Basis;
@@ -73,6 +81,11 @@ struct Daemon {
     options: Options,
     /// As last taken.
     settings: Settings,
+    history: History,
+    /// What is in force, or is returned to when what waits is not confirmed; none before the first policy.
+    held: Option<Held>,
+    /// The change that waits for its confirmation.
+    waiting: Option<Waiting>,
     pins: Pins,
     runtime: Runtime,
     ticks: Ticks,
@@ -126,7 +139,10 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> anyhow
     let guard = Guard::new(&mut loaded)?;
     let mut daemon = Daemon {
         options,
-        settings: settings.clone(),
+        history: History::at(&settings.paths.state),
+        settings,
+        held: None,
+        waiting: None,
         pins,
         runtime,
         ticks,
@@ -143,25 +159,22 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> anyhow
     };
     let _log = daemon.follow_program_log();
     // The policy before the programs: the first packet that one sees is judged by it.
-    match basis {
-        Basis::Files(policy) => {
-            let installed = daemon.install(&policy)?;
-            daemon.succeeded(&settings, &policy, &installed);
+    if daemon.continue_waiting()? {
+        daemon.take_over()?;
+    } else {
+        match basis {
+            Basis::Files(files) => daemon.start(*files)?,
+            Basis::Kept(kept) => {
+                daemon.keep(*kept)?;
+                let settings = daemon.settings.clone();
+                daemon.attach_at_start(&settings)?;
+            }
         }
-        Basis::Kept(kept) => daemon.keep(*kept)?,
-    }
-    let first = daemon.pins.linked("xdp").is_empty();
-    if first {
-        daemon.welcome(settings.grace);
-    }
-    daemon.attach(&settings)?;
-    if first {
-        // What was opened since.
-        daemon.seed();
     }
     daemon.loaded.pin_programs(&daemon.pins)?;
     daemon.guard.seal(&daemon.pins);
     drop(change);
+    let settings = daemon.settings.clone();
     let (stop, stopped) = watch::channel(false);
     let metrics = serve_metrics(&settings, &daemon, stopped).await?;
     let commands = command::listen(&settings);
@@ -191,11 +204,13 @@ impl Daemon {
     ) {
         tokio::pin!(shutdown);
         loop {
+            let deadline = self.until_deadline();
             tokio::select! {
                 () = &mut shutdown => return,
                 _ = hangup.recv() => self.reload(),
                 Some(command) = commands.recv() => self.command(command),
                 () = beat.due() => self.look(),
+                () = tokio::time::sleep(deadline.unwrap_or_default()), if deadline.is_some() => self.at_deadline(),
             }
         }
     }
@@ -203,40 +218,47 @@ impl Daemon {
     /// Takes the files anew. Whatever is wrong with them, what is in force stays.
     fn reload(&mut self) {
         notify::reloading();
-        match self.try_reload() {
-            Ok(told) => notify::ready(&told),
+        match self.take_files(&Order::own(Cause::Reload)) {
+            Ok(changed) if changed.notes.is_empty() => notify::ready(&self.status),
+            Ok(changed) => {
+                notify::ready(&format!("{}; {}", changed.notes.join("; "), self.status));
+            }
             Err(fault) => {
                 error!("reload refused, the policy in force stays: {fault:#}");
                 self.failed();
-                self.refused(&fault);
+                if self.waiting.is_none() {
+                    self.refused(&fault);
+                }
                 notify::ready("reload refused: the policy before it is in force (see the journal)");
             }
         }
         self.told = String::new();
     }
 
-    fn try_reload(&mut self) -> anyhow::Result<String> {
-        let (draft, policy) = read_policy(&self.options.config)?;
-        let settings = draft.settings;
-        if settings.paths.pins != self.pins.root() {
-            bail!("{}: `paths.pins` changed: that takes a restart", settings.file);
-        }
-        let _change = self.runtime.change()?;
+    /// One line about what is in force, for systemd.
+    fn line(&self) -> String {
+        let waiting = self.waiting.as_ref().map(|waiting| &waiting.next);
+        let Some(held) = waiting.or(self.held.as_ref()) else { return "nothing in force yet".to_owned() };
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let policy = &held.policy;
+        format!(
+            "{} {}: inbound {}, outbound {}, generation {}, {} tuples",
+            policy.host,
+            policy.matrix.id,
+            policy.inbound.name(),
+            policy.outbound.name(),
+            state.installed.as_ref().map_or(0, |installed| installed.generation),
+            policy.tuples().values().sum::<usize>()
+        )
+    }
+
+    /// The right to change something: nobody else does meanwhile, and the host was not opened on purpose.
+    fn entitled(&self) -> anyhow::Result<File> {
+        let change = self.runtime.change()?;
         if self.runtime.detached() {
             bail!(guard::DETACHED);
         }
-        check_interfaces(&self.pins, &settings, |name| self.guard.watches(name))?;
-        let installed = self.install(&policy)?;
-        self.guard.seal(&self.pins);
-        self.settings = settings.clone();
-        self.succeeded(&settings, &policy, &installed);
-        if let Err(fault) = self.attach(&settings) {
-            // What could be foreseen was, before the policy changed: this one the driver refused.
-            error!("the new policy is in force, but not on every interface: {fault:#}");
-            self.failed();
-            return Ok(format!("attaching FAILED (see the journal); {}", self.status));
-        }
-        Ok(self.status.clone())
+        Ok(change)
     }
 
     fn failed(&self) {
@@ -245,33 +267,23 @@ impl Daemon {
         state.last_reload_successful = false;
     }
 
-    fn install(&self, policy: &Policy) -> anyhow::Result<Installed> {
-        let installed = install::install(&self.pins, policy, self.ticks.clock(), None)
-            .context("put the policy in force")?;
-        info!(
-            "generation {} in force: inbound {}, outbound {}, {} tuples, image {}",
-            installed.generation,
-            policy.inbound.name(),
-            policy.outbound.name(),
-            installed.image.tuples(),
-            installed.digest
-        );
-        let idle: Vec<String> = policy
-            .rows
-            .iter()
-            .filter(|row| row.peers.is_empty())
-            .map(|row| format!("{} {}", row.id, row.direction.name()))
-            .collect();
-        if !idle.is_empty() {
-            let (count, idle) = (idle.len(), idle.join(", "));
-            warn!("{count} rows grant nothing, for the site has no address of their other side: {idle}");
+    /// Attaches at a start. At the very first one, what talks already goes on.
+    fn attach_at_start(&mut self, settings: &Settings) -> anyhow::Result<()> {
+        let first = self.pins.linked("xdp").is_empty();
+        if first {
+            self.welcome(settings.grace);
         }
-        Ok(installed)
+        self.attach(settings, true)?;
+        if first {
+            // What was opened since.
+            self.seed();
+        }
+        Ok(())
     }
 
-    /// Attaches to every interface of the settings, and leaves those that are no longer named. One
-    /// that does not exist is waited for.
-    fn attach(&mut self, settings: &Settings) -> anyhow::Result<()> {
+    /// Attaches to every interface of the settings, and leaves those that are no longer named, or
+    /// goes on watching them too. One that does not exist is waited for.
+    fn attach(&mut self, settings: &Settings, leave: bool) -> anyhow::Result<()> {
         let mut watched = Vec::new();
         let mut refused = None;
         for interface in settings.interfaces.iter().map(|at| &at.value) {
@@ -295,7 +307,13 @@ impl Daemon {
             watched.push((interface.clone(), hold));
         }
         let kept = |name: &String| watched.iter().any(|(wanted, _)| wanted == name);
-        for left in self.pins.linked("xdp").into_iter().filter(|name| !kept(name)) {
+        let unnamed: Vec<String> = self.pins.linked("xdp").into_iter().filter(|name| !kept(name)).collect();
+        for left in unnamed {
+            if !leave {
+                let hold = Hold::take(&self.pins, &left).ok();
+                watched.push((left, hold));
+                continue;
+            }
             warn!("{left} is no longer in `interfaces`: detaching from it");
             attach::detach(&self.pins, &left)?;
         }
@@ -303,11 +321,10 @@ impl Daemon {
         refused.map_or(Ok(()), Err)
     }
 
-    fn succeeded(&mut self, settings: &Settings, policy: &Policy, installed: &Installed) {
-        self.status = status(policy, installed);
+    /// Notes that the files were taken, and what is in force.
+    fn succeeded(&mut self, settings: &Settings, installed: &Installed) {
         self.standing.remove(&Condition::FilesRefused);
         self.in_force(settings, installed.digest.clone(), installed.generation.into());
-        self.save(installed);
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.last_reload_success = Some(unix_now());
         state.last_reload_successful = true;
@@ -372,19 +389,6 @@ fn read_policy(config: &Path) -> anyhow::Result<(Draft, Policy)> {
     let addresses = interface::addresses()?;
     let policy = policy::resolve(&draft, &addresses)?;
     Ok((draft, policy))
-}
-
-/// One line for `systemctl status`.
-fn status(policy: &Policy, installed: &Installed) -> String {
-    format!(
-        "{} {}: inbound {}, outbound {}, generation {}, {} tuples",
-        policy.host,
-        policy.matrix.id,
-        policy.inbound.name(),
-        policy.outbound.name(),
-        installed.generation,
-        installed.image.tuples()
-    )
 }
 
 /// Linux before 5.11 counts maps against the limit of locked memory.

@@ -10,6 +10,7 @@ pub mod matrix;
 pub mod ports;
 pub mod settings;
 pub mod site;
+pub mod sources;
 mod spelling;
 mod text;
 mod walk;
@@ -18,6 +19,7 @@ pub use diagnostic::{Diagnostic, Diagnostics};
 pub use matrix::Matrix;
 pub use settings::Settings;
 pub use site::Site;
+pub use sources::Sources;
 pub use text::At;
 
 /// Everything that was written, checked file by file, not yet applied to a host.
@@ -41,7 +43,26 @@ impl Draft {
 
     /// Reads the site file at `site` and its matrix, under settings that were read before.
     pub fn with_settings(settings: Settings, site: &Path) -> Result<Self, Diagnostics> {
-        let (site, matrix) = site::load(site)?;
+        Self::of(settings, site::load(site)?)
+    }
+
+    /// What the texts of an earlier reading mean.
+    pub fn from_sources(sources: &Sources) -> Result<Self, Diagnostics> {
+        let settings = Settings::parse(&sources.settings.name, &sources.settings.text)?;
+        let matrix = Matrix::parse(&sources.matrix.name, &sources.matrix.text)?;
+        Self::of(settings, site::parse_with(&sources.site.name, &sources.site.text, matrix)?)
+    }
+
+    /// The texts that this was read from.
+    pub fn sources(&self) -> Sources {
+        Sources {
+            settings: self.settings.source.clone(),
+            site: self.site.source.clone(),
+            matrix: self.matrix.source.clone(),
+        }
+    }
+
+    fn of(settings: Settings, (site, matrix): (Site, Matrix)) -> Result<Self, Diagnostics> {
         let mut faults = Diagnostics::default();
         settings.check_rows(&matrix, &mut faults);
         faults.into_result(Self { matrix, site, settings })
@@ -60,9 +81,7 @@ impl Draft {
                 return Err(faults.sorted());
             }
         };
-        let mut faults = Diagnostics::default();
-        settings.check_rows(&matrix, &mut faults);
-        faults.into_result(Self { matrix, site, settings })
+        Self::of(settings, (site, matrix))
     }
 }
 

@@ -8,6 +8,7 @@ use std::{
 use super::{
     diagnostic::{Diagnostics, Fault},
     matrix::Matrix,
+    sources::Source,
     text::{At, Text},
     walk::{self, Table, Value},
 };
@@ -94,6 +95,8 @@ impl Default for Paths {
 pub struct Settings {
     /// The file, as it was named.
     pub file: String,
+    /// Its text; empty where there is no file.
+    pub source: Source,
     /// The site file, relative paths resolved against this file's folder.
     pub site: PathBuf,
     /// This host's name in the site file, where its addresses do not tell.
@@ -125,6 +128,7 @@ impl Settings {
     pub fn without_file(site: &Path) -> Self {
         Self {
             file: "default".to_owned(),
+            source: Source { name: "default".to_owned(), text: String::new() },
             site: site.to_owned(),
             host: None,
             interfaces: Vec::new(),
@@ -175,6 +179,7 @@ fn read(text: &Text, folder: &Path) -> Result<Settings, Diagnostics> {
 
     let mut settings = Settings {
         file: text.name.clone(),
+        source: Source::of(text),
         host,
         interfaces,
         ..Settings::without_file(&folder.join(site.map(|at| at.value).unwrap_or_default()))

@@ -1,6 +1,6 @@
 //! Files as people write, break and cut them.
 
-use std::{collections::BTreeSet, net::IpAddr, path::Path};
+use std::{collections::BTreeSet, fs, net::IpAddr, path::Path};
 
 use proptest::prelude::*;
 
@@ -198,8 +198,7 @@ fn a_number_of_zones_that_runs_past_the_last_port_is_refused() {
 fn a_matrix_is_found_by_shipped_name_or_by_path() {
     let folder = tempfile::tempdir().expect("a folder");
     let shipped = include_str!("../../../config/matrix/pom-4.0.toml");
-    std::fs::write(folder.path().join("ours.toml"), shipped.replace("\"pom-4.0\"", "\"ours\""))
-        .expect("written");
+    fs::write(folder.path().join("ours.toml"), shipped.replace("\"pom-4.0\"", "\"ours\"")).expect("written");
     let text = |name: &str| format!("matrix = \"{name}\"\nzones = 1\n{HOST}");
     let (_, matrix) = site::parse("site.toml", &text("ours.toml"), folder.path()).expect("a path");
     assert_eq!(matrix.row_id(1).0, "ours/1");
@@ -211,7 +210,8 @@ fn a_matrix_is_found_by_shipped_name_or_by_path() {
 fn the_shipped_settings_say_what_holds_without_them() {
     let written = Settings::parse("default", SETTINGS).expect("the shipped file");
     let without = Settings::without_file(Path::new("site.toml"));
-    assert_eq!(Settings { interfaces: Vec::new(), ..written }, without);
+    let written = Settings { interfaces: Vec::new(), source: without.source.clone(), ..written };
+    assert_eq!(written, without);
 }
 
 #[test]
@@ -312,4 +312,25 @@ proptest! {
         let _ = read(&text);
         let _ = Settings::parse("pomguard.toml", &text);
     }
+}
+
+#[test]
+fn the_texts_of_a_draft_mean_the_same_again_without_the_files() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let matrix = crate::input::matrix::Matrix::load("pom-4.0").expect("shipped").source.text;
+    fs::write(folder.path().join("ours.toml"), matrix).expect("written");
+    let site = "matrix = \"ours.toml\"\nzones = 1\n[[host]]\nname = \"a\"\naddresses = [\"10.0.0.1\"]\nsystems = [\"Kafka\"]\n";
+    fs::write(folder.path().join("site.toml"), site).expect("written");
+    fs::write(folder.path().join("pomguard.toml"), "site = \"site.toml\"\ninterfaces = [\"eth0\"]\n")
+        .expect("written");
+    let draft = Draft::load(&folder.path().join("pomguard.toml")).expect("right");
+    let sources = draft.sources();
+    drop(folder);
+    let again = Draft::from_sources(&sources).expect("still right");
+    assert_eq!(again.sources(), sources);
+    let policy = |draft| resolve(draft, &["10.0.0.1".parse().expect("an address")]).expect("host a");
+    assert_eq!(policy(&again), policy(&draft));
+    let mut changed = sources.clone();
+    changed.site.text.push('#');
+    assert_ne!(changed.digest(), sources.digest());
 }

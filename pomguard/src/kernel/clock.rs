@@ -1,6 +1,9 @@
 //! The kernel's clock as the programs read it: its tick counter, shifted right.
 
-use std::{io, time::SystemTime};
+use std::{
+    io,
+    time::{Duration, SystemTime},
+};
 
 use nix::time::{ClockId, clock_getres, clock_gettime};
 
@@ -62,6 +65,12 @@ impl Ticks {
     #[must_use]
     pub fn seconds(self, ticks: u32) -> u64 {
         (u64::from(ticks) << self.shift).div_ceil(u64::from(self.hz))
+    }
+
+    /// How long a number of ticks last, rounded up.
+    #[must_use]
+    pub fn duration(self, ticks: u32) -> Duration {
+        Duration::from_millis(((u64::from(ticks) << self.shift) * 1_000).div_ceil(u64::from(self.hz)))
     }
 
     /// The tick `seconds` from now; never 0, which stands for no deadline.

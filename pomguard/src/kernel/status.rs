@@ -7,7 +7,10 @@ use super::{
     pins::Pins,
     read,
 };
-use crate::observe::status::Status;
+use crate::{
+    control::protocol::Panic,
+    observe::status::{PanicStatus, Status},
+};
 
 /// Takes one reading. `wanted` are the interfaces that the settings name.
 ///
@@ -44,6 +47,19 @@ pub fn status(pins: &Pins, wanted: &[String]) -> Result<Status, KernelError> {
             "the policy in force is not confirmed: in {left} s the one before it returns (`pomguard confirm`)"
         ));
     }
+    let held = control::panic(pins)?;
+    let panic = Panic::of_number(held.holds(now as u32)).map(|kind| PanicStatus {
+        kind,
+        ends: (held.deadline() != 0)
+            .then(|| unix_now() + ticks.seconds(held.deadline().wrapping_sub(now as u32))),
+    });
+    if let Some(PanicStatus { kind, ends }) = panic {
+        let left = ends.map_or_else(String::new, |at| format!(" for {} s", at.saturating_sub(unix_now())));
+        attention.push(format!(
+            "panic {}{left}: the policy is suspended (`pomguard panic off` ends it)",
+            kind.name()
+        ));
+    }
     let failsafe = snapshot.rows.iter().filter(|row| row.live && row.failsafe);
     Ok(Status {
         host: snapshot.host,
@@ -55,6 +71,7 @@ pub fn status(pins: &Pins, wanted: &[String]) -> Result<Status, KernelError> {
         installed_at: snapshot.installed_at,
         confirmed: rollback_at.is_none(),
         rollback_at,
+        panic,
         failsafe: failsafe.map(|row| row.id.clone()).collect(),
         attach: attached,
         daemon: None,

@@ -19,11 +19,15 @@ pub enum Condition {
     SelfCheckFailed,
     /// `pomguard detach` opened the host while the daemon ran.
     Detached,
+    /// The policy in force is taken back unless it is confirmed.
+    Unconfirmed,
+    /// A panic suspends the policy.
+    Panic,
 }
 
 impl Condition {
     /// Every one.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::FilesRefused,
         Self::InterfaceMissing,
         Self::InterfaceRefused,
@@ -32,6 +36,8 @@ impl Condition {
         Self::StateUnsaved,
         Self::SelfCheckFailed,
         Self::Detached,
+        Self::Unconfirmed,
+        Self::Panic,
     ];
 
     /// The word used in the status line, metric labels and documentation.
@@ -46,6 +52,8 @@ impl Condition {
             Self::StateUnsaved => "state-unsaved",
             Self::SelfCheckFailed => "self-check-failed",
             Self::Detached => "detached",
+            Self::Unconfirmed => "unconfirmed",
+            Self::Panic => "panic",
         }
     }
 }

@@ -3,7 +3,10 @@
 use serde::{Deserialize, Serialize};
 
 use super::snapshot::AttachInfo;
-use crate::policy::{Mode, RowId};
+use crate::{
+    control::protocol::Panic,
+    policy::{Mode, RowId},
+};
 
 /// One reading.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,6 +29,8 @@ pub struct Status {
     pub confirmed: bool,
     /// Seconds since 1970 when the programs return to the generation before, unless confirmed.
     pub rollback_at: Option<u64>,
+    /// The panic that suspends the policy; none when it holds.
+    pub panic: Option<PanicStatus>,
     /// Failsafe rows in force.
     pub failsafe: Vec<RowId>,
     /// Per interface that the settings name or a program is on.
@@ -34,6 +39,15 @@ pub struct Status {
     pub daemon: Option<DaemonStatus>,
     /// What is not as it should be, a sentence each.
     pub attention: Vec<String>,
+}
+
+/// A panic that goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PanicStatus {
+    /// Which way.
+    pub kind: Panic,
+    /// Seconds since 1970 when it ends; none for one without an end.
+    pub ends: Option<u64>,
 }
 
 /// The daemon that answered.

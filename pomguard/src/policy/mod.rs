@@ -10,9 +10,12 @@ use ipnet::IpNet;
 pub use pomguard_common::Direction;
 use serde::{Deserialize, Serialize};
 
+pub mod area;
 pub mod collision;
 pub mod conflict;
+pub mod diff;
 pub mod explain;
+pub mod impact;
 pub mod nearest;
 pub mod oracle;
 mod resolve;

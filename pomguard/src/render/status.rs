@@ -25,6 +25,14 @@ pub fn print(status: &Status, now: u64, out: &mut impl Write) -> io::Result<()> 
         None => "yes".to_owned(),
         Some(at) => format!("no: the generation before returns in {}", span(at.saturating_sub(now))),
     };
+    let panic = status.panic.map_or_else(
+        || "none".to_owned(),
+        |panic| {
+            let ends =
+                panic.ends.map_or_else(String::new, |at| format!(" for {}", span(at.saturating_sub(now))));
+            format!("{}{ends}", panic.kind.name().to_uppercase())
+        },
+    );
     let daemon = match &status.daemon {
         Some(daemon) => format!("running, version {}, pid {}", daemon.version, daemon.pid),
         None => "does not answer".to_owned(),
@@ -41,6 +49,7 @@ pub fn print(status: &Status, now: u64, out: &mut impl Write) -> io::Result<()> 
             format!("{}, image {image}, since {}", status.generation, ago(status.installed_at, now)),
         ),
         ("confirmed", confirmed),
+        ("panic", panic),
         ("failsafe rows", failsafe),
         ("daemon", daemon),
     ];

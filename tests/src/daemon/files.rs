@@ -2,10 +2,11 @@
 
 use std::{
     fs,
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
 };
 
-use super::{INTERFACE, Lab};
+use super::{INTERFACE, Lab, binary};
 
 /// Where the daemon's metrics are, in the server's own namespace.
 pub(super) const METRICS: u16 = 9843;
@@ -28,6 +29,8 @@ pub struct Settings {
     pub metrics: &'static str,
     /// `interfaces`.
     pub interfaces: &'static [&'static str],
+    /// `[control] group`.
+    pub control_group: &'static str,
 }
 
 impl Default for Settings {
@@ -40,6 +43,7 @@ impl Default for Settings {
             grace: "off",
             metrics: METRICS_AT,
             interfaces: &[INTERFACE],
+            control_group: "pomguard",
         }
     }
 }
@@ -70,6 +74,21 @@ impl Lab {
         self.file("site.toml")
     }
 
+    /// Lets every user read the files and reach the control socket.
+    pub fn let_others_in(&self) {
+        fs::set_permissions(self.folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
+    /// A copy of the daemon's binary where every user can run it.
+    pub fn public_binary(&self) -> PathBuf {
+        let copy = self.file("pomguard");
+        if !copy.exists() {
+            fs::copy(binary(), &copy).unwrap();
+            fs::set_permissions(&copy, fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        copy
+    }
+
     /// A file in the folder that holds the settings, the daemon's state and its logs.
     pub fn file(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
@@ -98,7 +117,7 @@ systems = ["Agent Desktop", "WFO", "AES"]
 
     /// Writes the settings file.
     pub fn write_settings(&self, settings: &Settings) {
-        let Settings { inbound, outbound, attach, tc, grace, metrics, interfaces } = settings;
+        let Settings { inbound, outbound, attach, tc, grace, metrics, interfaces, control_group } = settings;
         let [state, runtime] = ["state", "runtime"].map(|folder| self.file(folder));
         let [pins, state, runtime] = [self.pins(), &state, &runtime].map(Path::display);
         let text = format!(
@@ -117,6 +136,9 @@ tc = "{tc}"
 
 [metrics]
 listen = "{metrics}"
+
+[control]
+group = "{control_group}"
 
 [paths]
 pins = "{pins}"

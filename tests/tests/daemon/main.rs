@@ -7,6 +7,7 @@
 
 mod accounting;
 mod boot;
+mod control;
 mod death;
 mod explain;
 mod exporter;

@@ -71,9 +71,9 @@ fn said(stream: &mut Plain) -> String {
 fn a_request_gets_its_reply() {
     let server = Server::start();
     if root() {
-        assert_eq!(server.asks(Request::Apply).unwrap(), "apply");
+        assert_eq!(server.asks(Request::Confirm).unwrap(), "confirm");
     } else {
-        assert!(server.asks(Request::Apply).unwrap_err().to_string().contains("only root"));
+        assert!(server.asks(Request::Confirm).unwrap_err().to_string().contains("only root"));
     }
 }
 
@@ -86,11 +86,11 @@ fn partial_and_pipelined_requests_are_answered_in_order() {
     let server = Server::start();
     let mut stream = server.connect();
     let line = |verb: &str| format!("{{\"version\":{VERSION},\"request\":{{\"verb\":\"{verb}\"}}}}\n");
-    let all = format!("{}{}{}", line("status"), line("apply"), line("metrics"));
+    let all = format!("{}{}{}", line("status"), line("confirm"), line("panic-off"));
     for part in all.as_bytes().chunks(7) {
         stream.write_all(part).unwrap();
     }
-    for verb in ["status", "apply", "metrics"] {
+    for verb in ["status", "confirm", "panic off"] {
         assert_eq!(said(&mut stream), format!("{{\"done\":\"{verb}\"}}\n"));
     }
 }

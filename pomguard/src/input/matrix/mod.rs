@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::{
     diagnostic::{Diagnostics, Fault},
     ports::PortSpec,
+    sources::Source,
     spelling::nearest,
     text::{At, Text},
 };
@@ -22,6 +23,8 @@ const SHIPPED: [(&str, &str); 1] = [("pom-4.0", include_str!("../../../../config
 /// One matrix file.
 #[derive(Clone, Debug)]
 pub struct Matrix {
+    /// The file's text.
+    pub source: Source,
     /// Short name, the first part of every row id: `pom-4.0`.
     pub id: String,
     /// The product.

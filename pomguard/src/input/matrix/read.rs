@@ -5,6 +5,7 @@ use crate::{
     input::{
         diagnostic::Diagnostics,
         ports::{self, PortSpec},
+        sources::Source,
         text::Text,
         walk::{self, Table},
     },
@@ -38,7 +39,8 @@ pub(super) fn read(text: &Text) -> Result<Matrix, Diagnostics> {
     let errata = tables.into_iter().filter_map(|table| erratum(table, &mut faults)).collect();
     top.finish(&mut faults);
 
-    let matrix = Matrix { id, product, release, issue, title, systems, rows, errata };
+    let matrix =
+        Matrix { source: Source::of(text), id, product, release, issue, title, systems, rows, errata };
     check(&matrix, &text.name, &mut faults);
     faults.into_result(matrix)
 }

@@ -8,6 +8,7 @@ use super::{
     diagnostic::Diagnostics,
     matrix::Matrix,
     ports::PortSpec,
+    sources::Source,
     text::{At, Text},
 };
 use crate::policy::{Mode, Origin, PortRange};
@@ -20,6 +21,8 @@ mod read;
 pub struct Site {
     /// The file, as it was named.
     pub file: String,
+    /// Its text.
+    pub source: Source,
     /// Whether the file ends with its `[end]` mark, so that a copy cut short would have been noticed.
     pub end_marked: bool,
     /// Zones of the product; at least one.
@@ -140,10 +143,18 @@ pub struct Allow {
 
 /// Reads a site file and the matrix that it names.
 pub(super) fn load(path: &Path) -> Result<(Site, Matrix), Diagnostics> {
-    read::read(&Text::load(path)?, path.parent().unwrap_or_else(|| Path::new("")))
+    let folder = path.parent().unwrap_or_else(|| Path::new(""));
+    read::read(&Text::load(path)?, |name| Matrix::named(name, folder))
 }
 
 /// Reads a text in memory; `name` stands for the file in messages, `folder` is where its matrix may be.
 pub fn parse(name: &str, text: &str, folder: &Path) -> Result<(Site, Matrix), Diagnostics> {
-    read::read(&Text::check(name.to_owned(), text.as_bytes().to_vec())?, folder)
+    let text = Text::check(name.to_owned(), text.as_bytes().to_vec())?;
+    read::read(&text, |name| Matrix::named(name, folder))
+}
+
+/// The same over a matrix that is at hand, whatever the text calls it.
+pub(super) fn parse_with(name: &str, text: &str, matrix: Matrix) -> Result<(Site, Matrix), Diagnostics> {
+    let text = Text::check(name.to_owned(), text.as_bytes().to_vec())?;
+    read::read(&text, |_| Ok(matrix))
 }

@@ -3,7 +3,6 @@
 use std::{
     collections::{HashMap, HashSet},
     net::IpAddr,
-    path::Path,
 };
 
 use ipnet::IpNet;
@@ -15,6 +14,7 @@ use crate::{
         diagnostic::{Diagnostics, Fault},
         matrix::Matrix,
         ports::{self, PortSpec},
+        sources::Source,
         text::{At, Text},
         walk::{self, Table, Value},
     },
@@ -27,7 +27,10 @@ pub(super) const EVERY_HOST: &str = "every-host";
 const NAME: usize = 63;
 pub(super) const ROW_MODES: [(&str, Mode); 2] = [("audit", Mode::Audit), ("enforce", Mode::Enforce)];
 
-pub(super) fn read(text: &Text, folder: &Path) -> Result<(Site, Matrix), Diagnostics> {
+pub(super) fn read(
+    text: &Text,
+    matrix: impl FnOnce(&At<String>) -> Result<Matrix, Diagnostics>,
+) -> Result<(Site, Matrix), Diagnostics> {
     let parsed = walk::parse(text)?;
     let mut faults = Diagnostics::default();
     let mut top = Table::new(text, "the file", &parsed);
@@ -35,7 +38,7 @@ pub(super) fn read(text: &Text, folder: &Path) -> Result<(Site, Matrix), Diagnos
     let matrix = top
         .need("matrix", "\"pom-4.0\"", &mut faults)
         .and_then(|value| value.string(&mut faults))
-        .and_then(|name| Matrix::named(&name, folder).map_err(|found| faults.extend([found])).ok());
+        .and_then(|name| matrix(&name).map_err(|found| faults.extend([found])).ok());
     // Without its matrix no system name and no row id of the file can be judged.
     let Some(matrix) = matrix else { return Err(faults.sorted()) };
 
@@ -45,6 +48,7 @@ pub(super) fn read(text: &Text, folder: &Path) -> Result<(Site, Matrix), Diagnos
 
     let mut site = Site {
         file: text.name.clone(),
+        source: Source::of(text),
         end_marked: whole,
         zones,
         hosts: Vec::new(),

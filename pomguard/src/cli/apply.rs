@@ -1,0 +1,150 @@
+//! `pomguard apply`, `confirm` and `rollback`: change what is in force, through the daemon.
+
+use std::{
+    io::{self, Write as _},
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use anyhow::bail;
+
+use super::{span, terminals};
+use crate::{
+    control::{
+        client,
+        protocol::{Changed, Request},
+    },
+    input::settings::Settings,
+    kernel::clock::unix_now,
+    paths,
+    render::quantity,
+};
+
+/// Options that every change has.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Common {
+    /// The daemon's settings
+    #[arg(long, value_name = "PATH", default_value = paths::SETTINGS)]
+    pub config: PathBuf,
+    /// What for: kept in the history and in the journal
+    #[arg(long, value_name = "TEXT")]
+    pub why: Option<String>,
+    /// Do not tell those who are logged in
+    #[arg(long)]
+    pub quiet: bool,
+    /// Write JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Options of `apply`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// Those of every change
+    #[command(flatten)]
+    pub common: Common,
+    /// Return to what is in force now unless `pomguard confirm` comes within this time (60s, 10m)
+    #[arg(long, value_name = "TIME", value_parser = span::seconds)]
+    pub confirm_within: Option<u32>,
+}
+
+/// Options of `confirm`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct ConfirmArgs {
+    /// Those of every change
+    #[command(flatten)]
+    pub common: Common,
+}
+
+/// Options of `rollback`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct RollbackArgs {
+    /// The change to return to, as `pomguard history` numbers it; without it what waits for its
+    /// confirmation is taken back, or else the change before the one in force returns
+    #[arg(value_name = "NUMBER")]
+    pub to: Option<u64>,
+    /// Those of every change
+    #[command(flatten)]
+    pub common: Common,
+    /// Undo the return unless `pomguard confirm` comes within this time
+    #[arg(long, value_name = "TIME", value_parser = span::seconds)]
+    pub confirm_within: Option<u32>,
+}
+
+/// Exit code 0 when it is in force, 1 when it was refused and nothing was changed.
+pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    change(&args.common, Request::Apply { confirm_within: args.confirm_within })
+}
+
+/// Exit code 0 when what waited is confirmed.
+pub fn confirm(args: &ConfirmArgs) -> anyhow::Result<ExitCode> {
+    change(&args.common, Request::Confirm)
+}
+
+/// Exit code 0 when the earlier policy is in force.
+pub fn rollback(args: &RollbackArgs) -> anyhow::Result<ExitCode> {
+    change(&args.common, Request::Rollback { to: args.to, confirm_within: args.confirm_within })
+}
+
+fn change(common: &Common, request: Request) -> anyhow::Result<ExitCode> {
+    let runtime = runtime(&common.config);
+    let verb = request.verb();
+    let changed: Changed = client::ask(&runtime, request, common.why.as_deref())?;
+    if !common.quiet {
+        terminals::tell(&told(verb, &changed));
+    }
+    let mut out = io::stdout().lock();
+    if common.json {
+        serde_json::to_writer_pretty(&mut out, &changed).map_err(io::Error::from)?;
+        writeln!(out)?;
+    } else {
+        print(verb, &changed, &mut out)?;
+    }
+    if changed.notes.is_empty() {
+        return Ok(ExitCode::SUCCESS);
+    }
+    out.flush()?;
+    bail!("{}", changed.notes.join("; "))
+}
+
+/// Where the socket is. Broken settings are the daemon's to refuse, with all their faults: the usual place
+/// will do to ask it.
+pub(super) fn runtime(config: &Path) -> PathBuf {
+    Settings::load(config).map_or_else(|_| paths::RUNTIME.into(), |settings| settings.paths.runtime)
+}
+
+/// A sentence for those who are logged in.
+fn told(verb: &str, changed: &Changed) -> String {
+    let number = changed.number.map_or_else(String::new, |number| format!(" {number}"));
+    match changed.confirm_by {
+        Some(at) => format!(
+            "change{number} of the policy is in force and is taken back in {} unless somebody runs `pomguard confirm`",
+            quantity::span(at.saturating_sub(unix_now()))
+        ),
+        None => format!("{verb}: change{number} of the policy is in force"),
+    }
+}
+
+fn print(verb: &str, changed: &Changed, out: &mut impl io::Write) -> io::Result<()> {
+    let number =
+        changed.number.map_or_else(|| "not in the history".to_owned(), |number| format!("change {number}"));
+    writeln!(
+        out,
+        "{verb}: {number}, generation {}: inbound {}, outbound {}, {} tuples ({} rows), {} ms",
+        changed.generation,
+        changed.inbound.name(),
+        changed.outbound.name(),
+        quantity::grouped(changed.tuples as u64),
+        changed.summary,
+        changed.took_ms
+    )?;
+    if let Some(at) = changed.confirm_by {
+        writeln!(
+            out,
+            "NOT CONFIRMED: in {} the policy before it returns by itself. Open a new session to see that you \
+             still can, then: pomguard confirm",
+            quantity::span(at.saturating_sub(unix_now()))
+        )?;
+    }
+    Ok(())
+}

@@ -1,0 +1,96 @@
+//! `pomguard panic`: suspends the policy for a while, one way or the other.
+
+use std::{
+    io::{self, IsTerminal as _, Write as _},
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use anyhow::{Context as _, bail};
+use clap::ValueEnum;
+
+use super::{apply::runtime, span, terminals};
+use crate::{
+    control::{
+        client,
+        protocol::{Panic, Request},
+    },
+    paths,
+    render::quantity,
+};
+
+/// What to do.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum What {
+    /// Only failsafe rows hold; everything else is dropped
+    Isolate,
+    /// Nothing is dropped; everything is counted as the policy would have judged it
+    Open,
+    /// The policy holds again
+    Off,
+}
+
+/// Options of `panic`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// What to do
+    #[arg(value_enum)]
+    pub what: What,
+    /// For how long (10m, 2h), at most a day; it ends by itself, whether or not the daemon lives
+    #[arg(long = "for", value_name = "TIME", value_parser = span::seconds, required_if_eq_any = [("what", "isolate"), ("what", "open")])]
+    pub time: Option<u32>,
+    /// What for: kept in the journal
+    #[arg(long, value_name = "TEXT")]
+    pub why: Option<String>,
+    /// Do not ask
+    #[arg(long)]
+    pub yes: bool,
+    /// Do not tell those who are logged in
+    #[arg(long)]
+    pub quiet: bool,
+    /// The daemon's settings
+    #[arg(long, value_name = "PATH", default_value = paths::SETTINGS)]
+    pub config: PathBuf,
+}
+
+/// Exit code 0 when it was done.
+pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let kind = match args.what {
+        What::Isolate => Panic::Isolate,
+        What::Open => Panic::Open,
+        What::Off => return say(args, Request::PanicOff),
+    };
+    let Some(seconds) = args.time else { bail!("say for how long: --for 10m") };
+    if !args.yes {
+        ask(kind, seconds)?;
+    }
+    say(args, Request::Panic { kind, seconds })
+}
+
+fn say(args: &Args, request: Request) -> anyhow::Result<ExitCode> {
+    let told: String = client::ask(&runtime(&args.config), request, args.why.as_deref())?;
+    if !args.quiet {
+        terminals::tell(&told);
+    }
+    println!("{told}");
+    Ok(ExitCode::SUCCESS)
+}
+
+fn ask(kind: Panic, seconds: u32) -> anyhow::Result<()> {
+    let effect = match kind {
+        Panic::Isolate => "drops everything but failsafe rows, live calls too,",
+        Panic::Open => "drops nothing, whoever sends it,",
+    };
+    let time = quantity::span(seconds.into());
+    if !io::stdin().is_terminal() {
+        bail!("this {effect} for {time}: say --yes to do it without being asked");
+    }
+    print!("This {effect} for {time}. Type `{}` to go on: ", kind.name());
+    io::stdout().flush()?;
+    let mut answer = String::new();
+    io::stdin().read_line(&mut answer).context("read the answer")?;
+    if answer.trim() != kind.name() {
+        bail!("nothing was changed");
+    }
+    Ok(())
+}

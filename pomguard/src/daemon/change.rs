@@ -1,0 +1,332 @@
+//! A change of policy: the files anew, or an earlier change again; kept in the history either way.
+
+use std::time::Instant;
+
+use anyhow::{Context as _, bail};
+use log::{error, info, warn};
+
+use super::{Daemon, check_interfaces, confirm::Waiting, read_policy};
+use crate::{
+    control::protocol::Changed,
+    history::{By, Cause, HistoryError, Outcome, Pending, Record, Summary, in_force, refused},
+    input::{Draft, Settings, Sources},
+    kernel::{
+        clock::unix_now,
+        install::{self, Installed},
+    },
+    observe::condition::Condition,
+    policy::{Policy, diff::Diff},
+    render::quantity::moment,
+};
+
+/// A change that is wanted.
+pub(super) struct Order {
+    /// What brings it about.
+    pub(super) cause: Cause,
+    /// Who wants it; none for the daemon itself.
+    pub(super) by: Option<By>,
+    /// What for.
+    pub(super) why: Option<String>,
+    /// Taken back unless confirmed within so many seconds.
+    pub(super) confirm_within: Option<u32>,
+}
+
+impl Order {
+    /// Of the daemon itself.
+    pub(super) const fn own(cause: Cause) -> Self {
+        Self { cause, by: None, why: None, confirm_within: None }
+    }
+}
+
+/// What is to be put in force.
+pub(super) struct Wanted {
+    pub(super) settings: Settings,
+    pub(super) policy: Policy,
+    pub(super) sources: Sources,
+}
+
+impl Wanted {
+    pub(super) fn new(draft: Draft, policy: Policy) -> Self {
+        Self { sources: draft.sources(), settings: draft.settings, policy }
+    }
+}
+
+/// What was in force, and is again when a change is not confirmed.
+#[derive(Clone)]
+pub(super) struct Held {
+    pub(super) settings: Settings,
+    pub(super) policy: Policy,
+    pub(super) record: Option<Record>,
+}
+
+impl Daemon {
+    /// Takes the files. Whatever is wrong with them, what is in force stays.
+    pub(super) fn take_files(&mut self, order: &Order) -> anyhow::Result<Changed> {
+        let (draft, policy) = read_policy(&self.options.config)?;
+        let _entitled = self.entitled()?;
+        self.change(order, Wanted::new(draft, policy))
+    }
+
+    /// Puts something in force, and keeps a record of it.
+    pub(super) fn change(&mut self, order: &Order, wanted: Wanted) -> anyhow::Result<Changed> {
+        let started = Instant::now();
+        if let Some(waiting) = &self.waiting {
+            let number = waiting.record.number;
+            bail!(
+                "change {number} waits for its confirmation: `pomguard confirm` or `pomguard rollback` first"
+            );
+        }
+        let Wanted { settings, policy, sources } = wanted;
+        if settings.paths.pins != self.pins.root() {
+            bail!("{}: `paths.pins` changed: that takes a restart", settings.file);
+        }
+        let starting = order.cause == Cause::Start;
+        check_interfaces(&self.pins, &settings, |name| starting || self.guard.watches(name))?;
+        let record = self.note(order, &policy, &sources)?;
+        let deadline = order.confirm_within.map(|seconds| self.ticks.deadline(seconds)).transpose()?;
+        let installed = match self.install(&policy, deadline) {
+            Ok(installed) => installed,
+            Err(fault) => {
+                self.rewrite(record.map(|record| (record, Outcome::Failed(format!("{fault:#}")))));
+                return Err(fault);
+            }
+        };
+        let took_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let record = record.map(|record| Record {
+            image: installed.digest.clone(),
+            generation: installed.generation,
+            took_ms,
+            ..record
+        });
+        self.guard.seal(&self.pins);
+        self.succeeded(&settings, &installed);
+        let mut notes = Vec::new();
+        let attached = if starting {
+            self.attach_at_start(&settings)
+        } else {
+            self.attach(&settings, deadline.is_none())
+        };
+        match attached {
+            Err(fault) if starting => return Err(fault),
+            Err(fault) => {
+                // What could be foreseen was, before the policy changed: this one the driver refused.
+                let told = format!("attaching FAILED, the new policy is not on every interface: {fault:#}");
+                error!("{told}");
+                notes.push(told);
+                self.failed();
+            }
+            Ok(()) => {}
+        }
+        if record.is_none() {
+            notes.push("this change is not in the history: the journal says why".to_owned());
+        }
+        let changed = Changed {
+            number: record.as_ref().map(|record| record.number),
+            generation: installed.generation,
+            image: installed.digest.clone(),
+            inbound: policy.inbound,
+            outbound: policy.outbound,
+            tuples: installed.image.tuples(),
+            summary: record.as_ref().map(|record| record.summary).unwrap_or_default(),
+            took_ms,
+            confirm_by: order.confirm_within.map(|seconds| unix_now() + u64::from(seconds)),
+            notes,
+        };
+        let next = Held { settings, policy, record: record.clone() };
+        match (deadline, record) {
+            (Some(deadline), Some(record)) => {
+                self.rewrite(Some((record.clone(), record.outcome.clone())));
+                let until = order.confirm_within.map_or(0, u64::from) + unix_now();
+                let about = format!("change {} until {}", record.number, moment(until));
+                self.standing.insert(Condition::Unconfirmed, about);
+                info!(
+                    "change {} is taken back unless confirmed within {:?} s",
+                    record.number, order.confirm_within
+                );
+                let replaced = replaced_by(order.cause);
+                self.waiting = Some(Waiting { deadline, record, next, replaced, installed: Some(installed) });
+            }
+            _ => {
+                self.settle_on(next, &replaced_by(order.cause));
+                self.save(&installed);
+            }
+        }
+        self.status = self.line();
+        Ok(changed)
+    }
+
+    /// Writes the record before anything changes. An operator's change needs one: without it nobody could
+    /// tell what was in force, or return to it. A start or a reload goes on without.
+    fn note(&self, order: &Order, policy: &Policy, sources: &Sources) -> anyhow::Result<Option<Record>> {
+        let outcome = match order.confirm_within {
+            Some(seconds) => Outcome::Pending(Pending {
+                until: unix_now() + u64::from(seconds),
+                boot: boot_id().context("read the boot's id")?,
+            }),
+            None => Outcome::Failed("the daemon ended before it was in force".to_owned()),
+        };
+        let files = sources.digest();
+        // A start that finds what is in force already is no change.
+        if order.cause == Cause::Start
+            && let Some(record) = in_force(&self.history.list().0)
+            && record.files == files
+            && record.host == policy.host
+        {
+            return Ok(Some(record.clone()));
+        }
+        let before = self.held.as_ref();
+        let summary =
+            before.map(|held| Summary::of(&Diff::counted(&held.policy, policy))).unwrap_or_default();
+        let names = [&sources.settings, &sources.site, &sources.matrix].map(|source| source.name.clone());
+        let record = Record {
+            number: 0,
+            at: unix_now(),
+            cause: order.cause,
+            by: order.by.clone(),
+            why: order.why.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            host: policy.host.clone(),
+            files,
+            names,
+            image: String::new(),
+            generation: 0,
+            took_ms: 0,
+            summary,
+            outcome,
+        };
+        match self.history.add(record, sources) {
+            Ok(record) => Ok(Some(record)),
+            Err(fault) if matches!(order.cause, Cause::Start | Cause::Reload) => {
+                error!("this change is NOT kept in the history: {:#}", anyhow::Error::new(fault));
+                Ok(None)
+            }
+            Err(fault) => Err(fault).context("keep the change in the history (nothing was changed)"),
+        }
+    }
+
+    /// Notes what became of a change.
+    pub(super) fn rewrite(&self, of: Option<(Record, Outcome)>) {
+        let Some((record, outcome)) = of else { return };
+        if let Err(fault) = self.history.update(&Record { outcome, ..record }) {
+            error!("the history does not say what became of a change: {:#}", anyhow::Error::new(fault));
+        }
+    }
+
+    /// From now on this is in force, and what was is `replaced`.
+    pub(super) fn settle_on(&mut self, mut next: Held, replaced: &Outcome) {
+        if let Some(record) = &mut next.record {
+            record.outcome = Outcome::InForce;
+            let others = self.history.list().0.into_iter();
+            for other in others.filter(|it| it.outcome == Outcome::InForce && it.number != record.number) {
+                self.rewrite(Some((other, replaced.clone())));
+            }
+            self.rewrite(Some((record.clone(), Outcome::InForce)));
+        }
+        self.settings = next.settings.clone();
+        self.held = Some(next);
+    }
+
+    /// Returns to an earlier change; without a number, to the one before.
+    pub(super) fn roll_back(&mut self, to: Option<u64>, order: Order) -> anyhow::Result<Changed> {
+        if to.is_none() && self.waiting.is_some() {
+            return self.take_back(&Outcome::RolledBack);
+        }
+        let record = match to {
+            Some(number) => self.history.record(number)?,
+            None => self.one_before()?,
+        };
+        if matches!(record.outcome, Outcome::Failed(_)) {
+            bail!("change {} never was in force ({})", record.number, record.outcome.text());
+        }
+        let (draft, policy) = self.history.policy(&record)?;
+        let _entitled = self.entitled()?;
+        self.change(&Order { cause: Cause::Rollback(record.number), ..order }, Wanted::new(draft, policy))
+    }
+
+    fn one_before(&self) -> anyhow::Result<Record> {
+        let (records, _) = self.history.list();
+        let now = in_force(&records).map_or(u64::MAX, |record| record.number);
+        let before = records.into_iter().rfind(|it| it.number < now && it.outcome == Outcome::Replaced);
+        before.context("there is no change before this one: `pomguard history` lists those there are")
+    }
+
+    /// Puts in force what a start is to.
+    pub(super) fn start(&mut self, files: Wanted) -> anyhow::Result<()> {
+        self.held = self.base(&self.history.list().0);
+        let (wanted, refusal) = self.wanted_at_start(files);
+        self.change(&Order::own(Cause::Start), wanted)?;
+        self.standing.extend(refusal.map(|told| (Condition::FilesRefused, told)));
+        Ok(())
+    }
+
+    /// What a start puts in force: the files; where they were taken back, what was in force instead, and
+    /// words about it.
+    fn wanted_at_start(&self, files: Wanted) -> (Wanted, Option<String>) {
+        let (records, damaged) = self.history.list();
+        for fault in damaged {
+            error!("the history: {fault}");
+        }
+        let Some(bad) = refused(&records, &files.sources.digest()) else { return (files, None) };
+        let Some(good) = in_force(&records) else { return (files, None) };
+        match self.restored(good) {
+            Ok(wanted) => {
+                let told = format!(
+                    "the files are those of change {}, which was taken back ({}): change {} is in force \
+                     instead; `pomguard apply` takes the files all the same",
+                    bad.number,
+                    bad.outcome.text(),
+                    good.number
+                );
+                warn!("{told}");
+                (wanted, Some(told))
+            }
+            Err(fault) => {
+                error!("change {} cannot be read, so the files are taken: {fault:#}", good.number);
+                (files, None)
+            }
+        }
+    }
+
+    /// What a change in the history puts in force.
+    pub(super) fn restored(&self, record: &Record) -> Result<Wanted, HistoryError> {
+        let (draft, policy) = self.history.policy(record)?;
+        Ok(Wanted::new(draft, policy))
+    }
+
+    pub(super) fn install(&self, policy: &Policy, deadline: Option<u32>) -> anyhow::Result<Installed> {
+        let installed = install::install(&self.pins, policy, self.ticks.clock(), deadline)
+            .context("put the policy in force")?;
+        info!(
+            "generation {} in force: inbound {}, outbound {}, {} tuples, image {}",
+            installed.generation,
+            policy.inbound.name(),
+            policy.outbound.name(),
+            installed.image.tuples(),
+            installed.digest
+        );
+        let idle: Vec<String> = policy
+            .rows
+            .iter()
+            .filter(|row| row.peers.is_empty())
+            .map(|row| format!("{} {}", row.id, row.direction.name()))
+            .collect();
+        if !idle.is_empty() {
+            let (count, idle) = (idle.len(), idle.join(", "));
+            warn!("{count} rows grant nothing, for the site has no address of their other side: {idle}");
+        }
+        Ok(installed)
+    }
+}
+
+/// What becomes of the change that another one takes the place of.
+pub(super) const fn replaced_by(cause: Cause) -> Outcome {
+    match cause {
+        Cause::Rollback(_) => Outcome::RolledBack,
+        Cause::Start | Cause::Reload | Cause::Apply => Outcome::Replaced,
+    }
+}
+
+/// A name for the time since the machine started: ticks and pins mean nothing beyond it.
+pub(super) fn boot_id() -> std::io::Result<String> {
+    Ok(std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
+}

@@ -1,0 +1,231 @@
+//! A change that waits for its confirmation. The programs take it back by themselves when the time is
+//! up; the daemon, if it lives, notices and notes it.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use log::{error, info, warn};
+use pomguard_common::control::over;
+
+use super::{
+    Daemon,
+    change::{Held, Wanted, boot_id, replaced_by},
+};
+use crate::{
+    control::protocol::{Changed, Panic},
+    history::{Outcome, Record, in_force, pending},
+    kernel::{
+        control,
+        install::{self, Installed},
+        read,
+    },
+    observe::condition::Condition,
+    render::quantity::moment,
+};
+
+/// The shortest sleep: a deadline is a tick, and a tick may be about to come.
+const SHORTEST: Duration = Duration::from_millis(50);
+
+/// The change that waits.
+pub(super) struct Waiting {
+    /// The tick at which it is taken back.
+    pub(super) deadline: u32,
+    /// Its record.
+    pub(super) record: Record,
+    /// What is in force until then, and stays if it is confirmed.
+    pub(super) next: Held,
+    /// What becomes then of what it replaces.
+    pub(super) replaced: Outcome,
+    /// Its image, to be saved for the next boot; none when another daemon installed it.
+    pub(super) installed: Option<Installed>,
+}
+
+impl Daemon {
+    /// How long until the deadline of what waits; none when nothing does.
+    pub(super) fn until_deadline(&self) -> Option<Duration> {
+        let waiting = self.waiting.as_ref()?;
+        let now = self.ticks.now().ok()? as u32;
+        if over(waiting.deadline, now) {
+            return Some(Duration::ZERO);
+        }
+        let ticks = waiting.deadline.wrapping_sub(now);
+        Some(self.ticks.duration(ticks).max(SHORTEST))
+    }
+
+    /// Called when a deadline may have passed.
+    pub(super) fn at_deadline(&mut self) {
+        let Some(waiting) = &self.waiting else { return };
+        if !self.ticks.now().is_ok_and(|now| over(waiting.deadline, now as u32)) {
+            return;
+        }
+        let number = waiting.record.number;
+        error!("change {number} was not confirmed in time: the programs returned to the policy before it");
+        if let Err(fault) = self.take_back(&Outcome::NotConfirmed) {
+            error!("the policy before it is in force, but could not be put in order: {fault:#}");
+        }
+        self.failed();
+    }
+
+    /// The panic that suspends the policy, if one does.
+    pub(super) fn panic_now(&self) -> Option<(Condition, String)> {
+        let now = self.ticks.now().ok()? as u32;
+        let kind = Panic::of_number(control::panic(&self.pins).ok()?.holds(now))?;
+        Some((Condition::Panic, kind.name().to_owned()))
+    }
+
+    /// Keeps what waits.
+    pub(super) fn confirm(&mut self) -> anyhow::Result<Changed> {
+        let Some(waiting) = &self.waiting else { bail!("nothing waits for a confirmation") };
+        let number = waiting.record.number;
+        let now = self.ticks.now()? as u32;
+        // A tick of reserve: the programs must not return to the old policy while it is being confirmed.
+        if over(waiting.deadline, now.wrapping_add(1)) {
+            self.at_deadline();
+            bail!("too late: change {number} was taken back, the policy before it is in force");
+        }
+        let _entitled = self.entitled()?;
+        control::settle(&self.pins, now).context("confirm in the kernel")?;
+        let Some(waiting) = self.waiting.take() else { bail!("nothing waits for a confirmation") };
+        info!("change {number} is confirmed");
+        let Waiting { next, replaced, installed, .. } = waiting;
+        self.standing.remove(&Condition::Unconfirmed);
+        let mut notes = Vec::new();
+        if let Err(fault) = install::keep_failsafe(&self.pins, &next.policy) {
+            notes.push(format!(
+                "failsafe rows of the policy before still hold: {:#}",
+                anyhow::Error::new(fault)
+            ));
+        }
+        // Interfaces that it no longer names were kept until now: their return could not be automatic.
+        if let Err(fault) = self.attach(&next.settings, true) {
+            notes.push(format!("not on every interface: {fault:#}"));
+        }
+        for note in &notes {
+            error!("{note}");
+        }
+        // Only what stays is what the next boot goes by.
+        let installed = installed.map_or_else(|| self.install(&next.policy, None), Ok)?;
+        self.guard.seal(&self.pins);
+        let changed = told(&next, notes);
+        self.settle_on(next, &replaced);
+        self.save(&installed);
+        self.status = self.line();
+        Ok(changed)
+    }
+
+    /// Returns to what was in force before the change that waits.
+    pub(super) fn take_back(&mut self, outcome: &Outcome) -> anyhow::Result<Changed> {
+        let Some(waiting) = self.waiting.take() else { bail!("nothing waits for a confirmation") };
+        self.standing.remove(&Condition::Unconfirmed);
+        self.rewrite(Some((waiting.record, outcome.clone())));
+        let result = self.entitled().and_then(|_entitled| self.return_to_base());
+        self.status = self.line();
+        result
+    }
+
+    /// Puts the last policy that needed no confirmation in force again. Where nobody knows it any more,
+    /// the generation that the programs return to stays.
+    fn return_to_base(&mut self) -> anyhow::Result<Changed> {
+        let base = match &self.held {
+            Some(held) => Some(held.clone()),
+            None => in_force(&self.history.list().0).and_then(|record| {
+                let Wanted { settings, policy, .. } = self
+                    .restored(record)
+                    .inspect_err(|fault| error!("change {} cannot be read: {fault}", record.number))
+                    .ok()?;
+                Some(Held { settings, policy, record: Some(record.clone()) })
+            }),
+        };
+        let Some(base) = base else {
+            let active = control::active(&self.pins)?;
+            control::set_active(&self.pins, pomguard_common::image::Active::settled(active.fallback()))?;
+            self.guard.seal(&self.pins);
+            bail!("the policy before is in force, and nobody knows any more which files it came from");
+        };
+        self.restore(base)
+    }
+
+    /// Puts what was in force before in force again, under its old record.
+    fn restore(&mut self, mut base: Held) -> anyhow::Result<Changed> {
+        let installed = self.install(&base.policy, None)?;
+        self.guard.seal(&self.pins);
+        if let Some(record) = &mut base.record {
+            record.image.clone_from(&installed.digest);
+            record.generation = installed.generation;
+        }
+        self.succeeded(&base.settings, &installed);
+        let mut notes = Vec::new();
+        if let Err(fault) = self.attach(&base.settings, true) {
+            error!("not on every interface: {fault:#}");
+            notes.push(format!("not on every interface: {fault:#}"));
+        }
+        let changed = told(&base, notes);
+        self.settle_on(base, &Outcome::Replaced);
+        self.save(&installed);
+        Ok(changed)
+    }
+
+    /// Whether a change waits for its confirmation at this start: then it goes on waiting. One that was
+    /// taken back with no daemon alive to note it is noted now.
+    pub(super) fn continue_waiting(&mut self) -> anyhow::Result<bool> {
+        let (records, _) = self.history.list();
+        let Some(record) = pending(&records).cloned() else { return Ok(false) };
+        let Outcome::Pending(until) = &record.outcome else { return Ok(false) };
+        let active = control::active(&self.pins)?;
+        let now = self.ticks.now()? as u32;
+        let same_boot = boot_id().is_ok_and(|boot| boot == until.boot);
+        if !same_boot || active.deadline() == 0 || over(active.deadline(), now) {
+            error!("change {} was not confirmed in time: the policy before it holds", record.number);
+            self.rewrite(Some((record, Outcome::NotConfirmed)));
+            return Ok(false);
+        }
+        let Wanted { settings, policy, .. } = self.restored(&record)?;
+        let left = self.ticks.seconds(active.deadline().wrapping_sub(now));
+        warn!("change {} still waits for its confirmation: {left} s left", record.number);
+        let about = format!("change {} until {}", record.number, moment(until.until));
+        self.standing.insert(Condition::Unconfirmed, about);
+        self.held = self.base(&records);
+        self.waiting = Some(Waiting {
+            deadline: active.deadline(),
+            next: Held { settings, policy, record: Some(record.clone()) },
+            replaced: replaced_by(record.cause),
+            record,
+            installed: None,
+        });
+        Ok(true)
+    }
+
+    /// Takes the programs over without touching the policy, which has a deadline of its own.
+    pub(super) fn take_over(&mut self) -> anyhow::Result<()> {
+        let Some(settings) = self.waiting.as_ref().map(|waiting| waiting.next.settings.clone()) else {
+            return Ok(());
+        };
+        let in_force = read::snapshot(&self.pins)?;
+        self.in_force(&settings, in_force.image, in_force.generation);
+        self.settings = settings.clone();
+        self.status = self.line();
+        self.attach(&settings, false)
+    }
+
+    pub(super) fn base(&self, records: &[Record]) -> Option<Held> {
+        let record = in_force(records)?;
+        let Wanted { settings, policy, .. } = self.restored(record).ok()?;
+        Some(Held { settings, policy, record: Some(record.clone()) })
+    }
+}
+
+fn told(held: &Held, notes: Vec<String>) -> Changed {
+    let record = held.record.as_ref();
+    Changed {
+        number: record.map(|record| record.number),
+        generation: record.map_or(0, |record| record.generation),
+        image: record.map(|record| record.image.clone()).unwrap_or_default(),
+        inbound: held.policy.inbound,
+        outbound: held.policy.outbound,
+        tuples: held.policy.tuples().values().sum(),
+        summary: record.map(|record| record.summary).unwrap_or_default(),
+        took_ms: 0,
+        confirm_by: None,
+        notes,
+    }
+}

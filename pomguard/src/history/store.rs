@@ -1,0 +1,370 @@
+//! The records on disk.
+
+use std::{
+    fs, io,
+    os::unix::fs::DirBuilderExt as _,
+    path::{Path, PathBuf},
+};
+
+use log::warn;
+use sha2::{Digest as _, Sha256};
+
+use super::{
+    durable::{create, replace, sync_folder},
+    record::{Outcome, Record},
+};
+use crate::{
+    digest::hex,
+    input::At,
+    input::{Diagnostics, Draft, Sources, sources::Source},
+    policy::{Origin, Policy, resolve},
+};
+
+/// Changes that are kept.
+const KEPT: usize = 50;
+/// Bytes of text that are kept; a site file may have four megabytes.
+const KEPT_BYTES: u64 = 64 << 20;
+/// Longest file that is read: no text of ours is longer.
+const LARGEST: u64 = 8 << 20;
+/// The file with the record itself, and those with the texts.
+const RECORD: &str = "record";
+const TEXTS: [&str; 3] = ["pomguard.toml", "site.toml", "matrix.toml"];
+
+/// What can go wrong with the history. Enforcement never depends on it.
+#[derive(Debug, thiserror::Error)]
+pub enum HistoryError {
+    /// The disk did not take or give something.
+    #[error("{what} {}", path.display())]
+    Disk {
+        /// What was done.
+        what: &'static str,
+        /// To what.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// There is no such change.
+    #[error("the history has no change {0}: `pomguard history` lists those it has")]
+    Unknown(u64),
+    /// What is on disk is not what was written.
+    #[error(transparent)]
+    Damaged(#[from] Damaged),
+    /// The texts of an old change mean nothing to this version.
+    #[error("the files of change {number} are no longer understood:\n{faults}")]
+    Outdated {
+        /// The change.
+        number: u64,
+        /// What is wrong with them.
+        faults: Diagnostics,
+    },
+}
+
+/// A record that cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{} is damaged: {problem}", path.display())]
+pub struct Damaged {
+    /// The file.
+    pub path: PathBuf,
+    /// What is wrong with it.
+    pub problem: String,
+}
+
+/// The folder with all of them.
+#[derive(Clone, Debug)]
+pub struct History {
+    folder: PathBuf,
+}
+
+impl History {
+    /// The history in a state folder, which need not have one yet.
+    #[must_use]
+    pub fn at(state: &Path) -> Self {
+        Self { folder: state.join("history") }
+    }
+
+    fn entry(&self, number: u64) -> PathBuf {
+        self.folder.join(number.to_string())
+    }
+
+    /// Every change that can be read, oldest first, and what is wrong with the others.
+    #[must_use]
+    pub fn list(&self) -> (Vec<Record>, Vec<Damaged>) {
+        let (mut records, mut damaged) = (Vec::new(), Vec::new());
+        for number in self.numbers() {
+            match read_record(&self.entry(number)) {
+                Ok(record) if record.number == number => records.push(record),
+                Ok(record) => damaged.push(Damaged {
+                    path: self.entry(number),
+                    problem: format!("it says that it is change {}", record.number),
+                }),
+                Err(fault) => damaged.push(fault),
+            }
+        }
+        (records, damaged)
+    }
+
+    /// Numbers that are taken, lowest first, whether or not what lies there can be read.
+    fn numbers(&self) -> Vec<u64> {
+        let entries = fs::read_dir(&self.folder).into_iter().flatten().flatten();
+        let mut numbers: Vec<u64> =
+            entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+        numbers.sort_unstable();
+        numbers
+    }
+
+    /// One change.
+    ///
+    /// # Errors
+    /// When there is none of this number, or it is damaged.
+    pub fn record(&self, number: u64) -> Result<Record, HistoryError> {
+        if !self.entry(number).exists() {
+            return Err(HistoryError::Unknown(number));
+        }
+        Ok(read_record(&self.entry(number))?)
+    }
+
+    /// The texts of a change.
+    ///
+    /// # Errors
+    /// When they are not there, or are not what was written.
+    pub fn sources(&self, record: &Record) -> Result<Sources, HistoryError> {
+        let folder = self.entry(record.number);
+        let text = |index: usize| -> Result<Source, Damaged> {
+            let (file, name) = (TEXTS.get(index).copied(), record.names.get(index));
+            let path = folder.join(file.unwrap_or_default());
+            let name = name.cloned().unwrap_or_default();
+            Ok(Source { name, text: read_text(&path)? })
+        };
+        let sources = Sources { settings: text(0)?, site: text(1)?, matrix: text(2)? };
+        if sources.digest() != record.files {
+            let problem = "its files are not those that were applied".to_owned();
+            return Err(Damaged { path: folder, problem }.into());
+        }
+        Ok(sources)
+    }
+
+    /// What a change put in force, as this version understands its texts.
+    ///
+    /// # Errors
+    /// When the change is damaged, or of a form that is no longer read.
+    pub fn policy(&self, record: &Record) -> Result<(Draft, Policy), HistoryError> {
+        let outdated = |faults| HistoryError::Outdated { number: record.number, faults };
+        let mut draft = Draft::from_sources(&self.sources(record)?).map_err(outdated)?;
+        let origin = Origin { file: format!("change {}", record.number), line: 1 };
+        // This server was that host then; its addresses may have changed since.
+        draft.settings.host = Some(At { value: record.host.clone(), origin });
+        let policy = resolve(&draft, &[]).map_err(outdated)?;
+        Ok((draft, policy))
+    }
+
+    /// Keeps a change under the next number, which it returns. Changes beyond the limits go, oldest
+    /// first; what is in force, or waits to be, never does.
+    ///
+    /// # Errors
+    /// When the disk does not take it: then there is nothing of it.
+    pub fn add(&self, record: Record, sources: &Sources) -> Result<Record, HistoryError> {
+        let disk = |what, path: &Path| {
+            let path = path.to_owned();
+            move |source| HistoryError::Disk { what, path, source }
+        };
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&self.folder)
+            .map_err(disk("make", &self.folder))?;
+        let number = self.numbers().last().map_or(1, |last| last + 1);
+        let record = Record { number, ..record };
+        let new = self.folder.join("new");
+        match fs::remove_dir_all(&new) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                return Err(HistoryError::Disk { what: "remove", path: new, source });
+            }
+            _ => {}
+        }
+        let write = || {
+            fs::DirBuilder::new().mode(0o700).create(&new)?;
+            let texts = [&sources.settings, &sources.site, &sources.matrix];
+            for (file, source) in TEXTS.iter().zip(texts) {
+                create(&new.join(file), source.text.as_bytes())?;
+            }
+            create(&new.join(RECORD), &written(&record)?)?;
+            sync_folder(&new)?;
+            fs::rename(&new, self.entry(number))?;
+            sync_folder(&self.folder)
+        };
+        write()
+            .inspect_err(|_| drop(fs::remove_dir_all(&new)))
+            .map_err(disk("write", &self.entry(number)))?;
+        self.prune();
+        Ok(record)
+    }
+
+    /// Notes what became of a change.
+    ///
+    /// # Errors
+    /// When the disk does not take it: then it says what it said.
+    pub fn update(&self, record: &Record) -> Result<(), HistoryError> {
+        let path = self.entry(record.number).join(RECORD);
+        let write = || replace(&path, &written(record)?);
+        write().map_err(|source| HistoryError::Disk { what: "write", path: path.clone(), source })
+    }
+
+    fn prune(&self) {
+        let (records, _) = self.list();
+        let wanted = |number: u64| {
+            records
+                .iter()
+                .any(|it| it.number == number && matches!(it.outcome, Outcome::InForce | Outcome::Pending(_)))
+        };
+        let numbers = self.numbers();
+        let mut kept = 0;
+        let mut bytes = 0;
+        for &number in numbers.iter().rev() {
+            let folder = self.entry(number);
+            kept += 1;
+            bytes += size(&folder);
+            if (kept > KEPT || bytes > KEPT_BYTES)
+                && kept > 1
+                && !wanted(number)
+                && let Err(fault) = fs::remove_dir_all(&folder)
+            {
+                warn!("the history keeps {} for now: {fault}", folder.display());
+            }
+        }
+    }
+}
+
+fn size(folder: &Path) -> u64 {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.filter_map(|entry| Some(entry.metadata().ok()?.len())).sum()
+}
+
+/// A record with its digest before it, so that damage shows.
+fn written(record: &Record) -> io::Result<Vec<u8>> {
+    let json = serde_json::to_string(record)?;
+    Ok(format!("{}\n{json}\n", digest(&json)).into_bytes())
+}
+
+fn digest(text: &str) -> String {
+    hex(&Sha256::digest(text))
+}
+
+fn read_text(path: &Path) -> Result<String, Damaged> {
+    use std::io::Read as _;
+    let damaged = |problem: String| Damaged { path: path.to_owned(), problem };
+    let mut text = String::new();
+    let file = fs::File::open(path).map_err(|fault| damaged(fault.to_string()))?;
+    file.take(LARGEST).read_to_string(&mut text).map_err(|fault| damaged(fault.to_string()))?;
+    Ok(text)
+}
+
+fn read_record(folder: &Path) -> Result<Record, Damaged> {
+    let path = folder.join(RECORD);
+    let text = read_text(&path)?;
+    let damaged = |problem: String| Damaged { path: path.clone(), problem };
+    let (check, json) = text
+        .strip_suffix('\n')
+        .and_then(|text| text.split_once('\n'))
+        .ok_or_else(|| damaged("it is cut short".to_owned()))?;
+    if check != digest(json) {
+        return Err(damaged("it is not what was written".to_owned()));
+    }
+    serde_json::from_str(json).map_err(|fault| damaged(fault.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::{super::record::tests::record, *};
+
+    const SITE: &str = "matrix = \"pom-4.0\"\nzones = 1\n[[host]]\nname = \"pom1\"\n\
+                        addresses = [\"10.0.0.1\"]\nsystems = [\"Kafka\"]\n";
+
+    fn sources() -> Sources {
+        let settings = "site = \"site.toml\"\ninterfaces = [\"eth0\"]\n";
+        Draft::from_texts(("pomguard.toml", settings), ("site.toml", SITE)).unwrap().sources()
+    }
+
+    fn kept(outcome: Outcome) -> (tempfile::TempDir, History, Record) {
+        let folder = tempfile::tempdir().unwrap();
+        let history = History::at(&folder.path().join("state"));
+        let sources = sources();
+        let record = history.add(record(0, &sources.digest(), outcome), &sources).unwrap();
+        (folder, history, record)
+    }
+
+    #[test]
+    fn a_change_reads_as_it_was_kept_and_means_the_same_policy() {
+        let (_folder, history, record) = kept(Outcome::InForce);
+        assert_eq!(record.number, 1);
+        assert_eq!(history.list(), (vec![record.clone()], vec![]));
+        assert_eq!(history.sources(&record).unwrap().digest(), sources().digest());
+        let (_, policy) = history.policy(&record).unwrap();
+        assert_eq!(policy.host, "pom1");
+        let replaced = Record { outcome: Outcome::Replaced, ..record };
+        history.update(&replaced).unwrap();
+        assert_eq!(history.record(1).unwrap(), replaced);
+        assert!(matches!(history.record(2), Err(HistoryError::Unknown(2))));
+    }
+
+    #[test]
+    fn old_changes_go_but_never_the_one_in_force() {
+        let (_folder, history, first) = kept(Outcome::InForce);
+        for _ in 0..KEPT + 9 {
+            history.add(record(0, "x", Outcome::Replaced), &sources()).unwrap();
+        }
+        let (records, damaged) = history.list();
+        assert!(damaged.is_empty());
+        assert_eq!(records.first(), Some(&first), "the one in force stays");
+        assert_eq!(records.len(), KEPT + 1);
+        assert_eq!(records.last().unwrap().number, KEPT as u64 + 10);
+    }
+
+    #[test]
+    fn a_site_file_of_another_day_in_an_old_change_is_noticed() {
+        let (_folder, history, record) = kept(Outcome::InForce);
+        let site = history.entry(1).join("site.toml");
+        fs::write(&site, SITE.replace("10.0.0.1", "10.0.0.2")).unwrap();
+        assert!(history.sources(&record).unwrap_err().to_string().contains("not those that were applied"));
+    }
+
+    #[test]
+    fn a_disk_that_takes_nothing_leaves_nothing_behind() {
+        let folder = tempfile::tempdir().unwrap();
+        let history = History::at(folder.path());
+        fs::write(folder.path().join("history"), "a file in the way").unwrap();
+        assert!(history.add(record(0, "x", Outcome::InForce), &sources()).is_err());
+        assert_eq!(fs::read_to_string(folder.path().join("history")).unwrap(), "a file in the way");
+        assert_eq!(history.list(), (vec![], vec![]));
+    }
+
+    /// LC-22, of the history: every truncation.
+    #[test]
+    fn a_record_cut_at_any_byte_is_damaged_and_never_taken_for_one() {
+        let (_folder, history, _) = kept(Outcome::InForce);
+        let path = history.entry(1).join(RECORD);
+        let whole = fs::read(&path).unwrap();
+        for length in 0..whole.len() {
+            fs::write(&path, &whole[..length]).unwrap();
+            let (records, damaged) = history.list();
+            assert!(records.is_empty() && damaged.len() == 1, "{length} of {}", whole.len());
+        }
+    }
+
+    proptest! {
+        /// LC-22, of the history: bit flips.
+        #[test]
+        fn a_record_with_any_bit_flipped_is_damaged(at in any::<prop::sample::Index>(), bit in 0..8_u32) {
+            let (_folder, history, _) = kept(Outcome::InForce);
+            let path = history.entry(1).join(RECORD);
+            let mut bytes = fs::read(&path).unwrap();
+            let at = at.index(bytes.len());
+            bytes[at] ^= 1 << bit;
+            fs::write(&path, bytes).unwrap();
+            let (records, damaged) = history.list();
+            prop_assert!(records.is_empty() && damaged.len() == 1);
+        }
+    }
+}

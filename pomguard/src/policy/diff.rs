@@ -1,0 +1,290 @@
+//! What one policy allows and another does not: rows by their ids, and a packet for each change that
+//! shows it.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Direction, Mode, Policy, PortRange, Row, RowId, Service,
+    area::Area,
+    oracle::{Opening, judge},
+};
+
+/// Questions to the oracle, each of which walks a whole policy: beyond them changes go without a packet.
+const QUESTIONS: usize = 4_000;
+/// Prefixes and services of one change that are tried, from either end.
+const TRIED: usize = 6;
+
+/// All that differs.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Diff {
+    /// Directions whose mode changes.
+    pub modes: Vec<ModeChange>,
+    /// Rows that come, go or allow something else, in the new policy's order; those that go last.
+    pub rows: Vec<RowChange>,
+    /// What changes beside the rows: own addresses, packet classes.
+    pub other: Vec<String>,
+}
+
+/// A direction's mode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModeChange {
+    /// The direction.
+    pub direction: Direction,
+    /// What it was.
+    pub from: Mode,
+    /// What it becomes.
+    pub to: Mode,
+}
+
+/// In which way a row differs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// It comes.
+    Added,
+    /// It goes.
+    Removed,
+    /// It allows more.
+    Widened,
+    /// It allows less.
+    Narrowed,
+    /// It allows some of both.
+    Moved,
+    /// It allows the same, in another mode or rank.
+    Marked,
+}
+
+impl Kind {
+    /// Its word.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Added => "added",
+            Self::Removed => "removed",
+            Self::Widened => "widened",
+            Self::Narrowed => "narrowed",
+            Self::Moved => "moved",
+            Self::Marked => "marked",
+        }
+    }
+}
+
+/// One row.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RowChange {
+    /// The row.
+    pub id: RowId,
+    /// Its direction.
+    pub direction: Direction,
+    /// In which way it differs.
+    pub kind: Kind,
+    /// What it allows now and did not.
+    pub more: Area,
+    /// What it allowed and does not now.
+    pub less: Area,
+    /// Its mode, where that changes: what it was, what it becomes.
+    pub mode: Option<(Mode, Mode)>,
+    /// Whether it is a failsafe row, where that changes.
+    pub failsafe: Option<(bool, bool)>,
+    /// A packet that no row allowed and one allows now.
+    pub newly_allowed: Option<Opening>,
+    /// A packet that a row allowed and none allows now.
+    pub newly_denied: Option<Opening>,
+}
+
+impl Diff {
+    /// Whether nothing differs.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.modes.is_empty() && self.rows.is_empty() && self.other.is_empty()
+    }
+
+    /// From one policy to another, with packets that show it.
+    #[must_use]
+    pub fn between(old: &Policy, new: &Policy) -> Self {
+        Self::with(old, new, QUESTIONS)
+    }
+
+    /// The same without packets: as fast as the policies can be read.
+    #[must_use]
+    pub fn counted(old: &Policy, new: &Policy) -> Self {
+        Self::with(old, new, 0)
+    }
+
+    fn with(old: &Policy, new: &Policy, questions: usize) -> Self {
+        let modes = [
+            ModeChange { direction: Direction::Inbound, from: old.inbound, to: new.inbound },
+            ModeChange { direction: Direction::Outbound, from: old.outbound, to: new.outbound },
+        ];
+        let mut search = Search { old, new, left: questions };
+        let rows = by_id(old);
+        let mut changes: Vec<RowChange> = Vec::new();
+        for row in &new.rows {
+            changes.extend(search.change(rows.get(&(&row.id, row.direction)).copied(), Some(row)));
+        }
+        let kept = by_id(new);
+        for row in old.rows.iter().filter(|row| !kept.contains_key(&(&row.id, row.direction))) {
+            changes.extend(search.change(Some(row), None));
+        }
+        Self {
+            modes: modes.into_iter().filter(|mode| mode.from != mode.to).collect(),
+            rows: changes,
+            other: other(old, new),
+        }
+    }
+}
+
+type ById<'a> = BTreeMap<(&'a RowId, Direction), &'a Row>;
+
+fn by_id(policy: &Policy) -> ById<'_> {
+    policy.rows.iter().map(|row| ((&row.id, row.direction), row)).collect()
+}
+
+fn other(old: &Policy, new: &Policy) -> Vec<String> {
+    let mut found = Vec::new();
+    if old.host != new.host {
+        found.push(format!("this server is {} now, and was {}", new.host, old.host));
+    }
+    if old.matrix != new.matrix {
+        found.push(format!("the matrix is {} now, and was {}", new.matrix.id, old.matrix.id));
+    }
+    let list =
+        |addresses: &[IpAddr]| addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    if old.local != new.local {
+        found.push(format!("own addresses are {} now, and were {}", list(&new.local), list(&old.local)));
+    }
+    if old.packets != new.packets {
+        found.push("packet classes change (`[packets]`)".to_owned());
+    }
+    if old.known != new.known {
+        let lacking = |from: &Policy, of: &Policy| {
+            from.known.iter().filter(|it| !of.known.iter().any(|other| other.prefix == it.prefix)).count()
+        };
+        let (more, fewer) = (lacking(new, old), lacking(old, new));
+        if more + fewer > 0 {
+            found.push(format!("known addresses: {more} prefixes come, {fewer} go"));
+        }
+    }
+    found
+}
+
+/// Looks for packets that show a change.
+struct Search<'a> {
+    old: &'a Policy,
+    new: &'a Policy,
+    /// Questions that may still be asked.
+    left: usize,
+}
+
+impl Search<'_> {
+    /// How a row differs; none when it does not.
+    fn change(&mut self, old: Option<&Row>, new: Option<&Row>) -> Option<RowChange> {
+        let any = new.or(old)?;
+        let (more, less) = match (old, new) {
+            (Some(old), Some(new)) => (Area::beyond(new, old), Area::beyond(old, new)),
+            (None, Some(new)) => (Area::of(new), Area::default()),
+            (Some(old), None) => (Area::default(), Area::of(old)),
+            (None, None) => return None,
+        };
+        let both = old.zip(new);
+        let mode = both.map(|(old, new)| (old.mode, new.mode)).filter(|(old, new)| old != new);
+        let failsafe = both.map(|(old, new)| (old.failsafe, new.failsafe)).filter(|(old, new)| old != new);
+        let kind = match (old, new, more.is_empty(), less.is_empty()) {
+            (None, ..) => Kind::Added,
+            (_, None, ..) => Kind::Removed,
+            (_, _, false, true) => Kind::Widened,
+            (_, _, true, false) => Kind::Narrowed,
+            (_, _, false, false) => Kind::Moved,
+            (_, _, true, true) if mode.is_some() || failsafe.is_some() => Kind::Marked,
+            (_, _, true, true) => return None,
+        };
+        let newly_allowed = new.and_then(|row| self.witness(row, &more, self.old, self.new));
+        let newly_denied = old.and_then(|row| self.witness(row, &less, self.new, self.old));
+        Some(RowChange {
+            id: any.id.clone(),
+            direction: any.direction,
+            kind,
+            more,
+            less,
+            mode,
+            failsafe,
+            newly_allowed,
+            newly_denied,
+        })
+    }
+
+    /// A packet of this part of a row that one policy denies and the other allows, asked of the oracle.
+    fn witness(&mut self, row: &Row, part: &Area, denies: &Policy, allows: &Policy) -> Option<Opening> {
+        let peers: Vec<IpNet> = row.peers.iter().map(|peer| peer.prefix).collect();
+        let clients = [row.client_ports];
+        let boxes: [(&[IpNet], &[Service], &[PortRange]); 3] = [
+            (&part.peers, &row.services, &clients),
+            (&peers, &part.services, &clients),
+            (&peers, &row.services, &part.client_ports),
+        ];
+        for (peers, services, clients) in boxes {
+            for peer in ends(peers) {
+                for service in ends(services) {
+                    for client in clients {
+                        if let Some(found) = self.corner(row, peer, &service, *client, denies, allows) {
+                            return Some(found);
+                        }
+                    }
+                }
+            }
+        }
+        None
+    }
+
+    fn corner(
+        &mut self,
+        row: &Row,
+        peer: IpNet,
+        service: &Service,
+        client: PortRange,
+        denies: &Policy,
+        allows: &Policy,
+    ) -> Option<Opening> {
+        for address in [some_host(peer), peer.broadcast()] {
+            let local = allows.local.iter().find(|local| local.is_ipv4() == address.is_ipv4())?;
+            for port in [service.ports.first, service.ports.last] {
+                self.left = self.left.checked_sub(2)?;
+                let with_ports = matches!(service.protocol, 6 | 17);
+                let (source, destination) = match row.direction {
+                    Direction::Inbound => (address, *local),
+                    Direction::Outbound => (*local, address),
+                };
+                let opening = Opening {
+                    direction: row.direction,
+                    source,
+                    source_port: if with_ports { client.last } else { 0 },
+                    destination,
+                    destination_port: if with_ports { port } else { 0 },
+                    protocol: service.protocol,
+                };
+                let allowed = |policy| judge(policy, &opening).first.is_some();
+                if allowed(allows) && !allowed(denies) {
+                    return Some(opening);
+                }
+            }
+        }
+        None
+    }
+}
+
+/// An address of the prefix that a machine can have.
+fn some_host(prefix: IpNet) -> IpAddr {
+    prefix.hosts().next().unwrap_or_else(|| prefix.addr())
+}
+
+/// The first few and the last few.
+fn ends<T: Clone>(all: &[T]) -> Vec<T> {
+    let head = all.iter().take(TRIED);
+    head.chain(all.iter().skip(TRIED.max(all.len().saturating_sub(TRIED)))).cloned().collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,70 @@
+//! Which conversations that live now a policy would cut.
+
+use serde::Serialize;
+
+use super::{
+    Direction, Mode, Policy,
+    oracle::{Opening, judge},
+};
+
+/// Conversations that are looked at, each of which walks a whole policy.
+pub const LOOKED_AT: usize = 10_000;
+
+/// What a change would do to what is going on.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Impact {
+    /// Conversations that were looked at.
+    pub conversations: usize,
+    /// Those that go on now, and would not any more.
+    pub cut: Vec<Opening>,
+}
+
+impl Impact {
+    /// Of a change from `old` to `new` on these conversations.
+    #[must_use]
+    pub fn of(old: Option<&Policy>, new: &Policy, live: &[Opening]) -> Self {
+        let looked_at = live.get(..LOOKED_AT).unwrap_or(live);
+        let cut = |opening: &&Opening| old.is_none_or(|old| goes_on(old, opening)) && !goes_on(new, opening);
+        Self { conversations: looked_at.len(), cut: looked_at.iter().filter(cut).copied().collect() }
+    }
+}
+
+/// Whether a conversation that was opened this way goes on under a policy.
+#[must_use]
+pub fn goes_on(policy: &Policy, opening: &Opening) -> bool {
+    let mode = match opening.direction {
+        Direction::Inbound => policy.inbound,
+        Direction::Outbound => policy.outbound,
+    };
+    mode != Mode::Enforce || judge(policy, opening).first.is_some()
+}
+
+/// What becomes of the way in of whoever makes a change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WayIn {
+    /// A failsafe row holds it, whatever the policy says.
+    Failsafe,
+    /// It goes on, but no failsafe row holds it: another change could cut it.
+    NotFailsafe,
+    /// It ends with this change.
+    Cut,
+}
+
+impl WayIn {
+    /// Of a session that was opened this way, under a policy.
+    #[must_use]
+    pub fn under(policy: &Policy, session: &Opening) -> Self {
+        let held = judge(policy, session)
+            .all
+            .iter()
+            .any(|id| policy.rows_in(session.direction).any(|row| row.failsafe && row.id == *id));
+        if held {
+            Self::Failsafe
+        } else if goes_on(policy, session) {
+            Self::NotFailsafe
+        } else {
+            Self::Cut
+        }
+    }
+}

@@ -1,0 +1,233 @@
+//! The control socket: changes through the daemon, confirmed or not, and who may ask for them.
+
+use std::{
+    fs,
+    process::{Command, Output},
+    thread,
+    time::{Duration, Instant},
+};
+
+use nix::unistd::Group;
+use pomguard_tests::daemon::{
+    Conversation, Daemon, LISTED, Lab, REMOVABLE, SERVER, Settings, UNLISTED, is_shut, opens,
+};
+use serde_json::Value;
+
+/// Row 16 goes.
+const WITHOUT_REMOVABLE: &str = "[[row]]\nid = \"pom-4.0/16\"\nenabled = false\nforce = true\n";
+
+fn said(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+/// Runs a verb that must succeed; what it says as JSON.
+fn json(lab: &Lab, arguments: &[&str]) -> Value {
+    let output = lab.pomguard(&[arguments, &["--json"]].concat());
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{arguments:?}: {}", said(&output)))
+}
+
+fn done(lab: &Lab, arguments: &[&str]) -> String {
+    let output = lab.pomguard(arguments);
+    assert!(output.status.success(), "{arguments:?}: {}", said(&output));
+    said(&output)
+}
+
+/// The reason why a verb was refused.
+fn refused(lab: &Lab, arguments: &[&str]) -> String {
+    let output = lab.pomguard(arguments);
+    assert_eq!(output.status.code(), Some(1), "{arguments:?}: {}", said(&output));
+    said(&output)
+}
+
+/// What became of each change, oldest first.
+fn outcomes(lab: &Lab) -> Vec<String> {
+    let name = |record: &Value| match &record["outcome"] {
+        Value::String(word) => word.clone(),
+        object => object.as_object().and_then(|it| it.keys().next()).cloned().unwrap_or_default(),
+    };
+    json(lab, &["history"]).as_array().unwrap().iter().map(name).collect()
+}
+
+/// Waits until this holds.
+fn eventually(what: &str, within: Duration, mut holds: impl FnMut() -> bool) {
+    let until = Instant::now() + within;
+    while !holds() {
+        assert!(Instant::now() < until, "never: {what}");
+        thread::sleep(Duration::from_millis(50));
+    }
+}
+
+#[test]
+fn an_apply_that_is_confirmed_stays_and_both_are_in_the_history() {
+    let Some(lab) = Lab::new("an_apply_that_is_confirmed_stays_and_both_are_in_the_history") else { return };
+    let daemon = Daemon::start(&lab);
+    assert!(opens(&lab.peer, SERVER, REMOVABLE));
+    lab.write_site(WITHOUT_REMOVABLE);
+    let changed = json(&lab, &["apply", "--confirm-within", "30s", "--why", "ticket 7", "--quiet"]);
+    assert_eq!(changed["number"], 2);
+    assert!(is_shut(&lab.peer, SERVER, REMOVABLE), "in force at once");
+    let status = json(&lab, &["status"]);
+    assert_eq!((&status["confirmed"], status["rollback_at"].is_u64()), (&Value::Bool(false), true));
+    assert_eq!(lab.pomguard(&["status"]).status.code(), Some(3), "a confirmation is due");
+    assert_eq!(outcomes(&lab), ["in-force", "pending"]);
+    let log = daemon.log();
+    assert!(log.contains("uid 0 pid ") && log.contains("ticket 7"), "who and why are in the log:\n{log}");
+
+    assert!(refused(&lab, &["apply", "--quiet"]).contains("change 2 waits for its confirmation"));
+    done(&lab, &["confirm", "--quiet"]);
+    assert_eq!(outcomes(&lab), ["replaced", "in-force"]);
+    let status = lab.pomguard(&["status"]);
+    assert!(status.status.success(), "all is as it should be: {}", said(&status));
+    assert!(is_shut(&lab.peer, SERVER, REMOVABLE) && opens(&lab.peer, SERVER, LISTED));
+    assert!(refused(&lab, &["confirm", "--quiet"]).contains("nothing waits"));
+    let history = json(&lab, &["history"]);
+    assert_eq!((history[1]["why"].as_str(), history[1]["by"]["uid"].as_u64()), (Some("ticket 7"), Some(0)));
+    assert_eq!(history[1]["summary"]["removed"], 1);
+}
+
+#[test]
+fn an_apply_that_nobody_confirms_is_taken_back_on_time_and_noted() {
+    let Some(lab) = Lab::new("an_apply_that_nobody_confirms_is_taken_back_on_time_and_noted") else { return };
+    let daemon = Daemon::start(&lab);
+    let before = lab.stats().image();
+    lab.write_site(WITHOUT_REMOVABLE);
+    let started = Instant::now();
+    json(&lab, &["apply", "--confirm-within", "4s", "--quiet"]);
+    assert!(is_shut(&lab.peer, SERVER, REMOVABLE));
+    daemon.wait_log("was not confirmed in time");
+    assert!(started.elapsed() >= Duration::from_secs(4), "not before its time");
+    eventually("the record says so", Duration::from_secs(5), || {
+        outcomes(&lab) == ["in-force", "not-confirmed"]
+    });
+    assert!(opens(&lab.peer, SERVER, REMOVABLE), "the old policy is back");
+    assert_eq!(lab.stats().image(), before);
+    assert!(refused(&lab, &["confirm", "--quiet"]).contains("nothing waits"));
+    // A start does not take the refused files by itself; an operator can.
+    assert!(daemon.stop().success());
+    let daemon = Daemon::start(&lab);
+    assert!(daemon.log().contains("those of change 2, which was taken back"), "{}", daemon.log());
+    assert!(opens(&lab.peer, SERVER, REMOVABLE), "still the old policy");
+    done(&lab, &["apply", "--quiet"]);
+    assert!(is_shut(&lab.peer, SERVER, REMOVABLE));
+}
+
+/// The dead-man is in the kernel: nobody has to live for it.
+#[test]
+fn the_old_policy_is_back_on_time_with_the_daemon_dead() {
+    let Some(lab) = Lab::new("the_old_policy_is_back_on_time_with_the_daemon_dead") else { return };
+    let daemon = Daemon::start(&lab);
+    let mut kept = Conversation::open(&lab.peer, SERVER, LISTED);
+    let mut cut = Conversation::open(&lab.peer, SERVER, REMOVABLE);
+    lab.write_site(WITHOUT_REMOVABLE);
+    let started = Instant::now();
+    json(&lab, &["apply", "--confirm-within", "6s", "--quiet"]);
+    daemon.kill();
+    assert!(cut.is_cut(), "the new policy is in force");
+    assert!(started.elapsed() < Duration::from_secs(6), "the machine was too slow to look in time");
+    assert!(is_shut(&lab.peer, SERVER, UNLISTED));
+    eventually("the row returns", Duration::from_secs(30), || opens(&lab.peer, SERVER, REMOVABLE));
+    assert!(
+        started.elapsed() >= Duration::from_millis(5_900),
+        "not before its time: {:?}",
+        started.elapsed()
+    );
+    assert!(kept.answers(), "what both policies allow goes on");
+    let status = json(&lab, &["status"]);
+    assert!(status["daemon"].is_null() && status["confirmed"] == true, "{status}");
+    // The next daemon finds out, and leaves the refused files alone.
+    let _daemon = Daemon::start(&lab);
+    assert_eq!(outcomes(&lab), ["in-force", "not-confirmed"]);
+    assert!(opens(&lab.peer, SERVER, REMOVABLE) && is_shut(&lab.peer, SERVER, UNLISTED));
+}
+
+#[test]
+fn a_daemon_that_starts_while_a_confirmation_is_due_goes_on_waiting_for_it() {
+    let Some(lab) = Lab::new("a_daemon_that_starts_while_a_confirmation_is_due_goes_on_waiting_for_it")
+    else {
+        return;
+    };
+    let daemon = Daemon::start(&lab);
+    lab.write_site(WITHOUT_REMOVABLE);
+    json(&lab, &["apply", "--confirm-within", "120s", "--quiet"]);
+    let generation = lab.stats().generation();
+    daemon.kill();
+    let daemon = Daemon::start(&lab);
+    assert!(daemon.log().contains("still waits for its confirmation"), "{}", daemon.log());
+    assert_eq!(lab.stats().generation(), generation, "nothing was put in force anew");
+    assert!(is_shut(&lab.peer, SERVER, REMOVABLE));
+    done(&lab, &["confirm", "--quiet"]);
+    assert_eq!(outcomes(&lab), ["replaced", "in-force"]);
+    assert_eq!(json(&lab, &["status"])["confirmed"], true);
+    assert!(is_shut(&lab.peer, SERVER, REMOVABLE));
+}
+
+#[test]
+fn a_rollback_needs_no_file_but_the_history() {
+    let Some(lab) = Lab::new("a_rollback_needs_no_file_but_the_history") else { return };
+    let daemon = Daemon::start(&lab);
+    let first = lab.stats().image();
+    lab.write_site(WITHOUT_REMOVABLE);
+    daemon.reload();
+    lab.write_settings(&Settings { inbound: "audit", ..Settings::default() });
+    done(&lab, &["apply", "--quiet"]);
+    assert_eq!(outcomes(&lab), ["replaced", "replaced", "in-force"]);
+    assert!(opens(&lab.peer, SERVER, UNLISTED), "audit");
+    fs::remove_file(lab.config().with_file_name("site.toml")).unwrap();
+    done(&lab, &["rollback", "1", "--why", "calls were lost", "--quiet"]);
+    assert_eq!(outcomes(&lab), ["replaced", "replaced", "rolled-back", "in-force"]);
+    assert!(is_shut(&lab.peer, SERVER, UNLISTED) && opens(&lab.peer, SERVER, REMOVABLE));
+    assert_eq!(lab.stats().image(), first);
+    assert!(refused(&lab, &["rollback", "9", "--quiet"]).contains("no change 9"));
+    // Without a number: what waits is taken back; else the one before.
+    lab.write_site(WITHOUT_REMOVABLE);
+    lab.write_settings(&Settings::default());
+    json(&lab, &["apply", "--confirm-within", "120s", "--quiet"]);
+    assert!(is_shut(&lab.peer, SERVER, REMOVABLE));
+    done(&lab, &["rollback", "--quiet"]);
+    assert!(opens(&lab.peer, SERVER, REMOVABLE));
+    assert_eq!(outcomes(&lab).last().unwrap(), "rolled-back");
+}
+
+#[test]
+fn a_broken_file_is_refused_with_its_line_and_changes_nothing() {
+    let Some(lab) = Lab::new("a_broken_file_is_refused_with_its_line_and_changes_nothing") else { return };
+    let _daemon = Daemon::start(&lab);
+    let before = lab.stats();
+    lab.write_site("[[peer]]\nsystems = [\"Agent Desk\"]\naddresses = [\"10.77.0.9\"]\n");
+    assert!(refused(&lab, &["apply", "--quiet"]).contains("site.toml:14: "));
+    let after = lab.stats();
+    assert_eq!((after.image(), after.generation()), (before.image(), before.generation()));
+    assert_eq!(outcomes(&lab), ["in-force"], "what never was in force is no change");
+}
+
+/// CP-01, against the real daemon.
+#[test]
+fn root_may_change_a_group_may_ask_and_others_are_refused() {
+    let Some(lab) = Lab::new("root_may_change_a_group_may_ask_and_others_are_refused") else { return };
+    // Any group of the system will do; all have this one.
+    let Some(group) = Group::from_name("daemon").unwrap() else { panic!("no group `daemon`") };
+    lab.write_settings(&Settings { control_group: "daemon", ..Settings::default() });
+    lab.let_others_in();
+    let daemon = Daemon::start(&lab);
+    let generation = lab.stats().generation();
+    let as_user = |gid: u32, verb: &[&str]| {
+        let mut command = Command::new("/usr/bin/setpriv");
+        command.args(["--reuid=65534", &format!("--regid={gid}"), "--clear-groups", "--"]);
+        command.arg(lab.public_binary()).args(verb).arg("--config").arg(lab.config());
+        command.output().unwrap()
+    };
+    let member = as_user(group.gid.as_raw(), &["status", "--json"]);
+    let status: Value =
+        serde_json::from_slice(&member.stdout).unwrap_or_else(|_| panic!("{}", said(&member)));
+    assert_eq!(status["generation"], generation);
+    let change = as_user(group.gid.as_raw(), &["apply", "--quiet"]);
+    assert!(!change.status.success() && said(&change).contains("only root may `apply`"), "{}", said(&change));
+    let stranger = as_user(65_534, &["status", "--json"]);
+    assert!(
+        !stranger.status.success() && said(&stranger).contains("only root, and members"),
+        "{}",
+        said(&stranger)
+    );
+    assert_eq!(lab.stats().generation(), generation);
+    assert!(daemon.log().contains("apply refused"), "{}", daemon.log());
+}
