@@ -8,16 +8,17 @@ use std::{
 
 use anyhow::bail;
 
-use super::{span, terminals};
+use super::{session, span, terminals};
 use crate::{
     control::{
         client,
         protocol::{Changed, Request},
     },
-    input::settings::Settings,
-    kernel::clock::unix_now,
+    input::{Draft, settings::Settings},
+    kernel::{clock::unix_now, interface},
     paths,
-    render::quantity,
+    policy::{self, impact::WayIn},
+    render::{explain::described, quantity},
 };
 
 /// Options that every change has.
@@ -46,6 +47,9 @@ pub struct Args {
     /// Return to what is in force now unless `pomguard confirm` comes within this time (60s, 10m)
     #[arg(long, value_name = "TIME", value_parser = span::seconds)]
     pub confirm_within: Option<u32>,
+    /// Apply even what would cut the session that this is typed in
+    #[arg(long)]
+    pub yes: bool,
 }
 
 /// Options of `confirm`.
@@ -73,6 +77,9 @@ pub struct RollbackArgs {
 
 /// Exit code 0 when it is in force, 1 when it was refused and nothing was changed.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    if args.confirm_within.is_none() && !args.yes {
+        hold_the_way_in(&args.common.config)?;
+    }
     change(&args.common, Request::Apply { confirm_within: args.confirm_within })
 }
 
@@ -84,6 +91,21 @@ pub fn confirm(args: &ConfirmArgs) -> anyhow::Result<ExitCode> {
 /// Exit code 0 when the earlier policy is in force.
 pub fn rollback(args: &RollbackArgs) -> anyhow::Result<ExitCode> {
     change(&args.common, Request::Rollback { to: args.to, confirm_within: args.confirm_within })
+}
+
+/// Refuses what would lock out whoever types it. What is wrong with the files is for the daemon to say.
+fn hold_the_way_in(config: &Path) -> anyhow::Result<()> {
+    let Some(session) = session::ssh() else { return Ok(()) };
+    let Ok(draft) = Draft::load(config) else { return Ok(()) };
+    let Ok(policy) = policy::resolve(&draft, &interface::addresses()?) else { return Ok(()) };
+    if policy.local.contains(&session.destination) && WayIn::under(&policy, &session) == WayIn::Cut {
+        bail!(
+            "this would cut your own session ({}): add an [[allow]] for it with failsafe = true, or try it with \
+             --confirm-within 60s, or say --yes",
+            described(&session)
+        );
+    }
+    Ok(())
 }
 
 fn change(common: &Common, request: Request) -> anyhow::Result<ExitCode> {

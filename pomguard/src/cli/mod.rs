@@ -22,8 +22,10 @@ pub mod explain;
 pub mod history;
 pub mod matrix;
 pub mod panic;
+pub mod plan;
 pub mod run;
 pub mod serve_metrics;
+mod session;
 mod span;
 pub mod stats;
 pub mod status;
@@ -50,6 +52,8 @@ pub enum Verb {
     Check(check::Args),
     /// Put the policy in force and keep it so: the daemon
     Run(run::Args),
+    /// Show what the files would change and which conversations that would cut
+    Plan(plan::Args),
     /// Put the files in force, through the daemon
     Apply(apply::Args),
     /// Keep what was applied with --confirm-within
@@ -79,6 +83,7 @@ pub fn run(cli: Cli) -> ExitCode {
     let result = match cli.verb {
         Verb::Check(args) => check::run(&args),
         Verb::Run(args) => run::run(&args),
+        Verb::Plan(args) => plan::run(&args),
         Verb::Apply(args) => apply::run(&args),
         Verb::Confirm(args) => apply::confirm(&args),
         Verb::Rollback(args) => apply::rollback(&args),

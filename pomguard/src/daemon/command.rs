@@ -49,8 +49,14 @@ impl Daemon {
             Request::Status => Reply::of(self.status()),
             Request::Metrics => Reply::of(metrics_page(&self.pins, &self.state)),
             Request::Apply { confirm_within } => {
+                let waits = self.waiting.is_some();
                 let taken = self.take_files(&order(Cause::Apply, confirm_within));
-                Reply::of(taken.inspect_err(|_| self.failed()))
+                // What has to wait for another change has not failed.
+                Reply::of(taken.inspect_err(|_| {
+                    if !waits {
+                        self.failed();
+                    }
+                }))
             }
             Request::Confirm => Reply::of(self.confirm()),
             Request::Rollback { to, confirm_within } => {

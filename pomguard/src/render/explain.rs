@@ -1,8 +1,26 @@
 //! Why a packet passes or not.
 
-use std::io::{self, Write};
+use std::{
+    io::{self, Write},
+    net::SocketAddr,
+};
 
-use crate::policy::{Mode, explain::Explanation};
+use crate::policy::{Mode, explain::Explanation, oracle::Opening};
+
+/// A packet in the form that `explain` takes: `10.50.3.7:50000 10.20.0.11:9970/tcp`.
+#[must_use]
+pub fn described(opening: &Opening) -> String {
+    let Opening { source, source_port, destination, destination_port, .. } = *opening;
+    match opening.protocol {
+        protocol @ (6 | 17) => format!(
+            "{} {}/{}",
+            SocketAddr::new(source, source_port),
+            SocketAddr::new(destination, destination_port),
+            if protocol == 6 { "tcp" } else { "udp" }
+        ),
+        other => format!("{source} {destination}/{other}"),
+    }
+}
 
 /// Writes the policy's answer for people.
 pub fn print(explanation: &Explanation, out: &mut impl Write) -> io::Result<()> {

@@ -5,6 +5,7 @@ pub mod check;
 pub mod explain;
 mod grid;
 pub mod matrix;
+pub mod plan;
 pub mod quantity;
 pub mod stats;
 pub mod status;

@@ -109,7 +109,7 @@ impl Runtime {
     fn open(&self, name: &str) -> Result<(File, PathBuf), RuntimeError> {
         DirBuilder::new()
             .recursive(true)
-            .mode(0o750)
+            .mode(0o755)
             .create(&self.folder)
             .map_err(|source| RuntimeError::File { what: "make", path: self.folder.clone(), source })?;
         let path = self.folder.join(name);

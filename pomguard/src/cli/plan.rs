@@ -1,0 +1,103 @@
+//! `pomguard plan`: what the files would change, without changing anything.
+
+use std::{
+    io::{self, Write as _},
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use anyhow::Context as _;
+
+use super::{ATTENTION, session};
+use crate::{
+    history::{History, Record},
+    input::Draft,
+    kernel::{KernelError, interface, pins::Pins, read, sockets},
+    paths,
+    policy::{
+        Direction, Policy,
+        diff::Diff,
+        impact::{Impact, WayIn},
+        oracle::Opening,
+        resolve,
+    },
+    render::plan::{InForce, Plan},
+};
+
+/// Options of `plan`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// The daemon's settings
+    #[arg(long, value_name = "PATH", default_value = paths::SETTINGS)]
+    pub config: PathBuf,
+    /// Write JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Exit code 0 when the files are in force already, 3 when they would change something, 1 when they are wrong.
+pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let plan = make(&args.config)?;
+    let mut out = io::stdout().lock();
+    if args.json {
+        serde_json::to_writer_pretty(&mut out, &plan).map_err(io::Error::from)?;
+        writeln!(out)?;
+    } else {
+        plan.print(&mut out)?;
+    }
+    Ok(if plan.changes() { ExitCode::from(ATTENTION) } else { ExitCode::SUCCESS })
+}
+
+/// Compares the files with what is in force, and with what goes on.
+pub(super) fn make(config: &std::path::Path) -> anyhow::Result<Plan> {
+    let draft = Draft::load(config)?;
+    let new = resolve(&draft, &interface::addresses()?)?;
+    let (in_force, old) = in_force(&draft)?;
+    let diff = old.as_ref().map(|old| Diff::between(old, &new));
+    let live = live(&new)?;
+    let impact = Impact::of(old.as_ref(), &new, &live);
+    let session = session::ssh().filter(|session| new.local.contains(&session.destination));
+    let way_in = session.map(|session| (session, WayIn::under(&new, &session)));
+    let failsafe = new.rows.iter().any(|row| row.failsafe && !row.peers.is_empty());
+    Ok(Plan { in_force, inbound: new.inbound, outbound: new.outbound, diff, impact, way_in, failsafe })
+}
+
+/// What is in force, and the policy that it is; the history knows it by its image.
+fn in_force(draft: &Draft) -> anyhow::Result<(InForce, Option<Policy>)> {
+    let snapshot = match read::snapshot(&Pins::at(&draft.settings.paths.pins)) {
+        Ok(snapshot) => snapshot,
+        Err(KernelError::NotInstalled { .. }) => return Ok((InForce::Nothing, None)),
+        Err(fault) => return Err(fault).context("read what is in force"),
+    };
+    let history = History::at(&draft.settings.paths.state);
+    let (records, _) = history.list();
+    let is_it = |record: &&Record| record.image == snapshot.image;
+    let Some(record) = records.iter().rfind(is_it) else {
+        return Ok((InForce::Unknown { image: snapshot.image }, None));
+    };
+    let (_, policy) = history.policy(record)?;
+    Ok((InForce::Change { number: record.number, at: record.at }, Some(policy)))
+}
+
+/// What goes on with other machines, as the packets that opened it.
+fn live(policy: &Policy) -> anyhow::Result<Vec<Opening>> {
+    let all = sockets::conversations().context("list the conversations of this server")?;
+    let ours = all.into_iter().filter(|it| policy.local.contains(&it.local.ip()));
+    Ok(ours
+        .map(|it| {
+            let (direction, source, destination) = if it.inbound {
+                (Direction::Inbound, it.peer, it.local)
+            } else {
+                (Direction::Outbound, it.local, it.peer)
+            };
+            Opening {
+                direction,
+                source: source.ip(),
+                source_port: source.port(),
+                destination: destination.ip(),
+                destination_port: destination.port(),
+                protocol: it.protocol,
+            }
+        })
+        .collect())
+}

@@ -1,0 +1,206 @@
+//! What the files would change, for people and programs.
+
+use std::{
+    fmt::Display,
+    io::{self, Write},
+};
+
+use serde::Serialize;
+
+use super::{
+    explain::described,
+    quantity::{grouped, moment},
+};
+use crate::{
+    observe::printable::printable,
+    policy::{
+        Mode,
+        area::Area,
+        diff::{Diff, RowChange},
+        impact::{Impact, WayIn},
+        oracle::Opening,
+    },
+};
+
+/// Items of one kind that are written out; JSON has them all.
+const SHOWN: usize = 8;
+
+/// The answer of `plan`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Plan {
+    /// What it is compared with.
+    pub in_force: InForce,
+    /// The mode that the files give the inbound direction.
+    pub inbound: Mode,
+    /// The mode that the files give the outbound direction.
+    pub outbound: Mode,
+    /// What differs; none where nothing is known of what is in force.
+    pub diff: Option<Diff>,
+    /// What it would do to what goes on.
+    pub impact: Impact,
+    /// The session that the command was typed in, and what becomes of it; none at a console.
+    pub way_in: Option<(Opening, WayIn)>,
+    /// Whether the files have a failsafe row that grants something.
+    pub failsafe: bool,
+}
+
+/// What is in force.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum InForce {
+    /// Nothing: pomguard does not enforce here.
+    Nothing,
+    /// Something that the history does not have.
+    Unknown {
+        /// SHA-256 of its image.
+        image: String,
+    },
+    /// A change of the history.
+    Change {
+        /// Its number.
+        number: u64,
+        /// Seconds since 1970 when it was made.
+        at: u64,
+    },
+}
+
+impl Plan {
+    /// Whether applying the files would change anything.
+    #[must_use]
+    pub fn changes(&self) -> bool {
+        self.diff.as_ref().is_none_or(|diff| !diff.is_empty())
+    }
+
+    /// Writes what must not be missed first.
+    pub fn print(&self, out: &mut impl Write) -> io::Result<()> {
+        self.warn(out)?;
+        match &self.in_force {
+            InForce::Nothing => writeln!(out, "nothing is in force here: everything in the files is new")?,
+            InForce::Unknown { image } => {
+                let image: String = image.chars().take(12).collect();
+                writeln!(
+                    out,
+                    "image {image} is in force, and the history does not have the files that it came from: \
+                     what would change cannot be told"
+                )?;
+            }
+            InForce::Change { number, at } => {
+                writeln!(out, "compared with change {number} of {}, which is in force:", moment(*at))?;
+            }
+        }
+        match &self.diff {
+            Some(diff) if diff.is_empty() => writeln!(out, "  nothing would change")?,
+            Some(diff) => print_diff(diff, out)?,
+            None => writeln!(out, "  inbound {}, outbound {}", self.inbound.name(), self.outbound.name())?,
+        }
+        writeln!(
+            out,
+            "{} of {} conversations that go on now would be cut",
+            grouped(self.impact.cut.len() as u64),
+            grouped(self.impact.conversations as u64)
+        )?;
+        some(&self.impact.cut, out, described)
+    }
+
+    /// What the operator may regret.
+    fn warn(&self, out: &mut impl Write) -> io::Result<()> {
+        match &self.way_in {
+            Some((session, WayIn::Cut)) => writeln!(
+                out,
+                "WARNING: THIS WOULD CUT YOUR OWN SESSION ({}). Add an [[allow]] for it with failsafe = true",
+                described(session)
+            )?,
+            Some((session, WayIn::NotFailsafe)) => writeln!(
+                out,
+                "WARNING: no failsafe row covers your own session ({}): a later change could cut it. Add an \
+                 [[allow]] with failsafe = true",
+                described(session)
+            )?,
+            Some((_, WayIn::Failsafe)) | None => {}
+        }
+        if !self.failsafe {
+            writeln!(
+                out,
+                "WARNING: the files have no failsafe row: nothing holds the way in when the rest is wrong"
+            )?;
+        }
+        Ok(())
+    }
+}
+
+fn print_diff(diff: &Diff, out: &mut impl Write) -> io::Result<()> {
+    for mode in &diff.modes {
+        writeln!(
+            out,
+            "  {}: {} -> {}",
+            mode.direction.name(),
+            mode.from.name().to_uppercase(),
+            mode.to.name().to_uppercase()
+        )?;
+    }
+    for sentence in &diff.other {
+        writeln!(out, "  {}", printable(sentence))?;
+    }
+    for change in &diff.rows {
+        print_row(change, out)?;
+    }
+    Ok(())
+}
+
+fn print_row(change: &RowChange, out: &mut impl Write) -> io::Result<()> {
+    writeln!(out, "  {:<8}  {} {}", change.kind.name(), printable(&change.id.0), change.direction.name())?;
+    print_area("+", &change.more, out)?;
+    print_area("-", &change.less, out)?;
+    if let Some((from, to)) = change.mode {
+        writeln!(out, "      mode {} -> {}", from.name(), to.name())?;
+    }
+    if let Some((_, to)) = change.failsafe {
+        writeln!(out, "      {} a failsafe row", if to { "becomes" } else { "is no longer" })?;
+    }
+    if let Some(packet) = &change.newly_allowed {
+        writeln!(out, "      newly allowed, for one: {}", described(packet))?;
+    }
+    if let Some(packet) = &change.newly_denied {
+        writeln!(out, "      newly denied, for one:  {}", described(packet))?;
+    }
+    Ok(())
+}
+
+fn print_area(sign: &str, area: &Area, out: &mut impl Write) -> io::Result<()> {
+    let services = area.services.iter().map(|service| match service.protocol {
+        6 => format!("{}/tcp", service.ports),
+        17 => format!("{}/udp", service.ports),
+        other => format!("protocol {other}"),
+    });
+    let clients = area.client_ports.iter().filter(|ports| (ports.first, ports.last) != (0, u16::MAX));
+    for (what, items) in [
+        ("addresses", listed(&area.peers)),
+        ("services", listed(&services.collect::<Vec<_>>())),
+        ("client ports", listed(&clients.collect::<Vec<_>>())),
+    ] {
+        if let Some(items) = items {
+            writeln!(out, "      {sign} {what} {items}")?;
+        }
+    }
+    Ok(())
+}
+
+/// The first few, and how many more.
+fn listed<T: Display>(items: &[T]) -> Option<String> {
+    if items.is_empty() {
+        return None;
+    }
+    let shown = items.iter().take(SHOWN).map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let more = items.len().saturating_sub(SHOWN);
+    Some(if more == 0 { shown } else { format!("{shown} and {more} more") })
+}
+
+fn some<T>(items: &[T], out: &mut impl Write, line: impl Fn(&T) -> String) -> io::Result<()> {
+    for item in items.iter().take(SHOWN) {
+        writeln!(out, "  {}", line(item))?;
+    }
+    match items.len().saturating_sub(SHOWN) {
+        0 => Ok(()),
+        more => writeln!(out, "  and {more} more (--json has them all)"),
+    }
+}
