@@ -15,6 +15,7 @@ use crate::{
     kernel::{pins::Pins, read},
 };
 
+pub mod allow;
 pub mod apply;
 pub mod check;
 pub mod detach;
@@ -62,6 +63,10 @@ pub enum Verb {
     Rollback(apply::RollbackArgs),
     /// List the changes of policy that are kept
     History(history::Args),
+    /// Let something through for a while, or list what is
+    Allow(allow::Args),
+    /// Take an exception back before its time
+    Revoke(allow::RevokeArgs),
     /// Suspend the policy for a while: isolate the host, or open it
     Panic(panic::Args),
     /// Show what is in force, and what is not as it should be
@@ -88,6 +93,8 @@ pub fn run(cli: Cli) -> ExitCode {
         Verb::Confirm(args) => apply::confirm(&args),
         Verb::Rollback(args) => apply::rollback(&args),
         Verb::History(args) => history::run(&args),
+        Verb::Allow(args) => allow::run(&args),
+        Verb::Revoke(args) => allow::revoke(&args),
         Verb::Panic(args) => panic::run(&args),
         Verb::Status(args) => status::run(&args),
         Verb::Stats(args) => stats::run(&args, &|| {

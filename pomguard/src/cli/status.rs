@@ -40,7 +40,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
 }
 
 /// The daemon's answer; without a daemon what the kernel says.
-fn read(settings: &Settings) -> anyhow::Result<Status> {
+pub(super) fn read(settings: &Settings) -> anyhow::Result<Status> {
     match client::ask(&settings.paths.runtime, Request::Status, None) {
         Err(fault) if fault.is::<client::NoDaemon>() => {
             let interfaces: Vec<String> = settings.interfaces.iter().map(|at| at.value.clone()).collect();

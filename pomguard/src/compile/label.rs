@@ -21,7 +21,7 @@ pub fn labels(policy: &Policy, slots: &Slots) -> Vec<(u16, RowLabel)> {
     labels.into_iter().collect()
 }
 
-fn label(row: &Row) -> RowLabel {
+pub(super) fn label(row: &Row) -> RowLabel {
     RowLabel {
         id: text(&label_id(&row.id)),
         source: text(&row.source.join(", ")),

@@ -37,7 +37,7 @@ pub mod slots;
 
 pub use error::CompileError;
 pub use label::labels;
-pub use pinholes::pinholes;
+pub use pinholes::{lines_of, pinholes};
 pub use prefix::Family;
 pub use record::Record;
 pub use slots::{Held, Slots};

@@ -3,12 +3,14 @@
 use pomguard_common::{
     Direction,
     control::Pinhole,
+    counter::RowLabel,
     image::{Address, Family},
     limits,
 };
 
 use super::{
     error::CompileError,
+    label::label,
     ports::has_ports,
     prefix::{left_aligned, mask},
     slots::Slots,
@@ -36,6 +38,15 @@ pub fn pinholes(policy: &Policy, slots: &Slots) -> Result<Vec<Pinhole>, CompileE
         }
     }
     Ok(found)
+}
+
+/// The label and the lines of a row that holds until `expires` beside every policy: a timed exception. The
+/// counter slot is still to be found.
+#[must_use]
+pub fn lines_of(row: &Row, expires: u32) -> (RowLabel, Vec<Pinhole>) {
+    let line = |peer, service| Pinhole { expires, ..pinhole(row, peer, service, 0) };
+    let lines = row.peers.iter().flat_map(|peer| row.services.iter().map(move |service| line(peer, service)));
+    (label(row), lines.collect())
 }
 
 fn pinhole(row: &Row, peer: &Peer, service: &Service, slot: u16) -> Pinhole {

@@ -1,9 +1,13 @@
 //! What can be said over the control socket: one JSON object a line, one reply a request, in order.
 
-use pomguard_common::control::panic;
+use ipnet::IpNet;
+use pomguard_common::{Direction, control::panic};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::{history::Summary, policy::Mode};
+use crate::{
+    history::Summary,
+    policy::{Mode, Service},
+};
 
 /// Version of the protocol. Another one is refused with both numbers.
 pub const VERSION: u32 = 1;
@@ -48,6 +52,24 @@ pub enum Request {
         /// As with apply.
         confirm_within: Option<u32>,
     },
+    /// Let something through for a while.
+    Allow {
+        /// Its name; none for the first free number.
+        name: Option<String>,
+        /// Who opens.
+        direction: Direction,
+        /// The other side.
+        peers: Vec<IpNet>,
+        /// What is opened to.
+        services: Vec<Service>,
+        /// For how long.
+        seconds: u32,
+    },
+    /// Take an exception back.
+    Revoke {
+        /// Its name.
+        name: String,
+    },
     /// Suspend the policy for a while.
     Panic {
         /// Which way.
@@ -75,6 +97,8 @@ impl Request {
             Self::Apply { .. } => "apply",
             Self::Confirm => "confirm",
             Self::Rollback { .. } => "rollback",
+            Self::Allow { .. } => "allow",
+            Self::Revoke { .. } => "revoke",
             Self::Panic { .. } => "panic",
             Self::PanicOff => "panic off",
         }
@@ -144,6 +168,15 @@ pub struct Changed {
     pub confirm_by: Option<u64>,
     /// What did not go as it should have.
     pub notes: Vec<String>,
+}
+
+/// An exception that was granted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Allowed {
+    /// Its name.
+    pub name: String,
+    /// Seconds since 1970 when it ends.
+    pub ends: u64,
 }
 
 /// What comes back.
@@ -231,6 +264,14 @@ mod tests {
             Request::Apply { confirm_within: Some(60) },
             Request::Confirm,
             Request::Rollback { to: Some(3), confirm_within: None },
+            Request::Allow {
+                name: None,
+                direction: Direction::Outbound,
+                peers: vec!["fd00::/64".parse().unwrap()],
+                services: vec![Service { protocol: 6, ports: crate::policy::PortRange::one(22) }],
+                seconds: 7_200,
+            },
+            Request::Revoke { name: "1".to_owned() },
             Request::Panic { kind: Panic::Isolate, seconds: 600 },
             Request::PanicOff,
         ];

@@ -61,6 +61,7 @@ impl Beat {
 impl Daemon {
     /// Looks at everything once, and tells what is not as it should be.
     pub(super) fn look(&mut self) {
+        self.sweep_exceptions();
         // Whoever changes something by hand has the lock meanwhile; the next beat is soon enough.
         let _change = match self.runtime.try_change() {
             Ok(Some(change)) => change,

@@ -133,23 +133,20 @@ impl Daemon {
             notes,
         };
         let next = Held { settings, policy, record: record.clone() };
-        match (deadline, record) {
-            (Some(deadline), Some(record)) => {
-                self.rewrite(Some((record.clone(), record.outcome.clone())));
-                let until = order.confirm_within.map_or(0, u64::from) + unix_now();
-                let about = format!("change {} until {}", record.number, moment(until));
-                self.standing.insert(Condition::Unconfirmed, about);
-                info!(
-                    "change {} is taken back unless confirmed within {:?} s",
-                    record.number, order.confirm_within
-                );
-                let replaced = replaced_by(order.cause);
-                self.waiting = Some(Waiting { deadline, record, next, replaced, installed: Some(installed) });
-            }
-            _ => {
-                self.settle_on(next, &replaced_by(order.cause));
-                self.save(&installed);
-            }
+        if let (Some(deadline), Some(record)) = (deadline, record) {
+            self.rewrite(Some((record.clone(), record.outcome.clone())));
+            let until = order.confirm_within.map_or(0, u64::from) + unix_now();
+            let about = format!("change {} until {}", record.number, moment(until));
+            self.standing.insert(Condition::Unconfirmed, about);
+            info!(
+                "change {} is taken back unless confirmed within {:?} s",
+                record.number, order.confirm_within
+            );
+            let replaced = replaced_by(order.cause);
+            self.waiting = Some(Waiting { deadline, record, next, replaced, installed: Some(installed) });
+        } else {
+            self.settle_on(next, &replaced_by(order.cause));
+            self.save(&installed);
         }
         self.status = self.line();
         Ok(changed)

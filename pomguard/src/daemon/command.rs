@@ -5,7 +5,7 @@ use std::sync::PoisonError;
 use log::{error, info};
 use tokio::sync::mpsc;
 
-use super::{Daemon, change::Order, metrics_page};
+use super::{Daemon, change::Order, exceptions::Grant, metrics_page};
 use crate::{
     control::{
         protocol::{Reply, Request},
@@ -44,7 +44,8 @@ impl Daemon {
         let Command { message, peer, answer } = command;
         let verb = message.request.verb();
         let by = By { uid: peer.uid, pid: peer.pid, claimed: message.claimed };
-        let order = |cause, confirm_within| Order { cause, by: Some(by), why: message.why, confirm_within };
+        let (asked_by, why) = (by.clone(), message.why.clone());
+        let order = |cause, confirm_within| Order { cause, by: Some(asked_by), why, confirm_within };
         let reply = match message.request {
             Request::Status => Reply::of(self.status()),
             Request::Metrics => Reply::of(metrics_page(&self.pins, &self.state)),
@@ -62,6 +63,11 @@ impl Daemon {
             Request::Rollback { to, confirm_within } => {
                 Reply::of(self.roll_back(to, order(Cause::Apply, confirm_within)))
             }
+            Request::Allow { name, direction, peers, services, seconds } => {
+                let (by, why) = (by, message.why);
+                Reply::of(self.allow(Grant { name, direction, peers, services, seconds, by, why }))
+            }
+            Request::Revoke { name } => Reply::of(self.revoke(&name)),
             Request::Panic { kind, seconds } => Reply::of(self.panic(kind, seconds)),
             Request::PanicOff => Reply::of(self.end_panic()),
         };

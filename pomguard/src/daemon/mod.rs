@@ -47,7 +47,7 @@ use crate::{
         metrics::{self, DaemonState},
     },
     policy::{self, Policy},
-    state::{confirmed::Confirmed, runtime::Runtime},
+    state::{confirmed::Confirmed, exceptions::Exception, runtime::Runtime},
 };
 
 mod beat;
@@ -55,6 +55,7 @@ mod boot;
 mod change;
 mod command;
 mod confirm;
+mod exceptions;
 mod guard;
 mod notify;
 mod panic;
@@ -86,6 +87,8 @@ struct Daemon {
     held: Option<Held>,
     /// The change that waits for its confirmation.
     waiting: Option<Waiting>,
+    /// What is let through for a while.
+    exceptions: Vec<Exception>,
     pins: Pins,
     runtime: Runtime,
     ticks: Ticks,
@@ -143,6 +146,7 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> anyhow
         settings,
         held: None,
         waiting: None,
+        exceptions: Vec::new(),
         pins,
         runtime,
         ticks,
@@ -159,6 +163,7 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> anyhow
     };
     let _log = daemon.follow_program_log();
     // The policy before the programs: the first packet that one sees is judged by it.
+    daemon.restore_exceptions()?;
     if daemon.continue_waiting()? {
         daemon.take_over()?;
     } else {

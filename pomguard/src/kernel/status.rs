@@ -1,5 +1,9 @@
 //! What is in force, read back from the kernel.
 
+use std::collections::BTreeMap;
+
+use pomguard_common::control::{Pinhole, over};
+
 use super::{
     KernelError, attach,
     clock::{Ticks, unix_now},
@@ -9,7 +13,10 @@ use super::{
 };
 use crate::{
     control::protocol::Panic,
-    observe::status::{PanicStatus, Status},
+    observe::{
+        snapshot::RowStats,
+        status::{ExceptionStatus, PanicStatus, Status},
+    },
 };
 
 /// Takes one reading. `wanted` are the interfaces that the settings name.
@@ -60,6 +67,7 @@ pub fn status(pins: &Pins, wanted: &[String]) -> Result<Status, KernelError> {
             kind.name()
         ));
     }
+    let exceptions = exceptions(pins, &snapshot.rows, ticks, now as u32)?;
     let failsafe = snapshot.rows.iter().filter(|row| row.live && row.failsafe);
     Ok(Status {
         host: snapshot.host,
@@ -72,9 +80,39 @@ pub fn status(pins: &Pins, wanted: &[String]) -> Result<Status, KernelError> {
         confirmed: rollback_at.is_none(),
         rollback_at,
         panic,
+        exceptions,
         failsafe: failsafe.map(|row| row.id.clone()).collect(),
         attach: attached,
         daemon: None,
         attention,
     })
+}
+
+/// The exceptions that hold, by the rows that they are counted under.
+fn exceptions(
+    pins: &Pins,
+    rows: &[RowStats],
+    ticks: Ticks,
+    now: u32,
+) -> Result<Vec<ExceptionStatus>, KernelError> {
+    let mut deadlines: BTreeMap<u16, u32> = BTreeMap::new();
+    let holds = |line: &Pinhole| line.marks & Pinhole::EXCEPTION != 0 && !over(line.expires, now);
+    for line in control::pinholes(pins)?.into_iter().filter(holds) {
+        deadlines.insert(line.row, line.expires);
+    }
+    let mut found = Vec::new();
+    for (slot, id, direction) in read::row_slots(pins)? {
+        let Some(deadline) = deadlines.get(&slot) else { continue };
+        let row = rows.iter().find(|row| row.id == id && row.direction == direction);
+        found.extend(row.map(|row| ExceptionStatus {
+            id,
+            direction,
+            source: row.source.clone(),
+            destination: row.destination.clone(),
+            ports: row.ports.clone(),
+            ends: unix_now() + ticks.seconds(deadline.wrapping_sub(now)),
+            packets: row.packets,
+        }));
+    }
+    Ok(found)
 }

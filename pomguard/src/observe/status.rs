@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::snapshot::AttachInfo;
 use crate::{
     control::protocol::Panic,
-    policy::{Mode, RowId},
+    policy::{Direction, Mode, RowId},
 };
 
 /// One reading.
@@ -31,6 +31,8 @@ pub struct Status {
     pub rollback_at: Option<u64>,
     /// The panic that suspends the policy; none when it holds.
     pub panic: Option<PanicStatus>,
+    /// What is let through for a while.
+    pub exceptions: Vec<ExceptionStatus>,
     /// Failsafe rows in force.
     pub failsafe: Vec<RowId>,
     /// Per interface that the settings name or a program is on.
@@ -48,6 +50,25 @@ pub struct PanicStatus {
     pub kind: Panic,
     /// Seconds since 1970 when it ends; none for one without an end.
     pub ends: Option<u64>,
+}
+
+/// A timed exception that holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExceptionStatus {
+    /// Its row id, `exception/NAME`: what it is counted under.
+    pub id: RowId,
+    /// Who opens.
+    pub direction: Direction,
+    /// The side that opens.
+    pub source: String,
+    /// The side that is opened to.
+    pub destination: String,
+    /// Ports and protocol.
+    pub ports: String,
+    /// Seconds since 1970 when it ends.
+    pub ends: u64,
+    /// Packets that it let through.
+    pub packets: u64,
 }
 
 /// The daemon that answered.

@@ -3,17 +3,33 @@
 use std::io::{self, Write};
 
 use super::{
-    quantity::{moment, span},
+    quantity::{grouped, moment, span},
     table::{lines, table},
 };
 use crate::{
-    observe::{printable::printable, status::Status},
+    observe::{
+        printable::printable,
+        status::{ExceptionStatus, Status},
+    },
     policy::RowId,
 };
 
 /// How long ago, or ahead.
 fn ago(at: u64, now: u64) -> String {
     format!("{} ({} ago)", moment(at), span(now.saturating_sub(at)))
+}
+
+/// What an exception lets through, for how long yet, and how much came.
+pub fn described(exception: &ExceptionStatus, now: u64) -> String {
+    format!(
+        "{} from {} to {}, {}, {} left, {} packets",
+        exception.direction.name(),
+        printable(&exception.source),
+        printable(&exception.destination),
+        exception.ports,
+        span(exception.ends.saturating_sub(now)),
+        grouped(exception.packets)
+    )
 }
 
 /// Writes what is not as it should be first, then what is.
@@ -56,6 +72,9 @@ pub fn print(status: &Status, now: u64, out: &mut impl Write) -> io::Result<()> 
     let mut text = table(&["", ""]);
     for (name, fact) in facts {
         text.add_row([name.to_owned(), fact]);
+    }
+    for exception in &status.exceptions {
+        text.add_row([printable(&exception.id.0).into_owned(), described(exception, now)]);
     }
     for info in &status.attach {
         text.add_row([printable(&info.interface).into_owned(), format!("XDP {}, TC {}", info.xdp, info.tc)]);

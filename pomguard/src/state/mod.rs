@@ -3,7 +3,9 @@
 //! | what | module | folder |
 //! | --- | --- | --- |
 //! | the last confirmed policy, compiled | [`confirmed`] | `paths.state` |
+//! | what is let through for a while | [`exceptions`] | `paths.state` |
 //! | who may change what is in force, and whether it was taken off on purpose | [`runtime`] | `paths.runtime` |
 
 pub mod confirmed;
+pub mod exceptions;
 pub mod runtime;

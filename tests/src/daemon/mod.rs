@@ -175,8 +175,15 @@ impl Lab {
 
     /// Runs a verb of pomguard on the server, with the daemon's settings.
     pub fn pomguard<S: AsRef<OsStr>>(&self, arguments: &[S]) -> Output {
+        self.pomguard_command(arguments).output().unwrap()
+    }
+
+    /// The same, not run yet.
+    pub fn pomguard_command<S: AsRef<OsStr>>(&self, arguments: &[S]) -> Command {
         let (verb, rest) = arguments.split_first().expect("a verb");
-        self.command(binary()).arg(verb).arg("--config").arg(self.config()).args(rest).output().unwrap()
+        let mut command = self.command(binary());
+        command.arg(verb).arg("--config").arg(self.config()).args(rest);
+        command
     }
 
     /// The counters, from `pomguard stats --json`.

@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    process::{Command, Output},
+    process::Command,
     thread,
     time::{Duration, Instant},
 };
@@ -13,31 +13,10 @@ use pomguard_tests::daemon::{
 };
 use serde_json::Value;
 
+use super::said::{done, json, refused, said};
+
 /// Row 16 goes.
 const WITHOUT_REMOVABLE: &str = "[[row]]\nid = \"pom-4.0/16\"\nenabled = false\nforce = true\n";
-
-fn said(output: &Output) -> String {
-    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
-}
-
-/// Runs a verb that must succeed; what it says as JSON.
-fn json(lab: &Lab, arguments: &[&str]) -> Value {
-    let output = lab.pomguard(&[arguments, &["--json"]].concat());
-    serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{arguments:?}: {}", said(&output)))
-}
-
-fn done(lab: &Lab, arguments: &[&str]) -> String {
-    let output = lab.pomguard(arguments);
-    assert!(output.status.success(), "{arguments:?}: {}", said(&output));
-    said(&output)
-}
-
-/// The reason why a verb was refused.
-fn refused(lab: &Lab, arguments: &[&str]) -> String {
-    let output = lab.pomguard(arguments);
-    assert_eq!(output.status.code(), Some(1), "{arguments:?}: {}", said(&output));
-    said(&output)
-}
 
 /// What became of each change, oldest first.
 fn outcomes(lab: &Lab) -> Vec<String> {
@@ -198,6 +177,53 @@ fn a_broken_file_is_refused_with_its_line_and_changes_nothing() {
     let after = lab.stats();
     assert_eq!((after.image(), after.generation()), (before.image(), before.generation()));
     assert_eq!(outcomes(&lab), ["in-force"], "what never was in force is no change");
+}
+
+#[test]
+fn a_plan_shows_each_change_with_a_packet_and_shouts_when_it_would_cut_the_way_in() {
+    let name = "a_plan_shows_each_change_with_a_packet_and_shouts_when_it_would_cut_the_way_in";
+    let Some(lab) = Lab::new(name) else { return };
+    let daemon = Daemon::start(&lab);
+    let plan = lab.pomguard(&["plan"]);
+    assert_eq!(plan.status.code(), Some(0), "nothing to change: {}", said(&plan));
+    let mut cut = Conversation::open(&lab.peer, SERVER, REMOVABLE);
+    let _kept = Conversation::open(&lab.peer, SERVER, LISTED);
+    assert!(daemon.stop().success(), "it needs no daemon");
+    lab.write_site(WITHOUT_REMOVABLE);
+    let generation = lab.stats().generation();
+    let session = format!("10.77.0.2 40000 10.77.0.1 {REMOVABLE}");
+    let plan = |session: &str, more: &[&str]| {
+        let mut command = lab.pomguard_command(&[&["plan"], more].concat());
+        command.env("SSH_CONNECTION", session).output().unwrap()
+    };
+    let text = plan(&session, &[]);
+    assert_eq!(text.status.code(), Some(3), "{}", said(&text));
+    let text = said(&text);
+    assert!(text.contains("WARNING: THIS WOULD CUT YOUR OWN SESSION"), "{text}");
+    assert!(text.contains("no failsafe row"), "{text}");
+    assert!(text.contains("removed   pom-4.0/16 inbound"), "{text}");
+    assert!(text.contains("newly denied, for one:  10.77.0.2:65535 10.77.0.1:7999/tcp"), "{text}");
+    assert!(text.contains("1 of 2 conversations that go on now would be cut"), "{text}");
+    let json: Value = serde_json::from_slice(&plan(&session, &["--json"]).stdout).unwrap();
+    assert_eq!(json["diff"]["rows"][0]["kind"], "removed");
+    assert_eq!(json["impact"]["cut"][0]["destination_port"], REMOVABLE);
+    let other = said(&plan("10.77.0.2 40000 10.77.0.1 9970", &[]));
+    assert!(other.contains("no failsafe row covers your own session"), "{other}");
+    assert_eq!(lab.stats().generation(), generation, "a plan changes nothing");
+    assert!(cut.answers() && opens(&lab.peer, SERVER, REMOVABLE));
+    // What would lock out whoever types it takes a --yes, or a confirmation.
+    let _daemon = Daemon::start(&lab);
+    lab.write_site(&format!(
+        "{WITHOUT_REMOVABLE}[[row]]\nid = \"pom-4.0/15\"\nenabled = false\nforce = true\n"
+    ));
+    let mut apply = lab.pomguard_command(&["apply", "--quiet"]);
+    let refused = apply.env("SSH_CONNECTION", "10.77.0.2 40000 10.77.0.1 9970").output().unwrap();
+    assert!(
+        !refused.status.success() && said(&refused).contains("would cut your own session"),
+        "{}",
+        said(&refused)
+    );
+    assert!(opens(&lab.peer, SERVER, LISTED));
 }
 
 /// CP-01, against the real daemon.

@@ -17,6 +17,8 @@ mod load;
 mod modes;
 mod outbound;
 mod reload;
+mod said;
 mod start;
+mod suspension;
 mod watch;
 mod welcome;

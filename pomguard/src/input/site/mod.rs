@@ -16,6 +16,8 @@ use crate::policy::{Mode, Origin, PortRange};
 mod allow;
 mod read;
 
+pub(crate) use read::plain_name;
+
 /// The whole file.
 #[derive(Clone, Debug)]
 pub struct Site {

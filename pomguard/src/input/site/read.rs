@@ -291,7 +291,7 @@ pub(super) fn bounded(nets: Vec<IpNet>, anywhere: bool, written: &str) -> Result
 }
 
 /// A name of a host, a peer or a row: it becomes part of ids, labels and file names.
-pub(super) fn plain_name(written: &str) -> Result<String, Fault> {
+pub(crate) fn plain_name(written: &str) -> Result<String, Fault> {
     let plain = |letter: char| letter.is_ascii_alphanumeric() || "._-".contains(letter);
     let opens_well = written.starts_with(|letter: char| letter.is_ascii_alphanumeric());
     if written.len() > NAME || !opens_well || !written.chars().all(plain) {

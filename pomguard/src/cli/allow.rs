@@ -1,0 +1,171 @@
+//! `pomguard allow` and `revoke`: timed exceptions.
+
+use std::{
+    io::{self, Write as _},
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use anyhow::{anyhow, bail};
+use ipnet::IpNet;
+
+use super::{apply::runtime, span, status};
+use crate::{
+    control::{
+        client,
+        protocol::{Allowed, Request},
+    },
+    input::{address, ports, settings::Settings},
+    kernel::clock::unix_now,
+    observe::status::Status,
+    paths,
+    policy::{Direction, PortRange, Service},
+    render::{quantity, status::described},
+};
+
+/// Options of `allow`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// The other side, and what is opened to: `10.9.0.7 to 22/tcp`, `10.9.0.0/24,fd00:9::/64 9970-9973/tcp`,
+    /// `10.9.0.7 to icmp`
+    #[arg(value_name = "FROM [to] PORT/PROTO", num_args = 0..=3, required_unless_present = "list", conflicts_with = "list")]
+    pub what: Vec<String>,
+    /// For how long (10m, 2h, 1d), at most 30 days; it ends by itself, whether or not the daemon lives
+    #[arg(long = "for", value_name = "TIME", value_parser = span::seconds, required_unless_present = "list")]
+    pub time: Option<u32>,
+    /// What for: kept with it, and in the journal
+    #[arg(long, value_name = "TEXT", required_unless_present = "list")]
+    pub why: Option<String>,
+    /// This server opens to that side, instead of being opened to
+    #[arg(long)]
+    pub out: bool,
+    /// Its name, the second part of its row id `exception/NAME`
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+    /// List the exceptions that hold
+    #[arg(long)]
+    pub list: bool,
+    /// Write JSON
+    #[arg(long)]
+    pub json: bool,
+    /// The daemon's settings
+    #[arg(long, value_name = "PATH", default_value = paths::SETTINGS)]
+    pub config: PathBuf,
+}
+
+/// Options of `revoke`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct RevokeArgs {
+    /// The exception's name, as `pomguard allow --list` shows it
+    #[arg(value_name = "NAME")]
+    pub name: String,
+    /// What for: kept in the journal
+    #[arg(long, value_name = "TEXT")]
+    pub why: Option<String>,
+    /// The daemon's settings
+    #[arg(long, value_name = "PATH", default_value = paths::SETTINGS)]
+    pub config: PathBuf,
+}
+
+/// Exit code 0 when it holds.
+pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    if args.list {
+        return list(args);
+    }
+    let (from, to) = match args.what.as_slice() {
+        [from, to] => (from, to),
+        [from, word, to] if word == "to" => (from, to),
+        _ => bail!("write it as FROM to PORT/PROTO, such as 10.9.0.7 to 22/tcp"),
+    };
+    let Some(seconds) = args.time else { bail!("say for how long: --for 2h") };
+    let request = Request::Allow {
+        name: args.name.clone(),
+        direction: if args.out { Direction::Outbound } else { Direction::Inbound },
+        peers: peers(from)?,
+        services: services(to)?,
+        seconds,
+    };
+    let allowed: Allowed = client::ask(&runtime(&args.config), request, args.why.as_deref())?;
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&allowed)?);
+    } else {
+        let left = quantity::span(allowed.ends.saturating_sub(unix_now()));
+        println!(
+            "exception/{} holds for {left}: `pomguard revoke {}` ends it before",
+            allowed.name, allowed.name
+        );
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Exit code 0 when it holds no more.
+pub fn revoke(args: &RevokeArgs) -> anyhow::Result<ExitCode> {
+    let request = Request::Revoke { name: args.name.clone() };
+    let told: String = client::ask(&runtime(&args.config), request, args.why.as_deref())?;
+    println!("{told}");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Those that hold as the kernel has them, with the daemon dead or alive.
+fn list(args: &Args) -> anyhow::Result<ExitCode> {
+    let Status { exceptions, .. } = status::read(&Settings::load(&args.config)?)?;
+    let mut out = io::stdout().lock();
+    if args.json {
+        serde_json::to_writer_pretty(&mut out, &exceptions).map_err(io::Error::from)?;
+        writeln!(out)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if exceptions.is_empty() {
+        writeln!(out, "no exception holds")?;
+    }
+    let now = unix_now();
+    for exception in &exceptions {
+        writeln!(out, "{}  {}", exception.id, described(exception, now))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Addresses, prefixes and ranges, with commas between them.
+fn peers(written: &str) -> anyhow::Result<Vec<IpNet>> {
+    let mut found = Vec::new();
+    for part in written.split(',') {
+        found.extend(address::prefixes(part).map_err(|fault| anyhow!("{part}: {fault}"))?);
+    }
+    Ok(found)
+}
+
+/// Ports with a protocol that has some, or the name of one that has none.
+fn services(written: &str) -> anyhow::Result<Vec<Service>> {
+    let form = "write it as 22/tcp, 9970-9973/tcp, 53/udp, icmp or icmpv6";
+    let Some((numbers, protocol)) = written.split_once('/') else {
+        let protocol = match written {
+            "icmp" => 1,
+            "icmpv6" => 58,
+            _ => bail!("{written}: {form}"),
+        };
+        return Ok(vec![Service { protocol, ports: PortRange::ANY }]);
+    };
+    let protocol = match protocol {
+        "tcp" => 6,
+        "udp" => 17,
+        _ => bail!("{written}: {form}"),
+    };
+    let ranges = ports::ranges(numbers).map_err(|fault| anyhow!("{numbers}: {fault}"))?;
+    Ok(ranges.into_iter().map(|ports| Service { protocol, ports }).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_let_through_is_read_strictly() {
+        assert_eq!(peers("10.9.0.7,fd00:9::/64").unwrap().len(), 2);
+        assert!(peers("10.9.0.7,").is_err() && peers("10.9.0.1/24").is_err() && peers("somewhere").is_err());
+        assert_eq!(services("22,80/tcp").unwrap().len(), 2);
+        assert_eq!(services("icmp").unwrap()[0].protocol, 1);
+        for wrong in ["22", "22/TCP", "0/tcp", "22-20/tcp", "/tcp", "tcp", "22/tcp/udp", "any/any"] {
+            assert!(services(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! What holds beside the policy for a while: timed exceptions and panic, which the programs end by themselves.
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use pomguard_tests::daemon::{
+    Conversation, Daemon, LISTED, Lab, PEER, SERVER, STRANGER, UNLISTED, is_shut, opens,
+};
+use serde_json::Value;
+
+use super::said::{done, json, refused, said};
+
+/// The way in of the peer.
+const WAY_IN: &str = "[[allow]]\nname = \"ops\"\nfrom = [\"10.77.0.2\"]\nto = [\"server\"]\nprotocol = \"tcp\"\n\
+                      ports = \"9970\"\nfailsafe = true\n";
+
+fn wait_until(moment: Instant) {
+    thread::sleep(moment.saturating_duration_since(Instant::now()));
+}
+
+#[test]
+fn an_exception_holds_in_every_generation_and_ends_by_itself_with_the_daemon_dead() {
+    let name = "an_exception_holds_in_every_generation_and_ends_by_itself_with_the_daemon_dead";
+    let Some(lab) = Lab::new(name) else { return };
+    let daemon = Daemon::start(&lab);
+    assert!(is_shut(&lab.stranger, SERVER, UNLISTED));
+    let from = STRANGER.to_string();
+    let service = format!("{UNLISTED}/tcp");
+    let granted = Instant::now();
+    let allow = ["allow", &from, "to", &service, "--for", "20s", "--why", "ticket 9", "--name", "repair"];
+    assert!(done(&lab, &allow).contains("exception/repair holds"));
+    let mut through = Conversation::open(&lab.stranger, SERVER, UNLISTED);
+    assert!(is_shut(&lab.peer, SERVER, UNLISTED), "it is for one address");
+    daemon.reload();
+    assert!(through.answers(), "it holds in the next generation too");
+    let stats = lab.stats();
+    assert!(stats.row("exception/repair", "inbound", "packets") > 0, "counted under its own name:\n{stats}");
+    assert!(stats.reason("exception", "inbound", "pass") > 0, "{stats}");
+    let listed = json(&lab, &["allow", "--list"]);
+    assert_eq!(listed[0]["id"], "exception/repair");
+    assert!(refused(&lab, &allow).contains("there is an exception repair already"));
+    daemon.kill();
+    assert!(granted.elapsed() < Duration::from_secs(19), "the machine was too slow to look in time");
+    assert!(through.answers(), "with the daemon dead");
+    wait_until(granted + Duration::from_secs(21));
+    assert!(through.is_cut(), "its time is up, and nobody lives to end it");
+    assert!(is_shut(&lab.stranger, SERVER, UNLISTED));
+    assert_eq!(json(&lab, &["allow", "--list"]), Value::Array(vec![]));
+    let _daemon = Daemon::start(&lab);
+    assert!(is_shut(&lab.stranger, SERVER, UNLISTED), "a start does not bring it back");
+}
+
+#[test]
+fn an_exception_survives_a_restart_of_the_daemon_and_can_be_taken_back() {
+    let Some(lab) = Lab::new("an_exception_survives_a_restart_of_the_daemon_and_can_be_taken_back") else {
+        return;
+    };
+    let daemon = Daemon::start(&lab);
+    let service = format!("{UNLISTED}/tcp");
+    let to = PEER.to_string();
+    assert!(is_shut(&lab.server, PEER, UNLISTED), "outbound enforce");
+    done(&lab, &["allow", &to, &service, "--out", "--for", "1h", "--why", "import"]);
+    assert!(opens(&lab.server, PEER, UNLISTED));
+    assert!(daemon.stop().success());
+    // Pins gone too: as after a reboot, but for the boot's name.
+    assert!(lab.pomguard(&["detach", "--yes"]).status.success());
+    let _daemon = Daemon::start(&lab);
+    assert!(opens(&lab.server, PEER, UNLISTED), "brought back from disk");
+    assert!(done(&lab, &["revoke", "1"]).contains("exception/1 is over"));
+    assert!(is_shut(&lab.server, PEER, UNLISTED));
+    assert!(refused(&lab, &["revoke", "1"]).contains("no exception 1"));
+    for (wrong, why) in [
+        (["allow", "0.0.0.0/0", "22/tcp", "--for", "1h", "--why", "x"], "every address there is"),
+        (["allow", "10.1.0.0/16", "22/tcp", "--for", "60d", "--why", "x"], "30 d"),
+        (["allow", "10.1.0.0/16", "any/tcp", "--for", "1h", "--why", "x"], "any"),
+    ] {
+        assert!(refused(&lab, &wrong).contains(why), "{wrong:?}");
+    }
+}
+
+#[test]
+fn panic_isolate_leaves_the_failsafe_rows_and_ends_by_itself_with_the_daemon_dead() {
+    let name = "panic_isolate_leaves_the_failsafe_rows_and_ends_by_itself_with_the_daemon_dead";
+    let Some(lab) = Lab::new(name) else { return };
+    lab.write_site(WAY_IN);
+    let daemon = Daemon::start(&lab);
+    let mut way_in = Conversation::open(&lab.peer, SERVER, LISTED);
+    let mut call = Conversation::open(&lab.peer, SERVER, pomguard_tests::daemon::REMOVABLE);
+    assert!(call.answers());
+    let begun = Instant::now();
+    let isolate = ["panic", "isolate", "--for", "20s", "--why", "intruder", "--quiet"];
+    assert!(refused(&lab, &isolate).contains("say --yes"), "nobody is there to be asked");
+    done(&lab, &[&isolate[..], &["--yes"]].concat());
+    assert!(call.is_cut(), "not even what the policy allows");
+    assert!(way_in.answers(), "the failsafe row holds");
+    let status = json(&lab, &["status"]);
+    assert_eq!(status["panic"]["kind"], "isolate");
+    assert!(lab.stats().reason("isolated", "inbound", "drop") > 0);
+    let log = daemon.log();
+    assert!(log.contains("panic isolate") && log.contains("intruder"), "{log}");
+    daemon.kill();
+    assert!(begun.elapsed() < Duration::from_secs(19), "the machine was too slow to look in time");
+    assert!(call.is_cut() && way_in.answers(), "with the daemon dead");
+    wait_until(begun + Duration::from_secs(21));
+    assert!(call.answers(), "it is over by itself, and the conversation goes on");
+    assert_eq!(json(&lab, &["status"])["panic"], Value::Null);
+}
+
+#[test]
+fn panic_open_drops_nothing_and_counts_everything_until_it_is_ended() {
+    let Some(lab) = Lab::new("panic_open_drops_nothing_and_counts_everything_until_it_is_ended") else {
+        return;
+    };
+    let _daemon = Daemon::start(&lab);
+    assert!(is_shut(&lab.stranger, SERVER, UNLISTED));
+    done(&lab, &["panic", "open", "--for", "10m", "--why", "calls lost", "--yes", "--quiet"]);
+    assert!(opens(&lab.stranger, SERVER, UNLISTED));
+    let stats = lab.stats();
+    assert!(stats.reason("port", "inbound", "audit") > 0, "counted as it would have been judged:\n{stats}");
+    let status = lab.pomguard(&["status"]);
+    assert_eq!(status.status.code(), Some(3));
+    assert!(said(&status).contains("ATTENTION: panic open"), "{}", said(&status));
+    assert!(done(&lab, &["panic", "off", "--quiet"]).contains("the policy holds again"));
+    assert!(is_shut(&lab.stranger, SERVER, UNLISTED));
+    assert!(refused(&lab, &["panic", "off", "--quiet"]).contains("no panic"));
+    assert!(lab.pomguard(&["status"]).status.success());
+}
