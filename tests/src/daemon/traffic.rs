@@ -96,6 +96,16 @@ impl Conversation {
         attempt(from, to, port, patience(5)).unwrap_or_else(|| panic!("{to} does not answer at {port}"))
     }
 
+    /// Its near end.
+    pub fn local(&self) -> SocketAddr {
+        self.0.local_addr().unwrap()
+    }
+
+    /// Its far end.
+    pub fn peer(&self) -> SocketAddr {
+        self.0.peer_addr().unwrap()
+    }
+
     /// Whether a word comes back.
     pub fn answers(&mut self) -> bool {
         self.carries(b"still there?", patience(5))

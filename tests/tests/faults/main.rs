@@ -8,6 +8,8 @@
 mod changes;
 mod crash_points;
 mod ears;
+mod floods;
 mod kills;
 mod scarcity;
+mod tables;
 mod two_daemons;

@@ -1,0 +1,140 @@
+//! Floods on the cable, with hundreds of real conversations beside them, most of them idle.
+
+use std::{
+    net::{Ipv4Addr, Ipv6Addr},
+    thread,
+    time::{Duration, Instant},
+};
+
+use pomguard_tests::{
+    daemon::{Conversation, Daemon, LISTED, LISTED_OUT, Lab, PEER, PEER6, SERVER, SERVER6, UNLISTED},
+    faults::{Ear, Offer, Pair, THE_PEER, THE_SERVER, THE_STRANGER, frames, report, times},
+    packet::{eth, flag},
+    random::Random,
+};
+
+/// Conversations that the server has opened, and that others have opened to it; half of each over IPv6.
+const OUTBOUND: usize = 1_000;
+const INBOUND: usize = 200;
+/// Packets a second of each flood.
+const RATE: u32 = 40_000;
+/// Addresses that a flood comes from, in turn.
+const SOURCES: usize = 4_096;
+
+/// Opens so many idle conversations from one machine to the other's two addresses.
+fn idle(lab: &Lab, count: usize, outbound: bool) -> Vec<Conversation> {
+    let from = if outbound { &lab.server } else { &lab.peer };
+    (0..count)
+        .map(|number| match (outbound, number % 2) {
+            (true, 0) => Conversation::open(from, PEER, LISTED_OUT),
+            (true, _) => Conversation::open(from, PEER6, LISTED_OUT),
+            (false, 0) => Conversation::open(from, SERVER, LISTED),
+            (false, _) => Conversation::open(from, SERVER6, LISTED),
+        })
+        .collect()
+}
+
+/// Addresses of nobody.
+fn nobody(random: &mut Random) -> Pair {
+    let word = random.word();
+    let v4 = Ipv4Addr::from_bits(0xc612_0000 | word as u32 & 0x1_ffff);
+    (v4, Ipv6Addr::from_bits(0x2001_0db8 << 96 | u128::from(word)))
+}
+
+#[test]
+fn conversations_outlive_floods_at_open_and_closed_ports_and_others_still_connect() {
+    let name = "conversations_outlive_floods_at_open_and_closed_ports_and_others_still_connect";
+    let Some(lab) = Lab::new(name) else { return };
+    let seconds = times("POMGUARD_FAULT_FLOOD", 10);
+    // Anybody may open it, as a portal's port.
+    lab.write_site(&format!(
+        "[[allow]]\nname = \"portal\"\nfrom = [\"0.0.0.0/0\", \"::/0\"]\nto = [\"server\"]\nports = \"{UNLISTED}\"\n\
+         protocol = \"tcp\"\nanywhere = true\n"
+    ));
+    let _daemon = Daemon::start(&lab);
+    let mut conversations = idle(&lab, OUTBOUND, true);
+    conversations.extend(idle(&lab, INBOUND, false));
+    let before = lab.stats();
+    let mut random = Random(1);
+    let mut flood = |flags, port, per_source: usize| -> Vec<Vec<u8>> {
+        let syn = |from, to| vec![eth().ip(from, to).tcp(5_000, port).flags(flags)];
+        let made = frames(&lab.stranger, &lab.server, syn);
+        (0..SOURCES / per_source).flat_map(|_| made(nobody(&mut random), THE_SERVER)).collect()
+    };
+    let syns = flood(flag::SYN, UNLISTED, 2);
+    let denied =
+        [flood(flag::SYN, LISTED, 4), flood(flag::ACK, LISTED, 4), flood(flag::RST, 8_080, 4)].concat();
+    let datagrams = frames(&lab.stranger, &lab.server, |from, to| vec![eth().ip(from, to).udp(5_000, 53)]);
+    let denied = [denied, datagrams(THE_STRANGER, THE_SERVER)].concat();
+    let mut arrived = Ear::of(&lab.server, THE_STRANGER, None);
+    let offers = [Offer::start(&lab.stranger, syns, RATE), Offer::start(&lab.stranger, denied, RATE)];
+
+    let until = Instant::now() + Duration::from_secs(seconds as u64);
+    let mut handshakes = 0;
+    while Instant::now() < until {
+        assert!(Conversation::open(&lab.peer, SERVER, LISTED).answers(), "FL-01: one more may connect");
+        assert!(Conversation::open(&lab.server, PEER6, LISTED_OUT).answers(), "FL-01: so may we");
+        handshakes += 2;
+        thread::sleep(Duration::from_millis(10));
+    }
+    let offered: Vec<u64> = offers.into_iter().map(Offer::stop).collect();
+    let lost = conversations.iter_mut().filter_map(|it| (!it.answers()).then_some(())).count();
+    assert_eq!(lost, 0, "FL-01, FL-03: of {} conversations", conversations.len());
+    let after = lab.stats();
+    assert_eq!(arrived.heard(), 0, "FL-03: of the stranger's datagrams");
+    assert!(after.row("site/portal", "inbound", "packets") > before.row("site/portal", "inbound", "packets"));
+    for known in ["source-known", "port-known", "no-flow-known", "client-port", "flow-table-full"] {
+        assert_eq!(after.reason(known, "inbound", "drop"), 0, "{known}: {after}");
+    }
+    assert_eq!(after.total("outbound", "dropped"), 0, "{after}");
+    report(&format!(
+        "{seconds} s of floods: {} SYNs of {SOURCES} sources at an open port, {} packets at closed ones: 0 of {} idle \
+         flows lost, {handshakes} of {handshakes} handshakes done",
+        offered[0],
+        offered[1],
+        conversations.len()
+    ));
+}
+
+#[test]
+fn conversations_outlive_forged_resets_and_ends() {
+    let Some(lab) = Lab::new("conversations_outlive_forged_resets_and_ends") else { return };
+    let seconds = times("POMGUARD_FAULT_FLOOD", 10);
+    let _daemon = Daemon::start(&lab);
+    let mut outbound = idle(&lab, 64, true);
+    let mut inbound = idle(&lab, 64, false);
+    // Whoever forges does not see the sequence numbers, and guesses.
+    let mut random = Random(1);
+    let mut forged = Vec::new();
+    for (conversation, from, to) in outbound
+        .iter()
+        .map(|it| (it, it.peer().port(), it.local().port()))
+        .chain(inbound.iter().map(|it| (it, it.local().port(), it.peer().port())))
+    {
+        for flags in [flag::RST, flag::FIN | flag::ACK, flag::RST | flag::ACK] {
+            let segment = frames(&lab.stranger, &lab.server, |source, destination| {
+                vec![eth().ip(source, destination).tcp(from, to).flags(flags)]
+            })(THE_PEER, THE_SERVER);
+            let v6 = usize::from(conversation.peer().is_ipv6());
+            let mut frame = segment[v6].clone();
+            // After the link, the network header and the two ports: sequence and acknowledgement.
+            let sequence = if v6 == 1 { 58 } else { 38 };
+            frame[sequence..sequence + 8].copy_from_slice(&random.word().to_be_bytes());
+            forged.push(frame);
+        }
+    }
+    let offer = Offer::start(&lab.stranger, forged, RATE);
+    let until = Instant::now() + Duration::from_secs(seconds as u64);
+    let mut words = 0_usize;
+    while Instant::now() < until {
+        for conversation in outbound.iter_mut().chain(&mut inbound) {
+            assert!(conversation.answers(), "FL-13: after {words} words");
+            words += 1;
+        }
+    }
+    let offered = offer.stop();
+    let all = outbound.len() + inbound.len();
+    let lost = outbound.iter_mut().chain(&mut inbound).filter_map(|it| (!it.answers()).then_some(())).count();
+    assert_eq!(lost, 0, "FL-13: of {all} conversations");
+    report(&format!("{offered} forged resets and ends: 0 of {all} flows lost ({words} words)"));
+}
