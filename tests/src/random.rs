@@ -169,10 +169,11 @@ fn addresses(random: &mut Random, direction: Direction, v6: bool) -> (IpAddr, Ip
     let places = if v6 { reference::Places::v6() } else { reference::Places::v4() };
     let texts = if v6 { &V6 } else { &V4 };
     let mut other = || match random.below(32) {
+        1 if v6 => wrapped(random),
         0 if v6 => Ipv6Addr::from(u128::from(random.word()) << 64 | u128::from(random.word())).into(),
         0 => Ipv4Addr::from(random.word() as u32).into(),
         // The first half are real.
-        1..24 => random.of(&texts[..7]).parse().unwrap_or(places.stranger),
+        2..24 => random.of(&texts[..7]).parse().unwrap_or(places.stranger),
         _ => random.of(&texts[..]).parse().unwrap_or(places.stranger),
     };
     let (host, peer) = (places.host, other());
@@ -187,6 +188,43 @@ fn addresses(random: &mut Random, direction: Direction, v6: bool) -> (IpAddr, Ip
         from = random.of(&texts[..]).parse().unwrap_or(from);
     }
     (from, to)
+}
+
+/// An IPv6 address around an IPv4 one, which is global or nearly so, or not: 6to4, NAT64, or neither.
+fn wrapped(random: &mut Random) -> IpAddr {
+    let edges = [
+        [0, 1, 2, 3],
+        [1, 0, 0, 0],
+        [9, 255, 0, 1],
+        [10, 0, 0, 1],
+        [11, 0, 0, 0],
+        [126, 0, 0, 1],
+        [127, 0, 0, 1],
+        [128, 0, 0, 1],
+        [169, 253, 0, 1],
+        [169, 254, 0, 1],
+        [169, 255, 0, 1],
+        [172, 15, 0, 1],
+        [172, 16, 0, 1],
+        [172, 31, 0, 1],
+        [172, 32, 0, 1],
+        [192, 167, 0, 1],
+        [192, 168, 0, 1],
+        [192, 169, 0, 1],
+        [223, 0, 0, 1],
+        [224, 0, 0, 1],
+        [254, 0, 0, 1],
+        [255, 0, 0, 1],
+    ];
+    let [a, b, c, d] = random.of(&edges);
+    let (high, low) = (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]));
+    match random.below(8) {
+        0..3 => Ipv6Addr::new(0x2002, high, low, 0, 0, 0, 0, 1),
+        3..6 => Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, high, low),
+        6 => Ipv6Addr::new(0x64, 0xff9b, 0, 0, 1, 0, high, low),
+        _ => Ipv6Addr::new(0x2003, high, low, 0, 0, 0, 0, 1),
+    }
+    .into()
 }
 
 /// What makes a conversation: mostly valid, and always of the upper protocols that the rows name.

@@ -11,6 +11,7 @@ use pomguard_common::{
     flow::{Slot, State, Store, Tags},
     image::{Forget, Image, Line},
     limits::{FLOW_BUCKETS, FLOW_WAYS, FRAGMENT_BUCKETS},
+    parse::{self, Datagram, Link},
     reason::Reason,
 };
 
@@ -69,6 +70,17 @@ impl Store for Table {
     }
 }
 
+/// The VLANs that a policy serves.
+struct Vlans<'a>(&'a [u16]);
+
+impl Forget for Vlans<'_> {}
+
+impl Link for Vlans<'_> {
+    fn serves_vlan(&self, id: u16) -> bool {
+        self.0.contains(&id)
+    }
+}
+
 /// A host with a policy and conversations.
 pub struct Twin {
     in_force: InForce,
@@ -118,6 +130,14 @@ impl Twin {
     const fn tell_time(&mut self) {
         let now = self.in_force.clock().offset;
         (self.flows.now, self.trains.now) = (now, now);
+    }
+
+    /// What the parser makes of a frame, or the reason that settles it.
+    ///
+    /// # Errors
+    /// The reason.
+    pub fn read(&self, frame: &[u8]) -> Result<Datagram, Reason> {
+        parse::frame(frame, &Vlans(&self.in_force.policy().packets.vlans))
     }
 
     /// What becomes of a frame, the quick way if it is ordinary, and the general way.

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod account;
 mod bench;
 mod demo;
 mod docs;
@@ -12,6 +13,7 @@ mod faults;
 mod fuzz;
 mod lab;
 mod lint;
+mod mutate;
 mod process;
 #[path = "../../pomguard-ebpf/record.rs"]
 mod record;
@@ -45,6 +47,10 @@ enum Command {
     Faults(faults::Args),
     /// Feed the programs, the packet parser and the readers of the three files what nobody wrote.
     Fuzz(fuzz::Args),
+    /// Send millions of mixed packets over a cable, and see that each is counted once.
+    Account(account::Args),
+    /// Change the packet code in one place at a time, and see whether the tests notice.
+    Mutate(mutate::Args),
     /// Install the BPF toolchain and the test tools.
     Setup(setup::Args),
 }
@@ -59,6 +65,8 @@ fn main() -> ExitCode {
         Command::Ebpf(args) => ebpf::run(&args),
         Command::Faults(args) => faults::run(&args),
         Command::Fuzz(args) => fuzz::run(&args),
+        Command::Account(args) => account::run(&args),
+        Command::Mutate(args) => mutate::run(&args),
         Command::Setup(args) => setup::run(&args),
     };
     match result {

@@ -71,6 +71,13 @@ impl Stats {
         drops.filter(|(_, packets)| *packets > 0).collect()
     }
 
+    /// Packets of one direction over all reasons and verdicts.
+    pub fn judged(&self, direction: &str) -> u64 {
+        let reasons = self.0["reasons"].as_array().unwrap();
+        let of = reasons.iter().filter(|it| it["direction"] == direction);
+        of.map(|it| it["packets"].as_u64().unwrap()).sum()
+    }
+
     /// Asserts that no counter of `before` is larger than it is now.
     pub fn assert_not_behind(&self, before: &Self) {
         for direction in ["inbound", "outbound"] {

@@ -80,6 +80,39 @@ impl Wire {
         assert_eq!(self.0.send(frame).unwrap(), frame.len());
     }
 
+    /// Puts frames on the wire, in one system call; as many as it takes.
+    pub fn send_all(&self, frames: &[Vec<u8>]) {
+        let parts: Vec<libc::iovec> = frames
+            .iter()
+            .map(|frame| libc::iovec { iov_base: frame.as_ptr().cast_mut().cast(), iov_len: frame.len() })
+            .collect();
+        let mut messages: Vec<libc::mmsghdr> = parts
+            .iter()
+            .map(|part| {
+                // SAFETY: `mmsghdr` is plain C data, for which all zeroes is a valid value.
+                let mut message: libc::mmsghdr = unsafe { std::mem::zeroed() };
+                message.msg_hdr.msg_iov = (&raw const *part).cast_mut();
+                message.msg_hdr.msg_iovlen = 1;
+                message
+            })
+            .collect();
+        let mut sent = 0;
+        while sent < messages.len() {
+            let left = &mut messages[sent..];
+            // SAFETY: the messages point to `parts`, and those to `frames`; all outlive the call.
+            let count =
+                unsafe { libc::sendmmsg(self.0.as_raw_fd(), left.as_mut_ptr(), left.len() as u32, 0) };
+            if let Ok(count) = usize::try_from(count) {
+                sent += count;
+                continue;
+            }
+            // The receiver is behind: its buffer takes more in a moment.
+            let fault = std::io::Error::last_os_error();
+            assert!(matches!(fault.raw_os_error(), Some(libc::ENOBUFS | libc::EAGAIN)), "{fault}");
+            std::thread::yield_now();
+        }
+    }
+
     /// The next frame that comes, if there is one within this time.
     pub fn next(&self, within: Duration) -> Option<Vec<u8>> {
         self.0.set_read_timeout(Some(within)).unwrap();

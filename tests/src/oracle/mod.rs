@@ -6,11 +6,12 @@
 use std::net::IpAddr;
 
 use pomguard::policy::{
-    Direction, Mode, Policy, RowId,
+    Direction, Mode, PacketSettings, Policy, RowId,
     oracle::{self, Opening},
 };
 use pomguard_common::{
     decide::NO_ROW,
+    parse::Datagram,
     protocol::{TCP, UDP},
     reason::Reason,
 };
@@ -101,6 +102,15 @@ impl Host {
         self.notes.wait(seconds as u64);
     }
 
+    /// What a frame says, in the words of the programs, or the reason that settles it.
+    ///
+    /// # Errors
+    /// The reason.
+    pub fn read(&self, frame: &[u8]) -> Result<Datagram, Reason> {
+        let packets = PacketSettings { link_control: true, ..self.policy.packets.clone() };
+        read::frame(&packets, frame).map(|seen| seen.datagram())
+    }
+
     /// What becomes of a frame.
     pub fn judge(&mut self, direction: Direction, frame: &[u8]) -> Ruling {
         let seen = read::frame(&self.policy.packets, frame);
@@ -113,11 +123,11 @@ impl Host {
         let answers_audited = ruling.reason == Reason::Unasked && self.policy.inbound != Mode::Enforce;
         ruling.audited = !ruling.passes() && (self.mode(direction) != Mode::Enforce || answers_audited);
         if let Ok(seen) = &seen
-            && let Some(id) = seen.piece
+            && let Some(piece) = seen.piece
             && !matches!(seen.body, Body::Later)
             && ruling.passes()
         {
-            self.notes.note_train(train(direction, seen, id));
+            self.notes.note_train(train(direction, seen, piece.id));
         }
         ruling
     }
@@ -386,7 +396,7 @@ impl Host {
     }
 
     fn later(&self, direction: Direction, seen: &Seen) -> Ruling {
-        let known = seen.piece.is_some_and(|id| self.notes.has_train(&train(direction, seen, id)));
+        let known = seen.piece.is_some_and(|piece| self.notes.has_train(&train(direction, seen, piece.id)));
         Ruling::of(if known { Reason::Fragment } else { Reason::FragmentUnknown })
     }
 

@@ -3,7 +3,11 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use pomguard::policy::PacketSettings;
-use pomguard_common::reason::Reason;
+use pomguard_common::{
+    image::Family,
+    parse::{Datagram, Fragment, Kind},
+    reason::Reason,
+};
 
 /// An IP packet.
 #[derive(Clone, Debug)]
@@ -14,10 +18,11 @@ pub(super) struct Seen {
     pub(super) protocol: u8,
     /// To a broadcast or multicast station.
     pub(super) to_group_station: bool,
-    /// Identification, when it is a piece of a datagram.
-    pub(super) piece: Option<u32>,
-    /// What the frame has in front of the upper layer.
+    /// Its place, when it is a piece of a datagram.
+    pub(super) piece: Option<Piece>,
+    /// What the frame has in front of the upper layer, and as far as that goes.
     pub(super) before: usize,
+    pub(super) end: usize,
     pub(super) body: Body,
 }
 
@@ -48,8 +53,67 @@ pub(super) struct Segment {
     pub(super) to: u16,
     pub(super) syn: bool,
     pub(super) ack: bool,
+    /// All flags, as they stand in the header.
+    pub(super) flags: u8,
     /// FIN or RST.
     pub(super) ends: bool,
+}
+
+impl Seen {
+    /// The same in the words of the programs.
+    pub(super) fn datagram(&self) -> Datagram {
+        let mut datagram = Datagram {
+            family: if self.source.is_ipv4() { Family::V4 } else { Family::V6 },
+            kind: Kind::Other,
+            protocol: self.protocol,
+            hop_limit: self.hops,
+            tcp_flags: 0,
+            icmp_type: 0,
+            icmp_code: 0,
+            group_mac: self.to_group_station,
+            source: words(self.source),
+            destination: words(self.destination),
+            source_port: 0,
+            destination_port: 0,
+            fragment: self.piece.map_or(Fragment::WHOLE, |piece| Fragment {
+                id: piece.id,
+                offset: piece.offset as u16,
+                more: piece.more,
+            }),
+            upper: self.before as u32,
+            end: self.end as u32,
+        };
+        match &self.body {
+            Body::Tcp(segment) => {
+                datagram.kind = Kind::Ports;
+                datagram.tcp_flags = segment.flags;
+                (datagram.source_port, datagram.destination_port) = (segment.from, segment.to);
+            }
+            Body::Udp { from, to } => {
+                datagram.kind = Kind::Ports;
+                (datagram.source_port, datagram.destination_port) = (*from, *to);
+            }
+            Body::Icmp { kind, code, id, .. } => {
+                datagram.kind = Kind::Icmp;
+                (datagram.icmp_type, datagram.icmp_code) = (*kind, *code);
+                (datagram.source_port, datagram.destination_port) = (*id, *id);
+            }
+            Body::Later => datagram.kind = Kind::Follower,
+            Body::Other => {}
+        }
+        datagram
+    }
+}
+
+/// An address as four words; IPv4 takes the first.
+fn words(address: IpAddr) -> [u32; 4] {
+    match address {
+        IpAddr::V4(v4) => [v4.into(), 0, 0, 0],
+        IpAddr::V6(v6) => {
+            let bits = u128::from(v6);
+            [96, 64, 32, 0].map(|shift| (bits >> shift) as u32)
+        }
+    }
 }
 
 /// Extension headers walked at most, and how far into the frame headers may begin (docs/packets.md).
@@ -108,11 +172,12 @@ struct Ip<'a> {
     upper: &'a [u8],
 }
 
-#[derive(Clone, Copy)]
-struct Piece {
-    id: u32,
-    offset: usize,
-    more: bool,
+/// A place in a datagram.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Piece {
+    pub(super) id: u32,
+    pub(super) offset: usize,
+    pub(super) more: bool,
 }
 
 fn ipv4(bytes: &[u8], before: usize) -> Result<Seen, Reason> {
@@ -239,8 +304,9 @@ fn upper(ip: &Ip<'_>) -> Result<Seen, Reason> {
         hops: ip.hops,
         protocol: ip.protocol,
         to_group_station: false,
-        piece: ip.piece.map(|piece| piece.id),
+        piece: ip.piece,
         before: ip.before,
+        end: ip.before + bytes.len(),
         body: Body::Other,
     };
     if let Some(Piece { offset, more, .. }) = ip.piece {
@@ -297,7 +363,7 @@ fn tcp(bytes: &[u8], short: Reason) -> Result<Segment, Reason> {
         return Err(Reason::TcpFlags);
     }
     let (from, to) = ports(bytes)?;
-    Ok(Segment { from, to, syn, ack, ends: fin || rst })
+    Ok(Segment { from, to, syn, ack, flags: bytes[13], ends: fin || rst })
 }
 
 fn ports(bytes: &[u8]) -> Result<(u16, u16), Reason> {

@@ -86,6 +86,27 @@ fn a_chain_is_walked_up_to_the_limit_and_ends_in_a_drop_beyond() {
 }
 
 #[test]
+fn an_upper_header_is_looked_for_up_to_a_place_in_the_frame_and_no_further() {
+    // Seven headers of 256 bytes and one more, behind 54 bytes: the upper layer stands at `place`.
+    let stands_at = |place: usize| {
+        let long = (0..7).fold(base(), |packet, _| packet.ext_header(extension::DESTINATION, &[1; 254]));
+        let rest = place - 54 - 7 * 256;
+        long.ext_header(extension::DESTINATION, &vec![0; rest - 2]).tcp(40_000, 443)
+    };
+    let mut cases = Vec::new();
+    for place in [2_014, 2_046, 2_054, 2_086] {
+        let says = format!("at {place}");
+        let packet = stands_at(place);
+        cases.push(case("EH-05", says).untagged().inbound(&packet, Reason::Row).row("A2").connects());
+    }
+    for place in [2_094, 2_102] {
+        let says = format!("at {place}");
+        cases.push(case("EH-05", says).untagged().both_ways(&stands_at(place), Reason::ExtensionLimit));
+    }
+    run("an_upper_header_is_looked_for_up_to_a_place_in_the_frame_and_no_further", &cases);
+}
+
+#[test]
 fn lengths_in_a_chain_lead_nowhere_else() {
     let longest = base().ext_header(extension::DESTINATION, &[0; 2_046]);
     let cases = [

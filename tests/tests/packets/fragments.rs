@@ -196,6 +196,14 @@ fn an_ipv6_fragment_header_is_walked_like_any_other_once() {
                 .announcing(16),
             Reason::Fragmented,
         ),
+        case("FR-16", "a first piece that ends where its next header begins").both_ways(
+            &from(resolver)
+                .fragment(7, 0, true)
+                .ext_header(extension::DESTINATION, &[1, 4])
+                .ext_header(extension::DESTINATION, &[1, 4])
+                .announcing(16),
+            Reason::Fragmented,
+        ),
         case("FR-16", "a first piece that holds the whole chain")
             .inbound(
                 &from(resolver)

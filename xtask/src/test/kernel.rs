@@ -136,6 +136,14 @@ fn targets() -> Result<Vec<String>> {
     Ok(names)
 }
 
+/// Sends so many mixed packets to a daemon, and checks that each is counted.
+pub(crate) fn accounting(packets: u64) -> Result<()> {
+    let mut command = tests(None)?;
+    command.args(["--test", "daemon", "mixed_packets"]);
+    command.env("POMGUARD_ACCOUNT_PACKETS", packets.to_string());
+    process::run(command.args(["--", "--nocapture", "--test-threads=1"]))
+}
+
 /// Builds the daemon that the tests drive.
 pub(super) fn binary(object: Option<&Path>) -> Result<PathBuf> {
     process::run(cargo("build", object).args(["--locked", "--package", "pomguard", "--quiet"]))?;

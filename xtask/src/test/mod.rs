@@ -8,7 +8,7 @@ use clap::ValueEnum;
 use crate::setup;
 
 pub(crate) mod kernel;
-mod other_kernel;
+pub(crate) mod other_kernel;
 mod shipped;
 mod source;
 mod stages;

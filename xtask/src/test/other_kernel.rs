@@ -97,15 +97,20 @@ fn at_the_same_path(path: &Path) -> OsString {
 
 /// Builds the tests, and says which files that made.
 fn test_binaries(object: Option<&Path>) -> Result<Vec<PathBuf>> {
+    let mut command = kernel::cargo("test", object);
+    command.args(["--locked", "--package", "pomguard-tests", "--tests", "--no-run", "--message-format=json"]);
+    executables(&mut command)
+}
+
+/// The programs that a Cargo command makes, which has to speak JSON.
+pub(crate) fn executables(command: &mut Command) -> Result<Vec<PathBuf>> {
     #[derive(Deserialize)]
     struct Message {
         reason: String,
         executable: Option<PathBuf>,
     }
-    let mut command = kernel::cargo("test", object);
-    command.args(["--locked", "--package", "pomguard-tests", "--tests", "--no-run", "--message-format=json"]);
     let mut binaries = Vec::new();
-    for line in process::output(&mut command)?.lines() {
+    for line in process::output(command)?.lines() {
         let message: Message = serde_json::from_str(line).context("a message of Cargo's")?;
         if message.reason == "compiler-artifact" {
             binaries.extend(message.executable);

@@ -1,0 +1,211 @@
+//! `cargo xtask mutate`: is there a test that notices, when the packet code is changed in one place?
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    sync::atomic::{AtomicUsize, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+
+use crate::{process, test::other_kernel, workspace};
+
+mod schema;
+
+use schema::Mutant;
+
+/// What is changed.
+const PARSER: &str = "pomguard-common/src/parse.rs";
+const RULINGS: &str = "pomguard-common/src/decide";
+/// Chooses the mutant in a program that holds them all.
+const CHOICE: &str = "POMGUARD_MUTANT";
+/// Percent of the mutants that must be noticed.
+const ENOUGH: usize = 95;
+/// A mutant that runs in circles is noticed, too.
+const LONGEST: Duration = Duration::from_secs(60);
+/// What a mutant asks.
+const ASKS: &str = "
+/// Which change of the sources is in force.
+pub mod mutant {
+    extern crate std;
+
+    /// Whether it is this one.
+    pub fn is(number: u32) -> bool {
+        static CHOSEN: std::sync::OnceLock<u32> = std::sync::OnceLock::new();
+        let chosen = || std::env::var(\"POMGUARD_MUTANT\").ok().and_then(|text| text.parse().ok());
+        *CHOSEN.get_or_init(|| chosen().unwrap_or(0)) == number
+    }
+}
+";
+
+/// Arguments of `cargo xtask mutate`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Only mutants of files whose path holds this
+    #[arg(long, value_name = "TEXT")]
+    file: Option<String>,
+}
+
+/// Runs the command.
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let tree = workspace::target().join("mutants");
+    let mut mutants = lay_out(&tree)?;
+    let programs = build(&tree)?;
+    ensure!(!notices(&programs, 0)?, "the tests fail without any change: see to that first");
+    mutants.retain(|mutant| args.file.as_ref().is_none_or(|text| mutant.file.contains(text)));
+    let survivors = survivors(&programs, &mutants)?;
+    conclude(&mutants, &survivors)
+}
+
+/// Copies the sources, with every mutant in its place.
+fn lay_out(tree: &Path) -> Result<Vec<Mutant>> {
+    let listed = process::output(Command::new("git").current_dir(workspace::root()).args([
+        "ls-files",
+        "--cached",
+        "--others",
+        "--exclude-standard",
+    ]))?;
+    let mut mutants = Vec::new();
+    for name in listed.lines() {
+        let (from, to) = (workspace::root().join(name), tree.join(name));
+        if !from.is_file() {
+            continue;
+        }
+        fs::create_dir_all(to.parent().context("a file in no folder")?)?;
+        let mutated = name == PARSER || name.starts_with(RULINGS);
+        if mutated {
+            let source = fs::read_to_string(&from)?;
+            write(&to, &schema::schema(name, &source, &mut mutants)?)?;
+        } else if name == "pomguard-common/src/lib.rs" {
+            // A mutant that reads beside its array is to run, and to be noticed.
+            let own = fs::read_to_string(&from)?;
+            let own = own.replace(
+                "#![no_std]",
+                "#![no_std]\n#![allow(warnings, unconditional_panic, arithmetic_overflow)]",
+            );
+            write(&to, &(own + ASKS))?;
+        } else {
+            fs::copy(&from, &to).with_context(|| name.to_owned())?;
+        }
+    }
+    println!("{} mutants of {PARSER} and {RULINGS}", mutants.len());
+    Ok(mutants)
+}
+
+/// Writes what has changed: an old file is not built again.
+fn write(path: &Path, text: &str) -> Result<()> {
+    if fs::read_to_string(path).is_ok_and(|old| old == text) {
+        return Ok(());
+    }
+    fs::write(path, text).with_context(|| path.display().to_string())
+}
+
+/// The test programs that hold every mutant, quickest first.
+fn build(tree: &Path) -> Result<Vec<PathBuf>> {
+    let mut command = workspace::cargo("test");
+    command.current_dir(tree).env("CARGO_TARGET_DIR", workspace::target());
+    // The object was not built from these sources; it is not what is tried.
+    command.env("POMGUARD_EBPF_OBJECT", workspace::root().join("pomguard-ebpf/object/pomguard.bpf.o"));
+    command.args(["--locked", "--quiet", "--package", "pomguard-tests", "--test", "differential"]);
+    command.args(["--test", "packets", "--no-run", "--message-format=json"]);
+    let mut programs = other_kernel::executables(&mut command)?;
+    // What the tests start themselves is made, too.
+    programs.retain(|program| program.parent().is_some_and(|folder| folder.ends_with("deps")));
+    programs.sort();
+    Ok(programs)
+}
+
+/// Whether the tests notice a mutant.
+fn notices(programs: &[PathBuf], number: u32) -> Result<bool> {
+    for program in programs {
+        let differential = program.to_string_lossy().contains("differential-");
+        let filter: &[&str] =
+            if differential { &["naive_reading_of"] } else { &["--skip", "the_published_table_is"] };
+        let mut child = Command::new(program)
+            .args(filter)
+            .env(CHOICE, number.to_string())
+            .envs([("POMGUARD_HOST_ONLY", "1"), ("RUST_BACKTRACE", "0"), ("POMGUARD_FUZZ_WHOLE", "1")])
+            .envs([("POMGUARD_FUZZ_SEED", "2026"), ("POMGUARD_FUZZ_PACKETS", "49000")])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .with_context(|| program.display().to_string())?;
+        let begun = Instant::now();
+        let status = loop {
+            match child.try_wait()? {
+                Some(status) => break Some(status),
+                None if begun.elapsed() > LONGEST => break None,
+                None => thread::sleep(Duration::from_millis(5)),
+            }
+        };
+        let Some(status) = status else {
+            child.kill()?;
+            child.wait()?;
+            return Ok(true);
+        };
+        if !status.success() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Mutants that no test notices.
+fn survivors<'a>(programs: &[PathBuf], mutants: &'a [Mutant]) -> Result<Vec<&'a Mutant>> {
+    let next = AtomicUsize::new(0);
+    let tries = || -> Result<Vec<&Mutant>> {
+        let mut survivors = Vec::new();
+        while let Some(mutant) = mutants.get(next.fetch_add(1, Ordering::Relaxed)) {
+            if mutant.number % 100 == 0 {
+                println!("up to {} of {} tried", mutant.number, mutants.last().map_or(0, |last| last.number));
+            }
+            if !notices(programs, mutant.number)? {
+                println!("not noticed: {}:{}: {}", mutant.file, mutant.line, mutant.change);
+                survivors.push(mutant);
+            }
+        }
+        Ok(survivors)
+    };
+    let workers = thread::available_parallelism().map_or(1, usize::from);
+    thread::scope(|scope| {
+        let workers: Vec<_> = (0..workers).map(|_| scope.spawn(tries)).collect();
+        let mut all = Vec::new();
+        for worker in workers {
+            match worker.join() {
+                Ok(found) => all.extend(found?),
+                Err(_) => bail!("a worker ended early"),
+            }
+        }
+        all.sort_by_key(|mutant| mutant.number);
+        Ok(all)
+    })
+}
+
+fn conclude(mutants: &[Mutant], survivors: &[&Mutant]) -> Result<()> {
+    let mut per_file: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
+    for mutant in mutants {
+        per_file.entry(&mutant.file).or_default().0 += 1;
+    }
+    for mutant in survivors {
+        per_file.entry(&mutant.file).or_default().1 += 1;
+    }
+    let mut table = comfy_table::Table::new();
+    table.load_style(comfy_table::presets::NOTHING).set_header(["file", "mutants", "not noticed"]);
+    for (file, (all, survived)) in per_file {
+        table.add_row([file, &all.to_string(), &survived.to_string()]);
+    }
+    println!("\n{table}\n");
+    for Mutant { file, line, change, .. } in survivors {
+        println!("{file}:{line}: {change}");
+    }
+    let noticed = mutants.len() - survivors.len();
+    let tenths = noticed * 1_000 / mutants.len().max(1);
+    println!("\n{noticed} of {} mutants noticed: {}.{} %", mutants.len(), tenths / 10, tenths % 10);
+    ensure!(noticed * 100 >= mutants.len() * ENOUGH, "fewer than {ENOUGH} % of the mutants were noticed");
+    Ok(())
+}
