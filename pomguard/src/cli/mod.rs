@@ -20,6 +20,7 @@ pub mod apply;
 pub mod check;
 pub mod detach;
 pub mod explain;
+pub mod generate;
 pub mod history;
 pub mod matrix;
 pub mod panic;
@@ -81,6 +82,10 @@ pub enum Verb {
     Detach(detach::Args),
     /// Show the published matrix and where its reading differs from print
     Matrix(matrix::Args),
+    /// Write the completions of a shell
+    Completions(generate::CompletionsArgs),
+    /// Write the manual pages
+    Man(generate::ManArgs),
 }
 
 /// Runs a verb; an error ends on stderr with exit code 1.
@@ -105,6 +110,8 @@ pub fn run(cli: Cli) -> ExitCode {
         Verb::ServeMetrics(args) => serve_metrics::run(&args),
         Verb::Detach(args) => detach::run(&args),
         Verb::Matrix(args) => matrix::run(&args),
+        Verb::Completions(args) => generate::completions(&args),
+        Verb::Man(args) => generate::man(&args),
     };
     match result {
         Ok(code) => code,

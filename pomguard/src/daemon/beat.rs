@@ -6,7 +6,7 @@ use anyhow::anyhow;
 use log::{error, warn};
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 
-use super::{Daemon, notify};
+use super::{Daemon, confirm::Waiting, notify};
 use crate::{
     kernel::{
         KernelError,
@@ -81,6 +81,7 @@ impl Daemon {
                 *state.repairs.entry(repair).or_default() += 1;
                 state.self_check_mismatches += 1;
             }
+            state.rollback_at = self.waiting.as_ref().and_then(Waiting::until);
             state.conditions = look.conditions.keys().copied().collect();
         }
         // Whatever is named is known; only what could not be looked at is not.

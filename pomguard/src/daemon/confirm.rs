@@ -40,6 +40,16 @@ pub(super) struct Waiting {
     pub(super) installed: Option<Installed>,
 }
 
+impl Waiting {
+    /// Seconds since 1970 when it is taken back.
+    pub(super) fn until(&self) -> Option<u64> {
+        match &self.record.outcome {
+            Outcome::Pending(pending) => Some(pending.until),
+            _ => None,
+        }
+    }
+}
+
 impl Daemon {
     /// How long until the deadline of what waits; none when nothing does.
     pub(super) fn until_deadline(&self) -> Option<Duration> {

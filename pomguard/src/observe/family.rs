@@ -78,6 +78,10 @@ families! {
         "When the generation in force was installed.";
     POLICY_IN_SYNC Gauge "pomguard_policy_in_sync" []
         "1 while the image in the kernel is the one that the daemon installed last; absent until it installed one.";
+    POLICY_CONFIRMED Gauge "pomguard_policy_confirmed" []
+        "0 while the policy in force is taken back unless `pomguard confirm` comes.";
+    ROLLBACK_DEADLINE Gauge "pomguard_rollback_deadline_timestamp_seconds" []
+        "When the policy in force is taken back unless confirmed; absent when nothing waits.";
     COUNTING_SINCE Gauge "pomguard_counting_since_timestamp_seconds" []
         "When the counters were first set up; they survive restarts and upgrades.";
     MODE Info "pomguard_mode_info" ["direction", "mode"]

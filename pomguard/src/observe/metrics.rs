@@ -39,6 +39,8 @@ pub struct DaemonState {
     pub last_reload_success: Option<u64>,
     /// Whether the last attempt succeeded.
     pub last_reload_successful: bool,
+    /// Seconds since 1970 when what is in force is taken back unless it is confirmed.
+    pub rollback_at: Option<u64>,
     /// Attempts that failed.
     pub reload_failures: u64,
     /// Times that the maps or attachments were found other than installed.
@@ -150,6 +152,10 @@ impl Writer<'_> {
         if let Some(installed) = &daemon.installed {
             let same = installed.image == snapshot.image && installed.generation == snapshot.generation;
             self.single(&family::POLICY_IN_SYNC, same)?;
+        }
+        self.single(&family::POLICY_CONFIRMED, daemon.rollback_at.is_none())?;
+        if let Some(at) = daemon.rollback_at {
+            self.single(&family::ROLLBACK_DEADLINE, at)?;
         }
         self.single(&family::COUNTING_SINCE, snapshot.counting_since)?;
         self.family(

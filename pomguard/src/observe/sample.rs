@@ -148,6 +148,7 @@ pub(crate) fn daemon() -> DaemonState {
         installed: Some(Installed { image: snapshot().image, generation: 7 }),
         last_reload_success: Some(NOW - 3_600),
         last_reload_successful: true,
+        rollback_at: Some(NOW + 60),
         ..DaemonState::default()
     }
 }

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use serde::Serialize;
 
 use super::{
-    Direction, Policy, Row, Service,
+    Direction, Mode, Policy, Row, Service,
     collision::collisions,
     resolve::{Effective, effective},
 };
@@ -36,12 +36,23 @@ pub fn notes(draft: &Draft, policy: &Policy) -> Vec<Note> {
     covered(policy, &mut notes);
     unplaced(draft, &mut notes);
     misplaced(draft, &mut notes);
+    no_way_in(policy, &mut notes);
     if !draft.site.end_marked {
         let message = "the site file has no end mark: a copy cut short between two tables would not be noticed; \
                        write end_marker = true at its top and [end] as its last line";
         notes.push(Note { kind: "no-end-mark", message: message.to_owned(), rows: Vec::new() });
     }
     notes
+}
+
+/// Inbound enforce, and nothing that holds the way in when the rest is wrong.
+fn no_way_in(policy: &Policy, notes: &mut Vec<Note>) {
+    let held = policy.rows_in(Direction::Inbound).any(|row| row.failsafe && !row.peers.is_empty());
+    if policy.inbound == Mode::Enforce && !held {
+        let message = "inbound is in enforce, and no failsafe row holds the way in when the rest is wrong; add an \
+                       [[allow]] for SSH from the management network with failsafe = true";
+        notes.push(Note { kind: "no-failsafe", message: message.to_owned(), rows: Vec::new() });
+    }
 }
 
 /// Ports per zone that meet another row's, at this site's number of zones.

@@ -321,3 +321,19 @@ proptest::proptest! {
         proptest::prop_assert_eq!(found, expected);
     }
 }
+
+#[test]
+fn enforce_without_a_failsafe_row_is_remarked_on() {
+    let settings = SETTINGS.replace("inbound = \"audit\"", "inbound = \"enforce\"");
+    let remarks = |settings: &str, site: &str| {
+        let draft = Draft::from_texts(("pomguard.toml", settings), ("site.toml", site)).expect("files");
+        kinds(&notes(&draft, &on_pom1(&draft)), "no-failsafe").len()
+    };
+    let way_in = small(
+        "[[allow]]\nname = \"ssh\"\nfrom = [\"10.9.0.0/24\"]\nto = [\"every-host\"]\nprotocol = \"tcp\"\n\
+         ports = \"22\"\nfailsafe = true\n",
+    );
+    assert_eq!(remarks(&settings, &small("")), 1);
+    assert_eq!(remarks(&settings, &way_in), 0);
+    assert_eq!(remarks(SETTINGS, &small("")), 0, "audit cuts nobody off");
+}
