@@ -73,13 +73,14 @@ impl Ticks {
         Duration::from_millis(((u64::from(ticks) << self.shift) * 1_000).div_ceil(u64::from(self.hz)))
     }
 
-    /// The tick `seconds` from now; never 0, which stands for no deadline.
+    /// The tick `seconds` from now, never earlier: the one that goes on is not counted. Never 0, which
+    /// stands for no deadline.
     ///
     /// # Errors
     /// As [`Self::probe`].
     pub fn deadline(self, seconds: u32) -> Result<u32, KernelError> {
         let ticks = (u64::from(seconds) * u64::from(self.hz)).div_ceil(1 << self.shift);
-        Ok(((self.now()? + ticks) as u32).max(1))
+        Ok(((self.now()? + ticks + 1) as u32).max(1))
     }
 
     /// Seconds since 1970 of a tick that lies in the past; ticks are 32 bits wide and wrap.
