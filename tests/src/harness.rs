@@ -13,7 +13,7 @@ use pomguard::{
 use pomguard_common::{
     counter::{Counters, RowTally, Tally},
     decide::{Decision, NO_ROW},
-    flow::State,
+    flow::{Entered, State},
     reason::Reason,
 };
 
@@ -48,7 +48,7 @@ impl Effect {
             audited: decision.audited(),
             row: decision.row(),
             connection: decision.row() != NO_ROW && decision.opens(),
-            enters: decision.entered().is_some(),
+            enters: matches!(decision.entered(), Some(Entered::New | Entered::Evicted)),
         }
     }
 

@@ -140,6 +140,16 @@ impl Twin {
         parse::frame(frame, &Vlans(&self.in_force.policy().packets.vlans))
     }
 
+    /// Whether a frame is ordinary, and settled the quick way.
+    ///
+    /// # Errors
+    /// When the image has no head of this version.
+    pub fn settles(&self, direction: Direction, frame: &[u8]) -> Result<bool> {
+        let image = Image::open(self.lines.as_slice()).context("the image opens")?;
+        let tables = Tables { image, flows: &self.flows, trains: &self.trains };
+        Ok(decide::quick(direction, frame, &tables, 0).is_some())
+    }
+
     /// What becomes of a frame, the quick way if it is ordinary, and the general way.
     ///
     /// # Errors

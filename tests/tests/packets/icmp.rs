@@ -200,3 +200,19 @@ fn messages_that_nobody_needs_are_dropped() {
     }
     run("messages_that_nobody_needs_are_dropped", &cases);
 }
+
+#[test]
+fn messages_to_neighbours_have_code_0_and_come_from_somebody() {
+    let host = Places::v6().host;
+    let mut cases = Vec::new();
+    for kind in [133, 134, 135, 136, 137, 141, 142, 148, 149] {
+        let message =
+            |source: &str, code| eth().ip(address(source), host).hops(255).icmp(kind, code).payload(&[0; 16]);
+        let coded = message("fe80::7", 1);
+        cases.push(case("IC-11", format!("type {kind}, code 1")).inbound(&coded, Reason::IcmpType));
+        let solicits = matches!(kind, 133 | 135);
+        let reason = if solicits { Reason::Neighbour } else { Reason::SpoofedSource };
+        cases.push(case("IC-11", format!("type {kind} from nobody")).inbound(&message("::", 0), reason));
+    }
+    run("messages_to_neighbours_have_code_0_and_come_from_somebody", &cases);
+}

@@ -17,5 +17,6 @@ mod icmp;
 mod icmp_errors;
 mod link;
 mod modes;
+mod ordinary;
 mod tcp;
 mod udp;

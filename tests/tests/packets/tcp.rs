@@ -1,12 +1,16 @@
 //! TCP: flags that exist, conversations that this host opened, and their ages.
 
-use pomguard_common::reason::Reason;
+use std::net::Ipv4Addr;
+
+use pomguard_common::{Direction, limits, reason::Reason};
 use pomguard_tests::{
+    harness::Effect,
     packet::{
         Packet, Part, eth,
         flag::{ACK, CWR, ECE, FIN, PSH, RST, SYN, URG},
     },
-    reference::Places,
+    reference::{self, Places},
+    twin::Twin,
 };
 
 use crate::case::{Case, case, run};
@@ -267,4 +271,49 @@ fn a_conversation_of_ours_lives_through_what_tcp_does() {
         );
     }
     run("a_conversation_of_ours_lives_through_what_tcp_does", &cases);
+}
+
+#[test]
+fn a_conversation_that_is_entered_anew_by_its_end_is_remembered_as_closing() {
+    let mut cases = Vec::new();
+    for places in Places::both() {
+        let ours = eth().ip(places.host, places.database).tcp(40_000, 5_432);
+        for (says, flags, after) in [
+            ("an end", FIN | ACK, Reason::NoFlowKnown),
+            ("a reset", RST, Reason::NoFlowKnown),
+            ("neither", ACK, Reason::Answer),
+        ] {
+            cases.push(
+                case("TP-11", says)
+                    .outbound(&ours.clone().flags(flags), Reason::Row)
+                    .row("E1")
+                    .enters()
+                    .wait(270)
+                    .inbound(&ours.clone().mirrored().flags(ACK), after),
+            );
+        }
+    }
+    run("a_conversation_that_is_entered_anew_by_its_end_is_remembered_as_closing", &cases);
+}
+
+/// A quarter of a million conversations are entered on the host alone: in the kernel that takes minutes.
+#[test]
+fn what_cannot_be_remembered_does_not_leave() {
+    let mut twin = Twin::new(reference::policy()).expect("the policy compiles");
+    let syn = |number: usize| {
+        let peer = Ipv4Addr::new(10, 9, 2, (number / 60_000) as u8);
+        eth().ipv4(Ipv4Addr::new(10, 9, 0, 2), peer).tcp((number % 60_000) as u16 + 1, 5_432)
+    };
+    let full = (0..2 * limits::FLOWS).find_map(|number| {
+        let packet = syn(number);
+        let effect = twin.judge(Direction::Outbound, &packet.build()).expect("both ways agree");
+        if effect.reason != Reason::Row {
+            return Some(effect);
+        }
+        // Answered conversations make room for nothing.
+        let answer = packet.mirrored().flags(SYN | ACK).build();
+        assert_eq!(twin.judge(Direction::Inbound, &answer).expect("both ways agree").reason, Reason::Answer);
+        None
+    });
+    assert_eq!(full, Some(Effect::of(Reason::FlowTableFull)), "FL-04");
 }
