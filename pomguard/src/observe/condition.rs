@@ -96,3 +96,17 @@ impl Repair {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn operators_are_told_what_to_do_about_every_state() {
+        let operations = include_str!("../../../docs/operations.md");
+        for condition in Condition::ALL {
+            let row = format!("| `{}` | ", condition.name());
+            assert_eq!(operations.matches(&row).count(), 1, "{row}");
+        }
+    }
+}

@@ -159,7 +159,7 @@ fn collisions_name_both_rows_and_where_they_begin() {
 
 #[test]
 fn our_own_metrics_port_must_not_be_a_matrix_port() {
-    let settings = SETTINGS.replace("9843", "9970");
+    let settings = SETTINGS.replace("listen = \"off\"", "listen = \"127.0.0.1:9970\"");
     let draft = Draft::from_texts(("pomguard.toml", &settings), ("site.toml", &small(""))).expect("settings");
     let remarks = notes(&draft, &on_pom1(&draft));
     assert_eq!(kinds(&remarks, "metrics-port")[0].rows, ["pom-4.0/15"]);
