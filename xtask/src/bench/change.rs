@@ -33,27 +33,46 @@ const AT_REST: usize = 5;
 /// What replaces a policy.
 enum Replacer<'a> {
     Pomguard(Box<Guard>),
-    Nft(&'a Host),
+    NftStateless(&'a Host),
+    NftStateful(&'a Host),
 }
 
-impl Replacer<'_> {
+impl<'a> Replacer<'a> {
+    /// Puts a first policy in force.
+    fn start(
+        setting: &Setting,
+        sender: &mut Sender,
+        host: &'a Host,
+        filter: Filter,
+        policy: &Policy,
+    ) -> Result<Self> {
+        let (namespace, interface) = (&host.namespace, &host.interface);
+        if filter == Filter::Pomguard {
+            let (name, site) = (format!("change-{}", policy.tuples.len()), policy.site_file()?);
+            let guard = Guard::on(setting, namespace, interface, &Order::enforce(&name, &site))?;
+            return Ok(Self::Pomguard(Box::new(guard)));
+        }
+        filter.enforce(sender, namespace, interface, policy)?;
+        Ok(if filter == Filter::NftStateless { Self::NftStateless(host) } else { Self::NftStateful(host) })
+    }
+
+    /// Puts another one in force; how long it takes.
     fn replace(&mut self, policy: &Policy) -> Result<Duration> {
-        match self {
+        let (host, table, rules) = match self {
             Self::Pomguard(guard) => {
                 let site = policy.site_file()?;
                 let begin = Instant::now();
                 guard.replace(&site)?;
-                Ok(begin.elapsed())
+                return Ok(begin.elapsed());
             }
-            Self::Nft(host) => {
-                // One transaction: packets should see the old table or the new one.
-                let rules = filter::nft_stateless(&host.interface, policy)?;
-                let text = format!("delete table netdev bench\n{rules}");
-                let begin = Instant::now();
-                filter::feed(&host.namespace, "nft", &["-f", "-"], &text)?;
-                Ok(begin.elapsed())
-            }
-        }
+            Self::NftStateless(host) => (*host, "netdev", filter::nft_stateless(&host.interface, policy)?),
+            Self::NftStateful(host) => (*host, "ip", filter::nft_stateful(policy)?),
+        };
+        // One transaction: packets should see the old table or the new one.
+        let text = format!("delete table {table} bench\n{rules}");
+        let begin = Instant::now();
+        filter::feed(&host.namespace, "nft", &["-f", "-"], &text)?;
+        Ok(begin.elapsed())
     }
 }
 
@@ -64,22 +83,10 @@ pub(super) fn run(setting: &Setting) -> Result<Vec<ChangeFigure>> {
     for &tuples in if setting.quick { QUICK_TUPLES } else { TUPLES } {
         let large = Policy::random(Family::V4, tuples)?;
         let policies = [large.without_last(), large];
-        for filter in [Filter::Pomguard, Filter::NftStateless] {
+        for filter in [Filter::Pomguard, Filter::NftStateless, Filter::NftStateful] {
             setting.say(&format!("changes under load: {}, {tuples} tuples", filter.name()));
             let host = Host::new(&mut sender, filter.name())?;
-            let mut replacer = if filter == Filter::Pomguard {
-                let (site, name) = (policies[0].site_file()?, format!("change-{tuples}"));
-                let (namespace, interface) = (&host.namespace, &host.interface);
-                Replacer::Pomguard(Box::new(Guard::on(
-                    setting,
-                    namespace,
-                    interface,
-                    &Order::enforce(&name, &site),
-                )?))
-            } else {
-                filter.enforce(&mut sender, &host.namespace, &host.interface, &policies[0])?;
-                Replacer::Nft(&host)
-            };
+            let mut replacer = Replacer::start(setting, &mut sender, &host, filter, &policies[0])?;
             let period = if setting.quick { QUICK_UNDER_LOAD } else { UNDER_LOAD };
             let figure = measure(&mut sender, &host, &mut replacer, &policies, period)?;
             figures.push(ChangeFigure { filter: filter.name().to_owned(), tuples, ..figure });

@@ -144,7 +144,7 @@ pub(super) fn nft_stateless(interface: &str, policy: &Policy) -> Result<String> 
 }
 
 /// What administrators write: established first, then the set.
-fn nft_stateful(policy: &Policy) -> Result<String> {
+pub(super) fn nft_stateful(policy: &Policy) -> Result<String> {
     let (ip, _) = nft_names(policy.family);
     Ok(format!(
         "table {ip} bench {{\n{}\n chain in {{\n  type filter hook input priority 0; policy drop;\n  \

@@ -1,6 +1,7 @@
 //! What pomguard takes beside the packets: memory, processor time at rest, and the time of a scrape.
 
 use std::{
+    fmt::Write as _,
     fs,
     io::{Read as _, Write as _},
     net::TcpStream,
@@ -61,6 +62,13 @@ pub(super) fn run(setting: &Setting) -> Result<Vec<FootprintFigure>> {
     note("`pomguard stats`, POM site", looks(setting, &guard, &host)?.median, "ms");
     drop(guard);
 
+    setting.say("a look at 4,096 rows");
+    let host = Host::new(&mut sender, "many-rows")?;
+    let site = many_rows()?;
+    let guard = Guard::on(setting, &host.namespace, &host.interface, &Order::enforce("many-rows", &site))?;
+    note("`pomguard stats`, 4,096 rows", looks(setting, &guard, &host)?.median, "ms");
+    drop(guard);
+
     setting.say("memory: 100,000 tuples");
     let host = Host::new(&mut sender, "large-site")?;
     let site = Policy::random(Family::V4, limits::TUPLES)?.site_file()?;
@@ -74,6 +82,22 @@ pub(super) fn run(setting: &Setting) -> Result<Vec<FootprintFigure>> {
     note("per flow, of 262,144", flows / limits::FLOWS as f64, "bytes");
     note("all maps in the kernel, one generation", (image + folder(&maps)?) / 1e6, "MB");
     Ok(figures)
+}
+
+/// A site file with as many inbound rows as there may be.
+fn many_rows() -> Result<String> {
+    let mut text = Policy::random(Family::V4, 0)?.site_file()?;
+    // The outbound row to anywhere is an inbound one too: anywhere is also the host.
+    for row in 1..limits::ROWS {
+        let [high, low] = (row as u16).to_be_bytes();
+        writeln!(
+            text,
+            "\n[[allow]]\nname = \"row-{row}\"\nfrom = [\"11.0.{high}.{low}\"]\nto = [\"{NAME}\"]\n\
+             ports = \"{}\"\nprotocol = \"tcp\"",
+            10_000 + row % 100
+        )?;
+    }
+    Ok(text)
 }
 
 /// Resident memory of a process in megabytes.

@@ -109,31 +109,37 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let asked = |part| args.only.is_empty() || args.only.contains(&part);
     let circumstances = Circumstances::now()?;
     let mut figures = Figures::default();
+    // After each part: one that fails takes nothing from those before it.
+    let keep = |figures: &Figures| -> Result<()> {
+        if let Some(path) = &args.json {
+            figures.write(path)?;
+        }
+        if args.record { report::record(figures) } else { Ok(()) }
+    };
     if asked(Part::Program) {
         figures.program = Some(circumstances.measured(program::run(&setting, &objects)?));
+        keep(&figures)?;
     }
     if asked(Part::Live) {
         setup::install(&[Tool::Filters])?;
         figures.live = Some(circumstances.measured(live::run(&setting)?));
+        keep(&figures)?;
     }
     if asked(Part::Change) {
         setup::install(&[Tool::Filters])?;
         figures.change = Some(circumstances.measured(change::run(&setting)?));
+        keep(&figures)?;
     }
     if asked(Part::Service) {
         setup::install(&[Tool::Filters])?;
         figures.service = Some(circumstances.measured(service::run(&setting)?));
+        keep(&figures)?;
     }
     if asked(Part::Footprint) {
         figures.footprint = Some(circumstances.measured(footprint::run(&setting)?));
+        keep(&figures)?;
     }
     setting.say("done");
     report::print(&figures)?;
-    if let Some(path) = &args.json {
-        figures.write(path)?;
-    }
-    if args.record {
-        report::record(figures)?;
-    }
     Ok(())
 }

@@ -56,7 +56,9 @@ impl Family {
                 Ipv4Addr::from((11 + (bits >> 32) as u32 % 89) << 24 | bits as u32 & 0x00ff_ffff).into()
             }
             Self::V6 => {
-                Ipv6Addr::from(u128::from(0x2a00 << 48 | bits >> 16) << 64 | u128::from(random.bits())).into()
+                // Short enough that a site file of 100,000 stays below its limit.
+                let host = u128::from(random.bits() as u32);
+                Ipv6Addr::from(u128::from(0x2a00 << 48 | bits >> 16) << 64 | host).into()
             }
         }
     }
@@ -149,7 +151,11 @@ impl Policy {
         );
         for port in self.ports() {
             let peers = self.tuples.iter().filter(|tuple| tuple.port == port);
-            let peers: Vec<String> = peers.map(|tuple| format!("\"{}\"", tuple.peer)).collect();
+            let written = |peer: IpNet| {
+                let host = peer.prefix_len() == peer.max_prefix_len();
+                if host { format!("\"{}\"", peer.addr()) } else { format!("\"{peer}\"") }
+            };
+            let peers: Vec<String> = peers.map(|tuple| written(tuple.peer)).collect();
             writeln!(
                 text,
                 "\n[[allow]]\nname = \"service-{port}\"\nfrom = [{}]\nto = [\"{NAME}\"]\nports = \"{port}\"\nprotocol = \"tcp\"",

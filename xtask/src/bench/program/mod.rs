@@ -59,7 +59,7 @@ const PLANS: &[Plan] = &[
 const QUICK: &[Plan] = &[plan(Family::V4, 10_000, "enforce"), plan(Family::V6, 10_000, "enforce")];
 
 /// Rounds per case.
-const ROUNDS: usize = 41;
+const ROUNDS: usize = 21;
 const QUICK_ROUNDS: usize = 15;
 
 /// Measures the committed object and `others`; the figures of the committed one.

@@ -40,9 +40,9 @@ pub(super) fn print(figures: &Figures) -> Result<()> {
 }
 
 /// Writes figures, plots and page. Parts that were not measured stay as they were recorded.
-pub(super) fn record(figures: Figures) -> Result<()> {
+pub(super) fn record(figures: &Figures) -> Result<()> {
     let root = workspace::root();
-    let figures = figures.over(Figures::read(&root.join(FIGURES))?);
+    let figures = figures.clone().over(Figures::read(&root.join(FIGURES))?);
     figures.write(&root.join(FIGURES))?;
     let path = root.join(PAGE);
     let mut text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;

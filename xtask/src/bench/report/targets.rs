@@ -195,6 +195,13 @@ fn of_footprint(figures: &Figures) -> Vec<Target> {
             find("daemon, resident, POM site"),
             |it| it <= 30.0,
         ),
+        Target::new(
+            "`pomguard stats` on 4,096 rows",
+            "≤ 20 ms",
+            "ms",
+            find("`pomguard stats`, 4,096 rows"),
+            |it| it <= 20.0,
+        ),
         Target::new("daemon, at rest", "about 0", "ms per s", find("daemon, at rest, POM site"), |it| {
             it < 1.0
         }),
