@@ -7,10 +7,10 @@ use std::fmt::Write as _;
 
 use anyhow::Result;
 
-const WIDTH: f64 = 860.0;
+const WIDTH: f64 = 920.0;
 const HEIGHT: f64 = 460.0;
 const LEFT: f64 = 96.0;
-const RIGHT: f64 = 190.0;
+const RIGHT: f64 = 236.0;
 const TOP: f64 = 56.0;
 const BOTTOM: f64 = 64.0;
 /// Least distance between the names of two series.
