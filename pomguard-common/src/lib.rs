@@ -17,7 +17,7 @@
 //! | [`flow`] | conversations that this host opened |
 //! | [`decide`] | what becomes of a packet, and why |
 //! | [`counter`] | what is counted |
-//! | [`bench`] | what the bench's own programs are called and made of |
+//! | [`mod@bench`] | what the bench's own programs are called and made of |
 
 #![no_std]
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
