@@ -1,5 +1,5 @@
 //! What the fuzz targets hold to be true of any input. A crash becomes a named case: its bytes go into
-//! [`mod@regressions`]' list, and stay there.
+//! the list of `regressions`, and stay there.
 
 #![expect(
     clippy::expect_used,
