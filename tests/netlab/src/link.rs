@@ -121,7 +121,7 @@ impl<'a> Link<'a> {
     }
 
     /// Has a kernel thread of the link's own receive what arrives at it. The link needs a name that no
-    /// other interface of the machine has.
+    /// other interface of the machine has, and a peer that leaves TCP segmentation to the stack.
     pub fn receive_in_thread(&self) -> Result<Receiver> {
         Receiver::of(self).with_context(|| format!("threaded receive on {}", self.name))
     }

@@ -14,6 +14,10 @@ use crate::link::Link;
 
 /// Beyond the kernel's own limit of 15 bytes a name in `/proc` may be cut.
 const COMM: usize = 15;
+/// How often a new thread is looked for, and how long it takes to look again: a busy machine may not run
+/// it for seconds.
+const PATIENCE: u32 = 2_000;
+const BEAT: Duration = Duration::from_millis(10);
 
 /// The kernel thread that receives what arrives at an interface.
 ///
@@ -24,8 +28,13 @@ pub struct Receiver {
 }
 
 impl Receiver {
-    /// Gives the interface a thread of its own. The interface has to have one receive queue, a name
-    /// that no other interface of the machine has, and GRO or XDP on: a veth polls only then.
+    /// Gives the interface a thread of its own, which sleeps then for want of work. The interface has to
+    /// have one receive queue, a name that no other interface of the machine has, and GRO or XDP on: a
+    /// veth polls only then, and only for packets of a peer without [TCP segmentation]; others it hands
+    /// to the processor that sends them (`veth_skb_is_eligible_for_gro` in drivers/net/veth.c). XDP at
+    /// this end takes segmentation from the peer.
+    ///
+    /// [TCP segmentation]: crate::Offload::TcpSegmentation
     pub(crate) fn of(link: &Link<'_>) -> Result<Self> {
         let path = format!("/sys/class/net/{}/threaded", link.name());
         // Sysfs shows the namespace of who mounted it. The mount goes with the thread that `run` makes.
@@ -38,15 +47,16 @@ impl Receiver {
         })??;
         let mut wanted = format!("napi/{}-", link.name());
         wanted.truncate(COMM);
-        for _ in 0..100 {
+        for _ in 0..PATIENCE {
             let found = threads(&wanted)?;
             match found[..] {
-                [thread] => return Ok(Self { thread }),
-                [] => thread::sleep(Duration::from_millis(10)),
+                // What it runs before its first sleep is no receive work.
+                [thread] if sleeps(thread)? => return Ok(Self { thread }),
+                [] | [_] => thread::sleep(BEAT),
                 _ => bail!("{} has {} receiving threads, and should have one", link.name(), found.len()),
             }
         }
-        bail!("{} has no receiving thread: is GRO on?", link.name())
+        bail!("{} has no receiving thread that comes to rest: is GRO on?", link.name())
     }
 
     /// Keeps the thread on one processor.
@@ -85,6 +95,13 @@ pub fn occupy(thread: Pid, processor: usize, right: Right) -> Result<()> {
     // SAFETY: the call reads the one parameter block, which outlives it.
     let result = unsafe { libc::sched_setscheduler(thread.as_raw(), policy, &raw const priority) };
     Errno::result(result).map(drop).with_context(|| format!("scheduling thread {thread}"))
+}
+
+/// Whether a thread waits for work, as opposed to running, or to never having run.
+fn sleeps(thread: Pid) -> Result<bool> {
+    let path = format!("/proc/{thread}/stat");
+    let stat = fs::read_to_string(&path).with_context(|| path.clone())?;
+    Ok(stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('S')))
 }
 
 /// The threads whose name begins so.
