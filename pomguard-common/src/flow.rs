@@ -1,16 +1,18 @@
 //! Conversations that this host opened, remembered so that their answers may come in.
 //!
-//! A set-associative table in two plain arrays, so that the programs find, enter and age entries
-//! by themselves, without locks and without user space:
+//! A set-associative table in a plain array of buckets, so that the programs find, enter and age
+//! entries by themselves, without locks and without user space. A bucket holds
 //!
-//! * *tags*: buckets of eight 64-bit words, one cache line. A tag holds 32 bits of the key's hash,
-//!   the state, and when the conversation was last seen. It is published with one store.
-//! * *keys*: the whole key of each slot. A tag only says where to look; an entry matches when every
-//!   bit of its key does.
+//! * eight *tags*, one cache line. A tag holds 32 bits of the key's hash, the state, and when the
+//!   conversation was last seen. It is published with one store.
+//! * eight *slots*: the whole key of each. A tag only says where to look; an entry matches when every
+//!   bit of its key does. They lie behind the tags, mostly in the same page: of a hundred thousand
+//!   conversations in random order each has to be fetched, and its page has to be found once.
 //!
-//! Each key has two buckets to live in. An entry past its age is free. A new one takes a free slot,
-//! else the oldest one that is not an established conversation, else there is no room: a flood of
-//! new conversations never pushes out one that lives.
+//! Each key has two buckets to live in. An entry past its age is free. A new one takes a free slot in
+//! its first bucket or, when that is nearly full, in the emptier of the two; else the oldest one that is
+//! not an established conversation, else there is no room: a flood of new conversations never pushes out
+//! one that lives.
 //!
 //! Two processors that enter different conversations into one slot at the same instant leave one of
 //! them with the other's tag: it does not match, and the next packet that this host sends enters it again.
@@ -207,11 +209,6 @@ impl Word {
     }
 }
 
-/// One bucket of tags: a cache line.
-#[derive(Debug, Default)]
-#[repr(C, align(64))]
-pub struct Tags(pub [Word; FLOW_WAYS]);
-
 /// One slot's key, as it stands in the map, with the row that allowed the conversation.
 #[derive(Debug, Default)]
 #[repr(C)]
@@ -223,7 +220,17 @@ pub struct Slot {
 }
 
 const _: () = assert!(crate::limits::FLOWS < 1 << 29, "a slot fits beside its worth");
-const _: () = assert!(size_of::<Tags>() == 64 && size_of::<Slot>() == 48);
+/// One bucket: seven cache lines.
+#[derive(Debug, Default)]
+#[repr(C, align(64))]
+pub struct Bucket {
+    /// What is known of the conversations in the slots.
+    pub tags: [Word; FLOW_WAYS],
+    /// Their keys.
+    pub slots: [Slot; FLOW_WAYS],
+}
+
+const _: () = assert!(size_of::<Slot>() == 48 && size_of::<Bucket>() == 7 * 64);
 
 /// A tag: bits 63..32 of the hash, 3 bits of state, 28 bits of time (and one unused).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -255,12 +262,10 @@ impl Tag {
     }
 }
 
-/// Where the table lives: array maps in the kernel, vectors on the host.
+/// Where the table lives: an array map in the kernel, a vector on the host.
 pub trait Store: Forget {
-    /// The tags of a bucket.
-    fn tags(&self, bucket: u32) -> Option<&Tags>;
-    /// The key of a slot.
-    fn slot(&self, slot: u32) -> Option<&Slot>;
+    /// A bucket.
+    fn bucket(&self, bucket: u32) -> Option<&Bucket>;
     /// Number of buckets minus one (they are a power of two).
     fn mask(&self) -> u32;
     /// Keys the hash.
@@ -282,7 +287,7 @@ pub const GRANDFATHERED: u32 = 0;
 /// A live entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Found {
-    /// Its slot.
+    /// Its slot, counted over all buckets.
     pub slot: u32,
     /// Its tag when it was found.
     pub tag: Tag,
@@ -301,6 +306,14 @@ const fn other_bucket(hash: u64) -> u32 {
 /// No slot.
 const NOWHERE: u32 = u32::MAX;
 
+/// Tag and slot by the slot's number.
+#[inline(always)]
+fn at<S: Store>(store: &S, slot: u32) -> Option<(&Word, &Slot)> {
+    let bucket = store.bucket(slot / FLOW_WAYS as u32)?;
+    let way = slot as usize % FLOW_WAYS;
+    Some((&bucket.tags[way], &bucket.slots[way]))
+}
+
 /// Finds a live conversation.
 #[inline(always)]
 pub fn find<S: Store>(store: &S, key: Key) -> Option<Found> {
@@ -308,8 +321,8 @@ pub fn find<S: Store>(store: &S, key: Key) -> Option<Found> {
     if slot == NOWHERE {
         return None;
     }
-    let tag = Tag(store.tags(slot / FLOW_WAYS as u32)?.0[slot as usize % FLOW_WAYS].load());
-    let row = store.slot(slot)?.row.load();
+    let (tag, entry) = at(store, slot)?;
+    let (tag, row) = (Tag(tag.load()), entry.row.load());
     Some(Found { slot, tag, row: row as u16, stamp: (row >> 32) as u32 })
 }
 
@@ -328,31 +341,43 @@ fn locate<S: Store>(store: &S, key: &Key) -> u32 {
 pub(crate) fn search<S: Store>(store: &S, key: &Key) -> Option<Found> {
     let hash = key.hash(store.secret());
     let now = store.now();
-    let mut bucket = hash as u32 & store.mask();
+    let mut number = hash as u32 & store.mask();
     let mut choice = 0;
     while choice < 2 {
-        let tags = store.tags(bucket)?;
+        let bucket = store.bucket(number)?;
         let mut way = 0;
         while way < FLOW_WAYS {
-            let tag = Tag(tags.0[way].load());
-            if (tag.0 ^ hash) >> 32 == 0 {
+            let tag = Tag(bucket.tags[way].load());
+            let entry = &bucket.slots[way];
+            if (tag.0 ^ hash) >> 32 == 0 && same(&entry.key, key) {
                 let state = tag.state();
-                let slot = bucket * FLOW_WAYS as u32 + way as u32;
-                if !matches!(state, State::Free)
-                    && tag.idle(now) <= store.age(state)
-                    && let Some(entry) = store.slot(slot)
-                    && same(&entry.key, key)
-                {
+                if !matches!(state, State::Free) && tag.idle(now) <= store.age(state) {
+                    let slot = number * FLOW_WAYS as u32 + way as u32;
                     let row = entry.row.load();
                     return Some(Found { slot, tag, row: row as u16, stamp: (row >> 32) as u32 });
                 }
             }
             way += 1;
         }
-        bucket = other_bucket(hash) & store.mask();
+        number = other_bucket(hash) & store.mask();
         choice += 1;
     }
     None
+}
+
+/// The same value, of which the compiler knows nothing: it would make a branch of every term of a
+/// comparison, and the verifier walks them all.
+#[inline(always)]
+fn unforeseen(value: u64) -> u64 {
+    #[cfg(target_arch = "bpf")]
+    {
+        let mut value = value;
+        // SAFETY: one move of the register onto itself.
+        unsafe { core::arch::asm!("{0} = {0}", inout(reg) value, options(pure, nomem, nostack)) };
+        value
+    }
+    #[cfg(not(target_arch = "bpf"))]
+    value
 }
 
 #[inline(always)]
@@ -363,7 +388,7 @@ fn same(stored: &[Word; 5], key: &Key) -> bool {
         | stored[2].load() ^ key.0[2]
         | stored[3].load() ^ key.0[3]
         | stored[4].load() ^ key.0[4];
-    difference == 0
+    unforeseen(difference) == 0
 }
 
 /// Marks a conversation as seen, and moves it to a state. Stores only when something changes: the
@@ -374,16 +399,16 @@ pub fn touch<S: Store>(store: &S, found: &Found, state: State) {
     const STALE: u32 = 4;
     let now = store.now();
     if (found.tag.state() as u8 != state as u8 || found.tag.idle(now) >= STALE)
-        && let Some(tags) = store.tags(found.slot / FLOW_WAYS as u32)
+        && let Some((tag, _)) = at(store, found.slot)
     {
-        tags.0[found.slot as usize % FLOW_WAYS].store(Tag::new(found.tag.0, state, now).0);
+        tag.store(Tag::new(found.tag.0, state, now).0);
     }
 }
 
 /// Notes that a generation has judged a conversation, and by which row.
 #[inline(always)]
 pub fn restamp<S: Store>(store: &S, found: &Found, row: u16, stamp: u32) {
-    if let Some(slot) = store.slot(found.slot) {
+    if let Some((_, slot)) = at(store, found.slot) {
         slot.row.store(u64::from(row) | u64::from(stamp) << 32);
     }
 }
@@ -435,6 +460,8 @@ pub fn enter<S: Store>(store: &S, key: Key, state: State, row: u16, stamp: u32) 
 fn place<S: Store>(store: &S, key: &Key, state: State, row: u16, stamp: u32) -> Entered {
     /// Above every idle time.
     const FREE: u64 = 1 << 32;
+    /// Slots of the first bucket that are taken whatever the second one has.
+    const CROWDED: usize = 4;
     let hash = key.hash(store.secret());
     let now = store.now();
     // The best place so far: how good it is, above 29 bits of slot.
@@ -442,14 +469,16 @@ fn place<S: Store>(store: &S, key: &Key, state: State, row: u16, stamp: u32) -> 
     let mut bucket = hash as u32 & store.mask();
     let mut choice = 0;
     while choice < 2 {
-        let Some(tags) = store.tags(bucket) else { return Entered::Full };
+        let Some(candidates) = store.bucket(bucket) else { return Entered::Full };
         let mut way = 0;
         while way < FLOW_WAYS {
-            let tag = Tag(tags.0[way].load());
+            let tag = Tag(candidates.tags[way].load());
             let old = tag.state();
             let idle = tag.idle(now);
             let worth = if matches!(old, State::Free) || idle > store.age(old) {
-                FREE
+                // Slots are filled from the first on, so that the first free one tells how full a bucket is.
+                let emptiness = if choice == 0 && way < CROWDED { FLOW_WAYS } else { FLOW_WAYS - way };
+                FREE + emptiness as u64
             } else if yields(old, state) {
                 u64::from(idle) + 1
             } else {
@@ -469,12 +498,9 @@ fn place<S: Store>(store: &S, key: &Key, state: State, row: u16, stamp: u32) -> 
     if worth == 0 {
         return Entered::Full;
     }
-    let home = (best & ((1 << 29) - 1)) as u32;
-    let free = worth == FREE;
-    let (Some(tags), Some(slot)) = (store.tags(home / FLOW_WAYS as u32), store.slot(home)) else {
-        return Entered::Full;
-    };
-    let tag = &tags.0[home as usize % FLOW_WAYS];
+    let free = worth > FREE;
+    let place = (best & ((1 << 29) - 1)) as u32;
+    let Some((tag, slot)) = at(store, place) else { return Entered::Full };
     // Nobody matches the slot while its key is half written: the tag goes first and comes last.
     tag.store(0);
     let mut i = 0;
@@ -485,4 +511,61 @@ fn place<S: Store>(store: &S, key: &Key, state: State, row: u16, stamp: u32) -> 
     slot.row.store(u64::from(row) | u64::from(stamp) << 32);
     tag.store(Tag::new(hash, state, now).0);
     if free { Entered::New } else { Entered::Evicted }
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+
+    use core::iter;
+    use std::vec::Vec;
+
+    use super::*;
+    use crate::{limits, protocol::TCP};
+
+    struct Table(Vec<Bucket>);
+
+    impl Forget for Table {}
+
+    impl Store for Table {
+        fn bucket(&self, bucket: u32) -> Option<&Bucket> {
+            self.0.get(bucket as usize)
+        }
+
+        fn mask(&self) -> u32 {
+            self.0.len() as u32 - 1
+        }
+
+        fn secret(&self) -> u64 {
+            0x5eed
+        }
+
+        fn age(&self, _state: State) -> u32 {
+            1_000
+        }
+
+        fn now(&self) -> u32 {
+            7
+        }
+    }
+
+    /// To another peer each.
+    fn key(number: u32) -> Key {
+        Key::new(Family::V4, TCP, &[0x0a09_0002, 0, 0, 0], 40_000, &[number, 0, 0, 0], 5_432)
+    }
+
+    #[test]
+    fn two_thirds_of_the_slots_can_be_live_conversations_before_one_finds_no_room() {
+        let table = Table(iter::repeat_with(Bucket::default).take(limits::FLOW_BUCKETS).collect());
+        let live = limits::FLOWS as u32 / 3 * 2;
+        for number in 0..live {
+            let entered = enter(&table, key(number), State::Established, 3, 1);
+            assert_eq!(entered, Entered::New, "conversation {number} of {live}");
+        }
+        for number in 0..live {
+            let found = find(&table, key(number)).expect("it was entered");
+            assert_eq!((found.row, found.stamp, found.tag.state()), (3, 1, State::Established));
+        }
+        assert_eq!(find(&table, key(live)), None, "nobody else is found");
+    }
 }

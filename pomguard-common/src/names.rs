@@ -17,14 +17,10 @@ pub const MAP_COUNTERS: &str = "COUNTERS";
 pub const MAP_ROWS: &str = "ROWS";
 /// What each row slot means, so that a reader needs nothing but the maps.
 pub const MAP_LABELS: &str = "LABELS";
-/// Tags of the flow table, a cache line per bucket.
-pub const MAP_FLOW_TAGS: &str = "FLOW_TAGS";
-/// Keys of the flow table, one per slot.
-pub const MAP_FLOW_KEYS: &str = "FLOW_KEYS";
-/// Tags of the fragment table.
-pub const MAP_FRAGMENT_TAGS: &str = "FRAGMENT_TAGS";
-/// Keys of the fragment table.
-pub const MAP_FRAGMENT_KEYS: &str = "FRAGMENT_KEYS";
+/// Buckets of the flow table.
+pub const MAP_FLOWS: &str = "FLOWS";
+/// Buckets of the fragment table.
+pub const MAP_FRAGMENTS: &str = "FRAGMENTS";
 /// One record about the host for readers of the maps. See [`crate::counter::HostRecord`].
 pub const MAP_HOST: &str = "HOST";
 
@@ -36,9 +32,7 @@ pub const PINNED_MAPS: &[&str] = &[
     MAP_COUNTERS,
     MAP_ROWS,
     MAP_LABELS,
-    MAP_FLOW_TAGS,
-    MAP_FLOW_KEYS,
-    MAP_FRAGMENT_TAGS,
-    MAP_FRAGMENT_KEYS,
+    MAP_FLOWS,
+    MAP_FRAGMENTS,
     MAP_HOST,
 ];

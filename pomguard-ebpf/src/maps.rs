@@ -8,7 +8,7 @@ use aya_ebpf::{
 use pomguard_common::{
     control::{Control, Pinhole},
     counter::{Counters, HostRecord, RowLabel, RowTally},
-    flow::{Key, Slot, Tags},
+    flow::{Bucket, Key},
     image::Line,
     limits,
     parse::Datagram,
@@ -48,21 +48,13 @@ pub(crate) static LABELS: Array<RowLabel, { limits::ROW_SLOTS }, MAPPED> = Array
 #[btf_map]
 pub(crate) static HOST: Array<HostRecord, 1, MAPPED> = Array::new();
 
-/// Tags of the flow table.
+/// The flow table.
 #[btf_map]
-pub(crate) static FLOW_TAGS: Array<Tags, { limits::FLOW_BUCKETS }, MAPPED> = Array::new();
+pub(crate) static FLOWS: Array<Bucket, { limits::FLOW_BUCKETS }, MAPPED> = Array::new();
 
-/// Keys of the flow table.
+/// The fragment table.
 #[btf_map]
-pub(crate) static FLOW_KEYS: Array<Slot, { limits::FLOWS }, MAPPED> = Array::new();
-
-/// Tags of the fragment table.
-#[btf_map]
-pub(crate) static FRAGMENT_TAGS: Array<Tags, { limits::FRAGMENT_BUCKETS }, MAPPED> = Array::new();
-
-/// Keys of the fragment table.
-#[btf_map]
-pub(crate) static FRAGMENT_KEYS: Array<Slot, { limits::FRAGMENTS }, MAPPED> = Array::new();
+pub(crate) static FRAGMENTS: Array<Bucket, { limits::FRAGMENT_BUCKETS }, MAPPED> = Array::new();
 
 /// Words that a datagram takes in the scratch map.
 pub(crate) const DATAGRAM_WORDS: usize = size_of::<Datagram>().div_ceil(8);

@@ -6,7 +6,7 @@ use pomguard_common::{
     Direction,
     control::word,
     decide::{self, Decision, Desk, Tables},
-    flow::{Key, Slot, State, Store, Tags},
+    flow::{Bucket, Key, State, Store},
     image::{Active, Forget, Image, Line, Lines},
     limits,
     packet::Packet as _,
@@ -93,8 +93,7 @@ impl<M: Memory> Lines for Policy<M> {
 /// Which maps a table of conversations lies in.
 trait Place {
     const BUCKETS: usize;
-    fn tags(bucket: u32) -> Option<&'static Tags>;
-    fn slot(slot: u32) -> Option<&'static Slot>;
+    fn bucket(bucket: u32) -> Option<&'static Bucket>;
 }
 
 /// The flow table.
@@ -104,13 +103,8 @@ impl Place for Flows {
     const BUCKETS: usize = limits::FLOW_BUCKETS;
 
     #[inline(always)]
-    fn tags(bucket: u32) -> Option<&'static Tags> {
-        maps::FLOW_TAGS.get(bucket)
-    }
-
-    #[inline(always)]
-    fn slot(slot: u32) -> Option<&'static Slot> {
-        maps::FLOW_KEYS.get(slot)
+    fn bucket(bucket: u32) -> Option<&'static Bucket> {
+        maps::FLOWS.get(bucket)
     }
 }
 
@@ -121,13 +115,8 @@ impl Place for Trains {
     const BUCKETS: usize = limits::FRAGMENT_BUCKETS;
 
     #[inline(always)]
-    fn tags(bucket: u32) -> Option<&'static Tags> {
-        maps::FRAGMENT_TAGS.get(bucket)
-    }
-
-    #[inline(always)]
-    fn slot(slot: u32) -> Option<&'static Slot> {
-        maps::FRAGMENT_KEYS.get(slot)
+    fn bucket(bucket: u32) -> Option<&'static Bucket> {
+        maps::FRAGMENTS.get(bucket)
     }
 }
 
@@ -153,13 +142,8 @@ impl<P: Place, M: Memory> Forget for Table<'_, '_, P, M> {
 
 impl<P: Place, M: Memory> Store for Table<'_, '_, P, M> {
     #[inline(always)]
-    fn tags(&self, bucket: u32) -> Option<&Tags> {
-        P::tags(bucket)
-    }
-
-    #[inline(always)]
-    fn slot(&self, slot: u32) -> Option<&Slot> {
-        P::slot(slot)
+    fn bucket(&self, bucket: u32) -> Option<&Bucket> {
+        P::bucket(bucket)
     }
 
     #[inline(always)]

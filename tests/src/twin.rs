@@ -8,9 +8,9 @@ use pomguard::{compile::Clock, policy::Policy};
 use pomguard_common::{
     Direction,
     decide::{self, Tables},
-    flow::{Slot, State, Store, Tags},
+    flow::{Bucket, State, Store},
     image::{Forget, Image, Line},
-    limits::{FLOW_BUCKETS, FLOW_WAYS, FRAGMENT_BUCKETS},
+    limits::{FLOW_BUCKETS, FRAGMENT_BUCKETS},
     parse::{self, Datagram, Link},
     reason::Reason,
 };
@@ -25,36 +25,26 @@ const CLOCK: Clock = Clock { ticks_per_1000s: 3_906, offset: 0 };
 
 /// A table of conversations in vectors.
 struct Table {
-    tags: Vec<Tags>,
-    slots: Vec<Slot>,
+    buckets: Vec<Bucket>,
     ages: [u32; 8],
     now: u32,
 }
 
 impl Table {
     fn new(buckets: usize) -> Self {
-        Self {
-            tags: iter::repeat_with(Tags::default).take(buckets).collect(),
-            slots: iter::repeat_with(Slot::default).take(buckets * FLOW_WAYS).collect(),
-            ages: [0; 8],
-            now: 0,
-        }
+        Self { buckets: iter::repeat_with(Bucket::default).take(buckets).collect(), ages: [0; 8], now: 0 }
     }
 }
 
 impl Forget for Table {}
 
 impl Store for Table {
-    fn tags(&self, bucket: u32) -> Option<&Tags> {
-        self.tags.get(bucket as usize)
-    }
-
-    fn slot(&self, slot: u32) -> Option<&Slot> {
-        self.slots.get(slot as usize)
+    fn bucket(&self, bucket: u32) -> Option<&Bucket> {
+        self.buckets.get(bucket as usize)
     }
 
     fn mask(&self) -> u32 {
-        self.tags.len() as u32 - 1
+        self.buckets.len() as u32 - 1
     }
 
     fn secret(&self) -> u64 {

@@ -8,7 +8,7 @@ use std::{
 };
 
 use aya::Pod;
-use pomguard_common::flow::{Slot, Tags};
+use pomguard_common::flow::Bucket;
 
 /// A type all of whose bytes are atomic words, so that others may write while a reference to it lives.
 ///
@@ -16,10 +16,8 @@ use pomguard_common::flow::{Slot, Tags};
 /// Only such types, and any bytes are one.
 pub(super) unsafe trait Words {}
 
-// SAFETY: eight atomic words.
-unsafe impl Words for Tags {}
-// SAFETY: six atomic words.
-unsafe impl Words for Slot {}
+// SAFETY: atomic words, and arrays of them.
+unsafe impl Words for Bucket {}
 
 /// An array map of `T`, mapped into this process. The programs write it at the same time, so every
 /// access copies an element.

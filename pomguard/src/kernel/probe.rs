@@ -12,6 +12,7 @@ use pomguard_common::{
     control::{Control, word},
     counter::{Counters, RowTally, Tally},
     decide::NO_ROW,
+    flow::Bucket,
     image::{Active, Line},
     limits, names,
     reason::{REASONS, Reason},
@@ -94,13 +95,13 @@ impl Probe {
     /// # Errors
     /// When the kernel refuses.
     pub fn forget_conversations(&mut self) -> Result<(), KernelError> {
-        for (name, buckets) in [
-            (names::MAP_FLOW_TAGS, limits::FLOW_BUCKETS),
-            (names::MAP_FRAGMENT_TAGS, limits::FRAGMENT_BUCKETS),
-        ] {
-            let mut tags: Array<_, [u64; limits::FLOW_WAYS]> = self.loaded.map_mut(name)?;
+        for (name, buckets) in
+            [(names::MAP_FLOWS, limits::FLOW_BUCKETS), (names::MAP_FRAGMENTS, limits::FRAGMENT_BUCKETS)]
+        {
+            const WORDS: usize = size_of::<Bucket>() / 8;
+            let mut table: Array<_, [u64; WORDS]> = self.loaded.map_mut(name)?;
             for bucket in 0..buckets as u32 {
-                tags.set(bucket, [0; limits::FLOW_WAYS], 0).map_err(KernelError::map(name))?;
+                table.set(bucket, [0; WORDS], 0).map_err(KernelError::map(name))?;
             }
         }
         Ok(())

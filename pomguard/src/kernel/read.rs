@@ -4,7 +4,7 @@ use aya::maps::{MapData, PerCpuArray, PerCpuValues};
 use pomguard_common::{
     Direction,
     counter::{Counters, RowLabel, RowTally, Tally},
-    flow::{State, Tag},
+    flow::{Bucket, State, Tag},
     image::{AGES, HEAD, Line, SECTIONS, head, mode},
     limits, names,
     reason::{Reason, Verdict},
@@ -204,12 +204,14 @@ fn totals(counters: &Counters) -> Vec<Totals> {
 }
 
 fn flows(pins: &Pins, ages: &Line, now: u32, counters: &Counters) -> Result<FlowStats, KernelError> {
-    let tags = pins.mapped::<[u64; limits::FLOW_WAYS]>(names::MAP_FLOW_TAGS, limits::FLOW_BUCKETS, false)?;
+    const WORDS: usize = size_of::<Bucket>() / 8;
+    let buckets = pins.mapped::<[u64; WORDS]>(names::MAP_FLOWS, limits::FLOW_BUCKETS, false)?;
     let live = |tag: &u64| {
         let tag = Tag(*tag);
         tag.state() != State::Free && tag.idle(now) <= ages.word(tag.state() as u32)
     };
-    let entries = tags.iter().map(|bucket| bucket.iter().filter(|tag| live(tag)).count() as u64).sum();
+    let tags = |bucket: [u64; WORDS]| bucket.into_iter().take(limits::FLOW_WAYS);
+    let entries = buckets.iter().map(|bucket| tags(bucket).filter(live).count() as u64).sum();
     Ok(FlowStats {
         entries,
         capacity: limits::FLOWS as u64,

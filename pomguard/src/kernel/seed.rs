@@ -9,7 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use pomguard_common::{
     Direction,
     decide::NO_ROW,
-    flow::{self, Entered, GRANDFATHERED, Key, Slot, State, Store, Tags},
+    flow::{self, Bucket, Entered, GRANDFATHERED, Key, State, Store},
     image::{Address, Family, Forget, Image, Line, Tuple},
     limits, names, protocol,
 };
@@ -44,8 +44,7 @@ pub fn seed(pins: &Pins, ticks: Ticks) -> Result<Seeded, KernelError> {
     let lines = install::lines(pins)?;
     let image = Image::open(lines.as_slice()).ok_or(KernelError::Unreadable)?;
     let table = Table {
-        tags: pins.mapped(names::MAP_FLOW_TAGS, limits::FLOW_BUCKETS, true)?,
-        keys: pins.mapped(names::MAP_FLOW_KEYS, limits::FLOWS, true)?,
+        buckets: pins.mapped(names::MAP_FLOWS, limits::FLOW_BUCKETS, true)?,
         secret: load::host_record(pins)?.flow_secret,
         now: ticks.now()? as u32,
         image,
@@ -119,8 +118,7 @@ fn words(address: IpAddr) -> Address {
 
 /// The pinned flow table as memory.
 struct Table<'a> {
-    tags: Mapping<[u64; limits::FLOW_WAYS]>,
-    keys: Mapping<[u64; 6]>,
+    buckets: Mapping<[u64; size_of::<Bucket>() / 8]>,
     secret: u64,
     now: u32,
     image: Image<'a, [Line]>,
@@ -129,12 +127,8 @@ struct Table<'a> {
 impl Forget for Table<'_> {}
 
 impl Store for Table<'_> {
-    fn tags(&self, bucket: u32) -> Option<&Tags> {
-        self.tags.shared(bucket as usize)
-    }
-
-    fn slot(&self, slot: u32) -> Option<&Slot> {
-        self.keys.shared(slot as usize)
+    fn bucket(&self, bucket: u32) -> Option<&Bucket> {
+        self.buckets.shared(bucket as usize)
     }
 
     fn mask(&self) -> u32 {

@@ -78,7 +78,7 @@ pub(super) fn run(setting: &Setting) -> Result<Vec<FootprintFigure>> {
     let image = folder(&guard.pins.join("images"))?;
     note("image in the kernel, per generation", image / 1e6, "MB");
     note("per tuple, of 100,000", image / limits::TUPLES as f64, "bytes");
-    let flows = locked(&maps.join(names::MAP_FLOW_TAGS))? + locked(&maps.join(names::MAP_FLOW_KEYS))?;
+    let flows = locked(&maps.join(names::MAP_FLOWS))?;
     note("per flow, of 262,144", flows / limits::FLOWS as f64, "bytes");
     note("all maps in the kernel, one generation", (image + folder(&maps)?) / 1e6, "MB");
     Ok(figures)
