@@ -2,7 +2,7 @@
 
 use std::{
     env,
-    io::{self, IsTerminal as _, Write},
+    io::{self, BufWriter, IsTerminal as _, Write},
     path::PathBuf,
     process::ExitCode,
     thread,
@@ -17,6 +17,9 @@ use crate::{
     paths,
     render::stats::{Options, Part, print_stats, print_watch},
 };
+
+/// Bytes that are written at once: what a pipe holds.
+const CHUNK: usize = 65_536;
 
 /// Shows what passed, what was dropped and why.
 ///
@@ -47,7 +50,9 @@ pub struct Args {
 pub fn run(args: &Args, read: &dyn Fn() -> Result<Snapshot>) -> Result<ExitCode> {
     let stdout = io::stdout();
     let screen = Screen::of(&stdout);
-    match print(args, read, &mut stdout.lock(), screen, None) {
+    // By itself the standard output makes a system call of every line.
+    let mut out = BufWriter::with_capacity(CHUNK, stdout.lock());
+    match print(args, read, &mut out, screen, None) {
         Err(error) if is_broken_pipe(&error) => Ok(ExitCode::SUCCESS),
         result => result.map(|()| ExitCode::SUCCESS),
     }
