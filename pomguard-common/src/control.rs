@@ -7,7 +7,8 @@
 
 use crate::{
     flow::Word,
-    image::{Address, Family},
+    image::{Address, Family, Forget, Tuple},
+    limits,
 };
 
 /// The value of the control map. User space writes single words of it, the programs read them.
@@ -168,37 +169,193 @@ impl Pinhole {
         bits
     }
 
-    /// Whether it lets this peer, opened in this direction, use this service at `now`.
-    #[must_use]
+    /// Whether it is none that is free, and the peer lies in its prefix, of whatever family.
     #[inline(always)]
-    pub const fn admits(
-        &self,
-        family: Family,
-        peer: &Address,
-        asked: &crate::image::Tuple,
-        now: u32,
-    ) -> bool {
-        let (port, client) = (asked.port as u32, asked.client_port as u32);
-        let direction = if self.marks & Self::OUTBOUND == 0 { 0 } else { 1 };
-        self.marks & 0xf == family as u8
-            && direction == asked.direction as u8
-            && self.protocol == asked.protocol
-            && port >= self.ports & 0xffff
+    const fn is_for(&self, peer: [u64; 2]) -> bool {
+        let (own, mask) = (halves(&self.peer), halves(&self.mask));
+        self.marks != 0 && peer[0] & mask[0] == own[0] && peer[1] & mask[1] == own[1]
+    }
+
+    /// Whether it is about the tuple.
+    #[inline(always)]
+    const fn answers(&self, asked: Asked) -> bool {
+        // An exception does not match a question for failsafe tuples alone.
+        let mark = if asked.0 & Asked::FAILSAFE_ONLY == 0 { Self::EXCEPTION } else { 0 };
+        let kind = (self.protocol as u64) << Asked::PROTOCOL_SHIFT
+            | ((self.marks & !mark) as u64) << Asked::MARKS_SHIFT;
+        if kind ^ asked.0 >> Asked::PROTOCOL_SHIFT << Asked::PROTOCOL_SHIFT != 0 {
+            return false;
+        }
+        let (port, client) = (asked.0 as u32 & 0xffff, (asked.0 >> Asked::CLIENT_SHIFT) as u32 & 0xffff);
+        port >= self.ports & 0xffff
             && port <= self.ports >> 16
             && client >= self.client_ports & 0xffff
             && client <= self.client_ports >> 16
-            && peer[0] & self.mask[0] == self.peer[0]
-            && peer[1] & self.mask[1] == self.peer[1]
-            && peer[2] & self.mask[2] == self.peer[2]
-            && peer[3] & self.mask[3] == self.peer[3]
-            && !over(self.expires, now)
     }
+
+    #[inline(always)]
+    const fn hit(&self) -> Hit {
+        let exception = if self.marks & Self::EXCEPTION == 0 { 0 } else { Hit::EXCEPTION };
+        Hit(self.row as u32 | Hit::SOME | exception)
+    }
+}
+
+/// An address in two words: the stack of the programs is short.
+#[inline(always)]
+const fn halves(address: &Address) -> [u64; 2] {
+    [(address[0] as u64) << 32 | address[1] as u64, (address[2] as u64) << 32 | address[3] as u64]
+}
+
+/// Where the programs read what holds beside the generations. On the host nothing does, unless it is given.
+pub trait Standing {
+    /// A word of [`Control`], one of [`word`].
+    #[inline(always)]
+    fn control(&self, index: usize) -> u64 {
+        let _ = index;
+        0
+    }
+
+    /// A line of the pinhole table; none beyond its end.
+    #[inline(always)]
+    fn pinhole(&self, index: u32) -> Option<&Pinhole> {
+        let _ = index;
+        None
+    }
+}
+
+/// What the pinholes are asked, in one word: a function of the programs takes few arguments.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Asked(u64);
+
+impl Asked {
+    /// Nothing.
+    pub const NOTHING: Self = Self(0);
+    const CLIENT_SHIFT: u32 = 16;
+    const FAILSAFE_ONLY: u64 = 1 << 32;
+    const PROTOCOL_SHIFT: u32 = 48;
+    const MARKS_SHIFT: u32 = 56;
+
+    /// May a peer of this family have this tuple; and do only failsafe tuples count?
+    #[must_use]
+    #[inline(always)]
+    pub const fn new(family: Family, tuple: &Tuple, failsafe_only: bool) -> Self {
+        let Tuple { direction, protocol, port, client_port } = *tuple;
+        let marks = family as u64 | (direction as u64 * Pinhole::OUTBOUND as u64);
+        Self(
+            port as u64
+                | (client_port as u64) << Self::CLIENT_SHIFT
+                | (failsafe_only as u64 * Self::FAILSAFE_ONLY)
+                | (protocol as u64) << Self::PROTOCOL_SHIFT
+                | marks << Self::MARKS_SHIFT,
+        )
+    }
+
+    /// The question, or nothing when the shade rules out that any pinhole is about it.
+    #[must_use]
+    #[inline(always)]
+    pub const fn shaded(self, shade: u64) -> Self {
+        let bit = Pinhole::shade_of((self.0 >> Self::PROTOCOL_SHIFT) as u8, self.0 as u16);
+        if shade & bit == 0 { Self::NOTHING } else { self }
+    }
+}
+
+/// A pinhole that was found, or none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hit(u32);
+
+impl Hit {
+    const SOME: u32 = 1 << 16;
+    const EXCEPTION: u32 = 1 << 17;
+
+    /// Whether there is one.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_some(self) -> bool {
+        self.0 != 0
+    }
+
+    /// Whether it is a timed exception.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_exception(self) -> bool {
+        self.0 & Self::EXCEPTION != 0
+    }
+
+    /// Its counter slot.
+    #[must_use]
+    #[inline(always)]
+    pub const fn row(self) -> u16 {
+        self.0 as u16
+    }
+}
+
+/// Two answers about one peer, in one word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hits(pub u64);
+
+impl Hits {
+    /// The answer to the first question.
+    #[must_use]
+    #[inline(always)]
+    pub const fn first(self) -> Hit {
+        Hit(self.0 as u32)
+    }
+
+    /// The answer to the second.
+    #[must_use]
+    #[inline(always)]
+    pub const fn second(self) -> Hit {
+        Hit((self.0 >> 32) as u32)
+    }
+}
+
+/// What the pinholes answer to two questions about one peer.
+#[inline(always)]
+pub fn search<S: Standing + Forget + ?Sized>(
+    standing: &S,
+    peer: &Address,
+    [one, two]: [Asked; 2],
+    now: u32,
+) -> Hits {
+    // Of the ways to the questions the verifier need not know: the table is walked once for all.
+    let (one, two) = (standing.forget(one.0), standing.forget(two.0));
+    Hits(if one | two == 0 { 0 } else { search_lines(standing, peer, one, two, now) })
+}
+
+/// A function of its own in the programs.
+#[inline(never)]
+fn search_lines<S: Standing + Forget + ?Sized>(
+    standing: &S,
+    peer: &Address,
+    one: u64,
+    two: u64,
+    now: u32,
+) -> u64 {
+    let lines = standing.control(word::PINHOLES);
+    let peer = halves(peer);
+    let mut found = standing.forget(0);
+    let mut at = 0;
+    while at < limits::PINHOLES as u32 && u64::from(at) < lines {
+        let Some(line) = standing.pinhole(at) else { break };
+        if line.is_for(peer) && !over(line.expires, now) {
+            let hit = u64::from(line.hit().0);
+            if found as u32 == 0 && line.answers(Asked(one)) {
+                found |= hit;
+            }
+            if found >> 32 == 0 && line.answers(Asked(two)) {
+                found |= hit << 32;
+            }
+            found = standing.forget(found);
+        }
+        at += 1;
+    }
+    standing.forget(found)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Direction, image::Tuple, protocol::TCP};
+    use crate::{Direction, protocol::TCP};
 
     const fn range(first: u16, last: u16) -> u32 {
         first as u32 | (last as u32) << 16
@@ -214,34 +371,87 @@ mod tests {
         assert_eq!(Timed::NONE.holds(7), panic::NONE);
     }
 
+    /// A control line and pinholes.
+    struct Given<'a>(Control, &'a [Pinhole]);
+
+    impl Forget for Given<'_> {}
+
+    impl Standing for Given<'_> {
+        fn control(&self, index: usize) -> u64 {
+            self.0.word(index)
+        }
+
+        fn pinhole(&self, index: u32) -> Option<&Pinhole> {
+            self.1.get(index as usize)
+        }
+    }
+
+    fn given(pinholes: &[Pinhole]) -> Given<'_> {
+        let control = Control::default();
+        control.0[word::PINHOLES].store(pinholes.len() as u64);
+        control.0[word::SHADE].store(pinholes.iter().fold(0, |shade, line| shade | line.shade()));
+        Given(control, pinholes)
+    }
+
+    const LINE: Pinhole = Pinhole {
+        peer: [0x0a09_0000, 0, 0, 0],
+        mask: [0xffff_ff00, u32::MAX, u32::MAX, u32::MAX],
+        ports: range(22, 23),
+        client_ports: range(1_024, 65_535),
+        expires: 100,
+        row: 7,
+        protocol: TCP,
+        marks: Family::V4 as u8 | Pinhole::EXCEPTION,
+        ..Pinhole::FREE
+    };
+    const ASKED: Tuple = Tuple { direction: Direction::Inbound, protocol: TCP, port: 23, client_port: 1_024 };
+    const PEER: Address = [0x0a09_0007, 0, 0, 0];
+
+    fn hit(pinholes: &[Pinhole], family: Family, peer: &Address, asked: Tuple, now: u32) -> Option<u16> {
+        let asked = Asked::new(family, &asked, false);
+        let hits = search(&given(pinholes), peer, [Asked::NOTHING, asked], now);
+        assert!(!hits.first().is_some(), "what was not asked is not answered");
+        hits.second().is_some().then(|| hits.second().row())
+    }
+
     #[test]
     fn a_pinhole_admits_its_own_tuples_until_it_expires() {
-        let pinhole = Pinhole {
-            peer: [0x0a09_0000, 0, 0, 0],
-            mask: [0xffff_ff00, u32::MAX, u32::MAX, u32::MAX],
-            ports: range(22, 23),
-            client_ports: range(1_024, 65_535),
-            expires: 100,
-            protocol: TCP,
-            marks: Family::V4 as u8 | Pinhole::EXCEPTION,
-            ..Pinhole::FREE
-        };
-        let asked = Tuple { direction: Direction::Inbound, protocol: TCP, port: 23, client_port: 1_024 };
-        let peer = [0x0a09_0007, 0, 0, 0];
-        assert!(pinhole.admits(Family::V4, &peer, &asked, 99));
-        assert!(!pinhole.admits(Family::V4, &peer, &asked, 100), "expired");
-        assert!(!pinhole.admits(Family::V4, &[0x0a09_0107, 0, 0, 0], &asked, 99), "another prefix");
-        assert!(!pinhole.admits(Family::V6, &peer, &asked, 99), "another family");
+        let line = &[Pinhole::FREE, LINE];
+        assert_eq!(hit(line, Family::V4, &PEER, ASKED, 99), Some(7));
+        assert_eq!(hit(line, Family::V4, &PEER, ASKED, 100), None, "expired");
+        assert_eq!(hit(line, Family::V4, &[0x0a09_0107, 0, 0, 0], ASKED, 99), None, "another prefix");
+        assert_eq!(hit(line, Family::V6, &PEER, ASKED, 99), None, "another family");
         for odd in [
-            Tuple { port: 24, ..asked },
-            Tuple { port: 21, ..asked },
-            Tuple { client_port: 1_023, ..asked },
-            Tuple { direction: Direction::Outbound, ..asked },
-            Tuple { protocol: 17, ..asked },
+            Tuple { port: 24, ..ASKED },
+            Tuple { port: 21, ..ASKED },
+            Tuple { client_port: 1_023, ..ASKED },
+            Tuple { direction: Direction::Outbound, ..ASKED },
+            Tuple { protocol: 17, ..ASKED },
         ] {
-            assert!(!pinhole.admits(Family::V4, &peer, &odd, 99), "{odd:?}");
+            assert_eq!(hit(line, Family::V4, &PEER, odd, 99), None, "{odd:?}");
         }
-        assert!(!Pinhole::FREE.admits(Family::V4, &[0; 4], &Tuple { protocol: 0, ..asked }, 0));
+        let none = Tuple { protocol: 0, ..ASKED };
+        assert_eq!(hit(&[Pinhole::FREE], Family::V4, &[0; 4], none, 0), None, "a free line");
+    }
+
+    #[test]
+    fn an_exception_does_not_answer_for_failsafe_tuples() {
+        let only = Asked::new(Family::V4, &ASKED, true);
+        let both = Asked::new(Family::V4, &ASKED, false);
+        let failsafe = Pinhole { marks: Family::V4 as u8, row: 9, ..LINE };
+        let hits = search(&given(&[LINE]), &PEER, [only, both], 0);
+        assert!(!hits.first().is_some());
+        assert!(hits.second().is_exception() && hits.second().row() == 7);
+        let hits = search(&given(&[LINE, failsafe]), &PEER, [only, both], 0);
+        assert!(hits.first().is_some() && !hits.first().is_exception() && hits.first().row() == 9);
+        assert_eq!(hits.second().row(), 7, "the first line wins");
+    }
+
+    #[test]
+    fn a_question_that_no_pinhole_is_about_ends_at_the_shade() {
+        let asked = Asked::new(Family::V4, &ASKED, false);
+        assert_eq!(asked.shaded(LINE.shade()), asked);
+        assert_eq!(asked.shaded(!LINE.shade()), Asked::NOTHING);
     }
 
     #[test]

@@ -284,6 +284,9 @@ pub trait Store: Forget {
 /// Stamp of a conversation that was there before the first policy: it is never judged again.
 pub const GRANDFATHERED: u32 = 0;
 
+/// Stamp of a conversation that no generation has judged: it is judged again with every packet.
+pub const UNJUDGED: u32 = u32::MAX;
+
 /// A live entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Found {

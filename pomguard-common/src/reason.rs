@@ -100,6 +100,8 @@ reasons! {
         13 Fragment "fragment" "Follows a first fragment that was allowed.";
         14 EchoV6 "echo-v6" "ICMPv6 echo request (RFC 4890 4.4.1 asks not to drop it).";
         15 IcmpControl "icmp-control" "ICMPv6 control message that a working link needs (RFC 4890 4.4.1).";
+        16 Exception "exception" "Allowed by a timed exception, in every generation, until it is over.";
+        17 Grace "grace" "In the middle of a conversation that nothing is known of, while the grace period of a first start holds.";
     }
     Drop {
         32 NoPolicy "no-policy" "No compiled policy is in force: closed until there is one.";
@@ -194,6 +196,8 @@ mod tests {
             (13, "fragment"),
             (14, "echo-v6"),
             (15, "icmp-control"),
+            (16, "exception"),
+            (17, "grace"),
             (32, "no-policy"),
             (33, "truncated"),
             (34, "vlan-limit"),

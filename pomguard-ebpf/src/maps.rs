@@ -8,6 +8,7 @@ use aya_ebpf::{
 use pomguard_common::{
     control::{Control, Pinhole},
     counter::{Counters, HostRecord, RowLabel, RowTally},
+    decide::Place,
     flow::{Bucket, Key},
     image::Line,
     limits,
@@ -58,8 +59,9 @@ pub(crate) static FRAGMENTS: Array<Bucket, { limits::FRAGMENT_BUCKETS }, MAPPED>
 
 /// Words that a datagram takes in the scratch map.
 pub(crate) const DATAGRAM_WORDS: usize = size_of::<Datagram>().div_ceil(8);
-/// Words of the scratch map: the datagram under judgement, one word to forget by, and a key.
-const SCRATCH_WORDS: usize = DATAGRAM_WORDS + 1 + size_of::<Key>() / 8;
+/// Words of the scratch map: the datagram under judgement and one that it quotes, one word to forget by,
+/// and a key.
+const SCRATCH_WORDS: usize = DATAGRAM_WORDS * Place::ALL + 1 + size_of::<Key>() / 8;
 
 /// What one packet needs beside the stack, one value per hook. Plain words, because the kernel's BTF
 /// check refuses some of what a datagram is made of.

@@ -4,8 +4,8 @@ use core::marker::PhantomData;
 
 use pomguard_common::{
     Direction,
-    control::word,
-    decide::{self, Decision, Desk, Tables},
+    control::{Control, Pinhole, Standing, word},
+    decide::{self, Decision, Desk, Place, Tables},
     flow::{Bucket, Key, State, Store},
     image::{Active, Forget, Image, Line, Lines},
     limits,
@@ -26,27 +26,45 @@ use aya_ebpf::Global;
 #[unsafe(no_mangle)]
 pub(crate) static FLOW_SECRET: Global<u64> = Global::new(0);
 
-/// Where values go that the verifier is to forget, and keys that are handed on.
-trait Memory {
-    fn forget(&self, value: u64) -> u64;
+/// Where values go that the verifier is to forget, and keys that are handed on; and what holds beside the
+/// generations.
+trait Memory: Forget + Standing {
     fn with<R>(&self, key: Key, then: impl FnOnce(&Key) -> R) -> R;
 }
 
-/// A word of the scratch map, and behind it the words for a key.
-struct Map(*mut u64);
+/// The maps: a word of the scratch map, behind it the words for a key, and the control line.
+#[derive(Clone, Copy)]
+struct Map {
+    control: &'static Control,
+    words: *mut u64,
+}
 
-impl Memory for Map {
+impl Forget for Map {
     #[inline(always)]
     fn forget(&self, value: u64) -> u64 {
         // SAFETY: a word of this CPU's value of the scratch map, which nothing else uses.
-        unsafe { self.0.write_volatile(value) };
+        unsafe { self.words.write_volatile(value) };
         // SAFETY: the same word.
-        unsafe { self.0.read_volatile() }
+        unsafe { self.words.read_volatile() }
+    }
+}
+
+impl Standing for Map {
+    #[inline(always)]
+    fn control(&self, index: usize) -> u64 {
+        self.control.word(index)
     }
 
     #[inline(always)]
+    fn pinhole(&self, index: u32) -> Option<&Pinhole> {
+        maps::PINHOLES.get(index)
+    }
+}
+
+impl Memory for Map {
+    #[inline(always)]
     fn with<R>(&self, key: Key, then: impl FnOnce(&Key) -> R) -> R {
-        let place = self.0.wrapping_add(1).cast::<Key>();
+        let place = self.words.wrapping_add(1).cast::<Key>();
         // SAFETY: the words behind the first are this CPU's and kept for a key; nobody else has a
         // reference to them, since this one ends with the call.
         unsafe { place.write_volatile(key) };
@@ -55,15 +73,14 @@ impl Memory for Map {
     }
 }
 
-/// The stack: nothing is forgotten. For the quick way, which is short.
+/// The stack: nothing is forgotten, and nothing holds. For the quick way, which is short.
 struct Stack;
 
-impl Memory for Stack {
-    #[inline(always)]
-    fn forget(&self, value: u64) -> u64 {
-        value
-    }
+impl Forget for Stack {}
 
+impl Standing for Stack {}
+
+impl Memory for Stack {
     #[inline(always)]
     fn with<R>(&self, key: Key, then: impl FnOnce(&Key) -> R) -> R {
         then(&key)
@@ -83,6 +100,18 @@ impl<M: Memory> Forget for Policy<M> {
     }
 }
 
+impl<M: Memory> Standing for Policy<M> {
+    #[inline(always)]
+    fn control(&self, index: usize) -> u64 {
+        self.memory.control(index)
+    }
+
+    #[inline(always)]
+    fn pinhole(&self, index: u32) -> Option<&Pinhole> {
+        self.memory.pinhole(index)
+    }
+}
+
 impl<M: Memory> Lines for Policy<M> {
     #[inline(always)]
     fn line(&self, index: u32) -> Option<&Line> {
@@ -91,7 +120,7 @@ impl<M: Memory> Lines for Policy<M> {
 }
 
 /// Which maps a table of conversations lies in.
-trait Place {
+trait Home {
     const BUCKETS: usize;
     fn bucket(bucket: u32) -> Option<&'static Bucket>;
 }
@@ -99,7 +128,7 @@ trait Place {
 /// The flow table.
 enum Flows {}
 
-impl Place for Flows {
+impl Home for Flows {
     const BUCKETS: usize = limits::FLOW_BUCKETS;
 
     #[inline(always)]
@@ -111,7 +140,7 @@ impl Place for Flows {
 /// The fragment table.
 enum Trains {}
 
-impl Place for Trains {
+impl Home for Trains {
     const BUCKETS: usize = limits::FRAGMENT_BUCKETS;
 
     #[inline(always)]
@@ -121,26 +150,26 @@ impl Place for Trains {
 }
 
 /// A table of conversations, with the image that knows their ages.
-struct Table<'a, 'b, P: Place, M: Memory> {
+struct Table<'a, 'b, P: Home, M: Memory> {
     image: &'b Image<'a, Policy<M>>,
     place: PhantomData<P>,
 }
 
-impl<'a, 'b, P: Place, M: Memory> Table<'a, 'b, P, M> {
+impl<'a, 'b, P: Home, M: Memory> Table<'a, 'b, P, M> {
     #[inline(always)]
     const fn of(image: &'b Image<'a, Policy<M>>) -> Self {
         Self { image, place: PhantomData }
     }
 }
 
-impl<P: Place, M: Memory> Forget for Table<'_, '_, P, M> {
+impl<P: Home, M: Memory> Forget for Table<'_, '_, P, M> {
     #[inline(always)]
     fn forget(&self, value: u64) -> u64 {
         self.image.lines().forget(value)
     }
 }
 
-impl<P: Place, M: Memory> Store for Table<'_, '_, P, M> {
+impl<P: Home, M: Memory> Store for Table<'_, '_, P, M> {
     #[inline(always)]
     fn bucket(&self, bucket: u32) -> Option<&Bucket> {
         P::bucket(bucket)
@@ -172,20 +201,27 @@ impl<P: Place, M: Memory> Store for Table<'_, '_, P, M> {
     }
 }
 
-/// A datagram's place in the scratch map.
-struct Scratch(*mut Datagram);
+/// The places for datagrams in the scratch map.
+struct Scratch(*mut u64);
+
+impl Scratch {
+    #[inline(always)]
+    fn place(&self, place: Place) -> *mut Datagram {
+        self.0.wrapping_add(maps::DATAGRAM_WORDS * place as usize).cast()
+    }
+}
 
 impl Desk for Scratch {
     #[inline(always)]
-    fn lay(&self, datagram: Datagram) {
-        // SAFETY: the pointer is to this CPU's value of the scratch map, of the datagram's size, and
-        // nothing else runs at this hook on this CPU meanwhile.
-        unsafe { self.0.write(datagram) };
+    fn lay(&self, place: Place, datagram: Datagram) {
+        // SAFETY: the pointer is to this CPU's value of the scratch map, which has room for this
+        // many datagrams, and nothing else runs at this hook on this CPU meanwhile.
+        unsafe { self.place(place).write(datagram) };
     }
 
     #[inline(always)]
-    fn laid(&self) -> Option<&Datagram> {
-        let place = opaque(self.0 as usize) as *const Datagram;
+    fn laid(&self, place: Place) -> Option<&Datagram> {
+        let place = opaque(self.place(place) as usize) as *const Datagram;
         // SAFETY: the same place, which was written just before: `judge` asks only then.
         Some(unsafe { &*place })
     }
@@ -197,8 +233,8 @@ impl Desk for Scratch {
 fn quick<C: Context>(hook: Direction, context: *mut C, generation: &'static Generation, shade: u64) -> u64 {
     let policy = Policy { generation, memory: Stack };
     let Some(image) = Image::open(&policy) else { return 0 };
-    let tables =
-        Tables { image, flows: &Table::<Flows, _>::of(&image), trains: &Table::<Trains, _>::of(&image) };
+    let (flows, trains) = (Table::<Flows, _>::of(&image), Table::<Trains, _>::of(&image));
+    let tables = Tables::in_peace(image, &flows, &trains);
     decide::quick(hook, &Frame::of(context), &tables, shade).map_or(0, Decision::word)
 }
 
@@ -208,20 +244,25 @@ pub(crate) fn judge<C: Context>(hook: Direction, packet: &Frame<C>) -> Decision 
     let closed = Decision::because(Reason::NoPolicy);
     let Some(control) = maps::CONTROL.get(0) else { return closed };
     let slot = Active(control.word(word::ACTIVE)).slot(clock::now());
-    let Some(generation) = maps::POLICY.get(slot) else { return closed };
+    let generation = maps::POLICY.get(slot);
     // While panic or grace holds, or may hold, nothing is ordinary.
-    if control.word(word::PANIC) | control.word(word::GRACE) == 0
+    if let Some(generation) = generation
+        && control.word(word::PANIC) | control.word(word::GRACE) == 0
         && let Some(decision) =
             Decision::of_word(quick(hook, packet.context(), generation, control.word(word::SHADE)))
     {
         return decision;
     }
     let Some(scratch) = maps::SCRATCH.get_ptr_mut(hook as u32) else { return closed };
-    // The words behind the datagram.
-    let words = scratch.cast::<u64>().wrapping_add(maps::DATAGRAM_WORDS);
-    let policy = Policy { generation, memory: Map(words) };
+    let scratch = scratch.cast::<u64>();
+    let desk = Scratch(scratch);
+    // The words behind the datagrams.
+    let memory = Map { control, words: scratch.wrapping_add(maps::DATAGRAM_WORDS * Place::ALL) };
+    let Some(generation) = generation else {
+        return decide::judge_without_policy(hook, &packet.again(), &memory, clock::now(), &desk);
+    };
+    let policy = Policy { generation, memory };
     let Some(image) = Image::open(&policy) else { return closed };
-    let tables =
-        Tables { image, flows: &Table::<Flows, _>::of(&image), trains: &Table::<Trains, _>::of(&image) };
-    decide::judge(hook, &packet.again(), &tables, &Scratch(scratch.cast()))
+    let (flows, trains) = (Table::<Flows, _>::of(&image), Table::<Trains, _>::of(&image));
+    decide::judge(hook, &packet.again(), &Tables::new(image, &flows, &trains), &desk)
 }

@@ -5,6 +5,7 @@ use pomguard::{
     compile::{self, Clock, Image, Slots},
     policy::{Direction, Policy, Row, RowId},
 };
+use pomguard_common::control::Pinhole;
 
 /// What a guarded host enforces, and since when.
 #[derive(Clone, Debug)]
@@ -47,6 +48,14 @@ impl InForce {
     /// When it does not compile.
     pub fn image(&self) -> Result<Image> {
         Ok(compile::compile(&self.policy, &self.slots, self.clock, self.generation)?)
+    }
+
+    /// The pinholes of its failsafe rows.
+    ///
+    /// # Errors
+    /// When there are too many.
+    pub fn pinholes(&self) -> Result<Vec<Pinhole>> {
+        Ok(compile::pinholes(&self.policy, &self.slots)?)
     }
 
     /// The policy.

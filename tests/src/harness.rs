@@ -17,7 +17,7 @@ use pomguard_common::{
     reason::Reason,
 };
 
-use crate::force::InForce;
+use crate::{beside::Beside, force::InForce};
 
 /// What a packet is to do, all of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,6 +88,12 @@ pub trait Subject {
     /// When the frame cannot be run.
     fn differences(&mut self, direction: Direction, frame: &[u8], want: Effect) -> Result<Vec<String>>;
 
+    /// Has something hold beside the policy, and nothing else any more.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    fn hold(&mut self, beside: &Beside) -> Result<()>;
+
     /// Forgets all conversations and fragments: more than the longest age goes by. In the kernel that
     /// is a few thousand system calls less than to empty the tables.
     ///
@@ -144,13 +150,15 @@ impl Bench {
         Ok(Self { probe: Probe::alone()?, in_force })
     }
 
-    /// Puts another policy in force, under a generation of its own. Conversations stay.
+    /// Puts another policy in force, under a generation of its own, with the pinholes of its own failsafe
+    /// rows and nothing else beside it. Conversations stay.
     ///
     /// # Errors
     /// When it does not compile, or the kernel refuses.
     pub fn enforce(&mut self, policy: Policy) -> Result<()> {
         self.in_force.replace(policy)?;
-        self.install()
+        self.install()?;
+        self.hold(&Beside::default())
     }
 
     fn install(&mut self) -> Result<()> {
@@ -184,6 +192,15 @@ impl Subject for Bench {
     fn reason(&mut self, direction: Direction, frame: &[u8]) -> Result<(Reason, bool)> {
         let finding = self.probe.run(direction, frame)?;
         Ok((finding.reason, finding.audited))
+    }
+
+    fn hold(&mut self, beside: &Beside) -> Result<()> {
+        let clock = self.in_force.clock();
+        // Without an image nobody adds the time that tests let go by.
+        let offset = if beside.no_policy { 0 } else { clock.offset };
+        let now = (Ticks::probe()?.now()? as u32).wrapping_add(offset);
+        let (words, lines) = beside.laid_out(self.in_force.pinholes()?, now, clock.ticks_per_1000s);
+        Ok(self.probe.hold(words, &lines, beside.no_policy)?)
     }
 
     fn differences(&mut self, direction: Direction, frame: &[u8], want: Effect) -> Result<Vec<String>> {

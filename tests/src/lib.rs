@@ -1,5 +1,6 @@
 //! Packets, namespaces, a real daemon and a loaded program, for tests that need root and a Linux kernel.
 
+pub mod beside;
 pub mod daemon;
 pub mod differential;
 pub mod dispositions;

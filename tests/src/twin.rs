@@ -7,15 +7,17 @@ use anyhow::{Context as _, Result, ensure};
 use pomguard::{compile::Clock, policy::Policy};
 use pomguard_common::{
     Direction,
+    control::{Control, Pinhole, Standing, word},
     decide::{self, Tables},
     flow::{Bucket, State, Store},
-    image::{Forget, Image, Line},
+    image::{Forget, Image, Line, Lines},
     limits::{FLOW_BUCKETS, FRAGMENT_BUCKETS},
     parse::{self, Datagram, Link},
     reason::Reason,
 };
 
 use crate::{
+    beside::Beside,
     force::InForce,
     harness::{Effect, FOREVER, Subject},
 };
@@ -71,10 +73,37 @@ impl Link for Vlans<'_> {
     }
 }
 
+/// An image in a vector, and what holds beside it.
+#[derive(Default)]
+struct Held {
+    lines: Vec<Line>,
+    control: Control,
+    pinholes: Vec<Pinhole>,
+    no_policy: bool,
+}
+
+impl Forget for Held {}
+
+impl Standing for Held {
+    fn control(&self, index: usize) -> u64 {
+        self.control.word(index)
+    }
+
+    fn pinhole(&self, index: u32) -> Option<&Pinhole> {
+        self.pinholes.get(index as usize)
+    }
+}
+
+impl Lines for Held {
+    fn line(&self, index: u32) -> Option<&Line> {
+        self.lines.get(index as usize)
+    }
+}
+
 /// A host with a policy and conversations.
 pub struct Twin {
     in_force: InForce,
-    lines: Vec<Line>,
+    held: Held,
     flows: Table,
     trains: Table,
 }
@@ -87,21 +116,24 @@ impl Twin {
     pub fn new(policy: Policy) -> Result<Self> {
         let mut twin = Self {
             in_force: InForce::new(policy, CLOCK)?,
-            lines: Vec::new(),
+            held: Held::default(),
             flows: Table::new(FLOW_BUCKETS),
             trains: Table::new(FRAGMENT_BUCKETS),
         };
         twin.install()?;
+        twin.hold(&Beside::default())?;
         Ok(twin)
     }
 
-    /// Puts another policy in force, under a generation of its own. Conversations stay.
+    /// Puts another policy in force, under a generation of its own, with the pinholes of its own failsafe
+    /// rows and nothing else beside it. Conversations stay.
     ///
     /// # Errors
     /// When it does not compile.
     pub fn enforce(&mut self, policy: Policy) -> Result<()> {
         self.in_force.replace(policy)?;
-        self.install()
+        self.install()?;
+        self.hold(&Beside::default())
     }
 
     fn install(&mut self) -> Result<()> {
@@ -112,7 +144,7 @@ impl Twin {
         for table in [&mut self.flows, &mut self.trains] {
             table.ages = ages;
         }
-        self.lines = lines;
+        self.held.lines = lines;
         self.tell_time();
         Ok(())
     }
@@ -135,8 +167,8 @@ impl Twin {
     /// # Errors
     /// When the image has no head of this version.
     pub fn settles(&self, direction: Direction, frame: &[u8]) -> Result<bool> {
-        let image = Image::open(self.lines.as_slice()).context("the image opens")?;
-        let tables = Tables { image, flows: &self.flows, trains: &self.trains };
+        let image = Image::open(&self.held).context("the image opens")?;
+        let tables = Tables::in_peace(image, &self.flows, &self.trains);
         Ok(decide::quick(direction, frame, &tables, 0).is_some())
     }
 
@@ -145,11 +177,21 @@ impl Twin {
     /// # Errors
     /// When the image has no head of this version, or the two ways disagree.
     pub fn judge(&mut self, direction: Direction, frame: &[u8]) -> Result<Effect> {
-        let image = Image::open(self.lines.as_slice()).context("the image opens")?;
-        let tables = Tables { image, flows: &self.flows, trains: &self.trains };
-        let quick = decide::quick(direction, frame, &tables, 0);
-        let decision = decide::judge(direction, frame, &tables, &OnceCell::new());
-        if let Some(quick) = quick {
+        let desk = [OnceCell::new(), OnceCell::new()];
+        if self.held.no_policy {
+            let now = self.flows.now;
+            return Ok(Effect::by(decide::judge_without_policy(direction, frame, &self.held, now, &desk)));
+        }
+        let image = Image::open(&self.held).context("the image opens")?;
+        let control = &self.held.control;
+        let ordinary = control.word(word::PANIC) | control.word(word::GRACE) == 0;
+        let quick = ordinary.then(|| {
+            let tables = Tables::in_peace(image, &self.flows, &self.trains);
+            decide::quick(direction, frame, &tables, control.word(word::SHADE))
+        });
+        let tables = Tables::new(image, &self.flows, &self.trains);
+        let decision = decide::judge(direction, frame, &tables, &desk);
+        if let Some(quick) = quick.flatten() {
             ensure!(quick == decision, "the quick way comes to {quick:?}, the general one to {decision:?}");
         }
         Ok(Effect::by(decision))
@@ -175,6 +217,17 @@ impl Subject for Twin {
     fn reason(&mut self, direction: Direction, frame: &[u8]) -> Result<(Reason, bool)> {
         let effect = self.judge(direction, frame)?;
         Ok((effect.reason, effect.audited))
+    }
+
+    fn hold(&mut self, beside: &Beside) -> Result<()> {
+        let Clock { ticks_per_1000s, offset } = self.in_force.clock();
+        let (words, lines) = beside.laid_out(self.in_force.pinholes()?, offset, ticks_per_1000s);
+        for (word, value) in self.held.control.0.iter().zip(words) {
+            word.store(value);
+        }
+        self.held.pinholes = lines;
+        self.held.no_policy = beside.no_policy;
+        Ok(())
     }
 
     fn differences(&mut self, direction: Direction, frame: &[u8], want: Effect) -> Result<Vec<String>> {

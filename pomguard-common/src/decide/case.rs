@@ -6,6 +6,7 @@ use crate::{
     flow::{self, Found, State, Store},
     image::{Class, Denial, Family, Grant, Image, Lines, Tuple, mode},
     parse::{Datagram, Kind, tcp_flag},
+    protocol,
     reason::Reason,
 };
 
@@ -26,6 +27,43 @@ pub(super) const fn echo(family: Family) -> (u8, u8) {
     match family {
         Family::V4 => (8, 0),
         Family::V6 => (128, 129),
+    }
+}
+
+/// The tuple that a datagram would belong to, had its conversation been opened in direction `opened`.
+#[inline(always)]
+pub(super) const fn tuple(hook: Direction, datagram: &Datagram, opened: Direction) -> Tuple {
+    let Datagram { protocol, source_port, destination_port, .. } = *datagram;
+    let (peer_port, local_port) = match hook {
+        Direction::Inbound => (source_port, destination_port),
+        Direction::Outbound => (destination_port, source_port),
+    };
+    let (port, client_port) = match (datagram.kind, opened) {
+        (Kind::Ports, Direction::Inbound) => (local_port, peer_port),
+        (Kind::Ports, Direction::Outbound) => (peer_port, local_port),
+        _ => (protocol as u16, 0),
+    };
+    Tuple { direction: opened, protocol, port, client_port }
+}
+
+/// Whether a datagram may open a conversation, or go on with one that its sender opened; and whether it
+/// may answer in one that the other side opened. A SYN-ACK only ever answers, and a SYN never. Of ICMP
+/// requests open, and replies answer.
+#[inline(always)]
+pub(super) const fn opens_and_answers(datagram: &Datagram) -> (bool, bool) {
+    match datagram.kind {
+        Kind::Icmp => {
+            let (request, reply) = echo(datagram.family);
+            (datagram.icmp_type == request, datagram.icmp_type == reply)
+        }
+        Kind::Ports if datagram.protocol == protocol::TCP => {
+            let syn = datagram.tcp_flags & tcp_flag::SYN != 0;
+            let ack = datagram.tcp_flags & tcp_flag::ACK != 0;
+            (!(syn && ack), !syn || ack)
+        }
+        Kind::Ports => (true, true),
+        Kind::Follower => (false, false),
+        Kind::Other => (true, false),
     }
 }
 
@@ -51,27 +89,10 @@ impl<L: Lines + ?Sized, F: Store, T: Store> Case<'_, '_, L, F, T> {
         if self.class.known() { known } else { stranger }
     }
 
-    /// The tuple that the datagram would belong to, had its conversation been opened in direction
-    /// `opened`.
-    #[inline(always)]
-    pub(super) const fn tuple(&self, opened: Direction) -> Tuple {
-        let Datagram { protocol, source_port, destination_port, .. } = *self.datagram;
-        let (peer_port, local_port) = match self.hook {
-            Direction::Inbound => (source_port, destination_port),
-            Direction::Outbound => (destination_port, source_port),
-        };
-        let (port, client_port) = match (self.datagram.kind, opened) {
-            (Kind::Ports, Direction::Inbound) => (local_port, peer_port),
-            (Kind::Ports, Direction::Outbound) => (peer_port, local_port),
-            _ => (protocol as u16, 0),
-        };
-        Tuple { direction: opened, protocol, port, client_port }
-    }
-
     /// The row under which the peer and this host may talk, opened in direction `opened`.
     #[inline(always)]
     pub(super) fn grant(&self, opened: Direction) -> Result<Grant, Denial> {
-        self.image().grant(self.class, &self.tuple(opened))
+        self.image().grant(self.class, &tuple(self.hook, self.datagram, opened))
     }
 
     /// Finds the conversation, if the policy in force still lets this host have it.
@@ -87,19 +108,19 @@ impl<L: Lines + ?Sized, F: Store, T: Store> Case<'_, '_, L, F, T> {
         }
         let row = match self.grant(Direction::Outbound) {
             Ok(grant) => grant.row,
-            Err(_) if self.image().mode(Direction::Outbound) != mode::ENFORCE => NO_ROW,
+            Err(_) if self.tables.mode(Direction::Outbound) != mode::ENFORCE => NO_ROW,
             Err(_) => return None,
         };
         flow::restamp(self.tables.flows, &found, row, generation);
         Some(Found { row, stamp: generation, ..found })
     }
 
-    /// A later fragment: passes when its first one did.
+    /// A later fragment: passes when its first one did; isolated, when that passed isolated.
     #[inline(always)]
     pub(super) fn follower(&self) -> Reason {
         match flow::find(self.tables.trains, train(self.hook, self.datagram)) {
-            Some(_) => Reason::Fragment,
-            None => Reason::FragmentUnknown,
+            Some(found) if found.stamp >= self.tables.train_stamp() => Reason::Fragment,
+            _ => Reason::FragmentUnknown,
         }
     }
 }

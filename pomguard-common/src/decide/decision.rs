@@ -48,6 +48,12 @@ impl Decision {
         Self(reason as u64 | (NO_ROW as u64) << Self::ROW_SHIFT)
     }
 
+    /// For the reason with this number, which no row is behind.
+    #[inline(always)]
+    pub(super) const fn numbered(reason: u8) -> Self {
+        Self(reason as u64 | (NO_ROW as u64) << Self::ROW_SHIFT)
+    }
+
     #[inline(always)]
     pub(super) const fn by_row(grant: Grant) -> Self {
         let reason = if grant.failsafe { Reason::Failsafe } else { Reason::Row };
@@ -130,12 +136,78 @@ impl Decision {
         Entered::from_number((self.0 & Self::ENTERED) >> Self::ENTERED_SHIFT)
     }
 
+    /// Whether a drop reason says that nothing allows the packet, rather than that something is wrong
+    /// with it. None of a drop that a row's audit already lets through.
+    #[inline(always)]
+    pub(super) const fn is_denial(self) -> bool {
+        /// All below 64.
+        const DENIALS: u64 = bits(&[
+            Reason::Protocol,
+            Reason::ProtocolKnown,
+            Reason::Port,
+            Reason::PortKnown,
+            Reason::Source,
+            Reason::SourceKnown,
+            Reason::ClientPort,
+            Reason::NoFlow,
+            Reason::NoFlowKnown,
+            Reason::IcmpType,
+            Reason::Destination,
+            Reason::Unasked,
+        ]);
+        self.among(DENIALS) && !self.audited()
+    }
+
+    /// A denial of something that would answer.
+    #[inline(always)]
+    pub(super) const fn answers_nothing_known(self) -> bool {
+        const MIDWAY: u64 = bits(&[Reason::NoFlow, Reason::NoFlowKnown, Reason::ClientPort, Reason::Unasked]);
+        self.among(MIDWAY) && !self.audited()
+    }
+
+    /// Whether it holds in panic, isolate, without a second look: a failsafe row of the image, what the
+    /// link needs, and what was asked for pinholes already.
+    #[inline(always)]
+    pub(super) const fn goes_on_isolated(self) -> bool {
+        const HOLDS: u64 = bits(&[
+            Reason::Failsafe,
+            Reason::Arp,
+            Reason::Neighbour,
+            Reason::Dhcp,
+            Reason::IcmpRelated,
+            Reason::Multicast,
+            Reason::LinkControl,
+            Reason::Vrrp,
+            Reason::Fragment,
+            Reason::IcmpControl,
+        ]);
+        self.among(HOLDS)
+    }
+
+    #[inline(always)]
+    const fn among(self, reasons: u64) -> bool {
+        let number = self.0 & Self::REASON;
+        number < 64 && reasons >> number & 1 != 0
+    }
+
     /// Whether the packet goes on.
     #[must_use]
     #[inline(always)]
     pub const fn passes(self) -> bool {
         Verdict::of_number(self.reason_number()).is_pass() || self.audited()
     }
+}
+
+/// A bit for each reason.
+const fn bits(reasons: &[Reason]) -> u64 {
+    let mut bits = 0;
+    let mut i = 0;
+    while i < reasons.len() {
+        assert!((reasons[i] as u8) < 64, "the reason has a bit");
+        bits |= 1 << reasons[i] as u8;
+        i += 1;
+    }
+    bits
 }
 
 impl core::fmt::Debug for Decision {

@@ -10,12 +10,17 @@
 //!     exhaust, and a row that goes away bites at the next packet.
 //!  5. A conversation that this host opened.
 //!  6. An ICMP error that quotes a conversation of either sort.
-//!  7. Otherwise dropped, under the reason that tells most.
+//!  7. Otherwise dropped, under the reason that tells most; but a failsafe tuple, a timed exception or
+//!     grace, which hold beside the policy, may let it through.
 //!
 //! Outbound is the mirror: the reverse of an inbound row may leave, what opens is judged by the
 //! outbound rows, and what belongs to a conversation of ours keeps it alive.
+//!
+//! Panic stands above: isolated, only failsafe tuples and the link's own services hold; open, nothing
+//! is dropped.
 
 mod address;
+mod beside;
 mod case;
 mod decision;
 mod inbound;
@@ -27,17 +32,23 @@ mod related;
 pub use decision::{Decision, NO_ROW};
 pub use quick::quick;
 
-use self::{inbound::inbound, outbound::outbound, related::related};
+use self::{
+    beside::beside,
+    inbound::inbound,
+    outbound::outbound,
+    related::{quote, related, related_by},
+};
 use crate::{
     Direction,
+    control::{Standing, Timed, panic, word},
     flow::{self, Entered, Key, State, Store},
     image::{Forget, Image, Lines, mode, switch},
     packet::Packet,
     parse::{self, Datagram, Kind},
-    reason::Reason,
+    reason::{Reason, Verdict},
 };
 
-/// Where a parsed datagram lies while it is judged.
+/// Where parsed datagrams lie while they are judged.
 ///
 /// On the host anywhere. In the kernel in a map: every way through the parser leaves other constants
 /// behind (the protocol is 6, the last three words of an IPv4 address are 0), and the verifier would
@@ -45,19 +56,33 @@ use crate::{
 /// stack has no room for it either.
 pub trait Desk {
     /// Lays a datagram down.
-    fn lay(&self, datagram: Datagram);
+    fn lay(&self, place: Place, datagram: Datagram);
 
     /// The datagram that was laid down; none before.
-    fn laid(&self) -> Option<&Datagram>;
+    fn laid(&self, place: Place) -> Option<&Datagram>;
 }
 
-impl Desk for core::cell::OnceCell<Datagram> {
-    fn lay(&self, datagram: Datagram) {
-        self.get_or_init(|| datagram);
+/// The places of a desk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// The datagram under judgement.
+    Judged = 0,
+    /// The one that it quotes, if it is an ICMP error.
+    Quoted = 1,
+}
+
+impl Place {
+    /// How many there are.
+    pub const ALL: usize = 2;
+}
+
+impl Desk for [core::cell::OnceCell<Datagram>; Place::ALL] {
+    fn lay(&self, place: Place, datagram: Datagram) {
+        self[place as usize].get_or_init(|| datagram);
     }
 
-    fn laid(&self) -> Option<&Datagram> {
-        self.get()
+    fn laid(&self, place: Place) -> Option<&Datagram> {
+        self[place as usize].get()
     }
 }
 
@@ -69,6 +94,59 @@ pub struct Tables<'a, L: Lines + ?Sized, F: Store, T: Store> {
     pub flows: &'a F,
     /// Fragment trains.
     pub trains: &'a T,
+    /// The modes that hold now in the low half, a byte each; the kind of panic above. One look at both
+    /// for the whole packet.
+    held: u64,
+}
+
+impl<'a, L: Lines + ?Sized, F: Store, T: Store> Tables<'a, L, F, T> {
+    const PANIC_SHIFT: u32 = 32;
+
+    /// Tables for one packet.
+    #[inline(always)]
+    pub fn new(image: Image<'a, L>, flows: &'a F, trains: &'a T) -> Self {
+        let lines = image.lines();
+        let timed = Timed(lines.control(word::PANIC));
+        let panic = if timed.0 == 0 { panic::NONE } else { timed.holds(flows.now()) };
+        let modes = image.modes();
+        let modes = if panic == panic::OPEN { mode::opened(modes) } else { modes };
+        let held = lines.forget(u64::from(modes) | u64::from(panic) << Self::PANIC_SHIFT);
+        Self { image, flows, trains, held }
+    }
+
+    /// Tables for one packet while no panic holds.
+    #[inline(always)]
+    pub fn in_peace(image: Image<'a, L>, flows: &'a F, trains: &'a T) -> Self {
+        Self { image, flows, trains, held: u64::from(image.modes()) }
+    }
+
+    /// What becomes of a would-be drop, see [`mode`].
+    #[inline(always)]
+    const fn mode(&self, direction: Direction) -> u8 {
+        (self.held >> (8 * direction as u32)) as u8
+    }
+
+    /// Whether only failsafe tuples hold.
+    #[inline(always)]
+    const fn isolated(&self) -> bool {
+        self.held >> Self::PANIC_SHIFT == panic::ISOLATE as u64
+    }
+
+    /// Whether a second look at the decision may change it.
+    #[inline(always)]
+    fn looks_again(&self, decision: Decision) -> bool {
+        if self.isolated() {
+            return true;
+        }
+        let lines = self.image.lines();
+        decision.is_denial() && lines.control(word::SHADE) | lines.control(word::GRACE) != 0
+    }
+
+    /// Stamp of a fragment train that begins now: isolated, only such count.
+    #[inline(always)]
+    const fn train_stamp(&self) -> u32 {
+        if self.isolated() { 1 } else { 0 }
+    }
 }
 
 struct Vlans<'a, 'b, L: Lines + ?Sized>(&'b Image<'a, L>);
@@ -87,6 +165,23 @@ impl<L: Lines + ?Sized> parse::Link for Vlans<'_, '_, L> {
     }
 }
 
+/// A link of which nothing is known: only untagged frames and priority tags are judged.
+struct NoVlans<'a, S: ?Sized>(&'a S);
+
+impl<S: Forget + ?Sized> Forget for NoVlans<'_, S> {
+    #[inline(always)]
+    fn forget(&self, value: u64) -> u64 {
+        self.0.forget(value)
+    }
+}
+
+impl<S: Forget + ?Sized> parse::Link for NoVlans<'_, S> {
+    #[inline(always)]
+    fn serves_vlan(&self, _: u16) -> bool {
+        false
+    }
+}
+
 /// Judges a frame.
 #[inline(always)]
 pub fn judge<P, L, F, T, D>(hook: Direction, packet: &P, tables: &Tables<'_, L, F, T>, desk: &D) -> Decision
@@ -97,42 +192,89 @@ where
     T: Store,
     D: Desk,
 {
-    let settled = read(packet, &tables.image, desk);
+    let image = &tables.image;
+    let settled = read(packet, &Vlans(image), image.switch(switch::LINK_CONTROL), desk);
     if settled != 0 {
-        let decision = Decision(u64::from(settled) | u64::from(NO_ROW) << Decision::ROW_SHIFT);
-        return audited(hook, &tables.image, decision);
+        let decision = Decision::numbered(settled);
+        if tables.isolated() && !decision.goes_on_isolated() {
+            return Decision::because(Reason::Isolated);
+        }
+        return audited(hook, tables, decision);
     }
-    let Some(datagram) = desk.laid() else { return Decision::because(Reason::Internal) };
+    let Some(datagram) = desk.laid(Place::Judged) else { return Decision::because(Reason::Internal) };
     let word = match hook {
         Direction::Inbound => inbound(datagram, tables),
         Direction::Outbound => outbound(datagram, tables),
     };
     let decision = if word == Decision::QUOTES {
-        Decision::because(related(hook, &packet.again(), datagram, tables))
+        match quote(hook, &packet.again(), datagram, tables.image.lines(), desk) {
+            0 => match desk.laid(Place::Quoted) {
+                Some(quoted) => {
+                    let by_policy = related(hook, quoted, tables);
+                    Decision::numbered(related_by(hook, quoted, tables, by_policy))
+                }
+                None => Decision::because(Reason::Internal),
+            },
+            number => Decision::numbered(number),
+        }
     } else {
         Decision(word)
     };
-    let decision = Decision(tables.image.lines().forget(decision.0));
+    let decision = Decision(image.lines().forget(decision.0));
+    let decision = if tables.looks_again(decision) {
+        Decision(beside(hook, datagram, tables, decision.0))
+    } else {
+        decision
+    };
     let decision = match decision.state() {
         State::Free => decision,
         _ => remember(hook, datagram, tables, decision),
     };
-    let decision = audited(hook, &tables.image, decision);
+    let decision = audited(hook, tables, decision);
     if datagram.fragment.is_part() && decision.passes() {
         remember_train(hook, datagram, tables, decision);
     }
     decision
 }
 
+/// Judges a frame while no policy is in force: closed, but for failsafe tuples and what they need.
+#[inline(always)]
+pub fn judge_without_policy<P, S, D>(
+    hook: Direction,
+    packet: &P,
+    standing: &S,
+    now: u32,
+    desk: &D,
+) -> Decision
+where
+    P: Packet + ?Sized,
+    S: Standing + Forget + ?Sized,
+    D: Desk,
+{
+    let settled = read(packet, &NoVlans(standing), true, desk);
+    let decision = match desk.laid(Place::Judged) {
+        Some(datagram) if settled == 0 => Decision(beside::without_policy(hook, datagram, standing, now)),
+        _ if Verdict::of_number(settled).is_pass() && settled != 0 => Decision::numbered(settled),
+        _ => Decision::because(Reason::NoPolicy),
+    };
+    let open = Timed(standing.control(word::PANIC)).holds(now) == panic::OPEN;
+    if open && !decision.passes() { Decision(decision.0 | Decision::AUDITED) } else { decision }
+}
+
 /// In audit a would-be drop is marked as such, and passes.
 #[inline(always)]
-fn audited<L: Lines + ?Sized>(hook: Direction, image: &Image<'_, L>, decision: Decision) -> Decision {
-    if decision.passes() || decision.is(Reason::Isolated) {
+fn audited<L, F, T>(hook: Direction, tables: &Tables<'_, L, F, T>, decision: Decision) -> Decision
+where
+    L: Lines + ?Sized,
+    F: Store,
+    T: Store,
+{
+    if decision.passes() || tables.isolated() {
         return decision;
     }
     // An answer that inbound audit let in must be able to leave, or audit would cut it.
-    let softened = decision.is(Reason::Unasked) && image.mode(Direction::Inbound) != mode::ENFORCE;
-    if image.mode(hook) != mode::ENFORCE || softened {
+    let softened = decision.is(Reason::Unasked) && tables.mode(Direction::Inbound) != mode::ENFORCE;
+    if tables.mode(hook) != mode::ENFORCE || softened {
         return Decision(decision.0 | Decision::AUDITED);
     }
     decision
@@ -152,8 +294,13 @@ where
     F: Store,
     T: Store,
 {
-    let generation = tables.image.generation();
-    match flow::enter(tables.flows, key(hook, datagram), decision.state(), decision.row(), generation) {
+    // What a pinhole allows is asked for it again and again: no generation has judged it.
+    let stamp = if decision.is(Reason::Exception) || decision.is(Reason::Failsafe) {
+        flow::UNJUDGED
+    } else {
+        tables.image.generation()
+    };
+    match flow::enter(tables.flows, key(hook, datagram), decision.state(), decision.row(), stamp) {
         Entered::Full => Decision::because(Reason::FlowTableFull).entering(Entered::Full),
         entered => decision.entering(entered),
     }
@@ -175,11 +322,12 @@ fn remember_train<L, F, T>(
     if matches!(datagram.kind, Kind::Follower) {
         return;
     }
-    match flow::find(tables.trains, train(hook, datagram)) {
-        Some(found) => flow::touch(tables.trains, &found, State::Fragment),
-        None => {
-            let _ = flow::enter(tables.trains, train(hook, datagram), State::Fragment, decision.row(), 0);
-        }
+    let stamp = tables.train_stamp();
+    if let Some(found) = flow::find(tables.trains, train(hook, datagram)) {
+        flow::touch(tables.trains, &found, State::Fragment);
+        flow::restamp(tables.trains, &found, decision.row(), stamp);
+    } else {
+        let _ = flow::enter(tables.trains, train(hook, datagram), State::Fragment, decision.row(), stamp);
     }
 }
 
@@ -208,18 +356,18 @@ const fn train(hook: Direction, datagram: &Datagram) -> Key {
 /// Parses a frame and lays the datagram on the desk: 0, or the number of the reason that settles it.
 /// A function of its own in the programs: what it needs of the stack is free again when it is done.
 #[inline(never)]
-fn read<P, L, D>(packet: &P, image: &Image<'_, L>, desk: &D) -> u8
+fn read<P, V, D>(packet: &P, link: &V, link_control: bool, desk: &D) -> u8
 where
     P: Packet + ?Sized,
-    L: Lines + ?Sized,
+    V: parse::Link,
     D: Desk,
 {
-    match parse::frame(packet, &Vlans(image)) {
+    match parse::frame(packet, link) {
         Ok(datagram) => {
-            desk.lay(datagram);
+            desk.lay(Place::Judged, datagram);
             0
         }
-        Err(Reason::LinkControl) if !image.switch(switch::LINK_CONTROL) => Reason::EtherType as u8,
+        Err(Reason::LinkControl) if !link_control => Reason::EtherType as u8,
         Err(reason) => reason as u8,
     }
 }

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     Direction,
-    flow::{self, State, Store},
+    flow::{self, Found, State, Store},
     image::{Class, Denial, Family, Lines, mode, switch},
     parse::{Datagram, Kind, tcp_flag},
     protocol,
@@ -87,7 +87,7 @@ where
         return Decision::because(if free { Reason::Reply } else { Reason::Unasked });
     }
     if icmp && datagram.icmp_type != request {
-        return Decision::because(match case.image().mode(Direction::Outbound) {
+        return Decision::because(match case.tables.mode(Direction::Outbound) {
             mode::TRACK => Reason::Untracked,
             _ => Reason::IcmpType,
         });
@@ -100,31 +100,58 @@ where
     if let Some(found) = found
         && (!tcp || !opens)
     {
-        let state = match (tcp, icmp) {
-            (true, _) => tcp_state(datagram.tcp_flags, &found, Direction::Outbound),
-            (false, true) => State::Icmp,
-            (false, false) => State::Udp,
-        };
-        flow::touch(case.tables.flows, &found, state);
-        return Decision::because(Reason::Answer).under(found.row);
+        return continues(case, &found);
     }
     // A SYN is judged anew each time. What neither opens nor belongs to anything re-creates a lost
     // entry if it could have opened it; but a SYN-ACK is an answer, and nothing asked for this one.
     let decision = open(case);
-    let may_open = decision.passes() || case.image().mode(Direction::Outbound) != mode::ENFORCE;
+    let may_open = decision.passes() || case.tables.mode(Direction::Outbound) != mode::ENFORCE;
     if tcp && !opens && (!may_open || syn) {
         return Decision::because(Reason::Unasked);
     }
     if !may_open {
         return decision;
     }
-    let ended = datagram.tcp_flags & (tcp_flag::RST | tcp_flag::FIN) != 0;
-    let state = match (tcp, icmp) {
-        (true, _) if opens => State::Opening,
-        (true, _) if ended => State::Closing,
-        (true, _) => State::Established,
-        (false, true) => State::Icmp,
-        (false, false) => State::Udp,
+    enters(case, found, opens, decision)
+}
+
+/// Goes on with a conversation of ours.
+#[inline(always)]
+pub(super) fn continues<L, F, T>(case: &Case<'_, '_, L, F, T>, found: &Found) -> Decision
+where
+    L: Lines + ?Sized,
+    F: Store,
+    T: Store,
+{
+    let state = match (case.datagram.kind, case.datagram.protocol) {
+        (Kind::Ports, protocol::TCP) => tcp_state(case.datagram.tcp_flags, found, Direction::Outbound),
+        (Kind::Icmp, _) => State::Icmp,
+        _ => State::Udp,
+    };
+    flow::touch(case.tables.flows, found, state);
+    Decision::because(Reason::Answer).under(found.row)
+}
+
+/// Opens a conversation of ours that is allowed, or has one that was lost remembered again.
+#[inline(always)]
+pub(super) fn enters<L, F, T>(
+    case: &Case<'_, '_, L, F, T>,
+    found: Option<Found>,
+    opens: bool,
+    decision: Decision,
+) -> Decision
+where
+    L: Lines + ?Sized,
+    F: Store,
+    T: Store,
+{
+    let ended = case.datagram.tcp_flags & (tcp_flag::RST | tcp_flag::FIN) != 0;
+    let state = match (case.datagram.kind, case.datagram.protocol) {
+        (Kind::Ports, protocol::TCP) if opens => State::Opening,
+        (Kind::Ports, protocol::TCP) if ended => State::Closing,
+        (Kind::Ports, protocol::TCP) => State::Established,
+        (Kind::Icmp, _) => State::Icmp,
+        _ => State::Udp,
     };
     let decision = decision.opening(opens);
     if let Some(found) = found {
@@ -145,7 +172,7 @@ where
     match case.grant(Direction::Outbound) {
         Ok(grant) => Decision::by_row(grant),
         Err(Denial::Broken) => Decision::because(Reason::Internal),
-        Err(_) if case.image().mode(Direction::Outbound) == mode::TRACK => {
+        Err(_) if case.tables.mode(Direction::Outbound) == mode::TRACK => {
             Decision::because(Reason::Untracked)
         }
         Err(_) => Decision::because(Reason::Destination),

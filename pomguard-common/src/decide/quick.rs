@@ -64,7 +64,7 @@ where
         Direction::Inbound => {
             let ends = Ends::<I> { ours: destination, theirs: source, segment };
             let decision = ends.inbound(tables, shade)?;
-            Some(audited(hook, &tables.image, decision))
+            Some(audited(hook, tables, decision))
         }
         Direction::Outbound => {
             let ends = Ends::<I> { ours: source, theirs: destination, segment };

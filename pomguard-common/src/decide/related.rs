@@ -1,74 +1,139 @@
 //! ICMP errors, judged by the conversation that they quote.
 
-use super::Tables;
+use super::{
+    Desk, Place, Tables,
+    beside::through,
+    case::{echo, tuple},
+    key,
+};
 use crate::{
     Direction,
-    flow::{self, Key, Store},
-    image::{Family, Lines, Tuple},
+    control::Hits,
+    flow::{self, Store},
+    image::{Address, Family, Forget, Lines},
     packet::{Packet, be32},
-    parse::{self, Datagram},
+    parse::{self, Datagram, Fragment, Kind, tcp_flag},
     protocol,
     reason::Reason,
 };
 
-/// Judges an ICMP error by the conversation it quotes. It changes nothing about that conversation.
-/// A function of its own in the programs.
+/// Reads what an ICMP error quotes and lays it on the desk as the datagram that it was: 0, or the number
+/// of the reason that settles the error. A function of its own in the programs.
 #[inline(never)]
-pub(super) fn related<P, L, F, T>(
-    hook: Direction,
-    packet: &P,
-    datagram: &Datagram,
-    tables: &Tables<'_, L, F, T>,
-) -> Reason
+pub(super) fn quote<P, M, D>(hook: Direction, packet: &P, datagram: &Datagram, memory: &M, desk: &D) -> u8
 where
     P: Packet + ?Sized,
+    M: Forget + ?Sized,
+    D: Desk,
+{
+    let quoted = match parse::quoted(packet, datagram, memory) {
+        Ok(quoted) => quoted,
+        Err(reason) => return reason as u8,
+    };
+    let unrelated = Reason::IcmpUnrelated as u8;
+    // RFC 8201 section 4: no IPv6 link is narrower than 1,280 bytes.
+    if matches!((datagram.family, datagram.icmp_type), (Family::V6, 2)) {
+        let Some(mtu) = packet.window::<4>(datagram.upper + 4) else { return unrelated };
+        if be32::<0, 4>(mtu) < 1_280 {
+            return unrelated;
+        }
+    }
+    // Inbound the quoted packet is one that this host sent, outbound one that it received.
+    let ours = match hook {
+        Direction::Inbound => quoted.source == datagram.destination,
+        Direction::Outbound => quoted.destination == datagram.source && quoted.source == datagram.destination,
+    };
+    if !ours {
+        return unrelated;
+    }
+    // Of ICMP only requests are quoted; what TCP said when it was sent does not matter.
+    let ports = matches!(quoted.protocol, protocol::TCP | protocol::UDP);
+    desk.lay(
+        Place::Quoted,
+        Datagram {
+            family: datagram.family,
+            kind: if ports { Kind::Ports } else { Kind::Icmp },
+            protocol: quoted.protocol,
+            hop_limit: 0,
+            tcp_flags: tcp_flag::ACK,
+            icmp_type: echo(datagram.family).0,
+            icmp_code: 0,
+            group_mac: false,
+            source: quoted.source,
+            destination: quoted.destination,
+            source_port: quoted.source_port,
+            destination_port: quoted.destination_port,
+            fragment: Fragment::WHOLE,
+            upper: 0,
+            end: 0,
+        },
+    );
+    0
+}
+
+/// What the policy in force has to say to the conversation that an ICMP error quotes, and changes nothing
+/// about that: bits of [`standing`]. A function of its own in the programs.
+#[inline(never)]
+pub(super) fn related<L, F, T>(hook: Direction, quoted: &Datagram, tables: &Tables<'_, L, F, T>) -> u64
+where
     L: Lines + ?Sized,
     F: Store,
     T: Store,
 {
-    let quoted = match parse::quoted(packet, datagram, tables.image.lines()) {
-        Ok(quoted) => quoted,
-        Err(reason) => return reason,
+    let (seen, peer) = seen(hook, quoted);
+    let known = flow::find(tables.flows, key(seen, quoted)).is_some();
+    let allowed = known || {
+        let class = tables.image.class(quoted.family, peer);
+        tables.image.grant(class, &tuple(seen, quoted, Direction::Inbound)).is_ok()
     };
-    // RFC 8201 section 4: no IPv6 link is narrower than 1,280 bytes.
-    if matches!((datagram.family, datagram.icmp_type), (Family::V6, 2)) {
-        let Some(mtu) = packet.window::<4>(datagram.upper + 4) else { return Reason::IcmpUnrelated };
-        if be32::<0, 4>(mtu) < 1_280 {
-            return Reason::IcmpUnrelated;
-        }
+    let known = if known { standing::KNOWN } else { 0 };
+    let allowed = if allowed { standing::ALLOWED } else { 0 };
+    tables.image.lines().forget(known | allowed)
+}
+
+/// What a quoted conversation is to the policy.
+mod standing {
+    /// It is one that this host opened.
+    pub(super) const KNOWN: u64 = 1;
+    /// It is known, or an inbound row allows it.
+    pub(super) const ALLOWED: u64 = 2;
+}
+
+/// In which direction the quoted packet went, and who the peer was.
+#[inline(always)]
+const fn seen(hook: Direction, quoted: &Datagram) -> (Direction, &Address) {
+    match hook {
+        Direction::Inbound => (Direction::Outbound, &quoted.destination),
+        Direction::Outbound => (Direction::Inbound, &quoted.source),
     }
-    // Inbound the quoted packet is one that this host sent, outbound one that it received.
-    let (ours, local, local_port, peer, peer_port) = match hook {
-        Direction::Inbound => (
-            quoted.source == datagram.destination,
-            &quoted.source,
-            quoted.source_port,
-            &quoted.destination,
-            quoted.destination_port,
-        ),
-        Direction::Outbound => (
-            quoted.destination == datagram.source && quoted.source == datagram.destination,
-            &quoted.destination,
-            quoted.destination_port,
-            &quoted.source,
-            quoted.source_port,
-        ),
+}
+
+/// Judges an ICMP error by what the policy said to the conversation that it quotes, and by what holds
+/// beside it. A function of its own in the programs.
+#[inline(never)]
+pub(super) fn related_by<L, F, T>(
+    hook: Direction,
+    quoted: &Datagram,
+    tables: &Tables<'_, L, F, T>,
+    by_policy: u64,
+) -> u8
+where
+    L: Lines + ?Sized,
+    F: Store,
+    T: Store,
+{
+    let isolated = tables.isolated();
+    if by_policy & standing::ALLOWED != 0 && !isolated {
+        return Reason::IcmpRelated as u8;
+    }
+    let (seen, _) = seen(hook, quoted);
+    let hits = Hits(through(seen, quoted, tables.image.lines(), tables.flows.now(), isolated));
+    let (serves, uses) = match hook {
+        Direction::Inbound => (hits.second(), hits.first()),
+        Direction::Outbound => (hits.first(), hits.second()),
     };
-    if !ours {
-        return Reason::IcmpUnrelated;
+    if serves.is_some() || by_policy & standing::KNOWN != 0 && uses.is_some() {
+        return Reason::IcmpRelated as u8;
     }
-    let conversation = Key::new(datagram.family, quoted.protocol, local, local_port, peer, peer_port);
-    if flow::find(tables.flows, conversation).is_some() {
-        return Reason::IcmpRelated;
-    }
-    let (port, client_port) = match quoted.protocol {
-        protocol::TCP | protocol::UDP => (local_port, peer_port),
-        other => (u16::from(other), 0),
-    };
-    let served = Tuple { direction: Direction::Inbound, protocol: quoted.protocol, port, client_port };
-    let class = tables.image.class(datagram.family, peer);
-    match tables.image.grant(class, &served) {
-        Ok(_) => Reason::IcmpRelated,
-        Err(_) => Reason::IcmpUnrelated,
-    }
+    Reason::IcmpUnrelated as u8
 }

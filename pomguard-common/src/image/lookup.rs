@@ -73,10 +73,10 @@ impl<'a, L: Lines + ?Sized> Image<'a, L> {
         self.lines
     }
 
-    /// Mode of a direction, see [`super::mode`].
+    /// Modes of both directions, a byte each, see [`super::mode`].
     #[inline(always)]
-    pub fn mode(&self, direction: Direction) -> u8 {
-        (self.head.word(head::MODES) >> (8 * direction as u32)) as u8
+    pub const fn modes(&self) -> u32 {
+        self.head.word(head::MODES)
     }
 
     /// Whether a packet class is switched on, see [`super::switch`].

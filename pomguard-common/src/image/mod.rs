@@ -24,7 +24,7 @@ mod lookup;
 
 pub use lookup::{Denial, Grant, Image, Tuple, ones};
 
-use crate::{Direction, protocol};
+use crate::{Direction, control::Standing, protocol};
 
 /// One line: what one array look-up returns. Words are in the host's byte order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,12 +84,14 @@ pub trait Forget {
 }
 
 /// Where lines come from: an array map in the kernel, a vector on the host.
-pub trait Lines: Forget {
+pub trait Lines: Forget + Standing {
     /// The line at `index`; none beyond the end.
     fn line(&self, index: u32) -> Option<&Line>;
 }
 
 impl Forget for [Line] {}
+
+impl Standing for [Line] {}
 
 impl Lines for [Line] {
     fn line(&self, index: u32) -> Option<&Line> {
@@ -178,6 +180,14 @@ pub mod mode {
     pub const AUDIT: u8 = 1;
     /// Dropped.
     pub const ENFORCE: u8 = 2;
+
+    /// Both directions' modes, a byte each, with audit in the place of enforce.
+    #[must_use]
+    #[inline(always)]
+    pub const fn opened(modes: u32) -> u32 {
+        const ENFORCED: u32 = ENFORCE as u32 | (ENFORCE as u32) << 8;
+        modes & !ENFORCED | (modes & ENFORCED) >> 1
+    }
 }
 
 /// Bits of the head's switches: packet classes that settings may change.

@@ -9,7 +9,7 @@ use aya::{
 };
 use pomguard_common::{
     Direction,
-    control::{Control, word},
+    control::{Control, Pinhole, word},
     counter::{Counters, RowTally, Tally},
     decide::NO_ROW,
     flow::Bucket,
@@ -88,6 +88,28 @@ impl Probe {
         control.set(0, words, 0).map_err(KernelError::map(names::MAP_CONTROL))?;
         self.slots = slots;
         Ok(())
+    }
+
+    /// Lays down what holds beside the image: the words of the control line (the first one stays, or is
+    /// that of a slot without an image), and the lines of the pinhole table.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn hold(
+        &mut self,
+        words: [u64; Control::WORDS],
+        lines: &[Pinhole],
+        no_policy: bool,
+    ) -> Result<(), KernelError> {
+        let mut table: Array<_, Pinhole> = self.loaded.map_mut(names::MAP_PINHOLES)?;
+        for (at, line) in (0..).zip(lines) {
+            table.set(at, line, 0).map_err(KernelError::map(names::MAP_PINHOLES))?;
+        }
+        let slot = if no_policy { limits::GENERATIONS as u8 - 1 } else { 0 };
+        let mut control: Array<_, [u64; Control::WORDS]> = self.loaded.map_mut(names::MAP_CONTROL)?;
+        let mut words = words;
+        words[word::ACTIVE] = Active::settled(slot).0;
+        control.set(0, words, 0).map_err(KernelError::map(names::MAP_CONTROL))
     }
 
     /// Forgets all conversations and fragment trains.

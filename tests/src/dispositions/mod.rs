@@ -215,11 +215,23 @@ pub fn sections() -> Vec<Section> {
 }
 
 /// Reasons that no class of the table ends under, with why: what they need is not a packet.
-pub const BESIDES: [(Reason, &str); 5] = [
-    (Reason::NoPolicy, "there is no policy in the kernel: every packet, in every mode"),
+pub const BESIDES: [(Reason, &str); 7] = [
+    (Reason::Exception, "what a timed exception is about, where no row allows it"),
+    (
+        Reason::Grace,
+        "TCP without SYN that nothing is known of, while the grace period of a first start holds",
+    ),
+    (
+        Reason::NoPolicy,
+        "there is no policy in the kernel: every packet, in every mode, but for failsafe tuples, ARP, neighbour \
+         discovery and link control",
+    ),
     (Reason::FlowTableFull, "what would open a conversation outbound, when there is no room to remember it"),
     (Reason::RateLimited, "in reserve: nothing ends under it"),
-    (Reason::Isolated, "in reserve: nothing ends under it"),
+    (
+        Reason::Isolated,
+        "panic, isolate: every packet, in every mode, but for failsafe tuples and what the link needs",
+    ),
     (Reason::Internal, "a look-up that cannot fail; it should stay at zero"),
 ];
 

@@ -5,6 +5,7 @@ use std::env;
 use pomguard::policy::Policy;
 use pomguard_common::{Direction, reason::Reason};
 use pomguard_tests::{
+    beside::Beside,
     harness::{Effect, Subject, bench},
     packet::Packet,
     reference,
@@ -14,6 +15,7 @@ use pomguard_tests::{
 enum Step {
     Packet { direction: Direction, packet: Box<Packet>, effect: Effect, row: Option<&'static str> },
     Wait(u32),
+    Hold(Beside),
 }
 
 /// One case: steps on a table without conversations.
@@ -85,6 +87,12 @@ impl Case {
         self
     }
 
+    /// From here on this holds beside the policy, until another such step or the end of the case.
+    pub(crate) fn holding(mut self, beside: Beside) -> Self {
+        self.steps.push(Step::Hold(beside));
+        self
+    }
+
     /// Not behind a priority tag: the case is about tags itself.
     pub(crate) fn untagged(mut self) -> Self {
         self.tagged = false;
@@ -97,7 +105,7 @@ impl Case {
             Step::Packet { direction, packet, effect, .. } => {
                 effect.passes() && (*direction == Direction::Outbound || packet.is_fragment())
             }
-            Step::Wait(_) => false,
+            Step::Wait(_) | Step::Hold(_) => false,
         })
     }
 
@@ -108,6 +116,10 @@ impl Case {
                 Step::Packet { direction, packet, effect, row } => (*direction, packet, *effect, *row),
                 Step::Wait(seconds) => {
                     subject.wait(*seconds).expect("time goes by");
+                    continue;
+                }
+                Step::Hold(beside) => {
+                    subject.hold(beside).expect("it holds");
                     continue;
                 }
             };
@@ -126,6 +138,9 @@ impl Case {
                     direction.name()
                 ));
             }
+        }
+        if self.steps.iter().any(|step| matches!(step, Step::Hold(_))) {
+            subject.hold(&Beside::default()).expect("it holds no more");
         }
         if self.leaves_traces() || !faults.is_empty() {
             subject.forget().expect("everything is forgotten");

@@ -9,6 +9,7 @@
 
 mod addresses;
 mod base;
+mod beside;
 mod case;
 mod dispositions;
 mod extensions;

@@ -19,8 +19,7 @@ fn modes_switches_and_vlans_are_those_of_the_settings() {
     let policy = Policy { inbound: Mode::Audit, outbound: Mode::Track, packets, ..policy(Vec::new()) };
     let image = compiled(&policy);
     let image = open(&image);
-    assert_eq!(image.mode(Direction::Inbound), mode::AUDIT);
-    assert_eq!(image.mode(Direction::Outbound), mode::TRACK);
+    assert_eq!(image.modes(), u32::from(mode::AUDIT) | u32::from(mode::TRACK) << 8);
     assert!(image.switch(switch::REDIRECTS) && image.switch(switch::VRRP) && image.switch(switch::ECHO_V6));
     assert!(!image.switch(switch::DHCP));
     let served: Vec<u16> = (1..4_095).filter(|&id| image.serves_vlan(id)).collect();

@@ -1,0 +1,371 @@
+//! What holds beside the policy in force: failsafe tuples, timed exceptions, panic and grace.
+
+use std::net::IpAddr;
+
+use pomguard::policy::{Mode, Policy};
+use pomguard_common::{
+    control::{Pinhole, panic},
+    image::Family,
+    protocol::{TCP, UDP},
+    reason::Reason,
+};
+use pomguard_tests::{
+    beside::Beside,
+    packet::{
+        Packet, eth,
+        flag::{ACK, FIN, RST, SYN},
+    },
+    reference::{self, Places},
+};
+
+use crate::case::{case, run_under};
+
+/// Slots of the reference policy's rows, in their order: A1 to A3, E1, E2.
+const A3: u16 = 2;
+const E1: u16 = 3;
+
+/// A pinhole for one peer and one port, counted under the slot of a row.
+fn pinhole(peer: IpAddr, protocol: u8, port: u16, row: u16, marks: u8) -> Pinhole {
+    let (words, family) = match peer {
+        IpAddr::V4(peer) => ([u32::from(peer), 0, 0, 0], Family::V4),
+        IpAddr::V6(peer) => ([96, 64, 32, 0].map(|shift| (u128::from(peer) >> shift) as u32), Family::V6),
+    };
+    Pinhole {
+        peer: words,
+        mask: [u32::MAX; 4],
+        ports: u32::from(port) | u32::from(port) << 16,
+        client_ports: 1_024 | 65_535 << 16,
+        row,
+        protocol,
+        marks: family as u8 | marks,
+        ..Pinhole::FREE
+    }
+}
+
+fn exceptions(lines: &[Pinhole]) -> Beside {
+    Beside { pinholes: lines.iter().map(|line| (*line, 60)).collect(), ..Beside::default() }
+}
+
+/// A1 is a failsafe row.
+fn with_failsafe() -> Policy {
+    let mut policy = reference::policy();
+    policy.rows[0].failsafe = true;
+    policy
+}
+
+fn isolated(seconds: u32) -> Beside {
+    Beside { panic: Some((panic::ISOLATE, seconds)), ..Beside::default() }
+}
+
+fn complaint(places: &Places, about: &Packet) -> Packet {
+    let (kind, code) = if places.is_v6() { (2, 0) } else { (3, 4) };
+    eth().ip(places.stranger, places.host).icmp(kind, code).rest(1_400).payload(&about.quoted())
+}
+
+#[test]
+fn a_timed_exception_lets_a_peer_in_until_it_is_over() {
+    let mut cases = Vec::new();
+    for places in Places::both() {
+        let login = eth().ip(places.stranger, places.host).tcp(40_000, 22);
+        let reply = login.clone().mirrored().flags(SYN | ACK);
+        let beside = exceptions(&[
+            pinhole(places.stranger, TCP, 22, A3, Pinhole::EXCEPTION),
+            pinhole(places.stranger, UDP, 514, A3, Pinhole::EXCEPTION),
+        ]);
+        cases.push(
+            case("CF-11", "a login, its answer and its end")
+                .inbound(&login, Reason::Source)
+                .outbound(&reply, Reason::Unasked)
+                .holding(beside.clone())
+                .inbound(&login, Reason::Exception)
+                .row("A3")
+                .connects()
+                .outbound(&reply, Reason::Reply)
+                .inbound(&login.clone().flags(ACK), Reason::Exception)
+                .row("A3")
+                .inbound(&complaint(&places, &reply), Reason::IcmpRelated)
+                .wait(61)
+                .inbound(&login.clone().flags(ACK), Reason::NoFlow)
+                .inbound(&login, Reason::Source)
+                .outbound(&reply, Reason::Unasked)
+                .inbound(&complaint(&places, &reply), Reason::IcmpUnrelated),
+        );
+        let log = eth().ip(places.stranger, places.host).udp(40_000, 514);
+        cases.push(
+            case("CF-11", "a datagram and its answer")
+                .holding(beside.clone())
+                .inbound(&log, Reason::Exception)
+                .row("A3")
+                .outbound(&log.clone().mirrored(), Reason::Reply)
+                .wait(61)
+                .inbound(&log, Reason::Port),
+        );
+        let other = |from, port| eth().ip(from, places.host).tcp(40_000, port);
+        cases.push(
+            case("CF-11", "nothing else")
+                .holding(beside)
+                .inbound(&other(places.stranger, 23), Reason::Port)
+                .inbound(&other(places.elsewhere, 514), Reason::PortKnown)
+                .inbound(&eth().ip(places.stranger, places.host).tcp(1_023, 22), Reason::Source)
+                .inbound(&login.clone().flags(SYN | ACK), Reason::NoFlow)
+                .inbound(&login.clone().flags(0), Reason::TcpFlags)
+                .inbound(&eth().ip(places.stranger, places.elsewhere).tcp(40_000, 22), Reason::NotLocal)
+                .outbound(&eth().ip(places.host, places.stranger).tcp(40_000, 22), Reason::Destination),
+        );
+        cases.push(
+            case("CF-11", "a row counts before an exception")
+                .holding(exceptions(&[pinhole(places.stranger, TCP, 443, A3, Pinhole::EXCEPTION)]))
+                .inbound(&other(places.stranger, 443), Reason::Row)
+                .row("A2")
+                .connects(),
+        );
+    }
+    run_under("a_timed_exception_lets_a_peer_in_until_it_is_over", reference::policy(), &cases);
+}
+
+#[test]
+fn a_timed_exception_lets_this_host_out_until_it_is_over() {
+    let mut cases = Vec::new();
+    for places in Places::both() {
+        let ask = eth().ip(places.host, places.stranger).tcp(40_000, 8_080);
+        let answer = ask.clone().mirrored().flags(SYN | ACK);
+        let marks = Pinhole::EXCEPTION | Pinhole::OUTBOUND;
+        cases.push(
+            case("CF-11", "a conversation ends with the exception, though it lives")
+                .outbound(&ask, Reason::Destination)
+                .holding(exceptions(&[pinhole(places.stranger, TCP, 8_080, E1, marks)]))
+                .inbound(&answer, Reason::NoFlow)
+                .outbound(&ask, Reason::Exception)
+                .row("E1")
+                .connects()
+                .enters()
+                .inbound(&answer, Reason::Answer)
+                .outbound(&ask.clone().flags(ACK), Reason::Answer)
+                .row("E1")
+                .inbound(&complaint(&places, &ask), Reason::IcmpRelated)
+                .wait(61)
+                .inbound(&answer.clone().flags(ACK), Reason::NoFlow)
+                .outbound(&ask.clone().flags(ACK), Reason::Unasked)
+                .outbound(&ask, Reason::Destination),
+        );
+        let question = eth().ip(places.host, places.stranger).udp(40_000, 123);
+        cases.push(
+            case("CF-11", "a question and its answer")
+                .holding(exceptions(&[pinhole(places.stranger, UDP, 123, E1, marks)]))
+                .inbound(&question.clone().mirrored(), Reason::Port)
+                .outbound(&question, Reason::Exception)
+                .row("E1")
+                .connects()
+                .enters()
+                .inbound(&question.clone().mirrored(), Reason::Answer)
+                .outbound(&question, Reason::Answer)
+                .row("E1"),
+        );
+    }
+    run_under("a_timed_exception_lets_this_host_out_until_it_is_over", reference::policy(), &cases);
+}
+
+#[test]
+fn failsafe_tuples_hold_under_a_policy_that_does_not_have_them_and_under_none() {
+    let mut cases = Vec::new();
+    for places in Places::both() {
+        let login = eth().ip(places.stranger, places.host).tcp(40_000, 22);
+        let reply = login.clone().mirrored().flags(SYN | ACK);
+        let held = vec![(pinhole(places.stranger, TCP, 22, A3, 0), 600)];
+        cases.push(
+            case("CF-11", "under another policy")
+                .holding(Beside { pinholes: held.clone(), ..Beside::default() })
+                .inbound(&login, Reason::Failsafe)
+                .row("A3")
+                .connects()
+                .outbound(&reply, Reason::Reply),
+        );
+        let none = |panic| Beside { pinholes: held.clone(), no_policy: true, panic, ..Beside::default() };
+        let served = eth().ip(places.stranger, places.host).tcp(40_000, 443);
+        cases.push(
+            case("CF-11", "under none")
+                .holding(none(None))
+                .inbound(&login, Reason::Failsafe)
+                .row("A3")
+                .connects()
+                .outbound(&reply, Reason::Reply)
+                .inbound(&login.clone().flags(ACK), Reason::Failsafe)
+                .row("A3")
+                .inbound(&served, Reason::NoPolicy)
+                .outbound(&served.clone().mirrored().flags(SYN | ACK), Reason::NoPolicy)
+                .outbound(&eth().ip(places.host, places.database).tcp(40_000, 5_432), Reason::NoPolicy)
+                .inbound(&login.clone().flags(SYN | ACK), Reason::NoPolicy)
+                .inbound(&login.clone().flags(0), Reason::NoPolicy)
+                .holding(none(Some((panic::OPEN, 60))))
+                .inbound(&served, Reason::NoPolicy)
+                .audited(),
+        );
+    }
+    run_under(
+        "failsafe_tuples_hold_under_a_policy_that_does_not_have_them_and_under_none",
+        reference::policy(),
+        &cases,
+    );
+}
+
+#[test]
+fn isolated_only_failsafe_rows_hold_in_every_mode() {
+    for mode in [Mode::Enforce, Mode::Audit] {
+        let policy = Policy { inbound: mode, outbound: mode, ..with_failsafe() };
+        let mut cases = Vec::new();
+        for places in Places::both() {
+            let login = eth().ip(places.office, places.host).tcp(40_000, 22);
+            let reply = login.clone().mirrored().flags(SYN | ACK);
+            let served = eth().ip(places.stranger, places.host).tcp(40_000, 443);
+            cases.push(
+                case("CF-11", "the way in stays open")
+                    .holding(isolated(60))
+                    .inbound(&login, Reason::Failsafe)
+                    .row("A1")
+                    .connects()
+                    .outbound(&reply, Reason::Reply)
+                    .inbound(&login.clone().flags(FIN | ACK), Reason::Failsafe)
+                    .row("A1")
+                    .inbound(&complaint(&places, &reply), Reason::IcmpRelated),
+            );
+            cases.push(
+                case("CF-11", "a call is cut, and goes on when it is over")
+                    .inbound(&served, Reason::Row)
+                    .row("A2")
+                    .connects()
+                    .holding(isolated(60))
+                    .inbound(&served.clone().flags(ACK), Reason::Isolated)
+                    .outbound(&served.clone().mirrored().flags(ACK), Reason::Isolated)
+                    .inbound(&complaint(&places, &served.clone().mirrored()), Reason::Isolated)
+                    .wait(61)
+                    .inbound(&served.clone().flags(ACK), Reason::Row)
+                    .row("A2")
+                    .outbound(&served.clone().mirrored().flags(ACK), Reason::Reply),
+            );
+            let ask = eth().ip(places.host, places.database).tcp(40_000, 5_432);
+            let answer = ask.clone().mirrored().flags(SYN | ACK);
+            cases.push(
+                case("CF-11", "our own conversations wait, too")
+                    .outbound(&ask, Reason::Row)
+                    .row("E1")
+                    .connects()
+                    .enters()
+                    .holding(isolated(60))
+                    .inbound(&answer, Reason::Isolated)
+                    .outbound(&ask.clone().flags(ACK), Reason::Isolated)
+                    .outbound(&ask.clone().flags(RST), Reason::Isolated)
+                    .wait(61)
+                    .inbound(&answer, Reason::Answer),
+            );
+            let marks = Pinhole::EXCEPTION;
+            let beside = Beside {
+                pinholes: vec![(pinhole(places.stranger, TCP, 8_080, A3, marks), 600)],
+                ..isolated(60)
+            };
+            cases.push(
+                case("CF-11", "an exception does not hold")
+                    .holding(beside)
+                    .inbound(&eth().ip(places.stranger, places.host).tcp(40_000, 8_080), Reason::Isolated),
+            );
+            cases.push(
+                case("CF-11", "nor does anything that is wrong with a packet let it through in audit")
+                    .holding(isolated(60))
+                    .inbound(&login.clone().flags(0), Reason::Isolated)
+                    .inbound(&eth().ip(places.host, places.host).tcp(40_000, 22), Reason::Isolated)
+                    .outbound(&eth().ip(places.elsewhere, places.office).tcp(22, 40_000), Reason::Isolated),
+            );
+            let head =
+                eth().ip(places.resolver, places.host).fragment(1, 0, true).udp(40_000, 53).payload(&[0; 8]);
+            let rest =
+                eth().ip(places.resolver, places.host).fragment(1, 16, false).protocol(17).payload(&[0; 8]);
+            cases.push(
+                case("CF-11", "a train that was under way stops")
+                    .inbound(&head, Reason::Row)
+                    .row("A3")
+                    .holding(isolated(30))
+                    .inbound(&rest, Reason::Isolated)
+                    .wait(31)
+                    .inbound(&rest, Reason::Fragment),
+            );
+            let head = eth().ip(places.office, places.host).fragment(2, 0, true).tcp(40_000, 22).flags(ACK);
+            let head = head.payload(&[0; 4]);
+            let rest =
+                eth().ip(places.office, places.host).fragment(2, 24, false).protocol(6).payload(&[0; 8]);
+            cases.push(
+                case("CF-11", "a train of the way in goes on")
+                    .holding(isolated(30))
+                    .inbound(&head, Reason::Failsafe)
+                    .row("A1")
+                    .inbound(&rest, Reason::Fragment),
+            );
+        }
+        run_under("isolated_only_failsafe_rows_hold_in_every_mode", policy, &cases);
+    }
+}
+
+#[test]
+fn open_drops_nothing_and_counts_what_it_would_have() {
+    let open = Beside { panic: Some((panic::OPEN, 60)), ..Beside::default() };
+    let mut cases = Vec::new();
+    for places in Places::both() {
+        let denied = eth().ip(places.stranger, places.host).tcp(40_000, 22);
+        let ask = eth().ip(places.host, places.stranger).tcp(40_000, 8_080);
+        cases.push(
+            case("CF-11", "everything passes until it is over")
+                .holding(open.clone())
+                .inbound(&denied, Reason::Source)
+                .audited()
+                .outbound(&denied.clone().mirrored().flags(SYN | ACK), Reason::Unasked)
+                .audited()
+                .inbound(&denied.clone().flags(0), Reason::TcpFlags)
+                .audited()
+                .outbound(&ask, Reason::Destination)
+                .audited()
+                .enters()
+                .inbound(&ask.clone().mirrored().flags(SYN | ACK), Reason::Answer)
+                .wait(61)
+                .inbound(&denied, Reason::Source)
+                .inbound(&denied.clone().flags(0), Reason::TcpFlags)
+                .outbound(&denied.clone().mirrored().flags(SYN | ACK), Reason::Unasked)
+                .outbound(&ask, Reason::Destination),
+        );
+    }
+    run_under("open_drops_nothing_and_counts_what_it_would_have", reference::policy(), &cases);
+}
+
+#[test]
+fn in_grace_what_is_in_the_middle_of_something_passes_and_what_opens_is_judged() {
+    let grace = Beside { grace: Some(60), ..Beside::default() };
+    let mut cases = Vec::new();
+    for places in Places::both() {
+        let denied = eth().ip(places.stranger, places.host).tcp(40_000, 8_443);
+        let midway = denied.clone().flags(ACK);
+        cases.push(
+            case("LC-01", "a conversation that was there before")
+                .holding(grace.clone())
+                .inbound(&midway, Reason::Grace)
+                .outbound(&midway.clone().mirrored(), Reason::Grace)
+                .inbound(&midway.clone().flags(FIN | ACK), Reason::Grace)
+                .inbound(&denied, Reason::Port)
+                .inbound(&denied.clone().flags(SYN | ACK), Reason::NoFlow)
+                .outbound(&denied.clone().mirrored(), Reason::Destination)
+                .outbound(&denied.clone().mirrored().flags(SYN | ACK), Reason::Unasked)
+                .inbound(&eth().ip(places.stranger, places.host).udp(40_000, 8_443), Reason::Port)
+                .wait(61)
+                .inbound(&midway, Reason::NoFlow)
+                .outbound(&midway.clone().mirrored(), Reason::Unasked),
+        );
+        cases.push(case("LC-01", "not for us").holding(grace.clone()).inbound(
+            &eth().ip(places.stranger, places.elsewhere).tcp(40_000, 8_443).flags(ACK),
+            Reason::NotLocal,
+        ));
+        let known = eth().ip(places.database, places.host).tcp(40_000, 8_443).flags(ACK);
+        cases
+            .push(case("LC-01", "from a known system").holding(grace.clone()).inbound(&known, Reason::Grace));
+    }
+    run_under(
+        "in_grace_what_is_in_the_middle_of_something_passes_and_what_opens_is_judged",
+        reference::policy(),
+        &cases,
+    );
+}
