@@ -72,7 +72,10 @@ impl Daemon {
         let mut look = if self.runtime.detached() {
             self.guard.release(&self.standing)
         } else {
-            self.guard.look(&mut self.loaded, &self.pins, self.settings.attach, &self.standing)
+            let look = self.guard.look(&mut self.loaded, &self.pins, self.settings.attach, &self.standing);
+            // After what others wrote was put back, so that nothing but this is new in what is sealed.
+            self.clear_ended();
+            look
         };
         look.conditions.extend(self.panic_now());
         {

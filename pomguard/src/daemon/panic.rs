@@ -40,4 +40,13 @@ impl Daemon {
         warn!("{told}");
         Ok(told)
     }
+
+    /// Clears the words of panic and grace when their time is up; to be called with the lock on changes.
+    pub(super) fn clear_ended(&mut self) {
+        let Ok(now) = self.ticks.now().map(|now| now as u32) else { return };
+        // That the maps cannot be read or written is told by the look at what they hold.
+        if control::clear_ended(&self.pins, now).is_ok_and(|any| any) {
+            self.guard.seal(&self.pins);
+        }
+    }
 }

@@ -99,6 +99,24 @@ pub fn set_grace(pins: &Pins, grace: Timed) -> Result<(), KernelError> {
     set_word(pins, word::GRACE, grace.0)
 }
 
+/// Clears panic and grace where their time is up at `now`. They hold no more in any case, but a word that is
+/// not zero sends every packet the long way. Returns whether there was any.
+///
+/// # Errors
+/// As [`active`].
+pub fn clear_ended(pins: &Pins, now: u32) -> Result<bool, KernelError> {
+    load::host_record(pins)?;
+    let mut line = pins.mapped::<u64>(names::MAP_CONTROL, Control::WORDS, true)?;
+    let mut any = false;
+    for index in [word::PANIC, word::GRACE] {
+        let held = Timed(line.get(index).ok_or(KernelError::Unreadable)?);
+        if held != Timed::NONE && held.holds(now) == 0 {
+            any |= line.set(index, Timed::NONE.0);
+        }
+    }
+    Ok(any)
+}
+
 /// Every failsafe tuple and timed exception in the table, those past their deadline too.
 ///
 /// # Errors

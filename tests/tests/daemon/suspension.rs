@@ -5,12 +5,17 @@ use std::{
     time::{Duration, Instant},
 };
 
+use pomguard::kernel::{control, pins::Pins};
+use pomguard_common::control::Timed;
 use pomguard_tests::daemon::{
-    Conversation, Daemon, LISTED, Lab, PEER, REMOVABLE, SERVER, STRANGER, UNLISTED, is_shut, opens,
+    Conversation, Daemon, LISTED, Lab, PEER, REMOVABLE, SERVER, STRANGER, Settings, UNLISTED, is_shut, opens,
 };
 use serde_json::Value;
 
-use super::said::{done, json, refused, said};
+use super::{
+    said::{done, json, refused, said},
+    watch::{repairs, wait_until as wait_until_it_is},
+};
 
 /// The way in of the peer.
 const WAY_IN: &str = "[[allow]]\nname = \"ops\"\nfrom = [\"10.77.0.2\"]\nto = [\"server\"]\nprotocol = \"tcp\"\n\
@@ -127,4 +132,26 @@ fn panic_open_drops_nothing_and_counts_everything_until_it_is_ended() {
     assert!(is_shut(&lab.stranger, SERVER, UNLISTED));
     assert!(refused(&lab, &["panic", "off", "--quiet"]).contains("no panic"));
     assert!(lab.pomguard(&["status"]).status.success());
+}
+
+#[test]
+fn panic_and_grace_leave_nothing_behind_in_the_maps_when_their_time_is_up() {
+    let Some(lab) = Lab::new("panic_and_grace_leave_nothing_behind_in_the_maps_when_their_time_is_up") else {
+        return;
+    };
+    lab.write_settings(&Settings { grace: "3s", ..Settings::default() });
+    let mut call = Conversation::open(&lab.peer, SERVER, LISTED);
+    let daemon = Daemon::start(&lab);
+    let pins = Pins::at(lab.pins());
+    assert_ne!(control::grace(&pins).unwrap(), Timed::NONE, "{}", daemon.log());
+    wait_until_it_is("no word of grace", &daemon, || control::grace(&pins).unwrap() == Timed::NONE);
+    for _ in 0..2 {
+        done(&lab, &["panic", "open", "--for", "3s", "--why", "calls lost", "--yes", "--quiet"]);
+        assert_ne!(control::panic(&pins).unwrap(), Timed::NONE);
+        assert!(opens(&lab.stranger, SERVER, UNLISTED), "it holds");
+        wait_until_it_is("no word of panic", &daemon, || control::panic(&pins).unwrap() == Timed::NONE);
+        assert!(is_shut(&lab.stranger, SERVER, UNLISTED), "the policy holds again");
+    }
+    assert!(call.answers());
+    assert_eq!(repairs(&lab, "control"), 0, "what was cleared counts as in order");
 }
