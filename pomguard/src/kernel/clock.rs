@@ -1,7 +1,7 @@
 //! The kernel's clock as the programs read it: its tick counter, shifted right.
 
 use std::{
-    io,
+    fs, io,
     time::{Duration, SystemTime},
 };
 
@@ -17,6 +17,8 @@ pub struct Ticks {
     pub hz: u32,
     /// Bits dropped from its counter.
     pub shift: u32,
+    /// Nanoseconds that this process' monotonic clock is ahead of the kernel's own, by its time namespace.
+    pub ahead: i64,
 }
 
 impl Ticks {
@@ -30,14 +32,15 @@ impl Ticks {
             .map_err(KernelError::system("clock_getres", "of the coarse clock"))?;
         let nanoseconds = resolution.tv_sec() * 1_000_000_000 + resolution.tv_nsec();
         let hz = u32::try_from(1_000_000_000 / nanoseconds.max(1)).unwrap_or(250).clamp(24, 10_000);
-        Ok(Self::of(hz))
+        Ok(Self { ahead: namespace_offset(), ..Self::of(hz) })
     }
 
-    /// Our ticks on a kernel of `hz` ticks a second: a quarter of a second, a little more or less.
+    /// Our ticks on a kernel of `hz` ticks a second: a quarter of a second, a little more or less. For a
+    /// process whose monotonic clock is the kernel's.
     #[must_use]
     pub const fn of(hz: u32) -> Self {
         let quarter = if hz < 8 { 2 } else { hz / 4 };
-        Self { hz, shift: quarter.next_power_of_two().ilog2() }
+        Self { hz, shift: quarter.next_power_of_two().ilog2(), ahead: 0 }
     }
 
     /// For the compiler.
@@ -55,8 +58,10 @@ impl Ticks {
         let now = clock_gettime(ClockId::CLOCK_MONOTONIC)
             .map_err(io::Error::from)
             .map_err(KernelError::system("clock_gettime", "of the monotonic clock"))?;
+        let own = now.tv_sec() * 1_000_000_000 + now.tv_nsec() - self.ahead;
         let hz = u64::from(self.hz);
-        let elapsed = now.tv_sec().cast_unsigned() * hz + now.tv_nsec().cast_unsigned() * hz / 1_000_000_000;
+        let (seconds, rest) = (own.cast_unsigned() / 1_000_000_000, own.cast_unsigned() % 1_000_000_000);
+        let elapsed = seconds * hz + rest * hz / 1_000_000_000;
         let start = (1_u64 << 32) - 300 * hz;
         Ok((start + elapsed) >> self.shift)
     }
@@ -92,6 +97,30 @@ impl Ticks {
     }
 }
 
+/// How far the time namespace of this process sets the monotonic clock ahead, in nanoseconds: the tick
+/// counter knows no namespaces (`time_namespaces(7)`). 0 on a kernel that has none.
+fn namespace_offset() -> i64 {
+    // The file tells of the namespace that children are born into; nearly always that is one's own.
+    let [own, children] =
+        ["time", "time_for_children"].map(|it| fs::read_link(format!("/proc/self/ns/{it}")).ok());
+    if own != children {
+        return 0;
+    }
+    fs::read_to_string("/proc/self/timens_offsets").map_or(0, |offsets| monotonic_offset(&offsets))
+}
+
+/// The offset of the monotonic clock in the text of `/proc/PID/timens_offsets`: a line per clock with its
+/// name, seconds and nanoseconds.
+fn monotonic_offset(offsets: &str) -> i64 {
+    let offset = offsets.lines().find_map(|line| {
+        let mut words = line.split_whitespace();
+        words.next().filter(|clock| *clock == "monotonic")?;
+        let mut number = || words.next()?.parse::<i64>().ok();
+        number()?.checked_mul(1_000_000_000)?.checked_add(number()?)
+    });
+    offset.unwrap_or(0)
+}
+
 /// Seconds since 1970.
 #[must_use]
 pub fn unix_now() -> u64 {
@@ -118,6 +147,27 @@ mod tests {
             let left = ticks.seconds(ticks.deadline(60).unwrap().wrapping_sub(now));
             assert!((60..=61).contains(&left), "{hz} Hz: {left}");
         }
+    }
+
+    #[test]
+    fn the_offset_of_a_time_namespace_is_that_of_the_monotonic_clock() {
+        let offsets = "monotonic       -3600 250000000\nboottime           60         0\n";
+        assert_eq!(monotonic_offset(offsets), -3_599_750_000_000);
+        for none in
+            ["", "boottime 60 0\n", "monotonic 60\n", "monotonic x 0\n", "monotonic 9223372036854775807 0"]
+        {
+            assert_eq!(monotonic_offset(none), 0, "{none}");
+        }
+    }
+
+    #[test]
+    fn ticks_do_not_depend_on_how_far_a_time_namespace_sets_the_clock_ahead() {
+        let ticks = Ticks::probe().unwrap();
+        let hour = 3_600_000_000_000;
+        let shifted = Ticks { ahead: ticks.ahead - hour, ..ticks };
+        let apart = shifted.now().unwrap() - ticks.now().unwrap();
+        let expected = (u64::from(ticks.hz) * 3_600) >> ticks.shift;
+        assert!((expected..=expected + 2).contains(&apart), "{apart}, not {expected}");
     }
 
     #[test]

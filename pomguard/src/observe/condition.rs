@@ -23,13 +23,11 @@ pub enum Condition {
     Unconfirmed,
     /// A panic suspends the policy.
     Panic,
-    /// Nobody can scrape the metrics: the address is taken, say.
-    MetricsUnserved,
 }
 
 impl Condition {
     /// Every one.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 10] = [
         Self::FilesRefused,
         Self::InterfaceMissing,
         Self::InterfaceRefused,
@@ -40,7 +38,6 @@ impl Condition {
         Self::Detached,
         Self::Unconfirmed,
         Self::Panic,
-        Self::MetricsUnserved,
     ];
 
     /// The word used in the status line, metric labels and documentation.
@@ -57,7 +54,6 @@ impl Condition {
             Self::Detached => "detached",
             Self::Unconfirmed => "unconfirmed",
             Self::Panic => "panic",
-            Self::MetricsUnserved => "metrics-unserved",
         }
     }
 }

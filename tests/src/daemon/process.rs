@@ -47,22 +47,30 @@ impl Daemon {
 
     /// Starts the daemon.
     pub fn spawn(lab: &Lab) -> Self {
-        Self::spawn_as(lab, &[binary().into()], &[])
+        Self::spawn_prepared(lab, |_| {})
     }
 
     /// Starts the daemon with more in its environment.
     pub fn spawn_with(lab: &Lab, environment: &[(&str, &str)]) -> Self {
-        Self::spawn_as(lab, &[binary().into()], environment)
+        Self::spawn_prepared(lab, |command| {
+            command.envs(environment.iter().copied());
+        })
+    }
+
+    /// Starts the daemon after something was done to the command that does it. What that does before the
+    /// daemon's first instruction, it does with all powers.
+    pub fn spawn_prepared(lab: &Lab, prepare: impl FnOnce(&mut Command)) -> Self {
+        Self::spawn_as(lab, &[binary().into()], prepare)
     }
 
     /// Starts the daemon by other words before its own than the binary's path alone: it must keep the
     /// process that these make.
     pub fn spawn_by(lab: &Lab, words: &[OsString]) -> Self {
-        Self::spawn_as(lab, words, &[])
+        Self::spawn_as(lab, words, |_| {})
     }
 
     /// Each daemon has a log of its own: the one before it wrote another file.
-    fn spawn_as(lab: &Lab, words: &[OsString], environment: &[(&str, &str)]) -> Self {
+    fn spawn_as(lab: &Lab, words: &[OsString], prepare: impl FnOnce(&mut Command)) -> Self {
         let number = (0..u32::MAX).find(|number| !lab.file(&format!("log{number}")).exists()).unwrap_or(0);
         let log = lab.file(&format!("log{number}"));
         let socket = lab.file(&format!("notify{number}"));
@@ -71,6 +79,7 @@ impl Daemon {
         let output = File::create(&log).unwrap();
         let (program, before) = words.split_first().expect("a program");
         let mut command = lab.command(program);
+        prepare(&mut command);
         like_the_unit(&mut command);
         let child = command
             .args(before)
@@ -79,7 +88,6 @@ impl Daemon {
             .env("NOTIFY_SOCKET", &socket)
             // As the unit's StateDirectory= does.
             .env("STATE_DIRECTORY", lab.file("state"))
-            .envs(environment.iter().copied())
             .stdout(output.try_clone().unwrap())
             .stderr(output)
             .spawn()

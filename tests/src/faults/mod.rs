@@ -11,6 +11,7 @@
 
 use std::{env, io::Write as _};
 
+pub mod clocks;
 mod ear;
 mod flows;
 mod leftovers;

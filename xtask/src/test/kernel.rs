@@ -22,6 +22,8 @@ const OBJECT: &str = "POMGUARD_EBPF_OBJECT";
 const BINARY: &str = "POMGUARD_BIN";
 /// The test binary that has a stage of its own.
 const FAULTS: &str = "faults";
+/// What the fault tests break things with.
+pub(crate) const FAULT_TOOLS: &[Tool] = &[Tool::Strace, Tool::Faketime];
 const BPFFS: &str = "/sys/fs/bpf";
 
 /// On the object in the tree.
@@ -102,9 +104,8 @@ pub(super) fn faults(_: Objects) -> Result<Outcome> {
     if let Some(reason) = obstacle()? {
         return Ok(Outcome::NotRun(reason));
     }
-    let strace = Tool::Strace;
-    if !strace.is_here() {
-        return Ok(Outcome::NotRun(format!("no {}", strace.name())));
+    if let Some(missing) = FAULT_TOOLS.iter().find(|tool| !tool.is_here()) {
+        return Ok(Outcome::NotRun(format!("no {}", missing.name())));
     }
     source::tests(&mut fault_tests()?)
 }

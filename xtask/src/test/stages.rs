@@ -104,7 +104,7 @@ pub(super) const STAGES: &[Stage] = &[
     Stage {
         name: "faults",
         title: "kills, failing system calls, full tables and floods under load",
-        needs: &[Tool::Strace],
+        needs: kernel::FAULT_TOOLS,
         object: COMMITTED,
         run: kernel::faults,
     },

@@ -1,0 +1,73 @@
+//! A daemon whose clocks are not the machine's: the monotonic one by a time namespace, the wall clock by a
+//! library that steps it while the daemon runs. Nobody else's clock moves.
+
+use std::{
+    fs::{self, File},
+    io::{self, Write as _},
+    os::unix::process::CommandExt as _,
+    path::PathBuf,
+    process::Command,
+};
+
+use nix::{
+    sched::{CloneFlags, setns, unshare},
+    time::{ClockId, clock_gettime},
+};
+
+use crate::daemon::{Daemon, Lab};
+
+/// The loader finds the folder's name for this machine.
+const LIBRARY: &str = "/usr/$LIB/faketime/libfaketime.so.1";
+
+/// The wall clock of one daemon.
+#[derive(Debug)]
+pub struct WallClock(PathBuf);
+
+impl WallClock {
+    /// Starts a daemon whose monotonic clock is `ahead` seconds ahead of the kernel's, and its wall clock
+    /// right until it is stepped.
+    pub fn of_a_daemon(lab: &Lab, ahead: i64) -> (Self, Daemon) {
+        let clock = Self(lab.file("clock"));
+        clock.step(0);
+        let offsets = format!("monotonic {ahead} 0\nboottime {ahead} 0\n");
+        let daemon = Daemon::spawn_prepared(lab, |command| {
+            enter_time_namespace(command, offsets);
+            command
+                .env("LD_PRELOAD", LIBRARY)
+                .env("FAKETIME_TIMESTAMP_FILE", &clock.0)
+                .env("FAKETIME_NO_CACHE", "1")
+                .env("FAKETIME_DONT_FAKE_MONOTONIC", "1")
+                .env("NO_FAKE_STAT", "1");
+        });
+        daemon.wait_ready();
+        (clock, daemon)
+    }
+
+    /// Sets it so many seconds ahead of the machine's, or behind it.
+    pub fn step(&self, seconds: i64) {
+        // In one step: the daemon may read it at any moment.
+        let next = self.0.with_extension("next");
+        fs::write(&next, format!("{seconds:+}\n")).unwrap();
+        fs::rename(&next, &self.0).unwrap();
+    }
+}
+
+/// As far back as a monotonic clock can be set, at most an hour: it does not go below 0.
+pub fn behind() -> i64 {
+    let up = clock_gettime(ClockId::CLOCK_MONOTONIC).unwrap().tv_sec();
+    -(up / 2).min(3_600)
+}
+
+/// Has the command begin in a time namespace of its own.
+fn enter_time_namespace(command: &mut Command, offsets: String) {
+    let enter = move || -> io::Result<()> {
+        unshare(CloneFlags::from_bits_retain(libc::CLONE_NEWTIME))?;
+        File::options().write(true).open("/proc/self/timens_offsets")?.write_all(offsets.as_bytes())?;
+        let namespace = File::open("/proc/self/ns/time_for_children")?;
+        Ok(setns(namespace, CloneFlags::empty())?)
+    };
+    // SAFETY: between fork and exec the closure makes system calls on short paths, and allocates nothing.
+    unsafe {
+        command.pre_exec(enter);
+    }
+}
