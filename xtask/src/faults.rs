@@ -4,11 +4,7 @@ use std::time::Instant;
 
 use anyhow::{Result, bail};
 
-use crate::{
-    process,
-    setup::{self, Tool},
-    test::kernel,
-};
+use crate::{process, setup, test::kernel};
 
 /// Arguments of `cargo xtask faults`.
 #[derive(clap::Args)]
@@ -22,6 +18,9 @@ pub(crate) struct Args {
     /// Daemons started two at a time
     #[arg(long, default_value_t = 100)]
     pairs: usize,
+    /// Of the system calls of a change, one in so many is refused or killed at
+    #[arg(long, default_value_t = 1)]
+    every: usize,
     /// Seconds of each flood
     #[arg(long, default_value_t = 120)]
     flood: usize,
@@ -31,14 +30,16 @@ pub(crate) struct Args {
 
 /// Runs the command.
 pub(crate) fn run(args: &Args) -> Result<()> {
-    setup::install(&[Tool::Strace])?;
+    setup::install(kernel::FAULT_TOOLS)?;
     if let Some(reason) = kernel::obstacle()? {
         bail!("{reason}");
     }
     let began = Instant::now();
-    let Args { kills, changes, pairs, flood, filter } = args;
+    let Args { kills, changes, pairs, every, flood, filter } = args;
     let mut command = kernel::fault_tests()?;
-    for (name, count) in [("KILLS", kills), ("CHANGES", changes), ("PAIRS", pairs), ("FLOOD", flood)] {
+    let counts =
+        [("KILLS", kills), ("CHANGES", changes), ("PAIRS", pairs), ("EVERY", every), ("FLOOD", flood)];
+    for (name, count) in counts {
         command.env(format!("POMGUARD_FAULT_{name}"), count.to_string());
     }
     process::run(command.args(filter))?;

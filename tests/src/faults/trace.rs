@@ -1,6 +1,8 @@
 //! Daemons cut short, or refused something, at one system call of the tester's choice: by strace.
 
-use std::{collections::HashMap, ffi::OsString, fs, path::Path};
+use std::{collections::HashMap, ffi::OsString, fmt, fs, iter::StepBy, path::Path, process, slice};
+
+use super::times;
 
 /// A system call of a program's run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -9,6 +11,38 @@ pub struct Call {
     pub name: String,
     /// Which call of that name it is, from 1.
     pub nth: usize,
+}
+
+/// Those calls of a run that are tried: every third, from a first one that differs from run to run, or as
+/// `POMGUARD_FAULT_EVERY` and `POMGUARD_FAULT_FIRST` say.
+#[derive(Clone, Debug)]
+pub struct Sample<'a> {
+    all: &'a [Call],
+    every: usize,
+    first: usize,
+}
+
+impl<'a> Sample<'a> {
+    /// Of all calls of a run.
+    pub fn of(all: &'a [Call]) -> Self {
+        let every = times("POMGUARD_FAULT_EVERY", 3).max(1);
+        let first = times("POMGUARD_FAULT_FIRST", process::id() as usize % every);
+        Self { all, every, first }
+    }
+
+    /// Them.
+    pub fn calls(&self) -> StepBy<slice::Iter<'a, Call>> {
+        self.all.get(self.first..).unwrap_or_default().iter().step_by(self.every)
+    }
+}
+
+impl fmt::Display for Sample<'_> {
+    /// With what has the same calls tried again.
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { all, every, first } = self;
+        let tried = self.calls().len();
+        write!(out, "{tried} of {} calls (EVERY={every} FIRST={first})", all.len())
+    }
 }
 
 /// Options of strace that follow `calls` into a file.

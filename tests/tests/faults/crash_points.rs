@@ -9,7 +9,7 @@ use pomguard_tests::{
         Leftovers,
         policies::{Policy, Touchstone},
         report,
-        trace::{self, Call},
+        trace::{self, Call, Sample},
     },
 };
 
@@ -44,7 +44,7 @@ fn sweep(
     (lab, mut touchstone): (Lab, Touchstone),
     what: &'static str,
     judge: impl Fn(&str, &Output, bool),
-) -> (usize, [usize; 2]) {
+) -> (String, [usize; 2]) {
     let mut old = Policy::One;
     assert_eq!(touchstone.which("before"), old);
     old = old.next();
@@ -52,10 +52,11 @@ fn sweep(
     let output = change(&lab, None);
     assert!(output.status.success(), "{output:?}");
     let calls = trace::calls(&lab.file("calls"), "pomguard.toml");
+    let sample = Sample::of(&calls);
     let mut seen = [0, 0];
-    for call in &calls {
+    for call in sample.calls() {
         let new = old.next();
-        let when = format!("{what} at {call:?}");
+        let when = format!("{sample}, {what} at {call:?}");
         new.write(&lab);
         let output = change(&lab, Some((call, what)));
         let changed = touchstone.which(&when) == new;
@@ -68,7 +69,7 @@ fn sweep(
         Leftovers::of(&lab).assert_whole(&when);
         old = new;
     }
-    (calls.len(), seen)
+    (sample.to_string(), seen)
 }
 
 #[test]
@@ -81,9 +82,7 @@ fn a_change_killed_at_any_system_call_leaves_the_old_policy_or_the_new_one() {
         assert_eq!(output.status.signal(), Some(Signal::SIGKILL as i32), "{when}: {output:?}");
     });
     assert!(old > 0 && new > 0, "cut both before and after the change: {old} and {new}");
-    report(&format!(
-        "a change killed at each of {calls} calls: {old} times the old policy, {new} the new one, 0 mixtures"
-    ));
+    report(&format!("a change killed at {calls}: {old} times the old policy, {new} the new one, 0 mixtures"));
 }
 
 #[test]
@@ -100,7 +99,5 @@ fn a_change_refused_any_system_call_fails_with_the_old_policy_or_succeeds_with_t
             assert!(!changed, "{when}: it says that it failed, and changed the policy: {said}");
         }
     });
-    report(&format!(
-        "a change refused each of {calls} calls: {old} times the old policy, {new} the new one, 0 mixtures"
-    ));
+    report(&format!("a change refused {calls}: {old} times the old policy, {new} the new one, 0 mixtures"));
 }

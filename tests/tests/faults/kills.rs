@@ -37,9 +37,9 @@ enum Moment {
     Stopping,
 }
 
-/// Verifying the programs takes seconds of a processor: one in five lives long enough for it.
+/// Verifying the programs takes seconds of a processor: one in eight lives long enough for it.
 fn moment(random: &mut Random) -> Moment {
-    match random.below(20) {
+    match random.below(32) {
         0 => Moment::Starting,
         1 => Moment::Attaching,
         2 => Moment::Reloading,
