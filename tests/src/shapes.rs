@@ -13,6 +13,8 @@ use crate::{
     random::Random,
 };
 
+mod beyond;
+
 /// Between whom, and at which doors nobody may knock.
 #[derive(Clone, Copy, Debug)]
 pub struct Doors {
@@ -261,6 +263,7 @@ pub fn shapes(doors: Doors, mark: u16, random: &mut Random, more: usize) -> Vec<
             if cut { pieces_of(&whole.payload(&[7; 64]), mark, places, order) } else { vec![whole] }
         });
     }
+    beyond::add(&mut making);
     making.shapes
 }
 

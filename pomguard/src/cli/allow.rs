@@ -9,13 +9,13 @@ use std::{
 use anyhow::{anyhow, bail};
 use ipnet::IpNet;
 
-use super::{apply::runtime, span, status};
+use super::{apply::runtime, places, span, status};
 use crate::{
     control::{
         client,
         protocol::{Allowed, Request},
     },
-    input::{address, ports, settings::Settings},
+    input::{address, ports},
     kernel::clock::unix_now,
     observe::status::Status,
     paths,
@@ -108,7 +108,7 @@ pub fn revoke(args: &RevokeArgs) -> anyhow::Result<ExitCode> {
 
 /// Those that hold as the kernel has them, with the daemon dead or alive.
 fn list(args: &Args) -> anyhow::Result<ExitCode> {
-    let Status { exceptions, .. } = status::read(&Settings::load(&args.config)?)?;
+    let Status { exceptions, .. } = status::read(&places::settings(&args.config))?;
     let mut out = io::stdout().lock();
     if args.json {
         serde_json::to_writer_pretty(&mut out, &exceptions).map_err(io::Error::from)?;

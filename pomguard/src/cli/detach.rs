@@ -8,8 +8,8 @@ use std::{
 
 use anyhow::{Context as _, bail};
 
+use super::places;
 use crate::{
-    input::settings::Settings,
     kernel::{attach, pins::Pins},
     paths,
     state::runtime::Runtime,
@@ -28,10 +28,13 @@ pub struct Args {
 
 /// Exit code 0 when nothing of ours is attached any more.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let settings = Settings::load(&args.config)?;
+    let settings = places::settings(&args.config);
     let pins = Pins::at(&settings.paths.pins);
     let runtime = Runtime::at(&settings.paths.runtime);
     let attached = attach::attached(&pins);
+    if attached.is_empty() {
+        println!("nothing is attached by the pins in {}", settings.paths.pins.display());
+    }
     if !args.yes {
         confirm(&attached.iter().map(|info| info.interface.as_str()).collect::<Vec<_>>().join(", "))?;
     }

@@ -6,10 +6,9 @@ use std::{
     process::ExitCode,
 };
 
-use super::FAULT;
+use super::{FAULT, places};
 use crate::{
     history::{Damaged, History, Record},
-    input::settings::Settings,
     observe::printable::printable,
     paths,
     render::{
@@ -31,7 +30,7 @@ pub struct Args {
 
 /// Exit code 0; 1 when some of it is damaged.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let settings = Settings::load(&args.config)?;
+    let settings = places::settings(&args.config);
     let (records, damaged) = History::at(&settings.paths.state).list();
     let mut out = io::stdout().lock();
     if args.json {

@@ -10,10 +10,7 @@ use std::{
 
 use clap::{Parser, Subcommand};
 
-use crate::{
-    input::settings::Settings,
-    kernel::{pins::Pins, read},
-};
+use crate::kernel::{pins::Pins, read};
 
 pub mod allow;
 pub mod apply;
@@ -24,6 +21,7 @@ pub mod generate;
 pub mod history;
 pub mod matrix;
 pub mod panic;
+mod places;
 pub mod plan;
 pub mod run;
 pub mod serve_metrics;
@@ -102,10 +100,10 @@ pub fn run(cli: Cli) -> ExitCode {
         Verb::Revoke(args) => allow::revoke(&args),
         Verb::Panic(args) => panic::run(&args),
         Verb::Status(args) => status::run(&args),
-        Verb::Stats(args) => stats::run(&args, &|| {
-            let settings = Settings::load(&args.config)?;
-            Ok(read::snapshot(&Pins::at(&settings.paths.pins))?)
-        }),
+        Verb::Stats(args) => {
+            let pins = Pins::at(&places::settings(&args.config).paths.pins);
+            stats::run(&args, &|| Ok(read::snapshot(&pins)?))
+        }
         Verb::Explain(args) => explain::run(&args),
         Verb::ServeMetrics(args) => serve_metrics::run(&args),
         Verb::Detach(args) => detach::run(&args),

@@ -6,7 +6,7 @@ use std::{
     process::ExitCode,
 };
 
-use super::ATTENTION;
+use super::{ATTENTION, places};
 use crate::{
     control::{client, protocol::Request},
     input::settings::Settings,
@@ -28,7 +28,7 @@ pub struct Args {
 
 /// Exit code 0 when all is as it should be, 3 when something is not, 1 when nothing is in force.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let status = read(&Settings::load(&args.config)?)?;
+    let status = read(&places::settings(&args.config))?;
     let mut out = io::stdout().lock();
     if args.json {
         serde_json::to_writer_pretty(&mut out, &status).map_err(io::Error::from)?;

@@ -69,6 +69,7 @@ impl Daemon {
             Err(fault) => return error!("{:#}", anyhow!(fault)),
         };
         self.save_again();
+        self.note_unserved();
         let mut look = if self.runtime.detached() {
             self.guard.release(&self.standing)
         } else {

@@ -15,7 +15,6 @@ use std::{
 use anyhow::{Context as _, anyhow, bail};
 use log::{debug, error, info, warn};
 use tokio::{
-    net::TcpListener,
     signal::unix::{Signal, SignalKind, signal},
     sync::{mpsc, watch},
 };
@@ -43,7 +42,6 @@ use crate::{
     },
     observe::{
         condition::Condition,
-        http,
         metrics::{self, DaemonState},
     },
     policy::{self, Policy},
@@ -58,6 +56,7 @@ mod confirm;
 mod exceptions;
 mod guard;
 mod notify;
+mod page;
 mod panic;
 
 use beat::Beat;
@@ -103,6 +102,8 @@ struct Daemon {
     unsaved: Option<(Confirmed, Instant)>,
     /// All that is not as it should be.
     conditions: BTreeMap<Condition, String>,
+    /// Why the metrics page is not served.
+    unserved: page::Fault,
     /// Tells systemd that all is verified.
     watchdog: Watchdog,
     /// What systemd was told last.
@@ -157,6 +158,7 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> anyhow
         standing: BTreeMap::new(),
         unsaved: None,
         conditions: BTreeMap::new(),
+        unserved: page::Fault::default(),
         watchdog: Watchdog::new(),
         told: String::new(),
         _lock: lock,
@@ -181,7 +183,7 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> anyhow
     drop(change);
     let settings = daemon.settings.clone();
     let (stop, stopped) = watch::channel(false);
-    let metrics = serve_metrics(&settings, &daemon, stopped).await?;
+    let metrics = page::serve(&settings, &daemon, stopped).await;
     let commands = command::listen(&settings);
     // Read back, and asked: only then is it said to be in force.
     daemon.look();
@@ -409,27 +411,4 @@ fn metrics_page(pins: &Pins, state: &Mutex<DaemonState>) -> anyhow::Result<Strin
     let snapshot = read::snapshot(pins)?;
     let state = state.lock().unwrap_or_else(PoisonError::into_inner).clone();
     Ok(metrics::page(snapshot, state)?)
-}
-
-/// Starts the metrics listener, if the settings want one.
-async fn serve_metrics(
-    settings: &Settings,
-    daemon: &Daemon,
-    mut stopped: watch::Receiver<bool>,
-) -> anyhow::Result<Option<tokio::task::JoinHandle<()>>> {
-    let Some(at) = &settings.metrics else { return Ok(None) };
-    let listener = TcpListener::bind(at.value)
-        .await
-        .with_context(|| format!("{}: listen for metrics on {}", at.origin, at.value))?;
-    info!("metrics at http://{}/metrics", at.value);
-    let (pins, state) = (daemon.pins.clone(), Arc::clone(&daemon.state));
-    let source: http::Source = Arc::new(move || metrics_page(&pins, &state));
-    Ok(Some(tokio::spawn(async move {
-        let until = async move {
-            let _ = stopped.wait_for(|&stop| stop).await;
-        };
-        if let Err(fault) = http::serve(listener, source, until).await {
-            error!("metrics are no longer served: {fault:#}");
-        }
-    })))
 }

@@ -23,11 +23,13 @@ pub enum Condition {
     Unconfirmed,
     /// A panic suspends the policy.
     Panic,
+    /// Nobody can scrape the metrics: the address is taken, say.
+    MetricsUnserved,
 }
 
 impl Condition {
     /// Every one.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::FilesRefused,
         Self::InterfaceMissing,
         Self::InterfaceRefused,
@@ -38,6 +40,7 @@ impl Condition {
         Self::Detached,
         Self::Unconfirmed,
         Self::Panic,
+        Self::MetricsUnserved,
     ];
 
     /// The word used in the status line, metric labels and documentation.
@@ -54,6 +57,7 @@ impl Condition {
             Self::Detached => "detached",
             Self::Unconfirmed => "unconfirmed",
             Self::Panic => "panic",
+            Self::MetricsUnserved => "metrics-unserved",
         }
     }
 }

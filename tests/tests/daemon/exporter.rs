@@ -1,10 +1,15 @@
 //! The metrics page from a process of its own.
 
-use std::{process::Command, thread, time::Duration};
+use std::{
+    net::{Ipv4Addr, TcpListener},
+    process::Command,
+    thread,
+    time::Duration,
+};
 
-use crate::watch::wait_until;
+use crate::watch::{is_state, wait_until};
 use pomguard_netlab::die_with_parent;
-use pomguard_tests::daemon::{Daemon, Lab, Settings, binary};
+use pomguard_tests::daemon::{Daemon, LISTED, Lab, SERVER, Settings, UNLISTED, binary, is_shut, opens};
 
 #[test]
 fn a_process_without_power_serves_what_the_daemon_tells_it() {
@@ -28,4 +33,25 @@ fn a_process_without_power_serves_what_the_daemon_tells_it() {
     wait_until("served again", &daemon, || lab.metrics().contains("\npomguard_policy_generation 2\n"));
     exporter.kill().unwrap();
     exporter.wait().unwrap();
+}
+
+#[test]
+fn an_address_that_somebody_else_has_is_named_tried_again_and_never_touches_enforcement() {
+    let name = "an_address_that_somebody_else_has_is_named_tried_again_and_never_touches_enforcement";
+    let Some(lab) = Lab::new(name) else { return };
+    let taken = lab.server.run(|| TcpListener::bind((Ipv4Addr::LOCALHOST, 9843))).unwrap().unwrap();
+    let daemon = Daemon::spawn(&lab);
+    let told = daemon.wait_ready();
+    assert!(told.contains("metrics-unserved: ") && told.contains("Address already in use"), "{told}");
+    assert!(told.contains("pomguard.toml:"), "it names the line: {told}");
+    assert!(opens(&lab.peer, SERVER, LISTED) && is_shut(&lab.peer, SERVER, UNLISTED));
+    let status = lab.pomguard(&["status"]);
+    assert_eq!(status.status.code(), Some(3));
+    let said = String::from_utf8_lossy(&status.stdout).into_owned();
+    assert!(said.contains("metrics-unserved: "), "{said}");
+    drop(taken);
+    wait_until("served", &daemon, || lab.try_metrics().is_some());
+    wait_until("as it should be", &daemon, || !is_state(&lab, "metrics-unserved"));
+    assert!(daemon.log().contains("metrics-unserved: no more"), "{}", daemon.log());
+    assert!(lab.pomguard(&["status"]).status.success());
 }

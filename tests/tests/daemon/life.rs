@@ -1,5 +1,8 @@
 //! From before the first start to after `detach`.
 
+use std::{fs, path::Path};
+
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use pomguard_tests::daemon::{
     Daemon, LISTED, LISTED_OUT, Lab, PEER, PEER6, SERVER, SERVER6, STRANGER, STRANGER6, Settings, UNLISTED,
     is_shut, opens,
@@ -68,4 +71,50 @@ fn generic_mode_gives_the_same_results() {
     let Some(lab) = Lab::new("generic_mode_gives_the_same_results") else { return };
     lab.write_settings(&Settings { attach: "generic", ..Settings::default() });
     is_open_before_enforced_during_and_open_again_after(&lab, "generic");
+}
+
+#[test]
+fn an_emergency_needs_no_settings_the_usual_paths_will_do() {
+    let Some(lab) = Lab::new("an_emergency_needs_no_settings_the_usual_paths_will_do") else { return };
+    // The bpffs is the test's own; so is what the machine keeps in /run, from here on.
+    let run = Path::new("/run");
+    mount(Some("run"), run, Some("tmpfs"), MsFlags::empty(), Some("size=1m")).unwrap();
+    let settings = fs::read_to_string(lab.config()).unwrap();
+    let usual: String = settings
+        .lines()
+        .filter(|line| !line.starts_with("pins") && !line.starts_with("runtime"))
+        .fold(String::new(), |text, line| text + line + "\n");
+    assert_ne!(usual, settings);
+    fs::write(lab.config(), &usual).unwrap();
+    let daemon = Daemon::start(&lab);
+    assert_enforced(&lab, "with pomguard");
+
+    for (broken, why) in [(Some("interfaces = [\n"), "pomguard.toml:"), (None, "pomguard.toml")] {
+        match broken {
+            Some(text) => fs::write(lab.config(), text).unwrap(),
+            None => fs::remove_file(lab.config()).unwrap(),
+        }
+        for verb in ["status", "stats", "history"] {
+            let output = lab.pomguard(&[verb]);
+            let complaint = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert!(output.status.success(), "{verb}: {complaint}");
+            assert!(complaint.contains(why), "{verb} says what is wrong: {complaint}");
+            assert!(complaint.contains("/sys/fs/bpf/pomguard"), "{verb} says where it looks: {complaint}");
+        }
+    }
+    let open = lab.pomguard(&["panic", "open", "--for", "10m", "--yes", "--quiet", "--why", "lost"]);
+    assert!(open.status.success(), "{}", String::from_utf8_lossy(&open.stderr));
+    let status = lab.pomguard(&["status"]);
+    assert_eq!(status.status.code(), Some(3), "something is to be attended to");
+    let said = String::from_utf8_lossy(&status.stdout);
+    assert!(said.contains("ATTENTION: panic open"), "the daemon was found, and did it: {said}");
+    assert!(lab.pomguard(&["panic", "off", "--quiet"]).status.success());
+    assert!(daemon.stop().success());
+    assert_enforced(&lab, "after the daemon's end");
+
+    let detach = lab.pomguard(&["detach", "--yes"]);
+    assert!(detach.status.success(), "{}", String::from_utf8_lossy(&detach.stderr));
+    assert_eq!(lab.xdp_program(), None, "no XDP program stays on the interface");
+    assert_open(&lab, "after detach");
+    umount2(run, MntFlags::MNT_DETACH).unwrap();
 }

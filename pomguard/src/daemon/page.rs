@@ -1,0 +1,102 @@
+//! Serves the metrics page. An address that is taken never touches enforcement: it is a named state, and
+//! tried again.
+
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use anyhow::anyhow;
+use log::info;
+use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
+
+use super::{Daemon, metrics_page};
+use crate::{
+    input::{At, Settings},
+    observe::{condition::Condition, http},
+};
+
+/// How long after a failure the address is tried again.
+const RETRY: Duration = Duration::from_secs(2);
+
+/// Why the page is not served, as long as it is not.
+#[derive(Clone, Default)]
+pub(super) struct Fault(Arc<Mutex<Option<String>>>);
+
+impl Fault {
+    fn set(&self, fault: Option<String>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = fault;
+    }
+
+    fn get(&self) -> Option<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// Starts serving, if the settings want it. The first attempt is over when this returns: where it worked,
+/// a daemon that is ready answers scrapes.
+pub(super) async fn serve(
+    settings: &Settings,
+    daemon: &Daemon,
+    stopped: watch::Receiver<bool>,
+) -> Option<JoinHandle<()>> {
+    let at = settings.metrics.clone()?;
+    let (pins, state, fault) = (daemon.pins.clone(), Arc::clone(&daemon.state), daemon.unserved.clone());
+    let source: http::Source = Arc::new(move || metrics_page(&pins, &state));
+    let first = bind(&at, &fault).await;
+    Some(tokio::spawn(keep(at, first, source, fault, stopped)))
+}
+
+impl Daemon {
+    /// Names the page that is not served among what is not as it should be.
+    pub(super) fn note_unserved(&mut self) {
+        match self.unserved.get() {
+            Some(fault) => self.standing.insert(Condition::MetricsUnserved, fault),
+            None => self.standing.remove(&Condition::MetricsUnserved),
+        };
+    }
+}
+
+/// Serves until told to stop; a listener that fails is made anew.
+async fn keep(
+    at: At<SocketAddr>,
+    mut listener: Option<TcpListener>,
+    source: http::Source,
+    fault: Fault,
+    mut stopped: watch::Receiver<bool>,
+) {
+    loop {
+        if let Some(listener) = listener.take() {
+            match http::serve(listener, Arc::clone(&source), until(stopped.clone())).await {
+                Ok(()) => return,
+                Err(ended) => fault.set(Some(format!("{}: {:#}", at.value, anyhow!(ended)))),
+            }
+        }
+        tokio::select! {
+            _ = stopped.wait_for(|&stop| stop) => return,
+            () = tokio::time::sleep(RETRY) => {}
+        }
+        listener = bind(&at, &fault).await;
+    }
+}
+
+/// Completes when the daemon stops.
+async fn until(mut stopped: watch::Receiver<bool>) {
+    // A sender that is gone has stopped, too.
+    let _ = stopped.wait_for(|&stop| stop).await;
+}
+
+async fn bind(at: &At<SocketAddr>, fault: &Fault) -> Option<TcpListener> {
+    match TcpListener::bind(at.value).await {
+        Ok(listener) => {
+            info!("metrics at http://{}/metrics", at.value);
+            fault.set(None);
+            Some(listener)
+        }
+        Err(refused) => {
+            fault.set(Some(format!("{}: no metrics on {}: {refused}", at.origin, at.value)));
+            None
+        }
+    }
+}
