@@ -79,11 +79,14 @@ impl<C: Context> Frame<C> {
 /// The window at `offset` of the memory between `data` and `end`, if it lies inside.
 #[inline(always)]
 fn window<'a, const N: usize>(data: usize, end: usize, offset: u32) -> Option<&'a [u8; N]> {
-    // The verifier wants a bound on what is added to a packet pointer before it is compared.
-    if offset > 2 * limits::HEADER_REACH as u32 + 1_024 {
+    // The verifier wants a bound on what is added to a packet pointer before it is compared. The
+    // compiler would check it once for several windows and keep the offset on the stack, where
+    // Linux 5.10 forgets the bounds of a number.
+    let offset = opaque(offset as usize);
+    if offset > 2 * limits::HEADER_REACH + 1_024 {
         return None;
     }
-    let start = data + offset as usize;
+    let start = data + offset;
     if opaque(start + N) > end {
         // keeps `end - N` from being compared, which the verifier refuses
         return None;
