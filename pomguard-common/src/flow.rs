@@ -10,7 +10,7 @@
 //!   conversations in random order each has to be fetched, and its page has to be found once.
 //!
 //! Each key has two buckets to live in. An entry past its age is free. A new one takes a free slot in
-//! its first bucket or, when that is nearly full, in the emptier of the two; else the oldest one that is
+//! its first bucket or, when half of that is taken, in the emptier of the two; else the oldest one that is
 //! not an established conversation, else there is no room: a flood of new conversations never pushes out
 //! one that lives.
 //!
