@@ -1,6 +1,6 @@
 //! Policies that take turns under full load: no packet sees a mixture of two.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{Ipv4Addr, Ipv6Addr, UdpSocket};
 
 use pomguard_tests::{
     daemon::{Daemon, Lab},
@@ -52,6 +52,11 @@ fn while_policies_change_what_both_allow_is_never_dropped_and_what_neither_allow
     let Some(lab) = Lab::new(name) else { return };
     let changes = times("POMGUARD_FAULT_CHANGES", 1_000);
     write(&lab, Policy::One);
+    // Each port is listened at. From a closed one an error goes back, which is rightly dropped when the
+    // policy that allowed what it quotes has gone meanwhile.
+    let ports = [BOTH, ONES_PORT, OTHERS_PORT, Policy::One.port(), Policy::Other.port()];
+    let _listeners =
+        ports.map(|port| lab.server.run(|| UdpSocket::bind((Ipv6Addr::UNSPECIFIED, port)).unwrap()));
     let daemon = Daemon::start(&lab);
     let before = lab.stats();
 
