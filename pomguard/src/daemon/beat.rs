@@ -6,7 +6,7 @@ use anyhow::anyhow;
 use log::{error, warn};
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 
-use super::{Daemon, confirm::Waiting, notify};
+use super::{Daemon, confirm::Waiting};
 use crate::{
     kernel::{
         KernelError,
@@ -61,6 +61,7 @@ impl Beat {
 impl Daemon {
     /// Looks at everything once, and tells what is not as it should be.
     pub(super) fn look(&mut self) {
+        self.systemd.tell_again();
         self.sweep_exceptions();
         // Whoever changes something by hand has the lock meanwhile; the next beat is soon enough.
         let _change = match self.runtime.try_change() {
@@ -90,7 +91,7 @@ impl Daemon {
         }
         // Whatever is named is known; only what could not be looked at is not.
         if !look.conditions.contains_key(&Condition::SelfCheckFailed) {
-            self.watchdog.ping();
+            self.systemd.ping();
         }
         self.conditions = look.conditions;
         let told: Vec<String> = self
@@ -104,7 +105,7 @@ impl Daemon {
             format!("DEGRADED: {}; {}", told.join("; "), self.status)
         };
         if told != self.told {
-            notify::status(&told);
+            self.systemd.status(&told);
             self.told = told;
         }
     }

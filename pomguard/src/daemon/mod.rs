@@ -62,7 +62,7 @@ mod panic;
 use beat::Beat;
 use boot::Basis;
 use guard::Guard;
-use notify::Watchdog;
+use notify::Systemd;
 
 /// How often the programs' own log is brought to ours.
 const PROGRAM_LOG_BEAT: Duration = Duration::from_millis(250);
@@ -104,8 +104,7 @@ struct Daemon {
     conditions: BTreeMap<Condition, String>,
     /// Why the metrics page is not served.
     unserved: page::Fault,
-    /// Tells systemd that all is verified.
-    watchdog: Watchdog,
+    systemd: Systemd,
     /// What systemd was told last.
     told: String,
     /// Kept for its lock: one daemon at a time.
@@ -119,6 +118,7 @@ struct Daemon {
 pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
     // From the first moment: unheard, a SIGHUP ends the process. One that comes early is answered later.
     let hangup = signal(SignalKind::hangup()).context("listen for SIGHUP")?;
+    let systemd = Systemd::of_environment().context("find the way to systemd, by NOTIFY_SOCKET")?;
     let (settings, basis) = boot::basis(&options.config)?;
     if settings.interfaces.is_empty() {
         bail!("{}: `interfaces` names none: there is nothing to enforce on", settings.file);
@@ -159,7 +159,7 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> anyhow
         unsaved: None,
         conditions: BTreeMap::new(),
         unserved: page::Fault::default(),
-        watchdog: Watchdog::new(),
+        systemd,
         told: String::new(),
         _lock: lock,
     };
@@ -188,9 +188,9 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> anyhow
     // Read back, and asked: only then is it said to be in force.
     daemon.look();
     selfprobe::judge(&mut daemon.loaded, &daemon.pins).context("ask the programs that are in force")?;
-    notify::ready(&daemon.told);
+    daemon.systemd.ready(&daemon.told);
     daemon.serve(&mut beat, hangup, commands, shutdown).await;
-    notify::stopping();
+    daemon.systemd.stopping();
     info!("stopping; what is in force stays in force (`pomguard detach` opens the host)");
     // Nobody listening is as good as told.
     let _ = stop.send(true);
@@ -224,11 +224,11 @@ impl Daemon {
 
     /// Takes the files anew. Whatever is wrong with them, what is in force stays.
     fn reload(&mut self) {
-        notify::reloading();
+        self.systemd.reloading();
         match self.take_files(&Order::own(Cause::Reload)) {
-            Ok(changed) if changed.notes.is_empty() => notify::ready(&self.status),
+            Ok(changed) if changed.notes.is_empty() => self.systemd.ready(&self.status),
             Ok(changed) => {
-                notify::ready(&format!("{}; {}", changed.notes.join("; "), self.status));
+                self.systemd.ready(&format!("{}; {}", changed.notes.join("; "), self.status));
             }
             Err(fault) => {
                 error!("reload refused, the policy in force stays: {fault:#}");
@@ -236,7 +236,7 @@ impl Daemon {
                 if self.waiting.is_none() {
                     self.refused(&fault);
                 }
-                notify::ready("reload refused: the policy before it is in force (see the journal)");
+                self.systemd.ready("reload refused: the policy before it is in force (see the journal)");
             }
         }
         self.told = String::new();

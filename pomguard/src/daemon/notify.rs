@@ -1,57 +1,225 @@
-//! What systemd is told. Without systemd all of it does nothing.
+//! What systemd is told. Without systemd all of it does nothing. Nothing here waits: a systemd that does
+//! not listen, because it hangs or is being replaced, must not hold up who watches over enforcement.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::VecDeque,
+    env,
+    ffi::{OsStr, OsString},
+    io, mem,
+    os::{
+        linux::net::SocketAddrExt as _,
+        unix::{
+            ffi::OsStrExt as _,
+            net::{SocketAddr, UnixDatagram},
+        },
+    },
+    time::{Duration, Instant},
+};
 
-use log::warn;
+use log::{info, warn};
 use nix::time::{ClockId, clock_gettime};
 use sd_notify::NotifyState;
 
-/// In force: sent only when the policy is installed and the programs are attached.
-pub(super) fn ready(status: &str) {
-    tell(&[NotifyState::Ready, NotifyState::Status(status)]);
-}
+use crate::observe::printable::printable;
 
-/// What is so now.
-pub(super) fn status(status: &str) {
-    tell(&[NotifyState::Status(status)]);
-}
+/// Names systemd's socket.
+const SOCKET: &str = "NOTIFY_SOCKET";
+/// Messages that are kept while nobody listens. Then the oldest go: what matters is how things are now.
+const KEPT: usize = 64;
 
-/// Taking the files anew. systemd 253 and later wants to know since when.
-pub(super) fn reloading() {
-    let now = clock_gettime(ClockId::CLOCK_MONOTONIC)
-        .map_or(0, |now| now.tv_sec() * 1_000_000 + now.tv_nsec() / 1_000);
-    tell(&[NotifyState::Reloading, NotifyState::MonotonicUsec(i128::from(now))]);
-}
-
-/// About to end.
-pub(super) fn stopping() {
-    tell(&[NotifyState::Stopping]);
-}
-
-/// The unit's watchdog. It is fed after a look that found links, programs and policy as they were made,
-/// or put right: never by a clock alone.
-pub(super) struct Watchdog {
-    /// How often it is fed; none where systemd does not wait for it.
+/// The way to systemd, and the unit's watchdog.
+pub(super) struct Systemd {
+    /// None where there is nobody to tell.
+    socket: Option<(UnixDatagram, SocketAddr)>,
+    /// What found no room in the socket, the oldest first.
+    unsent: VecDeque<String>,
+    /// Whether there was none at the last attempt.
+    deaf: bool,
+    /// How often the watchdog is fed; none where systemd does not wait for it.
     every: Option<Duration>,
-    last: Option<Instant>,
+    fed: Option<Instant>,
 }
 
-impl Watchdog {
-    pub(super) fn new() -> Self {
-        Self { every: sd_notify::watchdog_enabled().map(|waits| waits / 4), last: None }
+impl Systemd {
+    /// As the environment names it.
+    ///
+    /// # Errors
+    /// When there is a name, and no way there.
+    pub(super) fn of_environment() -> io::Result<Self> {
+        Self::at(env::var_os(SOCKET), sd_notify::watchdog_enabled())
     }
 
+    fn at(name: Option<OsString>, waits: Option<Duration>) -> io::Result<Self> {
+        let socket = name.map(|name| connect(&name)).transpose()?;
+        Ok(Self {
+            socket,
+            unsent: VecDeque::new(),
+            deaf: false,
+            every: waits.map(|waits| waits / 4),
+            fed: None,
+        })
+    }
+
+    /// In force: sent only when the policy is installed and the programs are attached.
+    pub(super) fn ready(&mut self, status: &str) {
+        self.tell(&[NotifyState::Ready, NotifyState::Status(&printable(status))]);
+    }
+
+    /// What is so now.
+    pub(super) fn status(&mut self, status: &str) {
+        self.tell(&[NotifyState::Status(&printable(status))]);
+    }
+
+    /// Taking the files anew. systemd 253 and later wants to know since when.
+    pub(super) fn reloading(&mut self) {
+        let now = clock_gettime(ClockId::CLOCK_MONOTONIC)
+            .map_or(0, |now| now.tv_sec() * 1_000_000 + now.tv_nsec() / 1_000);
+        self.tell(&[NotifyState::Reloading, NotifyState::MonotonicUsec(i128::from(now))]);
+    }
+
+    /// About to end.
+    pub(super) fn stopping(&mut self) {
+        self.tell(&[NotifyState::Stopping]);
+    }
+
+    /// Feeds the watchdog: after a look that found links, programs and policy as they were made, or put
+    /// right, never by a clock alone. What is late is not sent later: it would vouch for another moment.
     pub(super) fn ping(&mut self) {
         let Some(every) = self.every else { return };
-        if self.last.is_none_or(|last| last.elapsed() >= every) {
-            tell(&[NotifyState::Watchdog]);
-            self.last = Some(Instant::now());
+        let due = self.fed.is_none_or(|fed| fed.elapsed() >= every);
+        if due && self.unsent.is_empty() && self.send(&message(&[NotifyState::Watchdog])).is_ok() {
+            self.fed = Some(Instant::now());
         }
+    }
+
+    /// Tries what is still to be told; to be called now and then.
+    pub(super) fn tell_again(&mut self) {
+        while let Some(message) = self.unsent.front() {
+            match self.send(message) {
+                Ok(()) => {}
+                Err(fault) if fault.kind() == io::ErrorKind::WouldBlock => {
+                    if !mem::replace(&mut self.deaf, true) {
+                        warn!("systemd does not listen: it is told later");
+                    }
+                    return;
+                }
+                Err(fault) => warn!("systemd was not told: {fault}"),
+            }
+            self.unsent.pop_front();
+        }
+        if mem::take(&mut self.deaf) {
+            info!("systemd listens again");
+        }
+    }
+
+    /// After what waits already: the order is part of what it says.
+    fn tell(&mut self, states: &[NotifyState<'_>]) {
+        if self.unsent.len() == KEPT {
+            self.unsent.pop_front();
+        }
+        self.unsent.push_back(message(states));
+        self.tell_again();
+    }
+
+    fn send(&self, message: &str) -> io::Result<()> {
+        let Some((socket, systemd)) = &self.socket else { return Ok(()) };
+        socket.send_to_addr(message.as_bytes(), systemd).map(drop)
     }
 }
 
-fn tell(states: &[NotifyState<'_>]) {
-    if let Err(fault) = sd_notify::notify(states) {
-        warn!("systemd was not told: {fault}");
+fn message(states: &[NotifyState<'_>]) -> String {
+    states.iter().map(|state| state.to_string() + "\n").collect()
+}
+
+/// A name that begins with `@` is in the abstract namespace.
+fn connect(name: &OsStr) -> io::Result<(UnixDatagram, SocketAddr)> {
+    let systemd = match name.as_bytes().strip_prefix(b"@") {
+        Some(name) => SocketAddr::from_abstract_name(name)?,
+        None => SocketAddr::from_pathname(name)?,
+    };
+    let socket = UnixDatagram::unbound()?;
+    socket.set_nonblocking(true)?;
+    Ok((socket, systemd))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A systemd that can be heard, and the way to it.
+    fn pair() -> (tempfile::TempDir, UnixDatagram, Systemd) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("notify");
+        let heard = UnixDatagram::bind(&path).unwrap();
+        heard.set_nonblocking(true).unwrap();
+        let systemd = Systemd::at(Some(path.into()), Some(Duration::ZERO)).unwrap();
+        (folder, heard, systemd)
+    }
+
+    fn all(heard: &UnixDatagram) -> Vec<String> {
+        let mut buffer = [0; 4096];
+        std::iter::from_fn(|| {
+            let length = heard.recv(&mut buffer).ok()?;
+            Some(String::from_utf8_lossy(&buffer[..length]).into_owned())
+        })
+        .collect()
+    }
+
+    #[test]
+    fn what_finds_no_room_is_told_later_in_its_order_and_never_waited_for() {
+        let (_folder, heard, mut systemd) = pair();
+        for number in 0..40 {
+            systemd.status(&number.to_string());
+        }
+        assert!(!systemd.unsent.is_empty(), "the socket has no room for so many");
+        let mut told = all(&heard);
+        while !systemd.unsent.is_empty() {
+            systemd.tell_again();
+            told.extend(all(&heard));
+        }
+        let expected: Vec<_> = (0..40).map(|number| format!("STATUS={number}\n")).collect();
+        assert_eq!(told, expected);
+    }
+
+    #[test]
+    fn of_what_nobody_hears_the_newest_is_kept_and_no_ping() {
+        let (_folder, heard, mut systemd) = pair();
+        for number in 0..1_000 {
+            systemd.status(&number.to_string());
+        }
+        systemd.ping();
+        assert_eq!(systemd.unsent.len(), KEPT);
+        let mut told = all(&heard);
+        while !systemd.unsent.is_empty() {
+            systemd.tell_again();
+            told.extend(all(&heard));
+        }
+        assert!(told.iter().all(|told| told.starts_with("STATUS=")), "{told:?}");
+        assert_eq!(told.last().unwrap(), "STATUS=999\n");
+        systemd.ping();
+        assert_eq!(all(&heard), ["WATCHDOG=1\n"], "one for now, none for then");
+    }
+
+    #[test]
+    fn a_line_break_in_a_status_makes_no_other_message_of_it() {
+        let (_folder, heard, mut systemd) = pair();
+        systemd.ready("refused: site.toml\nWATCHDOG=trigger");
+        assert_eq!(all(&heard), ["READY=1\nSTATUS=refused: site.toml\\nWATCHDOG=trigger\n"]);
+    }
+
+    #[test]
+    fn a_name_in_the_abstract_namespace_is_found() {
+        let name = format!("pomguard-test-{}", std::process::id());
+        let heard = UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
+        heard.set_nonblocking(true).unwrap();
+        Systemd::at(Some(format!("@{name}").into()), None).unwrap().stopping();
+        assert_eq!(all(&heard), ["STOPPING=1\n"]);
+    }
+
+    #[test]
+    fn without_systemd_nothing_is_told_and_nothing_kept() {
+        let mut systemd = Systemd::at(None, None).unwrap();
+        systemd.ready("in force");
+        assert!(systemd.unsent.is_empty());
     }
 }

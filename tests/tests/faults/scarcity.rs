@@ -67,7 +67,7 @@ fn a_reload_without_descriptors_is_refused_and_the_next_one_goes_through() {
     let daemon = Daemon::start(&lab);
     Policy::Other.write(&lab);
     let before = limit(&daemon, "--nofile");
-    // It has a few more than that open, so that the kernel gives it no other; not even to tell systemd by.
+    // It has a few more than that open, so that the kernel gives it no other.
     set_limit(&daemon, &format!("--nofile=3:{before}"));
     daemon.signal(Signal::SIGHUP);
     daemon.wait_log("reload refused");
@@ -99,6 +99,105 @@ fn a_reload_without_memory_leaves_the_old_policy_whether_or_not_the_daemon_survi
     drop(daemon);
     let _daemon = Daemon::start(&lab);
     assert_eq!(touchstone.which("LC-24, the next daemon"), Policy::Other);
+}
+
+/// A site with so many tuples besides: a thousand peers, each at every port of a list.
+fn many(tuples: usize) -> String {
+    let peers: Vec<_> = (0..1_000).map(|peer| format!("10.80.{}.{}", peer / 250, peer % 250 + 1)).collect();
+    let ports: Vec<_> = (0..tuples / 1_000).map(|port| (30_000 + 2 * port).to_string()).collect();
+    format!(
+        "[[allow]]\nname = \"many\"\nfrom = {peers:?}\nto = [\"server\"]\nports = \"{}\"\nprotocol = \"udp\"\n",
+        ports.join(",")
+    )
+}
+
+/// The size of the daemon's address space, in bytes.
+fn size(daemon: &Daemon) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", daemon.id())).unwrap();
+    let size = status.lines().find_map(|line| line.strip_prefix("VmSize:")?.trim().strip_suffix(" kB"));
+    size.unwrap().parse::<u64>().unwrap() * 1024
+}
+
+#[test]
+fn lc_24_a_policy_that_needs_more_memory_than_there_is_leaves_the_old_one_until_there_is_enough() {
+    let name = "lc_24_a_policy_that_needs_more_memory_than_there_is_leaves_the_old_one_until_there_is_enough";
+    let Some((lab, mut touchstone)) = guarded(name) else { return };
+    let mut daemon = Daemon::start(&lab);
+    let mut load = Load::start(&lab, 32, 10_000);
+    let (mut refused, mut died, mut more) = (0, 0, 1_u64 << 20);
+    let enough = loop {
+        let when = format!("LC-24, {} MiB for 50,000 tuples", more >> 20);
+        assert!(more < 1 << 32, "{when}: {}", daemon.log());
+        lab.write_site(&many(50_000));
+        set_limit(&daemon, &format!("--as={}:", size(&daemon) + more));
+        let before = lab.stats().generation();
+        let told = daemon.log().matches("reload refused").count();
+        daemon.signal(Signal::SIGHUP);
+        let until = Instant::now() + 4 * PATIENCE;
+        while daemon.log().matches("reload refused").count() == told
+            && daemon.ended().is_none()
+            && lab.stats().generation() == before
+        {
+            assert!(Instant::now() < until, "{when}: {}", daemon.log());
+            thread::sleep(Duration::from_millis(20));
+        }
+        load.assert_none_delivered(&when);
+        if lab.stats().generation() > before {
+            break more;
+        }
+        assert_eq!(touchstone.which(&when), Policy::One);
+        Leftovers::of(&lab).assert_whole(&when);
+        if daemon.ended().is_some() {
+            assert!(daemon.log().contains("memory"), "{when}: {}", daemon.log());
+            died += 1;
+            Policy::One.write(&lab);
+            daemon = Daemon::start(&lab);
+        } else {
+            refused += 1;
+        }
+        more *= 2;
+    };
+    assert!(died + refused > 0, "1 MiB is enough");
+    assert!(daemon.stop().success());
+    let outcome = load.finish(&lab, "LC-24").assert_none_delivered_none_lost();
+    report(&format!(
+        "50,000 tuples with too little memory: {refused} reloads refused and {died} daemons ended with the old \
+         policy in force, {} MiB are enough, {outcome}",
+        enough >> 20
+    ));
+}
+
+#[test]
+fn a_daemon_that_systemd_does_not_listen_to_takes_policies_mends_and_ends_all_the_same() {
+    let name = "a_daemon_that_systemd_does_not_listen_to_takes_policies_mends_and_ends_all_the_same";
+    let Some((lab, mut touchstone)) = guarded(name) else { return };
+    let daemon = Daemon::start(&lab);
+    let mut policy = Policy::One;
+    // More messages than a socket holds that nobody reads.
+    for reload in 1..=12 {
+        policy = policy.next();
+        policy.write(&lab);
+        let before = lab.stats().generation();
+        daemon.signal(Signal::SIGHUP);
+        wait_until("another generation", &daemon, || lab.stats().generation() > before);
+        assert_eq!(touchstone.which(&format!("reload {reload}")), policy);
+    }
+    daemon.wait_log("systemd does not listen");
+    let pins = lab.pinned();
+    std::fs::remove_file(&pins[0]).unwrap();
+    wait_until("the pin is back", &daemon, || lab.pinned() == pins);
+    // All that it had to tell comes in the end, in its order: a reload is answered by its own words.
+    assert!(!daemon.reload().contains("refused"), "{}", daemon.log());
+    daemon.wait_log("systemd listens again");
+    assert!(daemon.stop().success());
+}
+
+fn wait_until(what: &str, daemon: &Daemon, so: impl Fn() -> bool) {
+    let until = Instant::now() + PATIENCE;
+    while !so() {
+        assert!(Instant::now() < until, "never {what}: {}", daemon.log());
+        thread::sleep(Duration::from_millis(5));
+    }
 }
 
 /// A limit of the daemon's process.
