@@ -38,7 +38,7 @@ use crate::{
         interface,
         load::{Loaded, Share},
         pins::Pins,
-        read, selfprobe,
+        powers, read, selfprobe,
     },
     observe::{
         condition::Condition,
@@ -135,7 +135,8 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> anyhow
     pins.prepare().context("prepare the folder for the pins")?;
     let ticks = Ticks::probe()?;
     info!("loading the programs");
-    let mut loaded = Loaded::new(&pins, Share::All, ticks, options.program_log)?;
+    let loaded = Loaded::new(&pins, Share::All, ticks, options.program_log);
+    let mut loaded = loaded.map_err(|fault| for_want_of_powers(fault.into()))?;
     let state = Arc::new(Mutex::new(DaemonState {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         ..DaemonState::default()
@@ -388,6 +389,15 @@ fn check_interfaces(
         }
     }
     Ok(())
+}
+
+/// What the verifier says to a process without a power names anything but the power.
+fn for_want_of_powers(fault: anyhow::Error) -> anyhow::Error {
+    let missing = powers::missing();
+    if missing.is_empty() {
+        return fault;
+    }
+    fault.context(format!("this process lacks {}, which the unit has", missing.join(" and ")))
 }
 
 /// Reads the files and resolves them for this host.

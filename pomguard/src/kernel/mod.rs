@@ -13,6 +13,7 @@
 //! | the hooks, held open and looked at | [`hold`] |
 //! | what the maps are to hold, compared with what they do | [`content`] |
 //! | what the kernel announces of interfaces | [`monitor`] |
+//! | what a process may not do that loading takes | [`powers`] |
 //! | a frame through the loaded program | [`probe`], [`selfprobe`] |
 //!
 //! Everything that outlives the daemon is pinned. What reads or changes maps goes by the pins and
@@ -33,6 +34,7 @@ mod mapping;
 pub mod monitor;
 pub mod object;
 pub mod pins;
+pub mod powers;
 pub mod probe;
 mod raw;
 pub mod read;
