@@ -33,6 +33,7 @@ use pomguard_netlab::{Namespace, Port, Station, Switch, Veth, root_or_skip};
 
 mod files;
 mod process;
+mod promise;
 mod stats;
 mod traffic;
 mod wire;
@@ -40,8 +41,9 @@ mod wire;
 pub use self::{
     files::Settings,
     process::Daemon,
+    promise::{MENDED, TABLES_MENDED},
     stats::Stats,
-    traffic::{Conversation, is_shut, opens},
+    traffic::{Conversation, is_shut, opens, scrape},
     wire::{Claim, Wire, pings},
 };
 
@@ -196,7 +198,7 @@ impl Lab {
 
     /// What the daemon's metrics page says.
     pub fn metrics(&self) -> String {
-        self.server.run(|| traffic::get((Ipv4Addr::LOCALHOST, files::METRICS).into(), "/metrics")).unwrap()
+        self.server.run(scrape).unwrap()
     }
 
     /// The same; none while nobody serves it.

@@ -3,6 +3,7 @@
 use std::{
     ffi::OsString,
     fs::{self, File},
+    io,
     os::unix::{
         net::UnixDatagram,
         process::{CommandExt as _, ExitStatusExt as _},
@@ -67,6 +68,22 @@ impl Daemon {
     /// process that these make.
     pub fn spawn_by(lab: &Lab, words: &[OsString]) -> Self {
         Self::spawn_as(lab, words, |_| {})
+    }
+
+    /// Starts the daemon without one of the powers that the unit gives it, by its number in
+    /// linux/capability.h.
+    pub fn spawn_without(lab: &Lab, capability: libc::c_ulong) -> Self {
+        Self::spawn_prepared(lab, |command| {
+            let drop_it = move || {
+                // SAFETY: takes no pointer.
+                let result = unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) };
+                if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+            };
+            // SAFETY: between fork and exec the closure makes one system call and allocates nothing.
+            unsafe {
+                command.pre_exec(drop_it);
+            }
+        })
     }
 
     /// Each daemon has a log of its own: the one before it wrote another file.

@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, Read as _, Write as _},
-    net::{IpAddr, Ipv6Addr, SocketAddr, TcpStream},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream},
     time::Duration,
 };
 
@@ -12,7 +12,7 @@ use tokio::{
     net::{TcpListener, TcpSocket, TcpStream as Stream},
 };
 
-use super::{LISTED, LISTED_OUT, Lab, REMOVABLE, UNLISTED, emulated, patience};
+use super::{LISTED, LISTED_OUT, Lab, REMOVABLE, UNLISTED, emulated, files::METRICS, patience};
 
 /// Ports that every machine echoes at.
 const ECHOING: [u16; 4] = [LISTED, REMOVABLE, UNLISTED, LISTED_OUT];
@@ -128,11 +128,12 @@ impl Conversation {
     }
 }
 
-/// Fetches a page.
-pub(super) fn get(from: SocketAddr, path: &str) -> String {
+/// What the metrics page of the machine says whose namespace the thread is in.
+pub fn scrape() -> String {
+    let from = SocketAddr::from((Ipv4Addr::LOCALHOST, METRICS));
     let mut stream = TcpStream::connect_timeout(&from, patience(5)).unwrap();
     stream.set_read_timeout(Some(patience(5))).unwrap();
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: {from}\r\nConnection: close\r\n\r\n").unwrap();
+    write!(stream, "GET /metrics HTTP/1.1\r\nHost: {from}\r\nConnection: close\r\n\r\n").unwrap();
     let mut page = String::new();
     stream.read_to_string(&mut page).unwrap();
     page

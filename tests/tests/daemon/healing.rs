@@ -6,7 +6,7 @@ use crate::watch::{is_state, repairs, wait_until};
 use aya::{
     Ebpf, EbpfLoader,
     maps::{Array, MapData},
-    programs::{SchedClassifier, Xdp, XdpMode},
+    programs::{SchedClassifier, Xdp, XdpMode, tc::TcAttachType},
 };
 use nix::{
     mount::{MntFlags, MsFlags, mount, umount2},
@@ -20,8 +20,8 @@ use pomguard_common::{
 };
 use pomguard_netlab::Namespace;
 use pomguard_tests::daemon::{
-    Conversation, Daemon, INTERFACE, LISTED, LISTED_OUT, Lab, PEER, SERVER, SERVER6, Settings, UNLISTED,
-    is_shut, opens,
+    Conversation, Daemon, INTERFACE, LISTED, LISTED_OUT, Lab, MENDED, PEER, SERVER, SERVER6, Settings,
+    TABLES_MENDED, UNLISTED, is_shut, opens,
 };
 
 /// Handle and priority of the daemon's clsact filter.
@@ -56,7 +56,7 @@ fn basic_an_interface_that_comes_later_is_waited_for_and_enforced_on_as_it_appea
     assert!(daemon.log().contains("not there yet"), "{}", daemon.log());
     assert!(is_state(&lab, "interface-missing"));
     lab.plug();
-    wait_until("attached to an interface that came later", &daemon, || {
+    daemon.keeps(MENDED, "attached to an interface that came later", || {
         xdp_of(&lab.server, INTERFACE).is_some()
     });
     daemon.wait_log("is there now");
@@ -74,9 +74,8 @@ fn lc_11_an_interface_that_is_made_anew_is_attached_to_again() {
     for round in 1..=3 {
         lab.unplug();
         lab.plug();
-        wait_until("attached to an interface made anew", &daemon, || {
-            xdp_of(&lab.server, INTERFACE).is_some()
-        });
+        daemon
+            .keeps(MENDED, "attached to an interface made anew", || xdp_of(&lab.server, INTERFACE).is_some());
         assert_guarded(&lab, "after it was made anew");
         wait_until("counted", &daemon, || repairs(&lab, "interface") == round);
         assert_eq!(lab.stats().attached(), ["native"]);
@@ -101,7 +100,7 @@ fn lc_25_an_interface_made_anew_is_found_though_the_announcement_of_it_was_lost(
     lab.plug();
     daemon.signal(Signal::SIGCONT);
     daemon.wait_log("announced more than could be read");
-    wait_until("attached", &daemon, || xdp_of(&lab.server, INTERFACE).is_some());
+    daemon.keeps(MENDED, "attached", || xdp_of(&lab.server, INTERFACE).is_some());
     assert_guarded(&lab, "after lost announcements");
 }
 
@@ -139,7 +138,7 @@ fn an_interface_under_another_name_stays_guarded_and_so_does_the_one_that_takes_
     assert!(is_state(&lab, "interface-renamed") && is_state(&lab, "interface-missing"));
 
     lab.server.add_bridge(INTERFACE).unwrap();
-    wait_until("attached to the new eth0", &daemon, || xdp_of(&lab.server, INTERFACE) == program);
+    daemon.keeps(MENDED, "attached to the new eth0", || xdp_of(&lab.server, INTERFACE) == program);
     assert_eq!(xdp_of(&lab.server, "wan0"), program, "and the old one still is");
     assert_guarded(&lab, "with another interface under its name");
     wait_until("no longer missing", &daemon, || !is_state(&lab, "interface-missing"));
@@ -152,20 +151,24 @@ fn lc_13_a_deleted_clsact_or_replaced_filter_is_put_back() {
     lab.write_settings(&Settings { tc: "clsact", ..Settings::default() });
     let daemon = Daemon::start(&lab);
     assert_eq!(lab.stats().attachment(), ["native", "clsact"]);
+    let index = lab.server.link(INTERFACE).index().unwrap();
+    let filter =
+        || lab.server.run(|| interface::clsact_filter(index, HANDLE, PRIORITY)).unwrap().ok().flatten();
+    let ours = filter();
+    assert!(ours.is_some());
     for round in 1..=2 {
         run(&lab, &["tc", "qdisc", "del", "dev", INTERFACE, "clsact"]);
-        wait_until("clsact and filter are back", &daemon, || repairs(&lab, "tc") == round);
+        daemon.keeps(MENDED, "clsact and filter are back", || filter() == ours);
+        wait_until("counted", &daemon, || repairs(&lab, "tc") == round);
         assert_guarded(&lab, "after clsact was deleted");
     }
     run(&lab, &["tc", "filter", "del", "dev", INTERFACE, "egress"]);
-    wait_until("the filter is back", &daemon, || repairs(&lab, "tc") == 3);
+    daemon.keeps(MENDED, "the filter is back", || filter() == ours);
+    wait_until("counted", &daemon, || repairs(&lab, "tc") == 3);
     assert_guarded(&lab, "after the filter was deleted");
     assert!(daemon.log().contains("eth0: tc was taken away: attached again"), "{}", daemon.log());
 
     // Somebody else's program in the place of ours.
-    let index = lab.server.link(INTERFACE).index().unwrap();
-    let filter = || lab.server.run(|| interface::clsact_filter(index, HANDLE, PRIORITY)).unwrap().unwrap();
-    let ours = filter().unwrap();
     let mut object = foreign();
     let program: &mut SchedClassifier = object.program_mut(PROGRAM_EGRESS).unwrap().try_into().unwrap();
     program.load().unwrap();
@@ -175,7 +178,8 @@ fn lc_13_a_deleted_clsact_or_replaced_filter_is_put_back() {
     let filter_at =
         ["tc", "filter", "replace", "dev", INTERFACE, "egress", "prio", &priority, "handle", &handle];
     run(&lab, &[&filter_at[..], &["bpf", "direct-action", "object-pinned", pin]].concat());
-    wait_until("our program is back", &daemon, || repairs(&lab, "tc") == 4 && filter() == Some(ours));
+    daemon.keeps(MENDED, "our program is back", || filter() == ours);
+    wait_until("counted", &daemon, || repairs(&lab, "tc") == 4);
     assert_guarded(&lab, "after the filter was replaced");
 }
 
@@ -185,10 +189,16 @@ fn a_detached_tcx_link_is_made_anew() {
     let daemon = Daemon::start(&lab);
     assert_eq!(lab.stats().attachment(), ["native", "tcx"]);
     detach_link(&lab, "tcx-eth0");
-    wait_until("a new link is there", &daemon, || repairs(&lab, "tc") == 1);
+    let guards = || {
+        let found = SchedClassifier::query_tcx(INTERFACE, TcAttachType::Egress);
+        found.is_ok_and(|(_, programs)| !programs.is_empty())
+    };
+    daemon.keeps(MENDED, "a new link at TCX", || lab.server.run(guards).unwrap());
+    wait_until("counted", &daemon, || repairs(&lab, "tc") == 1);
     assert_eq!(lab.stats().attachment(), ["native", "tcx"]);
     detach_link(&lab, "xdp-eth0");
-    wait_until("a new link is there", &daemon, || repairs(&lab, "xdp") == 1);
+    daemon.keeps(MENDED, "a new link at XDP", || xdp_of(&lab.server, INTERFACE).is_some());
+    wait_until("counted", &daemon, || repairs(&lab, "xdp") == 1);
     assert_guarded(&lab, "after both links were detached");
 }
 
@@ -220,16 +230,16 @@ fn pins_that_are_removed_come_back_and_nothing_lets_go_meanwhile() {
         fs::remove_file(pin).unwrap();
     }
     assert_eq!(xdp_of(&lab.server, INTERFACE), program, "the daemon holds what lost its pin");
-    wait_until("all pins are back", &daemon, || lab.pinned() == before);
+    daemon.keeps(MENDED, "all pins are back", || lab.pinned() == before);
     wait_until("counted", &daemon, || repairs(&lab, "pin") == before.len() as u64);
     assert!(conversation.answers());
     assert_guarded(&lab, "after the pins were removed");
     fs::remove_dir_all(lab.pins()).unwrap();
-    wait_until("folder and pins are back", &daemon, || lab.pinned() == before);
+    daemon.keeps(MENDED, "folder and pins are back", || lab.pinned() == before);
     assert!(conversation.answers());
     // A second bpffs over the first.
     mount(Some("bpf"), BPFFS, Some("bpf"), MsFlags::empty(), Some("mode=0700")).unwrap();
-    wait_until("pinned in the new one", &daemon, || lab.pinned() == before);
+    daemon.keeps(MENDED, "pinned in the new one", || lab.pinned() == before);
     assert_guarded(&lab, "with a second bpffs");
     assert_eq!(lab.stats().attached(), ["native"]);
     umount2(BPFFS, MntFlags::MNT_DETACH).unwrap();
@@ -263,7 +273,7 @@ fn the_word_in_force_is_put_back(lab: &Lab, daemon: &Daemon) {
     let mut bad = good;
     bad[word::ACTIVE] ^= 0x0303;
     map.set(0, bad, 0).unwrap();
-    wait_until("the word is back", daemon, || map.get(&0, 0).unwrap() == good);
+    daemon.keeps(MENDED, "the word is back", || map.get(&0, 0).unwrap() == good);
     wait_until("counted", daemon, || repairs(lab, "control") == 1);
     assert_eq!((lab.stats().image(), lab.stats().generation()), before);
     assert_guarded(lab, "after the word was written");
@@ -282,7 +292,7 @@ fn the_image_in_force_is_put_back(lab: &Lab, daemon: &Daemon) {
         let hang_in = ["bpftool", "map", "update", "pinned", &policy, "key", &slot, "0", "0", "0"];
         run(lab, &[&hang_in[..], &["value", "pinned", &other]].concat());
     }
-    wait_until("the image is back", daemon, || repairs(lab, "policy") >= 1);
+    daemon.keeps(TABLES_MENDED, "the image is back", || repairs(lab, "policy") >= 1);
     assert_guarded(lab, "after another image hung in its place");
 }
 
@@ -292,7 +302,7 @@ fn labels_are_put_back(lab: &Lab, daemon: &Daemon) {
     let slot = (0..64).find(|slot| map.get(slot, 0).unwrap().id[0] != 0).unwrap();
     let good = map.get(&slot, 0).unwrap();
     map.set(slot, RowLabel { id: [b'x'; 64], live: 0, ..good }, 0).unwrap();
-    wait_until("the label is back", daemon, || map.get(&slot, 0).unwrap() == good);
+    daemon.keeps(TABLES_MENDED, "the label is back", || map.get(&slot, 0).unwrap() == good);
     wait_until("counted", daemon, || repairs(lab, "labels") == 1);
 }
 

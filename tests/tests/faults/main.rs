@@ -11,6 +11,7 @@ mod crash_points;
 mod disks;
 mod ears;
 mod floods;
+mod healing;
 mod kills;
 mod scarcity;
 mod tables;
