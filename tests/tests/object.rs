@@ -7,6 +7,7 @@ use aya::{
 use pomguard::kernel::{object::OBJECT, probe::Probe};
 use pomguard_common::names::{PROGRAM_EGRESS, PROGRAM_INGRESS};
 
+/// LC-37.
 #[test]
 fn the_verifier_accepts_both_programs() {
     let mut object = EbpfLoader::new().load(OBJECT).expect("the maps can be created");
@@ -21,6 +22,7 @@ fn the_verifier_accepts_both_programs() {
 /// The verifier gives up at 1,000,000 instructions. Measured on Linux 6.18: 696,164 and 318,440.
 const CEILINGS: [u32; 2] = [750_000, 400_000];
 
+/// LC-37.
 #[test]
 fn the_verifier_walks_no_more_than_its_budget() {
     let mut probe = Probe::alone().expect("the object loads");

@@ -113,6 +113,7 @@ fn skip(why: &str) {
     let _ = writeln!(std::io::stderr(), "skipped: the unit under systemd: {why}");
 }
 
+/// LC-01, LC-02, LC-18, LC-36, CP-13.
 #[test]
 fn the_units_hold_through_start_reload_kill_hang_detach_and_boot() {
     if !root_or_skip("the_units_hold_through_start_reload_kill_hang_detach_and_boot") {

@@ -18,6 +18,9 @@ pub(crate) struct Args {
     /// Daemons started two at a time
     #[arg(long, default_value_t = 100)]
     pairs: usize,
+    /// Daemons ended and started in good order
+    #[arg(long, default_value_t = 100)]
+    restarts: usize,
     /// Of the system calls of a change, one in so many is refused or killed at
     #[arg(long, default_value_t = 1)]
     every: usize,
@@ -35,10 +38,16 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         bail!("{reason}");
     }
     let began = Instant::now();
-    let Args { kills, changes, pairs, every, flood, filter } = args;
+    let Args { kills, changes, pairs, restarts, every, flood, filter } = args;
     let mut command = kernel::fault_tests()?;
-    let counts =
-        [("KILLS", kills), ("CHANGES", changes), ("PAIRS", pairs), ("EVERY", every), ("FLOOD", flood)];
+    let counts = [
+        ("KILLS", kills),
+        ("CHANGES", changes),
+        ("PAIRS", pairs),
+        ("RESTARTS", restarts),
+        ("EVERY", every),
+        ("FLOOD", flood),
+    ];
     for (name, count) in counts {
         command.env(format!("POMGUARD_FAULT_{name}"), count.to_string());
     }

@@ -14,6 +14,7 @@ use std::{env, io::Write as _};
 pub mod clocks;
 mod ear;
 mod flows;
+mod footprint;
 mod leftovers;
 mod load;
 mod offer;
@@ -24,6 +25,7 @@ pub mod trace;
 pub use self::{
     ear::Ear,
     flows::{Fared, Flows},
+    footprint::Footprint,
     leftovers::Leftovers,
     load::{Load, Outcome, Pair, THE_PEER, THE_SERVER, THE_STRANGER, frames},
     offer::Offer,

@@ -27,6 +27,7 @@ fn refused(lab: &Lab) -> (ExitStatus, String) {
     (daemon.wait_end(), daemon.log())
 }
 
+/// CF-16, LC-19.
 #[test]
 fn basic_a_boot_with_broken_files_enforces_the_last_confirmed_policy_and_says_so() {
     let Some(lab) = Lab::new("basic_a_boot_with_broken_files_enforces_the_last_confirmed_policy_and_says_so")
@@ -71,6 +72,7 @@ fn basic_a_boot_with_broken_files_enforces_the_last_confirmed_policy_and_says_so
     assert_eq!(lab.stats().image(), before.image());
 }
 
+/// LC-22, CF-16.
 #[test]
 fn a_state_that_is_broken_is_named_and_the_pinned_policy_used_where_there_is_one() {
     let name = "a_state_that_is_broken_is_named_and_the_pinned_policy_used_where_there_is_one";

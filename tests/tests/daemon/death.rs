@@ -6,6 +6,7 @@ use pomguard_tests::daemon::{
 
 const ROW: &str = "pom-4.0/15";
 
+/// LC-01, CP-09.
 #[test]
 fn basic_a_killed_daemon_leaves_enforcement_and_counting_and_the_next_one_takes_over() {
     let Some(lab) =

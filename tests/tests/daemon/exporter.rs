@@ -11,6 +11,7 @@ use crate::watch::{is_state, wait_until};
 use pomguard_netlab::die_with_parent;
 use pomguard_tests::daemon::{Daemon, LISTED, Lab, SERVER, Settings, UNLISTED, binary, is_shut, opens};
 
+/// CP-13: what has no power is the process; under the unit it is another user, too.
 #[test]
 fn a_process_without_power_serves_what_the_daemon_tells_it() {
     let Some(lab) = Lab::new("a_process_without_power_serves_what_the_daemon_tells_it") else { return };
@@ -35,6 +36,7 @@ fn a_process_without_power_serves_what_the_daemon_tells_it() {
     exporter.wait().unwrap();
 }
 
+/// CP-08.
 #[test]
 fn an_address_that_somebody_else_has_is_named_tried_again_and_never_touches_enforcement() {
     let name = "an_address_that_somebody_else_has_is_named_tried_again_and_never_touches_enforcement";

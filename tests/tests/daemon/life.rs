@@ -58,6 +58,7 @@ fn is_open_before_enforced_during_and_open_again_after(lab: &Lab, attached: &str
     assert_open(lab, "after detach");
 }
 
+/// LC-36, and LC-34 as far as it is not the package's.
 #[test]
 fn basic_the_host_is_open_before_enforced_during_and_open_again_after() {
     let Some(lab) = Lab::new("basic_the_host_is_open_before_enforced_during_and_open_again_after") else {
@@ -66,6 +67,7 @@ fn basic_the_host_is_open_before_enforced_during_and_open_again_after() {
     is_open_before_enforced_during_and_open_again_after(&lab, "native");
 }
 
+/// LC-28.
 #[test]
 fn generic_mode_gives_the_same_results() {
     let Some(lab) = Lab::new("generic_mode_gives_the_same_results") else { return };

@@ -10,6 +10,7 @@ use pomguard_tests::daemon::{Conversation, Daemon, LISTED, Lab, REMOVABLE, SERVE
 
 const RELOADS: u64 = 50;
 
+/// FL-09.
 #[test]
 fn no_connection_fails_while_policies_change() {
     let Some(lab) = Lab::new("no_connection_fails_while_policies_change") else { return };

@@ -123,3 +123,48 @@ fn a_reload_that_cannot_attach_everywhere_says_which_policy_is_in_force() {
     assert!(page.contains("\npomguard_reload_failures_total 1\n"), "{page}");
     assert!(page.contains("\npomguard_last_reload_successful 0\n"), "{page}");
 }
+
+/// CP-06: what somebody writes into a file, or on the command line, is shown as it can be shown.
+#[test]
+fn names_that_would_steer_a_terminal_or_break_a_line_reach_neither_log_nor_page_nor_status() {
+    let name = "names_that_would_steer_a_terminal_or_break_a_line_reach_neither_log_nor_page_nor_status";
+    let Some(lab) = Lab::new(name) else { return };
+    let daemon = Daemon::start(&lab);
+    let before = lab.stats().generation();
+    let long = "x".repeat(10_240);
+    let odd =
+        [r"a\nREADY=1", r"\u001b[2Jclear", r#"quo\"te"#, r"back\\slash", r"\u202Eright", r"\u0007", &long];
+    for written in odd {
+        lab.write_site(&format!(
+            "[[allow]]\nname = \"{written}\"\nfrom = [\"10.77.0.2\"]\nto = [\"server\"]\nports = \"1\"\n\
+             protocol = \"tcp\"\n"
+        ));
+        let told = daemon.reload();
+        assert!(told.contains("refused"), "CP-06: {written}: {told}");
+        let said = lab.pomguard(&["check"]);
+        assert!(!said.status.success(), "CP-06: {written}");
+        assert_harmless(&String::from_utf8_lossy(&said.stderr), written);
+    }
+    let why = "lost\nREADY=1 \u{1b}[2J \u{202e}calls";
+    lab.write_site(WITHOUT_REMOVABLE);
+    assert!(lab.pomguard(&["apply", "--quiet", "--why", why]).status.success());
+    for verb in ["history", "status", "stats"] {
+        assert_harmless(&String::from_utf8_lossy(&lab.pomguard(&[verb]).stdout), verb);
+    }
+    assert_eq!(lab.stats().generation(), before + 1);
+    let log = daemon.log();
+    assert_harmless(&log, "the log");
+    assert!(!log.lines().any(|line| line.starts_with("READY=1")), "CP-06: {log}");
+    assert!(
+        log.lines().all(|line| line.len() < 4_096),
+        "CP-06: a line of the log is as long as a name likes"
+    );
+    let page = lab.metrics().replace('\r', "");
+    assert_harmless(&page, "the page");
+}
+
+/// Asserts that a text holds nothing but what is to be seen, and ends of lines.
+fn assert_harmless(text: &str, what: &str) {
+    let harmful = |letter: char| (letter.is_control() && letter != '\n') || letter == '\u{202e}';
+    assert!(!text.contains(harmful), "CP-06: {what}: {text:?}");
+}

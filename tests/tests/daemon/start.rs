@@ -1,6 +1,13 @@
 //! Starts that must fail, and what they leave; starts that must not.
 
-use std::{fs, os::unix::process::ExitStatusExt as _};
+use std::{
+    fs::{self, Permissions},
+    os::unix::{
+        fs::{MetadataExt as _, PermissionsExt as _, chown, symlink},
+        process::ExitStatusExt as _,
+    },
+    path::PathBuf,
+};
 
 use aya::{
     Ebpf, EbpfLoader,
@@ -35,6 +42,7 @@ fn basic_a_broken_file_ends_the_first_start_and_nothing_is_pinned() {
     assert!(opens(&lab.stranger, SERVER, UNLISTED), "a host that was never guarded is not cut off");
 }
 
+/// LC-07.
 #[test]
 fn a_second_daemon_names_the_lock_and_leaves_the_first_alone() {
     let Some(lab) = Lab::new("a_second_daemon_names_the_lock_and_leaves_the_first_alone") else { return };
@@ -47,6 +55,7 @@ fn a_second_daemon_names_the_lock_and_leaves_the_first_alone() {
     assert!(opens(&lab.peer, SERVER, LISTED) && is_shut(&lab.peer, SERVER, UNLISTED));
 }
 
+/// LC-28.
 #[test]
 fn native_is_refused_where_an_earlier_start_attached_generic_and_the_host_stays_guarded() {
     let name = "native_is_refused_where_an_earlier_start_attached_generic_and_the_host_stays_guarded";
@@ -70,6 +79,7 @@ fn attach_foreign(lab: &Lab) -> Ebpf {
     object
 }
 
+/// LC-15.
 #[test]
 fn somebody_elses_program_is_named_and_left_in_place() {
     let Some(lab) = Lab::new("somebody_elses_program_is_named_and_left_in_place") else { return };
@@ -104,6 +114,7 @@ fn a_sigterm_during_the_start_ends_the_daemon() {
     assert!(status.success() || status.signal() == Some(Signal::SIGTERM as i32), "{status}");
 }
 
+/// LC-08.
 #[test]
 fn pins_that_an_interrupted_start_left_incomplete_do_not_stop_the_next() {
     let Some(lab) = Lab::new("pins_that_an_interrupted_start_left_incomplete_do_not_stop_the_next") else {
@@ -118,6 +129,36 @@ fn pins_that_an_interrupted_start_left_incomplete_do_not_stop_the_next() {
         assert!(is_shut(&lab.peer, SERVER, UNLISTED), "without {gone}");
         daemon.kill();
     }
+}
+
+#[test]
+fn cp_04_a_folder_for_the_pins_that_somebody_else_prepared_is_refused_and_left_alone() {
+    let name = "cp_04_a_folder_for_the_pins_that_somebody_else_prepared_is_refused_and_left_alone";
+    let Some(lab) = Lab::new(name) else { return };
+    let pins = lab.pins().display().to_string();
+    // Where everybody may make folders, as some systems mount it.
+    fs::create_dir(lab.pins()).unwrap();
+    chown(lab.pins(), Some(65_534), Some(65_534)).unwrap();
+    let log = refusal(&lab);
+    assert!(log.contains(&pins) && log.contains("it belongs to another user"), "{log}");
+    assert_eq!(fs::metadata(lab.pins()).unwrap().uid(), 65_534);
+    fs::remove_dir(lab.pins()).unwrap();
+
+    let elsewhere = PathBuf::from(format!("{pins}-theirs"));
+    fs::create_dir(&elsewhere).unwrap();
+    symlink(&elsewhere, lab.pins()).unwrap();
+    let log = refusal(&lab);
+    assert!(log.contains(&pins) && log.contains("it is not a folder"), "{log}");
+    assert_eq!(fs::read_dir(&elsewhere).unwrap().count(), 0, "nothing was pinned there");
+    assert_eq!(lab.xdp_program(), None, "nothing was attached");
+    fs::remove_file(lab.pins()).unwrap();
+
+    // One of its own that is open to others is closed before anything is pinned in it.
+    fs::create_dir(lab.pins()).unwrap();
+    fs::set_permissions(lab.pins(), Permissions::from_mode(0o777)).unwrap();
+    let _daemon = Daemon::start(&lab);
+    assert_eq!(fs::metadata(lab.pins()).unwrap().mode() & 0o777, 0o700);
+    assert!(is_shut(&lab.peer, SERVER, UNLISTED));
 }
 
 #[test]

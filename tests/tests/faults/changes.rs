@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, UdpSocket};
 use pomguard_tests::{
     daemon::{Daemon, Lab},
     faults::{
-        Ear, Flows, Leftovers, Offer, Pair, THE_PEER, THE_SERVER, THE_STRANGER, frames,
+        Ear, Flows, Footprint, Leftovers, Offer, Pair, THE_PEER, THE_SERVER, THE_STRANGER, frames,
         policies::{BOTH, NEITHER, Policy},
         report, times,
     },
@@ -14,6 +14,9 @@ use pomguard_tests::{
 
 /// Packets a second, of each of the four kinds.
 const RATE: u32 = 5_000;
+
+/// After so many changes a daemon has taken all that it needs.
+const WARM: usize = 200;
 
 /// An address that the one policy lets reach a port of its own, and one that the other does.
 const ONE: Pair = (Ipv4Addr::new(10, 77, 0, 4), Ipv6Addr::new(0xfd00, 0x77, 0, 0, 0, 0, 0, 4));
@@ -46,6 +49,7 @@ fn write(lab: &Lab, policy: Policy) {
     ));
 }
 
+/// FL-09; and FL-15, as far as minutes show it.
 #[test]
 fn while_policies_change_what_both_allow_is_never_dropped_and_what_neither_allows_never_passes() {
     let name = "while_policies_change_what_both_allow_is_never_dropped_and_what_neither_allows_never_passes";
@@ -83,13 +87,17 @@ fn while_policies_change_what_both_allow_is_never_dropped_and_what_neither_allow
     let denied = Offer::start(&lab.peer, all(&neither), RATE);
     let turning = Offer::start(&lab.peer, all(&turns), 2 * RATE);
 
-    let mut policy = Policy::One;
+    let (mut policy, mut warm) = (Policy::One, None);
     for change in 1..=changes {
         policy = policy.next();
         write(&lab, policy);
         let status = daemon.reload();
         assert!(!status.contains("refused"), "change {change}: {status}");
+        if change == changes.min(WARM) {
+            warm = Some(Footprint::of(&daemon, &lab));
+        }
     }
+    let grown = Footprint::of(&daemon, &lab).assert_flat(&warm.unwrap(), "FL-15, after all changes");
     let (both, denied, turning) = (both.stop(), denied.stop(), turning.stop());
     let fared = flows.close();
 
@@ -114,7 +122,7 @@ fn while_policies_change_what_both_allow_is_never_dropped_and_what_neither_allow
     Leftovers::of(&lab).assert_whole("after all changes");
     report(&format!(
         "{changes} changes under load: 0 dropped of {passed} that both policies allow, 0 passed of {denied} that \
-         neither allows, {turning} that take turns, 0 of {} flows lost ({} words)",
+         neither allows, {turning} that take turns, 0 of {} flows lost ({} words), {grown}",
         fared.flows, fared.words
     ));
 }

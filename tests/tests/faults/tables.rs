@@ -235,6 +235,41 @@ fn floods_from_outside_leave_no_trace_in_the_table() {
 }
 
 #[test]
+fn fl_12_every_conversation_that_one_allowed_source_can_have_takes_no_room_from_others() {
+    let name = "fl_12_every_conversation_that_one_allowed_source_can_have_takes_no_room_from_others";
+    with_table(name, |table| {
+        let mut opening = opening(&table.places);
+        assert!((0..LIVE).all(|number| table.establish(&mut opening, number)));
+        let before = table.counts();
+        let places = table.places;
+        // SYN, SYN and ACK, ACK: complete, and idle from then on.
+        let packet = |flags| eth().ip(places.office, places.host).tcp(1_024, 22).flags(flags);
+        let (mut syn, mut ack) = (packet(flag::SYN).build(), packet(flag::ACK).build());
+        let mut answer = packet(flag::ACK).mirrored().flags(flag::SYN | flag::ACK).build();
+        let ports = 1_024..=u16::MAX;
+        for port in ports.clone() {
+            put(&mut syn, SOURCE_PORT, &port.to_be_bytes());
+            put(&mut ack, SOURCE_PORT, &port.to_be_bytes());
+            put(&mut answer, DESTINATION_PORT, &port.to_be_bytes());
+            assert!(
+                table.takes(&syn) && table.sends(&answer) && table.takes(&ack),
+                "FL-12: the conversation from port {port}"
+            );
+        }
+        assert_eq!(table.since(before), [0, 0, 0], "FL-12: no entry, no eviction");
+        assert_eq!(table.lost(0..LIVE), 0, "FL-12: every conversation of others lives");
+        assert!(
+            (LIVE..2 * LIVE).all(|number| table.establish(&mut opening, number)),
+            "FL-12: others connect"
+        );
+        report(&format!(
+            "{} conversations of one allowed source: 0 entries made, {LIVE} of {LIVE} others connect",
+            ports.len()
+        ));
+    });
+}
+
+#[test]
 fn resets_and_ends_that_somebody_forges_do_not_end_a_conversation_that_goes_on() {
     with_table("resets_and_ends_that_somebody_forges_do_not_end_a_conversation_that_goes_on", |table| {
         const ROUNDS: u32 = 20;

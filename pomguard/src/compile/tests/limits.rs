@@ -17,6 +17,7 @@ fn says(error: &CompileError, parts: &[&str]) {
     assert!(parts.iter().all(|part| message.contains(part)), "{message}");
 }
 
+/// CF-09.
 #[test]
 fn tuples() {
     let with =

@@ -74,6 +74,7 @@ async fn the_front_page_points_to_the_metrics_and_health_is_one_word() {
     assert!(lost.starts_with("HTTP/1.1 404") && !lost.contains("2J"));
 }
 
+/// CP-08.
 #[tokio::test]
 async fn every_verb_that_could_change_something_is_refused() {
     let server = start_plain().await;
@@ -137,6 +138,7 @@ async fn a_request_that_does_not_arrive_in_time_ends() {
     assert!(begun.elapsed() < Duration::from_secs(5));
 }
 
+/// CP-08.
 #[tokio::test]
 async fn slow_readers_lose_their_slots_to_those_who_wait() {
     let limits = Limits {
@@ -159,6 +161,7 @@ async fn slow_readers_lose_their_slots_to_those_who_wait() {
     drop(slow);
 }
 
+/// CP-08.
 #[tokio::test]
 async fn ten_thousand_scrapes_at_once_cost_one_reading() {
     static READINGS: AtomicUsize = AtomicUsize::new(0);

@@ -103,6 +103,7 @@ fn an_image_that_the_daemon_did_not_install_is_told_apart() {
     assert!(!page(snapshot, before).unwrap().contains("pomguard_policy_in_sync"));
 }
 
+/// CP-06.
 #[test]
 fn an_odd_row_name_breaks_neither_line_nor_label() {
     let mut snapshot = sample::snapshot();

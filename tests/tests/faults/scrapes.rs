@@ -1,0 +1,98 @@
+//! The metrics page and the daemon's log while floods go on.
+
+use std::{
+    collections::BTreeSet,
+    net::{Ipv4Addr, Ipv6Addr},
+    thread,
+    time::{Duration, Instant},
+};
+
+use pomguard_tests::{
+    daemon::{Daemon, LISTED, Lab, UNLISTED, scrape},
+    faults::{Offer, THE_SERVER, frames, report, times},
+    packet::{eth, flag},
+    random::Random,
+};
+
+/// Packets a second of each flood.
+const RATE: u32 = 40_000;
+/// Addresses of each family that a flood comes from.
+const SOURCES: usize = 32_768;
+/// So long a scrape may take.
+const ANSWERED: Duration = Duration::from_secs(1);
+
+/// The series of a page: names and labels, without the values.
+fn series(page: &str) -> BTreeSet<&str> {
+    let body = page.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+    body.lines()
+        .filter(|line| !line.starts_with('#'))
+        .filter_map(|line| Some(line.rsplit_once(' ')?.0))
+        .collect()
+}
+
+/// And FL-06, in which nobody reads along.
+#[test]
+fn fl_07_cp_07_under_floods_scrapes_answer_within_a_second_and_neither_page_nor_log_grows() {
+    let name = "fl_07_cp_07_under_floods_scrapes_answer_within_a_second_and_neither_page_nor_log_grows";
+    let Some(lab) = Lab::new(name) else { return };
+    lab.write_site(&format!(
+        "[[allow]]\nname = \"portal\"\nfrom = [\"0.0.0.0/0\", \"::/0\"]\nto = [\"server\"]\nports = \"{UNLISTED}\"\n\
+         protocol = \"tcp\"\nanywhere = true\n"
+    ));
+    let daemon = Daemon::start(&lab);
+    let seconds = times("POMGUARD_FAULT_FLOOD", 10) as u64;
+    let log = daemon.log();
+
+    let mut random = Random(7);
+    let mut flood = |port, flags| -> Vec<Vec<u8>> {
+        let made = frames(&lab.stranger, &lab.server, |from, to| {
+            vec![eth().ip(from, to).tcp(5_000, port).flags(flags)]
+        });
+        (0..SOURCES)
+            .flat_map(|_| {
+                let word = random.word();
+                let v4 = Ipv4Addr::from_bits(0xc612_0000 | word as u32 & 0x1_ffff);
+                made((v4, Ipv6Addr::from_bits(0x2001_0db8 << 96 | u128::from(word))), THE_SERVER)
+            })
+            .collect()
+    };
+    let offers = [flood(UNLISTED, flag::SYN), flood(LISTED, flag::SYN)]
+        .map(|it| Offer::start(&lab.stranger, it, RATE));
+
+    let until = Instant::now() + Duration::from_secs(seconds);
+    // When a row was first and last hit is told once it was.
+    thread::sleep(Duration::from_millis(500));
+    let first = lab.metrics();
+    let mut scrapes = Vec::new();
+    while Instant::now() < until {
+        let mut page = String::new();
+        let scraped = lab.server.run(|| {
+            daemon.keeps(ANSWERED, "FL-07: a scrape answers", || {
+                page = scrape();
+                true
+            })
+        });
+        scrapes.push(scraped.unwrap());
+        assert!(page.starts_with("HTTP/1.1 200"), "FL-07: {page}");
+        assert_eq!(series(&page), series(&first), "CP-07: no series comes with the addresses of strangers");
+        // Longer than a page is handed out again.
+        thread::sleep(Duration::from_millis(300));
+    }
+    let offered: u64 = offers.into_iter().map(Offer::stop).sum();
+    assert_eq!(daemon.log(), log, "FL-06: a flood is counted, not told");
+    let stats = lab.stats();
+    let judged = stats.row("site/portal", "inbound", "packets") + stats.reason("source", "inbound", "drop");
+    assert!(judged > SOURCES as u64, "FL-06: {judged} of {offered} were judged: {stats}");
+    for direction in ["inbound", "outbound"] {
+        let [seen, passed, dropped] = ["seen", "passed", "dropped"].map(|it| stats.total(direction, it));
+        assert_eq!(seen, passed + dropped, "FL-06: {direction}: {stats}");
+    }
+    let slowest = scrapes.iter().max().copied().unwrap_or_default();
+    report(&format!(
+        "{seconds} s of floods, {offered} packets of {} addresses: {} scrapes, the slowest after {} ms, no series and \
+         no line of log more",
+        4 * SOURCES,
+        scrapes.len(),
+        slowest.as_millis()
+    ));
+}
