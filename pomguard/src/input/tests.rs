@@ -1,6 +1,6 @@
 //! Files as people write, break and cut them.
 
-use std::{collections::BTreeSet, fs, net::IpAddr, path::Path};
+use std::{collections::BTreeSet, fs, net::IpAddr, os::unix::fs::PermissionsExt as _, path::Path};
 
 use proptest::prelude::*;
 
@@ -94,6 +94,32 @@ fn cf_08_a_folder_or_a_missing_file_is_refused_by_name() {
         let found = Settings::load(Path::new(path)).expect_err(path).to_string();
         assert!(found.starts_with(path), "{found}");
     }
+}
+
+#[test]
+fn cf_14_what_is_no_plain_file_or_everybody_may_write_is_refused_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let fifo = folder.path().join("fifo");
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRUSR).unwrap();
+    for path in [fifo.as_path(), Path::new("/dev/null")] {
+        let refused = Settings::load(path).expect_err("no plain file");
+        assert!(refused.to_string().contains("is not a regular file"), "{refused}");
+    }
+    let file = folder.path().join("pomguard.toml");
+    fs::write(&file, SETTINGS).unwrap();
+    let link = folder.path().join("link.toml");
+    std::os::unix::fs::symlink(&file, &link).unwrap();
+    assert!(Settings::load(&link).is_ok(), "what counts is the file that was opened");
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o646)).unwrap();
+    for path in [&file, &link] {
+        let refused = Settings::load(path).expect_err("written by everybody").to_string();
+        assert!(
+            refused.contains("can be written by everybody") && refused.contains("chmod o-w"),
+            "{refused}"
+        );
+    }
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o664)).unwrap();
+    assert!(Settings::load(&file).is_ok(), "a group may share it");
 }
 
 #[test]

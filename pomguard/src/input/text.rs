@@ -1,12 +1,20 @@
 //! A file's text, and where in it something stands.
 
-use std::{fs::OpenOptions, io::Read as _, ops::Range, os::unix::fs::OpenOptionsExt as _, path::Path};
+use std::{
+    fs::OpenOptions,
+    io::Read as _,
+    ops::Range,
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
+    path::Path,
+};
 
 use super::diagnostic::Diagnostics;
 use crate::policy::Origin;
 
 /// No file of ours comes near this; a larger one is a mistake, and reading it would only cost memory.
 const LARGEST: u64 = 4 << 20;
+/// Permission of everybody to write.
+const OTHERS_WRITE: u32 = 0o002;
 /// Longest piece of offending text that a message repeats.
 const QUOTED: usize = 60;
 
@@ -51,8 +59,12 @@ impl Text {
         let unreadable = |error: std::io::Error| {
             refuse(&format!("cannot be read: {error}"), "check the path and its permissions")
         };
-        if !file.metadata().map_err(unreadable)?.is_file() {
+        let facts = file.metadata().map_err(unreadable)?;
+        if !facts.is_file() {
             return Err(refuse("is not a regular file", "name a plain text file"));
+        }
+        if facts.mode() & OTHERS_WRITE != 0 {
+            return Err(refuse("can be written by everybody", "`chmod o-w` it: it decides who may connect"));
         }
         let mut bytes = Vec::new();
         file.take(LARGEST + 1).read_to_end(&mut bytes).map_err(unreadable)?;
