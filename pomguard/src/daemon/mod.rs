@@ -379,6 +379,13 @@ fn check_interfaces(
     settings: &Settings,
     may_be_missing: impl Fn(&str) -> bool,
 ) -> anyhow::Result<()> {
+    for interface in &settings.interfaces {
+        // Pins and what the kernel announces go by the one name.
+        let known = interface::index(&interface.value).ok().and_then(interface::name);
+        if let Some(known) = known.filter(|known| *known != interface.value) {
+            bail!("{}: {} is another name of {known}: write {known}", interface.origin, interface.value);
+        }
+    }
     if settings.attach.on_failure == OnAttachFailure::Continue {
         return Ok(());
     }

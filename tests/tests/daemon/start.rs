@@ -194,3 +194,35 @@ fn a_detached_host_is_enforced_again_by_the_next_start() {
     let _daemon = Daemon::start(&lab);
     assert!(is_shut(&lab.stranger, SERVER, UNLISTED), "closed again");
 }
+
+#[test]
+fn cf_15_an_interface_is_guarded_whatever_its_name_and_once_though_it_has_two() {
+    let Some(lab) = Lab::new("cf_15_an_interface_is_guarded_whatever_its_name_and_once_though_it_has_two")
+    else {
+        return;
+    };
+    // A dot, which a bpffs takes in no name; and as long as a name can be.
+    const ODD: &str = "br.0-of-fifteen";
+    lab.server.add_bridge(ODD).unwrap();
+    lab.write_settings(&Settings { interfaces: &[INTERFACE, ODD], ..Settings::default() });
+    let daemon = Daemon::start(&lab);
+    assert_eq!(lab.stats().attached().len(), 2, "{}", lab.stats());
+    lab.write_settings(&Settings::default());
+    assert!(!daemon.reload().contains("refused"), "{}", daemon.log());
+    assert_eq!(lab.stats().attached(), ["native"], "left as it was taken");
+    daemon.kill();
+
+    let mut ip = lab.command("ip");
+    assert!(
+        ip.args(["link", "property", "add", "dev", INTERFACE, "altname", "uplink0"])
+            .status()
+            .unwrap()
+            .success()
+    );
+    for interfaces in [&[INTERFACE, "uplink0"][..], &["uplink0"]] {
+        lab.write_settings(&Settings { interfaces, ..Settings::default() });
+        let log = refusal(&lab);
+        assert!(log.contains("pomguard.toml:3: uplink0 is another name of eth0: write eth0"), "{log}");
+    }
+    assert!(is_shut(&lab.peer, SERVER, UNLISTED), "what was attached stays attached");
+}
