@@ -1,11 +1,19 @@
 //! What a running daemon has taken of the machine.
 
-use std::fs;
+use std::{fs, thread, time::Duration};
 
 use crate::daemon::{Daemon, Lab};
 
 /// More than this it may not grow, in KiB, however much it has done.
 const GROWTH: u64 = 1_024;
+
+/// How often descriptors are counted.
+const LOOKS: usize = 20;
+
+fn later<T>(look: impl Fn() -> T) -> T {
+    thread::sleep(Duration::from_millis(10));
+    look()
+}
 
 /// What it has taken until now.
 #[derive(Debug)]
@@ -23,9 +31,11 @@ impl Footprint {
         let status = fs::read_to_string(format!("{process}/status")).unwrap();
         let memory =
             status.lines().find_map(|line| line.strip_prefix("RssAnon:")?.trim().strip_suffix(" kB"));
+        let descriptors = || fs::read_dir(format!("{process}/fd")).unwrap().count();
         Self {
             memory: memory.expect("the kernel tells it").parse().unwrap(),
-            descriptors: fs::read_dir(format!("{process}/fd")).unwrap().count(),
+            // It opens some for a moment at each look: what stays open is what counts.
+            descriptors: (0..LOOKS).map(|_| later(descriptors)).min().unwrap_or_default(),
             pins: lab.pinned().len(),
         }
     }
