@@ -187,7 +187,19 @@ impl Guard {
         let programs = self.programs;
         let Some(guarded) = self.interfaces.get_mut(at) else { return };
         let broken = match guarded.hold.as_ref().map(|hold| hold.inspect(programs)) {
-            Some(Ok(Finding::Whole)) => return,
+            Some(Ok(Finding::Whole)) => {
+                match guarded.hold.as_ref().map(|hold| hold.preceded(programs)) {
+                    Some(Ok(them)) if !them.is_empty() => {
+                        let them = format!("{}: before ours runs {}", guarded.name, them.join(" and "));
+                        look.note(Condition::EgressPreceded, &them);
+                    }
+                    Some(Err(fault)) => {
+                        look.note(Condition::SelfCheckFailed, &format!("{:#}", anyhow!(fault)));
+                    }
+                    _ => {}
+                }
+                return;
+            }
             Some(Ok(Finding::Renamed(name))) => {
                 look.note(Condition::InterfaceMissing, &guarded.name);
                 look.note(Condition::InterfaceRenamed, &format!("{} is now {name}", guarded.name));

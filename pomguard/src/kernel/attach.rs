@@ -86,6 +86,28 @@ pub fn clsact_program(ifindex: u32) -> Result<Option<u32>, KernelError> {
     interface::clsact_filter(ifindex, CLSACT_HANDLE, CLSACT_PRIORITY)
 }
 
+/// What runs on the egress hook before our program, and may let out what that would drop: in words. Ours
+/// is the TCX program `tcx`, or else the clsact filter.
+///
+/// # Errors
+/// When the kernel does not answer.
+pub(super) fn before_ours(ifindex: u32, tcx: Option<u32>) -> Result<Vec<String>, KernelError> {
+    let programs =
+        raw::tcx_egress(ifindex).map_err(KernelError::system("BPF_PROG_QUERY", "of the egress hook"))?;
+    // TCX runs before clsact.
+    let first = programs.into_iter().take_while(|program| tcx != Some(*program));
+    let mut found: Vec<String> = first.map(|program| format!("TCX program {program}")).collect();
+    if tcx.is_some() {
+        return Ok(found);
+    }
+    let filters = interface::clsact_filters(ifindex)?;
+    let before = filters.iter().take_while(|it| it.handle != CLSACT_HANDLE || it.priority != CLSACT_PRIORITY);
+    for filter in before.filter(|filter| filter.handle != 0 && filter.priority <= CLSACT_PRIORITY) {
+        found.push(format!("clsact filter {:#x} of priority {}", filter.handle, filter.priority));
+    }
+    Ok(found)
+}
+
 /// Every interface that has one of our links pinned.
 #[must_use]
 pub fn attached(pins: &Pins) -> Vec<AttachInfo> {

@@ -8,7 +8,7 @@ use std::{
 
 use super::{
     KernelError,
-    attach::{TCX, XDP, clsact_program},
+    attach::{TCX, XDP, before_ours, clsact_program},
     interface,
     load::Loaded,
     pins::Pins,
@@ -117,6 +117,14 @@ impl Hold {
             broken.push("tc");
         }
         Ok(if broken.is_empty() { Finding::Whole } else { Finding::Broken(broken) })
+    }
+
+    /// What runs on the egress hook before our program, in words.
+    ///
+    /// # Errors
+    /// When the kernel does not answer.
+    pub fn preceded(&self, programs: Programs) -> Result<Vec<String>, KernelError> {
+        before_ours(interface::index(&self.interface)?, self.tcx.is_some().then_some(programs.tc))
     }
 
     /// Where the XDP link is now, if not on the interface that has the name: its device was renamed,

@@ -100,27 +100,47 @@ pub fn xdp(ifindex: u32) -> Result<Option<XdpState>, KernelError> {
     Ok(program.map(|program| XdpState { program, native }))
 }
 
-/// The program of the BPF filter with this handle and priority on the clsact egress hook; none when
-/// there is no such filter.
+/// A filter on the clsact egress hook.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClsactFilter {
+    /// Its handle; 0 in an entry that stands for all filters of a priority.
+    pub handle: u32,
+    /// Lower ones run first.
+    pub priority: u16,
+    /// Its program, if it is a BPF filter.
+    pub program: Option<u32>,
+}
+
+/// Every filter on the clsact egress hook, in the order in which they run.
 ///
 /// # Errors
 /// When the kernel does not answer.
-pub fn clsact_filter(ifindex: u32, handle: u32, priority: u16) -> Result<Option<u32>, KernelError> {
+pub fn clsact_filters(ifindex: u32) -> Result<Vec<ClsactFilter>, KernelError> {
     /// Parent of the clsact egress filters (TC_H_CLSACT with TC_H_MIN_EGRESS, linux/pkt_sched.h).
     const EGRESS: u32 = 0xffff_fff3;
     let mut message = TcMessage::default();
     message.header.index = ifindex.cast_signed();
     message.header.parent = TcHandle::from(EGRESS);
     let answers = ask(RouteNetlinkMessage::GetTrafficFilter(message), NLM_F_DUMP)?;
-    Ok(answers.into_iter().find_map(|answer| match answer {
-        RouteNetlinkMessage::NewTrafficFilter(filter)
-            if filter.header.handle == TcHandle::from(handle)
-                && filter.header.info >> 16 == u32::from(priority) =>
-        {
-            filter.attributes.iter().find_map(program_of_filter)
-        }
+    let filters = answers.into_iter().filter_map(|answer| match answer {
+        RouteNetlinkMessage::NewTrafficFilter(filter) => Some(ClsactFilter {
+            handle: filter.header.handle.into(),
+            priority: (filter.header.info >> 16) as u16,
+            program: filter.attributes.iter().find_map(program_of_filter),
+        }),
         _ => None,
-    }))
+    });
+    Ok(filters.collect())
+}
+
+/// The program of the BPF filter with this handle and priority on the clsact egress hook; none when
+/// there is no such filter.
+///
+/// # Errors
+/// When the kernel does not answer.
+pub fn clsact_filter(ifindex: u32, handle: u32, priority: u16) -> Result<Option<u32>, KernelError> {
+    let ours = |filter: &ClsactFilter| filter.handle == handle && filter.priority == priority;
+    Ok(clsact_filters(ifindex)?.into_iter().find(ours).and_then(|filter| filter.program))
 }
 
 /// The program that a BPF filter's options name.

@@ -10,7 +10,7 @@ use std::{
     path::Path,
 };
 
-use aya_obj::generated::{bpf_attr, bpf_cmd, bpf_link_info};
+use aya_obj::generated::{bpf_attach_type, bpf_attr, bpf_cmd, bpf_link_info};
 
 /// Calls `bpf(2)`.
 fn bpf(command: bpf_cmd, attributes: &mut bpf_attr) -> io::Result<()> {
@@ -92,6 +92,25 @@ pub(super) fn inner_id(outer: BorrowedFd<'_>, slot: u32) -> io::Result<Option<u3
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         result => result.map(|()| Some(id)),
     }
+}
+
+/// The programs at an interface's TCX egress, in the order in which they run. Linux 6.6; none before that.
+pub(super) fn tcx_egress(ifindex: u32) -> io::Result<Vec<u32>> {
+    /// As many as the kernel takes at one hook (BPF_MPROG_MAX, include/linux/bpf_mprog.h).
+    const MOST: usize = 64;
+    let mut programs = [0_u32; MOST];
+    let mut attributes = attributes();
+    attributes.query.__bindgen_anon_1.target_ifindex = ifindex;
+    attributes.query.attach_type = bpf_attach_type::BPF_TCX_EGRESS as u32;
+    attributes.query.prog_ids = &raw mut programs as u64;
+    attributes.query.__bindgen_anon_2.prog_cnt = MOST as u32;
+    match bpf(bpf_cmd::BPF_PROG_QUERY, &mut attributes) {
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => return Ok(Vec::new()),
+        result => result?,
+    }
+    // SAFETY: every field of the union is a plain integer, and all of it was initialised.
+    let count = unsafe { attributes.query.__bindgen_anon_2.prog_cnt };
+    Ok(programs.into_iter().take(count as usize).collect())
 }
 
 /// What the kernel says of a link.

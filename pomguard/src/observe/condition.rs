@@ -11,6 +11,8 @@ pub enum Condition {
     InterfaceRefused,
     /// An interface was given another name; it is enforced on, and the settings do not name it.
     InterfaceRenamed,
+    /// Somebody else's program runs before ours on the way out, and may let out what ours would drop.
+    EgressPreceded,
     /// What is kept on disk could not be used.
     StateUnreadable,
     /// The policy in force could not be saved for the next boot.
@@ -29,11 +31,12 @@ pub enum Condition {
 
 impl Condition {
     /// Every one.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::FilesRefused,
         Self::InterfaceMissing,
         Self::InterfaceRefused,
         Self::InterfaceRenamed,
+        Self::EgressPreceded,
         Self::StateUnreadable,
         Self::StateUnsaved,
         Self::SelfCheckFailed,
@@ -51,6 +54,7 @@ impl Condition {
             Self::InterfaceMissing => "interface-missing",
             Self::InterfaceRefused => "interface-refused",
             Self::InterfaceRenamed => "interface-renamed",
+            Self::EgressPreceded => "egress-preceded",
             Self::StateUnreadable => "state-unreadable",
             Self::StateUnsaved => "state-unsaved",
             Self::SelfCheckFailed => "self-check-failed",

@@ -6,7 +6,10 @@ use crate::watch::{is_state, repairs, wait_until};
 use aya::{
     Ebpf, EbpfLoader,
     maps::{Array, MapData},
-    programs::{SchedClassifier, Xdp, XdpMode, tc::TcAttachType},
+    programs::{
+        LinkOrder, SchedClassifier, Xdp, XdpMode,
+        tc::{TcAttachOptions, TcAttachType},
+    },
 };
 use nix::{
     mount::{MntFlags, MsFlags, mount, umount2},
@@ -326,6 +329,53 @@ fn lc_15_a_foreign_program_that_takes_the_free_hook_is_named_and_left_until_it_g
     program.detach(link).unwrap();
     wait_until("attached", &daemon, || !is_state(&lab, "interface-refused"));
     assert_guarded(&lab, "with the foreign program gone");
+}
+
+#[test]
+fn lc_08_a_foreign_program_before_ours_on_the_way_out_is_named_and_left_until_it_goes() {
+    let name = "lc_08_a_foreign_program_before_ours_on_the_way_out_is_named_and_left_until_it_goes";
+    let mut object = foreign();
+    let program: &mut SchedClassifier = object.program_mut(PROGRAM_EGRESS).unwrap().try_into().unwrap();
+    program.load().unwrap();
+    let theirs = program.info().unwrap().id();
+    for tc in ["auto", "clsact"] {
+        let Some(lab) = Lab::new(name) else { return };
+        lab.write_settings(&Settings { tc, ..Settings::default() });
+        let daemon = Daemon::start(&lab);
+        let preceded = || is_state(&lab, "egress-preceded");
+        assert!(!preceded(), "{tc}: {}", daemon.log());
+        let at_tcx = |order, program: &mut SchedClassifier| {
+            let order = TcAttachOptions::TcxOrder(order);
+            let attach = || program.attach_with_options(INTERFACE, TcAttachType::Egress, order);
+            lab.server.run(attach).unwrap().unwrap()
+        };
+        if tc == "auto" {
+            let link = at_tcx(LinkOrder::last(), program);
+            thread::sleep(Duration::from_secs(1));
+            assert!(!preceded(), "behind ours it changes nothing");
+            program.detach(link).unwrap();
+        } else {
+            let pin = Path::new("/sys/fs/bpf/theirs");
+            program.pin(pin).unwrap();
+            let filter = ["tc", "filter", "add", "dev", INTERFACE, "egress", "prio", "10", "handle", "1"];
+            run(
+                &lab,
+                &[&filter[..], &["bpf", "direct-action", "object-pinned", pin.to_str().unwrap()]].concat(),
+            );
+            daemon.keeps(MENDED, "named", || daemon.log().contains("clsact filter 0x1 of priority 10"));
+            wait_until("in the metrics", &daemon, preceded);
+            run(&lab, &["tc", "filter", "del", "dev", INTERFACE, "egress", "prio", "10"]);
+            daemon.wait_log("egress-preceded: no more");
+        }
+        let link = at_tcx(LinkOrder::first(), program);
+        let named = format!("egress-preceded: {INTERFACE}: before ours runs TCX program {theirs}");
+        daemon.keeps(MENDED, "named", || daemon.log().contains(&named));
+        wait_until("in the metrics", &daemon, preceded);
+        program.detach(link).unwrap();
+        wait_until("no more", &daemon, || !preceded());
+        assert_guarded(&lab, "with the foreign program gone");
+        assert_eq!(repairs(&lab, "tc"), 0, "nothing of it was ours to mend");
+    }
 }
 
 #[test]
