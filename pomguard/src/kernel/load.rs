@@ -1,6 +1,6 @@
 //! The object: its maps made or taken over, its programs verified.
 
-use std::{fs, io};
+use std::{fs, io, thread};
 
 use aya::{
     Ebpf, EbpfLoader,
@@ -67,9 +67,34 @@ impl Loaded {
         if share == Share::All {
             introduce(pins, ticks, secret)?;
         }
-        loaded.xdp()?.load().map_err(KernelError::program(names::PROGRAM_INGRESS))?;
-        loaded.tc()?.load().map_err(KernelError::program(names::PROGRAM_EGRESS))?;
+        loaded.verify()?;
         Ok(loaded)
+    }
+
+    /// Has the kernel verify both programs at the same time: the verifier takes no common lock for who has
+    /// CAP_BPF, and each of the two takes it more than a second.
+    fn verify(&mut self) -> Result<(), KernelError> {
+        let (mut ingress, mut egress) = (None, None);
+        for (name, program) in self.ebpf.programs_mut() {
+            match name {
+                names::PROGRAM_INGRESS => ingress = Some(program),
+                names::PROGRAM_EGRESS => egress = Some(program),
+                _ => {}
+            }
+        }
+        let ingress = ingress.ok_or(KernelError::Missing(names::PROGRAM_INGRESS))?;
+        let egress = egress.ok_or(KernelError::Missing(names::PROGRAM_EGRESS))?;
+        let xdp: &mut Xdp = ingress.try_into().map_err(KernelError::program(names::PROGRAM_INGRESS))?;
+        let tc: &mut SchedClassifier =
+            egress.try_into().map_err(KernelError::program(names::PROGRAM_EGRESS))?;
+        let (beside, second) = thread::scope(|scope| {
+            let thread = thread::Builder::new().spawn_scoped(scope, || xdp.load());
+            let second = tc.load();
+            // A thread that there was no room for, or that ended early, has not loaded it.
+            (thread.ok().and_then(|thread| thread.join().ok()), second)
+        });
+        beside.unwrap_or_else(|| xdp.load()).map_err(KernelError::program(names::PROGRAM_INGRESS))?;
+        second.map_err(KernelError::program(names::PROGRAM_EGRESS))
     }
 
     /// The XDP program.
