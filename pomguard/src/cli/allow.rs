@@ -2,11 +2,11 @@
 
 use std::{
     io::{self, Write as _},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
 };
 
-use anyhow::{anyhow, bail};
+use anyhow::{Context as _, anyhow, bail};
 use ipnet::IpNet;
 
 use super::{apply::runtime, places, span, status};
@@ -15,11 +15,11 @@ use crate::{
         client,
         protocol::{Allowed, Request},
     },
-    input::{address, ports},
-    kernel::clock::unix_now,
+    input::{Draft, address, ports, site::WrittenPlace},
+    kernel::{clock::unix_now, interface},
     observe::status::Status,
     paths,
-    policy::{Direction, PortRange, Service},
+    policy::{self, Direction, Origin, PortRange, Service},
     render::{quantity, status::described},
 };
 
@@ -27,7 +27,8 @@ use crate::{
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     /// The other side, and what is opened to: `10.9.0.7 to 22/tcp`, `10.9.0.0/24,fd00:9::/64 9970-9973/tcp`,
-    /// `10.9.0.7 to icmp`
+    /// `10.9.0.7 to icmp`; a host, peer or system of the site file stands for its addresses: `"Agent Desktop"
+    /// to 443/tcp`
     #[arg(value_name = "FROM [to] PORT/PROTO", num_args = 0..=3, required_unless_present = "list", conflicts_with = "list")]
     pub what: Vec<String>,
     /// For how long (10m, 2h, 1d), at most 30 days; it ends by itself, whether or not the daemon lives
@@ -78,10 +79,12 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         _ => bail!("write it as FROM to PORT/PROTO, such as 10.9.0.7 to 22/tcp"),
     };
     let Some(seconds) = args.time else { bail!("say for how long: --for 2h") };
+    let peers = peers(from, &args.config)?;
+    let meant = listed(&peers);
     let request = Request::Allow {
         name: args.name.clone(),
         direction: if args.out { Direction::Outbound } else { Direction::Inbound },
-        peers: peers(from)?,
+        peers,
         services: services(to)?,
         seconds,
     };
@@ -91,7 +94,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     } else {
         let left = quantity::span(allowed.ends.saturating_sub(unix_now()));
         println!(
-            "exception/{} holds for {left}: `pomguard revoke {}` ends it before",
+            "exception/{} holds for {left}, for {meant}: `pomguard revoke {}` ends it before",
             allowed.name, allowed.name
         );
     }
@@ -125,13 +128,45 @@ fn list(args: &Args) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Addresses, prefixes and ranges, with commas between them.
-fn peers(written: &str) -> anyhow::Result<Vec<IpNet>> {
+/// Addresses, prefixes, ranges and names of the site file, with commas between them. The files are read for
+/// a name alone: in an emergency they may be broken, and an address does without them.
+fn peers(written: &str, config: &Path) -> anyhow::Result<Vec<IpNet>> {
     let mut found = Vec::new();
     for part in written.split(',') {
-        found.extend(address::prefixes(part).map_err(|fault| anyhow!("{part}: {fault}"))?);
+        if address::is_meant(part) || part.is_empty() {
+            found.extend(address::prefixes(part).map_err(|fault| anyhow!("{part}: {fault}"))?);
+        } else {
+            found.extend(
+                named(part, config).with_context(|| format!("{part}: not an address, and as a name"))?,
+            );
+        }
     }
     Ok(found)
+}
+
+/// The addresses of a name of the site file.
+fn named(name: &str, config: &Path) -> anyhow::Result<Vec<IpNet>> {
+    let draft = Draft::load(config)?;
+    let place = WrittenPlace {
+        written: name.to_owned(),
+        place: draft.site.place(&draft.matrix, name)?,
+        origin: Origin { file: "the command line".to_owned(), line: 1 },
+    };
+    let addresses = policy::addresses_of(&draft, &interface::addresses()?, &place)?;
+    if addresses.is_empty() {
+        bail!("{}: no address of another machine has this name", draft.site.file);
+    }
+    Ok(addresses)
+}
+
+/// The first few, and how many more.
+fn listed(peers: &[IpNet]) -> String {
+    const SHOWN: usize = 4;
+    let shown = peers.iter().take(SHOWN).map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    match peers.len().saturating_sub(SHOWN) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
 }
 
 /// Ports with a protocol that has some, or the name of one that has none.
@@ -160,7 +195,8 @@ mod tests {
 
     #[test]
     fn what_is_let_through_is_read_strictly() {
-        assert_eq!(peers("10.9.0.7,fd00:9::/64").unwrap().len(), 2);
+        let peers = |written| peers(written, Path::new("/nowhere/pomguard.toml"));
+        assert_eq!(peers("10.9.0.7,fd00:9::/64").unwrap().len(), 2, "it takes no file");
         assert!(peers("10.9.0.7,").is_err() && peers("10.9.0.1/24").is_err() && peers("somewhere").is_err());
         assert_eq!(services("22,80/tcp").unwrap().len(), 2);
         assert_eq!(services("icmp").unwrap()[0].protocol, 1);

@@ -65,6 +65,13 @@ pub fn host_address(written: &str) -> Result<IpAddr, Fault> {
     Ok(address)
 }
 
+/// Whether an address, a prefix or a range was meant, however wrong: no name begins so.
+pub fn is_meant(written: &str) -> bool {
+    let begins = |with: fn(&char) -> bool| written.starts_with(|letter: char| with(&letter));
+    begins(char::is_ascii_digit)
+        || (written.contains(':') && (begins(char::is_ascii_hexdigit) || written.starts_with(':')))
+}
+
 /// An address, a prefix or a range, as the fewest prefixes that are exactly that.
 pub fn prefixes(written: &str) -> Result<Vec<IpNet>, Fault> {
     if let Some((first, last)) = written.split_once('-') {

@@ -20,7 +20,7 @@ pub mod nearest;
 pub mod oracle;
 mod resolve;
 
-pub use resolve::{Effective, effective, resolve};
+pub use resolve::{Effective, addresses_of, effective, resolve};
 
 /// A row's stable name: `pom-4.0/15` for a matrix row, `site/ssh-ops` for the site's own.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -96,6 +96,20 @@ pub fn resolve(draft: &Draft, interfaces: &[IpAddr]) -> Result<Policy, Diagnosti
     })
 }
 
+/// The addresses of a place of the site, as this host meets them: its own are left out.
+///
+/// # Errors
+/// When the site does not tell which of its hosts this is; see [`resolve`].
+pub fn addresses_of(
+    draft: &Draft,
+    interfaces: &[IpAddr],
+    place: &WrittenPlace,
+) -> Result<Vec<IpNet>, Diagnostics> {
+    let mut peers = Peers::default();
+    View { draft, host: this_host(draft, interfaces)? }.add_place(place, &mut peers);
+    Ok(peers.0.into_keys().collect())
+}
+
 fn this_host<'a>(draft: &'a Draft, interfaces: &[IpAddr]) -> Result<&'a Host, Diagnostics> {
     let hosts = &draft.site.hosts;
     let names = |hosts: &[&Host]| {

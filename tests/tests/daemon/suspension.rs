@@ -58,6 +58,30 @@ fn an_exception_holds_in_every_generation_and_ends_by_itself_with_the_daemon_dea
 }
 
 #[test]
+fn an_exception_takes_the_names_that_the_site_file_gives_to_machines() {
+    let Some(lab) = Lab::new("an_exception_takes_the_names_that_the_site_file_gives_to_machines") else {
+        return;
+    };
+    lab.write_site("[[peer]]\nname = \"jump\"\naddresses = [\"10.77.0.3\"]\n");
+    let _daemon = Daemon::start(&lab);
+    let service = format!("{UNLISTED}/tcp");
+    let held = ["--for", "1h", "--why", "ticket 9"];
+    let said_of = |from: &str| said(&lab.pomguard(&[&["allow", from, "to", &service][..], &held].concat()));
+    assert!(is_shut(&lab.peer, SERVER, UNLISTED) && is_shut(&lab.stranger, SERVER, UNLISTED));
+    let told = said_of("Agent Desktop");
+    assert!(told.contains("for 10.77.0.2/32, fd00:77::2/128"), "a system's machines: {told}");
+    assert!(opens(&lab.peer, SERVER, UNLISTED) && is_shut(&lab.stranger, SERVER, UNLISTED));
+    let told = said_of("jump");
+    assert!(told.contains("for 10.77.0.3/32:"), "a peer entry's: {told}");
+    assert!(opens(&lab.stranger, SERVER, UNLISTED));
+    let told = said_of("Agent Desktp");
+    assert!(told.contains("Agent Desktp: ") && told.contains("write \"Agent Desktop\""), "{told}");
+    let told = said_of("server");
+    assert!(told.contains("no address of another machine"), "not this server itself: {told}");
+    assert_eq!(json(&lab, &["allow", "--list"]).as_array().map(Vec::len), Some(2));
+}
+
+#[test]
 fn an_exception_survives_a_restart_of_the_daemon_and_can_be_taken_back() {
     let Some(lab) = Lab::new("an_exception_survives_a_restart_of_the_daemon_and_can_be_taken_back") else {
         return;

@@ -152,7 +152,7 @@ impl Reader<'_, '_> {
 }
 
 /// What an entry of `from` or `to` means.
-fn place(
+pub(super) fn place(
     written: &str,
     anywhere: bool,
     names: &HashMap<String, Place>,
@@ -164,10 +164,7 @@ fn place(
     if let Some(place) = names.get(written) {
         return Ok(place.clone());
     }
-    let looks_like_address = written.starts_with(|letter: char| letter.is_ascii_digit())
-        || (written.contains(':')
-            && written.starts_with(|letter: char| letter.is_ascii_hexdigit() || letter == ':'));
-    if looks_like_address {
+    if address::is_meant(written) {
         return Ok(Place::Addresses(bounded(address::prefixes(written)?, anywhere, written)?));
     }
     matrix.system(written).map(|name| Place::System(name.to_owned())).map_err(|fault| {

@@ -5,7 +5,7 @@ use std::{net::IpAddr, path::Path};
 use ipnet::IpNet;
 
 use super::{
-    diagnostic::Diagnostics,
+    diagnostic::{Diagnostics, Fault},
     matrix::Matrix,
     ports::PortSpec,
     sources::Source,
@@ -141,6 +141,21 @@ pub struct Allow {
     pub purpose: String,
     /// Where it stands.
     pub origin: Origin,
+}
+
+impl Site {
+    /// What a name of the site (a host, a peer entry, a system of the matrix, all hosts) or an address stands
+    /// for, as in `from` and `to` of an [`Allow`].
+    ///
+    /// # Errors
+    /// When there is no such name, with the one that was probably meant, or the address is wrong.
+    pub fn place(&self, matrix: &Matrix, written: &str) -> Result<Place, Fault> {
+        let hosts = self.hosts.iter().map(|host| (&host.name.value, Place::Host as fn(String) -> Place));
+        let peers = self.peers.iter().filter_map(|group| group.name.as_ref());
+        let peers = peers.map(|name| (&name.value, Place::Peer as fn(String) -> Place));
+        let names = hosts.chain(peers).map(|(name, place)| (name.clone(), place(name.clone()))).collect();
+        allow::place(written, false, &names, matrix)
+    }
 }
 
 /// Reads a site file and the matrix that it names.
