@@ -31,3 +31,4 @@ pub mod paths;
 pub mod policy;
 pub mod render;
 pub mod state;
+mod terminals;

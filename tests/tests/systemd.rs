@@ -47,6 +47,15 @@ if systemctl reload pomguard; then exit 9; fi
 systemctl is-active pomguard
 cp /run/good.toml /etc/pomguard/site.toml; started 'a reload of a broken file fails'
 
+# Somebody else's terminal, that takes messages.
+script --quiet --flush --command 'sleep 300' /run/screen >/dev/null </dev/null &
+for beat in $(seq 100); do [ -c /dev/pts/0 ] && break; sleep 0.1; done
+chown nobody:tty /dev/pts/0; chmod 620 /dev/pts/0
+pomguard apply --confirm-within 3s --quiet
+for beat in $(seq 200); do grep -q 'was not confirmed in time' /run/screen && break; sleep 0.1; done
+grep -q 'was not confirmed in time' /run/screen; started 'an automatic return is announced on the terminals'
+pomguard apply --quiet
+
 systemctl kill --kill-whom=main --signal=KILL pomguard
 attached
 for beat in $(seq 300); do systemctl is-active --quiet pomguard && break; sleep 0.1; done

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::bail;
 
-use super::{session, span, terminals};
+use super::{session, span};
 use crate::{
     control::{
         client,
@@ -19,6 +19,7 @@ use crate::{
     paths,
     policy::{self, impact::WayIn},
     render::{explain::described, quantity},
+    terminals,
 };
 
 /// Options that every change has.

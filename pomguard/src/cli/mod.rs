@@ -29,7 +29,6 @@ mod session;
 mod span;
 pub mod stats;
 pub mod status;
-mod terminals;
 
 /// What the input or the state is at fault for.
 pub const FAULT: u8 = 1;

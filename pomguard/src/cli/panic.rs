@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context as _, bail};
 use clap::ValueEnum;
 
-use super::{apply::runtime, span, terminals};
+use super::{apply::runtime, span};
 use crate::{
     control::{
         client,
@@ -17,6 +17,7 @@ use crate::{
     },
     paths,
     render::quantity,
+    terminals,
 };
 
 /// What to do.

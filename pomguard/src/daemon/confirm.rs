@@ -21,6 +21,7 @@ use crate::{
     },
     observe::condition::Condition,
     render::quantity::moment,
+    terminals,
 };
 
 /// The shortest sleep: a deadline is a tick, and a tick may be about to come.
@@ -69,7 +70,9 @@ impl Daemon {
             return;
         }
         let number = waiting.record.number;
-        error!("change {number} was not confirmed in time: the programs returned to the policy before it");
+        announce(&format!(
+            "change {number} was not confirmed in time: the programs returned to the policy before it"
+        ));
         if let Err(fault) = self.take_back(&Outcome::NotConfirmed) {
             error!("the policy before it is in force, but could not be put in order: {fault:#}");
         }
@@ -185,7 +188,10 @@ impl Daemon {
         let now = self.ticks.now()? as u32;
         let same_boot = boot_id().is_ok_and(|boot| boot == until.boot);
         if !same_boot || active.deadline() == 0 || over(active.deadline(), now) {
-            error!("change {} was not confirmed in time: the policy before it holds", record.number);
+            announce(&format!(
+                "change {} was not confirmed in time: the policy before it holds",
+                record.number
+            ));
             self.rewrite(Some((record, Outcome::NotConfirmed)));
             return Ok(false);
         }
@@ -222,6 +228,12 @@ impl Daemon {
         let Wanted { settings, policy, .. } = self.restored(record).ok()?;
         Some(Held { settings, policy, record: Some(record.clone()) })
     }
+}
+
+/// Says in the log and on the terminals what nobody typed: whoever waits for a confirmation looks there.
+fn announce(sentence: &str) {
+    error!("{sentence}");
+    terminals::tell(sentence);
 }
 
 fn told(held: &Held, notes: Vec<String>) -> Changed {

@@ -35,6 +35,7 @@ mod files;
 mod process;
 mod promise;
 mod stats;
+mod terminal;
 mod traffic;
 mod wire;
 
@@ -43,6 +44,7 @@ pub use self::{
     process::Daemon,
     promise::{MENDED, TABLES_MENDED},
     stats::Stats,
+    terminal::Terminal,
     traffic::{Conversation, is_shut, opens, scrape},
     wire::{Claim, Wire, pings},
 };

@@ -9,7 +9,7 @@ use std::{
 
 use nix::unistd::Group;
 use pomguard_tests::daemon::{
-    Conversation, Daemon, LISTED, Lab, REMOVABLE, SERVER, Settings, UNLISTED, is_shut, opens,
+    Conversation, Daemon, LISTED, Lab, REMOVABLE, SERVER, Settings, Terminal, UNLISTED, is_shut, opens,
 };
 use serde_json::Value;
 
@@ -70,10 +70,12 @@ fn an_apply_that_nobody_confirms_is_taken_back_on_time_and_noted() {
     let daemon = Daemon::start(&lab);
     let before = lab.stats().image();
     lab.write_site(WITHOUT_REMOVABLE);
+    let mut terminal = Terminal::open();
     let started = Instant::now();
     json(&lab, &["apply", "--confirm-within", "12s", "--quiet"]);
     assert!(is_shut(&lab.peer, SERVER, REMOVABLE));
     daemon.wait_log("was not confirmed in time");
+    terminal.wait_for("pomguard: change 2 was not confirmed in time: the programs returned");
     assert!(started.elapsed() >= Duration::from_secs(12), "not before its time");
     eventually("the record says so", Duration::from_secs(5), || {
         outcomes(&lab) == ["in-force", "not-confirmed"]

@@ -1,6 +1,7 @@
 //! A word to everybody who is logged in, as wall(1) would: to the terminals that take messages.
 //!
-//! The command says it, not the daemon: the unit sees no terminals (`PrivateDevices=`).
+//! A verb says what was typed. The daemon says what came by itself: its unit has the group of the terminals,
+//! and `PrivateDevices=` leaves them in sight.
 
 use std::{
     fs::{self, OpenOptions},
@@ -17,7 +18,7 @@ const TERMINALS: &str = "/dev/pts";
 const TAKES_MESSAGES: u32 = 0o020;
 
 /// Tells every terminal that takes messages. One that cannot be written to is passed over: nobody waits.
-pub(super) fn tell(sentence: &str) {
+pub(crate) fn tell(sentence: &str) {
     let text = format!("\r\n\x07pomguard: {}\r\n", printable(sentence));
     for entry in fs::read_dir(Path::new(TERMINALS)).into_iter().flatten().flatten() {
         let Ok(facts) = entry.metadata() else { continue };
