@@ -1,7 +1,7 @@
 //! What a start goes by: the files, or, where they are refused, what was in force before.
 
 use std::{
-    env, fs,
+    env, fs, io,
     net::IpAddr,
     path::{Path, PathBuf},
     time::{Duration, Instant},
@@ -117,6 +117,16 @@ fn in_force(pins: &Pins) -> bool {
     control::active(pins).is_ok_and(|active| pins.image(active.installed()).exists())
 }
 
+/// Whether something failed for want of descriptors or memory, and not by a fault of the files.
+fn lacks_resources(why: &anyhow::Error) -> bool {
+    let lack = |fault: &io::Error| {
+        matches!(fault.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOBUFS))
+    };
+    // A file that could not be opened is words by now: whether there are descriptors shows by taking one.
+    why.chain().filter_map(|cause| cause.downcast_ref()).any(lack)
+        || fs::File::open("/dev/null").is_err_and(|fault| lack(&fault))
+}
+
 impl Daemon {
     /// Goes on with what was in force before, under a name that says so.
     ///
@@ -199,13 +209,15 @@ impl Daemon {
         Some(live)
     }
 
-    /// Notes that the files are refused, and what holds instead.
+    /// Notes that the files are refused, or could not be taken, and what holds instead.
     pub(super) fn refused(&mut self, why: &anyhow::Error) {
+        let condition =
+            if lacks_resources(why) { Condition::ResourcesExhausted } else { Condition::FilesRefused };
         let since =
             read::snapshot(&self.pins).map_or_else(|_| "earlier".to_owned(), |it| moment(it.installed_at));
         let why = format!("{why:#}").replace('\n', "; ");
         self.standing.insert(
-            Condition::FilesRefused,
+            condition,
             format!("the last confirmed policy is in force, since {since}; the files: {why}"),
         );
     }

@@ -331,7 +331,9 @@ impl Daemon {
 
     /// Notes that the files were taken, and what is in force.
     fn succeeded(&mut self, settings: &Settings, installed: &Installed) {
-        self.standing.remove(&Condition::FilesRefused);
+        for over in [Condition::FilesRefused, Condition::ResourcesExhausted] {
+            self.standing.remove(&over);
+        }
         self.in_force(settings, installed.digest.clone(), installed.generation.into());
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.last_reload_success = Some(unix_now());

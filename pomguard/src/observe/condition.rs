@@ -27,11 +27,13 @@ pub enum Condition {
     Panic,
     /// Nobody can scrape the metrics: the address is taken, say.
     MetricsUnserved,
+    /// The files could not be taken for want of descriptors or memory; the policy before them is in force.
+    ResourcesExhausted,
 }
 
 impl Condition {
     /// Every one.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::FilesRefused,
         Self::InterfaceMissing,
         Self::InterfaceRefused,
@@ -44,6 +46,7 @@ impl Condition {
         Self::Unconfirmed,
         Self::Panic,
         Self::MetricsUnserved,
+        Self::ResourcesExhausted,
     ];
 
     /// The word used in the status line, metric labels and documentation.
@@ -62,6 +65,7 @@ impl Condition {
             Self::Unconfirmed => "unconfirmed",
             Self::Panic => "panic",
             Self::MetricsUnserved => "metrics-unserved",
+            Self::ResourcesExhausted => "resources-exhausted",
         }
     }
 }

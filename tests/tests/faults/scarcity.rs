@@ -74,6 +74,12 @@ fn a_reload_without_descriptors_is_refused_and_the_next_one_goes_through() {
     assert_eq!(touchstone.which("LC-25, without descriptors"), Policy::One);
     Leftovers::of(&lab).assert_whole("LC-25, without descriptors");
     set_limit(&daemon, &format!("--nofile={before}:{before}"));
+    let until = Instant::now() + PATIENCE;
+    while !daemon.log().contains("resources-exhausted: the last confirmed policy") {
+        assert!(Instant::now() < until, "LC-25, it has a name of its own: {}", daemon.log());
+        thread::sleep(Duration::from_millis(50));
+    }
+    assert!(!daemon.log().contains("files-refused"), "LC-25, nothing is wrong with the files");
     assert!(!daemon.reload().contains("refused"), "{}", daemon.log());
     assert_eq!(touchstone.which("LC-25, with descriptors again"), Policy::Other);
     assert!(!daemon.log().contains("panicked"), "{}", daemon.log());
