@@ -8,7 +8,8 @@ use std::{
 use pomguard::kernel::{control, pins::Pins};
 use pomguard_common::control::Timed;
 use pomguard_tests::daemon::{
-    Conversation, Daemon, LISTED, Lab, PEER, REMOVABLE, SERVER, STRANGER, Settings, UNLISTED, is_shut, opens,
+    Conversation, Daemon, LISTED, Lab, PEER, REMOVABLE, SERVER, STRANGER, Settings, UNLISTED, emulated,
+    is_shut, opens,
 };
 use serde_json::Value;
 
@@ -23,6 +24,42 @@ const WAY_IN: &str = "[[allow]]\nname = \"ops\"\nfrom = [\"10.77.0.2\"]\nto = [\
 
 fn wait_until(moment: Instant) {
     thread::sleep(moment.saturating_duration_since(Instant::now()));
+}
+
+/// What ends by itself ends by the clock of the kernel that the programs run on.
+#[test]
+fn basic_panic_exception_and_unconfirmed_change_end_on_time_with_the_daemon_dead() {
+    let name = "basic_panic_exception_and_unconfirmed_change_end_on_time_with_the_daemon_dead";
+    let Some(lab) = Lab::new(name) else { return };
+    lab.write_site(WAY_IN);
+    let daemon = Daemon::start(&lab);
+    let (short, long) = if emulated() { (30, 90) } else { (10, 18) };
+    let [panic_for, others_for] = [short, long].map(|seconds| format!("{seconds}s"));
+    let [short, long] = [short, long].map(Duration::from_secs);
+    let (from, service) = (STRANGER.to_string(), format!("{UNLISTED}/tcp"));
+    let begun = Instant::now();
+    done(&lab, &["allow", &from, "to", &service, "--for", &others_for, "--why", "ticket 9"]);
+    lab.write_site(&format!("{WAY_IN}[[row]]\nid = \"pom-4.0/16\"\nenabled = false\nforce = true\n"));
+    done(&lab, &["apply", "--confirm-within", &others_for, "--quiet"]);
+    let panicked = Instant::now();
+    done(&lab, &["panic", "isolate", "--for", &panic_for, "--why", "intruder", "--yes", "--quiet"]);
+    let set = Instant::now();
+    daemon.kill();
+
+    let in_time = |since: Instant, within: Duration| {
+        assert!(since.elapsed() < within, "the machine was too slow to look in time: {:?}", since.elapsed());
+    };
+    assert!(opens(&lab.peer, SERVER, LISTED), "the failsafe row holds");
+    assert!(is_shut(&lab.stranger, SERVER, UNLISTED), "panic: the exception does not");
+    in_time(panicked, short);
+    wait_until(set + short + Duration::from_secs(1));
+    assert!(opens(&lab.stranger, SERVER, UNLISTED), "the panic is over: the exception holds");
+    assert!(is_shut(&lab.peer, SERVER, REMOVABLE), "and the new policy");
+    in_time(begun, long);
+    wait_until(set + long + Duration::from_secs(1));
+    assert!(is_shut(&lab.stranger, SERVER, UNLISTED), "the exception is over");
+    assert!(opens(&lab.peer, SERVER, REMOVABLE), "the old policy is back");
+    assert_eq!(json(&lab, &["status"])["confirmed"], true);
 }
 
 #[test]
