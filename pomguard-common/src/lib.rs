@@ -36,7 +36,7 @@ pub mod reason;
 
 /// Version of everything laid out here: map layouts, image layout, counter layout.
 /// A daemon that finds pinned maps of another version migrates or refuses them.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;
 
 /// A direction as seen from this host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -358,8 +358,8 @@ fn shown(scenario: &Scenario) -> String {
     for row in rows {
         let peers: Vec<String> = row.peers.iter().map(|peer| peer.prefix.to_string()).collect();
         let (id, direction, client, services) = (&row.id.0, row.direction, row.client_ports, &row.services);
-        let failsafe = if row.failsafe { " failsafe" } else { "" };
-        let _ = writeln!(text, "{id} {direction:?} {peers:?} from {client} to {services:?}{failsafe}");
+        let mark = if row.failsafe { "failsafe" } else { row.mode.name() };
+        let _ = writeln!(text, "{id} {direction:?} {peers:?} from {client} to {services:?} {mark}");
     }
     text
 }

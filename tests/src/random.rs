@@ -123,6 +123,9 @@ pub fn policy(random: &mut Random) -> Policy {
                 .collect();
         }
         row.failsafe = random.once_in(8);
+        if !row.failsafe && random.once_in(6) {
+            row.mode = Mode::Audit;
+        }
         row
     });
     let mut rows: Vec<_> = rows.collect();
@@ -146,13 +149,17 @@ pub fn policy(random: &mut Random) -> Policy {
     }
 }
 
-/// What an operator might put in force after `policy`: other rows or modes, or some rows less.
+/// What an operator might put in force after `policy`: other rows or modes, or some rows less and others in
+/// audit.
 pub fn successor(random: &mut Random, before: &Policy) -> Policy {
     if random.once_in(2) {
         return Policy { packets: before.packets.clone(), ..policy(random) };
     }
     let mut after = before.clone();
     after.rows.retain(|_| !random.once_in(3));
+    for row in after.rows.iter_mut().filter(|row| !row.failsafe) {
+        row.mode = if random.once_in(6) { Mode::Audit } else { Mode::Enforce };
+    }
     after
 }
 

@@ -13,6 +13,9 @@
 //!  7. Otherwise dropped, under the reason that tells most; but a failsafe tuple, a timed exception or
 //!     grace, which hold beside the policy, may let it through.
 //!
+//! Where a row in audit names the port, what is denied for its peer or client port is marked, and passes
+//! like all that a direction in audit would drop.
+//!
 //! Outbound is the mirror: the reverse of an inbound row may leave, what opens is judged by the
 //! outbound rows, and what belongs to a conversation of ours keeps it alive.
 //!
@@ -211,7 +214,7 @@ where
             0 => match desk.laid(Place::Quoted) {
                 Some(quoted) => {
                     let by_policy = related(hook, quoted, tables);
-                    Decision::numbered(related_by(hook, quoted, tables, by_policy))
+                    Decision(related_by(hook, quoted, tables, by_policy))
                 }
                 None => Decision::because(Reason::Internal),
             },
@@ -261,7 +264,8 @@ where
     if open && !decision.passes() { Decision(decision.0 | Decision::AUDITED) } else { decision }
 }
 
-/// In audit a would-be drop is marked as such, and passes.
+/// In audit a would-be drop is marked as such, and passes. One that a row's audit lets through has its mark
+/// already.
 #[inline(always)]
 fn audited<L, F, T>(hook: Direction, tables: &Tables<'_, L, F, T>, decision: Decision) -> Decision
 where

@@ -149,7 +149,7 @@ pub struct Row {
     pub client_ports: PortRange,
     /// What may be opened to.
     pub services: Vec<Service>,
-    /// Whether the row allows, or is only watched.
+    /// Enforce, or audit: who else opens to its services is counted as a would-be drop, and passes.
     pub mode: Mode,
     /// Holds in every mode and generation, checked before all else.
     pub failsafe: bool,

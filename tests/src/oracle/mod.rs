@@ -47,6 +47,11 @@ impl Ruling {
         Self { reason, audited: false, row: None, connection: false, enters: false }
     }
 
+    /// The same drop, which a row in audit names as not enforced yet.
+    fn in_audit(self, audit: bool) -> Self {
+        Self { audited: audit, ..self }
+    }
+
     /// The same with the counter slot that its row has; none for a row that is no more in force, which
     /// a conversation may outlive.
     #[must_use]
@@ -121,7 +126,7 @@ impl Host {
         };
         // What inbound audit let in may be answered.
         let answers_audited = ruling.reason == Reason::Unasked && self.policy.inbound != Mode::Enforce;
-        ruling.audited = !ruling.passes() && (self.mode(direction) != Mode::Enforce || answers_audited);
+        ruling.audited |= !ruling.passes() && (self.mode(direction) != Mode::Enforce || answers_audited);
         if let Ok(seen) = &seen
             && let Some(piece) = seen.piece
             && !matches!(seen.body, Body::Later)
@@ -178,6 +183,16 @@ impl Host {
         })
     }
 
+    /// Whether a row in audit names what is opened to, for whomever.
+    fn in_audit(&self, opened: Direction, talk: &Talk) -> bool {
+        let port = if opened == Direction::Inbound { talk.host.1 } else { talk.peer.1 };
+        let ported = matches!(talk.protocol, TCP | UDP);
+        self.policy.rows_in(opened).filter(|row| row.mode == Mode::Audit).any(|row| {
+            let mut services = row.services.iter().filter(|service| service.protocol == talk.protocol);
+            services.any(|service| !ported || service.ports.contains(port))
+        })
+    }
+
     /// A conversation of ours that the policy in force still lets us have.
     fn conversation(&mut self, talk: &Talk) -> Option<(Phase, Option<RowId>)> {
         let judged = self.notes.talk(talk)?.generation;
@@ -185,6 +200,7 @@ impl Host {
             let row = match self.row(Direction::Outbound, talk) {
                 Ok((id, _)) => Some(id),
                 Err(_) if self.policy.outbound != Mode::Enforce => None,
+                Err(_) if self.in_audit(Direction::Outbound, talk) => None,
                 Err(_) => return None,
             };
             let generation = self.generation;
@@ -220,6 +236,7 @@ impl Host {
         let known = self.is_known(seen.source);
         let either = |known_reason, stranger| Ruling::of(if known { known_reason } else { stranger });
         let (request, reply) = echo_types(seen.source);
+        let audit = self.in_audit(Direction::Inbound, &talk);
         match &seen.body {
             Body::Later => self.later(Direction::Inbound, seen),
             Body::Tcp(Segment { syn, ack, ends, .. }) => {
@@ -236,12 +253,14 @@ impl Host {
                     self.notes.touch(&talk, if *ends { Phase::Closing } else { Phase::Open });
                     return Ruling::of(Reason::Answer);
                 }
-                match (refusal, opens) {
+                let ruling = match (refusal, opens) {
                     (Refusal::ClientPort, _) => Ruling::of(Reason::ClientPort),
                     (_, false) => either(Reason::NoFlowKnown, Reason::NoFlow),
                     (Refusal::Peer, true) => either(Reason::SourceKnown, Reason::Source),
                     (Refusal::Port, true) => either(Reason::PortKnown, Reason::Port),
-                }
+                };
+                // What accepts asks for nothing.
+                ruling.in_audit(audit && !(*syn && *ack))
             }
             Body::Udp { .. } => {
                 let refusal = match self.row(Direction::Inbound, &talk) {
@@ -254,11 +273,12 @@ impl Host {
                 if let Some(reason) = service {
                     return Ruling::of(reason);
                 }
-                match refusal {
+                let ruling = match refusal {
                     Refusal::ClientPort => Ruling::of(Reason::ClientPort),
                     Refusal::Peer => either(Reason::SourceKnown, Reason::Source),
                     Refusal::Port => either(Reason::PortKnown, Reason::Port),
-                }
+                };
+                ruling.in_audit(audit)
             }
             Body::Icmp { kind, .. } if *kind == reply => match self.conversation(&talk) {
                 Some(_) => Ruling::of(Reason::Answer),
@@ -276,15 +296,18 @@ impl Host {
                 let v4 = seen.source.is_ipv4();
                 let redirect = v4 && *kind == 5 && self.policy.packets.redirects;
                 if is_error(v4, *kind) || redirect {
-                    return Ruling::of(self.related(Direction::Inbound, seen, *kind, rest));
+                    return self.related(Direction::Inbound, seen, *kind, rest);
                 }
                 let free_echo = !v4 && *kind == request && self.policy.packets.echo_v6;
-                Ruling::of(if free_echo { Reason::EchoV6 } else { Reason::IcmpType })
+                if free_echo {
+                    return Ruling::of(Reason::EchoV6);
+                }
+                Ruling::of(Reason::IcmpType).in_audit(audit && *kind == request)
             }
             Body::Other => match (self.row(Direction::Inbound, &talk), service) {
                 (Ok(row), _) => by_row(row, false),
                 (Err(_), Some(reason)) => Ruling::of(reason),
-                (Err(_), None) => either(Reason::ProtocolKnown, Reason::Protocol),
+                (Err(_), None) => either(Reason::ProtocolKnown, Reason::Protocol).in_audit(audit),
             },
         }
     }
@@ -305,6 +328,9 @@ impl Host {
         }
         let talk = talk(Direction::Outbound, seen);
         let (request, reply) = echo_types(seen.source);
+        // What answers on a service that a row's audit opens leaves, and is no conversation of ours.
+        let audit = self.in_audit(Direction::Inbound, &talk);
+        let answers_audited = Ruling::of(Reason::Unasked).in_audit(true);
         match &seen.body {
             Body::Later => self.later(Direction::Outbound, seen),
             Body::Tcp(segment) => self.segment_leaves(&talk, *segment),
@@ -312,25 +338,34 @@ impl Host {
                 if self.row(Direction::Inbound, &talk).is_ok() {
                     return Ruling::of(Reason::Reply);
                 }
-                self.goes_on(&talk, Phase::Udp).unwrap_or_else(|| self.opens(talk, Phase::Udp, true))
+                if let Some(ruling) = self.goes_on(&talk, Phase::Udp) {
+                    return ruling;
+                }
+                if audit && self.outbound_row(&talk).row.is_none() {
+                    return answers_audited;
+                }
+                self.opens(talk, Phase::Udp, true)
             }
             Body::Icmp { kind, .. } if *kind == reply => {
                 let free_echo = seen.source.is_ipv6() && self.policy.packets.echo_v6;
                 let asked = free_echo || self.row(Direction::Inbound, &talk).is_ok();
-                Ruling::of(if asked { Reason::Reply } else { Reason::Unasked })
+                if asked { Ruling::of(Reason::Reply) } else { Ruling::of(Reason::Unasked).in_audit(audit) }
             }
             Body::Icmp { kind, .. } if *kind == request => {
                 self.goes_on(&talk, Phase::Echo).unwrap_or_else(|| self.opens(talk, Phase::Echo, true))
             }
             Body::Icmp { kind, rest, .. } if is_error(seen.source.is_ipv4(), *kind) => {
-                Ruling::of(self.related(Direction::Outbound, seen, *kind, rest))
+                self.related(Direction::Outbound, seen, *kind, rest)
             }
             Body::Icmp { .. } => {
                 let track = self.policy.outbound == Mode::Track;
                 Ruling::of(if track { Reason::Untracked } else { Reason::IcmpType })
             }
             Body::Other if self.row(Direction::Inbound, &talk).is_ok() => Ruling::of(Reason::Reply),
-            Body::Other => self.outbound_row(&talk),
+            Body::Other => {
+                let ruling = self.outbound_row(&talk);
+                if audit && ruling.row.is_none() { answers_audited } else { ruling }
+            }
         }
     }
 
@@ -352,6 +387,9 @@ impl Host {
                 return self.goes_on(talk, next).unwrap_or_else(|| Ruling::of(Reason::Internal));
             }
             let would_open = self.outbound_row(talk);
+            if self.in_audit(Direction::Inbound, talk) && (syn || would_open.row.is_none()) {
+                return Ruling::of(Reason::Unasked).in_audit(true);
+            }
             if syn || !would_open.passes() && self.policy.outbound == Mode::Enforce {
                 return Ruling::of(Reason::Unasked);
             }
@@ -391,7 +429,7 @@ impl Host {
         match self.row(Direction::Outbound, talk) {
             Ok(row) => by_row(row, false),
             Err(_) if self.policy.outbound == Mode::Track => Ruling::of(Reason::Untracked),
-            Err(_) => Ruling::of(Reason::Destination),
+            Err(_) => Ruling::of(Reason::Destination).in_audit(self.in_audit(Direction::Outbound, talk)),
         }
     }
 
@@ -401,10 +439,10 @@ impl Host {
     }
 
     /// An ICMP error: about a conversation of ours, or about one that an inbound row allows.
-    fn related(&mut self, direction: Direction, seen: &Seen, kind: u8, rest: &[u8]) -> Reason {
+    fn related(&mut self, direction: Direction, seen: &Seen, kind: u8, rest: &[u8]) -> Ruling {
         let v6 = seen.source.is_ipv6();
         let Some(quote) = rest.get(4..).and_then(|bytes| read::quote(bytes, v6, seen.before + 8)) else {
-            return Reason::IcmpUnrelated;
+            return Ruling::of(Reason::IcmpUnrelated);
         };
         // No IPv6 link is narrower than 1,280 bytes.
         let narrow = v6 && kind == 2 && rest[..2] == [0, 0] && rest[2] < 5;
@@ -416,13 +454,13 @@ impl Host {
             }
         };
         if narrow || !ours {
-            return Reason::IcmpUnrelated;
+            return Ruling::of(Reason::IcmpUnrelated);
         }
         let talk = Talk { protocol: quote.protocol, host, peer };
         if self.notes.talk(&talk).is_some() || self.row_by_prefix(&talk) {
-            Reason::IcmpRelated
+            Ruling::of(Reason::IcmpRelated)
         } else {
-            Reason::IcmpUnrelated
+            Ruling::of(Reason::IcmpUnrelated).in_audit(self.in_audit(Direction::Inbound, &talk))
         }
     }
 
