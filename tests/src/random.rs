@@ -144,6 +144,8 @@ pub fn policy(random: &mut Random) -> Policy {
             echo_v6: on(random),
             redirects: random.once_in(4),
             vlans: if random.once_in(2) { vec![5, 77] } else { Vec::new() },
+            // A rate is about time, which passes in the kernel alone: cases of their own try it.
+            rates: reference::unlimited(),
         },
         ..reference::policy()
     }

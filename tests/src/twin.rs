@@ -9,10 +9,11 @@ use pomguard_common::{
     Direction,
     control::{Control, Pinhole, Standing, word},
     decide::{self, Tables},
-    flow::{Bucket, State, Store},
+    flow::{Bucket, State, Store, Word},
     image::{Forget, Image, Line, Lines},
     limits::{FLOW_BUCKETS, FRAGMENT_BUCKETS},
     parse::{self, Datagram, Link},
+    rate::Rated,
     reason::Reason,
 };
 
@@ -79,6 +80,7 @@ struct Held {
     lines: Vec<Line>,
     control: Control,
     pinholes: Vec<Pinhole>,
+    spent: [Word; Rated::COUNT],
     no_policy: bool,
 }
 
@@ -87,6 +89,10 @@ impl Forget for Held {}
 impl Standing for Held {
     fn control(&self, index: usize) -> u64 {
         self.control.word(index)
+    }
+
+    fn spent(&self, rated: u32) -> Option<&Word> {
+        self.spent.get(rated as usize)
     }
 
     fn pinhole(&self, index: u32) -> Option<&Pinhole> {

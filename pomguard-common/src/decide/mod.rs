@@ -19,6 +19,8 @@
 //! Outbound is the mirror: the reverse of an inbound row may leave, what opens is judged by the
 //! outbound rows, and what belongs to a conversation of ours keeps it alive.
 //!
+//! What the link needs, and errors about conversations, come in only so often ([`crate::rate`]).
+//!
 //! Panic stands above: isolated, only failsafe tuples and the link's own services hold; open, nothing
 //! is dropped.
 
@@ -30,6 +32,7 @@ mod inbound;
 mod link;
 mod outbound;
 mod quick;
+mod rate;
 mod related;
 
 pub use decision::{Decision, NO_ROW};
@@ -39,6 +42,7 @@ use self::{
     beside::beside,
     inbound::inbound,
     outbound::outbound,
+    rate::{limited, tells_mtu},
     related::{quote, related, related_by},
 };
 use crate::{
@@ -202,7 +206,7 @@ where
         if tables.isolated() && !decision.goes_on_isolated() {
             return Decision::because(Reason::Isolated);
         }
-        return audited(hook, tables, decision);
+        return audited(hook, tables, limited(hook, tables, decision, false));
     }
     let Some(datagram) = desk.laid(Place::Judged) else { return Decision::because(Reason::Internal) };
     let word = match hook {
@@ -229,6 +233,7 @@ where
     } else {
         decision
     };
+    let decision = limited(hook, tables, decision, tells_mtu(datagram));
     let decision = match decision.state() {
         State::Free => decision,
         _ => remember(hook, datagram, tables, decision),

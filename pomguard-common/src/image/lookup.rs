@@ -1,11 +1,11 @@
 //! The questions that an image answers.
 
 use super::{
-    AGES, Address, CLOCK_WORD, Class, Family, GENERATION_WORD, HEAD, LEVELS_V4, LEVELS_V6, LOCAL_V4,
+    AGES, Address, BUDGETS, CLOCK_WORD, Class, Family, GENERATION_WORD, HEAD, LEVELS_V4, LEVELS_V6, LOCAL_V4,
     LOCAL_V6, Line, Lines, Service, VLAN_IDS, VLANS, bucket_v4, bucket_v6, cell, filter_v6, head,
     port_position,
 };
-use crate::{Direction, limits};
+use crate::{Direction, limits, rate::Rated};
 
 /// What the image is asked: may a peer use this service from this port?
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,6 +105,15 @@ impl<'a, L: Lines + ?Sized> Image<'a, L> {
     pub fn age(&self, state: u32) -> u32 {
         match self.lines.line(AGES) {
             Some(line) => line.word(state),
+            None => 0,
+        }
+    }
+
+    /// How many packets of a class may come in within a tick; see [`crate::rate::Rated`].
+    #[inline(always)]
+    pub fn budget(&self, rated: u32) -> u32 {
+        match self.lines.line(AGES) {
+            Some(line) => line.word(BUDGETS + (rated & (Rated::COUNT as u32 - 1))),
             None => 0,
         }
     }

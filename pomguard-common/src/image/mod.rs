@@ -114,6 +114,8 @@ pub const VLANS: u32 = 9;
 /// Line of the ages of conversations in ticks, a word per [`crate::flow::State`]; the last word is
 /// the generation, counted from 1.
 pub const AGES: u32 = 10;
+/// First word of the budgets in the line of the ages: packets a tick, for each [`crate::rate::Rated`].
+pub const BUDGETS: u32 = 8;
 /// Word of the generation in the line of the ages.
 pub const GENERATION_WORD: u32 = 15;
 /// Word in the line of the ages that is added to the clock: 0, but for tests that move time.

@@ -19,5 +19,6 @@ mod icmp_errors;
 mod link;
 mod modes;
 mod ordinary;
+mod rates;
 mod tcp;
 mod udp;

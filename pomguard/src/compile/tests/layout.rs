@@ -3,10 +3,14 @@
 use pomguard_common::{
     image::{cell, mode, switch},
     limits::IMAGE_LINES,
+    rate::Rated,
 };
 
 use super::*;
-use crate::compile::{Record, record};
+use crate::{
+    compile::{Record, record},
+    policy::Rates,
+};
 
 #[test]
 fn modes_switches_and_vlans_are_those_of_the_settings() {
@@ -43,6 +47,24 @@ fn local_addresses_are_found_and_nobody_stands_for_a_missing_family() {
     }
     for foreign in ["10.20.0.11", "0.0.0.0", "255.255.255.255", "::"] {
         assert!(!is_local(&policy, foreign), "{foreign}");
+    }
+}
+
+#[test]
+fn budgets_are_the_rates_of_a_tick_and_at_least_one_packet() {
+    let mut policy = policy(Vec::new());
+    policy.packets.rates =
+        Rates { neighbours: 10_000, echo_v6: Rates::LEAST, icmp_errors: 8, path_mtu: Rates::MOST };
+    for (ticks_per_1000s, budgets) in [
+        (3_906, [2_560, 1, 2, 25_601_638]),
+        (4_000, [2_500, 1, 2, 25_000_000]),
+        (1, [10_000_000, 4_000, 8_000, u32::MAX]),
+    ] {
+        let image =
+            compile(&policy, &slots(&policy), Clock { ticks_per_1000s, offset: 0 }, 1).expect("an image");
+        let image = open(&image);
+        let rated = [Rated::Neighbours, Rated::EchoV6, Rated::Errors, Rated::PathMtu];
+        assert_eq!(rated.map(|rated| image.budget(rated as u32)), budgets, "{ticks_per_1000s}");
     }
 }
 
