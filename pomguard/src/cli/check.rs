@@ -11,7 +11,8 @@ use anyhow::Context as _;
 
 use super::FAULT;
 use crate::{
-    input::{At, Diagnostics, Draft, Settings},
+    compile::{CompileError, fits},
+    input::{At, Diagnostic, Diagnostics, Draft, Settings},
     paths,
     policy::{Origin, conflict, resolve},
     render,
@@ -87,8 +88,19 @@ fn read(args: &Args) -> anyhow::Result<Checked> {
     let site = args.site.clone().unwrap_or_else(|| settings.site.clone());
     Ok(Draft::with_settings(settings, &site).and_then(|draft| {
         let policy = resolve(&draft, &addresses)?;
+        fits(&policy).map_err(|error| beyond_a_limit(&error, &site))?;
         Ok((draft, policy))
     }))
+}
+
+/// A policy that is right in every line, and too much altogether.
+fn beyond_a_limit(error: &CompileError, site: &Path) -> Diagnostics {
+    Diagnostics(vec![Diagnostic {
+        origin: Origin { file: site.display().to_string(), line: 1 },
+        found: "the policy of this host".to_owned(),
+        problem: error.to_string(),
+        remedy: "keep below the limit: fewer or wider prefixes, or fewer rows for this host".to_owned(),
+    }])
 }
 
 /// With unreadable settings the site file can still be judged, if we know where it is.
@@ -106,4 +118,42 @@ fn own_addresses() -> anyhow::Result<Vec<IpAddr>> {
         v4.or_else(|| storage.as_sockaddr_in6().map(|it| IpAddr::from(it.ip())))
     };
     Ok(interfaces.filter_map(|interface| interface.address.and_then(address)).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fmt::Write as _, fs};
+
+    use pomguard_common::limits;
+
+    use super::*;
+
+    fn checked(failsafe_peers: usize) -> Checked {
+        let folder = tempfile::tempdir().unwrap();
+        let site = folder.path().join("site.toml");
+        let mut peers = String::new();
+        for peer in 0..failsafe_peers {
+            // Two apart: no two of them are one prefix.
+            write!(peers, "\"10.1.0.{}\", ", 2 * peer).unwrap();
+        }
+        let text = format!(
+            "matrix = \"pom-4.0\"\nzones = 1\n\n[[host]]\nname = \"one\"\naddresses = [\"10.9.0.2\"]\n\
+             systems = [\"Kafka\"]\n\n[[allow]]\nname = \"ssh\"\nfrom = [{peers}]\nto = [\"one\"]\n\
+             ports = \"22\"\nprotocol = \"tcp\"\nfailsafe = true\n"
+        );
+        fs::write(&site, text).unwrap();
+        let config = folder.path().join("pomguard.toml");
+        read(&Args { config, site: Some(site), host: Some("one".to_owned()), json: false, quiet: true })
+            .unwrap()
+    }
+
+    #[test]
+    fn a_policy_that_no_kernel_would_be_given_is_refused_with_the_limit() {
+        assert!(checked(limits::PINHOLES).is_ok());
+        let Diagnostics(faults) = checked(limits::PINHOLES + 1).unwrap_err();
+        let [fault] = &*faults else { panic!("{faults:?}") };
+        assert!(fault.origin.file.ends_with("site.toml"), "{fault}");
+        let limit = format!("have {} tuples", limits::PINHOLES + 1);
+        assert!(fault.problem.contains(&limit), "{fault}");
+    }
 }

@@ -127,6 +127,18 @@ impl Image {
     }
 }
 
+/// Whether the policy keeps within all limits: compiles it as for a host that has none yet.
+///
+/// # Errors
+/// When a limit is exceeded.
+pub fn fits(policy: &Policy) -> Result<(), CompileError> {
+    let slots = Slots::assign(&[], policy)?;
+    // No limit depends on the clock.
+    let clock = Clock { ticks_per_1000s: 1_000, offset: 0 };
+    compile(policy, &slots, clock, 1)?;
+    pinholes(policy, &slots).map(drop)
+}
+
 /// Compiles `policy` as generation `generation`. Equal input gives equal bytes.
 pub fn compile(policy: &Policy, slots: &Slots, clock: Clock, generation: u32) -> Result<Image, CompileError> {
     if generation == flow::GRANDFATHERED {
