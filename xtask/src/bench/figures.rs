@@ -52,6 +52,9 @@ pub(super) struct ProgramFigure {
     pub(super) case: String,
     pub(super) family: Family,
     pub(super) tuples: usize,
+    /// Of the POM site, not of a random policy.
+    #[serde(default)]
+    pub(super) pom: bool,
     /// `enforce` or `audit`.
     pub(super) inbound: String,
     /// Of the program that does nothing.
@@ -65,6 +68,9 @@ pub(super) struct ProgramFigure {
 pub(super) struct LiveFigure {
     pub(super) family: Family,
     pub(super) tuples: usize,
+    /// Of the POM site, not of a random policy.
+    #[serde(default)]
+    pub(super) pom: bool,
     pub(super) mix: String,
     pub(super) filter: String,
     /// Nanoseconds that the receiving processor works per packet.

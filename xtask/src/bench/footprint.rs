@@ -27,13 +27,13 @@ use super::{
     random::Random,
     sender::Sender,
 };
-use crate::{record, workspace};
+use crate::{process, record, workspace};
 
 /// How long the daemon is watched doing nothing.
 const AT_REST: Duration = Duration::from_secs(4);
 /// Scrapes at rest and under a flood.
 const SCRAPES: usize = 5;
-/// Runs of `pomguard stats`.
+/// Runs of a command that is timed.
 const LOOKS: usize = 5;
 
 /// Measures a daemon at the POM site of the examples, and one with as many tuples as it takes.
@@ -74,6 +74,7 @@ pub(super) fn run(setting: &Setting) -> Result<Vec<FootprintFigure>> {
     let site = Policy::random(Family::V4, limits::TUPLES)?.site_file()?;
     let guard = Guard::on(setting, &host.namespace, &host.interface, &Order::enforce("large-site", &site))?;
     note("daemon, resident, 100,000 tuples", resident(guard.process())?, "MB");
+    note("read, resolve and compile 100,000 tuples", checks(setting, &guard)?.median, "ms");
     let maps = guard.pins.join("maps");
     let image = folder(&guard.pins.join("images"))?;
     note("image in the kernel, per generation", image / 1e6, "MB");
@@ -162,15 +163,26 @@ fn scrapes(host: &Host) -> Result<Spread> {
 
 /// Milliseconds of `pomguard stats`.
 fn looks(setting: &Setting, guard: &Guard, host: &Host) -> Result<Spread> {
-    let mut samples = Vec::new();
-    for _ in 0..LOOKS {
-        let mut command: Command = host.namespace.command(&setting.binary)?;
-        command.args(["stats", "--json", "--config"]).arg(&guard.config).stdout(Stdio::null());
+    let mut command: Command = host.namespace.command(&setting.binary)?;
+    command.args(["stats", "--json", "--config"]).arg(&guard.config).stdout(Stdio::null());
+    Spread::of(times(&mut command)?).context("nobody looked")
+}
+
+/// Milliseconds of `pomguard check`: from the files to the image, without a kernel.
+fn checks(setting: &Setting, guard: &Guard) -> Result<Spread> {
+    let mut command = Command::new(&setting.binary);
+    command.args(["check", "--quiet", "--config"]).arg(&guard.config);
+    Spread::of(times(&mut command)?).context("nothing was checked")
+}
+
+/// Milliseconds of some runs of a command.
+fn times(command: &mut Command) -> Result<Vec<f64>> {
+    let one = |_| {
         let begin = Instant::now();
-        crate::process::run(&mut command)?;
-        samples.push(begin.elapsed().as_secs_f64() * 1e3);
-    }
-    Spread::of(samples).context("nobody looked")
+        process::run(command)?;
+        Ok(begin.elapsed().as_secs_f64() * 1e3)
+    };
+    (0..LOOKS).map(one).collect()
 }
 
 /// Does `work` while packets come in as fast as the host takes them.

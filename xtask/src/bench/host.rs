@@ -15,7 +15,11 @@ use nix::{
 };
 use pomguard_netlab::{Namespace, Offload, Port, Receiver, Right};
 
-use super::{policy::HOST, sender::Sender, shuffler};
+use super::{
+    policy::{HOST, POM_HOST},
+    sender::Sender,
+    shuffler,
+};
 
 /// Where answers go: a neighbour that throws them away.
 const GATEWAY: [&str; 2] = ["10.9.0.1", "fd00:9::1"];
@@ -69,7 +73,9 @@ impl Host {
         let port = Port::new(&interface)
             .mac(shuffler::DESTINATION)
             .address(IpNet::new(HOST[0], 16)?)
-            .address(IpNet::new(HOST[1], 64)?);
+            .address(IpNet::new(HOST[1], 64)?)
+            .address(IpNet::from(POM_HOST[0]))
+            .address(IpNet::from(POM_HOST[1]));
         let link = sender.connect(&namespace, &port)?;
         for scope in ["all", &interface] {
             namespace.set_sysctl(&format!("net/ipv4/conf/{scope}/rp_filter"), "0")?;

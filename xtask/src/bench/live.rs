@@ -23,7 +23,7 @@ use super::{
     guard::{Guard, Order},
     host::{Host, Receipt},
     mix::{Due, Mix},
-    policy::{Family, Policy},
+    policy::{Family, Policy, Scope},
     random::Random,
     sender::Sender,
     traffic::{Ends, segment},
@@ -31,16 +31,17 @@ use super::{
 use crate::{record, workspace};
 
 /// Policies that are measured.
-const PLANS: &[(Family, usize)] = &[
-    (Family::V4, 10),
-    (Family::V4, 100),
-    (Family::V4, 1_000),
-    (Family::V4, 10_000),
-    (Family::V4, 100_000),
-    (Family::V6, 10_000),
+const PLANS: &[(Family, Scope)] = &[
+    (Family::V4, Scope::Pom),
+    (Family::V4, Scope::Random(10)),
+    (Family::V4, Scope::Random(100)),
+    (Family::V4, Scope::Random(1_000)),
+    (Family::V4, Scope::Random(10_000)),
+    (Family::V4, Scope::Random(100_000)),
+    (Family::V6, Scope::Random(10_000)),
 ];
 /// For a first look.
-const QUICK: &[(Family, usize)] = &[(Family::V4, 10), (Family::V4, 10_000)];
+const QUICK: &[(Family, Scope)] = &[(Family::V4, Scope::Random(10)), (Family::V4, Scope::Random(10_000))];
 /// Rounds per mix that are wanted; each is a burst per filter.
 const ROUNDS: usize = 5;
 const QUICK_ROUNDS: usize = 3;
@@ -64,9 +65,10 @@ pub(super) fn run(setting: &Setting) -> Result<Vec<LiveFigure>> {
         guarded.push((filter, host, guard));
     }
     let mut figures = Vec::new();
-    for &(family, tuples) in plans {
-        setting.say(&format!("the receive path: {}, {tuples} tuples", family.name()));
-        let policy = Policy::random(family, tuples)?;
+    for &(family, scope) in plans {
+        let policy = Policy::of(setting, family, scope)?;
+        let (tuples, pom) = (policy.size(), scope == Scope::Pom);
+        setting.say(&format!("the receive path: {}, {tuples} tuples{}", family.name(), scope.says()));
         for (_, _, guard) in &mut guarded {
             guard.replace(&policy.site_file()?)?;
         }
@@ -84,7 +86,7 @@ pub(super) fn run(setting: &Setting) -> Result<Vec<LiveFigure>> {
             sender.fill(&mix.headers(family, &conversations))?;
             for (filter, cost) in measure(&mut sender, &hosts, mix, &conversations, rounds)? {
                 let (mix, filter) = (mix.name().to_owned(), filter.name().to_owned());
-                figures.push(LiveFigure { family, tuples, mix, filter, cost });
+                figures.push(LiveFigure { family, tuples, pom, mix, filter, cost });
             }
         }
         for (_, _, guard) in &mut guarded {

@@ -1,21 +1,32 @@
 //! Policies of any size, as an operator would write them.
 
 use std::{
-    collections::HashSet,
+    collections::{BTreeSet, HashSet},
     fmt::Write as _,
+    fs,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    process::Command,
 };
 
-use anyhow::Result;
+use anyhow::{Context as _, Result, ensure};
 use ipnet::IpNet;
+use serde::Deserialize;
 
-use super::random::Random;
+use super::{Setting, random::Random};
+use crate::{process, workspace};
 
 /// The guarded host.
 pub(super) const HOST: [IpAddr; 2] =
     [IpAddr::V4(Ipv4Addr::new(10, 9, 0, 2)), IpAddr::V6(Ipv6Addr::new(0xfd00, 9, 0, 0, 0, 0, 0, 2))];
 /// Its name in the site file.
 pub(super) const NAME: &str = "server";
+/// The same host in the POM site of the examples.
+pub(super) const POM_HOST: [IpAddr; 2] =
+    [IpAddr::V4(Ipv4Addr::new(10, 20, 0, 11)), IpAddr::V6(Ipv6Addr::new(0xfd00, 0x20, 0, 0, 0, 0, 0, 0x11))];
+/// Its name there.
+const POM_NAME: &str = "\"pom1\"";
+/// The example, from the workspace's root.
+const POM_SITE: &str = "config/site.example.toml";
 /// Ports that a large policy serves.
 const PORTS: u16 = 20;
 /// The first of them.
@@ -42,11 +53,6 @@ impl Family {
         }
     }
 
-    /// The guarded host's address.
-    pub(super) const fn host(self) -> IpAddr {
-        HOST[self as usize]
-    }
-
     /// A random address that no policy here names by anything but chance.
     pub(super) fn address(self, random: &mut Random) -> IpAddr {
         let bits = random.bits();
@@ -61,6 +67,11 @@ impl Family {
                 Ipv6Addr::from(u128::from(0x2a00 << 48 | bits >> 16) << 64 | host).into()
             }
         }
+    }
+
+    /// Whether the address is one of its addresses.
+    const fn has(self, address: IpAddr) -> bool {
+        matches!(self, Self::V4) == address.is_ipv4()
     }
 
     /// Prefix lengths of peers: mostly hosts, some networks.
@@ -81,19 +92,122 @@ pub(super) struct Tuple {
     pub(super) port: u16,
 }
 
-/// One host's inbound rows, each tuple with a peer of its own; outbound one row, to anywhere.
+/// Which policy it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Scope {
+    /// Random hosts and prefixes, so many tuples.
+    Random(usize),
+    /// The POM site of the examples, for its first server.
+    Pom,
+}
+
+impl Scope {
+    /// What is to be said of it beside the number of its tuples.
+    pub(super) const fn says(self) -> &'static str {
+        match self {
+            Self::Random(_) => "",
+            Self::Pom => " of the POM site",
+        }
+    }
+}
+
+/// One host's inbound rows; outbound one row, to anywhere.
 #[derive(Clone, Debug)]
 pub(super) struct Policy {
     pub(super) family: Family,
+    /// The address that it guards.
+    pub(super) host: IpAddr,
     pub(super) tuples: Vec<Tuple>,
     peers: HashSet<IpNet>,
+    /// Ports that inbound rows name, for whomever.
+    ports: BTreeSet<u16>,
+    /// The site file, when it is not made from the tuples.
+    written: Option<String>,
+}
+
+/// What `pomguard check --json` says.
+#[derive(Deserialize)]
+struct Checked {
+    inbound: Vec<CheckedRow>,
+}
+
+/// One of its rows.
+#[derive(Deserialize)]
+struct CheckedRow {
+    ports: Vec<String>,
+    protocol: String,
+    peers: Vec<IpNet>,
+    failsafe: bool,
+}
+
+impl CheckedRow {
+    /// Single ports.
+    fn ports(&self) -> Result<Vec<u16>> {
+        let mut all = Vec::new();
+        for range in &self.ports {
+            let (first, last) = range.split_once('-').unwrap_or((range, range));
+            all.extend(first.parse::<u16>()?..=last.parse::<u16>()?);
+        }
+        Ok(all)
+    }
 }
 
 impl Policy {
+    /// Of an extent, in a family.
+    pub(super) fn of(setting: &Setting, family: Family, scope: Scope) -> Result<Self> {
+        match scope {
+            Scope::Random(tuples) => Self::random(family, tuples),
+            Scope::Pom => Self::pom(setting, family),
+        }
+    }
+
+    /// What the POM site of the examples lets in over TCP at its first server, and our row outward.
+    fn pom(setting: &Setting, family: Family) -> Result<Self> {
+        let path = workspace::root().join(POM_SITE);
+        let site = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+        let (rows, end) = site.rsplit_once("[end]").context("the example has no end")?;
+        let site = format!("{}{}\n[end]{end}", rows.replace(POM_NAME, &format!("\"{NAME}\"")), outward()?);
+        let folder = &setting.sandbox.files;
+        let (config, file) = (folder.join("pom-check.toml"), folder.join("pom-site.toml"));
+        fs::write(&file, &site).with_context(|| file.display().to_string())?;
+        let text = "site = \"pom-site.toml\"\ninterfaces = [\"eth0\"]\n";
+        fs::write(&config, text).with_context(|| config.display().to_string())?;
+        let mut command = Command::new(&setting.binary);
+        let checked =
+            process::output(command.args(["check", "--json", "--host", NAME, "--config"]).arg(&config))?;
+        let checked: Checked = serde_json::from_str(&checked).context("what `pomguard check` says")?;
+        let mut policy = Self::empty(family, POM_HOST);
+        policy.written = Some(site);
+        let mut seen = HashSet::new();
+        for row in checked.inbound.iter().filter(|row| row.protocol != "icmp") {
+            let ports = row.ports()?;
+            policy.ports.extend(&ports);
+            policy.peers.extend(&row.peers);
+            // A failsafe row is counted under a reason of its own.
+            for &peer in row.peers.iter().filter(|peer| !row.failsafe && family.has(peer.addr())) {
+                let fresh = ports.iter().filter(|&&port| seen.insert((peer, port)));
+                policy.tuples.extend(fresh.map(|&port| Tuple { peer, port }));
+            }
+        }
+        ensure!(!policy.tuples.is_empty(), "the example lets nobody in");
+        Ok(policy)
+    }
+
+    fn empty(family: Family, host: [IpAddr; 2]) -> Self {
+        Self {
+            family,
+            host: host[family as usize],
+            tuples: Vec::new(),
+            peers: HashSet::new(),
+            ports: BTreeSet::new(),
+            written: None,
+        }
+    }
+
     /// So many tuples, the outbound ones among them, spread over twenty ports: the same ones in every run.
     pub(super) fn random(family: Family, tuples: usize) -> Result<Self> {
         let mut random = Random(tuples as u64);
-        let mut policy = Self { family, tuples: Vec::with_capacity(tuples), peers: HashSet::new() };
+        let mut policy = Self::empty(family, HOST);
         while policy.tuples.len() + OUTBOUND_TUPLES < tuples {
             let [host, small, large] = family.lengths();
             let length = match random.below(10) {
@@ -104,16 +218,23 @@ impl Policy {
             let peer = IpNet::new(family.address(&mut random), length)?.trunc();
             if policy.peers.insert(peer) {
                 let port = FIRST_PORT + policy.tuples.len() as u16 % PORTS;
+                policy.ports.insert(port);
                 policy.tuples.push(Tuple { peer, port });
             }
         }
         Ok(policy)
     }
 
+    /// How many tuples it has, the outbound ones among them.
+    pub(super) fn size(&self) -> usize {
+        self.tuples.len() + OUTBOUND_TUPLES
+    }
+
     /// The same policy without its last tuple.
     pub(super) fn without_last(&self) -> Self {
         let mut smaller = self.clone();
         smaller.tuples.pop();
+        smaller.ports = smaller.tuples.iter().map(|tuple| tuple.port).collect();
         smaller
     }
 
@@ -127,24 +248,26 @@ impl Policy {
 
     /// The ports that inbound rows name.
     pub(super) fn ports(&self) -> impl Iterator<Item = u16> {
-        FIRST_PORT..FIRST_PORT + self.tuples.len().min(usize::from(PORTS)) as u16
+        self.ports.iter().copied()
     }
 
     /// Whether a row names the port.
     pub(super) fn lists(&self, port: u16) -> bool {
         // "Anywhere" is the host itself too: the outbound row's port is listed.
-        port == OUTBOUND_PORT || self.ports().any(|listed| listed == port)
+        port == OUTBOUND_PORT || self.ports.contains(&port)
     }
 
     /// Whether no peer covers the address.
     pub(super) fn is_stranger(&self, address: IpAddr) -> bool {
-        !self.family.lengths().into_iter().any(|length| {
-            IpNet::new(address, length).is_ok_and(|prefix| self.peers.contains(&prefix.trunc()))
-        })
+        let mut prefixes = std::iter::successors(Some(IpNet::from(address)), IpNet::supernet);
+        !prefixes.any(|prefix| self.peers.contains(&prefix))
     }
 
     /// The site file.
     pub(super) fn site_file(&self) -> Result<String> {
+        if let Some(site) = &self.written {
+            return Ok(site.clone());
+        }
         let mut text = format!(
             "matrix = \"pom-4.0\"\nzones = 1\n\n[[host]]\nname = \"{NAME}\"\naddresses = [\"{}\", \"{}\"]\nsystems = [\"Agent Desktop\"]\n",
             HOST[0], HOST[1]
@@ -162,10 +285,17 @@ impl Policy {
                 peers.join(", ")
             )?;
         }
-        writeln!(
-            text,
-            "\n[[allow]]\nname = \"anywhere\"\nfrom = [\"{NAME}\"]\nto = [\"0.0.0.0/0\", \"::/0\"]\nanywhere = true\nports = \"{OUTBOUND_PORT}\"\nprotocol = \"tcp\""
-        )?;
+        text.push_str(&outward()?);
         Ok(text)
     }
+}
+
+/// The outbound row.
+fn outward() -> Result<String> {
+    let mut text = String::new();
+    writeln!(
+        text,
+        "\n[[allow]]\nname = \"anywhere\"\nfrom = [\"{NAME}\"]\nto = [\"0.0.0.0/0\", \"::/0\"]\nanywhere = true\nports = \"{OUTBOUND_PORT}\"\nprotocol = \"tcp\""
+    )?;
+    Ok(text)
 }

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use pomguard_common::{bench, parse::tcp_flag};
 
 use super::{
-    policy::{Family, OUTBOUND_PORT, Policy},
+    policy::{OUTBOUND_PORT, Policy},
     random::Random,
 };
 
@@ -78,7 +78,7 @@ pub(super) fn allowed(policy: &Policy, random: &mut Random, count: usize) -> Res
         let tuple = random.of(&policy.tuples).context("the policy has no tuple")?;
         let (peer, port) = (tuple.peer, tuple.port);
         let client = SocketAddr::new(inside(peer, random), client_port(random));
-        Ok(Ends { client, server: SocketAddr::new(policy.family.host(), port) })
+        Ok(Ends { client, server: SocketAddr::new(policy.host, port) })
     };
     (0..count).map(make).collect()
 }
@@ -91,7 +91,7 @@ pub(super) fn port_scan(policy: &Policy, random: &mut Random, count: usize) -> V
         while policy.lists(port) {
             port = client_port(random);
         }
-        Ends { client, server: SocketAddr::new(policy.family.host(), port) }
+        Ends { client, server: SocketAddr::new(policy.host, port) }
     };
     (0..count).map(make).collect()
 }
@@ -101,17 +101,17 @@ pub(super) fn strangers(policy: &Policy, random: &mut Random, count: usize) -> R
     let make = |_| {
         let port = random.of(&policy.tuples).context("the policy has no tuple")?.port;
         let client = SocketAddr::new(stranger(policy, random), client_port(random));
-        Ok(Ends { client, server: SocketAddr::new(policy.family.host(), port) })
+        Ok(Ends { client, server: SocketAddr::new(policy.host, port) })
     };
     (0..count).map(make).collect()
 }
 
 /// Conversations that the host opens, all different.
-pub(super) fn opened(family: Family, random: &mut Random, count: usize) -> Vec<Ends> {
+pub(super) fn opened(policy: &Policy, random: &mut Random, count: usize) -> Vec<Ends> {
     let make = |index| {
         // Addresses and ports may repeat by chance, both at once in the same order not.
-        let client = SocketAddr::new(family.host(), 32_768 + (index % 28_000) as u16);
-        Ends { client, server: SocketAddr::new(family.address(random), OUTBOUND_PORT) }
+        let client = SocketAddr::new(policy.host, 32_768 + (index % 28_000) as u16);
+        Ends { client, server: SocketAddr::new(policy.family.address(random), OUTBOUND_PORT) }
     };
     (0..count).map(make).collect()
 }
@@ -171,11 +171,13 @@ fn checksum(begun: u32, bytes: &[u8]) -> u16 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bench::policy::Family;
 
     #[test]
     fn checksums_are_those_that_a_receiver_computes() {
         for family in [Family::V4, Family::V6] {
-            let ends = opened(family, &mut Random(7), 3);
+            let policy = Policy::random(family, 10).unwrap();
+            let ends = opened(&policy, &mut Random(7), 3);
             for header in ends.iter().map(|ends| ends.asks(segment::SYN)) {
                 let (ip, addresses) = if family == Family::V4 { (20, 12..20) } else { (40, 8..40) };
                 let pseudo = header[addresses].chunks(2).map(word).sum::<u32>() + 6 + 20;
@@ -193,7 +195,7 @@ mod tests {
             let policy = Policy::random(family, 1_000).unwrap();
             let mut random = Random(1);
             let grants = |ends: &Ends| {
-                let tuple = |it: &&super::super::policy::Tuple| {
+                let tuple = |it: &&crate::bench::policy::Tuple| {
                     it.port == ends.server.port() && it.peer.contains(&ends.client.ip())
                 };
                 policy.tuples.iter().find(tuple).is_some()

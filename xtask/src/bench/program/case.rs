@@ -49,7 +49,7 @@ pub(super) fn all(policy: &Policy, inbound: &str) -> Result<Vec<Case>> {
     let scan = traffic::port_scan(policy, &mut random, PACKETS);
     let strangers = traffic::strangers(policy, &mut random, PACKETS)?;
     let allowed = traffic::allowed(policy, &mut random, PACKETS)?;
-    let opened = traffic::opened(policy.family, &mut random, CONVERSATIONS);
+    let opened = traffic::opened(policy, &mut random, CONVERSATIONS);
     let asks = |ends: &[traffic::Ends], flags| ends.iter().map(|ends| ends.asks(flags)).collect::<Vec<_>>();
     let answers =
         |ends: &[traffic::Ends], flags| ends.iter().map(|ends| ends.answers(flags)).collect::<Vec<_>>();

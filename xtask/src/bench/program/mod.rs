@@ -27,23 +27,25 @@ use super::{
     Setting,
     figures::ProgramFigure,
     guard::{Guard, Order},
-    policy::{Family, Policy},
+    policy::{Family, Policy, Scope},
     shuffler::Shuffler,
 };
 use crate::{record, workspace};
 
 /// What is measured under one policy.
+#[derive(Clone, Copy)]
 struct Plan {
     family: Family,
-    tuples: usize,
+    scope: Scope,
     inbound: &'static str,
 }
 
 const fn plan(family: Family, tuples: usize, inbound: &'static str) -> Plan {
-    Plan { family, tuples, inbound }
+    Plan { family, scope: Scope::Random(tuples), inbound }
 }
 
 const PLANS: &[Plan] = &[
+    Plan { family: Family::V4, scope: Scope::Pom, inbound: "enforce" },
     plan(Family::V4, 10, "enforce"),
     plan(Family::V4, 100, "enforce"),
     plan(Family::V4, 1_000, "enforce"),
@@ -56,7 +58,7 @@ const PLANS: &[Plan] = &[
 ];
 
 /// For a first look.
-const QUICK: &[Plan] = &[plan(Family::V4, 10_000, "enforce"), plan(Family::V6, 10_000, "enforce")];
+const QUICK: &[Plan] = &[PLANS[0], plan(Family::V4, 10_000, "enforce"), plan(Family::V6, 10_000, "enforce")];
 
 /// Rounds per case.
 const ROUNDS: usize = 21;
@@ -74,9 +76,9 @@ pub(super) fn run(setting: &Setting, others: &[PathBuf]) -> Result<Vec<ProgramFi
     let mut shuffler = Shuffler::load(&workspace::root().join(record::BENCH_OBJECT))?;
     let mut lines = Vec::new();
     for (number, plan) in plans.iter().enumerate() {
-        let (family, tuples) = (plan.family.name(), plan.tuples);
-        setting.say(&format!("the programs: {family}, {tuples} tuples, inbound {}", plan.inbound));
-        let policy = Policy::random(plan.family, plan.tuples)?;
+        let policy = Policy::of(setting, plan.family, plan.scope)?;
+        let what = format!("{}, {} tuples{}", plan.family.name(), policy.size(), plan.scope.says());
+        setting.say(&format!("the programs: {what}, inbound {}", plan.inbound));
         let (name, site) = (format!("program-{number}"), policy.site_file()?);
         let order = Order { name: &name, site: &site, inbound: plan.inbound, attach: "native" };
         let mut guard = Guard::start(setting, &order)?;
@@ -84,12 +86,13 @@ pub(super) fn run(setting: &Setting, others: &[PathBuf]) -> Result<Vec<ProgramFi
         let mut subjects = subjects.collect::<Result<Vec<_>>>()?;
         for case in case::all(&policy, plan.inbound)? {
             let measured = measure(&mut shuffler, &mut subjects, &case, rounds)
-                .with_context(|| format!("{}, {} {} tuples", case.name, plan.tuples, plan.family.name()))?;
+                .with_context(|| format!("{}: {what}", case.name))?;
             for (subject, measured) in subjects.iter().zip(measured) {
                 lines.push(Line {
                     case: case.name,
                     family: plan.family,
-                    tuples: plan.tuples,
+                    tuples: policy.size(),
+                    pom: plan.scope == Scope::Pom,
                     inbound: plan.inbound,
                     object: subject.name.clone(),
                     measured,

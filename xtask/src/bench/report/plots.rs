@@ -19,7 +19,7 @@ const TUPLES: usize = 10_000;
 /// The programs over the number of tuples.
 pub(super) fn program(figures: &[ProgramFigure]) -> Result<Vec<(&'static str, String)>> {
     let mut series: Vec<Series> = Vec::new();
-    for figure in figures.iter().filter(|it| it.family == Family::V4 && it.inbound == "enforce") {
+    for figure in figures.iter().filter(|it| !it.pom && it.family == Family::V4 && it.inbound == "enforce") {
         let point = (figure.tuples as f64, figure.over.median.max(0.0));
         match series.iter_mut().find(|line| line.name == figure.case) {
             Some(line) => line.points.push(point),
@@ -46,7 +46,8 @@ pub(super) fn live(figures: &[LiveFigure]) -> Result<Vec<(&'static str, String)>
     let at = |mix: Mix, tuples: usize| {
         situations.iter().find(|it| {
             it.first().is_some_and(|figure| {
-                figure.family == Family::V4 && figure.tuples == tuples && figure.mix == mix.name()
+                let same = figure.family == Family::V4 && figure.tuples == tuples;
+                same && !figure.pom && figure.mix == mix.name()
             })
         })
     };
@@ -80,7 +81,7 @@ pub(super) fn live(figures: &[LiveFigure]) -> Result<Vec<(&'static str, String)>
         let line = |&filter: &Filter| {
             let own = situations.iter().filter_map(|situation| {
                 let first = situation.first()?;
-                (first.family == Family::V4 && first.mix == mix.name())
+                (!first.pom && first.family == Family::V4 && first.mix == mix.name())
                     .then_some(())
                     .and_then(|()| Some((first.tuples as f64, cost(situation, filter)?.median)))
             });

@@ -35,13 +35,19 @@ fn spread(it: &Spread) -> String {
     format!("{:.digits$} ({:.digits$}–{:.digits$})", it.median, it.least, it.most)
 }
 
+/// How large a policy is, and whose.
+fn extent(tuples: usize, pom: bool) -> String {
+    let tuples = grouped(tuples as f64);
+    if pom { format!("POM site: {tuples}") } else { tuples }
+}
+
 /// The programs, run by run.
 pub(super) fn program(figures: &[ProgramFigure]) -> Sheet {
     let row = |figure: &ProgramFigure| {
         vec![
             figure.case.clone(),
             figure.family.name().to_owned(),
-            grouped(figure.tuples as f64),
+            extent(figure.tuples, figure.pom),
             figure.inbound.clone(),
             format!("{:.0}", figure.floor),
             spread(&figure.over),
@@ -61,7 +67,8 @@ pub(super) fn situations(figures: &[LiveFigure]) -> Vec<Vec<&LiveFigure>> {
     for figure in figures {
         let same = |of: &&mut Vec<&LiveFigure>| {
             of.first().is_some_and(|it| {
-                (it.family, it.tuples, &it.mix) == (figure.family, figure.tuples, &figure.mix)
+                (it.family, it.tuples, it.pom, &it.mix)
+                    == (figure.family, figure.tuples, figure.pom, &figure.mix)
             })
         };
         match all.iter_mut().find(same) {
@@ -88,7 +95,7 @@ pub(super) fn live(figures: &[LiveFigure]) -> Vec<Sheet> {
         let rows: Vec<Vec<String>> = own
             .filter_map(|situation| {
                 let first = situation.first()?;
-                let mut row = vec![first.mix.clone(), grouped(first.tuples as f64)];
+                let mut row = vec![first.mix.clone(), extent(first.tuples, first.pom)];
                 let cell = |&filter| of(situation, filter).unwrap_or_else(|| "–".to_owned());
                 row.extend(Filter::SHOWN.iter().map(cell));
                 Some(row)

@@ -203,6 +203,13 @@ fn of_footprint(figures: &Figures) -> Vec<Target> {
             |it| it <= 20.0,
         ),
         Target::new(
+            "resolving and compiling 100,000 tuples, reading them included",
+            "≤ 200 ms",
+            "ms",
+            find("read, resolve and compile 100,000 tuples"),
+            |it| it <= 200.0,
+        ),
+        Target::new(
             "daemon, at rest",
             "≤ 10 ms per s: 1 % of a core",
             "ms per s",
