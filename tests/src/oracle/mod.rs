@@ -16,13 +16,19 @@ use pomguard_common::{
     reason::Reason,
 };
 
-use crate::{force::InForce, harness::Effect};
+use crate::{
+    force::InForce,
+    harness::Effect,
+    held::{self, Panic},
+};
 
 mod address;
+mod beside;
 mod link;
 mod memory;
 mod read;
 
+use self::beside::Holding;
 use address::{is_group, is_link_local, is_mapped, is_newborn, may_send};
 use memory::{Notebook, Phase, Talk, Train};
 use read::{Body, Seen, Segment};
@@ -38,13 +44,13 @@ pub struct Ruling {
     pub row: Option<RowId>,
     /// It counts as a new connection of the row.
     pub connection: bool,
-    /// It enters a conversation into the flow table.
-    pub enters: bool,
+    /// It enters this conversation into the flow table.
+    entry: Option<(Talk, Phase)>,
 }
 
 impl Ruling {
     const fn of(reason: Reason) -> Self {
-        Self { reason, audited: false, row: None, connection: false, enters: false }
+        Self { reason, audited: false, row: None, connection: false, entry: None }
     }
 
     /// The same drop, which a row in audit names as not enforced yet.
@@ -52,17 +58,18 @@ impl Ruling {
         Self { audited: audit, ..self }
     }
 
-    /// The same with the counter slot that its row has; none for a row that is no more in force, which
-    /// a conversation may outlive.
+    /// The same with the counter slot that its row has, in the policy or beside it; none for a row that is
+    /// no more in force, which a conversation may outlive.
     #[must_use]
     pub fn effect(&self, in_force: &InForce, direction: Direction) -> Effect {
-        let slot = self.row.as_ref().and_then(|row| in_force.slot(&row.0, direction).ok());
+        let of = |row| held::slot(row).or_else(|| in_force.slot(&row.0, direction).ok());
+        let slot = self.row.as_ref().and_then(of);
         Effect {
             reason: self.reason,
             audited: self.audited,
             row: slot.unwrap_or(NO_ROW),
             connection: self.connection,
-            enters: self.enters,
+            enters: self.entry.is_some(),
         }
     }
 
@@ -81,25 +88,30 @@ enum Refusal {
     ClientPort,
 }
 
+/// Of a conversation that no policy has judged yet; policies are counted from 1.
+const UNJUDGED: u32 = 0;
+
 /// A guarded host.
 #[derive(Clone, Debug)]
 pub struct Host {
     policy: Policy,
     generation: u32,
     notes: Notebook,
+    holding: Holding,
 }
 
 impl Host {
     /// One that has no conversations.
     #[must_use]
     pub fn new(policy: Policy) -> Self {
-        Self { policy, generation: 1, notes: Notebook::default() }
+        Self { policy, generation: 1, notes: Notebook::default(), holding: Holding::default() }
     }
 
-    /// Puts another policy in force. Conversations stay.
+    /// Puts another policy in force, and nothing beside it. Conversations stay.
     pub fn enforce(&mut self, policy: Policy) {
         self.policy = policy;
         self.generation += 1;
+        self.holding = Holding::default();
     }
 
     /// Time goes by.
@@ -118,30 +130,49 @@ impl Host {
 
     /// What becomes of a frame.
     pub fn judge(&mut self, direction: Direction, frame: &[u8]) -> Ruling {
+        if self.holding.no_policy {
+            return self.without_policy(direction, frame);
+        }
+        let isolated = self.panics(Panic::Isolate);
         let seen = read::frame(&self.policy.packets, frame);
-        let mut ruling = match (&seen, direction) {
-            (Err(reason), _) => Ruling::of(*reason),
-            (Ok(seen), Direction::Inbound) => self.comes_in(seen),
-            (Ok(seen), Direction::Outbound) => self.leaves(seen),
+        let mut ruling = match &seen {
+            Err(reason) if isolated && !reason.verdict().is_pass() => Ruling::of(Reason::Isolated),
+            Err(reason) => Ruling::of(*reason),
+            Ok(seen) => {
+                let first = match direction {
+                    Direction::Inbound => self.comes_in(seen),
+                    Direction::Outbound => self.leaves(seen),
+                };
+                self.beside(direction, seen, first)
+            }
         };
+        if let Some((talk, phase)) = ruling.entry {
+            // What holds beside the policies no policy has judged.
+            let beside = matches!(ruling.reason, Reason::Exception | Reason::Failsafe);
+            let generation = if beside { UNJUDGED } else { self.generation };
+            self.notes.enter(talk, phase, ruling.row.clone(), generation);
+        }
         // What inbound audit let in may be answered.
-        let answers_audited = ruling.reason == Reason::Unasked && self.policy.inbound != Mode::Enforce;
-        ruling.audited |= !ruling.passes() && (self.mode(direction) != Mode::Enforce || answers_audited);
+        let answered = ruling.reason == Reason::Unasked && self.mode(Direction::Inbound) != Mode::Enforce;
+        let enforced = self.mode(direction) == Mode::Enforce && !answered;
+        ruling.audited |= !(ruling.passes() || isolated || enforced);
         if let Ok(seen) = &seen
             && let Some(piece) = seen.piece
             && !matches!(seen.body, Body::Later)
             && ruling.passes()
         {
-            self.notes.note_train(train(direction, seen, piece.id));
+            self.notes.note_train(train(direction, seen, piece.id), isolated);
         }
         ruling
     }
 
-    const fn mode(&self, direction: Direction) -> Mode {
-        match direction {
+    /// The mode that holds: while the host is opened, none enforces.
+    fn mode(&self, direction: Direction) -> Mode {
+        let mode = match direction {
             Direction::Inbound => self.policy.inbound,
             Direction::Outbound => self.policy.outbound,
-        }
+        };
+        if mode == Mode::Enforce && self.panics(Panic::Open) { Mode::Audit } else { mode }
     }
 
     fn is_known(&self, address: IpAddr) -> bool {
@@ -199,7 +230,7 @@ impl Host {
         if judged != self.generation {
             let row = match self.row(Direction::Outbound, talk) {
                 Ok((id, _)) => Some(id),
-                Err(_) if self.policy.outbound != Mode::Enforce => None,
+                Err(_) if self.mode(Direction::Outbound) != Mode::Enforce => None,
                 Err(_) if self.in_audit(Direction::Outbound, talk) => None,
                 Err(_) => return None,
             };
@@ -358,7 +389,7 @@ impl Host {
                 self.related(Direction::Outbound, seen, *kind, rest)
             }
             Body::Icmp { .. } => {
-                let track = self.policy.outbound == Mode::Track;
+                let track = self.mode(Direction::Outbound) == Mode::Track;
                 Ruling::of(if track { Reason::Untracked } else { Reason::IcmpType })
             }
             Body::Other if self.row(Direction::Inbound, &talk).is_ok() => Ruling::of(Reason::Reply),
@@ -390,7 +421,7 @@ impl Host {
             if self.in_audit(Direction::Inbound, talk) && (syn || would_open.row.is_none()) {
                 return Ruling::of(Reason::Unasked).in_audit(true);
             }
-            if syn || !would_open.passes() && self.policy.outbound == Mode::Enforce {
+            if syn || !would_open.passes() && self.mode(Direction::Outbound) == Mode::Enforce {
                 return Ruling::of(Reason::Unasked);
             }
         }
@@ -412,15 +443,14 @@ impl Host {
     /// Opens a conversation, or enters one that was forgotten.
     fn opens(&mut self, talk: Talk, phase: Phase, connects: bool) -> Ruling {
         let mut ruling = self.outbound_row(&talk);
-        if !ruling.passes() && self.policy.outbound == Mode::Enforce {
+        if !ruling.passes() && self.mode(Direction::Outbound) == Mode::Enforce {
             return ruling;
         }
         ruling.connection = connects && ruling.row.is_some();
         if self.conversation(&talk).is_some() {
             self.notes.touch(&talk, phase);
         } else {
-            ruling.enters = true;
-            self.notes.enter(talk, phase, ruling.row.clone(), self.generation);
+            ruling.entry = Some((talk, phase));
         }
         ruling
     }
@@ -428,13 +458,15 @@ impl Host {
     fn outbound_row(&self, talk: &Talk) -> Ruling {
         match self.row(Direction::Outbound, talk) {
             Ok(row) => by_row(row, false),
-            Err(_) if self.policy.outbound == Mode::Track => Ruling::of(Reason::Untracked),
+            Err(_) if self.mode(Direction::Outbound) == Mode::Track => Ruling::of(Reason::Untracked),
             Err(_) => Ruling::of(Reason::Destination).in_audit(self.in_audit(Direction::Outbound, talk)),
         }
     }
 
     fn later(&self, direction: Direction, seen: &Seen) -> Ruling {
-        let known = seen.piece.is_some_and(|piece| self.notes.has_train(&train(direction, seen, piece.id)));
+        let isolated = self.panics(Panic::Isolate);
+        let known = |piece: read::Piece| self.notes.has_train(&train(direction, seen, piece.id), isolated);
+        let known = seen.piece.is_some_and(known);
         Ruling::of(if known { Reason::Fragment } else { Reason::FragmentUnknown })
     }
 
@@ -457,10 +489,13 @@ impl Host {
             return Ruling::of(Reason::IcmpUnrelated);
         }
         let talk = Talk { protocol: quote.protocol, host, peer };
-        if self.notes.talk(&talk).is_some() || self.row_by_prefix(&talk) {
+        let isolated = self.panics(Panic::Isolate);
+        let by_policy = self.notes.talk(&talk).is_some() || self.row_by_prefix(&talk);
+        if by_policy && !isolated || self.related_beside(direction, &talk) {
             Ruling::of(Reason::IcmpRelated)
         } else {
-            Ruling::of(Reason::IcmpUnrelated).in_audit(self.in_audit(Direction::Inbound, &talk))
+            let audit = !isolated && self.in_audit(Direction::Inbound, &talk);
+            Ruling::of(Reason::IcmpUnrelated).in_audit(audit)
         }
     }
 
