@@ -84,7 +84,28 @@ fn track_remembers_all_that_leaves() {
             case("TP-05", "an answer that nothing asked for").outbound(&denied, Reason::Unasked).audited(),
         );
     }
+    let ours = Places::v6();
+    let message = eth().ip(ours.host, ours.office).icmp(138, 1).payload(&[0; 8]);
+    cases.push(case("IC-20", "a message that is not discovery's").outbound(&message, Reason::Untracked));
     run_under("track_remembers_all_that_leaves", policy, &cases);
+}
+
+#[test]
+fn what_audit_lets_in_under_our_address_opens_nothing_for_what_leaves() {
+    let policy = Policy { inbound: Mode::Audit, ..reference::policy() };
+    let mut cases = Vec::new();
+    for places in Places::both() {
+        let ours = eth().ip(places.host, places.office);
+        let head = ours.clone().fragment(9, 0, true).udp(40_000, 53).payload(&[0; 8]);
+        let rest = ours.fragment(9, 16, false).protocol(17).payload(&[0; 8]);
+        cases.push(
+            case("SP-01", "the first piece comes in, and the next one would leave")
+                .inbound(&head, Reason::SpoofedSource)
+                .audited()
+                .outbound(&rest, Reason::FragmentUnknown),
+        );
+    }
+    run_under("what_audit_lets_in_under_our_address_opens_nothing_for_what_leaves", policy, &cases);
 }
 
 #[test]
