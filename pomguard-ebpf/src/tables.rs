@@ -6,12 +6,11 @@ use pomguard_common::{
     Direction,
     control::{Control, Pinhole, Standing, word},
     decide::{self, Decision, Desk, Place, Tables},
-    flow::{Bucket, Key, State, Store, Word},
+    flow::{Bucket, Key, State, Store},
     image::{Active, Forget, Image, Line, Lines},
     limits,
     packet::Packet as _,
     parse::Datagram,
-    rate::Rated,
     reason::Reason,
 };
 
@@ -33,8 +32,7 @@ trait Memory: Forget + Standing {
     fn with<R>(&self, key: Key, then: impl FnOnce(&Key) -> R) -> R;
 }
 
-/// The maps: a word of the scratch map, behind it the words for a key and those for rates, and the control
-/// line.
+/// The maps: a word of the scratch map, behind it the words for a key, and the control line.
 #[derive(Clone, Copy)]
 struct Map {
     control: &'static Control,
@@ -55,14 +53,6 @@ impl Standing for Map {
     #[inline(always)]
     fn control(&self, index: usize) -> u64 {
         self.control.word(index)
-    }
-
-    #[inline(always)]
-    fn spent(&self, rated: u32) -> Option<&Word> {
-        let rated = opaque(rated as usize) & (Rated::COUNT - 1);
-        let word = self.words.wrapping_add(1 + maps::KEY_WORDS).wrapping_add(rated);
-        // SAFETY: one of the words behind the key, which are this CPU's and kept for this alone.
-        Some(unsafe { &*word.cast::<Word>() })
     }
 
     #[inline(always)]
@@ -114,11 +104,6 @@ impl<M: Memory> Standing for Policy<M> {
     #[inline(always)]
     fn control(&self, index: usize) -> u64 {
         self.memory.control(index)
-    }
-
-    #[inline(always)]
-    fn spent(&self, rated: u32) -> Option<&Word> {
-        self.memory.spent(rated)
     }
 
     #[inline(always)]

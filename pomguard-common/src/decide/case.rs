@@ -4,7 +4,7 @@ use super::{NO_ROW, Tables, key, train};
 use crate::{
     Direction,
     flow::{self, Found, State, Store},
-    image::{Class, Family, Grant, Image, Lines, Refusal, Tuple, mode},
+    image::{Class, Denial, Family, Grant, Image, Lines, Tuple, mode},
     parse::{Datagram, Kind, tcp_flag},
     protocol,
     reason::Reason,
@@ -91,7 +91,7 @@ impl<L: Lines + ?Sized, F: Store, T: Store> Case<'_, '_, L, F, T> {
 
     /// The row under which the peer and this host may talk, opened in direction `opened`.
     #[inline(always)]
-    pub(super) fn grant(&self, opened: Direction) -> Result<Grant, Refusal> {
+    pub(super) fn grant(&self, opened: Direction) -> Result<Grant, Denial> {
         self.image().grant(self.class, &tuple(self.hook, self.datagram, opened))
     }
 
@@ -108,9 +108,7 @@ impl<L: Lines + ?Sized, F: Store, T: Store> Case<'_, '_, L, F, T> {
         }
         let row = match self.grant(Direction::Outbound) {
             Ok(grant) => grant.row,
-            Err(Refusal { audit, .. }) if audit || self.tables.mode(Direction::Outbound) != mode::ENFORCE => {
-                NO_ROW
-            }
+            Err(_) if self.tables.mode(Direction::Outbound) != mode::ENFORCE => NO_ROW,
             Err(_) => return None,
         };
         flow::restamp(self.tables.flows, &found, row, generation);

@@ -9,7 +9,7 @@ use super::{
 use crate::{
     Direction,
     flow::{self, Store},
-    image::{Denial, Family, Lines, Refusal, switch},
+    image::{Denial, Family, Lines, switch},
     parse::{Datagram, Kind, tcp_flag},
     protocol,
     reason::Reason,
@@ -80,14 +80,13 @@ where
     let (request, reply) = echo(datagram.family);
     // A SYN-ACK is only ever an answer. Of ICMP a row grants echo requests.
     let by_row = if icmp { datagram.icmp_type == request } else { !(syn && ack) };
-    let mut refusal = Refusal::UNASKED;
+    let mut denial = Denial::Port;
     if by_row {
         match case.grant(Direction::Inbound) {
             Ok(grant) => return Decision::by_row(grant).opening(tcp && syn),
-            Err(why) => refusal = why,
+            Err(reason) => denial = reason,
         }
     }
-    let Refusal { denial, audit } = refusal;
     if matches!(denial, Denial::Broken) {
         return Decision::because(Reason::Internal);
     }
@@ -114,14 +113,13 @@ where
             Denial::Peer if opens => case.either(Reason::SourceKnown, Reason::Source),
             _ if opens => case.either(Reason::PortKnown, Reason::Port),
             _ => case.either(Reason::NoFlowKnown, Reason::NoFlow),
-        })
-        .not_enforced(audit);
+        });
     }
     if let Some(reason) = link_service(Direction::Inbound, datagram, case.image()) {
         return Decision::because(reason);
     }
     if !icmp {
-        return Decision::because(case.either(Reason::ProtocolKnown, Reason::Protocol)).not_enforced(audit);
+        return Decision::because(case.either(Reason::ProtocolKnown, Reason::Protocol));
     }
     let v6 = matches!(datagram.family, Family::V6);
     let redirect = !v6 && datagram.icmp_type == 5 && case.image().switch(switch::REDIRECTS);
@@ -131,5 +129,5 @@ where
     if v6 && datagram.icmp_type == request && case.image().switch(switch::ECHO_V6) {
         return Decision::because(Reason::EchoV6);
     }
-    Decision::because(Reason::IcmpType).not_enforced(audit)
+    Decision::because(Reason::IcmpType)
 }

@@ -13,13 +13,8 @@
 //!  7. Otherwise dropped, under the reason that tells most; but a failsafe tuple, a timed exception or
 //!     grace, which hold beside the policy, may let it through.
 //!
-//! Where a row in audit names the port, what is denied for its peer or client port is marked, and passes
-//! like all that a direction in audit would drop.
-//!
 //! Outbound is the mirror: the reverse of an inbound row may leave, what opens is judged by the
 //! outbound rows, and what belongs to a conversation of ours keeps it alive.
-//!
-//! What the link needs, and errors about conversations, come in only so often ([`crate::rate`]).
 //!
 //! Panic stands above: isolated, only failsafe tuples and the link's own services hold; open, nothing
 //! is dropped.
@@ -32,7 +27,6 @@ mod inbound;
 mod link;
 mod outbound;
 mod quick;
-mod rate;
 mod related;
 
 pub use decision::{Decision, NO_ROW};
@@ -42,7 +36,6 @@ use self::{
     beside::beside,
     inbound::inbound,
     outbound::outbound,
-    rate::{limited, tells_mtu},
     related::{quote, related, related_by},
 };
 use crate::{
@@ -206,7 +199,7 @@ where
         if tables.isolated() && !decision.goes_on_isolated() {
             return Decision::because(Reason::Isolated);
         }
-        return audited(hook, tables, limited(hook, tables, decision, false));
+        return audited(hook, tables, decision);
     }
     let Some(datagram) = desk.laid(Place::Judged) else { return Decision::because(Reason::Internal) };
     let word = match hook {
@@ -218,7 +211,7 @@ where
             0 => match desk.laid(Place::Quoted) {
                 Some(quoted) => {
                     let by_policy = related(hook, quoted, tables);
-                    Decision(related_by(hook, quoted, tables, by_policy))
+                    Decision::numbered(related_by(hook, quoted, tables, by_policy))
                 }
                 None => Decision::because(Reason::Internal),
             },
@@ -233,7 +226,6 @@ where
     } else {
         decision
     };
-    let decision = limited(hook, tables, decision, tells_mtu(datagram));
     let decision = match decision.state() {
         State::Free => decision,
         _ => remember(hook, datagram, tables, decision),
@@ -269,8 +261,7 @@ where
     if open && !decision.passes() { Decision(decision.0 | Decision::AUDITED) } else { decision }
 }
 
-/// In audit a would-be drop is marked as such, and passes. One that a row's audit lets through has its mark
-/// already.
+/// In audit a would-be drop is marked as such, and passes.
 #[inline(always)]
 fn audited<L, F, T>(hook: Direction, tables: &Tables<'_, L, F, T>, decision: Decision) -> Decision
 where

@@ -291,13 +291,13 @@ impl<I: Ip> Ends<I> {
             image.service(Direction::Inbound, protocol, destination_port)
         };
         let class = I::class(image, self.theirs);
-        let (mut denial, mut audit) = (Denial::Port, false);
+        let mut denial = Denial::Port;
         if let Some(service) = service {
             match image.cell(class, service, source_port) {
                 Ok(grant) => {
                     return Some(Decision::by_row(grant).opening(self.segment.opens()));
                 }
-                Err(reason) => (denial, audit) = (reason, service.in_audit()),
+                Err(reason) => denial = reason,
             }
         }
         if shade & Pinhole::shade_of(protocol, destination_port) != 0 || matches!(denial, Denial::Broken) {
@@ -321,13 +321,12 @@ impl<I: Ip> Ends<I> {
         }
         let either = |known, stranger| if class.known() { known } else { stranger };
         let opens = self.segment.opens() || !self.segment.tcp();
-        let reason = match denial {
+        Some(Decision::because(match denial {
             Denial::ClientPort => Reason::ClientPort,
             Denial::Peer if opens => either(Reason::SourceKnown, Reason::Source),
             _ if opens => either(Reason::PortKnown, Reason::Port),
             _ => either(Reason::NoFlowKnown, Reason::NoFlow),
-        };
-        Some(Decision::because(reason).not_enforced(audit))
+        }))
     }
 
     /// Only what answers or goes on: what opens is entered into the table, the general way.

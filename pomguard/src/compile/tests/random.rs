@@ -76,11 +76,10 @@ fn any_row() -> impl Strategy<Value = Row> {
         prop_oneof![Just(Direction::Inbound), Just(Direction::Outbound)],
         prop::collection::vec(prefix(), 0..6),
         prop_oneof![5 => ported.boxed(), 1 => portless.boxed()],
-        prop::sample::select(vec![(true, Mode::Enforce), (false, Mode::Enforce), (false, Mode::Audit)]),
+        any::<bool>(),
     )
-        .prop_map(|(direction, peers, (services, client_ports), (failsafe, mode))| Row {
+        .prop_map(|(direction, peers, (services, client_ports), failsafe)| Row {
             client_ports,
-            mode,
             failsafe,
             ..row("", direction, &peers, &services)
         })
