@@ -215,6 +215,13 @@ pub trait Standing {
         0
     }
 
+    /// Where the packets of a [`crate::rate::Rated`] are counted, a word for each processor.
+    #[inline(always)]
+    fn spent(&self, rated: u32) -> Option<&Word> {
+        let _ = rated;
+        None
+    }
+
     /// A line of the pinhole table; none beyond its end.
     #[inline(always)]
     fn pinhole(&self, index: u32) -> Option<&Pinhole> {

@@ -94,8 +94,8 @@ pub struct RowLabel {
     pub live: u8,
     /// 1: a failsafe row.
     pub failsafe: u8,
-    /// 1: the row is marked as watched: what it allows passes and is counted like any other.
-    pub audit: u8,
+    /// 0.
+    pub reserved: u8,
 }
 
 /// One record about the host, for readers that have only the maps.

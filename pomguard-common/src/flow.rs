@@ -281,6 +281,38 @@ pub trait Store: Forget {
     }
 }
 
+impl<S: Store> Store for &S {
+    #[inline(always)]
+    fn bucket(&self, bucket: u32) -> Option<&Bucket> {
+        (**self).bucket(bucket)
+    }
+
+    #[inline(always)]
+    fn mask(&self) -> u32 {
+        (**self).mask()
+    }
+
+    #[inline(always)]
+    fn secret(&self) -> u64 {
+        (**self).secret()
+    }
+
+    #[inline(always)]
+    fn age(&self, state: State) -> u32 {
+        (**self).age(state)
+    }
+
+    #[inline(always)]
+    fn now(&self) -> u32 {
+        (**self).now()
+    }
+
+    #[inline(always)]
+    fn with<R>(&self, key: Key, then: impl FnOnce(&Key) -> R) -> R {
+        (**self).with(key, then)
+    }
+}
+
 /// Stamp of a conversation that was there before the first policy: it is never judged again.
 pub const GRANDFATHERED: u32 = 0;
 

@@ -15,6 +15,7 @@
 //! | [`image`] | the bytes of one compiled policy, as user space writes and the programs read them |
 //! | [`packet`], [`parse`] | bytes of a frame, and what they say |
 //! | [`flow`] | conversations that this host opened |
+//! | [`rate`] | what may come in only so often |
 //! | [`decide`] | what becomes of a packet, and why |
 //! | [`counter`] | what is counted |
 //! | [`mod@bench`] | what the bench's own programs are called and made of |
@@ -32,11 +33,12 @@ pub mod limits;
 pub mod names;
 pub mod packet;
 pub mod parse;
+pub mod rate;
 pub mod reason;
 
 /// Version of everything laid out here: map layouts, image layout, counter layout.
 /// A daemon that finds pinned maps of another version migrates or refuses them.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;
 
 /// A direction as seen from this host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -13,6 +13,7 @@ use pomguard_common::{
     image::Line,
     limits,
     parse::Datagram,
+    rate::Rated,
 };
 
 /// Arrays that user space reads and fills by mapping them, not by one call per element.
@@ -59,9 +60,11 @@ pub(crate) static FRAGMENTS: Array<Bucket, { limits::FRAGMENT_BUCKETS }, MAPPED>
 
 /// Words that a datagram takes in the scratch map.
 pub(crate) const DATAGRAM_WORDS: usize = size_of::<Datagram>().div_ceil(8);
+/// Words that a key takes in it.
+pub(crate) const KEY_WORDS: usize = size_of::<Key>() / 8;
 /// Words of the scratch map: the datagram under judgement and one that it quotes, one word to forget by,
-/// and a key.
-const SCRATCH_WORDS: usize = DATAGRAM_WORDS * Place::ALL + 1 + size_of::<Key>() / 8;
+/// a key, and what was let through of each packet class with a rate.
+const SCRATCH_WORDS: usize = DATAGRAM_WORDS * Place::ALL + 1 + KEY_WORDS + Rated::COUNT;
 
 /// What one packet needs beside the stack, one value per hook. Plain words, because the kernel's BTF
 /// check refuses some of what a datagram is made of.

@@ -6,11 +6,12 @@ use pomguard_common::{
     Direction,
     control::{Control, Pinhole, Standing, word},
     decide::{self, Decision, Desk, Place, Tables},
-    flow::{Bucket, Key, State, Store},
+    flow::{Bucket, Key, State, Store, Word},
     image::{Active, Forget, Image, Line, Lines},
     limits,
     packet::Packet as _,
     parse::Datagram,
+    rate::Rated,
     reason::Reason,
 };
 
@@ -32,7 +33,8 @@ trait Memory: Forget + Standing {
     fn with<R>(&self, key: Key, then: impl FnOnce(&Key) -> R) -> R;
 }
 
-/// The maps: a word of the scratch map, behind it the words for a key, and the control line.
+/// The maps: a word of the scratch map, behind it the words for a key and those for rates, and the control
+/// line.
 #[derive(Clone, Copy)]
 struct Map {
     control: &'static Control,
@@ -53,6 +55,14 @@ impl Standing for Map {
     #[inline(always)]
     fn control(&self, index: usize) -> u64 {
         self.control.word(index)
+    }
+
+    #[inline(always)]
+    fn spent(&self, rated: u32) -> Option<&Word> {
+        let rated = opaque(rated as usize) & (Rated::COUNT - 1);
+        let word = self.words.wrapping_add(1 + maps::KEY_WORDS).wrapping_add(rated);
+        // SAFETY: one of the words behind the key, which are this CPU's and kept for this alone.
+        Some(unsafe { &*word.cast::<Word>() })
     }
 
     #[inline(always)]
@@ -104,6 +114,11 @@ impl<M: Memory> Standing for Policy<M> {
     #[inline(always)]
     fn control(&self, index: usize) -> u64 {
         self.memory.control(index)
+    }
+
+    #[inline(always)]
+    fn spent(&self, rated: u32) -> Option<&Word> {
+        self.memory.spent(rated)
     }
 
     #[inline(always)]
@@ -233,8 +248,7 @@ impl Desk for Scratch {
 fn quick<C: Context>(hook: Direction, context: *mut C, generation: &'static Generation, shade: u64) -> u64 {
     let policy = Policy { generation, memory: Stack };
     let Some(image) = Image::open(&policy) else { return 0 };
-    let (flows, trains) = (Table::<Flows, _>::of(&image), Table::<Trains, _>::of(&image));
-    let tables = Tables::in_peace(image, &flows, &trains);
+    let tables = Tables::in_peace(&image, Table::<Flows, _>::of(&image), Table::<Trains, _>::of(&image));
     decide::quick(hook, &Frame::of(context), &tables, shade).map_or(0, Decision::word)
 }
 
@@ -263,6 +277,6 @@ pub(crate) fn judge<C: Context>(hook: Direction, packet: &Frame<C>) -> Decision 
     };
     let policy = Policy { generation, memory };
     let Some(image) = Image::open(&policy) else { return closed };
-    let (flows, trains) = (Table::<Flows, _>::of(&image), Table::<Trains, _>::of(&image));
-    decide::judge(hook, &packet.again(), &Tables::new(image, &flows, &trains), &desk)
+    let tables = Tables::new(&image, Table::<Flows, _>::of(&image), Table::<Trains, _>::of(&image));
+    decide::judge(hook, &packet.again(), &tables, &desk)
 }

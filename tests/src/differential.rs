@@ -10,6 +10,7 @@ use pomguard_common::counter::{Counters, RowTally, Tally};
 use crate::{
     force::InForce,
     harness::{Bench, Effect, Subject as _, after_one, unlike},
+    held::Held,
     oracle,
     random::{self, Random, Stream},
     twin::Twin,
@@ -29,8 +30,10 @@ pub enum Step {
     Frame(Direction, Vec<u8>),
     /// Seconds go by.
     Wait(u32),
-    /// Another policy comes in force.
+    /// Another policy comes in force, and nothing beside it.
     Change(Box<Policy>),
+    /// Something is to hold beside the policy, or in its place.
+    Hold(Box<Held>),
 }
 
 /// A policy and what happens under it. A seed decides all of it.
@@ -81,10 +84,18 @@ impl Scenario {
         let mut stream = Stream::new(Random(seed));
         let policy = random::policy(&mut stream.random);
         stream.aim(&policy.rows);
+        let holds = if stream.random.once_in(3) { holds(&mut stream, &policy) } else { Vec::new() };
         let pause = stream.random.once_in(3).then(|| stream.random.below(PACKETS));
+        // Without a policy no time goes by: what moves it is the policy's.
+        let pause = pause.filter(|_| !holds.iter().any(|(_, held)| held.no_policy));
+        // What was held ends with the policy that it was beside.
         let change = stream.random.once_in(3).then(|| stream.random.below(PACKETS));
+        let change = change.filter(|_| holds.is_empty());
         let mut steps = Vec::with_capacity(PACKETS + 2);
         for at in 0..PACKETS {
+            for (_, held) in holds.iter().filter(|(when, _)| *when == at) {
+                steps.push(Step::Hold(Box::new(held.clone())));
+            }
             if Some(at) == pause {
                 steps.push(Step::Wait(stream.random.of(&WAITS)));
             }
@@ -100,6 +111,19 @@ impl Scenario {
     fn with(&self, steps: Vec<Step>) -> Self {
         Self { policy: self.policy.clone(), steps }
     }
+}
+
+/// What is to hold from when on: something for a while, and then something else or nothing.
+fn holds(stream: &mut Stream, policy: &Policy) -> Vec<(usize, Held)> {
+    let random = &mut stream.random;
+    let first = random::held(random, policy);
+    let second = if random.once_in(2) { random::held(random, policy) } else { Held::default() };
+    let (begin, end) = (random.below(PACKETS / 2), random.below(PACKETS / 2) + PACKETS / 2);
+    // Half of the packets are about a row, of whatever sort.
+    let held = [&first, &second].into_iter().flat_map(|held| held.rows.iter().map(|(row, _)| row));
+    let rows: Vec<_> = policy.rows.iter().chain(held).cloned().collect();
+    stream.aim(&rows);
+    vec![(begin, first), (end, second)]
 }
 
 /// A frame that the kernel's test run takes in this direction, which some that are cut short are not.
@@ -146,6 +170,7 @@ impl Models {
             match step {
                 Step::Wait(seconds) => self.twin.wait(*seconds)?,
                 Step::Change(policy) => self.twin.enforce(policy.as_ref().clone())?,
+                Step::Hold(held) => self.twin.hold(&held.beside())?,
                 Step::Frame(direction, frame) => effects.push(self.twin.judge(*direction, frame)?),
             }
         }
@@ -171,6 +196,7 @@ impl Models {
                     host.enforce(policy.as_ref().clone());
                     in_force.replace(policy.as_ref().clone())?;
                 }
+                Step::Hold(held) => host.hold(held),
                 Step::Frame(direction, frame) => {
                     let (read, meant) = (self.twin.read(frame), host.read(frame));
                     if parses_alike && read != meant {
@@ -255,6 +281,7 @@ pub fn kernel_difference(
                 bench.enforce(policy.as_ref().clone())?;
                 (wanted, uncompared) = (Count::of(bench)?, 0);
             }
+            Step::Hold(held) => bench.hold(&held.beside())?,
             Step::Frame(direction, frame) => {
                 let Some(effect) = effects.next().copied() else { break };
                 wanted = wanted.after(*direction, frame, effect);
@@ -351,6 +378,7 @@ fn shown(scenario: &Scenario) -> String {
             Step::Frame(direction, frame) => writeln!(text, "{}: {}", direction.name(), hex(frame)),
             Step::Wait(seconds) => writeln!(text, "wait: {seconds}"),
             Step::Change(policy) => writeln!(text, "change: {:?}", policy.rows),
+            Step::Hold(held) => writeln!(text, "hold: {held:?}"),
         };
     }
     let Policy { inbound, outbound, rows, packets, .. } = &scenario.policy;
@@ -358,8 +386,8 @@ fn shown(scenario: &Scenario) -> String {
     for row in rows {
         let peers: Vec<String> = row.peers.iter().map(|peer| peer.prefix.to_string()).collect();
         let (id, direction, client, services) = (&row.id.0, row.direction, row.client_ports, &row.services);
-        let failsafe = if row.failsafe { " failsafe" } else { "" };
-        let _ = writeln!(text, "{id} {direction:?} {peers:?} from {client} to {services:?}{failsafe}");
+        let mark = if row.failsafe { "failsafe" } else { row.mode.name() };
+        let _ = writeln!(text, "{id} {direction:?} {peers:?} from {client} to {services:?} {mark}");
     }
     text
 }

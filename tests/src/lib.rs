@@ -7,6 +7,7 @@ pub mod dispositions;
 pub mod faults;
 pub mod force;
 pub mod harness;
+pub mod held;
 pub mod oracle;
 pub mod packet;
 pub mod random;

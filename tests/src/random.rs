@@ -4,9 +4,13 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 use pomguard::policy::{Direction, Mode, PacketSettings, Policy, PortRange, Row, RowId, Service};
-use pomguard_common::protocol::{ICMP, ICMPV6, TCP, UDP};
+use pomguard_common::{
+    limits,
+    protocol::{ICMP, ICMPV6, TCP, UDP},
+};
 
 use crate::{
+    held::{self, Held, Panic},
     packet::{Packet, Part, eth, ether, extension},
     reference,
 };
@@ -103,26 +107,12 @@ const PREFIXES: [&str; 14] = [
 pub fn policy(random: &mut Random) -> Policy {
     let rows = random.below(16);
     let rows = (0..rows).map(|number| {
-        let peers: Vec<&str> = (0..random.of(&[0, 1, 2, 3, 4])).map(|_| random.of(&PREFIXES)).collect();
-        let direction = random.of(&Direction::ALL);
-        let protocol = random.of(&[TCP, TCP, TCP, UDP, UDP, UDP, ICMP, ICMPV6, 112, 132]);
-        let mut row = reference::row("", direction, &peers, protocol, PortRange::ANY);
-        row.id = RowId(format!("test/{number}"));
-        if matches!(protocol, TCP | UDP) {
-            row.client_ports = random.of(&[
-                PortRange::ANY,
-                PortRange { first: 1_024, last: 65_535 },
-                PortRange { first: 53, last: 53 },
-            ]);
-            row.services = (0..random.of(&[0, 1, 2, 3, 5]))
-                .map(|_| {
-                    let first = random.of(&PORTS);
-                    let last = first.saturating_add(random.of(&[0, 0, 2, 500]));
-                    Service { protocol, ports: PortRange { first, last } }
-                })
-                .collect();
-        }
+        let id = RowId(format!("test/{number}"));
+        let mut row = row(random, id, &[0, 1, 2, 3, 4], &[0, 1, 2, 3, 5]);
         row.failsafe = random.once_in(8);
+        if !row.failsafe && random.once_in(6) {
+            row.mode = Mode::Audit;
+        }
         row
     });
     let mut rows: Vec<_> = rows.collect();
@@ -141,18 +131,65 @@ pub fn policy(random: &mut Random) -> Policy {
             echo_v6: on(random),
             redirects: random.once_in(4),
             vlans: if random.once_in(2) { vec![5, 77] } else { Vec::new() },
+            // A rate is about time, which passes in the kernel alone: cases of their own try it.
+            rates: reference::unlimited(),
         },
         ..reference::policy()
     }
 }
 
-/// What an operator might put in force after `policy`: other rows or modes, or some rows less.
+/// A row of any sort, with one of these numbers of peers and of services.
+fn row(random: &mut Random, id: RowId, peers: &[usize], services: &[usize]) -> Row {
+    let peers: Vec<&str> = (0..random.of(peers)).map(|_| random.of(&PREFIXES)).collect();
+    let direction = random.of(&Direction::ALL);
+    let protocol = random.of(&[TCP, TCP, TCP, UDP, UDP, UDP, ICMP, ICMPV6, 112, 132]);
+    let mut row = Row { id, ..reference::row("", direction, &peers, protocol, PortRange::ANY) };
+    if matches!(protocol, TCP | UDP) {
+        row.client_ports = random.of(&[
+            PortRange::ANY,
+            PortRange { first: 1_024, last: 65_535 },
+            PortRange { first: 53, last: 53 },
+        ]);
+        row.services = (0..random.of(services))
+            .map(|_| {
+                let first = random.of(&PORTS);
+                let last = first.saturating_add(random.of(&[0, 0, 2, 500]));
+                Service { protocol, ports: PortRange { first, last } }
+            })
+            .collect();
+    }
+    row
+}
+
+/// What an operator might have hold beside a policy, or in its place: up to four rows, of which each ends
+/// soon or late, like panic and grace.
+pub fn held(random: &mut Random, beside: &Policy) -> Held {
+    // Lines of the table that the policy's own failsafe rows leave: enough for four rows of two by two.
+    let own = beside.rows.iter().filter(|row| row.failsafe);
+    let taken: usize = own.map(|row| row.peers.len() * row.services.len()).sum();
+    let rows = if taken + 16 > limits::PINHOLES { 0 } else { random.below(5) };
+    let ends = |random: &mut Random| random.of(&[60, 100_000]);
+    let rows = (0..rows).map(|number| {
+        let row = row(random, held::id(number), &[1, 2], &[1, 2]);
+        (Row { failsafe: random.once_in(3), ..row }, ends(random))
+    });
+    let rows = rows.collect();
+    let panic = random.once_in(4).then(|| (random.of(&[Panic::Isolate, Panic::Open]), ends(random)));
+    let grace = random.once_in(4).then(|| ends(random));
+    Held { panic, grace, rows, no_policy: random.once_in(8) }
+}
+
+/// What an operator might put in force after `policy`: other rows or modes, or some rows less and others in
+/// audit.
 pub fn successor(random: &mut Random, before: &Policy) -> Policy {
     if random.once_in(2) {
         return Policy { packets: before.packets.clone(), ..policy(random) };
     }
     let mut after = before.clone();
     after.rows.retain(|_| !random.once_in(3));
+    for row in after.rows.iter_mut().filter(|row| !row.failsafe) {
+        row.mode = if random.once_in(6) { Mode::Audit } else { Mode::Enforce };
+    }
     after
 }
 

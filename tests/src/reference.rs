@@ -4,7 +4,8 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use pomguard::policy::{
-    Direction, Known, MatrixName, Mode, Origin, PacketSettings, Peer, Policy, PortRange, Row, RowId, Service,
+    Direction, Known, MatrixName, Mode, Origin, PacketSettings, Peer, Policy, PortRange, Rates, Row, RowId,
+    Service,
 };
 use pomguard_common::protocol::{TCP, UDP};
 
@@ -56,6 +57,13 @@ impl Places {
     pub const fn is_v6(&self) -> bool {
         self.host.is_ipv6()
     }
+}
+
+/// Rates that nothing reaches.
+#[must_use]
+pub const fn unlimited() -> Rates {
+    let most = Rates::MOST;
+    Rates { neighbours: most, echo_v6: most, icmp_errors: most, path_mtu: most }
 }
 
 /// A row.
@@ -117,6 +125,7 @@ pub fn policy() -> Policy {
             row("E2", Outbound, &["0.0.0.0/0", "::/0"], UDP, one(53)),
         ],
         known: known.to_vec(),
-        packets: PacketSettings::default(),
+        // How often something comes is about time: cases of their own try that.
+        packets: PacketSettings { rates: unlimited(), ..PacketSettings::default() },
     }
 }

@@ -126,9 +126,9 @@ where
     if !hits.second().is_some() {
         return None;
     }
-    let found = flow::find(case.tables.flows, key(case.hook, datagram))?;
+    let found = flow::find(&case.tables.flows, key(case.hook, datagram))?;
     if tcp {
-        flow::touch(case.tables.flows, &found, tcp_state(datagram.tcp_flags, &found, Direction::Inbound));
+        flow::touch(&case.tables.flows, &found, tcp_state(datagram.tcp_flags, &found, Direction::Inbound));
     }
     Some(Decision::because(Reason::Answer))
 }
@@ -154,7 +154,7 @@ where
     if matches!(kind, Kind::Other) {
         return Some(decision);
     }
-    let found = flow::find(case.tables.flows, key(case.hook, case.datagram));
+    let found = flow::find(&case.tables.flows, key(case.hook, case.datagram));
     let opening = if matches!(kind, Kind::Ports) && *protocol == protocol::TCP {
         tcp_flags & tcp_flag::SYN != 0
     } else {

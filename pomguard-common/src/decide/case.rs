@@ -4,7 +4,7 @@ use super::{NO_ROW, Tables, key, train};
 use crate::{
     Direction,
     flow::{self, Found, State, Store},
-    image::{Class, Denial, Family, Grant, Image, Lines, Tuple, mode},
+    image::{Class, Family, Grant, Image, Lines, Refusal, Tuple, mode},
     parse::{Datagram, Kind, tcp_flag},
     protocol,
     reason::Reason,
@@ -80,7 +80,7 @@ pub(super) struct Case<'a, 'b, L: Lines + ?Sized, F: Store, T: Store> {
 impl<L: Lines + ?Sized, F: Store, T: Store> Case<'_, '_, L, F, T> {
     #[inline(always)]
     pub(super) const fn image(&self) -> &Image<'_, L> {
-        &self.tables.image
+        self.tables.image
     }
 
     /// The drop reason for the peer: known to the site, or a stranger.
@@ -91,7 +91,7 @@ impl<L: Lines + ?Sized, F: Store, T: Store> Case<'_, '_, L, F, T> {
 
     /// The row under which the peer and this host may talk, opened in direction `opened`.
     #[inline(always)]
-    pub(super) fn grant(&self, opened: Direction) -> Result<Grant, Denial> {
+    pub(super) fn grant(&self, opened: Direction) -> Result<Grant, Refusal> {
         self.image().grant(self.class, &tuple(self.hook, self.datagram, opened))
     }
 
@@ -101,24 +101,26 @@ impl<L: Lines + ?Sized, F: Store, T: Store> Case<'_, '_, L, F, T> {
     /// what a changed policy no longer allows ends with the next packet of either side.
     #[inline(always)]
     pub(super) fn conversation(&self) -> Option<Found> {
-        let found = flow::find(self.tables.flows, key(self.hook, self.datagram))?;
+        let found = flow::find(&self.tables.flows, key(self.hook, self.datagram))?;
         let generation = self.image().generation();
         if found.stamp == generation || found.stamp == flow::GRANDFATHERED {
             return Some(found);
         }
         let row = match self.grant(Direction::Outbound) {
             Ok(grant) => grant.row,
-            Err(_) if self.tables.mode(Direction::Outbound) != mode::ENFORCE => NO_ROW,
+            Err(Refusal { audit, .. }) if audit || self.tables.mode(Direction::Outbound) != mode::ENFORCE => {
+                NO_ROW
+            }
             Err(_) => return None,
         };
-        flow::restamp(self.tables.flows, &found, row, generation);
+        flow::restamp(&self.tables.flows, &found, row, generation);
         Some(Found { row, stamp: generation, ..found })
     }
 
     /// A later fragment: passes when its first one did; isolated, when that passed isolated.
     #[inline(always)]
     pub(super) fn follower(&self) -> Reason {
-        match flow::find(self.tables.trains, train(self.hook, self.datagram)) {
+        match flow::find(&self.tables.trains, train(self.hook, self.datagram)) {
             Some(found) if found.stamp >= self.tables.train_stamp() => Reason::Fragment,
             _ => Reason::FragmentUnknown,
         }

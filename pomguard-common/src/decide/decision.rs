@@ -82,6 +82,12 @@ impl Decision {
         State::from_number(((self.0 & Self::STATE) >> Self::STATE_SHIFT) as u32)
     }
 
+    /// A drop that is not enforced yet: counted as such, and passed.
+    #[inline(always)]
+    pub(super) const fn not_enforced(self, audit: bool) -> Self {
+        if audit { Self(self.0 | Self::AUDITED) } else { self }
+    }
+
     #[inline(always)]
     pub(super) const fn entering(self, entered: Entered) -> Self {
         Self(self.0 | (entered as u64) << Self::ENTERED_SHIFT)
@@ -122,7 +128,7 @@ impl Decision {
         self.0 & Self::OPENS != 0
     }
 
-    /// A drop that the direction's mode only counts.
+    /// A drop that the mode of the direction, or a row in audit, only counts.
     #[must_use]
     #[inline(always)]
     pub const fn audited(self) -> bool {
@@ -137,7 +143,7 @@ impl Decision {
     }
 
     /// Whether a drop reason says that nothing allows the packet, rather than that something is wrong
-    /// with it. None of a drop that a row's audit already lets through.
+    /// with it. What a row's audit lets through is one all the same: a pinhole is counted before it.
     #[inline(always)]
     pub(super) const fn is_denial(self) -> bool {
         /// All below 64.
@@ -155,10 +161,10 @@ impl Decision {
             Reason::Destination,
             Reason::Unasked,
         ]);
-        self.among(DENIALS) && !self.audited()
+        self.among(DENIALS)
     }
 
-    /// A denial of something that would answer.
+    /// A denial of something that would answer, and that no row's audit lets through.
     #[inline(always)]
     pub(super) const fn answers_nothing_known(self) -> bool {
         const MIDWAY: u64 = bits(&[Reason::NoFlow, Reason::NoFlowKnown, Reason::ClientPort, Reason::Unasked]);

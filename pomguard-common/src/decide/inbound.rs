@@ -9,7 +9,7 @@ use super::{
 use crate::{
     Direction,
     flow::{self, Store},
-    image::{Denial, Family, Lines, switch},
+    image::{Denial, Family, Lines, Refusal, switch},
     parse::{Datagram, Kind, tcp_flag},
     protocol,
     reason::Reason,
@@ -33,7 +33,7 @@ where
     F: Store,
     T: Store,
 {
-    let image = &tables.image;
+    let image = tables.image;
     let family = datagram.family;
     let class = image.class(family, &datagram.source);
     let case = Case { hook: Direction::Inbound, datagram, tables, class };
@@ -80,13 +80,14 @@ where
     let (request, reply) = echo(datagram.family);
     // A SYN-ACK is only ever an answer. Of ICMP a row grants echo requests.
     let by_row = if icmp { datagram.icmp_type == request } else { !(syn && ack) };
-    let mut denial = Denial::Port;
+    let mut refusal = Refusal::UNASKED;
     if by_row {
         match case.grant(Direction::Inbound) {
             Ok(grant) => return Decision::by_row(grant).opening(tcp && syn),
-            Err(reason) => denial = reason,
+            Err(why) => refusal = why,
         }
     }
+    let Refusal { denial, audit } = refusal;
     if matches!(denial, Denial::Broken) {
         return Decision::because(Reason::Internal);
     }
@@ -98,7 +99,7 @@ where
             // RFC 6092 REC-16: only what leaves keeps a UDP conversation alive.
             if tcp {
                 let state = tcp_state(datagram.tcp_flags, &found, Direction::Inbound);
-                flow::touch(case.tables.flows, &found, state);
+                flow::touch(&case.tables.flows, &found, state);
             }
             return Decision::because(Reason::Answer);
         }
@@ -113,13 +114,14 @@ where
             Denial::Peer if opens => case.either(Reason::SourceKnown, Reason::Source),
             _ if opens => case.either(Reason::PortKnown, Reason::Port),
             _ => case.either(Reason::NoFlowKnown, Reason::NoFlow),
-        });
+        })
+        .not_enforced(audit);
     }
     if let Some(reason) = link_service(Direction::Inbound, datagram, case.image()) {
         return Decision::because(reason);
     }
     if !icmp {
-        return Decision::because(case.either(Reason::ProtocolKnown, Reason::Protocol));
+        return Decision::because(case.either(Reason::ProtocolKnown, Reason::Protocol)).not_enforced(audit);
     }
     let v6 = matches!(datagram.family, Family::V6);
     let redirect = !v6 && datagram.icmp_type == 5 && case.image().switch(switch::REDIRECTS);
@@ -129,5 +131,5 @@ where
     if v6 && datagram.icmp_type == request && case.image().switch(switch::ECHO_V6) {
         return Decision::because(Reason::EchoV6);
     }
-    Decision::because(Reason::IcmpType)
+    Decision::because(Reason::IcmpType).not_enforced(audit)
 }

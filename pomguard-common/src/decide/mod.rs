@@ -13,8 +13,13 @@
 //!  7. Otherwise dropped, under the reason that tells most; but a failsafe tuple, a timed exception or
 //!     grace, which hold beside the policy, may let it through.
 //!
+//! Where a row in audit names the port, what is denied for its peer or client port is marked, and passes
+//! like all that a direction in audit would drop.
+//!
 //! Outbound is the mirror: the reverse of an inbound row may leave, what opens is judged by the
 //! outbound rows, and what belongs to a conversation of ours keeps it alive.
+//!
+//! What the link needs, and errors about conversations, come in only so often ([`crate::rate`]).
 //!
 //! Panic stands above: isolated, only failsafe tuples and the link's own services hold; open, nothing
 //! is dropped.
@@ -27,6 +32,7 @@ mod inbound;
 mod link;
 mod outbound;
 mod quick;
+mod rate;
 mod related;
 
 pub use decision::{Decision, NO_ROW};
@@ -36,6 +42,7 @@ use self::{
     beside::beside,
     inbound::inbound,
     outbound::outbound,
+    rate::{limited, tells_mtu},
     related::{quote, related, related_by},
 };
 use crate::{
@@ -89,11 +96,11 @@ impl Desk for [core::cell::OnceCell<Datagram>; Place::ALL] {
 /// What a decision is made with: the image and the two tables.
 pub struct Tables<'a, L: Lines + ?Sized, F: Store, T: Store> {
     /// The compiled policy.
-    pub image: Image<'a, L>,
+    pub image: &'a Image<'a, L>,
     /// Conversations.
-    pub flows: &'a F,
+    pub flows: F,
     /// Fragment trains.
-    pub trains: &'a T,
+    pub trains: T,
     /// The modes that hold now in the low half, a byte each; the kind of panic above. One look at both
     /// for the whole packet.
     held: u64,
@@ -104,7 +111,7 @@ impl<'a, L: Lines + ?Sized, F: Store, T: Store> Tables<'a, L, F, T> {
 
     /// Tables for one packet.
     #[inline(always)]
-    pub fn new(image: Image<'a, L>, flows: &'a F, trains: &'a T) -> Self {
+    pub fn new(image: &'a Image<'a, L>, flows: F, trains: T) -> Self {
         let lines = image.lines();
         let timed = Timed(lines.control(word::PANIC));
         let panic = if timed.0 == 0 { panic::NONE } else { timed.holds(flows.now()) };
@@ -116,7 +123,7 @@ impl<'a, L: Lines + ?Sized, F: Store, T: Store> Tables<'a, L, F, T> {
 
     /// Tables for one packet while no panic holds.
     #[inline(always)]
-    pub fn in_peace(image: Image<'a, L>, flows: &'a F, trains: &'a T) -> Self {
+    pub fn in_peace(image: &'a Image<'a, L>, flows: F, trains: T) -> Self {
         Self { image, flows, trains, held: u64::from(image.modes()) }
     }
 
@@ -192,14 +199,14 @@ where
     T: Store,
     D: Desk,
 {
-    let image = &tables.image;
+    let image = tables.image;
     let settled = read(packet, &Vlans(image), image.switch(switch::LINK_CONTROL), desk);
     if settled != 0 {
         let decision = Decision::numbered(settled);
         if tables.isolated() && !decision.goes_on_isolated() {
             return Decision::because(Reason::Isolated);
         }
-        return audited(hook, tables, decision);
+        return audited(hook, tables, limited(hook, tables, decision, false));
     }
     let Some(datagram) = desk.laid(Place::Judged) else { return Decision::because(Reason::Internal) };
     let word = match hook {
@@ -211,7 +218,7 @@ where
             0 => match desk.laid(Place::Quoted) {
                 Some(quoted) => {
                     let by_policy = related(hook, quoted, tables);
-                    Decision::numbered(related_by(hook, quoted, tables, by_policy))
+                    Decision(related_by(hook, quoted, tables, by_policy))
                 }
                 None => Decision::because(Reason::Internal),
             },
@@ -226,6 +233,7 @@ where
     } else {
         decision
     };
+    let decision = limited(hook, tables, decision, tells_mtu(datagram));
     let decision = match decision.state() {
         State::Free => decision,
         _ => remember(hook, datagram, tables, decision),
@@ -261,7 +269,8 @@ where
     if open && !decision.passes() { Decision(decision.0 | Decision::AUDITED) } else { decision }
 }
 
-/// In audit a would-be drop is marked as such, and passes.
+/// In audit a would-be drop is marked as such, and passes. One that a row's audit lets through has its mark
+/// already.
 #[inline(always)]
 fn audited<L, F, T>(hook: Direction, tables: &Tables<'_, L, F, T>, decision: Decision) -> Decision
 where
@@ -300,7 +309,7 @@ where
     } else {
         tables.image.generation()
     };
-    match flow::enter(tables.flows, key(hook, datagram), decision.state(), decision.row(), stamp) {
+    match flow::enter(&tables.flows, key(hook, datagram), decision.state(), decision.row(), stamp) {
         Entered::Full => Decision::because(Reason::FlowTableFull).entering(Entered::Full),
         entered => decision.entering(entered),
     }
@@ -323,11 +332,11 @@ fn remember_train<L, F, T>(
         return;
     }
     let stamp = tables.train_stamp();
-    if let Some(found) = flow::find(tables.trains, train(hook, datagram)) {
-        flow::touch(tables.trains, &found, State::Fragment);
-        flow::restamp(tables.trains, &found, decision.row(), stamp);
+    if let Some(found) = flow::find(&tables.trains, train(hook, datagram)) {
+        flow::touch(&tables.trains, &found, State::Fragment);
+        flow::restamp(&tables.trains, &found, decision.row(), stamp);
     } else {
-        let _ = flow::enter(tables.trains, train(hook, datagram), State::Fragment, decision.row(), stamp);
+        let _ = flow::enter(&tables.trains, train(hook, datagram), State::Fragment, decision.row(), stamp);
     }
 }
 

@@ -1,7 +1,7 @@
 //! What leaves.
 
 use super::{
-    Decision, Tables,
+    Decision, NO_ROW, Tables,
     address::{group, impossible_source, link_local, mapped, unspecified},
     case::{Case, echo, is_error, tcp_state},
     link::link_service,
@@ -9,7 +9,7 @@ use super::{
 use crate::{
     Direction,
     flow::{self, Found, State, Store},
-    image::{Class, Denial, Family, Lines, mode, switch},
+    image::{Class, Denial, Family, Lines, Refusal, mode, switch},
     parse::{Datagram, Kind, tcp_flag},
     protocol,
     reason::Reason,
@@ -33,7 +33,7 @@ where
     F: Store,
     T: Store,
 {
-    let image = &tables.image;
+    let image = tables.image;
     let family = datagram.family;
     let class = image.class(family, &datagram.destination);
     if matches!(family, Family::V6) && (mapped(&datagram.source) || mapped(&datagram.destination)) {
@@ -79,11 +79,21 @@ where
     }
     // What answers on a conversation that an inbound row allows. A SYN answers nothing.
     let answers = if icmp { datagram.icmp_type == reply } else { !(tcp && syn && !ack) };
-    if answers && case.grant(Direction::Inbound).is_ok() {
-        return Decision::because(Reason::Reply);
+    let mut audit = false;
+    if answers {
+        match case.grant(Direction::Inbound) {
+            Ok(_) => return Decision::because(Reason::Reply),
+            Err(refusal) => audit = refusal.audit,
+        }
     }
+    // What an inbound row's audit let in must be answered, or audit would cut it. The answer enters no
+    // conversation: what comes in goes on being counted as what it is.
+    let answer_in_audit = Decision::because(Reason::Unasked).not_enforced(true);
     if icmp && datagram.icmp_type == reply {
         let free = matches!(datagram.family, Family::V6) && case.image().switch(switch::ECHO_V6);
+        if audit && !free {
+            return answer_in_audit;
+        }
         return Decision::because(if free { Reason::Reply } else { Reason::Unasked });
     }
     if icmp && datagram.icmp_type != request {
@@ -93,7 +103,8 @@ where
         });
     }
     if matches!(datagram.kind, Kind::Other) {
-        return open(case);
+        let decision = open(case);
+        return if audit && decision.row() == NO_ROW { answer_in_audit } else { decision };
     }
     let found = case.conversation();
     let opens = if tcp { syn && !ack } else { found.is_none() };
@@ -105,6 +116,9 @@ where
     // A SYN is judged anew each time. What neither opens nor belongs to anything re-creates a lost
     // entry if it could have opened it; but a SYN-ACK is an answer, and nothing asked for this one.
     let decision = open(case);
+    if audit && (syn || decision.row() == NO_ROW) {
+        return answer_in_audit;
+    }
     let may_open = decision.passes() || case.tables.mode(Direction::Outbound) != mode::ENFORCE;
     if tcp && !opens && (!may_open || syn) {
         return Decision::because(Reason::Unasked);
@@ -128,7 +142,7 @@ where
         (Kind::Icmp, _) => State::Icmp,
         _ => State::Udp,
     };
-    flow::touch(case.tables.flows, found, state);
+    flow::touch(&case.tables.flows, found, state);
     Decision::because(Reason::Answer).under(found.row)
 }
 
@@ -155,7 +169,7 @@ where
     };
     let decision = decision.opening(opens);
     if let Some(found) = found {
-        flow::touch(case.tables.flows, &found, state);
+        flow::touch(&case.tables.flows, &found, state);
         return decision;
     }
     decision.remembered_as(state)
@@ -171,10 +185,10 @@ where
 {
     match case.grant(Direction::Outbound) {
         Ok(grant) => Decision::by_row(grant),
-        Err(Denial::Broken) => Decision::because(Reason::Internal),
+        Err(Refusal { denial: Denial::Broken, .. }) => Decision::because(Reason::Internal),
         Err(_) if case.tables.mode(Direction::Outbound) == mode::TRACK => {
             Decision::because(Reason::Untracked)
         }
-        Err(_) => Decision::because(Reason::Destination),
+        Err(Refusal { audit, .. }) => Decision::because(Reason::Destination).not_enforced(audit),
     }
 }

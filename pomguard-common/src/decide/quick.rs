@@ -279,7 +279,7 @@ impl<I: Ip> Ends<I> {
         F: Store,
         T: Store,
     {
-        let image = &tables.image;
+        let image = tables.image;
         let Segment { protocol, source_port, destination_port, .. } = self.segment;
         let hosts = I::ordinary(self.theirs) && I::ordinary(self.ours);
         if !hosts || !I::apart(image, self.ours, self.theirs) {
@@ -291,13 +291,13 @@ impl<I: Ip> Ends<I> {
             image.service(Direction::Inbound, protocol, destination_port)
         };
         let class = I::class(image, self.theirs);
-        let mut denial = Denial::Port;
+        let (mut denial, mut audit) = (Denial::Port, false);
         if let Some(service) = service {
             match image.cell(class, service, source_port) {
                 Ok(grant) => {
                     return Some(Decision::by_row(grant).opening(self.segment.opens()));
                 }
-                Err(reason) => denial = reason,
+                Err(reason) => (denial, audit) = (reason, service.in_audit()),
             }
         }
         if shade & Pinhole::shade_of(protocol, destination_port) != 0 || matches!(denial, Denial::Broken) {
@@ -308,25 +308,26 @@ impl<I: Ip> Ends<I> {
                 return None;
             }
             let key = I::key(protocol, self.ours, destination_port, self.theirs, source_port);
-            if let Some(found) = flow::search(tables.flows, &key) {
+            if let Some(found) = flow::search(&tables.flows, &key) {
                 if !fresh(image, &found) {
                     return None;
                 }
                 if self.segment.tcp() {
                     let state = tcp_state(self.segment.flags, &found, Direction::Inbound);
-                    flow::touch(tables.flows, &found, state);
+                    flow::touch(&tables.flows, &found, state);
                 }
                 return Some(Decision::because(Reason::Answer));
             }
         }
         let either = |known, stranger| if class.known() { known } else { stranger };
         let opens = self.segment.opens() || !self.segment.tcp();
-        Some(Decision::because(match denial {
+        let reason = match denial {
             Denial::ClientPort => Reason::ClientPort,
             Denial::Peer if opens => either(Reason::SourceKnown, Reason::Source),
             _ if opens => either(Reason::PortKnown, Reason::Port),
             _ => either(Reason::NoFlowKnown, Reason::NoFlow),
-        }))
+        };
+        Some(Decision::because(reason).not_enforced(audit))
     }
 
     /// Only what answers or goes on: what opens is entered into the table, the general way.
@@ -337,7 +338,7 @@ impl<I: Ip> Ends<I> {
         F: Store,
         T: Store,
     {
-        let image = &tables.image;
+        let image = tables.image;
         let Segment { protocol, source_port, destination_port, .. } = self.segment;
         let lease = source_port == I::LEASE[1] && destination_port == I::LEASE[0];
         let hosts = I::ordinary(self.theirs) && I::ordinary(self.ours);
@@ -351,13 +352,13 @@ impl<I: Ip> Ends<I> {
             }
         }
         let key = I::key(protocol, self.ours, source_port, self.theirs, destination_port);
-        let found = flow::search(tables.flows, &key).filter(|found| fresh(image, found))?;
+        let found = flow::search(&tables.flows, &key).filter(|found| fresh(image, found))?;
         let state = if self.segment.tcp() {
             tcp_state(self.segment.flags, &found, Direction::Outbound)
         } else {
             State::Udp
         };
-        flow::touch(tables.flows, &found, state);
+        flow::touch(&tables.flows, &found, state);
         Some(Decision::because(Reason::Answer).under(found.row))
     }
 }

@@ -1,7 +1,7 @@
 //! ICMP errors, judged by the conversation that they quote.
 
 use super::{
-    Desk, Place, Tables,
+    Decision, Desk, Place, Tables,
     beside::through,
     case::{echo, tuple},
     key,
@@ -10,7 +10,7 @@ use crate::{
     Direction,
     control::Hits,
     flow::{self, Store},
-    image::{Address, Family, Forget, Lines},
+    image::{Address, Family, Forget, Lines, Refusal},
     packet::{Packet, be32},
     parse::{self, Datagram, Fragment, Kind, tcp_flag},
     protocol,
@@ -81,14 +81,18 @@ where
     T: Store,
 {
     let (seen, peer) = seen(hook, quoted);
-    let known = flow::find(tables.flows, key(seen, quoted)).is_some();
-    let allowed = known || {
+    let known = flow::find(&tables.flows, key(seen, quoted)).is_some();
+    let bits = if known {
+        standing::KNOWN | standing::ALLOWED
+    } else {
         let class = tables.image.class(quoted.family, peer);
-        tables.image.grant(class, &tuple(seen, quoted, Direction::Inbound)).is_ok()
+        match tables.image.grant(class, &tuple(seen, quoted, Direction::Inbound)) {
+            Ok(_) => standing::ALLOWED,
+            Err(Refusal { audit: true, .. }) => standing::IN_AUDIT,
+            Err(_) => 0,
+        }
     };
-    let known = if known { standing::KNOWN } else { 0 };
-    let allowed = if allowed { standing::ALLOWED } else { 0 };
-    tables.image.lines().forget(known | allowed)
+    tables.image.lines().forget(bits)
 }
 
 /// What a quoted conversation is to the policy.
@@ -97,6 +101,8 @@ mod standing {
     pub(super) const KNOWN: u64 = 1;
     /// It is known, or an inbound row allows it.
     pub(super) const ALLOWED: u64 = 2;
+    /// An inbound row in audit names its port: whoever has it, it goes on.
+    pub(super) const IN_AUDIT: u64 = 4;
 }
 
 /// In which direction the quoted packet went, and who the peer was.
@@ -109,14 +115,14 @@ const fn seen(hook: Direction, quoted: &Datagram) -> (Direction, &Address) {
 }
 
 /// Judges an ICMP error by what the policy said to the conversation that it quotes, and by what holds
-/// beside it. A function of its own in the programs.
+/// beside it. The word is a [`Decision`]. A function of its own in the programs.
 #[inline(never)]
 pub(super) fn related_by<L, F, T>(
     hook: Direction,
     quoted: &Datagram,
     tables: &Tables<'_, L, F, T>,
     by_policy: u64,
-) -> u8
+) -> u64
 where
     L: Lines + ?Sized,
     F: Store,
@@ -124,7 +130,7 @@ where
 {
     let isolated = tables.isolated();
     if by_policy & standing::ALLOWED != 0 && !isolated {
-        return Reason::IcmpRelated as u8;
+        return Decision::because(Reason::IcmpRelated).0;
     }
     let (seen, _) = seen(hook, quoted);
     let hits = Hits(through(seen, quoted, tables.image.lines(), tables.flows.now(), isolated));
@@ -133,7 +139,8 @@ where
         Direction::Outbound => (hits.first(), hits.second()),
     };
     if serves.is_some() || by_policy & standing::KNOWN != 0 && uses.is_some() {
-        return Reason::IcmpRelated as u8;
+        return Decision::because(Reason::IcmpRelated).0;
     }
-    Reason::IcmpUnrelated as u8
+    let audit = by_policy & standing::IN_AUDIT != 0 && !isolated;
+    Decision::because(Reason::IcmpUnrelated).not_enforced(audit).0
 }

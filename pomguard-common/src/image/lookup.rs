@@ -1,10 +1,11 @@
 //! The questions that an image answers.
 
 use super::{
-    AGES, Address, CLOCK_WORD, Class, Family, GENERATION_WORD, HEAD, LEVELS_V4, LEVELS_V6, LOCAL_V4,
-    LOCAL_V6, Line, Lines, VLAN_IDS, VLANS, bucket_v4, bucket_v6, cell, filter_v6, head, port_position,
+    AGES, Address, BUDGETS, CLOCK_WORD, Class, Family, GENERATION_WORD, HEAD, LEVELS_V4, LEVELS_V6, LOCAL_V4,
+    LOCAL_V6, Line, Lines, Service, VLAN_IDS, VLANS, bucket_v4, bucket_v6, cell, filter_v6, head,
+    port_position,
 };
-use crate::{Direction, limits};
+use crate::{Direction, limits, rate::Rated};
 
 /// What the image is asked: may a peer use this service from this port?
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +41,20 @@ pub enum Denial {
     ClientPort = 2,
     /// A look-up failed that cannot fail in a well-formed image.
     Broken = 3,
+}
+
+/// Why no row allows a packet, and whether that is enforced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// Why.
+    pub denial: Denial,
+    /// The port is that of a row in audit, so that only the peer or its port is at fault: not enforced.
+    pub audit: bool,
+}
+
+impl Refusal {
+    /// Of a packet that asks for no service.
+    pub const UNASKED: Self = Self { denial: Denial::Port, audit: false };
 }
 
 /// An image and its head line: what every question is asked of.
@@ -90,6 +105,15 @@ impl<'a, L: Lines + ?Sized> Image<'a, L> {
     pub fn age(&self, state: u32) -> u32 {
         match self.lines.line(AGES) {
             Some(line) => line.word(state),
+            None => 0,
+        }
+    }
+
+    /// How many packets of a class may come in within a tick; see [`crate::rate::Rated`].
+    #[inline(always)]
+    pub fn budget(&self, rated: u32) -> u32 {
+        match self.lines.line(AGES) {
+            Some(line) => line.word(BUDGETS + (rated & (Rated::COUNT as u32 - 1))),
             None => 0,
         }
     }
@@ -253,9 +277,9 @@ impl<'a, L: Lines + ?Sized> Image<'a, L> {
         found
     }
 
-    /// Column of the matrix for a (direction, protocol, port); none when no row names it.
+    /// What is known of a (direction, protocol, port); none when no row names it.
     #[inline(always)]
-    pub fn service(&self, direction: Direction, protocol: u8, port: u16) -> Option<u32> {
+    pub fn service(&self, direction: Direction, protocol: u8, port: u16) -> Option<Service> {
         let position = port_position(direction, protocol, port);
         let word = position >> 5;
         let line = self.lines.line(self.head.word(head::PORTS).wrapping_add(word >> 3))?;
@@ -266,7 +290,7 @@ impl<'a, L: Lines + ?Sized> Image<'a, L> {
         }
         let rank = line.word((word & 7) * 2 + 1).wrapping_add(ones(bits & ((1 << bit) - 1)));
         let line = self.lines.line(self.head.word(head::SERVICES).wrapping_add(rank >> 5))?;
-        Some(u32::from(line.half(rank & 31)))
+        Some(Service(u32::from(line.half(rank & 31))))
     }
 
     /// Class of an address: that of the longest prefix covering it.
@@ -397,12 +421,12 @@ impl<'a, L: Lines + ?Sized> Image<'a, L> {
     /// # Errors
     /// [`Denial::Peer`] or [`Denial::ClientPort`].
     #[inline(always)]
-    pub fn cell(&self, class: Class, service: u32, client_port: u16) -> Result<Grant, Denial> {
+    pub fn cell(&self, class: Class, service: Service, client_port: u16) -> Result<Grant, Denial> {
         if class.0 == 0 {
             return Err(Denial::Peer);
         }
         let owner = class.offset() + 1;
-        let mut at = class.offset().wrapping_add(service);
+        let mut at = class.offset().wrapping_add(service.column());
         let mut denial = Denial::Peer;
         let mut link = 0;
         while link < limits::CELL_CHAIN as u32 {
@@ -433,10 +457,13 @@ impl<'a, L: Lines + ?Sized> Image<'a, L> {
     /// # Errors
     /// Why none does.
     #[inline(always)]
-    pub fn grant(&self, class: Class, tuple: &Tuple) -> Result<Grant, Denial> {
+    pub fn grant(&self, class: Class, tuple: &Tuple) -> Result<Grant, Refusal> {
         let answer = match self.service(tuple.direction, tuple.protocol, tuple.port) {
-            None => Err(Denial::Port),
-            Some(service) => self.cell(class, service, tuple.client_port),
+            None => Err(Refusal::UNASKED),
+            Some(service) => match self.cell(class, service, tuple.client_port) {
+                Ok(grant) => Ok(grant),
+                Err(denial) => Err(Refusal { denial, audit: service.in_audit() }),
+            },
         };
         unpack(self.lines.forget(pack(answer)))
     }
@@ -444,26 +471,29 @@ impl<'a, L: Lines + ?Sized> Image<'a, L> {
 
 /// A mark above everything that a grant can be.
 const DENIED: u64 = 1 << 31;
+/// Position of a refusal's mark, above the denial.
+const AUDIT_SHIFT: u32 = 2;
 
 #[inline(always)]
-const fn pack(answer: Result<Grant, Denial>) -> u64 {
+const fn pack(answer: Result<Grant, Refusal>) -> u64 {
     match answer {
         Ok(grant) => grant.row as u64 | (grant.failsafe as u64) << 16,
-        Err(denial) => DENIED | denial as u64,
+        Err(refusal) => DENIED | refusal.denial as u64 | (refusal.audit as u64) << AUDIT_SHIFT,
     }
 }
 
 #[inline(always)]
-const fn unpack(answer: u64) -> Result<Grant, Denial> {
+const fn unpack(answer: u64) -> Result<Grant, Refusal> {
     if answer & DENIED == 0 {
         return Ok(Grant { row: answer as u16, failsafe: answer >> 16 & 1 != 0 });
     }
-    Err(match answer & 3 {
+    let denial = match answer & 3 {
         0 => Denial::Port,
         1 => Denial::Peer,
         2 => Denial::ClientPort,
         _ => Denial::Broken,
-    })
+    };
+    Err(Refusal { denial, audit: answer >> AUDIT_SHIFT & 1 != 0 })
 }
 
 /// Number of ones in a word; BPF has no instruction for it (Hacker's Delight 5-1).
@@ -490,7 +520,10 @@ mod tests {
     #[test]
     fn a_packed_answer_comes_back_as_it_was() {
         for denial in [Denial::Port, Denial::Peer, Denial::ClientPort, Denial::Broken] {
-            assert_eq!(unpack(pack(Err(denial))), Err(denial));
+            for audit in [false, true] {
+                let refusal = Refusal { denial, audit };
+                assert_eq!(unpack(pack(Err(refusal))), Err(refusal));
+            }
         }
         for row in [0, 1, 8_191, u16::MAX] {
             for failsafe in [false, true] {

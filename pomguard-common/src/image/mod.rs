@@ -11,7 +11,7 @@
 //! | prefix levels | 1 + 2 | which prefix lengths occur? |
 //! | VLANs, ages | 2 | which tags are ours, how long is a conversation remembered? |
 //! | ports | 1,026 | does any row name this port? (bitmap with ranks, 8 bytes per 32 ports) |
-//! | services | some | which column of the matrix is this port? (ports of equal meaning share one) |
+//! | services | some | which column of the matrix is this port? (ports of equal meaning share one); is it in audit? |
 //! | filters | 2 × 1,024 | may any prefix of the site cover this address? (one byte per /16, per hashed /48) |
 //! | IPv4, IPv6 buckets | some | which class of address is this? (exact hash per prefix length, longest first) |
 //! | cells | some | may this class use this service, and by which row? |
@@ -22,7 +22,7 @@
 
 mod lookup;
 
-pub use lookup::{Denial, Grant, Image, Tuple, ones};
+pub use lookup::{Denial, Grant, Image, Refusal, Tuple, ones};
 
 use crate::{Direction, control::Standing, protocol};
 
@@ -83,6 +83,13 @@ pub trait Forget {
     }
 }
 
+impl<F: Forget + ?Sized> Forget for &F {
+    #[inline(always)]
+    fn forget(&self, value: u64) -> u64 {
+        (**self).forget(value)
+    }
+}
+
 /// Where lines come from: an array map in the kernel, a vector on the host.
 pub trait Lines: Forget + Standing {
     /// The line at `index`; none beyond the end.
@@ -114,6 +121,8 @@ pub const VLANS: u32 = 9;
 /// Line of the ages of conversations in ticks, a word per [`crate::flow::State`]; the last word is
 /// the generation, counted from 1.
 pub const AGES: u32 = 10;
+/// First word of the budgets in the line of the ages: packets a tick, for each [`crate::rate::Rated`].
+pub const BUDGETS: u32 = 8;
 /// Word of the generation in the line of the ages.
 pub const GENERATION_WORD: u32 = 15;
 /// Word in the line of the ages that is added to the clock: 0, but for tests that move time.
@@ -259,6 +268,33 @@ pub const fn port_position(direction: Direction, protocol: u8, port: u16) -> u32
         other => 2 * 65_536 + other as u32,
     };
     direction as u32 * PORT_WORDS * 32 + part
+}
+
+/// What a port look-up returns: a column of the matrix, with a mark. As it lies in the service section, a
+/// half word per listed port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Service(pub u32);
+
+impl Service {
+    /// Bits of the column.
+    pub const COLUMN: u16 = 0x7fff;
+    /// A row that names the port is in audit: who else asks for it is counted as a would-be drop, and
+    /// passes.
+    pub const AUDIT: u16 = 1 << 15;
+
+    /// The column.
+    #[must_use]
+    #[inline(always)]
+    pub const fn column(self) -> u32 {
+        self.0 & Self::COLUMN as u32
+    }
+
+    /// Whether the port is in audit.
+    #[must_use]
+    #[inline(always)]
+    pub const fn in_audit(self) -> bool {
+        self.0 & Self::AUDIT as u32 != 0
+    }
 }
 
 /// What an address look-up returns: nothing (0), or an offset into the cells with marks.

@@ -15,7 +15,7 @@ use crate::{
     kernel::{KernelError, interface, pins::Pins, read, sockets},
     paths,
     policy::{
-        Direction, Policy,
+        Direction, Policy, conflict,
         diff::Diff,
         impact::{Impact, WayIn},
         oracle::Opening,
@@ -59,7 +59,9 @@ pub(super) fn make(config: &std::path::Path) -> anyhow::Result<Plan> {
     let session = session::ssh().filter(|session| new.local.contains(&session.destination));
     let way_in = session.map(|session| (session, WayIn::under(&new, &session)));
     let failsafe = new.rows.iter().any(|row| row.failsafe && !row.peers.is_empty());
-    Ok(Plan { in_force, inbound: new.inbound, outbound: new.outbound, diff, impact, way_in, failsafe })
+    let in_audit = conflict::in_audit(&new);
+    let (inbound, outbound) = (new.inbound, new.outbound);
+    Ok(Plan { in_force, inbound, outbound, diff, impact, way_in, failsafe, in_audit })
 }
 
 /// What is in force, and the policy that it is; the history knows it by its image.

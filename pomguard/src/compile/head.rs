@@ -5,9 +5,11 @@ use std::net::IpAddr;
 use pomguard_common::{
     flow::State,
     image::{
-        self, AGES, CLOCK_WORD, GENERATION_WORD, LOCAL_V4, LOCAL_V6, Line, SECTIONS, VLANS, mode, switch,
+        self, AGES, BUDGETS, CLOCK_WORD, GENERATION_WORD, LOCAL_V4, LOCAL_V6, Line, SECTIONS, VLANS, mode,
+        switch,
     },
     limits::LOCAL_ADDRESSES,
+    rate::Rated,
 };
 
 use super::{
@@ -15,7 +17,7 @@ use super::{
     error::CompileError,
     prefix::{Family, left_aligned},
 };
-use crate::policy::{Mode, PacketSettings, Policy};
+use crate::policy::{Mode, PacketSettings, Policy, Rates};
 
 /// Fills the IPv4 list of a host without IPv4: 240.0.0.0. Class E (RFC 1112 section 4) is nobody's, the
 /// programs refuse it as a source before they ask whether it is local, and no DHCP client sends from it
@@ -36,7 +38,9 @@ pub(super) fn fixed(policy: &Policy, clock: Clock, generation: u32) -> Result<Ve
     head[image::head::SWITCHES as usize] = switches(&policy.packets);
     local(policy, &mut lines)?;
     vlans(&policy.packets, &mut lines[VLANS as usize])?;
-    date(&mut lines[AGES as usize], clock, generation);
+    let ages = &mut lines[AGES as usize];
+    budgets(&policy.packets.rates, clock, ages);
+    date(ages, clock, generation);
     Ok(lines)
 }
 
@@ -47,6 +51,20 @@ pub(super) fn date(line: &mut Line, clock: Clock, generation: u32) {
     }
     line.0[GENERATION_WORD as usize] = generation;
     line.0[CLOCK_WORD as usize] = clock.offset;
+}
+
+/// Packets a tick, at least one.
+fn budgets(rates: &Rates, clock: Clock, line: &mut Line) {
+    let Rates { neighbours, echo_v6, icmp_errors, path_mtu } = *rates;
+    for (rated, rate) in [
+        (Rated::Neighbours, neighbours),
+        (Rated::EchoV6, echo_v6),
+        (Rated::Errors, icmp_errors),
+        (Rated::PathMtu, path_mtu),
+    ] {
+        let budget = u64::from(rate) * 1_000 / u64::from(clock.ticks_per_1000s).max(1);
+        line.0[(BUDGETS + rated as u32) as usize] = u32::try_from(budget).unwrap_or(u32::MAX).max(1);
+    }
 }
 
 const fn inbound(mode: Mode) -> u8 {

@@ -8,7 +8,7 @@ use super::{
     ports::has_ports,
     slots::{Slots, label_id},
 };
-use crate::policy::{Mode, Policy, PortRange, Row};
+use crate::policy::{Policy, PortRange, Row};
 
 /// The labels of the rows in force, by slot.
 pub fn labels(policy: &Policy, slots: &Slots) -> Vec<(u16, RowLabel)> {
@@ -30,7 +30,7 @@ pub(super) fn label(row: &Row) -> RowLabel {
         direction: row.direction as u8,
         live: 1,
         failsafe: row.failsafe.into(),
-        audit: (row.mode != Mode::Enforce).into(),
+        reserved: 0,
     }
 }
 

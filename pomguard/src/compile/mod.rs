@@ -170,7 +170,8 @@ pub fn compile(policy: &Policy, slots: &Slots, clock: Clock, generation: u32) ->
     let (filter_v4, _) = v4.filter();
     let (filter_v6, always_v6) = v6.filter();
     let cell_lines = cell_lines(&cells);
-    let fixed = [&port_lines, &service_lines, &filter_v4, &filter_v6, &cell_lines];
+    let audit_lines = record::audit_lines(policy, slots);
+    let fixed = [&port_lines, &service_lines, &filter_v4, &filter_v6, &cell_lines, &audit_lines];
     let fixed = SECTIONS as usize + fixed.into_iter().map(Vec::len).sum::<usize>();
     let buckets = lay_out(&v4, &v6, limits::IMAGE_LINES.saturating_sub(fixed))
         .map_err(|buckets| CompileError::Lines { needed: fixed + buckets })?;
@@ -189,6 +190,7 @@ pub fn compile(policy: &Policy, slots: &Slots, clock: Clock, generation: u32) ->
         buckets: [buckets.v4.len() as u32, buckets.v6.len() as u32],
         classes: classes.sets.len() as u32,
         services: services.columns() as u32,
+        audit: 0,
         digest: [0; 32],
     };
     let sections = [
@@ -203,6 +205,10 @@ pub fn compile(policy: &Policy, slots: &Slots, clock: Clock, generation: u32) ->
     for (word, section) in sections {
         lines[HEAD as usize].0[word as usize] = lines.len() as u32;
         lines.extend(section);
+    }
+    if !audit_lines.is_empty() {
+        record.audit = lines.len() as u32;
+        lines.extend(audit_lines);
     }
     let words = [
         (image::head::MASK_V4, record.buckets[0] - 1),

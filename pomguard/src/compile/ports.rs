@@ -4,15 +4,15 @@ use std::collections::{BTreeSet, HashMap};
 
 use pomguard_common::{
     Direction,
-    image::{self, Line, PORT_LINES, port_position},
+    image::{self, Line, PORT_LINES, Service as Listed, port_position},
     protocol,
 };
 
 use super::error::CompileError;
-use crate::policy::{PortRange, Row, Service};
+use crate::policy::{Mode, PortRange, Row, Service};
 
-/// Columns: their numbers have 16 bits.
-const COLUMNS: usize = 1 << 16;
+/// Columns: what is left of 16 bits beside the mark.
+const COLUMNS: usize = Listed::COLUMN as usize + 1;
 /// Rows of all cuts together: what keeps rows that overlap everywhere from taking minutes.
 const MEMBERS: usize = 1 << 24;
 
@@ -22,6 +22,8 @@ struct Stretch {
     first: u32,
     last: u32,
     column: u16,
+    /// A row in audit names them.
+    audit: bool,
 }
 
 /// Which ports are listed, and which column each one is.
@@ -103,8 +105,10 @@ impl Services {
             column
         } else {
             let found = self.portless.len() + 1;
-            let column =
-                u16::try_from(found - 1).map_err(|_| CompileError::Services { found, limit: COLUMNS })?;
+            if found > COLUMNS {
+                return Err(CompileError::Services { found, limit: COLUMNS });
+            }
+            let column = (found - 1) as u16;
             for &row in &key.1 {
                 self.of_row[row as usize].push(column);
             }
@@ -112,7 +116,9 @@ impl Services {
             self.numbers.insert(key, column);
             column
         };
-        self.stretches.push(Stretch { first, last, column });
+        // A row without peers, too, says of its ports that they are not enforced yet.
+        let audit = here.iter().any(|&row| rows[row as usize].mode == Mode::Audit);
+        self.stretches.push(Stretch { first, last, column, audit });
         Ok(())
     }
 
@@ -133,7 +139,8 @@ impl Services {
                 if listed.is_multiple_of(32) {
                     columns.push(Line::ZERO);
                 }
-                let half = u32::from(stretch.column) << ((listed & 1) * 16);
+                let mark = if stretch.audit { Listed::AUDIT } else { 0 };
+                let half = u32::from(stretch.column | mark) << ((listed & 1) * 16);
                 columns[(listed >> 5) as usize].0[(listed >> 1 & 15) as usize] |= half;
                 listed += 1;
             }

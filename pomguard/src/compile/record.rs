@@ -5,10 +5,15 @@
 use pomguard_common::{
     ABI_VERSION,
     image::{AGES, CLOCK_WORD, GENERATION_WORD, HEAD, Line, RECORD, SECTIONS, head},
+    limits,
 };
 use sha2::{Digest as _, Sha256};
 
-use crate::digest::hex;
+use super::slots::Slots;
+use crate::{
+    digest::hex,
+    policy::{Mode, Policy},
+};
 
 /// What user space wants to know of an image.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -29,6 +34,8 @@ pub struct Record {
     pub classes: u32,
     /// Columns of the matrix: ports of different meaning. Word 11.
     pub services: u32,
+    /// First line of the rows in audit: a bit per counter slot; 0 = there are none. Word 12.
+    pub audit: u32,
     /// SHA-256 of the image: see [`digest`]. Words 0 to 7 of the second line.
     pub digest: [u8; 32],
 }
@@ -54,6 +61,7 @@ impl Record {
             buckets: [counts.word(8), counts.word(9)],
             classes: counts.word(10),
             services: counts.word(11),
+            audit: counts.word(12),
             digest,
         })
     }
@@ -67,6 +75,16 @@ impl Record {
         digest(used) == self.digest && rest.iter().all(|line| *line == Line::ZERO)
     }
 
+    /// Whether the row of a counter slot is in audit, as the image says whose lines `line` reads; none
+    /// when one cannot be read.
+    pub fn audits(&self, slot: u16, line: impl FnOnce(u32) -> Option<Line>) -> Option<bool> {
+        if self.audit == 0 {
+            return Some(false);
+        }
+        let word = line(self.audit + u32::from(slot / 512))?.word(u32::from(slot % 512 / 32));
+        Some(word >> (slot % 32) & 1 != 0)
+    }
+
     /// The digest for people.
     pub fn hex(&self) -> String {
         hex(&self.digest)
@@ -77,7 +95,7 @@ impl Record {
         let [inbound, outbound] = self.rows;
         let counts = [self.tuples, inbound, outbound, self.lines, generation[0], generation[1]];
         let sizes = [self.prefixes, self.buckets, [self.classes, self.services]];
-        let words = counts.into_iter().chain(sizes.into_iter().flatten());
+        let words = counts.into_iter().chain(sizes.into_iter().flatten()).chain([self.audit]);
         let mut first = Line::ZERO;
         first.0.iter_mut().zip(words).for_each(|(at, word)| *at = word);
         let mut second = Line::ZERO;
@@ -90,6 +108,25 @@ impl Record {
             }
         }
     }
+}
+
+/// Lines of a bit per counter slot.
+const AUDIT_LINES: usize = limits::ROW_SLOTS / 512;
+
+/// The rows in audit, a bit per counter slot; no line where there are none.
+pub(super) fn audit_lines(policy: &Policy, slots: &Slots) -> Vec<Line> {
+    let audited = policy.rows.iter().filter(|row| row.mode == Mode::Audit);
+    let audited: Vec<u16> = audited.filter_map(|row| slots.of(&row.id, row.direction)).collect();
+    if audited.is_empty() {
+        return Vec::new();
+    }
+    let mut lines = vec![Line::ZERO; AUDIT_LINES];
+    for slot in audited {
+        if let Some(line) = lines.get_mut(usize::from(slot) / 512) {
+            line.0[usize::from(slot) % 512 / 32] |= 1 << (slot % 32);
+        }
+    }
+    lines
 }
 
 /// SHA-256 of what an image means: all words, low byte first, with zero for the generation, the clock

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     paths,
-    policy::{Mode, PacketSettings},
+    policy::{Mode, PacketSettings, Rates},
 };
 
 /// Longest interface name that Linux takes.
@@ -357,6 +357,17 @@ fn packets(mut table: Table<'_>, faults: &mut Diagnostics) -> PacketSettings {
         }
         packets.vlans.sort_unstable();
         packets.vlans.dedup();
+    }
+    if let Some(mut table) = section(&mut table, "rates", "[packets.rates]", faults) {
+        for (key, rate) in [
+            ("neighbours", &mut packets.rates.neighbours),
+            ("echo_v6", &mut packets.rates.echo_v6),
+            ("icmp_errors", &mut packets.rates.icmp_errors),
+            ("path_mtu", &mut packets.rates.path_mtu),
+        ] {
+            set(rate, table.get(key).and_then(|value| value.number(Rates::LEAST, Rates::MOST, faults)));
+        }
+        table.finish(faults);
     }
     table.finish(faults);
     packets

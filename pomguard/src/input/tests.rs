@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, fs, net::IpAddr, os::unix::fs::PermissionsExt a
 use proptest::prelude::*;
 
 use super::{Diagnostics, Draft, Settings, settings::TcMode, site};
-use crate::policy::{Mode, Policy, RowId, resolve};
+use crate::policy::{Mode, Policy, Rates, RowId, resolve};
 
 const SITE: &str = include_str!("../../../config/site.example.toml");
 const SETTINGS: &str = include_str!("../../../config/pomguard.toml");
@@ -251,6 +251,7 @@ fn every_switch_of_the_settings_is_read() {
     assert_eq!((settings.inbound, settings.outbound), (Mode::Enforce, Mode::Audit));
     assert_eq!((settings.metrics, settings.packets.vrrp), (None, false));
     assert_eq!(settings.packets.vlans, [100, 200]);
+    assert_eq!(settings.packets.rates, Rates::default());
     assert!(settings.attach.require_native && settings.interfaces.len() == 2);
     assert_eq!((settings.attach.tc, settings.grace), (TcMode::Clsact, Some(300)));
     for (written, grace) in
@@ -359,4 +360,23 @@ fn the_texts_of_a_draft_mean_the_same_again_without_the_files() {
     let mut changed = sources.clone();
     changed.site.text.push('#');
     assert_ne!(changed.digest(), sources.digest());
+}
+
+#[test]
+fn rates_are_read_within_their_bounds_and_none_is_not_one() {
+    let head = "site = \"s.toml\"\ninterfaces = [\"eth0\"]\n[packets.rates]\n";
+    let read = |line: &str| Settings::parse("pomguard.toml", &format!("{head}{line}\n"));
+    let rates = read("path_mtu = 4\nneighbours = 100000000").expect("both bounds").packets.rates;
+    assert_eq!(rates, Rates { path_mtu: 4, neighbours: 100_000_000, ..Rates::default() });
+    for wrong in [
+        "echo_v6 = 0",
+        "echo_v6 = 3",
+        "icmp_errors = 100000001",
+        "neighbours = -1",
+        "neighbours = \"\"",
+        "pmtu = 9",
+    ] {
+        let fault = read(wrong).expect_err(wrong).to_string();
+        assert!(fault.contains("pomguard.toml:4"), "{wrong}: {fault}");
+    }
 }

@@ -42,7 +42,7 @@ pub fn snapshot(pins: &Pins) -> Result<Snapshot, KernelError> {
         counting_since: host.counting_since,
         installed_at: host.installed_at,
         attach: attach::attached(pins),
-        rows: rows(pins, ticks, now)?,
+        rows: rows(pins, ticks, now, |slot| record.audits(slot, |index| array.get(&index, 0).ok()))?,
         reasons: reasons(&counters),
         totals: totals(&counters),
         flows: flows(pins, &ages, now as u32, &counters)?,
@@ -122,13 +122,21 @@ pub fn row_slots(pins: &Pins) -> Result<Vec<(u16, RowId, Direction)>, KernelErro
         .collect())
 }
 
-fn rows(pins: &Pins, ticks: Ticks, now: u64) -> Result<Vec<RowStats>, KernelError> {
+/// What each row counted. `in_audit` is asked for the counter slots of the rows in force, and says none
+/// where the image cannot be read.
+fn rows(
+    pins: &Pins,
+    ticks: Ticks,
+    now: u64,
+    in_audit: impl Fn(u16) -> Option<bool>,
+) -> Result<Vec<RowStats>, KernelError> {
     let labels = pins.mapped::<RowLabel>(names::MAP_LABELS, limits::ROW_SLOTS, false)?;
     let tallies: PerCpuArray<MapData, RowTally> = pins.typed(names::MAP_ROWS)?;
     let mut rows = Vec::new();
     for (slot, label) in labels.iter().enumerate().filter(|(_, label)| label.id[0] != 0) {
         let values = tallies.get(&(slot as u32), 0).map_err(KernelError::map(names::MAP_ROWS))?;
         let RowTally { packets, bytes, connections, first, last } = sum_row(&values);
+        let audit = label.live != 0 && in_audit(slot as u16).ok_or(KernelError::Unreadable)?;
         let hit = |tick: u64| (tick != 0).then(|| ticks.to_unix(tick, now));
         rows.push(RowStats {
             id: RowId(load::unpadded(&label.id)),
@@ -138,7 +146,7 @@ fn rows(pins: &Pins, ticks: Ticks, now: u64) -> Result<Vec<RowStats>, KernelErro
             ports: load::unpadded(&label.ports),
             live: label.live != 0,
             failsafe: label.failsafe != 0,
-            mode: if label.audit == 0 { Mode::Enforce } else { Mode::Audit },
+            mode: if audit { Mode::Audit } else { Mode::Enforce },
             packets,
             bytes,
             connections,

@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
+use pomguard_common::protocol;
 use serde::Serialize;
 
 use super::{
-    Direction, Mode, Policy, Row, Service,
+    Direction, Mode, Policy, PortRange, Row, Service,
     collision::collisions,
     resolve::{Effective, effective},
 };
@@ -34,6 +35,7 @@ pub fn notes(draft: &Draft, policy: &Policy) -> Vec<Note> {
     granting_nothing(policy, &mut notes);
     one_host_both_ends(draft, policy, &mut notes);
     covered(policy, &mut notes);
+    notes.extend(in_audit(policy));
     unplaced(draft, &mut notes);
     misplaced(draft, &mut notes);
     no_way_in(policy, &mut notes);
@@ -200,6 +202,49 @@ fn covering(row: &Row, rows: &[&Row], before: &BTreeMap<IpNet, Vec<usize>>) -> O
         }
     }
     Some(covering)
+}
+
+/// Rows in audit, each with the rows in enforce whose ports are in audit by it.
+pub fn in_audit(policy: &Policy) -> Vec<Note> {
+    let mut notes = Vec::new();
+    for row in policy.rows.iter().filter(|row| row.mode == Mode::Audit) {
+        let direction = row.direction.name();
+        let mut message = format!(
+            "{} is in audit {direction}: whoever no row allows on its ports is counted, and passes in enforce too",
+            row.id
+        );
+        let enforced = policy.rows_in(row.direction).filter(|other| other.mode == Mode::Enforce);
+        let drawn_in: Vec<(&str, String)> = enforced
+            .map(|other| (other.id.0.as_str(), shared(row, other)))
+            .filter(|(_, ports)| !ports.is_empty())
+            .collect();
+        if !drawn_in.is_empty() {
+            let named = drawn_in.iter().map(|(id, ports)| format!("{id} ({ports})"));
+            message.push_str("; so are ports that rows in enforce name too: ");
+            message.push_str(&named.collect::<Vec<_>>().join(", "));
+        }
+        let others = drawn_in.iter().map(|(id, _)| (*id).to_owned());
+        let rows = std::iter::once(row.id.0.clone()).chain(others).collect();
+        notes.push(Note { kind: "in-audit", message, rows });
+    }
+    notes
+}
+
+/// The ports that both rows name, for people; nothing when there are none.
+fn shared(row: &Row, other: &Row) -> String {
+    let mut found = BTreeSet::new();
+    for (a, b) in row.services.iter().flat_map(|a| other.services.iter().map(move |b| (a, b))) {
+        let (first, last) = (a.ports.first.max(b.ports.first), a.ports.last.min(b.ports.last));
+        if a.protocol == b.protocol && first <= last {
+            found.insert((a.protocol, PortRange { first, last }));
+        }
+    }
+    let named = found.into_iter().map(|(protocol, ports)| match protocol {
+        protocol::TCP => format!("{ports}/tcp"),
+        protocol::UDP => format!("{ports}/udp"),
+        other => format!("protocol {other}"),
+    });
+    named.collect::<Vec<_>>().join(" ")
 }
 
 /// Systems that no machine of the site runs, with the rows that wait for them.

@@ -27,6 +27,8 @@ pub struct Explanation {
     pub row: Option<MatchedRow>,
     /// Every row that allows it.
     pub all: Vec<RowId>,
+    /// Without a row: those in audit that name the port, for which it passes in enforce, too.
+    pub in_audit: Vec<RowId>,
     /// Without a row: the nearest ones.
     pub nearest: Vec<Near>,
 }
@@ -66,9 +68,10 @@ pub fn explain(policy: &Policy, opening: &Opening) -> Explanation {
     let first = answer.first.as_ref();
     let row = first.and_then(|id| policy.rows_in(opening.direction).find(|row| row.id == *id));
     let nearest = if row.is_some() { Vec::new() } else { nearest(policy, opening) };
-    let passes = row.is_some() || mode != Mode::Enforce;
+    let passes = answer.passes() || mode != Mode::Enforce;
+    let in_audit = if row.is_some() { Vec::new() } else { answer.in_audit };
     let row = row.and_then(|row| matched(row, opening));
-    Explanation { opening: *opening, passes, mode, row, all: answer.all, nearest }
+    Explanation { opening: *opening, passes, mode, row, all: answer.all, in_audit, nearest }
 }
 
 fn matched(row: &Row, opening: &Opening) -> Option<MatchedRow> {

@@ -36,7 +36,7 @@ pub fn goes_on(policy: &Policy, opening: &Opening) -> bool {
         Direction::Inbound => policy.inbound,
         Direction::Outbound => policy.outbound,
     };
-    mode != Mode::Enforce || judge(policy, opening).first.is_some()
+    mode != Mode::Enforce || judge(policy, opening).passes()
 }
 
 /// What becomes of the way in of whoever makes a change.

@@ -149,7 +149,7 @@ pub struct Row {
     pub client_ports: PortRange,
     /// What may be opened to.
     pub services: Vec<Service>,
-    /// Whether the row allows, or is only watched.
+    /// Enforce, or audit: who else opens to its services is counted as a would-be drop, and passes.
     pub mode: Mode,
     /// Holds in every mode and generation, checked before all else.
     pub failsafe: bool,
@@ -218,6 +218,36 @@ pub struct PacketSettings {
     pub redirects: bool,
     /// VLAN ids whose frames are judged like untagged ones. Priority tags (VID 0) always are.
     pub vlans: Vec<u16>,
+    /// How often some classes may come in.
+    pub rates: Rates,
+}
+
+/// Packets a second that may come in, for each processor that receives; what is more is dropped as
+/// `rate-limited`. At least 4: the programs count by the quarter of a second.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Rates {
+    /// ARP and IPv6 neighbour discovery (default 10,000).
+    pub neighbours: u32,
+    /// ICMPv6 echo requests that no row names (default 1,000).
+    pub echo_v6: u32,
+    /// ICMP errors about conversations, but for those that tell a path's MTU (default 1,000).
+    pub icmp_errors: u32,
+    /// ICMP errors that tell a path's MTU (default 1,000).
+    pub path_mtu: u32,
+}
+
+impl Rates {
+    /// The least that can be told from none.
+    pub const LEAST: u32 = 4;
+    /// More than a processor receives.
+    pub const MOST: u32 = 100_000_000;
+}
+
+impl Default for Rates {
+    fn default() -> Self {
+        Self { neighbours: 10_000, echo_v6: 1_000, icmp_errors: 1_000, path_mtu: 1_000 }
+    }
 }
 
 impl Default for PacketSettings {
@@ -230,6 +260,7 @@ impl Default for PacketSettings {
             echo_v6: true,
             redirects: false,
             vlans: Vec::new(),
+            rates: Rates::default(),
         }
     }
 }

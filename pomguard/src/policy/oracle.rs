@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Direction, Policy, RowId};
+use super::{Direction, Mode, Policy, RowId};
 
 /// A packet that opens a conversation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -33,6 +33,17 @@ pub struct Answer {
     pub first: Option<RowId>,
     /// Every row that allows it, in counting order.
     pub all: Vec<RowId>,
+    /// Every row in audit that names the port, in counting order. Where there is one, a packet that
+    /// nothing allows is a would-be drop, also in enforce.
+    pub in_audit: Vec<RowId>,
+}
+
+impl Answer {
+    /// Whether the packet may pass where the direction is in enforce.
+    #[must_use]
+    pub const fn passes(&self) -> bool {
+        self.first.is_some() || !self.in_audit.is_empty()
+    }
 }
 
 /// Which rows allow `opening`.
@@ -41,7 +52,7 @@ pub fn judge(policy: &Policy, opening: &Opening) -> Answer {
         Direction::Inbound => opening.source,
         Direction::Outbound => opening.destination,
     };
-    let mut all = Vec::new();
+    let (mut all, mut in_audit) = (Vec::new(), Vec::new());
     for row in &policy.rows {
         if row.direction != opening.direction {
             continue;
@@ -63,11 +74,14 @@ pub fn judge(policy: &Policy, opening: &Opening) -> Answer {
                 service_fits = true;
             }
         }
+        if service_fits && row.mode == Mode::Audit {
+            in_audit.push(row.id.clone());
+        }
         if peer_fits && client_fits && service_fits {
             all.push(row.id.clone());
         }
     }
-    Answer { first: all.first().cloned(), all }
+    Answer { first: all.first().cloned(), all, in_audit }
 }
 
 /// Whether `address` is one of the 2^(width - length) addresses from `base` up.

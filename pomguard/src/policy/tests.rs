@@ -240,7 +240,7 @@ fn a_server_that_is_listed_as_a_peer_too_is_pointed_out() {
 }
 
 #[test]
-fn a_row_is_watched_where_site_or_settings_say_so_but_never_a_failsafe_row() {
+fn a_row_is_in_audit_where_site_or_settings_say_so_but_never_a_failsafe_row() {
     let site = small(
         "[[row]]\nid = \"pom-4.0/1\"\nmode = \"audit\"\n[[allow]]\nname = \"ssh\"\nfrom = [\"10.9.0.0/24\"]\n\
          to = [\"pom1\"]\nports = \"22\"\nprotocol = \"tcp\"\nfailsafe = true\n",
@@ -251,7 +251,7 @@ fn a_row_is_watched_where_site_or_settings_say_so_but_never_a_failsafe_row() {
         resolve(&draft, &[IpAddr::from([10, 20, 0, 11])])
     };
     let mode = |policy: &Policy, id| row(policy, id, Direction::Inbound).mode;
-    let policy = with("pom-4.0/4", "audit").expect("a watched row");
+    let policy = with("pom-4.0/4", "audit").expect("a row in audit");
     assert_eq!(mode(&policy, "pom-4.0/1"), Mode::Audit);
     assert_eq!(mode(&policy, "pom-4.0/4"), Mode::Audit);
     assert_eq!(mode(&policy, "pom-4.0/7"), Mode::Enforce);
@@ -336,4 +336,52 @@ fn enforce_without_a_failsafe_row_is_remarked_on() {
     assert_eq!(remarks(&settings, &small("")), 1);
     assert_eq!(remarks(&settings, &way_in), 0);
     assert_eq!(remarks(SETTINGS, &small("")), 0, "audit cuts nobody off");
+}
+
+#[test]
+fn a_row_in_audit_is_remarked_on_with_the_rows_that_share_its_ports() {
+    let site = small(
+        "[[row]]\nid = \"pom-4.0/15\"\nmode = \"audit\"\n[[allow]]\nname = \"near\"\n\
+         from = [\"10.9.0.0/24\"]\nto = [\"pom1\"]\nports = \"9971-9999\"\nprotocol = \"tcp\"\n\
+         [[allow]]\nname = \"far\"\nfrom = [\"10.9.0.0/24\"]\nto = [\"pom1\"]\nports = \"9971\"\n\
+         protocol = \"udp\"\n",
+    );
+    let draft = read(&site).expect("a site");
+    let all = notes(&draft, &on_pom1(&draft));
+    let found: Vec<&Note> = all.iter().filter(|note| note.kind == "in-audit").collect();
+    let [note] = found.as_slice() else { panic!("one remark, not {found:?}") };
+    assert_eq!(note.rows, ["pom-4.0/15", "site/near"], "another protocol's port is another port");
+    assert!(note.message.starts_with("pom-4.0/15 is in audit inbound"), "{}", note.message);
+    assert!(note.message.ends_with("site/near (9971-9973/tcp)"), "{}", note.message);
+    let quiet = read(&small("")).expect("a site");
+    assert!(kinds(&notes(&quiet, &on_pom1(&quiet)), "in-audit").is_empty());
+}
+
+#[test]
+fn explain_passes_a_stranger_only_where_a_row_in_audit_names_the_port() {
+    let site = small(
+        "[[peer]]\nsystems = [\"Agent Desktop\"]\naddresses = [\"10.50.0.0/16\"]\n\
+         [[row]]\nid = \"pom-4.0/15\"\nmode = \"audit\"\n",
+    );
+    let mut policy = policy(&site);
+    policy.inbound = Mode::Enforce;
+    let ask = |from, to| explain(&policy, &question(&policy, from, to).expect("a question"));
+    let says = |explanation: &_| {
+        let mut text = Vec::new();
+        crate::render::explain::print(explanation, &mut text).expect("written to memory");
+        String::from_utf8(text).expect("text")
+    };
+    let stranger = ask("10.99.0.1", "10.20.0.11:9971/tcp");
+    assert!(stranger.passes && stranger.row.is_none());
+    assert!(
+        says(&stranger).contains("passes in audit because row pom-4.0/15 is in audit"),
+        "{}",
+        says(&stranger)
+    );
+    let low = ask("10.50.3.7:22", "10.20.0.11:9971/tcp");
+    assert!(low.passes && low.row.is_none(), "the client port is not enforced yet either");
+    let hit = ask("10.50.3.7", "10.20.0.11:9971/tcp");
+    assert!(hit.passes && hit.in_audit.is_empty(), "what the row allows passes under it");
+    let elsewhere = ask("10.99.0.1", "10.20.0.11:9975/tcp");
+    assert!(!elsewhere.passes && elsewhere.in_audit.is_empty());
 }

@@ -62,7 +62,7 @@ pub struct Line {
     pub peers: Vec<String>,
     /// How many tuples the row comes to.
     pub tuples: usize,
-    /// Watched or enforced.
+    /// Whether its ports are enforced, or in audit.
     pub mode: Mode,
     /// Whether it holds in every mode.
     pub failsafe: bool,

@@ -54,8 +54,15 @@ pub fn print(explanation: &Explanation, out: &mut impl Write) -> io::Result<()> 
         return Ok(());
     }
     if explanation.passes {
-        let why = if explanation.mode == Mode::Track { "only tracked" } else { "in audit" };
-        writeln!(out, "  passes because {} is {why}; enforce would drop it", opening.direction.name())?;
+        let direction = opening.direction.name();
+        let rows: Vec<&str> = explanation.in_audit.iter().map(|id| id.0.as_str()).collect();
+        let why = match (explanation.mode, rows.as_slice()) {
+            (Mode::Track, _) => format!("because {direction} is only tracked"),
+            (Mode::Audit, []) => format!("because {direction} is in audit"),
+            (_, [row]) => format!("in audit because row {row} is in audit"),
+            (_, rows) => format!("in audit because rows {} are in audit", rows.join(", ")),
+        };
+        writeln!(out, "  passes {why}; enforce would drop it")?;
     }
     if explanation.nearest.is_empty() {
         writeln!(out, "  no row comes near")?;

@@ -16,6 +16,7 @@ use crate::{
     policy::{
         Mode,
         area::Area,
+        conflict::Note,
         diff::{Diff, RowChange},
         impact::{Impact, WayIn},
         oracle::Opening,
@@ -42,6 +43,8 @@ pub struct Plan {
     pub way_in: Option<(Opening, WayIn)>,
     /// Whether the files have a failsafe row that grants something.
     pub failsafe: bool,
+    /// Remarks about rows in audit, and about what is in audit by them.
+    pub in_audit: Vec<Note>,
 }
 
 /// What is in force.
@@ -93,6 +96,7 @@ impl Plan {
             Some(diff) => print_diff(diff, out)?,
             None => writeln!(out, "  inbound {}, outbound {}", self.inbound.name(), self.outbound.name())?,
         }
+        some(&self.in_audit, out, |note| printable(&note.message).to_string())?;
         writeln!(
             out,
             "{} of {} conversations that go on now would be cut",

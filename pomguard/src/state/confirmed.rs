@@ -231,8 +231,8 @@ fn put_length(bytes: &mut Vec<u8>, length: usize) {
 }
 
 fn label_bytes(label: &RowLabel) -> Vec<u8> {
-    let RowLabel { id, source, destination, ports, direction, live, failsafe, audit } = label;
-    [&id[..], source, destination, ports, &[*direction, *live, *failsafe, *audit]].concat()
+    let RowLabel { id, source, destination, ports, direction, live, failsafe, reserved } = label;
+    [&id[..], source, destination, ports, &[*direction, *live, *failsafe, *reserved]].concat()
 }
 
 fn read_label(bytes: &[u8]) -> Option<RowLabel> {
@@ -245,7 +245,7 @@ fn read_label(bytes: &[u8]) -> Option<RowLabel> {
         direction: cursor.take::<1>()?[0],
         live: cursor.take::<1>()?[0],
         failsafe: cursor.take::<1>()?[0],
-        audit: cursor.take::<1>()?[0],
+        reserved: cursor.take::<1>()?[0],
     })
 }
 
@@ -338,7 +338,7 @@ mod tests {
             direction: 1,
             live: 1,
             failsafe: 0,
-            audit: 1,
+            reserved: 0,
         };
         let pinhole = Pinhole { peer: [1, 2, 3, 4], mask: [5; 4], row: 6, marks: 4, ..Pinhole::FREE };
         Confirmed {

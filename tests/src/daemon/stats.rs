@@ -52,6 +52,14 @@ impl Stats {
         of.map_or(0, |row| row[field].as_u64().unwrap())
     }
 
+    /// The mode of one row, as it was read back from the kernel.
+    pub fn row_mode(&self, id: &str, direction: &str) -> String {
+        let rows = self.0["rows"].as_array().unwrap();
+        let of = rows.iter().find(|row| row["id"] == id && row["direction"] == direction);
+        let of = of.unwrap_or_else(|| panic!("no row {id} {direction} in {}", self.0));
+        of["mode"].as_str().unwrap().to_owned()
+    }
+
     /// Packets of one reason; 0 when it never occurred.
     pub fn reason(&self, name: &str, direction: &str, verdict: &str) -> u64 {
         let reasons = self.0["reasons"].as_array().unwrap();

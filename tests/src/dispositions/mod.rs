@@ -227,7 +227,12 @@ pub const BESIDES: [(Reason, &str); 7] = [
          discovery and link control",
     ),
     (Reason::FlowTableFull, "what would open a conversation outbound, when there is no room to remember it"),
-    (Reason::RateLimited, "in reserve: nothing ends under it"),
+    (
+        Reason::RateLimited,
+        "ARP and neighbour discovery, ICMPv6 echo requests that no row names, ICMP errors about conversations: \
+         those that come in oftener than `[packets.rates]` says, counted by each processor for itself in quarters \
+         of a second. Errors that tell a path's MTU have a rate of their own",
+    ),
     (
         Reason::Isolated,
         "panic, isolate: every packet, in every mode, but for failsafe tuples and what the link needs",

@@ -30,7 +30,7 @@ pub fn document() -> String {
         let _ = section.write(&mut text);
     }
     text.push_str(
-        "\n## Reasons besides\n\nWhat these need is not a packet.\n\n| reason | when |\n| --- | --- |\n",
+        "\n## Reasons besides\n\nWhat these need is more than one packet.\n\n| reason | when |\n| --- | --- |\n",
     );
     for (reason, when) in BESIDES {
         let _ = writeln!(text, "| `{}` | {when} |", reason.name());

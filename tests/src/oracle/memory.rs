@@ -55,13 +55,18 @@ const TRAIN: u64 = 60;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Notebook {
     talks: HashMap<Talk, Memory>,
-    trains: HashMap<Train, u64>,
+    /// When each first fragment came, and whether it passed while the host was isolated.
+    trains: HashMap<Train, (u64, bool)>,
     now: u64,
 }
 
 impl Notebook {
     pub(super) const fn wait(&mut self, seconds: u64) {
         self.now += seconds;
+    }
+
+    pub(super) const fn now(&self) -> u64 {
+        self.now
     }
 
     /// A conversation that is not past its age.
@@ -81,11 +86,12 @@ impl Notebook {
         }
     }
 
-    pub(super) fn has_train(&self, train: &Train) -> bool {
-        self.trains.get(train).is_some_and(|seen| self.now - seen <= TRAIN)
+    /// Whether a first fragment passed; isolated, whether it did so isolated.
+    pub(super) fn has_train(&self, train: &Train, isolated: bool) -> bool {
+        self.trains.get(train).is_some_and(|(seen, so)| self.now - seen <= TRAIN && (*so || !isolated))
     }
 
-    pub(super) fn note_train(&mut self, train: Train) {
-        self.trains.insert(train, self.now);
+    pub(super) fn note_train(&mut self, train: Train, isolated: bool) {
+        self.trains.insert(train, (self.now, isolated));
     }
 }

@@ -16,13 +16,19 @@ use pomguard_common::{
     reason::Reason,
 };
 
-use crate::{force::InForce, harness::Effect};
+use crate::{
+    force::InForce,
+    harness::Effect,
+    held::{self, Panic},
+};
 
 mod address;
+mod beside;
 mod link;
 mod memory;
 mod read;
 
+use self::beside::Holding;
 use address::{is_group, is_link_local, is_mapped, is_newborn, may_send};
 use memory::{Notebook, Phase, Talk, Train};
 use read::{Body, Seen, Segment};
@@ -38,26 +44,32 @@ pub struct Ruling {
     pub row: Option<RowId>,
     /// It counts as a new connection of the row.
     pub connection: bool,
-    /// It enters a conversation into the flow table.
-    pub enters: bool,
+    /// It enters this conversation into the flow table.
+    entry: Option<(Talk, Phase)>,
 }
 
 impl Ruling {
     const fn of(reason: Reason) -> Self {
-        Self { reason, audited: false, row: None, connection: false, enters: false }
+        Self { reason, audited: false, row: None, connection: false, entry: None }
     }
 
-    /// The same with the counter slot that its row has; none for a row that is no more in force, which
-    /// a conversation may outlive.
+    /// The same drop, which a row in audit names as not enforced yet.
+    fn in_audit(self, audit: bool) -> Self {
+        Self { audited: audit, ..self }
+    }
+
+    /// The same with the counter slot that its row has, in the policy or beside it; none for a row that is
+    /// no more in force, which a conversation may outlive.
     #[must_use]
     pub fn effect(&self, in_force: &InForce, direction: Direction) -> Effect {
-        let slot = self.row.as_ref().and_then(|row| in_force.slot(&row.0, direction).ok());
+        let of = |row| held::slot(row).or_else(|| in_force.slot(&row.0, direction).ok());
+        let slot = self.row.as_ref().and_then(of);
         Effect {
             reason: self.reason,
             audited: self.audited,
             row: slot.unwrap_or(NO_ROW),
             connection: self.connection,
-            enters: self.enters,
+            enters: self.entry.is_some(),
         }
     }
 
@@ -76,25 +88,30 @@ enum Refusal {
     ClientPort,
 }
 
+/// Of a conversation that no policy has judged yet; policies are counted from 1.
+const UNJUDGED: u32 = 0;
+
 /// A guarded host.
 #[derive(Clone, Debug)]
 pub struct Host {
     policy: Policy,
     generation: u32,
     notes: Notebook,
+    holding: Holding,
 }
 
 impl Host {
     /// One that has no conversations.
     #[must_use]
     pub fn new(policy: Policy) -> Self {
-        Self { policy, generation: 1, notes: Notebook::default() }
+        Self { policy, generation: 1, notes: Notebook::default(), holding: Holding::default() }
     }
 
-    /// Puts another policy in force. Conversations stay.
+    /// Puts another policy in force, and nothing beside it. Conversations stay.
     pub fn enforce(&mut self, policy: Policy) {
         self.policy = policy;
         self.generation += 1;
+        self.holding = Holding::default();
     }
 
     /// Time goes by.
@@ -113,30 +130,49 @@ impl Host {
 
     /// What becomes of a frame.
     pub fn judge(&mut self, direction: Direction, frame: &[u8]) -> Ruling {
+        if self.holding.no_policy {
+            return self.without_policy(direction, frame);
+        }
+        let isolated = self.panics(Panic::Isolate);
         let seen = read::frame(&self.policy.packets, frame);
-        let mut ruling = match (&seen, direction) {
-            (Err(reason), _) => Ruling::of(*reason),
-            (Ok(seen), Direction::Inbound) => self.comes_in(seen),
-            (Ok(seen), Direction::Outbound) => self.leaves(seen),
+        let mut ruling = match &seen {
+            Err(reason) if isolated && !reason.verdict().is_pass() => Ruling::of(Reason::Isolated),
+            Err(reason) => Ruling::of(*reason),
+            Ok(seen) => {
+                let first = match direction {
+                    Direction::Inbound => self.comes_in(seen),
+                    Direction::Outbound => self.leaves(seen),
+                };
+                self.beside(direction, seen, first)
+            }
         };
+        if let Some((talk, phase)) = ruling.entry {
+            // What holds beside the policies no policy has judged.
+            let beside = matches!(ruling.reason, Reason::Exception | Reason::Failsafe);
+            let generation = if beside { UNJUDGED } else { self.generation };
+            self.notes.enter(talk, phase, ruling.row.clone(), generation);
+        }
         // What inbound audit let in may be answered.
-        let answers_audited = ruling.reason == Reason::Unasked && self.policy.inbound != Mode::Enforce;
-        ruling.audited = !ruling.passes() && (self.mode(direction) != Mode::Enforce || answers_audited);
+        let answered = ruling.reason == Reason::Unasked && self.mode(Direction::Inbound) != Mode::Enforce;
+        let enforced = self.mode(direction) == Mode::Enforce && !answered;
+        ruling.audited |= !(ruling.passes() || isolated || enforced);
         if let Ok(seen) = &seen
             && let Some(piece) = seen.piece
             && !matches!(seen.body, Body::Later)
             && ruling.passes()
         {
-            self.notes.note_train(train(direction, seen, piece.id));
+            self.notes.note_train(train(direction, seen, piece.id), isolated);
         }
         ruling
     }
 
-    const fn mode(&self, direction: Direction) -> Mode {
-        match direction {
+    /// The mode that holds: while the host is opened, none enforces.
+    fn mode(&self, direction: Direction) -> Mode {
+        let mode = match direction {
             Direction::Inbound => self.policy.inbound,
             Direction::Outbound => self.policy.outbound,
-        }
+        };
+        if mode == Mode::Enforce && self.panics(Panic::Open) { Mode::Audit } else { mode }
     }
 
     fn is_known(&self, address: IpAddr) -> bool {
@@ -178,13 +214,24 @@ impl Host {
         })
     }
 
+    /// Whether a row in audit names what is opened to, for whomever.
+    fn in_audit(&self, opened: Direction, talk: &Talk) -> bool {
+        let port = if opened == Direction::Inbound { talk.host.1 } else { talk.peer.1 };
+        let ported = matches!(talk.protocol, TCP | UDP);
+        self.policy.rows_in(opened).filter(|row| row.mode == Mode::Audit).any(|row| {
+            let mut services = row.services.iter().filter(|service| service.protocol == talk.protocol);
+            services.any(|service| !ported || service.ports.contains(port))
+        })
+    }
+
     /// A conversation of ours that the policy in force still lets us have.
     fn conversation(&mut self, talk: &Talk) -> Option<(Phase, Option<RowId>)> {
         let judged = self.notes.talk(talk)?.generation;
         if judged != self.generation {
             let row = match self.row(Direction::Outbound, talk) {
                 Ok((id, _)) => Some(id),
-                Err(_) if self.policy.outbound != Mode::Enforce => None,
+                Err(_) if self.mode(Direction::Outbound) != Mode::Enforce => None,
+                Err(_) if self.in_audit(Direction::Outbound, talk) => None,
                 Err(_) => return None,
             };
             let generation = self.generation;
@@ -220,6 +267,7 @@ impl Host {
         let known = self.is_known(seen.source);
         let either = |known_reason, stranger| Ruling::of(if known { known_reason } else { stranger });
         let (request, reply) = echo_types(seen.source);
+        let audit = self.in_audit(Direction::Inbound, &talk);
         match &seen.body {
             Body::Later => self.later(Direction::Inbound, seen),
             Body::Tcp(Segment { syn, ack, ends, .. }) => {
@@ -236,12 +284,14 @@ impl Host {
                     self.notes.touch(&talk, if *ends { Phase::Closing } else { Phase::Open });
                     return Ruling::of(Reason::Answer);
                 }
-                match (refusal, opens) {
+                let ruling = match (refusal, opens) {
                     (Refusal::ClientPort, _) => Ruling::of(Reason::ClientPort),
                     (_, false) => either(Reason::NoFlowKnown, Reason::NoFlow),
                     (Refusal::Peer, true) => either(Reason::SourceKnown, Reason::Source),
                     (Refusal::Port, true) => either(Reason::PortKnown, Reason::Port),
-                }
+                };
+                // What accepts asks for nothing.
+                ruling.in_audit(audit && !(*syn && *ack))
             }
             Body::Udp { .. } => {
                 let refusal = match self.row(Direction::Inbound, &talk) {
@@ -254,11 +304,12 @@ impl Host {
                 if let Some(reason) = service {
                     return Ruling::of(reason);
                 }
-                match refusal {
+                let ruling = match refusal {
                     Refusal::ClientPort => Ruling::of(Reason::ClientPort),
                     Refusal::Peer => either(Reason::SourceKnown, Reason::Source),
                     Refusal::Port => either(Reason::PortKnown, Reason::Port),
-                }
+                };
+                ruling.in_audit(audit)
             }
             Body::Icmp { kind, .. } if *kind == reply => match self.conversation(&talk) {
                 Some(_) => Ruling::of(Reason::Answer),
@@ -276,15 +327,18 @@ impl Host {
                 let v4 = seen.source.is_ipv4();
                 let redirect = v4 && *kind == 5 && self.policy.packets.redirects;
                 if is_error(v4, *kind) || redirect {
-                    return Ruling::of(self.related(Direction::Inbound, seen, *kind, rest));
+                    return self.related(Direction::Inbound, seen, *kind, rest);
                 }
                 let free_echo = !v4 && *kind == request && self.policy.packets.echo_v6;
-                Ruling::of(if free_echo { Reason::EchoV6 } else { Reason::IcmpType })
+                if free_echo {
+                    return Ruling::of(Reason::EchoV6);
+                }
+                Ruling::of(Reason::IcmpType).in_audit(audit && *kind == request)
             }
             Body::Other => match (self.row(Direction::Inbound, &talk), service) {
                 (Ok(row), _) => by_row(row, false),
                 (Err(_), Some(reason)) => Ruling::of(reason),
-                (Err(_), None) => either(Reason::ProtocolKnown, Reason::Protocol),
+                (Err(_), None) => either(Reason::ProtocolKnown, Reason::Protocol).in_audit(audit),
             },
         }
     }
@@ -305,6 +359,9 @@ impl Host {
         }
         let talk = talk(Direction::Outbound, seen);
         let (request, reply) = echo_types(seen.source);
+        // What answers on a service that a row's audit opens leaves, and is no conversation of ours.
+        let audit = self.in_audit(Direction::Inbound, &talk);
+        let answers_audited = Ruling::of(Reason::Unasked).in_audit(true);
         match &seen.body {
             Body::Later => self.later(Direction::Outbound, seen),
             Body::Tcp(segment) => self.segment_leaves(&talk, *segment),
@@ -312,25 +369,34 @@ impl Host {
                 if self.row(Direction::Inbound, &talk).is_ok() {
                     return Ruling::of(Reason::Reply);
                 }
-                self.goes_on(&talk, Phase::Udp).unwrap_or_else(|| self.opens(talk, Phase::Udp, true))
+                if let Some(ruling) = self.goes_on(&talk, Phase::Udp) {
+                    return ruling;
+                }
+                if audit && self.outbound_row(&talk).row.is_none() {
+                    return answers_audited;
+                }
+                self.opens(talk, Phase::Udp, true)
             }
             Body::Icmp { kind, .. } if *kind == reply => {
                 let free_echo = seen.source.is_ipv6() && self.policy.packets.echo_v6;
                 let asked = free_echo || self.row(Direction::Inbound, &talk).is_ok();
-                Ruling::of(if asked { Reason::Reply } else { Reason::Unasked })
+                if asked { Ruling::of(Reason::Reply) } else { Ruling::of(Reason::Unasked).in_audit(audit) }
             }
             Body::Icmp { kind, .. } if *kind == request => {
                 self.goes_on(&talk, Phase::Echo).unwrap_or_else(|| self.opens(talk, Phase::Echo, true))
             }
             Body::Icmp { kind, rest, .. } if is_error(seen.source.is_ipv4(), *kind) => {
-                Ruling::of(self.related(Direction::Outbound, seen, *kind, rest))
+                self.related(Direction::Outbound, seen, *kind, rest)
             }
             Body::Icmp { .. } => {
-                let track = self.policy.outbound == Mode::Track;
+                let track = self.mode(Direction::Outbound) == Mode::Track;
                 Ruling::of(if track { Reason::Untracked } else { Reason::IcmpType })
             }
             Body::Other if self.row(Direction::Inbound, &talk).is_ok() => Ruling::of(Reason::Reply),
-            Body::Other => self.outbound_row(&talk),
+            Body::Other => {
+                let ruling = self.outbound_row(&talk);
+                if audit && ruling.row.is_none() { answers_audited } else { ruling }
+            }
         }
     }
 
@@ -352,7 +418,10 @@ impl Host {
                 return self.goes_on(talk, next).unwrap_or_else(|| Ruling::of(Reason::Internal));
             }
             let would_open = self.outbound_row(talk);
-            if syn || !would_open.passes() && self.policy.outbound == Mode::Enforce {
+            if self.in_audit(Direction::Inbound, talk) && (syn || would_open.row.is_none()) {
+                return Ruling::of(Reason::Unasked).in_audit(true);
+            }
+            if syn || !would_open.passes() && self.mode(Direction::Outbound) == Mode::Enforce {
                 return Ruling::of(Reason::Unasked);
             }
         }
@@ -374,15 +443,14 @@ impl Host {
     /// Opens a conversation, or enters one that was forgotten.
     fn opens(&mut self, talk: Talk, phase: Phase, connects: bool) -> Ruling {
         let mut ruling = self.outbound_row(&talk);
-        if !ruling.passes() && self.policy.outbound == Mode::Enforce {
+        if !ruling.passes() && self.mode(Direction::Outbound) == Mode::Enforce {
             return ruling;
         }
         ruling.connection = connects && ruling.row.is_some();
         if self.conversation(&talk).is_some() {
             self.notes.touch(&talk, phase);
         } else {
-            ruling.enters = true;
-            self.notes.enter(talk, phase, ruling.row.clone(), self.generation);
+            ruling.entry = Some((talk, phase));
         }
         ruling
     }
@@ -390,21 +458,23 @@ impl Host {
     fn outbound_row(&self, talk: &Talk) -> Ruling {
         match self.row(Direction::Outbound, talk) {
             Ok(row) => by_row(row, false),
-            Err(_) if self.policy.outbound == Mode::Track => Ruling::of(Reason::Untracked),
-            Err(_) => Ruling::of(Reason::Destination),
+            Err(_) if self.mode(Direction::Outbound) == Mode::Track => Ruling::of(Reason::Untracked),
+            Err(_) => Ruling::of(Reason::Destination).in_audit(self.in_audit(Direction::Outbound, talk)),
         }
     }
 
     fn later(&self, direction: Direction, seen: &Seen) -> Ruling {
-        let known = seen.piece.is_some_and(|piece| self.notes.has_train(&train(direction, seen, piece.id)));
+        let isolated = self.panics(Panic::Isolate);
+        let known = |piece: read::Piece| self.notes.has_train(&train(direction, seen, piece.id), isolated);
+        let known = seen.piece.is_some_and(known);
         Ruling::of(if known { Reason::Fragment } else { Reason::FragmentUnknown })
     }
 
     /// An ICMP error: about a conversation of ours, or about one that an inbound row allows.
-    fn related(&mut self, direction: Direction, seen: &Seen, kind: u8, rest: &[u8]) -> Reason {
+    fn related(&mut self, direction: Direction, seen: &Seen, kind: u8, rest: &[u8]) -> Ruling {
         let v6 = seen.source.is_ipv6();
         let Some(quote) = rest.get(4..).and_then(|bytes| read::quote(bytes, v6, seen.before + 8)) else {
-            return Reason::IcmpUnrelated;
+            return Ruling::of(Reason::IcmpUnrelated);
         };
         // No IPv6 link is narrower than 1,280 bytes.
         let narrow = v6 && kind == 2 && rest[..2] == [0, 0] && rest[2] < 5;
@@ -416,13 +486,16 @@ impl Host {
             }
         };
         if narrow || !ours {
-            return Reason::IcmpUnrelated;
+            return Ruling::of(Reason::IcmpUnrelated);
         }
         let talk = Talk { protocol: quote.protocol, host, peer };
-        if self.notes.talk(&talk).is_some() || self.row_by_prefix(&talk) {
-            Reason::IcmpRelated
+        let isolated = self.panics(Panic::Isolate);
+        let by_policy = self.notes.talk(&talk).is_some() || self.row_by_prefix(&talk);
+        if by_policy && !isolated || self.related_beside(direction, &talk) {
+            Ruling::of(Reason::IcmpRelated)
         } else {
-            Reason::IcmpUnrelated
+            let audit = !isolated && self.in_audit(Direction::Inbound, &talk);
+            Ruling::of(Reason::IcmpUnrelated).in_audit(audit)
         }
     }
 

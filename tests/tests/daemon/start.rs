@@ -17,6 +17,7 @@ use aya::{
 use nix::sys::signal::Signal;
 use pomguard::kernel::object::OBJECT;
 use pomguard_common::{
+    ABI_VERSION,
     counter::HostRecord,
     names::{MAP_CONTROL, MAP_HOST, MAP_POLICY, PROGRAM_INGRESS},
 };
@@ -170,11 +171,11 @@ fn maps_of_an_older_layout_are_refused_and_say_what_to_do() {
     let record = host.get(&0, 0).unwrap();
     host.set(0, HostRecord { abi: 1, ..record }, 0).unwrap();
     let log = refusal(&lab);
-    let says = "are of layout 1, this pomguard knows layout 2: run `pomguard detach`";
-    assert!(log.contains(says), "{log}");
+    let says = format!("are of layout 1, this pomguard knows layout {ABI_VERSION}: run `pomguard detach`");
+    assert!(log.contains(&says), "{log}");
     let stats = lab.pomguard(&["stats"]);
     assert!(!stats.status.success());
-    assert!(String::from_utf8_lossy(&stats.stderr).contains(says), "{stats:?}");
+    assert!(String::from_utf8_lossy(&stats.stderr).contains(&says), "{stats:?}");
     assert!(is_shut(&lab.peer, SERVER, UNLISTED), "the old programs go on enforcing");
     assert!(lab.pomguard(&["detach", "--yes"]).status.success());
     let _daemon = Daemon::start(&lab);

@@ -1,7 +1,7 @@
 //! Floods on the cable, with hundreds of real conversations beside them, most of them idle.
 
 use std::{
-    net::{Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     thread,
     time::{Duration, Instant},
 };
@@ -9,7 +9,7 @@ use std::{
 use pomguard_tests::{
     daemon::{Conversation, Daemon, LISTED, LISTED_OUT, Lab, PEER, PEER6, SERVER, SERVER6, UNLISTED},
     faults::{Ear, Offer, Pair, THE_PEER, THE_SERVER, THE_STRANGER, frames, report, times},
-    packet::{eth, flag},
+    packet::{eth, ether, flag},
     random::Random,
 };
 
@@ -137,4 +137,58 @@ fn conversations_outlive_forged_resets_and_ends() {
     let lost = outbound.iter_mut().chain(&mut inbound).filter_map(|it| (!it.answers()).then_some(())).count();
     assert_eq!(lost, 0, "FL-13: of {all} conversations");
     report(&format!("{offered} forged resets and ends: 0 of {all} flows lost ({words} words)"));
+}
+
+#[test]
+fn conversations_outlive_floods_of_what_the_link_needs_and_of_errors_about_them() {
+    let name = "conversations_outlive_floods_of_what_the_link_needs_and_of_errors_about_them";
+    let Some(lab) = Lab::new(name) else { return };
+    let seconds = times("POMGUARD_FAULT_FLOOD", 5);
+    let _daemon = Daemon::start(&lab);
+    let mut conversations = idle(&lab, 64, true);
+    // FL-08, IC-22: errors that quote a live conversation. A host unreachable is a hint, and ends nothing.
+    let errors = conversations.iter().filter_map(|it| {
+        let (ours, theirs) = (it.local().port(), it.peer().port());
+        let made = frames(&lab.stranger, &lab.server, |_, host| {
+            let (router, to, kind, code): (IpAddr, IpAddr, u8, u8) = match host {
+                IpAddr::V4(_) => (THE_STRANGER.0.into(), PEER.into(), 3, 1),
+                IpAddr::V6(_) => (THE_STRANGER.1.into(), PEER6.into(), 1, 3),
+            };
+            let quoted = eth().ip(host, to).tcp(ours, theirs).quoted();
+            vec![eth().ip(router, host).icmp(kind, code).payload(&quoted)]
+        })(THE_STRANGER, THE_SERVER);
+        made.into_iter().nth(usize::from(it.peer().is_ipv6()))
+    });
+    let errors: Vec<_> = errors.collect();
+    // L2-03: nonsense in ARP, which the stack ignores, so that what is tried is the filter.
+    let arp = vec![eth().to([0xff; 6]).ether_type(ether::ARP).payload(&[0; 46]).build()];
+    let offers = [Offer::start(&lab.stranger, errors, RATE), Offer::start(&lab.stranger, arp, RATE)];
+    let until = Instant::now() + Duration::from_secs(seconds as u64);
+    let mut words = 0_usize;
+    while Instant::now() < until {
+        for conversation in &mut conversations {
+            assert!(conversation.answers(), "FL-08, IC-22, L2-03: after {words} words");
+            words += 1;
+        }
+        assert!(Conversation::open(&lab.server, PEER6, LISTED_OUT).answers(), "and one more");
+    }
+    let offered: Vec<u64> = offers.into_iter().map(Offer::stop).collect();
+    let after = lab.stats();
+    let (related, arp) =
+        (after.reason("icmp-related", "inbound", "pass"), after.reason("arp", "inbound", "pass"));
+    let limited = after.reason("rate-limited", "inbound", "drop");
+    assert!(limited > 0 && related > 0 && arp > 0, "{limited} {related} {arp}: {after}");
+    // A second of the default rates, and one that is begun, on each processor.
+    let most = |rate: u64| {
+        rate * (seconds as u64 + 2) * thread::available_parallelism().map_or(1, |it| it.get() as u64)
+    };
+    assert!(related <= most(1_000) && arp <= most(10_000), "{related} {arp}: {after}");
+    assert_eq!(after.total("outbound", "dropped"), 0, "{after}");
+    report(&format!(
+        "{seconds} s of floods: {} errors about {} conversations, {} ARP packets: {limited} too many, 0 flows lost \
+         ({words} words)",
+        offered[0],
+        conversations.len(),
+        offered[1]
+    ));
 }

@@ -3,7 +3,11 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use pomguard::policy::PortRange;
-use pomguard_common::{Direction, protocol::TCP, reason::Reason};
+use pomguard_common::{
+    Direction,
+    protocol::{TCP, UDP},
+    reason::Reason,
+};
 use pomguard_tests::{
     packet::{Packet, eth},
     reference::{self, Places, row},
@@ -48,7 +52,22 @@ fn a_source_that_cannot_be_is_refused() {
         let host = if address(source).is_ipv6() { v6.host } else { v4.host };
         cases.push(case("SP-03", source).inbound(&from_to(source, host), Reason::SpoofedSource));
     }
-    for source in ["1.0.0.0", "126.255.255.255", "128.0.0.0", "223.255.255.255", "::1:0:0", "fe80::1"] {
+    let beside = [
+        "1.0.0.0",
+        "126.255.255.255",
+        "128.0.0.0",
+        "223.255.255.255",
+        "::1:0:0",
+        "0:0:1::1",
+        "0:0:1::",
+        "fe80::1",
+        // Local-use NAT64 (RFC 8215) and 6to4 around a global address: what follows is nobody's IPv4 address.
+        "64:ff9b:1::7f00:1",
+        "64:ff9b:0:1::7f00:1",
+        "2002:808:808:ac10::1",
+        "2002:808:808::a09:7",
+    ];
+    for source in beside {
         let host = if address(source).is_ipv6() { v6.host } else { v4.host };
         let says = format!("{source} is beside them");
         cases.push(case("SP-03", says).inbound(&from_to(source, host), Reason::Row).row("A2").connects());
@@ -111,6 +130,12 @@ fn leases_pass_and_what_only_looks_like_one_does_not() {
             .inbound(&v4("10.9.0.1", "255.255.255.255").udp(67, 68), Reason::Dhcp),
         case("SP-03", "a DHCP acknowledgement to this host")
             .inbound(&v4("10.9.0.1", "10.9.0.2").to([2, 0, 0, 0, 0, 2]).udp(67, 68), Reason::Dhcp),
+        case("SP-03", "a DHCP acknowledgement as long as they are").inbound(
+            &v4("10.9.0.1", "10.9.0.2").to([2, 0, 0, 0, 0, 2]).udp(67, 68).payload(&[0; 240]),
+            Reason::Dhcp,
+        ),
+        case("SP-03", "a DHCPv6 answer as long as they are")
+            .inbound(&v6("fe80::1", "fd00:9::2").udp(547, 546).payload(&[0; 80]), Reason::Dhcp),
         case("SP-03", "our DHCP discovery")
             .outbound(&v4("0.0.0.0", "255.255.255.255").udp(68, 67), Reason::Dhcp),
         case("SP-03", "a DHCPv6 answer").inbound(&v6("fe80::1", "fd00:9::2").udp(547, 546), Reason::Dhcp),
@@ -186,4 +211,20 @@ fn prefixes_and_ranges_have_exact_edges() {
         }
         run_under("prefixes_and_ranges_have_exact_edges", policy.clone(), &cases);
     }
+}
+
+#[test]
+fn a_lease_is_renewed_though_a_row_names_its_port() {
+    let mut policy = reference::policy();
+    policy.rows.push(row("A4", Direction::Inbound, &["0.0.0.0/0", "::/0"], UDP, PortRange::ANY));
+    let mut cases = Vec::new();
+    for places in Places::both() {
+        let (server, client) = if places.is_v6() { (547, 546) } else { (67, 68) };
+        let renewal = eth().ip(places.host, places.resolver).udp(client, server).payload(&[0; 240]);
+        let other = eth().ip(places.host, places.resolver).udp(client, client).payload(&[0; 240]);
+        cases.push(
+            case("SP-03", "our question").outbound(&renewal, Reason::Dhcp).outbound(&other, Reason::Reply),
+        );
+    }
+    run_under("a_lease_is_renewed_though_a_row_names_its_port", policy, &cases);
 }

@@ -115,11 +115,17 @@ fn ipv4_options_are_refused_whatever_they_say() {
         ("IP-10", "one that is all the header holds", &[0x44, 40, 5, 0]),
         ("IP-10", "forty bytes of them", &[1; 40]),
     ];
-    let cases = options.map(|(id, says, bytes)| {
-        let places = Places::v4();
-        let packet = eth().ip(places.stranger, places.host).options(bytes).tcp(40_000, 443);
-        case(id, says).both_ways(&packet, Reason::IpOptions)
-    });
+    let places = Places::v4();
+    let mut cases: Vec<_> = options
+        .into_iter()
+        .map(|(id, says, bytes)| {
+            let packet = eth().ip(places.stranger, places.host).options(bytes).tcp(40_000, 443);
+            case(id, says).both_ways(&packet, Reason::IpOptions)
+        })
+        .collect();
+    let bare = eth().ip(places.stranger, places.host).options(&[0x94, 4, 0, 0]).protocol(2);
+    let says = "a frame that ends behind the one option that IGMP has";
+    cases.push(case("IP-09", says).both_ways(&bare, Reason::Truncated));
     run("ipv4_options_are_refused_whatever_they_say", &cases);
 }
 

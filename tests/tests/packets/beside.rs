@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use pomguard::policy::{Mode, Policy};
+use pomguard::policy::{Mode, Policy, PortRange};
 use pomguard_common::{
     control::{Pinhole, panic},
     image::Family,
@@ -20,12 +20,15 @@ use pomguard_tests::{
 
 use crate::case::{case, run_under};
 
+/// No constant of the programs: it has no ports there.
+const SCTP: u8 = 132;
+
 /// Slots of the reference policy's rows, in their order: A1 to A3, E1, E2.
-const A3: u16 = 2;
-const E1: u16 = 3;
+pub(crate) const A3: u16 = 2;
+pub(crate) const E1: u16 = 3;
 
 /// A pinhole for one peer and one port, counted under the slot of a row.
-fn pinhole(peer: IpAddr, protocol: u8, port: u16, row: u16, marks: u8) -> Pinhole {
+pub(crate) fn pinhole(peer: IpAddr, protocol: u8, port: u16, row: u16, marks: u8) -> Pinhole {
     let (words, family) = match peer {
         IpAddr::V4(peer) => ([u32::from(peer), 0, 0, 0], Family::V4),
         IpAddr::V6(peer) => ([96, 64, 32, 0].map(|shift| (u128::from(peer) >> shift) as u32), Family::V6),
@@ -43,7 +46,11 @@ fn pinhole(peer: IpAddr, protocol: u8, port: u16, row: u16, marks: u8) -> Pinhol
 }
 
 fn exceptions(lines: &[Pinhole]) -> Beside {
-    Beside { pinholes: lines.iter().map(|line| (*line, 60)).collect(), ..Beside::default() }
+    exceptions_for(60, lines)
+}
+
+fn exceptions_for(seconds: u32, lines: &[Pinhole]) -> Beside {
+    Beside { pinholes: lines.iter().map(|line| (*line, seconds)).collect(), ..Beside::default() }
 }
 
 /// A1 is a failsafe row.
@@ -84,6 +91,8 @@ fn a_timed_exception_lets_a_peer_in_until_it_is_over() {
                 .inbound(&login.clone().flags(ACK), Reason::Exception)
                 .row("A3")
                 .inbound(&complaint(&places, &reply), Reason::IcmpRelated)
+                .inbound(&login.clone().flags(FIN | ACK), Reason::Exception)
+                .row("A3")
                 .wait(61)
                 .inbound(&login.clone().flags(ACK), Reason::NoFlow)
                 .inbound(&login, Reason::Source)
@@ -99,6 +108,20 @@ fn a_timed_exception_lets_a_peer_in_until_it_is_over() {
                 .outbound(&log.clone().mirrored(), Reason::Reply)
                 .wait(61)
                 .inbound(&log, Reason::Port),
+        );
+        let (number, request, unreachable) = if places.is_v6() { (58, 128, 1) } else { (1, 8, 3) };
+        let ping = eth().ip(places.elsewhere, places.host).icmp(request, 0).rest(5 << 16);
+        let error = eth().ip(places.host, places.elsewhere).icmp(unreachable, 3);
+        let echo = Pinhole {
+            client_ports: 65_535 << 16,
+            ..pinhole(places.elsewhere, number, number.into(), A3, Pinhole::EXCEPTION)
+        };
+        cases.push(
+            case("CF-11", "a ping, and an error about it")
+                .holding(exceptions(&[echo]))
+                .outbound(&error.clone().payload(&ping.quoted()), Reason::IcmpRelated)
+                .wait(61)
+                .outbound(&error.payload(&ping.quoted()), Reason::IcmpUnrelated),
         );
         let other = |from, port| eth().ip(from, places.host).tcp(40_000, port);
         cases.push(
@@ -139,14 +162,26 @@ fn a_timed_exception_lets_this_host_out_until_it_is_over() {
                 .row("E1")
                 .connects()
                 .enters()
+                .outbound(&ask, Reason::Exception)
+                .row("E1")
+                .connects()
                 .inbound(&answer, Reason::Answer)
                 .outbound(&ask.clone().flags(ACK), Reason::Answer)
                 .row("E1")
                 .inbound(&complaint(&places, &ask), Reason::IcmpRelated)
+                .outbound(&ask.clone().flags(FIN | ACK), Reason::Answer)
+                .row("E1")
                 .wait(61)
                 .inbound(&answer.clone().flags(ACK), Reason::NoFlow)
                 .outbound(&ask.clone().flags(ACK), Reason::Unasked)
                 .outbound(&ask, Reason::Destination),
+        );
+        let nobody = if places.is_v6() { "::1" } else { "127.0.0.1" };
+        let nobody = nobody.parse().expect("an address");
+        cases.push(
+            case("CF-11", "not to somebody who cannot be")
+                .holding(exceptions(&[pinhole(nobody, TCP, 8_080, E1, marks)]))
+                .outbound(&eth().ip(places.host, nobody).tcp(40_000, 8_080), Reason::Destination),
         );
         let question = eth().ip(places.host, places.stranger).udp(40_000, 123);
         cases.push(
@@ -163,6 +198,108 @@ fn a_timed_exception_lets_this_host_out_until_it_is_over() {
         );
     }
     run_under("a_timed_exception_lets_this_host_out_until_it_is_over", reference::policy(), &cases);
+}
+
+#[test]
+fn what_a_pinhole_let_out_ages_as_what_a_row_does() {
+    let mut cases = Vec::new();
+    for places in Places::both() {
+        let marks = Pinhole::EXCEPTION | Pinhole::OUTBOUND;
+        let ask = eth().ip(places.host, places.stranger).tcp(40_000, 8_080);
+        let answer = ask.clone().mirrored().flags(SYN | ACK);
+        let held = exceptions_for(9_000, &[pinhole(places.stranger, TCP, 8_080, E1, marks)]);
+        let asked = |says: &str| {
+            let case = case("TP-19", says).holding(held.clone());
+            case.outbound(&ask, Reason::Exception).row("E1").connects().enters()
+        };
+        cases.push(asked("nobody answers").wait(123).inbound(&answer, Reason::NoFlow));
+        cases.push(
+            asked("an answer makes a conversation of it")
+                .inbound(&answer, Reason::Answer)
+                .wait(7_400)
+                .inbound(&answer.clone().flags(ACK), Reason::Answer),
+        );
+        cases.push(
+            asked("and an end ends it")
+                .inbound(&answer, Reason::Answer)
+                .inbound(&answer.clone().flags(FIN | ACK), Reason::Answer)
+                .wait(243)
+                .inbound(&answer.clone().flags(ACK), Reason::NoFlow),
+        );
+        let question = eth().ip(places.host, places.stranger).udp(40_000, 123);
+        cases.push(
+            case("UD-03", "an answer does not keep a question alive")
+                .holding(exceptions_for(9_000, &[pinhole(places.stranger, UDP, 123, E1, marks)]))
+                .outbound(&question, Reason::Exception)
+                .row("E1")
+                .connects()
+                .enters()
+                .inbound(&question.clone().mirrored(), Reason::Answer)
+                .wait(303)
+                .inbound(&question.clone().mirrored(), Reason::Port),
+        );
+        // In a tuple of no ports the protocol stands for the port.
+        let associated =
+            Pinhole { client_ports: 0, ..pinhole(places.stranger, SCTP, SCTP.into(), E1, marks) };
+        let chunk = eth().ip(places.host, places.stranger).protocol(SCTP).payload(&[0; 16]);
+        cases.push(
+            case("CF-11", "what has no ports enters no conversation")
+                .holding(exceptions_for(600, &[associated]))
+                .outbound(&chunk, Reason::Exception)
+                .row("E1")
+                .outbound(&chunk, Reason::Exception)
+                .row("E1")
+                .inbound(&chunk.clone().mirrored(), Reason::Protocol),
+        );
+    }
+    run_under("what_a_pinhole_let_out_ages_as_what_a_row_does", reference::policy(), &cases);
+}
+
+#[test]
+fn a_failsafe_tuple_outward_holds_isolated_with_the_errors_about_it_and_ends_with_its_time() {
+    let mut cases = Vec::new();
+    for places in Places::both() {
+        let ask = eth().ip(places.host, places.stranger).tcp(40_000, 8_080);
+        let answer = ask.clone().mirrored().flags(SYN | ACK);
+        let outward = vec![(pinhole(places.stranger, TCP, 8_080, E1, Pinhole::OUTBOUND), 60)];
+        cases.push(
+            case("CF-11", "a failsafe tuple ends with its time, though the conversation lives")
+                .holding(Beside { pinholes: outward.clone(), ..Beside::default() })
+                .outbound(&ask, Reason::Failsafe)
+                .row("E1")
+                .connects()
+                .enters()
+                .inbound(&answer, Reason::Answer)
+                .wait(61)
+                .inbound(&answer.clone().flags(ACK), Reason::NoFlow)
+                .outbound(&ask.clone().flags(ACK), Reason::Unasked),
+        );
+        cases.push(
+            case("CF-11", "isolated, an error is about what this host really said")
+                .holding(Beside { pinholes: outward, ..isolated(600) })
+                .inbound(&complaint(&places, &ask), Reason::Isolated)
+                .outbound(&ask, Reason::Failsafe)
+                .row("E1")
+                .connects()
+                .enters()
+                .inbound(&complaint(&places, &ask), Reason::IcmpRelated),
+        );
+        // A2 lets anybody ask at the port that this would be sent from.
+        let never_sent = eth().ip(places.host, places.stranger).tcp(443, 8_080);
+        let outward = pinhole(places.stranger, TCP, 8_080, E1, Pinhole::OUTBOUND);
+        let outward = Pinhole { client_ports: 65_535 << 16, ..outward };
+        cases.push(
+            case("CF-11", "isolated, an error about what a row alone would allow")
+                .inbound(&complaint(&places, &never_sent), Reason::IcmpRelated)
+                .holding(Beside { pinholes: vec![(outward, 600)], ..isolated(600) })
+                .inbound(&complaint(&places, &never_sent), Reason::Isolated),
+        );
+    }
+    run_under(
+        "a_failsafe_tuple_outward_holds_isolated_with_the_errors_about_it_and_ends_with_its_time",
+        reference::policy(),
+        &cases,
+    );
 }
 
 #[test]
@@ -298,6 +435,16 @@ fn isolated_only_failsafe_rows_hold_in_every_mode() {
                     .row("A1")
                     .inbound(&rest, Reason::Fragment),
             );
+            cases.push(
+                case("CF-11", "a train that began before goes on when it begins again")
+                    .inbound(&head, Reason::Failsafe)
+                    .row("A1")
+                    .holding(isolated(30))
+                    .inbound(&rest, Reason::Isolated)
+                    .inbound(&head, Reason::Failsafe)
+                    .row("A1")
+                    .inbound(&rest, Reason::Fragment),
+            );
         }
         run_under("isolated_only_failsafe_rows_hold_in_every_mode", policy, &cases);
     }
@@ -366,6 +513,37 @@ fn in_grace_what_is_in_the_middle_of_something_passes_and_what_opens_is_judged()
     run_under(
         "in_grace_what_is_in_the_middle_of_something_passes_and_what_opens_is_judged",
         reference::policy(),
+        &cases,
+    );
+}
+
+#[test]
+fn in_grace_what_has_no_middle_and_what_a_row_in_audit_lets_through_are_counted_as_without() {
+    let grace = Beside { grace: Some(60), ..Beside::default() };
+    let mut policy = reference::policy();
+    policy.rows[0].mode = Mode::Audit;
+    policy.rows[2].client_ports = PortRange { first: 1_024, last: 65_535 };
+    let mut cases = Vec::new();
+    for places in Places::both() {
+        let query = eth().ip(places.resolver, places.host).udp(53, 53);
+        cases.push(
+            case("LC-01", "a datagram from another client port")
+                .holding(grace.clone())
+                .inbound(&query, Reason::ClientPort),
+        );
+        let login = eth().ip(places.stranger, places.host).tcp(40_000, 22).flags(ACK);
+        cases.push(
+            case("LC-01", "what a row in audit lets through")
+                .holding(grace.clone())
+                .inbound(&login, Reason::NoFlow)
+                .audited()
+                .outbound(&login.clone().mirrored(), Reason::Unasked)
+                .audited(),
+        );
+    }
+    run_under(
+        "in_grace_what_has_no_middle_and_what_a_row_in_audit_lets_through_are_counted_as_without",
+        policy,
         &cases,
     );
 }

@@ -80,6 +80,13 @@ fn a_row_grants_echo_and_its_reply_belongs_to_the_identifier() {
         cases.push(
             case("IC-20", "the row is for echo alone").inbound(&served.clone().icmp(13, 0), Reason::IcmpType),
         );
+        let (unreachable, code) = if places.is_v6() { (1, 4) } else { (3, 3) };
+        let error = eth().ip(places.host, places.office).icmp(unreachable, code);
+        let about = |ping: Packet| error.clone().payload(&ping.rest(5 << 16).quoted());
+        cases.push(
+            case("IC-10", "an error about a ping that a row allows")
+                .outbound(&about(served.clone().icmp(request, 0)), Reason::IcmpRelated),
+        );
         cases.push(case("IC-17", "nor for replies").inbound(&served.icmp(reply, 0), Reason::NoFlowKnown));
         let ours = eth().ip(places.host, places.database);
         let ping = ours.clone().icmp(request, 0).rest(5 << 16);
@@ -100,6 +107,13 @@ fn a_row_grants_echo_and_its_reply_belongs_to_the_identifier() {
                 .row(outbound)
                 .wait(40)
                 .inbound(&pong(5), Reason::Answer),
+        );
+        cases.push(
+            asked("but no longer than one request")
+                .outbound(&ping, Reason::Answer)
+                .row(outbound)
+                .wait(63)
+                .inbound(&pong(5), Reason::NoFlowKnown),
         );
     }
     run_under("a_row_grants_echo_and_its_reply_belongs_to_the_identifier", policy, &cases);

@@ -181,6 +181,8 @@ fn the_links_own_protocols_pass_unless_they_are_switched_off() {
     cases.push(case("L2-06", "the first EtherType").both_ways(&first, Reason::EtherType));
     let bare = eth().to([1, 0x80, 0xc2, 0, 0, 0]).ether_type(0x88b5);
     cases.push(case("L2-01", "nothing but a header").untagged().both_ways(&bare, Reason::EtherType));
+    let cut = eth().to([1, 0x80, 0xc2, 0, 0, 0]).ether_type(38).payload(&[0x42, 0x42]);
+    cases.push(case("L2-01", "a spanning tree frame cut short").both_ways(&cut, Reason::Truncated));
     let other = eth().to([1, 0x80, 0xc2, 0, 0, 0]).ether_type(38).payload(&[0xaa, 0xaa, 3]);
     cases.push(case("L2-06", "SNAP to the bridges").both_ways(&other, Reason::EtherType));
     run("the_links_own_protocols_pass_unless_they_are_switched_off", &cases);

@@ -1,8 +1,9 @@
 //! Modes other than enforce: what would be dropped passes, and is counted as what it is.
 
-use pomguard::policy::{Mode, Policy};
-use pomguard_common::reason::Reason;
+use pomguard::policy::{Mode, Policy, PortRange};
+use pomguard_common::{control::panic, reason::Reason};
 use pomguard_tests::{
+    beside::Beside,
     packet::{
         eth,
         flag::{ACK, SYN},
@@ -83,7 +84,28 @@ fn track_remembers_all_that_leaves() {
             case("TP-05", "an answer that nothing asked for").outbound(&denied, Reason::Unasked).audited(),
         );
     }
+    let ours = Places::v6();
+    let message = eth().ip(ours.host, ours.office).icmp(138, 1).payload(&[0; 8]);
+    cases.push(case("IC-20", "a message that is not discovery's").outbound(&message, Reason::Untracked));
     run_under("track_remembers_all_that_leaves", policy, &cases);
+}
+
+#[test]
+fn what_audit_lets_in_under_our_address_opens_nothing_for_what_leaves() {
+    let policy = Policy { inbound: Mode::Audit, ..reference::policy() };
+    let mut cases = Vec::new();
+    for places in Places::both() {
+        let ours = eth().ip(places.host, places.office);
+        let head = ours.clone().fragment(9, 0, true).udp(40_000, 53).payload(&[0; 8]);
+        let rest = ours.fragment(9, 16, false).protocol(17).payload(&[0; 8]);
+        cases.push(
+            case("SP-01", "the first piece comes in, and the next one would leave")
+                .inbound(&head, Reason::SpoofedSource)
+                .audited()
+                .outbound(&rest, Reason::FragmentUnknown),
+        );
+    }
+    run_under("what_audit_lets_in_under_our_address_opens_nothing_for_what_leaves", policy, &cases);
 }
 
 #[test]
@@ -96,4 +118,147 @@ fn a_failsafe_row_is_counted_as_such() {
         cases.push(case("CF-11", "a login").inbound(&packet, Reason::Failsafe).row("A1").connects());
     }
     run_under("a_failsafe_row_is_counted_as_such", policy, &cases);
+}
+
+/// The reference policy in enforce, with all but A2 and E2 in audit, and client ports for A1.
+fn rows_in_audit() -> Policy {
+    let mut policy = reference::policy();
+    for row in policy.rows.iter_mut().filter(|row| ["A1", "A3", "E1"].contains(&row.id.0.as_str())) {
+        row.mode = Mode::Audit;
+    }
+    policy.rows[0].client_ports = PortRange { first: 1_024, last: 65_535 };
+    policy
+}
+
+#[test]
+fn a_row_in_audit_lets_in_whom_it_does_not_name_and_their_answers_out() {
+    let mut cases = Vec::new();
+    for places in Places::both() {
+        let login = eth().ip(places.stranger, places.host).tcp(40_000, 22);
+        let answer = login.clone().mirrored().flags(SYN | ACK);
+        let (kind, code) = if places.is_v6() { (2, 0) } else { (3, 4) };
+        let complaint =
+            eth().ip(places.elsewhere, places.host).icmp(kind, code).rest(1_400).payload(&answer.quoted());
+        cases.push(
+            case("TP-03", "a conversation of somebody that no row names")
+                .inbound(&login, Reason::Source)
+                .audited()
+                .outbound(&answer, Reason::Unasked)
+                .audited()
+                .inbound(&login.clone().flags(ACK), Reason::NoFlow)
+                .audited()
+                .outbound(&answer.clone().flags(ACK), Reason::Unasked)
+                .audited()
+                .inbound(&complaint, Reason::IcmpUnrelated)
+                .audited(),
+        );
+        let known = eth().ip(places.resolver, places.host).tcp(40_000, 22);
+        cases.push(
+            case("TP-03", "of a system that the site knows")
+                .inbound(&known, Reason::SourceKnown)
+                .audited()
+                .outbound(&known.clone().mirrored().flags(SYN | ACK), Reason::Unasked)
+                .audited(),
+        );
+        let low = eth().ip(places.office, places.host).tcp(1_023, 22);
+        cases.push(
+            case("TP-03", "from a client port that the row does not have")
+                .inbound(&low, Reason::ClientPort)
+                .audited()
+                .outbound(&low.clone().mirrored().flags(SYN | ACK), Reason::Unasked)
+                .audited(),
+        );
+        let query = eth().ip(places.stranger, places.host).udp(40_000, 53);
+        cases.push(
+            case("TP-03", "a datagram and its answer, which opens nothing")
+                .inbound(&query, Reason::Source)
+                .audited()
+                .outbound(&query.clone().mirrored(), Reason::Unasked)
+                .audited()
+                .inbound(&query, Reason::Source)
+                .audited(),
+        );
+        let named = eth().ip(places.office, places.host).tcp(40_000, 22);
+        cases.push(
+            case("TP-01", "whom the row names is counted under it")
+                .inbound(&named, Reason::Row)
+                .row("A1")
+                .connects()
+                .outbound(&named.clone().mirrored().flags(SYN | ACK), Reason::Reply),
+        );
+    }
+    run_under("a_row_in_audit_lets_in_whom_it_does_not_name_and_their_answers_out", rows_in_audit(), &cases);
+}
+
+#[test]
+fn a_row_in_audit_lets_out_to_whom_it_does_not_name_and_their_answers_in() {
+    let mut cases = Vec::new();
+    for places in Places::both() {
+        let ask = eth().ip(places.host, places.stranger).tcp(40_000, 5_432);
+        cases.push(
+            case("TP-02", "a conversation with somebody that no row names")
+                .outbound(&ask, Reason::Destination)
+                .audited()
+                .enters()
+                .inbound(&ask.clone().mirrored().flags(SYN | ACK), Reason::Answer)
+                .outbound(&ask.clone().flags(ACK), Reason::Answer)
+                .inbound(&ask.clone().mirrored().flags(ACK), Reason::Answer),
+        );
+        let listed = eth().ip(places.host, places.database).tcp(40_000, 5_432);
+        cases.push(
+            case("TP-02", "whom the row names is counted under it")
+                .outbound(&listed, Reason::Row)
+                .row("E1")
+                .connects()
+                .enters()
+                .inbound(&listed.clone().mirrored().flags(SYN | ACK), Reason::Answer),
+        );
+        let other = eth().ip(places.host, places.stranger).tcp(40_000, 5_433);
+        cases.push(
+            case("TP-02", "another port of the same peer is enforced")
+                .outbound(&other, Reason::Destination)
+                .inbound(&other.clone().mirrored().flags(SYN | ACK), Reason::NoFlow),
+        );
+    }
+    run_under(
+        "a_row_in_audit_lets_out_to_whom_it_does_not_name_and_their_answers_in",
+        rows_in_audit(),
+        &cases,
+    );
+}
+
+#[test]
+fn a_row_in_audit_excuses_nothing_but_peer_and_client_port() {
+    let isolated = Beside { panic: Some((panic::ISOLATE, 60)), ..Beside::default() };
+    let mut cases = Vec::new();
+    for places in Places::both() {
+        let to = |port| eth().ip(places.stranger, places.host).tcp(40_000, port);
+        cases.push(
+            case("TP-03", "a port that no row in audit names")
+                .inbound(&to(23), Reason::Port)
+                .outbound(&to(23).mirrored().flags(SYN | ACK), Reason::Unasked)
+                .inbound(&eth().ip(places.stranger, places.host).udp(40_000, 22), Reason::Port)
+                .outbound(&eth().ip(places.host, places.stranger).tcp(40_000, 22), Reason::Destination),
+        );
+        cases.push(
+            case("TP-08", "flags that cannot be")
+                .inbound(&to(22).flags(0), Reason::TcpFlags)
+                .outbound(&to(22).mirrored().flags(0), Reason::TcpFlags),
+        );
+        cases.push(
+            case("TP-05", "an answer that nothing asked for")
+                .inbound(&to(22).flags(SYN | ACK), Reason::NoFlow),
+        );
+        cases.push(
+            case("SP-04", "what is not for this host")
+                .inbound(&eth().ip(places.stranger, places.elsewhere).tcp(40_000, 22), Reason::NotLocal),
+        );
+        cases.push(
+            case("CF-11", "isolated, nothing")
+                .holding(isolated.clone())
+                .inbound(&to(22), Reason::Isolated)
+                .outbound(&to(22).mirrored().flags(SYN | ACK), Reason::Isolated),
+        );
+    }
+    run_under("a_row_in_audit_excuses_nothing_but_peer_and_client_port", rows_in_audit(), &cases);
 }

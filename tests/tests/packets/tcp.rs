@@ -164,6 +164,14 @@ fn what_answers_nothing_is_dropped_and_what_is_authorised_by_its_tuple_passes() 
                 .enters()
                 .inbound(&answer(&places, ACK), Reason::Answer),
         );
+        cases.push(
+            case("TP-07", "as the long one that it is")
+                .outbound(&ask(&places, ACK), Reason::Row)
+                .row("E1")
+                .enters()
+                .wait(7_400)
+                .inbound(&answer(&places, ACK), Reason::Answer),
+        );
     }
     run("what_answers_nothing_is_dropped_and_what_is_authorised_by_its_tuple_passes", &cases);
 }

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
+    fs, iter,
     path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::atomic::{AtomicUsize, Ordering},
@@ -14,8 +14,10 @@ use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::{process, test::other_kernel, workspace};
 
+mod equivalent;
 mod schema;
 
+use equivalent::Equivalents;
 use schema::Mutant;
 
 /// What is changed.
@@ -54,11 +56,12 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> Result<()> {
     let tree = workspace::target().join("mutants");
     let mut mutants = lay_out(&tree)?;
+    let equivalents = Equivalents::of(&mutants)?;
     let programs = build(&tree)?;
     ensure!(!notices(&programs, 0)?, "the tests fail without any change: see to that first");
     mutants.retain(|mutant| args.file.as_ref().is_none_or(|text| mutant.file.contains(text)));
     let survivors = survivors(&programs, &mutants)?;
-    conclude(&mutants, &survivors)
+    conclude(&mutants, &survivors, &equivalents)
 }
 
 /// Copies the sources, with every mutant in its place.
@@ -106,16 +109,21 @@ fn write(path: &Path, text: &str) -> Result<()> {
 
 /// The test programs that hold every mutant, quickest first.
 fn build(tree: &Path) -> Result<Vec<PathBuf>> {
-    let mut command = workspace::cargo("test");
-    command.current_dir(tree).env("CARGO_TARGET_DIR", workspace::target());
-    // The object was not built from these sources; it is not what is tried.
-    command.env("POMGUARD_EBPF_OBJECT", workspace::root().join("pomguard-ebpf/object/pomguard.bpf.o"));
-    command.args(["--locked", "--quiet", "--package", "pomguard-tests", "--test", "differential"]);
-    command.args(["--test", "packets", "--no-run", "--message-format=json"]);
-    let mut programs = other_kernel::executables(&mut command)?;
+    let test = |package: &str, chosen: &[&str]| {
+        let mut command = workspace::cargo("test");
+        command.current_dir(tree).env("CARGO_TARGET_DIR", workspace::target());
+        // The object was not built from these sources; it is not what is tried.
+        command.env("POMGUARD_EBPF_OBJECT", workspace::root().join("pomguard-ebpf/object/pomguard.bpf.o"));
+        command.args(["--locked", "--quiet", "--package", package]).args(chosen);
+        command.args(["--no-run", "--message-format=json"]);
+        other_kernel::executables(&mut command)
+    };
+    let mut programs = test("pomguard-common", &["--lib"])?;
+    let mut whole = test("pomguard-tests", &["--test", "differential", "--test", "packets"])?;
     // What the tests start themselves is made, too.
-    programs.retain(|program| program.parent().is_some_and(|folder| folder.ends_with("deps")));
-    programs.sort();
+    whole.retain(|program| program.parent().is_some_and(|folder| folder.ends_with("deps")));
+    whole.sort();
+    programs.append(&mut whole);
     Ok(programs)
 }
 
@@ -165,7 +173,7 @@ fn survivors<'a>(programs: &[PathBuf], mutants: &'a [Mutant]) -> Result<Vec<&'a 
                 println!("up to {} of {} tried", mutant.number, mutants.last().map_or(0, |last| last.number));
             }
             if !notices(programs, mutant.number)? {
-                println!("not noticed: {}:{}: {}", mutant.file, mutant.line, mutant.change);
+                println!("not noticed: {mutant}");
                 survivors.push(mutant);
             }
         }
@@ -186,26 +194,54 @@ fn survivors<'a>(programs: &[PathBuf], mutants: &'a [Mutant]) -> Result<Vec<&'a 
     })
 }
 
-fn conclude(mutants: &[Mutant], survivors: &[&Mutant]) -> Result<()> {
-    let mut per_file: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
-    for mutant in mutants {
-        per_file.entry(&mutant.file).or_default().0 += 1;
-    }
-    for mutant in survivors {
-        per_file.entry(&mutant.file).or_default().1 += 1;
+fn conclude(mutants: &[Mutant], survivors: &[&Mutant], equivalents: &Equivalents) -> Result<()> {
+    let (explained, open): (Vec<&Mutant>, Vec<&Mutant>) =
+        survivors.iter().partition(|mutant| equivalents.why(mutant).is_some());
+    let mut per_file: BTreeMap<&str, [usize; 3]> = BTreeMap::new();
+    for (column, mutants) in [mutants.iter().collect(), explained.clone(), open.clone()].iter().enumerate() {
+        for mutant in mutants {
+            per_file.entry(&mutant.file).or_default()[column] += 1;
+        }
     }
     let mut table = comfy_table::Table::new();
-    table.load_style(comfy_table::presets::NOTHING).set_header(["file", "mutants", "not noticed"]);
-    for (file, (all, survived)) in per_file {
-        table.add_row([file, &all.to_string(), &survived.to_string()]);
+    table.load_style(comfy_table::presets::NOTHING);
+    table.set_header(["file", "mutants", "change nothing", "not noticed"]);
+    for (file, counts) in per_file {
+        table.add_row(iter::once(file.to_owned()).chain(counts.iter().map(usize::to_string)));
     }
     println!("\n{table}\n");
-    for Mutant { file, line, change, .. } in survivors {
-        println!("{file}:{line}: {change}");
+    for mutant in &explained {
+        println!("{mutant}: {}", equivalents.why(mutant).unwrap_or_default());
+    }
+    for mutant in &open {
+        println!("not noticed: {mutant}");
     }
     let noticed = mutants.len() - survivors.len();
-    let tenths = noticed * 1_000 / mutants.len().max(1);
-    println!("\n{noticed} of {} mutants noticed: {}.{} %", mutants.len(), tenths / 10, tenths % 10);
-    ensure!(noticed * 100 >= mutants.len() * ENOUGH, "fewer than {ENOUGH} % of the mutants were noticed");
+    let effective = mutants.len() - explained.len();
+    println!(
+        "\n{noticed} of {} mutants noticed, {} %; of the {effective} that change anything {} %",
+        mutants.len(),
+        percent(noticed, mutants.len()),
+        percent(noticed, effective),
+    );
+    let noticed_after_all: Vec<String> = mutants
+        .iter()
+        .filter(|mutant| equivalents.why(mutant).is_some())
+        .filter(|mutant| explained.iter().all(|it| it.number != mutant.number))
+        .map(ToString::to_string)
+        .collect();
+    ensure!(
+        noticed_after_all.is_empty(),
+        "{} says that these change nothing, and a test noticed them:\n{}",
+        equivalent::LIST,
+        noticed_after_all.join("\n")
+    );
+    ensure!(noticed * 100 >= effective * ENOUGH, "fewer than {ENOUGH} % of the mutants were noticed");
     Ok(())
+}
+
+/// A share with one decimal place, cut.
+fn percent(part: usize, whole: usize) -> String {
+    let tenths = part * 1_000 / whole.max(1);
+    format!("{}.{}", tenths / 10, tenths % 10)
 }

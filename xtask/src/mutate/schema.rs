@@ -5,7 +5,10 @@
 //! named constant one higher, a field read one byte aside, a window asked to be one byte longer, a branch
 //! taken always or never, an arm of a match left out, a reason exchanged.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::{self, Display},
+};
 
 use anyhow::{Context as _, Result};
 use proc_macro2::{Span, TokenStream};
@@ -26,17 +29,42 @@ pub(super) struct Mutant {
     pub(super) file: String,
     /// The line.
     pub(super) line: usize,
+    /// What stands there.
+    pub(super) text: String,
     /// What is changed.
     pub(super) change: String,
+}
+
+impl Display for Mutant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { file, line, text, change, .. } = self;
+        write!(f, "{file}:{line}: `{text}`: {change}")
+    }
 }
 
 /// Rewrites a file; its mutants join `mutants`.
 pub(super) fn schema(name: &str, source: &str, mutants: &mut Vec<Mutant>) -> Result<String> {
     let mut file: File = syn::parse_file(source).with_context(|| name.to_owned())?;
     let computed = computed_constants(&file);
-    let mut rewriting = Rewriting { file: name, mutants, computed };
+    let mut rewriting = Rewriting { file: name, source, mutants, computed };
     rewriting.visit_file_mut(&mut file);
+    tell_apart(mutants);
     Ok(file.into_token_stream().to_string())
+}
+
+/// Numbers those that are alike in one line.
+fn tell_apart(mutants: &mut [Mutant]) {
+    let mut alike: BTreeMap<(String, usize, String), Vec<usize>> = BTreeMap::new();
+    for (at, mutant) in mutants.iter().enumerate() {
+        let Mutant { file, line, change, .. } = mutant.clone();
+        alike.entry((file, line, change)).or_default().push(at);
+    }
+    for places in alike.values().filter(|places| places.len() > 1) {
+        for (number, &at) in places.iter().enumerate() {
+            let change = format!("{} ({} of {})", mutants[at].change, number + 1, places.len());
+            mutants[at].change = change;
+        }
+    }
 }
 
 /// Private constants that are worked out: they become functions, so that their terms can change.
@@ -56,6 +84,7 @@ fn is_integer(kind: &syn::Type) -> bool {
 
 struct Rewriting<'a> {
     file: &'a str,
+    source: &'a str,
     mutants: &'a mut Vec<Mutant>,
     computed: BTreeSet<String>,
 }
@@ -63,7 +92,7 @@ struct Rewriting<'a> {
 /// The last name of a path that looks like a constant with a number in it.
 fn constant(path: &Path) -> Option<String> {
     /// Those that are no numbers.
-    const OTHERS: [&str; 6] = ["WHOLE", "NONE", "FREE", "ALL", "V4", "V6"];
+    const OTHERS: [&str; 8] = ["WHOLE", "NONE", "NOTHING", "UNASKED", "FREE", "ALL", "V4", "V6"];
     let name = path.segments.last()?.ident.to_string();
     let upper =
         name.len() > 1 && name.chars().all(|it| it.is_ascii_uppercase() || it.is_ascii_digit() || it == '_');
@@ -91,7 +120,8 @@ impl Rewriting<'_> {
     fn note(&mut self, span: Span, change: impl Into<String>) -> u32 {
         let number = self.mutants.len() as u32 + 1;
         let (file, line) = (self.file.to_owned(), span.start().line);
-        self.mutants.push(Mutant { number, file, line, change: change.into() });
+        let text = self.source.lines().nth(line - 1).unwrap_or_default().trim().to_owned();
+        self.mutants.push(Mutant { number, file, line, text, change: change.into() });
         number
     }
 
@@ -147,8 +177,9 @@ impl Rewriting<'_> {
         if let [first, _] = &path.path.segments.iter().map(|it| it.ident.to_string()).collect::<Vec<_>>()[..]
             && first == "Reason"
         {
-            *expr =
-                self.either(span, format!("{name} becomes another reason"), &quote!(Reason::Internal), &own);
+            let other =
+                if name == "Reason::Internal" { quote!(Reason::Row) } else { quote!(Reason::Internal) };
+            *expr = self.either(span, format!("{name} becomes another reason"), &other, &own);
         } else if let Some(constant) = constant(&path.path) {
             let own = if self.computed.contains(&constant) { quote!(#own()) } else { own };
             let other = quote!((#own).wrapping_add(1));
@@ -379,6 +410,12 @@ impl VisitMut for Rewriting<'_> {
 
     fn visit_stmt_mut(&mut self, statement: &mut Stmt) {
         match statement {
+            // A constant that a function works out: the function is none for the compiler any more.
+            Stmt::Item(Item::Const(constant)) if matches!(*constant.expr, Expr::Call(_)) => {
+                let (name, kind, mut value) = (&constant.ident, &constant.ty, constant.expr.clone());
+                self.visit_expr_mut(&mut value);
+                *statement = parse_quote!(let #name: #kind = #value;);
+            }
             Stmt::Item(_) | Stmt::Macro(_) => {}
             other => visit_mut::visit_stmt_mut(self, other),
         }

@@ -40,7 +40,7 @@ fn a_known_address_that_no_row_names_is_known_and_granted_nothing() {
         let found = class(&image, host(other));
         assert!(found.known() && found.offset() == 0, "{other}: {found:?}");
         let opening = opening(Direction::Inbound, host(other), TCP, 443, 5_000);
-        assert_eq!(grant(&image, &opening), Err(Denial::Peer));
+        assert_eq!(grant(&image, &opening), refused(Denial::Peer, false));
     }
     assert_eq!(class(&image, host("10.9.1.0")), Class::NONE);
     assert_eq!(class(&image, host("fd00:9:0:1::")), Class::NONE);

@@ -3,10 +3,14 @@
 use pomguard_common::{
     image::{cell, mode, switch},
     limits::IMAGE_LINES,
+    rate::Rated,
 };
 
 use super::*;
-use crate::compile::{Record, record};
+use crate::{
+    compile::{Record, record},
+    policy::Rates,
+};
 
 #[test]
 fn modes_switches_and_vlans_are_those_of_the_settings() {
@@ -43,6 +47,24 @@ fn local_addresses_are_found_and_nobody_stands_for_a_missing_family() {
     }
     for foreign in ["10.20.0.11", "0.0.0.0", "255.255.255.255", "::"] {
         assert!(!is_local(&policy, foreign), "{foreign}");
+    }
+}
+
+#[test]
+fn budgets_are_the_rates_of_a_tick_and_at_least_one_packet() {
+    let mut policy = policy(Vec::new());
+    policy.packets.rates =
+        Rates { neighbours: 10_000, echo_v6: Rates::LEAST, icmp_errors: 8, path_mtu: Rates::MOST };
+    for (ticks_per_1000s, budgets) in [
+        (3_906, [2_560, 1, 2, 25_601_638]),
+        (4_000, [2_500, 1, 2, 25_000_000]),
+        (1, [10_000_000, 4_000, 8_000, u32::MAX]),
+    ] {
+        let image =
+            compile(&policy, &slots(&policy), Clock { ticks_per_1000s, offset: 0 }, 1).expect("an image");
+        let image = open(&image);
+        let rated = [Rated::Neighbours, Rated::EchoV6, Rated::Errors, Rated::PathMtu];
+        assert_eq!(rated.map(|rated| image.budget(rated as u32)), budgets, "{ticks_per_1000s}");
     }
 }
 
@@ -165,8 +187,8 @@ fn protocols_without_ports_have_no_client_ports_either() {
     let ask =
         |protocol| grant(&image, &opening(Direction::Inbound, IpAddr::from([10, 50, 0, 1]), protocol, 0, 0));
     assert_eq!(ask(1), Ok(Grant { row: 0, failsafe: false }));
-    assert_eq!(ask(TCP), Err(Denial::ClientPort));
-    assert_eq!(ask(47), Err(Denial::Port));
+    assert_eq!(ask(TCP), refused(Denial::ClientPort, false));
+    assert_eq!(ask(47), refused(Denial::Port, false));
 }
 
 #[test]
@@ -186,4 +208,34 @@ fn failsafe_rows_are_marked_and_ports_of_equal_meaning_share_a_column() {
     let dns = opening(Direction::Outbound, IpAddr::from([10, 9, 0, 53]), 17, 53, 5_000);
     assert_eq!(grant(&image, &dns), Ok(Grant { row: 1, failsafe: false }));
     const { assert!(cell::FAILSAFE > u16::MAX as u32) };
+}
+
+#[test]
+fn a_port_that_a_row_in_audit_names_is_marked_whoever_else_names_it() {
+    let audit = |row: Row| Row { mode: Mode::Audit, ..row };
+    let policy = policy(vec![
+        tcp("test-1/1", &["10.50.0.0/16"], 9_970, 9_973),
+        audit(tcp("test-1/2", &["10.51.0.0/16"], 9_972, 9_974)),
+        audit(tcp("test-1/3", &[], 443, 443)),
+        audit(row("test-1/4", Direction::Outbound, &[net("10.51.0.0/16")], &[service(TCP, 9_970, 9_970)])),
+    ]);
+    let slots = slots(&policy);
+    let image = compiled(&policy);
+    let ask =
+        |direction, other: [u8; 4], port| grant(&image, &opening(direction, other.into(), TCP, port, 2_000));
+    let inbound = |other, port| ask(Direction::Inbound, other, port);
+    let (one, two, nobody) = ([10, 50, 0, 1], [10, 51, 0, 1], [10, 52, 0, 1]);
+    assert_eq!(inbound(nobody, 9_971), refused(Denial::Peer, false), "only the row in enforce names it");
+    assert_eq!(inbound(nobody, 9_972), refused(Denial::Peer, true), "both name it");
+    assert_eq!(inbound(one, 9_974), refused(Denial::Peer, true), "only the row in audit names it");
+    assert_eq!(inbound(nobody, 9_975), refused(Denial::Port, false), "nobody names it");
+    assert_eq!(inbound(one, 9_972), Ok(Grant { row: 0, failsafe: false }));
+    assert_eq!(inbound(two, 9_972), Ok(Grant { row: 1, failsafe: false }));
+    assert_eq!(inbound(one, 443), refused(Denial::Peer, true), "a row without peers says so, too");
+    assert_eq!(ask(Direction::Outbound, one, 9_970), refused(Denial::Peer, true));
+    let line = |index: u32| image.lines().get(index as usize).copied();
+    for row in &policy.rows {
+        let slot = slots.of(&row.id, row.direction).expect("a slot");
+        assert_eq!(image.record().audits(slot, line), Some(row.mode == Mode::Audit), "{}", row.id);
+    }
 }

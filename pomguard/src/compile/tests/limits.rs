@@ -80,6 +80,24 @@ fn client_port_ranges_of_one_pair() {
 }
 
 #[test]
+fn columns() {
+    // Row k names every port whose bit k is set: each port means something else.
+    let rows = |bits: u32| {
+        let row_of = |bit: u32| {
+            let runs = (0..1_u32 << (bits - bit - 1)).map(|at| {
+                let first = (2 * at + 1) << bit;
+                service(TCP, first as u16, (first + (1 << bit) - 1) as u16)
+            });
+            row(&format!("test-1/{bit}"), Direction::Inbound, &hosts(1), &runs.collect::<Vec<_>>())
+        };
+        policy((0..bits).map(row_of).collect())
+    };
+    assert!(attempt(&rows(15)).is_ok(), "32,767 columns");
+    let error = attempt(&rows(16)).expect_err("65,535 columns");
+    says(&error, &["32769 parts", "the limit is 32768"]);
+}
+
+#[test]
 fn lines() {
     let six = |count: u128| (0..count).map(|number| IpNet::from(address(0xfd << 120 | number << 9, false)));
     let mut large = policy(vec![row(

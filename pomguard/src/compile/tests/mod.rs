@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::IpNet;
 use pomguard_common::{
     Direction,
-    image::{self, Class, Denial, Grant, Line, Tuple},
+    image::{self, Class, Denial, Grant, Line, Refusal, Tuple},
 };
 
 use super::{Clock, CompileError, Image, Slots, compile};
@@ -122,7 +122,7 @@ fn opening(direction: Direction, other: IpAddr, protocol: u8, port: u16, client:
     Opening { direction, source, source_port: client, destination, destination_port: port, protocol }
 }
 
-fn grant(image: &Image, opening: &Opening) -> Result<Grant, Denial> {
+fn grant(image: &Image, opening: &Opening) -> Result<Grant, Refusal> {
     let other = match opening.direction {
         Direction::Inbound => opening.source,
         Direction::Outbound => opening.destination,
@@ -137,6 +137,11 @@ fn grant(image: &Image, opening: &Opening) -> Result<Grant, Denial> {
     open(image).grant(class(image, other), &tuple)
 }
 
+/// Why there is no grant, and whether the port is in audit.
+fn refused(denial: Denial, audit: bool) -> Result<Grant, Refusal> {
+    Err(Refusal { denial, audit })
+}
+
 /// What differs between the image's answer and the plain one, if anything does.
 fn difference(policy: &Policy, image: &Image, slots: &Slots, opening: &Opening) -> Option<String> {
     let answer = oracle::judge(policy, opening);
@@ -147,8 +152,8 @@ fn difference(policy: &Policy, image: &Image, slots: &Slots, opening: &Opening) 
     };
     let agrees = match (&found, &answer.first) {
         (Ok(grant), Some(id)) => Some(grant.row) == first && grant.failsafe == failsafe(id),
-        (Err(Denial::Broken), _) => false,
-        (Err(_), None) => true,
+        (Err(Refusal { denial: Denial::Broken, .. }), _) => false,
+        (Err(refusal), None) => refusal.audit == answer.passes(),
         _ => false,
     };
     (!agrees).then(|| format!("{opening:?}: image {found:?}, policy {answer:?} (slot {first:?})"))

@@ -76,10 +76,11 @@ fn any_row() -> impl Strategy<Value = Row> {
         prop_oneof![Just(Direction::Inbound), Just(Direction::Outbound)],
         prop::collection::vec(prefix(), 0..6),
         prop_oneof![5 => ported.boxed(), 1 => portless.boxed()],
-        any::<bool>(),
+        prop::sample::select(vec![(true, Mode::Enforce), (false, Mode::Enforce), (false, Mode::Audit)]),
     )
-        .prop_map(|(direction, peers, (services, client_ports), failsafe)| Row {
+        .prop_map(|(direction, peers, (services, client_ports), (failsafe, mode))| Row {
             client_ports,
+            mode,
             failsafe,
             ..row("", direction, &peers, &services)
         })

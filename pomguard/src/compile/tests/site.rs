@@ -81,7 +81,7 @@ fn the_labels_say_what_is_enforced() {
     let desktops = find("pom-4.0/15");
     assert_eq!(text(&desktops.ports), "9970-9973 tcp");
     assert_eq!(text(&desktops.source), "Agent Desktop");
-    assert_eq!((desktops.live, desktops.failsafe, desktops.audit), (1, 0, 0));
+    assert_eq!((desktops.live, desktops.failsafe), (1, 0));
     assert_eq!(find("site/ssh-ops").failsafe, 1);
     assert_eq!(text(&find("site/dns").ports), "53 tcp/udp");
     assert_eq!(text(&find("site/ping-ops").ports), "icmp");

@@ -1,0 +1,73 @@
+//! What may come in only so often.
+
+use super::{Decision, Tables};
+use crate::{
+    Direction,
+    flow::Store,
+    image::{Family, Lines},
+    parse::Datagram,
+    rate::{self, Rated},
+    reason::Reason,
+};
+
+/// Whether it is an ICMP error that tells a path's MTU.
+#[inline(always)]
+pub(super) const fn tells_mtu(datagram: &Datagram) -> bool {
+    matches!(
+        (datagram.family, datagram.icmp_type, datagram.icmp_code),
+        (Family::V4, 3, 4) | (Family::V6, 2, _)
+    )
+}
+
+/// The decision, or the drop of what came in too often.
+#[inline(always)]
+pub(super) fn limited<L, F, T>(
+    hook: Direction,
+    tables: &Tables<'_, L, F, T>,
+    decision: Decision,
+    tells_mtu: bool,
+) -> Decision
+where
+    L: Lines + ?Sized,
+    F: Store,
+    T: Store,
+{
+    if matches!(hook, Direction::Outbound) {
+        return decision;
+    }
+    let rated = if decision.is(Reason::Arp) || decision.is(Reason::Neighbour) {
+        Rated::Neighbours
+    } else if decision.is(Reason::EchoV6) {
+        Rated::EchoV6
+    } else if !decision.is(Reason::IcmpRelated) {
+        return decision;
+    } else if tells_mtu {
+        Rated::PathMtu
+    } else {
+        Rated::Errors
+    };
+    if within(rated as u32, tables) == 0 { Decision::because(Reason::RateLimited) } else { decision }
+}
+
+/// Counts a packet of a class, as its number; 0 when there were too many. A function of its own in the
+/// programs.
+#[inline(never)]
+fn within<L, F, T>(rated: u32, tables: &Tables<'_, L, F, T>) -> u64
+where
+    L: Lines + ?Sized,
+    F: Store,
+    T: Store,
+{
+    let lines = tables.image.lines();
+    let rated = lines.forget(rated.into()) as u32;
+    // Without a place to count there is nothing to go by.
+    let Some(spent) = lines.spent(rated) else { return 1 };
+    // Nobody else writes this processor's word.
+    match rate::spend(spent.load(), tables.flows.now(), tables.image.budget(rated)) {
+        Some(word) => {
+            spent.store(word);
+            1
+        }
+        None => 0,
+    }
+}

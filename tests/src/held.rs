@@ -1,0 +1,75 @@
+//! What an operator has hold beside a policy, in the words of rows: the scenarios' side of
+//! [`crate::beside::Beside`].
+
+use pomguard::{
+    compile::lines_of,
+    policy::{Row, RowId},
+};
+use pomguard_common::{
+    control::{Pinhole, panic},
+    limits,
+};
+
+use crate::beside::Beside;
+
+/// What every id of a row that is held begins with.
+const PREFIX: &str = "held/";
+
+/// A kind of panic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Panic {
+    /// Only failsafe rows hold.
+    Isolate,
+    /// Nothing is dropped.
+    Open,
+}
+
+/// What is to hold from now on, beside the policy or in its place.
+#[derive(Clone, Debug, Default)]
+pub struct Held {
+    /// A panic, for so many seconds.
+    pub panic: Option<(Panic, u32)>,
+    /// Grace, for so many seconds.
+    pub grace: Option<u32>,
+    /// Rows, each for so many seconds: failsafe ones, and timed exceptions.
+    pub rows: Vec<(Row, u32)>,
+    /// There is no policy.
+    pub no_policy: bool,
+}
+
+/// The id of a row that is held.
+#[must_use]
+pub fn id(number: usize) -> RowId {
+    RowId(format!("{PREFIX}{number}"))
+}
+
+/// The counter slot of a row that is held: the last ones, which no policy here gets to.
+#[must_use]
+pub fn slot(id: &RowId) -> Option<u16> {
+    let number: u16 = id.0.strip_prefix(PREFIX)?.parse().ok()?;
+    Some(limits::ROW_SLOTS as u16 - 1 - number)
+}
+
+impl Held {
+    /// The same as the kernel's maps say it.
+    #[must_use]
+    pub fn beside(&self) -> Beside {
+        let kind = |kind| match kind {
+            Panic::Isolate => panic::ISOLATE,
+            Panic::Open => panic::OPEN,
+        };
+        let lines = |(row, seconds): &(Row, u32)| -> Vec<(Pinhole, u32)> {
+            let exception = if row.failsafe { 0 } else { Pinhole::EXCEPTION };
+            let row_slot = slot(&row.id).unwrap_or_default();
+            let marked = |line: &Pinhole| Pinhole { marks: line.marks | exception, row: row_slot, ..*line };
+            let (_, lines) = lines_of(row, 0);
+            lines.iter().map(|line| (marked(line), *seconds)).collect()
+        };
+        Beside {
+            panic: self.panic.map(|(panic, seconds)| (kind(panic), seconds)),
+            grace: self.grace,
+            pinholes: self.rows.iter().flat_map(lines).collect(),
+            no_policy: self.no_policy,
+        }
+    }
+}

@@ -1,0 +1,243 @@
+//! What holds beside the policy and above it, from docs/policy.md: failsafe rows, timed exceptions, grace
+//! and panic; and what is left while there is no policy.
+
+use pomguard::policy::{Direction, PacketSettings, Row, RowId};
+use pomguard_common::{
+    protocol::{TCP, UDP},
+    reason::Reason,
+};
+
+use super::{
+    Host, Ruling,
+    address::may_send,
+    echo_types,
+    memory::{Phase, Talk},
+    read::{self, Body, Seen, Segment},
+    talk,
+};
+use crate::held::{Held, Panic};
+
+/// No deadline that a scenario reaches.
+const FOREVER: u64 = u64::MAX;
+
+/// What is held, each with the moment at which it ends.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Holding {
+    panic: Option<(Panic, u64)>,
+    grace: Option<u64>,
+    rows: Vec<(Row, u64)>,
+    pub(super) no_policy: bool,
+}
+
+/// Reasons for which nothing but the want of a row stands behind.
+const DENIALS: [Reason; 12] = [
+    Reason::Port,
+    Reason::PortKnown,
+    Reason::Source,
+    Reason::SourceKnown,
+    Reason::ClientPort,
+    Reason::NoFlow,
+    Reason::NoFlowKnown,
+    Reason::Protocol,
+    Reason::ProtocolKnown,
+    Reason::IcmpType,
+    Reason::Destination,
+    Reason::Unasked,
+];
+
+/// What an isolated host still does: its failsafe rows, and what the link itself needs.
+const ISOLATED: [Reason; 10] = [
+    Reason::Failsafe,
+    Reason::IcmpRelated,
+    Reason::Fragment,
+    Reason::Arp,
+    Reason::Neighbour,
+    Reason::Dhcp,
+    Reason::Multicast,
+    Reason::Vrrp,
+    Reason::LinkControl,
+    Reason::IcmpControl,
+];
+
+impl Host {
+    /// From now on this holds beside the policy, and nothing else.
+    pub fn hold(&mut self, held: &Held) {
+        let until = |seconds: u32| self.notes.now() + u64::from(seconds);
+        self.holding = Holding {
+            panic: held.panic.map(|(panic, seconds)| (panic, until(seconds))),
+            grace: held.grace.map(until),
+            rows: held.rows.iter().map(|(row, seconds)| (row.clone(), until(*seconds))).collect(),
+            no_policy: held.no_policy,
+        };
+    }
+
+    pub(super) fn panics(&self, panic: Panic) -> bool {
+        self.holding.panic.is_some_and(|(kind, until)| kind == panic && self.notes.now() < until)
+    }
+
+    /// The first failsafe row or exception under which the two may talk, opened in this direction.
+    fn held(&self, opened: Direction, talk: &Talk, failsafe_only: bool) -> Option<&Row> {
+        let own = self.policy.rows.iter().filter(|row| row.failsafe).map(|row| (row, FOREVER));
+        let held = self.holding.rows.iter().map(|(row, until)| (row, *until));
+        let (port, client) = match opened {
+            Direction::Inbound => (talk.host.1, talk.peer.1),
+            Direction::Outbound => (talk.peer.1, talk.host.1),
+        };
+        let ported = matches!(talk.protocol, TCP | UDP);
+        let serves = |row: &Row| {
+            row.services.iter().any(|service| {
+                let ports = service.ports.contains(port) && row.client_ports.contains(client);
+                service.protocol == talk.protocol && (!ported || ports)
+            })
+        };
+        let found = own.chain(held).find(|(row, until)| {
+            let counts = row.failsafe || !failsafe_only;
+            let live = counts && self.notes.now() < *until && row.direction == opened;
+            live && row.peers.iter().any(|peer| peer.prefix.contains(&talk.peer.0)) && serves(row)
+        });
+        found.map(|(row, _)| row)
+    }
+
+    /// What comes of a ruling on a frame that was read, when all that holds is looked at.
+    pub(super) fn beside(&mut self, direction: Direction, seen: &Seen, first: Ruling) -> Ruling {
+        let isolated = self.panics(Panic::Isolate);
+        if isolated && ISOLATED.contains(&first.reason) {
+            return first;
+        }
+        let denied = DENIALS.contains(&first.reason);
+        if denied || isolated && first.reason.verdict().is_pass() {
+            let again = match direction {
+                Direction::Inbound => self.comes_in_beside(seen, isolated),
+                Direction::Outbound => self.leaves_beside(seen, isolated),
+            };
+            if let Some(ruling) = again {
+                return ruling;
+            }
+        }
+        if isolated {
+            return Ruling::of(Reason::Isolated);
+        }
+        let answers_nothing = [Reason::NoFlow, Reason::NoFlowKnown, Reason::ClientPort, Reason::Unasked]
+            .contains(&first.reason);
+        let midway = matches!(seen.body, Body::Tcp(segment) if !segment.syn);
+        let grace = self.holding.grace.is_some_and(|until| self.notes.now() < until);
+        if grace && midway && answers_nothing && !first.audited { Ruling::of(Reason::Grace) } else { first }
+    }
+
+    fn comes_in_beside(&mut self, seen: &Seen, failsafe_only: bool) -> Option<Ruling> {
+        let talk = talk(Direction::Inbound, seen);
+        let (opens, answers) = may(seen);
+        if opens && let Some(row) = self.held(Direction::Inbound, &talk, failsafe_only) {
+            return Some(by(row, matches!(seen.body, Body::Tcp(Segment { syn: true, .. }))));
+        }
+        let asked = self.held(Direction::Outbound, &talk, failsafe_only).is_some();
+        if !(answers && asked && self.notes.talk(&talk).is_some()) {
+            return None;
+        }
+        if let Body::Tcp(segment) = seen.body {
+            self.notes.touch(&talk, if segment.ends { Phase::Closing } else { Phase::Open });
+        }
+        Some(Ruling::of(Reason::Answer))
+    }
+
+    fn leaves_beside(&mut self, seen: &Seen, failsafe_only: bool) -> Option<Ruling> {
+        if !may_send(seen.destination) {
+            return None;
+        }
+        let talk = talk(Direction::Outbound, seen);
+        let (opens, answers) = may(seen);
+        if answers && self.held(Direction::Inbound, &talk, failsafe_only).is_some() {
+            return Some(Ruling::of(Reason::Reply));
+        }
+        let row = self.held(Direction::Outbound, &talk, failsafe_only).filter(|_| opens)?.clone();
+        let before = self.notes.talk(&talk).map(|memory| (memory.phase, memory.row.clone()));
+        let (connects, phase) = match (&seen.body, &before) {
+            (Body::Other | Body::Later, _) => return Some(by(&row, false)),
+            (Body::Tcp(Segment { syn: true, .. }), _) => (true, Phase::Opening),
+            (Body::Tcp(Segment { ends: true, .. }), _) => (false, Phase::Closing),
+            (Body::Tcp(_), Some((Phase::Opening, _))) => (false, Phase::Opening),
+            (Body::Tcp(_), _) => (false, Phase::Open),
+            (Body::Udp { .. }, before) => (before.is_none(), Phase::Udp),
+            (Body::Icmp { .. }, before) => (before.is_none(), Phase::Echo),
+        };
+        Some(match before {
+            Some((_, row)) if !connects => {
+                self.notes.touch(&talk, phase);
+                Ruling { row, ..Ruling::of(Reason::Answer) }
+            }
+            Some(_) => {
+                self.notes.touch(&talk, phase);
+                by(&row, connects)
+            }
+            None => Ruling { entry: Some((talk, phase)), ..by(&row, connects) },
+        })
+    }
+
+    /// Whether an ICMP error about a conversation that the policy does not know, or that waits in isolation,
+    /// is about one that is held.
+    pub(super) fn related_beside(&mut self, direction: Direction, talk: &Talk) -> bool {
+        let isolated = self.panics(Panic::Isolate);
+        // Of ICMP only requests are quoted, which answer nothing.
+        let (opened, answered) = (true, matches!(talk.protocol, TCP | UDP));
+        let (serves, uses) = match direction {
+            Direction::Inbound => (answered, opened),
+            Direction::Outbound => (opened, answered),
+        };
+        serves && self.held(Direction::Inbound, talk, isolated).is_some()
+            || uses
+                && self.notes.talk(talk).is_some()
+                && self.held(Direction::Outbound, talk, isolated).is_some()
+    }
+
+    /// What becomes of a frame while there is no policy.
+    pub(super) fn without_policy(&self, direction: Direction, frame: &[u8]) -> Ruling {
+        let packets = PacketSettings { vlans: Vec::new(), link_control: true, ..self.policy.packets.clone() };
+        let mut ruling = match read::frame(&packets, frame) {
+            Ok(seen) => self.failsafe_alone(direction, &seen),
+            Err(reason @ (Reason::Arp | Reason::LinkControl)) => Ruling::of(reason),
+            Err(_) => Ruling::of(Reason::NoPolicy),
+        };
+        ruling.audited = !ruling.passes() && self.panics(Panic::Open);
+        ruling
+    }
+
+    fn failsafe_alone(&self, direction: Direction, seen: &Seen) -> Ruling {
+        if let Body::Icmp { kind: 133..=136, .. } = seen.body
+            && (seen.source.is_ipv6(), seen.hops) == (true, 255)
+        {
+            return Ruling::of(Reason::Neighbour);
+        }
+        if !may_send(seen.source) {
+            return Ruling::of(Reason::NoPolicy);
+        }
+        let talk = talk(direction, seen);
+        let (opens, answers) = may(seen);
+        let (other, answer) = match direction {
+            Direction::Inbound => (Direction::Outbound, Reason::Answer),
+            Direction::Outbound => (Direction::Inbound, Reason::Reply),
+        };
+        match (self.held(direction, &talk, true), self.held(other, &talk, true)) {
+            (Some(row), _) if opens => by(row, matches!(seen.body, Body::Tcp(Segment { syn: true, .. }))),
+            (_, Some(_)) if answers => Ruling::of(answer),
+            _ => Ruling::of(Reason::NoPolicy),
+        }
+    }
+}
+
+fn by(row: &Row, connection: bool) -> Ruling {
+    let reason = if row.failsafe { Reason::Failsafe } else { Reason::Exception };
+    let id: RowId = row.id.clone();
+    Ruling { row: Some(id), connection, ..Ruling::of(reason) }
+}
+
+/// Whether a packet may open something or go on with it, and whether it may answer.
+fn may(seen: &Seen) -> (bool, bool) {
+    let (request, reply) = echo_types(seen.source);
+    match &seen.body {
+        Body::Tcp(Segment { syn: true, ack, .. }) => (!ack, *ack),
+        Body::Tcp(_) | Body::Udp { .. } => (true, true),
+        Body::Icmp { kind, .. } => (*kind == request, *kind == reply),
+        Body::Other => (true, false),
+        Body::Later => (false, false),
+    }
+}
