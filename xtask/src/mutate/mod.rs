@@ -111,7 +111,8 @@ fn write(path: &Path, text: &str) -> Result<()> {
 fn build(tree: &Path) -> Result<Vec<PathBuf>> {
     let test = |package: &str, chosen: &[&str]| {
         let mut command = workspace::cargo("test");
-        command.current_dir(tree).env("CARGO_TARGET_DIR", workspace::target());
+        // Not into the folder of the unchanged sources: Cargo would take a mutated crate for theirs.
+        command.current_dir(tree).env("CARGO_TARGET_DIR", tree.join("target"));
         // The object was not built from these sources; it is not what is tried.
         command.env("POMGUARD_EBPF_OBJECT", workspace::root().join("pomguard-ebpf/object/pomguard.bpf.o"));
         command.args(["--locked", "--quiet", "--package", package]).args(chosen);
