@@ -3,7 +3,10 @@
 use anyhow::{Context as _, Result, bail};
 use aya_obj::Object;
 
-/// Prints size, programs and maps; an object that the loader cannot read is an error.
+use super::stack;
+
+/// Prints size, programs, maps and stack; an object that the loader cannot read, or that an older kernel
+/// would refuse for its stack, is an error.
 pub(crate) fn print(bytes: &[u8]) -> Result<()> {
     let object = Object::parse(bytes).context("the loader cannot read the object")?;
     if object.btf.is_none() {
@@ -17,5 +20,5 @@ pub(crate) fn print(bytes: &[u8]) -> Result<()> {
         let instructions = function.map_or(0, |function| function.instructions.len());
         println!("  {name}: {instructions} instructions before inlined calls, {:?}", program.section);
     }
-    Ok(())
+    stack::check(bytes)
 }

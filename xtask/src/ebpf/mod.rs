@@ -11,6 +11,7 @@ use crate::{record, workspace};
 
 mod build;
 mod inspect;
+mod stack;
 mod toolchain;
 
 pub(crate) use toolchain::{TARGET, Toolchain, llvm_of};
