@@ -13,8 +13,13 @@ use super::FAULT;
 use crate::{
     compile::{CompileError, fits},
     input::{At, Diagnostic, Diagnostics, Draft, Settings},
+    kernel::{pins::Pins, takeover},
     paths,
-    policy::{Origin, conflict, resolve},
+    policy::{
+        Origin,
+        conflict::{self, Note},
+        resolve,
+    },
     render,
 };
 
@@ -58,7 +63,9 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     if args.quiet {
         return Ok(ExitCode::SUCCESS);
     }
-    let report = render::check::Report::new(&draft, &policy, conflict::notes(&draft, &policy));
+    let mut notes = conflict::notes(&draft, &policy);
+    notes.extend(other_layout(&draft));
+    let report = render::check::Report::new(&draft, &policy, notes);
     if args.json {
         serde_json::to_writer_pretty(&mut out, &report).map_err(io::Error::from)?;
         writeln!(out)?;
@@ -66,6 +73,13 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         report.print(&mut out)?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What the next start of this version would lose, where a version with another layout of the maps enforces.
+/// Who may not look at the maps is told nothing.
+fn other_layout(draft: &Draft) -> Option<Note> {
+    let found = takeover::other_layout(&Pins::at(&draft.settings.paths.pins)).ok().flatten()?;
+    Some(Note { kind: "map-layout", message: takeover::notice(found), rows: Vec::new() })
 }
 
 type Checked = Result<(Draft, crate::policy::Policy), Diagnostics>;

@@ -10,7 +10,7 @@ use anyhow::Context as _;
 
 use super::{ATTENTION, session};
 use crate::{
-    history::{History, Record},
+    history::{self, History, Record},
     input::Draft,
     kernel::{KernelError, interface, pins::Pins, read, sockets},
     paths,
@@ -66,12 +66,21 @@ pub(super) fn make(config: &std::path::Path) -> anyhow::Result<Plan> {
 
 /// What is in force, and the policy that it is; the history knows it by its image.
 fn in_force(draft: &Draft) -> anyhow::Result<(InForce, Option<Policy>)> {
+    let history = History::at(&draft.settings.paths.state);
     let snapshot = match read::snapshot(&Pins::at(&draft.settings.paths.pins)) {
         Ok(snapshot) => snapshot,
         Err(KernelError::NotInstalled { .. }) => return Ok((InForce::Nothing, None)),
+        // Of what its maps hold, only the history can tell.
+        Err(KernelError::Layout { found, .. }) => {
+            let (records, _) = history.list();
+            let Some(record) = history::in_force(&records) else {
+                return Ok((InForce::OtherLayout { found, number: None }, None));
+            };
+            let (_, policy) = history.policy(record)?;
+            return Ok((InForce::OtherLayout { found, number: Some(record.number) }, Some(policy)));
+        }
         Err(fault) => return Err(fault).context("read what is in force"),
     };
-    let history = History::at(&draft.settings.paths.state);
     let (records, _) = history.list();
     let is_it = |record: &&Record| record.image == snapshot.image;
     let Some(record) = records.iter().rfind(is_it) else {

@@ -19,7 +19,7 @@ use crate::{
         install::{self, Installed},
         pins::Pins,
         read,
-        seed::{self, Seeded},
+        seed::{self, Seeded, Unlisted},
     },
     observe::condition::Condition,
     paths, policy,
@@ -162,7 +162,7 @@ impl Daemon {
         Ok(())
     }
 
-    /// Before the first attachment: what talks now goes on. The socket table does not show everything, so
+    /// Before the first attachment, or before maps of another layout are left: what talks now goes on. The socket table does not show everything, so
     /// for a while packets in the middle of unknown conversations pass, too; not at a boot, where nothing
     /// talks yet.
     pub(super) fn welcome(&self, grace: Option<u32>) {
@@ -182,15 +182,18 @@ impl Daemon {
 
     /// Enters live conversations into the flow table; how many there are.
     pub(super) fn seed(&self) -> Option<usize> {
-        let seeded = match seed::seed(&self.pins, self.ticks) {
+        let unlisted = if self.replaced.is_some() { Unlisted::AsJudged } else { Unlisted::GoOn };
+        let seeded = match seed::seed(&self.pins, self.ticks, unlisted) {
             Ok(seeded) => seeded,
             Err(fault) => {
                 error!("live conversations are not known, and may be cut: {:#}", anyhow!(fault));
                 return None;
             }
         };
-        let Seeded { live, by_row, grandfathered, refused } = seeded;
-        if by_row + grandfathered.len() + refused > 0 {
+        let Seeded { live, by_row, grandfathered, left_out, refused } = seeded;
+        if unlisted == Unlisted::AsJudged {
+            info!("{live} live conversations: {by_row} that this host opened go on from its socket table");
+        } else if by_row + grandfathered.len() + refused > 0 {
             let others = grandfathered.len();
             info!(
                 "{live} live conversations: {by_row} by a row of this host's, {others} that no row allows go on"
@@ -202,6 +205,10 @@ impl Daemon {
                 "no row allows {} {arrow} {} (protocol {}): it goes on until it ends",
                 it.local, it.peer, it.protocol
             );
+        }
+        for it in left_out.iter().take(NAMED) {
+            let arrow = if it.inbound { "<-" } else { "->" };
+            warn!("no row allows {} {arrow} {} (protocol {})", it.local, it.peer, it.protocol);
         }
         if refused > 0 {
             error!("{refused} live conversations found no room in the flow table, and may be cut");

@@ -102,7 +102,7 @@ impl Daemon {
         self.succeeded(&settings, &installed);
         let mut notes = Vec::new();
         let attached = if starting {
-            self.attach_at_start(&settings)
+            self.attach_at_start(&settings, true)
         } else {
             self.attach(&settings, deadline.is_none())
         };

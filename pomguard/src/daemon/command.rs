@@ -96,6 +96,7 @@ impl Daemon {
             pid: std::process::id(),
             last_success: state.last_reload_success,
             last_successful: state.last_reload_successful,
+            replaced_layout: self.replaced,
         });
         Ok(status)
     }

@@ -15,6 +15,7 @@ use crate::{
     control::protocol::{Changed, Panic},
     history::{Outcome, Record, in_force, pending},
     kernel::{
+        clock::unix_now,
         control,
         install::{self, Installed},
         read,
@@ -184,9 +185,13 @@ impl Daemon {
         let (records, _) = self.history.list();
         let Some(record) = pending(&records).cloned() else { return Ok(false) };
         let Outcome::Pending(until) = &record.outcome else { return Ok(false) };
+        let same_boot = boot_id().is_ok_and(|boot| boot == until.boot);
+        let left = until.until.saturating_sub(unix_now());
+        if self.replaced.is_some() && same_boot && left > 0 {
+            self.wait_again(&records, &record, left)?;
+        }
         let active = control::active(&self.pins)?;
         let now = self.ticks.now()? as u32;
-        let same_boot = boot_id().is_ok_and(|boot| boot == until.boot);
         if !same_boot || active.deadline() == 0 || over(active.deadline(), now) {
             announce(&format!(
                 "change {} was not confirmed in time: the policy before it holds",
@@ -211,6 +216,21 @@ impl Daemon {
         Ok(true)
     }
 
+    /// Puts a change that waits, and what it would return to, into maps that are new.
+    fn wait_again(&self, records: &[Record], record: &Record, left: u64) -> anyhow::Result<()> {
+        let base = self.base(records).with_context(|| {
+            format!(
+                "change {} waits for its confirmation, and the history does not have what it would return \
+                 to: `pomguard confirm` or `pomguard rollback` with the version before, then restart",
+                record.number
+            )
+        })?;
+        self.install(&base.policy, None)?;
+        let deadline = self.ticks.deadline(u32::try_from(left).unwrap_or(u32::MAX))?;
+        self.install(&self.restored(record)?.policy, Some(deadline))?;
+        Ok(())
+    }
+
     /// Takes the programs over without touching the policy, which has a deadline of its own.
     pub(super) fn take_over(&mut self) -> anyhow::Result<()> {
         let Some(settings) = self.waiting.as_ref().map(|waiting| waiting.next.settings.clone()) else {
@@ -220,7 +240,7 @@ impl Daemon {
         self.in_force(&settings, in_force.image, in_force.generation);
         self.settings = settings.clone();
         self.status = self.line();
-        self.attach(&settings, false)
+        self.attach_at_start(&settings, false)
     }
 
     pub(super) fn base(&self, records: &[Record]) -> Option<Held> {

@@ -39,6 +39,7 @@ use crate::{
         load::{Loaded, Share},
         pins::Pins,
         powers, read, selfprobe,
+        takeover::{self, Takeover},
     },
     observe::{
         condition::Condition,
@@ -93,6 +94,8 @@ struct Daemon {
     ticks: Ticks,
     loaded: Loaded,
     guard: Guard,
+    /// The layout of the maps that were in force before, where it was another one.
+    replaced: Option<u32>,
     state: Arc<Mutex<DaemonState>>,
     /// One line about the policy in force, for systemd.
     status: String,
@@ -133,6 +136,10 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> anyhow
     let change = runtime.change()?;
     runtime.clear_detached()?;
     pins.prepare().context("prepare the folder for the pins")?;
+    pins.settle().context("settle what an earlier start left")?;
+    // Unless it is finished below, whatever ends this start puts back what was.
+    let takeover = Takeover::begin(&pins).context("take the place of maps of another layout")?;
+    let pins = takeover.as_ref().map_or(pins, Takeover::pins);
     let ticks = Ticks::probe()?;
     info!("loading the programs");
     let loaded = Loaded::new(&pins, Share::All, ticks, options.program_log);
@@ -154,6 +161,7 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> anyhow
         ticks,
         loaded,
         guard,
+        replaced: takeover.as_ref().map(Takeover::found),
         state: Arc::clone(&state),
         status: String::new(),
         standing: BTreeMap::new(),
@@ -167,6 +175,9 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> anyhow
     let _log = daemon.follow_program_log();
     // The policy before the programs: the first packet that one sees is judged by it.
     daemon.restore_exceptions()?;
+    if takeover.is_some() {
+        daemon.continue_panic()?;
+    }
     if daemon.continue_waiting()? {
         daemon.take_over()?;
     } else {
@@ -175,11 +186,15 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> anyhow
             Basis::Kept(kept) => {
                 daemon.keep(*kept)?;
                 let settings = daemon.settings.clone();
-                daemon.attach_at_start(&settings)?;
+                daemon.attach_at_start(&settings, true)?;
             }
         }
     }
     daemon.loaded.pin_programs(&daemon.pins)?;
+    if let Some(takeover) = takeover {
+        daemon.pins = takeover.finish().context("give the new maps their place")?;
+    }
+    daemon.record_panic();
     daemon.guard.seal(&daemon.pins);
     drop(change);
     let settings = daemon.settings.clone();
@@ -189,7 +204,7 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> anyhow
     // Read back, and asked: only then is it said to be in force.
     daemon.look();
     selfprobe::judge(&mut daemon.loaded, &daemon.pins).context("ask the programs that are in force")?;
-    daemon.systemd.ready(&daemon.told);
+    daemon.systemd.ready(&daemon.told_at_start());
     daemon.serve(&mut beat, hangup, commands, shutdown).await;
     daemon.systemd.stopping();
     info!("stopping; what is in force stays in force (`pomguard detach` opens the host)");
@@ -243,6 +258,16 @@ impl Daemon {
         self.told = String::new();
     }
 
+    /// What is so, and what this start lost.
+    fn told_at_start(&self) -> String {
+        match self.replaced {
+            Some(found) => {
+                format!("in place of maps of layout {found} ({}); {}", takeover::LOSSES, self.told)
+            }
+            None => self.told.clone(),
+        }
+    }
+
     /// One line about what is in force, for systemd.
     fn line(&self) -> String {
         let waiting = self.waiting.as_ref().map(|waiting| &waiting.next);
@@ -275,14 +300,18 @@ impl Daemon {
         state.last_reload_successful = false;
     }
 
-    /// Attaches at a start. At the very first one, what talks already goes on.
-    fn attach_at_start(&mut self, settings: &Settings) -> anyhow::Result<()> {
-        let first = self.pins.linked("xdp").is_empty();
-        if first {
+    /// Attaches at a start. At the very first one, and where the flow table is new, what talks already goes on.
+    fn attach_at_start(&mut self, settings: &Settings, leave: bool) -> anyhow::Result<()> {
+        let replaces = self.replaced.is_some();
+        let new = replaces || self.pins.linked("xdp").is_empty();
+        if new {
             self.welcome(settings.grace);
         }
-        self.attach(settings, true)?;
-        if first {
+        if replaces {
+            selfprobe::judge(&mut self.loaded, &self.pins).context("ask the programs before they judge")?;
+        }
+        self.attach(settings, leave)?;
+        if new {
             // What was opened since.
             self.seed();
         }
@@ -317,7 +346,8 @@ impl Daemon {
         let kept = |name: &String| watched.iter().any(|(wanted, _)| wanted == name);
         let unnamed: Vec<String> = self.pins.linked("xdp").into_iter().filter(|name| !kept(name)).collect();
         for left in unnamed {
-            if !leave {
+            // What is refused may end this start: then the programs before go on here, too.
+            if !leave || refused.is_some() {
                 let hold = Hold::take(&self.pins, &left).ok();
                 watched.push((left, hold));
                 continue;

@@ -1,11 +1,16 @@
 //! Panic: the policy suspended for a while, one way or the other. The programs end it by themselves.
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use log::{error, warn};
-use pomguard_common::control::Timed;
+use pomguard_common::control::{Timed, over};
 
-use super::Daemon;
-use crate::{control::protocol::Panic, kernel::control, render::quantity::span};
+use super::{Daemon, change::boot_id};
+use crate::{
+    control::protocol::Panic,
+    kernel::control,
+    render::quantity::span,
+    state::panic::{self, Suspension},
+};
 
 /// Longest panic: a day. What is to last longer is a policy.
 const LONGEST: u32 = 86_400;
@@ -23,6 +28,7 @@ impl Daemon {
         let _entitled = self.entitled()?;
         control::set_panic(&self.pins, Timed::until(kind.number(), deadline)).context("begin the panic")?;
         self.guard.seal(&self.pins);
+        self.record_panic();
         let told = format!("panic {} for {}", kind.name(), span(seconds.into()));
         error!("{told}: the policy is suspended");
         Ok(told)
@@ -35,10 +41,39 @@ impl Daemon {
         let _entitled = self.entitled()?;
         control::set_panic(&self.pins, Timed::NONE).context("end the panic")?;
         self.guard.seal(&self.pins);
+        self.record_panic();
         let Some(kind) = Panic::of_number(held) else { bail!("there is no panic to end") };
         let told = format!("panic {} is over: the policy holds again", kind.name());
         warn!("{told}");
         Ok(told)
+    }
+
+    /// Has the record beside the maps say what they say.
+    pub(super) fn record_panic(&self) {
+        let recorded = control::panic(&self.pins).map_err(anyhow::Error::from).and_then(|held| {
+            let suspension = match Panic::of_number(held.kind()) {
+                Some(kind) => Some(Suspension { kind, boot: boot_id()?, deadline: held.deadline() }),
+                None => None,
+            };
+            Ok(panic::save(&self.settings.paths.runtime, suspension.as_ref())?)
+        });
+        if let Err(fault) = recorded {
+            error!("what panic holds is not recorded, for a version with other maps: {fault:#}");
+        }
+    }
+
+    /// Has maps that are new hold the panic that the ones before them held.
+    pub(super) fn continue_panic(&self) -> anyhow::Result<()> {
+        let Some(Suspension { kind, boot, deadline }) = panic::load(&self.settings.paths.runtime)
+            .map_err(|fault| anyhow!(fault).context("read the record of the panic that holds"))?
+        else {
+            return Ok(());
+        };
+        if boot == boot_id()? && !over(deadline, self.ticks.now()? as u32) {
+            control::set_panic(&self.pins, Timed::until(kind.number(), deadline))?;
+            error!("panic {} goes on", kind.name());
+        }
+        Ok(())
     }
 
     /// Clears the words of panic and grace when their time is up; to be called with the lock on changes.

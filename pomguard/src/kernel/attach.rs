@@ -132,6 +132,23 @@ pub fn detach(pins: &Pins, interface: &str) -> Result<(), KernelError> {
     Ok(())
 }
 
+/// Puts the pinned egress program back as our clsact filter of an interface, and takes away what took the
+/// place of that: a TCX link.
+///
+/// # Errors
+/// When the kernel refuses, or a pin cannot be read or removed.
+pub(super) fn restore_clsact(pins: &Pins, interface: &str) -> Result<(), KernelError> {
+    let mut program = SchedClassifier::from_pin(pins.program(PROGRAM_EGRESS))
+        .map_err(KernelError::program(PROGRAM_EGRESS))?;
+    attach_clsact(&mut program, interface, interface::index(interface)?)?;
+    let path = pins.link(TCX, interface);
+    if let Ok(link) = raw::open_pin(&path) {
+        raw::detach_link(link.as_fd())
+            .map_err(KernelError::system("BPF_LINK_DETACH", path.display().to_string()))?;
+    }
+    unpin(&path)
+}
+
 /// Whether a link is pinned there and is on this interface.
 fn pinned_on(path: &Path, ifindex: u32) -> bool {
     ifindex != 0

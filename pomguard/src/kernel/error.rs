@@ -33,7 +33,7 @@ pub enum KernelError {
         path: PathBuf,
     },
     /// The pinned maps are of another version.
-    #[error("the maps under {} are of layout {found}, this pomguard knows layout {known}: run `pomguard detach`, then start it again", path.display())]
+    #[error("the maps under {} are of layout {found}, this pomguard knows layout {known}: `systemctl restart pomguard` replaces them, `pomguard check` says what that loses", path.display())]
     Layout {
         /// The folder.
         path: PathBuf,
@@ -41,6 +41,15 @@ pub enum KernelError {
         found: u32,
         /// Ours.
         known: u32,
+    },
+    /// The programs with pinned maps of another layout are not pinned: nobody could put them back.
+    #[error("{} is not pinned, so that it could not be put back if this start failed: start the version before once more, or open the host with `pomguard detach --yes`, then start this one", path.display())]
+    NoWayBack {
+        /// Where the program should be.
+        path: PathBuf,
+        /// Why it cannot be had.
+        #[source]
+        source: io::Error,
     },
     /// The object could not be loaded.
     #[error("load the eBPF object")]

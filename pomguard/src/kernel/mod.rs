@@ -9,6 +9,7 @@
 //! | what holds beside the generations | [`control`] |
 //! | what the maps say | [`read`], [`status`] |
 //! | conversations that were there first | [`sockets`], [`seed`] |
+//! | pinned maps of another layout, replaced | [`takeover`] |
 //! | what is pinned, held open | [`held`] |
 //! | the hooks, held open and looked at | [`hold`] |
 //! | what the maps are to hold, compared with what they do | [`content`] |
@@ -42,5 +43,6 @@ pub mod seed;
 pub mod selfprobe;
 pub mod sockets;
 pub mod status;
+pub mod takeover;
 
 pub use error::KernelError;

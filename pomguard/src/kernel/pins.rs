@@ -21,20 +21,34 @@ use super::{KernelError, mapping::Mapping};
 /// Magic number of the BPF file system (include/uapi/linux/magic.h).
 const BPF_FS: FsType = FsType(0xcafe_4a11);
 
-/// What lies below the folder, in the order in which it is taken away.
-const FOLDERS: [&str; 4] = ["links", "programs", "images", "maps"];
+/// Links have their own folder whatever the layout of the maps is.
+const LINKS: &str = "links";
+/// What belongs together and is of one layout, in the order in which it is taken away.
+const SET: [&str; 3] = ["programs", "images", "maps"];
+/// A set that is being made beside the one in force.
+const NEXT: &str = "next";
+/// A set that is in force already, and has yet to be moved to its place.
+const READY: &str = "ready";
 
 /// The folder, and what lies where in it.
 #[derive(Clone, Debug)]
 pub struct Pins {
     root: PathBuf,
+    /// Where below it the set lies; none when it lies in its place.
+    stage: Option<&'static str>,
 }
 
 impl Pins {
     /// The pins under `root`, which need not exist.
     #[must_use]
     pub fn at(root: &Path) -> Self {
-        Self { root: root.to_owned() }
+        Self { root: root.to_owned(), stage: None }
+    }
+
+    /// The same links, with a set of maps and programs beside the one in force.
+    #[must_use]
+    pub fn beside(&self) -> Self {
+        Self { root: self.root.clone(), stage: Some(NEXT) }
     }
 
     /// The folder.
@@ -49,8 +63,9 @@ impl Pins {
     /// # Errors
     /// [`KernelError::Pins`] when it is not on a bpffs, not root's, or open to others.
     pub fn prepare(&self) -> Result<(), KernelError> {
-        let below = FOLDERS.map(|name| self.folder(name));
-        for folder in std::iter::once(self.root.clone()).chain(below) {
+        let stage = self.stage.map(|stage| self.root.join(stage));
+        let below = std::iter::once(LINKS).chain(SET).map(|name| self.folder(name));
+        for folder in std::iter::once(self.root.clone()).chain(stage).chain(below) {
             match fs::DirBuilder::new().mode(0o700).recursive(folder == self.root).create(&folder) {
                 Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
                     return Err(KernelError::System {
@@ -67,7 +82,10 @@ impl Pins {
     }
 
     fn folder(&self, name: &str) -> PathBuf {
-        self.root.join(name)
+        match self.stage {
+            Some(stage) if name != LINKS => self.root.join(stage).join(name),
+            _ => self.root.join(name),
+        }
     }
 
     /// Where a map is pinned.
@@ -93,12 +111,12 @@ impl Pins {
     /// Where the link of a hook on an interface is pinned. A bpffs takes no dot in a name.
     #[must_use]
     pub fn link(&self, hook: &str, interface: &str) -> PathBuf {
-        self.folder("links").join(format!("{hook}-{}", pin_name(interface)))
+        self.folder(LINKS).join(format!("{hook}-{}", pin_name(interface)))
     }
 
     /// Interfaces that have a pinned link of this hook.
     pub fn linked(&self, hook: &str) -> Vec<String> {
-        let Ok(entries) = fs::read_dir(self.folder("links")) else { return Vec::new() };
+        let Ok(entries) = fs::read_dir(self.folder(LINKS)) else { return Vec::new() };
         let prefix = format!("{hook}-");
         let mut found: Vec<String> = entries
             .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
@@ -111,7 +129,7 @@ impl Pins {
     /// Every pin but the links: those have to be asked for by interface.
     #[must_use]
     pub fn kept(&self) -> Vec<PathBuf> {
-        let mut found: Vec<PathBuf> = ["programs", "images", "maps"]
+        let mut found: Vec<PathBuf> = SET
             .into_iter()
             .filter_map(|folder| fs::read_dir(self.folder(folder)).ok())
             .flat_map(|entries| entries.filter_map(|entry| Some(entry.ok()?.path())))
@@ -173,17 +191,69 @@ impl Pins {
     /// When a pin cannot be removed.
     pub fn remove(&self) -> Result<(), KernelError> {
         // Links first: the host is open from here on, and the maps go when nothing uses them.
-        for folder in FOLDERS {
-            let folder = self.folder(folder);
-            let Ok(entries) = fs::read_dir(&folder) else { continue };
-            for entry in entries.flatten() {
-                fs::remove_file(entry.path())
-                    .map_err(KernelError::system("unlink", entry.path().display().to_string()))?;
-            }
-            fs::remove_dir(&folder).map_err(KernelError::system("rmdir", folder.display().to_string()))?;
+        for folder in std::iter::once(LINKS).chain(SET) {
+            remove(&self.folder(folder))?;
         }
-        Ok(())
+        self.remove_set(NEXT)?;
+        self.remove_set(READY)
     }
+
+    fn remove_set(&self, stage: &str) -> Result<(), KernelError> {
+        let stage = self.root.join(stage);
+        for folder in SET {
+            remove(&stage.join(folder))?;
+        }
+        remove(&stage)
+    }
+
+    /// Removes the set beside the one in force.
+    ///
+    /// # Errors
+    /// When a pin cannot be removed.
+    pub fn discard_beside(&self) -> Result<(), KernelError> {
+        self.remove_set(NEXT)
+    }
+
+    /// Has the set beside the one in force count as the one in force: whatever ends this process, the next
+    /// start moves it to its place ([`Self::settle`]).
+    ///
+    /// # Errors
+    /// When the folder cannot be renamed; then nothing has changed.
+    pub fn promote_beside(&self) -> Result<(), KernelError> {
+        rename(&self.root.join(NEXT), &self.root.join(READY))
+    }
+
+    /// Finishes what an earlier process began beside the set in force, or takes it away where it was not
+    /// in force yet.
+    ///
+    /// # Errors
+    /// When a pin cannot be moved or removed.
+    pub fn settle(&self) -> Result<(), KernelError> {
+        self.remove_set(NEXT)?;
+        let ready = self.root.join(READY);
+        for folder in SET {
+            let (from, to) = (ready.join(folder), self.root.join(folder));
+            if from.exists() {
+                remove(&to)?;
+                rename(&from, &to)?;
+            }
+        }
+        remove(&ready)
+    }
+}
+
+/// Removes a folder that has nothing but pins in it, if it is there.
+fn remove(folder: &Path) -> Result<(), KernelError> {
+    let Ok(entries) = fs::read_dir(folder) else { return Ok(()) };
+    for entry in entries.flatten() {
+        fs::remove_file(entry.path())
+            .map_err(KernelError::system("unlink", entry.path().display().to_string()))?;
+    }
+    fs::remove_dir(folder).map_err(KernelError::system("rmdir", folder.display().to_string()))
+}
+
+fn rename(from: &Path, to: &Path) -> Result<(), KernelError> {
+    fs::rename(from, to).map_err(KernelError::system("rename", from.display().to_string()))
 }
 
 /// Refuses a folder that somebody else could write to.

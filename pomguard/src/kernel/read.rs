@@ -52,7 +52,7 @@ pub fn snapshot(pins: &Pins) -> Result<Snapshot, KernelError> {
 }
 
 /// The mode that the image in force carries.
-fn mode_of(line: &Line, direction: Direction) -> Mode {
+pub(super) fn mode_of(line: &Line, direction: Direction) -> Mode {
     match (line.word(head::MODES) >> (8 * direction as u32)) as u8 {
         mode::TRACK => Mode::Track,
         mode::AUDIT => Mode::Audit,

@@ -2,7 +2,8 @@
 //!
 //! What an inbound row allows needs no entry. What this host may open by a row gets the entry that it
 //! would have. What no row allows was there first: it goes on, until it ends or falls silent, and no
-//! change of policy judges it.
+//! change of policy judges it. Where programs judged already and only their memory is new, what no row
+//! allows was not there first: it may have been denied.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -20,8 +21,10 @@ use super::{
     install, load,
     mapping::Mapping,
     pins::Pins,
+    read,
     sockets::{self, Conversation},
 };
+use crate::policy::Mode;
 
 /// What seeding came to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -32,15 +35,26 @@ pub struct Seeded {
     pub by_row: usize,
     /// Entered although no row allows them.
     pub grandfathered: Vec<Conversation>,
+    /// Not entered, for no row allows them.
+    pub left_out: Vec<Conversation>,
     /// For which there was no room.
     pub refused: usize,
+}
+
+/// What becomes of conversations that no row allows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unlisted {
+    /// They were there before anything judged: they go on.
+    GoOn,
+    /// They were judged: only what the outbound direction lets leave without a row is entered.
+    AsJudged,
 }
 
 /// Enters what the socket table has and the flow table has not. May be called again.
 ///
 /// # Errors
 /// When there is no policy yet, or the kernel does not answer.
-pub fn seed(pins: &Pins, ticks: Ticks) -> Result<Seeded, KernelError> {
+pub fn seed(pins: &Pins, ticks: Ticks, unlisted: Unlisted) -> Result<Seeded, KernelError> {
     let lines = install::lines(pins)?;
     let image = Image::open(lines.as_slice()).ok_or(KernelError::Unreadable)?;
     let table = Table {
@@ -49,6 +63,8 @@ pub fn seed(pins: &Pins, ticks: Ticks) -> Result<Seeded, KernelError> {
         now: ticks.now()? as u32,
         image,
     };
+    let head = lines.first().ok_or(KernelError::Unreadable)?;
+    let leaves_anyway = read::mode_of(head, Direction::Outbound) != Mode::Enforce;
     let mut seeded = Seeded::default();
     for conversation in sockets::conversations()? {
         seeded.live += 1;
@@ -58,11 +74,21 @@ pub fn seed(pins: &Pins, ticks: Ticks) -> Result<Seeded, KernelError> {
         }
         let state = if conversation.protocol == protocol::TCP { State::Established } else { State::Udp };
         let row = ends.granted(&image, Direction::Outbound);
-        let (row_slot, stamp) = row.map_or((NO_ROW, GRANDFATHERED), |row| (row, image.generation()));
-        match (flow::enter(&table, ends.key(), state, row_slot, stamp), row) {
-            (Entered::Full, _) => seeded.refused += 1,
-            (_, Some(_)) => seeded.by_row += 1,
-            (_, None) => seeded.grandfathered.push(conversation),
+        let (row_slot, stamp) = match (row, unlisted) {
+            (Some(row), _) => (row, image.generation()),
+            (None, Unlisted::GoOn) => (NO_ROW, GRANDFATHERED),
+            (None, Unlisted::AsJudged) if leaves_anyway && !conversation.inbound => {
+                (NO_ROW, image.generation())
+            }
+            (None, Unlisted::AsJudged) => {
+                seeded.left_out.push(conversation);
+                continue;
+            }
+        };
+        match flow::enter(&table, ends.key(), state, row_slot, stamp) {
+            Entered::Full => seeded.refused += 1,
+            _ if stamp == GRANDFATHERED => seeded.grandfathered.push(conversation),
+            _ => seeded.by_row += 1,
         }
     }
     Ok(seeded)

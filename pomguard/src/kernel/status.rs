@@ -77,6 +77,7 @@ pub fn status(pins: &Pins, wanted: &[String]) -> Result<Status, KernelError> {
         inbound: snapshot.inbound,
         outbound: snapshot.outbound,
         installed_at: snapshot.installed_at,
+        counting_since: snapshot.counting_since,
         confirmed: rollback_at.is_none(),
         rollback_at,
         panic,

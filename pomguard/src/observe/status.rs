@@ -25,6 +25,9 @@ pub struct Status {
     pub outbound: Mode,
     /// Seconds since 1970 when the last generation was installed.
     pub installed_at: u64,
+    /// Seconds since 1970 when the counters began.
+    #[serde(default)]
+    pub counting_since: u64,
     /// False while what is in force waits for its confirmation.
     pub confirmed: bool,
     /// Seconds since 1970 when the programs return to the generation before, unless confirmed.
@@ -82,4 +85,7 @@ pub struct DaemonStatus {
     pub last_success: Option<u64>,
     /// Whether the last attempt to take them succeeded.
     pub last_successful: bool,
+    /// The layout of the maps that its start replaced; none when it went on with those it found.
+    #[serde(default)]
+    pub replaced_layout: Option<u32>,
 }

@@ -12,6 +12,7 @@ use super::{
     quantity::{grouped, moment},
 };
 use crate::{
+    kernel::takeover,
     observe::printable::printable,
     policy::{
         Mode,
@@ -53,6 +54,13 @@ pub struct Plan {
 pub enum InForce {
     /// Nothing: pomguard does not enforce here.
     Nothing,
+    /// Maps of another layout, which a restart replaces.
+    OtherLayout {
+        /// The layout.
+        found: u32,
+        /// The change that is in force, if the history has it.
+        number: Option<u64>,
+    },
     /// Something that the history does not have.
     Unknown {
         /// SHA-256 of its image.
@@ -86,6 +94,13 @@ impl Plan {
                     "image {image} is in force, and the history does not have the files that it came from: \
                      what would change cannot be told"
                 )?;
+            }
+            InForce::OtherLayout { found, number } => {
+                writeln!(out, "{}", takeover::notice(*found))?;
+                match number {
+                    Some(number) => writeln!(out, "compared with change {number}, the last of the history:")?,
+                    None => writeln!(out, "the history does not have what is in force")?,
+                }
             }
             InForce::Change { number, at } => {
                 writeln!(out, "compared with change {number} of {}, which is in force:", moment(*at))?;

@@ -53,6 +53,9 @@ pub fn print(status: &Status, now: u64, out: &mut impl Write) -> io::Result<()> 
         Some(daemon) => format!("running, version {}, pid {}", daemon.version, daemon.pid),
         None => "does not answer".to_owned(),
     };
+    let anew = status.daemon.as_ref().and_then(|daemon| daemon.replaced_layout);
+    let anew =
+        anew.map_or_else(String::new, |found| format!(", anew: the maps before were of layout {found}"));
     let failsafe = status.failsafe.iter().map(|RowId(id)| printable(id)).collect::<Vec<_>>().join(", ");
     let failsafe = if failsafe.is_empty() { "none".to_owned() } else { failsafe };
     let image: String = status.image.chars().take(12).collect();
@@ -64,6 +67,7 @@ pub fn print(status: &Status, now: u64, out: &mut impl Write) -> io::Result<()> 
             "generation",
             format!("{}, image {image}, since {}", status.generation, ago(status.installed_at, now)),
         ),
+        ("counters", format!("since {}{anew}", ago(status.counting_since, now))),
         ("confirmed", confirmed),
         ("panic", panic),
         ("failsafe rows", failsafe),

@@ -12,6 +12,7 @@ mod death;
 mod explain;
 mod exporter;
 mod healing;
+mod layout;
 mod life;
 mod load;
 mod modes;

@@ -11,16 +11,11 @@ use std::{
 
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{Array, Map, MapData},
     programs::{Xdp, XdpMode},
 };
 use nix::sys::signal::Signal;
 use pomguard::kernel::object::OBJECT;
-use pomguard_common::{
-    ABI_VERSION,
-    counter::HostRecord,
-    names::{MAP_CONTROL, MAP_HOST, MAP_POLICY, PROGRAM_INGRESS},
-};
+use pomguard_common::names::{MAP_CONTROL, MAP_HOST, MAP_POLICY, PROGRAM_INGRESS};
 use pomguard_tests::daemon::{Daemon, INTERFACE, LISTED, Lab, SERVER, Settings, UNLISTED, is_shut, opens};
 
 /// Waits for the end of a daemon that cannot start, and returns its log.
@@ -160,26 +155,6 @@ fn cp_04_a_folder_for_the_pins_that_somebody_else_prepared_is_refused_and_left_a
     let _daemon = Daemon::start(&lab);
     assert_eq!(fs::metadata(lab.pins()).unwrap().mode() & 0o777, 0o700);
     assert!(is_shut(&lab.peer, SERVER, UNLISTED));
-}
-
-#[test]
-fn maps_of_an_older_layout_are_refused_and_say_what_to_do() {
-    let Some(lab) = Lab::new("maps_of_an_older_layout_are_refused_and_say_what_to_do") else { return };
-    Daemon::start(&lab).kill();
-    let map = Map::from_map_data(MapData::from_pin(lab.pins().join("maps").join(MAP_HOST)).unwrap()).unwrap();
-    let mut host: Array<_, HostRecord> = map.try_into().unwrap();
-    let record = host.get(&0, 0).unwrap();
-    host.set(0, HostRecord { abi: 1, ..record }, 0).unwrap();
-    let log = refusal(&lab);
-    let says = format!("are of layout 1, this pomguard knows layout {ABI_VERSION}: run `pomguard detach`");
-    assert!(log.contains(&says), "{log}");
-    let stats = lab.pomguard(&["stats"]);
-    assert!(!stats.status.success());
-    assert!(String::from_utf8_lossy(&stats.stderr).contains(&says), "{stats:?}");
-    assert!(is_shut(&lab.peer, SERVER, UNLISTED), "the old programs go on enforcing");
-    assert!(lab.pomguard(&["detach", "--yes"]).status.success());
-    let _daemon = Daemon::start(&lab);
-    assert!(opens(&lab.peer, SERVER, LISTED));
 }
 
 #[test]

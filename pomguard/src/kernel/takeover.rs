@@ -1,0 +1,170 @@
+//! Pinned maps of another layout: programs with maps of their own are made beside them, filled, and then
+//! take their place behind each hook in one step.
+//!
+//! What the maps of another layout hold is not read, for nothing says what it means. Their programs go on
+//! judging until they are exchanged, and are put back when a later step fails. A process that is killed in
+//! between leaves hooks that all enforce, and a set of pins that the next start settles ([`Pins::settle`]).
+
+use std::{
+    collections::BTreeMap,
+    os::fd::{AsFd as _, OwnedFd},
+};
+
+use anyhow::anyhow;
+use log::{error, warn};
+use pomguard_common::{
+    ABI_VERSION,
+    names::{PROGRAM_EGRESS, PROGRAM_INGRESS},
+};
+
+use super::{
+    KernelError,
+    attach::{self, TCX, XDP},
+    interface, load,
+    pins::Pins,
+    raw,
+};
+
+/// What goes with maps of another layout, for whoever is about to start, and in the log of who did.
+pub const LOSSES: &str = "counters begin at zero; of the conversations those that the socket table of this \
+     host has and the policy allows are known at once, others by their next packet from here; what went on \
+     since the first start though no row allows it ends";
+
+/// The layout of the pinned maps, when it is not the one that this version knows.
+///
+/// # Errors
+/// When the record about the host cannot be read.
+pub fn other_layout(pins: &Pins) -> Result<Option<u32>, KernelError> {
+    match load::host_record(pins) {
+        Err(KernelError::Layout { found, .. }) => Ok(Some(found)),
+        // An interrupted start may have left some of the maps, and not this one.
+        Err(_) if !pins.map(pomguard_common::names::MAP_HOST).exists() => Ok(None),
+        result => result.map(|_| None),
+    }
+}
+
+/// The words for maps of another layout, before they are replaced.
+#[must_use]
+pub fn notice(found: u32) -> String {
+    format!(
+        "the maps in force are of layout {found}, this pomguard has layout {ABI_VERSION}: a restart makes \
+         new ones beside them and exchanges the programs in one step. What is lost: {LOSSES}"
+    )
+}
+
+/// The programs of maps of another layout.
+struct Former {
+    xdp: OwnedFd,
+    tc: OwnedFd,
+}
+
+/// What an interface had of ours.
+struct Hooks {
+    tcx: bool,
+    clsact: bool,
+}
+
+/// A set of maps and programs that is to take the place of one of another layout. Dropped before
+/// [`Self::finish`], it puts the former programs back behind every hook, and leaves nothing of its own.
+pub struct Takeover {
+    place: Pins,
+    found: u32,
+    former: Former,
+    /// Interfaces with their hooks as they were.
+    before: BTreeMap<String, Hooks>,
+    over: bool,
+}
+
+impl Takeover {
+    /// Begins one where the pinned maps are of another layout.
+    ///
+    /// # Errors
+    /// [`KernelError::NoWayBack`] when the former programs are not pinned, and when the kernel refuses.
+    pub fn begin(pins: &Pins) -> Result<Option<Self>, KernelError> {
+        let Some(found) = other_layout(pins)? else { return Ok(None) };
+        let former = |name| {
+            let path = pins.program(name);
+            raw::open_pin(&path).map_err(|source| KernelError::NoWayBack { path, source })
+        };
+        let former = Former { xdp: former(PROGRAM_INGRESS)?, tc: former(PROGRAM_EGRESS)? };
+        let mut before = BTreeMap::new();
+        for interface in pins.linked(XDP) {
+            let clsact = match interface::index(&interface) {
+                Ok(ifindex) => attach::clsact_program(ifindex)?.is_some(),
+                Err(_) => false,
+            };
+            let tcx = pins.link(TCX, &interface).exists();
+            before.insert(interface, Hooks { tcx, clsact });
+        }
+        pins.beside().prepare()?;
+        warn!("{}", notice(found));
+        Ok(Some(Self { place: pins.clone(), found, former, before, over: false }))
+    }
+
+    /// Where the new set is made.
+    #[must_use]
+    pub fn pins(&self) -> Pins {
+        self.place.beside()
+    }
+
+    /// The layout of the former maps.
+    #[must_use]
+    pub const fn found(&self) -> u32 {
+        self.found
+    }
+
+    /// Gives the new set, which every hook goes by now, its place; nothing of the former one is left.
+    ///
+    /// # Errors
+    /// When the pins cannot be moved. The hooks go by the former programs again when nothing was moved yet;
+    /// else the next start moves the rest.
+    pub fn finish(mut self) -> Result<Pins, KernelError> {
+        self.place.promote_beside()?;
+        self.over = true;
+        self.place.settle()?;
+        Ok(self.place.clone())
+    }
+
+    /// Puts the former programs back.
+    fn undo(&self) {
+        for interface in self.place.linked(XDP) {
+            let undone = match self.before.get(&interface) {
+                Some(hooks) => self.put_back(&interface, hooks),
+                None => attach::detach(&self.place, &interface),
+            };
+            if let Err(fault) = undone {
+                error!(
+                    "{interface}: the programs before could not be put back, the new ones go on: {:#}",
+                    anyhow!(fault)
+                );
+            }
+        }
+        if let Err(fault) = self.place.discard_beside() {
+            error!("pins are left, which the next start takes away: {:#}", anyhow!(fault));
+        }
+    }
+
+    fn put_back(&self, interface: &str, hooks: &Hooks) -> Result<(), KernelError> {
+        let fault = |call| KernelError::system(call, format!("of {interface}"));
+        let exchange = |hook, program: &OwnedFd| {
+            let link = raw::open_pin(&self.place.link(hook, interface)).map_err(fault("BPF_OBJ_GET"))?;
+            raw::update_link(link.as_fd(), program.as_fd()).map_err(fault("BPF_LINK_UPDATE"))
+        };
+        exchange(XDP, &self.former.xdp)?;
+        if hooks.tcx {
+            exchange(TCX, &self.former.tc)?;
+        }
+        if hooks.clsact {
+            attach::restore_clsact(&self.place, interface)?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Takeover {
+    fn drop(&mut self) {
+        if !self.over {
+            self.undo();
+        }
+    }
+}

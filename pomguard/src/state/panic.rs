@@ -1,0 +1,70 @@
+//! The panic that holds, outside the maps: a version with another layout of them does not read these, and
+//! must neither end a panic before its time nor begin one.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{control::protocol::Panic, history::replace};
+
+/// A panic that goes on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Suspension {
+    /// Which way.
+    pub kind: Panic,
+    /// The boot that `deadline` belongs to. A reboot ends a panic.
+    pub boot: String,
+    /// The tick at which it ends; 0 = without an end.
+    pub deadline: u32,
+}
+
+fn file(runtime: &Path) -> PathBuf {
+    runtime.join("panic.json")
+}
+
+/// Reads it; a file that is not there has none.
+///
+/// # Errors
+/// When it is there and cannot be used.
+pub fn load(runtime: &Path) -> io::Result<Option<Suspension>> {
+    match fs::read(file(runtime)) {
+        Err(fault) if fault.kind() == io::ErrorKind::NotFound => Ok(None),
+        read => Ok(Some(serde_json::from_slice(&read?)?)),
+    }
+}
+
+/// Writes it, or takes the file away where there is none.
+///
+/// # Errors
+/// When the file cannot be written or removed.
+pub fn save(runtime: &Path, suspension: Option<&Suspension>) -> io::Result<()> {
+    let Some(suspension) = suspension else {
+        return match fs::remove_file(file(runtime)) {
+            Err(fault) if fault.kind() != io::ErrorKind::NotFound => Err(fault),
+            _ => Ok(()),
+        };
+    };
+    replace(&file(runtime), &serde_json::to_vec(suspension)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_reads_as_it_was_written_and_is_gone_when_it_is_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let suspension = Suspension { kind: Panic::Isolate, boot: "a".to_owned(), deadline: 7 };
+        save(folder.path(), None).unwrap();
+        assert_eq!(load(folder.path()).unwrap(), None);
+        save(folder.path(), Some(&suspension)).unwrap();
+        assert_eq!(load(folder.path()).unwrap(), Some(suspension));
+        save(folder.path(), None).unwrap();
+        assert_eq!(load(folder.path()).unwrap(), None);
+        fs::write(file(folder.path()), "{").unwrap();
+        assert!(load(folder.path()).is_err());
+    }
+}

@@ -1,0 +1,358 @@
+//! A start beside pinned maps of another layout: new ones take their place, and no packet goes unjudged.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
+    path::PathBuf,
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+use aya::{
+    maps::{Array, Map, MapData, MapInfo, loaded_maps},
+    programs::{ProgramInfo, SchedClassifier, TcAttachType, loaded_programs},
+};
+use pomguard_common::{counter::HostRecord, names::MAP_HOST};
+use pomguard_tests::daemon::{
+    Conversation, Daemon, INTERFACE, LISTED, LISTED_OUT, Lab, PEER, PEER6, REMOVABLE, SERVER, SERVER6,
+    Settings, UNLISTED, is_shut, opens,
+};
+
+use crate::{
+    said::{done, json, refused},
+    watch::wait_until,
+};
+
+const ROW: &str = "pom-4.0/15";
+
+/// Has the pinned maps be of layout 1, as an earlier version would have left them.
+pub(crate) fn age(lab: &Lab) {
+    let map = Map::from_map_data(MapData::from_pin(lab.pins().join("maps").join(MAP_HOST)).unwrap()).unwrap();
+    let mut host: Array<_, HostRecord> = map.try_into().unwrap();
+    let record = host.get(&0, 0).unwrap();
+    host.set(0, HostRecord { abi: 1, ..record }, 0).unwrap();
+}
+
+/// Ids of everything that is pinned but the links.
+#[derive(Debug)]
+struct Ids {
+    maps: BTreeSet<u32>,
+    programs: BTreeSet<u32>,
+}
+
+impl Ids {
+    fn pinned(lab: &Lab) -> Self {
+        let entries = |folder: &str| -> Vec<PathBuf> {
+            fs::read_dir(lab.pins().join(folder)).unwrap().map(|entry| entry.unwrap().path()).collect()
+        };
+        let map = |path: PathBuf| MapInfo::from_pin(path).unwrap().id();
+        Self {
+            maps: ["maps", "images"].into_iter().flat_map(entries).map(map).collect(),
+            programs: entries("programs")
+                .into_iter()
+                .map(|path| ProgramInfo::from_pin(path).unwrap().id())
+                .collect(),
+        }
+    }
+
+    /// Whether the kernel has none of them any more.
+    fn are_gone(&self) -> bool {
+        let mut maps = loaded_maps().filter_map(|info| Some(info.ok()?.id()));
+        let mut programs = loaded_programs().filter_map(|info| Some(info.ok()?.id()));
+        !maps.any(|id| self.maps.contains(&id)) && !programs.any(|id| self.programs.contains(&id))
+    }
+}
+
+/// A stream of packets that nothing allows, and who would hear them.
+struct Denied {
+    from: UdpSocket,
+    hears: UdpSocket,
+}
+
+impl Denied {
+    fn at(lab: &Lab) -> Self {
+        let hears = lab.server.run(|| UdpSocket::bind((SERVER, UNLISTED))).unwrap().unwrap();
+        let from = lab.peer.run(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))).unwrap().unwrap();
+        from.connect(SocketAddr::from((SERVER, UNLISTED))).unwrap();
+        hears.set_nonblocking(true).unwrap();
+        Self { from, hears }
+    }
+
+    /// Sends while this lasts; how many there were.
+    fn stream(&self, lasts: impl Fn() -> bool) -> u64 {
+        let mut sent = 0;
+        while lasts() {
+            sent += u64::from(self.from.send(b"denied").is_ok());
+            thread::sleep(Duration::from_micros(50));
+        }
+        sent
+    }
+
+    fn none_was_heard(&self) -> bool {
+        self.hears.recv(&mut [0; 16]).is_err()
+    }
+}
+
+/// Raises a flag when dropped.
+struct Raise<'a>(&'a AtomicBool);
+
+impl Drop for Raise<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Does something while conversations that are allowed go on and packets that are not are sent: none of the
+/// ones is cut, none of the others heard.
+fn under_load<T>(lab: &Lab, conversations: &mut [Conversation], act: impl FnOnce() -> T) -> T {
+    let denied = Denied::at(lab);
+    let (over, rounds) = (AtomicBool::new(false), AtomicU64::new(0));
+    let lasts = || !over.load(Ordering::Relaxed);
+    let result = thread::scope(|scope| {
+        let end = Raise(&over);
+        let stream = scope.spawn(|| denied.stream(lasts));
+        let mut talks = Vec::new();
+        for conversation in conversations {
+            let rounds = &rounds;
+            talks.push(scope.spawn(move || {
+                while lasts() {
+                    assert!(conversation.answers(), "a conversation that is allowed was cut");
+                    rounds.fetch_add(1, Ordering::Relaxed);
+                    thread::sleep(Duration::from_millis(1));
+                }
+            }));
+        }
+        let result = act();
+        // What comes after the last step counts, too.
+        thread::sleep(Duration::from_millis(300));
+        drop(end);
+        assert!(talks.into_iter().all(|talk| talk.join().is_ok()));
+        let sent = stream.join().unwrap();
+        println!("{sent} denied packets, {} words in conversations", rounds.load(Ordering::Relaxed));
+        assert!(sent > 500 && rounds.load(Ordering::Relaxed) > 100, "there was load");
+        result
+    });
+    assert!(denied.none_was_heard(), "a packet went unjudged");
+    result
+}
+
+fn conversations(lab: &Lab) -> Vec<Conversation> {
+    let sorts: [(_, IpAddr, _); 4] = [
+        (&lab.peer, SERVER.into(), LISTED),
+        (&lab.peer, SERVER6.into(), LISTED),
+        (&lab.server, PEER.into(), LISTED_OUT),
+        (&lab.server, PEER6.into(), LISTED_OUT),
+    ];
+    let twice = |(from, to, port)| [(); 2].map(|()| Conversation::open(from, to, port));
+    sorts.into_iter().flat_map(twice).collect()
+}
+
+fn maps_of_another_layout_are_replaced(lab: &Lab) {
+    let daemon = Daemon::start(lab);
+    let mut talk = conversations(lab);
+    let mut idle = talk.split_off(4);
+    idle.push(talk.remove(0));
+    daemon.kill();
+    let (former, pinned, attached) = (Ids::pinned(lab), lab.pinned(), lab.stats().attached());
+    let program = lab.xdp_program();
+    assert!(lab.stats().row(ROW, "inbound", "connections") > 0);
+    age(lab);
+    for verb in ["check", "plan"] {
+        let words = done(lab, &[verb]);
+        let told = words.contains("are of layout 1") && words.contains("counters begin at zero");
+        assert!(told, "{verb} says beforehand what is lost: {words}");
+    }
+    let words = refused(lab, &["stats"]);
+    assert!(words.contains("`systemctl restart pomguard` replaces them"), "{words}");
+
+    let (daemon, told) = under_load(lab, &mut talk, || {
+        let daemon = Daemon::spawn(lab);
+        let told = daemon.wait_ready();
+        (daemon, told)
+    });
+    for words in [&told, &daemon.log()] {
+        assert!(words.contains("of layout 1") && words.contains("counters begin at zero"), "{words}");
+    }
+    assert!(idle.iter_mut().all(Conversation::answers), "nor is what was idle meanwhile");
+    let status = done(lab, &["status"]);
+    assert!(status.contains("anew: the maps before were of layout 1"), "{status}");
+    assert_eq!(json(lab, &["status"])["daemon"]["replaced_layout"], 1);
+    assert_eq!(lab.stats().attached(), attached);
+    assert!(lab.xdp_program().is_some_and(|next| Some(next) != program), "the program was exchanged");
+    assert_eq!(lab.stats().row(ROW, "inbound", "connections"), 0, "counters began anew");
+    assert!(opens(&lab.peer, SERVER, LISTED) && is_shut(&lab.peer, SERVER, UNLISTED));
+    assert_eq!(lab.stats().row(ROW, "inbound", "connections"), 1, "and go on");
+    assert_eq!(lab.pinned(), pinned, "what is pinned has its place, and nothing lies beside it");
+    wait_until("nothing is left of the former maps and programs", &daemon, || former.are_gone());
+
+    // It is a start like any other for whoever comes next.
+    let before = lab.stats();
+    assert!(daemon.stop().success());
+    let daemon = Daemon::start(lab);
+    lab.stats().assert_not_behind(&before);
+    assert!(talk.iter_mut().chain(&mut idle).all(Conversation::answers));
+    assert!(!daemon.log().contains("layout"), "{}", daemon.log());
+    assert!(!done(lab, &["status"]).contains("anew"));
+}
+
+#[test]
+fn basic_maps_of_another_layout_are_replaced_and_no_packet_goes_unjudged() {
+    let Some(lab) = Lab::new("basic_maps_of_another_layout_are_replaced_and_no_packet_goes_unjudged") else {
+        return;
+    };
+    maps_of_another_layout_are_replaced(&lab);
+}
+
+#[test]
+fn with_a_clsact_filter_maps_of_another_layout_are_replaced_alike() {
+    let Some(lab) = Lab::new("with_a_clsact_filter_maps_of_another_layout_are_replaced_alike") else {
+        return;
+    };
+    lab.write_settings(&Settings { tc: "clsact", attach: "generic", ..Settings::default() });
+    maps_of_another_layout_are_replaced(&lab);
+}
+
+#[test]
+fn what_was_denied_is_not_let_in_by_new_maps() {
+    let Some(lab) = Lab::new("what_was_denied_is_not_let_in_by_new_maps") else { return };
+    let daemon = Daemon::start(&lab);
+    let mut revoked = Conversation::open(&lab.peer, SERVER, REMOVABLE);
+    let mut revoked_out = Conversation::open(&lab.server, PEER, LISTED_OUT);
+    let site = fs::read_to_string(lab.site()).unwrap();
+    fs::write(lab.site(), site.replace("\"Agent Desktop\", \"WFO\", \"AES\"", "\"Agent Desktop\"")).unwrap();
+    assert!(!daemon.reload().contains("refused"));
+    assert!(revoked.is_cut());
+    let ends = format!("no row allows {} -> {}", revoked_out.local(), revoked_out.peer());
+    daemon.kill();
+    age(&lab);
+    // One that this host tries to open all the while.
+    let over = AtomicBool::new(false);
+    let daemon = thread::scope(|scope| {
+        let end = Raise(&over);
+        let tries = scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                assert!(is_shut(&lab.server, PEER, UNLISTED), "what may not leave left");
+            }
+        });
+        let daemon = Daemon::start(&lab);
+        thread::sleep(Duration::from_secs(1));
+        drop(end);
+        assert!(tries.join().is_ok());
+        daemon
+    });
+    assert!(revoked.is_cut() && revoked_out.is_cut(), "though their sockets live");
+    assert!(daemon.log().contains(&ends), "{}", daemon.log());
+}
+
+#[test]
+fn panic_exceptions_and_what_waits_for_its_confirmation_outlive_the_maps() {
+    let Some(lab) = Lab::new("panic_exceptions_and_what_waits_for_its_confirmation_outlive_the_maps") else {
+        return;
+    };
+    let daemon = Daemon::start(&lab);
+    let site = fs::read_to_string(lab.site()).unwrap();
+    done(&lab, &["allow", "10.77.0.3", "to", "9000/tcp", "--for", "1h", "--name", "test", "--why", "x"]);
+    fs::write(lab.site(), site.replace(", \"WFO\", \"AES\"", "")).unwrap();
+    let begun = Instant::now();
+    done(&lab, &["apply", "--confirm-within", "60s", "--why", "fewer", "--quiet"]);
+    assert!(is_shut(&lab.peer, SERVER, REMOVABLE), "not in the new files");
+    done(&lab, &["panic", "isolate", "--for", "10m", "--why", "intruder", "--yes", "--quiet"]);
+    daemon.kill();
+    age(&lab);
+
+    let daemon = Daemon::start(&lab);
+    let status = json(&lab, &["status"]);
+    assert_eq!(status["panic"]["kind"], "isolate", "{status}");
+    assert_eq!(status["exceptions"][0]["id"], "exception/test", "{status}");
+    assert_eq!(status["confirmed"], false, "{status}");
+    assert!(is_shut(&lab.peer, SERVER, LISTED), "panic holds");
+    done(&lab, &["panic", "off", "--quiet"]);
+    assert!(opens(&lab.stranger, SERVER, UNLISTED), "the exception does");
+    assert!(opens(&lab.peer, SERVER, LISTED) && is_shut(&lab.peer, SERVER, REMOVABLE), "so do the new files");
+    assert!(begun.elapsed() < Duration::from_secs(58), "the machine was too slow to look in time");
+    thread::sleep(Duration::from_secs(58).saturating_sub(begun.elapsed()));
+    assert!(is_shut(&lab.peer, SERVER, REMOVABLE), "until its time is up");
+    wait_until("it returned to the policy before", &daemon, || opens(&lab.peer, SERVER, REMOVABLE));
+    assert!(done(&lab, &["history"]).contains("not confirmed"), "{}", done(&lab, &["history"]));
+
+    // A panic that is over does not come back.
+    daemon.kill();
+    age(&lab);
+    let _daemon = Daemon::start(&lab);
+    assert!(json(&lab, &["status"])["panic"].is_null());
+    assert!(opens(&lab.peer, SERVER, REMOVABLE));
+}
+
+/// Ids of the programs behind both hooks of an interface, as the kernel says.
+fn hooks(lab: &Lab, interface: &str) -> (Option<u32>, Vec<u32>) {
+    let index = lab.server.link(interface).index().unwrap();
+    let look = || {
+        let (_, tcx) = SchedClassifier::query_tcx(interface, TcAttachType::Egress).unwrap();
+        let xdp = pomguard::kernel::interface::xdp(index).unwrap();
+        (xdp.map(|state| state.program), tcx.iter().map(ProgramInfo::id).collect())
+    };
+    lab.server.run(look).unwrap()
+}
+
+#[test]
+fn a_start_that_fails_between_two_interfaces_leaves_the_former_programs_judging_on_both() {
+    let name = "a_start_that_fails_between_two_interfaces_leaves_the_former_programs_judging_on_both";
+    let Some(lab) = Lab::new(name) else { return };
+    const SECOND: &str = "br0";
+    lab.server.add_bridge(SECOND).unwrap();
+    // A bridge takes XDP in generic mode alone, and is asked for native after the first has its new program.
+    lab.write_settings(&Settings { interfaces: &[INTERFACE, SECOND], ..Settings::default() });
+    let daemon = Daemon::start(&lab);
+    let mut talk = conversations(&lab);
+    daemon.kill();
+    let (former, pinned) = (Ids::pinned(&lab), lab.pinned());
+    let hooks = || [INTERFACE, SECOND].map(|name| hooks(&lab, name));
+    let before = hooks();
+    age(&lab);
+    lab.write_settings(&Settings {
+        interfaces: &[INTERFACE, SECOND],
+        attach: "native",
+        ..Settings::default()
+    });
+    let log = under_load(&lab, &mut talk, || {
+        let mut daemon = Daemon::spawn(&lab);
+        let status = daemon.wait_end();
+        assert_eq!(status.code(), Some(1), "{}", daemon.log());
+        daemon.log()
+    });
+    assert!(log.contains("eth0: XDP native"), "the first one had its new program: {log}");
+    assert!(log.contains("br0 was attached in generic mode by an earlier start"), "{log}");
+    assert_eq!(hooks(), before, "the former programs are behind every hook");
+    assert_eq!(lab.pinned(), pinned, "nothing is left behind");
+    assert!(!former.are_gone());
+    assert!(opens(&lab.peer, SERVER, LISTED) && is_shut(&lab.peer, SERVER, UNLISTED));
+
+    lab.write_settings(&Settings { interfaces: &[INTERFACE, SECOND], ..Settings::default() });
+    let daemon = under_load(&lab, &mut talk, || Daemon::start(&lab));
+    assert_eq!(lab.pinned(), pinned);
+    wait_until("nothing is left of the former maps and programs", &daemon, || former.are_gone());
+}
+
+#[test]
+fn a_start_that_is_killed_on_the_way_never_opens_the_host_and_the_next_one_tidies_up() {
+    let name = "a_start_that_is_killed_on_the_way_never_opens_the_host_and_the_next_one_tidies_up";
+    let Some(lab) = Lab::new(name) else { return };
+    let daemon = Daemon::start(&lab);
+    let mut talk = conversations(&lab);
+    daemon.kill();
+    let (former, pinned) = (Ids::pinned(&lab), lab.pinned());
+    age(&lab);
+    let daemon = under_load(&lab, &mut talk, || {
+        for step in ["loading the programs", "generation 1 in force", "eth0: XDP native"] {
+            let daemon = Daemon::spawn(&lab);
+            daemon.wait_log(step);
+            daemon.kill();
+            assert!(is_shut(&lab.peer, SERVER, UNLISTED), "killed at {step:?}");
+        }
+        Daemon::start(&lab)
+    });
+    assert_eq!(lab.pinned(), pinned, "what is pinned has its place, and nothing lies beside it");
+    wait_until("nothing is left of the former maps and programs", &daemon, || former.are_gone());
+}
