@@ -1,9 +1,9 @@
 //! `pomguard serve-metrics`: the metrics page over HTTP, from a process without any power.
 
-use std::{net::SocketAddr, path::PathBuf, process::ExitCode, sync::Arc};
+use std::{io, net::SocketAddr, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
-use log::info;
+use log::{error, info};
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
@@ -14,6 +14,9 @@ use crate::{
     observe::http,
     paths,
 };
+
+/// How long after an address was refused it is tried again.
+const RETRY: Duration = Duration::from_secs(2);
 
 /// Options of `serve-metrics`.
 #[derive(Debug, clap::Args)]
@@ -26,7 +29,8 @@ pub struct Args {
     pub runtime: PathBuf,
 }
 
-/// Runs until SIGTERM or SIGINT. A daemon that is not there shows as a failed scrape.
+/// Runs until SIGTERM or SIGINT. A daemon that is not there shows as a failed scrape. An address that
+/// cannot be had now is waited for: ending instead, the unit would soon be started too often, and stay down.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     super::run::start_log();
     let runtime =
@@ -34,8 +38,11 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
         let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
-        let listener =
-            TcpListener::bind(args.listen).await.with_context(|| format!("listen on {}", args.listen))?;
+        let listener = tokio::select! {
+            listener = listen(args.listen) => listener?,
+            _ = terminate.recv() => return Ok(()),
+            _ = interrupt.recv() => return Ok(()),
+        };
         info!("metrics at http://{}/metrics", args.listen);
         let folder = args.runtime.clone();
         let source: http::Source = Arc::new(move || client::ask(&folder, Request::Metrics, None));
@@ -48,4 +55,31 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         http::serve(listener, source, until).await.context("serve metrics")
     })?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Listens as soon as the address can be had; what is in the way is told once.
+async fn listen(at: SocketAddr) -> anyhow::Result<TcpListener> {
+    let mut told = None;
+    loop {
+        let fault = match TcpListener::bind(at).await {
+            Ok(listener) => return Ok(listener),
+            Err(fault) => fault,
+        };
+        let why = match fault.kind() {
+            io::ErrorKind::AddrInUse => {
+                "somebody else listens there. `ss -ltnp` says who: the daemon itself, where `[metrics] listen` \
+                 of pomguard.toml names it?"
+            }
+            io::ErrorKind::AddrNotAvailable => "this host does not have that address (`ip addr`).",
+            _ => {
+                return Err(fault)
+                    .with_context(|| format!("listen on {at}: give another address by --listen"));
+            }
+        };
+        if told.replace(fault.kind()) != Some(fault.kind()) {
+            let every = RETRY.as_secs();
+            error!("no metrics on {at}: {why} Or give another address by --listen. Tried every {every} s");
+        }
+        tokio::time::sleep(RETRY).await;
+    }
 }

@@ -1,10 +1,16 @@
 //! The metrics page from a process of its own.
 
 use std::{
+    fs::{self, File},
     net::{Ipv4Addr, TcpListener},
     process::Command,
     thread,
     time::Duration,
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
 };
 
 use crate::watch::{is_state, wait_until};
@@ -34,6 +40,44 @@ fn a_process_without_power_serves_what_the_daemon_tells_it() {
     wait_until("served again", &daemon, || lab.metrics().contains("\npomguard_policy_generation 2\n"));
     exporter.kill().unwrap();
     exporter.wait().unwrap();
+}
+
+#[test]
+fn an_exporter_whose_address_somebody_else_has_says_so_and_serves_when_it_is_free() {
+    let name = "an_exporter_whose_address_somebody_else_has_says_so_and_serves_when_it_is_free";
+    let Some(lab) = Lab::new(name) else { return };
+    // The daemon itself has it: the usual slip.
+    let daemon = Daemon::start(&lab);
+    let log = lab.file("exporter");
+    let said = || fs::read_to_string(&log).unwrap();
+    let mut command = lab.command(binary());
+    die_with_parent(&mut command);
+    command.arg("serve-metrics").arg("--runtime").arg(lab.runtime()).stderr(File::create(&log).unwrap());
+    let mut exporter = command.spawn().unwrap();
+    wait_until("told", &daemon, || said().contains("Tried every 2 s"));
+    for words in ["no metrics on 127.0.0.1:9843: somebody else listens there", "`ss -ltnp`", "--listen"] {
+        assert!(said().contains(words), "{}", said());
+    }
+    // Longer than two attempts.
+    thread::sleep(Duration::from_secs(5));
+    assert!(exporter.try_wait().unwrap().is_none(), "it does not end: {}", said());
+    assert_eq!(said().matches("no metrics on").count(), 1, "told once: {}", said());
+    daemon.kill();
+    lab.write_settings(&Settings { metrics: "off", ..Settings::default() });
+    let daemon = Daemon::start(&lab);
+    wait_until("served", &daemon, || lab.try_metrics().is_some_and(|page| page.contains("200 OK")));
+    assert!(said().contains("metrics at http://127.0.0.1:9843/metrics"), "{}", said());
+    exporter.kill().unwrap();
+    exporter.wait().unwrap();
+
+    // One that this host does not have is waited for, too, and a signal ends the wait.
+    let mut command = lab.command(binary());
+    die_with_parent(&mut command);
+    command.args(["serve-metrics", "--listen", "192.0.2.1:9843"]).stderr(File::create(&log).unwrap());
+    let mut exporter = command.spawn().unwrap();
+    wait_until("told", &daemon, || said().contains("this host does not have that address"));
+    kill(Pid::from_raw(exporter.id().cast_signed()), Signal::SIGTERM).unwrap();
+    assert!(exporter.wait().unwrap().success(), "{}", said());
 }
 
 /// CP-08.
