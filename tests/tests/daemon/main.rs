@@ -16,6 +16,7 @@ mod layout;
 mod life;
 mod load;
 mod modes;
+mod operations;
 mod outbound;
 mod reload;
 mod said;
