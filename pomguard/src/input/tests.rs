@@ -203,6 +203,7 @@ fn what_a_site_row_must_not_say_is_refused() {
     assert!(allow(("\"tcp\"", "\"TCP\"")).contains("no protocol"));
     assert!(allow(("\"tcp\"", "44")).contains("no protocol"));
     assert!(allow(("\"tcp\"", "\"icmp\"")).contains("has no ports"));
+    // UD-11
     assert!(allow(("\"tcp\"", "132")).contains("has no ports"));
     assert!(allow(("ports = \"80\"\n", "")).contains("`ports` is missing"));
     assert!(allow(("ports = \"80\"", "ports = 80")).contains("write it in quotes: \"80\""));

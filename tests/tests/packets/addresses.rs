@@ -9,7 +9,10 @@ use pomguard_common::{
     reason::Reason,
 };
 use pomguard_tests::{
-    packet::{Packet, eth},
+    packet::{
+        Packet, eth,
+        flag::{ACK, SYN},
+    },
     reference::{self, Places, row},
 };
 
@@ -227,4 +230,35 @@ fn a_lease_is_renewed_though_a_row_names_its_port() {
         );
     }
     run_under("a_lease_is_renewed_though_a_row_names_its_port", policy, &cases);
+}
+
+#[test]
+fn a_metadata_service_answers_what_it_was_asked_and_starts_nothing() {
+    let services = ["169.254.169.254", "fd00:ec2::254"];
+    let mut policy = reference::policy();
+    let peers = ["169.254.169.254/32", "fd00:ec2::254/128"];
+    policy.rows.push(row("metadata", Direction::Outbound, &peers, TCP, PortRange::one(80)));
+    let mut cases = Vec::new();
+    for (places, service) in Places::both().into_iter().zip(services.map(address)) {
+        let ask = eth().ip(places.host, service).tcp(40_000, 80);
+        let answer = |flags| ask.clone().mirrored().flags(flags);
+        cases.push(
+            case("SP-08", "what this host asks for")
+                .outbound(&ask, Reason::Row)
+                .row("metadata")
+                .connects()
+                .enters()
+                .inbound(&answer(SYN | ACK), Reason::Answer)
+                .inbound(&answer(ACK), Reason::Answer),
+        );
+        cases.push(
+            case("SP-08", "what nobody asked for")
+                .inbound(&answer(SYN | ACK), Reason::NoFlow)
+                .inbound(&answer(SYN), Reason::Port)
+                .inbound(&eth().ip(service, places.host).udp(80, 40_000), Reason::Port),
+        );
+        let unlisted = eth().ip(places.host, service).tcp(40_000, 443);
+        cases.push(case("SP-08", "a port that no row lists").outbound(&unlisted, Reason::Destination));
+    }
+    run_under("a_metadata_service_answers_what_it_was_asked_and_starts_nothing", policy, &cases);
 }

@@ -132,6 +132,17 @@ fn the_quoted_packet_is_read_as_far_as_it_goes() {
             );
         }
     }
+    for places in Places::both() {
+        for sort in errors(&places) {
+            // RFC 1122 section 3.2.2 and RFC 4443 section 2.4: nobody complains about a complaint.
+            let about = eth().ip(places.host, places.database).icmp(sort.0, sort.1);
+            let error = about.payload(&ours(&places).mirrored().quoted());
+            let says = format!("an error of type {} and code {} inside", sort.0, sort.1);
+            cases.push(
+                opened("IC-05", says, &places).inbound(&complaint(&places, &error), Reason::IcmpUnrelated),
+            );
+        }
+    }
     let v4 = Places::v4();
     let optional = eth().ip(v4.host, v4.database).options(&[7, 7, 4, 0, 0, 0, 0]).tcp(40_000, 5_432);
     cases.push(

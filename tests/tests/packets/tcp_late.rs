@@ -1,0 +1,195 @@
+//! TCP that comes out of its turn, and what its options may say.
+
+use pomguard_common::reason::Reason;
+use pomguard_tests::{
+    packet::{
+        Packet, Part, eth,
+        flag::{ACK, FIN, PSH, RST, SYN},
+    },
+    reference::Places,
+};
+
+use crate::case::{Case, case, run};
+
+/// To the database.
+fn ask(places: &Places, flags: u8) -> Packet {
+    eth().ip(places.host, places.database).tcp(40_000, 5_432).flags(flags)
+}
+
+/// From it.
+fn answer(places: &Places, flags: u8) -> Packet {
+    ask(places, flags).mirrored()
+}
+
+/// This host has opened a conversation.
+fn opened(id: &'static str, says: impl Into<String>, places: &Places) -> Case {
+    case(id, says).outbound(&ask(places, SYN), Reason::Row).row("E1").connects().enters()
+}
+
+/// Goes on where the other side's SYN-ACK came.
+fn completed(case: Case, places: &Places) -> Case {
+    case.inbound(&answer(places, SYN | ACK), Reason::Answer)
+        .outbound(&ask(places, ACK), Reason::Answer)
+        .row("E1")
+        .inbound(&answer(places, ACK | PSH), Reason::Answer)
+}
+
+#[test]
+fn stray_segments_at_a_denied_tuple_are_dropped_and_remembered_by_nothing() {
+    let mut cases = Vec::new();
+    for places in Places::both() {
+        for flags in [ACK, RST, RST | ACK, FIN | ACK, ACK | PSH] {
+            for (peer, port, reason) in [
+                (places.stranger, 22, Reason::NoFlow),
+                (places.stranger, 8_080, Reason::NoFlow),
+                (places.database, 22, Reason::NoFlowKnown),
+            ] {
+                let stray = eth().ip(peer, places.host).tcp(40_000, port).flags(flags);
+                let says = format!("flags {flags:#08b} to port {port}, again and again");
+                let mut case = case("TP-06", says);
+                for _ in 0..3 {
+                    case = case.inbound(&stray, reason);
+                }
+                // Nothing that it left behind lets an answer out.
+                cases.push(case.outbound(&stray.mirrored().flags(ACK), Reason::Unasked));
+            }
+        }
+    }
+    run("stray_segments_at_a_denied_tuple_are_dropped_and_remembered_by_nothing", &cases);
+}
+
+/// A refused opening is kept as long as any conversation that has ended, and no longer.
+#[test]
+fn a_reset_before_any_answer_ends_the_opening() {
+    let mut cases = Vec::new();
+    for places in Places::both() {
+        for flags in [RST, RST | ACK] {
+            let reset = answer(&places, flags);
+            cases.push(
+                opened("TP-12", "refused, and silence", &places)
+                    .inbound(&reset, Reason::Answer)
+                    .wait(243)
+                    .inbound(&reset, Reason::NoFlowKnown),
+            );
+            let again = opened("TP-12", "refused, and tried again with the same ports", &places)
+                .inbound(&reset, Reason::Answer)
+                .outbound(&ask(&places, SYN), Reason::Row)
+                .row("E1")
+                .connects();
+            cases.push(completed(again, &places));
+        }
+        cases.push(
+            opened("TP-12", "our own reset", &places)
+                .outbound(&ask(&places, RST), Reason::Answer)
+                .row("E1")
+                .wait(243)
+                .inbound(&answer(&places, SYN | ACK), Reason::NoFlowKnown),
+        );
+    }
+    run("a_reset_before_any_answer_ends_the_opening", &cases);
+}
+
+#[test]
+fn a_syn_ack_of_an_older_conversation_keeps_the_next_one_from_nothing() {
+    let mut cases = Vec::new();
+    for places in Places::both() {
+        // Sequence and acknowledgement of another conversation: the stack answers with a reset.
+        let old = answer(&places, SYN | ACK).poke(Part::Upper, 4, &[9; 8]);
+        let refused = opened("TP-15", "an old SYN-ACK, our reset, the true one", &places)
+            .inbound(&old, Reason::Answer)
+            .outbound(&ask(&places, RST), Reason::Answer)
+            .row("E1")
+            .outbound(&ask(&places, SYN), Reason::Row)
+            .row("E1")
+            .connects();
+        cases.push(completed(refused, &places));
+        let established = completed(opened("TP-15", "an old SYN-ACK in the middle", &places), &places)
+            .inbound(&old, Reason::Answer)
+            .outbound(&ask(&places, ACK), Reason::Answer)
+            .row("E1")
+            .wait(7_400)
+            .inbound(&answer(&places, ACK), Reason::Answer);
+        cases.push(established);
+        let ended = completed(opened("TP-15", "the same ports again after the end", &places), &places)
+            .outbound(&ask(&places, FIN | ACK), Reason::Answer)
+            .row("E1")
+            .inbound(&answer(&places, FIN | ACK), Reason::Answer)
+            .outbound(&ask(&places, SYN), Reason::Row)
+            .row("E1")
+            .connects()
+            .inbound(&old, Reason::Answer)
+            .outbound(&ask(&places, RST), Reason::Answer)
+            .row("E1")
+            .outbound(&ask(&places, SYN), Reason::Row)
+            .row("E1")
+            .connects();
+        cases.push(completed(ended, &places).wait(7_400).inbound(&answer(&places, ACK), Reason::Answer));
+    }
+    run("a_syn_ack_of_an_older_conversation_keeps_the_next_one_from_nothing", &cases);
+}
+
+/// Options as they stand on the wire, by name.
+fn options() -> [(&'static str, Vec<u8>); 8] {
+    let filled = |kind, length: usize| [&[kind, length as u8][..], &vec![7; length - 2]].concat();
+    [
+        ("a segment size", filled(2, 4)),
+        ("a window scale", filled(3, 3)),
+        ("SACK permitted", filled(4, 2)),
+        ("SACK blocks", filled(5, 34)),
+        ("timestamps", filled(8, 10)),
+        ("an MD5 signature", filled(19, 18)),
+        ("MPTCP", filled(30, 12)),
+        ("an option of length 0", vec![99, 0, 0, 0]),
+    ]
+}
+
+#[test]
+fn options_windows_and_probes_are_for_the_stack_alone() {
+    let mut cases = Vec::new();
+    for places in Places::both() {
+        let allowed = eth().ip(places.stranger, places.host).tcp(40_000, 443);
+        for (name, bytes) in options() {
+            cases.push(
+                case("TP-22", name)
+                    .inbound(&allowed.clone().options(&bytes), Reason::Row)
+                    .row("A2")
+                    .connects()
+                    .outbound(&allowed.clone().mirrored().flags(SYN | ACK).options(&bytes), Reason::Reply)
+                    .inbound(&allowed.clone().flags(ACK).options(&bytes), Reason::Row)
+                    .row("A2"),
+            );
+            cases.push(
+                case("TP-22", format!("{name}, on a conversation of ours"))
+                    .outbound(&ask(&places, SYN).options(&bytes), Reason::Row)
+                    .row("E1")
+                    .connects()
+                    .enters()
+                    .inbound(&answer(&places, SYN | ACK).options(&bytes), Reason::Answer)
+                    .outbound(&ask(&places, ACK).options(&bytes), Reason::Answer)
+                    .row("E1"),
+            );
+            let denied = eth().ip(places.stranger, places.host).tcp(40_000, 22).options(&bytes);
+            cases.push(case("TP-22", format!("{name}, to a denied port")).inbound(&denied, Reason::Source));
+        }
+        let closed = |packet: Packet| packet.poke(Part::Upper, 14, &[0, 0]);
+        cases.push(
+            completed(opened("TP-22", "a window of nothing, and probes of it", &places), &places)
+                .inbound(&closed(answer(&places, ACK)), Reason::Answer)
+                .outbound(&ask(&places, ACK).payload(&[0]), Reason::Answer)
+                .row("E1")
+                .inbound(&closed(answer(&places, ACK)), Reason::Answer),
+        );
+        // Either side's probe keeps the conversation, three times as long as silence would.
+        let mut probed = completed(opened("TP-22", "keepalive probes of the other side", &places), &places);
+        for _ in 0..3 {
+            probed = probed.wait(7_400).inbound(&answer(&places, ACK), Reason::Answer);
+        }
+        cases.push(probed);
+        let mut probed = completed(opened("TP-22", "keepalive probes of ours", &places), &places);
+        for _ in 0..3 {
+            probed = probed.wait(7_400).outbound(&ask(&places, ACK), Reason::Answer).row("E1");
+        }
+        cases.push(probed.inbound(&answer(&places, ACK), Reason::Answer));
+    }
+    run("options_windows_and_probes_are_for_the_stack_alone", &cases);
+}
