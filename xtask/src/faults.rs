@@ -27,6 +27,9 @@ pub(crate) struct Args {
     /// Seconds of each flood
     #[arg(long, default_value_t = 120)]
     flood: usize,
+    /// Packets of each of eight floods in the loaded programs
+    #[arg(long, default_value_t = 1_250_000)]
+    strays: usize,
     /// Only tests whose name contains this
     filter: Option<String>,
 }
@@ -38,7 +41,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         bail!("{reason}");
     }
     let began = Instant::now();
-    let Args { kills, changes, pairs, restarts, every, flood, filter } = args;
+    let Args { kills, changes, pairs, restarts, every, flood, strays, filter } = args;
     let mut command = kernel::fault_tests()?;
     let counts = [
         ("KILLS", kills),
@@ -47,6 +50,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         ("RESTARTS", restarts),
         ("EVERY", every),
         ("FLOOD", flood),
+        ("STRAYS", strays),
     ];
     for (name, count) in counts {
         command.env(format!("POMGUARD_FAULT_{name}"), count.to_string());

@@ -10,7 +10,7 @@ use pomguard_common::protocol::{TCP, UDP};
 use pomguard_netlab::Namespace;
 
 use super::sender::packet_socket;
-use crate::packet::ether;
+use crate::{daemon::INTERFACE, packet::ether};
 
 /// A socket whose filter takes the TCP and UDP packets of one sender. The kernel counts them; nobody
 /// reads them, so that a flood costs the machine nothing more.
@@ -31,7 +31,7 @@ impl Ear {
     /// Hears what `sender` sends to `port` (to any port: none), at the machine's interface.
     pub fn of(machine: &Namespace, sender: (Ipv4Addr, Ipv6Addr), port: Option<u16>) -> Self {
         let program = filter(sender, port);
-        let socket = machine.run(|| packet_socket(libc::ETH_P_ALL as u16, &program)).unwrap();
+        let socket = machine.run(|| packet_socket(INTERFACE, libc::ETH_P_ALL as u16, &program)).unwrap();
         Self { socket, heard: 0 }
     }
 

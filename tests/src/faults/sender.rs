@@ -16,7 +16,31 @@ pub struct Sender(OwnedFd);
 impl Sender {
     /// At the machine's interface. The socket stays there, whatever thread uses it.
     pub fn at(machine: &Namespace) -> Self {
-        machine.run(|| Self(packet_socket(0, &[]))).unwrap()
+        Self::at_link(machine, INTERFACE)
+    }
+
+    /// At another interface of the machine.
+    pub fn at_link(machine: &Namespace, link: &str) -> Self {
+        machine.run(|| Self(packet_socket(link, 0, &[]))).unwrap()
+    }
+
+    /// At the machine's interface, past its queues and so past what hangs before them.
+    pub fn past_the_queues(machine: &Namespace) -> Self {
+        /// linux/if_packet.h
+        const PACKET_QDISC_BYPASS: libc::c_int = 20;
+        let (sender, yes) = (Self::at(machine), 1_i32);
+        // SAFETY: the pointer is to a live value of the size that is given.
+        let set = unsafe {
+            libc::setsockopt(
+                sender.0.as_raw_fd(),
+                libc::SOL_PACKET,
+                PACKET_QDISC_BYPASS,
+                (&raw const yes).cast(),
+                size_of_val(&yes) as libc::socklen_t,
+            )
+        };
+        assert_eq!(set, 0, "PACKET_QDISC_BYPASS: {}", io::Error::last_os_error());
+        sender
     }
 
     /// Sends a frame. False where the machine's own egress hook dropped it, and said so, and while the
@@ -33,9 +57,9 @@ impl Sender {
     }
 }
 
-/// A packet socket at the interface, in the namespace of the calling thread, for what `protocol` says
+/// A packet socket at an interface, in the namespace of the calling thread, for what `protocol` says
 /// (0: to send only) and the filter takes (an empty one: everything).
-pub(super) fn packet_socket(protocol: u16, filter: &[libc::sock_filter]) -> OwnedFd {
+pub(super) fn packet_socket(link: &str, protocol: u16, filter: &[libc::sock_filter]) -> OwnedFd {
     // Of no protocol yet: it hears nothing before its filter is there.
     // SAFETY: takes no pointer.
     let socket = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
@@ -59,7 +83,7 @@ pub(super) fn packet_socket(protocol: u16, filter: &[libc::sock_filter]) -> Owne
     // SAFETY: `sockaddr_ll` is plain C data, for which all zeroes is a valid value.
     let mut at: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
     at.sll_family = libc::AF_PACKET as u16;
-    at.sll_ifindex = nix::net::if_::if_nametoindex(INTERFACE).unwrap().cast_signed();
+    at.sll_ifindex = nix::net::if_::if_nametoindex(link).unwrap().cast_signed();
     at.sll_protocol = protocol.to_be();
     // SAFETY: the pointer is to a live value of the size that is given.
     let bound = unsafe { libc::bind(socket.as_raw_fd(), (&raw const at).cast(), size_of_val(&at) as u32) };

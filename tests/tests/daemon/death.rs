@@ -1,5 +1,8 @@
 //! The daemon dies, and another comes.
 
+use std::os::unix::process::ExitStatusExt as _;
+
+use nix::sys::signal::Signal;
 use pomguard_tests::daemon::{
     Conversation, Daemon, LISTED, LISTED_OUT, Lab, PEER, SERVER, UNLISTED, is_shut, opens,
 };
@@ -45,4 +48,30 @@ fn basic_a_killed_daemon_leaves_enforcement_and_counting_and_the_next_one_takes_
     assert!(inbound.answers() && outbound.answers(), "and with a reload");
     lab.stats().assert_not_behind(&taken_over);
     assert!(is_shut(&lab.peer, SERVER, UNLISTED));
+}
+
+/// A panic in any task aborts the process where it is built for release, and the unit starts another.
+#[test]
+fn cp_12_a_daemon_that_aborts_leaves_enforcement_and_the_next_one_takes_over() {
+    let name = "cp_12_a_daemon_that_aborts_leaves_enforcement_and_the_next_one_takes_over";
+    let Some(lab) = Lab::new(name) else { return };
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let read = |file: &str| std::fs::read_to_string(root.join(file)).unwrap();
+    let manifest = read("Cargo.toml");
+    let release = manifest.split("[profile.release]").nth(1).unwrap().split("\n[").next().unwrap();
+    assert!(release.contains("panic = \"abort\""), "{release}");
+    let unit = read("config/systemd/pomguard.service");
+    assert!(unit.contains("\nRestart=always\n") && unit.contains("\nStartLimitIntervalSec=0\n"), "{unit}");
+
+    let mut daemon = Daemon::start(&lab);
+    let mut outbound = Conversation::open(&lab.server, PEER, LISTED_OUT);
+    let before = lab.stats();
+    daemon.signal(Signal::SIGABRT);
+    assert_eq!(daemon.wait_end().signal(), Some(Signal::SIGABRT as i32), "{}", daemon.log());
+    assert!(opens(&lab.peer, SERVER, LISTED) && is_shut(&lab.peer, SERVER, UNLISTED));
+    assert!(outbound.answers());
+    lab.stats().assert_not_behind(&before);
+    let _daemon = Daemon::start(&lab);
+    assert!(opens(&lab.peer, SERVER, LISTED) && is_shut(&lab.peer, SERVER, UNLISTED));
+    assert!(outbound.answers());
 }

@@ -6,11 +6,15 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a panic keeps the place where it happened")]
 
 mod accounting;
+mod answers;
+mod at_once;
 mod boot;
 mod control;
 mod death;
 mod explain;
 mod exporter;
+mod fragments;
+mod groups;
 mod healing;
 mod layout;
 mod life;
@@ -20,7 +24,10 @@ mod operations;
 mod outbound;
 mod reload;
 mod said;
+mod sizes;
 mod start;
 mod suspension;
+mod tagged;
+mod unseen;
 mod watch;
 mod welcome;

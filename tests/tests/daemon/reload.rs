@@ -43,6 +43,7 @@ fn basic_a_broken_site_file_changes_nothing_and_a_good_one_afterwards_is_taken()
     assert!(page.contains("\npomguard_reload_failures_total 1\n"), "{page}");
 }
 
+/// TP-21: there is no draining.
 #[test]
 fn a_row_that_a_reload_takes_out_bites_at_the_next_packet_of_what_it_had_let_in() {
     let Some(lab) = Lab::new("a_row_that_a_reload_takes_out_bites_at_the_next_packet_of_what_it_had_let_in")
@@ -59,6 +60,7 @@ fn a_row_that_a_reload_takes_out_bites_at_the_next_packet_of_what_it_had_let_in(
     assert!(kept.answers(), "the other row's goes on");
 }
 
+/// TP-21.
 #[test]
 fn a_row_that_a_reload_takes_out_bites_outbound_conversations_too() {
     let Some(lab) = Lab::new("a_row_that_a_reload_takes_out_bites_outbound_conversations_too") else {

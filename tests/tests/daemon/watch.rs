@@ -20,7 +20,7 @@ pub(crate) fn wait_until(what: &str, daemon: &Daemon, mut so: impl FnMut() -> bo
 }
 
 /// A counter or gauge of the metrics page.
-fn metric(lab: &Lab, name: &str) -> u64 {
+pub(crate) fn metric(lab: &Lab, name: &str) -> u64 {
     let page = lab.metrics();
     let line = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
     line.unwrap_or_else(|| panic!("no {name} in:\n{page}")).parse().unwrap()

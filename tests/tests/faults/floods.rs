@@ -192,3 +192,33 @@ fn conversations_outlive_floods_of_what_the_link_needs_and_of_errors_about_them(
         offered[1]
     ));
 }
+
+#[test]
+fn fl_16_attaching_while_a_flood_arrives_leaves_the_link_at_work() {
+    let name = "fl_16_attaching_while_a_flood_arrives_leaves_the_link_at_work";
+    let Some(lab) = Lab::with_one_cable(name) else { return };
+    let made = frames(&lab.peer, &lab.server, |from, to| {
+        vec![eth().ip(from, to).udp(5_000, 53), eth().ip(from, to).tcp(5_000, 8_080).flags(flag::RST)]
+    })(THE_STRANGER, THE_SERVER);
+    // As many as the machine can send.
+    let offers = [0, 1].map(|_| Offer::start(&lab.peer, made.clone(), u32::MAX));
+    let mut judged = 0;
+    for round in 1..=3 {
+        let daemon = Daemon::start(&lab);
+        assert_eq!(lab.stats().attached(), ["native"], "FL-16: round {round}");
+        for (address, port) in [(IpAddr::from(SERVER), LISTED), (SERVER6.into(), LISTED)] {
+            assert!(Conversation::open(&lab.peer, address, port).answers(), "FL-16: round {round}");
+        }
+        assert!(Conversation::open(&lab.server, PEER, LISTED_OUT).answers(), "FL-16: round {round}");
+        let mut arrived = Ear::of(&lab.server, THE_STRANGER, None);
+        thread::sleep(Duration::from_millis(300));
+        assert_eq!(arrived.heard(), 0, "FL-16: round {round}");
+        judged += lab.stats().total("inbound", "dropped");
+        assert!(daemon.stop().success());
+        assert!(lab.pomguard(&["detach", "--yes"]).status.success());
+    }
+    let offered: u64 = offers.into_iter().map(Offer::stop).sum();
+    report(&format!(
+        "attached three times under a flood: {offered} offered, {judged} dropped while attached, 0 delivered"
+    ));
+}

@@ -1,0 +1,134 @@
+//! Packets larger than a frame: those that the stack hands over whole, and links that carry large ones.
+
+use std::{
+    net::{IpAddr, UdpSocket},
+    time::Duration,
+};
+
+use pomguard_tests::daemon::{
+    Conversation, Daemon, INTERFACE, LISTED, LISTED_OUT, Lab, PEER, PEER6, SERVER, SERVER6, Settings, Stats,
+    UNLISTED, is_shut, opens,
+};
+
+/// In one write.
+const CHUNK: usize = 64_000;
+const CHUNKS: usize = 16;
+/// Ethernet, IP and TCP with timestamps.
+const HEADERS_V4: u64 = 14 + 20 + 32;
+const HEADERS_V6: u64 = 14 + 40 + 32;
+/// The largest frame of an MTU of 1,500 bytes.
+const FRAME: u64 = 1_514;
+
+fn carries_all(conversation: &mut Conversation) {
+    let words = vec![7; CHUNK];
+    for _ in 0..CHUNKS {
+        assert!(conversation.carries(&words, Duration::from_secs(20)));
+    }
+}
+
+/// IP-14.
+#[test]
+fn what_leaves_as_one_large_packet_is_judged_once_and_counted_with_all_its_bytes() {
+    let name = "what_leaves_as_one_large_packet_is_judged_once_and_counted_with_all_its_bytes";
+    let Some(lab) = Lab::with_one_cable(name) else { return };
+    let _daemon = Daemon::start(&lab);
+    for (peer, headers) in [(IpAddr::from(PEER), HEADERS_V4), (PEER6.into(), HEADERS_V6)] {
+        let mut conversation = Conversation::open(&lab.server, peer, LISTED_OUT);
+        assert!(conversation.answers());
+        let of = |stats: &Stats, field| stats.row("pom-4.0/6", "outbound", field);
+        let before = lab.stats();
+        carries_all(&mut conversation);
+        let after = lab.stats();
+        let [packets, bytes] = ["packets", "bytes"].map(|field| of(&after, field) - of(&before, field));
+        assert_eq!(bytes, (CHUNK * CHUNKS) as u64 + packets * headers, "{peer}: {packets} packets");
+        assert!(bytes > packets * FRAME, "{peer}: {packets} packets of {bytes} bytes are none that is large");
+    }
+    assert_eq!(lab.stats().drops("outbound"), []);
+}
+
+/// What four large datagrams come to, by reason: an allowed and a denied one in each family.
+fn datagrams(lab: &Lab) -> Vec<(&'static str, u64)> {
+    let before = lab.stats();
+    let socket = lab.server.run(|| UdpSocket::bind(("::", 5_300))).unwrap().unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    let from = lab.peer.run(|| UdpSocket::bind(("::", 0))).unwrap().unwrap();
+    for server in [SERVER.to_ipv6_mapped(), SERVER6] {
+        for port in [5_301, 5_300] {
+            from.send_to(&[7; 8_000], (server, port)).unwrap();
+        }
+        let mut heard = [0; 16_000];
+        assert_eq!(socket.recv(&mut heard).unwrap(), 8_000, "{server}");
+    }
+    let after = lab.stats();
+    let counted = |(name, verdict)| {
+        let of = |stats: &Stats| stats.reason(name, "inbound", verdict);
+        (name, of(&after) - of(&before))
+    };
+    [("row", "pass"), ("fragment", "pass"), ("port-known", "drop"), ("fragment-unknown", "drop")]
+        .into_iter()
+        .map(counted)
+        .collect()
+}
+
+/// IP-13: what comes out of TCP is a clone, in many buffers and without headroom; much of it is larger than
+/// a frame.
+#[test]
+fn generic_mode_judges_what_native_mode_does_whatever_the_packets_lie_in() {
+    let name = "generic_mode_judges_what_native_mode_does_whatever_the_packets_lie_in";
+    let mut found = Vec::new();
+    for attach in ["native", "generic"] {
+        let Some(lab) = Lab::with_one_cable(name) else { return };
+        lab.write_site(
+            "[[allow]]\nname = \"questions\"\nfrom = [\"10.77.0.2\", \"fd00:77::2\"]\nto = [\"server\"]\n\
+             ports = \"5300\"\nprotocol = \"udp\"\n",
+        );
+        lab.write_settings(&Settings { attach, ..Settings::default() });
+        let _daemon = Daemon::start(&lab);
+        assert_eq!(lab.stats().attached(), [attach]);
+        found.push(datagrams(&lab));
+        for server in [IpAddr::from(SERVER), SERVER6.into()] {
+            carries_all(&mut Conversation::open(&lab.peer, server, LISTED));
+            assert!(is_shut(&lab.peer, server, UNLISTED), "{attach}");
+        }
+        for peer in [IpAddr::from(PEER), PEER6.into()] {
+            carries_all(&mut Conversation::open(&lab.server, peer, LISTED_OUT));
+            assert!(is_shut(&lab.server, peer, UNLISTED), "{attach}");
+        }
+        let stats = lab.stats();
+        let [packets, bytes] = ["packets", "bytes"].map(|field| stats.row("pom-4.0/15", "inbound", field));
+        let large = bytes > packets * FRAME;
+        // XDP in the driver takes segmentation from the other end; generic XDP does not.
+        assert_eq!(large, attach == "generic", "{attach}: {packets} packets of {bytes} bytes");
+        let seen = stats.total("inbound", "seen");
+        assert_eq!(seen, stats.total("inbound", "passed") + stats.total("inbound", "dropped"), "{stats}");
+    }
+    assert_eq!(found[0], found[1], "native, generic");
+    let pieces = |reason: &str| found[0].iter().find(|(name, _)| *name == reason).unwrap().1;
+    assert!(pieces("fragment") >= 8 && pieces("fragment-unknown") == pieces("fragment"), "{found:?}");
+}
+
+/// IP-12, as far as a cable without hardware goes.
+#[test]
+fn large_frames_are_refused_in_native_mode_by_name_and_judged_in_generic_mode() {
+    let name = "large_frames_are_refused_in_native_mode_by_name_and_judged_in_generic_mode";
+    let Some(lab) = Lab::with_one_cable(name) else { return };
+    for machine in [&lab.server, &lab.peer] {
+        machine.link(INTERFACE).set_mtu(9_000).unwrap();
+    }
+    lab.write_settings(&Settings { attach: "native", ..Settings::default() });
+    let mut daemon = Daemon::spawn(&lab);
+    assert_eq!(daemon.wait_end().code(), Some(1), "{}", daemon.log());
+    let log = daemon.log();
+    assert!(log.contains("eth0 does not take native XDP (Numerical result out of range"), "{log}");
+    assert!(lab.xdp_program().is_none(), "nothing is attached");
+    lab.write_settings(&Settings::default());
+    let daemon = Daemon::start(&lab);
+    assert_eq!(lab.stats().attached(), ["generic"]);
+    assert!(daemon.log().contains("Numerical result out of range"), "told again: {}", daemon.log());
+    for server in [IpAddr::from(SERVER), SERVER6.into()] {
+        carries_all(&mut Conversation::open(&lab.peer, server, LISTED));
+        assert!(is_shut(&lab.peer, server, UNLISTED));
+    }
+    assert!(opens(&lab.server, PEER, LISTED_OUT));
+    assert_eq!(lab.stats().reason("truncated", "inbound", "drop"), 0, "every header was read");
+}

@@ -1,0 +1,82 @@
+//! VLAN tags that are beside a packet, not in it: at TC what leaves through a VLAN interface, at XDP what comes from a
+//! card that takes tags out. A bridge makes both: it takes the tag out of what comes in at one of its ports, and hands
+//! it on beside what leaves through the other.
+
+use pomguard_netlab::{Namespace, Offload, Port, Veth};
+use pomguard_tests::{
+    daemon::{Daemon, INTERFACE, LISTED, LISTED_OUT, Lab, Stats, UNLISTED},
+    faults::{Pair, Sender, THE_PEER, THE_SERVER, frames},
+    packet::{Packet, eth, flag},
+};
+
+/// Makes the machine's guarded or other interface a port of a bridge; what is sent into the other port.
+fn bridge(lab: &Lab, machine: &Namespace) -> Sender {
+    let bridge = machine.add_bridge("br9").unwrap();
+    let (side, _) =
+        Veth::connect((machine, &Port::new("side0")), (&lab.stranger, &Port::new("side1"))).unwrap();
+    side.attach_to(&bridge).unwrap();
+    machine.link(INTERFACE).attach_to(&bridge).unwrap();
+    Sender::at_link(&lab.stranger, "side1")
+}
+
+/// SYNs of both families behind a tag of VLAN 5, to an allowed port and to a denied one.
+fn tagged(
+    (from, to): (&Namespace, &Namespace),
+    (source, destination): (Pair, Pair),
+    ports: [u16; 2],
+) -> Vec<Vec<u8>> {
+    let syn = |from, to, port| -> Packet {
+        let syn = eth().ip(from, to).tcp(40_000, port).flags(flag::SYN);
+        syn.vlan(5)
+    };
+    frames(from, to, |from, to| ports.map(|port| syn(from, to, port)).to_vec())(source, destination)
+}
+
+fn sends(sender: &Sender, frames: &[Vec<u8>]) {
+    assert!(frames.iter().all(|frame| sender.send(frame)), "nothing guards the stranger");
+}
+
+/// How much more there is of each than before.
+fn since<const N: usize>(before: &Stats, after: &Stats, of: impl Fn(&Stats) -> [u64; N]) -> [u64; N] {
+    let (old, new) = (of(before), of(after));
+    std::array::from_fn(|at| new[at] - old[at])
+}
+
+#[test]
+fn l2_11_what_leaves_with_its_tag_beside_it_is_judged_by_what_the_tag_is_around() {
+    let name = "l2_11_what_leaves_with_its_tag_beside_it_is_judged_by_what_the_tag_is_around";
+    let Some(lab) = Lab::with_one_cable(name) else { return };
+    let _daemon = Daemon::start(&lab);
+    let sender = bridge(&lab, &lab.server);
+    let frames = tagged((&lab.server, &lab.peer), (THE_SERVER, THE_PEER), [LISTED_OUT, UNLISTED]);
+    let before = lab.stats();
+    sends(&sender, &frames);
+    let after = lab.stats();
+    let of = |stats: &Stats| {
+        let reason = |name| stats.reason(name, "outbound", "drop");
+        [stats.row("pom-4.0/6", "outbound", "connections"), reason("destination"), reason("vlan-unknown")]
+    };
+    assert_eq!(since(&before, &after, of), [2, 2, 0], "{after}");
+}
+
+/// Nobody tells XDP of such a tag, and nobody is told: packets.md says so.
+#[test]
+fn l2_10_what_comes_in_with_its_tag_beside_it_is_judged_like_untagged_and_in_the_frame_it_is_not() {
+    let name =
+        "l2_10_what_comes_in_with_its_tag_beside_it_is_judged_like_untagged_and_in_the_frame_it_is_not";
+    let Some(lab) = Lab::with_one_cable(name) else { return };
+    let _daemon = Daemon::start(&lab);
+    let sender = bridge(&lab, &lab.peer);
+    let frames = tagged((&lab.peer, &lab.server), (THE_PEER, THE_SERVER), [LISTED, UNLISTED]);
+    let of = |stats: &Stats| {
+        let reason = |name| stats.reason(name, "inbound", "drop");
+        [stats.row("pom-4.0/15", "inbound", "connections"), reason("port-known"), reason("vlan-unknown")]
+    };
+    for (beside, expected) in [(true, [2, 2, 0]), (false, [0, 0, 4])] {
+        lab.peer.link(INTERFACE).set_offload(Offload::TxVlan, beside).unwrap();
+        let before = lab.stats();
+        sends(&sender, &frames);
+        let after = lab.stats();
+        assert_eq!(since(&before, &after, of), expected, "beside: {beside}: {after}");
+    }
+}
