@@ -81,7 +81,8 @@ impl Case {
         self.last(|effect, _| effect.audited = true)
     }
 
-    /// Time goes by.
+    /// Time goes by, at least so much: in the kernel the time that the steps take counts, too. On an
+    /// emulated machine that is seconds, so what is to happen before an age ends keeps ten of them off.
     pub(crate) fn wait(mut self, seconds: u32) -> Self {
         self.steps.push(Step::Wait(seconds));
         self

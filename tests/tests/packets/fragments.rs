@@ -64,9 +64,9 @@ fn followers_share_the_fate_of_the_first_piece() {
             case("FR-11", "an identification used again when its time is over")
                 .inbound(&head(resolver, host, 53, 7), Reason::Row)
                 .row("A3")
-                .wait(58)
+                .wait(48)
                 .inbound(&last, Reason::Fragment)
-                .wait(4)
+                .wait(14)
                 .inbound(&last, Reason::FragmentUnknown),
         );
         cases.push(

@@ -94,8 +94,8 @@ fn a_row_grants_echo_and_its_reply_belongs_to_the_identifier() {
         let asked =
             |says: &str| case("IC-19", says).outbound(&ping, Reason::Row).row(outbound).connects().enters();
         cases.push(
-            asked("a reply after 59 s")
-                .wait(59)
+            asked("a reply after 50 s")
+                .wait(50)
                 .inbound(&pong(5), Reason::Answer)
                 .inbound(&pong(6), Reason::NoFlowKnown),
         );

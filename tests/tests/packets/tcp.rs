@@ -209,7 +209,7 @@ fn a_conversation_of_ours_lives_through_what_tcp_does() {
         cases.push(
             established("TP-11", "what goes on after a reset revives", &places)
                 .inbound(&answer(RST), Reason::Answer)
-                .wait(237)
+                .wait(230)
                 .inbound(&answer(ACK), Reason::Answer)
                 .wait(7_000)
                 .inbound(&answer(ACK), Reason::Answer),
@@ -229,10 +229,10 @@ fn a_conversation_of_ours_lives_through_what_tcp_does() {
                 .inbound(&answer(SYN | ACK), Reason::Answer),
         );
         cases.push(
-            established("TP-17", "silence for 2 h 3 min 59 s", &places)
-                .wait(7_439)
+            established("TP-17", "silence for 2 h 3 min 50 s", &places)
+                .wait(7_430)
                 .inbound(&answer(ACK), Reason::Answer)
-                .wait(7_439)
+                .wait(7_430)
                 .outbound(&ask(ACK), Reason::Answer)
                 .row("E1"),
         );
@@ -249,7 +249,7 @@ fn a_conversation_of_ours_lives_through_what_tcp_does() {
             retransmits.into_iter().fold(opened("TP-18", "a SYN again and again", &places), |case, wait| {
                 case.wait(wait).outbound(&ask(SYN), Reason::Row).row("E1").connects()
             });
-        cases.push(patient.wait(118).inbound(&answer(SYN | ACK), Reason::Answer));
+        cases.push(patient.wait(110).inbound(&answer(SYN | ACK), Reason::Answer));
         cases.push(
             opened("TP-19", "a SYN that is never answered", &places)
                 .wait(123)

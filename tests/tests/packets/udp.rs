@@ -39,8 +39,8 @@ fn an_answer_comes_from_where_the_question_went() {
             cases.push(case("UD-02", says).inbound(&packet, Reason::Port));
         }
         cases.push(asked("UD-03", "after 119 s", &places).wait(119).inbound(&answer, Reason::Answer));
-        let late = asked("UD-03", "after the age", &places).wait(297).inbound(&answer, Reason::Answer);
-        cases.push(late.wait(6).inbound(&answer, Reason::PortKnown));
+        let late = asked("UD-03", "after the age", &places).wait(288).inbound(&answer, Reason::Answer);
+        cases.push(late.wait(14).inbound(&answer, Reason::PortKnown));
         let mut long = asked("UD-04", "what comes in keeps nothing alive", &places);
         for _ in 0..4 {
             long = long.wait(70).inbound(&answer, Reason::Answer);
