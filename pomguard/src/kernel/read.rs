@@ -213,13 +213,15 @@ fn totals(counters: &Counters) -> Vec<Totals> {
 
 fn flows(pins: &Pins, ages: &Line, now: u32, counters: &Counters) -> Result<FlowStats, KernelError> {
     const WORDS: usize = size_of::<Bucket>() / 8;
-    let buckets = pins.mapped::<[u64; WORDS]>(names::MAP_FLOWS, limits::FLOW_BUCKETS, false)?;
-    let live = |tag: &u64| {
-        let tag = Tag(*tag);
+    // A bucket's tags are its first words: one line of the processor's cache, of seven.
+    let words = pins.mapped::<u64>(names::MAP_FLOWS, limits::FLOW_BUCKETS * WORDS, false)?;
+    let live = |tag: u64| {
+        let tag = Tag(tag);
         tag.state() != State::Free && tag.idle(now) <= ages.word(tag.state() as u32)
     };
-    let tags = |bucket: [u64; WORDS]| bucket.into_iter().take(limits::FLOW_WAYS);
-    let entries = buckets.iter().map(|bucket| tags(bucket).filter(live).count() as u64).sum();
+    let tags = |bucket: usize| bucket * WORDS..bucket * WORDS + limits::FLOW_WAYS;
+    let entries = (0..limits::FLOW_BUCKETS).flat_map(tags).filter_map(|at| words.get(at));
+    let entries = entries.filter(|&tag| live(tag)).count() as u64;
     Ok(FlowStats {
         entries,
         capacity: limits::FLOWS as u64,
