@@ -228,11 +228,12 @@ fn attach_xdp(
             Err(error) if native_only => {
                 return Err(KernelError::NoNative {
                     interface: interface.to_owned(),
-                    reason: reason(&error),
+                    reason: not_native(ifindex, &error),
                 });
             }
             Err(error) => {
-                warn!("{interface}: no native XDP ({}), falling back to generic", reason(&error));
+                let why = not_native(ifindex, &error);
+                warn!("{interface}: no native XDP ({why}), falling back to generic");
                 program.attach_to_if_index(ifindex, XdpMode::Skb)
             }
             Ok(id) => Ok(id),
@@ -261,6 +262,22 @@ fn odd_link(interface: &str, error: LinkError) -> KernelError {
         call: "bpf_link_create",
         what: format!("on {interface}: a kernel without links for this hook"),
         source: io::Error::other(error),
+    }
+}
+
+/// MTU that every driver with native XDP takes, in bytes. Beyond it a driver refuses with an error number that
+/// does not speak of the MTU: what a page holds is the limit of most (some 3,500 bytes), for programs that
+/// do not ask for frames in several buffers.
+const ANY_DRIVER: u32 = 1_500;
+
+/// Why a driver did not take native XDP: the kernel's own words, and the MTU if that may be why.
+fn not_native(ifindex: u32, error: &ProgramError) -> String {
+    let words = reason(error);
+    match interface::mtu(ifindex) {
+        Ok(Some(mtu)) if mtu > ANY_DRIVER => {
+            format!("{words}; the MTU is {mtu}, and most drivers take native XDP up to some 3,500 bytes")
+        }
+        _ => words,
     }
 }
 

@@ -61,24 +61,40 @@ pub fn addresses() -> Result<Vec<IpAddr>, KernelError> {
     Ok(found)
 }
 
+/// The MTU of an interface in bytes, if there is such an interface.
+///
+/// # Errors
+/// When the kernel does not answer.
+pub fn mtu(ifindex: u32) -> Result<Option<u32>, KernelError> {
+    Ok(attributes(ifindex)?.into_iter().find_map(|attribute| match attribute {
+        LinkAttribute::Mtu(mtu) => Some(mtu),
+        _ => None,
+    }))
+}
+
+/// What the kernel tells of an interface; nothing where there is none.
+fn attributes(ifindex: u32) -> Result<Vec<LinkAttribute>, KernelError> {
+    let mut message = LinkMessage::default();
+    message.header.index = ifindex;
+    let answers = match ask(RouteNetlinkMessage::GetLink(message), 0) {
+        Err(KernelError::System { source, .. }) if source.raw_os_error() == Some(libc::ENODEV) => {
+            return Ok(Vec::new());
+        }
+        answers => answers?,
+    };
+    let found = answers.into_iter().find_map(|answer| match answer {
+        RouteNetlinkMessage::NewLink(link) if link.header.index == ifindex => Some(link.attributes),
+        _ => None,
+    });
+    Ok(found.unwrap_or_default())
+}
+
 /// The XDP program of an interface, if there is such an interface and it has one.
 ///
 /// # Errors
 /// When the kernel does not answer.
 pub fn xdp(ifindex: u32) -> Result<Option<XdpState>, KernelError> {
-    let mut message = LinkMessage::default();
-    message.header.index = ifindex;
-    let answers = match ask(RouteNetlinkMessage::GetLink(message), 0) {
-        Err(KernelError::System { source, .. }) if source.raw_os_error() == Some(libc::ENODEV) => {
-            return Ok(None);
-        }
-        answers => answers?,
-    };
-    let attributes = answers.into_iter().find_map(|answer| match answer {
-        RouteNetlinkMessage::NewLink(link) if link.header.index == ifindex => Some(link.attributes),
-        _ => None,
-    });
-    let Some(xdp) = attributes.into_iter().flatten().find_map(|attribute| match attribute {
+    let Some(xdp) = attributes(ifindex)?.into_iter().find_map(|attribute| match attribute {
         LinkAttribute::Xdp(xdp) => Some(xdp),
         _ => None,
     }) else {
