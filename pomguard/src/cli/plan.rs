@@ -12,7 +12,8 @@ use super::{ATTENTION, session};
 use crate::{
     history::{self, History, Record},
     input::Draft,
-    kernel::{KernelError, interface, pins::Pins, read, sockets},
+    kernel::{KernelError, clock::unix_now, interface, pins::Pins, read, sockets},
+    observe::{recent::Recent, snapshot::Snapshot},
     paths,
     policy::{
         Direction, Policy, conflict,
@@ -52,8 +53,10 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
 pub(super) fn make(config: &std::path::Path) -> anyhow::Result<Plan> {
     let draft = Draft::load(config)?;
     let new = resolve(&draft, &interface::addresses()?)?;
-    let (in_force, old) = in_force(&draft)?;
+    let Compared { in_force, policy: old, counters } = in_force(&draft)?;
     let diff = old.as_ref().map(|old| Diff::between(old, &new));
+    let recent =
+        diff.as_ref().zip(counters).map(|(diff, counters)| Recent::of(diff, &new, &counters, unix_now()));
     let live = live(&new)?;
     let impact = Impact::of(old.as_ref(), &new, &live);
     let session = session::ssh().filter(|session| new.local.contains(&session.destination));
@@ -61,33 +64,45 @@ pub(super) fn make(config: &std::path::Path) -> anyhow::Result<Plan> {
     let failsafe = new.rows.iter().any(|row| row.failsafe && !row.peers.is_empty());
     let in_audit = conflict::in_audit(&new);
     let (inbound, outbound) = (new.inbound, new.outbound);
-    Ok(Plan { in_force, inbound, outbound, diff, impact, way_in, failsafe, in_audit })
+    Ok(Plan { in_force, inbound, outbound, diff, impact, recent, way_in, failsafe, in_audit })
 }
 
-/// What is in force, and the policy that it is; the history knows it by its image.
-fn in_force(draft: &Draft) -> anyhow::Result<(InForce, Option<Policy>)> {
+/// What the files are compared with.
+struct Compared {
+    in_force: InForce,
+    /// The policy that it is, if the history has it.
+    policy: Option<Policy>,
+    /// What its counters say, if they can be read.
+    counters: Option<Snapshot>,
+}
+
+/// What is in force; the history knows its policy by its image.
+fn in_force(draft: &Draft) -> anyhow::Result<Compared> {
     let history = History::at(&draft.settings.paths.state);
+    let uncounted = |in_force, policy| Compared { in_force, policy, counters: None };
     let snapshot = match read::snapshot(&Pins::at(&draft.settings.paths.pins)) {
         Ok(snapshot) => snapshot,
-        Err(KernelError::NotInstalled { .. }) => return Ok((InForce::Nothing, None)),
+        Err(KernelError::NotInstalled { .. }) => return Ok(uncounted(InForce::Nothing, None)),
         // Of what its maps hold, only the history can tell.
         Err(KernelError::Layout { found, .. }) => {
             let (records, _) = history.list();
             let Some(record) = history::in_force(&records) else {
-                return Ok((InForce::OtherLayout { found, number: None }, None));
+                return Ok(uncounted(InForce::OtherLayout { found, number: None }, None));
             };
             let (_, policy) = history.policy(record)?;
-            return Ok((InForce::OtherLayout { found, number: Some(record.number) }, Some(policy)));
+            let number = Some(record.number);
+            return Ok(uncounted(InForce::OtherLayout { found, number }, Some(policy)));
         }
         Err(fault) => return Err(fault).context("read what is in force"),
     };
     let (records, _) = history.list();
     let is_it = |record: &&Record| record.image == snapshot.image;
     let Some(record) = records.iter().rfind(is_it) else {
-        return Ok((InForce::Unknown { image: snapshot.image }, None));
+        return Ok(uncounted(InForce::Unknown { image: snapshot.image }, None));
     };
     let (_, policy) = history.policy(record)?;
-    Ok((InForce::Change { number: record.number, at: record.at }, Some(policy)))
+    let in_force = InForce::Change { number: record.number, at: record.at };
+    Ok(Compared { in_force, policy: Some(policy), counters: Some(snapshot) })
 }
 
 /// What goes on with other machines, as the packets that opened it.

@@ -58,7 +58,7 @@ pub struct Slots {
 }
 
 /// The id as a label carries it: one that is too long is cut and ends in a digest of the whole.
-pub(super) fn label_id(id: &RowId) -> Cow<'_, str> {
+pub fn label_id(id: &RowId) -> Cow<'_, str> {
     const DIGEST: usize = 12;
     if id.0.len() <= LABEL_ID {
         return Cow::Borrowed(&id.0);

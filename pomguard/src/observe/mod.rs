@@ -3,6 +3,7 @@
 //! | module | what it holds |
 //! | --- | --- |
 //! | [`snapshot`] | one reading of the maps: plain data |
+//! | [`recent`] | what was counted lately of the traffic that a change would end |
 //! | [`status`] | what is in force, and what is not as it should be |
 //! | [`family`] | every metric: name, kind, labels, meaning |
 //! | [`metrics`] | the page, from a reading and the daemon's own state |
@@ -19,6 +20,7 @@ pub(crate) mod golden;
 pub mod http;
 pub mod metrics;
 pub mod printable;
+pub mod recent;
 #[cfg(test)]
 pub(crate) mod sample;
 pub mod snapshot;

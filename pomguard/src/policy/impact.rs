@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::{
-    Direction, Mode, Policy,
+    Mode, Policy,
     oracle::{Opening, judge},
 };
 
@@ -32,11 +32,7 @@ impl Impact {
 /// Whether a conversation that was opened this way goes on under a policy.
 #[must_use]
 pub fn goes_on(policy: &Policy, opening: &Opening) -> bool {
-    let mode = match opening.direction {
-        Direction::Inbound => policy.inbound,
-        Direction::Outbound => policy.outbound,
-    };
-    mode != Mode::Enforce || judge(policy, opening).passes()
+    policy.mode(opening.direction) != Mode::Enforce || judge(policy, opening).passes()
 }
 
 /// What becomes of the way in of whoever makes a change.

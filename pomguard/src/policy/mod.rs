@@ -266,6 +266,15 @@ impl Default for PacketSettings {
 }
 
 impl Policy {
+    /// What packets of a direction come to that no row allows.
+    #[must_use]
+    pub const fn mode(&self, direction: Direction) -> Mode {
+        match direction {
+            Direction::Inbound => self.inbound,
+            Direction::Outbound => self.outbound,
+        }
+    }
+
     /// Rows of one direction, in counting order.
     pub fn rows_in(&self, direction: Direction) -> impl Iterator<Item = &Row> {
         self.rows.iter().filter(move |row| row.direction == direction)

@@ -1,5 +1,7 @@
 //! What the files would change, for people and programs.
 
+mod recent;
+
 use std::{
     fmt::Display,
     io::{self, Write},
@@ -13,9 +15,9 @@ use super::{
 };
 use crate::{
     kernel::takeover,
-    observe::printable::printable,
+    observe::{printable::printable, recent::Recent},
     policy::{
-        Mode,
+        Direction, Mode,
         area::Area,
         conflict::Note,
         diff::{Diff, RowChange},
@@ -40,6 +42,8 @@ pub struct Plan {
     pub diff: Option<Diff>,
     /// What it would do to what goes on.
     pub impact: Impact,
+    /// What was counted lately of what it would take away; none where nothing is counted or compared.
+    pub recent: Option<Recent>,
     /// The session that the command was typed in, and what becomes of it; none at a console.
     pub way_in: Option<(Opening, WayIn)>,
     /// Whether the files have a failsafe row that grants something.
@@ -118,7 +122,12 @@ impl Plan {
             grouped(self.impact.cut.len() as u64),
             grouped(self.impact.conversations as u64)
         )?;
-        some(&self.impact.cut, out, described)
+        some(&self.impact.cut, out, described)?;
+        let mode = |direction| match direction {
+            Direction::Inbound => self.inbound,
+            Direction::Outbound => self.outbound,
+        };
+        self.recent.as_ref().map_or(Ok(()), |recent| recent::print(recent, mode, out))
     }
 
     /// What the operator may regret.

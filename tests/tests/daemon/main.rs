@@ -22,6 +22,7 @@ mod load;
 mod modes;
 mod operations;
 mod outbound;
+mod plan;
 mod reload;
 mod said;
 mod sizes;

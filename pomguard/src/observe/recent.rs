@@ -1,0 +1,160 @@
+//! What was counted lately of the traffic that a change would end.
+//!
+//! Counters tell of rows and of reasons, not of addresses: of a row that allows less, what goes on is
+//! counted together with what would end.
+
+use std::cmp::Reverse;
+
+use pomguard_common::{Direction, reason::Reason};
+use serde::Serialize;
+
+use super::snapshot::{Outcome, ReasonStats, RowStats, Snapshot};
+use crate::{
+    compile::slots::label_id,
+    policy::{
+        Mode, Policy, RowId,
+        diff::{Diff, Kind, RowChange},
+    },
+};
+
+/// Seconds for which a hit is recent: a week shows what only its nights or its Mondays have.
+pub const RECENT: u64 = 7 * 86_400;
+
+/// What the counters say about what a change takes away.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Recent {
+    /// Seconds since 1970 of the reading.
+    pub at: u64,
+    /// Seconds since 1970 when the counters were set up: of what was before them they know nothing.
+    pub counting_since: u64,
+    /// Rows with a counter that would go, allow less, or go from audit to enforce.
+    pub looked_at: usize,
+    /// Those of them that were hit in the last [`RECENT`] seconds; the one that was hit last comes first.
+    pub rows: Vec<RecentRow>,
+    /// What enforce would have dropped, for each direction where more is enforced than before.
+    pub unenforced: Vec<Unenforced>,
+}
+
+/// A row that was hit lately, and what would become of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct RecentRow {
+    /// The row.
+    pub id: RowId,
+    /// Its direction.
+    pub direction: Direction,
+    /// In which way it would differ.
+    pub kind: Kind,
+    /// Whether it goes from audit to enforce. Whom it names it goes on to allow; others who open to its
+    /// ports are counted by reason.
+    pub promoted: bool,
+    /// Whether a packet was found that it allowed and no row would allow. None is found where other
+    /// rows allow the same.
+    pub newly_denied: bool,
+    /// Systems that open the connection.
+    pub source: String,
+    /// Systems that are opened to.
+    pub destination: String,
+    /// Ports and protocol as enforced now.
+    pub ports: String,
+    /// Packets that it allowed since its first hit.
+    pub packets: u64,
+    /// Conversations that were opened since.
+    pub connections: u64,
+    /// Seconds since 1970 of the first hit.
+    pub first_hit: Option<u64>,
+    /// Seconds since 1970 of the last hit.
+    pub last_hit: u64,
+}
+
+/// Packets of one direction that passed, and that enforce would have dropped.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Unenforced {
+    /// The direction.
+    pub direction: Direction,
+    /// All of them since the counters were set up.
+    pub packets: u64,
+    /// By reason, the frequent before the rare.
+    pub reasons: Vec<UnenforcedReason>,
+}
+
+/// Those of one reason.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct UnenforcedReason {
+    /// The reason's name.
+    pub name: String,
+    /// Packets.
+    pub packets: u64,
+}
+
+impl Recent {
+    /// Of a change to `new`, by a reading of the counters of what is in force.
+    #[must_use]
+    pub fn of(diff: &Diff, new: &Policy, snapshot: &Snapshot, now: u64) -> Self {
+        let counted: Vec<(&RowChange, &RowStats)> = diff
+            .rows
+            .iter()
+            .filter(|change| !change.less.is_empty() || promoted(change))
+            .filter_map(|change| Some((change, counter(snapshot, change)?)))
+            .collect();
+        let mut rows: Vec<RecentRow> =
+            counted.iter().filter_map(|(change, stats)| recent_row(change, stats, now)).collect();
+        rows.sort_by_key(|row| (Reverse(row.last_hit), Reverse(row.packets)));
+        let unenforced = Direction::ALL
+            .into_iter()
+            .filter(|&direction| new.mode(direction) == Mode::Enforce && enforces_more(diff, direction))
+            .map(|direction| unenforced(snapshot, direction))
+            .collect();
+        Self { at: now, counting_since: snapshot.counting_since, looked_at: counted.len(), rows, unenforced }
+    }
+}
+
+fn promoted(change: &RowChange) -> bool {
+    change.mode == Some((Mode::Audit, Mode::Enforce))
+}
+
+fn counter<'a>(snapshot: &'a Snapshot, change: &RowChange) -> Option<&'a RowStats> {
+    let label = label_id(&change.id);
+    snapshot.rows.iter().find(|stats| stats.direction == change.direction && stats.id.0 == label)
+}
+
+/// None when it was not hit lately.
+fn recent_row(change: &RowChange, stats: &RowStats, now: u64) -> Option<RecentRow> {
+    let last_hit = stats.last_hit.filter(|&at| now.saturating_sub(at) <= RECENT)?;
+    Some(RecentRow {
+        id: change.id.clone(),
+        direction: change.direction,
+        kind: change.kind,
+        promoted: promoted(change),
+        newly_denied: change.newly_denied.is_some(),
+        source: stats.source.clone(),
+        destination: stats.destination.clone(),
+        ports: stats.ports.clone(),
+        packets: stats.packets,
+        connections: stats.connections,
+        first_hit: stats.first_hit,
+        last_hit,
+    })
+}
+
+/// Whether the direction, or a row of it, leaves audit or track.
+fn enforces_more(diff: &Diff, direction: Direction) -> bool {
+    diff.modes.iter().any(|mode| mode.direction == direction)
+        || diff.rows.iter().any(|change| change.direction == direction && promoted(change))
+}
+
+fn unenforced(snapshot: &Snapshot, direction: Direction) -> Unenforced {
+    // Track counts what no row lists as a way to pass.
+    let passed = |stats: &&ReasonStats| {
+        stats.verdict == Outcome::Audit || stats.reason().is_some_and(|reason| reason == Reason::Untracked)
+    };
+    let of_direction = snapshot.reasons.iter().filter(|stats| stats.direction == direction);
+    let mut reasons: Vec<UnenforcedReason> = of_direction
+        .filter(passed)
+        .map(|stats| UnenforcedReason { name: stats.name.clone(), packets: stats.packets })
+        .collect();
+    reasons.sort_by_key(|reason| Reverse(reason.packets));
+    Unenforced { direction, packets: reasons.iter().map(|reason| reason.packets).sum(), reasons }
+}
+
+#[cfg(test)]
+mod tests;
