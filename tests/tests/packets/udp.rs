@@ -109,6 +109,32 @@ fn a_group_is_not_this_host() {
     run("a_group_is_not_this_host", &cases);
 }
 
+/// UD-04. A frame without a word in it is too short for the quick way.
+#[test]
+fn datagrams_with_words_in_them_keep_a_conversation_alive_only_when_they_leave() {
+    let mut cases = Vec::new();
+    for places in Places::both() {
+        let ask = query(&places).payload(&[7; 20]);
+        let answer = ask.clone().mirrored();
+        let asked =
+            |says: &str| case("UD-04", says).outbound(&ask, Reason::Row).row("E2").connects().enters();
+        let mut silent = asked("what comes in keeps nothing alive");
+        for _ in 0..4 {
+            silent = silent.wait(70).inbound(&answer, Reason::Answer);
+        }
+        cases.push(silent.wait(25).inbound(&answer, Reason::PortKnown));
+        // On the host every second ordinary packet goes the quick way alone: once the last one does.
+        for again in [1, 2] {
+            let mut long = asked("what leaves does, for as long as UDP is remembered").wait(200);
+            for _ in 0..again {
+                long = long.outbound(&ask, Reason::Answer).row("E2");
+            }
+            cases.push(long.wait(303).inbound(&answer, Reason::PortKnown));
+        }
+    }
+    run("datagrams_with_words_in_them_keep_a_conversation_alive_only_when_they_leave", &cases);
+}
+
 #[test]
 fn a_client_port_outside_its_range_is_refused_under_its_own_reason() {
     let mut policy = reference::policy();
