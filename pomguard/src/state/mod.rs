@@ -4,7 +4,7 @@
 //! | --- | --- | --- |
 //! | the last confirmed policy, compiled | [`confirmed`] | `paths.state` |
 //! | what is let through for a while | [`exceptions`] | `paths.state` |
-//! | the panic that holds | [`panic`] | `paths.runtime` |
+//! | the panic that holds | [`mod@panic`] | `paths.runtime` |
 //! | who may change what is in force, and whether it was taken off on purpose | [`runtime`] | `paths.runtime` |
 
 pub mod confirmed;
