@@ -16,7 +16,7 @@ use crate::{process, workspace};
 /// Names another folder with the scripts that boot kernels.
 const SCRIPTS: &str = "POMGUARD_VM_SCRIPTS";
 /// Emulation is slow, most of all while two cores are shared.
-const TIMEOUT_SECONDS: &str = "1800";
+const TIMEOUT_SECONDS: &str = "2400";
 
 /// How the script says that a kernel cannot be had.
 const NOT_TO_BE_HAD: i32 = 69;
