@@ -64,7 +64,9 @@ impl Tool {
             Self::BpfClippy => "checks the BPF programs as they are compiled",
             Self::OtherKernels => "boots other kernels for the in-kernel tests",
             Self::Container => "runs the unit under a real systemd",
-            Self::Network => "an independent look at what the tests did: ip, tc, bpftool, nft, nmap",
+            Self::Network => {
+                "what an operator does, and an independent look: ip, tc, ethtool, bpftool, nft, nmap"
+            }
             Self::Strace => "kills the daemon at, or refuses it, one system call of the tests' choice",
             Self::Faketime => "steps the wall clock of one daemon",
             Self::Filters => "what the bench compares with: nftables, iptables, ipset, xdp-filter",
@@ -89,7 +91,7 @@ impl Tool {
             Self::BpfToolchain | Self::BpfClippy => &[],
             Self::OtherKernels => &["qemu-system-x86_64", "busybox", "cpio", "modprobe", "xz", "zstd"],
             Self::Container => &["systemd-nspawn", "mmdebstrap", "mkfs.ext4"],
-            Self::Network => &["ip", "tc", "bpftool", "nft", "nmap"],
+            Self::Network => &["ip", "tc", "ethtool", "bpftool", "nft", "nmap"],
             Self::Strace => &["strace"],
             Self::Faketime => &["faketime"],
             Self::Filters => &["nft", "iptables-restore", "ip6tables-restore", "ipset", "xdp-filter"],
@@ -117,8 +119,10 @@ impl Tool {
             (Self::OtherKernels, Distribution::Dnf) => &["qemu-kvm", "busybox", "cpio", "kmod", "xz", "zstd"],
             // The container is a Debian, made by Debian's tool, which Fedora has too.
             (Self::Container, _) => &["systemd-container", "mmdebstrap", "e2fsprogs"],
-            (Self::Network, Distribution::Apt) => &["iproute2", "bpftool", "nftables", "nmap"],
-            (Self::Network, Distribution::Dnf) => &["iproute", "iproute-tc", "bpftool", "nftables", "nmap"],
+            (Self::Network, Distribution::Apt) => &["iproute2", "ethtool", "bpftool", "nftables", "nmap"],
+            (Self::Network, Distribution::Dnf) => {
+                &["iproute", "iproute-tc", "ethtool", "bpftool", "nftables", "nmap"]
+            }
             (Self::Strace, _) => &["strace"],
             (Self::Faketime, Distribution::Apt) => &["faketime"],
             (Self::Faketime, Distribution::Dnf) => &["libfaketime"],
