@@ -239,13 +239,14 @@ impl Guard {
             attach::attach(loaded, pins, &guarded.name, how).and_then(|_| Hold::take(pins, &guarded.name));
         match attached {
             Ok(hold) => {
-                let repairs: Vec<Repair> = match (guarded.hold.is_some(), guarded.known) {
-                    (true, _) => broken
+                let repairs: Vec<Repair> = match &guarded.hold {
+                    Some(former) if former.is_of_same(&hold) => broken
                         .iter()
                         .map(|hook| if *hook == "xdp" { Repair::Xdp } else { Repair::Tc })
                         .collect(),
-                    (false, true) => vec![Repair::Interface],
-                    (false, false) => Vec::new(),
+                    // It went and came again, maybe all of it between two looks.
+                    _ if guarded.known => vec![Repair::Interface],
+                    _ => Vec::new(),
                 };
                 for repair in &repairs {
                     error!("{}: {} was taken away: attached again", guarded.name, repair.name());

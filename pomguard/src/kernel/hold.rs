@@ -56,6 +56,8 @@ pub enum Finding {
 #[derive(Debug)]
 pub struct Hold {
     interface: String,
+    /// Its number when it was attached to, which no other interface gets while this one is there.
+    ifindex: u32,
     xdp: OwnedFd,
     /// None where the egress program is a clsact filter: nothing can hold that.
     tcx: Option<OwnedFd>,
@@ -70,14 +72,22 @@ impl Hold {
         let path = pins.link(XDP, interface);
         let xdp =
             raw::open_pin(&path).map_err(KernelError::system("BPF_OBJ_GET", path.display().to_string()))?;
+        let facts = raw::link_facts(xdp.as_fd())
+            .map_err(KernelError::system("BPF_OBJ_GET_INFO_BY_FD", path.display().to_string()))?;
         let tcx = raw::open_pin(&pins.link(TCX, interface)).ok();
-        Ok(Self { interface: interface.to_owned(), xdp, tcx })
+        Ok(Self { interface: interface.to_owned(), ifindex: facts.ifindex, xdp, tcx })
     }
 
     /// The interface as it was called when it was attached to.
     #[must_use]
     pub fn interface(&self) -> &str {
         &self.interface
+    }
+
+    /// Whether the other one is on the same interface, and not on one that has its name now.
+    #[must_use]
+    pub fn is_of_same(&self, other: &Self) -> bool {
+        self.ifindex == other.ifindex
     }
 
     /// Looks at both hooks: the links, and what the kernel says of the interface.

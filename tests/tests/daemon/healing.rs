@@ -105,6 +105,9 @@ fn lc_25_an_interface_made_anew_is_found_though_the_announcement_of_it_was_lost(
     daemon.wait_log("announced more than could be read");
     daemon.keeps(MENDED, "attached", || xdp_of(&lab.server, INTERFACE).is_some());
     assert_guarded(&lab, "after lost announcements");
+    wait_until("counted", &daemon, || repairs(&lab, "interface") == 1);
+    // Nobody took a program away: the interface went, with both.
+    assert_eq!((repairs(&lab, "xdp"), repairs(&lab, "tc")), (0, 0), "{}", daemon.log());
 }
 
 #[test]
