@@ -37,7 +37,7 @@ pub mod rate;
 pub mod reason;
 
 /// Version of everything laid out here: map layouts, image layout, counter layout.
-/// A daemon that finds pinned maps of another version migrates or refuses them.
+/// A daemon that finds pinned maps of another version makes its own beside them.
 pub const ABI_VERSION: u32 = 3;
 
 /// A direction as seen from this host.

@@ -32,6 +32,8 @@ pub const fn spend(word: u64, tick: u32, budget: u32) -> Option<u64> {
     if spent >= budget { None } else { Some((tick as u64) << 32 | (spent + 1) as u64) }
 }
 
+const _: () = assert!(Rated::COUNT.is_power_of_two(), "the programs find a class's word by a mask");
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,0 +1,246 @@
+//! What the table holds: a key, a state with its time, and how both lie in a bucket.
+
+use core::sync::atomic::AtomicU64;
+
+use crate::{
+    image::{Address, Family},
+    limits::{FLOW_WAYS, FLOWS},
+};
+
+/// What is known of a conversation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum State {
+    /// A slot that holds nothing.
+    Free = 0,
+    /// TCP: this host's SYN is out, nothing came back.
+    Opening = 1,
+    /// TCP: the other side has answered.
+    Established = 2,
+    /// TCP: a FIN or RST was seen. Later traffic revives it.
+    Closing = 3,
+    /// UDP.
+    Udp = 4,
+    /// ICMP echo.
+    Icmp = 5,
+    /// A first fragment that was let through; its followers may come.
+    Fragment = 6,
+    /// Any other protocol that a row names.
+    Other = 7,
+}
+
+impl State {
+    /// Every state but [`State::Free`].
+    pub const ALL: [Self; 7] =
+        [Self::Opening, Self::Established, Self::Closing, Self::Udp, Self::Icmp, Self::Fragment, Self::Other];
+
+    /// How long an entry in this state is remembered, in seconds.
+    #[must_use]
+    pub const fn age_seconds(self) -> u32 {
+        match self {
+            Self::Free => 0,
+            // Linux gives up connecting after 127 s of SYN retransmits, each of which refreshes.
+            Self::Opening => 120,
+            // RFC 5382 REQ-5 and RFC 6092 REC-35: no less than 2 h 4 min.
+            Self::Established => 7_440,
+            // RFC 7857 section 2.2: four minutes after a RST.
+            Self::Closing => 240,
+            // RFC 4787 REQ-5 recommends five minutes.
+            Self::Udp | Self::Other => 300,
+            // RFC 5508 REQ-2: no less than 60 s.
+            // RFC 8200 section 4.5: reassembly gives up after as long.
+            Self::Icmp | Self::Fragment => 60,
+        }
+    }
+
+    /// The state with this number.
+    #[must_use]
+    #[inline(always)]
+    pub const fn from_number(number: u32) -> Self {
+        match number & 7 {
+            1 => Self::Opening,
+            2 => Self::Established,
+            3 => Self::Closing,
+            4 => Self::Udp,
+            5 => Self::Icmp,
+            6 => Self::Fragment,
+            7 => Self::Other,
+            _ => Self::Free,
+        }
+    }
+}
+
+/// The two ends of a conversation as seen from this host: 40 bytes without padding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Key(pub [u64; 5]);
+
+impl Key {
+    /// The key of a conversation between a local and a peer end.
+    #[must_use]
+    #[inline(always)]
+    pub const fn new(
+        family: Family,
+        protocol: u8,
+        local: &Address,
+        local_port: u16,
+        peer: &Address,
+        peer_port: u16,
+    ) -> Self {
+        let local = [(local[0] as u64) << 32 | local[1] as u64, (local[2] as u64) << 32 | local[3] as u64];
+        let peer = [(peer[0] as u64) << 32 | peer[1] as u64, (peer[2] as u64) << 32 | peer[3] as u64];
+        Self::of_words(family, protocol, local, local_port, peer, peer_port)
+    }
+
+    /// The same, of addresses as two words each, high and low.
+    #[must_use]
+    #[inline(always)]
+    pub const fn of_words(
+        family: Family,
+        protocol: u8,
+        local: [u64; 2],
+        local_port: u16,
+        peer: [u64; 2],
+        peer_port: u16,
+    ) -> Self {
+        let ports = (local_port as u64) << 48 | (peer_port as u64) << 32;
+        Self([local[0], local[1], peer[0], peer[1], ports | (protocol as u64) << 8 | family as u64])
+    }
+
+    /// The key of a fragment train: who sends to whom under which identification.
+    #[must_use]
+    #[inline(always)]
+    pub const fn train(
+        family: Family,
+        protocol: u8,
+        source: &Address,
+        destination: &Address,
+        id: u32,
+        outbound: bool,
+    ) -> Self {
+        let protocol = match family {
+            Family::V4 => protocol,
+            // RFC 8200 section 4.5: the next header of later fragments does not count.
+            Family::V6 => 0,
+        };
+        Self([
+            (source[0] as u64) << 32 | source[1] as u64,
+            (source[2] as u64) << 32 | source[3] as u64,
+            (destination[0] as u64) << 32 | destination[1] as u64,
+            (destination[2] as u64) << 32 | destination[3] as u64,
+            (id as u64) << 32 | (outbound as u64) << 16 | (protocol as u64) << 8 | family as u64,
+        ])
+    }
+
+    /// A 64-bit hash, keyed so that nobody outside can aim at a bucket.
+    #[must_use]
+    #[inline(always)]
+    pub const fn hash(&self, secret: u64) -> u64 {
+        const A: u64 = 0x9e37_79b9_7f4a_7c15;
+        const B: u64 = 0xff51_afd7_ed55_8ccd;
+        let mut x = (self.0[4] ^ secret).wrapping_mul(A);
+        x ^= x >> 32;
+        x = (x ^ self.0[2]).wrapping_mul(B);
+        x ^= x >> 29;
+        x = (x ^ self.0[0]).wrapping_mul(A);
+        x ^= x >> 32;
+        if self.0[1] | self.0[3] != 0 {
+            x = (x ^ self.0[3]).wrapping_mul(B);
+            x ^= x >> 29;
+            x = (x ^ self.0[1]).wrapping_mul(A);
+            x ^= x >> 32;
+        }
+        x = (x ^ secret).wrapping_mul(B);
+        x ^ (x >> 32)
+    }
+}
+
+/// A 64-bit word that several processors read and write whole, in no particular order.
+#[derive(Debug, Default)]
+#[repr(transparent)]
+pub struct Word(AtomicU64);
+
+impl Word {
+    /// Reads the word.
+    #[must_use]
+    #[inline(always)]
+    pub fn load(&self) -> u64 {
+        #[cfg(target_arch = "bpf")]
+        {
+            // SAFETY: the pointer is that of a live, aligned word. BPF has no relaxed atomic load
+            // below cpu v4; an aligned 64-bit load is one instruction and whole on every machine.
+            unsafe { self.0.as_ptr().read_volatile() }
+        }
+        #[cfg(not(target_arch = "bpf"))]
+        {
+            self.0.load(core::sync::atomic::Ordering::Relaxed)
+        }
+    }
+
+    /// Writes the word.
+    #[inline(always)]
+    pub fn store(&self, value: u64) {
+        #[cfg(target_arch = "bpf")]
+        {
+            // SAFETY: as for the load; the word is only ever reached through `Word`.
+            unsafe { self.0.as_ptr().write_volatile(value) };
+        }
+        #[cfg(not(target_arch = "bpf"))]
+        {
+            self.0.store(value, core::sync::atomic::Ordering::Relaxed);
+        }
+    }
+}
+
+/// One slot's key, as it stands in the map, with the row that allowed the conversation.
+#[derive(Debug, Default)]
+#[repr(C)]
+pub struct Slot {
+    /// The words of the [`Key`].
+    pub key: [Word; 5],
+    /// Row slot in the low 16 bits, stamp in the high 32.
+    pub row: Word,
+}
+
+const _: () = assert!(FLOWS < 1 << 29, "a slot fits beside its worth");
+/// One bucket: seven cache lines.
+#[derive(Debug, Default)]
+#[repr(C, align(64))]
+pub struct Bucket {
+    /// What is known of the conversations in the slots.
+    pub tags: [Word; FLOW_WAYS],
+    /// Their keys.
+    pub slots: [Slot; FLOW_WAYS],
+}
+
+const _: () = assert!(size_of::<Slot>() == 48 && size_of::<Bucket>() == 7 * 64);
+
+/// A tag: bits 63..32 of the hash, 3 bits of state, 28 bits of time (and one unused).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tag(pub u64);
+
+impl Tag {
+    /// Bits of the time in ticks. At four ticks a second it wraps after two years.
+    pub const TIME: u32 = 0x0fff_ffff;
+
+    /// Puts a tag together.
+    #[must_use]
+    #[inline(always)]
+    pub const fn new(hash: u64, state: State, now: u32) -> Self {
+        Self(hash & 0xffff_ffff_0000_0000 | (state as u64) << 28 | (now & Self::TIME) as u64)
+    }
+
+    /// The state.
+    #[must_use]
+    #[inline(always)]
+    pub const fn state(self) -> State {
+        State::from_number(self.0 as u32 >> 28)
+    }
+
+    /// Ticks since it was last seen.
+    #[must_use]
+    #[inline(always)]
+    pub const fn idle(self, now: u32) -> u32 {
+        now.wrapping_sub(self.0 as u32) & Self::TIME
+    }
+}
