@@ -162,9 +162,9 @@ impl Daemon {
         Ok(())
     }
 
-    /// Before the first attachment, or before maps of another layout are left: what talks now goes on. The socket table does not show everything, so
-    /// for a while packets in the middle of unknown conversations pass, too; not at a boot, where nothing
-    /// talks yet.
+    /// Before the first attachment, or before maps of another layout are left: what talks now goes on. The
+    /// socket table does not show everything, so for a while packets in the middle of unknown conversations
+    /// pass, too; not at a boot, where nothing talks yet.
     pub(super) fn welcome(&self, grace: Option<u32>) {
         let told = self.seed();
         let (Some(seconds), Some(1..)) = (grace, told) else { return };

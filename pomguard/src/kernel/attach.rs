@@ -119,14 +119,8 @@ pub fn attached(pins: &Pins) -> Vec<AttachInfo> {
 /// # Errors
 /// When the kernel refuses, or a pin cannot be removed.
 pub fn detach(pins: &Pins, interface: &str) -> Result<(), KernelError> {
-    for hook in [XDP, TCX] {
-        let path = pins.link(hook, interface);
-        if let Ok(link) = raw::open_pin(&path) {
-            raw::detach_link(link.as_fd())
-                .map_err(KernelError::system("BPF_LINK_DETACH", path.display().to_string()))?;
-        }
-        unpin(&path)?;
-    }
+    take_off(&pins.link(XDP, interface))?;
+    take_off(&pins.link(TCX, interface))?;
     // Fails where there is no clsact, or nothing of ours on it: then there is nothing to take off.
     let _ = tc::qdisc_detach_program(interface, TcAttachType::Egress, PROGRAM_EGRESS);
     Ok(())
@@ -141,12 +135,16 @@ pub(super) fn restore_clsact(pins: &Pins, interface: &str) -> Result<(), KernelE
     let mut program = SchedClassifier::from_pin(pins.program(PROGRAM_EGRESS))
         .map_err(KernelError::program(PROGRAM_EGRESS))?;
     attach_clsact(&mut program, interface, interface::index(interface)?)?;
-    let path = pins.link(TCX, interface);
-    if let Ok(link) = raw::open_pin(&path) {
+    take_off(&pins.link(TCX, interface))
+}
+
+/// Detaches a pinned link, also where somebody else holds it, and removes the pin.
+fn take_off(path: &Path) -> Result<(), KernelError> {
+    if let Ok(link) = raw::open_pin(path) {
         raw::detach_link(link.as_fd())
             .map_err(KernelError::system("BPF_LINK_DETACH", path.display().to_string()))?;
     }
-    unpin(&path)
+    unpin(path)
 }
 
 /// Whether a link is pinned there and is on this interface.

@@ -14,7 +14,7 @@ use anyhow::anyhow;
 use log::{error, warn};
 use pomguard_common::{
     ABI_VERSION,
-    names::{PROGRAM_EGRESS, PROGRAM_INGRESS},
+    names::{MAP_HOST, PROGRAM_EGRESS, PROGRAM_INGRESS},
 };
 
 use super::{
@@ -38,7 +38,7 @@ pub fn other_layout(pins: &Pins) -> Result<Option<u32>, KernelError> {
     match load::host_record(pins) {
         Err(KernelError::Layout { found, .. }) => Ok(Some(found)),
         // An interrupted start may have left some of the maps, and not this one.
-        Err(_) if !pins.map(pomguard_common::names::MAP_HOST).exists() => Ok(None),
+        Err(_) if !pins.map(MAP_HOST).exists() => Ok(None),
         result => result.map(|_| None),
     }
 }
