@@ -120,6 +120,14 @@ pub fn attached(pins: &Pins) -> Vec<AttachInfo> {
 /// When the kernel refuses, or a pin cannot be removed.
 pub fn detach(pins: &Pins, interface: &str) -> Result<(), KernelError> {
     take_off(&pins.link(XDP, interface))?;
+    detach_egress(pins, interface)
+}
+
+/// Takes the egress program off an interface, be it there by TCX or by clsact.
+///
+/// # Errors
+/// When the kernel refuses, or a pin cannot be removed.
+pub(super) fn detach_egress(pins: &Pins, interface: &str) -> Result<(), KernelError> {
     take_off(&pins.link(TCX, interface))?;
     // Fails where there is no clsact, or nothing of ours on it: then there is nothing to take off.
     let _ = tc::qdisc_detach_program(interface, TcAttachType::Egress, PROGRAM_EGRESS);

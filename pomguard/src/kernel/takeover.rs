@@ -157,6 +157,10 @@ impl Takeover {
         if hooks.clsact {
             attach::restore_clsact(&self.place, interface)?;
         }
+        if !hooks.tcx && !hooks.clsact {
+            // Somebody had taken it away. Ours would judge by maps that nobody keeps.
+            attach::detach_egress(&self.place, interface)?;
+        }
         Ok(())
     }
 }

@@ -296,14 +296,40 @@ fn hooks(lab: &Lab, interface: &str) -> (Option<u32>, Vec<u32>) {
     lab.server.run(look).unwrap()
 }
 
+/// A link that loses its last pin goes once the kernel gets to it.
+fn wait_for_bare_egress(lab: &Lab) {
+    let start = Instant::now();
+    while !hooks(lab, INTERFACE).1.is_empty() {
+        assert!(start.elapsed() < Duration::from_secs(10), "the link outlives its pin");
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// A bridge takes XDP in generic mode alone, and is asked for native after the first has its new program.
+const SECOND: &str = "br0";
+
+/// Settings for both interfaces.
+fn on_both(attach: &'static str) -> Settings {
+    Settings { interfaces: &[INTERFACE, SECOND], attach, ..Settings::default() }
+}
+
+/// A start that attaches to the first interface and is refused at the second one.
+fn fails_at_the_second(lab: &Lab) {
+    lab.write_settings(&on_both("native"));
+    let mut daemon = Daemon::spawn(lab);
+    let status = daemon.wait_end();
+    let log = daemon.log();
+    assert_eq!(status.code(), Some(1), "{log}");
+    assert!(log.contains("eth0: XDP native"), "the first one had its new program: {log}");
+    assert!(log.contains("br0 was attached in generic mode by an earlier start"), "{log}");
+}
+
 #[test]
 fn a_start_that_fails_between_two_interfaces_leaves_the_former_programs_judging_on_both() {
     let name = "a_start_that_fails_between_two_interfaces_leaves_the_former_programs_judging_on_both";
     let Some(lab) = Lab::new(name) else { return };
-    const SECOND: &str = "br0";
     lab.server.add_bridge(SECOND).unwrap();
-    // A bridge takes XDP in generic mode alone, and is asked for native after the first has its new program.
-    lab.write_settings(&Settings { interfaces: &[INTERFACE, SECOND], ..Settings::default() });
+    lab.write_settings(&on_both("auto"));
     let daemon = Daemon::start(&lab);
     let mut talk = conversations(&lab);
     daemon.kill();
@@ -311,28 +337,39 @@ fn a_start_that_fails_between_two_interfaces_leaves_the_former_programs_judging_
     let hooks = || [INTERFACE, SECOND].map(|name| hooks(&lab, name));
     let before = hooks();
     age(&lab);
-    lab.write_settings(&Settings {
-        interfaces: &[INTERFACE, SECOND],
-        attach: "native",
-        ..Settings::default()
-    });
-    let log = under_load(&lab, &mut talk, || {
-        let mut daemon = Daemon::spawn(&lab);
-        let status = daemon.wait_end();
-        assert_eq!(status.code(), Some(1), "{}", daemon.log());
-        daemon.log()
-    });
-    assert!(log.contains("eth0: XDP native"), "the first one had its new program: {log}");
-    assert!(log.contains("br0 was attached in generic mode by an earlier start"), "{log}");
+    under_load(&lab, &mut talk, || fails_at_the_second(&lab));
     assert_eq!(hooks(), before, "the former programs are behind every hook");
     assert_eq!(lab.pinned(), pinned, "nothing is left behind");
     assert!(!former.are_gone());
     assert!(opens(&lab.peer, SERVER, LISTED) && is_shut(&lab.peer, SERVER, UNLISTED));
 
-    lab.write_settings(&Settings { interfaces: &[INTERFACE, SECOND], ..Settings::default() });
+    lab.write_settings(&on_both("auto"));
     let daemon = under_load(&lab, &mut talk, || Daemon::start(&lab));
     assert_eq!(lab.pinned(), pinned);
     wait_until("nothing is left of the former maps and programs", &daemon, || former.are_gone());
+}
+
+#[test]
+fn a_start_that_fails_takes_its_program_off_an_egress_hook_that_somebody_had_bared() {
+    let name = "a_start_that_fails_takes_its_program_off_an_egress_hook_that_somebody_had_bared";
+    let Some(lab) = Lab::new(name) else { return };
+    lab.server.add_bridge(SECOND).unwrap();
+    lab.write_settings(&on_both("auto"));
+    Daemon::start(&lab).kill();
+    let whole = hooks(&lab, INTERFACE);
+    // Nobody else holds the link.
+    fs::remove_file(lab.pins().join("links").join(format!("tcx-{INTERFACE}"))).unwrap();
+    wait_for_bare_egress(&lab);
+    let (before, pinned) = (hooks(&lab, INTERFACE), lab.pinned());
+    assert_eq!(before.0, whole.0, "the ingress hook is as it was");
+    age(&lab);
+    fails_at_the_second(&lab);
+    assert_eq!(hooks(&lab, INTERFACE), before);
+    assert_eq!(lab.pinned(), pinned, "nothing is left behind");
+
+    lab.write_settings(&on_both("auto"));
+    let _daemon = Daemon::start(&lab);
+    assert_eq!(hooks(&lab, INTERFACE).1.len(), 1, "the next start guards both ways again");
 }
 
 #[test]
