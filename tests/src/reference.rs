@@ -73,7 +73,7 @@ pub const fn unlimited() -> Rates {
 #[must_use]
 #[expect(clippy::expect_used, reason = "a test that writes a wrong prefix is broken")]
 pub fn row(id: &str, direction: Direction, peers: &[&str], protocol: u8, ports: PortRange) -> Row {
-    let origin = Origin { file: "reference".to_owned(), line: 1 };
+    let origin = Origin { file: "reference".into(), line: 1 };
     let peer = |text: &&str| Peer {
         prefix: text.parse().expect("a prefix"),
         name: (*text).to_owned(),

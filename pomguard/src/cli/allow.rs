@@ -150,7 +150,7 @@ fn named(name: &str, config: &Path) -> anyhow::Result<Vec<IpNet>> {
     let place = WrittenPlace {
         written: name.to_owned(),
         place: draft.site.place(&draft.matrix, name)?,
-        origin: Origin { file: "the command line".to_owned(), line: 1 },
+        origin: Origin { file: "the command line".into(), line: 1 },
     };
     let addresses = policy::addresses_of(&draft, &interface::addresses()?, &place)?;
     if addresses.is_empty() {

@@ -95,7 +95,7 @@ fn read(args: &Args) -> anyhow::Result<Checked> {
         Err(faults) => return Ok(Err(with_site(faults, args.site.as_deref()))),
     };
     if let Some(name) = &args.host {
-        let origin = Origin { file: "--host".to_owned(), line: 1 };
+        let origin = Origin { file: "--host".into(), line: 1 };
         settings.host = Some(At { value: name.clone(), origin });
     }
     let addresses = if settings.host.is_some() { Vec::new() } else { own_addresses()? };
@@ -110,7 +110,7 @@ fn read(args: &Args) -> anyhow::Result<Checked> {
 /// A policy that is right in every line, and too much altogether.
 fn beyond_a_limit(error: &CompileError, site: &Path) -> Diagnostics {
     Diagnostics(vec![Diagnostic {
-        origin: Origin { file: site.display().to_string(), line: 1 },
+        origin: Origin { file: site.display().to_string().into(), line: 1 },
         found: "the policy of this host".to_owned(),
         problem: error.to_string(),
         remedy: "keep below the limit: fewer or wider prefixes, or fewer rows for this host".to_owned(),

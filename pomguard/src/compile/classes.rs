@@ -47,8 +47,8 @@ impl Classes {
         }
     }
 
-    fn number(&mut self, set: Vec<u32>) -> Result<u32, CompileError> {
-        if let Some(&number) = self.numbers.get(&set) {
+    fn number(&mut self, set: &[u32]) -> Result<u32, CompileError> {
+        if let Some(&number) = self.numbers.get(set) {
             return Ok(number);
         }
         self.members += set.len();
@@ -56,8 +56,8 @@ impl Classes {
             return Err(CompileError::Overlap { what: "rows of nested prefixes", limit: MEMBERS });
         }
         let number = self.sets.len() as u32;
-        self.sets.push(set.clone());
-        self.numbers.insert(set, number);
+        self.sets.push(set.to_vec());
+        self.numbers.insert(set.to_vec(), number);
         Ok(number)
     }
 
@@ -74,7 +74,7 @@ impl Classes {
         let mut set = [self.sets[one as usize].as_slice(), &self.sets[other as usize]].concat();
         set.sort_unstable();
         set.dedup();
-        let number = self.number(set)?;
+        let number = self.number(&set)?;
         self.unions.insert((one, other), number);
         Ok(number)
     }
@@ -96,15 +96,17 @@ impl Classes {
         named.dedup();
         let mut entries = Vec::new();
         let mut around: Vec<Entry> = Vec::new();
+        let mut own = Vec::new();
         for group in named.chunk_by(|one, next| one.0 == next.0) {
             let prefix = group[0].0;
             while around.last().is_some_and(|wider| !wider.prefix.covers(prefix)) {
                 around.pop();
             }
             let (outer, known) = around.last().map_or((EMPTY, false), |wider| (wider.class, wider.known));
-            let own: Vec<u32> = group.iter().map(|&(_, row)| row).filter(|&row| row != KNOWN).collect();
-            let own = self.number(own)?;
-            let class = self.union(outer, own)?;
+            own.clear();
+            own.extend(group.iter().map(|&(_, row)| row).filter(|&row| row != KNOWN));
+            let number = self.number(&own)?;
+            let class = self.union(outer, number)?;
             let entry = Entry { prefix, class, known: known || group.iter().any(|&(_, row)| row == KNOWN) };
             if (class, entry.known) != (outer, known) {
                 entries.push(entry);

@@ -184,7 +184,7 @@ impl Daemon {
 
 /// An exception in the form of a row.
 fn row(exception: &Exception) -> Row {
-    let origin = Origin { file: "exception".to_owned(), line: 1 };
+    let origin = Origin { file: "exception".into(), line: 1 };
     let peer = |prefix: &IpNet| Peer { prefix: *prefix, name: prefix.to_string(), origin: origin.clone() };
     let others: Vec<String> = exception.peers.iter().map(ToString::to_string).collect();
     let here = vec!["this server".to_owned()];

@@ -151,7 +151,7 @@ impl History {
     pub fn policy(&self, record: &Record) -> Result<(Draft, Policy), HistoryError> {
         let outdated = |faults| HistoryError::Outdated { number: record.number, faults };
         let mut draft = Draft::from_sources(&self.sources(record)?).map_err(outdated)?;
-        let origin = Origin { file: format!("change {}", record.number), line: 1 };
+        let origin = Origin { file: format!("change {}", record.number).into(), line: 1 };
         // This server was that host then; its addresses may have changed since.
         draft.settings.host = Some(At { value: record.host.clone(), origin });
         let policy = resolve(&draft, &[]).map_err(outdated)?;

@@ -3,6 +3,7 @@
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use super::{
@@ -94,7 +95,7 @@ impl Default for Paths {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// The file, as it was named.
-    pub file: String,
+    pub file: Arc<str>,
     /// Its text; empty where there is no file.
     pub source: Source,
     /// The site file, relative paths resolved against this file's folder.
@@ -127,7 +128,7 @@ impl Settings {
     /// What holds without a file, for commands that only need a site.
     pub fn without_file(site: &Path) -> Self {
         Self {
-            file: "default".to_owned(),
+            file: "default".into(),
             source: Source { name: "default".to_owned(), text: String::new() },
             site: site.to_owned(),
             host: None,
@@ -152,7 +153,7 @@ impl Settings {
 
     /// Reads a text in memory; `name` stands for the file in messages.
     pub fn parse(name: &str, text: &str) -> Result<Self, Diagnostics> {
-        read(&Text::check(name.to_owned(), text.as_bytes().to_vec())?, Path::new(""))
+        read(&Text::check(name.into(), text.as_bytes().to_vec())?, Path::new(""))
     }
 
     /// Rows of the matrix that `[[row]]` names must exist.

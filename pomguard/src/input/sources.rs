@@ -17,7 +17,7 @@ pub struct Source {
 
 impl Source {
     pub(super) fn of(text: &Text) -> Self {
-        Self { name: text.name.clone(), text: text.body.clone() }
+        Self { name: text.name.to_string(), text: text.body.clone() }
     }
 }
 

@@ -6,6 +6,7 @@ use std::{
     ops::Range,
     os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::Path,
+    sync::Arc,
 };
 
 use super::diagnostic::Diagnostics;
@@ -36,7 +37,7 @@ impl<T> At<T> {
 
 /// Text that passed the checks that hold for every file: size, encoding, no NUL, no byte-order mark.
 pub(super) struct Text {
-    pub(super) name: String,
+    pub(super) name: Arc<str>,
     pub(super) body: String,
     line_starts: Vec<usize>,
 }
@@ -44,7 +45,7 @@ pub(super) struct Text {
 impl Text {
     /// Opens once and reads from that descriptor, so that what was checked is what is read.
     pub(super) fn load(path: &Path) -> Result<Self, Diagnostics> {
-        let name = path.display().to_string();
+        let name: Arc<str> = path.display().to_string().into();
         let refuse = |problem: &str, remedy: &str| {
             Diagnostics::one(Origin { file: name.clone(), line: 1 }, "the file", problem, remedy)
         };
@@ -72,7 +73,7 @@ impl Text {
     }
 
     /// The same checks for bytes in memory.
-    pub(super) fn check(name: String, bytes: Vec<u8>) -> Result<Self, Diagnostics> {
+    pub(super) fn check(name: Arc<str>, bytes: Vec<u8>) -> Result<Self, Diagnostics> {
         let refuse = |at: usize, found: &str, problem: &str, remedy: &str, bytes: &[u8]| {
             let line = 1 + bytes.iter().take(at).filter(|&&byte| byte == b'\n').count();
             Diagnostics::one(Origin { file: name.clone(), line }, found, problem, remedy)

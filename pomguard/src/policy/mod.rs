@@ -4,7 +4,7 @@
 //! files; `compile` turns it into the bytes of the maps; `oracle` answers the same questions
 //! slowly and obviously, and shares no code with the data path.
 
-use std::{collections::BTreeMap, fmt, net::IpAddr};
+use std::{collections::BTreeMap, fmt, net::IpAddr, sync::Arc};
 
 use ipnet::IpNet;
 pub use pomguard_common::Direction;
@@ -37,7 +37,8 @@ impl fmt::Display for RowId {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Origin {
     /// The file, as it was named; `pom-4.0 (built in)` for the embedded matrix.
-    pub file: String,
+    /// Shared: a large site has a hundred thousand places in one file.
+    pub file: Arc<str>,
     /// Its line, from 1.
     pub line: usize,
 }

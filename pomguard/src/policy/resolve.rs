@@ -1,6 +1,6 @@
 //! Applies the site to the matrix, for one host.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 
@@ -107,7 +107,7 @@ pub fn addresses_of(
 ) -> Result<Vec<IpNet>, Diagnostics> {
     let mut peers = Peers::default();
     View { draft, host: this_host(draft, interfaces)? }.add_place(place, &mut peers);
-    Ok(peers.0.into_keys().collect())
+    Ok(peers.finish().into_iter().map(|peer| peer.prefix).collect())
 }
 
 fn this_host<'a>(draft: &'a Draft, interfaces: &[IpAddr]) -> Result<&'a Host, Diagnostics> {
@@ -146,21 +146,27 @@ struct View<'a> {
     host: &'a Host,
 }
 
-/// Prefixes and whose they are: each prefix once, in the order of addresses.
+/// Prefixes and whose they are, as they are met.
 #[derive(Default)]
-struct Peers(BTreeMap<IpNet, (String, Origin)>);
+struct Peers(Vec<Peer>);
 
 impl Peers {
     fn add(&mut self, prefix: IpNet, name: &str, origin: &Origin) {
-        let (names, _) = self.0.entry(prefix).or_insert_with(|| (name.to_owned(), origin.clone()));
-        if !names.split(", ").any(|other| other == name) {
-            names.push_str(", ");
-            names.push_str(name);
-        }
+        self.0.push(Peer { prefix, name: name.to_owned(), origin: origin.clone() });
     }
 
-    fn finish(self) -> Vec<Peer> {
-        self.0.into_iter().map(|(prefix, (name, origin))| Peer { prefix, name, origin }).collect()
+    /// Each prefix once, in the order of addresses, under all its names and where it was met first.
+    fn finish(mut self) -> Vec<Peer> {
+        self.0.sort_by_key(|peer| peer.prefix);
+        self.0.dedup_by(|next, first| {
+            let same = next.prefix == first.prefix;
+            if same && !first.name.split(", ").any(|other| other == next.name) {
+                first.name.push_str(", ");
+                first.name.push_str(&next.name);
+            }
+            same
+        });
+        self.0
     }
 }
 

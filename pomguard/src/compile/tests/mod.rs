@@ -30,7 +30,7 @@ fn net(written: &str) -> IpNet {
 }
 
 fn peer(prefix: IpNet) -> Peer {
-    Peer { prefix, name: prefix.to_string(), origin: Origin { file: "test".to_owned(), line: 1 } }
+    Peer { prefix, name: prefix.to_string(), origin: Origin { file: "test".into(), line: 1 } }
 }
 
 fn service(protocol: u8, first: u16, last: u16) -> Service {
@@ -51,7 +51,7 @@ fn row(id: &str, direction: Direction, peers: &[IpNet], services: &[Service]) ->
         mode: Mode::Enforce,
         failsafe: false,
         purpose: String::new(),
-        origin: Origin { file: "test".to_owned(), line: 1 },
+        origin: Origin { file: "test".into(), line: 1 },
     }
 }
 

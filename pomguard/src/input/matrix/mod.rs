@@ -159,12 +159,12 @@ impl Matrix {
 
     /// A matrix from a text in memory; `name` stands for the file in messages.
     pub fn parse(name: &str, text: &str) -> Result<Self, Diagnostics> {
-        read::read(&Text::check(name.to_owned(), text.as_bytes().to_vec())?)
+        read::read(&Text::check(name.into(), text.as_bytes().to_vec())?)
     }
 
     /// A matrix by shipped name or path, for commands that need no site.
     pub fn load(name: &str) -> Result<Self, Diagnostics> {
-        let origin = Origin { file: "command line".to_owned(), line: 1 };
+        let origin = Origin { file: "command line".into(), line: 1 };
         Self::named(&At { value: name.to_owned(), origin }, Path::new(""))
     }
 

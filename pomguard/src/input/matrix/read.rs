@@ -48,7 +48,7 @@ pub(super) fn read(text: &Text) -> Result<Matrix, Diagnostics> {
 /// What must hold between the parts of a matrix file.
 fn check(matrix: &Matrix, file: &str, faults: &mut Diagnostics) {
     if matrix.rows.is_empty() {
-        let origin = Origin { file: file.to_owned(), line: 1 };
+        let origin = Origin { file: file.into(), line: 1 };
         faults.add(origin, "the file", "has no row", "add a [[row]] for each line of the table");
     }
     for (row, expected) in matrix.rows.iter().zip(1..) {

@@ -92,20 +92,25 @@ impl Reader<'_, '_> {
     }
 
     fn places(&mut self, table: &mut Table<'_>, key: &'static str, anywhere: bool) -> Vec<WrittenPlace> {
-        let mut places: Vec<WrittenPlace> = Vec::new();
-        let mut seen = HashSet::new();
-        for item in self.need_items(table, key, "[\"10.9.0.0/24\"]") {
-            let place = item.read(self.faults, |written| {
-                Ok((written.to_owned(), place(written, anywhere, &self.seen.places, self.matrix)?))
-            });
-            let Some(At { value: (written, place), origin }) = place else { continue };
-            if seen.insert(place.clone()) {
-                places.push(WrittenPlace { written, place, origin });
-            } else {
-                item.refuse("listed twice", "write it once", self.faults);
-            }
+        let items = self.need_items(table, key, "[\"10.9.0.0/24\"]");
+        let read = items.into_iter().filter_map(|item| Some((item, self.written_place(item, anywhere)?)));
+        let (items, places): (Vec<_>, Vec<_>) = read.unzip();
+        let mut seen = HashSet::with_capacity(places.len());
+        for (item, _) in items.iter().zip(&places).filter(|(_, at)| !seen.insert(&at.place)) {
+            item.refuse("listed twice", "write it once", self.faults);
         }
         places
+    }
+
+    fn written_place(&mut self, item: Value<'_>, anywhere: bool) -> Option<WrittenPlace> {
+        let At { value: written, origin } = item.string(self.faults)?;
+        match place(&written, anywhere, &self.seen.places, self.matrix) {
+            Ok(place) => Some(WrittenPlace { written, place, origin }),
+            Err(Fault { problem, remedy }) => {
+                item.refuse(problem, remedy, self.faults);
+                None
+            }
+        }
     }
 
     fn protocols(&mut self, value: Value<'_>) -> Option<Vec<u8>> {

@@ -1,6 +1,6 @@
 //! `site.toml`: which addresses run which systems, the same file on every server of the site.
 
-use std::{net::IpAddr, path::Path};
+use std::{net::IpAddr, path::Path, sync::Arc};
 
 use ipnet::IpNet;
 
@@ -22,7 +22,7 @@ pub(crate) use read::plain_name;
 #[derive(Clone, Debug)]
 pub struct Site {
     /// The file, as it was named.
-    pub file: String,
+    pub file: Arc<str>,
     /// Its text.
     pub source: Source,
     /// Whether the file ends with its `[end]` mark, so that a copy cut short would have been noticed.
@@ -166,12 +166,12 @@ pub(super) fn load(path: &Path) -> Result<(Site, Matrix), Diagnostics> {
 
 /// Reads a text in memory; `name` stands for the file in messages, `folder` is where its matrix may be.
 pub fn parse(name: &str, text: &str, folder: &Path) -> Result<(Site, Matrix), Diagnostics> {
-    let text = Text::check(name.to_owned(), text.as_bytes().to_vec())?;
+    let text = Text::check(name.into(), text.as_bytes().to_vec())?;
     read::read(&text, |name| Matrix::named(name, folder))
 }
 
 /// The same over a matrix that is at hand, whatever the text calls it.
 pub(super) fn parse_with(name: &str, text: &str, matrix: Matrix) -> Result<(Site, Matrix), Diagnostics> {
-    let text = Text::check(name.to_owned(), text.as_bytes().to_vec())?;
+    let text = Text::check(name.into(), text.as_bytes().to_vec())?;
     read::read(&text, |_| Ok(matrix))
 }
