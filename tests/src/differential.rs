@@ -10,7 +10,7 @@ use pomguard_common::counter::{Counters, RowTally, Tally};
 use crate::{
     force::InForce,
     harness::{Bench, Effect, Subject as _, after_one, unlike},
-    held::Held,
+    held::{Held, Panic},
     oracle,
     random::{self, Random, Stream},
     twin::Twin,
@@ -43,6 +43,41 @@ pub struct Scenario {
     steps: Vec<Step>,
 }
 
+/// What holds for a while in some scenarios of every run, and in others by chance. It is decided once per
+/// scenario: fifty in a row of which none was without policy were seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sure {
+    /// What the number decides.
+    Nothing,
+    /// There is no policy.
+    NoPolicy,
+    /// Only failsafe rows hold.
+    Isolated,
+    /// The policy is new.
+    Grace,
+}
+
+impl Sure {
+    const fn in_round(round: u64) -> Self {
+        match round % 16 {
+            0 => Self::NoPolicy,
+            5 => Self::Isolated,
+            10 => Self::Grace,
+            _ => Self::Nothing,
+        }
+    }
+
+    fn set(self, held: &mut Held) {
+        match self {
+            Self::Nothing => return,
+            Self::NoPolicy => held.no_policy = true,
+            Self::Isolated => held.no_policy = false,
+            Self::Grace => (held.no_policy, held.grace) = (false, Some(random::LATE)),
+        }
+        held.panic = (self == Self::Isolated).then_some((Panic::Isolate, random::LATE));
+    }
+}
+
 /// A scenario's number, from that of the run.
 const fn seed(run: u64, round: u64) -> u64 {
     Random(run ^ round.wrapping_mul(0xd6e8_feb8_6659_fd93)).word()
@@ -73,18 +108,19 @@ impl Run {
 
     /// Its scenarios.
     pub fn scenarios(self) -> impl Iterator<Item = Scenario> {
-        (0..self.packets.div_ceil(PACKETS as u64)).map(move |round| Scenario::of(seed(self.seed, round)))
+        (0..self.packets.div_ceil(PACKETS as u64))
+            .map(move |round| Scenario::of(seed(self.seed, round), Sure::in_round(round)))
     }
 }
 
 impl Scenario {
-    /// The one that a number decides.
-    #[must_use]
-    pub fn of(seed: u64) -> Self {
+    /// The one that a number decides, all but what is to hold whatever the number.
+    fn of(seed: u64, sure: Sure) -> Self {
         let mut stream = Stream::new(Random(seed));
         let policy = random::policy(&mut stream.random);
         stream.aim(&policy.rows);
-        let holds = if stream.random.once_in(3) { holds(&mut stream, &policy) } else { Vec::new() };
+        let held = stream.random.once_in(3) || sure != Sure::Nothing;
+        let holds = if held { holds(&mut stream, &policy, sure) } else { Vec::new() };
         let pause = stream.random.once_in(3).then(|| stream.random.below(PACKETS));
         // Without a policy no time goes by: what moves it is the policy's.
         let pause = pause.filter(|_| !holds.iter().any(|(_, held)| held.no_policy));
@@ -114,9 +150,10 @@ impl Scenario {
 }
 
 /// What is to hold from when on: something for a while, and then something else or nothing.
-fn holds(stream: &mut Stream, policy: &Policy) -> Vec<(usize, Held)> {
+fn holds(stream: &mut Stream, policy: &Policy, sure: Sure) -> Vec<(usize, Held)> {
     let random = &mut stream.random;
-    let first = random::held(random, policy);
+    let mut first = random::held(random, policy);
+    sure.set(&mut first);
     let second = if random.once_in(2) { random::held(random, policy) } else { Held::default() };
     let (begin, end) = (random.below(PACKETS / 2), random.below(PACKETS / 2) + PACKETS / 2);
     // Half of the packets are about a row, of whatever sort.
@@ -402,7 +439,7 @@ mod tests {
 
     #[test]
     fn what_differs_is_shown_with_the_steps_and_the_bytes_that_it_takes() {
-        let scenario = Scenario::of(1);
+        let scenario = Scenario::of(1, Sure::Nothing);
         let frames = |scenario: &Scenario| -> Vec<Vec<u8>> {
             let frames = scenario.steps.iter().filter_map(|step| match step {
                 Step::Frame(_, frame) => Some(frame.clone()),

@@ -50,6 +50,9 @@ impl Random {
     }
 }
 
+/// Seconds after which something ends that does not end within a scenario.
+pub const LATE: u32 = 100_000;
+
 /// Ports that the rows and the packets have in common.
 const PORTS: [u16; 12] = [1, 22, 53, 67, 68, 443, 546, 547, 5_432, 9_995, 9_997, 40_000];
 
@@ -168,7 +171,7 @@ pub fn held(random: &mut Random, beside: &Policy) -> Held {
     let own = beside.rows.iter().filter(|row| row.failsafe);
     let taken: usize = own.map(|row| row.peers.len() * row.services.len()).sum();
     let rows = if taken + 16 > limits::PINHOLES { 0 } else { random.below(5) };
-    let ends = |random: &mut Random| random.of(&[60, 100_000]);
+    let ends = |random: &mut Random| random.of(&[60, LATE]);
     let rows = (0..rows).map(|number| {
         let row = row(random, held::id(number), &[1, 2], &[1, 2]);
         (Row { failsafe: random.once_in(3), ..row }, ends(random))

@@ -20,12 +20,13 @@ fn concluded(packets: u64, begun: Instant, reasons: &Reasons) {
     println!("{packets} packets in {:.1?}: no difference; {reasons:?}", begun.elapsed());
     let made = |reason: &&Reason| !NEVER.contains(reason) && !reasons.contains_key(reason.name());
     let missed: Vec<&str> = Reason::ALL.iter().filter(made).map(|reason| reason.name()).collect();
-    assert!(packets < 50_000 || missed.is_empty(), "the generator never made a packet of {missed:?}");
+    // Of the rarest some forty are expected among so many: to miss one by chance takes more runs than there will be.
+    assert!(packets < 200_000 || missed.is_empty(), "the generator never made a packet of {missed:?}");
 }
 
 #[test]
 fn the_decision_code_does_what_a_naive_reading_of_the_documentation_expects() -> Result<()> {
-    let run = Run::asked("decision code and naive reading", 50_000)?;
+    let run = Run::asked("decision code and naive reading", 200_000)?;
     let (begun, mut reasons, mut models) = (Instant::now(), Reasons::new(), Models::new()?);
     for scenario in run.scenarios() {
         compare(&scenario, &mut models, None, &mut reasons)?;

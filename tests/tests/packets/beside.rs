@@ -256,6 +256,29 @@ fn what_a_pinhole_let_out_ages_as_what_a_row_does() {
 }
 
 #[test]
+fn a_single_pinhole_is_found_whichever_bit_of_the_shade_is_its_own() {
+    let mut cases = Vec::new();
+    for places in Places::both() {
+        // The lowest bit: the whole word is 1, as it would be if a port were a yes or no.
+        let lowest = (1..u16::MAX).find(|port| Pinhole::shade_of(TCP, *port) == 1).unwrap();
+        let highest = (1..u16::MAX).find(|port| Pinhole::shade_of(TCP, *port) == 1 << 63).unwrap();
+        for port in [lowest, highest] {
+            let login = eth().ip(places.stranger, places.host).tcp(40_000, port);
+            cases.push(
+                case("CF-11", "an exception that has the shade for itself")
+                    .inbound(&login, Reason::Port)
+                    .holding(exceptions(&[pinhole(places.stranger, TCP, port, A3, Pinhole::EXCEPTION)]))
+                    .inbound(&login, Reason::Exception)
+                    .row("A3")
+                    .connects()
+                    .outbound(&login.clone().mirrored().flags(SYN | ACK), Reason::Reply),
+            );
+        }
+    }
+    run_under("a_single_pinhole_is_found_whichever_bit_of_the_shade_is_its_own", reference::policy(), &cases);
+}
+
+#[test]
 fn a_failsafe_tuple_outward_holds_isolated_with_the_errors_about_it_and_ends_with_its_time() {
     let mut cases = Vec::new();
     for places in Places::both() {

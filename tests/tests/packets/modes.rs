@@ -1,7 +1,11 @@
 //! Modes other than enforce: what would be dropped passes, and is counted as what it is.
 
 use pomguard::policy::{Mode, Policy, PortRange};
-use pomguard_common::{control::panic, reason::Reason};
+use pomguard_common::{
+    control::{Pinhole, panic},
+    protocol::TCP,
+    reason::Reason,
+};
 use pomguard_tests::{
     beside::Beside,
     packet::{
@@ -11,7 +15,10 @@ use pomguard_tests::{
     reference::{self, Places},
 };
 
-use crate::case::{case, run_under};
+use crate::{
+    beside::{E1, pinhole},
+    case::{case, run_under},
+};
 
 #[test]
 fn audit_passes_what_it_would_drop_and_counts_it_apart() {
@@ -252,6 +259,21 @@ fn a_row_in_audit_excuses_nothing_but_peer_and_client_port() {
         cases.push(
             case("SP-04", "what is not for this host")
                 .inbound(&eth().ip(places.stranger, places.elsewhere).tcp(40_000, 22), Reason::NotLocal),
+        );
+        // Sent from the port of the row in audit, to where a failsafe tuple would let this host ask.
+        let never_asked = eth().ip(places.host, places.stranger).tcp(22, 8_080);
+        let (kind, code) = if places.is_v6() { (2, 0) } else { (3, 4) };
+        let complaint = eth().ip(places.elsewhere, places.host).icmp(kind, code).rest(1_400);
+        let complaint = complaint.payload(&never_asked.quoted());
+        let outward = pinhole(places.stranger, TCP, 8_080, E1, Pinhole::OUTBOUND);
+        let outward = Pinhole { client_ports: 65_535 << 16, ..outward };
+        cases.push(
+            case("IC-02", "an error about a conversation that nobody opened, beside a pinhole for such")
+                .inbound(&complaint, Reason::IcmpUnrelated)
+                .audited()
+                .holding(Beside { pinholes: vec![(outward, 60)], ..Beside::default() })
+                .inbound(&complaint, Reason::IcmpUnrelated)
+                .audited(),
         );
         cases.push(
             case("CF-11", "isolated, nothing")
