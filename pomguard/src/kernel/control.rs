@@ -8,15 +8,19 @@
 
 use std::sync::atomic::{Ordering, fence};
 
-use aya::maps::{MapData, PerCpuArray, PerCpuValues};
 use pomguard_common::{
     control::{Control, Pinhole, Timed, over, word},
-    counter::{RowLabel, RowTally},
+    counter::RowLabel,
     image::Active,
     limits, names,
 };
 
-use super::{KernelError, install, load, mapping::Mapping, pins::Pins, read};
+use super::{
+    KernelError, install, load,
+    mapping::Mapping,
+    pins::Pins,
+    tally::{tallies, zero_tally},
+};
 
 /// One word of the control line.
 pub(super) fn word(pins: &Pins, index: usize) -> Result<u64, KernelError> {
@@ -278,23 +282,7 @@ fn exception_slot(pins: &Pins, labels: &Mapping<RowLabel>, label: &RowLabel) -> 
     if let Some(slot) = free {
         return Ok(slot);
     }
-    let tallies: PerCpuArray<MapData, RowTally> = pins.typed(names::MAP_ROWS)?;
-    let mut oldest = None;
-    for slot in past {
-        let values = tallies.get(&u32::from(slot), 0).map_err(KernelError::map(names::MAP_ROWS))?;
-        let last = read::sum_row(&values).last;
-        if oldest.is_none_or(|(oldest, _)| last < oldest) {
-            oldest = Some((last, slot));
-        }
-    }
-    oldest.map(|(_, slot)| slot).ok_or(KernelError::NoSlot)
-}
-
-/// Sets the counters of a slot that changes hands to zero.
-pub(super) fn zero_tally(pins: &Pins, slot: u16) -> Result<(), KernelError> {
-    let mut rows: PerCpuArray<MapData, RowTally> = pins.typed(names::MAP_ROWS)?;
-    let cpus = aya::util::nr_cpus().map_err(|(path, source)| KernelError::system("read", path)(source))?;
-    let zero = PerCpuValues::try_from(vec![RowTally::default(); cpus])
-        .map_err(KernelError::system("allocate", "counters"))?;
-    rows.set(u32::from(slot), zero, 0).map_err(KernelError::map(names::MAP_ROWS))
+    let tallies = tallies(pins, labels.len())?;
+    let oldest = past.into_iter().min_by_key(|&slot| tallies.get(usize::from(slot)).map(|tally| tally.last));
+    oldest.ok_or(KernelError::NoSlot)
 }

@@ -2,10 +2,10 @@
 
 use std::{fs, io, os::fd::AsFd as _, path::Path};
 
-use aya::maps::{Array, ArrayOfMaps, MapData, PerCpuArray};
+use aya::maps::{Array, ArrayOfMaps, MapData};
 use pomguard_common::{
     control::Pinhole,
-    counter::{HostRecord, RowLabel, RowTally},
+    counter::{HostRecord, RowLabel},
     image::{AGES, Active, GENERATION_WORD, Line, SECTIONS},
     limits, names,
 };
@@ -17,7 +17,8 @@ use super::{
     load::{self, padded},
     mapping::Mapping,
     pins::Pins,
-    raw, read,
+    raw,
+    tally::{tallies, zero_tally},
 };
 use crate::{
     compile::{Clock, CompileError, Held, Image, Record, Slots, compile, labels, pinholes},
@@ -141,14 +142,16 @@ pub fn keep_failsafe(pins: &Pins, policy: &Policy) -> Result<(), InstallError> {
 
 /// Which row ids hold which counter slots, as the kernel's labels say, and when each was last used.
 fn held(pins: &Pins, labels: &Mapping<RowLabel>) -> Result<Vec<Held>, KernelError> {
-    let tallies: PerCpuArray<MapData, RowTally> = pins.typed(names::MAP_ROWS)?;
+    let tallies = tallies(pins, labels.len())?;
     let mut held = Vec::new();
     for (slot, label) in labels.iter().enumerate() {
         if Held::of_label(slot as u16, &label, 0).is_none() {
             continue;
         }
-        let values = tallies.get(&(slot as u32), 0).map_err(KernelError::map(names::MAP_ROWS))?;
-        let last_used = if label.live == 0 { read::sum_row(&values).last } else { u64::MAX };
+        let last_used = match tallies.get(slot) {
+            Some(tally) if label.live == 0 => tally.last,
+            _ => u64::MAX,
+        };
         held.extend(Held::of_label(slot as u16, &label, last_used));
     }
     Ok(held)
@@ -270,7 +273,7 @@ fn relabel(pins: &Pins, mapping: &mut Mapping<RowLabel>, new: &[(u16, RowLabel)]
         let before = mapping.get(usize::from(*slot));
         let same = before.is_some_and(|old| old.id == label.id && old.direction == label.direction);
         if !same && before.is_some_and(|old| old.id[0] != 0) {
-            control::zero_tally(pins, *slot)?;
+            zero_tally(pins, *slot)?;
         }
         mapping.set(usize::from(*slot), *label);
     }

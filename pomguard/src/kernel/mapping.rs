@@ -69,6 +69,15 @@ impl<T: Pod> Mapping<T> {
         Some(unsafe { self.start.add(index).read_volatile() })
     }
 
+    /// The first byte of an element; none beyond the end.
+    pub(super) fn first_byte(&self, index: usize) -> Option<u8> {
+        if index >= self.length {
+            return None;
+        }
+        // SAFETY: inside the mapping; see `get`.
+        Some(unsafe { self.start.add(index).cast::<u8>().read_volatile() })
+    }
+
     /// An element as it stands in the map; none beyond the end, or when the mapping is for reading.
     pub(super) fn shared<W: Words>(&self, index: usize) -> Option<&W> {
         const { assert!(size_of::<W>() == size_of::<T>() && align_of::<W>() <= 64) };

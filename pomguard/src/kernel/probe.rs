@@ -25,6 +25,7 @@ use super::{
     load::{Loaded, Share},
     pins::Pins,
     read,
+    tally::sum_row,
 };
 use crate::compile::Image;
 
@@ -144,7 +145,7 @@ impl Probe {
     /// When it cannot be read.
     pub fn row(&self, slot: u16) -> Result<RowTally, KernelError> {
         let map: PerCpuArray<_, RowTally> = self.loaded.map(names::MAP_ROWS)?;
-        Ok(read::sum_row(&map.get(&u32::from(slot), 0).map_err(KernelError::map(names::MAP_ROWS))?))
+        Ok(sum_row(&map.get(&u32::from(slot), 0).map_err(KernelError::map(names::MAP_ROWS))?))
     }
 
     /// Runs a frame, and only says whether it goes on.

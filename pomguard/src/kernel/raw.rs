@@ -10,6 +10,7 @@ use std::{
     path::Path,
 };
 
+use aya::Pod;
 use aya_obj::generated::{bpf_attach_type, bpf_attr, bpf_cmd, bpf_link_info};
 
 /// Calls `bpf(2)`.
@@ -78,15 +79,20 @@ pub(super) fn detach_link(link: BorrowedFd<'_>) -> io::Result<()> {
     bpf(bpf_cmd::BPF_LINK_DETACH, &mut attributes)
 }
 
-/// Type and id of a map, a program or a link: the two words that each of their records begins with.
-pub(super) fn identity(object: BorrowedFd<'_>) -> io::Result<[u32; 2]> {
-    let mut info = [0_u32; 2];
+/// The words that the record of an object begins with.
+fn words_of<const N: usize>(object: BorrowedFd<'_>) -> io::Result<[u32; N]> {
+    let mut info = [0_u32; N];
     let mut attributes = attributes();
     attributes.info.bpf_fd = object.as_raw_fd().cast_unsigned();
     attributes.info.info_len = size_of_val(&info) as u32;
     attributes.info.info = &raw mut info as u64;
     bpf(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attributes)?;
     Ok(info)
+}
+
+/// Type and id of a map, a program or a link: the two words that each of their records begins with.
+pub(super) fn identity(object: BorrowedFd<'_>) -> io::Result<[u32; 2]> {
+    words_of(object)
 }
 
 /// The id of the map in a slot of an array of maps; none when the slot is empty.
@@ -100,6 +106,43 @@ pub(super) fn inner_id(outer: BorrowedFd<'_>, slot: u32) -> io::Result<Option<u3
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         result => result.map(|()| Some(id)),
     }
+}
+
+/// The values of the first `keys` elements of an array map that has one for each of `cpus` CPUs: those of
+/// element 0, then those of element 1. Linux 5.13.
+pub(super) fn lookup_batch<V: Pod + Default>(
+    map: BorrowedFd<'_>,
+    keys: usize,
+    cpus: usize,
+) -> io::Result<Vec<V>> {
+    // What the kernel writes is as long as it says itself.
+    let [_kind, _id, _key_size, value_size] = words_of(map)?;
+    if value_size as usize != size_of::<V>() || !size_of::<V>().is_multiple_of(8) {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    let mut values = vec![V::default(); keys * cpus];
+    if keys == 0 {
+        return Ok(values);
+    }
+    // It writes each key beside the values.
+    let (mut indexes, mut last) = (vec![0_u32; keys], 0_u32);
+    let mut attributes = attributes();
+    attributes.batch.map_fd = map.as_raw_fd().cast_unsigned();
+    attributes.batch.out_batch = &raw mut last as u64;
+    attributes.batch.keys = indexes.as_mut_ptr() as u64;
+    attributes.batch.values = values.as_mut_ptr() as u64;
+    attributes.batch.count = keys as u32;
+    bpf(bpf_cmd::BPF_MAP_LOOKUP_BATCH, &mut attributes)?;
+    // SAFETY: every field of the union is a plain integer, and all of it was initialised.
+    let read = unsafe { attributes.batch.count };
+    if read as usize == keys { Ok(values) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+}
+
+/// Whether the kernel does not know a command, or not for this kind of map.
+pub(super) fn is_unknown_command(error: &io::Error) -> bool {
+    /// The kernel's own number, which no C library names (ENOTSUPP, include/linux/errno.h).
+    const NOT_SUPPORTED: i32 = 524;
+    matches!(error.raw_os_error(), Some(NOT_SUPPORTED | libc::EINVAL))
 }
 
 /// The programs at an interface's TCX egress, in the order in which they run. Linux 6.6; none before that.

@@ -10,7 +10,9 @@ use pomguard_common::{
     reason::{Reason, Verdict},
 };
 
-use super::{KernelError, attach, clock::Ticks, control, install, load, pins::Pins};
+use super::{
+    KernelError, attach, clock::Ticks, control, install, load, mapping::Mapping, pins::Pins, tally::tallies,
+};
 use crate::{
     compile::Record,
     observe::snapshot::{Capacity, FlowStats, Outcome, ReasonStats, RowStats, Snapshot, Totals},
@@ -91,35 +93,28 @@ fn add(into: &mut Tally, from: Tally) {
     into.bytes += from.bytes;
 }
 
-/// Adds up the CPUs' tallies of one row; hits are the first of the firsts and the last of the lasts.
-#[must_use]
-pub fn sum_row(values: &PerCpuValues<RowTally>) -> RowTally {
-    values.iter().fold(RowTally::default(), |total, value| RowTally {
-        packets: total.packets + value.packets,
-        bytes: total.bytes + value.bytes,
-        connections: total.connections + value.connections,
-        first: if total.first == 0 || value.first == 0 {
-            total.first.max(value.first)
-        } else {
-            total.first.min(value.first)
-        },
-        last: total.last.max(value.last),
-    })
-}
-
 /// Counter slots that are in use: slot, row, direction.
 ///
 /// # Errors
 /// [`KernelError::NotInstalled`] when nothing is pinned.
 pub fn row_slots(pins: &Pins) -> Result<Vec<(u16, RowId, Direction)>, KernelError> {
     let labels = pins.mapped::<RowLabel>(names::MAP_LABELS, limits::ROW_SLOTS, false)?;
-    let used = labels.iter().enumerate().filter(|(_, label)| label.id[0] != 0);
-    Ok(used
-        .map(|(slot, label)| {
-            let direction = if label.direction == 0 { Direction::Inbound } else { Direction::Outbound };
-            (slot as u16, RowId(load::unpadded(&label.id)), direction)
-        })
-        .collect())
+    let row = |slot: u16| {
+        let label = labels.get(usize::from(slot))?;
+        Some((slot, RowId(load::unpadded(&label.id)), opened_by(&label)))
+    };
+    Ok(used(&labels).filter_map(row).collect())
+}
+
+/// The counter slots that are in use, in order. A free one is known by its first byte: the others are not
+/// even read.
+fn used(labels: &Mapping<RowLabel>) -> impl Iterator<Item = u16> + '_ {
+    let used = |slot: &usize| labels.first_byte(*slot).is_some_and(|byte| byte != 0);
+    (0..labels.len()).filter(used).map(|slot| slot as u16)
+}
+
+fn opened_by(label: &RowLabel) -> Direction {
+    if label.direction == 0 { Direction::Inbound } else { Direction::Outbound }
 }
 
 /// What each row counted. `in_audit` is asked for the counter slots of the rows in force, and says none
@@ -131,16 +126,18 @@ fn rows(
     in_audit: impl Fn(u16) -> Option<bool>,
 ) -> Result<Vec<RowStats>, KernelError> {
     let labels = pins.mapped::<RowLabel>(names::MAP_LABELS, limits::ROW_SLOTS, false)?;
-    let tallies: PerCpuArray<MapData, RowTally> = pins.typed(names::MAP_ROWS)?;
-    let mut rows = Vec::new();
-    for (slot, label) in labels.iter().enumerate().filter(|(_, label)| label.id[0] != 0) {
-        let values = tallies.get(&(slot as u32), 0).map_err(KernelError::map(names::MAP_ROWS))?;
-        let RowTally { packets, bytes, connections, first, last } = sum_row(&values);
-        let audit = label.live != 0 && in_audit(slot as u16).ok_or(KernelError::Unreadable)?;
+    let slots: Vec<u16> = used(&labels).collect();
+    let tallies = tallies(pins, slots.last().map_or(0, |last| usize::from(*last) + 1))?;
+    let mut rows = Vec::with_capacity(slots.len());
+    for slot in slots {
+        let at = usize::from(slot);
+        let (label, tally) = labels.get(at).zip(tallies.get(at)).ok_or(KernelError::Unreadable)?;
+        let RowTally { packets, bytes, connections, first, last } = *tally;
+        let audit = label.live != 0 && in_audit(slot).ok_or(KernelError::Unreadable)?;
         let hit = |tick: u64| (tick != 0).then(|| ticks.to_unix(tick, now));
         rows.push(RowStats {
             id: RowId(load::unpadded(&label.id)),
-            direction: if label.direction == 0 { Direction::Inbound } else { Direction::Outbound },
+            direction: opened_by(&label),
             source: load::unpadded(&label.source),
             destination: load::unpadded(&label.destination),
             ports: load::unpadded(&label.ports),
@@ -242,24 +239,4 @@ fn capacity(record: &Record) -> Vec<Capacity> {
         entry("rows-outbound", record.rows[Direction::Outbound.index()], limits::ROWS),
         entry("lines", record.lines, limits::IMAGE_LINES),
     ]
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn first_hits_are_the_earliest_that_any_cpu_saw() {
-        let tally = |first, last| RowTally { packets: 1, bytes: 60, connections: 0, first, last };
-        let cpus = aya::util::nr_cpus().unwrap();
-        let mut values = vec![RowTally::default(); cpus];
-        values[0] = tally(7, 9);
-        let only = PerCpuValues::try_from(values.clone()).unwrap();
-        assert_eq!(sum_row(&only), tally(7, 9), "a CPU that never saw one does not count");
-        if cpus > 1 {
-            values[1] = tally(5, 6);
-            let both = sum_row(&PerCpuValues::try_from(values).unwrap());
-            assert_eq!((both.first, both.last, both.packets), (5, 9, 2));
-        }
-    }
 }

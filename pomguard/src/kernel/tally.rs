@@ -1,0 +1,76 @@
+//! What the programs count per row, summed over the CPUs.
+
+use std::os::fd::AsFd as _;
+
+use aya::{
+    maps::{Map, MapData, PerCpuArray, PerCpuValues},
+    util::nr_cpus,
+};
+use pomguard_common::{counter::RowTally, names};
+
+use super::{KernelError, pins::Pins, raw};
+
+/// Adds up the CPUs' tallies of one row; hits are the first of the firsts and the last of the lasts.
+#[must_use]
+pub(super) fn sum_row(values: &[RowTally]) -> RowTally {
+    values.iter().fold(RowTally::default(), |total, value| RowTally {
+        packets: total.packets + value.packets,
+        bytes: total.bytes + value.bytes,
+        connections: total.connections + value.connections,
+        first: if total.first == 0 || value.first == 0 {
+            total.first.max(value.first)
+        } else {
+            total.first.min(value.first)
+        },
+        last: total.last.max(value.last),
+    })
+}
+
+/// The tallies of the counter slots 0 to `slots - 1`.
+///
+/// # Errors
+/// [`KernelError::NotInstalled`] when nothing is pinned.
+pub(super) fn tallies(pins: &Pins, slots: usize) -> Result<Vec<RowTally>, KernelError> {
+    let data = pins.open(names::MAP_ROWS)?;
+    let cpus = possible_cpus()?;
+    match raw::lookup_batch::<RowTally>(data.fd().as_fd(), slots, cpus) {
+        Ok(values) => Ok(values.chunks_exact(cpus).map(sum_row).collect()),
+        Err(error) if raw::is_unknown_command(&error) => one_by_one(data, slots),
+        Err(error) => Err(KernelError::system("bpf", format!("map {}", names::MAP_ROWS))(error)),
+    }
+}
+
+/// The same before Linux 5.13: a call for each.
+fn one_by_one(data: MapData, slots: usize) -> Result<Vec<RowTally>, KernelError> {
+    let map = Map::from_map_data(data).map_err(KernelError::map(names::MAP_ROWS))?;
+    let map: PerCpuArray<MapData, RowTally> = map.try_into().map_err(KernelError::map(names::MAP_ROWS))?;
+    (0..slots as u32)
+        .map(|slot| Ok(sum_row(&map.get(&slot, 0).map_err(KernelError::map(names::MAP_ROWS))?)))
+        .collect()
+}
+
+/// Sets the counters of a slot that changes hands to zero.
+pub(super) fn zero_tally(pins: &Pins, slot: u16) -> Result<(), KernelError> {
+    let mut rows: PerCpuArray<MapData, RowTally> = pins.typed(names::MAP_ROWS)?;
+    let zero = PerCpuValues::try_from(vec![RowTally::default(); possible_cpus()?])
+        .map_err(KernelError::system("allocate", "counters"))?;
+    rows.set(u32::from(slot), zero, 0).map_err(KernelError::map(names::MAP_ROWS))
+}
+
+fn possible_cpus() -> Result<usize, KernelError> {
+    nr_cpus().map_err(|(path, source)| KernelError::system("read", path)(source))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn first_hits_are_the_earliest_that_any_cpu_saw() {
+        let tally = |first, last| RowTally { packets: 1, bytes: 60, connections: 0, first, last };
+        let only = [tally(7, 9), RowTally::default()];
+        assert_eq!(sum_row(&only), tally(7, 9), "a CPU that never saw one does not count");
+        let both = sum_row(&[tally(7, 9), tally(5, 6)]);
+        assert_eq!((both.first, both.last, both.packets), (5, 9, 2));
+    }
+}
