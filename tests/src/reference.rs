@@ -76,14 +76,14 @@ pub fn row(id: &str, direction: Direction, peers: &[&str], protocol: u8, ports: 
     let origin = Origin { file: "reference".into(), line: 1 };
     let peer = |text: &&str| Peer {
         prefix: text.parse().expect("a prefix"),
-        name: (*text).to_owned(),
+        name: (*text).into(),
         origin: origin.clone(),
     };
     Row {
         id: RowId(id.to_owned()),
         direction,
-        source: vec!["one side".to_owned()],
-        destination: vec!["the other".to_owned()],
+        source: vec!["one side".into()],
+        destination: vec!["the other".into()],
         printed: ports.to_string(),
         protocol: protocol.to_string(),
         peers: peers.iter().map(peer).collect(),
@@ -109,7 +109,7 @@ pub fn policy() -> Policy {
         ["10.9.0.0/24", "10.9.1.0/24", "10.9.2.0/24", "fd00:9::/64", "fd00:9:1::/64", "fd00:9:2::/64"];
     let known = known.map(|text| Known {
         prefix: text.parse::<IpNet>().expect("a prefix"),
-        name: "a known system".to_owned(),
+        name: "a known system".into(),
     });
     Policy {
         host: "reference".to_owned(),

@@ -148,7 +148,7 @@ fn peers(written: &str, config: &Path) -> anyhow::Result<Vec<IpNet>> {
 fn named(name: &str, config: &Path) -> anyhow::Result<Vec<IpNet>> {
     let draft = Draft::load(config)?;
     let place = WrittenPlace {
-        written: name.to_owned(),
+        written: name.into(),
         place: draft.site.place(&draft.matrix, name)?,
         origin: Origin { file: "the command line".into(), line: 1 },
     };

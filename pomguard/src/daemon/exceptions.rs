@@ -185,9 +185,10 @@ impl Daemon {
 /// An exception in the form of a row.
 fn row(exception: &Exception) -> Row {
     let origin = Origin { file: "exception".into(), line: 1 };
-    let peer = |prefix: &IpNet| Peer { prefix: *prefix, name: prefix.to_string(), origin: origin.clone() };
-    let others: Vec<String> = exception.peers.iter().map(ToString::to_string).collect();
-    let here = vec!["this server".to_owned()];
+    let peer =
+        |prefix: &IpNet| Peer { prefix: *prefix, name: prefix.to_string().into(), origin: origin.clone() };
+    let others = exception.peers.iter().map(|peer| peer.to_string().into()).collect();
+    let here = vec!["this server".into()];
     let (source, destination) = match exception.direction {
         Direction::Inbound => (others, here),
         Direction::Outbound => (here, others),

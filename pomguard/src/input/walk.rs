@@ -148,12 +148,16 @@ impl<'a> Value<'a> {
 
     /// A text that is not empty.
     pub(super) fn string(&self, faults: &mut Diagnostics) -> Option<At<String>> {
+        Some(At { value: self.written(faults)?.to_owned(), origin: self.origin() })
+    }
+
+    fn written(&self, faults: &mut Diagnostics) -> Option<&'a str> {
         match self.content.get_ref().as_str() {
             Some("") => {
                 self.refuse(format!("`{}` is empty", self.key), "write a value, or remove the key", faults);
                 None
             }
-            Some(written) => Some(At { value: written.to_owned(), origin: self.origin() }),
+            Some(written) => Some(written),
             None => {
                 let bare = self.text.quote(&self.content.span());
                 self.wrong_type("a string", &format!("write it in quotes: \"{bare}\""), faults);
@@ -168,9 +172,9 @@ impl<'a> Value<'a> {
         faults: &mut Diagnostics,
         read: impl FnOnce(&str) -> Result<T, Fault>,
     ) -> Option<At<T>> {
-        let written = self.string(faults)?;
-        match read(&written.value) {
-            Ok(value) => Some(At { value, origin: written.origin }),
+        let written = self.written(faults)?;
+        match read(written) {
+            Ok(value) => Some(At { value, origin: self.origin() }),
             Err(Fault { problem, remedy }) => {
                 self.refuse(problem, remedy, faults);
                 None

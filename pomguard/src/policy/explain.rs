@@ -1,6 +1,9 @@
 //! Why a packet passes or not, from the policy alone.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
 use serde::Serialize;
 
@@ -39,9 +42,9 @@ pub struct MatchedRow {
     /// Its id.
     pub id: RowId,
     /// Who opens, as the row says.
-    pub source: Vec<String>,
+    pub source: Vec<Arc<str>>,
     /// To whom.
-    pub destination: Vec<String>,
+    pub destination: Vec<Arc<str>>,
     /// Its ports as printed or written.
     pub printed: String,
     /// Its protocol as printed.
@@ -90,7 +93,7 @@ fn matched(row: &Row, opening: &Opening) -> Option<MatchedRow> {
         purpose: row.purpose.clone(),
         origin: row.origin.clone(),
         prefix: peer.prefix.to_string(),
-        peer: peer.name.clone(),
+        peer: peer.name.to_string(),
         peer_origin: peer.origin.clone(),
     })
 }

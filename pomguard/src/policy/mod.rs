@@ -123,8 +123,9 @@ pub struct Service {
 pub struct Peer {
     /// The prefix; a range in the site file became several.
     pub prefix: IpNet,
-    /// The system, host or literal it was written as: `Agent Desktop`, `pom2`, `10.9.0.0/24`.
-    pub name: String,
+    /// The system, host or literal it was written as: `Agent Desktop`, `pom2`, `10.9.0.0/24`. Shared with the
+    /// row's names: a large site has a hundred thousand.
+    pub name: Arc<str>,
     /// Where the address was written.
     pub origin: Origin,
 }
@@ -137,9 +138,9 @@ pub struct Row {
     /// Inbound: this host runs the destination. Outbound: it runs the source.
     pub direction: Direction,
     /// Systems (or hosts, or literals) on the side that opens the connection.
-    pub source: Vec<String>,
+    pub source: Vec<Arc<str>>,
     /// Those on the side that is opened to.
-    pub destination: Vec<String>,
+    pub destination: Vec<Arc<str>>,
     /// Destination ports as printed or written, for people.
     pub printed: String,
     /// Transport and application protocol as printed, for people: `TLS`, `HTTP/HTTPS`.
@@ -166,7 +167,7 @@ pub struct Known {
     /// The prefix.
     pub prefix: IpNet,
     /// The host's name, or the systems of the peer, joined by a comma.
-    pub name: String,
+    pub name: Arc<str>,
 }
 
 /// The matrix a policy was made from.

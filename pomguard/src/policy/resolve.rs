@@ -1,6 +1,6 @@
 //! Applies the site to the matrix, for one host.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
 use ipnet::IpNet;
 
@@ -151,18 +151,18 @@ struct View<'a> {
 struct Peers(Vec<Peer>);
 
 impl Peers {
-    fn add(&mut self, prefix: IpNet, name: &str, origin: &Origin) {
-        self.0.push(Peer { prefix, name: name.to_owned(), origin: origin.clone() });
+    fn add(&mut self, prefix: IpNet, name: &Arc<str>, origin: &Origin) {
+        self.0.push(Peer { prefix, name: name.clone(), origin: origin.clone() });
     }
 
     /// Each prefix once, in the order of addresses, under all its names and where it was met first.
     fn finish(mut self) -> Vec<Peer> {
-        self.0.sort_by_key(|peer| peer.prefix);
+        // By keys of their own: what is sorted by moving it as it is takes as much memory again.
+        self.0.sort_by_cached_key(|peer| peer.prefix);
         self.0.dedup_by(|next, first| {
             let same = next.prefix == first.prefix;
-            if same && !first.name.split(", ").any(|other| other == next.name) {
-                first.name.push_str(", ");
-                first.name.push_str(&next.name);
+            if same && !first.name.split(", ").any(|other| other == &*next.name) {
+                first.name = format!("{}, {}", first.name, next.name).into();
             }
             same
         });
@@ -185,12 +185,13 @@ impl View<'_> {
         if host.name.value == self.host.name.value {
             return;
         }
+        let name = host.name.value.as_str().into();
         for at in &host.addresses {
-            peers.add(IpNet::from(at.value), &host.name.value, &at.origin);
+            peers.add(IpNet::from(at.value), &name, &at.origin);
         }
     }
 
-    fn add_prefixes(&self, prefixes: &[IpNet], name: &str, origin: &Origin, peers: &mut Peers) {
+    fn add_prefixes(&self, prefixes: &[IpNet], name: &Arc<str>, origin: &Origin, peers: &mut Peers) {
         let own = |prefix: &&IpNet| self.host.addresses.iter().any(|at| IpNet::from(at.value) == **prefix);
         for &prefix in prefixes.iter().filter(|prefix| !own(prefix)) {
             peers.add(prefix, name, origin);
@@ -198,6 +199,7 @@ impl View<'_> {
     }
 
     fn add_system(&self, system: &str, peers: &mut Peers) {
+        let name = system.into();
         for host in &self.draft.site.hosts {
             if host.systems.iter().any(|at| at.value == system) {
                 self.add_host(host, peers);
@@ -206,7 +208,7 @@ impl View<'_> {
         for group in &self.draft.site.peers {
             if group.systems.iter().any(|at| at.value == system) {
                 for at in &group.addresses {
-                    self.add_prefixes(&at.value, system, &at.origin, peers);
+                    self.add_prefixes(&at.value, &name, &at.origin, peers);
                 }
             }
         }
@@ -231,8 +233,8 @@ impl View<'_> {
             rows.push(Row {
                 id: self.draft.matrix.row_id(row.number),
                 direction,
-                source: row.source.clone(),
-                destination: row.destination.clone(),
+                source: shared(&row.source),
+                destination: shared(&row.destination),
                 printed: effective.printed.clone(),
                 protocol: row.printed.protocol.clone(),
                 peers: peers.finish(),
@@ -258,7 +260,7 @@ impl View<'_> {
             if !here.iter().any(|place| self.is_here(&place.place)) {
                 continue;
             }
-            let mut peers = Peers::default();
+            let mut peers = Peers(Vec::with_capacity(there.len()));
             for place in there {
                 self.add_place(place, &mut peers);
             }
@@ -317,8 +319,9 @@ impl View<'_> {
                 let named = |group: &&crate::input::site::PeerGroup| {
                     group.name.as_ref().is_some_and(|at| at.value == *name)
                 };
+                let name = name.as_str().into();
                 for at in site.peers.iter().filter(named).flat_map(|group| &group.addresses) {
-                    self.add_prefixes(&at.value, name, &at.origin, peers);
+                    self.add_prefixes(&at.value, &name, &at.origin, peers);
                 }
             }
         }
@@ -330,13 +333,17 @@ impl View<'_> {
             self.add_host(host, &mut known);
         }
         for group in &self.draft.site.peers {
-            let label = group.label();
+            let label = group.label().into();
             for at in &group.addresses {
                 self.add_prefixes(&at.value, &label, &at.origin, &mut known);
             }
         }
         known.finish().into_iter().map(|peer| Known { prefix: peer.prefix, name: peer.name }).collect()
     }
+}
+
+fn shared(names: &[String]) -> Vec<Arc<str>> {
+    names.iter().map(|name| name.as_str().into()).collect()
 }
 
 /// Every protocol at every range, in order and without neighbours that could be one.

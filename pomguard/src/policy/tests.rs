@@ -101,7 +101,7 @@ fn an_address_under_several_names_is_one_peer_under_all_of_them() {
          to = [\"pom1\"]\nports = \"22\"\nprotocol = \"tcp\"\n",
     ));
     let row = row(&policy, "site/ssh", Direction::Inbound);
-    let names: Vec<&str> = row.peers.iter().map(|peer| peer.name.as_str()).collect();
+    let names: Vec<&str> = row.peers.iter().map(|peer| &*peer.name).collect();
     assert_eq!(prefixes(row), ["10.9.0.0/24", "10.20.0.12/32"], "in the order of addresses");
     assert_eq!(names, ["10.9.0.0/24", "10.20.0.12, pom2"], "each name once");
     assert_eq!(row.peers[1].origin.line, row.peers[0].origin.line, "where it was met first");

@@ -1,6 +1,9 @@
 //! What the files mean for a host.
 
-use std::io::{self, Write};
+use std::{
+    io::{self, Write},
+    sync::Arc,
+};
 
 use serde::Serialize;
 
@@ -47,9 +50,9 @@ pub struct Line {
     /// Its id.
     pub id: String,
     /// Who opens.
-    pub source: Vec<String>,
+    pub source: Vec<Arc<str>>,
     /// To whom.
-    pub destination: Vec<String>,
+    pub destination: Vec<Arc<str>>,
     /// Ports as read at this number of zones.
     pub ports: Vec<String>,
     /// Ports as printed or written.

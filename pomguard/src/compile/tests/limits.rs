@@ -108,7 +108,7 @@ fn lines() {
     )]);
     assert!(attempt(&large).is_ok());
     // Addresses that only are known are no tuples, but take room.
-    large.known = six(120_000).map(|prefix| Known { prefix, name: String::new() }).collect();
+    large.known = six(120_000).map(|prefix| Known { prefix, name: "".into() }).collect();
     let error = attempt(&large).expect_err("131,072 buckets and the rest");
     says(&error, &["134", "131072"]);
     assert!(matches!(error, CompileError::Lines { needed } if needed > 131_072), "{error}");

@@ -30,7 +30,7 @@ fn net(written: &str) -> IpNet {
 }
 
 fn peer(prefix: IpNet) -> Peer {
-    Peer { prefix, name: prefix.to_string(), origin: Origin { file: "test".into(), line: 1 } }
+    Peer { prefix, name: prefix.to_string().into(), origin: Origin { file: "test".into(), line: 1 } }
 }
 
 fn service(protocol: u8, first: u16, last: u16) -> Service {
@@ -41,8 +41,8 @@ fn row(id: &str, direction: Direction, peers: &[IpNet], services: &[Service]) ->
     Row {
         id: RowId(id.to_owned()),
         direction,
-        source: vec!["Agent Desktop".to_owned()],
-        destination: vec!["Agent Manager".to_owned()],
+        source: vec!["Agent Desktop".into()],
+        destination: vec!["Agent Manager".into()],
         printed: "as printed".to_owned(),
         protocol: "TCP".to_owned(),
         peers: peers.iter().copied().map(peer).collect(),
@@ -75,7 +75,7 @@ fn policy(rows: Vec<Row>) -> Policy {
 }
 
 fn known(prefixes: &[&str]) -> Vec<Known> {
-    prefixes.iter().map(|at| Known { prefix: net(at), name: (*at).to_owned() }).collect()
+    prefixes.iter().map(|at| Known { prefix: net(at), name: (*at).into() }).collect()
 }
 
 fn slots(policy: &Policy) -> Slots {

@@ -92,7 +92,7 @@ fn any_policy() -> impl Strategy<Value = Policy> {
             for (row, number) in rows.iter_mut().zip(1..) {
                 row.id = RowId(format!("test-1/{number}"));
             }
-            let known = known.into_iter().map(|prefix| Known { prefix, name: prefix.to_string() });
+            let known = known.into_iter().map(|prefix| Known { prefix, name: prefix.to_string().into() });
             Policy { known: known.collect(), ..policy(rows) }
         },
     )

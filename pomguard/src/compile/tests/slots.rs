@@ -98,7 +98,7 @@ fn an_id_too_long_for_a_label_keeps_its_slot_too() {
 #[test]
 fn label_text_is_cut_at_a_character() {
     let mut row = tcp("test-1/1", &["10.50.0.0/16"], 443, 443);
-    row.source = vec!["ü".repeat(50)];
+    row.source = vec!["ü".repeat(50).into()];
     row.services = (0..30).map(|at| service(TCP, 100 * at, 100 * at)).collect();
     let policy = policy(vec![row]);
     let labels = labels(&policy, &slots(&policy));

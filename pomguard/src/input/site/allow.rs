@@ -92,9 +92,14 @@ impl Reader<'_, '_> {
     }
 
     fn places(&mut self, table: &mut Table<'_>, key: &'static str, anywhere: bool) -> Vec<WrittenPlace> {
-        let items = self.need_items(table, key, "[\"10.9.0.0/24\"]");
-        let read = items.into_iter().filter_map(|item| Some((item, self.written_place(item, anywhere)?)));
-        let (items, places): (Vec<_>, Vec<_>) = read.unzip();
+        let mut items = self.need_items(table, key, "[\"10.9.0.0/24\"]");
+        let mut places = Vec::with_capacity(items.len());
+        items.retain(|item| {
+            let place = self.written_place(*item, anywhere);
+            let understood = place.is_some();
+            places.extend(place);
+            understood
+        });
         let mut seen = HashSet::with_capacity(places.len());
         for (item, _) in items.iter().zip(&places).filter(|(_, at)| !seen.insert(&at.place)) {
             item.refuse("listed twice", "write it once", self.faults);
@@ -103,14 +108,10 @@ impl Reader<'_, '_> {
     }
 
     fn written_place(&mut self, item: Value<'_>, anywhere: bool) -> Option<WrittenPlace> {
-        let At { value: written, origin } = item.string(self.faults)?;
-        match place(&written, anywhere, &self.seen.places, self.matrix) {
-            Ok(place) => Some(WrittenPlace { written, place, origin }),
-            Err(Fault { problem, remedy }) => {
-                item.refuse(problem, remedy, self.faults);
-                None
-            }
-        }
+        let (names, matrix) = (&self.seen.places, self.matrix);
+        let read = |written: &str| Ok((written.into(), place(written, anywhere, names, matrix)?));
+        let At { value: (written, place), origin } = item.read(self.faults, read)?;
+        Some(WrittenPlace { written, place, origin })
     }
 
     fn protocols(&mut self, value: Value<'_>) -> Option<Vec<u8>> {

@@ -107,7 +107,7 @@ pub enum Place {
 #[derive(Clone, Debug)]
 pub struct WrittenPlace {
     /// As written.
-    pub written: String,
+    pub written: Arc<str>,
     /// What it means.
     pub place: Place,
     /// Where it stands.
