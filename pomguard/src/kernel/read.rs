@@ -128,14 +128,16 @@ fn rows(
     let labels = pins.mapped::<RowLabel>(names::MAP_LABELS, limits::ROW_SLOTS, false)?;
     let slots: Vec<u16> = used(&labels).collect();
     let tallies = tallies(pins, slots.last().map_or(0, |last| usize::from(*last) + 1))?;
-    let mut rows = Vec::with_capacity(slots.len());
+    // Those in force first, each part in the order of the slots: failsafe, print order, the site's own.
+    let (mut rows, mut past) = (Vec::with_capacity(slots.len()), Vec::new());
     for slot in slots {
         let at = usize::from(slot);
         let (label, tally) = labels.get(at).zip(tallies.get(at)).ok_or(KernelError::Unreadable)?;
         let RowTally { packets, bytes, connections, first, last } = *tally;
         let audit = label.live != 0 && in_audit(slot).ok_or(KernelError::Unreadable)?;
         let hit = |tick: u64| (tick != 0).then(|| ticks.to_unix(tick, now));
-        rows.push(RowStats {
+        let part = if label.live != 0 { &mut rows } else { &mut past };
+        part.push(RowStats {
             id: RowId(load::unpadded(&label.id)),
             direction: opened_by(&label),
             source: load::unpadded(&label.source),
@@ -151,8 +153,7 @@ fn rows(
             last_hit: hit(last),
         });
     }
-    // Those in force first, each part in the order of the slots: failsafe, print order, the site's own.
-    rows.sort_by_key(|row| !row.live);
+    rows.append(&mut past);
     Ok(rows)
 }
 
