@@ -3,8 +3,12 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, IpSubnets, Ipv4Subnets, Ipv6Subnets};
+use smallvec::{SmallVec, smallvec};
 
 use super::diagnostic::Fault;
+
+/// What an address, a prefix or a range comes to. Nearly always one prefix, which needs no memory of its own.
+pub type Prefixes = SmallVec<[IpNet; 1]>;
 
 /// One address.
 pub fn address(written: &str) -> Result<IpAddr, Fault> {
@@ -73,13 +77,13 @@ pub fn is_meant(written: &str) -> bool {
 }
 
 /// An address, a prefix or a range, as the fewest prefixes that are exactly that.
-pub fn prefixes(written: &str) -> Result<Vec<IpNet>, Fault> {
+pub fn prefixes(written: &str) -> Result<Prefixes, Fault> {
     if let Some((first, last)) = written.split_once('-') {
         range(first, last)
     } else if let Some((base, length)) = written.split_once('/') {
-        Ok(vec![prefix(base, length)?])
+        Ok(smallvec![prefix(base, length)?])
     } else {
-        Ok(vec![IpNet::from(address(written)?)])
+        Ok(smallvec![IpNet::from(address(written)?)])
     }
 }
 
@@ -106,7 +110,7 @@ fn prefix(base: &str, length: &str) -> Result<IpNet, Fault> {
     Ok(net)
 }
 
-fn range(first: &str, last: &str) -> Result<Vec<IpNet>, Fault> {
+fn range(first: &str, last: &str) -> Result<Prefixes, Fault> {
     let (first, last) = (address(first)?, address(last)?);
     if first > last && first.is_ipv4() == last.is_ipv4() {
         return Err(Fault::new("the range runs backwards", format!("write \"{last}-{first}\"")));

@@ -2,9 +2,8 @@
 
 use std::{net::IpAddr, path::Path, sync::Arc};
 
-use ipnet::IpNet;
-
 use super::{
+    address::Prefixes,
     diagnostic::{Diagnostics, Fault},
     matrix::Matrix,
     ports::PortSpec,
@@ -58,7 +57,7 @@ pub struct PeerGroup {
     /// The systems that they run, by the matrix's names.
     pub systems: Vec<At<String>>,
     /// Where they are; a range is several prefixes.
-    pub addresses: Vec<At<Vec<IpNet>>>,
+    pub addresses: Vec<At<Prefixes>>,
 }
 
 impl PeerGroup {
@@ -92,7 +91,7 @@ pub struct Override {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Place {
     /// An address, a prefix or a range.
-    Addresses(Vec<IpNet>),
+    Addresses(Prefixes),
     /// Every machine that runs this system.
     System(String),
     /// The host of this name.

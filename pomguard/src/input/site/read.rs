@@ -5,12 +5,10 @@ use std::{
     net::IpAddr,
 };
 
-use ipnet::IpNet;
-
 use super::{Host, Override, PeerGroup, Place, Site};
 use crate::{
     input::{
-        address,
+        address::{self, Prefixes},
         diagnostic::{Diagnostics, Fault},
         matrix::Matrix,
         ports::{self, PortSpec},
@@ -279,7 +277,7 @@ fn with_fixed(row: &crate::input::matrix::MatrixRow, moved: Vec<PortSpec>) -> Ve
 }
 
 /// A prefix of length 0 is every address there is: that must be meant.
-pub(super) fn bounded(nets: Vec<IpNet>, anywhere: bool, written: &str) -> Result<Vec<IpNet>, Fault> {
+pub(super) fn bounded(nets: Prefixes, anywhere: bool, written: &str) -> Result<Prefixes, Fault> {
     if !anywhere && nets.iter().any(|net| net.prefix_len() == 0) {
         let problem = format!("{written} is every address there is");
         return Err(Fault::new(
