@@ -7,7 +7,7 @@
 //! | the interfaces | [`attach`] |
 //! | a compiled image: written, frozen, read back, switched to | [`install`] |
 //! | what holds beside the generations | [`control`] |
-//! | what the maps say | [`read`], [`status`], and of the rows [`tally`] |
+//! | what the maps say | [`read`], [`status`], and of the rows `tally` |
 //! | conversations that were there first | [`sockets`], [`seed`] |
 //! | pinned maps of another layout, replaced | [`takeover`] |
 //! | what is pinned, held open | [`held`] |
