@@ -5,8 +5,6 @@
 
 use std::collections::HashMap;
 
-use ipnet::IpNet;
-
 use super::{
     error::CompileError,
     prefix::{Family, Prefix},
@@ -89,10 +87,11 @@ impl Classes {
         let rows = policy.rows.iter().zip(0_u32..);
         let of_rows = rows.flat_map(|(row, number)| row.peers.iter().map(move |peer| (peer.prefix, number)));
         let known = policy.known.iter().map(|known| (known.prefix, KNOWN));
-        let of_family = |(net, _): &(IpNet, u32)| family.has(net.addr());
-        // Counted first: most of a large policy is of one family.
-        let mut named = Vec::with_capacity(of_rows.clone().chain(known.clone()).filter(of_family).count());
-        named.extend(of_rows.chain(known).filter(of_family).map(|(net, number)| (Prefix::of(net), number)));
+        let mut named: Vec<(Prefix, u32)> = of_rows
+            .chain(known)
+            .filter(|(net, _)| family.has(net.addr()))
+            .map(|(net, number)| (Prefix::of(net), number))
+            .collect();
         named.sort_unstable();
         named.dedup();
         let mut entries = Vec::new();

@@ -282,7 +282,7 @@ fn exception_slot(pins: &Pins, labels: &Mapping<RowLabel>, label: &RowLabel) -> 
     if let Some(slot) = free {
         return Ok(slot);
     }
-    let tallies = tallies(pins, labels.len())?;
-    let oldest = past.into_iter().min_by_key(|&slot| tallies.get(usize::from(slot)).map(|tally| tally.last));
-    oldest.ok_or(KernelError::NoSlot)
+    let tallies = tallies(pins, &past)?;
+    let oldest = past.into_iter().zip(tallies).min_by_key(|(_, tally)| tally.last);
+    oldest.map(|(slot, _)| slot).ok_or(KernelError::NoSlot)
 }

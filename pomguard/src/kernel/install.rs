@@ -142,19 +142,16 @@ pub fn keep_failsafe(pins: &Pins, policy: &Policy) -> Result<(), InstallError> {
 
 /// Which row ids hold which counter slots, as the kernel's labels say, and when each was last used.
 fn held(pins: &Pins, labels: &Mapping<RowLabel>) -> Result<Vec<Held>, KernelError> {
-    let tallies = tallies(pins, labels.len())?;
-    let mut held = Vec::new();
-    for (slot, label) in labels.iter().enumerate() {
-        if Held::of_label(slot as u16, &label, 0).is_none() {
-            continue;
-        }
-        let last_used = match tallies.get(slot) {
-            Some(tally) if label.live == 0 => tally.last,
-            _ => u64::MAX,
-        };
-        held.extend(Held::of_label(slot as u16, &label, last_used));
-    }
-    Ok(held)
+    let used = labels.iter().zip(0_u16..).filter(|(label, _)| label.id[0] != 0);
+    let used: Vec<(RowLabel, u16)> = used.collect();
+    let past: Vec<u16> = used.iter().filter(|(label, _)| label.live == 0).map(|&(_, slot)| slot).collect();
+    // One for each label that is not in force, in the same order.
+    let mut tallies = tallies(pins, &past)?.into_iter();
+    let held = used.iter().filter_map(|(label, slot)| {
+        let tally = if label.live == 0 { tallies.next() } else { None };
+        Held::of_label(*slot, label, tally.map_or(u64::MAX, |tally| tally.last))
+    });
+    Ok(held.collect())
 }
 
 /// Number of the generation in a slot; none when there is none.

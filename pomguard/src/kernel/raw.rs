@@ -108,16 +108,20 @@ pub(super) fn inner_id(outer: BorrowedFd<'_>, slot: u32) -> io::Result<Option<u3
     }
 }
 
-/// The values of the first `keys` elements of an array map that has one for each of `cpus` CPUs: those of
-/// element 0, then those of element 1. Linux 5.13.
+/// The values of `keys` elements of an array map from `first` on, which has one for each of `cpus` CPUs, all
+/// that the kernel might get: those of `first`, then those of the next. Linux 5.13.
 pub(super) fn lookup_batch<V: Pod + Default>(
     map: BorrowedFd<'_>,
+    first: u32,
     keys: usize,
     cpus: usize,
 ) -> io::Result<Vec<V>> {
     // What the kernel writes is as long as it says itself.
-    let [_kind, _id, _key_size, value_size] = words_of(map)?;
-    if value_size as usize != size_of::<V>() || !size_of::<V>().is_multiple_of(8) {
+    let [_kind, _id, key_size, value_size] = words_of(map)?;
+    if key_size as usize != size_of::<u32>()
+        || value_size as usize != size_of::<V>()
+        || !size_of::<V>().is_multiple_of(8)
+    {
         return Err(io::ErrorKind::InvalidData.into());
     }
     let mut values = vec![V::default(); keys * cpus];
@@ -128,6 +132,9 @@ pub(super) fn lookup_batch<V: Pod + Default>(
     let (mut indexes, mut last) = (vec![0_u32; keys], 0_u32);
     let mut attributes = attributes();
     attributes.batch.map_fd = map.as_raw_fd().cast_unsigned();
+    // It goes on behind a key.
+    let before = first.wrapping_sub(1);
+    attributes.batch.in_batch = if first == 0 { 0 } else { &raw const before as u64 };
     attributes.batch.out_batch = &raw mut last as u64;
     attributes.batch.keys = indexes.as_mut_ptr() as u64;
     attributes.batch.values = values.as_mut_ptr() as u64;

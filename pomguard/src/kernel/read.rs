@@ -127,13 +127,12 @@ fn rows(
 ) -> Result<Vec<RowStats>, KernelError> {
     let labels = pins.mapped::<RowLabel>(names::MAP_LABELS, limits::ROW_SLOTS, false)?;
     let slots: Vec<u16> = used(&labels).collect();
-    let tallies = tallies(pins, slots.last().map_or(0, |last| usize::from(*last) + 1))?;
+    let tallies = tallies(pins, &slots)?;
     // Those in force first, each part in the order of the slots: failsafe, print order, the site's own.
     let (mut rows, mut past) = (Vec::with_capacity(slots.len()), Vec::new());
-    for slot in slots {
-        let at = usize::from(slot);
-        let (label, tally) = labels.get(at).zip(tallies.get(at)).ok_or(KernelError::Unreadable)?;
-        let RowTally { packets, bytes, connections, first, last } = *tally;
+    for (slot, tally) in slots.into_iter().zip(tallies) {
+        let label = labels.get(usize::from(slot)).ok_or(KernelError::Unreadable)?;
+        let RowTally { packets, bytes, connections, first, last } = tally;
         let audit = label.live != 0 && in_audit(slot).ok_or(KernelError::Unreadable)?;
         let hit = |tick: u64| (tick != 0).then(|| ticks.to_unix(tick, now));
         let part = if label.live != 0 { &mut rows } else { &mut past };
