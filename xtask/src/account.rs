@@ -4,11 +4,14 @@ use anyhow::{Result, bail};
 
 use crate::test::kernel;
 
+/// Packets of a whole run.
+const PACKETS: u64 = 10_000_000;
+
 /// Arguments of `cargo xtask account`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// How many packets, native and generic each
-    #[arg(long, default_value_t = 10_000_000)]
+    #[arg(long, default_value_t = PACKETS)]
     packets: u64,
 }
 
@@ -18,4 +21,10 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         bail!("the programs cannot be loaded here: {reason}");
     }
     kernel::accounting(args.packets)
+}
+
+impl Default for Args {
+    fn default() -> Self {
+        Self { packets: PACKETS }
+    }
 }

@@ -34,6 +34,18 @@ pub(crate) struct Args {
     filter: Option<String>,
 }
 
+impl Default for Args {
+    fn default() -> Self {
+        // The defaults stand at the arguments: an empty command line has them.
+        #[derive(clap::Parser)]
+        struct Line {
+            #[command(flatten)]
+            args: Args,
+        }
+        <Line as clap::Parser>::parse_from(["faults"]).args
+    }
+}
+
 /// Runs the command.
 pub(crate) fn run(args: &Args) -> Result<()> {
     setup::install(kernel::FAULT_TOOLS)?;

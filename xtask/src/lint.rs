@@ -5,7 +5,7 @@ use std::fs;
 use anyhow::{Context as _, Result, bail};
 
 use crate::{
-    ebpf::{TARGET, Toolchain},
+    ebpf::{Compiler, TARGET},
     process, workspace,
 };
 
@@ -25,8 +25,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     formatting()?;
     inheritance()?;
     clippy()?;
-    match Toolchain::find() {
-        Ok(toolchain) => clippy_bpf(&toolchain),
+    match Compiler::find() {
+        Ok(compiler) => clippy_bpf(&compiler),
         Err(reason) => {
             println!("the BPF programs are not checked: {reason:#}");
             Ok(())
@@ -65,10 +65,10 @@ pub(crate) fn clippy() -> Result<()> {
 }
 
 /// Clippy finds nothing in the BPF programs, compiled for their own target.
-pub(crate) fn clippy_bpf(toolchain: &Toolchain) -> Result<()> {
-    let mut command = toolchain.cargo("clippy");
+pub(crate) fn clippy_bpf(compiler: &Compiler) -> Result<()> {
+    let mut command = compiler.cargo("clippy");
     command.args(["--locked", "--package", "pomguard-ebpf", "--target", TARGET, "--release", "--quiet"]);
-    if toolchain.builds_core {
+    if compiler.builds_core {
         command.args(["-Z", "build-std=core"]);
     }
     command.arg("--target-dir").arg(workspace::target().join("bpf-clippy"));
@@ -85,7 +85,7 @@ pub(crate) fn has_rustfmt() -> bool {
     process::succeeds(workspace::cargo("fmt").arg("--version"))
 }
 
-/// Whether a BPF toolchain's Cargo has clippy.
-pub(crate) fn has_clippy_bpf(toolchain: &Toolchain) -> bool {
-    process::succeeds(toolchain.cargo("clippy").arg("--version"))
+/// Returns true if a BPF compiler's Cargo has clippy.
+pub(crate) fn has_clippy_bpf(compiler: &Compiler) -> bool {
+    process::succeeds(compiler.cargo("clippy").arg("--version"))
 }

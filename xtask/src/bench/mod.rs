@@ -34,7 +34,7 @@ use anyhow::{Context as _, Result};
 use self::figures::{Circumstances, Figures};
 use crate::{
     lab::{
-        binary,
+        binary::{self, Profile},
         sandbox::{self, Sandbox},
     },
     setup::{self, Tool},
@@ -99,7 +99,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     sandbox::require_root()?;
     let binary = match &args.pomguard {
         Some(path) => path.canonicalize().with_context(|| path.display().to_string())?,
-        None => binary::build()?,
+        None => binary::build(Profile::Release)?,
     };
     let objects =
         args.object.iter().map(|path| path.canonicalize().with_context(|| path.display().to_string()));

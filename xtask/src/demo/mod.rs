@@ -43,7 +43,7 @@ use self::{
 };
 use crate::{
     lab::{
-        binary,
+        binary::{self, Profile},
         daemon::Daemon,
         sandbox::{self, Sandbox},
     },
@@ -82,7 +82,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         path.canonicalize().with_context(|| path.display().to_string())?
     } else {
         progress.say("building pomguard");
-        binary::build()?
+        binary::build(Profile::Dev)?
     };
     let started = Instant::now();
     let matrix = Matrix::read(&workspace::root().join("config/matrix/pom-4.0.toml"), args.zones)?;

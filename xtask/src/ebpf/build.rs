@@ -25,18 +25,18 @@ pub(crate) struct Built {
 /// Builds the objects from the sources.
 pub(crate) fn objects(toolchain: &Toolchain, cpu: &str) -> Result<Built> {
     let by = format!("{}, cpu {cpu}", toolchain.versions()?);
-    println!("building with the {} toolchain: {by}", toolchain.name);
+    println!("building with the {} compiler: {by}", toolchain.compiler.name);
     // Beside the host's own artefacts: two compilers in one folder would rebuild each other's.
     let folder = workspace::target().join("bpf");
-    let mut command = toolchain.cargo("build");
+    let mut command = toolchain.compiler.cargo("build");
     command.args(["--locked", "--release", "--package", "pomguard-ebpf", "--target", TARGET]);
     command.arg("--target-dir").arg(&folder);
-    if toolchain.builds_core {
+    if toolchain.compiler.builds_core {
         command.args(["-Z", "build-std=core"]);
     }
     command.env("CARGO_ENCODED_RUSTFLAGS", flags(toolchain, cpu)?);
     process::run(&mut command).with_context(|| {
-        format!("does bpf-linker use the compiler's LLVM? {}", toolchain.llvm().unwrap_or_default())
+        format!("does bpf-linker use the compiler's LLVM? {}", toolchain.compiler.llvm().unwrap_or_default())
     })?;
     let linked = |program| finished(toolchain, &folder.join(TARGET).join("release").join(program));
     Ok(Built { object: linked("pomguard-ebpf")?, bench: linked("pomguard-bench")?, by })
@@ -96,7 +96,7 @@ fn crate_folders(toolchain: &Toolchain) -> Result<BTreeSet<PathBuf>> {
         source: Option<String>,
         manifest_path: PathBuf,
     }
-    let mut command = toolchain.cargo("metadata");
+    let mut command = toolchain.compiler.cargo("metadata");
     command.args(["--locked", "--format-version", "1"]);
     let metadata: Metadata = serde_json::from_str(&process::output(&mut command)?)?;
     let fetched = metadata.packages.iter().filter(|package| package.source.is_some());
@@ -109,7 +109,7 @@ fn crate_folders(toolchain: &Toolchain) -> Result<BTreeSet<PathBuf>> {
 /// maps, and the verifier's log shows its source lines.
 fn without_debug_information(toolchain: &Toolchain, linked: &Path) -> Result<Vec<u8>> {
     let stripped = linked.with_extension("stripped");
-    let llvm = toolchain.llvm()?;
+    let llvm = toolchain.compiler.llvm()?;
     let major = llvm.split('.').next().unwrap_or_default();
     let beside = PathBuf::from(format!("/usr/lib/llvm-{major}/bin/llvm-strip"));
     let strip = Some(beside).filter(|path| path.is_file()).or_else(|| process::find("llvm-strip"));

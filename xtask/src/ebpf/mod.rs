@@ -14,7 +14,7 @@ mod inspect;
 mod stack;
 mod toolchain;
 
-pub(crate) use toolchain::{TARGET, Toolchain, llvm_of};
+pub(crate) use toolchain::{Compiler, TARGET, Toolchain, llvm_of};
 
 /// Arguments of `cargo xtask ebpf`.
 #[derive(clap::Args)]

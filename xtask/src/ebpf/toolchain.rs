@@ -13,28 +13,51 @@ use crate::{process, workspace};
 /// The BPF target of this machine's byte order: every supported machine is little-endian.
 pub(crate) const TARGET: &str = "bpfel-unknown-none";
 
-/// A compiler, Cargo and linker that make BPF objects.
-pub(crate) struct Toolchain {
+/// A compiler and its Cargo that can compile for the BPF target.
+pub(crate) struct Compiler {
     /// What to call it.
     pub(crate) name: &'static str,
     pub(crate) cargo: PathBuf,
     pub(crate) rustc: PathBuf,
-    pub(crate) linker: PathBuf,
     /// No `core` for the target comes with it, so Cargo has to build that too.
     pub(crate) builds_core: bool,
 }
 
+/// A compiler, and the linker that makes BPF objects of what it compiles.
+pub(crate) struct Toolchain {
+    pub(crate) compiler: Compiler,
+    pub(crate) linker: PathBuf,
+}
+
 impl Toolchain {
+    /// The first compiler that is there, and the linker.
+    pub(crate) fn find() -> Result<Self> {
+        let compiler = Compiler::find()?;
+        let Some(linker) = process::find("bpf-linker") else {
+            bail!("no bpf-linker here: `cargo xtask setup` installs it");
+        };
+        Ok(Self { compiler, linker })
+    }
+
+    /// What compiled an object: two objects of the same sources and the same of this are the same.
+    pub(crate) fn versions(&self) -> Result<String> {
+        let rustc = process::output(bare(&self.compiler.rustc).arg("--version"))?;
+        let linker = process::output(bare(&self.linker).arg("--version"))?;
+        Ok(format!("{}, LLVM {}, {}", rustc.trim(), self.compiler.llvm()?, linker.trim()))
+    }
+}
+
+impl Compiler {
     /// The first one that is complete; else an error that says what each way lacks.
     pub(crate) fn find() -> Result<Self> {
         let mut missing = Vec::new();
         for way in [Self::of_distribution, Self::of_rustup] {
             match way() {
-                Ok(toolchain) => return Ok(toolchain),
+                Ok(compiler) => return Ok(compiler),
                 Err(reason) => missing.push(reason.to_string()),
             }
         }
-        bail!("no BPF toolchain here: `cargo xtask setup` installs one ({})", missing.join("; "))
+        bail!("no BPF compiler here: `cargo xtask setup` installs one ({})", missing.join("; "))
     }
 
     /// A compiler under /usr with a prebuilt `core` for the target, as Debian packages one.
@@ -49,7 +72,7 @@ impl Toolchain {
         if !Path::new(folder.trim()).is_dir() {
             bail!("distribution: /usr/bin/rustc has no core library for {TARGET}");
         }
-        Ok(Self { name: "distribution", cargo, rustc, linker: linker("distribution")?, builds_core: false })
+        Ok(Self { name: "distribution", cargo, rustc, builds_core: false })
     }
 
     /// A nightly of rustup's with the standard library's sources.
@@ -69,14 +92,7 @@ impl Toolchain {
         if !Path::new(sysroot.trim()).join("lib/rustlib/src/rust/library/core").is_dir() {
             bail!("rustup: the nightly toolchain has no rust-src");
         }
-        Ok(Self { name: "rustup nightly", cargo, rustc, linker: linker("rustup")?, builds_core: true })
-    }
-
-    /// What compiled an object: two objects of the same sources and the same of this are the same.
-    pub(crate) fn versions(&self) -> Result<String> {
-        let rustc = process::output(bare(&self.rustc).arg("--version"))?;
-        let linker = process::output(bare(&self.linker).arg("--version"))?;
-        Ok(format!("{}, LLVM {}, {}", rustc.trim(), self.llvm()?, linker.trim()))
+        Ok(Self { name: "rustup nightly", cargo, rustc, builds_core: true })
     }
 
     /// The version of the compiler's LLVM.
@@ -107,13 +123,6 @@ pub(crate) fn llvm_of(rustc: &Path) -> Result<String> {
     let text = process::output(bare(rustc).arg("-vV"))?;
     let version = text.lines().find_map(|line| line.strip_prefix("LLVM version: "));
     Ok(version.unwrap_or("unknown").to_owned())
-}
-
-fn linker(way: &str) -> Result<PathBuf> {
-    match process::find("bpf-linker") {
-        Some(linker) => Ok(linker),
-        None => bail!("{way}: no bpf-linker"),
-    }
 }
 
 fn bare(program: &Path) -> Command {

@@ -23,6 +23,13 @@ pub(crate) struct Args {
     seconds: u32,
 }
 
+impl Args {
+    /// All coverage-guided targets, each for so many seconds.
+    pub(crate) fn targets(seconds: u32) -> Self {
+        Self { packets: None, seed: None, target: None, seconds }
+    }
+}
+
 /// Runs the command.
 pub(crate) fn run(args: &Args) -> Result<()> {
     if let Some(packets) = args.packets {

@@ -1,4 +1,4 @@
-//! Builds pomguard, as it is shipped.
+//! Builds pomguard.
 
 use std::{path::PathBuf, process::Stdio};
 
@@ -20,11 +20,23 @@ struct Target {
     name: String,
 }
 
-/// Builds the release binary and returns where it is. cargo shows its own progress.
-pub(crate) fn build() -> Result<PathBuf> {
+/// How pomguard is compiled.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Profile {
+    /// Quickly, as the tests are.
+    Dev,
+    /// As it is shipped.
+    Release,
+}
+
+/// Builds the binary and returns where it is. Cargo shows its own progress.
+pub(crate) fn build(profile: Profile) -> Result<PathBuf> {
     let mut cargo = workspace::cargo("build");
+    if profile == Profile::Release {
+        cargo.arg("--release");
+    }
     cargo
-        .args(["--release", "--package", "pomguard", "--bin", "pomguard"])
+        .args(["--package", "pomguard", "--bin", "pomguard"])
         .arg("--message-format=json-render-diagnostics")
         .stderr(Stdio::inherit());
     pomguard_netlab::die_with_parent(&mut cargo);

@@ -45,7 +45,7 @@ pub mod mutant {
 ";
 
 /// Arguments of `cargo xtask mutate`.
-#[derive(clap::Args)]
+#[derive(Default, clap::Args)]
 pub(crate) struct Args {
     /// Only mutants of files whose path holds this
     #[arg(long, value_name = "TEXT")]

@@ -26,11 +26,15 @@ pub(super) fn linker_for_packaged_compiler(distribution: Distribution) -> Result
 }
 
 /// Without a packaged compiler for the target, rustup's nightly builds `core` itself.
-pub(super) fn nightly_and_linker() -> Result<()> {
+pub(super) fn nightly() -> Result<()> {
     let rustup = process::find("rustup").context("no rustup here, and no packaged BPF compiler")?;
     let mut command = Command::new(rustup);
     command.args(["toolchain", "install", "nightly", "--component", "rust-src", "--component", "clippy"]);
-    process::run(command.args(["--profile", "minimal"]))?;
+    process::run(command.args(["--profile", "minimal"]))
+}
+
+/// The linker, built against its own choice of LLVM.
+pub(super) fn linker() -> Result<()> {
     match process::find("bpf-linker") {
         Some(_) => Ok(()),
         None => process::run(&mut install("bpf-linker", LINKER)),

@@ -3,13 +3,17 @@
 use anyhow::Result;
 
 use super::{cargo_tools, distribution::Distribution};
-use crate::{ebpf::Toolchain, lint, process};
+use crate::{
+    ebpf::{Compiler, Toolchain},
+    lint, process,
+};
 
 /// Something that a command here needs and a machine may lack.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Tool {
-    BpfToolchain,
+    BpfCompiler,
     BpfClippy,
+    BpfLinker,
     OtherKernels,
     Container,
     Network,
@@ -25,8 +29,9 @@ pub(crate) enum Tool {
 impl Tool {
     /// All of them, in the order in which they are installed.
     pub(crate) const ALL: &[Self] = &[
-        Self::BpfToolchain,
+        Self::BpfCompiler,
         Self::BpfClippy,
+        Self::BpfLinker,
         Self::OtherKernels,
         Self::Container,
         Self::Network,
@@ -42,8 +47,9 @@ impl Tool {
     /// What it is called.
     pub(crate) fn name(self) -> &'static str {
         match self {
-            Self::BpfToolchain => "BPF toolchain",
+            Self::BpfCompiler => "BPF compiler",
             Self::BpfClippy => "BPF clippy",
+            Self::BpfLinker => "BPF linker",
             Self::OtherKernels => "QEMU",
             Self::Container => "container",
             Self::Network => "network tools",
@@ -60,8 +66,9 @@ impl Tool {
     /// What it is for.
     pub(crate) fn purpose(self) -> &'static str {
         match self {
-            Self::BpfToolchain => "builds the eBPF object from source",
+            Self::BpfCompiler => "compiles the BPF programs",
             Self::BpfClippy => "checks the BPF programs as they are compiled",
+            Self::BpfLinker => "builds the eBPF object from source",
             Self::OtherKernels => "boots other kernels for the in-kernel tests",
             Self::Container => "runs the unit under a real systemd",
             Self::Network => {
@@ -80,15 +87,16 @@ impl Tool {
     /// Whether it is there, complete.
     pub(crate) fn is_here(self) -> bool {
         match self {
-            Self::BpfToolchain => Toolchain::find().is_ok(),
-            Self::BpfClippy => Toolchain::find().is_ok_and(|toolchain| lint::has_clippy_bpf(&toolchain)),
+            Self::BpfCompiler => Compiler::find().is_ok(),
+            Self::BpfClippy => Compiler::find().is_ok_and(|compiler| lint::has_clippy_bpf(&compiler)),
+            Self::BpfLinker => Toolchain::find().is_ok(),
             _ => self.programs().iter().all(|program| process::find(program).is_some()),
         }
     }
 
     fn programs(self) -> &'static [&'static str] {
         match self {
-            Self::BpfToolchain | Self::BpfClippy => &[],
+            Self::BpfCompiler | Self::BpfClippy | Self::BpfLinker => &[],
             Self::OtherKernels => &["qemu-system-x86_64", "busybox", "cpio", "modprobe", "xz", "zstd"],
             Self::Container => &["systemd-nspawn", "mmdebstrap", "mkfs.ext4"],
             Self::Network => &["ip", "tc", "ethtool", "bpftool", "nft", "nmap"],
@@ -105,13 +113,11 @@ impl Tool {
     /// The packages that have it, or what compiling it needs.
     pub(crate) fn packages(self, distribution: Distribution) -> &'static [&'static str] {
         match (self, distribution) {
+            (Self::BpfCompiler, Distribution::Apt) => &["rustc-web", "cargo-web", "libstd-rust-web-dev-bpf"],
+            (Self::BpfCompiler, Distribution::Dnf) => &["gcc-c++"],
             // The libraries of the compiler's LLVM follow once its version is known.
-            (Self::BpfToolchain, Distribution::Apt) => {
-                &["rustc-web", "cargo-web", "libstd-rust-web-dev-bpf", "libzstd-dev", "zlib1g-dev", "g++"]
-            }
-            (Self::BpfToolchain, Distribution::Dnf) => {
-                &["gcc-c++", "llvm-devel", "libzstd-devel", "zlib-devel"]
-            }
+            (Self::BpfLinker, Distribution::Apt) => &["libzstd-dev", "zlib1g-dev", "g++"],
+            (Self::BpfLinker, Distribution::Dnf) => &["gcc-c++", "llvm-devel", "libzstd-devel", "zlib-devel"],
             (Self::BpfClippy, Distribution::Apt) => &["rust-web-clippy"],
             (Self::OtherKernels, Distribution::Apt) => {
                 &["qemu-system-x86", "busybox-static", "cpio", "kmod", "xz-utils", "zstd"]
@@ -142,10 +148,9 @@ impl Tool {
     /// What is not in packages.
     pub(crate) fn compile(self, distribution: Distribution) -> Result<()> {
         match (self, distribution) {
-            (Self::BpfToolchain, Distribution::Apt) => {
-                cargo_tools::linker_for_packaged_compiler(distribution)
-            }
-            (Self::BpfToolchain, Distribution::Dnf) => cargo_tools::nightly_and_linker(),
+            (Self::BpfCompiler, Distribution::Dnf) => cargo_tools::nightly(),
+            (Self::BpfLinker, Distribution::Apt) => cargo_tools::linker_for_packaged_compiler(distribution),
+            (Self::BpfLinker, Distribution::Dnf) => cargo_tools::linker(),
             (Self::CargoDeny, _) => cargo_tools::deny(),
             (Self::CargoFuzz, _) => cargo_tools::fuzz(),
             _ => Ok(()),

@@ -1,97 +1,108 @@
 //! The tests that need root and a kernel, on this machine's own.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::{fs, path::Path, process::Command};
 
 use anyhow::{Context as _, Result};
 
-use super::{Objects, source, stages::Outcome};
-use crate::{
-    ebpf::{self, Comparison, Toolchain},
-    process,
-    setup::Tool,
-    workspace,
+use super::{
+    build::{self, TESTS, TestProgram},
+    pool::{self, Job},
+    run::Run,
+    stages::Outcome,
 };
+use crate::{process, setup::Tool, workspace};
 
-/// Tells the build which object to embed.
-const OBJECT: &str = "POMGUARD_EBPF_OBJECT";
 /// Tells the tests where the daemon's binary is.
-const BINARY: &str = "POMGUARD_BIN";
-/// The test binary that has a stage of its own.
+pub(super) const BINARY: &str = "POMGUARD_BIN";
+/// The test program that has a stage of its own.
 const FAULTS: &str = "faults";
+/// Programs whose tests share what they load: one process each.
+const SHARING: &[&str] = &["object", "packets"];
+/// Programs that need neither root nor this kernel, or another machine: other stages run them.
+const ELSEWHERE: &[&str] = &["catalogue", FAULTS, "guest"];
+/// Tests that take longest are started first, or the run would wait for them at its end.
+const FIRST: &[&str] = &[
+    "every_port_of_every_host_of_the_demo_site",
+    "every_port_of_every_host_of_the_example_site",
+    "panic_exceptions_and_what_waits_for_its_confirmation",
+    "the_page_of_operations_can_be_typed_in",
+    "the_units_hold_through",
+    "the_loaded_programs_do_what_their_code",
+    "while_policies_change_what_both_allow",
+    "kills_at_random_moments",
+    "a_running_daemon_that_is_refused_any_system_call",
+    "packets_sent_are_packets_seen",
+];
 /// What the fault tests break things with.
 pub(crate) const FAULT_TOOLS: &[Tool] = &[Tool::Strace, Tool::Faketime];
 const BPFFS: &str = "/sys/fs/bpf";
 
-/// On the object in the tree.
-pub(super) fn committed(_: Objects) -> Result<Outcome> {
+/// Packets, policies and daemons in the kernel, in namespaces and under a real systemd.
+pub(super) fn tests(run: &mut Run) -> Result<Outcome> {
     if let Some(reason) = obstacle()? {
         return Ok(Outcome::NotRun(reason));
     }
-    run(None)
-}
-
-/// On an object built now.
-pub(super) fn fresh(objects: Objects) -> Result<Outcome> {
-    if let Some(reason) = obstacle()? {
-        return Ok(Outcome::NotRun(reason));
-    }
-    on_fresh(objects, run)
-}
-
-/// Builds the object and has `tests` run on it, unless that would be the same run once more.
-pub(super) fn on_fresh(
-    objects: Objects,
-    tests: impl Fn(Option<&Path>) -> Result<Outcome>,
-) -> Result<Outcome> {
-    if let Err(reason) = Toolchain::find() {
-        return Ok(Outcome::NotRun(format!("{reason:#}")));
-    }
-    match build_fresh()? {
-        Comparison::Same if objects == Objects::Both => {
-            Ok(Outcome::Passed("the object is the committed one, byte for byte: tested above".into()))
+    let (built, times) = run.built()?;
+    let mut jobs = Vec::new();
+    for program in built.tests.iter().filter(|program| program.package == TESTS) {
+        if program.is_unit || SHARING.contains(&program.name.as_str()) {
+            if program.path.is_file() && !pool::names(program)?.is_empty() {
+                jobs.push(Job::whole(program));
+            }
+        } else if !ELSEWHERE.contains(&program.name.as_str()) {
+            jobs.extend(each(program)?);
         }
-        Comparison::Same => tests(None),
-        Comparison::OtherToolchain | Comparison::Stale(_) => tests(Some(&fresh_object())),
     }
+    longest_first(&mut jobs);
+    let count = pool::run(jobs, &build::environment(&built.daemon), times)?;
+    run.tests += count.passed;
+    Ok(Outcome::Passed(count.to_string()))
 }
 
-/// Builds the object from source and compares it with the committed one.
-pub(super) fn build_fresh() -> Result<Comparison> {
-    ebpf::fresh(&fresh_object())
-}
-
-fn fresh_object() -> PathBuf {
-    workspace::target().join("bpf/fresh.bpf.o")
-}
-
-/// A Cargo command that embeds the given object, or the committed one.
-pub(super) fn cargo(subcommand: &str, object: Option<&Path>) -> Command {
-    let mut command = workspace::cargo(subcommand);
-    match object {
-        Some(object) => command.env(OBJECT, object),
-        None => command.env_remove(OBJECT),
-    };
-    command
-}
-
-fn run(object: Option<&Path>) -> Result<Outcome> {
-    let mut command = tests(object)?;
-    command.args(["--no-fail-fast", "--lib"]);
-    for target in targets()?.iter().filter(|name| *name != FAULTS) {
-        command.args(["--test", target]);
+/// The tests that break something while traffic goes on.
+pub(super) fn faults(run: &mut Run) -> Result<Outcome> {
+    if let Some(reason) = obstacle()? {
+        return Ok(Outcome::NotRun(reason));
     }
-    // One at a time: the pins, and what a test finds attached, belong to the machine.
-    source::tests(command.args(["--", "--test-threads=1"]))
+    if let Some(missing) = FAULT_TOOLS.iter().find(|tool| !tool.is_here()) {
+        return Ok(Outcome::NotRun(format!("no {}", missing.name())));
+    }
+    let (built, times) = run.built()?;
+    let mut jobs = each(built.test(FAULTS)?)?;
+    longest_first(&mut jobs);
+    let count = pool::run(jobs, &build::environment(&built.daemon), times)?;
+    run.tests += count.passed;
+    Ok(Outcome::Passed(count.to_string()))
+}
+
+/// The demo on the daemon that the tests drive.
+pub(super) fn demo(run: &mut Run) -> Result<Outcome> {
+    if let Some(reason) = obstacle()? {
+        return Ok(Outcome::NotRun(reason));
+    }
+    let (built, _) = run.built()?;
+    // A process of its own: the demo arranges its surroundings for good.
+    let mut command = Command::new(std::env::current_exe().context("this program")?);
+    process::run(command.arg("demo").arg("--pomguard").arg(&built.daemon))?;
+    Ok(Outcome::passed())
+}
+
+/// Each test in a process of its own, but for those that the stage without root runs.
+fn each(program: &TestProgram) -> Result<Vec<Job<'_>>> {
+    let mut jobs = Job::each(program)?;
+    jobs.retain(|job| !job.is_named(super::source::ON_THE_HOST));
+    Ok(jobs)
+}
+
+/// Puts the tests of [`FIRST`] first, in the order of that list.
+fn longest_first(jobs: &mut [Job<'_>]) {
+    jobs.sort_by_key(|job| FIRST.iter().position(|name| job.is_named(name)).unwrap_or(FIRST.len()));
 }
 
 /// Runs so many random packets through the loaded programs and their models.
 pub(crate) fn differential(packets: u64, seed: Option<u64>) -> Result<()> {
-    let mut command = cargo("test", None);
-    command.args(["--locked", "--package", "pomguard-tests", "--test", "differential"]);
+    let mut command = workspace::cargo("test");
+    command.args(["--locked", "--package", TESTS, "--test", "differential"]);
     command.env("POMGUARD_FUZZ_PACKETS", packets.to_string());
     if let Some(seed) = seed {
         command.env("POMGUARD_FUZZ_SEED", seed.to_string());
@@ -99,56 +110,27 @@ pub(crate) fn differential(packets: u64, seed: Option<u64>) -> Result<()> {
     process::run(command.args(["loaded_programs", "--", "--nocapture", "--test-threads=1"]))
 }
 
-/// The tests that break something while traffic goes on: they take minutes, and say what came of it.
-pub(super) fn faults(_: Objects) -> Result<Outcome> {
-    if let Some(reason) = obstacle()? {
-        return Ok(Outcome::NotRun(reason));
-    }
-    if let Some(missing) = FAULT_TOOLS.iter().find(|tool| !tool.is_here()) {
-        return Ok(Outcome::NotRun(format!("no {}", missing.name())));
-    }
-    source::tests(&mut fault_tests()?)
-}
-
-/// The command that runs the fault tests; a filter may follow.
+/// The command that runs the fault tests one after the other, with room for more words.
 pub(crate) fn fault_tests() -> Result<Command> {
-    let mut command = tests(None)?;
-    // One at a time: some of them keep every processor busy.
+    let mut command = with_daemon()?;
     command.args(["--test", FAULTS, "--", "--test-threads=1"]);
     Ok(command)
 }
 
-/// The command that runs the tests in `tests/`, with the daemon that they drive.
-fn tests(object: Option<&Path>) -> Result<Command> {
-    let binary = binary(object)?;
-    let mut command = cargo("test", object);
-    command.env(BINARY, binary).args(["--locked", "--package", "pomguard-tests"]);
-    Ok(command)
-}
-
-/// The test binaries of `tests/`: one per file or folder.
-fn targets() -> Result<Vec<String>> {
-    let mut names = Vec::new();
-    for entry in fs::read_dir(workspace::root().join("tests/tests")).context("tests/tests")? {
-        let path = entry.context("tests/tests")?.path();
-        names.extend(path.file_stem().map(|name| name.to_string_lossy().into_owned()));
-    }
-    names.sort();
-    Ok(names)
-}
-
 /// Sends so many mixed packets to a daemon, and checks that each is counted.
 pub(crate) fn accounting(packets: u64) -> Result<()> {
-    let mut command = tests(None)?;
+    let mut command = with_daemon()?;
     command.args(["--test", "daemon", "mixed_packets"]);
     command.env("POMGUARD_ACCOUNT_PACKETS", packets.to_string());
     process::run(command.args(["--", "--nocapture", "--test-threads=1"]))
 }
 
-/// Builds the daemon that the tests drive.
-pub(super) fn binary(object: Option<&Path>) -> Result<PathBuf> {
-    process::run(cargo("build", object).args(["--locked", "--package", "pomguard", "--quiet"]))?;
-    Ok(workspace::target().join("debug/pomguard"))
+/// A Cargo command that runs tests of `pomguard-tests`, with the daemon that they drive.
+fn with_daemon() -> Result<Command> {
+    let daemon = build::everything()?.daemon;
+    let mut command = workspace::cargo("test");
+    command.env(BINARY, daemon).args(["--locked", "--package", TESTS]);
+    Ok(command)
 }
 
 /// Why the tests cannot run here, if they cannot.
@@ -169,5 +151,6 @@ fn mount_bpffs() -> Result<()> {
     println!("mounting a bpffs at {BPFFS}");
     let flags =
         nix::mount::MsFlags::MS_NOSUID | nix::mount::MsFlags::MS_NODEV | nix::mount::MsFlags::MS_NOEXEC;
-    nix::mount::mount(Some("bpf"), BPFFS, Some("bpf"), flags, Some("mode=0700")).context("mounting a bpffs")
+    nix::mount::mount(Some("bpf"), Path::new(BPFFS), Some("bpf"), flags, Some("mode=0700"))
+        .context("mounting a bpffs")
 }

@@ -1,19 +1,31 @@
-//! `cargo xtask test`: everything that can be checked, in stages; what was not run is named.
+//! `cargo xtask test`: everything that can be checked, in parts with a budget each; what was not run is named.
+//! `--long` runs the proofs that take longer than a change can wait for.
 
-use std::time::{Duration, Instant};
+use std::{
+    io::Write as _,
+    time::{Duration, Instant, SystemTime},
+};
 
 use anyhow::{Result, bail};
-use clap::ValueEnum;
 
-use crate::setup;
+use crate::setup::{self, Tool};
 
+mod budget;
+mod build;
+mod count;
 pub(crate) mod kernel;
+mod long;
 pub(crate) mod other_kernel;
+mod packages;
+mod pool;
+mod run;
 mod shipped;
 mod source;
 mod stages;
+mod times;
 
-use stages::{Outcome, STAGES, Stage};
+use run::Run;
+use stages::{Outcome, PARTS, Part, Stage};
 
 /// Arguments of `cargo xtask test`.
 #[derive(clap::Args)]
@@ -24,29 +36,25 @@ pub(crate) struct Args {
     /// A stage that was not run is a failure
     #[arg(long)]
     no_skips: bool,
-    /// Which eBPF object the in-kernel tests run on
-    #[arg(long, value_enum, default_value_t = Objects::Committed)]
-    object: Objects,
-    /// Name the stages and end
+    /// The proofs that take too long for every change, instead of the others
+    #[arg(long)]
+    long: bool,
+    /// Name the stages and end; with --long, with the minutes that each takes
     #[arg(long)]
     list: bool,
     /// Run only these stages
-    #[arg(long, value_name = "STAGE", num_args = 1.., value_parser = stages::names())]
+    #[arg(long, value_name = "STAGE", num_args = 1.., value_parser = all_names())]
     only: Vec<String>,
     /// Leave these stages out
-    #[arg(long, value_name = "STAGE", num_args = 1.., value_parser = stages::names())]
+    #[arg(long, value_name = "STAGE", num_args = 1.., value_parser = all_names())]
     skip: Vec<String>,
+    /// When the run began, in seconds since 1970: counts the build of this program into the build's budget
+    #[arg(long, value_name = "SECONDS", hide = true)]
+    began: Option<u64>,
 }
 
-/// Which objects the in-kernel tests run on.
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Objects {
-    /// Built now, from the sources.
-    Fresh,
-    /// The one in the tree.
-    Committed,
-    /// One after the other.
-    Both,
+fn all_names() -> Vec<&'static str> {
+    stages::names().into_iter().chain(long::names()).collect()
 }
 
 /// What one stage came to.
@@ -57,85 +65,162 @@ enum Verdict {
 }
 
 struct Finished {
-    stage: &'static Stage,
+    name: &'static str,
     verdict: Verdict,
     took: Duration,
 }
 
+/// A part that has ended.
+struct Spent {
+    part: &'static Part,
+    took: Duration,
+    /// How many times slower than the reference the machine was meanwhile.
+    slowness: f64,
+}
+
 /// Runs the command.
 pub(crate) fn run(args: &Args) -> Result<()> {
-    let chosen: Vec<&'static Stage> = STAGES.iter().filter(|stage| is_chosen(args, stage)).collect();
+    if args.long {
+        return long::run(args);
+    }
+    let began = Instant::now();
+    let before = args.began.map_or(Duration::ZERO, since);
+    let is_chosen = |stage: &&Stage| args.is_chosen(stage.name);
     if args.list {
-        for stage in chosen {
-            println!("{:<22} {}", stage.name, stage.title);
+        for part in PARTS {
+            println!("{} ({} s)", part.name, part.budget.as_secs());
+            for stage in part.stages.iter().filter(is_chosen) {
+                println!("    {:<12} {}", stage.name, stage.title);
+            }
         }
         return Ok(());
     }
-    if chosen.is_empty() {
+    if !PARTS.iter().flat_map(|part| part.stages).any(|stage| is_chosen(&stage)) {
         bail!("no stage is left: `cargo xtask test --list` names them");
     }
-    install(args, &chosen);
-    let mut finished = Vec::new();
-    for stage in chosen {
-        println!("\n=== {}: {}", stage.name, stage.title);
+    let (mut run, mut finished, mut spent) = (Run::default(), Vec::new(), Vec::new());
+    for part in PARTS {
+        let chosen: Vec<&Stage> = part.stages.iter().filter(is_chosen).collect();
+        if chosen.is_empty() {
+            continue;
+        }
+        let slow_before = budget::slowness();
         let start = Instant::now();
-        let verdict = match (stage.run)(args.object) {
-            Ok(Outcome::Passed(note)) => Verdict::Passed(note),
-            Ok(Outcome::NotRun(reason)) => Verdict::NotRun(reason),
-            Err(error) => Verdict::Failed(format!("{error:#}")),
-        };
-        let took = start.elapsed();
-        let note = verdict.note();
-        let separator = if note.is_empty() { "" } else { ": " };
-        let word = verdict.word();
-        println!("=== {}: {word} after {:.1} s{separator}{note}", stage.name, took.as_secs_f32());
-        finished.push(Finished { stage, verdict, took });
+        if part.name == "packages" && !args.no_install {
+            let tools = PARTS.iter().flat_map(|part| part.stages).filter(is_chosen).flat_map(|it| it.needs);
+            install(&tools.copied().collect::<Vec<_>>());
+        }
+        for stage in chosen {
+            finished.push(attempt(stage.name, stage.title, || (stage.run)(&mut run)));
+        }
+        let extra = if part.name == "build" { before } else { Duration::ZERO };
+        let slowness = slow_before.max(budget::slowness());
+        spent.push(Spent { part, took: start.elapsed() + extra, slowness });
     }
-    conclude(&finished, args.no_skips)
+    println!();
+    print_table(&finished);
+    times::print_slowest(&mut run.times);
+    let over = print_parts(&spent);
+    println!("{} tests, {} s in all", run.tests, (began.elapsed() + before).as_secs());
+    conclude(&finished, &over, args.no_skips)
 }
 
-fn is_chosen(args: &Args, stage: &Stage) -> bool {
-    let by_object = match stage.object {
-        None => true,
-        Some(object) => args.object == Objects::Both || args.object == object,
+impl Args {
+    fn is_chosen(&self, name: &str) -> bool {
+        let named = |list: &[String]| list.iter().any(|other| other == name);
+        (self.only.is_empty() || named(&self.only)) && !named(&self.skip)
+    }
+}
+
+/// The time since a second of the wall clock; none if the clock was set back.
+fn since(seconds: u64) -> Duration {
+    SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))
+        .unwrap_or_default()
+}
+
+/// Runs a stage or proof between two lines that name it.
+fn attempt(name: &'static str, title: &str, work: impl FnOnce() -> Result<Outcome>) -> Finished {
+    println!("\n=== {name}: {title}");
+    // The programs that follow write to the same place.
+    let _ = std::io::stdout().flush();
+    let start = Instant::now();
+    let verdict = match work() {
+        Ok(Outcome::Passed(note)) => Verdict::Passed(note),
+        Ok(Outcome::NotRun(reason)) => Verdict::NotRun(reason),
+        Err(error) => Verdict::Failed(format!("{error:#}")),
     };
-    let named = |list: &[String]| list.iter().any(|name| name == stage.name);
-    by_object && (args.only.is_empty() || named(&args.only)) && !named(&args.skip)
+    let took = start.elapsed();
+    let note = verdict.note();
+    let separator = if note.is_empty() { "" } else { ": " };
+    println!("=== {name}: {} after {:.1} s{separator}{note}", verdict.word(), took.as_secs_f32());
+    Finished { name, verdict, took }
 }
 
 /// Installs what the chosen stages need. What cannot be had shows again at its stage, with its reason.
-fn install(args: &Args, chosen: &[&Stage]) {
-    if args.no_install {
-        return;
+fn install(tools: &[Tool]) {
+    let mut needed: Vec<Tool> = Vec::new();
+    for tool in tools {
+        if !needed.contains(tool) {
+            needed.push(*tool);
+        }
     }
-    let mut needed: Vec<_> = chosen.iter().flat_map(|stage| stage.needs).copied().collect();
-    needed.dedup();
     if let Err(error) = setup::install(&needed) {
         println!("not everything could be installed: {error:#}");
     }
 }
 
-/// The table, and the line that a program may read.
-fn conclude(finished: &[Finished], no_skips: bool) -> Result<()> {
+fn print_table(finished: &[Finished]) {
     let mut table = comfy_table::Table::new();
     table.load_style(comfy_table::presets::NOTHING).set_header(["stage", "", "s", ""]);
-    let (mut passed, mut failed, mut skipped) = (0, Vec::new(), Vec::new());
-    for Finished { stage, verdict, took } in finished {
-        match verdict {
-            Verdict::Passed(_) => passed += 1,
-            Verdict::Failed(_) => failed.push(stage.name),
-            Verdict::NotRun(_) => skipped.push(stage.name),
-        }
+    for Finished { name, verdict, took } in finished {
         // The whole of a long reason stands at its stage.
         let first_line: String = verdict.note().lines().next().unwrap_or_default().chars().take(90).collect();
-        table.add_row([stage.name, verdict.word(), &format!("{:.1}", took.as_secs_f32()), &first_line]);
+        table.add_row([*name, verdict.word(), &format!("{:.1}", took.as_secs_f32()), &first_line]);
     }
-    println!("\n{table}\n\n{passed} passed, {} failed, {} skipped", failed.len(), skipped.len());
+    println!("{table}");
+}
+
+/// Prints the seconds of each part beside its budget; names the parts that took more.
+fn print_parts(spent: &[Spent]) -> Vec<&'static str> {
+    let mut table = comfy_table::Table::new();
+    table.load_style(comfy_table::presets::NOTHING).set_header(["part", "s", "budget", "machine", ""]);
+    let mut over = Vec::new();
+    for Spent { part, took, slowness } in spent {
+        let budget = budget::stretched(part.budget, *slowness);
+        let is_over = *took > budget;
+        if is_over {
+            over.push(part.name);
+        }
+        table.add_row([
+            part.name,
+            &format!("{:.0}", took.as_secs_f32()),
+            &part.budget.as_secs().to_string(),
+            &format!("{slowness:.1} x slower"),
+            if is_over { "OVER BUDGET" } else { "" },
+        ]);
+    }
+    println!("\n{table}");
+    over
+}
+
+/// The line that a program may read, and the exit code.
+fn conclude(finished: &[Finished], over: &[&str], no_skips: bool) -> Result<()> {
+    let names = |wanted: fn(&Verdict) -> bool| -> Vec<&str> {
+        finished.iter().filter(|it| wanted(&it.verdict)).map(|it| it.name).collect()
+    };
+    let failed = names(|verdict| matches!(verdict, Verdict::Failed(_)));
+    let skipped = names(|verdict| matches!(verdict, Verdict::NotRun(_)));
+    let passed = finished.len() - failed.len() - skipped.len();
+    println!("\n{passed} passed, {} failed, {} skipped", failed.len(), skipped.len());
     if !failed.is_empty() {
         bail!("failed: {}", failed.join(", "));
     }
     if no_skips && !skipped.is_empty() {
         bail!("not run, and --no-skips was given: {}", skipped.join(", "));
+    }
+    if !over.is_empty() {
+        bail!("over budget: {} (the table above has the seconds)", over.join(", "));
     }
     Ok(())
 }

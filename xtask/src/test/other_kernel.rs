@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use serde::Deserialize;
 
-use super::{Objects, kernel, source::Count, stages::Outcome};
+use super::{build, count::Count, kernel, stages::Outcome};
 use crate::{process, workspace};
 
 /// Names another folder with the scripts that boot kernels.
@@ -21,35 +21,35 @@ const TIMEOUT_SECONDS: &str = "2400";
 /// How the script says that a kernel cannot be had.
 const NOT_TO_BE_HAD: i32 = 69;
 
-/// On the object in the tree.
-pub(super) fn committed(kernel: &str) -> Result<Outcome> {
-    run(kernel, None)
-}
+/// The kernels that stand for those of RHEL 8, 9 and 10.
+pub(super) const KERNELS: [&str; 3] = ["5.10", "6.1", "6.12"];
 
-/// On an object built now.
-pub(super) fn fresh(kernel: &str, objects: Objects) -> Result<Outcome> {
-    kernel::on_fresh(objects, |object| run(kernel, object))
-}
-
-fn run(version: &str, object: Option<&Path>) -> Result<Outcome> {
+/// The folder with the scripts that boot kernels.
+pub(super) fn scripts() -> Option<PathBuf> {
     let folder = workspace::root().join(env::var_os(SCRIPTS).unwrap_or_else(|| "../shared/vm".into()));
-    let script = folder.join("run-on-kernel.sh");
-    if !script.is_file() {
+    folder.join("run-on-kernel.sh").is_file().then_some(folder)
+}
+
+/// Runs all packet tests and the basic daemon tests on a kernel.
+pub(super) fn corpus(version: &str) -> Result<Outcome> {
+    let Some(scripts) = scripts() else {
         return Ok(Outcome::NotRun(format!(
-            "Linux {version}: no {} ({SCRIPTS} names its folder)",
-            script.display()
+            "Linux {version}: no run-on-kernel.sh ({SCRIPTS} names its folder)"
         )));
-    }
-    let mut tests = test_binaries(object)?;
-    tests.retain(|test| PLAN.iter().any(|(name, ..)| is_named(test, name)));
-    let mut command = Command::new(&script);
+    };
+    let built = build::everything()?;
+    let tests: Vec<&Path> = PLAN
+        .iter()
+        .map(|(name, ..)| built.test(name).map(|test| test.path.as_path()))
+        .collect::<Result<_>>()?;
+    let mut command = Command::new(scripts.join("run-on-kernel.sh"));
     command.args(["--timeout", TIMEOUT_SECONDS, "--mem", "2048"]);
     // Tests may name files by their place in the tree: they find them at the same path.
-    for path in tests.iter().chain(&[kernel::binary(object)?, workspace::root().join("config")]) {
+    for path in tests.iter().copied().chain([built.daemon.as_path(), &workspace::root().join("config")]) {
         command.arg("--file").arg(at_the_same_path(path));
     }
     command.args(["--env", "POMGUARD_EMULATED=1", "--env"]);
-    command.arg(format!("POMGUARD_BIN={}", kernel::binary(object)?.display()));
+    command.arg(format!("{}={}", kernel::BINARY, built.daemon.display()));
     command.args([version, "--", "sh", "-c", &guest_script(&tests)]);
     let mut count = Count::default();
     match process::watch(&mut command, |line| count.see(line.trim_end_matches('\r')))? {
@@ -68,7 +68,7 @@ fn run(version: &str, object: Option<&Path>) -> Result<Outcome> {
 const PLAN: &[(&str, &str, &str)] = &[("object", "1 2", ""), ("packets", "1", ""), ("daemon", "1", "basic_")];
 
 /// Every planned test binary, all of them even when one fails.
-fn guest_script(tests: &[PathBuf]) -> String {
+fn guest_script(tests: &[&Path]) -> String {
     let mut script = String::from("failed=0; harden=/proc/sys/net/core/bpf_jit_harden\n");
     for (name, levels, filter) in PLAN {
         for test in tests.iter().filter(|test| is_named(test, name)) {
@@ -92,13 +92,6 @@ fn at_the_same_path(path: &Path) -> OsString {
     argument.push(":");
     argument.push(path);
     argument
-}
-
-/// Builds the tests, and says which files that made.
-fn test_binaries(object: Option<&Path>) -> Result<Vec<PathBuf>> {
-    let mut command = kernel::cargo("test", object);
-    command.args(["--locked", "--package", "pomguard-tests", "--tests", "--no-run", "--message-format=json"]);
-    executables(&mut command)
 }
 
 /// The programs that a Cargo command makes, which has to speak JSON.

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use super::{Objects, stages::Outcome};
+use super::{run::Run, stages::Outcome};
 use crate::{process, workspace};
 
 /// The units, and the exposure that each may reach: of 10, in tenths, as the program wants it.
@@ -18,7 +18,7 @@ const UNITS: [(&str, &str); 2] =
 const RULES: &str = "config/prometheus";
 const PAGES: &str = "tests/golden";
 
-pub(super) fn unit_file(_: Objects) -> Result<Outcome> {
+pub(super) fn unit_file(_: &mut Run) -> Result<Outcome> {
     let Some(analyze) = process::find("systemd-analyze") else {
         return Ok(Outcome::NotRun("no systemd-analyze here".into()));
     };
@@ -36,7 +36,7 @@ pub(super) fn unit_file(_: Objects) -> Result<Outcome> {
     Ok(Outcome::Passed(format!("exposure {} of 10", scores.join(" and "))))
 }
 
-pub(super) fn prometheus(_: Objects) -> Result<Outcome> {
+pub(super) fn prometheus(_: &mut Run) -> Result<Outcome> {
     let Some(promtool) = process::find("promtool") else {
         return Ok(Outcome::NotRun("no promtool here: `cargo xtask setup`".into()));
     };

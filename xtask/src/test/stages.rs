@@ -1,8 +1,10 @@
-//! The stages, in the order in which they run: what is quick to fail comes first.
+//! The parts of a run and their stages, in the order in which they run: what is quick to fail comes first.
+
+use std::time::Duration;
 
 use anyhow::Result;
 
-use super::{Objects, kernel, other_kernel, shipped, source};
+use super::{kernel, packages, run::Run, shipped, source};
 use crate::setup::Tool;
 
 /// What a stage that did not fail came to.
@@ -20,118 +22,143 @@ impl Outcome {
     }
 }
 
+/// Stages that share a budget.
+pub(super) struct Part {
+    pub(super) name: &'static str,
+    /// The seconds that all its stages may take, on the machine that the budgets were dealt for.
+    pub(super) budget: Duration,
+    pub(super) stages: &'static [Stage],
+}
+
 /// One thing that is checked.
 pub(super) struct Stage {
     pub(super) name: &'static str,
     pub(super) title: &'static str,
     /// Tools that are installed first, where that is allowed.
     pub(super) needs: &'static [Tool],
-    /// Only when this object is to be tested.
-    pub(super) object: Option<Objects>,
-    pub(super) run: fn(Objects) -> Result<Outcome>,
+    pub(super) run: fn(&mut Run) -> Result<Outcome>,
 }
 
-const FRESH: Option<Objects> = Some(Objects::Fresh);
-const COMMITTED: Option<Objects> = Some(Objects::Committed);
-
-/// All stages.
-pub(super) const STAGES: &[Stage] = &[
-    Stage { name: "format", title: "every file is formatted", needs: &[], object: None, run: source::format },
-    Stage {
+/// All parts.
+pub(super) const PARTS: &[Part] = &[
+    Part {
+        name: "packages",
+        budget: Duration::from_secs(150),
+        stages: &[Stage {
+            name: "packages",
+            title: "tools, other kernels and a small Debian for the tests",
+            needs: &[],
+            run: packages::prepare,
+        }],
+    },
+    Part {
+        name: "build",
+        budget: Duration::from_secs(330),
+        stages: &[Stage {
+            name: "build",
+            title: "the daemon, every tool and every test, in one profile",
+            needs: &[],
+            run: source::build,
+        }],
+    },
+    Part {
         name: "lint",
-        title: "clippy finds nothing, and every member takes the shared lint table",
-        needs: &[],
-        object: None,
-        run: source::lint,
+        budget: Duration::from_secs(150),
+        stages: &[
+            Stage { name: "format", title: "every file is formatted", needs: &[], run: source::format },
+            Stage {
+                name: "lint",
+                title: "clippy finds nothing, and every member takes the shared lint table",
+                needs: &[],
+                run: source::lint,
+            },
+            Stage {
+                name: "lint-bpf",
+                title: "clippy finds nothing in the BPF programs",
+                needs: &[Tool::BpfClippy],
+                run: source::lint_bpf,
+            },
+            Stage { name: "doc", title: "the documentation builds clean", needs: &[], run: source::doc },
+        ],
     },
-    Stage {
-        name: "lint-bpf",
-        title: "clippy finds nothing in the BPF programs",
-        needs: &[],
-        object: None,
-        run: source::lint_bpf,
+    Part {
+        name: "unit",
+        budget: Duration::from_secs(120),
+        stages: &[
+            Stage {
+                name: "unit",
+                title: "tests without root, among them the datapath and the oracle on the host",
+                needs: &[],
+                run: source::unit,
+            },
+            Stage {
+                name: "unit-file",
+                title: "the systemd unit's hardening",
+                needs: &[Tool::SystemdAnalyze],
+                run: shipped::unit_file,
+            },
+            Stage {
+                name: "prometheus",
+                title: "metrics page and alert rules",
+                needs: &[Tool::Promtool],
+                run: shipped::prometheus,
+            },
+        ],
     },
-    Stage {
-        name: "dependencies",
-        title: "licences, sources and bans of the dependencies",
-        needs: &[Tool::CargoDeny],
-        object: None,
-        run: source::dependencies,
-    },
-    Stage { name: "unit", title: "tests without root", needs: &[], object: None, run: source::unit },
-    Stage {
-        name: "doc",
-        title: "the documentation builds clean",
-        needs: &[],
-        object: None,
-        run: source::doc,
-    },
-    Stage {
-        name: "unit-file",
-        title: "the systemd unit's hardening",
-        needs: &[Tool::SystemdAnalyze],
-        object: None,
-        run: shipped::unit_file,
-    },
-    Stage {
-        name: "prometheus",
-        title: "metrics page and alert rules",
-        needs: &[Tool::Promtool],
-        object: None,
-        run: shipped::prometheus,
-    },
-    Stage {
-        name: "fuzz",
-        title: "ten seconds of each coverage-guided target",
-        needs: &[Tool::CargoFuzz],
-        object: None,
-        run: source::fuzz,
-    },
-    Stage {
-        name: "object",
-        title: "the committed object is what its sources make",
-        needs: &[Tool::BpfToolchain, Tool::BpfClippy],
-        object: FRESH,
-        run: source::object,
-    },
-    Stage {
+    Part {
         name: "kernel",
-        title: "in-kernel and namespace tests, committed object",
-        needs: &[Tool::Network],
-        object: COMMITTED,
-        run: kernel::committed,
+        budget: Duration::from_secs(240),
+        stages: &[Stage {
+            name: "kernel",
+            title: "tests in the kernel and in network namespaces",
+            needs: &[Tool::Network, Tool::Container],
+            run: kernel::tests,
+        }],
     },
-    Stage {
+    Part {
         name: "faults",
-        title: "kills, failing system calls, full tables and floods under load",
-        needs: kernel::FAULT_TOOLS,
-        object: COMMITTED,
-        run: kernel::faults,
+        budget: Duration::from_secs(200),
+        stages: &[Stage {
+            name: "faults",
+            title: "kills, failing system calls, full tables and floods under load",
+            needs: kernel::FAULT_TOOLS,
+            run: kernel::faults,
+        }],
     },
-    Stage {
-        name: "linux-5.10",
-        title: "in-kernel tests on Linux 5.10, committed object",
-        needs: &[Tool::OtherKernels],
-        object: COMMITTED,
-        run: |_| other_kernel::committed("5.10"),
-    },
-    Stage {
-        name: "kernel-fresh",
-        title: "in-kernel and namespace tests, object built now",
-        needs: &[Tool::Network],
-        object: FRESH,
-        run: kernel::fresh,
-    },
-    Stage {
-        name: "linux-5.10-fresh",
-        title: "in-kernel tests on Linux 5.10, object built now",
-        needs: &[Tool::OtherKernels],
-        object: FRESH,
-        run: |objects| other_kernel::fresh("5.10", objects),
+    Part {
+        name: "demo",
+        budget: Duration::from_secs(30),
+        stages: &[Stage {
+            name: "demo",
+            title: "a whole site, every row of the matrix and what it does not list",
+            needs: &[],
+            run: kernel::demo,
+        }],
     },
 ];
 
 /// Every stage's name, for the command line.
 pub(super) fn names() -> Vec<&'static str> {
-    STAGES.iter().map(|stage| stage.name).collect()
+    PARTS.iter().flat_map(|part| part.stages).map(|stage| stage.name).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a run may take on two cores, from a fresh clone.
+    const WHOLE: Duration = Duration::from_secs(1_500);
+
+    #[test]
+    fn the_budgets_fit_into_a_run() {
+        let sum: Duration = PARTS.iter().map(|part| part.budget).sum();
+        assert!(sum <= WHOLE, "{sum:?}");
+    }
+
+    #[test]
+    fn every_stage_has_a_name_of_its_own() {
+        let all = names();
+        let set: std::collections::BTreeSet<_> = all.iter().collect();
+        assert_eq!(set.len(), all.len());
+    }
 }

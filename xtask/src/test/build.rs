@@ -1,0 +1,143 @@
+//! The one build that every test program comes from.
+
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+    process::Stdio,
+};
+
+use anyhow::{Context as _, Result, bail};
+use serde::Deserialize;
+
+use crate::workspace;
+
+/// A program that runs tests.
+pub(super) struct TestProgram {
+    /// The package that it belongs to.
+    pub(super) package: String,
+    /// The file or folder of `tests/` that it is made of, or the crate whose unit tests it holds.
+    pub(super) name: String,
+    /// True if it holds the tests that stand beside the code of a library or binary.
+    pub(super) is_unit: bool,
+    /// The compiled program.
+    pub(super) path: PathBuf,
+    /// The folder of the package: tests find their files from here.
+    pub(super) folder: PathBuf,
+}
+
+/// Everything that one build made.
+pub(super) struct Built {
+    /// The daemon that the tests drive.
+    pub(super) daemon: PathBuf,
+    /// Every test program of the workspace.
+    pub(super) tests: Vec<TestProgram>,
+}
+
+impl Built {
+    /// The path of a test program of `pomguard-tests`.
+    pub(super) fn test(&self, name: &str) -> Result<&TestProgram> {
+        self.tests
+            .iter()
+            .find(|test| test.package == TESTS && test.name == name && !test.is_unit)
+            .with_context(|| format!("the build made no test program `{name}`"))
+    }
+}
+
+/// The package of the tests that want root and a kernel.
+pub(super) const TESTS: &str = "pomguard-tests";
+
+/// Tells the build which object to embed.
+const OBJECT: &str = "POMGUARD_EBPF_OBJECT";
+
+/// A line of Cargo's JSON.
+#[derive(Deserialize)]
+struct Message {
+    reason: String,
+    manifest_path: Option<PathBuf>,
+    target: Option<Target>,
+    profile: Option<Profile>,
+    executable: Option<PathBuf>,
+}
+
+#[derive(Deserialize)]
+struct Target {
+    name: String,
+    kind: Vec<String>,
+}
+
+#[derive(Deserialize)]
+struct Profile {
+    test: bool,
+}
+
+/// Builds the workspace with all its tests, in one profile. Cargo shows its own progress.
+pub(super) fn everything() -> Result<Built> {
+    build(None)
+}
+
+/// The same with another object than the committed one in the daemon and in the tests.
+pub(super) fn with_object(object: &Path) -> Result<Built> {
+    build(Some(object))
+}
+
+fn build(object: Option<&Path>) -> Result<Built> {
+    let mut command = workspace::cargo("build");
+    command.args(["--locked", "--workspace", "--exclude", "pomguard-ebpf", "--all-targets"]);
+    command.args(["--message-format=json-render-diagnostics"]);
+    match object {
+        Some(object) => command.env(OBJECT, object),
+        // The committed object, whatever the caller's environment says.
+        None => command.env_remove(OBJECT),
+    };
+    let output = command.stdin(Stdio::null()).stderr(Stdio::inherit()).output().context("cargo build")?;
+    if !output.status.success() {
+        bail!("the workspace does not build: {}", output.status);
+    }
+    let text = String::from_utf8(output.stdout).context("Cargo printed no UTF-8")?;
+    let (mut daemon, mut tests) = (None, Vec::new());
+    for line in text.lines() {
+        let message: Message = serde_json::from_str(line).context("a message of Cargo's")?;
+        if message.reason != "compiler-artifact" {
+            continue;
+        }
+        let (Some(path), Some(manifest), Some(target), Some(profile)) =
+            (message.executable, message.manifest_path, message.target, message.profile)
+        else {
+            continue;
+        };
+        let folder = manifest.parent().unwrap_or(Path::new(".")).to_path_buf();
+        if profile.test {
+            let is_unit = !target.kind.iter().any(|kind| kind == "test");
+            let package = package_of(&manifest)?;
+            tests.push(TestProgram { package, name: target.name, is_unit, path, folder });
+        } else if target.name == "pomguard" && target.kind.iter().any(|kind| kind == "bin") {
+            daemon = Some(path);
+        }
+    }
+    Ok(Built { daemon: daemon.context("the build made no daemon")?, tests })
+}
+
+/// The name of the package that a manifest describes.
+fn package_of(manifest: &Path) -> Result<String> {
+    let text = std::fs::read_to_string(manifest).with_context(|| manifest.display().to_string())?;
+    let table: toml::Table = text.parse().with_context(|| manifest.display().to_string())?;
+    let name = table.get("package").and_then(|package| package.get("name")?.as_str());
+    Ok(name.with_context(|| format!("{} names no package", manifest.display()))?.to_owned())
+}
+
+/// The environment of every test program: where the daemon is.
+pub(super) fn environment(daemon: &Path) -> Vec<(&'static str, OsString)> {
+    vec![(super::kernel::BINARY, daemon.as_os_str().to_owned())]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::package_of;
+    use crate::workspace;
+
+    #[test]
+    fn a_manifest_tells_the_name_of_its_package() {
+        let manifest = workspace::root().join("xtask/Cargo.toml");
+        assert_eq!(package_of(&manifest).expect("it has one"), "xtask");
+    }
+}

@@ -1,0 +1,33 @@
+//! What the tests need that is not built here: packages, other kernels, a small Debian for a container.
+
+use std::process::Command;
+
+use anyhow::Result;
+
+use super::{other_kernel, run::Run, stages::Outcome};
+use crate::process;
+
+/// The Debian of the container, by the name of its release.
+const SYSTEM: &str = "bookworm";
+
+/// Fetches kernels and makes the container's system, both kept for the next run. The tools were installed
+/// before, for all stages at once.
+pub(super) fn prepare(_: &mut Run) -> Result<Outcome> {
+    let Some(scripts) = other_kernel::scripts() else {
+        return Ok(Outcome::NotRun("no folder with the scripts that boot kernels".into()));
+    };
+    let mut missing = Vec::new();
+    for kernel in other_kernel::KERNELS {
+        if !process::succeeds(Command::new(scripts.join("fetch-kernel.sh")).arg(kernel)) {
+            missing.push(format!("Linux {kernel}"));
+        }
+    }
+    if !process::succeeds(Command::new(scripts.join("make-rootfs.sh")).arg(SYSTEM)) {
+        missing.push(SYSTEM.to_owned());
+    }
+    if missing.is_empty() {
+        Ok(Outcome::passed())
+    } else {
+        Ok(Outcome::NotRun(format!("not to be had here: {}", missing.join(", "))))
+    }
+}

@@ -1,0 +1,26 @@
+//! How long each test took, and which took longest.
+
+use std::time::Duration;
+
+/// How many of the slowest tests a run names.
+const SLOWEST: usize = 10;
+
+/// One test and its time.
+pub(super) struct TestTime {
+    /// The test program and the test.
+    pub(super) name: String,
+    /// From its start to its end.
+    pub(super) took: Duration,
+}
+
+/// Prints the slowest tests of a run, slowest first.
+pub(super) fn print_slowest(times: &mut [TestTime]) {
+    times.sort_by_key(|time| std::cmp::Reverse(time.took));
+    if times.is_empty() {
+        return;
+    }
+    println!("\nthe slowest tests");
+    for TestTime { name, took } in times.iter().take(SLOWEST) {
+        println!("{:>7.1} s  {name}", took.as_secs_f32());
+    }
+}
