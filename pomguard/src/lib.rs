@@ -18,6 +18,8 @@
 //!
 //! Everything before [`kernel`] is pure and tested without root.
 
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 pub mod cli;
 pub mod compile;
 pub mod control;

@@ -1,7 +1,6 @@
 //! `pomguard allow` and `revoke`: timed exceptions.
 
 use std::{
-    io::{self, Write as _},
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -9,7 +8,7 @@ use std::{
 use anyhow::{Context as _, anyhow, bail};
 use ipnet::IpNet;
 
-use super::{apply::runtime, places, span, status};
+use super::{apply::runtime, output::Output, places, span, status};
 use crate::{
     control::{
         client,
@@ -69,14 +68,12 @@ pub struct RevokeArgs {
 }
 
 /// Exit code 0 when it holds.
-pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+pub fn run(args: &Args, out: &mut Output) -> anyhow::Result<ExitCode> {
     if args.list {
-        return list(args);
+        return list(args, out);
     }
-    let (from, to) = match args.what.as_slice() {
-        [from, to] => (from, to),
-        [from, word, to] if word == "to" => (from, to),
-        _ => bail!("write it as FROM to PORT/PROTO, such as 10.9.0.7 to 22/tcp"),
+    let Some((from, to)) = ends(&args.what) else {
+        bail!("write it as FROM to PORT/PROTO, such as 10.9.0.7 to 22/tcp");
     };
     let Some(seconds) = args.time else { bail!("say for how long: --for 2h") };
     let peers = peers(from, &args.config)?;
@@ -90,40 +87,53 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     };
     let allowed: Allowed = client::ask(&runtime(&args.config), request, args.why.as_deref())?;
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&allowed)?);
+        out.json(&allowed)?;
     } else {
         let left = quantity::span(allowed.ends.saturating_sub(unix_now()));
-        println!(
+        out.line(format_args!(
             "exception/{} holds for {left}, for {meant}: `pomguard revoke {}` ends it before",
             allowed.name, allowed.name
-        );
+        ));
     }
     Ok(ExitCode::SUCCESS)
 }
 
 /// Exit code 0 when it holds no more.
-pub fn revoke(args: &RevokeArgs) -> anyhow::Result<ExitCode> {
+pub fn revoke(args: &RevokeArgs, out: &mut Output) -> anyhow::Result<ExitCode> {
     let request = Request::Revoke { name: args.name.clone() };
     let told: String = client::ask(&runtime(&args.config), request, args.why.as_deref())?;
-    println!("{told}");
+    out.line(told);
     Ok(ExitCode::SUCCESS)
 }
 
+/// Both ends of an exception, however the shell cut the words: `FROM to PORT/PROTO` in three arguments, in two
+/// without the word, or all of it in one pair of quotes. Returns `None` if an end is missing.
+fn ends(what: &[String]) -> Option<(&str, &str)> {
+    let (from, to) = match what {
+        [from, to] => (from.as_str(), to.as_str()),
+        [from, word, to] if word == "to" => (from.as_str(), to.as_str()),
+        // A name may have blanks, and no service has: the last word is the service.
+        [all] => all.rsplit_once(" to ").or_else(|| all.trim_end().rsplit_once(char::is_whitespace))?,
+        _ => return None,
+    };
+    let (from, to) = (from.trim(), to.trim());
+    let whole = !from.is_empty() && !to.is_empty() && from != "to" && to != "to";
+    whole.then_some((from, to))
+}
+
 /// Those that hold as the kernel has them, with the daemon dead or alive.
-fn list(args: &Args) -> anyhow::Result<ExitCode> {
-    let Status { exceptions, .. } = status::read(&places::settings(&args.config))?;
-    let mut out = io::stdout().lock();
+fn list(args: &Args, out: &mut Output) -> anyhow::Result<ExitCode> {
+    let Status { exceptions, .. } = status::read(&places::settings(&args.config, out))?;
     if args.json {
-        serde_json::to_writer_pretty(&mut out, &exceptions).map_err(io::Error::from)?;
-        writeln!(out)?;
+        out.json(&exceptions)?;
         return Ok(ExitCode::SUCCESS);
     }
     if exceptions.is_empty() {
-        writeln!(out, "no exception holds")?;
+        out.line("no exception holds");
     }
     let now = unix_now();
     for exception in &exceptions {
-        writeln!(out, "{}  {}", exception.id, described(exception, now))?;
+        out.line(format_args!("{}  {}", exception.id, described(exception, now)));
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -132,7 +142,7 @@ fn list(args: &Args) -> anyhow::Result<ExitCode> {
 /// a name alone: in an emergency they may be broken, and an address does without them.
 fn peers(written: &str, config: &Path) -> anyhow::Result<Vec<IpNet>> {
     let mut found = Vec::new();
-    for part in written.split(',') {
+    for part in written.split(',').map(str::trim) {
         if address::is_meant(part) || part.is_empty() {
             found.extend(address::prefixes(part).map_err(|fault| anyhow!("{part}: {fault}"))?);
         } else {
@@ -192,6 +202,28 @@ fn services(written: &str) -> anyhow::Result<Vec<Service>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn exception_is_read_however_the_shell_cut_it() {
+        let read = |words: &[&str]| {
+            let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
+            ends(&words).map(|(from, to)| (from.to_owned(), to.to_owned()))
+        };
+        let meant = Some(("Agent Desktop".to_owned(), "443/tcp".to_owned()));
+        for words in [
+            &["Agent Desktop to 443/tcp"][..],
+            &["Agent Desktop 443/tcp"],
+            &["  Agent Desktop  to  443/tcp "],
+            &["Agent Desktop", "443/tcp"],
+            &["Agent Desktop", "to", "443/tcp"],
+        ] {
+            assert_eq!(read(words), meant, "{words:?}");
+        }
+        assert_eq!(read(&["Road to Rome to icmp"]), Some(("Road to Rome".to_owned(), "icmp".to_owned())));
+        for words in [&["443/tcp"][..], &["to 443/tcp"], &["a to"], &["", "22/tcp"], &["a", "at", "b"], &[]] {
+            assert_eq!(read(words), None, "{words:?}");
+        }
+    }
 
     #[test]
     fn what_is_let_through_is_read_strictly() {

@@ -1,14 +1,14 @@
 //! `pomguard apply`, `confirm` and `rollback`: change what is in force, through the daemon.
 
 use std::{
-    io::{self, Write as _},
+    io,
     path::{Path, PathBuf},
     process::ExitCode,
 };
 
 use anyhow::bail;
 
-use super::{session, span};
+use super::{output::Output, session, span};
 use crate::{
     control::{
         client,
@@ -77,21 +77,21 @@ pub struct RollbackArgs {
 }
 
 /// Exit code 0 when it is in force, 1 when it was refused and nothing was changed.
-pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+pub fn run(args: &Args, out: &mut Output) -> anyhow::Result<ExitCode> {
     if args.confirm_within.is_none() && !args.yes {
         hold_the_way_in(&args.common.config)?;
     }
-    change(&args.common, Request::Apply { confirm_within: args.confirm_within })
+    change(&args.common, Request::Apply { confirm_within: args.confirm_within }, out)
 }
 
 /// Exit code 0 when what waited is confirmed.
-pub fn confirm(args: &ConfirmArgs) -> anyhow::Result<ExitCode> {
-    change(&args.common, Request::Confirm)
+pub fn confirm(args: &ConfirmArgs, out: &mut Output) -> anyhow::Result<ExitCode> {
+    change(&args.common, Request::Confirm, out)
 }
 
 /// Exit code 0 when the earlier policy is in force.
-pub fn rollback(args: &RollbackArgs) -> anyhow::Result<ExitCode> {
-    change(&args.common, Request::Rollback { to: args.to, confirm_within: args.confirm_within })
+pub fn rollback(args: &RollbackArgs, out: &mut Output) -> anyhow::Result<ExitCode> {
+    change(&args.common, Request::Rollback { to: args.to, confirm_within: args.confirm_within }, out)
 }
 
 /// Refuses what would lock out whoever types it. What is wrong with the files is for the daemon to say.
@@ -109,24 +109,21 @@ fn hold_the_way_in(config: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn change(common: &Common, request: Request) -> anyhow::Result<ExitCode> {
+fn change(common: &Common, request: Request, out: &mut Output) -> anyhow::Result<ExitCode> {
     let runtime = runtime(&common.config);
     let verb = request.verb();
     let changed: Changed = client::ask(&runtime, request, common.why.as_deref())?;
     if !common.quiet {
         terminals::tell(&told(verb, &changed));
     }
-    let mut out = io::stdout().lock();
     if common.json {
-        serde_json::to_writer_pretty(&mut out, &changed).map_err(io::Error::from)?;
-        writeln!(out)?;
+        out.json(&changed)?;
     } else {
-        print(verb, &changed, &mut out)?;
+        print(verb, &changed, out)?;
     }
     if changed.notes.is_empty() {
         return Ok(ExitCode::SUCCESS);
     }
-    out.flush()?;
     bail!("{}", changed.notes.join("; "))
 }
 

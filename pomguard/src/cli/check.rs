@@ -1,7 +1,6 @@
 //! `pomguard check`: reads the files and shows what they mean for this host.
 
 use std::{
-    io::{self, Write as _},
     net::IpAddr,
     path::{Path, PathBuf},
     process::ExitCode,
@@ -9,7 +8,7 @@ use std::{
 
 use anyhow::Context as _;
 
-use super::FAULT;
+use super::{FAULT, output::Output};
 use crate::{
     compile::{CompileError, fits},
     input::{At, Diagnostic, Diagnostics, Draft, Settings},
@@ -44,19 +43,16 @@ pub struct Args {
 }
 
 /// Exit code 0 when the files are right, 1 when they are not.
-pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let mut out = io::stdout().lock();
+pub fn run(args: &Args, out: &mut Output) -> anyhow::Result<ExitCode> {
     let (draft, policy) = match read(args)? {
         Ok(found) => found,
         Err(faults) if args.json => {
-            serde_json::to_writer_pretty(&mut out, &serde_json::json!({ "errors": faults }))
-                .map_err(io::Error::from)?;
-            writeln!(out)?;
+            out.json(&serde_json::json!({ "errors": faults }))?;
             return Ok(ExitCode::from(FAULT));
         }
         Err(faults) => {
             let count = faults.0.len();
-            eprintln!("{faults}\n{count} {}", if count == 1 { "error" } else { "errors" });
+            out.complain(format_args!("{faults}\n{count} {}", if count == 1 { "error" } else { "errors" }));
             return Ok(ExitCode::from(FAULT));
         }
     };
@@ -67,10 +63,9 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     notes.extend(other_layout(&draft));
     let report = render::check::Report::new(&draft, &policy, notes);
     if args.json {
-        serde_json::to_writer_pretty(&mut out, &report).map_err(io::Error::from)?;
-        writeln!(out)?;
+        out.json(&report)?;
     } else {
-        report.print(&mut out)?;
+        report.print(out)?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -1,14 +1,10 @@
 //! `pomguard detach`: takes the programs off and opens the host.
 
-use std::{
-    io::{self, IsTerminal as _, Write as _},
-    path::PathBuf,
-    process::ExitCode,
-};
+use std::{path::PathBuf, process::ExitCode};
 
-use anyhow::{Context as _, bail};
+use anyhow::{anyhow, bail};
 
-use super::places;
+use super::{output::Output, places};
 use crate::{
     kernel::{attach, pins::Pins},
     paths,
@@ -27,39 +23,43 @@ pub struct Args {
 }
 
 /// Exit code 0 when nothing of ours is attached any more.
-pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let settings = places::settings(&args.config);
+pub fn run(args: &Args, out: &mut Output) -> anyhow::Result<ExitCode> {
+    let settings = places::settings(&args.config, out);
     let pins = Pins::at(&settings.paths.pins);
     let runtime = Runtime::at(&settings.paths.runtime);
     let attached = attach::attached(&pins);
     if attached.is_empty() {
-        println!("nothing is attached by the pins in {}", settings.paths.pins.display());
+        out.line(format_args!("nothing is attached by the pins in {}", settings.paths.pins.display()));
     }
     if !args.yes {
-        confirm(&attached.iter().map(|info| info.interface.as_str()).collect::<Vec<_>>().join(", "))?;
+        confirm(&attached.iter().map(|info| info.interface.as_str()).collect::<Vec<_>>().join(", "), out)?;
     }
     // A daemon that runs leaves everything alone meanwhile, and sees the mark before it looks again.
     let _change = runtime.change()?;
     runtime.mark_detached()?;
+    // One interface that resists does not keep the others closed.
+    let mut kept = Vec::new();
     for info in &attached {
-        attach::detach(&pins, &info.interface)?;
-        println!("{}: detached, every packet passes", info.interface);
+        match attach::detach(&pins, &info.interface) {
+            Ok(()) => out.line(format_args!("{}: detached, every packet passes", info.interface)),
+            Err(fault) => kept.push(format!("{}: {:#}", info.interface, anyhow!(fault))),
+        }
+    }
+    if !kept.is_empty() {
+        bail!("still attached, `pomguard detach` again once this is mended: {}", kept.join("; "));
     }
     pins.remove()?;
-    println!(
-        "counters and conversations are gone; a daemon that still runs takes effect again at its next start"
+    out.line(
+        "counters and conversations are gone; a daemon that still runs takes effect again at its next start",
     );
     Ok(ExitCode::SUCCESS)
 }
 
-fn confirm(interfaces: &str) -> anyhow::Result<()> {
-    if !io::stdin().is_terminal() {
-        bail!("this opens {interfaces} to every packet: say --yes to do it without being asked");
-    }
-    print!("This opens {interfaces} to every packet, and forgets the counters. Type `open` to go on: ");
-    io::stdout().flush()?;
-    let mut answer = String::new();
-    io::stdin().read_line(&mut answer).context("read the answer")?;
+fn confirm(interfaces: &str, out: &mut Output) -> anyhow::Result<()> {
+    let answer = out.ask(
+        &format!("This opens {interfaces} to every packet, and forgets the counters. Type `open` to go on: "),
+        &format!("this opens {interfaces} to every packet: say --yes to do it without being asked"),
+    )?;
     if answer.trim() != "open" {
         bail!("nothing was changed");
     }

@@ -1,16 +1,12 @@
 //! `pomguard explain`: what becomes of a packet, and why; asked of the policy and of the kernel.
 
-use std::{
-    io::{self, Write as _},
-    path::PathBuf,
-    process::ExitCode,
-};
+use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::Context as _;
 use pomguard_common::decide::NO_ROW;
 use serde::Serialize;
 
-use super::FAULT;
+use super::{FAULT, output::Output};
 use crate::{
     input::Draft,
     kernel::{KernelError, frame, interface, pins::Pins, probe::Probe, read},
@@ -58,7 +54,7 @@ struct Answer<'a> {
 }
 
 /// Exit code 0 when policy and kernel agree (or only one was asked), 1 when they do not.
-pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+pub fn run(args: &Args, out: &mut Output) -> anyhow::Result<ExitCode> {
     let draft = Draft::load(&args.config)?;
     let policy = policy::resolve(&draft, &interface::addresses()?)?;
     let opening = explain::question(&policy, &args.source, &args.destination)
@@ -69,37 +65,34 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         kernel.passes == explanation.passes
             && kernel.row == explanation.row.as_ref().map(|row| row.id.clone())
     });
-    let mut out = io::stdout().lock();
     if args.json {
         let answer = Answer { policy: &explanation, kernel, agree };
-        serde_json::to_writer_pretty(&mut out, &answer).map_err(io::Error::from)?;
-        writeln!(out)?;
+        out.json(&answer)?;
     } else {
-        render::explain::print(&explanation, &mut out)?;
+        render::explain::print(&explanation, out)?;
         match &kernel {
-            Some(kernel) => tell(kernel, &mut out)?,
-            None => writeln!(out, "  kernel   not asked: nothing is in force here, or --offline")?,
+            Some(kernel) => tell(kernel, out),
+            None => out.line("  kernel   not asked: nothing is in force here, or --offline"),
         }
     }
     if agree == Some(false) {
-        out.flush()?;
-        eprintln!(
+        out.complain(
             "pomguard: DISAGREEMENT: the files say one thing, the kernel does another. Either the files \
-             were changed and not applied (`systemctl reload pomguard`), or this is a fault in pomguard: report it"
+             were changed and not applied (`systemctl reload pomguard`), or this is a fault in pomguard: report it",
         );
         return Ok(ExitCode::from(FAULT));
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn tell(kernel: &Kernel, out: &mut impl io::Write) -> io::Result<()> {
+fn tell(kernel: &Kernel, out: &mut Output) {
     let verdict = match (kernel.passes, kernel.audited) {
         (true, true) => "PASS in audit, would be dropped",
         (true, false) => "PASS",
         (false, _) => "DROP",
     };
     let row = kernel.row.as_ref().map_or_else(String::new, |row| format!(", row {row}"));
-    writeln!(out, "  kernel   {verdict}: {}{row}. {}", kernel.reason, kernel.help)
+    out.line(format_args!("  kernel   {verdict}: {}{row}. {}", kernel.reason, kernel.help));
 }
 
 /// Runs the opening packet through the program, on the policy in force; none when there is none.

@@ -1,16 +1,11 @@
 //! `pomguard completions` and `pomguard man`: what a package installs beside the binary.
 
-use std::{
-    fs,
-    io::{self, Write as _},
-    path::PathBuf,
-    process::ExitCode,
-};
+use std::{fs, path::PathBuf, process::ExitCode};
 
 use anyhow::Context as _;
 use clap::CommandFactory as _;
 
-use super::Cli;
+use super::{Cli, output::Output};
 
 /// Options of `completions`.
 #[derive(Clone, Debug, clap::Args)]
@@ -29,15 +24,15 @@ pub struct ManArgs {
 }
 
 /// Writes the completions of a shell.
-pub fn completions(args: &CompletionsArgs) -> anyhow::Result<ExitCode> {
+pub fn completions(args: &CompletionsArgs, out: &mut Output) -> anyhow::Result<ExitCode> {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut Cli::command(), "pomguard", &mut script);
-    io::stdout().write_all(&script)?;
+    out.write_bytes(&script);
     Ok(ExitCode::SUCCESS)
 }
 
 /// Writes the manual pages.
-pub fn man(args: &ManArgs) -> anyhow::Result<ExitCode> {
+pub fn man(args: &ManArgs, out: &mut Output) -> anyhow::Result<ExitCode> {
     // Section 8: commands for who runs the machine.
     let command = Cli::command();
     if let Some(folder) = &args.folder {
@@ -47,7 +42,7 @@ pub fn man(args: &ManArgs) -> anyhow::Result<ExitCode> {
     }
     let mut page = Vec::new();
     clap_mangen::Man::new(command).section("8").render(&mut page)?;
-    io::stdout().write_all(&page)?;
+    out.write_bytes(&page);
     Ok(ExitCode::SUCCESS)
 }
 

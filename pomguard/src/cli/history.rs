@@ -6,7 +6,7 @@ use std::{
     process::ExitCode,
 };
 
-use super::{FAULT, places};
+use super::{FAULT, output::Output, places};
 use crate::{
     history::{Damaged, History, Record},
     observe::printable::printable,
@@ -29,19 +29,19 @@ pub struct Args {
 }
 
 /// Exit code 0; 1 when some of it is damaged.
-pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let settings = places::settings(&args.config);
+pub fn run(args: &Args, out: &mut Output) -> anyhow::Result<ExitCode> {
+    let settings = places::settings(&args.config, out);
     let (records, damaged) = History::at(&settings.paths.state).list();
-    let mut out = io::stdout().lock();
     if args.json {
-        serde_json::to_writer_pretty(&mut out, &records).map_err(io::Error::from)?;
-        writeln!(out)?;
+        out.json(&records)?;
     } else {
-        print(&records, &mut out)?;
+        print(&records, out)?;
     }
-    out.flush()?;
     for Damaged { path, problem } in &damaged {
-        eprintln!("pomguard: {} is damaged: {problem}; it cannot be returned to", path.display());
+        out.complain(format_args!(
+            "pomguard: {} is damaged: {problem}; it cannot be returned to",
+            path.display()
+        ));
     }
     Ok(if damaged.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(FAULT) })
 }

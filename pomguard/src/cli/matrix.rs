@@ -1,13 +1,10 @@
 //! `pomguard matrix`: shows the published table and its errata.
 
-use std::{
-    io::{self, Write as _},
-    process::ExitCode,
-};
+use std::{io, process::ExitCode};
 
 use clap::Subcommand;
 
-use super::FAULT;
+use super::{FAULT, output::Output};
 use crate::{input::Matrix, render};
 
 /// Options of `matrix`.
@@ -39,16 +36,15 @@ pub struct Choice {
 }
 
 /// Exit code 0 when the matrix file is right, 1 when it is not.
-pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+pub fn run(args: &Args, out: &mut Output) -> anyhow::Result<ExitCode> {
     let (What::List(choice) | What::Lint(choice)) = &args.what;
     let matrix = match Matrix::load(&choice.matrix) {
         Ok(matrix) => matrix,
         Err(faults) => {
-            eprintln!("{faults}");
+            out.complain(faults);
             return Ok(ExitCode::from(FAULT));
         }
     };
-    let mut out = io::stdout().lock();
     let (json, print): (serde_json::Value, Printer) = match &args.what {
         What::List(_) => {
             (serde_json::to_value(render::matrix::Listing::new(&matrix))?, render::matrix::print_list)
@@ -58,11 +54,11 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         }
     };
     if choice.json {
-        writeln!(out, "{json:#}")?;
+        out.line(format_args!("{json:#}"));
     } else {
-        print(&matrix, &mut out)?;
+        print(&matrix, out)?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
-type Printer = fn(&Matrix, &mut io::StdoutLock<'static>) -> io::Result<()>;
+type Printer = fn(&Matrix, &mut Output) -> io::Result<()>;

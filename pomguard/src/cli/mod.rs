@@ -3,13 +3,11 @@
 //! Exit codes: 0 all is well, 1 the input or the state is at fault, 2 wrong usage, 3 there is something to
 //! attend to: `plan` would change something, `status` found something that is not as it should be.
 
-use std::{
-    io::{self, ErrorKind},
-    process::ExitCode,
-};
+use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use self::output::Output;
 use crate::kernel::{pins::Pins, read};
 
 pub mod allow;
@@ -20,6 +18,7 @@ pub mod explain;
 pub mod generate;
 pub mod history;
 pub mod matrix;
+pub mod output;
 pub mod panic;
 mod places;
 pub mod plan;
@@ -85,42 +84,63 @@ pub enum Verb {
     Man(generate::ManArgs),
 }
 
+impl Verb {
+    /// Returns true if the verb changes what is in force. Its exit code tells of that, whatever becomes of its
+    /// words.
+    const fn changes(&self) -> bool {
+        match self {
+            Self::Allow(args) => !args.list,
+            Self::Run(_)
+            | Self::Apply(_)
+            | Self::Confirm(_)
+            | Self::Rollback(_)
+            | Self::Revoke(_)
+            | Self::Panic(_)
+            | Self::ServeMetrics(_)
+            | Self::Detach(_) => true,
+            Self::Check(_)
+            | Self::Plan(_)
+            | Self::History(_)
+            | Self::Status(_)
+            | Self::Stats(_)
+            | Self::Explain(_)
+            | Self::Matrix(_)
+            | Self::Completions(_)
+            | Self::Man(_) => false,
+        }
+    }
+}
+
 /// Runs a verb; an error ends on stderr with exit code 1.
 pub fn run(cli: Cli) -> ExitCode {
-    let result = match cli.verb {
-        Verb::Check(args) => check::run(&args),
+    let mut out = Output::new();
+    let changes = cli.verb.changes();
+    let result = dispatch(cli.verb, &mut out);
+    out.end(result, changes)
+}
+
+fn dispatch(verb: Verb, out: &mut Output) -> anyhow::Result<ExitCode> {
+    match verb {
+        Verb::Check(args) => check::run(&args, out),
         Verb::Run(args) => run::run(&args),
-        Verb::Plan(args) => plan::run(&args),
-        Verb::Apply(args) => apply::run(&args),
-        Verb::Confirm(args) => apply::confirm(&args),
-        Verb::Rollback(args) => apply::rollback(&args),
-        Verb::History(args) => history::run(&args),
-        Verb::Allow(args) => allow::run(&args),
-        Verb::Revoke(args) => allow::revoke(&args),
-        Verb::Panic(args) => panic::run(&args),
-        Verb::Status(args) => status::run(&args),
+        Verb::Plan(args) => plan::run(&args, out),
+        Verb::Apply(args) => apply::run(&args, out),
+        Verb::Confirm(args) => apply::confirm(&args, out),
+        Verb::Rollback(args) => apply::rollback(&args, out),
+        Verb::History(args) => history::run(&args, out),
+        Verb::Allow(args) => allow::run(&args, out),
+        Verb::Revoke(args) => allow::revoke(&args, out),
+        Verb::Panic(args) => panic::run(&args, out),
+        Verb::Status(args) => status::run(&args, out),
         Verb::Stats(args) => {
-            let pins = Pins::at(&places::settings(&args.config).paths.pins);
-            stats::run(&args, &|| Ok(read::snapshot(&pins)?))
+            let pins = Pins::at(&places::settings(&args.config, out).paths.pins);
+            stats::run(&args, &|| Ok(read::snapshot(&pins)?), out)
         }
-        Verb::Explain(args) => explain::run(&args),
+        Verb::Explain(args) => explain::run(&args, out),
         Verb::ServeMetrics(args) => serve_metrics::run(&args),
-        Verb::Detach(args) => detach::run(&args),
-        Verb::Matrix(args) => matrix::run(&args),
-        Verb::Completions(args) => generate::completions(&args),
-        Verb::Man(args) => generate::man(&args),
-    };
-    match result {
-        Ok(code) => code,
-        // Whoever reads our output may stop early: `pomguard check | head` is no error.
-        Err(error)
-            if error.downcast_ref::<io::Error>().is_some_and(|it| it.kind() == ErrorKind::BrokenPipe) =>
-        {
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            eprintln!("pomguard: {error:#}");
-            ExitCode::from(FAULT)
-        }
+        Verb::Detach(args) => detach::run(&args, out),
+        Verb::Matrix(args) => matrix::run(&args, out),
+        Verb::Completions(args) => generate::completions(&args, out),
+        Verb::Man(args) => generate::man(&args, out),
     }
 }

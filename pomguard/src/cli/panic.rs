@@ -1,15 +1,11 @@
 //! `pomguard panic`: suspends the policy for a while, one way or the other.
 
-use std::{
-    io::{self, IsTerminal as _, Write as _},
-    path::PathBuf,
-    process::ExitCode,
-};
+use std::{path::PathBuf, process::ExitCode};
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use clap::ValueEnum;
 
-use super::{apply::runtime, span};
+use super::{apply::runtime, output::Output, span};
 use crate::{
     control::{
         client,
@@ -55,41 +51,38 @@ pub struct Args {
 }
 
 /// Exit code 0 when it was done.
-pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+pub fn run(args: &Args, out: &mut Output) -> anyhow::Result<ExitCode> {
     let kind = match args.what {
         What::Isolate => Panic::Isolate,
         What::Open => Panic::Open,
-        What::Off => return say(args, Request::PanicOff),
+        What::Off => return say(args, Request::PanicOff, out),
     };
     let Some(seconds) = args.time else { bail!("say for how long: --for 10m") };
     if !args.yes {
-        ask(kind, seconds)?;
+        ask(kind, seconds, out)?;
     }
-    say(args, Request::Panic { kind, seconds })
+    say(args, Request::Panic { kind, seconds }, out)
 }
 
-fn say(args: &Args, request: Request) -> anyhow::Result<ExitCode> {
+fn say(args: &Args, request: Request, out: &mut Output) -> anyhow::Result<ExitCode> {
     let told: String = client::ask(&runtime(&args.config), request, args.why.as_deref())?;
     if !args.quiet {
         terminals::tell(&told);
     }
-    println!("{told}");
+    out.line(told);
     Ok(ExitCode::SUCCESS)
 }
 
-fn ask(kind: Panic, seconds: u32) -> anyhow::Result<()> {
+fn ask(kind: Panic, seconds: u32, out: &mut Output) -> anyhow::Result<()> {
     let effect = match kind {
         Panic::Isolate => "drops everything but failsafe rows, live calls too,",
         Panic::Open => "drops nothing, whoever sends it,",
     };
     let time = quantity::span(seconds.into());
-    if !io::stdin().is_terminal() {
-        bail!("this {effect} for {time}: say --yes to do it without being asked");
-    }
-    print!("This {effect} for {time}. Type `{}` to go on: ", kind.name());
-    io::stdout().flush()?;
-    let mut answer = String::new();
-    io::stdin().read_line(&mut answer).context("read the answer")?;
+    let answer = out.ask(
+        &format!("This {effect} for {time}. Type `{}` to go on: ", kind.name()),
+        &format!("this {effect} for {time}: say --yes to do it without being asked"),
+    )?;
     if answer.trim() != kind.name() {
         bail!("nothing was changed");
     }

@@ -3,20 +3,21 @@
 
 use std::path::Path;
 
+use super::output::Output;
 use crate::input::settings::Settings;
 
 /// The settings. Where they are refused, the usual paths and no interface, and a warning on stderr that
 /// says what is wrong and where is looked instead.
-pub(super) fn settings(config: &Path) -> Settings {
+pub(super) fn settings(config: &Path, out: &mut Output) -> Settings {
     Settings::load(config).unwrap_or_else(|faults| {
         let usual = Settings::without_file(Path::new(""));
-        eprintln!("pomguard: {faults}");
-        eprintln!(
+        out.complain(format_args!("pomguard: {faults}"));
+        out.complain(format_args!(
             "pomguard: warning: going on without the settings, by the usual paths: {}, {}, {}",
             usual.paths.pins.display(),
             usual.paths.state.display(),
             usual.paths.runtime.display()
-        );
+        ));
         usual
     })
 }

@@ -1,14 +1,10 @@
 //! `pomguard plan`: what the files would change, without changing anything.
 
-use std::{
-    io::{self, Write as _},
-    path::PathBuf,
-    process::ExitCode,
-};
+use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::Context as _;
 
-use super::{ATTENTION, session};
+use super::{ATTENTION, output::Output, session};
 use crate::{
     history::{self, History, Record},
     input::Draft,
@@ -37,14 +33,12 @@ pub struct Args {
 }
 
 /// Exit code 0 when the files are in force already, 3 when they would change something, 1 when they are wrong.
-pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+pub fn run(args: &Args, out: &mut Output) -> anyhow::Result<ExitCode> {
     let plan = make(&args.config)?;
-    let mut out = io::stdout().lock();
     if args.json {
-        serde_json::to_writer_pretty(&mut out, &plan).map_err(io::Error::from)?;
-        writeln!(out)?;
+        out.json(&plan)?;
     } else {
-        plan.print(&mut out)?;
+        plan.print(out)?;
     }
     Ok(if plan.changes() { ExitCode::from(ATTENTION) } else { ExitCode::SUCCESS })
 }

@@ -2,7 +2,7 @@
 
 use std::{
     env,
-    io::{self, BufWriter, IsTerminal as _, Write},
+    io::{self, IsTerminal as _},
     path::PathBuf,
     process::ExitCode,
     thread,
@@ -12,14 +12,12 @@ use std::{
 use anyhow::{Context as _, Result};
 use clap::Parser;
 
+use super::output::Output;
 use crate::{
     observe::snapshot::Snapshot,
     paths,
     render::stats::{Options, Part, print_stats, print_watch},
 };
-
-/// Bytes that are written at once: what a pipe holds.
-const CHUNK: usize = 65_536;
 
 /// Shows what passed, what was dropped and why.
 ///
@@ -45,17 +43,9 @@ pub struct Args {
 }
 
 /// Runs the command; `read` takes one reading of the maps.
-///
-/// A reader that closes the pipe (`pomguard stats | head`) has seen what it wanted: success.
-pub fn run(args: &Args, read: &dyn Fn() -> Result<Snapshot>) -> Result<ExitCode> {
-    let stdout = io::stdout();
-    let screen = Screen::of(&stdout);
-    // By itself the standard output makes a system call of every line.
-    let mut out = BufWriter::with_capacity(CHUNK, stdout.lock());
-    match print(args, read, &mut out, screen, None) {
-        Err(error) if is_broken_pipe(&error) => Ok(ExitCode::SUCCESS),
-        result => result.map(|()| ExitCode::SUCCESS),
-    }
+pub fn run(args: &Args, read: &dyn Fn() -> Result<Snapshot>, out: &mut Output) -> Result<ExitCode> {
+    print(args, read, out, Screen::of_process(), None)?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// What is known of the place the text goes to.
@@ -68,8 +58,9 @@ struct Screen {
 }
 
 impl Screen {
-    fn of(stdout: &io::Stdout) -> Self {
-        if !stdout.is_terminal() {
+    #[expect(clippy::disallowed_methods, reason = "asks where the output goes, and writes nothing")]
+    fn of_process() -> Self {
+        if !io::stdout().is_terminal() {
             return Self::default();
         }
         let dumb = env::var_os("TERM").is_some_and(|term| term == "dumb");
@@ -79,18 +70,11 @@ impl Screen {
     }
 }
 
-fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    error
-        .chain()
-        .filter_map(|cause| cause.downcast_ref::<io::Error>())
-        .any(|cause| cause.kind() == io::ErrorKind::BrokenPipe)
-}
-
-/// Prints once, or with --watch until `frames` are shown; none: for ever.
+/// Prints once, or with --watch until `frames` are shown. `None`: until nobody takes the output.
 fn print(
     args: &Args,
     read: &dyn Fn() -> Result<Snapshot>,
-    out: &mut impl Write,
+    out: &mut Output,
     screen: Screen,
     frames: Option<usize>,
 ) -> Result<()> {
@@ -104,12 +88,11 @@ fn print(
     let mut taken = Instant::now();
     let Some(interval) = args.watch.map(Duration::from_secs) else {
         if args.json {
-            serde_json::to_writer_pretty(&mut *out, &before).map_err(io::Error::from)?;
-            writeln!(out)?;
+            out.json(&before)?;
         } else {
             print_stats(&before, out, options())?;
         }
-        return Ok(out.flush()?);
+        return Ok(());
     };
 
     let mut shown = 0;
@@ -119,10 +102,10 @@ fn print(
     } else {
         let mut frame = Vec::new();
         print_stats(&before, &mut frame, options())?;
-        print_frame(&frame, out, screen.redraw)?;
+        print_frame(&frame, out, screen.redraw);
         shown += 1;
     }
-    while frames.is_none_or(|frames| shown < frames) {
+    while frames.is_none_or(|frames| shown < frames) && !out.is_lost() {
         thread::sleep(interval);
         let now = read().context("the maps could be read before, and no longer")?;
         let elapsed = taken.elapsed();
@@ -132,7 +115,7 @@ fn print(
         } else {
             let mut frame = Vec::new();
             print_watch(&before, &now, elapsed, &mut frame, options())?;
-            print_frame(&frame, out, screen.redraw)?;
+            print_frame(&frame, out, screen.redraw);
         }
         before = now;
         shown += 1;
@@ -140,15 +123,14 @@ fn print(
     Ok(())
 }
 
-fn print_line(snapshot: &Snapshot, out: &mut impl Write) -> Result<()> {
-    let mut line = serde_json::to_vec(snapshot)?;
-    line.push(b'\n');
-    out.write_all(&line)?;
-    Ok(out.flush()?)
+fn print_line(snapshot: &Snapshot, out: &mut Output) -> Result<()> {
+    out.line(serde_json::to_string(snapshot)?);
+    out.push();
+    Ok(())
 }
 
 /// One write per frame, and no clearing before it: the screen does not flicker.
-fn print_frame(frame: &[u8], out: &mut impl Write, redraw: bool) -> io::Result<()> {
+fn print_frame(frame: &[u8], out: &mut Output, redraw: bool) {
     let mut text = Vec::with_capacity(frame.len() + 256);
     if redraw {
         // Home; after each line what an earlier, longer one left; at the end what is below.
@@ -162,8 +144,8 @@ fn print_frame(frame: &[u8], out: &mut impl Write, redraw: bool) -> io::Result<(
         text.extend_from_slice(frame);
         text.push(b'\n');
     }
-    out.write_all(&text)?;
-    out.flush()
+    out.write_bytes(&text);
+    out.push();
 }
 
 fn seconds_now() -> u64 {
@@ -173,35 +155,22 @@ fn seconds_now() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::observe::{golden::assert_golden, sample};
+    use crate::{
+        cli::output::tests::{Gone, Paper},
+        observe::{golden::assert_golden, sample},
+    };
 
     fn args(line: &[&str]) -> Args {
         Args::try_parse_from([&["stats"], line].concat()).unwrap()
     }
 
     fn output(line: &[&str], frames: usize) -> String {
-        let mut out = Vec::new();
+        let paper = Paper::default();
+        let mut out = Output::to(paper.clone());
         let read = || Ok(sample::snapshot());
         print(&args(line), &read, &mut out, Screen::default(), Some(frames)).unwrap();
-        String::from_utf8(out).unwrap()
-    }
-
-    /// Takes the first bytes and then is gone, as `head` is.
-    struct Gone(usize);
-
-    impl Write for Gone {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            if self.0 == 0 {
-                return Err(io::ErrorKind::BrokenPipe.into());
-            }
-            let taken = bytes.len().min(self.0);
-            self.0 -= taken;
-            Ok(taken)
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
+        out.push();
+        paper.text()
     }
 
     #[test]
@@ -251,25 +220,26 @@ mod tests {
 
     #[test]
     fn a_redrawn_frame_leaves_nothing_of_the_one_before() {
-        let mut out = Vec::new();
-        print_frame(b"one\ntwo\n", &mut out, true).unwrap();
-        assert_eq!(out, b"\x1b[Hone\x1b[K\ntwo\x1b[K\n\x1b[J");
+        let paper = Paper::default();
+        print_frame(b"one\ntwo\n", &mut Output::to(paper.clone()), true);
+        assert_eq!(paper.text(), "\x1b[Hone\x1b[K\ntwo\x1b[K\n\x1b[J");
     }
 
     #[test]
-    fn a_reader_that_leaves_early_is_told_from_a_fault() {
-        for line in [&["--json"][..], &[], &["--rows-only"], &["--json", "--watch"], &["--watch"]] {
+    fn watching_ends_when_nobody_takes_the_output() {
+        for line in [&["--json", "--watch"][..], &["--watch"]] {
             let read = || Ok(sample::snapshot());
-            let result = print(&args(line), &read, &mut Gone(100), Screen::default(), Some(2));
-            assert!(is_broken_pipe(&result.unwrap_err()), "{line:?}");
+            let mut out = Output::to(Gone(100, io::ErrorKind::BrokenPipe));
+            print(&args(line), &read, &mut out, Screen::default(), None).unwrap();
+            assert!(out.is_lost(), "{line:?}");
         }
-        assert!(!is_broken_pipe(&anyhow::anyhow!("no maps")));
     }
 
     #[test]
     fn a_reading_that_fails_is_the_error() {
         let read = || Err(anyhow::anyhow!("no pinned maps"));
-        let result = print(&args(&[]), &read, &mut Vec::new(), Screen::default(), None);
+        let mut out = Output::to(Paper::default());
+        let result = print(&args(&[]), &read, &mut out, Screen::default(), None);
         assert_eq!(result.unwrap_err().to_string(), "no pinned maps");
     }
 

@@ -1,12 +1,8 @@
 //! `pomguard status`: what is in force, and what is not as it should be.
 
-use std::{
-    io::{self, Write as _},
-    path::PathBuf,
-    process::ExitCode,
-};
+use std::{path::PathBuf, process::ExitCode};
 
-use super::{ATTENTION, places};
+use super::{ATTENTION, output::Output, places};
 use crate::{
     control::{client, protocol::Request},
     input::settings::Settings,
@@ -27,14 +23,12 @@ pub struct Args {
 }
 
 /// Exit code 0 when all is as it should be, 3 when something is not, 1 when nothing is in force.
-pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let status = read(&places::settings(&args.config))?;
-    let mut out = io::stdout().lock();
+pub fn run(args: &Args, out: &mut Output) -> anyhow::Result<ExitCode> {
+    let status = read(&places::settings(&args.config, out))?;
     if args.json {
-        serde_json::to_writer_pretty(&mut out, &status).map_err(io::Error::from)?;
-        writeln!(out)?;
+        out.json(&status)?;
     } else {
-        render::status::print(&status, unix_now(), &mut out)?;
+        render::status::print(&status, unix_now(), out)?;
     }
     Ok(if status.attention.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(ATTENTION) })
 }

@@ -22,6 +22,7 @@ mod load;
 mod modes;
 mod operations;
 mod outbound;
+mod output;
 mod plan;
 mod reload;
 mod said;

@@ -1,0 +1,235 @@
+//! The one place through which every verb writes to its terminal, pipe or file.
+//!
+//! A verb never depends on whoever reads it. Writing cannot fail: what a closed pipe or a full disk does not
+//! take is lost, and the verb goes on. [`Output::end`] then makes the exit code. So a verb that changes
+//! something always changes all of it, and its code tells of the change.
+
+use std::{
+    fmt,
+    io::{self, BufRead as _, ErrorKind, IsTerminal as _, Write},
+    process::ExitCode,
+};
+
+use anyhow::Context as _;
+use serde::Serialize;
+
+use super::FAULT;
+
+/// Bytes that are kept before they are written: as many as a pipe holds.
+const CHUNK: usize = 65_536;
+
+/// Standard output and standard error of a verb.
+pub struct Output {
+    to: Box<dyn Write>,
+    /// Bytes that were not written yet.
+    kept: Vec<u8>,
+    /// The first error of a write. Nothing is written after it.
+    lost: Option<io::Error>,
+}
+
+impl Output {
+    /// Returns the process's own output.
+    #[must_use]
+    #[expect(clippy::disallowed_methods, reason = "the only place that opens the standard output")]
+    pub fn new() -> Self {
+        Self::to(io::stdout())
+    }
+
+    /// Returns an output into something else, for tests.
+    pub(super) fn to(sink: impl Write + 'static) -> Self {
+        Self { to: Box::new(sink), kept: Vec::new(), lost: None }
+    }
+
+    /// Returns true if nobody takes the output any more.
+    pub(super) const fn is_lost(&self) -> bool {
+        self.lost.is_some()
+    }
+
+    /// Writes what was kept.
+    pub(super) fn push(&mut self) {
+        if self.lost.is_none() {
+            self.lost = self.to.write_all(&self.kept).and_then(|()| self.to.flush()).err();
+        }
+        self.kept.clear();
+    }
+
+    /// Writes a value as JSON of several lines.
+    ///
+    /// # Errors
+    /// If the value cannot be written as JSON.
+    pub(super) fn json<T: Serialize + ?Sized>(&mut self, value: &T) -> anyhow::Result<()> {
+        let text = serde_json::to_vec_pretty(value).context("write JSON")?;
+        self.write_bytes(&text);
+        self.write_bytes(b"\n");
+        Ok(())
+    }
+
+    /// Writes one line.
+    pub(super) fn line(&mut self, line: impl fmt::Display) {
+        self.write_bytes(format!("{line}\n").as_bytes());
+    }
+
+    /// Writes bytes.
+    pub(super) fn write_bytes(&mut self, bytes: &[u8]) {
+        if self.lost.is_some() {
+            return;
+        }
+        self.kept.extend_from_slice(bytes);
+        if self.kept.len() >= CHUNK {
+            self.push();
+        }
+    }
+
+    /// Writes a line to the standard error, after what was written to the output so far.
+    pub(super) fn complain(&mut self, line: impl fmt::Display) {
+        self.push();
+        complain(line);
+    }
+
+    /// Asks the person at the terminal a question and returns the answer. The question goes to the standard
+    /// error, so that a pipe behind the verb does not swallow it.
+    ///
+    /// # Errors
+    /// If nobody is at the terminal, with `unattended`, or if the question cannot be shown.
+    #[expect(clippy::disallowed_methods, reason = "the only place that asks on the standard error")]
+    pub(super) fn ask(&mut self, question: &str, unattended: &str) -> anyhow::Result<String> {
+        if !io::stdin().is_terminal() {
+            anyhow::bail!("{unattended}");
+        }
+        self.push();
+        let mut errors = io::stderr().lock();
+        errors
+            .write_all(question.as_bytes())
+            .and_then(|()| errors.flush())
+            .context("nothing was changed: the question cannot be shown")?;
+        drop(errors);
+        let mut answer = String::new();
+        io::stdin().lock().read_line(&mut answer).context("read the answer")?;
+        Ok(answer)
+    }
+
+    /// Ends the output and returns the exit code of the verb.
+    ///
+    /// The code of a verb that `changes` something tells of the change, whoever reads the words. A verb that
+    /// only reads has failed if its words found no room; a reader that leaves early has seen enough.
+    pub(super) fn end(mut self, result: anyhow::Result<ExitCode>, changes: bool) -> ExitCode {
+        self.push();
+        let code = result.unwrap_or_else(|error| {
+            complain(format_args!("pomguard: {error:#}"));
+            ExitCode::from(FAULT)
+        });
+        match self.lost {
+            Some(fault) if fault.kind() != ErrorKind::BrokenPipe => {
+                complain(format_args!("pomguard: the output is cut short: {fault}"));
+                if changes { code } else { ExitCode::from(FAULT) }
+            }
+            _ => code,
+        }
+    }
+}
+
+impl Default for Output {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Writing never fails; see [`Output`].
+impl Write for Output {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.write_bytes(bytes);
+        Ok(bytes.len())
+    }
+
+    /// Keeps the bytes: [`Output::push`] and [`Output::end`] write them.
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Writes a line to the standard error. Nobody may be there to take it.
+#[expect(clippy::disallowed_methods, reason = "the only place that writes to the standard error")]
+fn complain(line: impl fmt::Display) {
+    let _ = io::stderr().write_all(format!("{line}\n").as_bytes());
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::{cell::RefCell, rc::Rc};
+
+    use super::*;
+
+    /// Keeps what is written where a test can read it.
+    #[derive(Clone, Default)]
+    pub(in crate::cli) struct Paper(Rc<RefCell<Vec<u8>>>);
+
+    impl Paper {
+        pub(in crate::cli) fn text(&self) -> String {
+            String::from_utf8(self.0.borrow().clone()).unwrap()
+        }
+    }
+
+    impl Write for Paper {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.borrow_mut().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// Takes the first bytes and then fails, as a pipe does whose reader is `head`, or a disk that fills.
+    pub(in crate::cli) struct Gone(pub(in crate::cli) usize, pub(in crate::cli) ErrorKind);
+
+    impl Write for Gone {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            if self.0 == 0 {
+                return Err(self.1.into());
+            }
+            let taken = bytes.len().min(self.0);
+            self.0 -= taken;
+            Ok(taken)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// The code as a number, which [`ExitCode`] does not give.
+    fn number(code: ExitCode) -> String {
+        format!("{code:?}")
+    }
+
+    #[test]
+    fn output_in_large_and_small_pieces_arrives_in_order() {
+        let paper = Paper::default();
+        let mut out = Output::to(paper.clone());
+        out.line("one");
+        out.write_bytes(&vec![b'x'; CHUNK]);
+        out.json(&[1]).unwrap();
+        let code = out.end(Ok(ExitCode::from(3)), false);
+        assert_eq!(number(code), number(ExitCode::from(3)));
+        assert_eq!(paper.text(), format!("one\n{}[\n  1\n]\n", "x".repeat(CHUNK)));
+    }
+
+    #[test]
+    fn exit_code_of_a_change_survives_any_output() {
+        for (kind, of_reader) in [(ErrorKind::BrokenPipe, 3), (ErrorKind::StorageFull, FAULT)] {
+            for (changes, expected) in [(true, 3), (false, of_reader)] {
+                let mut out = Output::to(Gone(2, kind));
+                for _ in 0..3 {
+                    writeln!(out, "a line").unwrap();
+                    out.push();
+                }
+                assert!(out.is_lost());
+                let code = out.end(Ok(ExitCode::from(3)), changes);
+                assert_eq!(number(code), number(ExitCode::from(expected)), "{kind:?} {changes}");
+            }
+        }
+        let failed = Output::to(Gone(0, ErrorKind::BrokenPipe)).end(Err(anyhow::anyhow!("no")), true);
+        assert_eq!(number(failed), number(ExitCode::from(FAULT)));
+    }
+}

@@ -1,0 +1,230 @@
+//! Output that nobody takes: a closed pipe and a full disk end what a verb says, never what it does.
+
+use std::{
+    collections::BTreeSet,
+    fs::{File, OpenOptions},
+    io,
+    process::{Command, ExitStatus, Stdio},
+    thread,
+    time::Duration,
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use pomguard_tests::daemon::{
+    Daemon, INTERFACE, LISTED, Lab, SERVER, Settings, UNLISTED, binary, is_shut, opens,
+};
+
+use crate::said::{done, said};
+
+/// A place that takes no byte.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sink {
+    /// A pipe whose reader is gone, as after `| head -1`.
+    ClosedPipe,
+    /// A disk without room.
+    FullDisk,
+}
+
+impl Sink {
+    const ALL: [Self; 2] = [Self::ClosedPipe, Self::FullDisk];
+
+    fn open(self) -> Stdio {
+        match self {
+            Self::ClosedPipe => io::pipe().unwrap().1.into(),
+            Self::FullDisk => full_disk().into(),
+        }
+    }
+}
+
+fn full_disk() -> File {
+    OpenOptions::new().write(true).open("/dev/full").unwrap()
+}
+
+/// Runs a command whose output, and whose errors on request, go to such a place. What it says on stderr is
+/// no panic.
+fn into_sink(mut command: Command, sink: Sink, errors_too: bool) -> ExitStatus {
+    command.stdout(sink.open());
+    command.stderr(if errors_too { sink.open() } else { Stdio::piped() });
+    let output = command.output().unwrap();
+    let told = said(&output);
+    assert!(!told.contains("panicked"), "{command:?} into {sink:?}: {told}");
+    assert!(output.status.code().is_some_and(|code| code != 101), "{command:?} into {sink:?}: {output:?}");
+    output.status
+}
+
+/// Verbs that change nothing, each with the code with which it ends when its output is taken.
+fn readers(lab: &Lab) -> Vec<(Vec<&'static str>, i32)> {
+    let pair = ["10.77.0.2", "10.77.0.1:9970/tcp"];
+    let readers: [&[&str]; 13] = [
+        &["check"],
+        &["check", "--json"],
+        &["plan"],
+        &["history"],
+        &["history", "--json"],
+        &["allow", "--list"],
+        &["status"],
+        &["status", "--json"],
+        &["stats"],
+        &["stats", "--json"],
+        &["stats", "--watch"],
+        &["explain", pair[0], pair[1]],
+        &["explain", "--offline", pair[0], pair[1]],
+    ];
+    let code = |arguments: &[&'static str]| {
+        if arguments.contains(&"--watch") {
+            // It ends by its output alone.
+            return 0;
+        }
+        let output = lab.pomguard(arguments);
+        output.status.code().unwrap_or_else(|| panic!("{arguments:?}: {}", said(&output)))
+    };
+    readers.into_iter().map(|arguments| (arguments.to_vec(), code(arguments))).collect()
+}
+
+/// Verbs that change something, in an order in which each of them can.
+fn changes() -> Vec<Vec<&'static str>> {
+    let why = ["--why", "test"];
+    let changes: [&[&str]; 9] = [
+        &["apply", "--confirm-within", "60s", "--quiet"],
+        &["confirm", "--quiet"],
+        &["rollback", "--quiet", "--json"],
+        &["allow", "10.77.0.3", "to", "9000/tcp", "--for", "1h", "--name", "x"],
+        &["allow", "10.77.0.3", "to", "9001/tcp", "--for", "1h", "--name", "y", "--json"],
+        &["revoke", "x"],
+        &["revoke", "y"],
+        &["panic", "isolate", "--for", "1m", "--yes", "--quiet"],
+        &["panic", "off", "--quiet"],
+    ];
+    changes.into_iter().map(|words| [words, &why[..]].concat()).collect()
+}
+
+/// The verbs that the command line has, by its own list.
+fn verbs(lab: &Lab) -> BTreeSet<String> {
+    let help = lab.command(binary()).arg("--help").output().unwrap();
+    let help = String::from_utf8(help.stdout).unwrap();
+    let list = help.split_once("Commands:").unwrap().1.split_once("Options:").unwrap().0;
+    let entry = |line: &str| {
+        let name = line.strip_prefix("  ")?.split_whitespace().next()?;
+        (!line.starts_with("   ")).then(|| name.to_owned())
+    };
+    list.lines().filter_map(entry).filter(|name| name != "help").collect()
+}
+
+#[test]
+fn every_verb_outlives_a_closed_pipe_and_a_full_disk() {
+    let Some(lab) = Lab::new("every_verb_outlives_a_closed_pipe_and_a_full_disk") else { return };
+    let mut tried: BTreeSet<String> = BTreeSet::new();
+    let mut note = |arguments: &[&str]| tried.extend(arguments.first().map(|verb| (*verb).to_owned()));
+
+    // The daemon itself, whose log nobody takes.
+    for sink in Sink::ALL {
+        note(&["run"]);
+        let mut command = lab.pomguard_command(&["run"]);
+        let mut child = command.stdout(sink.open()).stderr(sink.open()).spawn().unwrap();
+        let guarded = (0..400).any(|_| {
+            thread::sleep(Duration::from_millis(50));
+            lab.xdp_program().is_some() && is_shut(&lab.stranger, SERVER, UNLISTED)
+        });
+        assert!(guarded && child.try_wait().unwrap().is_none(), "the daemon starts without its log");
+        kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGTERM).unwrap();
+        assert!(child.wait().unwrap().success());
+    }
+    done(&lab, &["detach", "--yes"]);
+
+    let daemon = Daemon::start(&lab);
+    let bare: [&[&str]; 5] =
+        [&["matrix", "list"], &["matrix", "lint", "--json"], &["completions", "bash"], &["man"], &["--help"]];
+    for sink in Sink::ALL {
+        for errors_too in [false, true] {
+            for (arguments, code) in readers(&lab) {
+                note(&arguments);
+                let status = into_sink(lab.pomguard_command(&arguments), sink, errors_too);
+                // A reader that leaves early has seen enough. A disk that is full loses what was asked for.
+                let code = if sink == Sink::ClosedPipe { code } else { 1 };
+                assert_eq!(status.code(), Some(code), "{arguments:?} into {sink:?}");
+            }
+            for arguments in bare {
+                note(arguments);
+                let mut command = lab.command(binary());
+                command.args(arguments);
+                let status = into_sink(command, sink, errors_too);
+                let lost = sink == Sink::FullDisk && arguments != ["--help"];
+                assert_eq!(status.code(), Some(i32::from(lost)), "{arguments:?} into {sink:?}");
+            }
+            for arguments in changes() {
+                note(&arguments);
+                let status = into_sink(lab.pomguard_command(&arguments), sink, errors_too);
+                assert!(status.success(), "{arguments:?} into {sink:?}: {status}\n{}", daemon.log());
+            }
+            // What is refused ends with its own code, whether or not anybody hears why.
+            let status = into_sink(lab.pomguard_command(&["revoke", "none"]), sink, errors_too);
+            assert_eq!(status.code(), Some(1));
+        }
+        note(&["serve-metrics"]);
+        let mut exporter = lab.command(binary());
+        exporter.args(["serve-metrics", "--listen", "127.0.0.1:9844", "--runtime"]).arg(lab.runtime());
+        let mut exporter = exporter.stdout(sink.open()).stderr(sink.open()).spawn().unwrap();
+        thread::sleep(Duration::from_millis(500));
+        assert!(exporter.try_wait().unwrap().is_none(), "the exporter serves without its log");
+        kill(Pid::from_raw(exporter.id().cast_signed()), Signal::SIGTERM).unwrap();
+        assert!(exporter.wait().unwrap().success());
+    }
+    assert!(opens(&lab.peer, SERVER, LISTED) && is_shut(&lab.stranger, SERVER, UNLISTED));
+    assert!(daemon.stop().success());
+    note(&["detach"]);
+    tried.remove("--help");
+    assert_eq!(tried, verbs(&lab), "every verb of the command line is tried here");
+}
+
+/// `pomguard detach --yes | head -3` left the fifth of five cards attached.
+#[test]
+fn a_detach_into_a_closed_pipe_opens_every_interface() {
+    let Some(lab) = Lab::new("a_detach_into_a_closed_pipe_opens_every_interface") else { return };
+    const ALL: [&str; 5] = [INTERFACE, "br1", "br2", "br3", "br4"];
+    for bridge in &ALL[1..] {
+        lab.server.add_bridge(bridge).unwrap();
+    }
+    lab.write_settings(&Settings { interfaces: &ALL, ..Settings::default() });
+    for sink in Sink::ALL {
+        let daemon = Daemon::start(&lab);
+        let links = lab.pinned().iter().filter(|path| path.to_string_lossy().contains("links/xdp-")).count();
+        assert_eq!(links, ALL.len(), "all five are attached");
+        assert!(daemon.stop().success());
+        let status = into_sink(lab.pomguard_command(&["detach", "--yes"]), sink, false);
+        assert!(status.success(), "the code tells of the change: {status}");
+        assert!(lab.pinned().is_empty(), "{:?}", lab.pinned());
+        for interface in ALL {
+            let index = lab.server.link(interface).index().unwrap();
+            let program = lab.server.run(|| pomguard::kernel::interface::xdp(index)).unwrap().unwrap();
+            assert!(program.is_none(), "{interface} is still attached");
+        }
+        assert!(opens(&lab.stranger, SERVER, UNLISTED), "the host is open");
+    }
+}
+
+/// Each form in which somebody may write an exception, above all in one quoted argument: the advice of the
+/// refusal, typed literally.
+#[test]
+fn an_exception_may_be_one_quoted_argument() {
+    let Some(lab) = Lab::new("an_exception_may_be_one_quoted_argument") else { return };
+    let _daemon = Daemon::start(&lab);
+    let forms: [&[&str]; 4] = [
+        &["10.77.0.3 to 9000/tcp"],
+        &["10.77.0.3 9000/tcp"],
+        &["10.77.0.3", "9000/tcp"],
+        &["10.77.0.3", "to", "9000/tcp"],
+    ];
+    for form in forms {
+        assert!(is_shut(&lab.stranger, SERVER, UNLISTED));
+        done(&lab, &[&["allow"], form, &["--for", "15m", "--why", "x", "--name", "x"]].concat());
+        assert!(opens(&lab.stranger, SERVER, UNLISTED), "{form:?}");
+        done(&lab, &["revoke", "x"]);
+    }
+    for wrong in [&["10.77.0.3"][..], &["to 9000/tcp"], &["10.77.0.3 to"], &["10.77.0.3 to 9000/tcp", "x"]] {
+        let output = lab.pomguard(&[&["allow"], wrong, &["--for", "15m", "--why", "x"]].concat());
+        assert_eq!(output.status.code(), Some(1), "{wrong:?}: {}", said(&output));
+    }
+}
