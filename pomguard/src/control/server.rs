@@ -2,6 +2,9 @@
 //!
 //! Bounded in every way: connections at once, bytes of a request, time for one. When all places are
 //! taken, the connection that has waited longest without a whole request makes room.
+//!
+//! Root has places and a queue of its own. Whatever others ask, and however often, they cannot take a place
+//! that root needs, and the daemon serves a request of root's before any of theirs.
 
 use std::{
     collections::VecDeque,
@@ -20,8 +23,8 @@ use nix::unistd::Group;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{UnixListener, UnixStream},
-    sync::{mpsc, oneshot},
-    task::AbortHandle,
+    sync::{Mutex, mpsc, oneshot},
+    task::{AbortHandle, spawn_blocking},
     time::{Instant, timeout_at},
 };
 
@@ -32,8 +35,14 @@ use super::{
 };
 use crate::observe::printable::printable;
 
-/// Connections at once.
-const CONNECTIONS: usize = 64;
+/// Connections of root at once.
+const OF_ROOT: usize = 16;
+/// Connections of others at once.
+const OF_OTHERS: usize = 48;
+/// Requests of each kind that may wait for the daemon.
+const WAITING: usize = 16;
+/// Age at which the number of the group is looked up again. The look-up may ask a server in the network.
+const GROUP_AGE: Duration = Duration::from_secs(2);
 /// How long a request may take to come, and a reply to be taken.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Bytes taken from a connection at a time.
@@ -48,6 +57,83 @@ pub struct Command {
     pub peer: Peer,
     /// Where the answer goes.
     pub answer: oneshot::Sender<Reply>,
+}
+
+/// The daemon's end: requests of root, and those of others.
+#[derive(Debug)]
+pub struct Requests {
+    of_root: mpsc::Receiver<Command>,
+    of_others: mpsc::Receiver<Command>,
+}
+
+/// The server's end of [`Requests`].
+#[derive(Clone, Debug)]
+pub struct Queues {
+    of_root: mpsc::Sender<Command>,
+    of_others: mpsc::Sender<Command>,
+}
+
+/// Makes both ends.
+#[must_use]
+pub fn queues() -> (Queues, Requests) {
+    let (to_root, of_root) = mpsc::channel(WAITING);
+    let (to_others, of_others) = mpsc::channel(WAITING);
+    (Queues { of_root: to_root, of_others: to_others }, Requests { of_root, of_others })
+}
+
+impl Requests {
+    /// Waits for a request; one of root's comes first. Returns `None` when the server has ended.
+    pub async fn next(&mut self) -> Option<Command> {
+        tokio::select! {
+            biased;
+            Some(command) = self.of_root.recv() => Some(command),
+            Some(command) = self.of_others.recv() => Some(command),
+            else => None,
+        }
+    }
+}
+
+impl Queues {
+    const fn of(&self, access: Access) -> &mpsc::Sender<Command> {
+        match access {
+            Access::Full => &self.of_root,
+            Access::Read => &self.of_others,
+        }
+    }
+}
+
+/// The group whose members may ask.
+struct Readers {
+    name: String,
+    /// Its number, and when it was looked up. Most machines have no such group.
+    known: Mutex<Option<(Instant, Option<u32>)>>,
+}
+
+impl Readers {
+    fn new(name: String) -> Self {
+        Self { name, known: Mutex::new(None) }
+    }
+
+    /// Returns the number if it was looked up a moment ago.
+    fn fresh(&self) -> Option<Option<u32>> {
+        let known = *self.known.try_lock().ok()?;
+        known.filter(|(at, _)| at.elapsed() < GROUP_AGE).map(|(_, group)| group)
+    }
+
+    /// Looks the number up, one look-up at a time and never on the thread that serves root.
+    async fn group(&self) -> Option<u32> {
+        let mut known = self.known.lock().await;
+        if let Some((at, group)) = *known
+            && at.elapsed() < GROUP_AGE
+        {
+            return group;
+        }
+        let name = self.name.clone();
+        let found = spawn_blocking(move || Group::from_name(&name).ok().flatten()).await.ok().flatten();
+        let group = found.map(|group| group.gid.as_raw());
+        *known = Some((Instant::now(), group));
+        group
+    }
 }
 
 /// Makes the socket. One that an earlier daemon left is replaced; anything else in its place is not.
@@ -85,75 +171,103 @@ struct Served {
     busy: Arc<AtomicBool>,
 }
 
+/// Connections that are being served, oldest first.
+#[derive(Default)]
+struct Places(VecDeque<Served>);
+
 /// Serves until it is dropped; `readers` is the group whose members may ask.
-pub async fn serve(listener: UnixListener, readers: String, commands: mpsc::Sender<Command>) {
-    let mut served: VecDeque<Served> = VecDeque::new();
+pub async fn serve(listener: UnixListener, readers: String, queues: Queues) {
+    let readers = Arc::new(Readers::new(readers));
+    let (mut of_root, mut of_others) = (Places::default(), Places::default());
     loop {
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(fault) => {
-                // Out of descriptors, most likely: make room rather than spin.
+                // Out of descriptors, most likely: make room rather than spin. Root's places come last.
                 warn!("a connection to the control socket was lost: {fault}");
-                make_room(&mut served, 0);
+                if of_others.is_empty() {
+                    of_root.make_room(0);
+                }
+                of_others.make_room(0);
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
             }
         };
-        let Some((peer, access)) = admit(&stream, &readers) else {
-            turn_away(&stream);
-            continue;
+        let peer = match Peer::of(&stream) {
+            Ok(peer) => peer,
+            Err(fault) => {
+                warn!("the kernel does not say who connected to the control socket: {fault}");
+                continue;
+            }
         };
-        if !make_room(&mut served, CONNECTIONS - 1) {
+        let root = peer.access(None).is_some();
+        // A stranger takes no place while it is known which group may ask.
+        if !root && readers.fresh().is_some_and(|group| peer.access(group).is_none()) {
+            turn_away(&stream, &peer);
+            continue;
+        }
+        let (places, most) = if root { (&mut of_root, OF_ROOT) } else { (&mut of_others, OF_OTHERS) };
+        if !places.make_room(most - 1) {
             continue;
         }
         let busy = Arc::new(AtomicBool::new(false));
-        let conversation = converse(stream, peer, access, commands.clone(), Arc::clone(&busy));
+        let conversation = admit(stream, peer, Arc::clone(&readers), queues.clone(), Arc::clone(&busy));
         let task = tokio::spawn(async move {
             if let Err(fault) = conversation.await {
                 debug!("a control connection ended: {fault}");
             }
         });
-        served.push_back(Served { task: task.abort_handle(), busy });
+        places.0.push_back(Served { task: task.abort_handle(), busy });
     }
 }
 
-/// Brings the number of connections down to `most`: those that are over, then those that have waited
-/// longest. False when all that are left wait for the daemon.
-fn make_room(served: &mut VecDeque<Served>, most: usize) -> bool {
-    served.retain(|connection| !connection.task.is_finished());
-    while served.len() > most {
-        let Some(idle) = served.iter().position(|it| !it.busy.load(Ordering::Relaxed)) else { return false };
-        if let Some(connection) = served.remove(idle) {
-            connection.task.abort();
-        }
+impl Places {
+    /// Returns true if nobody is served.
+    fn is_empty(&mut self) -> bool {
+        self.0.retain(|connection| !connection.task.is_finished());
+        self.0.is_empty()
     }
-    true
+
+    /// Brings the number of connections down to `most`: those that are over, then those that have waited
+    /// longest. Returns false if all that are left wait for the daemon.
+    fn make_room(&mut self, most: usize) -> bool {
+        self.0.retain(|connection| !connection.task.is_finished());
+        while self.0.len() > most {
+            let Some(idle) = self.0.iter().position(|it| !it.busy.load(Ordering::Relaxed)) else {
+                return false;
+            };
+            if let Some(connection) = self.0.remove(idle) {
+                connection.task.abort();
+            }
+        }
+        true
+    }
 }
 
-/// Who connected and what they may; none when that is nothing.
-fn admit(stream: &UnixStream, readers: &str) -> Option<(Peer, Access)> {
-    let peer = match Peer::of(stream) {
-        Ok(peer) => peer,
-        Err(fault) => {
-            warn!("the kernel does not say who connected to the control socket: {fault}");
-            return None;
-        }
+/// Serves whoever connected, if they may ask anything.
+async fn admit(
+    stream: UnixStream,
+    peer: Peer,
+    readers: Arc<Readers>,
+    queues: Queues,
+    busy: Arc<AtomicBool>,
+) -> io::Result<()> {
+    let access = match peer.access(None) {
+        Some(access) => Some(access),
+        None => peer.access(readers.group().await),
     };
-    let group = if peer.uid == 0 { None } else { group(readers) };
-    let access = peer.access(group);
-    if access.is_none() {
-        debug!("{peer} may not use the control socket");
+    match access {
+        Some(access) => converse(stream, peer, access, queues.of(access).clone(), busy).await,
+        None => {
+            turn_away(&stream, &peer);
+            Ok(())
+        }
     }
-    access.map(|access| (peer, access))
-}
-
-/// The number of a group; none when there is no such group, which is what most machines have.
-fn group(name: &str) -> Option<u32> {
-    Group::from_name(name).ok().flatten().map(|group| group.gid.as_raw())
 }
 
 /// Says no without waiting: the reply fits the socket's buffer, or is lost.
-fn turn_away(stream: &UnixStream) {
+fn turn_away(stream: &UnixStream, peer: &Peer) {
+    debug!("{peer} may not use the control socket");
     let told = Reply::Refused(
         "only root, and members of the group that `[control] group` names, may use this socket".to_owned(),
     );

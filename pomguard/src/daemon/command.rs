@@ -3,13 +3,12 @@
 use std::sync::PoisonError;
 
 use log::{error, info};
-use tokio::sync::mpsc;
 
 use super::{Daemon, change::Order, exceptions::Grant, metrics_page};
 use crate::{
     control::{
         protocol::{Reply, Request},
-        server::{self, Command},
+        server::{self, Command, Requests},
         socket,
     },
     history::{By, Cause},
@@ -21,21 +20,18 @@ use crate::{
     },
 };
 
-/// Requests that may wait for the daemon.
-const WAITING: usize = 16;
-
 /// Opens the control socket. Without it the daemon enforces all the same: what is in force matters more.
-pub(super) fn listen(settings: &Settings) -> mpsc::Receiver<Command> {
-    let (commands, waiting) = mpsc::channel(WAITING);
+pub(super) fn listen(settings: &Settings) -> Requests {
+    let (queues, requests) = server::queues();
     let path = socket(&settings.paths.runtime);
     match server::listen(&path) {
         Ok(listener) => {
-            tokio::spawn(server::serve(listener, settings.control_group.clone(), commands));
+            tokio::spawn(server::serve(listener, settings.control_group.clone(), queues));
             info!("control socket at {}", path.display());
         }
         Err(fault) => error!("no control socket, so no `apply`, `allow` or `panic`: {fault}"),
     }
-    waiting
+    requests
 }
 
 impl Daemon {

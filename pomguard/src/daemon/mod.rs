@@ -16,7 +16,7 @@ use anyhow::{Context as _, anyhow, bail};
 use log::{debug, error, info, warn};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
-    sync::{mpsc, watch},
+    sync::watch,
 };
 
 use self::{
@@ -24,7 +24,7 @@ use self::{
     confirm::Waiting,
 };
 use crate::{
-    control::server::Command,
+    control::server::Requests,
     history::{Cause, History},
     input::{
         Draft,
@@ -200,12 +200,12 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> anyhow
     let settings = daemon.settings.clone();
     let (stop, stopped) = watch::channel(false);
     let metrics = page::serve(&settings, &daemon, stopped).await;
-    let commands = command::listen(&settings);
+    let requests = command::listen(&settings);
     // Read back, and asked: only then is it said to be in force.
     daemon.look();
     selfprobe::judge(&mut daemon.loaded, &daemon.pins).context("ask the programs that are in force")?;
     daemon.systemd.ready(&daemon.told_at_start());
-    daemon.serve(&mut beat, hangup, commands, shutdown).await;
+    daemon.serve(&mut beat, hangup, requests, shutdown).await;
     daemon.systemd.stopping();
     info!("stopping; what is in force stays in force (`pomguard detach` opens the host)");
     // Nobody listening is as good as told.
@@ -222,7 +222,7 @@ impl Daemon {
         &mut self,
         beat: &mut Beat,
         mut hangup: Signal,
-        mut commands: mpsc::Receiver<Command>,
+        mut requests: Requests,
         shutdown: impl Future<Output = ()>,
     ) {
         tokio::pin!(shutdown);
@@ -231,7 +231,7 @@ impl Daemon {
             tokio::select! {
                 () = &mut shutdown => return,
                 _ = hangup.recv() => self.reload(),
-                Some(command) = commands.recv() => self.command(command),
+                Some(command) = requests.next() => self.command(command),
                 () = beat.due() => self.look(),
                 () = tokio::time::sleep(deadline.unwrap_or_default()), if deadline.is_some() => self.at_deadline(),
             }

@@ -1,11 +1,30 @@
 //! Locks and marks in the runtime folder, which a reboot empties.
+//!
+//! flock(2) needs no more than the right to read: whoever can open a lock can hold up everybody who waits for
+//! it. So every file here is private to the user that runs pomguard, whatever the umask of the process that
+//! made it. One that others could open is replaced, since its permissions do not take back what they opened.
 
 use std::{
-    fs::{self, DirBuilder, File, TryLockError},
+    fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError},
     io,
-    os::unix::fs::DirBuilderExt as _,
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
+    thread,
+    time::Duration,
 };
+
+use log::warn;
+
+/// Permissions of every file in the folder.
+const PRIVATE: u32 = 0o600;
+/// Permissions of everybody but the owner.
+const OF_OTHERS: u32 = 0o077;
+/// Permissions of everybody but the owner to write.
+const OTHERS_WRITE: u32 = 0o022;
+/// Pause before a lock is looked at again that a process of ours holds, and others could open.
+const PAUSE: Duration = Duration::from_millis(20);
+/// Replacements of one file in a row before something is wrong with the folder.
+const REPLACEMENTS: usize = 8;
 
 /// What can go wrong in the folder.
 #[derive(Debug, thiserror::Error)]
@@ -21,6 +40,16 @@ pub enum RuntimeError {
         #[source]
         source: io::Error,
     },
+    /// Somebody else could replace what lies in the folder.
+    #[error("{} is not safe for locks: {problem}; `{remedy}`", path.display())]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+        /// The command that mends it.
+        remedy: String,
+    },
     /// There is one daemon at a time.
     #[error("another pomguard runs already: it holds {}", path.display())]
     Running {
@@ -35,6 +64,13 @@ pub struct Runtime {
     folder: PathBuf,
 }
 
+/// How long to wait for a lock.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wait {
+    Never,
+    Forever,
+}
+
 impl Runtime {
     /// The runtime folder at `folder`, which need not exist.
     #[must_use]
@@ -47,12 +83,8 @@ impl Runtime {
     /// # Errors
     /// [`RuntimeError::Running`] when another one has it.
     pub fn only_daemon(&self) -> Result<File, RuntimeError> {
-        let (file, path) = self.open("pomguard.lock")?;
-        match file.try_lock() {
-            Ok(()) => Ok(file),
-            Err(TryLockError::WouldBlock) => Err(RuntimeError::Running { path }),
-            Err(TryLockError::Error(source)) => Err(RuntimeError::File { what: "lock", path, source }),
-        }
+        let name = "pomguard.lock";
+        self.lock(name, Wait::Never)?.ok_or_else(|| RuntimeError::Running { path: self.folder.join(name) })
     }
 
     /// Takes the lock that whoever changes pins or links has meanwhile; waits for it.
@@ -60,9 +92,12 @@ impl Runtime {
     /// # Errors
     /// When the file cannot be made or locked.
     pub fn change(&self) -> Result<File, RuntimeError> {
-        let (file, path) = self.open("change.lock")?;
-        file.lock().map_err(|source| RuntimeError::File { what: "lock", path, source })?;
-        Ok(file)
+        loop {
+            if let Some(file) = self.lock("change.lock", Wait::Forever)? {
+                return Ok(file);
+            }
+            thread::sleep(PAUSE);
+        }
     }
 
     /// The same, without waiting: none while somebody else has it.
@@ -70,12 +105,7 @@ impl Runtime {
     /// # Errors
     /// When the file cannot be made or locked.
     pub fn try_change(&self) -> Result<Option<File>, RuntimeError> {
-        let (file, path) = self.open("change.lock")?;
-        match file.try_lock() {
-            Ok(()) => Ok(Some(file)),
-            Err(TryLockError::WouldBlock) => Ok(None),
-            Err(TryLockError::Error(source)) => Err(RuntimeError::File { what: "lock", path, source }),
-        }
+        self.lock("change.lock", Wait::Never)
     }
 
     /// Notes that the programs were taken off on purpose: a daemon that runs does not put them back.
@@ -83,7 +113,9 @@ impl Runtime {
     /// # Errors
     /// When the mark cannot be made.
     pub fn mark_detached(&self) -> Result<(), RuntimeError> {
-        self.open("detached").map(drop)
+        self.prepare()?;
+        let path = self.folder.join("detached");
+        private(&path).map(drop).map_err(|source| RuntimeError::File { what: "make", path, source })
     }
 
     /// Whether they were.
@@ -97,31 +129,150 @@ impl Runtime {
     /// # Errors
     /// When it cannot be removed.
     pub fn clear_detached(&self) -> Result<(), RuntimeError> {
-        let path = self.folder.join("detached");
-        match fs::remove_file(&path) {
-            Err(source) if source.kind() != io::ErrorKind::NotFound => {
-                Err(RuntimeError::File { what: "remove", path, source })
-            }
-            _ => Ok(()),
-        }
+        remove(&self.folder.join("detached"))
     }
 
-    fn open(&self, name: &str) -> Result<(File, PathBuf), RuntimeError> {
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o755)
-            .create(&self.folder)
-            .map_err(|source| RuntimeError::File { what: "make", path: self.folder.clone(), source })?;
-        let path = self.folder.join(name);
-        match File::create(&path) {
-            Ok(file) => Ok((file, path)),
-            Err(source) => Err(RuntimeError::File { what: "open", path, source }),
+    /// Makes the folder. One that others may write to is closed; one of somebody else's is refused, for its
+    /// owner could replace any lock in it.
+    fn prepare(&self) -> Result<(), RuntimeError> {
+        let path = &self.folder;
+        let fault = |what| move |source| RuntimeError::File { what, path: path.clone(), source };
+        DirBuilder::new().recursive(true).mode(0o755).create(path).map_err(fault("make"))?;
+        let facts = fs::symlink_metadata(path).map_err(fault("look at"))?;
+        let refuse = |problem: String, remedy: String| {
+            Err(RuntimeError::Folder { path: path.clone(), problem, remedy })
+        };
+        let own = nix::unistd::geteuid().as_raw();
+        if !facts.is_dir() {
+            return refuse("it is a link".to_owned(), format!("rm {}", path.display()));
         }
+        if facts.uid() != own {
+            return refuse(
+                format!("it belongs to uid {}", facts.uid()),
+                format!("chown {own} {}", path.display()),
+            );
+        }
+        if facts.mode() & OTHERS_WRITE != 0 {
+            warn!("{}: others could write to it: closed", path.display());
+            let closed = Permissions::from_mode(facts.mode() & 0o7777 & !OTHERS_WRITE);
+            fs::set_permissions(path, closed).map_err(fault("chmod"))?;
+        }
+        Ok(())
     }
+
+    /// Locks a file. Returns `None` while a process of ours holds it, and this call is not to wait.
+    fn lock(&self, name: &str, wait: Wait) -> Result<Option<File>, RuntimeError> {
+        self.prepare()?;
+        let path = self.folder.join(name);
+        let fault = |what| {
+            let path = path.clone();
+            move |source| RuntimeError::File { what, path, source }
+        };
+        for _ in 0..REPLACEMENTS {
+            let file = match private(&path) {
+                Ok(file) => file,
+                // A link, or something else that is no file: nothing of ours.
+                Err(error) if matches!(error.raw_os_error(), Some(libc::ELOOP | libc::ENXIO)) => {
+                    remove(&path)?;
+                    continue;
+                }
+                Err(source) => return Err(fault("open")(source)),
+            };
+            let facts = file.metadata().map_err(fault("look at"))?;
+            if !is_private(&facts) {
+                if held_by_own(&facts) {
+                    return Ok(None);
+                }
+                warn!("{}: others could open this lock: replaced", path.display());
+                if is_at(&facts, &path) {
+                    remove(&path)?;
+                }
+                continue;
+            }
+            match wait {
+                Wait::Forever => file.lock().map_err(fault("lock"))?,
+                Wait::Never => match file.try_lock() {
+                    Ok(()) => {}
+                    Err(TryLockError::WouldBlock) => return Ok(None),
+                    Err(TryLockError::Error(source)) => return Err(fault("lock")(source)),
+                },
+            }
+            // It may have been replaced meanwhile: then the next one who asks locks another file.
+            if is_at(&facts, &path) {
+                return Ok(Some(file));
+            }
+        }
+        Err(fault("lock")(io::Error::other("it was replaced again and again")))
+    }
+}
+
+/// Opens a file that nobody else can open, or the one that is there, whatever it is.
+fn private(path: &Path) -> io::Result<File> {
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(PRIVATE)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_CLOEXEC)
+        .open(path)?;
+    let facts = file.metadata()?;
+    // The umask may have taken from the owner, too.
+    if is_private(&facts) && facts.mode() & 0o777 != PRIVATE {
+        file.set_permissions(Permissions::from_mode(PRIVATE))?;
+    }
+    Ok(file)
+}
+
+/// Returns true if the file is ours and nobody else could open it.
+fn is_private(facts: &fs::Metadata) -> bool {
+    facts.is_file() && facts.uid() == nix::unistd::geteuid().as_raw() && facts.mode() & OF_OTHERS == 0
+}
+
+/// Returns true if this file is still the one at `path`.
+fn is_at(facts: &fs::Metadata, path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|there| (there.dev(), there.ino()) == (facts.dev(), facts.ino()))
+}
+
+fn remove(path: &Path) -> Result<(), RuntimeError> {
+    match fs::remove_file(path) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            Err(RuntimeError::File { what: "remove", path: path.to_owned(), source })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Returns true if a process of our user holds a lock on the file: an earlier version of pomguard, whose locks
+/// others could open. Its lock counts; one that somebody else holds does not.
+fn held_by_own(facts: &fs::Metadata) -> bool {
+    let dev = facts.dev();
+    let file = format!("{:02x}:{:02x}:{}", libc::major(dev), libc::minor(dev), facts.ino());
+    let locks = fs::read_to_string("/proc/locks").unwrap_or_default();
+    locks.lines().filter_map(|line| holder(line, &file)).any(is_of_own)
+}
+
+/// The process that holds a lock on `file`, by a line of /proc/locks: number, kind, `ADVISORY`, `WRITE`,
+/// process, file. A line of one that waits has an arrow after the number.
+fn holder(line: &str, file: &str) -> Option<u32> {
+    let mut words = line.split_whitespace().skip(1);
+    let (kind, pid, at) = (words.next()?, words.nth(2)?, words.next()?);
+    (kind == "FLOCK" && at == file).then(|| pid.parse().ok())?
+}
+
+/// Returns true if all user ids of a process are ours: a program that somebody else started is theirs, even
+/// one that runs with our rights.
+fn is_of_own(pid: u32) -> bool {
+    let own = nix::unistd::geteuid().to_string();
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let users = status.lines().find_map(|line| line.strip_prefix("Uid:"));
+    users.is_some_and(|users| users.split_whitespace().all(|user| user == own))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::{chown, symlink};
+
     use super::*;
 
     #[test]
@@ -154,5 +305,78 @@ mod tests {
         assert!(runtime.detached());
         runtime.clear_detached().unwrap();
         assert!(!runtime.detached());
+    }
+
+    /// Case f09: a lock of an earlier version, that anybody may open and somebody holds.
+    #[test]
+    fn lock_that_others_could_open_is_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let runtime = Runtime::at(folder.path());
+        let path = folder.path().join("change.lock");
+        let elsewhere = folder.path().join("elsewhere");
+        fs::write(&elsewhere, "precious").unwrap();
+        let prepare: [fn(&Path); 5] = [
+            |path| fs::set_permissions(path, Permissions::from_mode(0o644)).unwrap(),
+            |path| fs::set_permissions(path, Permissions::from_mode(0o660)).unwrap(),
+            // Without root nobody can give a file away.
+            |path| drop(chown(path, Some(65_534), None)),
+            |path| {
+                fs::remove_file(path).unwrap();
+                symlink(path.with_file_name("elsewhere"), path).unwrap();
+            },
+            |path| {
+                fs::remove_file(path).unwrap();
+                nix::unistd::mkfifo(path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+            },
+        ];
+        for prepare in prepare {
+            drop(runtime.change().unwrap());
+            prepare(&path);
+            let lock = runtime.try_change().unwrap().expect("nobody of ours holds it");
+            let facts = fs::symlink_metadata(&path).unwrap();
+            assert!(is_private(&facts) && facts.mode() & 0o777 == PRIVATE, "{:o}", facts.mode());
+            assert!(
+                is_at(&lock.metadata().unwrap(), &path),
+                "the file that is locked is the one at its path"
+            );
+            assert!(runtime.try_change().unwrap().is_none(), "and it keeps others out");
+        }
+        assert_eq!(fs::read_to_string(elsewhere).unwrap(), "precious", "a link is not followed");
+    }
+
+    /// An earlier version that runs made its lock with the umask of a shell: it still counts.
+    #[test]
+    fn open_lock_that_a_process_of_ours_holds_is_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let runtime = Runtime::at(folder.path());
+        let earlier = File::create(folder.path().join("pomguard.lock")).unwrap();
+        earlier.set_permissions(Permissions::from_mode(0o644)).unwrap();
+        earlier.lock().unwrap();
+        assert!(matches!(runtime.only_daemon(), Err(RuntimeError::Running { .. })));
+        drop(earlier);
+        runtime.only_daemon().unwrap();
+    }
+
+    #[test]
+    fn holder_of_a_lock_is_read_as_the_kernel_writes_it() {
+        let line = "12: FLOCK  ADVISORY  WRITE 4711 00:1a:1234 0 EOF";
+        assert_eq!(holder(line, "00:1a:1234"), Some(4_711));
+        assert_eq!(holder(line, "00:1a:123"), None);
+        assert_eq!(holder("12: POSIX  ADVISORY  WRITE 4711 00:1a:1234 0 EOF", "00:1a:1234"), None);
+        assert_eq!(holder("12: -> FLOCK  ADVISORY  WRITE 4711 00:1a:1234 0 EOF", "00:1a:1234"), None);
+        assert!(is_of_own(std::process::id()));
+    }
+
+    #[test]
+    fn folder_that_others_may_write_to_is_closed() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::set_permissions(folder.path(), Permissions::from_mode(0o777)).unwrap();
+        let runtime = Runtime::at(folder.path());
+        drop(runtime.change().unwrap());
+        assert_eq!(fs::metadata(folder.path()).unwrap().mode() & 0o777, 0o755);
+        if chown(folder.path(), Some(65_534), None).is_ok() {
+            let told = runtime.change().unwrap_err().to_string();
+            assert!(told.contains("belongs to uid 65534") && told.contains("`chown 0 "), "{told}");
+        }
     }
 }

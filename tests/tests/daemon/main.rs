@@ -19,6 +19,7 @@ mod healing;
 mod layout;
 mod life;
 mod load;
+mod locks;
 mod modes;
 mod operations;
 mod outbound;

@@ -20,16 +20,21 @@ struct Server {
 
 impl Server {
     fn start() -> Self {
+        Self::start_for("no such group")
+    }
+
+    /// The same, for the members of a group.
+    fn start_for(readers: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = socket(folder.path());
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         runtime.block_on(async {
             let listener = listen(&path).unwrap();
-            let (commands, mut waiting) = mpsc::channel::<Command>(4);
-            tokio::spawn(serve(listener, "no such group".to_owned(), commands));
+            let (queues, mut requests) = queues();
+            tokio::spawn(serve(listener, readers.to_owned(), queues));
             tokio::spawn(async move {
-                while let Some(command) = waiting.recv().await {
+                while let Some(command) = requests.next().await {
                     let verb = command.message.request.verb();
                     let _ = command.answer.send(Reply::Done(verb.into()));
                 }
@@ -141,6 +146,95 @@ fn a_thousand_slow_clients_keep_nobody_out() {
     for client in parallel {
         assert_eq!(client.join().unwrap(), "status");
     }
+}
+
+/// A group that all systems have.
+const GROUP: &str = "daemon";
+
+/// Does something on a thread of another user, a member of [`GROUP`] or of none.
+fn as_other<T: Send>(member: bool, act: impl FnOnce() -> T + Send) -> T {
+    let group = if member { Group::from_name(GROUP).unwrap().unwrap().gid.as_raw() } else { 65_534 };
+    let become_other = move || {
+        for (call, id) in [(libc::SYS_setresgid, group), (libc::SYS_setresuid, 65_534)] {
+            // SAFETY: the raw system call takes three numbers, and changes this thread alone.
+            assert_eq!(unsafe { libc::syscall(call, id, id, id) }, 0);
+        }
+    };
+    thread::scope(|scope| {
+        scope
+            .spawn(|| {
+                become_other();
+                act()
+            })
+            .join()
+            .unwrap()
+    })
+}
+
+/// Members of the group, and strangers, as many as like to: none takes a place that root has or needs.
+#[test]
+fn askers_and_strangers_never_take_a_place_of_root() {
+    if !root() {
+        return;
+    }
+    for member in [true, false] {
+        let server = Server::start_for(GROUP);
+        fs::set_permissions(server.folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let line = format!("{{\"version\":{VERSION},\"request\":{{\"verb\":\"confirm\"}}}}\n");
+        let (first, rest) = line.split_at(20);
+        let mut slow = server.connect();
+        slow.write_all(first.as_bytes()).unwrap();
+        let path = server.path();
+        let crowd = as_other(member, move || -> Vec<Plain> {
+            let connect = |_| {
+                let mut stream = Plain::connect(&path).ok()?;
+                let _ = stream.write_all(b"{\"version\":");
+                Some(stream)
+            };
+            (0..800).map_while(connect).collect()
+        });
+        assert!(crowd.len() >= 400, "only {} could connect", crowd.len());
+        assert_eq!(server.asks(Request::Confirm).unwrap(), "confirm", "a new request of root's");
+        slow.write_all(rest.as_bytes()).unwrap();
+        assert_eq!(said(&mut slow), "{\"done\":\"confirm\"}\n", "one that root had begun: {member}");
+    }
+}
+
+#[test]
+fn members_may_ask_and_strangers_are_told_why_not() {
+    if !root() {
+        return;
+    }
+    let server = Server::start_for(GROUP);
+    fs::set_permissions(server.folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    for _ in 0..2 {
+        // Before the number of the group is known, and after.
+        assert_eq!(as_other(true, || server.asks(Request::Status)).unwrap(), "status");
+        let refused = as_other(true, || server.asks(Request::Confirm)).unwrap_err().to_string();
+        assert!(refused.contains("only root may `confirm`"), "{refused}");
+        let refused = as_other(false, || server.asks(Request::Status)).unwrap_err().to_string();
+        assert!(refused.contains("only root, and members"), "{refused}");
+    }
+}
+
+#[tokio::test]
+async fn request_of_root_is_served_before_those_that_waited_longer() {
+    let (queues, mut requests) = queues();
+    let command = |uid, verb| Command {
+        message: Message { version: VERSION, why: None, claimed: None, request: verb },
+        peer: Peer { uid, pid: 1, groups: Vec::new() },
+        answer: oneshot::channel().0,
+    };
+    for _ in 0..WAITING {
+        queues.of(Access::Read).send(command(1_000, Request::Status)).await.unwrap();
+    }
+    queues.of(Access::Full).send(command(0, Request::PanicOff)).await.unwrap();
+    assert_eq!(requests.next().await.unwrap().message.request, Request::PanicOff);
+    for _ in 0..WAITING {
+        assert_eq!(requests.next().await.unwrap().peer.uid, 1_000);
+    }
+    drop(queues);
+    assert!(requests.next().await.is_none());
 }
 
 /// CP-03.
