@@ -14,7 +14,7 @@ use crate::{
         client,
         protocol::{Changed, Request},
     },
-    input::{Draft, settings::Settings},
+    input::{Draft, Files, settings::Settings},
     kernel::{clock::unix_now, interface},
     paths,
     policy::{self, impact::WayIn},
@@ -127,10 +127,11 @@ fn change(common: &Common, request: Request, out: &mut Output) -> anyhow::Result
     bail!("{}", changed.notes.join("; "))
 }
 
-/// Where the socket is. Broken settings are the daemon's to refuse, with all their faults: the usual place
-/// will do to ask it.
+/// Returns the folder of the socket. Settings that are broken, or in other hands, are the daemon's to refuse, with
+/// all that is wrong with them; whoever asks makes sure that it is the daemon who answers.
 pub(super) fn runtime(config: &Path) -> PathBuf {
-    Settings::load(config).map_or_else(|_| paths::RUNTIME.into(), |settings| settings.paths.runtime)
+    Settings::read(&mut Files::reported(), config)
+        .map_or_else(|_| paths::RUNTIME.into(), |settings| settings.paths.runtime)
 }
 
 /// A sentence for those who are logged in.

@@ -11,7 +11,7 @@ use anyhow::Context as _;
 use super::{FAULT, output::Output};
 use crate::{
     compile::{CompileError, fits},
-    input::{At, Diagnostic, Diagnostics, Draft, Settings},
+    input::{At, Diagnostic, Diagnostics, Draft, Files, Settings},
     kernel::{pins::Pins, takeover},
     paths,
     policy::{
@@ -44,7 +44,9 @@ pub struct Args {
 
 /// Exit code 0 when the files are right, 1 when they are not.
 pub fn run(args: &Args, out: &mut Output) -> anyhow::Result<ExitCode> {
-    let (draft, policy) = match read(args)? {
+    // A site that is only tried may lie anywhere, and an ordinary user puts nothing in force.
+    let mut files = if args.site.is_some() { Files::reported() } else { Files::of_process() };
+    let (draft, policy) = match read(args, &mut files)? {
         Ok(found) => found,
         Err(faults) if args.json => {
             out.json(&serde_json::json!({ "errors": faults }))?;
@@ -60,6 +62,7 @@ pub fn run(args: &Args, out: &mut Output) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let mut notes = conflict::notes(&draft, &policy);
+    notes.extend(files.concerns().iter().map(changeable));
     notes.extend(other_layout(&draft));
     let report = render::check::Report::new(&draft, &policy, notes);
     if args.json {
@@ -68,6 +71,13 @@ pub fn run(args: &Args, out: &mut Output) -> anyhow::Result<ExitCode> {
         report.print(out)?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// A file that somebody else than root could change, and that the service refuses.
+fn changeable(concern: &Diagnostic) -> Note {
+    let Diagnostic { found, problem, remedy, .. } = concern;
+    let message = format!("the service refuses the files: {found} {problem}; {remedy}");
+    Note { kind: "file-owner", message, rows: Vec::new() }
 }
 
 /// What the next start of this version would lose, where a version with another layout of the maps enforces.
@@ -79,15 +89,15 @@ fn other_layout(draft: &Draft) -> Option<Note> {
 
 type Checked = Result<(Draft, crate::policy::Policy), Diagnostics>;
 
-fn read(args: &Args) -> anyhow::Result<Checked> {
+fn read(args: &Args, files: &mut Files) -> anyhow::Result<Checked> {
     let settings = match &args.site {
         // A site can be checked where pomguard is not set up.
         Some(site) if !args.config.exists() => Ok(Settings::without_file(site)),
-        _ => Settings::load(&args.config),
+        _ => Settings::read(files, &args.config),
     };
     let mut settings = match settings {
         Ok(settings) => settings,
-        Err(faults) => return Ok(Err(with_site(faults, args.site.as_deref()))),
+        Err(faults) => return Ok(Err(with_site(faults, args.site.as_deref(), files))),
     };
     if let Some(name) = &args.host {
         let origin = Origin { file: "--host".into(), line: 1 };
@@ -95,7 +105,7 @@ fn read(args: &Args) -> anyhow::Result<Checked> {
     }
     let addresses = if settings.host.is_some() { Vec::new() } else { own_addresses()? };
     let site = args.site.clone().unwrap_or_else(|| settings.site.clone());
-    Ok(Draft::with_settings(settings, &site).and_then(|draft| {
+    Ok(Draft::with_settings(files, settings, &site).and_then(|draft| {
         let policy = resolve(&draft, &addresses)?;
         fits(&policy).map_err(|error| beyond_a_limit(&error, &site))?;
         Ok((draft, policy))
@@ -113,9 +123,9 @@ fn beyond_a_limit(error: &CompileError, site: &Path) -> Diagnostics {
 }
 
 /// With unreadable settings the site file can still be judged, if we know where it is.
-fn with_site(mut faults: Diagnostics, site: Option<&Path>) -> Diagnostics {
+fn with_site(mut faults: Diagnostics, site: Option<&Path>, files: &mut Files) -> Diagnostics {
     if let Some(site) = site {
-        faults.extend(Draft::with_settings(Settings::without_file(site), site).err());
+        faults.extend(Draft::with_settings(files, Settings::without_file(site), site).err());
     }
     faults.sorted()
 }
@@ -152,8 +162,8 @@ mod tests {
         );
         fs::write(&site, text).unwrap();
         let config = folder.path().join("pomguard.toml");
-        read(&Args { config, site: Some(site), host: Some("one".to_owned()), json: false, quiet: true })
-            .unwrap()
+        let args = Args { config, site: Some(site), host: Some("one".to_owned()), json: false, quiet: true };
+        read(&args, &mut Files::reported()).unwrap()
     }
 
     #[test]

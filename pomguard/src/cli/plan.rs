@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use super::{ATTENTION, output::Output, session};
 use crate::{
     history::{self, History, Record},
-    input::Draft,
+    input::{Draft, Files},
     kernel::{KernelError, clock::unix_now, interface, pins::Pins, read, sockets},
     observe::{recent::Recent, snapshot::Snapshot},
     paths,
@@ -34,7 +34,11 @@ pub struct Args {
 
 /// Exit code 0 when the files are in force already, 3 when they would change something, 1 when they are wrong.
 pub fn run(args: &Args, out: &mut Output) -> anyhow::Result<ExitCode> {
-    let plan = make(&args.config)?;
+    let mut files = Files::of_process();
+    let plan = make(&args.config, &mut files)?;
+    for concern in files.concerns() {
+        out.complain(format_args!("pomguard: warning: the service refuses this: {concern}"));
+    }
     if args.json {
         out.json(&plan)?;
     } else {
@@ -44,8 +48,8 @@ pub fn run(args: &Args, out: &mut Output) -> anyhow::Result<ExitCode> {
 }
 
 /// Compares the files with what is in force, and with what goes on.
-pub(super) fn make(config: &std::path::Path) -> anyhow::Result<Plan> {
-    let draft = Draft::load(config)?;
+fn make(config: &std::path::Path, files: &mut Files) -> anyhow::Result<Plan> {
+    let draft = Draft::read(files, config)?;
     let new = resolve(&draft, &interface::addresses()?)?;
     let Compared { in_force, policy: old, counters } = in_force(&draft)?;
     let diff = old.as_ref().map(|old| Diff::between(old, &new));

@@ -9,6 +9,10 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
+use nix::{
+    sys::socket::{getsockopt, sockopt::PeerCredentials},
+    unistd::geteuid,
+};
 use serde::de::DeserializeOwned;
 
 use super::{
@@ -44,6 +48,7 @@ pub fn ask<T: DeserializeOwned>(runtime: &Path, request: Request, why: Option<&s
     let path = socket(runtime);
     let mut stream =
         UnixStream::connect(&path).map_err(|source| NoDaemon { path: path.display().to_string(), source })?;
+    is_daemon(&stream).with_context(|| format!("ask {}", path.display()))?;
     stream.set_read_timeout(Some(PATIENCE)).context("bound the wait for an answer")?;
     let message = Message { version: VERSION, why: why.map(str::to_owned), claimed: claimed_name(), request };
     let mut line = serde_json::to_vec(&message)?;
@@ -69,6 +74,18 @@ pub fn ask<T: DeserializeOwned>(runtime: &Path, request: Request, why: Option<&s
             }
         }
     }
+}
+
+/// Refuses a socket that somebody else than root, or this user, listens on: the settings that name it may be in
+/// other hands.
+fn is_daemon(stream: &UnixStream) -> anyhow::Result<()> {
+    let listener = getsockopt(stream, PeerCredentials).context("ask the kernel who listens")?.uid();
+    if listener != 0 && listener != geteuid().as_raw() {
+        bail!(
+            "uid {listener} listens there, and not the daemon: `chown root` the settings that name this socket"
+        );
+    }
+    Ok(())
 }
 
 /// Who the environment says is at the keyboard; for the record only.

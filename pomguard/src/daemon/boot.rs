@@ -231,7 +231,8 @@ impl Daemon {
 
     /// Saves what is in force for the next boot. Whatever the disk says, it stays in force.
     pub(super) fn save(&mut self, installed: &Installed) {
-        let settings = fs::read_to_string(&self.options.config).unwrap_or_default();
+        // The text that was taken. The file may be another one by now.
+        let settings = self.settings.source.text.clone();
         match install::confirmed(&self.pins, installed, settings) {
             Ok(confirmed) => self.try_save(confirmed),
             Err(fault) => error!("what is in force cannot be saved: {:#}", anyhow!(fault)),

@@ -1,11 +1,13 @@
 //! Text files into a [`Draft`]: typed, every value with its file and line, all faults of a file at once.
 //!
-//! Nothing here looks at the machine it runs on: `policy` chooses the host and its rows.
+//! Nothing here looks at the machine it runs on, but for who could change the files ([`files`]): `policy` chooses
+//! the host and its rows.
 
 use std::path::Path;
 
 pub mod address;
 pub mod diagnostic;
+pub mod files;
 pub mod matrix;
 pub mod ports;
 pub mod settings;
@@ -16,6 +18,7 @@ mod text;
 mod walk;
 
 pub use diagnostic::{Diagnostic, Diagnostics};
+pub use files::Files;
 pub use matrix::Matrix;
 pub use settings::Settings;
 pub use site::Site;
@@ -34,16 +37,23 @@ pub struct Draft {
 }
 
 impl Draft {
-    /// Reads `pomguard.toml`, the site file that it names and the matrix that the site file names.
+    /// Reads `pomguard.toml`, the site file that it names and the matrix that the site file names. A process of
+    /// root's refuses those that somebody else could change.
     pub fn load(settings: &Path) -> Result<Self, Diagnostics> {
-        let settings = Settings::load(settings)?;
+        Self::read(&mut Files::of_process(), settings)
+    }
+
+    /// The same, with the judgement of `files`.
+    pub fn read(files: &mut Files, settings: &Path) -> Result<Self, Diagnostics> {
+        let settings = Settings::read(files, settings)?;
         let site = settings.site.clone();
-        Self::with_settings(settings, &site)
+        Self::with_settings(files, settings, &site)
     }
 
     /// Reads the site file at `site` and its matrix, under settings that were read before.
-    pub fn with_settings(settings: Settings, site: &Path) -> Result<Self, Diagnostics> {
-        Self::of(settings, site::load(site)?)
+    pub fn with_settings(files: &mut Files, settings: Settings, site: &Path) -> Result<Self, Diagnostics> {
+        files.named_by(&settings)?;
+        Self::of(settings, site::load(files, site)?)
     }
 
     /// What the texts of an earlier reading mean.

@@ -8,6 +8,7 @@ use std::{
 
 use super::{
     diagnostic::{Diagnostics, Fault},
+    files::{FileOwner, Files},
     matrix::Matrix,
     sources::Source,
     text::{At, Text},
@@ -120,6 +121,8 @@ pub struct Settings {
     pub paths: Paths,
     /// Members of this group may ask the daemon over the control socket; only root may change anything.
     pub control_group: String,
+    /// Who may own and write the site and matrix files besides root.
+    pub file_owner: Option<At<FileOwner>>,
     /// Rows that are watched or enforced here, whatever the site file says: `[[row]]` with `id` and `mode`.
     pub rows: Vec<(At<String>, Mode)>,
 }
@@ -141,14 +144,20 @@ impl Settings {
             packets: PacketSettings::default(),
             paths: Paths::default(),
             control_group: CONTROL_GROUP.to_owned(),
+            file_owner: None,
             rows: Vec::new(),
         }
     }
 
-    /// Reads the file at `path`.
+    /// Reads the file at `path`. A process of root's refuses one that somebody else could change.
     pub fn load(path: &Path) -> Result<Self, Diagnostics> {
+        Self::read(&mut Files::of_process(), path)
+    }
+
+    /// The same, with the judgement of `files`.
+    pub fn read(files: &mut Files, path: &Path) -> Result<Self, Diagnostics> {
         let folder = path.parent().unwrap_or_else(|| Path::new(""));
-        read(&Text::load(path)?, folder)
+        read(&Text::load(files, path)?, folder)
     }
 
     /// Reads a text in memory; `name` stands for the file in messages.
@@ -223,6 +232,10 @@ fn read(text: &Text, folder: &Path) -> Result<Settings, Diagnostics> {
             &mut settings.control_group,
             table.get("group").and_then(|value| value.read(&mut faults, group_name)),
         );
+        table.finish(&mut faults);
+    }
+    if let Some(mut table) = section(&mut top, "files", "[files]", &mut faults) {
+        settings.file_owner = table.get("owner").and_then(|value| value.read(&mut faults, FileOwner::read));
         table.finish(&mut faults);
     }
     for mut table in top.tables("row", "[[row]]", &mut faults) {
@@ -310,11 +323,16 @@ fn absolute(written: &str) -> Result<PathBuf, Fault> {
 
 /// A name that groupadd(8) takes.
 fn group_name(written: &str) -> Result<String, Fault> {
-    let taken = |letter: char| letter.is_ascii_alphanumeric() || "_-.".contains(letter);
-    if written.len() > 32 || written.starts_with('-') || !written.chars().all(taken) {
+    if !is_name(written) {
         return Err(Fault::new("no name of a group", "write one such as \"pomguard\""));
     }
     Ok(written.to_owned())
+}
+
+/// Returns true if useradd(8) and groupadd(8) take the name.
+pub(super) fn is_name(written: &str) -> bool {
+    let taken = |letter: char| letter.is_ascii_alphanumeric() || "_-.".contains(letter);
+    written.len() <= 32 && !written.starts_with('-') && written.chars().all(taken)
 }
 
 fn attach(mut table: Table<'_>, faults: &mut Diagnostics) -> Attach {

@@ -1,21 +1,14 @@
 //! A file's text, and where in it something stands.
 
 use std::{
-    fs::OpenOptions,
-    io::Read as _,
-    ops::Range,
-    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
-    path::Path,
-    sync::Arc,
+    fs::OpenOptions, io::Read as _, ops::Range, os::unix::fs::OpenOptionsExt as _, path::Path, sync::Arc,
 };
 
-use super::diagnostic::Diagnostics;
+use super::{diagnostic::Diagnostics, files::Files};
 use crate::policy::Origin;
 
 /// No file of ours comes near this; a larger one is a mistake, and reading it would only cost memory.
 const LARGEST: u64 = 4 << 20;
-/// Permission of everybody to write.
-const OTHERS_WRITE: u32 = 0o002;
 /// Longest piece of offending text that a message repeats.
 const QUOTED: usize = 60;
 
@@ -44,7 +37,7 @@ pub(super) struct Text {
 
 impl Text {
     /// Opens once and reads from that descriptor, so that what was checked is what is read.
-    pub(super) fn load(path: &Path) -> Result<Self, Diagnostics> {
+    pub(super) fn load(files: &mut Files, path: &Path) -> Result<Self, Diagnostics> {
         let name: Arc<str> = path.display().to_string().into();
         let refuse = |problem: &str, remedy: &str| {
             Diagnostics::one(Origin { file: name.clone(), line: 1 }, "the file", problem, remedy)
@@ -64,9 +57,7 @@ impl Text {
         if !facts.is_file() {
             return Err(refuse("is not a regular file", "name a plain text file"));
         }
-        if facts.mode() & OTHERS_WRITE != 0 {
-            return Err(refuse("can be written by everybody", "`chmod o-w` it: it decides who may connect"));
-        }
+        files.judge(path, &facts)?;
         let mut bytes = Vec::new();
         file.take(LARGEST + 1).read_to_end(&mut bytes).map_err(unreadable)?;
         Self::check(name, bytes)

@@ -170,13 +170,14 @@ mod tests {
 
     use super::*;
     use crate::{
-        input::Settings,
+        input::{Files, Settings},
         policy::{conflict, resolve},
     };
 
     fn report() -> Report {
         let site = Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/site.example.toml");
-        let draft = Draft::with_settings(Settings::without_file(&site), &site).expect("the example");
+        let draft = Draft::with_settings(&mut Files::reported(), Settings::without_file(&site), &site)
+            .expect("the example");
         let policy = resolve(&draft, &[[10, 20, 0, 11].into()]).expect("pom1");
         let notes = conflict::notes(&draft, &policy);
         Report::new(&draft, &policy, notes)

@@ -24,6 +24,7 @@ mod modes;
 mod operations;
 mod outbound;
 mod output;
+mod owners;
 mod plan;
 mod reload;
 mod said;

@@ -237,6 +237,20 @@ async fn request_of_root_is_served_before_those_that_waited_longer() {
     assert!(requests.next().await.is_none());
 }
 
+/// A client of root's believes nobody but the daemon.
+#[test]
+fn socket_of_another_user_is_not_asked() {
+    if !root() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o777)).unwrap();
+    let path = socket(folder.path());
+    let _listener = as_other(false, || std::os::unix::net::UnixListener::bind(&path).unwrap());
+    let refused = client::ask::<String>(folder.path(), Request::Status, None).unwrap_err();
+    assert!(format!("{refused:#}").contains("uid 65534 listens there"), "{refused:#}");
+}
+
 /// CP-03.
 #[tokio::test]
 async fn a_path_that_somebody_else_prepared_is_refused_and_left_alone() {

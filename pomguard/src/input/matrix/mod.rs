@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::{
     diagnostic::{Diagnostics, Fault},
+    files::Files,
     ports::PortSpec,
     sources::Source,
     spelling::nearest,
@@ -137,7 +138,7 @@ impl Matrix {
     }
 
     /// A matrix as a site file names it: by shipped name, or by a path relative to the site file.
-    pub(super) fn named(name: &At<String>, folder: &Path) -> Result<Self, Diagnostics> {
+    pub(super) fn named(name: &At<String>, folder: &Path, files: &mut Files) -> Result<Self, Diagnostics> {
         if let Some(&(_, text)) = SHIPPED.iter().find(|(shipped, _)| *shipped == name.value) {
             return Self::parse(&format!("{} (built in)", name.value), text);
         }
@@ -154,7 +155,7 @@ impl Matrix {
                 &remedy,
             ));
         }
-        read::read(&Text::load(&folder.join(&name.value))?)
+        read::read(&Text::load(files, &folder.join(&name.value))?)
     }
 
     /// A matrix from a text in memory; `name` stands for the file in messages.
@@ -162,10 +163,10 @@ impl Matrix {
         read::read(&Text::check(name.into(), text.as_bytes().to_vec())?)
     }
 
-    /// A matrix by shipped name or path, for commands that need no site.
+    /// A matrix by shipped name or path, for commands that need no site and put nothing in force.
     pub fn load(name: &str) -> Result<Self, Diagnostics> {
         let origin = Origin { file: "command line".into(), line: 1 };
-        Self::named(&At { value: name.to_owned(), origin }, Path::new(""))
+        Self::named(&At { value: name.to_owned(), origin }, Path::new(""), &mut Files::reported())
     }
 
     /// The row with this number.

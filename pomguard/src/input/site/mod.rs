@@ -5,6 +5,7 @@ use std::{net::IpAddr, path::Path, sync::Arc};
 use super::{
     address::Prefixes,
     diagnostic::{Diagnostics, Fault},
+    files::Files,
     matrix::Matrix,
     ports::PortSpec,
     sources::Source,
@@ -158,15 +159,16 @@ impl Site {
 }
 
 /// Reads a site file and the matrix that it names.
-pub(super) fn load(path: &Path) -> Result<(Site, Matrix), Diagnostics> {
+pub(super) fn load(files: &mut Files, path: &Path) -> Result<(Site, Matrix), Diagnostics> {
     let folder = path.parent().unwrap_or_else(|| Path::new(""));
-    read::read(&Text::load(path)?, |name| Matrix::named(name, folder))
+    let text = Text::load(files, path)?;
+    read::read(&text, |name| Matrix::named(name, folder, files))
 }
 
 /// Reads a text in memory; `name` stands for the file in messages, `folder` is where its matrix may be.
 pub fn parse(name: &str, text: &str, folder: &Path) -> Result<(Site, Matrix), Diagnostics> {
     let text = Text::check(name.into(), text.as_bytes().to_vec())?;
-    read::read(&text, |name| Matrix::named(name, folder))
+    read::read(&text, |name| Matrix::named(name, folder, &mut Files::reported()))
 }
 
 /// The same over a matrix that is at hand, whatever the text calls it.

@@ -1,0 +1,336 @@
+//! Who could change a file that decides who may connect.
+//!
+//! A site, settings or matrix file counts only if root alone could have written it: the file, each folder on
+//! the way to it from `/`, and each symbolic link. One who owns any of them, or may write to it, decides what
+//! this host lets in.
+//!
+//! A folder that everybody may write to is safe if it has the sticky bit and belongs to root, as `/tmp` does:
+//! there nobody can rename or remove what belongs to root. A file in it must have no second name, since a hard
+//! link to an old file of root's could have been put there by anybody.
+
+use std::{
+    fmt, fs, io,
+    os::unix::fs::MetadataExt as _,
+    path::{Component, Path, PathBuf},
+};
+
+use nix::unistd::{Gid, Group, Uid, User, geteuid};
+
+use super::{
+    diagnostic::{Diagnostic, Diagnostics, Fault},
+    settings::Settings,
+};
+use crate::policy::Origin;
+
+/// Permission of the group to write.
+const GROUP_WRITES: u32 = 0o020;
+/// Permission of everybody to write.
+const OTHERS_WRITE: u32 = 0o002;
+/// Entries of the folder can be renamed and removed only by their owner, and by the folder's.
+const STICKY: u32 = 0o1000;
+/// Links that are followed, as many as the kernel follows.
+const LINKS: usize = 40;
+
+/// `[files] owner` as written: a user, a group, or both.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FileOwner {
+    /// The user who may own files and folders besides root.
+    pub user: Option<String>,
+    /// The group whose members may write to them.
+    pub group: Option<String>,
+}
+
+impl FileOwner {
+    /// Reads `user`, `user:group` or `:group`.
+    pub(super) fn read(written: &str) -> Result<Self, Fault> {
+        let (user, group) = match written.split_once(':') {
+            Some((user, group)) => (user, Some(group)),
+            None => (written, None),
+        };
+        let named = |name: &str| (!name.is_empty()).then(|| name.to_owned());
+        let owner = Self { user: named(user), group: group.and_then(named) };
+        let whole = group.is_none_or(|group| !group.is_empty()) && written != ":";
+        let taken = |name: &Option<String>| name.as_ref().is_none_or(|name| super::settings::is_name(name));
+        if !whole || !taken(&owner.user) || !taken(&owner.group) {
+            return Err(Fault::new(
+                "no user or group",
+                "write \"user\", \"user:group\" or \":group\", by name or number",
+            ));
+        }
+        Ok(owner)
+    }
+}
+
+/// Who may own and write files besides root, by number.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Owner {
+    user: Option<u32>,
+    group: Option<u32>,
+}
+
+/// What a file that somebody else could change means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Trust {
+    /// It is refused.
+    Demanded,
+    /// It is read, and said to be so.
+    Reported,
+}
+
+/// Reads the files of one draft, and judges who could change them.
+#[derive(Clone, Debug)]
+pub struct Files {
+    trust: Trust,
+    owner: Owner,
+    concerns: Vec<Diagnostic>,
+}
+
+impl Files {
+    /// Refuses what somebody else than root could change, if this process could put it in force. An ordinary
+    /// user cannot, and may read any file.
+    #[must_use]
+    pub fn of_process() -> Self {
+        let trust = if geteuid().is_root() { Trust::Demanded } else { Trust::Reported };
+        Self { trust, owner: Owner::default(), concerns: Vec::new() }
+    }
+
+    /// Reads any file. [`Self::concerns`] has what would be refused.
+    #[must_use]
+    pub const fn reported() -> Self {
+        Self { trust: Trust::Reported, owner: Owner { user: None, group: None }, concerns: Vec::new() }
+    }
+
+    /// What the service would refuse, in the order in which it was found.
+    #[must_use]
+    pub fn concerns(&self) -> &[Diagnostic] {
+        &self.concerns
+    }
+
+    /// Takes `[files] owner` for the files that the settings name. The settings file itself belongs to root:
+    /// otherwise it could name its own owner.
+    pub(super) fn named_by(&mut self, settings: &Settings) -> Result<(), Diagnostics> {
+        let Some(at) = &settings.file_owner else { return Ok(()) };
+        let wrong = |problem: String, remedy: &str| {
+            let name = |of: &Option<String>| of.clone().unwrap_or_default();
+            let found = format!("{}:{}", name(&at.value.user), name(&at.value.group));
+            Diagnostics::one(at.origin.clone(), &found, &problem, remedy)
+        };
+        let unknown = |kind: &str, name: &str| {
+            wrong(format!("this machine has no {kind} {name}"), "write one that `getent` finds")
+        };
+        let user = at.value.user.as_deref();
+        let user = user.map(|name| user_number(name).ok_or_else(|| unknown("user", name))).transpose()?;
+        let group = at.value.group.as_deref();
+        let group = group.map(|name| group_number(name).ok_or_else(|| unknown("group", name))).transpose()?;
+        if group.is_some() && group == group_number(&settings.control_group) {
+            return Err(wrong(
+                format!("the members of {} may ask the daemon, and never decide", settings.control_group),
+                "write another group than that of [control]",
+            ));
+        }
+        self.owner = Owner { user, group };
+        Ok(())
+    }
+
+    /// Judges a file that was opened, by the way that leads to it.
+    pub(super) fn judge(&mut self, path: &Path, opened: &fs::Metadata) -> Result<(), Diagnostics> {
+        let origin = || Origin { file: path.display().to_string().into(), line: 1 };
+        let diagnostic = |concern: Concern| {
+            let Concern { found, problem, remedy } = concern;
+            Diagnostic { origin: origin(), found, problem, remedy }
+        };
+        let mut walk = Walk { owner: self.owner, found: Vec::new() };
+        let found: Vec<Diagnostic> = match walk.follow(path) {
+            Ok(facts) if (facts.dev(), facts.ino()) == (opened.dev(), opened.ino()) => {
+                walk.found.into_iter().map(diagnostic).collect()
+            }
+            Ok(_) => vec![diagnostic(Concern {
+                found: "the file".to_owned(),
+                problem: "was replaced while it was read".to_owned(),
+                remedy: "try again".to_owned(),
+            })],
+            Err(fault) => vec![diagnostic(Concern {
+                found: "the way to the file".to_owned(),
+                problem: format!("cannot be looked at: {fault}"),
+                remedy: "check the path and its permissions".to_owned(),
+            })],
+        };
+        if self.trust == Trust::Demanded && !found.is_empty() {
+            return Err(Diagnostics(found));
+        }
+        for concern in found {
+            // Two files mostly share their folders.
+            if !self.concerns.iter().any(|it| (&it.found, &it.problem) == (&concern.found, &concern.problem))
+            {
+                self.concerns.push(concern);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The number of a user, by name or number.
+fn user_number(name: &str) -> Option<u32> {
+    let found = || User::from_name(name).ok().flatten().map(|user| user.uid.as_raw());
+    name.parse().ok().or_else(found)
+}
+
+/// The number of a group, by name or number.
+fn group_number(name: &str) -> Option<u32> {
+    let found = || Group::from_name(name).ok().flatten().map(|group| group.gid.as_raw());
+    name.parse().ok().or_else(found)
+}
+
+/// Somebody else than root could change this.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Concern {
+    found: String,
+    problem: String,
+    remedy: String,
+}
+
+/// Kinds of entries on the way to a file.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Link,
+    Folder,
+    File,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Self::Link => "the link",
+            Self::Folder => "the folder",
+            Self::File => "the file",
+        })
+    }
+}
+
+/// The way from `/` to a file, each entry judged before the next is looked up in it.
+struct Walk {
+    owner: Owner,
+    found: Vec<Concern>,
+}
+
+impl Walk {
+    /// Follows a path through all its links and returns the facts about its end.
+    fn follow(&mut self, path: &Path) -> io::Result<fs::Metadata> {
+        let absolute = std::path::absolute(path)?;
+        let mut ahead = steps(&absolute);
+        let mut at = PathBuf::from("/");
+        let mut facts = fs::symlink_metadata(&at)?;
+        self.judge(&at, &facts, Kind::Folder, false);
+        let mut links = 0;
+        while let Some(step) = ahead.pop() {
+            let next = match step {
+                Step::Top => PathBuf::from("/"),
+                // `at` has no links in it, so its parent is the folder that has it.
+                Step::Up => at.parent().unwrap_or_else(|| Path::new("/")).to_owned(),
+                Step::Down(name) => at.join(name),
+            };
+            let entry = fs::symlink_metadata(&next)?;
+            let shared = is_shared(&facts);
+            if entry.is_symlink() {
+                links += 1;
+                if links > LINKS {
+                    return Err(io::Error::from_raw_os_error(libc::ELOOP));
+                }
+                self.judge(&next, &entry, Kind::Link, shared);
+                ahead.extend(steps(&fs::read_link(&next)?));
+                continue;
+            }
+            let kind = if entry.is_dir() { Kind::Folder } else { Kind::File };
+            self.judge(&next, &entry, kind, shared);
+            (at, facts) = (next, entry);
+        }
+        Ok(facts)
+    }
+
+    /// Judges one entry of a folder, which is `shared` if everybody may add to it.
+    fn judge(&mut self, path: &Path, facts: &fs::Metadata, kind: Kind, shared: bool) {
+        let shown = quoted(path);
+        let mut add = |problem: String, remedy: String| {
+            let concern = Concern { found: format!("{kind} {}", path.display()), problem, remedy };
+            if !self.found.contains(&concern) {
+                self.found.push(concern);
+            }
+        };
+        if facts.uid() != 0 && Some(facts.uid()) != self.owner.user {
+            let (can, command) = match kind {
+                Kind::Link => ("can point it elsewhere", "chown -h root"),
+                Kind::Folder => ("can replace what is in it", "chown root"),
+                Kind::File => ("can change it", "chown root"),
+            };
+            add(format!("belongs to {}, who {can}", user_name(facts.uid())), format!("`{command} {shown}`"));
+        }
+        // The permissions of a link mean nothing.
+        if kind == Kind::Link || (kind == Kind::Folder && facts.mode() & STICKY != 0) {
+            return;
+        }
+        let group = facts.mode() & GROUP_WRITES != 0 && Some(facts.gid()) != self.owner.group;
+        let others = facts.mode() & OTHERS_WRITE != 0;
+        let (who, bits) = match (group, others) {
+            (false, false) => (None, ""),
+            (true, false) => (Some(group_name(facts.gid())), "g-w"),
+            (false, true) => (Some("everybody".to_owned()), "o-w"),
+            (true, true) => (Some("everybody".to_owned()), "go-w"),
+        };
+        if let Some(who) = who {
+            let by = if kind == Kind::Folder { ", who can replace what is in it" } else { "" };
+            add(format!("can be written by {who}{by}"), format!("`chmod {bits} {shown}`"));
+        }
+        if kind == Kind::File && shared && facts.nlink() > 1 {
+            add(
+                "has a second name, so anybody may have put it into a folder that everybody may write to"
+                    .to_owned(),
+                format!("`cp {shown} /etc/pomguard/`, and name the copy"),
+            );
+        }
+    }
+}
+
+/// One step of a path.
+enum Step {
+    Top,
+    Up,
+    Down(PathBuf),
+}
+
+/// The steps of a path, last one first.
+fn steps(path: &Path) -> Vec<Step> {
+    let step = |component: Component<'_>| match component {
+        Component::RootDir => Some(Step::Top),
+        Component::ParentDir => Some(Step::Up),
+        Component::Normal(name) => Some(Step::Down(name.into())),
+        Component::CurDir | Component::Prefix(_) => None,
+    };
+    let mut steps: Vec<Step> = path.components().filter_map(step).collect();
+    steps.reverse();
+    steps
+}
+
+/// Returns true if others than the owner may add entries to a folder.
+fn is_shared(facts: &fs::Metadata) -> bool {
+    facts.is_dir() && facts.mode() & (GROUP_WRITES | OTHERS_WRITE) != 0
+}
+
+fn user_name(uid: u32) -> String {
+    let name = User::from_uid(Uid::from_raw(uid)).ok().flatten();
+    name.map_or_else(|| format!("uid {uid}"), |user| format!("{} (uid {uid})", user.name))
+}
+
+fn group_name(gid: u32) -> String {
+    let name = Group::from_gid(Gid::from_raw(gid)).ok().flatten();
+    name.map_or_else(|| format!("group {gid}"), |group| format!("the group {}", group.name))
+}
+
+/// A path as a shell takes it.
+fn quoted(path: &Path) -> String {
+    let text = path.display().to_string();
+    let plain = |letter: char| letter.is_ascii_alphanumeric() || "/._-+@%:,".contains(letter);
+    if text.chars().all(plain) { text } else { format!("'{}'", text.replace('\'', "'\\''")) }
+}
+
+#[cfg(test)]
+mod tests;
