@@ -32,6 +32,7 @@ use crate::{
     },
     kernel::{
         KernelError, attach,
+        carry::Carry,
         clock::{Ticks, unix_now},
         hold::Hold,
         install::Installed,
@@ -96,6 +97,8 @@ struct Daemon {
     guard: Guard,
     /// The layout of the maps that were in force before, where it was another one.
     replaced: Option<u32>,
+    /// Their counters, until the programs that count in them are exchanged.
+    carry: Option<Carry>,
     state: Arc<Mutex<DaemonState>>,
     /// One line about the policy in force, for systemd.
     status: String,
@@ -162,6 +165,7 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> anyhow
         loaded,
         guard,
         replaced: takeover.as_ref().map(Takeover::found),
+        carry: takeover.as_ref().and_then(|takeover| takeover.counters(ticks)),
         state: Arc::clone(&state),
         status: String::new(),
         standing: BTreeMap::new(),
@@ -262,7 +266,7 @@ impl Daemon {
     fn told_at_start(&self) -> String {
         match self.replaced {
             Some(found) => {
-                format!("in place of maps of layout {found} ({}); {}", takeover::LOSSES, self.told)
+                format!("in place of maps of layout {found} ({}); {}", takeover::losses(found), self.told)
             }
             None => self.told.clone(),
         }
@@ -309,6 +313,12 @@ impl Daemon {
         }
         if replaces {
             selfprobe::judge(&mut self.loaded, &self.pins).context("ask the programs before they judge")?;
+        }
+        // The last reading, and the last thing before the programs are exchanged.
+        if let Some(carry) = self.carry.take()
+            && let Err(fault) = carry.counters(&self.pins, self.ticks)
+        {
+            error!("what was counted since this start began is lost: {:#}", anyhow!(fault));
         }
         self.attach(settings, leave)?;
         if new {

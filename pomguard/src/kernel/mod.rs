@@ -9,7 +9,7 @@
 //! | what holds beside the generations | [`control`] |
 //! | what the maps say | [`read`], [`status`], and of the rows `tally` |
 //! | conversations that were there first | [`sockets`], [`seed`] |
-//! | pinned maps of another layout, replaced | [`takeover`] |
+//! | pinned maps of another layout, replaced; their counters, carried over | [`takeover`], [`carry`] |
 //! | what is pinned, held open | [`held`] |
 //! | the hooks, held open and looked at | [`hold`] |
 //! | what the maps are to hold, compared with what they do | [`content`] |
@@ -21,6 +21,7 @@
 //! works alike with the daemon dead or alive.
 
 pub mod attach;
+pub mod carry;
 pub mod clock;
 pub mod content;
 pub mod control;

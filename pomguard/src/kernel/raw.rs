@@ -10,8 +10,8 @@ use std::{
     path::Path,
 };
 
-use aya::Pod;
-use aya_obj::generated::{bpf_attach_type, bpf_attr, bpf_cmd, bpf_link_info};
+use aya::{Pod, util::nr_cpus};
+use aya_obj::generated::{bpf_attach_type, bpf_attr, bpf_cmd, bpf_link_info, bpf_map_type};
 
 /// Calls `bpf(2)`.
 fn bpf(command: bpf_cmd, attributes: &mut bpf_attr) -> io::Result<()> {
@@ -143,6 +143,28 @@ pub(super) fn lookup_batch<V: Pod + Default>(
     // SAFETY: every field of the union is a plain integer, and all of it was initialised.
     let read = unsafe { attributes.batch.count };
     if read as usize == keys { Ok(values) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+}
+
+/// The value of an element of an array, as words; of a per-CPU array the values of all CPUs.
+pub(super) fn lookup_words(map: BorrowedFd<'_>, key: u32, values: &mut [u64]) -> io::Result<()> {
+    // What the kernel writes is as long as it says itself, and for each CPU that it might get.
+    let [kind, _id, key_size, value_size] = words_of(map)?;
+    let cpus = if kind == bpf_map_type::BPF_MAP_TYPE_PERCPU_ARRAY as u32 {
+        nr_cpus().map_err(|(_, error)| error)?
+    } else if kind == bpf_map_type::BPF_MAP_TYPE_ARRAY as u32 {
+        1
+    } else {
+        return Err(io::ErrorKind::InvalidData.into());
+    };
+    let written = (value_size as usize).next_multiple_of(size_of::<u64>()) * cpus;
+    if key_size as usize != size_of::<u32>() || size_of_val(values) < written {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    let mut attributes = attributes();
+    attributes.__bindgen_anon_2.map_fd = map.as_raw_fd().cast_unsigned();
+    attributes.__bindgen_anon_2.key = &raw const key as u64;
+    attributes.__bindgen_anon_2.__bindgen_anon_1.value = values.as_mut_ptr() as u64;
+    bpf(bpf_cmd::BPF_MAP_LOOKUP_ELEM, &mut attributes)
 }
 
 /// Whether the kernel does not know a command, or not for this kind of map.

@@ -1,7 +1,7 @@
 //! Pinned maps of another layout: programs with maps of their own are made beside them, filled, and then
 //! take their place behind each hook in one step.
 //!
-//! What the maps of another layout hold is not read, for nothing says what it means. Their programs go on
+//! Of what the maps of another layout hold only the counters are read ([`carry`]). Their programs go on
 //! judging until they are exchanged, and are put back when a later step fails. A process that is killed in
 //! between leaves hooks that all enforce, and a set of pins that the next start settles ([`Pins::settle`]).
 
@@ -20,15 +20,23 @@ use pomguard_common::{
 use super::{
     KernelError,
     attach::{self, TCX, XDP},
+    carry::{self, Carry},
+    clock::Ticks,
     interface, load,
     pins::Pins,
     raw,
 };
 
-/// What goes with maps of another layout, for whoever is about to start, and in the log of who did.
-pub const LOSSES: &str = "counters begin at zero; of the conversations those that the socket table of this \
-     host has and the policy allows are known at once, others by their next packet from here; what went on \
-     since the first start though no row allows it ends";
+/// What becomes of that which maps of another layout hold, for whoever is about to start, and in the log of who did.
+#[must_use]
+pub fn losses(found: u32) -> String {
+    let counters = if carry::knows(found) { "counters go on" } else { "counters begin at zero" };
+    format!(
+        "{counters}; of the conversations those that the socket table of this host has and the policy allows are \
+         known at once, others by their next packet from here; what went on since the first start though no row \
+         allows it ends"
+    )
+}
 
 /// The layout of the pinned maps, when it is not the one that this version knows.
 ///
@@ -48,7 +56,8 @@ pub fn other_layout(pins: &Pins) -> Result<Option<u32>, KernelError> {
 pub fn notice(found: u32) -> String {
     format!(
         "the maps in force are of layout {found}, this pomguard has layout {ABI_VERSION}: a restart makes \
-         new ones beside them and exchanges the programs in one step. What is lost: {LOSSES}"
+         new ones beside them and exchanges the programs in one step. What becomes of the rest: {}",
+        losses(found)
     )
 }
 
@@ -111,6 +120,19 @@ impl Takeover {
     #[must_use]
     pub const fn found(&self) -> u32 {
         self.found
+    }
+
+    /// Makes the first reading of the former counters. One that fails costs the counters and nothing else.
+    #[must_use]
+    pub fn counters(&self, ticks: Ticks) -> Option<Carry> {
+        Carry::begin(&self.place, self.found, &self.pins(), ticks).unwrap_or_else(|fault| {
+            error!(
+                "counters begin at zero, for those of layout {} cannot be read: {:#}",
+                self.found,
+                anyhow!(fault)
+            );
+            None
+        })
     }
 
     /// Gives the new set, which every hook goes by now, its place; nothing of the former one is left.

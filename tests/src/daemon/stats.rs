@@ -70,6 +70,11 @@ impl Stats {
             .sum()
     }
 
+    /// Flows that were entered into the flow table.
+    pub fn flows_opened(&self) -> u64 {
+        self.0["flows"]["opened"].as_u64().unwrap()
+    }
+
     /// Reasons under which packets were dropped, and how many.
     pub fn drops(&self, direction: &str) -> Vec<(String, u64)> {
         let reasons = self.0["reasons"].as_array().unwrap().iter();

@@ -11,10 +11,14 @@ use std::{
 };
 
 use aya::{
-    maps::{Array, Map, MapData, MapInfo, loaded_maps},
+    maps::{Array, Map, MapData, MapInfo, PerCpuArray, PerCpuValues, loaded_maps},
     programs::{ProgramInfo, SchedClassifier, TcAttachType, loaded_programs},
 };
-use pomguard_common::{counter::HostRecord, names::MAP_HOST};
+use pomguard_common::{
+    counter::HostRecord,
+    names::{MAP_COUNTERS, MAP_HOST},
+    reason::{Reason, Verdict},
+};
 use pomguard_tests::daemon::{
     Conversation, Daemon, INTERFACE, LISTED, LISTED_OUT, Lab, PEER, PEER6, REMOVABLE, SERVER, SERVER6,
     Settings, UNLISTED, is_shut, opens,
@@ -26,13 +30,19 @@ use crate::{
 };
 
 const ROW: &str = "pom-4.0/15";
+const REMOVABLE_ROW: &str = "pom-4.0/16";
 
 /// Has the pinned maps be of layout 1, as an earlier version would have left them.
 pub(crate) fn age(lab: &Lab) {
+    age_to(lab, 1);
+}
+
+/// The same, for any number.
+fn age_to(lab: &Lab, abi: u32) {
     let map = Map::from_map_data(MapData::from_pin(lab.pins().join("maps").join(MAP_HOST)).unwrap()).unwrap();
     let mut host: Array<_, HostRecord> = map.try_into().unwrap();
     let record = host.get(&0, 0).unwrap();
-    host.set(0, HostRecord { abi: 1, ..record }, 0).unwrap();
+    host.set(0, HostRecord { abi, ..record }, 0).unwrap();
 }
 
 /// Ids of everything that is pinned but the links.
@@ -157,12 +167,14 @@ fn maps_of_another_layout_are_replaced(lab: &Lab) {
     daemon.kill();
     let (former, pinned, attached) = (Ids::pinned(lab), lab.pinned(), lab.stats().attached());
     let program = lab.xdp_program();
-    assert!(lab.stats().row(ROW, "inbound", "connections") > 0);
+    let counted = lab.stats();
+    let connections = counted.row(ROW, "inbound", "connections");
+    assert!(connections > 0);
     age(lab);
     for verb in ["check", "plan"] {
         let words = done(lab, &[verb]);
-        let told = words.contains("are of layout 1") && words.contains("counters begin at zero");
-        assert!(told, "{verb} says beforehand what is lost: {words}");
+        let told = words.contains("are of layout 1") && words.contains("counters go on");
+        assert!(told, "{verb} says beforehand what becomes of them: {words}");
     }
     let words = refused(lab, &["stats"]);
     assert!(words.contains("`systemctl restart pomguard` replaces them"), "{words}");
@@ -173,7 +185,7 @@ fn maps_of_another_layout_are_replaced(lab: &Lab) {
         (daemon, told)
     });
     for words in [&told, &daemon.log()] {
-        assert!(words.contains("of layout 1") && words.contains("counters begin at zero"), "{words}");
+        assert!(words.contains("of layout 1") && words.contains("counters go on"), "{words}");
     }
     assert!(idle.iter_mut().all(Conversation::answers), "nor is what was idle meanwhile");
     let status = done(lab, &["status"]);
@@ -181,9 +193,10 @@ fn maps_of_another_layout_are_replaced(lab: &Lab) {
     assert_eq!(json(lab, &["status"])["daemon"]["replaced_layout"], 1);
     assert_eq!(lab.stats().attached(), attached);
     assert!(lab.xdp_program().is_some_and(|next| Some(next) != program), "the program was exchanged");
-    assert_eq!(lab.stats().row(ROW, "inbound", "connections"), 0, "counters began anew");
+    lab.stats().assert_not_behind(&counted);
+    assert_eq!(lab.stats().row(ROW, "inbound", "connections"), connections, "counters were carried over");
     assert!(opens(&lab.peer, SERVER, LISTED) && is_shut(&lab.peer, SERVER, UNLISTED));
-    assert_eq!(lab.stats().row(ROW, "inbound", "connections"), 1, "and go on");
+    assert_eq!(lab.stats().row(ROW, "inbound", "connections"), connections + 1, "and go on");
     assert_eq!(lab.pinned(), pinned, "what is pinned has its place, and nothing lies beside it");
     wait_until("nothing is left of the former maps and programs", &daemon, || former.are_gone());
 
@@ -203,6 +216,122 @@ fn basic_maps_of_another_layout_are_replaced_and_no_packet_goes_unjudged() {
         return;
     };
     maps_of_another_layout_are_replaced(&lab);
+}
+
+/// Reasons of an earlier version. A reason that came later has no counter in its maps.
+const EARLIER_REASONS: usize = 40;
+/// Words of its counters: two directions of packets and bytes seen, judged and audited, and three others.
+const EARLIER_WORDS: usize = 2 * (2 + 4 * EARLIER_REASONS) + 3;
+
+/// Puts a per-CPU map of another size into the place of the pinned counters.
+fn replace_counters<V: aya::Pod>(lab: &Lab, value: V) {
+    let path = lab.pins().join("maps").join(MAP_COUNTERS);
+    fs::remove_file(&path).unwrap();
+    let kind = aya_obj::generated::bpf_map_type::BPF_MAP_TYPE_PERCPU_ARRAY as u32;
+    let definition = aya_obj::Map::new_from_params(kind, 4, size_of::<V>() as u32, 1, 0);
+    let data = MapData::create(definition, "earlier", None).unwrap();
+    data.pin(&path).unwrap();
+    let mut map: PerCpuArray<_, V> = Map::PerCpuArray(data).try_into().unwrap();
+    let values = PerCpuValues::try_from(vec![value; aya::util::nr_cpus().unwrap()]).unwrap();
+    map.set(0, values, 0).unwrap();
+}
+
+/// What the maps of a version with fewer reasons counted goes on, by reason number and row id.
+#[test]
+fn counters_of_a_smaller_layout_go_on() {
+    let Some(lab) = Lab::new("counters_of_a_smaller_layout_go_on") else { return };
+    let daemon = Daemon::start(&lab);
+    assert!(opens(&lab.peer, SERVER, LISTED) && opens(&lab.peer, SERVER, REMOVABLE));
+    // A row that left the policy keeps its counters, too.
+    lab.write_site("[[row]]\nid = \"pom-4.0/16\"\nenabled = false\nforce = true\n");
+    assert!(!daemon.reload().contains("refused"));
+    daemon.kill();
+    let counted = lab.stats();
+    assert!(counted.row(REMOVABLE_ROW, "inbound", "connections") > 0);
+    let mut words = [0; EARLIER_WORDS];
+    let of = |direction: usize, audited: usize, reason: Reason| {
+        direction * (2 + 4 * EARLIER_REASONS) + 2 + 2 * (audited * EARLIER_REASONS + reason.index())
+    };
+    let reasons: Vec<Reason> =
+        Reason::ALL.iter().copied().filter(|it| it.index() < EARLIER_REASONS).collect();
+    let cpus = aya::util::nr_cpus().unwrap() as u64;
+    // Larger than all that comes of the packets of this test.
+    let expected = |direction: usize, audited: usize, reason: Reason| {
+        1_000_000 * (1 + reason.index() as u64 + 100 * direction as u64 + 10_000 * audited as u64)
+    };
+    for direction in [0, 1] {
+        for &reason in &reasons {
+            for audited in 0..=usize::from(reason.verdict() == Verdict::Drop) {
+                let at = of(direction, audited, reason);
+                words[at] = expected(direction, audited, reason);
+                words[at + 1] = 60 * words[at];
+            }
+        }
+    }
+    let [.., opened, _evicted] = &mut words;
+    *opened = 77_000_000;
+    replace_counters(&lab, words);
+    age(&lab);
+
+    let daemon = Daemon::start(&lab);
+    assert!(!daemon.log().contains("begin at zero"), "{}", daemon.log());
+    let stats = lab.stats();
+    let by_itself = 900_000;
+    for (direction, name) in ["inbound", "outbound"].into_iter().enumerate() {
+        for &reason in &reasons {
+            let own = if reason.verdict() == Verdict::Drop { "drop" } else { "pass" };
+            for (audited, verdict) in [own, "audit"].into_iter().enumerate() {
+                if audited == 1 && own == "pass" {
+                    continue;
+                }
+                let carried = expected(direction, audited, reason) * cpus;
+                let now = stats.reason(reason.name(), name, verdict);
+                assert!((carried..carried + by_itself).contains(&now), "{name} {verdict} {reason:?}: {now}");
+            }
+        }
+        wait_until("what was seen is what was judged", &daemon, || {
+            let stats = lab.stats();
+            stats.total(name, "seen") == stats.judged(name)
+        });
+    }
+    assert!((77_000_000 * cpus..77_000_000 * cpus + by_itself).contains(&stats.flows_opened()));
+    for (row, field) in
+        [(ROW, "packets"), (ROW, "connections"), (REMOVABLE_ROW, "packets"), (REMOVABLE_ROW, "bytes")]
+    {
+        let (then, now) = (counted.row(row, "inbound", field), stats.row(row, "inbound", field));
+        assert_eq!(now, then, "{row} {field}");
+    }
+    assert!(opens(&lab.peer, SERVER, LISTED));
+    assert_eq!(
+        lab.stats().row(ROW, "inbound", "connections"),
+        counted.row(ROW, "inbound", "connections") + 1
+    );
+}
+
+/// A layout that nobody knows, and one whose maps are not as it had them: the counters begin at zero, which is
+/// said, and nothing else suffers.
+#[test]
+fn counters_of_an_unknown_layout_begin_at_zero() {
+    let Some(lab) = Lab::new("counters_of_an_unknown_layout_begin_at_zero") else { return };
+    for unknown in [true, false] {
+        let daemon = Daemon::start(&lab);
+        assert!(opens(&lab.peer, SERVER, LISTED));
+        assert!(lab.stats().row(ROW, "inbound", "connections") > 0);
+        daemon.kill();
+        if unknown {
+            age_to(&lab, 9_999);
+            assert!(done(&lab, &["check"]).contains("counters begin at zero"));
+        } else {
+            replace_counters(&lab, [0_u64; 5]);
+            age(&lab);
+        }
+        let daemon = Daemon::start(&lab);
+        assert!(daemon.log().contains("counters begin at zero"), "{}", daemon.log());
+        assert_eq!(lab.stats().row(ROW, "inbound", "connections"), 0, "unknown: {unknown}");
+        assert!(opens(&lab.peer, SERVER, LISTED) && is_shut(&lab.peer, SERVER, UNLISTED));
+        assert_eq!(lab.stats().row(ROW, "inbound", "connections"), 1);
+        drop(daemon);
+    }
 }
 
 #[test]

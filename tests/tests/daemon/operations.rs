@@ -247,7 +247,7 @@ impl Operator {
             }
             ("Stop, restart, upgrade", "pomguard check") => assert!(said.contains("map-layout"), "{said}"),
             ("Stop, restart, upgrade", "pomguard plan") => {
-                assert!(said.contains("counters begin at zero") && unknown(), "{said}");
+                assert!(said.contains("counters go on") && unknown(), "{said}");
                 self.start("pomguard");
                 let status = done(&self.lab, &["status"]);
                 assert!(status.contains("anew"), "{status}");
