@@ -13,7 +13,7 @@ use pomguard_common::{
 use super::{
     KernelError,
     clock::{Ticks, unix_now},
-    control,
+    control, image_array,
     load::{self, padded},
     mapping::Mapping,
     pins::Pins,
@@ -25,9 +25,6 @@ use crate::{
     policy::Policy,
     state::confirmed::{About, Confirmed},
 };
-
-/// `BPF_F_MMAPABLE` (Linux 5.5): must be that of the object's declaration.
-const MAPPED: u32 = 1 << 10;
 
 /// What is in force.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -191,7 +188,7 @@ pub(super) fn lines(pins: &Pins) -> Result<Vec<Line>, KernelError> {
 fn put(pins: &Pins, image: &Image, active: Active) -> Result<u8, KernelError> {
     let taken = [active.installed(), active.fallback()];
     let slot = (0..limits::GENERATIONS as u8).find(|slot| !taken.contains(slot)).unwrap_or(0);
-    let data = fresh()?;
+    let data = image_array::fresh()?;
     fill(&data, image)?;
     raw::freeze(data.fd().as_fd()).map_err(KernelError::system("BPF_MAP_FREEZE", "of the new image"))?;
     verify(&data, image)?;
@@ -213,18 +210,6 @@ fn pin(data: &MapData, path: &Path) -> Result<(), KernelError> {
         _ => {}
     }
     data.pin(path).map_err(|source| KernelError::Pin { path: path.to_owned(), source: Box::new(source) })
-}
-
-/// A new array of the size that the object declares for a generation.
-pub(super) fn fresh() -> Result<MapData, KernelError> {
-    let definition = aya_obj::Map::new_from_params(
-        aya_obj::generated::bpf_map_type::BPF_MAP_TYPE_ARRAY as u32,
-        size_of::<u32>() as u32,
-        size_of::<Line>() as u32,
-        limits::IMAGE_LINES as u32,
-        MAPPED,
-    );
-    MapData::create(definition, "pomguard_image", None).map_err(KernelError::map(names::MAP_POLICY))
 }
 
 /// Copies an image into an array.

@@ -6,6 +6,7 @@
 //! | the object, its maps and programs | [`load`] |
 //! | the interfaces | [`attach`] |
 //! | a compiled image: written, frozen, read back, switched to | [`install`] |
+//! | the array of one generation | `image_array` |
 //! | what holds beside the generations | [`control`] |
 //! | what the maps say | [`read`], [`status`], and of the rows `tally` |
 //! | conversations that were there first | [`sockets`], [`seed`] |
@@ -29,6 +30,7 @@ mod error;
 pub mod frame;
 pub mod held;
 pub mod hold;
+mod image_array;
 pub mod install;
 pub mod interface;
 pub mod load;

@@ -21,7 +21,7 @@ use pomguard_common::{
 use super::{
     KernelError,
     clock::Ticks,
-    install,
+    image_array, install,
     load::{Loaded, Share},
     pins::Pins,
     read,
@@ -75,7 +75,7 @@ impl Probe {
     /// # Errors
     /// When the kernel refuses.
     pub fn set(&mut self, image: &Image, slots: Vec<u16>) -> Result<(), KernelError> {
-        let data = install::fresh()?;
+        let data = image_array::fresh()?;
         install::fill(&data, image)?;
         let array =
             Array::try_from(aya::maps::Map::Array(data)).map_err(KernelError::map(names::MAP_POLICY))?;

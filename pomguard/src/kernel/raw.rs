@@ -13,6 +13,17 @@ use std::{
 use aya::{Pod, util::nr_cpus};
 use aya_obj::generated::{bpf_attach_type, bpf_attr, bpf_cmd, bpf_link_info, bpf_map_type};
 
+/// Calls `bpf(2)` for a new descriptor.
+fn bpf_fd(command: bpf_cmd, attributes: &mut bpf_attr) -> io::Result<OwnedFd> {
+    // SAFETY: as in `bpf`.
+    let result = unsafe {
+        libc::syscall(libc::SYS_bpf, command as libc::c_long, &raw mut *attributes, size_of::<bpf_attr>())
+    };
+    let fd = i32::try_from(result).ok().filter(|&fd| fd >= 0).ok_or_else(io::Error::last_os_error)?;
+    // SAFETY: a new descriptor that nothing else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
 /// Calls `bpf(2)`.
 fn bpf(command: bpf_cmd, attributes: &mut bpf_attr) -> io::Result<()> {
     // SAFETY: the attributes are a whole, initialised `bpf_attr`, and what they point to outlives the
@@ -41,18 +52,54 @@ pub(super) fn open_pin(path: &Path) -> io::Result<OwnedFd> {
     let path = CString::new(path.as_os_str().as_bytes())?;
     let mut attributes = attributes();
     attributes.__bindgen_anon_4.pathname = path.as_ptr() as u64;
-    // SAFETY: the path outlives the call, and the attributes are those of BPF_OBJ_GET.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_bpf,
-            bpf_cmd::BPF_OBJ_GET as libc::c_long,
-            &raw mut attributes,
-            size_of::<bpf_attr>(),
-        )
-    };
-    let fd = i32::try_from(result).ok().filter(|&fd| fd >= 0).ok_or_else(io::Error::last_os_error)?;
-    // SAFETY: a new descriptor that nothing else owns.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    bpf_fd(bpf_cmd::BPF_OBJ_GET, &mut attributes)
+}
+
+/// Loads type information (BTF).
+pub(super) fn load_btf(bytes: &[u8]) -> io::Result<OwnedFd> {
+    let mut attributes = attributes();
+    attributes.__bindgen_anon_7.btf = bytes.as_ptr() as u64;
+    attributes.__bindgen_anon_7.btf_size = bytes.len() as u32;
+    bpf_fd(bpf_cmd::BPF_BTF_LOAD, &mut attributes)
+}
+
+/// An array map that no object declares.
+pub(super) struct ArrayDefinition<'a> {
+    /// The name that the kernel shows; it keeps the first 15 bytes.
+    pub(super) name: &'static str,
+    /// Bytes of a value.
+    pub(super) value_size: u32,
+    /// Number of values.
+    pub(super) length: u32,
+    /// Flags of BPF_MAP_CREATE.
+    pub(super) flags: u32,
+    /// Type information, with the ids of the key's and the value's type in it.
+    pub(super) types: Option<(BorrowedFd<'a>, u32, u32)>,
+}
+
+/// Makes an array map.
+pub(super) fn create_array(definition: &ArrayDefinition<'_>) -> io::Result<OwnedFd> {
+    let mut attributes = attributes();
+    {
+        // SAFETY: every field of the union is a plain integer, and all of it was initialised.
+        let map = unsafe { &mut attributes.__bindgen_anon_1 };
+        map.map_type = bpf_map_type::BPF_MAP_TYPE_ARRAY as u32;
+        map.key_size = size_of::<u32>() as u32;
+        map.value_size = definition.value_size;
+        map.max_entries = definition.length;
+        map.map_flags = definition.flags;
+        if let Some((types, key, value)) = definition.types {
+            map.btf_fd = types.as_raw_fd().cast_unsigned();
+            map.btf_key_type_id = key;
+            map.btf_value_type_id = value;
+        }
+        // The last byte stays zero.
+        let room = map.map_name.len() - 1;
+        for (to, from) in map.map_name[..room].iter_mut().zip(definition.name.bytes()) {
+            *to = libc::c_char::from_ne_bytes([from]);
+        }
+    }
+    bpf_fd(bpf_cmd::BPF_MAP_CREATE, &mut attributes)
 }
 
 /// Pins an object under a path that is free.
