@@ -125,10 +125,14 @@ where
     }
     let v6 = matches!(datagram.family, Family::V6);
     let redirect = !v6 && datagram.icmp_type == 5 && case.image().switch(switch::REDIRECTS);
+    // Followers pass without a look at their class, so a class with a rate admits no first fragment. An honest
+    // error fits into every link (RFC 1812 section 4.3.2.3, RFC 4443 section 2.4), and a ping in fragments
+    // needs a row.
+    let whole = !datagram.fragment.is_part();
     if is_error(datagram) || redirect {
-        return Decision(Decision::QUOTES);
+        return if whole { Decision(Decision::QUOTES) } else { Decision::because(Reason::Fragmented) };
     }
-    if v6 && datagram.icmp_type == request && case.image().switch(switch::ECHO_V6) {
+    if v6 && datagram.icmp_type == request && whole && case.image().switch(switch::ECHO_V6) {
         return Decision::because(Reason::EchoV6);
     }
     Decision::because(Reason::IcmpType).not_enforced(audit)

@@ -54,6 +54,11 @@ fn complains(places: &Places, kind: u8, quoted: &Packet) -> Packet {
     eth().ip(places.host, places.stranger).icmp(kind, 0).rest(1_400).payload(&quoted.quoted())
 }
 
+/// The first fragment of a message.
+fn in_pieces(packet: Packet) -> Packet {
+    packet.cut(7, &[24]).remove(0)
+}
+
 fn kind(places: &Places) -> u8 {
     if places.is_v6() { 2 } else { 3 }
 }
@@ -68,6 +73,8 @@ fn errors(packet: &'static str) -> Class {
         .inbound("when it quotes an answer to what a row allows", Reason::IcmpRelated, |at| {
             about(at, kind(at), &allowed(at).mirrored())
         })
+        .inbound("in fragments", Reason::Fragmented, |at| in_pieces(about(at, kind(at), &ask(at))))
+        .after_outbound(ask)
         .inbound("otherwise", Reason::IcmpUnrelated, |at| about(at, kind(at), &ask(at)))
         .inbound("otherwise", Reason::IcmpUnrelated, |at| about(at, kind(at), &allowed(at)))
         .outbound("when it quotes what a row allows", Reason::IcmpRelated, |at| {
@@ -202,6 +209,9 @@ pub(super) fn v6() -> Section {
             .inbound("when a row allows it", Reason::Row, ping)
             .with(ECHO_ROWS)
             .inbound("otherwise", Reason::EchoV6, ping)
+            .inbound("in fragments, which need a row", Reason::IcmpType, |at| {
+                in_pieces(ping(at).payload(&[0; 64]))
+            })
             .inbound("otherwise", Reason::IcmpType, ping)
             .with(NO_ECHO_V6)
             .outbound("when a row allows it", Reason::Row, |at| ping(at).mirrored())

@@ -231,7 +231,8 @@ pub const BESIDES: [(Reason, &str); 7] = [
         Reason::RateLimited,
         "ARP and neighbour discovery, ICMPv6 echo requests that no row names, ICMP errors about conversations: \
          those that come in oftener than `[packets.rates]` says, counted by each processor for itself in quarters \
-         of a second. Errors that tell a path's MTU have a rate of their own",
+         of a second. Errors that tell a path's MTU have a rate of their own. None of these classes admits a \
+         fragment, so a rate covers all that its class lets in",
     ),
     (
         Reason::Isolated,

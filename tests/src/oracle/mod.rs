@@ -326,11 +326,15 @@ impl Host {
                 }
                 let v4 = seen.source.is_ipv4();
                 let redirect = v4 && *kind == 5 && self.policy.packets.redirects;
+                let in_pieces = seen.piece.is_some();
                 if is_error(v4, *kind) || redirect {
+                    if in_pieces {
+                        return Ruling::of(Reason::Fragmented);
+                    }
                     return self.related(Direction::Inbound, seen, *kind, rest);
                 }
                 let free_echo = !v4 && *kind == request && self.policy.packets.echo_v6;
-                if free_echo {
+                if free_echo && !in_pieces {
                     return Ruling::of(Reason::EchoV6);
                 }
                 Ruling::of(Reason::IcmpType).in_audit(audit && *kind == request)

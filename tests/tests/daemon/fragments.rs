@@ -1,10 +1,10 @@
 //! Datagrams in pieces, put together by a real stack behind a guarded interface.
 
-use std::{net::UdpSocket, time::Duration};
+use std::{fs, net::UdpSocket, time::Duration};
 
-use pomguard_common::protocol::UDP;
+use pomguard_common::protocol::{ICMPV6, UDP};
 use pomguard_tests::{
-    daemon::{Daemon, Lab},
+    daemon::{Daemon, Lab, PEER6, SERVER6, STRANGER6},
     faults::{Sender, THE_PEER, THE_SERVER, frames},
     packet::eth,
 };
@@ -76,4 +76,57 @@ fn a_datagram_in_pieces_arrives_once_and_one_whose_pieces_overlap_does_not() {
     // Of each family, for each of the four datagrams in turn: first pieces, then later ones.
     assert_eq!(stats.row("site/questions", "inbound", "packets"), 2 * (1 + 2 + 1 + 1), "{stats}");
     assert_eq!(stats.reason("fragment", "inbound", "pass"), 2 * (2 + 4 + 3 + 2), "{stats}");
+}
+
+/// Bytes that the server's stack holds for IPv6 datagrams that are not whole yet.
+fn reassembly_memory(lab: &Lab) -> u64 {
+    let text = lab.server.run(|| fs::read_to_string("/proc/thread-self/net/sockstat6")).unwrap().unwrap();
+    let line = text.lines().find(|line| line.starts_with("FRAG6:")).unwrap();
+    line.split(' ').next_back().unwrap().parse().unwrap()
+}
+
+/// Case f12: the followers of a first fragment of an echo request passed without any rate.
+#[test]
+fn fl_19_a_stranger_reserves_no_reassembly_memory() {
+    const DATAGRAMS: u32 = 400;
+    let name = "fl_19_a_stranger_reserves_no_reassembly_memory";
+    let Some(lab) = Lab::with_one_cable(name) else { return };
+    lab.write_site(ROW);
+    let stations = [&lab.peer, &lab.server].map(|at| at.link("eth0").state().unwrap().mac.unwrap());
+    let ping = |id: u32, offset: u16| {
+        let piece = eth().from(stations[0]).to(stations[1]).ip(STRANGER6.into(), SERVER6.into());
+        let piece = piece.fragment(id, offset, true);
+        match offset {
+            0 => piece.icmp(128, 0).rest(1).payload(&[7; 1_224]).build(),
+            _ => piece.protocol(ICMPV6).payload(&[7; 1_232]).build(),
+        }
+    };
+    let sender = Sender::at(&lab.peer);
+    let flood = |ids: std::ops::Range<u32>| {
+        for id in ids {
+            for number in 0..6 {
+                assert!(sender.send(&ping(id, 1_232 * number)), "nothing guards the peer");
+            }
+        }
+    };
+    // The host itself takes them, so that the test can tell.
+    flood(0..10);
+    let unguarded = reassembly_memory(&lab);
+    assert!(unguarded > 10 * 6 * 1_232, "{unguarded} bytes for ten datagrams");
+    let _daemon = Daemon::start(&lab);
+    let socket = lab.server.run(|| UdpSocket::bind((SERVER6, PORT))).unwrap().unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    flood(1_000..1_000 + DATAGRAMS);
+    let guarded = reassembly_memory(&lab);
+    assert!(guarded <= unguarded, "{guarded} bytes after the flood, {unguarded} before: {}", lab.stats());
+    let asker = lab.peer.run(|| UdpSocket::bind((PEER6, 0))).unwrap().unwrap();
+    for number in 0..10_u8 {
+        asker.send_to(&[number; 4_000], (SERVER6, PORT)).unwrap();
+        let mut heard = [0; 8_000];
+        let length = socket.recv(&mut heard).expect("an allowed datagram in fragments arrives");
+        assert_eq!(heard[..length], [number; 4_000]);
+    }
+    let stats = lab.stats();
+    assert_eq!(stats.reason("icmp-type", "inbound", "drop"), u64::from(DATAGRAMS), "{stats}");
+    assert_eq!(stats.reason("fragment-unknown", "inbound", "drop"), 5 * u64::from(DATAGRAMS), "{stats}");
 }

@@ -253,3 +253,36 @@ fn the_last_piece_of_an_allowed_ping_needs_no_header() {
     }
     run_under("the_last_piece_of_an_allowed_ping_needs_no_header", policy, &cases);
 }
+
+/// A first fragment that passed would bring followers that no rate counts: a stranger could fill the host's
+/// reassembly memory with them.
+#[test]
+fn fl_19_icmp_without_a_row_never_comes_in_fragments() {
+    let mut cases = Vec::new();
+    let mut first_and_rest = |says: &str, whole: &Packet, reason: Reason, before: Option<&Packet>| {
+        let pieces = whole.cut(7, &[48, 96]);
+        let mut case = case("FL-19", says);
+        if let Some(before) = before {
+            case = case.outbound(before, Reason::Row).row("E1").connects().enters();
+        }
+        cases.push(
+            case.inbound(&pieces[0], reason)
+                .inbound(&pieces[1], Reason::FragmentUnknown)
+                .inbound(&pieces[2], Reason::FragmentUnknown),
+        );
+    };
+    for places in Places::both() {
+        let Places { host, stranger, office, database, .. } = places;
+        let v6 = places.is_v6();
+        for from in [stranger, office] {
+            let ping = eth().ip(from, host).icmp(if v6 { 128 } else { 8 }, 0).payload(&[7; 128]);
+            first_and_rest("an echo request that no row allows", &ping, Reason::IcmpType, None);
+        }
+        let ask = eth().ip(host, database).tcp(40_000, 5_432).payload(&[7; 128]);
+        for (kind, code) in if v6 { [(1, 4), (2, 0), (3, 0)] } else { [(3, 1), (3, 4), (11, 0)] } {
+            let error = eth().ip(stranger, host).icmp(kind, code).rest(1_400).payload(&ask.quoted());
+            first_and_rest("an error about a live flow", &error, Reason::Fragmented, Some(&ask));
+        }
+    }
+    run("fl_19_icmp_without_a_row_never_comes_in_fragments", &cases);
+}
