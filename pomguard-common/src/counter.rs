@@ -24,7 +24,17 @@ pub struct DirectionCounters {
     pub audited: [Tally; REASONS],
 }
 
-/// The value of the per-CPU counter map, for both directions ([`crate::Direction::index`]).
+/// Values of the counter map.
+pub mod set {
+    /// Counts packets of the network.
+    pub const TRAFFIC: u32 = 0;
+    /// Counts self-tests: no sum, no row and no metric contains them.
+    pub const SELF_TESTS: u32 = 1;
+    /// Number of values.
+    pub const COUNT: usize = 2;
+}
+
+/// A value of the per-CPU counter map, for both directions ([`crate::Direction::index`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct Counters {

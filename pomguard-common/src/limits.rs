@@ -39,5 +39,10 @@ pub const EXTENSION_HEADERS: usize = 16;
 /// accepts for a variable packet offset, and a chain of long extension headers ends here.
 pub const HEADER_REACH: usize = 2_048;
 
+/// Index of the loopback interface in every network namespace (`LOOPBACK_IFINDEX`). The kernel runs a test
+/// packet (`BPF_PROG_TEST_RUN`) as if it came in or left there, unless the caller names another interface.
+/// Nothing is guarded there, so that no packet of the network has this index.
+pub const LOOPBACK: u32 = 1;
+
 const _: () = assert!(FLOW_BUCKETS.is_power_of_two() && FRAGMENT_BUCKETS.is_power_of_two());
 const _: () = assert!(ROW_SLOTS < u16::MAX as usize, "a row slot fits the cell's 16 bits");

@@ -5,13 +5,16 @@ pub const PROGRAM_INGRESS: &str = "pomguard_xdp";
 /// The TC program.
 pub const PROGRAM_EGRESS: &str = "pomguard_tc";
 
+/// Global: the index of the interface whose packets are self-tests; 0 = none is.
+pub const GLOBAL_SELF_TEST: &str = "SELF_TEST_INTERFACE";
+
 /// Array of maps: one compiled policy per generation slot.
 pub const MAP_POLICY: &str = "POLICY";
 /// One cache line: which slot is in force, panic, grace. See [`crate::control::Control`].
 pub const MAP_CONTROL: &str = "CONTROL";
 /// Failsafe tuples and timed exceptions. See [`crate::control::Pinhole`].
 pub const MAP_PINHOLES: &str = "PINHOLES";
-/// Per CPU: packets seen, and packets by reason.
+/// Per CPU: packets seen, and packets by reason; of traffic and of self-tests ([`crate::counter::set`]).
 pub const MAP_COUNTERS: &str = "COUNTERS";
 /// Per CPU: one tally per row slot.
 pub const MAP_ROWS: &str = "ROWS";

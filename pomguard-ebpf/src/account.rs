@@ -19,12 +19,13 @@ fn add(tally: &mut Tally, bytes: u32) {
     tally.bytes += u64::from(bytes);
 }
 
-/// Counts a packet as seen, and returns this CPU's counters.
+/// Counts a packet as seen, and returns this CPU's counters: those of the network, or those of self-tests.
 #[inline(always)]
-pub(crate) fn seen(direction: Direction, bytes: u32) -> Option<&'static mut Counters> {
-    let counters = maps::COUNTERS.get_ptr_mut(0)?;
+pub(crate) fn seen(direction: Direction, self_test: u32, bytes: u32) -> Option<&'static mut Counters> {
+    let counters = maps::COUNTERS.get_ptr_mut(self_test)?;
     // SAFETY: the map holds one such value per CPU, and a program is not interrupted by another
-    // run of itself on the same CPU at the same hook; the two hooks write different halves.
+    // run of itself on the same CPU at the same hook; the two hooks write different halves. A self-test may
+    // be interrupted, by a packet that counts in the other value.
     let counters = unsafe { &mut *counters };
     add(&mut counters.direction[direction.index()].seen, bytes);
     Some(counters)

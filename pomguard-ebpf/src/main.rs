@@ -36,7 +36,9 @@ const TC_DROP: i32 = 2;
 #[expect(clippy::needless_pass_by_value, reason = "the attribute's wrapper hands the context over by value")]
 fn pomguard_xdp(ctx: XdpContext) -> u32 {
     let frame = packet::Frame::of(ctx.ctx);
-    let Some(counters) = account::seen(Direction::Inbound, frame.length()) else { return XDP_DROP };
+    let Some(counters) = account::seen(Direction::Inbound, frame.self_test(), frame.length()) else {
+        return XDP_DROP;
+    };
     let decision = tables::judge(Direction::Inbound, &frame);
     account::judged(counters, Direction::Inbound, decision, frame.length());
     log(&ctx, Direction::Inbound, decision);
@@ -49,7 +51,8 @@ fn pomguard_xdp(ctx: XdpContext) -> u32 {
 #[expect(clippy::needless_pass_by_value, reason = "the attribute's wrapper hands the context over by value")]
 fn pomguard_tc(ctx: TcContext) -> i32 {
     let bytes = ctx.len();
-    let Some(counters) = account::seen(Direction::Outbound, bytes) else { return TC_DROP };
+    let self_test = packet::Frame::<__sk_buff>::of(ctx.as_ptr().cast()).self_test();
+    let Some(counters) = account::seen(Direction::Outbound, self_test, bytes) else { return TC_DROP };
     packet::pull_headers(&ctx);
     let decision = tables::judge(Direction::Outbound, &packet::Frame::<__sk_buff>::of(ctx.as_ptr().cast()));
     account::judged(counters, Direction::Outbound, decision, bytes);

@@ -7,7 +7,7 @@ use aya_ebpf::{
 };
 use pomguard_common::{
     control::{Control, Pinhole},
-    counter::{Counters, HostRecord, RowLabel, RowTally},
+    counter::{self, Counters, HostRecord, RowLabel, RowTally},
     decide::Place,
     flow::{Bucket, Key},
     image::Line,
@@ -34,9 +34,9 @@ pub(crate) static CONTROL: Array<Control, 1, MAPPED> = Array::new();
 #[btf_map]
 pub(crate) static PINHOLES: Array<Pinhole, { limits::PINHOLES }, MAPPED> = Array::new();
 
-/// Packets seen, and packets by reason.
+/// Packets seen, and packets by reason: of the network, and of self-tests.
 #[btf_map]
-pub(crate) static COUNTERS: PerCpuArray<Counters, 1> = PerCpuArray::new();
+pub(crate) static COUNTERS: PerCpuArray<Counters, { counter::set::COUNT }> = PerCpuArray::new();
 
 /// One tally per row slot.
 #[btf_map]
@@ -63,10 +63,10 @@ pub(crate) const DATAGRAM_WORDS: usize = size_of::<Datagram>().div_ceil(8);
 /// Words that a key takes in it.
 pub(crate) const KEY_WORDS: usize = size_of::<Key>() / 8;
 /// Words of the scratch map: the datagram under judgement and one that it quotes, one word to forget by,
-/// a key, and what was let through of each packet class with a rate.
-const SCRATCH_WORDS: usize = DATAGRAM_WORDS * Place::ALL + 1 + KEY_WORDS + Rated::COUNT;
+/// a key, what was let through of each packet class with a rate, and 1 for a self-test.
+const SCRATCH_WORDS: usize = DATAGRAM_WORDS * Place::ALL + 1 + KEY_WORDS + Rated::COUNT + 1;
 
-/// What one packet needs beside the stack, one value per hook. Plain words, because the kernel's BTF
-/// check refuses some of what a datagram is made of.
+/// What one packet needs beside the stack: one value per hook, and two more for self-tests, which a packet of
+/// the network may interrupt. Plain words, because the kernel's BTF check refuses some of what a datagram is made of.
 #[btf_map]
-pub(crate) static SCRATCH: PerCpuArray<[u64; SCRATCH_WORDS], 2> = PerCpuArray::new();
+pub(crate) static SCRATCH: PerCpuArray<[u64; SCRATCH_WORDS], 4> = PerCpuArray::new();

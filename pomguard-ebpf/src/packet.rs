@@ -1,13 +1,19 @@
 //! The only place that touches packet memory.
 
 use aya_ebpf::{
-    EbpfContext as _,
+    EbpfContext as _, Global,
     bindings::{__sk_buff, xdp_md},
     programs::TcContext,
 };
 use pomguard_common::{limits, packet::Packet};
 
 use crate::opaque::opaque;
+
+/// Index of the interface whose packets are self-tests: that of the loopback, where nothing is guarded. An object
+/// that judges no traffic may set it to 0, which no interface has: then test packets count like those of
+/// the network.
+#[unsafe(no_mangle)]
+pub(crate) static SELF_TEST_INTERFACE: Global<u32> = Global::new(limits::LOOPBACK);
 
 /// A frame: in XDP wholly in one buffer, since the program does not ask for more; in TC the linear
 /// part can be read, and the rest counts towards its length.
@@ -25,6 +31,8 @@ pub(crate) trait Context: Sized {
     fn bounds(context: *mut Self) -> (usize, usize);
     /// Length of the packet that lies between `data` and `end`, or begins there.
     fn length(context: *mut Self, data: usize, end: usize) -> u32;
+    /// Index of the interface that the packet came in by, or leaves by.
+    fn interface(context: *mut Self) -> u32;
 }
 
 impl Context for xdp_md {
@@ -41,6 +49,12 @@ impl Context for xdp_md {
     #[inline(always)]
     fn length(_context: *mut Self, data: usize, end: usize) -> u32 {
         (end - data) as u32
+    }
+
+    #[inline(always)]
+    fn interface(context: *mut Self) -> u32 {
+        // SAFETY: as above.
+        unsafe { (*context).ingress_ifindex }
     }
 }
 
@@ -59,6 +73,12 @@ impl Context for __sk_buff {
         // SAFETY: as for `xdp_md`.
         unsafe { (*context).len }
     }
+
+    #[inline(always)]
+    fn interface(context: *mut Self) -> u32 {
+        // SAFETY: as for `xdp_md`.
+        unsafe { (*context).ifindex }
+    }
 }
 
 impl<C: Context> Frame<C> {
@@ -67,6 +87,14 @@ impl<C: Context> Frame<C> {
     pub(crate) fn of(context: *mut C) -> Self {
         let (data, end) = C::bounds(context);
         Self { context, data, end, length: C::length(context, data, end) }
+    }
+
+    /// 1 for a self-test, 0 for a packet of the network. Computed without a branch, after which the verifier
+    /// would walk the rest of the program twice.
+    #[inline(always)]
+    pub(crate) fn self_test(&self) -> u32 {
+        let difference = opaque((C::interface(self.context) ^ SELF_TEST_INTERFACE.load()) as usize);
+        (opaque(difference.wrapping_sub(1)) >> 63) as u32
     }
 
     /// Its context.

@@ -69,11 +69,33 @@ impl Standing for Map {
     fn pinhole(&self, index: u32) -> Option<&Pinhole> {
         maps::PINHOLES.get(index)
     }
+
+    #[inline(always)]
+    fn self_test(&self) -> u64 {
+        // SAFETY: as in `spent`; `note_self_test` has written it.
+        unsafe { self.self_test_word().read_volatile() }
+    }
+}
+
+impl Map {
+    /// The word behind those for rates.
+    #[inline(always)]
+    fn self_test_word(&self) -> *mut u64 {
+        self.words.wrapping_add(1 + maps::KEY_WORDS + Rated::COUNT)
+    }
+
+    /// Notes whether the packet is a self-test. In a map, because the stack is short.
+    #[inline(always)]
+    fn note_self_test(&self, self_test: u32) {
+        // SAFETY: the last word of this CPU's value of the scratch map, kept for this alone.
+        unsafe { self.self_test_word().write_volatile(self_test.into()) };
+    }
 }
 
 impl Memory for Map {
     #[inline(always)]
     fn with<R>(&self, key: Key, then: impl FnOnce(&Key) -> R) -> R {
+        let key = key.of_self_test(self.self_test());
         let place = self.words.wrapping_add(1).cast::<Key>();
         // SAFETY: the words behind the first are this CPU's and kept for a key; nobody else has a
         // reference to them, since this one ends with the call.
@@ -124,6 +146,11 @@ impl<M: Memory> Standing for Policy<M> {
     #[inline(always)]
     fn pinhole(&self, index: u32) -> Option<&Pinhole> {
         self.memory.pinhole(index)
+    }
+
+    #[inline(always)]
+    fn self_test(&self) -> u64 {
+        self.memory.self_test()
     }
 }
 
@@ -259,19 +286,21 @@ pub(crate) fn judge<C: Context>(hook: Direction, packet: &Frame<C>) -> Decision 
     let Some(control) = maps::CONTROL.get(0) else { return closed };
     let slot = Active(control.word(word::ACTIVE)).slot(clock::now());
     let generation = maps::POLICY.get(slot);
-    // While panic or grace holds, or may hold, nothing is ordinary.
+    let self_test = packet.self_test();
+    // While panic or grace holds, or may hold, nothing is ordinary; nor is a self-test.
     if let Some(generation) = generation
-        && control.word(word::PANIC) | control.word(word::GRACE) == 0
+        && control.word(word::PANIC) | control.word(word::GRACE) | u64::from(self_test) == 0
         && let Some(decision) =
             Decision::of_word(quick(hook, packet.context(), generation, control.word(word::SHADE)))
     {
         return decision;
     }
-    let Some(scratch) = maps::SCRATCH.get_ptr_mut(hook as u32) else { return closed };
+    let Some(scratch) = maps::SCRATCH.get_ptr_mut(hook as u32 + 2 * self_test) else { return closed };
     let scratch = scratch.cast::<u64>();
     let desk = Scratch(scratch);
     // The words behind the datagrams.
     let memory = Map { control, words: scratch.wrapping_add(maps::DATAGRAM_WORDS * Place::ALL) };
+    memory.note_self_test(self_test);
     let Some(generation) = generation else {
         return decide::judge_without_policy(hook, &packet.again(), &memory, clock::now(), &desk);
     };

@@ -80,8 +80,10 @@ struct Held {
     lines: Vec<Line>,
     control: Control,
     pinholes: Vec<Pinhole>,
-    spent: [Word; Rated::COUNT],
+    /// Of traffic, and of self-tests.
+    spent: [[Word; Rated::COUNT]; 2],
     no_policy: bool,
+    self_tests: bool,
 }
 
 impl Forget for Held {}
@@ -92,11 +94,15 @@ impl Standing for Held {
     }
 
     fn spent(&self, rated: u32) -> Option<&Word> {
-        self.spent.get(rated as usize)
+        self.spent[usize::from(self.self_tests)].get(rated as usize)
     }
 
     fn pinhole(&self, index: u32) -> Option<&Pinhole> {
         self.pinholes.get(index as usize)
+    }
+
+    fn self_test(&self) -> u64 {
+        self.self_tests.into()
     }
 }
 
@@ -163,6 +169,11 @@ impl Twin {
         (self.flows.now, self.trains.now) = (now, now);
     }
 
+    /// Takes every packet for a self-test from now on, or none any more.
+    pub const fn self_test(&mut self, on: bool) {
+        self.held.self_tests = on;
+    }
+
     /// How many lines the image has.
     #[must_use]
     pub const fn lines(&self) -> usize {
@@ -219,7 +230,7 @@ impl Twin {
         }
         let image = Image::open(&self.held).context("the image opens")?;
         let control = &self.held.control;
-        let ordinary = control.word(word::PANIC) | control.word(word::GRACE) == 0;
+        let ordinary = control.word(word::PANIC) | control.word(word::GRACE) == 0 && !self.held.self_tests;
         let quick = ordinary.then(|| {
             let tables = Tables::in_peace(&image, &self.flows, &self.trains);
             decide::quick(direction, frame, &tables, control.word(word::SHADE))

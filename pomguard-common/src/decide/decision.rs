@@ -76,6 +76,13 @@ impl Decision {
         Self(self.0 | (state as u64) << Self::STATE_SHIFT)
     }
 
+    /// The decision on a self-test (1), which enters no flow and counts under no row; the same decision for 0.
+    #[inline(always)]
+    pub(super) const fn without_trace(self, self_test: u64) -> Self {
+        let all = self_test.wrapping_neg();
+        Self(self.0 & !(all & Self::STATE) | all & (NO_ROW as u64) << Self::ROW_SHIFT)
+    }
+
     /// The state to remember the conversation in; free when it is not to be.
     #[inline(always)]
     pub(super) const fn state(self) -> State {

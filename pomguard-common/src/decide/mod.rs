@@ -233,13 +233,15 @@ where
     } else {
         decision
     };
+    let self_test = image.lines().self_test();
+    let decision = decision.without_trace(self_test);
     let decision = limited(hook, tables, decision, tells_mtu(datagram));
     let decision = match decision.state() {
         State::Free => decision,
         _ => remember(hook, datagram, tables, decision),
     };
     let decision = audited(hook, tables, decision);
-    if datagram.fragment.is_part() && decision.passes() {
+    if datagram.fragment.is_part() && decision.passes() && self_test == 0 {
         remember_train(hook, datagram, tables, decision);
     }
     decision
@@ -265,6 +267,7 @@ where
         _ if Verdict::of_number(settled).is_pass() && settled != 0 => Decision::numbered(settled),
         _ => Decision::because(Reason::NoPolicy),
     };
+    let decision = decision.without_trace(standing.self_test());
     let open = Timed(standing.control(word::PANIC)).holds(now) == panic::OPEN;
     if open && !decision.passes() { Decision(decision.0 | Decision::AUDITED) } else { decision }
 }

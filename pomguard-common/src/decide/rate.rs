@@ -63,7 +63,9 @@ where
     // Without a place to count there is nothing to go by.
     let Some(spent) = lines.spent(rated) else { return 1 };
     // Nobody else writes this processor's word.
-    match rate::spend(spent.load(), tables.flows.now(), tables.image.budget(rated)) {
+    // A self-test has a budget without an end, and in the programs a word of its own.
+    let budget = tables.image.budget(rated) | lines.self_test().wrapping_neg() as u32;
+    match rate::spend(spent.load(), tables.flows.now(), budget) {
         Some(word) => {
             spent.store(word);
             1

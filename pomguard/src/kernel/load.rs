@@ -6,7 +6,7 @@ use aya::{
     Ebpf, EbpfLoader,
     programs::{ProgramError, SchedClassifier, Xdp},
 };
-use pomguard_common::{ABI_VERSION, counter::HostRecord, names};
+use pomguard_common::{ABI_VERSION, counter::HostRecord, limits, names};
 
 use super::{KernelError, clock::Ticks, clock::unix_now, object::OBJECT, pins::Pins};
 
@@ -36,6 +36,15 @@ impl Share {
             Self::Nothing => &[],
         }
     }
+
+    /// The interface whose packets are self-tests; 0 = none. An object that enforces counts test packets apart from
+    /// traffic. One with counters of its own is there to be asked, and counts each question.
+    const fn self_test_interface(self) -> u32 {
+        match self {
+            Self::All => limits::LOOPBACK,
+            Self::Policy | Self::Nothing => 0,
+        }
+    }
 }
 
 /// A verified object.
@@ -53,11 +62,13 @@ impl Loaded {
     pub fn new(pins: &Pins, share: Share, ticks: Ticks, log_level: u8) -> Result<Self, KernelError> {
         let secret = flow_secret(pins, share)?;
         let shift = ticks.shift as u8;
+        let self_test = share.self_test_interface();
         let paths: Vec<_> = share.maps().iter().map(|&name| (name, pins.map(name))).collect();
         let mut loader = EbpfLoader::new();
         loader
             .override_global(GLOBAL_TICK_SHIFT, &shift, true)
             .override_global(GLOBAL_FLOW_SECRET, &secret, true)
+            .override_global(names::GLOBAL_SELF_TEST, &self_test, true)
             .override_global(GLOBAL_LOG_LEVEL, &log_level, true);
         for (name, path) in &paths {
             loader.map_pin_path(name, path);

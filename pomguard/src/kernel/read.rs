@@ -3,7 +3,7 @@
 use aya::maps::{MapData, PerCpuArray, PerCpuValues};
 use pomguard_common::{
     Direction,
-    counter::{Counters, RowLabel, RowTally, Tally},
+    counter::{Counters, RowLabel, RowTally, Tally, set},
     flow::{Bucket, State, Tag},
     image::{AGES, HEAD, Line, SECTIONS, head, mode},
     limits, names,
@@ -67,8 +67,20 @@ pub(super) fn mode_of(line: &Line, direction: Direction) -> Mode {
 /// # Errors
 /// When the map cannot be read.
 pub fn counters(pins: &Pins) -> Result<Counters, KernelError> {
+    counter_set(pins, set::TRAFFIC)
+}
+
+/// The counters of self-tests, which are apart from those of traffic, summed over the CPUs.
+///
+/// # Errors
+/// When the map cannot be read.
+pub fn self_tests(pins: &Pins) -> Result<Counters, KernelError> {
+    counter_set(pins, set::SELF_TESTS)
+}
+
+fn counter_set(pins: &Pins, index: u32) -> Result<Counters, KernelError> {
     let map: PerCpuArray<MapData, Counters> = pins.typed(names::MAP_COUNTERS)?;
-    Ok(sum(&map.get(&0, 0).map_err(KernelError::map(names::MAP_COUNTERS))?))
+    Ok(sum(&map.get(&index, 0).map_err(KernelError::map(names::MAP_COUNTERS))?))
 }
 
 /// Adds up the CPUs' counters.

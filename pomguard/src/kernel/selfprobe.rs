@@ -1,4 +1,7 @@
 //! One packet through each of the loaded programs, before anybody is told that they are in force.
+//!
+//! The kernel runs it as if it came in or left by the loopback interface, where nothing is guarded. By that the
+//! programs know a self-test: it is counted apart from traffic, and no rate that traffic uses up applies to it.
 
 use aya::programs::{TestRun as _, TestRunOptions};
 use pomguard_common::{Direction, names, reason::Reason};
@@ -19,14 +22,14 @@ const XDP_PASS: u32 = 2;
 /// TC_ACT_UNSPEC and TCX_NEXT, -1, as the kernel returns it.
 const TC_NEXT: u32 = u32::MAX;
 
-/// Asks both programs about a packet, by the pinned maps: it is counted like any other, as `arp`.
+/// Asks both programs about a packet, by the pinned maps: it is counted as `arp`, among the self-tests.
 ///
 /// # Errors
 /// [`KernelError::SelfProbe`] when one does not judge it as it must.
 pub fn judge(loaded: &mut Loaded, pins: &Pins) -> Result<(), KernelError> {
     let options = || TestRunOptions { data_in: Some(&ARP), ..TestRunOptions::default() };
     let counted = |direction: Direction| {
-        read::counters(pins).map(|all| all.direction[direction.index()].judged[Reason::Arp.index()].packets)
+        read::self_tests(pins).map(|all| all.direction[direction.index()].judged[Reason::Arp.index()].packets)
     };
     for (direction, name, passes) in [
         (Direction::Inbound, names::PROGRAM_INGRESS, XDP_PASS),

@@ -32,6 +32,7 @@ use nix::{
 use pomguard_netlab::{Namespace, Port, Station, Switch, Veth, root_or_skip};
 
 mod files;
+mod pinned;
 mod process;
 mod promise;
 mod stats;
@@ -41,6 +42,7 @@ mod wire;
 
 pub use self::{
     files::Settings,
+    pinned::Pinned,
     process::Daemon,
     promise::{MENDED, TABLES_MENDED},
     stats::Stats,

@@ -1,7 +1,6 @@
 //! One conversation on several processors at the same instant.
 
 use std::{
-    path::Path,
     sync::{
         Barrier,
         atomic::{AtomicU32, Ordering},
@@ -9,11 +8,9 @@ use std::{
     thread,
 };
 
-use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions, Xdp};
-use aya_obj::programs::XdpAttachType;
-use pomguard_common::names::{PROGRAM_EGRESS, PROGRAM_INGRESS};
+use pomguard_common::Direction;
 use pomguard_tests::{
-    daemon::{Daemon, LISTED_OUT, Lab, PEER, SERVER},
+    daemon::{Daemon, INTERFACE, LISTED_OUT, Lab, PEER, Pinned, SERVER},
     faults::{report, times},
     packet::{
         eth,
@@ -36,32 +33,6 @@ fn handshake(port: u16) -> Frames {
     [ask(SYN).build(), ask(SYN | ACK).mirrored().build(), ask(ACK).build()]
 }
 
-/// Judges a frame with a pinned program, as the kernel would; whether it passes.
-enum Judge {
-    Inbound(Xdp),
-    Outbound(SchedClassifier),
-}
-
-impl Judge {
-    fn of(pins: &Path, inbound: bool) -> Self {
-        let at = |name: &str| pins.join("programs").join(name);
-        if inbound {
-            let interface = XdpAttachType::Interface;
-            Self::Inbound(Xdp::from_pin(at(PROGRAM_INGRESS), interface).unwrap())
-        } else {
-            Self::Outbound(SchedClassifier::from_pin(at(PROGRAM_EGRESS)).unwrap())
-        }
-    }
-
-    fn passes(&self, frame: &[u8]) -> bool {
-        let options = TestRunOptions { data_in: Some(frame), ..TestRunOptions::default() };
-        match self {
-            Self::Inbound(program) => program.test_run(options).unwrap().return_value == 2,
-            Self::Outbound(program) => program.test_run(options).unwrap().return_value != 2,
-        }
-    }
-}
-
 /// No host sends its SYN and the segment after it at the same instant: here both may enter the conversation, and
 /// whichever entry is not used goes with its age.
 #[test]
@@ -72,29 +43,31 @@ fn tp_23_a_handshake_on_three_processors_at_once_loses_no_conversation() {
     let rounds = times("POMGUARD_FAULT_HANDSHAKES", 20_000) as u32;
     let port = |round: u32| 1_024 + (round % PORTS) as u16;
     let before = metric(&lab, "pomguard_flows_opened_total");
-    let (barrier, pins) = (Barrier::new(3), lab.pins());
+    let (barrier, index) = (Barrier::new(3), lab.server.link(INTERFACE).index().unwrap());
     // Rounds in which the answer came first, and was dropped as that of nobody.
     let early = AtomicU32::new(0);
     let lost = thread::scope(|scope| {
         let judges = [0, 1, 2].map(|part: usize| {
             let (barrier, early) = (&barrier, &early);
-            scope.spawn(move || {
-                let judge = Judge::of(pins, part == 1);
+            let program =
+                Pinned::open(lab.pins(), if part == 1 { Direction::Inbound } else { Direction::Outbound });
+            let judge = move || {
                 let mut lost = 0_u32;
                 for round in 0..rounds {
                     let frame = &handshake(port(round))[part];
                     barrier.wait();
-                    let passed = judge.passes(frame);
+                    let passed = program.judges(index, frame);
                     assert!(passed || part == 1, "what leaves is allowed by its row");
                     early.fetch_add(u32::from(!passed), Ordering::Relaxed);
                     barrier.wait();
                     // Whatever came first: it is known now, and the answer comes in.
-                    if part == 1 && !judge.passes(frame) {
+                    if part == 1 && !program.judges(index, frame) {
                         lost += 1;
                     }
                 }
                 lost
-            })
+            };
+            scope.spawn(|| lab.server.run(judge).unwrap())
         });
         judges.into_iter().map(|judge| judge.join().unwrap()).sum::<u32>()
     });

@@ -28,6 +28,7 @@ mod owners;
 mod plan;
 mod reload;
 mod said;
+mod self_tests;
 mod sizes;
 mod start;
 mod suspension;

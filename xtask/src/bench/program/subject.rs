@@ -36,7 +36,9 @@ impl Subject {
         loader
             .override_global("TICK_SHIFT", &shift, true)
             .override_global("FLOW_SECRET", &host.flow_secret, true)
-            .override_global(aya_log::LEVEL, &0_u8, true);
+            .override_global(aya_log::LEVEL, &0_u8, true)
+            // Test packets count as traffic here; an older object has no other kind.
+            .override_global(names::GLOBAL_SELF_TEST, &0_u32, false);
         for name in [names::MAP_POLICY, names::MAP_CONTROL, names::MAP_PINHOLES] {
             loader.map_pin_path(name, maps.join(name));
         }

@@ -1,0 +1,98 @@
+//! Test runs of the programs that enforce: never traffic, and never at the mercy of traffic.
+
+use std::fs;
+
+use pomguard::kernel::{pins::Pins, read};
+use pomguard_common::{Direction, counter::Counters, reason::Reason};
+use pomguard_tests::{
+    daemon::{Daemon, INTERFACE, LISTED, LISTED_OUT, Lab, PEER, Pinned, SERVER, STRANGER, Stats, opens},
+    faults::Offer,
+    packet::{
+        Packet, eth, ether,
+        flag::{ACK, FIN, SYN},
+    },
+};
+
+fn arp() -> Vec<u8> {
+    eth().to([0xff; 6]).ether_type(ether::ARP).payload(&[0; 28]).build()
+}
+
+fn self_tests(lab: &Lab) -> Counters {
+    read::self_tests(&Pins::at(lab.pins())).unwrap()
+}
+
+fn seen(counters: &Counters) -> [u64; 2] {
+    counters.direction.map(|half| half.seen.packets)
+}
+
+fn json(stats: &Stats) -> serde_json::Value {
+    serde_json::from_str(&stats.to_string()).unwrap()
+}
+
+fn opened(lab: &Lab) -> u64 {
+    json(&lab.stats())["flows"]["opened"].as_u64().unwrap()
+}
+
+/// Every number of the traffic that `pomguard stats` knows: totals, reasons, rows and flows.
+fn numbers(stats: &Stats) -> String {
+    let value = json(stats);
+    ["totals", "reasons", "rows", "flows"].map(|part| value[part].to_string()).join("\n")
+}
+
+/// The rate of neighbours is used up at every moment. The start asks the programs about an ARP request, and a real
+/// one is dropped as too many then.
+#[test]
+fn a_start_under_an_arp_flood_succeeds() {
+    let Some(lab) = Lab::with_one_cable("a_start_under_an_arp_flood_succeeds") else { return };
+    let settings = fs::read_to_string(lab.config()).unwrap();
+    fs::write(lab.config(), format!("{settings}\n[packets.rates]\nneighbours = 4\n")).unwrap();
+    let flood = [(); 3].map(|()| Offer::start(&lab.peer, vec![arp()], 100_000));
+    for _ in 0..5 {
+        assert!(Daemon::start(&lab).stop().success());
+    }
+    drop(flood);
+    let stats = lab.stats();
+    assert!(stats.reason("rate-limited", "inbound", "drop") > 1_000, "the flood met its rate: {stats}");
+    assert_eq!(stats.judged("inbound"), stats.total("inbound", "seen"), "{stats}");
+    let counted = self_tests(&lab);
+    assert_eq!(seen(&counted), [5, 5], "one each way for each start");
+    for half in counted.direction {
+        assert_eq!(half.judged[Reason::Arp.index()].packets, 5);
+    }
+}
+
+#[test]
+fn a_test_run_counts_apart_and_changes_no_flow() {
+    let Some(lab) = Lab::with_one_cable("a_test_run_counts_apart_and_changes_no_flow") else { return };
+    let _daemon = Daemon::start(&lab);
+    assert!(opens(&lab.peer, SERVER, LISTED));
+    let [xdp, tc] = Direction::ALL.map(|direction| Pinned::open(lab.pins(), direction));
+    let ask = |flags| eth().ipv4(SERVER, PEER).tcp(40_000, LISTED_OUT).flags(flags);
+    let answer = |packet: Packet| packet.mirrored().flags(SYN | ACK).build();
+    let allowed = eth().ipv4(PEER, SERVER).tcp(40_000, LISTED).build();
+    let denied = eth().ipv4(STRANGER, SERVER).tcp(40_000, LISTED).build();
+
+    let (before, apart) = (numbers(&lab.stats()), seen(&self_tests(&lab)));
+    for _ in 0..3 {
+        assert!(xdp.tests(&allowed) && !xdp.tests(&denied) && xdp.tests(&arp()));
+        assert!(tc.tests(&ask(SYN).build()) && tc.tests(&arp()));
+        assert!(!xdp.tests(&answer(ask(SYN))), "the SYN of a self-test opened no flow");
+    }
+    let after = lab.stats();
+    assert_eq!(numbers(&after), before, "{after}");
+    let now = seen(&self_tests(&lab));
+    assert_eq!([now[0] - apart[0], now[1] - apart[1]], [12, 6]);
+
+    // The same frames by the guarded interface are traffic.
+    let index = lab.server.link(INTERFACE).index().unwrap();
+    let before = opened(&lab);
+    lab.server
+        .run(|| {
+            assert!(tc.judges(index, &ask(SYN).build()) && xdp.judges(index, &answer(ask(SYN))));
+            // A self-test neither ends the flow nor belongs to it.
+            assert!(!xdp.tests(&ask(SYN).mirrored().flags(FIN | ACK).build()));
+            assert!(xdp.judges(index, &ask(SYN).mirrored().flags(ACK).build()));
+        })
+        .unwrap();
+    assert_eq!(opened(&lab) - before, 1);
+}
