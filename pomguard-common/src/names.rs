@@ -1,9 +1,25 @@
 //! Names of programs, maps and globals: the object declares them, the daemon and the pins use them.
 
-/// The XDP program.
+/// The XDP program that is attached: the fast one.
 pub const PROGRAM_INGRESS: &str = "pomguard_xdp";
-/// The TC program.
+/// The TC program that is attached: the fast one.
 pub const PROGRAM_EGRESS: &str = "pomguard_tc";
+/// The general XDP program, which the fast one jumps to.
+pub const GENERAL_INGRESS: &str = "pom_general_xdp";
+/// The general TC program.
+pub const GENERAL_EGRESS: &str = "pom_general_tc";
+
+/// Program array with the general XDP program.
+pub const ARRAY_INGRESS: &str = "GENERAL_XDP";
+/// Program array with the general TC program.
+pub const ARRAY_EGRESS: &str = "GENERAL_TC";
+
+/// Every program.
+pub const PROGRAMS: [&str; 4] = [PROGRAM_INGRESS, PROGRAM_EGRESS, GENERAL_INGRESS, GENERAL_EGRESS];
+
+/// Program arrays, each with the general program that it holds. They belong to the programs, not to the
+/// maps: every start makes new ones.
+pub const ARRAYS: [(&str, &str); 2] = [(ARRAY_INGRESS, GENERAL_INGRESS), (ARRAY_EGRESS, GENERAL_EGRESS)];
 
 /// Global: the index of the interface whose packets are self-tests; 0 = none is.
 pub const GLOBAL_SELF_TEST: &str = "SELF_TEST_INTERFACE";

@@ -137,7 +137,7 @@ reasons! {
         62 FlowTableFull "flow-table-full" "No room to remember another conversation.";
         63 RateLimited "rate-limited" "More of these per second than any honest use needs.";
         64 HopLimit "hop-limit" "Neighbour discovery that came through a router: hop limit below 255.";
-        65 Internal "internal" "A map look-up failed that cannot fail. Should stay at zero.";
+        65 Internal "internal" "A map look-up failed that cannot fail, or the program for other than ordinary packets is not in its place. Should stay at zero.";
         66 Isolated "isolated" "Panic, isolate: only failsafe rows hold.";
         67 MappedAddress "mapped-address" "An IPv4-mapped IPv6 address on the wire (RFC 6092 REC-3).";
     }

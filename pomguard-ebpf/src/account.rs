@@ -19,14 +19,21 @@ fn add(tally: &mut Tally, bytes: u32) {
     tally.bytes += u64::from(bytes);
 }
 
-/// Counts a packet as seen, and returns this CPU's counters: those of the network, or those of self-tests.
+/// Returns this CPU's counters: those of the network, or those of self-tests.
 #[inline(always)]
-pub(crate) fn seen(direction: Direction, self_test: u32, bytes: u32) -> Option<&'static mut Counters> {
+pub(crate) fn counters(self_test: u32) -> Option<&'static mut Counters> {
     let counters = maps::COUNTERS.get_ptr_mut(self_test)?;
     // SAFETY: the map holds one such value per CPU, and a program is not interrupted by another
     // run of itself on the same CPU at the same hook; the two hooks write different halves. A self-test may
     // be interrupted, by a packet that counts in the other value.
-    let counters = unsafe { &mut *counters };
+    Some(unsafe { &mut *counters })
+}
+
+/// Counts a packet as seen, and returns this CPU's counters. The fast program calls this, once for each
+/// packet; the general program goes on with a packet that was counted.
+#[inline(always)]
+pub(crate) fn seen(direction: Direction, self_test: u32, bytes: u32) -> Option<&'static mut Counters> {
+    let counters = counters(self_test)?;
     add(&mut counters.direction[direction.index()].seen, bytes);
     Some(counters)
 }
@@ -52,7 +59,7 @@ pub(crate) fn judged(counters: &mut Counters, direction: Direction, decision: De
         return;
     }
     let Some(tally) = maps::ROWS.get_ptr_mut(u32::from(row)) else { return };
-    // SAFETY: one value per CPU; see `seen`.
+    // SAFETY: one value per CPU; see `counters`.
     let tally = unsafe { &mut *tally };
     tally.packets += 1;
     tally.bytes += u64::from(bytes);

@@ -2,7 +2,7 @@
 
 use aya_ebpf::{
     bindings::BPF_F_MMAPABLE,
-    btf_maps::{Array, ArrayOfMaps, PerCpuArray},
+    btf_maps::{Array, ArrayOfMaps, PerCpuArray, ProgramArray},
     macros::btf_map,
 };
 use pomguard_common::{
@@ -57,6 +57,14 @@ pub(crate) static FLOWS: Array<Bucket, { limits::FLOW_BUCKETS }, MAPPED> = Array
 /// The fragment table.
 #[btf_map]
 pub(crate) static FRAGMENTS: Array<Bucket, { limits::FRAGMENT_BUCKETS }, MAPPED> = Array::new();
+
+/// The general XDP program. User space fills the array before it attaches the fast one.
+#[btf_map]
+pub(crate) static GENERAL_XDP: ProgramArray<1> = ProgramArray::new();
+
+/// The general TC program, likewise. A program array takes programs of one type.
+#[btf_map]
+pub(crate) static GENERAL_TC: ProgramArray<1> = ProgramArray::new();
 
 /// Words that a datagram takes in the scratch map.
 pub(crate) const DATAGRAM_WORDS: usize = size_of::<Datagram>().div_ceil(8);

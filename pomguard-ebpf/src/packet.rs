@@ -18,19 +18,23 @@ pub(crate) static SELF_TEST_INTERFACE: Global<u32> = Global::new(limits::LOOPBAC
 /// A frame: in XDP wholly in one buffer, since the program does not ask for more; in TC the linear
 /// part can be read, and the rest counts towards its length.
 #[derive(Clone, Copy)]
-pub(crate) struct Frame<C> {
+pub(crate) struct Frame<C: Context> {
     context: *mut C,
     data: usize,
     end: usize,
-    length: u32,
+    length: C::Length,
 }
 
 /// A context that knows where its packet lies.
 pub(crate) trait Context: Sized {
     /// First byte, and one past the last.
     fn bounds(context: *mut Self) -> (usize, usize);
-    /// Length of the packet that lies between `data` and `end`, or begins there.
-    fn length(context: *mut Self, data: usize, end: usize) -> u32;
+    /// What has to be kept to know the length of the packet.
+    type Length: Copy;
+    /// Measures the packet that lies between `data` and `end`, or begins there.
+    fn measure(data: usize, end: usize) -> Self::Length;
+    /// Length of the packet.
+    fn length(context: *mut Self, measured: Self::Length) -> u32;
     /// Index of the interface that the packet came in by, or leaves by.
     fn interface(context: *mut Self) -> u32;
 }
@@ -46,9 +50,17 @@ impl Context for xdp_md {
         (data as usize, end as usize)
     }
 
+    // Kept: measured anew for each use, it doubles the verifier's walk.
+    type Length = u32;
+
     #[inline(always)]
-    fn length(_context: *mut Self, data: usize, end: usize) -> u32 {
+    fn measure(data: usize, end: usize) -> u32 {
         (end - data) as u32
+    }
+
+    #[inline(always)]
+    fn length(_context: *mut Self, measured: u32) -> u32 {
+        measured
     }
 
     #[inline(always)]
@@ -68,8 +80,14 @@ impl Context for __sk_buff {
         (data as usize, end as usize)
     }
 
+    // Nothing: the context has it, and the stack is short.
+    type Length = ();
+
     #[inline(always)]
-    fn length(context: *mut Self, _data: usize, _end: usize) -> u32 {
+    fn measure(_data: usize, _end: usize) {}
+
+    #[inline(always)]
+    fn length(context: *mut Self, (): ()) -> u32 {
         // SAFETY: as for `xdp_md`.
         unsafe { (*context).len }
     }
@@ -86,7 +104,7 @@ impl<C: Context> Frame<C> {
     #[inline(always)]
     pub(crate) fn of(context: *mut C) -> Self {
         let (data, end) = C::bounds(context);
-        Self { context, data, end, length: C::length(context, data, end) }
+        Self { context, data, end, length: C::measure(data, end) }
     }
 
     /// 1 for a self-test, 0 for a packet of the network. Computed without a branch, after which the verifier
@@ -95,12 +113,6 @@ impl<C: Context> Frame<C> {
     pub(crate) fn self_test(&self) -> u32 {
         let difference = opaque((C::interface(self.context) ^ SELF_TEST_INTERFACE.load()) as usize);
         (opaque(difference.wrapping_sub(1)) >> 63) as u32
-    }
-
-    /// Its context.
-    #[inline(always)]
-    pub(crate) const fn context(&self) -> *mut C {
-        self.context
     }
 }
 
@@ -127,7 +139,7 @@ fn window<'a, const N: usize>(data: usize, end: usize, offset: u32) -> Option<&'
 impl<C: Context> Packet for Frame<C> {
     #[inline(always)]
     fn length(&self) -> u32 {
-        self.length
+        C::length(self.context, self.length)
     }
 
     #[inline(always)]

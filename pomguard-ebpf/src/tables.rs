@@ -9,7 +9,6 @@ use pomguard_common::{
     flow::{Bucket, Key, State, Store, Word},
     image::{Active, Forget, Image, Line, Lines},
     limits,
-    packet::Packet as _,
     parse::Datagram,
     rate::Rated,
     reason::Reason,
@@ -105,7 +104,7 @@ impl Memory for Map {
     }
 }
 
-/// The stack: nothing is forgotten, and nothing holds. For the quick way, which is short.
+/// The stack: nothing is forgotten, and nothing holds. For the fast path, which is short.
 struct Stack;
 
 impl Forget for Stack {}
@@ -251,6 +250,12 @@ impl Scratch {
     fn place(&self, place: Place) -> *mut Datagram {
         self.0.wrapping_add(maps::DATAGRAM_WORDS * place as usize).cast()
     }
+
+    /// The words behind the datagrams, with the control line.
+    #[inline(always)]
+    fn memory(&self, control: &'static Control) -> Map {
+        Map { control, words: self.0.wrapping_add(maps::DATAGRAM_WORDS * Place::ALL) }
+    }
 }
 
 impl Desk for Scratch {
@@ -269,43 +274,60 @@ impl Desk for Scratch {
     }
 }
 
-/// Settles an ordinary packet; the word is that of a [`Decision`], 0 for none. A function of its own, for
-/// its stack to be free again when the packet has to go the general way.
-#[inline(never)]
-fn quick<C: Context>(hook: Direction, context: *mut C, generation: &'static Generation, shade: u64) -> u64 {
-    let policy = Policy { generation, memory: Stack };
-    let Some(image) = Image::open(&policy) else { return 0 };
-    let tables = Tables::in_peace(&image, Table::<Flows, _>::of(&image), Table::<Trains, _>::of(&image));
-    decide::quick(hook, &Frame::of(context), &tables, shade).map_or(0, Decision::word)
+/// Looks up this CPU's scratch value: each hook has one for the network and one for self-tests.
+#[inline(always)]
+fn scratch(hook: Direction, self_test: u32) -> Option<Scratch> {
+    let scratch = maps::SCRATCH.get_ptr_mut(hook as u32 + 2 * self_test)?;
+    Some(Scratch(scratch.cast::<u64>()))
 }
 
-/// Judges a frame by the generation in force. One fetch of the generation: a packet sees no other.
+/// Looks up the generation in force, once for a packet: it sees no other.
+#[inline(always)]
+fn in_force(control: &Control) -> Option<&'static Generation> {
+    maps::POLICY.get(Active(control.word(word::ACTIVE)).slot(clock::now()))
+}
+
+/// The fast path: settles an ordinary packet by the generation in force. Returns `None` for any other
+/// packet, for a self-test, and for every packet while panic or grace holds, or may hold.
+#[inline(always)]
+pub(crate) fn judge_ordinary<C: Context>(hook: Direction, packet: &Frame<C>) -> Option<Decision> {
+    let control = maps::CONTROL.get(0)?;
+    if control.word(word::PANIC) | control.word(word::GRACE) | u64::from(packet.self_test()) != 0 {
+        return None;
+    }
+    let policy = Policy { generation: in_force(control)?, memory: Stack };
+    let image = Image::open(&policy)?;
+    let tables = Tables::in_peace(&image, Table::<Flows, _>::of(&image), Table::<Trains, _>::of(&image));
+    decide::quick(hook, packet, &tables, control.word(word::SHADE))
+}
+
+/// The general path: judges a frame of any sort by the generation in force.
 #[inline(always)]
 pub(crate) fn judge<C: Context>(hook: Direction, packet: &Frame<C>) -> Decision {
     let closed = Decision::because(Reason::NoPolicy);
     let Some(control) = maps::CONTROL.get(0) else { return closed };
-    let slot = Active(control.word(word::ACTIVE)).slot(clock::now());
-    let generation = maps::POLICY.get(slot);
     let self_test = packet.self_test();
-    // While panic or grace holds, or may hold, nothing is ordinary; nor is a self-test.
-    if let Some(generation) = generation
-        && control.word(word::PANIC) | control.word(word::GRACE) | u64::from(self_test) == 0
-        && let Some(decision) =
-            Decision::of_word(quick(hook, packet.context(), generation, control.word(word::SHADE)))
-    {
-        return decision;
-    }
-    let Some(scratch) = maps::SCRATCH.get_ptr_mut(hook as u32 + 2 * self_test) else { return closed };
-    let scratch = scratch.cast::<u64>();
-    let desk = Scratch(scratch);
-    // The words behind the datagrams.
-    let memory = Map { control, words: scratch.wrapping_add(maps::DATAGRAM_WORDS * Place::ALL) };
+    let Some(scratch) = scratch(hook, self_test) else { return closed };
+    let memory = scratch.memory(control);
     memory.note_self_test(self_test);
-    let Some(generation) = generation else {
-        return decide::judge_without_policy(hook, &packet.again(), &memory, clock::now(), &desk);
+    let Some(generation) = in_force(control) else {
+        return decide::judge_without_policy(hook, packet, &memory, clock::now(), &scratch);
     };
     let policy = Policy { generation, memory };
     let Some(image) = Image::open(&policy) else { return closed };
     let tables = Tables::new(&image, Table::<Flows, _>::of(&image), Table::<Trains, _>::of(&image));
-    decide::judge(hook, &packet.again(), &tables, &desk)
+    decide::judge(hook, packet, &tables, &scratch)
+}
+
+/// The decision on a packet for the general program, which is not in its place.
+#[inline(always)]
+pub(crate) fn unjudged<C: Context>(hook: Direction, packet: &Frame<C>) -> Decision {
+    let closed = Decision::because(Reason::Internal);
+    let Some(control) = maps::CONTROL.get(0) else { return closed };
+    let Some(scratch) = scratch(hook, packet.self_test()) else { return closed };
+    let Some(generation) = in_force(control) else { return closed };
+    let policy = Policy { generation, memory: scratch.memory(control) };
+    let Some(image) = Image::open(&policy) else { return closed };
+    let tables = Tables::new(&image, Table::<Flows, _>::of(&image), Table::<Trains, _>::of(&image));
+    decide::unjudged(hook, &tables)
 }

@@ -11,6 +11,7 @@ use pomguard::{
     policy::{Direction, Policy},
 };
 use pomguard_common::{
+    control::{Timed, word},
     counter::{Counters, RowTally, Tally},
     decide::{Decision, NO_ROW},
     flow::{Entered, State},
@@ -112,6 +113,8 @@ pub struct Bench {
     /// The program.
     pub probe: Probe,
     in_force: InForce,
+    /// The fast programs settle nothing.
+    general_alone: bool,
 }
 
 /// Whether this process is root; if not, says past the test runner's capture what was skipped.
@@ -140,6 +143,8 @@ pub fn bench(what: &str, policy: Policy) -> Option<MutexGuard<'static, Bench>> {
     let bench = BENCH.get_or_init(|| Mutex::new(Bench::load().expect("the programs load")));
     // A failed case leaves nothing behind that the next one would not set anew.
     let mut bench = bench.lock().unwrap_or_else(PoisonError::into_inner);
+    bench.general_alone = false;
+    bench.probe.put_in_general().expect("the kernel takes the programs");
     bench.renew(policy).expect("the kernel takes the policy");
     Some(bench)
 }
@@ -147,7 +152,17 @@ pub fn bench(what: &str, policy: Policy) -> Option<MutexGuard<'static, Bench>> {
 impl Bench {
     fn load() -> Result<Self> {
         let in_force = InForce::new(crate::reference::policy(), Ticks::probe()?.clock())?;
-        Ok(Self { probe: Probe::alone()?, in_force })
+        Ok(Self { probe: Probe::alone()?, in_force, general_alone: false })
+    }
+
+    /// Has the general programs judge every packet, until the next test: grace that is over leaves nothing to
+    /// the fast programs, and changes nothing else.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn leave_all_to_general(&mut self) -> Result<()> {
+        self.general_alone = true;
+        self.hold(&Beside::default())
     }
 
     /// Puts another policy in force, under a generation of its own, with the pinholes of its own failsafe
@@ -199,7 +214,10 @@ impl Subject for Bench {
         // Without an image nobody adds the time that tests let go by.
         let offset = if beside.no_policy { 0 } else { clock.offset };
         let now = (Ticks::probe()?.now()? as u32).wrapping_add(offset);
-        let (words, lines) = beside.laid_out(self.in_force.pinholes()?, now, clock.ticks_per_1000s);
+        let (mut words, lines) = beside.laid_out(self.in_force.pinholes()?, now, clock.ticks_per_1000s);
+        if self.general_alone && words[word::GRACE] == 0 {
+            words[word::GRACE] = Timed::until(1, now.wrapping_sub(1).max(1)).0;
+        }
         Ok(self.probe.hold(words, &lines, beside.no_policy)?)
     }
 

@@ -50,3 +50,20 @@ fn the_loaded_programs_do_what_their_code_and_a_naive_reading_expect() -> Result
     concluded(run.packets, begun, &reasons);
     Ok(())
 }
+
+#[test]
+fn the_general_programs_alone_do_what_their_code_and_a_naive_reading_expect() -> Result<()> {
+    let what = "the_general_programs_alone_do_what_their_code_and_a_naive_reading_expect";
+    if !root_or_skip(what) {
+        return Ok(());
+    }
+    let run = Run::asked("general programs", 200_000)?;
+    let Some(mut bench) = bench(what, reference::policy()) else { return Ok(()) };
+    bench.leave_all_to_general()?;
+    let (begun, mut reasons, mut models) = (Instant::now(), Reasons::new(), Models::new()?);
+    for scenario in run.scenarios() {
+        compare(&scenario, &mut models, Some(&mut bench), &mut reasons)?;
+    }
+    concluded(run.packets, begun, &reasons);
+    Ok(())
+}

@@ -272,6 +272,17 @@ where
     if open && !decision.passes() { Decision(decision.0 | Decision::AUDITED) } else { decision }
 }
 
+/// Judges a packet that is for the general path, while the program for that is not in its place.
+#[inline(always)]
+pub fn unjudged<L, F, T>(hook: Direction, tables: &Tables<'_, L, F, T>) -> Decision
+where
+    L: Lines + ?Sized,
+    F: Store,
+    T: Store,
+{
+    audited(hook, tables, Decision::because(Reason::Internal))
+}
+
 /// In audit a would-be drop is marked as such, and passes. One that a row's audit lets through has its mark
 /// already.
 #[inline(always)]

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::anyhow;
 use log::{error, info, warn};
-use pomguard_common::names::{MAP_HOST, MAP_LABELS, MAP_POLICY};
+use pomguard_common::names::{ARRAY_EGRESS, ARRAY_INGRESS, MAP_HOST, MAP_LABELS, MAP_POLICY};
 
 use crate::{
     input::settings::Attach,
@@ -175,6 +175,7 @@ impl Guard {
             error!("map {map} was changed from outside: put back as it was installed");
             look.repairs.push(match map {
                 MAP_POLICY => Repair::Policy,
+                ARRAY_INGRESS | ARRAY_EGRESS => Repair::General,
                 MAP_LABELS | MAP_HOST => Repair::Labels,
                 _ => Repair::Control,
             });

@@ -39,7 +39,9 @@ use crate::{
         interface,
         load::{Loaded, Share},
         pins::Pins,
-        powers, read, selfprobe,
+        powers,
+        programs::{self, Staged},
+        read, selfprobe,
         takeover::{self, Takeover},
     },
     observe::{
@@ -139,7 +141,7 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> anyhow
     let change = runtime.change()?;
     runtime.clear_detached()?;
     pins.prepare().context("prepare the folder for the pins")?;
-    pins.settle().context("settle what an earlier start left")?;
+    pins.settle().and_then(|()| programs::retire(&pins)).context("settle what an earlier start left")?;
     // Unless it is finished below, whatever ends this start puts back what was.
     let takeover = Takeover::begin(&pins).context("take the place of maps of another layout")?;
     let pins = takeover.as_ref().map_or(pins, Takeover::pins);
@@ -147,6 +149,8 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> anyhow
     info!("loading the programs");
     let loaded = Loaded::new(&pins, Share::All, ticks, options.program_log);
     let mut loaded = loaded.map_err(|fault| for_want_of_powers(fault.into()))?;
+    // Before the first of them is attached: see `programs`.
+    let staged = Staged::new(&loaded, &pins).context("pin the programs")?;
     let state = Arc::new(Mutex::new(DaemonState {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         ..DaemonState::default()
@@ -194,7 +198,7 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> anyhow
             }
         }
     }
-    daemon.loaded.pin_programs(&daemon.pins)?;
+    staged.finish().context("give the new programs their place")?;
     if let Some(takeover) = takeover {
         daemon.pins = takeover.finish().context("give the new maps their place")?;
     }

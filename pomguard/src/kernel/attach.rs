@@ -1,6 +1,6 @@
 //! The programs on the interfaces: XDP on ingress, TCX or clsact on egress, by links that are pinned.
 
-use std::{fs, io, os::fd::AsFd as _, path::Path};
+use std::{collections::BTreeSet, fs, io, os::fd::AsFd as _, path::Path};
 
 use aya::programs::{
     LinkOrder, ProgramError, SchedClassifier, TcAttachType, XdpMode,
@@ -106,6 +106,30 @@ pub(super) fn before_ours(ifindex: u32, tcx: Option<u32>) -> Result<Vec<String>,
         found.push(format!("clsact filter {:#x} of priority {}", filter.handle, filter.priority));
     }
     Ok(found)
+}
+
+/// Ids of the programs that the hooks of ours run: those behind pinned links, and in our clsact filters.
+///
+/// # Errors
+/// When the kernel does not answer.
+pub(super) fn running(pins: &Pins) -> Result<BTreeSet<u32>, KernelError> {
+    let mut running = BTreeSet::new();
+    for hook in [XDP, TCX] {
+        for interface in pins.linked(hook) {
+            let path = pins.link(hook, &interface);
+            let fault = |call| KernelError::system(call, path.display().to_string());
+            let link = raw::open_pin(&path).map_err(fault("BPF_OBJ_GET"))?;
+            let facts = raw::link_facts(link.as_fd()).map_err(fault("BPF_OBJ_GET_INFO_BY_FD"))?;
+            // The interface of a link that is on none has gone.
+            if facts.ifindex != 0 {
+                running.insert(facts.program);
+            }
+            if let Ok(ifindex) = interface::index(&interface) {
+                running.extend(clsact_program(ifindex)?);
+            }
+        }
+    }
+    Ok(running)
 }
 
 /// Every interface that has one of our links pinned.

@@ -26,6 +26,8 @@ pub struct Content {
     pinholes: Vec<Pinhole>,
     /// Slots that a packet may look at, with the id of the array that each is to hold.
     images: Vec<(u8, u32)>,
+    /// Ids of the general programs, in the order of [`names::ARRAYS`].
+    general: Vec<u32>,
     labels: Vec<RowLabel>,
     host: HostRecord,
 }
@@ -45,7 +47,13 @@ impl Content {
             .map(|(slot, image)| Ok((slot, raw::identity(image.as_fd())?[1])))
             .collect::<Result<_, _>>()
             .map_err(KernelError::system("BPF_OBJ_GET_INFO_BY_FD", "of an image"))?;
+        let general = names::ARRAYS
+            .into_iter()
+            .map(|(_, program)| Ok(raw::identity(raw::open_pin(&pins.program(program))?.as_fd())?[1]))
+            .collect::<Result<_, _>>()
+            .map_err(KernelError::system("BPF_OBJ_GET_INFO_BY_FD", "of a general program"))?;
         Ok(Self {
+            general,
             control: all(pins, names::MAP_CONTROL, Control::WORDS)?,
             pinholes: all(pins, names::MAP_PINHOLES, limits::PINHOLES)?,
             images,
@@ -54,8 +62,8 @@ impl Content {
         })
     }
 
-    /// Compares what costs little, and puts back what differs: the images, and what
-    /// holds beside them.
+    /// Compares what costs little, and puts back what differs: the images, what
+    /// holds beside them, and the general programs.
     /// Returns the maps that were mended.
     ///
     /// # Errors
@@ -69,6 +77,17 @@ impl Content {
             if now != Some(*id) {
                 hang_in(pins, held, *slot)?;
                 mended.push(names::MAP_POLICY);
+            }
+        }
+        for ((array, program), id) in names::ARRAYS.into_iter().zip(&self.general) {
+            let programs = held.object(&pins.program(array)).ok_or(KernelError::Unreadable)?;
+            let now =
+                raw::inner_id(programs, 0).map_err(KernelError::system("BPF_MAP_LOOKUP_ELEM", array))?;
+            if now != Some(*id) {
+                let program = held.object(&pins.program(program)).ok_or(KernelError::Unreadable)?;
+                raw::set_program(programs, program)
+                    .map_err(KernelError::system("BPF_MAP_UPDATE_ELEM", array))?;
+                mended.push(array);
             }
         }
         if restore(pins, names::MAP_PINHOLES, &self.pinholes)? {

@@ -1,14 +1,20 @@
 //! The object: its maps made or taken over, its programs verified.
 
-use std::{fs, io, thread};
+use std::{
+    io,
+    os::fd::{AsFd as _, BorrowedFd},
+    path::Path,
+    thread,
+};
 
 use aya::{
     Ebpf, EbpfLoader,
-    programs::{ProgramError, SchedClassifier, Xdp},
+    maps::{Map, ProgramArray},
+    programs::{Program, ProgramError, SchedClassifier, Xdp},
 };
 use pomguard_common::{ABI_VERSION, counter::HostRecord, limits, names};
 
-use super::{KernelError, clock::Ticks, clock::unix_now, object::OBJECT, pins::Pins};
+use super::{KernelError, clock::Ticks, clock::unix_now, object::OBJECT, pins::Pins, raw};
 
 /// Bits dropped from the kernel's tick counter; see the object's `clock`.
 const GLOBAL_TICK_SHIFT: &str = "TICK_SHIFT";
@@ -79,33 +85,47 @@ impl Loaded {
             introduce(pins, ticks, secret)?;
         }
         loaded.verify()?;
+        loaded.fill_arrays()?;
         Ok(loaded)
     }
 
-    /// Has the kernel verify both programs at the same time: the verifier takes no common lock for who has
-    /// CAP_BPF, and each of the two takes it more than a second.
+    /// Has the kernel verify all programs at the same time: the verifier takes no common lock for who has
+    /// CAP_BPF, and a general program takes it more than a second.
     fn verify(&mut self) -> Result<(), KernelError> {
-        let (mut ingress, mut egress) = (None, None);
+        let mut programs = Vec::new();
         for (name, program) in self.ebpf.programs_mut() {
-            match name {
-                names::PROGRAM_INGRESS => ingress = Some(program),
-                names::PROGRAM_EGRESS => egress = Some(program),
-                _ => {}
+            if let Some(name) = names::PROGRAMS.into_iter().find(|known| *known == name) {
+                programs.push((name, program));
             }
         }
-        let ingress = ingress.ok_or(KernelError::Missing(names::PROGRAM_INGRESS))?;
-        let egress = egress.ok_or(KernelError::Missing(names::PROGRAM_EGRESS))?;
-        let xdp: &mut Xdp = ingress.try_into().map_err(KernelError::program(names::PROGRAM_INGRESS))?;
-        let tc: &mut SchedClassifier =
-            egress.try_into().map_err(KernelError::program(names::PROGRAM_EGRESS))?;
-        let (beside, second) = thread::scope(|scope| {
-            let thread = thread::Builder::new().spawn_scoped(scope, || xdp.load());
-            let second = tc.load();
-            // A thread that there was no room for, or that ended early, has not loaded it.
-            (thread.ok().and_then(|thread| thread.join().ok()), second)
+        let results: Vec<_> = thread::scope(|scope| {
+            let threads: Vec<_> = programs
+                .iter_mut()
+                .map(|(_, program)| thread::Builder::new().spawn_scoped(scope, || load(program)).ok())
+                .collect();
+            threads.into_iter().map(|thread| thread.and_then(|thread| thread.join().ok())).collect()
         });
-        beside.unwrap_or_else(|| xdp.load()).map_err(KernelError::program(names::PROGRAM_INGRESS))?;
-        second.map_err(KernelError::program(names::PROGRAM_EGRESS))
+        for ((name, program), result) in programs.into_iter().zip(results) {
+            // A thread that there was no room for, or that ended early, has not loaded it.
+            result.unwrap_or_else(|| load(program)).map_err(KernelError::program(name))?;
+        }
+        Ok(())
+    }
+
+    /// Puts each general program into its array. Before that a fast program cannot hand a packet on.
+    pub(super) fn fill_arrays(&mut self) -> Result<(), KernelError> {
+        for (array, program) in names::ARRAYS {
+            let general = self.program(program)?.fd().map_err(KernelError::program(program))?;
+            let general = general.try_clone().map_err(KernelError::system("dup", program))?;
+            let mut programs: ProgramArray<_> = self.map_mut(array)?;
+            programs.set(0, &general, 0).map_err(KernelError::map(array))?;
+        }
+        Ok(())
+    }
+
+    /// A program, whatever its type.
+    fn program(&self, name: &'static str) -> Result<&Program, KernelError> {
+        self.ebpf.program(name).ok_or(KernelError::Missing(name))
     }
 
     /// The XDP program.
@@ -129,7 +149,7 @@ impl Loaded {
     /// A map of this object, as aya's typed form.
     pub(crate) fn map<'a, T>(&'a self, name: &'static str) -> Result<T, KernelError>
     where
-        T: TryFrom<&'a aya::maps::Map, Error = aya::maps::MapError>,
+        T: TryFrom<&'a Map, Error = aya::maps::MapError>,
     {
         T::try_from(self.ebpf.map(name).ok_or(KernelError::Missing(name))?).map_err(KernelError::map(name))
     }
@@ -137,7 +157,7 @@ impl Loaded {
     /// A map of this object, to change.
     pub(crate) fn map_mut<'a, T>(&'a mut self, name: &'static str) -> Result<T, KernelError>
     where
-        T: TryFrom<&'a mut aya::maps::Map, Error = aya::maps::MapError>,
+        T: TryFrom<&'a mut Map, Error = aya::maps::MapError>,
     {
         T::try_from(self.ebpf.map_mut(name).ok_or(KernelError::Missing(name))?)
             .map_err(KernelError::map(name))
@@ -148,38 +168,43 @@ impl Loaded {
         &mut self.ebpf
     }
 
-    /// Pins the programs, so that they can be asked for by name; one that was there is replaced.
-    ///
-    /// # Errors
-    /// When a pin cannot be made.
-    pub fn pin_programs(&mut self, pins: &Pins) -> Result<(), KernelError> {
-        let pin =
-            |path: std::path::PathBuf,
-             result: &mut dyn FnMut(&std::path::Path) -> Result<(), aya::pin::PinError>| {
-                match fs::remove_file(&path) {
-                    Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                        return Err(KernelError::system("unlink", path.display().to_string())(error));
-                    }
-                    _ => {}
-                }
-                result(&path)
-                    .map_err(|source| KernelError::Pin { path: path.clone(), source: Box::new(source) })
-            };
-        let xdp = self.xdp()?;
-        pin(pins.program(names::PROGRAM_INGRESS), &mut |path| xdp.pin(path))?;
-        let tc = self.tc()?;
-        pin(pins.program(names::PROGRAM_EGRESS), &mut |path| tc.pin(path))
+    /// Pins the programs and their arrays in a folder. A fast program comes last: with both, the set is whole.
+    pub(super) fn pin_programs(&self, folder: &Path) -> Result<(), KernelError> {
+        let pin = |name: &str, object: BorrowedFd<'_>| {
+            let path = folder.join(name);
+            raw::pin(object, &path).map_err(KernelError::system("BPF_OBJ_PIN", path.display().to_string()))
+        };
+        for (array, _) in names::ARRAYS {
+            match self.ebpf.map(array) {
+                Some(Map::ProgramArray(data)) => pin(array, data.fd().as_fd())?,
+                _ => return Err(KernelError::Missing(array)),
+            }
+        }
+        for name in names::PROGRAMS.into_iter().rev() {
+            let fd = self.program(name)?.fd().map_err(KernelError::program(name))?;
+            pin(name, fd.as_fd())?;
+        }
+        Ok(())
     }
 
-    /// Instructions that the verifier walked, per program (Linux 5.16); none where it does not say.
-    pub fn verified_instructions(&mut self) -> Result<[Option<u32>; 2], KernelError> {
-        let count = |info: Result<aya::programs::ProgramInfo, ProgramError>, name| {
-            info.map(|info| info.verified_instruction_count()).map_err(KernelError::program(name))
-        };
-        Ok([
-            count(self.xdp()?.info(), names::PROGRAM_INGRESS)?,
-            count(self.tc()?.info(), names::PROGRAM_EGRESS)?,
-        ])
+    /// Instructions that the verifier walked for each of [`names::PROGRAMS`] (Linux 5.16); none where it does
+    /// not say.
+    pub fn verified_instructions(&self) -> Result<[Option<u32>; names::PROGRAMS.len()], KernelError> {
+        let mut walked = [None; names::PROGRAMS.len()];
+        for (walked, name) in walked.iter_mut().zip(names::PROGRAMS) {
+            let info = self.program(name)?.info().map_err(KernelError::program(name))?;
+            *walked = info.verified_instruction_count();
+        }
+        Ok(walked)
+    }
+}
+
+/// Has the kernel verify a program.
+fn load(program: &mut Program) -> Result<(), ProgramError> {
+    match program {
+        Program::Xdp(program) => program.load(),
+        Program::SchedClassifier(program) => program.load(),
+        _ => Err(ProgramError::UnexpectedProgramType),
     }
 }
 

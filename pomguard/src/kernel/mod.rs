@@ -11,6 +11,7 @@
 //! | what the maps say | [`read`], [`status`], and of the rows `tally` |
 //! | conversations that were there first | [`sockets`], [`seed`] |
 //! | pinned maps of another layout, replaced; their counters, carried over | [`takeover`], [`carry`] |
+//! | sets of programs, pinned before they are attached | [`programs`] |
 //! | what is pinned, held open | [`held`] |
 //! | the hooks, held open and looked at | [`hold`] |
 //! | what the maps are to hold, compared with what they do | [`content`] |
@@ -40,6 +41,7 @@ pub mod object;
 pub mod pins;
 pub mod powers;
 pub mod probe;
+pub mod programs;
 mod raw;
 pub mod read;
 pub mod seed;

@@ -23,8 +23,10 @@ const BPF_FS: FsType = FsType(0xcafe_4a11);
 
 /// Links have their own folder whatever the layout of the maps is.
 const LINKS: &str = "links";
+/// Programs with the arrays that they jump through.
+const PROGRAMS: &str = "programs";
 /// What belongs together and is of one layout, in the order in which it is taken away.
-const SET: [&str; 3] = ["programs", "images", "maps"];
+const SET: [&str; 3] = [PROGRAMS, "images", "maps"];
 /// A set that is being made beside the one in force.
 const NEXT: &str = "next";
 /// A set that is in force already, and has yet to be moved to its place.
@@ -105,7 +107,61 @@ impl Pins {
     /// Where a program is pinned.
     #[must_use]
     pub fn program(&self, name: &str) -> PathBuf {
-        self.folder("programs").join(name)
+        self.folder(PROGRAMS).join(name)
+    }
+
+    /// Where the programs in force are pinned.
+    pub(super) fn programs(&self) -> PathBuf {
+        self.folder(PROGRAMS)
+    }
+
+    /// Sets of programs beside those in force: one that a start is about to attach, and those that a hook may
+    /// still run.
+    pub(super) fn spare_programs(&self) -> Vec<PathBuf> {
+        let Ok(entries) = fs::read_dir(&self.root) else { return Vec::new() };
+        let number = |name: &str| name.strip_prefix(PROGRAMS)?.strip_prefix('-')?.parse::<u32>().ok();
+        let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+        let mut found: Vec<_> = names.filter(|name| number(name).is_some()).collect();
+        found.sort();
+        found.into_iter().map(|name| self.root.join(name)).collect()
+    }
+
+    /// A place for one more such set.
+    fn spare_place(&self) -> PathBuf {
+        let place = |number: u32| self.root.join(format!("{PROGRAMS}-{number}"));
+        (1..u32::MAX).map(place).find(|path| !path.exists()).unwrap_or_else(|| place(0))
+    }
+
+    /// Makes a folder for a set of programs that is to be attached: in its place where there is none yet, as
+    /// a spare one beside those in force else.
+    pub(super) fn new_programs(&self) -> Result<PathBuf, KernelError> {
+        let place = self.programs();
+        if fs::read_dir(&place).is_ok_and(|mut entries| entries.next().is_none()) {
+            return Ok(place);
+        }
+        let place = self.spare_place();
+        fs::DirBuilder::new()
+            .mode(0o700)
+            .create(&place)
+            .map_err(KernelError::system("mkdir", place.display().to_string()))?;
+        Ok(place)
+    }
+
+    /// Gives a spare set of programs the place of those in force, which become a spare one.
+    pub(super) fn swap_programs(&self, spare: &Path) -> Result<(), KernelError> {
+        let place = self.programs();
+        if *spare == place {
+            return Ok(());
+        }
+        self.set_aside(&place)?;
+        rename(spare, &place)
+    }
+
+    /// Makes a spare set of programs out of a folder: a hook may still run them, and the kernel empties a
+    /// program array that has neither a pin nor a descriptor.
+    fn set_aside(&self, programs: &Path) -> Result<(), KernelError> {
+        let Ok(mut entries) = fs::read_dir(programs) else { return Ok(()) };
+        if entries.next().is_none() { remove(programs) } else { rename(programs, &self.spare_place()) }
     }
 
     /// Where the link of a hook on an interface is pinned. A bpffs takes no dot in a name.
@@ -131,7 +187,9 @@ impl Pins {
     pub fn kept(&self) -> Vec<PathBuf> {
         let mut found: Vec<PathBuf> = SET
             .into_iter()
-            .filter_map(|folder| fs::read_dir(self.folder(folder)).ok())
+            .map(|folder| self.folder(folder))
+            .chain(self.spare_programs())
+            .filter_map(|folder| fs::read_dir(folder).ok())
             .flat_map(|entries| entries.filter_map(|entry| Some(entry.ok()?.path())))
             .collect();
         found.sort();
@@ -195,11 +253,14 @@ impl Pins {
             remove(&self.folder(folder))?;
         }
         self.remove_set(NEXT)?;
-        self.remove_set(READY)
+        self.remove_set(READY)?;
+        self.spare_programs().iter().try_for_each(|spare| remove(spare))
     }
 
+    /// Removes a set, but for its programs: those are set aside, because a hook may run them.
     fn remove_set(&self, stage: &str) -> Result<(), KernelError> {
         let stage = self.root.join(stage);
+        self.set_aside(&stage.join(PROGRAMS))?;
         for folder in SET {
             remove(&stage.join(folder))?;
         }
@@ -224,7 +285,7 @@ impl Pins {
     }
 
     /// Finishes what an earlier process began beside the set in force, or takes it away where it was not
-    /// in force yet.
+    /// in force yet. Its programs stay until no hook runs them ([`super::programs::retire`]).
     ///
     /// # Errors
     /// When a pin cannot be moved or removed.
@@ -234,16 +295,26 @@ impl Pins {
         for folder in SET {
             let (from, to) = (ready.join(folder), self.root.join(folder));
             if from.exists() {
-                remove(&to)?;
+                if folder == PROGRAMS {
+                    self.set_aside(&to)?;
+                } else {
+                    remove(&to)?;
+                }
                 rename(&from, &to)?;
             }
         }
-        remove(&ready)
+        remove(&ready)?;
+        // Two sets of programs were to change places, and only the first left its own.
+        let whole = |programs: &Path| programs.join(names::PROGRAM_INGRESS).exists();
+        match self.spare_programs().into_iter().find(|spare| whole(spare)) {
+            Some(spare) if !whole(&self.programs()) => self.swap_programs(&spare),
+            _ => Ok(()),
+        }
     }
 }
 
 /// Removes a folder that has nothing but pins in it, if it is there.
-fn remove(folder: &Path) -> Result<(), KernelError> {
+pub(super) fn remove(folder: &Path) -> Result<(), KernelError> {
     let Ok(entries) = fs::read_dir(folder) else { return Ok(()) };
     for entry in entries.flatten() {
         fs::remove_file(entry.path())

@@ -4,7 +4,7 @@
 //! conversations of its own: a question changes nothing.
 
 use aya::{
-    maps::{Array, ArrayOfMaps, MapData, PerCpuArray},
+    maps::{Array, ArrayOfMaps, MapData, PerCpuArray, ProgramArray},
     programs::{TestRun as _, TestRunOptions},
 };
 use pomguard_common::{
@@ -130,6 +130,26 @@ impl Probe {
         Ok(())
     }
 
+    /// Empties the arrays of the general programs, as the kernel does when their pins and descriptors are gone.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn take_out_general(&mut self) -> Result<(), KernelError> {
+        for (array, _) in names::ARRAYS {
+            let mut programs: ProgramArray<_> = self.loaded.map_mut(array)?;
+            programs.clear_index(&0).map_err(KernelError::map(array))?;
+        }
+        Ok(())
+    }
+
+    /// Puts the general programs back into their arrays.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn put_in_general(&mut self) -> Result<(), KernelError> {
+        self.loaded.fill_arrays()
+    }
+
     /// Counters of the probe, summed over the CPUs.
     ///
     /// # Errors
@@ -192,11 +212,11 @@ impl Probe {
         self.slots.iter().map(|&slot| Ok(self.row(slot)?.packets)).collect()
     }
 
-    /// Instructions that the verifier walked, per program.
+    /// Instructions that the verifier walked for each of [`names::PROGRAMS`].
     ///
     /// # Errors
     /// When the kernel does not say.
-    pub fn verified_instructions(&mut self) -> Result<[Option<u32>; 2], KernelError> {
+    pub fn verified_instructions(&self) -> Result<[Option<u32>; names::PROGRAMS.len()], KernelError> {
         self.loaded.verified_instructions()
     }
 }

@@ -142,7 +142,7 @@ pub(super) fn identity(object: BorrowedFd<'_>) -> io::Result<[u32; 2]> {
     words_of(object)
 }
 
-/// The id of the map in a slot of an array of maps; none when the slot is empty.
+/// The id of what is in a slot of an array of maps or of programs; none when the slot is empty.
 pub(super) fn inner_id(outer: BorrowedFd<'_>, slot: u32) -> io::Result<Option<u32>> {
     let mut id = 0_u32;
     let mut attributes = attributes();
@@ -153,6 +153,16 @@ pub(super) fn inner_id(outer: BorrowedFd<'_>, slot: u32) -> io::Result<Option<u3
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         result => result.map(|()| Some(id)),
     }
+}
+
+/// Puts a program into the first slot of an array of programs.
+pub(super) fn set_program(array: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
+    let (slot, program) = (0_u32, program.as_raw_fd());
+    let mut attributes = attributes();
+    attributes.__bindgen_anon_2.map_fd = array.as_raw_fd().cast_unsigned();
+    attributes.__bindgen_anon_2.key = &raw const slot as u64;
+    attributes.__bindgen_anon_2.__bindgen_anon_1.value = &raw const program as u64;
+    bpf(bpf_cmd::BPF_MAP_UPDATE_ELEM, &mut attributes)
 }
 
 /// The values of `keys` elements of an array map from `first` on, which has one for each of `cpus` CPUs, all

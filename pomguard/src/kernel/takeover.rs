@@ -24,7 +24,7 @@ use super::{
     clock::Ticks,
     interface, load,
     pins::Pins,
-    raw,
+    programs, raw,
 };
 
 /// What becomes of that which maps of another layout hold, for whoever is about to start, and in the log of who did.
@@ -144,6 +144,7 @@ impl Takeover {
         self.place.promote_beside()?;
         self.over = true;
         self.place.settle()?;
+        programs::retire(&self.place)?;
         Ok(self.place.clone())
     }
 
@@ -161,7 +162,7 @@ impl Takeover {
                 );
             }
         }
-        if let Err(fault) = self.place.discard_beside() {
+        if let Err(fault) = self.place.discard_beside().and_then(|()| programs::retire(&self.place)) {
             error!("pins are left, which the next start takes away: {:#}", anyhow!(fault));
         }
     }

@@ -83,6 +83,8 @@ pub enum Repair {
     Pin,
     /// Another image hung in a slot of the policy.
     Policy,
+    /// A general program was not in its array.
+    General,
     /// The words that say what is in force.
     Control,
     /// The labels of the counters, or the record about the host.
@@ -91,8 +93,16 @@ pub enum Repair {
 
 impl Repair {
     /// Every one.
-    pub const ALL: [Self; 7] =
-        [Self::Interface, Self::Xdp, Self::Tc, Self::Pin, Self::Policy, Self::Control, Self::Labels];
+    pub const ALL: [Self; 8] = [
+        Self::Interface,
+        Self::Xdp,
+        Self::Tc,
+        Self::Pin,
+        Self::Policy,
+        Self::General,
+        Self::Control,
+        Self::Labels,
+    ];
 
     /// The word used in metric labels and documentation.
     #[must_use]
@@ -103,6 +113,7 @@ impl Repair {
             Self::Tc => "tc",
             Self::Pin => "pin",
             Self::Policy => "policy",
+            Self::General => "general",
             Self::Control => "control",
             Self::Labels => "labels",
         }

@@ -12,7 +12,7 @@ use tokio::{
     net::{TcpListener, TcpSocket, TcpStream as Stream},
 };
 
-use super::{LISTED, LISTED_OUT, Lab, REMOVABLE, UNLISTED, emulated, files::METRICS, patience};
+use super::{LISTED, LISTED_OUT, Lab, PEER, REMOVABLE, SERVER, UNLISTED, emulated, files::METRICS, patience};
 
 /// Ports that every machine echoes at.
 const ECHOING: [u16; 4] = [LISTED, REMOVABLE, UNLISTED, LISTED_OUT];
@@ -29,6 +29,19 @@ impl Lab {
             echo_everywhere(&station);
             self.keep(station);
         }
+    }
+}
+
+impl Lab {
+    /// Asserts that packets get through which the fast programs settle none of: address resolution, and what
+    /// opens a conversation of the server's.
+    pub fn assert_general(&self, when: &str) {
+        for namespace in [&self.server, &self.peer] {
+            let flushed = namespace.command("ip").unwrap().args(["neigh", "flush", "all"]).status().unwrap();
+            assert!(flushed.success(), "{when}: {}", namespace.name());
+        }
+        assert!(opens(&self.peer, SERVER, LISTED), "{when}: the server is not found or does not answer");
+        assert!(opens(&self.server, PEER, LISTED_OUT), "{when}: the server cannot open what it may");
     }
 }
 

@@ -25,7 +25,12 @@ pub struct Sample<'a> {
 impl<'a> Sample<'a> {
     /// Of all calls of a run.
     pub fn of(all: &'a [Call]) -> Self {
-        let every = times("POMGUARD_FAULT_EVERY", 3).max(1);
+        Self::thin(all, 3)
+    }
+
+    /// Of all calls of a run that takes long: every so many of them, where nothing else is asked for.
+    pub fn thin(all: &'a [Call], every: usize) -> Self {
+        let every = times("POMGUARD_FAULT_EVERY", every).max(1);
         let first = times("POMGUARD_FAULT_FIRST", process::id() as usize % every);
         Self { all, every, first }
     }

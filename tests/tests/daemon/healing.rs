@@ -5,7 +5,7 @@ use std::{fs, path::Path, thread, time::Duration};
 use crate::watch::{is_state, repairs, wait_until};
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{Array, MapData},
+    maps::{Array, MapData, ProgramArray},
     programs::{
         LinkOrder, SchedClassifier, Xdp, XdpMode,
         tc::{TcAttachOptions, TcAttachType},
@@ -19,7 +19,7 @@ use pomguard::kernel::{interface, object::OBJECT};
 use pomguard_common::{
     control::{Control, word},
     counter::RowLabel,
-    names::{MAP_CONTROL, MAP_LABELS, MAP_POLICY, PROGRAM_EGRESS, PROGRAM_INGRESS},
+    names::{ARRAYS, MAP_CONTROL, MAP_LABELS, MAP_POLICY, PROGRAM_EGRESS, PROGRAM_INGRESS},
 };
 use pomguard_netlab::Namespace;
 use pomguard_tests::daemon::{
@@ -268,6 +268,19 @@ fn cp_05_maps_that_somebody_writes_hold_within_seconds_what_they_did_before() {
     the_word_in_force_is_put_back(&lab, &daemon);
     the_image_in_force_is_put_back(&lab, &daemon);
     labels_are_put_back(&lab, &daemon);
+    the_general_programs_are_put_back(&lab, &daemon);
+}
+
+fn the_general_programs_are_put_back(lab: &Lab, daemon: &Daemon) {
+    for (round, (array, _)) in (1..).zip(ARRAYS) {
+        let mut map: ProgramArray<MapData> =
+            ProgramArray::try_from(opened(&lab.pins().join("programs").join(array))).unwrap();
+        map.clear_index(&0).unwrap();
+        daemon.keeps(MENDED, "the program is back in its array", || map.indices().count() == 1);
+        wait_until("counted", daemon, || repairs(lab, "general") == round);
+    }
+    assert_guarded(lab, "after the arrays were emptied");
+    lab.assert_general("after the arrays were emptied");
 }
 
 fn the_word_in_force_is_put_back(lab: &Lab, daemon: &Daemon) {

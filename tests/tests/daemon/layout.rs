@@ -16,7 +16,7 @@ use aya::{
 };
 use pomguard_common::{
     counter::HostRecord,
-    names::{MAP_COUNTERS, MAP_HOST},
+    names::{ARRAYS, MAP_COUNTERS, MAP_HOST, PROGRAMS},
     reason::{Reason, Verdict},
 };
 use pomguard_tests::daemon::{
@@ -58,11 +58,12 @@ impl Ids {
             fs::read_dir(lab.pins().join(folder)).unwrap().map(|entry| entry.unwrap().path()).collect()
         };
         let map = |path: PathBuf| MapInfo::from_pin(path).unwrap().id();
+        let arrays = ARRAYS.map(|(array, _)| lab.pins().join("programs").join(array));
         Self {
-            maps: ["maps", "images"].into_iter().flat_map(entries).map(map).collect(),
-            programs: entries("programs")
-                .into_iter()
-                .map(|path| ProgramInfo::from_pin(path).unwrap().id())
+            maps: ["maps", "images"].into_iter().flat_map(entries).chain(arrays).map(map).collect(),
+            programs: PROGRAMS
+                .iter()
+                .map(|name| ProgramInfo::from_pin(lab.pins().join("programs").join(name)).unwrap().id())
                 .collect(),
         }
     }
@@ -469,6 +470,7 @@ fn a_start_that_fails_between_two_interfaces_leaves_the_former_programs_judging_
     under_load(&lab, &mut talk, || fails_at_the_second(&lab));
     assert_eq!(hooks(), before, "the former programs are behind every hook");
     assert_eq!(lab.pinned(), pinned, "nothing is left behind");
+    lab.assert_general("after a start that failed");
     assert!(!former.are_gone());
     assert!(opens(&lab.peer, SERVER, LISTED) && is_shut(&lab.peer, SERVER, UNLISTED));
 
@@ -516,6 +518,7 @@ fn a_start_that_is_killed_on_the_way_never_opens_the_host_and_the_next_one_tidie
             daemon.wait_log(step);
             daemon.kill();
             assert!(is_shut(&lab.peer, SERVER, UNLISTED), "killed at {step:?}");
+            lab.assert_general(&format!("killed at {step:?}"));
         }
         Daemon::start(&lab)
     });

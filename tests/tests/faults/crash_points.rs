@@ -1,10 +1,11 @@
-//! A change of policy cut short at each of its system calls, or refused one of them.
+//! A change of policy cut short at each of its system calls, or refused one of them; a start cut short while it
+//! exchanges the programs.
 
-use std::{os::unix::process::ExitStatusExt as _, path::Path, process::Output};
+use std::{ffi::OsString, fs, os::unix::process::ExitStatusExt as _, path::Path, process::Output};
 
 use nix::sys::signal::Signal;
 use pomguard_tests::{
-    daemon::{Daemon, Lab},
+    daemon::{Daemon, Lab, binary},
     faults::{
         Leftovers,
         policies::{Policy, Touchstone},
@@ -100,4 +101,48 @@ fn a_change_refused_any_system_call_fails_with_the_old_policy_or_succeeds_with_t
         }
     });
     report(&format!("a change refused {calls}: {old} times the old policy, {new} the new one, 0 mixtures"));
+}
+
+/// System calls of a start that make, move and remove pins and attach programs.
+const EXCHANGE: &str = "bpf,mkdir,rename,renameat,renameat2,unlink,unlinkat,rmdir";
+
+/// Calls of a start from the first pin of its programs to the last one of those before that it removes.
+fn exchange(lab: &Lab) -> Vec<Call> {
+    let log = lab.file("calls");
+    let daemon = Daemon::spawn_by(lab, &trace::words(&trace::follow(EXCHANGE, &log), &binary()));
+    daemon.wait_ready();
+    daemon.kill();
+    // Calls are counted by thread: those of the first one, which all of these are made by.
+    let text = fs::read_to_string(&log).unwrap();
+    let process = text.split_whitespace().next().unwrap().to_owned();
+    let own: Vec<&str> = text.lines().filter(|line| line.starts_with(&process)).collect();
+    let last = own.iter().rposition(|line| line.contains("programs-")).unwrap();
+    fs::write(&log, own[..=last].join("\n")).unwrap();
+    trace::calls(&log, "programs-")
+}
+
+/// A set of programs without the array through which it reaches its general ones would drop what those judge.
+#[test]
+fn a_start_killed_at_any_step_of_the_exchange_leaves_whole_sets_of_programs() {
+    let Some((lab, _)) = guarded("a_start_killed_at_any_step_of_the_exchange_leaves_whole_sets_of_programs")
+    else {
+        return;
+    };
+    let calls = exchange(&lab);
+    let sample = Sample::thin(&calls, 12);
+    for call in sample.calls() {
+        let when = format!("{sample}, killed at {call:?}");
+        let options = trace::inject(call, "signal=KILL", &lab.file("calls"));
+        let words: Vec<OsString> = trace::words(&options, &binary());
+        let mut daemon = Daemon::spawn_by(&lab, &words);
+        let status = daemon.wait_end();
+        assert_eq!(status.signal(), Some(Signal::SIGKILL as i32), "{when}: {}", daemon.log());
+        Leftovers::of(&lab).assert_guarded(&when);
+        lab.assert_general(&when);
+    }
+    let daemon = Daemon::start(&lab);
+    Leftovers::of(&lab).assert_whole("after all kills");
+    lab.assert_general("after all kills");
+    assert!(daemon.stop().success());
+    report(&format!("a start killed at {sample}: every hook had its general program"));
 }

@@ -1,9 +1,18 @@
-//! The ordinary packet, which is settled in one go: that it is, since only its cost would show otherwise.
+//! The ordinary packet, which the fast program settles: that it does, since only the cost would show otherwise;
+//! and the others, for which it needs the general program.
 
-use pomguard_common::Direction::{self, Inbound, Outbound};
+use pomguard::policy::{Mode, Policy};
+use pomguard_common::{
+    Direction::{self, Inbound, Outbound},
+    control::panic,
+    counter::{Counters, RowTally, Tally},
+    reason::Reason,
+};
 use pomguard_tests::{
+    beside::Beside,
+    harness::{Bench, Effect, Subject as _, bench},
     packet::{
-        Packet, eth,
+        Packet, eth, ether,
         flag::{ACK, FIN, PSH, RST, SYN, URG},
     },
     reference::{self, Places},
@@ -43,11 +52,7 @@ fn ordinary(places: &Places) -> Vec<(&'static str, Direction, Packet)> {
 fn the_ordinary_packet_is_settled_in_one_go() {
     for places in Places::both() {
         let mut twin = Twin::new(reference::policy()).expect("the policy compiles");
-        let openings = [
-            eth().ip(places.host, places.database).tcp(40_000, 5_432),
-            eth().ip(places.host, places.stranger).udp(40_000, 53).payload(&[0; 12]),
-        ];
-        for opening in openings {
+        for opening in openings(&places) {
             let settled = twin.settles(Outbound, &opening.build()).expect("the image opens");
             assert!(!settled, "what opens a conversation goes the general way");
             twin.judge(Outbound, &opening.build()).expect("both ways agree");
@@ -58,4 +63,99 @@ fn the_ordinary_packet_is_settled_in_one_go() {
             twin.judge(direction, &frame).expect("both ways agree");
         }
     }
+}
+
+/// Packets that open a conversation, each of a family.
+fn openings(places: &Places) -> [Packet; 2] {
+    [
+        eth().ip(places.host, places.database).tcp(40_000, 5_432),
+        eth().ip(places.host, places.stranger).udp(40_000, 53).payload(&[0; 12]),
+    ]
+}
+
+/// Everything that is counted for ordinary packets of both families and what opens their conversations.
+fn counted(bench: &mut Bench) -> (Counters, Vec<(u16, RowTally)>) {
+    let before = (bench.probe.counters().expect("is read"), bench.tallies().expect("are read"));
+    for places in Places::both() {
+        let openings = openings(&places).map(|packet| ("opens", Outbound, packet));
+        for (_, direction, packet) in openings.into_iter().chain(ordinary(&places)) {
+            bench.probe.verdict(direction, &packet.build()).expect("the kernel runs it");
+        }
+    }
+    let (mut counters, mut rows) =
+        (bench.probe.counters().expect("is read"), bench.tallies().expect("are read"));
+    let less = |now: &mut Tally, then: Tally| {
+        now.packets -= then.packets;
+        now.bytes -= then.bytes;
+    };
+    for (now, then) in counters.direction.iter_mut().zip(before.0.direction) {
+        less(&mut now.seen, then.seen);
+        for (now, then) in
+            now.judged.iter_mut().chain(&mut now.audited).zip(then.judged.into_iter().chain(then.audited))
+        {
+            less(now, then);
+        }
+    }
+    counters.flows_opened -= before.0.flows_opened;
+    for ((_, now), (_, then)) in rows.iter_mut().zip(before.1) {
+        (now.packets, now.bytes) = (now.packets - then.packets, now.bytes - then.bytes);
+        now.connections -= then.connections;
+        (now.first, now.last) = (0, 0);
+    }
+    (counters, rows)
+}
+
+#[test]
+fn both_programs_count_ordinary_packets_alike() {
+    let Some(mut bench) = bench("both_programs_count_ordinary_packets_alike", reference::policy()) else {
+        return;
+    };
+    let fast = counted(&mut bench);
+    bench.forget().expect("time goes by");
+    bench.leave_all_to_general().expect("the kernel takes it");
+    let general = counted(&mut bench);
+    assert_eq!(fast, general);
+    assert!(fast.0.direction.iter().all(|half| half.seen.packets > 10), "{fast:?}");
+}
+
+/// Under this policy in both directions.
+fn policy(mode: Mode) -> Policy {
+    Policy { inbound: mode, outbound: mode, ..reference::policy() }
+}
+
+#[test]
+fn without_the_general_program_a_packet_for_it_is_a_counted_drop() {
+    let name = "without_the_general_program_a_packet_for_it_is_a_counted_drop";
+    let Some(mut bench) = bench(name, policy(Mode::Enforce)) else { return };
+    bench.probe.take_out_general().expect("the kernel takes it");
+    let places = &Places::both()[0];
+    let arp = eth().to([0xff; 6]).ether_type(ether::ARP).payload(&[0; 28]);
+    let allowed = eth().ip(places.stranger, places.host).tcp(40_000, 443);
+    let reply = allowed.clone().mirrored().flags(SYN | ACK);
+    let fault = Effect::of(Reason::Internal);
+    let is = |bench: &mut Bench, direction, packet: &Packet, want| {
+        let found = bench.differences(direction, &packet.build(), want).expect("is judged");
+        assert!(found.is_empty(), "{direction:?}: {found:?}");
+    };
+    for direction in [Inbound, Outbound] {
+        is(&mut bench, direction, &arp, fault);
+    }
+    is(&mut bench, Outbound, &reply, Effect::of(Reason::Reply));
+    // Nothing is ordinary while grace may hold.
+    bench.leave_all_to_general().expect("the kernel takes it");
+    is(&mut bench, Outbound, &reply, fault);
+    // What audit and panic, open, pass they pass then too.
+    bench.enforce(policy(Mode::Audit)).expect("the kernel takes it");
+    for direction in [Inbound, Outbound] {
+        is(&mut bench, direction, &arp, Effect { audited: true, ..fault });
+    }
+    bench.enforce(policy(Mode::Enforce)).expect("the kernel takes it");
+    bench.hold(&Beside { panic: Some((panic::OPEN, 60)), ..Beside::default() }).expect("the kernel takes it");
+    is(&mut bench, Inbound, &arp, Effect { audited: true, ..fault });
+    bench
+        .hold(&Beside { panic: Some((panic::ISOLATE, 60)), ..Beside::default() })
+        .expect("the kernel takes it");
+    is(&mut bench, Inbound, &arp, fault);
+    bench.probe.put_in_general().expect("the kernel takes it");
+    is(&mut bench, Inbound, &arp, Effect::of(Reason::Arp));
 }

@@ -19,9 +19,11 @@ const ROUNDING: u32 = 32;
 /// Frames that a chain may have (`MAX_CALL_FRAMES`).
 const FRAMES: usize = 8;
 
-/// A call of a function of the same program (`BPF_JMP | BPF_CALL` with `BPF_PSEUDO_CALL`).
+/// A call of a function of the same program (`BPF_JMP | BPF_CALL` with `BPF_PSEUDO_CALL`), or of a helper.
 const CALL: u8 = 0x85;
 const PSEUDO_CALL: u8 = 1;
+/// The helper that jumps to another program (`BPF_FUNC_tail_call`).
+const TAIL_CALL: i32 = 12;
 /// `BPF_ALU64 | BPF_MOV | BPF_X` and `BPF_ALU64 | BPF_ADD | BPF_K`.
 const MOVE: u8 = 0xbf;
 const ADD: u8 = 0x07;
@@ -31,7 +33,8 @@ const FRAME: u8 = 10;
 /// Bytes of stack that the deepest chain of each program takes, by the program's name.
 ///
 /// # Errors
-/// When the loader cannot read or link the object, or a program's functions call each other in a circle.
+/// When the loader cannot read or link the object, a program's functions call each other in a circle, or a
+/// program has both calls of its own functions and tail calls.
 pub(crate) fn of_programs(bytes: &[u8]) -> Result<BTreeMap<String, u32>> {
     let mut object = Object::parse(bytes).context("the loader cannot read the object")?;
     let sections: HashSet<usize> = object.functions.keys().map(|&(section, _)| section).collect();
@@ -39,6 +42,7 @@ pub(crate) fn of_programs(bytes: &[u8]) -> Result<BTreeMap<String, u32>> {
     let mut deepest = BTreeMap::new();
     for (name, program) in &object.programs {
         let function = object.functions.get(&program.function_key()).context("a program without code")?;
+        refuse_mixed(&function.instructions).with_context(|| name.clone())?;
         let depth = deepest_chain(&function.instructions).with_context(|| name.clone())?;
         deepest.insert(name.clone(), depth);
     }
@@ -77,6 +81,15 @@ fn called(instructions: &[bpf_insn], at: usize) -> Option<usize> {
     let calls = instruction.code == CALL && instruction.src_reg() == PSEUDO_CALL;
     // Relative to the next instruction.
     calls.then(|| (at + 1).checked_add_signed(instruction.imm as isize)).flatten()
+}
+
+/// Fails when a program has both calls of its own functions and tail calls: kernels before Linux 5.10, and
+/// those of RHEL 8.4, refuse it ("tail_calls are not allowed in programs with bpf-to-bpf calls").
+fn refuse_mixed(instructions: &[bpf_insn]) -> Result<()> {
+    let calls = (0..instructions.len()).any(|at| called(instructions, at).is_some());
+    let jumps = instructions.iter().any(|it| it.code == CALL && it.src_reg() == 0 && it.imm == TAIL_CALL);
+    ensure!(!(calls && jumps), "a program that makes a tail call calls a function that was not inlined");
+    Ok(())
 }
 
 /// What a function and the deepest chain of those that it calls take.
@@ -159,6 +172,14 @@ mod tests {
     }
 
     #[test]
+    fn a_tail_call_beside_a_call_is_refused() {
+        let jump = instruction(CALL, 0, 0, 0, TAIL_CALL);
+        assert!(refuse_mixed(&[jump, exit()]).is_ok());
+        assert!(refuse_mixed(&[call(1), exit(), exit()]).is_ok());
+        assert!(refuse_mixed(&[jump, call(1), exit(), exit()]).is_err());
+    }
+
+    #[test]
     fn functions_in_a_circle_are_refused() {
         assert!(deepest_chain(&[call(0), call(-2), exit()]).is_err());
     }
@@ -167,7 +188,7 @@ mod tests {
     fn the_committed_object_fits_the_strictest_kernel() {
         let object = fs::read(workspace::root().join(record::OBJECT)).expect("is committed");
         let depths = of_programs(&object).expect("can be read");
-        assert_eq!(depths.len(), 2);
+        assert_eq!(depths.len(), 4);
         for (name, depth) in depths {
             assert!((1..=LIMIT).contains(&depth), "{name}: {depth} of {LIMIT} bytes");
         }

@@ -5,8 +5,8 @@ use std::{fs, path::Path};
 use anyhow::{Context as _, Result, bail};
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{Array, Map, MapData, PerCpuArray},
-    programs::{ProgramFd, SchedClassifier, Xdp},
+    maps::{Array, Map, MapData, PerCpuArray, ProgramArray},
+    programs::{Program, ProgramFd, SchedClassifier, Xdp},
 };
 use pomguard_common::{
     Direction,
@@ -47,7 +47,25 @@ impl Subject {
         let mut subject = Self { name, ebpf };
         subject.xdp()?.load()?;
         subject.tc()?.load()?;
+        subject.fill_arrays()?;
         Ok(subject)
+    }
+
+    /// Loads the general programs and puts them where the fast ones jump to. An object of an earlier version
+    /// has neither.
+    fn fill_arrays(&mut self) -> Result<()> {
+        for (array, program) in names::ARRAYS {
+            let Some(program) = self.ebpf.program_mut(program) else { continue };
+            match program {
+                Program::Xdp(program) => program.load()?,
+                Program::SchedClassifier(program) => program.load()?,
+                _ => bail!("a general program of an unknown type"),
+            }
+            let general = program.fd()?.try_clone()?;
+            let array = self.ebpf.map_mut(array).context("no array for a general program")?;
+            ProgramArray::try_from(array)?.set(0, &general, 0)?;
+        }
+        Ok(())
     }
 
     fn xdp(&mut self) -> Result<&mut Xdp> {

@@ -1,0 +1,97 @@
+//! Sets of pinned programs: each has the two fast programs, the two general ones, and the arrays that lead from
+//! the former to the latter.
+//!
+//! The kernel empties a program array when its last pin and descriptor go, whatever programs use it, and a
+//! fast program without its general one drops. So a set is pinned before any of its programs is attached,
+//! stays pinned until no hook runs one of them, and never shares an array with another set. A start that is
+//! killed at any step leaves hooks of either set, both whole; the next start takes away what is not used.
+
+use std::{
+    collections::BTreeSet,
+    os::fd::AsFd as _,
+    path::{Path, PathBuf},
+};
+
+use anyhow::anyhow;
+use log::warn;
+use pomguard_common::names::{PROGRAM_EGRESS, PROGRAM_INGRESS};
+
+use super::{KernelError, attach, load::Loaded, pins, pins::Pins, raw};
+
+/// A set that is pinned and about to be attached. Dropped before [`Self::finish`], it is taken away, unless
+/// a hook runs it.
+pub struct Staged {
+    pins: Pins,
+    folder: PathBuf,
+    over: bool,
+}
+
+impl Staged {
+    /// Pins the programs of a loaded object, beside those in force.
+    ///
+    /// # Errors
+    /// When a pin cannot be made.
+    pub fn new(loaded: &Loaded, pins: &Pins) -> Result<Self, KernelError> {
+        let staged = Self { pins: pins.clone(), folder: pins.new_programs()?, over: false };
+        loaded.pin_programs(&staged.folder)?;
+        Ok(staged)
+    }
+
+    /// Gives the set, which the hooks run now, its place, and takes away those that no hook runs any more.
+    ///
+    /// # Errors
+    /// When the pins cannot be moved; then the next start moves them.
+    pub fn finish(mut self) -> Result<(), KernelError> {
+        self.pins.swap_programs(&self.folder)?;
+        self.over = true;
+        retire(&self.pins)
+    }
+}
+
+impl Drop for Staged {
+    fn drop(&mut self) {
+        if self.over {
+            return;
+        }
+        let removed = attach::running(&self.pins).and_then(|running| {
+            if running.is_disjoint(&attached(&self.folder)) { pins::remove(&self.folder) } else { Ok(()) }
+        });
+        if let Err(fault) = removed {
+            warn!("pins of programs are left, which the next start takes away: {:#}", anyhow!(fault));
+        }
+    }
+}
+
+/// Takes away the sets of programs that no hook runs and that are not in their place.
+///
+/// # Errors
+/// When the hooks cannot be asked, or a pin cannot be removed.
+pub fn retire(pins: &Pins) -> Result<(), KernelError> {
+    let spares = pins.spare_programs();
+    if spares.is_empty() {
+        return Ok(());
+    }
+    let running = attach::running(pins)?;
+    for spare in &spares {
+        let own = attached(spare);
+        let unused = if own.len() == 2 {
+            running.is_disjoint(&own)
+        } else {
+            // One of its programs is not pinned, so a hook may run it unless it runs one of another set.
+            let others = spares.iter().filter(|other| *other != spare).map(PathBuf::as_path);
+            let in_place = pins.programs();
+            let known: BTreeSet<u32> = others.chain([in_place.as_path()]).flat_map(attached).collect();
+            running.is_subset(&known)
+        };
+        if unused {
+            pins::remove(spare)?;
+        }
+    }
+    Ok(())
+}
+
+/// Ids of the programs of a set that can be attached.
+fn attached(folder: &Path) -> BTreeSet<u32> {
+    let id = |name| Some(raw::identity(raw::open_pin(&folder.join(name)).ok()?.as_fd()).ok()?[1]);
+    [PROGRAM_INGRESS, PROGRAM_EGRESS].into_iter().filter_map(id).collect()
+}
