@@ -9,7 +9,7 @@ use pomguard_common::{
     control::{Control, Pinhole},
     counter::{self, Counters, HostRecord, RowLabel, RowTally},
     decide::Place,
-    flow::{Bucket, Key},
+    flow::{Bucket, Candidates, Key},
     image::Line,
     limits,
     parse::Datagram,
@@ -70,9 +70,12 @@ pub(crate) static GENERAL_TC: ProgramArray<1> = ProgramArray::new();
 pub(crate) const DATAGRAM_WORDS: usize = size_of::<Datagram>().div_ceil(8);
 /// Words that a key takes in it.
 pub(crate) const KEY_WORDS: usize = size_of::<Key>() / 8;
+/// Words that candidates take in it.
+const CANDIDATE_WORDS: usize = size_of::<Candidates>() / 8;
 /// Words of the scratch map: the datagram under judgement and one that it quotes, one word to forget by,
-/// a key, what was let through of each packet class with a rate, and 1 for a self-test.
-const SCRATCH_WORDS: usize = DATAGRAM_WORDS * Place::ALL + 1 + KEY_WORDS + Rated::COUNT + 1;
+/// a key, what was let through of each packet class with a rate, 1 for a self-test, and candidates that may make
+/// room.
+const SCRATCH_WORDS: usize = DATAGRAM_WORDS * Place::ALL + 1 + KEY_WORDS + Rated::COUNT + 1 + CANDIDATE_WORDS;
 
 /// What one packet needs beside the stack: one value per hook, and two more for self-tests, which a packet of
 /// the network may interrupt. Plain words, because the kernel's BTF check refuses some of what a datagram is made of.

@@ -6,7 +6,7 @@ use pomguard_common::{
     Direction,
     control::{Control, Pinhole, Standing, word},
     decide::{self, Decision, Desk, Place, Tables},
-    flow::{Bucket, Key, State, Store, Word},
+    flow::{Bucket, Candidates, Key, State, Store, Word},
     image::{Active, Forget, Image, Line, Lines},
     limits,
     parse::Datagram,
@@ -30,10 +30,12 @@ pub(crate) static FLOW_SECRET: Global<u64> = Global::new(0);
 /// generations.
 trait Memory: Forget + Standing {
     fn with<R>(&self, key: Key, then: impl FnOnce(&Key) -> R) -> R;
+    /// Where candidates are noted; `None` where nothing is entered.
+    fn candidates(&self) -> Option<&Candidates>;
 }
 
-/// The maps: a word of the scratch map, behind it the words for a key and those for rates, and the control
-/// line.
+/// The maps: a word of the scratch map, behind it the words for a key, those for rates, that for self-tests and
+/// those for candidates, and the control line.
 #[derive(Clone, Copy)]
 struct Map {
     control: &'static Control,
@@ -102,6 +104,13 @@ impl Memory for Map {
         // SAFETY: as above; the key was just written.
         then(unsafe { &*place })
     }
+
+    #[inline(always)]
+    fn candidates(&self) -> Option<&Candidates> {
+        let place = self.self_test_word().wrapping_add(1).cast::<Candidates>();
+        // SAFETY: the words behind that for self-tests, which are this CPU's and kept for this alone.
+        Some(unsafe { &*place })
+    }
 }
 
 /// The stack: nothing is forgotten, and nothing holds. For the fast path, which is short.
@@ -115,6 +124,11 @@ impl Memory for Stack {
     #[inline(always)]
     fn with<R>(&self, key: Key, then: impl FnOnce(&Key) -> R) -> R {
         then(&key)
+    }
+
+    #[inline(always)]
+    fn candidates(&self) -> Option<&Candidates> {
+        None
     }
 }
 
@@ -239,6 +253,11 @@ impl<P: Home, M: Memory> Store for Table<'_, '_, P, M> {
     #[inline(always)]
     fn now(&self) -> u32 {
         clock::now().wrapping_add(self.image.clock_offset())
+    }
+
+    #[inline(always)]
+    fn candidates(&self) -> Option<&Candidates> {
+        self.image.lines().memory.candidates()
     }
 }
 

@@ -9,7 +9,7 @@ use pomguard_common::{
     Direction,
     control::{Control, Pinhole, Standing, word},
     decide::{self, NO_ROW, Tables},
-    flow::{self, Bucket, Entered, Key, State, Store, Word},
+    flow::{self, Bucket, Candidates, Entered, Key, Newcomer, State, Store, Word},
     image::{Forget, Image, Line, Lines},
     limits::{FLOW_BUCKETS, FRAGMENT_BUCKETS},
     parse::{self, Datagram, Link},
@@ -31,11 +31,17 @@ struct Table {
     buckets: Vec<Bucket>,
     ages: [u32; 8],
     now: u32,
+    candidates: Candidates,
 }
 
 impl Table {
     fn new(buckets: usize) -> Self {
-        Self { buckets: iter::repeat_with(Bucket::default).take(buckets).collect(), ages: [0; 8], now: 0 }
+        Self {
+            buckets: iter::repeat_with(Bucket::default).take(buckets).collect(),
+            ages: [0; 8],
+            now: 0,
+            candidates: Candidates::default(),
+        }
     }
 }
 
@@ -60,6 +66,10 @@ impl Store for Table {
 
     fn now(&self) -> u32 {
         self.now
+    }
+
+    fn candidates(&self) -> Option<&Candidates> {
+        Some(&self.candidates)
     }
 }
 
@@ -194,7 +204,8 @@ impl Twin {
         let frame = self.read(leaving).map_err(|reason| anyhow!("it is settled as {}", reason.name()))?;
         let Datagram { family, protocol, source, destination, source_port, destination_port, .. } = frame;
         let key = Key::new(family, protocol, &source, source_port, &destination, destination_port);
-        let entered = flow::enter(&self.flows, key, State::Established, NO_ROW, flow::GRANDFATHERED);
+        let entered =
+            flow::enter(&self.flows, key, Newcomer::new(State::Established, NO_ROW, flow::GRANDFATHERED));
         ensure!(matches!(entered, Entered::New), "{entered:?}");
         Ok(())
     }

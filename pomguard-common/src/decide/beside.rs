@@ -7,7 +7,7 @@
 use super::{
     Decision, Tables,
     address::{group, impossible_source},
-    case::{Case, opens_and_answers, tcp_state, tuple},
+    case::{Case, opens_and_answers, tuple},
     key,
     outbound::{continues, enters},
 };
@@ -127,9 +127,7 @@ where
         return None;
     }
     let found = flow::find(&case.tables.flows, key(case.hook, datagram))?;
-    if tcp {
-        flow::touch(&case.tables.flows, &found, tcp_state(datagram.tcp_flags, &found, Direction::Inbound));
-    }
+    case.heard(&found);
     Some(Decision::because(Reason::Answer))
 }
 

@@ -3,7 +3,7 @@
 use super::{NO_ROW, Tables, key, train};
 use crate::{
     Direction,
-    flow::{self, Found, State, Store},
+    flow::{self, Found, Store},
     image::{Class, Family, Grant, Image, Lines, Refusal, Tuple, mode},
     parse::{Datagram, Kind, tcp_flag},
     protocol,
@@ -117,6 +117,32 @@ impl<L: Lines + ?Sized, F: Store, T: Store> Case<'_, '_, L, F, T> {
         Some(Found { row, stamp: generation, ..found })
     }
 
+    /// Notes what the peer sent on a flow of ours.
+    #[inline(always)]
+    pub(super) fn heard(&self, found: &Found) {
+        let flows = &self.tables.flows;
+        match (self.datagram.kind, self.datagram.protocol) {
+            (Kind::Ports, protocol::TCP) => {
+                flow::segment(flows, found, Direction::Inbound, self.datagram.tcp_flags);
+            }
+            // RFC 6092 REC-16: only what leaves keeps a UDP flow alive.
+            (Kind::Ports, _) => flow::answered(flows, found),
+            _ => {}
+        }
+    }
+
+    /// Notes what this host sent on a flow of its own.
+    #[inline(always)]
+    pub(super) fn sent(&self, found: &Found) {
+        let flows = &self.tables.flows;
+        match (self.datagram.kind, self.datagram.protocol) {
+            (Kind::Ports, protocol::TCP) => {
+                flow::segment(flows, found, Direction::Outbound, self.datagram.tcp_flags);
+            }
+            _ => flow::touch(flows, found, found.tag.state()),
+        }
+    }
+
     /// A later fragment: passes when its first one did; isolated, when that passed isolated.
     #[inline(always)]
     pub(super) fn follower(&self) -> Reason {
@@ -124,22 +150,5 @@ impl<L: Lines + ?Sized, F: Store, T: Store> Case<'_, '_, L, F, T> {
             Some(found) if found.stamp >= self.tables.train_stamp() => Reason::Fragment,
             _ => Reason::FragmentUnknown,
         }
-    }
-}
-
-/// The state that a TCP packet moves a conversation of ours to.
-#[inline(always)]
-pub(super) const fn tcp_state(flags: u8, found: &Found, hook: Direction) -> State {
-    if flags & (tcp_flag::RST | tcp_flag::FIN) != 0 {
-        return State::Closing;
-    }
-    match (hook, flags & tcp_flag::SYN != 0) {
-        (Direction::Outbound, true) => State::Opening,
-        // Our own packets do not prove that anybody answers.
-        (Direction::Outbound, false) => match found.tag.state() {
-            State::Opening => State::Opening,
-            _ => State::Established,
-        },
-        (Direction::Inbound, _) => State::Established,
     }
 }

@@ -3,12 +3,12 @@
 use super::{
     Decision, Tables,
     address::{group, impossible_source, mapped, unspecified},
-    case::{Case, echo, is_error, tcp_state},
+    case::{Case, echo, is_error},
     link::link_service,
 };
 use crate::{
     Direction,
-    flow::{self, Store},
+    flow::Store,
     image::{Denial, Family, Lines, Refusal, switch},
     parse::{Datagram, Kind, tcp_flag},
     protocol,
@@ -96,11 +96,7 @@ where
         if !(tcp && syn && !ack)
             && let Some(found) = case.conversation()
         {
-            // RFC 6092 REC-16: only what leaves keeps a UDP conversation alive.
-            if tcp {
-                let state = tcp_state(datagram.tcp_flags, &found, Direction::Inbound);
-                flow::touch(&case.tables.flows, &found, state);
-            }
+            case.heard(&found);
             return Decision::because(Reason::Answer);
         }
         let opens = if tcp { syn && !ack } else { !icmp };

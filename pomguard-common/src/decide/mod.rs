@@ -48,10 +48,10 @@ use self::{
 use crate::{
     Direction,
     control::{Standing, Timed, panic, word},
-    flow::{self, Entered, Key, State, Store},
+    flow::{self, Entered, Key, Newcomer, State, Store, mark},
     image::{Forget, Image, Lines, mode, switch},
     packet::Packet,
-    parse::{self, Datagram, Kind},
+    parse::{self, Datagram, Kind, tcp_flag},
     reason::{Reason, Verdict},
 };
 
@@ -323,7 +323,10 @@ where
     } else {
         tables.image.generation()
     };
-    match flow::enter(&tables.flows, key(hook, datagram), decision.state(), decision.row(), stamp) {
+    let ours = if datagram.tcp_flags & tcp_flag::FIN != 0 { mark::FIN } else { 0 };
+    let newcomer = Newcomer::new(decision.state(), decision.row(), stamp).marked(ours);
+    let newcomer = newcomer.urgent(decision.is(Reason::Failsafe));
+    match flow::enter(&tables.flows, key(hook, datagram), newcomer) {
         Entered::Full => Decision::because(Reason::FlowTableFull).entering(Entered::Full),
         entered => decision.entering(entered),
     }
@@ -350,7 +353,8 @@ fn remember_train<L, F, T>(
         flow::touch(&tables.trains, &found, State::Fragment);
         flow::restamp(&tables.trains, &found, decision.row(), stamp);
     } else {
-        let _ = flow::enter(&tables.trains, train(hook, datagram), State::Fragment, decision.row(), stamp);
+        let newcomer = Newcomer::new(State::Fragment, decision.row(), stamp);
+        let _ = flow::enter(&tables.trains, train(hook, datagram), newcomer);
     }
 }
 

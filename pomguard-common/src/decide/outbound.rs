@@ -3,12 +3,12 @@
 use super::{
     Decision, NO_ROW, Tables,
     address::{group, impossible_source, link_local, mapped, unspecified},
-    case::{Case, echo, is_error, tcp_state},
+    case::{Case, echo, is_error},
     link::link_service,
 };
 use crate::{
     Direction,
-    flow::{self, Found, State, Store},
+    flow::{Found, State, Store},
     image::{Class, Denial, Family, Lines, Refusal, mode, switch},
     parse::{Datagram, Kind, tcp_flag},
     protocol,
@@ -129,7 +129,7 @@ where
     enters(case, found, opens, decision)
 }
 
-/// Goes on with a conversation of ours.
+/// Goes on with a flow of ours.
 #[inline(always)]
 pub(super) fn continues<L, F, T>(case: &Case<'_, '_, L, F, T>, found: &Found) -> Decision
 where
@@ -137,16 +137,11 @@ where
     F: Store,
     T: Store,
 {
-    let state = match (case.datagram.kind, case.datagram.protocol) {
-        (Kind::Ports, protocol::TCP) => tcp_state(case.datagram.tcp_flags, found, Direction::Outbound),
-        (Kind::Icmp, _) => State::Icmp,
-        _ => State::Udp,
-    };
-    flow::touch(&case.tables.flows, found, state);
+    case.sent(found);
     Decision::because(Reason::Answer).under(found.row)
 }
 
-/// Opens a conversation of ours that is allowed, or has one that was lost remembered again.
+/// Opens a flow of ours that is allowed, or has one that was lost remembered again.
 #[inline(always)]
 pub(super) fn enters<L, F, T>(
     case: &Case<'_, '_, L, F, T>,
@@ -159,19 +154,19 @@ where
     F: Store,
     T: Store,
 {
-    let ended = case.datagram.tcp_flags & (tcp_flag::RST | tcp_flag::FIN) != 0;
-    let state = match (case.datagram.kind, case.datagram.protocol) {
-        (Kind::Ports, protocol::TCP) if opens => State::Opening,
-        (Kind::Ports, protocol::TCP) if ended => State::Closing,
-        (Kind::Ports, protocol::TCP) => State::Established,
-        (Kind::Icmp, _) => State::Icmp,
-        _ => State::Udp,
-    };
     let decision = decision.opening(opens);
     if let Some(found) = found {
-        flow::touch(&case.tables.flows, &found, state);
+        case.sent(&found);
         return decision;
     }
+    let state = match (case.datagram.kind, case.datagram.protocol) {
+        (Kind::Ports, protocol::TCP) if opens => State::Opening,
+        // Nothing answers a RST (RFC 9293 section 3.10.7.1), and anybody may draw one from this host.
+        (Kind::Ports, protocol::TCP) if case.datagram.tcp_flags & tcp_flag::RST != 0 => State::Free,
+        (Kind::Ports, protocol::TCP) => State::Established,
+        (Kind::Icmp, _) => State::Icmp,
+        _ => State::Unanswered,
+    };
     decision.remembered_as(state)
 }
 

@@ -5,11 +5,11 @@
 //! to answer. Whatever is out of the ordinary in any respect is not settled: it goes the general way
 //! ([`super::judge`]) from the start. What is settled here comes to what it would come to there.
 
-use super::{Decision, Tables, address::impossible_source, audited, case::tcp_state};
+use super::{Decision, Tables, address::impossible_source, audited};
 use crate::{
     Direction,
     control::Pinhole,
-    flow::{self, Found, Key, State, Store},
+    flow::{self, Found, Key, Store},
     image::{Class, Denial, Family, Image, Lines},
     packet::{Packet, be16, be32, be64},
     parse::{ethertype, tcp_flag, tcp_flags_occur},
@@ -312,9 +312,11 @@ impl<I: Ip> Ends<I> {
                 if !fresh(image, &found) {
                     return None;
                 }
-                if self.segment.tcp() {
-                    let state = tcp_state(self.segment.flags, &found, Direction::Inbound);
-                    flow::touch(&tables.flows, &found, state);
+                if !self.segment.tcp() {
+                    flow::answered(&tables.flows, &found);
+                } else if !flow::is_unchanged(&tables.flows, &found, self.segment.flags) {
+                    // The general path follows the flow: the fast program calls no function.
+                    return None;
                 }
                 return Some(Decision::because(Reason::Answer));
             }
@@ -353,12 +355,11 @@ impl<I: Ip> Ends<I> {
         }
         let key = I::key(protocol, self.ours, source_port, self.theirs, destination_port);
         let found = flow::search(&tables.flows, &key).filter(|found| fresh(image, found))?;
-        let state = if self.segment.tcp() {
-            tcp_state(self.segment.flags, &found, Direction::Outbound)
-        } else {
-            State::Udp
-        };
-        flow::touch(&tables.flows, &found, state);
+        if !self.segment.tcp() {
+            flow::touch(&tables.flows, &found, found.tag.state());
+        } else if !flow::is_unchanged(&tables.flows, &found, self.segment.flags) {
+            return None;
+        }
         Some(Decision::because(Reason::Answer).under(found.row))
     }
 }

@@ -1,13 +1,16 @@
 //! What the table holds: a key, a state with its time, and how both lie in a bucket.
 
-use core::sync::atomic::AtomicU64;
+#[cfg(target_arch = "bpf")]
+use core::cell::UnsafeCell;
+#[cfg(not(target_arch = "bpf"))]
+use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use crate::{
     image::{Address, Family},
-    limits::{FLOW_WAYS, FLOWS},
+    limits::FLOW_WAYS,
 };
 
-/// What is known of a conversation.
+/// The state of a flow. Whether a peer's RST has made a flow suspect is told beside it, see [`Tag::suspect`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum State {
@@ -15,24 +18,31 @@ pub enum State {
     Free = 0,
     /// TCP: this host's SYN is out, nothing came back.
     Opening = 1,
-    /// TCP: the other side has answered.
+    /// TCP: the other side has answered. At most one side has sent its FIN.
     Established = 2,
-    /// TCP: a FIN or RST was seen. Later traffic revives it.
-    Closing = 3,
-    /// UDP.
+    /// TCP: both sides have sent their FIN, or this host has sent a RST.
+    Closed = 3,
+    /// UDP: the other side has answered.
     Udp = 4,
     /// ICMP echo.
     Icmp = 5,
     /// A first fragment that was let through; its followers may come.
     Fragment = 6,
-    /// Any other protocol that a row names.
-    Other = 7,
+    /// UDP: nothing came back yet.
+    Unanswered = 7,
 }
 
 impl State {
     /// Every state but [`State::Free`].
-    pub const ALL: [Self; 7] =
-        [Self::Opening, Self::Established, Self::Closing, Self::Udp, Self::Icmp, Self::Fragment, Self::Other];
+    pub const ALL: [Self; 7] = [
+        Self::Opening,
+        Self::Established,
+        Self::Closed,
+        Self::Udp,
+        Self::Icmp,
+        Self::Fragment,
+        Self::Unanswered,
+    ];
 
     /// How long an entry in this state is remembered, in seconds.
     #[must_use]
@@ -43,13 +53,16 @@ impl State {
             Self::Opening => 120,
             // RFC 5382 REQ-5 and RFC 6092 REC-35: no less than 2 h 4 min.
             Self::Established => 7_440,
-            // RFC 7857 section 2.2: four minutes after a RST.
-            Self::Closing => 240,
+            // RFC 9293 section 3.4.2: twice the longest life of a segment.
+            Self::Closed => 240,
             // RFC 4787 REQ-5 recommends five minutes.
-            Self::Udp | Self::Other => 300,
+            Self::Udp => 300,
             // RFC 5508 REQ-2: no less than 60 s.
             // RFC 8200 section 4.5: reassembly gives up after as long.
             Self::Icmp | Self::Fragment => 60,
+            // As nf_conntrack; RFC 4787 asks for two minutes, which a table that anybody on the host fills
+            // cannot give.
+            Self::Unanswered => 30,
         }
     }
 
@@ -60,14 +73,25 @@ impl State {
         match number & 7 {
             1 => Self::Opening,
             2 => Self::Established,
-            3 => Self::Closing,
+            3 => Self::Closed,
             4 => Self::Udp,
             5 => Self::Icmp,
             6 => Self::Fragment,
-            7 => Self::Other,
+            7 => Self::Unanswered,
             _ => Self::Free,
         }
     }
+}
+
+/// What was seen of the ends of a flow, a byte per direction: each is written in its own direction alone, so
+/// that two processors never undo each other's marks.
+pub mod mark {
+    /// Ours: this host's FIN left.
+    pub const FIN: u8 = 1;
+    /// Ours: this host's RST left.
+    pub const RST: u8 = 2;
+    /// Theirs: the peer's FIN was seen.
+    pub const PEER_FIN: u8 = 1;
 }
 
 /// The two ends of a conversation as seen from this host: 40 bytes without padding.
@@ -163,54 +187,94 @@ impl Key {
     }
 }
 
-/// A 64-bit word that several processors read and write whole, in no particular order.
-#[derive(Debug, Default)]
-#[repr(transparent)]
-pub struct Word(AtomicU64);
+/// Defines a number that several processors read and write whole, in no particular order.
+macro_rules! shared {
+    ($(#[$doc:meta])* $name:ident, $atomic:ident, $number:ident) => {
+        $(#[$doc])*
+        #[derive(Debug, Default)]
+        #[repr(transparent)]
+        pub struct $name(
+            #[cfg(not(target_arch = "bpf"))] $atomic,
+            #[cfg(target_arch = "bpf")] UnsafeCell<$number>,
+        );
 
+        impl $name {
+            /// Reads it.
+            #[must_use]
+            #[inline(always)]
+            pub fn load(&self) -> $number {
+                #[cfg(target_arch = "bpf")]
+                {
+                    // SAFETY: the pointer is that of a live, aligned number. BPF has no relaxed atomic load
+                    // below cpu v4, and no atomics of less than 32 bits; an aligned load is one instruction
+                    // and whole on every machine.
+                    unsafe { self.0.get().read_volatile() }
+                }
+                #[cfg(not(target_arch = "bpf"))]
+                {
+                    self.0.load(Relaxed)
+                }
+            }
+
+            /// Writes it.
+            #[inline(always)]
+            pub fn store(&self, value: $number) {
+                #[cfg(target_arch = "bpf")]
+                {
+                    // SAFETY: as for the load; the number is only ever reached through this type.
+                    unsafe { self.0.get().write_volatile(value) };
+                }
+                #[cfg(not(target_arch = "bpf"))]
+                {
+                    self.0.store(value, Relaxed);
+                }
+            }
+        }
+    };
+}
+
+shared!(
+    /// A 64-bit word.
+    Word, AtomicU64, u64
+);
+shared!(
+    /// 32 bits.
+    Half, AtomicU32, u32
+);
+shared!(
+    /// 16 bits.
+    Quarter, AtomicU16, u16
+);
+shared!(
+    /// 8 bits.
+    Byte, AtomicU8, u8
+);
+
+#[cfg(not(target_arch = "bpf"))]
 impl Word {
-    /// Reads the word.
-    #[must_use]
-    #[inline(always)]
-    pub fn load(&self) -> u64 {
-        #[cfg(target_arch = "bpf")]
-        {
-            // SAFETY: the pointer is that of a live, aligned word. BPF has no relaxed atomic load
-            // below cpu v4; an aligned 64-bit load is one instruction and whole on every machine.
-            unsafe { self.0.as_ptr().read_volatile() }
-        }
-        #[cfg(not(target_arch = "bpf"))]
-        {
-            self.0.load(core::sync::atomic::Ordering::Relaxed)
-        }
-    }
-
-    /// Writes the word.
-    #[inline(always)]
-    pub fn store(&self, value: u64) {
-        #[cfg(target_arch = "bpf")]
-        {
-            // SAFETY: as for the load; the word is only ever reached through `Word`.
-            unsafe { self.0.as_ptr().write_volatile(value) };
-        }
-        #[cfg(not(target_arch = "bpf"))]
-        {
-            self.0.store(value, core::sync::atomic::Ordering::Relaxed);
-        }
+    /// Replaces the word if it is still `old`; true if it was. The programs write without asking, so what
+    /// they wrote before stays, and what they write after it stays, too.
+    pub fn replace(&self, old: u64, new: u64) -> bool {
+        self.0.compare_exchange(old, new, Relaxed, Relaxed).is_ok()
     }
 }
 
-/// One slot's key, as it stands in the map, with the row that allowed the conversation.
+/// One slot's key, as it stands in the map, with the row that allowed the flow.
 #[derive(Debug, Default)]
 #[repr(C)]
 pub struct Slot {
     /// The words of the [`Key`].
     pub key: [Word; 5],
-    /// Row slot in the low 16 bits, stamp in the high 32.
-    pub row: Word,
+    /// Row slot.
+    pub row: Quarter,
+    /// [`mark`]s of what this host sent. Only egress writes them.
+    pub ours: Byte,
+    /// [`mark`]s of what the peer sent. Only ingress writes them.
+    pub theirs: Byte,
+    /// The generation that judged the flow.
+    pub stamp: Half,
 }
 
-const _: () = assert!(FLOWS < 1 << 29, "a slot fits beside its worth");
 /// One bucket: seven cache lines.
 #[derive(Debug, Default)]
 #[repr(C, align(64))]
@@ -223,13 +287,15 @@ pub struct Bucket {
 
 const _: () = assert!(size_of::<Slot>() == 48 && size_of::<Bucket>() == 7 * 64);
 
-/// A tag: bits 63..32 of the hash, 3 bits of state, 28 bits of time (and one unused).
+/// A tag: bits 63..32 of the hash, the suspect bit, 3 bits of state, 28 bits of time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tag(pub u64);
 
 impl Tag {
     /// Bits of the time in ticks. At four ticks a second it wraps after two years.
     pub const TIME: u32 = 0x0fff_ffff;
+    /// A peer's RST was the last that was heard.
+    pub const SUSPECT: u64 = 1 << 31;
 
     /// Puts a tag together.
     #[must_use]
@@ -238,11 +304,25 @@ impl Tag {
         Self(hash & 0xffff_ffff_0000_0000 | (state as u64) << 28 | (now & Self::TIME) as u64)
     }
 
+    /// The same entry in another state, with the same time, and not suspect.
+    #[must_use]
+    #[inline(always)]
+    pub const fn moved(self, state: State) -> Self {
+        Self::new(self.0, state, self.0 as u32)
+    }
+
     /// The state.
     #[must_use]
     #[inline(always)]
     pub const fn state(self) -> State {
         State::from_number(self.0 as u32 >> 28)
+    }
+
+    /// True if a peer's RST was the last that was heard of the flow.
+    #[must_use]
+    #[inline(always)]
+    pub const fn suspect(self) -> bool {
+        self.0 & Self::SUSPECT != 0
     }
 
     /// Ticks since it was last seen.

@@ -4,9 +4,10 @@ use core::iter;
 use std::vec::Vec;
 
 use super::*;
-use crate::{image::Family, limits, protocol::TCP};
+use crate::{Direction, image::Family, limits, parse::tcp_flag, protocol::TCP};
 
-struct Table(Vec<Bucket>);
+/// Buckets, the time, and where candidates are noted.
+struct Table(Vec<Bucket>, u32, Candidates);
 
 impl Forget for Table {}
 
@@ -28,8 +29,16 @@ impl Store for Table {
     }
 
     fn now(&self) -> u32 {
-        7
+        self.1
     }
+
+    fn candidates(&self) -> Option<&Candidates> {
+        Some(&self.2)
+    }
+}
+
+fn table(buckets: usize) -> Table {
+    Table(iter::repeat_with(Bucket::default).take(buckets).collect(), 7, Candidates::default())
 }
 
 /// To another peer each.
@@ -39,10 +48,10 @@ fn key(number: u32) -> Key {
 
 #[test]
 fn two_thirds_of_the_slots_can_be_live_conversations_before_one_finds_no_room() {
-    let table = Table(iter::repeat_with(Bucket::default).take(limits::FLOW_BUCKETS).collect());
+    let table = table(limits::FLOW_BUCKETS);
     let live = limits::FLOWS as u32 / 3 * 2;
     for number in 0..live {
-        let entered = enter(&table, key(number), State::Established, 3, 1);
+        let entered = enter(&table, key(number), Newcomer::new(State::Established, 3, 1));
         assert_eq!(entered, Entered::New, "conversation {number} of {live}");
     }
     for number in 0..live {
@@ -50,4 +59,220 @@ fn two_thirds_of_the_slots_can_be_live_conversations_before_one_finds_no_room() 
         assert_eq!((found.row, found.stamp, found.tag.state()), (3, 1, State::Established));
     }
     assert_eq!(find(&table, key(live)), None, "nobody else is found");
+}
+
+/// A table of two buckets, and keys that may live in either.
+struct Pair {
+    table: Table,
+    next: u32,
+}
+
+/// An entry: state, suspect, ticks that it has been idle.
+type Entry = (State, bool, u32);
+
+const WAYS: usize = 2 * FLOW_WAYS;
+const SHARE: usize = WAYS / 4;
+/// Ages are 1,000 ticks.
+const NOW: u32 = 5_000;
+
+impl Pair {
+    fn new() -> Self {
+        Self {
+            table: Table(iter::repeat_with(Bucket::default).take(2).collect(), NOW, Candidates::default()),
+            next: 0,
+        }
+    }
+
+    fn key(&mut self) -> Key {
+        loop {
+            self.next += 1;
+            let key = key(self.next);
+            let hash = key.hash(self.table.secret());
+            if hash as u32 & 1 != other_bucket(hash) & 1 {
+                return key;
+            }
+        }
+    }
+
+    /// Fills both buckets; the key of each entry.
+    fn fill(&mut self, entries: &[Entry]) -> Vec<Key> {
+        let keys: Vec<Key> = entries
+            .iter()
+            .map(|&(state, suspect, _)| {
+                let key = self.key();
+                assert_eq!(enter(&self.table, key, Newcomer::new(state, 1, 1)), Entered::New);
+                let found = find(&self.table, key).expect("it was entered");
+                if suspect {
+                    segment(&self.table, &found, Direction::Inbound, tcp_flag::RST);
+                }
+                key
+            })
+            .collect();
+        for (key, (.., idle)) in keys.iter().zip(entries) {
+            let found = find(&self.table, *key).expect("it was entered");
+            let (tag, _) = at(&self.table, found.slot).expect("it has a slot");
+            tag.store(tag.load() - u64::from(*idle));
+        }
+        keys
+    }
+}
+
+/// The class of a state.
+fn class(state: State) -> u8 {
+    match state {
+        State::Free | State::Opening | State::Established | State::Closed => 0,
+        State::Udp | State::Unanswered => 1,
+        State::Icmp => 2,
+        State::Fragment => 3,
+    }
+}
+
+/// The entry that makes room, from the table in docs/policy.md, and how good an entry it is.
+fn expected(entries: &[Entry], new: State, urgent: bool) -> Option<usize> {
+    let live: Vec<_> = entries.iter().filter(|(.., idle)| *idle <= 1_000).collect();
+    let count = |of: State| live.iter().filter(|(state, ..)| class(*state) == class(of)).count();
+    let own_over = |entry: &Entry| class(entry.0) == class(new) && count(new) > SHARE;
+    let unanswered = |(state, ..): &Entry| {
+        matches!(state, State::Opening | State::Unanswered | State::Icmp | State::Fragment)
+    };
+    let lines: [&dyn Fn(&Entry) -> bool; 9] = [
+        &|entry| entry.0 == State::Closed,
+        &|entry| entry.1,
+        &|entry| unanswered(entry) && own_over(entry),
+        &|entry| unanswered(entry) && count(entry.0) > SHARE,
+        &|entry| unanswered(entry) && class(entry.0) == class(new),
+        &|entry| entry.0 == State::Udp && count(State::Udp) > SHARE,
+        &|entry| urgent && unanswered(entry),
+        &|entry| urgent && entry.0 == State::Udp,
+        &|_| urgent,
+    ];
+    lines.iter().find_map(|line| {
+        let all = entries.iter().enumerate().filter(|(_, entry)| entry.2 <= 1_000 && line(entry));
+        all.max_by_key(|(_, entry)| entry.2).map(|(at, _)| at)
+    })
+}
+
+/// f05. Whatever two full buckets hold, the entry makes room that the table in docs/policy.md says, and no
+/// class is pushed below a quarter of them by another.
+#[test]
+fn the_entry_that_makes_room_is_the_one_that_the_table_says() {
+    let mut seed = 0x5eed_u64;
+    let mut random = |below: u32| {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (seed >> 33) as u32 % below
+    };
+    let mut seen = [0; 3];
+    for _ in 0..20_000 {
+        let mut pair = Pair::new();
+        // Some states only, so that each line of the table comes to be the first that has any.
+        let states: Vec<State> = (0..=random(4)).map(|_| State::ALL[random(7) as usize]).collect();
+        let suspects = random(3) == 0;
+        let entries: Vec<Entry> = (0..WAYS as u32)
+            .map(|at| {
+                let state = states[random(states.len() as u32) as usize];
+                let tcp = matches!(state, State::Opening | State::Established);
+                // No two are idle for equally long.
+                (state, suspects && tcp && random(4) == 0, random(60) * WAYS as u32 + at)
+            })
+            .collect();
+        let keys = pair.fill(&entries);
+        let new = [State::Opening, State::Unanswered, State::Icmp, State::Established][random(4) as usize];
+        let urgent = random(4) == 0;
+        let key = pair.key();
+        let entered = enter(&pair.table, key, Newcomer::new(new, 2, 2).urgent(urgent));
+        let gone: Vec<usize> = (0..WAYS).filter(|&at| find(&pair.table, keys[at]).is_none()).collect();
+        let expected = expected(&entries, new, urgent);
+        assert_eq!(gone, Vec::from_iter(expected), "{new:?}, urgent {urgent}, among {entries:?}");
+        assert_eq!(entered == Entered::Full, expected.is_none());
+        assert_eq!(find(&pair.table, key).is_some(), expected.is_some());
+        let Some(at) = expected else {
+            seen[0] += 1;
+            continue;
+        };
+        let (state, suspect, _) = entries[at];
+        let left = entries.iter().filter(|entry| class(entry.0) == class(state)).count();
+        let of_other = class(state) != class(new) && !suspect && state != State::Closed && !urgent;
+        assert!(!of_other || left > SHARE, "{new:?} pushes {state:?} below a quarter: {entries:?}");
+        seen[1 + usize::from(of_other)] += 1;
+    }
+    assert!(seen.iter().all(|&times| times > 400), "{seen:?}");
+}
+
+#[test]
+fn an_entry_past_its_age_is_room_before_any_other() {
+    for state in State::ALL {
+        let mut pair = Pair::new();
+        let mut entries = [(State::Closed, false, 900); WAYS];
+        entries[9] = (state, false, 1_001);
+        let keys = pair.fill(&entries);
+        let key = pair.key();
+        assert_eq!(enter(&pair.table, key, Newcomer::new(State::Opening, 1, 1)), Entered::New, "{state:?}");
+        assert_eq!(keys.iter().filter(|key| find(&pair.table, **key).is_some()).count(), WAYS - 1);
+    }
+}
+
+/// The state and marks of the one flow in a table, after segments of either side: `>` ours, `<` the peer's.
+fn after(segments: &str) -> (State, bool) {
+    let mut table = table(2);
+    enter(&table, key(1), Newcomer::new(State::Established, 1, 1));
+    let mut direction = Direction::Outbound;
+    for letter in segments.chars() {
+        table.1 += 1;
+        let flags = match letter {
+            '>' | '<' => {
+                direction = if letter == '>' { Direction::Outbound } else { Direction::Inbound };
+                continue;
+            }
+            's' => tcp_flag::SYN,
+            'S' => tcp_flag::SYN | tcp_flag::ACK,
+            'a' => tcp_flag::ACK,
+            'f' => tcp_flag::FIN | tcp_flag::ACK,
+            _ => tcp_flag::RST,
+        };
+        let found = find(&table, key(1)).expect("it lives");
+        segment(&table, &found, direction, flags);
+    }
+    let tag = find(&table, key(1)).expect("it lives").tag;
+    (tag.state(), tag.suspect())
+}
+
+/// f01, f03: the states of TCP by the marks that segments leave.
+#[test]
+fn segments_move_a_flow_as_docs_policy_says() {
+    use State::{Closed, Established, Opening};
+    for (segments, state, suspect) in [
+        (">a<a", Established, false),
+        (">f", Established, false),
+        ("<f", Established, false),
+        (">f<f", Closed, false),
+        ("<f>f", Closed, false),
+        (">f<a<f>a<a", Closed, false),
+        ("<f>a>f<a", Closed, false),
+        (">r", Closed, false),
+        (">r<a<f<r", Closed, false),
+        ("<r", Established, true),
+        ("<r<r", Established, true),
+        ("<r>a", Established, false),
+        ("<r<a", Established, false),
+        ("<r<f", Established, false),
+        ("<r<f>f", Closed, false),
+        (">f<r", Established, true),
+        (">f<r<f", Closed, false),
+        ("<r>s", Opening, false),
+        (">f<f>s", Opening, false),
+        (">f<f>s<S>f", Established, false),
+        (">f<f>s<S<f", Established, false),
+        (">r>s<S>a", Established, false),
+        (">s", Opening, false),
+        (">s>a", Opening, false),
+        (">s<f", Opening, false),
+        (">s<r", Opening, true),
+        (">s<r<S", Established, false),
+        (">s<S", Established, false),
+        (">s<a>r", Closed, false),
+        (">s<a>r<S>a", Established, false),
+        (">f<f>r>a", Closed, false),
+    ] {
+        assert_eq!(after(segments), (state, suspect), "{segments}");
+    }
 }

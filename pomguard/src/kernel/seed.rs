@@ -10,7 +10,7 @@ use std::net::{IpAddr, SocketAddr};
 use pomguard_common::{
     Direction,
     decide::NO_ROW,
-    flow::{self, Bucket, Entered, GRANDFATHERED, Key, State, Store},
+    flow::{self, Bucket, Candidates, Entered, GRANDFATHERED, Key, Newcomer, State, Store},
     image::{Address, Family, Forget, Image, Line, Tuple},
     limits, names, protocol,
 };
@@ -62,6 +62,7 @@ pub fn seed(pins: &Pins, ticks: Ticks, unlisted: Unlisted) -> Result<Seeded, Ker
         secret: load::host_record(pins)?.flow_secret,
         now: ticks.now()? as u32,
         image,
+        candidates: Candidates::default(),
     };
     let head = lines.first().ok_or(KernelError::Unreadable)?;
     let leaves_anyway = read::mode_of(head, Direction::Outbound) != Mode::Enforce;
@@ -85,7 +86,7 @@ pub fn seed(pins: &Pins, ticks: Ticks, unlisted: Unlisted) -> Result<Seeded, Ker
                 continue;
             }
         };
-        match flow::enter(&table, ends.key(), state, row_slot, stamp) {
+        match flow::enter(&table, ends.key(), Newcomer::new(state, row_slot, stamp)) {
             Entered::Full => seeded.refused += 1,
             _ if stamp == GRANDFATHERED => seeded.grandfathered.push(conversation),
             _ => seeded.by_row += 1,
@@ -148,6 +149,7 @@ struct Table<'a> {
     secret: u64,
     now: u32,
     image: Image<'a, [Line]>,
+    candidates: Candidates,
 }
 
 impl Forget for Table<'_> {}
@@ -171,6 +173,10 @@ impl Store for Table<'_> {
 
     fn now(&self) -> u32 {
         self.now
+    }
+
+    fn candidates(&self) -> Option<&Candidates> {
+        Some(&self.candidates)
     }
 }
 

@@ -10,7 +10,7 @@ use pomguard_common::{
 use super::{
     Host, Ruling,
     address::may_send,
-    echo_types,
+    echo_types, entry,
     memory::{Phase, Talk},
     read::{self, Body, Seen, Segment},
     talk,
@@ -134,9 +134,7 @@ impl Host {
         if !(answers && asked && self.notes.talk(&talk).is_some()) {
             return None;
         }
-        if let Body::Tcp(segment) = seen.body {
-            self.notes.touch(&talk, if segment.ends { Phase::Closing } else { Phase::Open });
-        }
+        self.notes.heard(&talk, &seen.body);
         Some(Ruling::of(Reason::Answer))
     }
 
@@ -150,26 +148,21 @@ impl Host {
             return Some(Ruling::of(Reason::Reply));
         }
         let row = self.held(Direction::Outbound, &talk, failsafe_only).filter(|_| opens)?.clone();
-        let before = self.notes.talk(&talk).map(|memory| (memory.phase, memory.row.clone()));
-        let (connects, phase) = match (&seen.body, &before) {
-            (Body::Other | Body::Later, _) => return Some(by(&row, false)),
-            (Body::Tcp(Segment { syn: true, .. }), _) => (true, Phase::Opening),
-            (Body::Tcp(Segment { ends: true, .. }), _) => (false, Phase::Closing),
-            (Body::Tcp(_), Some((Phase::Opening, _))) => (false, Phase::Opening),
-            (Body::Tcp(_), _) => (false, Phase::Open),
-            (Body::Udp { .. }, before) => (before.is_none(), Phase::Udp),
-            (Body::Icmp { .. }, before) => (before.is_none(), Phase::Echo),
+        let before = self.notes.talk(&talk).map(|memory| memory.row.clone());
+        let (connects, phase) = match &seen.body {
+            Body::Other | Body::Later => return Some(by(&row, false)),
+            Body::Tcp(Segment { syn: true, .. }) => (true, Phase::Opening),
+            Body::Tcp(_) => (false, Phase::Open),
+            Body::Udp { .. } => (before.is_none(), Phase::Unanswered),
+            Body::Icmp { .. } => (before.is_none(), Phase::Echo),
         };
+        if before.is_some() {
+            self.notes.sent(&talk, &seen.body);
+        }
         Some(match before {
-            Some((_, row)) if !connects => {
-                self.notes.touch(&talk, phase);
-                Ruling { row, ..Ruling::of(Reason::Answer) }
-            }
-            Some(_) => {
-                self.notes.touch(&talk, phase);
-                by(&row, connects)
-            }
-            None => Ruling { entry: Some((talk, phase)), ..by(&row, connects) },
+            Some(row) if !connects => Ruling { row, ..Ruling::of(Reason::Answer) },
+            Some(_) => by(&row, connects),
+            None => Ruling { entry: entry(talk, phase, &seen.body), ..by(&row, connects) },
         })
     }
 

@@ -4,6 +4,8 @@ use std::{collections::HashMap, net::IpAddr};
 
 use pomguard::policy::RowId;
 
+use super::read::{Body, Segment};
+
 /// A conversation of this host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Talk {
@@ -12,13 +14,14 @@ pub(super) struct Talk {
     pub(super) peer: (IpAddr, u16),
 }
 
-/// How far a conversation is.
+/// How far a flow is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
     Opening,
     Open,
-    Closing,
-    Udp,
+    Closed,
+    Unanswered,
+    Answered,
     Echo,
 }
 
@@ -28,21 +31,71 @@ impl Phase {
         match self {
             Self::Opening => 2 * 60,
             Self::Open => 124 * 60,
-            Self::Closing => 4 * 60,
-            Self::Udp => 5 * 60,
+            Self::Closed => 4 * 60,
+            Self::Unanswered => 30,
+            Self::Answered => 5 * 60,
             Self::Echo => 60,
         }
     }
 }
 
-/// What is known of a conversation.
+/// What is known of a flow.
 #[derive(Clone, Debug)]
 pub(super) struct Memory {
-    pub(super) phase: Phase,
+    phase: Phase,
+    /// Of TCP: this host has sent its FIN, this host has sent a RST, the peer has sent its FIN.
+    fin: bool,
+    rst: bool,
+    peer_fin: bool,
     pub(super) row: Option<RowId>,
     /// Under which policy it was judged.
     pub(super) generation: u32,
     seen: u64,
+}
+
+impl Memory {
+    /// This host sent a segment.
+    fn segment_sent(&mut self, segment: Segment, now: u64) {
+        if segment.rst() {
+            if self.phase != Phase::Closed {
+                self.seen = now;
+            }
+            self.rst = true;
+            self.phase = Phase::Closed;
+            return;
+        }
+        self.seen = now;
+        if segment.syn {
+            (self.fin, self.rst, self.peer_fin) = (false, false, false);
+            self.phase = Phase::Opening;
+            return;
+        }
+        self.rst = false;
+        self.fin |= segment.fin();
+        if self.fin && self.peer_fin {
+            self.phase = Phase::Closed;
+        } else if self.phase == Phase::Closed {
+            self.phase = Phase::Open;
+        }
+    }
+
+    /// The peer sent a segment.
+    fn segment_heard(&mut self, segment: Segment, now: u64) {
+        // It makes the flow suspect, which only a full table shows.
+        if segment.rst() {
+            return;
+        }
+        self.peer_fin |= segment.fin();
+        if self.phase == Phase::Closed {
+            return;
+        }
+        self.seen = now;
+        if self.fin && self.peer_fin {
+            self.phase = Phase::Closed;
+        } else if self.phase == Phase::Opening && !segment.fin() {
+            self.phase = Phase::Open;
+        }
+    }
 }
 
 /// A datagram in pieces: whose, which.
@@ -75,14 +128,31 @@ impl Notebook {
         self.talks.get_mut(talk).filter(|memory| now - memory.seen <= memory.phase.age())
     }
 
-    pub(super) fn enter(&mut self, talk: Talk, phase: Phase, row: Option<RowId>, generation: u32) {
-        self.talks.insert(talk, Memory { phase, row, generation, seen: self.now });
+    pub(super) fn enter(&mut self, talk: Talk, phase: Phase, fin: bool, row: Option<RowId>, generation: u32) {
+        let seen = self.now;
+        let memory = Memory { phase, fin, rst: false, peer_fin: false, row, generation, seen };
+        self.talks.insert(talk, memory);
     }
 
-    /// Something was heard of a conversation.
-    pub(super) fn touch(&mut self, talk: &Talk, phase: Phase) {
-        if let Some(memory) = self.talks.get_mut(talk) {
-            (memory.phase, memory.seen) = (phase, self.now);
+    /// This host sent something on a flow.
+    pub(super) fn sent(&mut self, talk: &Talk, body: &Body) {
+        let now = self.now;
+        let Some(memory) = self.talks.get_mut(talk) else { return };
+        match body {
+            Body::Tcp(segment) => memory.segment_sent(*segment, now),
+            _ => memory.seen = now,
+        }
+    }
+
+    /// The peer sent something on a flow.
+    pub(super) fn heard(&mut self, talk: &Talk, body: &Body) {
+        let now = self.now;
+        let Some(memory) = self.talks.get_mut(talk) else { return };
+        match body {
+            Body::Tcp(segment) => memory.segment_heard(*segment, now),
+            // It has answered, and does not keep the flow.
+            Body::Udp { .. } => memory.phase = Phase::Answered,
+            _ => {}
         }
     }
 

@@ -30,7 +30,7 @@ mod read;
 
 use self::beside::Holding;
 use address::{is_group, is_link_local, is_mapped, is_newborn, may_send};
-use memory::{Notebook, Phase, Talk, Train};
+use memory::{Memory, Notebook, Phase, Talk, Train};
 use read::{Body, Seen, Segment};
 
 /// What becomes of a packet, all of it.
@@ -44,8 +44,8 @@ pub struct Ruling {
     pub row: Option<RowId>,
     /// It counts as a new connection of the row.
     pub connection: bool,
-    /// It enters this conversation into the flow table.
-    entry: Option<(Talk, Phase)>,
+    /// It enters this flow into the flow table; whether this host has sent its FIN.
+    entry: Option<(Talk, Phase, bool)>,
 }
 
 impl Ruling {
@@ -146,11 +146,11 @@ impl Host {
                 self.beside(direction, seen, first)
             }
         };
-        if let Some((talk, phase)) = ruling.entry {
+        if let Some((talk, phase, fin)) = ruling.entry {
             // What holds beside the policies no policy has judged.
             let beside = matches!(ruling.reason, Reason::Exception | Reason::Failsafe);
             let generation = if beside { UNJUDGED } else { self.generation };
-            self.notes.enter(talk, phase, ruling.row.clone(), generation);
+            self.notes.enter(talk, phase, fin, ruling.row.clone(), generation);
         }
         // What inbound audit let in may be answered.
         let answered = ruling.reason == Reason::Unasked && self.mode(Direction::Inbound) != Mode::Enforce;
@@ -225,7 +225,7 @@ impl Host {
     }
 
     /// A conversation of ours that the policy in force still lets us have.
-    fn conversation(&mut self, talk: &Talk) -> Option<(Phase, Option<RowId>)> {
+    fn conversation(&mut self, talk: &Talk) -> Option<Memory> {
         let judged = self.notes.talk(talk)?.generation;
         if judged != self.generation {
             let row = match self.row(Direction::Outbound, talk) {
@@ -238,8 +238,7 @@ impl Host {
             let memory = self.notes.talk(talk)?;
             (memory.row, memory.generation) = (row, generation);
         }
-        let memory = self.notes.talk(talk)?;
-        Some((memory.phase, memory.row.clone()))
+        self.notes.talk(talk).cloned()
     }
 
     fn comes_in(&mut self, seen: &Seen) -> Ruling {
@@ -270,7 +269,7 @@ impl Host {
         let audit = self.in_audit(Direction::Inbound, &talk);
         match &seen.body {
             Body::Later => self.later(Direction::Inbound, seen),
-            Body::Tcp(Segment { syn, ack, ends, .. }) => {
+            Body::Tcp(Segment { syn, ack, .. }) => {
                 let refusal = if *syn && *ack {
                     Refusal::Port
                 } else {
@@ -281,7 +280,7 @@ impl Host {
                 };
                 let opens = *syn && !*ack;
                 if !opens && self.conversation(&talk).is_some() {
-                    self.notes.touch(&talk, if *ends { Phase::Closing } else { Phase::Open });
+                    self.notes.heard(&talk, &seen.body);
                     return Ruling::of(Reason::Answer);
                 }
                 let ruling = match (refusal, opens) {
@@ -299,6 +298,7 @@ impl Host {
                     Err(refusal) => refusal,
                 };
                 if self.conversation(&talk).is_some() {
+                    self.notes.heard(&talk, &seen.body);
                     return Ruling::of(Reason::Answer);
                 }
                 if let Some(reason) = service {
@@ -368,18 +368,18 @@ impl Host {
         let answers_audited = Ruling::of(Reason::Unasked).in_audit(true);
         match &seen.body {
             Body::Later => self.later(Direction::Outbound, seen),
-            Body::Tcp(segment) => self.segment_leaves(&talk, *segment),
+            Body::Tcp(segment) => self.segment_leaves(&talk, *segment, &seen.body),
             Body::Udp { .. } => {
                 if self.row(Direction::Inbound, &talk).is_ok() {
                     return Ruling::of(Reason::Reply);
                 }
-                if let Some(ruling) = self.goes_on(&talk, Phase::Udp) {
+                if let Some(ruling) = self.goes_on(&talk, &seen.body) {
                     return ruling;
                 }
                 if audit && self.outbound_row(&talk).row.is_none() {
                     return answers_audited;
                 }
-                self.opens(talk, Phase::Udp, true)
+                self.opens(talk, Phase::Unanswered, &seen.body, true)
             }
             Body::Icmp { kind, .. } if *kind == reply => {
                 let free_echo = seen.source.is_ipv6() && self.policy.packets.echo_v6;
@@ -387,7 +387,8 @@ impl Host {
                 if asked { Ruling::of(Reason::Reply) } else { Ruling::of(Reason::Unasked).in_audit(audit) }
             }
             Body::Icmp { kind, .. } if *kind == request => {
-                self.goes_on(&talk, Phase::Echo).unwrap_or_else(|| self.opens(talk, Phase::Echo, true))
+                let ruling = self.goes_on(&talk, &seen.body);
+                ruling.unwrap_or_else(|| self.opens(talk, Phase::Echo, &seen.body, true))
             }
             Body::Icmp { kind, rest, .. } if is_error(seen.source.is_ipv4(), *kind) => {
                 self.related(Direction::Outbound, seen, *kind, rest)
@@ -404,22 +405,15 @@ impl Host {
         }
     }
 
-    fn segment_leaves(&mut self, talk: &Talk, segment: Segment) -> Ruling {
-        let Segment { syn, ack, ends, .. } = segment;
+    fn segment_leaves(&mut self, talk: &Talk, segment: Segment, body: &Body) -> Ruling {
+        let Segment { syn, ack, .. } = segment;
         let opens = syn && !ack;
         if !opens {
             if self.row(Direction::Inbound, talk).is_ok() {
                 return Ruling::of(Reason::Reply);
             }
-            if let Some((phase, _)) = self.conversation(talk) {
-                let next = match phase {
-                    _ if ends => Phase::Closing,
-                    // Of two that open at once, or of one that nobody answers, it is still opening.
-                    _ if syn => Phase::Opening,
-                    Phase::Opening => Phase::Opening,
-                    _ => Phase::Open,
-                };
-                return self.goes_on(talk, next).unwrap_or_else(|| Ruling::of(Reason::Internal));
+            if let Some(ruling) = self.goes_on(talk, body) {
+                return ruling;
             }
             let would_open = self.outbound_row(talk);
             if self.in_audit(Direction::Inbound, talk) && (syn || would_open.row.is_none()) {
@@ -429,32 +423,27 @@ impl Host {
                 return Ruling::of(Reason::Unasked);
             }
         }
-        let phase = match (opens, ends) {
-            (true, _) => Phase::Opening,
-            (false, true) => Phase::Closing,
-            (false, false) => Phase::Open,
-        };
-        self.opens(*talk, phase, opens)
+        self.opens(*talk, if opens { Phase::Opening } else { Phase::Open }, body, opens)
     }
 
-    /// Goes on with a conversation, if there is one.
-    fn goes_on(&mut self, talk: &Talk, phase: Phase) -> Option<Ruling> {
-        let (_, row) = self.conversation(talk)?;
-        self.notes.touch(talk, phase);
+    /// Goes on with a flow, if there is one.
+    fn goes_on(&mut self, talk: &Talk, body: &Body) -> Option<Ruling> {
+        let row = self.conversation(talk)?.row;
+        self.notes.sent(talk, body);
         Some(Ruling { row, ..Ruling::of(Reason::Answer) })
     }
 
-    /// Opens a conversation, or enters one that was forgotten.
-    fn opens(&mut self, talk: Talk, phase: Phase, connects: bool) -> Ruling {
+    /// Opens a flow, or enters one that was forgotten.
+    fn opens(&mut self, talk: Talk, phase: Phase, body: &Body, connects: bool) -> Ruling {
         let mut ruling = self.outbound_row(&talk);
         if !ruling.passes() && self.mode(Direction::Outbound) == Mode::Enforce {
             return ruling;
         }
         ruling.connection = connects && ruling.row.is_some();
         if self.conversation(&talk).is_some() {
-            self.notes.touch(&talk, phase);
+            self.notes.sent(&talk, body);
         } else {
-            ruling.entry = Some((talk, phase));
+            ruling.entry = entry(talk, phase, body);
         }
         ruling
     }
@@ -516,6 +505,15 @@ impl Host {
             protocol: talk.protocol,
         };
         oracle::judge(&self.policy, &opening).first.is_some()
+    }
+}
+
+/// The entry of a flow that begins or goes on with this; none of a RST, which nothing answers.
+fn entry(talk: Talk, phase: Phase, body: &Body) -> Option<(Talk, Phase, bool)> {
+    match body {
+        Body::Tcp(segment) if segment.rst() => None,
+        Body::Tcp(segment) => Some((talk, phase, segment.fin())),
+        _ => Some((talk, phase, false)),
     }
 }
 

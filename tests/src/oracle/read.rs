@@ -55,8 +55,16 @@ pub(super) struct Segment {
     pub(super) ack: bool,
     /// All flags, as they stand in the header.
     pub(super) flags: u8,
-    /// FIN or RST.
-    pub(super) ends: bool,
+}
+
+impl Segment {
+    pub(super) const fn fin(self) -> bool {
+        self.flags & 1 != 0
+    }
+
+    pub(super) const fn rst(self) -> bool {
+        self.flags & 4 != 0
+    }
 }
 
 impl Seen {
@@ -363,7 +371,7 @@ fn tcp(bytes: &[u8], short: Reason) -> Result<Segment, Reason> {
         return Err(Reason::TcpFlags);
     }
     let (from, to) = ports(bytes)?;
-    Ok(Segment { from, to, syn, ack, flags: bytes[13], ends: fin || rst })
+    Ok(Segment { from, to, syn, ack, flags: bytes[13] })
 }
 
 fn ports(bytes: &[u8]) -> Result<(u16, u16), Reason> {

@@ -220,9 +220,11 @@ fn what_a_pinhole_let_out_ages_as_what_a_row_does() {
                 .inbound(&answer.clone().flags(ACK), Reason::Answer),
         );
         cases.push(
-            asked("and an end ends it")
+            asked("and both ends end it")
                 .inbound(&answer, Reason::Answer)
                 .inbound(&answer.clone().flags(FIN | ACK), Reason::Answer)
+                .outbound(&ask.clone().flags(FIN | ACK), Reason::Answer)
+                .row("E1")
                 .wait(243)
                 .inbound(&answer.clone().flags(ACK), Reason::NoFlow),
         );

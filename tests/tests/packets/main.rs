@@ -25,6 +25,7 @@ mod link;
 mod modes;
 mod ordinary;
 mod rates;
+mod room;
 mod self_tests;
 mod tcp;
 mod tcp_late;

@@ -201,18 +201,21 @@ fn a_conversation_of_ours_lives_through_what_tcp_does() {
                 .inbound(&answer(SYN | ACK), Reason::Answer),
         );
         cases.push(
-            established("TP-11", "a reset shortens", &places)
-                .inbound(&answer(RST), Reason::Answer)
-                .wait(243)
-                .inbound(&answer(ACK), Reason::NoFlowKnown),
+            established(
+                "TP-11",
+                "f03: a reset of the peer's, which anybody may forge, shortens nothing",
+                &places,
+            )
+            .inbound(&answer(RST), Reason::Answer)
+            .wait(7_430)
+            .inbound(&answer(ACK), Reason::Answer),
         );
         cases.push(
-            established("TP-11", "what goes on after a reset revives", &places)
-                .inbound(&answer(RST), Reason::Answer)
-                .wait(230)
-                .inbound(&answer(ACK), Reason::Answer)
+            established("TP-11", "nor does it keep anything", &places)
                 .wait(7_000)
-                .inbound(&answer(ACK), Reason::Answer),
+                .inbound(&answer(RST), Reason::Answer)
+                .wait(443)
+                .inbound(&answer(ACK), Reason::NoFlowKnown),
         );
         cases.push(
             established("TP-14", "a SYN of the peer inside is no answer, and closes nothing", &places)
@@ -282,26 +285,70 @@ fn a_conversation_of_ours_lives_through_what_tcp_does() {
 }
 
 #[test]
-fn a_conversation_that_is_entered_anew_by_its_end_is_remembered_as_closing() {
+fn a_flow_that_is_entered_anew_by_a_fin_is_half_closed() {
     let mut cases = Vec::new();
     for places in Places::both() {
-        let ours = eth().ip(places.host, places.database).tcp(40_000, 5_432);
-        for (says, flags, after) in [
-            ("an end", FIN | ACK, Reason::NoFlowKnown),
-            ("a reset", RST, Reason::NoFlowKnown),
-            ("neither", ACK, Reason::Answer),
-        ] {
-            cases.push(
-                case("TP-11", says)
-                    .outbound(&ours.clone().flags(flags), Reason::Row)
-                    .row("E1")
-                    .enters()
-                    .wait(270)
-                    .inbound(&ours.clone().mirrored().flags(ACK), after),
-            );
-        }
+        let ours = |flags| ask(&places, flags);
+        let fin = |says: &str| case("TP-11", says).outbound(&ours(FIN | ACK), Reason::Row).row("E1").enters();
+        cases.push(fin("our FIN").wait(7_400).inbound(&answer(&places, ACK), Reason::Answer));
+        cases.push(
+            fin("our FIN and the peer's")
+                .inbound(&answer(&places, FIN | ACK), Reason::Answer)
+                .wait(243)
+                .inbound(&answer(&places, ACK), Reason::NoFlowKnown),
+        );
+        cases.push(
+            case("TP-11", "a reset of ours, which nothing answers, enters nothing")
+                .outbound(&ours(RST), Reason::Row)
+                .row("E1")
+                .inbound(&answer(&places, ACK), Reason::NoFlowKnown),
+        );
     }
-    run("a_conversation_that_is_entered_anew_by_its_end_is_remembered_as_closing", &cases);
+    run("a_flow_that_is_entered_anew_by_a_fin_is_half_closed", &cases);
+}
+
+/// f01, f02: each way in which a connection is closed, and what goes on after it.
+#[test]
+fn a_flow_is_closed_by_both_fins_or_by_our_reset() {
+    let mut cases = Vec::new();
+    for places in Places::both() {
+        let started = |says: &str| established("TP-11", says, &places);
+        let sent = |case: Case, flags| case.outbound(&ask(&places, flags), Reason::Answer).row("E1");
+        let heard = |case: Case, flags| case.inbound(&answer(&places, flags), Reason::Answer);
+        let silent = |case: Case, wait| case.wait(wait).inbound(&answer(&places, ACK), Reason::NoFlowKnown);
+        let reopened = |case: Case| case.outbound(&ask(&places, SYN), Reason::Row).row("E1").connects();
+        let again = |case: Case| heard(sent(heard(case, SYN | ACK), ACK).wait(7_400), ACK);
+        let ours_first = |says| sent(heard(heard(sent(started(says), FIN | ACK), ACK), FIN | ACK), ACK);
+        let theirs_first = |says| heard(sent(sent(heard(started(says), FIN | ACK), ACK), FIN | ACK), ACK);
+        let both = |says| heard(sent(heard(sent(started(says), FIN | ACK), FIN | ACK), ACK), ACK);
+        let reset = |says| sent(started(says), RST);
+        let ends: [(&str, &dyn Fn(&'static str) -> Case); 4] = [
+            ("this host closes first", &ours_first),
+            ("the peer closes first", &theirs_first),
+            ("both close at once", &both),
+            ("this host resets", &reset),
+        ];
+        for (says, ended) in ends {
+            cases.push(silent(ended(says), 243));
+            // The peer asks again what this host has not acknowledged.
+            cases.push(silent(heard(ended(says).wait(200), FIN | ACK), 43));
+            // TP-28.
+            cases.push(again(reopened(ended(says))));
+            cases.push(again(reopened(ended(says).wait(243)).enters()));
+        }
+        cases.push(silent(
+            sent(ours_first("what we repeat keeps it, for as long as we do").wait(200), ACK),
+            243,
+        ));
+        cases.push(silent(sent(reset("what we reset again does not").wait(200), RST), 43));
+        let half = sent(started("half-closed by this host"), FIN | ACK);
+        cases.push(heard(heard(half, ACK).wait(7_400), ACK | PSH));
+        let half = heard(started("half-closed by the peer, or by who says so"), FIN | ACK);
+        cases.push(heard(sent(half, ACK).wait(7_400), ACK));
+        let refused = sent(heard(started("reset before it was opened"), ACK), RST);
+        cases.push(heard(sent(refused, ACK).wait(7_400), ACK));
+    }
+    run("a_flow_is_closed_by_both_fins_or_by_our_reset", &cases);
 }
 
 /// A quarter of a million conversations are entered on the host alone: in the kernel that takes minutes.

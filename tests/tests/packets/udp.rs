@@ -38,15 +38,22 @@ fn an_answer_comes_from_where_the_question_went() {
             let says = format!("unasked from port {source}");
             cases.push(case("UD-02", says).inbound(&packet, Reason::Port));
         }
-        cases.push(asked("UD-03", "after 119 s", &places).wait(119).inbound(&answer, Reason::Answer));
-        let late = asked("UD-03", "after the age", &places).wait(288).inbound(&answer, Reason::Answer);
+        let first = |says, wait| asked("UD-03", says, &places).wait(wait);
+        cases.push(first("the first answer after 20 s", 20).inbound(&answer, Reason::Answer));
+        cases.push(first("the first answer after 33 s", 33).inbound(&answer, Reason::PortKnown));
+        let answered = |id, says: &str| asked(id, says, &places).inbound(&answer, Reason::Answer);
+        cases.push(answered("UD-03", "more after 119 s").wait(119).inbound(&answer, Reason::Answer));
+        let late = answered("UD-03", "more after the age").wait(288).inbound(&answer, Reason::Answer);
         cases.push(late.wait(14).inbound(&answer, Reason::PortKnown));
-        let mut long = asked("UD-04", "what comes in keeps nothing alive", &places);
+        let repeated = answered("UD-03", "asked again, it stays answered").wait(200);
+        let repeated = repeated.outbound(&query(&places), Reason::Answer).row("E2");
+        cases.push(repeated.wait(288).inbound(&answer, Reason::Answer));
+        let mut long = answered("UD-04", "what comes in keeps nothing alive");
         for _ in 0..4 {
             long = long.wait(70).inbound(&answer, Reason::Answer);
         }
         cases.push(long.wait(25).inbound(&answer, Reason::PortKnown));
-        let mut long = asked("UD-04", "what leaves does, for an hour", &places);
+        let mut long = answered("UD-04", "what leaves does, for an hour");
         for _ in 0..15 {
             long = long.wait(240).outbound(&query(&places), Reason::Answer).row("E2");
         }
@@ -116,8 +123,10 @@ fn datagrams_with_words_in_them_keep_a_conversation_alive_only_when_they_leave()
     for places in Places::both() {
         let ask = query(&places).payload(&[7; 20]);
         let answer = ask.clone().mirrored();
-        let asked =
-            |says: &str| case("UD-04", says).outbound(&ask, Reason::Row).row("E2").connects().enters();
+        let asked = |says: &str| {
+            let asked = case("UD-04", says).outbound(&ask, Reason::Row).row("E2").connects().enters();
+            asked.inbound(&answer, Reason::Answer)
+        };
         let mut silent = asked("what comes in keeps nothing alive");
         for _ in 0..4 {
             silent = silent.wait(70).inbound(&answer, Reason::Answer);

@@ -1,0 +1,193 @@
+//! Room in the flow table: what one user of the host can take from others. On the host alone, since a flow
+//! table is filled with hundreds of thousands of packets.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use pomguard::policy::{Mode, PortRange, Row};
+use pomguard_common::{
+    Direction::{Inbound, Outbound},
+    limits,
+    protocol::{ICMP, TCP},
+    reason::Reason,
+};
+use pomguard_tests::{
+    harness::{Effect, Subject as _},
+    packet::{Packet, eth, flag},
+    reference::{self, row},
+    twin::Twin,
+};
+
+const HOST: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 9, 0, 2));
+/// More packets than the table has slots.
+const FLOOD: u32 = 400_000;
+
+/// A host that may ask anybody for names, may ping anybody, and may connect to databases.
+fn host(change: impl FnOnce(&mut Row)) -> Twin {
+    let mut policy = reference::policy();
+    policy.rows.push(row("E3", Outbound, &["0.0.0.0/0"], ICMP, PortRange::ANY));
+    let mut failsafe = row("E4", Outbound, &["10.9.3.0/24"], TCP, PortRange::one(636));
+    change(&mut failsafe);
+    policy.rows.push(failsafe);
+    Twin::new(policy).expect("the policy compiles")
+}
+
+/// The peer and the port of this host of connection `number`.
+fn ends(network: u8, number: u32) -> (IpAddr, u16) {
+    (Ipv4Addr::new(10, 9, network, (number / 60_000) as u8).into(), 1_024 + (number % 60_000) as u16)
+}
+
+fn connection(number: u32) -> Packet {
+    let (peer, port) = ends(2, number);
+    eth().ip(HOST, peer).tcp(port, 5_432)
+}
+
+fn query(number: u32) -> Packet {
+    let (peer, port) = ends(200, number);
+    eth().ip(HOST, peer).udp(port, 53)
+}
+
+fn echo(number: u32) -> Packet {
+    let peer = Ipv4Addr::from_bits(0xac10_0000 + number);
+    eth().ip(HOST, peer.into()).icmp(8, 0)
+}
+
+fn judge(twin: &mut Twin, direction: pomguard_common::Direction, packet: &Packet) -> Reason {
+    twin.judge(direction, &packet.build()).expect("both ways agree").reason
+}
+
+/// Opens a connection, has it answered, and says whether there was room.
+fn connect(twin: &mut Twin, number: u32) -> bool {
+    if judge(twin, Outbound, &connection(number)) == Reason::FlowTableFull {
+        return false;
+    }
+    let answer = connection(number).mirrored().flags(flag::SYN | flag::ACK);
+    assert_eq!(judge(twin, Inbound, &answer), Reason::Answer, "connection {number} is answered");
+    true
+}
+
+/// Connections that are open when the first one finds no room.
+fn until_full(twin: &mut Twin) -> u32 {
+    (0..limits::FLOWS as u32).find(|&number| !connect(twin, number)).expect("the table has an end")
+}
+
+#[test]
+fn f05_a_flood_of_udp_takes_no_room_from_connections() {
+    for answered in [false, true] {
+        let mut twin = host(|_| {});
+        let open: Vec<u32> = (0..1_000).collect();
+        assert!(open.iter().all(|&number| connect(&mut twin, number)));
+        for number in 0..FLOOD {
+            assert_eq!(judge(&mut twin, Outbound, &query(number)), Reason::Row, "query {number} leaves");
+            if answered {
+                judge(&mut twin, Inbound, &query(number).mirrored());
+            }
+        }
+        for number in 1_000..2_000 {
+            assert!(connect(&mut twin, number), "FL-05, FL-18: connection {number}, answered: {answered}");
+        }
+        for number in 0..2_000 {
+            let answer = connection(number).mirrored().flags(flag::ACK);
+            assert_eq!(
+                judge(&mut twin, Inbound, &answer),
+                Reason::Answer,
+                "FL-18: connection {number} lives"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_flood_of_connections_that_nobody_answers_takes_no_room_from_udp_and_icmp() {
+    let mut twin = host(|_| {});
+    for number in 0..FLOOD {
+        assert_eq!(judge(&mut twin, Outbound, &connection(number)), Reason::Row);
+    }
+    for number in 0..10_000 {
+        assert_eq!(judge(&mut twin, Outbound, &query(number)), Reason::Row, "FL-18: query {number}");
+        assert_eq!(judge(&mut twin, Inbound, &query(number).mirrored()), Reason::Answer);
+        assert_eq!(judge(&mut twin, Outbound, &echo(number)), Reason::Row, "FL-18: echo {number}");
+    }
+    let lost =
+        (0..10_000).filter(|&number| judge(&mut twin, Inbound, &query(number).mirrored()) != Reason::Answer);
+    assert_eq!(lost.count(), 0, "FL-18: what was answered stays");
+}
+
+/// Connections that are open when the first one finds no room, and when one of a hundred finds none.
+fn limits_of(twin: &mut Twin) -> (u32, u32) {
+    const THOUSAND: u32 = 1_000;
+    let (mut first, mut open) = (None, 0);
+    for thousand in 0..limits::FLOWS as u32 / THOUSAND {
+        let numbers = thousand * THOUSAND..(thousand + 1) * THOUSAND;
+        let mut refused = 0;
+        for number in numbers {
+            if connect(twin, number) {
+                open += 1;
+            } else {
+                refused += 1;
+                first = first.or(Some(open));
+            }
+        }
+        if refused * 100 >= THOUSAND {
+            return (first.unwrap_or(open), open);
+        }
+    }
+    unreachable!("the table has an end")
+}
+
+/// The numbers that docs/policy.md states.
+#[test]
+fn fl_18_so_many_connections_have_to_be_held_open_to_fill_the_table() {
+    let alone = limits_of(&mut host(|_| {}));
+    let mut twin = host(|_| {});
+    for number in 0..FLOOD {
+        judge(&mut twin, Outbound, &query(number));
+        judge(&mut twin, Inbound, &query(number).mirrored());
+        judge(&mut twin, Outbound, &echo(number));
+    }
+    let beside_floods = limits_of(&mut twin);
+    println!(
+        "open when the first, and one of a hundred, finds no room: {alone:?} of {}; beside floods {beside_floods:?}",
+        limits::FLOWS
+    );
+    assert!(alone.0 >= 175_000 && alone.1 >= 200_000, "FL-18: {alone:?}");
+    assert!(beside_floods.0 >= 20_000 && beside_floods.1 >= 50_000, "FL-18: {beside_floods:?}");
+    // What was closed makes room at once.
+    for number in 0..1_000 {
+        let reset = connection(number).flags(flag::RST);
+        assert_eq!(judge(&mut twin, Outbound, &reset), Reason::Answer);
+    }
+    let opened = (500_000..510_000).filter(|&number| connect(&mut twin, number)).count();
+    assert!(opened > 500, "FL-18: {opened} after 1,000 were closed");
+}
+
+/// FL-04: with nothing but open connections in the table.
+#[test]
+fn a_failsafe_row_outbound_always_finds_room() {
+    let mut twin = host(|row| row.failsafe = true);
+    for number in 0..300_000 {
+        connect(&mut twin, number);
+    }
+    twin.wait(10).expect("time goes by");
+    let mut refused = 0;
+    for number in 0..10_000 {
+        refused += usize::from(!connect(&mut twin, 300_000 + number));
+        let (peer, port) = ends(3, number);
+        let login = eth().ip(HOST, peer).tcp(port, 636);
+        let effect = twin.judge(Outbound, &login.build()).expect("both ways agree");
+        assert_eq!((effect.reason, effect.enters), (Reason::Failsafe, true), "FL-04: {number}");
+        let answer = login.mirrored().flags(flag::SYN | flag::ACK);
+        assert_eq!(judge(&mut twin, Inbound, &answer), Reason::Answer, "FL-04: {number} is answered");
+    }
+    assert!(refused > 5_000, "others find none: {refused}");
+}
+
+/// What finds no room leaves nevertheless where outbound is not enforced; it is counted.
+#[test]
+fn what_finds_no_room_leaves_in_track() {
+    let mut policy = reference::policy();
+    policy.outbound = Mode::Track;
+    let mut twin = Twin::new(policy).expect("the policy compiles");
+    let full = until_full(&mut twin);
+    let effect = twin.judge(Outbound, &connection(full).build()).expect("both ways agree");
+    assert_eq!(effect, Effect { audited: true, ..Effect::of(Reason::FlowTableFull) }, "FL-04");
+}
