@@ -23,7 +23,7 @@ mod tests;
 
 pub use entry::{Bucket, Byte, Half, Key, Quarter, Slot, State, Tag, Word, mark};
 pub use room::{Candidates, Entered, Newcomer, enter};
-pub use tcp::{is_unchanged, segment};
+pub use tcp::{plain_segment, segment};
 
 use crate::{image::Forget, limits::FLOW_WAYS};
 

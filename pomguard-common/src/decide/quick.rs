@@ -314,8 +314,7 @@ impl<I: Ip> Ends<I> {
                 }
                 if !self.segment.tcp() {
                     flow::answered(&tables.flows, &found);
-                } else if !flow::is_unchanged(&tables.flows, &found, self.segment.flags) {
-                    // The general path follows the flow: the fast program calls no function.
+                } else if !flow::plain_segment(&tables.flows, &found, self.segment.flags) {
                     return None;
                 }
                 return Some(Decision::because(Reason::Answer));
@@ -357,7 +356,7 @@ impl<I: Ip> Ends<I> {
         let found = flow::search(&tables.flows, &key).filter(|found| fresh(image, found))?;
         if !self.segment.tcp() {
             flow::touch(&tables.flows, &found, found.tag.state());
-        } else if !flow::is_unchanged(&tables.flows, &found, self.segment.flags) {
+        } else if !flow::plain_segment(&tables.flows, &found, self.segment.flags) {
             return None;
         }
         Some(Decision::because(Reason::Answer).under(found.row))

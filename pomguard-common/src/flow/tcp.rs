@@ -7,24 +7,27 @@
 //! shortens its age and never keeps one that this host has ended: a forged segment that means anything draws
 //! an answer from this host's stack (RFC 5961), and only that answer counts.
 
-use super::{Found, STALE, State, Store, Tag, at, mark};
+use super::{Found, STALE, State, Store, Tag, at, mark, touch};
 use crate::{Direction, parse::tcp_flag};
-
-/// Returns true if a segment changes nothing of its flow: neither the state and the marks, nor, within a
-/// second, the time.
-#[inline(always)]
-pub fn is_unchanged<S: Store>(store: &S, found: &Found, flags: u8) -> bool {
-    let plain = flags & (tcp_flag::SYN | tcp_flag::FIN | tcp_flag::RST) == 0;
-    let established = matches!(found.tag.state(), State::Established) && !found.tag.suspect();
-    plain && established && found.tag.idle(store.now()) < STALE
-}
 
 /// Follows a TCP segment of a flow that [`super::find`] found.
 #[inline(always)]
 pub fn segment<S: Store>(store: &S, found: &Found, hook: Direction, flags: u8) {
-    if !is_unchanged(store, found, flags) {
+    if !plain_segment(store, found, flags) {
         follow(store, found.slot, found.tag.0, (hook as u32) << 8 | u32::from(flags));
     }
+}
+
+/// Follows a segment that changes nothing but the time: one without SYN, FIN and RST, of an established flow
+/// that is not suspect. Returns false for any other, and then does nothing. Calls no function.
+#[inline(always)]
+pub fn plain_segment<S: Store>(store: &S, found: &Found, flags: u8) -> bool {
+    let plain = flags & (tcp_flag::SYN | tcp_flag::FIN | tcp_flag::RST) == 0;
+    let settled = matches!(found.tag.state(), State::Established) && !found.tag.suspect();
+    if plain && settled {
+        touch(store, found, State::Established);
+    }
+    plain && settled
 }
 
 /// Stores what a segment changes. `segment` holds the hook's number above the flags. A function of its own in

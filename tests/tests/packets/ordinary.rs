@@ -41,8 +41,8 @@ fn ordinary(places: &Places) -> Vec<(&'static str, Direction, Packet)> {
         ("an allowed datagram", Inbound, question.clone()),
         ("its answer", Outbound, question.mirrored()),
         ("one that nobody serves", Inbound, eth().ip(stranger, host).udp(40_000, 54).payload(&[0; 12])),
-        ("the answer to a SYN of ours", Inbound, ask.clone().mirrored().flags(SYN | ACK)),
-        ("what we send on it", Outbound, ask.flags(ACK)),
+        ("what we send on a conversation of ours", Outbound, ask.clone().flags(ACK)),
+        ("its answer", Inbound, ask.mirrored().flags(ACK | PSH)),
         ("the answer to a datagram of ours", Inbound, names.clone().mirrored()),
         ("what follows it", Outbound, names),
     ]
@@ -52,10 +52,10 @@ fn ordinary(places: &Places) -> Vec<(&'static str, Direction, Packet)> {
 fn the_ordinary_packet_is_settled_in_one_go() {
     for places in Places::both() {
         let mut twin = Twin::new(reference::policy()).expect("the policy compiles");
-        for opening in openings(&places) {
-            let settled = twin.settles(Outbound, &opening.build()).expect("the image opens");
+        for (direction, opening) in openings(&places) {
+            let settled = twin.settles(direction, &opening.build()).expect("the image opens");
             assert!(!settled, "what opens a conversation goes the general way");
-            twin.judge(Outbound, &opening.build()).expect("both ways agree");
+            twin.judge(direction, &opening.build()).expect("both ways agree");
         }
         for (says, direction, packet) in ordinary(&places) {
             let frame = packet.build();
@@ -65,11 +65,13 @@ fn the_ordinary_packet_is_settled_in_one_go() {
     }
 }
 
-/// Packets that open a conversation, each of a family.
-fn openings(places: &Places) -> [Packet; 2] {
+/// Packets that open conversations of one family.
+fn openings(places: &Places) -> [(Direction, Packet); 3] {
+    let ask = eth().ip(places.host, places.database).tcp(40_000, 5_432);
     [
-        eth().ip(places.host, places.database).tcp(40_000, 5_432),
-        eth().ip(places.host, places.stranger).udp(40_000, 53).payload(&[0; 12]),
+        (Outbound, ask.clone()),
+        (Inbound, ask.mirrored().flags(SYN | ACK)),
+        (Outbound, eth().ip(places.host, places.stranger).udp(40_000, 53).payload(&[0; 12])),
     ]
 }
 
@@ -77,7 +79,7 @@ fn openings(places: &Places) -> [Packet; 2] {
 fn counted(bench: &mut Bench) -> (Counters, Vec<(u16, RowTally)>) {
     let before = (bench.probe.counters().expect("is read"), bench.tallies().expect("are read"));
     for places in Places::both() {
-        let openings = openings(&places).map(|packet| ("opens", Outbound, packet));
+        let openings = openings(&places).map(|(direction, packet)| ("opens", direction, packet));
         for (_, direction, packet) in openings.into_iter().chain(ordinary(&places)) {
             bench.probe.verdict(direction, &packet.build()).expect("the kernel runs it");
         }
