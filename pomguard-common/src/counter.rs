@@ -66,7 +66,7 @@ impl Counters {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct RowTally {
-    /// Packets that the row allowed.
+    /// Packets that the row allowed, as the hook sees them: TCP segments that the kernel holds in one are one.
     pub packets: u64,
     /// Bytes of those.
     pub bytes: u64,

@@ -10,6 +10,13 @@ pub trait Packet {
     /// The only way to the bytes: one bounds check, then reads that cannot miss.
     fn window<const N: usize>(&self, offset: u32) -> Option<&[u8; N]>;
 
+    /// True if the frame may be many TCP segments that the kernel holds in one. At TC the kernel says so. XDP is
+    /// not told: there only the length of the frame tells.
+    #[inline(always)]
+    fn may_hold_segments(&self) -> bool {
+        true
+    }
+
     /// A look at the same frame that starts over.
     type Again<'a>: Packet
     where
@@ -45,6 +52,11 @@ impl<P: Packet + ?Sized> Packet for &P {
     #[inline(always)]
     fn window<const N: usize>(&self, offset: u32) -> Option<&[u8; N]> {
         (**self).window(offset)
+    }
+
+    #[inline(always)]
+    fn may_hold_segments(&self) -> bool {
+        (**self).may_hold_segments()
     }
 
     type Again<'a>

@@ -195,11 +195,23 @@ pub fn frame<P: Packet + ?Sized, L: Link>(packet: &P, link: &L) -> Result<Datagr
     }
 }
 
+/// Returns the bytes from `at` to the end of a frame that is longer than any length field can say: one that the
+/// kernel made of many TCP segments (BIG TCP). Returns `None` for a frame that may have come over a wire as it is.
+#[inline(always)]
+fn beyond_any_length<P: Packet + ?Sized>(packet: &P, at: u32) -> Option<u32> {
+    let bytes = packet.length().wrapping_sub(at);
+    (packet.length() > at && bytes > u32::from(u16::MAX) && packet.may_hold_segments()).then_some(bytes)
+}
+
 #[inline(always)]
 fn ipv4<P: Packet + ?Sized>(packet: &P, at: u32, group_mac: bool) -> Result<Datagram, Reason> {
     let Some(header) = packet.window::<20>(at) else { return Err(Reason::Truncated) };
     let header_length = u32::from(header[0] & 0x0f) * 4;
-    let total = u32::from(be16::<2, 20>(header));
+    let total = match be16::<2, 20>(header) {
+        // The kernel's own reading, `iph_totlen`.
+        0 if header[9] == protocol::TCP => beyond_any_length(packet, at).unwrap_or(0),
+        total => total.into(),
+    };
     if header[0] >> 4 != 4 || header_length < 20 || total < header_length {
         return Err(Reason::Malformed);
     }
@@ -253,11 +265,13 @@ fn ipv6<P: Packet + ?Sized, M: Forget + ?Sized>(
     memory: &M,
 ) -> Result<Datagram, Reason> {
     let Some(header) = packet.window::<40>(at) else { return Err(Reason::Truncated) };
-    let payload = u32::from(be16::<4, 40>(header));
-    // A payload length of 0 is a jumbogram (RFC 2675) or empty: neither is used here.
-    if header[0] >> 4 != 6 || payload == 0 {
+    if header[0] >> 4 != 6 {
         return Err(Reason::Malformed);
     }
+    let (first, start, payload) = match be16::<4, 40>(header) {
+        0 => segments_v6(packet, header[6], at + 40)?,
+        payload => (header[6], at + 40, payload.into()),
+    };
     let end = at + 40 + payload;
     if end > packet.length() {
         return Err(Reason::Truncated);
@@ -265,7 +279,7 @@ fn ipv6<P: Packet + ?Sized, M: Forget + ?Sized>(
     let hop_limit = header[7];
     let source = words::<8, 12, 16, 20, 40>(header);
     let destination = words::<24, 28, 32, 36, 40>(header);
-    let found = extensions(packet, header[6], at + 40, end, memory)?;
+    let found = extensions(packet, first, start, end, memory)?;
     let datagram = Datagram {
         family: Family::V6,
         kind: Kind::Other,
@@ -284,6 +298,30 @@ fn ipv6<P: Packet + ?Sized, M: Forget + ?Sized>(
         end,
     };
     upper(packet, datagram)
+}
+
+/// Reads behind an IPv6 header with payload length 0: TCP segments that the kernel holds in one packet, and nothing
+/// else. The payload begins at `at`. Returns the next header, where that begins, and the payload length.
+///
+/// Up to Linux 6.18 at least, the kernel puts a hop-by-hop header with the jumbo option (RFC 2675) in front of TCP
+/// and takes it out before the wire (`ipv6_hopopt_jumbo_remove`); a kernel may also do without, as with IPv4. A
+/// jumbogram of the wire is refused: no Ethernet frame is that long.
+///
+/// # Errors
+/// [`Reason::Malformed`] if the payload is empty, a jumbogram, or not TCP.
+#[inline(always)]
+fn segments_v6<P: Packet + ?Sized>(packet: &P, next: u8, at: u32) -> Result<(u8, u32, u32), Reason> {
+    const HOP_BY_HOP: u8 = 0;
+    /// TCP follows, eight bytes in all, jumbo option with four bytes of data.
+    const JUMBO: u32 = (protocol::TCP as u32) << 24 | 0xc204;
+    let Some(payload) = beyond_any_length(packet, at) else { return Err(Reason::Malformed) };
+    match (next, packet.window::<8>(at)) {
+        (protocol::TCP, _) => Ok((protocol::TCP, at, payload)),
+        (HOP_BY_HOP, Some(jumbo)) if be32::<0, 8>(jumbo) == JUMBO && be32::<4, 8>(jumbo) == payload => {
+            Ok((protocol::TCP, at + 8, payload))
+        }
+        _ => Err(Reason::Malformed),
+    }
 }
 
 /// Walks IPv6 extension headers (RFC 8200 section 4) up to the upper layer.

@@ -35,6 +35,8 @@ pub(crate) trait Context: Sized {
     fn measure(data: usize, end: usize) -> Self::Length;
     /// Length of the packet.
     fn length(context: *mut Self, measured: Self::Length) -> u32;
+    /// True if the packet may be many TCP segments in one.
+    fn may_hold_segments(context: *mut Self) -> bool;
     /// Index of the interface that the packet came in by, or leaves by.
     fn interface(context: *mut Self) -> u32;
 }
@@ -64,6 +66,11 @@ impl Context for xdp_md {
     }
 
     #[inline(always)]
+    fn may_hold_segments(_context: *mut Self) -> bool {
+        true
+    }
+
+    #[inline(always)]
     fn interface(context: *mut Self) -> u32 {
         // SAFETY: as above.
         unsafe { (*context).ingress_ifindex }
@@ -90,6 +97,12 @@ impl Context for __sk_buff {
     fn length(context: *mut Self, (): ()) -> u32 {
         // SAFETY: as for `xdp_md`.
         unsafe { (*context).len }
+    }
+
+    #[inline(always)]
+    fn may_hold_segments(context: *mut Self) -> bool {
+        // SAFETY: as for `xdp_md`.
+        unsafe { (*context).gso_size != 0 }
     }
 
     #[inline(always)]
@@ -145,6 +158,11 @@ impl<C: Context> Packet for Frame<C> {
     #[inline(always)]
     fn window<const N: usize>(&self, offset: u32) -> Option<&[u8; N]> {
         window(self.data, self.end, offset)
+    }
+
+    #[inline(always)]
+    fn may_hold_segments(&self) -> bool {
+        C::may_hold_segments(self.context)
     }
 
     type Again<'a>

@@ -337,6 +337,22 @@ impl Packet {
         self
     }
 
+    /// TCP segments that the kernel holds in one packet of so many bytes of IP, as it hands them to the programs: with
+    /// length 0, and in IPv6 with its jumbo option where `jumbo` says so.
+    #[must_use]
+    pub fn held_in_one(self, bytes: usize, jumbo: bool) -> Self {
+        let base = if self.is_v6() { 40 } else { 20 };
+        let packet = if jumbo {
+            let payload = (bytes - base) as u32;
+            self.ext_header(extension::HOP_BY_HOP, &[&[0xc2, 4][..], &payload.to_be_bytes()].concat())
+        } else {
+            self
+        };
+        let headers = packet.clone().announcing(0).build().len() - packet.link_bytes().len();
+        let payload = vec![7; bytes - headers];
+        packet.payload(&payload).announcing(0)
+    }
+
     /// The same packet the other way round: addresses and ports change sides.
     #[must_use]
     pub fn mirrored(mut self) -> Self {

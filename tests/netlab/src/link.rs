@@ -54,6 +54,20 @@ impl<'a> Link<'a> {
         self.change("mtu", |link| link.mtu(mtu))
     }
 
+    /// Lets the link send and receive so many bytes of TCP segments in one packet (BIG TCP). Refused by kernels that
+    /// cannot (IPv6 before Linux 5.19, IPv4 before 6.3).
+    pub fn set_segments_in_one(&self, bytes: u32) -> Result<()> {
+        self.change("segments in one packet", |link| {
+            let sizes = [
+                LinkAttribute::GsoMaxSize(bytes),
+                LinkAttribute::GroMaxSize(bytes),
+                LinkAttribute::GsoIpv4MaxSize(bytes),
+                LinkAttribute::GroIpv4MaxSize(bytes),
+            ];
+            sizes.into_iter().fold(link, LinkMessageBuilder::append_extra_attribute)
+        })
+    }
+
     /// Sets the link-layer address.
     pub fn set_mac(&self, mac: [u8; 6]) -> Result<()> {
         self.change("address", |link| link.address(mac.to_vec()))

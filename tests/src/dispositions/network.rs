@@ -48,7 +48,7 @@ pub(super) fn headers() -> Section {
             .both("", Reason::Multicast, |at| query(at.elsewhere), |at| query(at.host))
             .v4()
             .reads("judged as IGMP"),
-        class("IPv6: another version, payload length 0 (jumbogram)")
+        class("IPv6: another version, payload length 0, jumbograms")
             .both("", Reason::Malformed, |at| first(allowed(at), 0x45), |at| first(ask(at), 0x45))
             .both("", Reason::Malformed, |at| allowed(at).announcing(0), |at| ask(at).announcing(0))
             .v6()
@@ -96,7 +96,14 @@ pub(super) fn headers() -> Section {
             .both("", Reason::Row, |at| allowed(at).pad(&[9; 30]), |at| ask(at).pad(&[9; 30]))
             .reads("ignored"),
     ];
-    let after = "Checksums are not verified: the server's own stack does that.";
+    let after = "\
+Checksums are not verified: the server's own stack does that.
+
+**BIG TCP.** The kernel can hold more than 65,535 bytes of TCP segments in one packet (`gso_max_size`, `gro_max_size`).
+Its length field is 0 then, and IPv6 may have a hop-by-hop header with the jumbo option before TCP. Such a packet is judged
+as the one TCP segment that its headers show. A length of 0 counts only in a frame with more than 65,535 bytes of
+TCP; at TC the kernel must also say that the packet holds segments (`gso_size`). A shorter frame with length 0 is
+`malformed`. So are jumbograms (RFC 2675) of a wire. Counters count such a packet once, not its segments.";
     Section { title: "The IP header", notes: ["", after], classes }
 }
 

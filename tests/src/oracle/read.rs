@@ -128,6 +128,8 @@ fn words(address: IpAddr) -> [u32; 4] {
 const HEADERS: usize = 16;
 const REACH: usize = 2_048;
 const TAGS: usize = 4;
+/// The most that a length field can say. A frame that holds more was made by the kernel (docs/packets.md).
+const LONGEST: usize = 65_535;
 
 fn number(bytes: &[u8]) -> usize {
     bytes.iter().fold(0, |sum, byte| sum << 8 | usize::from(*byte))
@@ -192,7 +194,11 @@ fn ipv4(bytes: &[u8], before: usize) -> Result<Seen, Reason> {
     if bytes.len() < 20 {
         return Err(Reason::Truncated);
     }
-    let (header, total) = (usize::from(bytes[0] % 16) * 4, number(&bytes[2..4]));
+    let header = usize::from(bytes[0] % 16) * 4;
+    let total = match number(&bytes[2..4]) {
+        0 if bytes.len() > LONGEST && bytes[9] == 6 => bytes.len(),
+        total => total,
+    };
     if bytes[0] / 16 != 4 || header < 20 || total < header {
         return Err(Reason::Malformed);
     }
@@ -220,12 +226,24 @@ fn ipv6(bytes: &[u8], before: usize) -> Result<Seen, Reason> {
     if bytes.len() < 40 {
         return Err(Reason::Truncated);
     }
-    let payload = number(&bytes[4..6]);
-    if bytes[0] / 16 != 6 || payload == 0 {
+    let (payload, rest) = (number(&bytes[4..6]), &bytes[40..]);
+    if bytes[0] / 16 != 6 {
         return Err(Reason::Malformed);
     }
-    let Some(body) = bytes[40..].get(..payload) else { return Err(Reason::Truncated) };
-    let chain = walk(bytes[6], body, before + 40)?;
+    let (first, body) = match (payload, bytes[6]) {
+        // Segments that the kernel holds in one packet, with or without its jumbo option.
+        (0, 6) if rest.len() > LONGEST => (6, rest),
+        (0, 0) if rest.len() > LONGEST && rest[..4] == [6, 0, 0xc2, 4] => {
+            if number(&rest[4..8]) != rest.len() {
+                return Err(Reason::Malformed);
+            }
+            (6, &rest[8..])
+        }
+        (0, _) => return Err(Reason::Malformed),
+        (payload, first) => (first, rest.get(..payload).ok_or(Reason::Truncated)?),
+    };
+    let walked = if payload == 0 { rest.len() - body.len() } else { 0 };
+    let chain = walk(first, body, before + 40 + walked)?;
     // An upper header far into the frame is not looked for.
     if chain.before > REACH + 40 {
         return Err(Reason::ExtensionLimit);

@@ -16,6 +16,7 @@ mod exporter;
 mod fragments;
 mod groups;
 mod healing;
+mod large;
 mod layout;
 mod life;
 mod load;

@@ -21,6 +21,7 @@ mod fragments;
 mod groups;
 mod icmp;
 mod icmp_errors;
+mod large;
 mod link;
 mod modes;
 mod ordinary;
