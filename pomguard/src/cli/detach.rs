@@ -6,7 +6,7 @@ use anyhow::{anyhow, bail};
 
 use super::{output::Output, places};
 use crate::{
-    kernel::{attach, pins::Pins},
+    kernel::{attach, minimal, pins::Pins},
     paths,
     state::runtime::Runtime,
 };
@@ -47,6 +47,11 @@ pub fn run(args: &Args, out: &mut Output) -> anyhow::Result<ExitCode> {
     }
     if !kept.is_empty() {
         bail!("still attached, `pomguard detach` again once this is mended: {}", kept.join("; "));
+    }
+    if let Some(mark) = runtime.not_enforcing() {
+        minimal::end(&pins, mark.table)?;
+        runtime.clear_not_enforcing()?;
+        println!("what held the host closed while its kernel refused the programs is gone");
     }
     pins.remove()?;
     out.line(

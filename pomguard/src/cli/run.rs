@@ -6,8 +6,9 @@ use anyhow::{Context as _, bail};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::ATTENTION;
 use crate::{
-    daemon::{self, Options},
+    daemon::{self, Ending, Options},
     paths,
 };
 
@@ -22,7 +23,7 @@ pub struct Args {
     pub program_log: String,
 }
 
-/// Runs until SIGTERM or SIGINT.
+/// Runs until SIGTERM or SIGINT. Exit code 3 when the kernel refused the programs until then.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     start_log();
     raise_open_files()?;
@@ -32,7 +33,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     };
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the runtime")?;
-    runtime.block_on(async {
+    let ending = runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
         let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
         let shutdown = async move {
@@ -43,7 +44,10 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         };
         daemon::run(options, shutdown).await
     })?;
-    Ok(ExitCode::SUCCESS)
+    Ok(match ending {
+        Ending::Enforcing => ExitCode::SUCCESS,
+        Ending::NotEnforcing => ExitCode::from(ATTENTION),
+    })
 }
 
 /// Descriptors that a daemon may need: maps, programs, links, and whoever asks it something.

@@ -6,9 +6,10 @@ use super::{ATTENTION, output::Output, places};
 use crate::{
     control::{client, protocol::Request},
     input::settings::Settings,
-    kernel::{clock::unix_now, pins::Pins, status},
-    observe::status::Status,
+    kernel::{attach, clock::unix_now, pins::Pins, status},
+    observe::{condition::Condition, status::Status},
     paths, render,
+    state::runtime::Runtime,
 };
 
 /// Options of `status`.
@@ -38,7 +39,17 @@ pub(super) fn read(settings: &Settings) -> anyhow::Result<Status> {
     match client::ask(&settings.paths.runtime, Request::Status, None) {
         Err(fault) if fault.is::<client::NoDaemon>() => {
             let interfaces: Vec<String> = settings.interfaces.iter().map(|at| at.value.clone()).collect();
-            let mut status = status::status(&Pins::at(&settings.paths.pins), &interfaces)?;
+            let pins = Pins::at(&settings.paths.pins);
+            let mut status = match Runtime::at(&settings.paths.runtime).not_enforcing() {
+                Some(mark) => {
+                    let attach = interfaces.iter().map(|name| attach::describe(&pins, name)).collect();
+                    Status::not_enforcing(
+                        format!("{}: {}", Condition::NotEnforcing.name(), mark.about),
+                        attach,
+                    )
+                }
+                None => status::status(&pins, &interfaces)?,
+            };
             status.attention.push(format!("{fault}"));
             Ok(status)
         }

@@ -38,6 +38,7 @@ use crate::{
         install::Installed,
         interface,
         load::{Loaded, Share},
+        minimal,
         pins::Pins,
         powers,
         programs::{self, Staged},
@@ -46,6 +47,7 @@ use crate::{
     },
     observe::{
         condition::Condition,
+        http,
         metrics::{self, DaemonState},
     },
     policy::{self, Policy},
@@ -62,11 +64,13 @@ mod guard;
 mod notify;
 mod page;
 mod panic;
+mod refused;
 
 use beat::Beat;
 use boot::Basis;
 use guard::Guard;
 use notify::Systemd;
+use refused::Refused;
 
 /// How often the programs' own log is brought to ours.
 const PROGRAM_LOG_BEAT: Duration = Duration::from_millis(250);
@@ -115,15 +119,22 @@ struct Daemon {
     systemd: Systemd,
     /// What systemd was told last.
     told: String,
-    /// Kept for its lock: one daemon at a time.
-    _lock: File,
+}
+
+/// How a daemon ended that ended well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// What is in force stays in force.
+    Enforcing,
+    /// The kernel refuses the programs: the host is closed by other means, or open.
+    NotEnforcing,
 }
 
 /// Runs until `shutdown` comes. What is in force stays in force.
 ///
 /// # Errors
 /// When the policy cannot be read or put in force at the start. Later faults are logged and counted.
-pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
+pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> anyhow::Result<Ending> {
     // From the first moment: unheard, a SIGHUP ends the process. One that comes early is answered later.
     let hangup = signal(SignalKind::hangup()).context("listen for SIGHUP")?;
     let systemd = Systemd::of_environment().context("find the way to systemd, by NOTIFY_SOCKET")?;
@@ -135,9 +146,54 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> anyhow
     let lock = runtime.only_daemon()?;
     raise_locked_memory();
     let pins = Pins::at(&settings.paths.pins);
+    let begun = start(options.clone(), settings.clone(), basis, runtime.clone(), pins.clone(), systemd);
+    let Started { mut daemon, mut beat } = match begun {
+        Ok(started) => started,
+        Err(fault) => {
+            let refused = Refused::instead(fault, &options, settings, runtime, pins)?;
+            let ending = refused.serve(hangup, shutdown).await;
+            drop(lock);
+            return ending;
+        }
+    };
+    let settings = daemon.settings.clone();
+    let (stop, stopped) = watch::channel(false);
+    let metrics = page::serve(&settings, daemon.page(), daemon.unserved.clone(), stopped).await;
+    let requests = command::listen(&settings);
+    // Read back, and asked: only then is it said to be in force.
+    daemon.look();
+    selfprobe::judge(&mut daemon.loaded, &daemon.pins).context("ask the programs that are in force")?;
+    daemon.systemd.ready(&daemon.told_at_start());
+    daemon.serve(&mut beat, hangup, requests, shutdown).await;
+    daemon.systemd.stopping();
+    info!("stopping; what is in force stays in force (`pomguard detach` opens the host)");
+    // Nobody listening is as good as told.
+    let _ = stop.send(true);
+    if let Some(metrics) = metrics {
+        metrics.await.context("the metrics listener")?;
+    }
+    drop(lock);
+    Ok(Ending::Enforcing)
+}
+
+/// A daemon whose programs judge what passes.
+struct Started {
+    daemon: Daemon,
+    beat: Beat,
+}
+
+/// Loads, puts a policy in force and attaches.
+fn start(
+    options: Options,
+    settings: Settings,
+    basis: Basis,
+    runtime: Runtime,
+    pins: Pins,
+    systemd: Systemd,
+) -> anyhow::Result<Started> {
     check_interfaces(&pins, &settings, |_| true)?;
     // Before the first look: what happens meanwhile is announced, and looked at.
-    let mut beat = Beat::new()?;
+    let beat = Beat::new()?;
     let change = runtime.change()?;
     runtime.clear_detached()?;
     pins.prepare().context("prepare the folder for the pins")?;
@@ -178,9 +234,8 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> anyhow
         unserved: page::Fault::default(),
         systemd,
         told: String::new(),
-        _lock: lock,
     };
-    let _log = daemon.follow_program_log();
+    daemon.follow_program_log();
     // The policy before the programs: the first packet that one sees is judged by it.
     daemon.restore_exceptions()?;
     if takeover.is_some() {
@@ -202,29 +257,31 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> anyhow
     if let Some(takeover) = takeover {
         daemon.pins = takeover.finish().context("give the new maps their place")?;
     }
+    daemon.end_closing();
     daemon.record_panic();
     daemon.guard.seal(&daemon.pins);
     drop(change);
-    let settings = daemon.settings.clone();
-    let (stop, stopped) = watch::channel(false);
-    let metrics = page::serve(&settings, &daemon, stopped).await;
-    let requests = command::listen(&settings);
-    // Read back, and asked: only then is it said to be in force.
-    daemon.look();
-    selfprobe::judge(&mut daemon.loaded, &daemon.pins).context("ask the programs that are in force")?;
-    daemon.systemd.ready(&daemon.told_at_start());
-    daemon.serve(&mut beat, hangup, requests, shutdown).await;
-    daemon.systemd.stopping();
-    info!("stopping; what is in force stays in force (`pomguard detach` opens the host)");
-    // Nobody listening is as good as told.
-    let _ = stop.send(true);
-    if let Some(metrics) = metrics {
-        metrics.await.context("the metrics listener")?;
-    }
-    Ok(())
+    Ok(Started { daemon, beat })
 }
 
 impl Daemon {
+    /// Takes away what held the host closed while the kernel refused the programs.
+    fn end_closing(&self) {
+        let table = self.runtime.not_enforcing().is_some_and(|mark| mark.table);
+        let ended = minimal::end(&self.pins, table)
+            .map_err(anyhow::Error::from)
+            .and_then(|()| Ok(self.runtime.clear_not_enforcing()?));
+        if let Err(fault) = ended {
+            error!("what held the host closed is still there beside the policy: {fault:#}");
+        }
+    }
+
+    /// The metrics page.
+    fn page(&self) -> http::Source {
+        let (pins, state) = (self.pins.clone(), Arc::clone(&self.state));
+        Arc::new(move || metrics_page(&pins, &state))
+    }
+
     /// Waits for what may come.
     async fn serve(
         &mut self,
@@ -397,24 +454,21 @@ impl Daemon {
     }
 
     /// Brings the programs' own log to ours, where it was asked for.
-    fn follow_program_log(&mut self) -> Option<tokio::task::JoinHandle<()>> {
+    fn follow_program_log(&mut self) {
         if self.options.program_log == 0 {
-            return None;
+            return;
         }
         let mut logger = match aya_log::EbpfLogger::init(self.loaded.ebpf()) {
             Ok(logger) => logger,
-            Err(fault) => {
-                warn!("no log of the programs: {fault}");
-                return None;
-            }
+            Err(fault) => return warn!("no log of the programs: {fault}"),
         };
-        Some(tokio::spawn(async move {
+        tokio::spawn(async move {
             let mut beat = tokio::time::interval(PROGRAM_LOG_BEAT);
             loop {
                 beat.tick().await;
                 logger.flush();
             }
-        }))
+        });
     }
 }
 

@@ -11,7 +11,7 @@ use anyhow::anyhow;
 use log::info;
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 
-use super::{Daemon, metrics_page};
+use super::Daemon;
 use crate::{
     input::{At, Settings},
     observe::{condition::Condition, http},
@@ -38,12 +38,11 @@ impl Fault {
 /// a daemon that is ready answers scrapes.
 pub(super) async fn serve(
     settings: &Settings,
-    daemon: &Daemon,
+    source: http::Source,
+    fault: Fault,
     stopped: watch::Receiver<bool>,
 ) -> Option<JoinHandle<()>> {
     let at = settings.metrics.clone()?;
-    let (pins, state, fault) = (daemon.pins.clone(), Arc::clone(&daemon.state), daemon.unserved.clone());
-    let source: http::Source = Arc::new(move || metrics_page(&pins, &state));
     let first = bind(&at, &fault).await;
     Some(tokio::spawn(keep(at, first, source, fault, stopped)))
 }

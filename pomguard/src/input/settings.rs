@@ -62,6 +62,15 @@ pub enum OnAttachFailure {
     Continue,
 }
 
+/// What a start does whose kernel refuses the programs, while nothing of ours is attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnLoadFailure {
+    /// Only failsafe rows, neighbours and leases pass.
+    Closed,
+    /// Everything passes.
+    Open,
+}
+
 /// `[attach]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Attach {
@@ -73,6 +82,8 @@ pub struct Attach {
     pub on_failure: OnAttachFailure,
     /// TCX or clsact.
     pub tc: TcMode,
+    /// Closed or open when the kernel refuses the programs; `None` follows the mode confirmed last.
+    pub on_load_failure: Option<OnLoadFailure>,
 }
 
 /// `[paths]`.
@@ -348,6 +359,11 @@ fn attach(mut table: Table<'_>, faults: &mut Diagnostics) -> Attach {
     set(
         &mut attach.on_failure,
         table.get("on_attach_failure").and_then(|value| value.word(&failures, faults)),
+    );
+    let loads = [("closed", Some(OnLoadFailure::Closed)), ("open", Some(OnLoadFailure::Open))];
+    set(
+        &mut attach.on_load_failure,
+        table.get("on_load_failure").and_then(|value| value.word(&loads, faults)),
     );
     if let Some(native) = native.filter(|_| attach.require_native && attach.mode == AttachMode::Generic) {
         native.refuse("generic mode can never be native", "write mode = \"native\", or remove this", faults);

@@ -3,10 +3,10 @@
 use std::{collections::BTreeSet, fs, io, os::fd::AsFd as _, path::Path};
 
 use aya::programs::{
-    LinkOrder, ProgramError, SchedClassifier, TcAttachType, XdpMode,
+    LinkOrder, ProgramError, SchedClassifier, TcAttachType, Xdp, XdpMode,
     links::{FdLink, LinkError, PinnedLink},
     tc::{self, NlOptions, SchedClassifierLink, TcAttachOptions},
-    xdp::XdpLink,
+    xdp::{XdpLink, XdpLinkId},
 };
 use log::{info, warn};
 use pomguard_common::names::{PROGRAM_EGRESS, PROGRAM_INGRESS};
@@ -189,7 +189,7 @@ fn pinned_on(path: &Path, ifindex: u32) -> bool {
 
 /// A pinned link that is still on this interface; one that is not is taken away. One that cannot be looked
 /// at stays: it may be what enforces.
-fn adopt(path: &Path, interface: &str, ifindex: u32) -> Result<Option<FdLink>, KernelError> {
+pub(super) fn adopt(path: &Path, interface: &str, ifindex: u32) -> Result<Option<FdLink>, KernelError> {
     let fault = |call| KernelError::system(call, path.display().to_string());
     if !path.try_exists().map_err(fault("stat"))? {
         return Ok(None);
@@ -208,7 +208,7 @@ fn adopt(path: &Path, interface: &str, ifindex: u32) -> Result<Option<FdLink>, K
     }
 }
 
-fn unpin(path: &Path) -> Result<(), KernelError> {
+pub(super) fn unpin(path: &Path) -> Result<(), KernelError> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             Err(KernelError::system("unlink", path.display().to_string())(error))
@@ -270,12 +270,22 @@ fn attach_xdp(
         }
     };
     let id = attempt.map_err(fail())?;
-    let link = program.take_link(id).map_err(fail())?;
-    pin(FdLink::try_from(link).map_err(|error| odd_link(interface, error))?, &path)
+    pin_xdp(program, id, interface, pins)
+}
+
+/// Pins a fresh XDP link in its place.
+pub(super) fn pin_xdp(
+    program: &mut Xdp,
+    id: XdpLinkId,
+    interface: &str,
+    pins: &Pins,
+) -> Result<(), KernelError> {
+    let link = program.take_link(id).map_err(KernelError::program(PROGRAM_INGRESS))?;
+    pin(FdLink::try_from(link).map_err(|error| odd_link(interface, error))?, &pins.link(XDP, interface))
 }
 
 /// A program on the XDP hook that no pinned link of ours put there is never replaced.
-fn refuse_foreign(interface: &str, ifindex: u32) -> Result<(), KernelError> {
+pub(super) fn refuse_foreign(interface: &str, ifindex: u32) -> Result<(), KernelError> {
     match interface::xdp(ifindex)? {
         Some(state) => Err(KernelError::Foreign {
             interface: interface.to_owned(),
@@ -326,15 +336,27 @@ fn attach_tc(
     ifindex: u32,
     mode: TcMode,
 ) -> Result<(), KernelError> {
-    let path = pins.link(TCX, interface);
     let program = loaded.tc()?;
     let fail = || KernelError::program(PROGRAM_EGRESS);
-    if let Some(link) = adopt(&path, interface, ifindex)? {
+    if let Some(link) = adopt(&pins.link(TCX, interface), interface, ifindex)? {
         let link = SchedClassifierLink::try_from(link).map_err(|error| odd_link(interface, error))?;
         let id = program.attach_to_link(link).map_err(fail())?;
         program.take_link(id).map_err(fail())?;
         return Ok(());
     }
+    attach_egress(program, pins, interface, ifindex, mode)
+}
+
+/// Attaches an egress program where no TCX link of ours is.
+pub(super) fn attach_egress(
+    program: &mut SchedClassifier,
+    pins: &Pins,
+    interface: &str,
+    ifindex: u32,
+    mode: TcMode,
+) -> Result<(), KernelError> {
+    let path = pins.link(TCX, interface);
+    let fail = || KernelError::program(PROGRAM_EGRESS);
     if mode == TcMode::Clsact {
         return attach_clsact(program, interface, ifindex);
     }

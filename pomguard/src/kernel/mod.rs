@@ -12,6 +12,7 @@
 //! | conversations that were there first | [`sockets`], [`seed`] |
 //! | pinned maps of another layout, replaced; their counters, carried over | [`takeover`], [`carry`] |
 //! | sets of programs, pinned before they are attached | [`programs`] |
+//! | a host whose kernel refuses the programs | [`minimal`] |
 //! | what is pinned, held open | [`held`] |
 //! | the hooks, held open and looked at | [`hold`] |
 //! | what the maps are to hold, compared with what they do | [`content`] |
@@ -36,6 +37,7 @@ pub mod install;
 pub mod interface;
 pub mod load;
 mod mapping;
+pub mod minimal;
 pub mod monitor;
 pub mod object;
 pub mod pins;

@@ -27,6 +27,8 @@ const LINKS: &str = "links";
 const PROGRAMS: &str = "programs";
 /// What belongs together and is of one layout, in the order in which it is taken away.
 const SET: [&str; 3] = [PROGRAMS, "images", "maps"];
+/// The programs of a host whose kernel refuses the real ones.
+const MINIMAL: &str = "minimal";
 /// A set that is being made beside the one in force.
 const NEXT: &str = "next";
 /// A set that is in force already, and has yet to be moved to its place.
@@ -68,17 +70,7 @@ impl Pins {
         let stage = self.stage.map(|stage| self.root.join(stage));
         let below = std::iter::once(LINKS).chain(SET).map(|name| self.folder(name));
         for folder in std::iter::once(self.root.clone()).chain(stage).chain(below) {
-            match fs::DirBuilder::new().mode(0o700).recursive(folder == self.root).create(&folder) {
-                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                    return Err(KernelError::System {
-                        call: "mkdir",
-                        what: folder.display().to_string(),
-                        source: error,
-                    });
-                }
-                _ => {}
-            }
-            inspect(&folder)?;
+            make(&folder, folder == self.root)?;
         }
         Ok(())
     }
@@ -162,6 +154,30 @@ impl Pins {
     fn set_aside(&self, programs: &Path) -> Result<(), KernelError> {
         let Ok(mut entries) = fs::read_dir(programs) else { return Ok(()) };
         if entries.next().is_none() { remove(programs) } else { rename(programs, &self.spare_place()) }
+    }
+
+    /// Where the minimal program of this name is pinned.
+    #[must_use]
+    pub fn minimal(&self, name: &str) -> PathBuf {
+        self.root.join(MINIMAL).join(name)
+    }
+
+    /// Makes the folders that the minimal programs and their links take.
+    ///
+    /// # Errors
+    /// As [`Self::prepare`].
+    pub fn prepare_minimal(&self) -> Result<(), KernelError> {
+        [self.root.clone(), self.root.join(LINKS), self.root.join(MINIMAL)]
+            .iter()
+            .try_for_each(|folder| make(folder, *folder == self.root))
+    }
+
+    /// Removes the pins of the minimal programs.
+    ///
+    /// # Errors
+    /// When a pin cannot be removed.
+    pub fn remove_minimal(&self) -> Result<(), KernelError> {
+        remove(&self.root.join(MINIMAL))
     }
 
     /// Where the link of a hook on an interface is pinned. A bpffs takes no dot in a name.
@@ -252,6 +268,7 @@ impl Pins {
         for folder in std::iter::once(LINKS).chain(SET) {
             remove(&self.folder(folder))?;
         }
+        self.remove_minimal()?;
         self.remove_set(NEXT)?;
         self.remove_set(READY)?;
         self.spare_programs().iter().try_for_each(|spare| remove(spare))
@@ -310,6 +327,16 @@ impl Pins {
             Some(spare) if !whole(&self.programs()) => self.swap_programs(&spare),
             _ => Ok(()),
         }
+    }
+}
+
+/// Makes a folder, with those above it if `all`, and refuses one that somebody else could write to.
+fn make(folder: &Path, all: bool) -> Result<(), KernelError> {
+    match fs::DirBuilder::new().mode(0o700).recursive(all).create(folder) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            Err(KernelError::system("mkdir", folder.display().to_string())(error))
+        }
+        _ => inspect(folder),
     }
 }
 

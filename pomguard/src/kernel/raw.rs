@@ -11,7 +11,7 @@ use std::{
 };
 
 use aya::{Pod, util::nr_cpus};
-use aya_obj::generated::{bpf_attach_type, bpf_attr, bpf_cmd, bpf_link_info, bpf_map_type};
+use aya_obj::generated::{bpf_attach_type, bpf_attr, bpf_cmd, bpf_link_info, bpf_map_type, bpf_prog_type};
 
 /// Calls `bpf(2)` for a new descriptor.
 fn bpf_fd(command: bpf_cmd, attributes: &mut bpf_attr) -> io::Result<OwnedFd> {
@@ -63,6 +63,71 @@ pub(super) fn load_btf(bytes: &[u8]) -> io::Result<OwnedFd> {
     bpf_fd(bpf_cmd::BPF_BTF_LOAD, &mut attributes)
 }
 
+/// Loads a program of these instructions, under a GPL-compatible licence. The error has the verifier's reason.
+pub(super) fn load_program(
+    kind: bpf_prog_type,
+    expected: u32,
+    name: &str,
+    instructions: &[u64],
+) -> io::Result<OwnedFd> {
+    /// Bytes for the verifier's words. Of more than that it says nothing.
+    const LOG: usize = 1 << 20;
+    let fault = match try_program(kind, expected, name, instructions, &mut []) {
+        Err(fault) if matches!(fault.raw_os_error(), Some(libc::EACCES | libc::EINVAL)) => fault,
+        result => return result,
+    };
+    let mut log = vec![0; LOG];
+    try_program(kind, expected, name, instructions, &mut log).map_err(|_| {
+        let said = log.split(|&byte| byte == 0).next().map(String::from_utf8_lossy).unwrap_or_default();
+        // The last line is about how far it came.
+        let reason = said.lines().rev().find(|line| !line.starts_with("processed ") && !line.is_empty());
+        reason.map_or(fault, |reason| io::Error::other(reason.to_owned()))
+    })
+}
+
+fn try_program(
+    kind: bpf_prog_type,
+    expected: u32,
+    name: &str,
+    instructions: &[u64],
+    log: &mut [u8],
+) -> io::Result<OwnedFd> {
+    let mut attributes = attributes();
+    {
+        // SAFETY: every field of the union is a plain integer, and all of it was initialised.
+        let program = unsafe { &mut attributes.__bindgen_anon_3 };
+        program.prog_type = kind as u32;
+        program.expected_attach_type = expected;
+        program.insn_cnt = instructions.len() as u32;
+        program.insns = instructions.as_ptr() as u64;
+        program.license = c"Dual MIT/GPL".as_ptr() as u64;
+        put_name(&mut program.prog_name, name);
+        if !log.is_empty() {
+            program.log_level = 1;
+            program.log_buf = log.as_mut_ptr() as u64;
+            program.log_size = log.len() as u32;
+        }
+    }
+    bpf_fd(bpf_cmd::BPF_PROG_LOAD, &mut attributes)
+}
+
+/// Writes the first value of an array, which is as long as `value`.
+pub(super) fn set_first(map: BorrowedFd<'_>, value: &[u8]) -> io::Result<()> {
+    let key = 0_u32;
+    let mut attributes = attributes();
+    attributes.__bindgen_anon_2.map_fd = map.as_raw_fd().cast_unsigned();
+    attributes.__bindgen_anon_2.key = &raw const key as u64;
+    attributes.__bindgen_anon_2.__bindgen_anon_1.value = value.as_ptr() as u64;
+    bpf(bpf_cmd::BPF_MAP_UPDATE_ELEM, &mut attributes)
+}
+
+/// Writes a name as the kernel wants it: cut where it is too long, the last byte zero.
+fn put_name(to: &mut [libc::c_char; 16], name: &str) {
+    for (to, from) in to[..15].iter_mut().zip(name.bytes()) {
+        *to = libc::c_char::from_ne_bytes([from]);
+    }
+}
+
 /// An array map that no object declares.
 pub(super) struct ArrayDefinition<'a> {
     /// The name that the kernel shows; it keeps the first 15 bytes.
@@ -93,11 +158,7 @@ pub(super) fn create_array(definition: &ArrayDefinition<'_>) -> io::Result<Owned
             map.btf_key_type_id = key;
             map.btf_value_type_id = value;
         }
-        // The last byte stays zero.
-        let room = map.map_name.len() - 1;
-        for (to, from) in map.map_name[..room].iter_mut().zip(definition.name.bytes()) {
-            *to = libc::c_char::from_ne_bytes([from]);
-        }
+        put_name(&mut map.map_name, definition.name);
     }
     bpf_fd(bpf_cmd::BPF_MAP_CREATE, &mut attributes)
 }

@@ -5,7 +5,7 @@ use pomguard_common::{
     Direction,
     counter::{Counters, RowLabel, RowTally, Tally, set},
     flow::{Bucket, State, Tag},
-    image::{AGES, HEAD, Line, SECTIONS, head, mode},
+    image::{AGES, HEAD, Line, SECTIONS},
     limits, names,
     reason::{Reason, Verdict},
 };
@@ -39,8 +39,8 @@ pub fn snapshot(pins: &Pins) -> Result<Snapshot, KernelError> {
         matrix: load::unpadded(&host.matrix),
         generation: u64::from(ages.word(pomguard_common::image::GENERATION_WORD)),
         image: record.hex(),
-        inbound: mode_of(&head_line, Direction::Inbound),
-        outbound: mode_of(&head_line, Direction::Outbound),
+        inbound: Mode::in_head(&head_line, Direction::Inbound),
+        outbound: Mode::in_head(&head_line, Direction::Outbound),
         counting_since: host.counting_since,
         installed_at: host.installed_at,
         attach: attach::attached(pins),
@@ -51,15 +51,6 @@ pub fn snapshot(pins: &Pins) -> Result<Snapshot, KernelError> {
         capacity: capacity(&record),
         events_lost: counters.events_lost,
     })
-}
-
-/// The mode that the image in force carries.
-pub(super) fn mode_of(line: &Line, direction: Direction) -> Mode {
-    match (line.word(head::MODES) >> (8 * direction as u32)) as u8 {
-        mode::TRACK => Mode::Track,
-        mode::AUDIT => Mode::Audit,
-        _ => Mode::Enforce,
-    }
 }
 
 /// The counters, summed over the CPUs.

@@ -21,7 +21,6 @@ use super::{
     install, load,
     mapping::Mapping,
     pins::Pins,
-    read,
     sockets::{self, Conversation},
 };
 use crate::policy::Mode;
@@ -65,7 +64,7 @@ pub fn seed(pins: &Pins, ticks: Ticks, unlisted: Unlisted) -> Result<Seeded, Ker
         candidates: Candidates::default(),
     };
     let head = lines.first().ok_or(KernelError::Unreadable)?;
-    let leaves_anyway = read::mode_of(head, Direction::Outbound) != Mode::Enforce;
+    let leaves_anyway = Mode::in_head(head, Direction::Outbound) != Mode::Enforce;
     let mut seeded = Seeded::default();
     for conversation in sockets::conversations()? {
         seeded.live += 1;

@@ -3,6 +3,8 @@
 /// Something that is not as it should be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Condition {
+    /// The kernel refuses the programs, and nothing of ours was attached: the host is closed, or open.
+    NotEnforcing,
     /// The files are refused; the last confirmed policy is in force.
     FilesRefused,
     /// An interface of the settings does not exist.
@@ -33,7 +35,8 @@ pub enum Condition {
 
 impl Condition {
     /// Every one.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
+        Self::NotEnforcing,
         Self::FilesRefused,
         Self::InterfaceMissing,
         Self::InterfaceRefused,
@@ -53,6 +56,7 @@ impl Condition {
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
+            Self::NotEnforcing => "not-enforcing",
             Self::FilesRefused => "files-refused",
             Self::InterfaceMissing => "interface-missing",
             Self::InterfaceRefused => "interface-refused",

@@ -71,6 +71,26 @@ pub fn page(snapshot: Snapshot, daemon: DaemonState) -> Result<String, fmt::Erro
     Ok(out)
 }
 
+/// The page of a daemon whose kernel refuses the programs: there are no maps to read.
+pub fn page_without_maps(daemon: DaemonState) -> Result<String, fmt::Error> {
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(Bare(daemon)));
+    let mut out = String::new();
+    text::encode(&mut out, &registry)?;
+    Ok(out)
+}
+
+#[derive(Debug)]
+struct Bare(DaemonState);
+
+impl Collector for Bare {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let mut writer = Writer { encoder };
+        writer.family(&family::BUILD, [(vec![self.0.version.as_str()], 1)])?;
+        writer.states(&self.0)
+    }
+}
+
 #[derive(Debug)]
 struct Page {
     snapshot: Snapshot,
@@ -242,6 +262,10 @@ impl Writer<'_> {
         self.single(&family::SELF_CHECK_MISMATCHES, daemon.self_check_mismatches)?;
         let repaired = |repair| daemon.repairs.get(&repair).copied().unwrap_or(0).into();
         self.family(&family::REPAIRS, Repair::ALL.map(|repair| (vec![repair.name()], repaired(repair))))?;
+        self.states(daemon)
+    }
+
+    fn states(&mut self, daemon: &DaemonState) -> fmt::Result {
         let holds = |condition| daemon.conditions.contains(&condition).into();
         self.family(&family::STATE, Condition::ALL.map(|it| (vec![it.name()], holds(it))))
     }

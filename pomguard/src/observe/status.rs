@@ -46,6 +46,31 @@ pub struct Status {
     pub attention: Vec<String>,
 }
 
+impl Status {
+    /// That of a host on which no policy is in force: why, and how each interface is attached.
+    #[must_use]
+    pub fn not_enforcing(why: String, attach: Vec<AttachInfo>) -> Self {
+        Self {
+            host: String::new(),
+            matrix: String::new(),
+            generation: 0,
+            image: String::new(),
+            inbound: Mode::Audit,
+            outbound: Mode::Audit,
+            installed_at: 0,
+            counting_since: 0,
+            confirmed: true,
+            rollback_at: None,
+            panic: None,
+            exceptions: Vec::new(),
+            failsafe: Vec::new(),
+            attach,
+            daemon: None,
+            attention: vec![why],
+        }
+    }
+}
+
 /// A panic that goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PanicStatus {

@@ -8,6 +8,7 @@ use std::{collections::BTreeMap, fmt, net::IpAddr, sync::Arc};
 
 use ipnet::IpNet;
 pub use pomguard_common::Direction;
+use pomguard_common::image::{Line, head, mode};
 use serde::{Deserialize, Serialize};
 
 pub mod area;
@@ -62,6 +63,16 @@ pub enum Mode {
 }
 
 impl Mode {
+    /// The mode of a direction, as the head of a compiled image has it.
+    #[must_use]
+    pub fn in_head(head: &Line, direction: Direction) -> Self {
+        match (head.word(head::MODES) >> (8 * direction as u32)) as u8 {
+            mode::TRACK => Self::Track,
+            mode::AUDIT => Self::Audit,
+            _ => Self::Enforce,
+        }
+    }
+
     /// The word used in files, tables, JSON and metric labels.
     #[must_use]
     pub const fn name(self) -> &'static str {

@@ -37,6 +37,13 @@ pub fn print(status: &Status, now: u64, out: &mut impl Write) -> io::Result<()> 
     for sentence in &status.attention {
         writeln!(out, "ATTENTION: {}", printable(sentence))?;
     }
+    if status.generation == 0 {
+        // No policy is in force: there is nothing more to say of one.
+        for info in &status.attach {
+            writeln!(out, "{}: XDP {}, TC {}", printable(&info.interface), info.xdp, info.tc)?;
+        }
+        return Ok(());
+    }
     let confirmed = match status.rollback_at {
         None => "yes".to_owned(),
         Some(at) => format!("no: the generation before returns in {}", span(at.saturating_sub(now))),

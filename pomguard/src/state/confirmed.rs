@@ -12,16 +12,16 @@ use std::{
 };
 
 use pomguard_common::{
-    ABI_VERSION,
+    ABI_VERSION, Direction,
     control::Pinhole,
     counter::{LABEL_ID, LABEL_PORTS, LABEL_SYSTEM, RowLabel},
-    image::Line,
+    image::{HEAD, Line},
     limits,
 };
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use crate::compile::Record;
+use crate::{compile::Record, policy::Mode};
 
 /// What the file is called in the state folder.
 const NAME: &str = "confirmed.image";
@@ -141,6 +141,12 @@ pub fn load(folder: &Path) -> Result<Option<Confirmed>, StateError> {
 }
 
 impl Confirmed {
+    /// The mode of a direction.
+    #[must_use]
+    pub fn mode(&self, direction: Direction) -> Mode {
+        self.lines.get(HEAD as usize).map_or(Mode::Enforce, |head| Mode::in_head(head, direction))
+    }
+
     /// The file.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {

@@ -6,7 +6,7 @@
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError},
-    io,
+    io::{self, Write as _},
     os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     thread,
@@ -14,7 +14,10 @@ use std::{
 };
 
 use log::warn;
+use serde::{Deserialize, Serialize};
 
+/// Where a start that did not lead to enforcement is noted.
+const NOT_ENFORCING: &str = "not-enforcing";
 /// Permissions of every file in the folder.
 const PRIVATE: u32 = 0o600;
 /// Permissions of everybody but the owner.
@@ -56,6 +59,15 @@ pub enum RuntimeError {
         /// Its lock.
         path: PathBuf,
     },
+}
+
+/// A start that did not lead to enforcement, for those who ask later.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NotEnforcing {
+    /// Why, and what holds instead, in a sentence.
+    pub about: String,
+    /// True if an nftables table holds the host closed.
+    pub table: bool,
 }
 
 /// The folder.
@@ -130,6 +142,38 @@ impl Runtime {
     /// When it cannot be removed.
     pub fn clear_detached(&self) -> Result<(), RuntimeError> {
         remove(&self.folder.join("detached"))
+    }
+
+    /// Notes that the real programs do not enforce.
+    ///
+    /// # Errors
+    /// When the mark cannot be made.
+    pub fn mark_not_enforcing(&self, mark: &NotEnforcing) -> Result<(), RuntimeError> {
+        self.prepare()?;
+        let path = self.folder.join(NOT_ENFORCING);
+        remove(&path)?;
+        // A struct of a string and a flag always becomes JSON.
+        let text = serde_json::to_vec(mark).unwrap_or_default();
+        private(&path)
+            .and_then(|mut file| file.write_all(&text))
+            .map_err(|source| RuntimeError::File { what: "write", path, source })
+    }
+
+    /// The note, if there is one.
+    #[must_use]
+    pub fn not_enforcing(&self) -> Option<NotEnforcing> {
+        let text = fs::read(self.folder.join(NOT_ENFORCING)).ok()?;
+        let unreadable =
+            || NotEnforcing { about: "a start failed: the journal says why".to_owned(), table: true };
+        Some(serde_json::from_slice(&text).unwrap_or_else(|_| unreadable()))
+    }
+
+    /// Takes the note away.
+    ///
+    /// # Errors
+    /// When it cannot be removed.
+    pub fn clear_not_enforcing(&self) -> Result<(), RuntimeError> {
+        remove(&self.folder.join(NOT_ENFORCING))
     }
 
     /// Makes the folder. One that others may write to is closed; one of somebody else's is refused, for its
@@ -293,6 +337,20 @@ mod tests {
         assert!(runtime.try_change().unwrap().is_none());
         drop(change);
         assert!(runtime.try_change().unwrap().is_some());
+    }
+
+    #[test]
+    fn failed_start_is_remembered_until_one_succeeds() {
+        let folder = tempfile::tempdir().unwrap();
+        let runtime = Runtime::at(folder.path());
+        assert_eq!(runtime.not_enforcing(), None);
+        let mark = NotEnforcing { about: "refused".to_owned(), table: false };
+        runtime.mark_not_enforcing(&mark).unwrap();
+        assert_eq!(runtime.not_enforcing(), Some(mark));
+        fs::write(folder.path().join(NOT_ENFORCING), "half").unwrap();
+        assert!(runtime.not_enforcing().unwrap().table, "what cannot be read may stand for a table");
+        runtime.clear_not_enforcing().unwrap();
+        assert_eq!(runtime.not_enforcing(), None);
     }
 
     #[test]

@@ -27,6 +27,7 @@ mod outbound;
 mod output;
 mod owners;
 mod plan;
+mod refused;
 mod reload;
 mod said;
 mod self_tests;

@@ -1,0 +1,375 @@
+//! A daemon whose kernel refuses the programs while nothing of ours is attached. It holds the host closed, or
+//! says that the host is open, answers questions, and ends when the kernel takes the programs, so that
+//! systemd starts it anew.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs::OpenOptions,
+    future::Future,
+    io::Write as _,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::anyhow;
+use log::{error, info, warn};
+use pomguard_common::Direction;
+use tokio::{
+    signal::unix::Signal,
+    sync::{oneshot, watch},
+    time::{Interval, MissedTickBehavior},
+};
+
+use super::{Ending, command, guard, notify::Systemd, page, read_policy};
+use crate::{
+    compile::{Slots, pinholes},
+    control::{
+        protocol::{Reply, Request},
+        server::Command,
+    },
+    input::settings::{OnLoadFailure, Settings},
+    kernel::{
+        KernelError, attach,
+        clock::Ticks,
+        load::{Loaded, Share},
+        minimal::{self, Closed, Closing, Content},
+        pins::Pins,
+    },
+    observe::{
+        condition::Condition,
+        metrics::{self, DaemonState},
+        printable::printable,
+        status::{DaemonStatus, Status},
+    },
+    policy::Mode,
+    state::{
+        confirmed::{self, Confirmed},
+        runtime::{NotEnforcing, Runtime},
+    },
+    terminals,
+};
+
+/// How often the watchdog is fed.
+const BEAT: Duration = Duration::from_millis(500);
+/// How often the interfaces are looked at.
+const LOOK: Duration = Duration::from_secs(2);
+/// How soon the kernel is asked again whether it takes the programs; twice as long each time.
+const FIRST_RETRY: Duration = Duration::from_secs(30);
+/// The longest such wait.
+const LAST_RETRY: Duration = Duration::from_secs(600);
+/// Characters of a reason in a sentence; the journal has all of it.
+const REASON: usize = 300;
+
+/// What stands in for the daemon that could not start.
+pub(super) struct Refused {
+    settings: Settings,
+    runtime: Runtime,
+    pins: Pins,
+    /// The hooks that hold the host closed; none where it is to be open.
+    closing: Option<Closing>,
+    confirmed: Option<Confirmed>,
+    /// Why the start failed.
+    why: String,
+    /// What is so, in a sentence.
+    about: String,
+    systemd: Systemd,
+    looked: Option<Instant>,
+}
+
+/// Whether the host is to be closed when the kernel refuses the programs.
+fn decision(settings: &Settings, confirmed: Option<&Confirmed>) -> OnLoadFailure {
+    settings.attach.on_load_failure.unwrap_or_else(|| match confirmed {
+        Some(confirmed) if confirmed.mode(Direction::Inbound) == Mode::Enforce => OnLoadFailure::Closed,
+        // A host that was never guarded, or that audit watched, is not cut off.
+        _ => OnLoadFailure::Open,
+    })
+}
+
+/// True if the kernel refused what every start asks of it, and not what these files ask.
+fn kernel_refuses(fault: &anyhow::Error) -> bool {
+    fault.chain().filter_map(|cause| cause.downcast_ref()).any(|fault| {
+        matches!(fault, KernelError::Load(_) | KernelError::Program { .. } | KernelError::Map { .. })
+    })
+}
+
+impl Refused {
+    /// Takes the place of a daemon whose start failed. Hands the fault back where the start is simply over:
+    /// the real programs of an earlier start enforce, or the files are at fault and the host is to stay open.
+    pub(super) fn instead(
+        fault: anyhow::Error,
+        options: &super::Options,
+        settings: Settings,
+        runtime: Runtime,
+        pins: Pins,
+    ) -> anyhow::Result<Self> {
+        match minimal::real_programs_enforce(&pins) {
+            Ok(false) => {}
+            // Links that cannot be looked at may be what enforces; without BPF there are none to look at.
+            Ok(true) => return Err(fault),
+            Err(unknown) => warn!("{:#}", anyhow!(unknown)),
+        }
+        let confirmed = confirmed::load(&settings.paths.state).unwrap_or_else(|unreadable| {
+            error!("{:#}", anyhow!(unreadable));
+            None
+        });
+        let closed = decision(&settings, confirmed.as_ref()) == OnLoadFailure::Closed;
+        if !closed && !kernel_refuses(&fault) {
+            return Err(fault);
+        }
+        error!("{fault:#}");
+        let why = format!("{fault:#}").split_whitespace().collect::<Vec<_>>().join(" ");
+        let why = why.chars().take(REASON).collect();
+        let systemd = Systemd::of_environment()?;
+        let closing = closed.then(|| {
+            let content = content(options, &settings, confirmed.as_ref());
+            Closing::begin(&pins, content, settings.attach)
+        });
+        Ok(Self {
+            settings,
+            runtime,
+            pins,
+            closing,
+            confirmed,
+            why,
+            about: String::new(),
+            systemd,
+            looked: None,
+        })
+    }
+
+    /// Runs until `shutdown` comes, the files are to be taken anew, or the kernel takes the programs.
+    pub(super) async fn serve(
+        mut self,
+        mut hangup: Signal,
+        shutdown: impl Future<Output = ()>,
+    ) -> anyhow::Result<Ending> {
+        self.look();
+        let mut requests = command::listen(&self.settings);
+        let (stop, stopped) = watch::channel(false);
+        let served = page::serve(&self.settings, Arc::new(page), page::Fault::default(), stopped).await;
+        self.systemd.ready(&self.told());
+        tokio::pin!(shutdown);
+        let mut beat = regular();
+        let mut wait = FIRST_RETRY;
+        let mut retry = Box::pin(tokio::time::sleep(wait));
+        let mut asked: Option<oneshot::Receiver<bool>> = None;
+        loop {
+            let asking = asked.is_some();
+            let answer = async {
+                if let Some(asked) = &mut asked { asked.await } else { std::future::pending().await }
+            };
+            tokio::select! {
+                () = &mut shutdown => break,
+                _ = hangup.recv() => {
+                    info!("asked to take the files: ending, so that systemd starts pomguard anew");
+                    break;
+                }
+                Some(command) = requests.next() => self.command(command),
+                _ = beat.tick() => {
+                    self.systemd.tell_again();
+                    if self.looked.is_none_or(|looked| looked.elapsed() >= LOOK) {
+                        self.look();
+                    }
+                    self.systemd.ping();
+                }
+                taken = answer => {
+                    asked = None;
+                    if taken == Ok(true) {
+                        warn!("the kernel takes the programs now: ending, so that systemd starts pomguard anew");
+                        break;
+                    }
+                    wait = (2 * wait).min(LAST_RETRY);
+                    retry = Box::pin(tokio::time::sleep(wait));
+                }
+                () = &mut retry, if !asking => asked = Some(ask(&self.pins)),
+            }
+        }
+        self.systemd.stopping();
+        let _ = stop.send(true);
+        if let Some(served) = served {
+            served.await?;
+        }
+        Ok(Ending::NotEnforcing)
+    }
+
+    /// Closes what is not closed yet, and says what is so where that has changed.
+    fn look(&mut self) {
+        // Whoever changes something by hand has the lock meanwhile.
+        let Ok(Some(_change)) = self.runtime.try_change() else { return };
+        self.looked = Some(Instant::now());
+        if self.runtime.detached() {
+            self.closing = None;
+            self.say(guard::DETACHED.to_owned(), false);
+            return;
+        }
+        let (about, table) = match &mut self.closing {
+            None => (
+                sentence(&format!("OPEN: nothing is filtered on {}", names(&self.settings)), &self.why),
+                false,
+            ),
+            Some(closing) => {
+                let state = closing.look(self.settings.interfaces.iter().map(|at| &at.value));
+                let about = sentence(&closed(state), &self.why);
+                (about, closing.has_table())
+            }
+        };
+        self.say(about, table);
+    }
+
+    /// Notes what is so, for those who ask without a daemon; once in the log, in the kernel's log, which the
+    /// console shows, and on the terminals.
+    fn say(&mut self, about: String, table: bool) {
+        if about == self.about {
+            return;
+        }
+        let mark = NotEnforcing { about: about.clone(), table };
+        let told = self.runtime.not_enforcing().is_some_and(|before| before == mark);
+        if let Err(fault) = self.runtime.mark_not_enforcing(&mark) {
+            error!("{:#}", anyhow!(fault));
+        }
+        error!("{}: {about}", Condition::NotEnforcing.name());
+        if !told {
+            console(&about);
+            terminals::tell(&about);
+        }
+        self.about = about;
+        let told = self.told();
+        self.systemd.status(&told);
+    }
+
+    fn told(&self) -> String {
+        format!("{}: {}", Condition::NotEnforcing.name(), self.about)
+    }
+
+    fn command(&self, command: Command) {
+        let reply = match command.message.request {
+            Request::Status => Reply::of(Ok(self.status())),
+            Request::Metrics => Reply::of(page()),
+            other => Reply::Refused(format!("no `{}` now: {}", other.verb(), self.about)),
+        };
+        // Whoever asked may be gone by now.
+        let _ = command.answer.send(reply);
+    }
+
+    fn status(&self) -> Status {
+        let attach = self.settings.interfaces.iter().map(|at| attach::describe(&self.pins, &at.value));
+        let mut status = Status::not_enforcing(self.told(), attach.collect());
+        if let Some(confirmed) = &self.confirmed {
+            status.host.clone_from(&confirmed.about.host);
+            status.matrix.clone_from(&confirmed.about.matrix);
+        }
+        status.daemon = Some(DaemonStatus {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            last_success: None,
+            last_successful: false,
+            replaced_layout: None,
+        });
+        status
+    }
+}
+
+/// Makes the metrics page.
+fn page() -> anyhow::Result<String> {
+    Ok(metrics::page_without_maps(DaemonState {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        conditions: BTreeSet::from([Condition::NotEnforcing]),
+        ..DaemonState::default()
+    })?)
+}
+
+fn regular() -> Interval {
+    let mut beat = tokio::time::interval(BEAT);
+    beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    beat
+}
+
+/// Asks the kernel on a thread of its own, which takes seconds, whether it takes the programs.
+fn ask(pins: &Pins) -> oneshot::Receiver<bool> {
+    let (answer, asked) = oneshot::channel();
+    let pins = pins.clone();
+    let takes = move || {
+        let taken = pins
+            .prepare()
+            .and_then(|()| Ticks::probe())
+            .and_then(|ticks| Loaded::new(&pins, Share::Nothing, ticks, 0));
+        // Nobody waits for the answer of a daemon that ends.
+        let _ = answer.send(taken.is_ok());
+    };
+    if let Err(fault) = thread::Builder::new().spawn(takes) {
+        error!("no thread to ask the kernel on: {fault}");
+    }
+    asked
+}
+
+/// What passes the closed host: the failsafe tuples that were confirmed last, or those of the files.
+fn content(options: &super::Options, settings: &Settings, confirmed: Option<&Confirmed>) -> Content {
+    let tuples = confirmed.map_or_else(
+        || {
+            let (_, policy) = read_policy(&options.config).ok()?;
+            pinholes(&policy, &Slots::assign(&[], &policy).ok()?).ok()
+        },
+        |confirmed| Some(confirmed.pinholes.clone()),
+    );
+    let outbound = confirmed.map_or(settings.outbound, |confirmed| confirmed.mode(Direction::Outbound));
+    Content {
+        tuples: tuples.unwrap_or_default(),
+        vlans: settings.packets.vlans.clone(),
+        dhcp: settings.packets.dhcp,
+        outbound: outbound == Mode::Enforce,
+    }
+}
+
+fn names(settings: &Settings) -> String {
+    settings.interfaces.iter().map(|at| at.value.as_str()).collect::<Vec<_>>().join(", ")
+}
+
+fn closed(state: &BTreeMap<String, Closed>) -> String {
+    let open = state.values().any(|it| matches!(it, Closed::Open(_)));
+    let each: Vec<String> = state
+        .iter()
+        .map(|(name, how)| match how {
+            Closed::Program => format!("{name} by the minimal program"),
+            Closed::Nftables => format!("{name} by nftables"),
+            Closed::Missing => format!("{name} does not exist yet"),
+            Closed::Open(why) => format!("{name} is OPEN ({why})"),
+        })
+        .collect();
+    let word = if open { "not closed everywhere" } else { "closed" };
+    format!("{word}: only failsafe rows, neighbours and leases pass: {}", each.join(", "))
+}
+
+fn sentence(what: &str, why: &str) -> String {
+    format!(
+        "the policy is not enforced, because pomguard could not start; the host is {what}. Boot the kernel \
+         before, or install a pomguard that this kernel takes. Why: {why}"
+    )
+}
+
+/// A line in the kernel's log at a level that the console shows.
+fn console(sentence: &str) {
+    /// KERN_CRIT, linux/kern_levels.h.
+    const CRITICAL: &str = "<2>";
+    let line = format!("{CRITICAL}pomguard: {}\n", printable(sentence));
+    let written =
+        OpenOptions::new().write(true).open("/dev/kmsg").and_then(|mut log| log.write_all(line.as_bytes()));
+    if let Err(fault) = written {
+        warn!("the console is not told: /dev/kmsg: {fault}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn never_guarded_host_stays_open_unless_a_setting_says() {
+        let with = |text: &str| {
+            Settings::parse("t", &format!("site = \"s\"\ninterfaces = [\"e\"]\n[attach]\n{text}\n")).unwrap()
+        };
+        assert_eq!(decision(&with(""), None), OnLoadFailure::Open);
+        assert_eq!(decision(&with("on_load_failure = \"closed\""), None), OnLoadFailure::Closed);
+        assert_eq!(decision(&with("on_load_failure = \"open\""), None), OnLoadFailure::Open);
+    }
+}
