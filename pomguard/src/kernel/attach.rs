@@ -29,7 +29,7 @@ const CLSACT_HANDLE: u32 = 0x706f_6d67;
 /// Attaches both programs to an interface, or takes over what an earlier daemon attached there.
 ///
 /// # Errors
-/// When somebody else's program is in the way, the driver has no native XDP and generic is not
+/// When the interface is none of Ethernet, somebody else's program is in the way, the driver has no native XDP and generic is not
 /// wanted, or the kernel refuses.
 pub fn attach(
     loaded: &mut Loaded,
@@ -38,6 +38,7 @@ pub fn attach(
     how: Attach,
 ) -> Result<AttachInfo, KernelError> {
     let ifindex = interface::index(interface)?;
+    interface::refuse_other_links(interface, ifindex)?;
     attach_xdp(loaded, pins, interface, ifindex, how)?;
     attach_tc(loaded, pins, interface, ifindex, how.tc)?;
     let info = describe(pins, interface);
@@ -48,9 +49,10 @@ pub fn attach(
 /// Finds out whether attaching would be refused, without touching anything.
 ///
 /// # Errors
-/// When the interface does not exist, or somebody else's program is in the way.
+/// When the interface does not exist or is none of Ethernet, or somebody else's program is in the way.
 pub fn check(pins: &Pins, interface: &str) -> Result<(), KernelError> {
     let ifindex = interface::index(interface)?;
+    interface::refuse_other_links(interface, ifindex)?;
     if pinned_on(&pins.link(XDP, interface), ifindex) {
         return Ok(());
     }

@@ -87,6 +87,16 @@ pub enum KernelError {
     /// No such interface.
     #[error("no interface {0}: see `ip link` for those there are, and `interfaces` in pomguard.toml")]
     NoInterface(String),
+    /// The interface's frames have no Ethernet header.
+    #[error(
+        "{interface} is {kind}, and pomguard reads Ethernet alone: name the Ethernet interface below it in `interfaces`, or take {interface} out"
+    )]
+    NotEthernet {
+        /// The interface.
+        interface: String,
+        /// Its link type.
+        kind: String,
+    },
     /// Somebody else's program is attached.
     #[error(
         "{interface} already has {hook} program {program} of somebody else: it is not replaced; detach it, or take {interface} out of `interfaces`"

@@ -8,7 +8,7 @@ use std::{
 use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::{
     RouteNetlinkMessage,
-    link::{LinkAttribute, LinkMessage, LinkXdp, XdpAttached},
+    link::{LinkAttribute, LinkLayerType, LinkMessage, LinkXdp, XdpAttached},
     tc::{TcAttribute, TcFilterBpfOption, TcHandle, TcMessage, TcOption},
 };
 use netlink_sys::{Socket, protocols::NETLINK_ROUTE};
@@ -72,21 +72,51 @@ pub fn mtu(ifindex: u32) -> Result<Option<u32>, KernelError> {
     }))
 }
 
+/// Refuses an interface whose frames do not begin with an Ethernet header: the programs would read something
+/// else as one.
+///
+/// # Errors
+/// [`KernelError::NotEthernet`], and when the kernel does not answer.
+pub fn refuse_other_links(name: &str, ifindex: u32) -> Result<(), KernelError> {
+    match link(ifindex)?.map(|link| link.header.link_layer_type) {
+        None | Some(LinkLayerType::Ether) => Ok(()),
+        Some(other) => Err(KernelError::NotEthernet { interface: name.to_owned(), kind: kind_of(other) }),
+    }
+}
+
+/// A link type in words, with its number of linux/if_arp.h.
+fn kind_of(kind: LinkLayerType) -> String {
+    let words = match kind {
+        LinkLayerType::Loopback => "the loopback",
+        LinkLayerType::None => "a tunnel of bare IP packets, as tun and WireGuard make it",
+        LinkLayerType::Tunnel | LinkLayerType::Tunnel6 | LinkLayerType::Sit => "an IP tunnel",
+        LinkLayerType::Ipgre | LinkLayerType::Ip6gre => "a GRE tunnel",
+        LinkLayerType::Ppp => "PPP",
+        LinkLayerType::Infiniband => "InfiniBand",
+        _ => "another link type",
+    };
+    format!("{words} (type {})", u16::from(kind))
+}
+
 /// What the kernel tells of an interface; nothing where there is none.
 fn attributes(ifindex: u32) -> Result<Vec<LinkAttribute>, KernelError> {
+    Ok(link(ifindex)?.map(|link| link.attributes).unwrap_or_default())
+}
+
+/// The kernel's record of an interface; none where there is no such interface.
+fn link(ifindex: u32) -> Result<Option<LinkMessage>, KernelError> {
     let mut message = LinkMessage::default();
     message.header.index = ifindex;
     let answers = match ask(RouteNetlinkMessage::GetLink(message), 0) {
         Err(KernelError::System { source, .. }) if source.raw_os_error() == Some(libc::ENODEV) => {
-            return Ok(Vec::new());
+            return Ok(None);
         }
         answers => answers?,
     };
-    let found = answers.into_iter().find_map(|answer| match answer {
-        RouteNetlinkMessage::NewLink(link) if link.header.index == ifindex => Some(link.attributes),
+    Ok(answers.into_iter().find_map(|answer| match answer {
+        RouteNetlinkMessage::NewLink(link) if link.header.index == ifindex => Some(link),
         _ => None,
-    });
-    Ok(found.unwrap_or_default())
+    }))
 }
 
 /// The XDP program of an interface, if there is such an interface and it has one.

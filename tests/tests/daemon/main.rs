@@ -19,6 +19,7 @@ mod healing;
 mod large;
 mod layout;
 mod life;
+mod link_types;
 mod load;
 mod locks;
 mod modes;

@@ -147,6 +147,8 @@ impl Closing {
 
     /// Attaches both programs to an interface that has neither.
     fn attach(&self, name: &str, ifindex: u32) -> Result<(), KernelError> {
+        // The table does not read headers that are not there.
+        interface::refuse_other_links(name, ifindex)?;
         if !is_at(&self.pins, XDP, name, ifindex)? {
             attach::refuse_foreign(name, ifindex)?;
             let path = self.pins.minimal(PROGRAM_INGRESS);
