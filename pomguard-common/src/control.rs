@@ -17,8 +17,8 @@ use crate::{
 pub struct Control(pub [Word; Control::WORDS]);
 
 impl Control {
-    /// Words of the line.
-    pub const WORDS: usize = 8;
+    /// Words of both lines. The second one is for what few packets ask.
+    pub const WORDS: usize = 16;
 
     /// The word at `index`, one of [`word`]; 0 beyond the line.
     #[must_use]
@@ -31,7 +31,7 @@ impl Control {
     }
 }
 
-const _: () = assert!(size_of::<Control>() == 64);
+const _: () = assert!(size_of::<Control>() == 128);
 
 /// Words of [`Control`].
 pub mod word {
@@ -45,6 +45,17 @@ pub mod word {
     pub const PINHOLES: usize = 3;
     /// [`super::Pinhole::shade`] of every pinhole, or-ed: a packet whose own bit is not set has none.
     pub const SHADE: usize = 4;
+    /// The first of [`GENERIC_WORDS`] words, each [`super::generic`] of an interface whose XDP mode is generic, or 0.
+    pub const GENERIC: usize = 8;
+    /// Number of those words. Interfaces beyond it count as native.
+    pub const GENERIC_WORDS: usize = 8;
+}
+
+/// The word of an interface in generic mode.
+#[must_use]
+#[inline(always)]
+pub const fn generic(interface: u32) -> u64 {
+    1 << 32 | interface as u64
 }
 
 /// Kinds of panic, for [`word::PANIC`].

@@ -1,5 +1,7 @@
 //! Bytes of a frame, read safely: in the kernel straight from the packet, on the host from a slice.
 
+use crate::limits;
+
 /// A frame, from its Ethernet header on.
 pub trait Packet {
     /// Bytes of the frame that the hook can see or pull in.
@@ -9,6 +11,12 @@ pub trait Packet {
     ///
     /// The only way to the bytes: one bounds check, then reads that cannot miss.
     fn window<const N: usize>(&self, offset: u32) -> Option<&[u8; N]>;
+
+    /// Index of the interface that the frame came in by, or leaves by. On the host that of the kernel's test runs.
+    #[inline(always)]
+    fn interface(&self) -> u32 {
+        limits::LOOPBACK
+    }
 
     /// True if the frame may be many TCP segments that the kernel holds in one. At TC the kernel says so. XDP is
     /// not told: there only the length of the frame tells.
@@ -52,6 +60,11 @@ impl<P: Packet + ?Sized> Packet for &P {
     #[inline(always)]
     fn window<const N: usize>(&self, offset: u32) -> Option<&[u8; N]> {
         (**self).window(offset)
+    }
+
+    #[inline(always)]
+    fn interface(&self) -> u32 {
+        (**self).interface()
     }
 
     #[inline(always)]

@@ -23,7 +23,7 @@ pub(crate) mod ethertype {
     pub(super) const SERVICE_VLAN: u16 = 0x88a8;
     pub(super) const LLDP: u16 = 0x88cc;
     /// Below this the field is a length (IEEE 802.3).
-    pub(super) const FIRST: u16 = 0x0600;
+    pub(crate) const FIRST: u16 = 0x0600;
 }
 
 /// TCP flag bits (RFC 9293 section 3.1).

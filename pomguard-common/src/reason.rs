@@ -102,6 +102,7 @@ reasons! {
         15 IcmpControl "icmp-control" "ICMPv6 control message that a working link needs (RFC 4890 4.4.1).";
         16 Exception "exception" "Allowed by a timed exception, in every generation, until it is over.";
         17 Grace "grace" "In the middle of a conversation that nothing is known of, while the grace period of a first start holds.";
+        18 OwnMulticast "own-multicast" "This host's own multicast, which the kernel hands back to the group's members on this host (generic mode).";
     }
     Drop {
         32 NoPolicy "no-policy" "No compiled policy is in force: closed until there is one.";
@@ -198,6 +199,7 @@ mod tests {
             (15, "icmp-control"),
             (16, "exception"),
             (17, "grace"),
+            (18, "own-multicast"),
             (32, "no-policy"),
             (33, "truncated"),
             (34, "vlan-limit"),

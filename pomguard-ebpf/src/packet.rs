@@ -161,6 +161,11 @@ impl<C: Context> Packet for Frame<C> {
     }
 
     #[inline(always)]
+    fn interface(&self) -> u32 {
+        C::interface(self.context)
+    }
+
+    #[inline(always)]
     fn may_hold_segments(&self) -> bool {
         C::may_hold_segments(self.context)
     }

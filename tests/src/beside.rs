@@ -1,7 +1,7 @@
 //! What holds beside a policy while packets are judged: panic, grace, pinholes; or no policy at all.
 
 use pomguard_common::{
-    control::{Control, Pinhole, Timed, word},
+    control::{Control, Pinhole, Timed, generic, word},
     limits,
 };
 
@@ -16,6 +16,8 @@ pub struct Beside {
     pub pinholes: Vec<(Pinhole, u32)>,
     /// There is no policy.
     pub no_policy: bool,
+    /// The interface of the kernel's test runs is in generic mode.
+    pub generic: bool,
 }
 
 impl Beside {
@@ -40,6 +42,7 @@ impl Beside {
         words[word::GRACE] = self.grace.map_or(0, |seconds| Timed::until(1, after(seconds)).0);
         words[word::PINHOLES] = lines.len() as u64;
         words[word::SHADE] = lines.iter().fold(0, |shade, line| shade | line.shade());
+        words[word::GENERIC + 3] = if self.generic { generic(limits::LOOPBACK) } else { 0 };
         lines.resize(limits::PINHOLES, Pinhole::FREE);
         (words, lines)
     }

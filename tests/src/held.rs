@@ -35,6 +35,8 @@ pub struct Held {
     pub rows: Vec<(Row, u32)>,
     /// There is no policy.
     pub no_policy: bool,
+    /// XDP is in generic mode.
+    pub generic: bool,
 }
 
 /// The id of a row that is held.
@@ -70,6 +72,7 @@ impl Held {
             grace: self.grace,
             pinholes: self.rows.iter().flat_map(lines).collect(),
             no_policy: self.no_policy,
+            generic: self.generic,
         }
     }
 }

@@ -96,6 +96,7 @@ pub struct Packet {
     pokes: Vec<(Part, usize, Vec<u8>)>,
     length: Option<usize>,
     padding: Vec<u8>,
+    bare: bool,
 }
 
 /// A frame between two unicast stations.
@@ -115,6 +116,7 @@ pub fn eth() -> Packet {
         pokes: Vec::new(),
         length: None,
         padding: Vec::new(),
+        bare: false,
     }
 }
 
@@ -323,6 +325,13 @@ impl Packet {
         self
     }
 
+    /// Without its Ethernet header: as XDP sees the host's own multicast in generic mode.
+    #[must_use]
+    pub const fn bare(mut self) -> Self {
+        self.bare = true;
+        self
+    }
+
     /// Cuts the frame after `length` bytes.
     #[must_use]
     pub const fn truncate(mut self, length: usize) -> Self {
@@ -414,8 +423,7 @@ impl Packet {
 
     /// The IP packet alone, as an ICMP error quotes it.
     pub fn quoted(&self) -> Vec<u8> {
-        let whole = Self { tags: Vec::new(), ..self.clone() }.build();
-        whole[14..].to_vec()
+        Self { tags: Vec::new(), bare: true, ..self.clone() }.build()
     }
 
     /// The bytes.
@@ -433,6 +441,9 @@ impl Packet {
             }
         }
         frame.extend(&self.padding);
+        if self.bare {
+            frame.drain(..starts[1]);
+        }
         frame.truncate(self.length.unwrap_or(usize::MAX));
         frame
     }

@@ -179,7 +179,7 @@ pub fn held(random: &mut Random, beside: &Policy) -> Held {
     let rows = rows.collect();
     let panic = random.once_in(4).then(|| (random.of(&[Panic::Isolate, Panic::Open]), ends(random)));
     let grace = random.once_in(4).then(|| ends(random));
-    Held { panic, grace, rows, no_policy: random.once_in(8) }
+    Held { panic, grace, rows, no_policy: random.once_in(8), generic: random.once_in(2) }
 }
 
 /// What an operator might put in force after `policy`: other rows or modes, or some rows less and others in
@@ -414,6 +414,23 @@ fn of_the_link(random: &mut Random, direction: Direction) -> Packet {
     }
 }
 
+/// What the host may have sent to a group, without an Ethernet header, and what is nearly that.
+fn to_a_group_and_bare(random: &mut Random) -> Vec<u8> {
+    let v6 = random.once_in(2);
+    let (from, to) = addresses(random, Direction::Outbound, v6);
+    let groups = if v6 { ["ff02::fb", "ff05::1:3"] } else { ["239.1.2.3", "255.255.255.255"] };
+    let to = if random.once_in(8) { to } else { random.of(&groups).parse().unwrap_or(to) };
+    let mut frame = eth().ip(from, to).udp(port(random), port(random)).payload(&[7; 16]).bare().build();
+    if random.once_in(3) {
+        let at = random.below(if v6 { 40 } else { 20 });
+        frame[at] = random.of(&[0, 1, 3, 6, 8, 0x45, 0x60, 0x81, 0xff, random.0 as u8]);
+    }
+    if random.once_in(8) {
+        frame.truncate(random.of(&[20, 24, 39, 40, 44]));
+    }
+    frame
+}
+
 /// Packets that have to do with each other: conversations, trains of fragments, errors about both.
 #[derive(Clone, Debug)]
 pub struct Stream {
@@ -439,6 +456,9 @@ impl Stream {
 
     /// The next frame of a direction.
     pub fn frame(&mut self, direction: Direction) -> Vec<u8> {
+        if direction == Direction::Inbound && self.random.once_in(24) {
+            return to_a_group_and_bare(&mut self.random);
+        }
         let packet = self.packet(direction);
         bent(&mut self.random, packet)
     }

@@ -5,6 +5,7 @@
 
 use std::{
     collections::HashSet,
+    fs,
     net::{Ipv6Addr, UdpSocket},
     thread,
     time::{Duration, Instant},
@@ -76,6 +77,42 @@ fn shows(frame: &[u8], mark: u16) -> bool {
     frame[14..].windows(2).any(|two| two == mark.to_be_bytes())
 }
 
+/// An own address of the server whose third group spells the EtherType of IPv4, and whose last bytes spell the
+/// beginning of an IPv4 header: what the server sends from it to a group begins, without an Ethernet header, like a frame
+/// that carries UDP to the server itself. `id` is free.
+fn spelling(id: u16) -> Ipv6Addr {
+    let total = 26 + TWIN_PAYLOAD;
+    Ipv6Addr::new(0xfd00, 0x77, 0x0800, 0x4500, total, id, 0x4000, 0x4011)
+}
+
+/// Bytes behind the IPv6 header of such a packet: a checksum of UDP and its data.
+const TWIN_PAYLOAD: u16 = 20;
+/// The station that the frame is for: the first bytes of that IPv6 header.
+const TWIN_STATION: [u8; 6] = [0x60, 0, 0, 0, 0, TWIN_PAYLOAD as u8];
+
+/// The forged twin of the server's own multicast, and the server's address that it spells: IPv6 from that address to a
+/// group when it is read without an Ethernet header, UDP from the peer to an unlisted port when it is read with one.
+fn twin(mark: u16) -> (Ipv6Addr, Vec<u8>) {
+    let [from, to] = [PEER, SERVER].map(|address| address.octets());
+    // The header's checksum stands where the group begins.
+    let found = (0..=u16::MAX).find_map(|id| {
+        let own = spelling(id);
+        let header = [&own.octets()[6..], &[0, 0], &from, &to].concat();
+        let sum: u32 = header.chunks(2).map(|two| u32::from(two[0]) << 8 | u32::from(two[1])).sum();
+        let sum = !((sum & 0xffff) + (sum >> 16)) as u16;
+        (sum >> 8 == 0xff).then_some((own, sum))
+    });
+    let (own, sum) = found.unwrap();
+    let mut frame = TWIN_STATION.to_vec();
+    frame.extend([17, 64]);
+    frame.extend(own.octets());
+    frame.extend(sum.to_be_bytes());
+    frame.extend([from, to].concat());
+    frame.extend([mark, UNLISTED, 6 + TWIN_PAYLOAD].map(u16::to_be_bytes).concat());
+    frame.extend([0; TWIN_PAYLOAD as usize]);
+    (own, frame)
+}
+
 /// Whether the server answers a shape in the time that it takes.
 fn is_answered(wire: &Wire, shape: &Shape, patience: Duration) -> bool {
     for frame in &shape.frames {
@@ -144,4 +181,50 @@ fn no_shape_of_packet_gets_an_answer_from_a_port_that_no_row_lists() {
 #[test]
 fn nor_does_it_where_the_driver_has_no_xdp() {
     nobody_is_answered("nor_does_it_where_the_driver_has_no_xdp", "generic");
+}
+
+/// Case f08: in generic mode XDP sees the host's own multicast without an Ethernet header.
+#[test]
+fn f08_the_forged_twin_of_own_multicast_gets_no_answer() {
+    const MARK: u16 = 40_404;
+    let name = "f08_the_forged_twin_of_own_multicast_gets_no_answer";
+    let Some(lab) = Lab::with_one_cable(name) else { return };
+    introduce(&lab);
+    answer_udp(&lab);
+    let (own, frame) = twin(MARK);
+    let server = lab.server.link(INTERFACE);
+    server.set_mac(TWIN_STATION).unwrap();
+    server.add_address(ipnet::IpNet::new(own.into(), 64).unwrap()).unwrap();
+    let wire = Wire::of(&lab.peer);
+    let is_answered = |patience: Duration| {
+        wire.send(&frame);
+        let until = Instant::now() + patience;
+        while let Some(left) = until.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
+            let heard = wire.next(left);
+            if heard.is_some_and(|it| it[6..12] == TWIN_STATION && it[12..14] == [8, 0] && shows(&it, MARK)) {
+                return true;
+            }
+        }
+        false
+    };
+    assert!(is_answered(Duration::from_secs(2)), "the stock host does not answer: the twin is none");
+
+    let site = fs::read_to_string(lab.site()).unwrap();
+    fs::write(lab.site(), site.replacen("\"fd00:77::1\"", &format!("\"fd00:77::1\", \"{own}\""), 1)).unwrap();
+    for attach in ["generic", "native"] {
+        lab.write_settings(&Settings { attach, ..Settings::default() });
+        let daemon = Daemon::start(&lab);
+        assert_eq!(lab.stats().attached(), [attach]);
+        let before = lab.stats();
+        assert!(!is_answered(Duration::from_millis(500)), "{attach}: {}", lab.stats());
+        let stats = lab.stats();
+        assert_eq!(
+            stats.total("inbound", "dropped") - before.total("inbound", "dropped"),
+            1,
+            "{attach}: {stats}"
+        );
+        assert_eq!(stats.reason("own-multicast", "inbound", "pass"), 0, "{attach}: {stats}");
+        assert!(daemon.stop().success());
+        assert!(lab.pomguard(&["detach", "--yes"]).status.success());
+    }
 }

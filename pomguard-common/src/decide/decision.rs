@@ -193,6 +193,7 @@ impl Decision {
             Reason::Vrrp,
             Reason::Fragment,
             Reason::IcmpControl,
+            Reason::OwnMulticast,
         ]);
         self.among(HOLDS)
     }

@@ -31,6 +31,7 @@ mod decision;
 mod inbound;
 mod link;
 mod outbound;
+mod own_multicast;
 mod quick;
 mod rate;
 mod related;
@@ -42,6 +43,7 @@ use self::{
     beside::beside,
     inbound::inbound,
     outbound::outbound,
+    own_multicast::own_multicast,
     rate::{limited, tells_mtu},
     related::{quote, related, related_by},
 };
@@ -202,6 +204,11 @@ where
     let image = tables.image;
     let settled = read(packet, &Vlans(image), image.switch(switch::LINK_CONTROL), desk);
     if settled != 0 {
+        let settled = if settled == Reason::EtherType as u8 && matches!(hook, Direction::Inbound) {
+            own_multicast(packet, image)
+        } else {
+            settled
+        };
         let decision = Decision::numbered(settled);
         if tables.isolated() && !decision.goes_on_isolated() {
             return Decision::because(Reason::Isolated);

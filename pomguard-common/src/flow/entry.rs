@@ -160,8 +160,8 @@ impl Key {
     #[must_use]
     #[inline(always)]
     pub const fn of_self_test(self, self_test: u64) -> Self {
-        let [a, b, c, d, e] = self.0;
-        Self([a, b, c, d, e ^ self_test << 31])
+        let [own_high, own_low, peer_high, peer_low, rest] = self.0;
+        Self([own_high, own_low, peer_high, peer_low, rest ^ self_test << 31])
     }
 
     /// A 64-bit hash, keyed so that nobody outside can aim at a bucket.

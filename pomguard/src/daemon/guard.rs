@@ -169,6 +169,7 @@ impl Guard {
         let mut mended = content.mend_words(pins, held)?;
         if self.tables_due <= Instant::now() {
             mended.extend(content.mend_tables(pins)?);
+            attach::note_generic(pins)?;
             self.tables_due = Instant::now() + TABLES;
         }
         for map in mended {

@@ -11,7 +11,7 @@ use aya::programs::{
 use log::{info, warn};
 use pomguard_common::names::{PROGRAM_EGRESS, PROGRAM_INGRESS};
 
-use super::{KernelError, interface, load::Loaded, pins::Pins, raw};
+use super::{KernelError, control, interface, load::Loaded, pins::Pins, raw};
 use crate::{
     input::settings::{Attach, AttachMode, TcMode},
     observe::snapshot::AttachInfo,
@@ -41,9 +41,26 @@ pub fn attach(
     interface::refuse_other_links(interface, ifindex)?;
     attach_xdp(loaded, pins, interface, ifindex, how)?;
     attach_tc(loaded, pins, interface, ifindex, how.tc)?;
+    note_generic(pins)?;
     let info = describe(pins, interface);
     info!("{interface}: XDP {}, TC {}", info.xdp, info.tc);
     Ok(info)
+}
+
+/// Tells the programs at which interfaces this host may hear its own multicast: those in generic mode, as the kernel
+/// says. A port of a bridge or bond is none of them: the address of the host is not there, and a bridge would hand a
+/// frame of the wire on, whatever its EtherType.
+///
+/// # Errors
+/// When the kernel does not answer, or the pinned words cannot be written.
+pub fn note_generic(pins: &Pins) -> Result<(), KernelError> {
+    let mut generic = Vec::new();
+    for info in attached(pins) {
+        if info.xdp == "generic" && !interface::has_controller(info.ifindex)? {
+            generic.push(info.ifindex);
+        }
+    }
+    control::set_generic(pins, &generic)
 }
 
 /// Finds out whether attaching would be refused, without touching anything.

@@ -10,7 +10,7 @@ use aya::{
     maps::{Array, ArrayOfMaps, MapData},
 };
 use pomguard_common::{
-    control::{Control, Pinhole},
+    control::{Pinhole, word},
     counter::{HostRecord, RowLabel},
     image::Line,
     limits, names,
@@ -21,7 +21,8 @@ use super::{KernelError, control, held::Held, pins::Pins, raw};
 /// The maps' content as it was when somebody entitled had last changed it.
 #[derive(Debug)]
 pub struct Content {
-    /// The words beside the generations, the one that says which is in force among them.
+    /// The words beside the generations, the one that says which is in force among them. Those about interfaces
+    /// follow the attachments, see [`super::attach::note_generic`].
     control: Vec<u64>,
     pinholes: Vec<Pinhole>,
     /// Slots that a packet may look at, with the id of the array that each is to hold.
@@ -54,7 +55,7 @@ impl Content {
             .map_err(KernelError::system("BPF_OBJ_GET_INFO_BY_FD", "of a general program"))?;
         Ok(Self {
             general,
-            control: all(pins, names::MAP_CONTROL, Control::WORDS)?,
+            control: all(pins, names::MAP_CONTROL, word::GENERIC)?,
             pinholes: all(pins, names::MAP_PINHOLES, limits::PINHOLES)?,
             images,
             labels: all(pins, names::MAP_LABELS, limits::ROW_SLOTS)?,

@@ -6,10 +6,13 @@
 //!
 //! [`Ticks::deadline`]: super::clock::Ticks::deadline
 
-use std::sync::atomic::{Ordering, fence};
+use std::{
+    iter,
+    sync::atomic::{Ordering, fence},
+};
 
 use pomguard_common::{
-    control::{Control, Pinhole, Timed, over, word},
+    control::{Control, Pinhole, Timed, generic, over, word},
     counter::RowLabel,
     image::Active,
     limits, names,
@@ -101,6 +104,23 @@ pub fn grace(pins: &Pins) -> Result<Timed, KernelError> {
 /// As [`active`].
 pub fn set_grace(pins: &Pins, grace: Timed) -> Result<(), KernelError> {
     set_word(pins, word::GRACE, grace.0)
+}
+
+/// Tells the programs at which interfaces they are in generic mode. Those beyond the room that there is count as
+/// native: there the host does not hear its own multicast.
+///
+/// # Errors
+/// As [`active`].
+pub fn set_generic(pins: &Pins, interfaces: &[u32]) -> Result<(), KernelError> {
+    load::host_record(pins)?;
+    let mut line = pins.mapped::<u64>(names::MAP_CONTROL, Control::WORDS, true)?;
+    let words = interfaces.iter().map(|&interface| generic(interface)).chain(iter::repeat(0));
+    for (index, value) in (word::GENERIC..).take(word::GENERIC_WORDS).zip(words) {
+        if line.get(index).ok_or(KernelError::Unreadable)? != value {
+            line.set(index, value);
+        }
+    }
+    Ok(())
 }
 
 /// Clears panic and grace where their time is up at `now`. They hold no more in any case, but a word that is

@@ -98,6 +98,14 @@ fn kind_of(kind: LinkLayerType) -> String {
     format!("{words} (type {})", u16::from(kind))
 }
 
+/// Returns true if an interface belongs to a bridge, a bond or another device that takes what comes in by it.
+///
+/// # Errors
+/// When the kernel does not answer.
+pub fn has_controller(ifindex: u32) -> Result<bool, KernelError> {
+    Ok(attributes(ifindex)?.iter().any(|attribute| matches!(attribute, LinkAttribute::Controller(1..))))
+}
+
 /// What the kernel tells of an interface; nothing where there is none.
 fn attributes(ifindex: u32) -> Result<Vec<LinkAttribute>, KernelError> {
     Ok(link(ifindex)?.map(|link| link.attributes).unwrap_or_default())

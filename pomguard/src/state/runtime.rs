@@ -154,9 +154,11 @@ impl Runtime {
         remove(&path)?;
         // A struct of a string and a flag always becomes JSON.
         let text = serde_json::to_vec(mark).unwrap_or_default();
-        private(&path)
-            .and_then(|mut file| file.write_all(&text))
-            .map_err(|source| RuntimeError::File { what: "write", path, source })
+        private(&path).and_then(|mut file| file.write_all(&text)).map_err(|source| RuntimeError::File {
+            what: "write",
+            path,
+            source,
+        })
     }
 
     /// The note, if there is one.

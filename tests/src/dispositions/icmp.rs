@@ -55,7 +55,7 @@ fn complains(places: &Places, kind: u8, quoted: &Packet) -> Packet {
 }
 
 /// The first fragment of a message.
-fn in_pieces(packet: Packet) -> Packet {
+fn in_pieces(packet: &Packet) -> Packet {
     packet.cut(7, &[24]).remove(0)
 }
 
@@ -73,7 +73,7 @@ fn errors(packet: &'static str) -> Class {
         .inbound("when it quotes an answer to what a row allows", Reason::IcmpRelated, |at| {
             about(at, kind(at), &allowed(at).mirrored())
         })
-        .inbound("in fragments", Reason::Fragmented, |at| in_pieces(about(at, kind(at), &ask(at))))
+        .inbound("in fragments", Reason::Fragmented, |at| in_pieces(&about(at, kind(at), &ask(at))))
         .after_outbound(ask)
         .inbound("otherwise", Reason::IcmpUnrelated, |at| about(at, kind(at), &ask(at)))
         .inbound("otherwise", Reason::IcmpUnrelated, |at| about(at, kind(at), &allowed(at)))
@@ -210,7 +210,7 @@ pub(super) fn v6() -> Section {
             .with(ECHO_ROWS)
             .inbound("otherwise", Reason::EchoV6, ping)
             .inbound("in fragments, which need a row", Reason::IcmpType, |at| {
-                in_pieces(ping(at).payload(&[0; 64]))
+                in_pieces(&ping(at).payload(&[0; 64]))
             })
             .inbound("otherwise", Reason::IcmpType, ping)
             .with(NO_ECHO_V6)

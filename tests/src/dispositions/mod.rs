@@ -215,7 +215,17 @@ pub fn sections() -> Vec<Section> {
 }
 
 /// Reasons that no class of the table ends under, with why: what they need is not a packet.
-pub const BESIDES: [(Reason, &str); 7] = [
+pub const BESIDES: [(Reason, &str); 8] = [
+    (
+        Reason::OwnMulticast,
+        "inbound, at an interface in generic mode: a copy of what this host sent to a group, which the kernel hands back \
+         to the group's members on this host. XDP sees it without an Ethernet header. It passes where its source is \
+         an own address and its destination a group, and where the same bytes as an Ethernet frame of the wire go to \
+         nobody. The EtherType of that frame is a part of the own address: the first two bytes of an IPv4 address, \
+         the third group of an IPv6 one. Where Linux may take frames of that number, the copy stays dropped, as \
+         `ethertype`: 0x0003 to 0x05ff, and what begins with 0x08, 0x22, 0x43, 0x60, 0x65, 0x80 to 0x9f, 0xda, 0xe0, \
+         0xe1, 0xed or 0xfb. Private IPv4 addresses are not among them. In native mode the copy does not pass XDP",
+    ),
     (Reason::Exception, "what a timed exception is about, where no row allows it"),
     (
         Reason::Grace,

@@ -27,6 +27,7 @@ pub(super) struct Holding {
     grace: Option<u64>,
     rows: Vec<(Row, u64)>,
     pub(super) no_policy: bool,
+    pub(super) generic: bool,
 }
 
 /// Reasons for which nothing but the want of a row stands behind.
@@ -46,7 +47,8 @@ const DENIALS: [Reason; 12] = [
 ];
 
 /// What an isolated host still does: its failsafe rows, and what the link itself needs.
-const ISOLATED: [Reason; 10] = [
+const ISOLATED: [Reason; 11] = [
+    Reason::OwnMulticast,
     Reason::Failsafe,
     Reason::IcmpRelated,
     Reason::Fragment,
@@ -68,6 +70,7 @@ impl Host {
             grace: held.grace.map(until),
             rows: held.rows.iter().map(|(row, seconds)| (row.clone(), until(*seconds))).collect(),
             no_policy: held.no_policy,
+            generic: held.generic,
         };
     }
 

@@ -23,6 +23,7 @@ use crate::{
 };
 
 mod address;
+mod bare;
 mod beside;
 mod link;
 mod memory;
@@ -134,7 +135,12 @@ impl Host {
             return self.without_policy(direction, frame);
         }
         let isolated = self.panics(Panic::Isolate);
-        let seen = read::frame(&self.policy.packets, frame);
+        let mut seen = read::frame(&self.policy.packets, frame);
+        let comes_bare = direction == Direction::Inbound && self.holding.generic;
+        if comes_bare && matches!(seen, Err(Reason::EtherType)) && bare::is_own_multicast(&self.policy, frame)
+        {
+            seen = Err(Reason::OwnMulticast);
+        }
         let mut ruling = match &seen {
             Err(reason) if isolated && !reason.verdict().is_pass() => Ruling::of(Reason::Isolated),
             Err(reason) => Ruling::of(*reason),

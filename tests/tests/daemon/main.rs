@@ -26,6 +26,7 @@ mod modes;
 mod operations;
 mod outbound;
 mod output;
+mod own_multicast;
 mod owners;
 mod plan;
 mod refused;

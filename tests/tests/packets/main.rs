@@ -25,6 +25,7 @@ mod large;
 mod link;
 mod modes;
 mod ordinary;
+mod own_multicast;
 mod rates;
 mod room;
 mod self_tests;
