@@ -34,6 +34,7 @@ mod link;
 mod namespace;
 mod napi;
 mod offload;
+pub mod outside;
 mod station;
 mod switch;
 mod veth;

@@ -182,6 +182,8 @@ pub struct LinkState {
     pub up: bool,
     /// Packets that have arrived at it.
     pub received: u64,
+    /// Packets that have left through it.
+    pub sent: u64,
 }
 
 impl LinkState {
@@ -197,13 +199,16 @@ impl LinkState {
             mtu: 0,
             up: message.header.flags.contains(LinkFlags::Up),
             received: 0,
+            sent: 0,
         };
         for attribute in &message.attributes {
             match attribute {
                 LinkAttribute::IfName(name) => state.name.clone_from(name),
                 LinkAttribute::Address(mac) => state.mac = mac.as_slice().try_into().ok(),
                 LinkAttribute::Mtu(mtu) => state.mtu = *mtu,
-                LinkAttribute::Stats64(stats) => state.received = stats.rx_packets,
+                LinkAttribute::Stats64(stats) => {
+                    (state.received, state.sent) = (stats.rx_packets, stats.tx_packets);
+                }
                 _ => {}
             }
         }

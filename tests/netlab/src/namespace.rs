@@ -52,15 +52,25 @@ impl Namespace {
             .join()
             .unwrap_or_else(|panicked| panic::resume_unwind(panicked))
             .with_context(|| format!("making the network namespace {name}"))?;
-        let namespace = Self { name: name.to_owned(), handle };
-        namespace.link("lo").up()?;
+        Self { name: name.to_owned(), handle }.made_ready()
+    }
+
+    /// The namespace that the calling thread is in, made ready like a new one. For a machine that belongs
+    /// to the test: an emulated one.
+    pub fn own(name: &str) -> Result<Self> {
+        let handle = File::open("/proc/thread-self/ns/net").context("/proc/thread-self/ns/net")?.into();
+        Self { name: name.to_owned(), handle }.made_ready()
+    }
+
+    fn made_ready(self) -> Result<Self> {
+        self.link("lo").up()?;
         if fs::exists("/proc/sys/net/ipv6").unwrap_or(false) {
             for scope in ["all", "default"] {
-                namespace.set_sysctl(&format!("net/ipv6/conf/{scope}/accept_dad"), "0")?;
-                namespace.set_sysctl(&format!("net/ipv6/conf/{scope}/router_solicitations"), "0")?;
+                self.set_sysctl(&format!("net/ipv6/conf/{scope}/accept_dad"), "0")?;
+                self.set_sysctl(&format!("net/ipv6/conf/{scope}/router_solicitations"), "0")?;
             }
         }
-        Ok(namespace)
+        Ok(self)
     }
 
     /// The name given to [`Namespace::new`].
