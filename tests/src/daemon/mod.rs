@@ -108,7 +108,7 @@ impl Lab {
     /// All three on one switch. None, said aloud, where the test cannot run: without root, and in
     /// emulation unless its name says `basic`.
     pub fn new(test: &str) -> Option<Self> {
-        Self::build(test, |hosts| {
+        Self::build(test, Namespace::new, |hosts| {
             let switch = Switch::new("switch").unwrap();
             let addresses = [(SERVER, SERVER6), (PEER, PEER6), (STRANGER, STRANGER6)];
             for (host, (v4, v6)) in hosts.iter().zip(addresses) {
@@ -120,11 +120,17 @@ impl Lab {
 
     /// Server and peer at the two ends of one cable: what the one sends, the other sees, and no more.
     pub fn with_one_cable(test: &str) -> Option<Self> {
-        Self::build(test, |[server, peer, _]| {
+        Self::build(test, Namespace::new, |[server, peer, _]| {
             let (near, far) = (port(SERVER, SERVER6), port(PEER, PEER6));
             Veth::connect((server, &near), (peer, &far)).unwrap();
             None
         })
+    }
+
+    /// Turns this whole machine into the server, without a cable to anybody. For an emulated machine that
+    /// belongs to the test; the test's name must begin with `basic`.
+    pub fn in_guest(test: &str) -> Option<Self> {
+        Self::build(test, Namespace::own, |_| None)
     }
 
     /// Pulls the cable of a laboratory with one cable: the interfaces at both ends are gone.
@@ -148,7 +154,11 @@ impl Lab {
         link.up().unwrap();
     }
 
-    fn build(test: &str, connect: impl FnOnce(&[Namespace; 3]) -> Option<Switch>) -> Option<Self> {
+    fn build(
+        test: &str,
+        server: fn(&str) -> anyhow::Result<Namespace>,
+        connect: impl FnOnce(&[Namespace; 3]) -> Option<Switch>,
+    ) -> Option<Self> {
         if !root_or_skip(test) {
             return None;
         }
@@ -160,7 +170,8 @@ impl Lab {
         let bpffs = Bpffs::mount();
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let pins = Path::new(BPFFS).join(format!("pomguard-test-{}-{number}", std::process::id()));
-        let hosts = ["server", "peer", "stranger"].map(|name| Namespace::new(name).unwrap());
+        let [peer, stranger] = ["peer", "stranger"].map(|name| Namespace::new(name).unwrap());
+        let hosts = [server("server").unwrap(), peer, stranger];
         let switch = connect(&hosts);
         let [server, peer, stranger] = hosts;
         let mut lab = Self {

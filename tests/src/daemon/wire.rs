@@ -1,13 +1,14 @@
 //! What no socket would send: frames of our own making, and echo requests.
 
 use std::{
+    io,
     net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
     os::fd::{AsRawFd as _, FromRawFd as _},
     time::Duration,
 };
 
 use etherparse::PacketBuilder;
-use pomguard_netlab::Namespace;
+use pomguard_netlab::{Namespace, outside::Cable};
 
 use super::{INTERFACE, Lab, patience};
 
@@ -42,16 +43,21 @@ pub struct Wire(UdpSocket);
 impl Wire {
     /// The cable of a machine.
     pub fn of(machine: &Namespace) -> Self {
-        machine.run(Self::open).unwrap()
+        Self::at(machine, INTERFACE)
     }
 
-    fn open() -> Self {
+    /// The cable at an interface of a machine.
+    pub fn at(machine: &Namespace, interface: &str) -> Self {
+        machine.run(|| Self::open(interface)).unwrap()
+    }
+
+    fn open(interface: &str) -> Self {
         const ALL: u16 = (libc::ETH_P_ALL as u16).to_be();
-        let index = nix::net::if_::if_nametoindex(INTERFACE).unwrap();
+        let index = nix::net::if_::if_nametoindex(interface).unwrap();
         // SAFETY: takes no pointer.
         let socket =
             unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, i32::from(ALL)) };
-        assert!(socket >= 0, "AF_PACKET: {}", std::io::Error::last_os_error());
+        assert!(socket >= 0, "AF_PACKET: {}", io::Error::last_os_error());
         // SAFETY: the descriptor was made above, and nobody else has it. What is called on it below,
         // send and recv, packet sockets have too.
         let socket = unsafe { UdpSocket::from_raw_fd(socket) };
@@ -63,7 +69,7 @@ impl Wire {
         let length = size_of_val(&at) as u32;
         // SAFETY: the pointer is to a live value of the size that is given.
         let bound = unsafe { libc::bind(socket.as_raw_fd(), (&raw const at).cast(), length) };
-        assert_eq!(bound, 0, "{}", std::io::Error::last_os_error());
+        assert_eq!(bound, 0, "{}", io::Error::last_os_error());
         // What goes out would fill the buffer for what comes in.
         let yes = 1;
         let length = size_of_val(&yes) as u32;
@@ -71,7 +77,7 @@ impl Wire {
         // SAFETY: the pointer is to a live value of the size that is given.
         let set =
             unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, (&raw const yes).cast(), length) };
-        assert_eq!(set, 0, "{}", std::io::Error::last_os_error());
+        assert_eq!(set, 0, "{}", io::Error::last_os_error());
         Self(socket)
     }
 
@@ -107,7 +113,7 @@ impl Wire {
                 continue;
             }
             // The receiver is behind: its buffer takes more in a moment.
-            let fault = std::io::Error::last_os_error();
+            let fault = io::Error::last_os_error();
             assert!(matches!(fault.raw_os_error(), Some(libc::ENOBUFS | libc::EAGAIN)), "{fault}");
             std::thread::yield_now();
         }
@@ -123,6 +129,27 @@ impl Wire {
     }
 }
 
+impl Cable for Wire {
+    fn send(&self, frame: &[u8]) -> io::Result<()> {
+        match self.0.send(frame) {
+            // One of the two interfaces is down.
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ENETDOWN | libc::ENOBUFS)) => Ok(()),
+            sent => sent.map(drop),
+        }
+    }
+
+    fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.set_read_timeout(Some(Duration::from_millis(100)))?;
+        match self.0.recv(buffer) {
+            // Told once to every socket of an interface that went down.
+            Err(error) if error.raw_os_error() == Some(libc::ENETDOWN) => {
+                Err(io::ErrorKind::WouldBlock.into())
+            }
+            received => received,
+        }
+    }
+}
+
 /// Whether an echo request comes back.
 pub fn pings(from: &Namespace, to: impl Into<IpAddr>) -> bool {
     let to = to.into();
@@ -134,7 +161,7 @@ pub fn pings(from: &Namespace, to: impl Into<IpAddr>) -> bool {
     from.run(|| {
         // SAFETY: takes no pointer.
         let socket = unsafe { libc::socket(family, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, protocol) };
-        assert!(socket >= 0, "an echo socket: {}", std::io::Error::last_os_error());
+        assert!(socket >= 0, "an echo socket: {}", io::Error::last_os_error());
         // SAFETY: the descriptor was made above, and nobody else has it. The calls on it are those of
         // any datagram socket; identifier and checksum are the kernel's to fill in.
         let socket = unsafe { UdpSocket::from_raw_fd(socket) };

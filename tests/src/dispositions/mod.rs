@@ -15,8 +15,9 @@ mod network;
 mod others;
 mod render;
 mod transport;
+mod trial;
 
-pub use self::render::document;
+pub use self::{render::document, trial::Trial};
 
 /// Makes the frame that shows something, in one address family.
 type Make = fn(&Places) -> Packet;

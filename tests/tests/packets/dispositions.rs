@@ -2,15 +2,12 @@
 
 use std::{collections::BTreeSet, env, fs, path::Path};
 
-use anyhow::Result;
-use pomguard::policy::{Direction, Mode, Policy};
+use pomguard::policy::Direction;
 use pomguard_common::reason::Reason;
 use pomguard_tests::{
     daemon::emulated,
-    dispositions::{BESIDES, Outcome, document, sections},
-    harness::Subject,
-    packet::Packet,
-    reference::{self, Places},
+    dispositions::{BESIDES, Trial, document, sections},
+    reference,
 };
 
 use crate::case::everywhere;
@@ -40,65 +37,10 @@ fn every_reason_is_in_the_published_table_or_besides() {
     assert!(missing.is_empty(), "{missing:?} are in nobody's line");
 }
 
-/// The policy that an outcome is about; in the other modes when it has to be audited.
-fn policy(outcome: &Outcome, audited: bool) -> Policy {
-    let mut policy = reference::policy();
-    if let Some(set) = outcome.set {
-        (set.apply)(&mut policy);
-    }
-    if audited {
-        match outcome.direction {
-            Direction::Inbound => policy.inbound = Mode::Audit,
-            Direction::Outbound => policy.outbound = Mode::Audit,
-        }
-    }
-    policy
-}
-
-/// What judges, and what is in force there: to change that takes the kernel longer than a hundred packets.
-struct Trial<'a> {
-    subject: &'a mut dyn Subject,
-    in_force: Option<Policy>,
-    /// A conversation or a fragment may be remembered.
-    remembers: bool,
-}
-
-impl Trial<'_> {
-    /// Puts a policy in force and forgets what was before.
-    fn begin(&mut self, policy: Policy) -> Result<()> {
-        if self.in_force.as_ref() != Some(&policy) {
-            self.subject.renew(policy.clone())?;
-            self.in_force = Some(policy);
-        } else if self.remembers {
-            self.subject.forget()?;
-        }
-        self.remembers = false;
-        Ok(())
-    }
-
-    fn runs(&mut self, direction: Direction, packet: &Packet) -> Result<(Reason, bool)> {
-        let (reason, audited) = self.subject.reason(direction, &packet.build())?;
-        let passes = audited || reason.verdict().is_pass();
-        self.remembers |= passes && (direction == Direction::Outbound || packet.is_fragment());
-        Ok((reason, audited))
-    }
-
-    /// What is wrong with an outcome; nothing when it is as published.
-    fn fault(&mut self, outcome: &Outcome, places: &Places, audited: bool) -> Result<Option<String>> {
-        self.begin(policy(outcome, audited))?;
-        for (direction, packet) in &outcome.before {
-            self.runs(*direction, &packet(places))?;
-        }
-        let found = self.runs(outcome.direction, &(outcome.packet)(places))?;
-        let wanted = outcome.audited.filter(|_| audited).unwrap_or(outcome.reason);
-        Ok((found != (wanted, audited)).then(|| format!("{found:?} instead of {wanted:?}")))
-    }
-}
-
 #[test]
 fn what_the_published_table_says_is_what_happens() {
     everywhere("what_the_published_table_says_is_what_happens", reference::policy(), |subject, place| {
-        let mut trial = Trial { subject, in_force: None, remembers: false };
+        let mut trial = Trial::new(subject);
         let (mut faults, mut shown) = (Vec::new(), 0);
         let sections = sections();
         let classes = || sections.iter().flat_map(|section| &section.classes);

@@ -1,0 +1,276 @@
+//! The emulated machine: the interfaces, and the way to the far end of each.
+
+use std::{
+    cell::{Cell, RefCell},
+    fmt::{self, Display, Formatter},
+    fs::{self, File},
+    io::{ErrorKind, Read as _, Write as _},
+    net::{Ipv4Addr, UdpSocket},
+    path::PathBuf,
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, ensure};
+use ipnet::IpNet;
+use pomguard::kernel::{pins::Pins, read};
+use pomguard_common::{Direction, counter::Counters, reason::Reason};
+use pomguard_netlab::{
+    LinkState, Namespace, Port, Veth,
+    outside::{CARDS, DENIED, Desk, Knocker, Request, Segment, Tally},
+};
+use pomguard_tests::daemon::{Lab, Wire};
+
+/// The interface that is attached to in generic mode and by clsact, whatever the kernel has.
+pub(crate) const GENERIC: &str = "veth-generic";
+/// The name of the stream to the outside.
+const OUTSIDE: &str = "outside";
+/// How long an allowed connection may take: an interface that was down needs a moment.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// How long a watch goes on after something was done.
+const AFTERWARDS: Duration = Duration::from_secs(1);
+/// How far the counters may be apart that are read one after the other.
+const MOMENT: u64 = 2;
+
+/// A guarded interface.
+pub(crate) struct End {
+    /// The name.
+    pub(crate) interface: &'static str,
+    segment: Segment,
+    /// True if the far end is outside of the machine.
+    is_outside: bool,
+    /// The tally of the last watch.
+    watched: Cell<Tally>,
+}
+
+impl End {
+    /// Nothing was answered during the last watch of an interface.
+    pub(crate) fn was_shut(&self) -> Result<()> {
+        let tally = self.watched.get();
+        ensure!(tally.denied.sent > 0, "nobody knocked");
+        ensure!(tally.denied.answered == 0, "OPEN: {tally}");
+        Ok(())
+    }
+}
+
+impl Display for End {
+    fn fmt(&self, out: &mut Formatter<'_>) -> fmt::Result {
+        out.write_str(self.interface)
+    }
+}
+
+/// The machine.
+pub(crate) struct Machine {
+    /// The daemon's fixture; the server is this machine.
+    pub(crate) lab: Lab,
+    ends: Vec<End>,
+    desk: Desk,
+    outside: RefCell<File>,
+    _far: Vec<Namespace>,
+}
+
+impl Machine {
+    /// Names the cards, lays the cables, and writes the site file.
+    pub(crate) fn new(lab: Lab) -> Self {
+        let mut ends = Vec::new();
+        let (mut far, mut knockers) = (Vec::new(), Vec::new());
+        for (number, interface) in [(3, "veth-native"), (4, GENERIC)] {
+            let segment = Segment::new(number);
+            let there = Namespace::new("far").unwrap();
+            let near = Port::new(interface).mac(segment.server_mac());
+            Veth::connect((&lab.server, &near), (&there, &Port::new("far0").mac(segment.far_mac()))).unwrap();
+            let knocker = Knocker::start(Wire::at(&there, "far0"), segment).unwrap();
+            knockers.push((interface.to_owned(), knocker));
+            far.push(there);
+            ends.push(End { interface, segment, is_outside: false, watched: Cell::default() });
+        }
+        for card in CARDS {
+            let links = lab.server.links().unwrap();
+            let found = links.iter().find(|link| link.mac == Some(card.segment.server_mac()));
+            let name = &found.unwrap_or_else(|| panic!("no card {}: {links:?}", card.driver)).name;
+            lab.server.link(name).rename(card.driver).unwrap();
+            ends.push(End {
+                interface: card.driver,
+                segment: card.segment,
+                is_outside: true,
+                watched: Cell::default(),
+            });
+        }
+        // The one that joins later comes last.
+        ends.sort_by_key(|end| end.interface == GENERIC);
+        let outside = RefCell::new(File::options().read(true).write(true).open(stream()).unwrap());
+        let machine = Self { lab, ends, desk: Desk::new(knockers), outside, _far: far };
+        machine.ends.iter().for_each(|end| machine.dress(end));
+        machine.write_site();
+        machine
+    }
+
+    /// Every interface.
+    pub(crate) fn ends(&self) -> impl Iterator<Item = &End> {
+        self.ends.iter()
+    }
+
+    /// The interfaces of the first start.
+    pub(crate) fn first(&self) -> impl Iterator<Item = &End> {
+        self.ends.iter().filter(|end| end.interface != GENERIC)
+    }
+
+    /// The interface that joins later.
+    pub(crate) fn last(&self) -> &End {
+        self.ends.last().unwrap()
+    }
+
+    /// Gives an interface the addresses that it lacks, and takes it up.
+    pub(crate) fn dress(&self, end: &End) {
+        let link = self.lab.server.link(end.interface);
+        for address in end.segment.server() {
+            // Refused where the interface still has the address.
+            let _ = link.add_address(IpNet::new(address, Segment::prefix_length(address)).unwrap());
+        }
+        link.up().unwrap();
+    }
+
+    fn write_site(&self) {
+        let quoted = |hosts: Vec<std::net::IpAddr>| {
+            format!("{:?}", hosts.iter().map(ToString::to_string).collect::<Vec<_>>())
+        };
+        let server = quoted(self.ends.iter().flat_map(|end| end.segment.server()).collect());
+        let known = quoted(self.ends.iter().flat_map(|end| end.segment.known()).collect());
+        let text = format!(
+            "matrix = \"pom-4.0\"\nzones = 1\n\n\
+             [[host]]\nname = \"server\"\naddresses = {server}\nsystems = [\"Agent Manager\"]\n\n\
+             [[peer]]\naddresses = {known}\nsystems = [\"Agent Desktop\"]\n"
+        );
+        fs::write(self.lab.site(), text).unwrap();
+    }
+
+    /// Every knock at an interface is answered: no guard is there, and nothing else hinders a knock.
+    pub(crate) fn is_open(&self, end: &End) -> Result<String> {
+        let tally = self.ask(end, &Request::Knock(end.interface.to_owned(), PATIENCE))?;
+        ensure!(tally.is_open(), "{tally}");
+        Ok(tally.to_string())
+    }
+
+    /// An interface answers what is allowed and nothing else, and the guard saw every frame that the
+    /// interface took.
+    pub(crate) fn is_guarded(&self, end: &End) -> Result<String> {
+        let (before, card_before, all_before) = (self.counters()?, self.link(end)?, self.received()?);
+        let tally = self.ask(end, &Request::Knock(end.interface.to_owned(), PATIENCE))?;
+        let (after, card_after, all_after) = (self.counters()?, self.link(end)?, self.received()?);
+        let seen = |at: Direction| seen(&after, at) - seen(&before, at);
+        let (came, left) = (seen(Direction::Inbound), seen(Direction::Outbound));
+        let (took, all) = (card_after.received - card_before.received, all_after - all_before);
+        let counted =
+            format!("the card took {took}, all cards {all}, the guard saw {came} in and {left} out");
+        ensure!(tally.denied.answered == 0, "OPEN: {tally}; {counted}");
+        ensure!(tally.is_guarded(), "CUT: {tally}; {counted}");
+        ensure!(took >= tally.denied.sent + tally.allowed.sent, "{counted}; {tally}");
+        ensure!(came.abs_diff(all) <= MOMENT, "BLIND: {counted}; {tally}");
+        // An opening segment is answered, and so are words.
+        ensure!(left >= 2 * tally.allowed.answered, "BLIND: {counted}; {tally}");
+        Ok(counted)
+    }
+
+    /// Nothing leaves through an interface that no outbound row allows.
+    pub(crate) fn keeps_in(&self, end: &End) -> Result<String> {
+        const DATAGRAMS: u64 = 3;
+        let (before, card_before) = (self.counters()?, self.link(end)?);
+        let [known, _] = end.segment.known();
+        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+        for _ in 0..DATAGRAMS {
+            match socket.send_to(b"Is anybody there?", (known, DENIED)) {
+                // Some kernels tell the sender.
+                Err(error) if error.kind() == ErrorKind::PermissionDenied => {}
+                sent => drop(sent?),
+            }
+        }
+        let (after, card_after) = (self.counters()?, self.link(end)?);
+        let dropped = |of: &Counters| {
+            of.direction[Direction::Outbound.index()].judged[Reason::Destination.index()].packets
+        };
+        let (dropped, sent) = (dropped(&after) - dropped(&before), card_after.sent - card_before.sent);
+        let counted = format!("{DATAGRAMS} datagrams, the guard dropped {dropped}, the card sent {sent}");
+        ensure!(dropped == DATAGRAMS && sent == 0, "{counted}");
+        Ok(counted)
+    }
+
+    /// Does something to an interface while the far end knocks at what is denied: nothing may be answered.
+    pub(crate) fn watched_at(&self, end: &End, work: impl FnOnce() -> Result<()>) -> Result<()> {
+        self.watch(end)?;
+        let done = work();
+        thread::sleep(AFTERWARDS);
+        self.rest(end)?;
+        done?;
+        end.was_shut()
+    }
+
+    /// Does something while every far end knocks at what is denied. [`End::was_shut`] tells of the answers.
+    pub(crate) fn watch_all(&self, work: impl FnOnce() -> Result<String>) -> Result<String> {
+        self.ends().try_for_each(|end| self.watch(end))?;
+        let done = work();
+        thread::sleep(AFTERWARDS);
+        self.ends().try_for_each(|end| self.rest(end))?;
+        done
+    }
+
+    fn watch(&self, end: &End) -> Result<()> {
+        self.ask(end, &Request::Watch(end.interface.to_owned())).map(drop)
+    }
+
+    fn rest(&self, end: &End) -> Result<()> {
+        end.watched.set(self.ask(end, &Request::Rest(end.interface.to_owned()))?);
+        Ok(())
+    }
+
+    fn ask(&self, end: &End, request: &Request) -> Result<Tally> {
+        if !end.is_outside {
+            return self.desk.serve(request);
+        }
+        let mut stream = self.outside.borrow_mut();
+        stream.write_all(format!("{request}\n").as_bytes()).context("ask the outside")?;
+        let (mut line, mut byte) = (Vec::new(), [0]);
+        loop {
+            stream.read_exact(&mut byte).context("the outside's answer")?;
+            if byte == *b"\n" {
+                break;
+            }
+            line.extend(byte);
+        }
+        String::from_utf8_lossy(&line).parse()
+    }
+
+    /// The daemon's pins.
+    pub(crate) fn pins(&self) -> Pins {
+        Pins::at(self.lab.pins())
+    }
+
+    /// The guard's counters.
+    fn counters(&self) -> Result<Counters> {
+        Ok(read::counters(&self.pins())?)
+    }
+
+    /// An interface with its own counters.
+    fn link(&self, end: &End) -> Result<LinkState> {
+        self.lab.server.link(end.interface).state()
+    }
+
+    /// Frames that all guarded interfaces took.
+    fn received(&self) -> Result<u64> {
+        let links = self.lab.server.links()?;
+        let guarded = links.iter().filter(|link| self.ends.iter().any(|end| end.interface == link.name));
+        Ok(guarded.map(|link| link.received).sum())
+    }
+}
+
+fn seen(counters: &Counters, direction: Direction) -> u64 {
+    counters.direction[direction.index()].seen.packets
+}
+
+/// The device of the stream to the outside.
+fn stream() -> PathBuf {
+    let ports = fs::read_dir("/sys/class/virtio-ports").unwrap();
+    let named = ports
+        .map(Result::unwrap)
+        .find(|port| fs::read_to_string(port.path().join("name")).is_ok_and(|name| name.trim() == OUTSIDE));
+    PathBuf::from("/dev").join(named.unwrap().file_name())
+}

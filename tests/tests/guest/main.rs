@@ -1,0 +1,204 @@
+//! One boot of an emulated machine: everything that differs between kernels and network cards.
+//!
+//! The machine has two emulated cards, whose far ends are outside, and two veth pairs. A load of the
+//! programs takes half a minute in emulation, so everything here happens with three: one start of the
+//! daemon, a second start after SIGKILL, and the programs that the verdicts are asked of.
+//! `cargo xtask test --only guests` boots the machine and judges the report.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a panic keeps the place where it happened")]
+
+mod machine;
+mod report;
+mod verdicts;
+mod ways;
+
+use std::thread;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use pomguard::kernel::{attach, interface};
+use pomguard_tests::daemon::{Daemon, Lab, Settings, Stats};
+
+use self::{
+    machine::{End, GENERIC, Machine},
+    report::Report,
+    ways::Kernel,
+};
+
+/// The interfaces of the first start.
+const AT_FIRST: &[&str] = &["veth-native", "vmxnet3", "virtio_net"];
+/// Those, and the one that joins later.
+const ALL: &[&str] = &["veth-native", "vmxnet3", "virtio_net", GENERIC];
+/// The MTU that an interface is changed to. The least that IPv6 takes is 1,280.
+const OTHER_MTU: u32 = 1_400;
+
+#[test]
+#[ignore = "needs an emulated machine of its own: `cargo xtask test --only guests`"]
+fn basic_guest() {
+    let Some(lab) = Lab::in_guest("basic_guest") else { panic!("needs root") };
+    let kernel = Kernel::running();
+    let mut report = Report::new();
+    let machine = Machine::new(lab);
+    thread::scope(|scope| {
+        // Beside the first start: both wait for the verifier.
+        let verdicts = scope.spawn(verdicts::all);
+        for end in machine.ends() {
+            report.step(&format!("open {end}"), || machine.is_open(end));
+        }
+        let daemon = report.step_with("start", || Ok(start(&machine, AT_FIRST, BEST_WAY)));
+        report.timed("verdicts", verdicts.join());
+        if let Some(daemon) = daemon {
+            guarded(&mut report, &machine, &kernel, daemon);
+        } else {
+            not_reached(&mut report, &machine);
+        }
+    });
+    report.end();
+}
+
+/// All steps from the first start to the end.
+fn guarded(report: &mut Report, machine: &Machine, kernel: &Kernel, daemon: Daemon) {
+    for end in machine.first() {
+        report.step(&format!("attach {end}"), || is_attached(machine, end, kernel.first(end.interface)));
+        change(report, machine, end);
+    }
+    let join = || {
+        settings(machine, ALL, OTHER_WAY);
+        let told = daemon.reload();
+        ensure!(!told.contains("FAILED") && !told.contains("refused"), "{told}");
+        is_attached(machine, machine.last(), ["generic", "clsact"])
+    };
+    report.step(&format!("attach {GENERIC}"), join);
+    change(report, machine, machine.last());
+
+    let before = machine.lab.stats();
+    let programs = programs(machine);
+    report.step("kill", || {
+        machine.watch_all(|| {
+            daemon.kill();
+            Ok(String::new())
+        })
+    });
+    for end in machine.ends() {
+        report.step(&format!("killed {end}"), || end.was_shut().and_then(|()| machine.is_guarded(end)));
+    }
+    let mut next = None;
+    report.step("re-adopt", || {
+        let told = machine.watch_all(|| {
+            let (daemon, told) = start(machine, ALL, IN_ENFORCE);
+            next = Some(daemon);
+            Ok(told)
+        })?;
+        is_taken_over(machine, &before, &programs)?;
+        Ok(told)
+    });
+    for end in machine.ends() {
+        let guarded = || end.was_shut().and_then(|()| machine.is_guarded(end));
+        report.step(&format!("re-adopted {end}"), guarded);
+        report.step(&format!("leave {end}"), || machine.keeps_in(end));
+    }
+    report.step("detach", || {
+        let detach = machine.lab.pomguard(&["detach", "--yes"]);
+        ensure!(detach.status.success(), "{}", String::from_utf8_lossy(&detach.stderr));
+        ensure!(machine.lab.pinned().is_empty(), "still pinned: {:?}", machine.lab.pinned());
+        for end in machine.ends() {
+            ensure!(program(machine, end)?.is_none(), "{end} still has an XDP program");
+        }
+        ensure!(next.take().context("no daemon to stop")?.stop().success(), "SIGTERM ends the daemon badly");
+        Ok(String::new())
+    });
+    for end in machine.ends() {
+        report.step(&format!("detached {end}"), || machine.is_open(end));
+    }
+}
+
+/// An interface judges, and judges still after what an administrator does to the interface.
+fn change(report: &mut Report, machine: &Machine, end: &End) {
+    report.step(&format!("judge {end}"), || machine.is_guarded(end));
+    let link = machine.lab.server.link(end.interface);
+    report.step(&format!("flap {end}"), || {
+        machine.watched_at(end, || {
+            link.down()?;
+            link.up()?;
+            machine.dress(end);
+            Ok(())
+        })?;
+        machine.is_guarded(end)
+    });
+    report.step(&format!("mtu {end}"), || {
+        machine.watched_at(end, || {
+            link.set_mtu(OTHER_MTU)?;
+            machine.dress(end);
+            Ok(())
+        })?;
+        ensure!(link.state()?.mtu == OTHER_MTU, "the MTU is {}", link.state()?.mtu);
+        machine.is_guarded(end)
+    });
+}
+
+/// Names everything that needs the first start.
+fn not_reached(report: &mut Report, machine: &Machine) {
+    for end in machine.ends() {
+        for step in ["attach", "judge", "flap", "mtu", "killed", "re-adopted", "leave", "detached"] {
+            report.not_reached(&format!("{step} {end}"), "start");
+        }
+    }
+    for step in ["kill", "re-adopt", "detach"] {
+        report.not_reached(step, "start");
+    }
+}
+
+/// The settings of a start: how to attach, and the mode of what leaves.
+#[derive(Clone, Copy)]
+struct Way {
+    xdp: &'static str,
+    tc: &'static str,
+    outbound: &'static str,
+}
+
+/// In track the answers of a hole leave, so that the outside sees the hole.
+const BEST_WAY: Way = Way { xdp: "auto", tc: "auto", outbound: "track" };
+/// For the interface that joins later. The others stay attached as they are.
+const OTHER_WAY: Way = Way { xdp: "generic", tc: "clsact", ..BEST_WAY };
+/// For the second start.
+const IN_ENFORCE: Way = Way { outbound: "enforce", ..OTHER_WAY };
+
+fn settings(machine: &Machine, interfaces: &'static [&'static str], way: Way) {
+    let Way { xdp, tc, outbound } = way;
+    machine.lab.write_settings(&Settings { interfaces, attach: xdp, tc, outbound, ..Settings::default() });
+}
+
+/// Starts the daemon, and returns the daemon and a word on the start.
+fn start(machine: &Machine, interfaces: &'static [&'static str], way: Way) -> (Daemon, String) {
+    settings(machine, interfaces, way);
+    let daemon = Daemon::start(&machine.lab);
+    let told = format!("generation {}", machine.lab.stats().generation());
+    (daemon, told)
+}
+
+fn is_attached(machine: &Machine, end: &End, wanted: [&str; 2]) -> Result<String> {
+    let found = attach::describe(&machine.pins(), end.interface);
+    if [&found.xdp, &found.tc] != wanted {
+        bail!("XDP {}, TC {}; expected XDP {}, TC {}", found.xdp, found.tc, wanted[0], wanted[1]);
+    }
+    Ok(wanted.join(", "))
+}
+
+/// The XDP program of an interface.
+fn program(machine: &Machine, end: &End) -> Result<Option<u32>> {
+    let index = machine.lab.server.link(end.interface).index()?;
+    Ok(interface::xdp(index)?.map(|state| state.program))
+}
+
+fn programs(machine: &Machine) -> Vec<Option<u32>> {
+    machine.ends().map(|end| program(machine, end).ok().flatten()).collect()
+}
+
+/// The second daemon's programs took the first one's place, and counting went on.
+fn is_taken_over(machine: &Machine, before: &Stats, programs_before: &[Option<u32>]) -> Result<()> {
+    for ((end, before), now) in machine.ends().zip(programs_before).zip(programs(machine)) {
+        ensure!(before.is_some() && now.is_some(), "{end}: program {before:?} before, {now:?} now");
+        ensure!(*before != now, "{end}: the program is still the first daemon's");
+    }
+    machine.lab.stats().assert_not_behind(before);
+    Ok(())
+}

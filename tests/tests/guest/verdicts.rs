@@ -1,0 +1,119 @@
+//! One packet for each reason, on the programs as this kernel loads them.
+
+use std::{collections::BTreeSet, time::Instant};
+
+use anyhow::{Result, ensure};
+use pomguard::policy::Direction;
+use pomguard_common::{
+    control::{Pinhole, panic},
+    image::Family,
+    protocol::TCP,
+    reason::Reason,
+};
+use pomguard_tests::{
+    beside::Beside,
+    dispositions::{Outcome, Trial, sections},
+    harness::{Bench, Subject, bench},
+    packet::{Packet, eth, ether, flag::ACK},
+    reference::{self, Places},
+};
+
+/// The reasons without a packet here. To fill the flow table takes a quarter of a million packets, and the
+/// other one counts a fault that no packet causes.
+const WITHOUT_PACKET: [Reason; 2] = [Reason::FlowTableFull, Reason::Internal];
+/// ARP requests in a burst; the rate allows ten in a second.
+const BURST: usize = 400;
+
+/// Asks for every verdict, and tells how long that took, with the load.
+pub(crate) fn all() -> (Result<String>, f32) {
+    let start = Instant::now();
+    (try_all(), start.elapsed().as_secs_f32())
+}
+
+fn try_all() -> Result<String> {
+    let Some(mut bench) = bench("verdicts", reference::policy()) else { anyhow::bail!("needs root") };
+    let mut shown = of_packets(&mut *bench)?;
+    shown.extend(of_circumstances(&mut bench)?);
+    shown.extend(WITHOUT_PACKET);
+    let missing: Vec<_> =
+        Reason::ALL.iter().filter(|reason| !shown.contains(reason)).map(|reason| reason.name()).collect();
+    ensure!(missing.is_empty(), "no packet for {}", missing.join(", "));
+    Ok(format!("{} reasons", shown.len() - WITHOUT_PACKET.len()))
+}
+
+/// The first packet of the published table for each reason.
+fn of_packets(subject: &mut dyn Subject) -> Result<BTreeSet<Reason>> {
+    let sections = sections();
+    let outcomes = || sections.iter().flat_map(|section| &section.classes).flat_map(|class| &class.outcomes);
+    // Another policy takes the kernel longer than all packets: the packets of the reference policy first.
+    let ordered = outcomes().filter(|it| it.set.is_none()).chain(outcomes().filter(|it| it.set.is_some()));
+    let mut trial = Trial::new(subject);
+    let (mut shown, mut faults) = (BTreeSet::new(), Vec::new());
+    for outcome in ordered {
+        let Some(places) = outcome.families().next().filter(|_| !shown.contains(&outcome.reason)) else {
+            continue;
+        };
+        shown.insert(outcome.reason);
+        if let Some(fault) = trial.fault(outcome, &places, false)? {
+            faults.push(format!("{}: {fault}", name(outcome)));
+        }
+    }
+    ensure!(faults.is_empty(), "{}", faults.join("; "));
+    Ok(shown)
+}
+
+fn name(outcome: &Outcome) -> String {
+    format!("{} {}", outcome.direction.name(), outcome.reason.name())
+}
+
+/// The reasons that need more than a packet.
+fn of_circumstances(bench: &mut Bench) -> Result<Vec<Reason>> {
+    const MINUTES: u32 = 600;
+    let places = Places::v4();
+    let listed = eth().ip(places.stranger, places.host).tcp(40_000, 443);
+    let unlisted = eth().ip(places.stranger, places.host).tcp(40_000, 8_443);
+    let circumstances = [
+        (Reason::NoPolicy, Beside { no_policy: true, ..Beside::default() }, listed.clone()),
+        (Reason::Isolated, Beside { panic: Some((panic::ISOLATE, MINUTES)), ..Beside::default() }, listed),
+        (Reason::Grace, Beside { grace: Some(MINUTES), ..Beside::default() }, unlisted.clone().flags(ACK)),
+        (Reason::Exception, Beside { pinholes: vec![(exception(), MINUTES)], ..Beside::default() }, unlisted),
+    ];
+    bench.renew(reference::policy())?;
+    let mut shown = Vec::new();
+    for (reason, beside, packet) in circumstances {
+        bench.hold(&beside)?;
+        let found = bench.reason(Direction::Inbound, &packet.build())?;
+        ensure!(found == (reason, false), "{}: {found:?}", reason.name());
+        shown.push(reason);
+    }
+    let mut tight = reference::policy();
+    tight.packets.rates.neighbours = 10;
+    bench.renew(tight)?;
+    let request = Packet::build(&eth().to([0xff; 6]).ether_type(ether::ARP).payload(&[0; 28]));
+    for _ in 0..BURST {
+        if bench.reason(Direction::Inbound, &request)? == (Reason::RateLimited, false) {
+            shown.push(Reason::RateLimited);
+            break;
+        }
+    }
+    Ok(shown)
+}
+
+/// The first and the last port in one word, as a pinhole holds them.
+fn port_range(first: u16, last: u16) -> u32 {
+    u32::from(first) | u32::from(last) << 16
+}
+
+/// Lets the stranger open port 8443.
+fn exception() -> Pinhole {
+    let std::net::IpAddr::V4(stranger) = Places::v4().stranger else { return Pinhole::FREE };
+    Pinhole {
+        peer: [u32::from(stranger), 0, 0, 0],
+        mask: [u32::MAX; 4],
+        ports: port_range(8_443, 8_443),
+        client_ports: port_range(1_024, u16::MAX),
+        protocol: TCP,
+        marks: Family::V4 as u8 | Pinhole::EXCEPTION,
+        ..Pinhole::FREE
+    }
+}

@@ -1,0 +1,31 @@
+//! The ways of attaching that a kernel has.
+
+use std::fs;
+
+/// A kernel by its version.
+pub(crate) struct Kernel(u32, u32);
+
+impl Kernel {
+    /// The kernel that runs.
+    pub(crate) fn running() -> Self {
+        let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+        let mut numbers = release.split(['.', '-']).map_while(|number| number.parse().ok());
+        Self(numbers.next().unwrap(), numbers.next().unwrap())
+    }
+
+    const fn is_at_least(&self, major: u32, minor: u32) -> bool {
+        self.0 > major || self.0 == major && self.1 >= minor
+    }
+
+    /// The best way that this kernel has for an interface: of XDP, and of TC.
+    pub(crate) fn first(&self, interface: &str) -> [&'static str; 2] {
+        let native = match interface {
+            // The driver has had native XDP since Linux 6.6, and loses the program at every reset of the
+            // card: `auto` never attaches natively there.
+            "vmxnet3" => false,
+            _ => true,
+        };
+        let tcx = self.is_at_least(6, 6);
+        [if native { "native" } else { "generic" }, if tcx { "tcx" } else { "clsact" }]
+    }
+}
