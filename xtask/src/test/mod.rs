@@ -13,6 +13,7 @@ use crate::setup::{self, Tool};
 mod budget;
 mod build;
 mod count;
+mod guests;
 pub(crate) mod kernel;
 mod long;
 pub(crate) mod other_kernel;

@@ -19,30 +19,23 @@ const SCRIPTS: &str = "POMGUARD_VM_SCRIPTS";
 const TIMEOUT_SECONDS: &str = "2400";
 
 /// How the script says that a kernel cannot be had.
-const NOT_TO_BE_HAD: i32 = 69;
+pub(super) const NOT_TO_BE_HAD: i32 = 69;
 
-/// The kernels that stand for those of RHEL 8, 9 and 10.
+/// The kernels, by the script's names. Each stands for others: docs/kernel-support.md.
 pub(super) const KERNELS: [&str; 3] = ["5.10", "6.1", "6.12"];
-
-/// The folder with the scripts that boot kernels.
-pub(super) fn scripts() -> Option<PathBuf> {
-    let folder = workspace::root().join(env::var_os(SCRIPTS).unwrap_or_else(|| "../shared/vm".into()));
-    folder.join("run-on-kernel.sh").is_file().then_some(folder)
-}
 
 /// Runs all packet tests and the basic daemon tests on a kernel.
 pub(super) fn corpus(version: &str) -> Result<Outcome> {
-    let Some(scripts) = scripts() else {
-        return Ok(Outcome::NotRun(format!(
-            "Linux {version}: no run-on-kernel.sh ({SCRIPTS} names its folder)"
-        )));
+    let script = match script() {
+        Ok(script) => script,
+        Err(reason) => return Ok(Outcome::NotRun(format!("Linux {version}: {reason}"))),
     };
     let built = build::everything()?;
     let tests: Vec<&Path> = PLAN
         .iter()
         .map(|(name, ..)| built.test(name).map(|test| test.path.as_path()))
         .collect::<Result<_>>()?;
-    let mut command = Command::new(scripts.join("run-on-kernel.sh"));
+    let mut command = Command::new(&script);
     command.args(["--timeout", TIMEOUT_SECONDS, "--mem", "2048"]);
     // Tests may name files by their place in the tree: they find them at the same path.
     for path in tests.iter().copied().chain([built.daemon.as_path(), &workspace::root().join("config")]) {
@@ -65,7 +58,19 @@ pub(super) fn corpus(version: &str) -> Result<Outcome> {
 /// Which test binaries run in the guest, at which levels of JIT hardening (`bpf_jit_harden`: the
 /// verifier and the JIT do other things at 2; 1, the default of RHEL, is 0 for root), and which of their tests. Emulation is some twenty
 /// times slower: what proves by volume (every port, random packets) stays on the machine's own kernel.
-const PLAN: &[(&str, &str, &str)] = &[("object", "1 2", ""), ("packets", "1", ""), ("daemon", "1", "basic_")];
+const PLAN: [(&str, &str, &str); 3] =
+    [("object", "1 2", ""), ("packets", "1", ""), ("daemon", "1", "basic_")];
+
+/// The script that boots a kernel, or why there is none.
+pub(super) fn script() -> Result<PathBuf, String> {
+    let folder = workspace::root().join(env::var_os(SCRIPTS).unwrap_or_else(|| "../shared/vm".into()));
+    let script = folder.join("run-on-kernel.sh");
+    if script.is_file() {
+        Ok(script)
+    } else {
+        Err(format!("no {} ({SCRIPTS} names its folder)", script.display()))
+    }
+}
 
 /// Every planned test binary, all of them even when one fails.
 fn guest_script(tests: &[&Path]) -> String {
@@ -82,12 +87,12 @@ fn guest_script(tests: &[&Path]) -> String {
     script + "exit $failed"
 }
 
-fn is_named(binary: &Path, target: &str) -> bool {
+pub(super) fn is_named(binary: &Path, target: &str) -> bool {
     let name = binary.file_name().unwrap_or_default().to_string_lossy();
     name.rsplit_once('-').is_some_and(|(name, _hash)| name == target)
 }
 
-fn at_the_same_path(path: &Path) -> OsString {
+pub(super) fn at_the_same_path(path: &Path) -> OsString {
     let mut argument = path.as_os_str().to_owned();
     argument.push(":");
     argument.push(path);

@@ -13,16 +13,17 @@ const SYSTEM: &str = "bookworm";
 /// Fetches kernels and makes the container's system, both kept for the next run. The tools were installed
 /// before, for all stages at once.
 pub(super) fn prepare(_: &mut Run) -> Result<Outcome> {
-    let Some(scripts) = other_kernel::scripts() else {
-        return Ok(Outcome::NotRun("no folder with the scripts that boot kernels".into()));
+    let script = match other_kernel::script() {
+        Ok(script) => script,
+        Err(reason) => return Ok(Outcome::NotRun(reason)),
     };
     let mut missing = Vec::new();
     for kernel in other_kernel::KERNELS {
-        if !process::succeeds(Command::new(scripts.join("fetch-kernel.sh")).arg(kernel)) {
+        if !process::succeeds(Command::new(script.with_file_name("fetch-kernel.sh")).arg(kernel)) {
             missing.push(format!("Linux {kernel}"));
         }
     }
-    if !process::succeeds(Command::new(scripts.join("make-rootfs.sh")).arg(SYSTEM)) {
+    if !process::succeeds(Command::new(script.with_file_name("make-rootfs.sh")).arg(SYSTEM)) {
         missing.push(SYSTEM.to_owned());
     }
     if missing.is_empty() {

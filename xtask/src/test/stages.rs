@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use super::{kernel, packages, run::Run, shipped, source};
+use super::{guests, kernel, packages, run::Run, shipped, source};
 use crate::setup::Tool;
 
 /// What a stage that did not fail came to.
@@ -123,6 +123,16 @@ pub(super) const PARTS: &[Part] = &[
             title: "kills, failing system calls, full tables and floods under load",
             needs: kernel::FAULT_TOOLS,
             run: kernel::faults,
+        }],
+    },
+    Part {
+        name: "guests",
+        budget: Duration::from_secs(240),
+        stages: &[Stage {
+            name: "guests",
+            title: "one boot each of 5.10, 6.1 and 6.12, with emulated cards",
+            needs: &[Tool::OtherKernels],
+            run: guests::run,
         }],
     },
     Part {
