@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand};
 mod account;
 mod bench;
 mod demo;
+mod dist;
 mod docs;
 mod ebpf;
 mod faults;
@@ -35,6 +36,8 @@ enum Command {
     Bench(bench::Args),
     /// Build a POM site out of network namespaces and try every connection of the matrix.
     Demo(demo::Args),
+    /// Build the file that runs on every supported distribution, and check it.
+    Dist(dist::Args),
     /// Write the documents anew that are made from tables in the code: docs/packets.md.
     Docs,
     /// Run all checks and tests that this machine can run, and say which it cannot.
@@ -59,6 +62,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Bench(args) => bench::run(&args),
         Command::Demo(args) => demo::run(&args),
+        Command::Dist(args) => dist::run(&args),
         Command::Docs => docs::run(),
         Command::Test(args) => test::run(&args),
         Command::Lint(args) => lint::run(&args),

@@ -1,0 +1,124 @@
+//! `cargo xtask dist`: the one file that runs on every supported distribution, built and checked.
+//!
+//! A binary runs where the C library is at least as new as the one that it was linked against. RHEL 8 has
+//! glibc 2.28, so the linker of zig, which carries the symbols of every glibc, links against that. A static
+//! binary is no way out: where nsswitch.conf names a module, the look-up of a group loads it, and aborts.
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+
+use crate::{process, workspace};
+
+mod artefact;
+mod old_root;
+
+use artefact::Artefact;
+
+/// The oldest C library that the file must run on.
+const GLIBC: Version = Version(2, 28);
+/// What it may weigh, in bytes.
+const LARGEST: u64 = 8_000_000;
+/// For which machine.
+const TARGET: &str = "x86_64-unknown-linux-gnu";
+/// What links it, from PyPI. Another version may link another file.
+const TOOLS: [&str; 2] = ["cargo-zigbuild==0.24.1", "ziglang==0.17.1"];
+
+/// Arguments of `cargo xtask dist`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Run the file in a root of an older distribution, too: as root, with mmdebstrap
+    #[arg(long = "try")]
+    tried: bool,
+    /// The distribution of that root, a suite of Debian's
+    #[arg(long, value_name = "SUITE", default_value = "bullseye", requires = "tried")]
+    suite: String,
+    /// Check this file instead of building one
+    #[arg(long, value_name = "PATH")]
+    file: Option<PathBuf>,
+}
+
+/// A version of the C library.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Version(u32, u32);
+
+impl std::fmt::Display for Version {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(out, "{}.{}", self.0, self.1)
+    }
+}
+
+/// Runs the command.
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let file = match &args.file {
+        Some(file) => file.clone(),
+        None => build()?,
+    };
+    let Artefact { size, glibc, libraries } = Artefact::read(&file)?;
+    println!("{}", file.display());
+    println!("  {size} bytes, of at most {LARGEST}");
+    println!("  asks for glibc {glibc}, of at most {GLIBC}");
+    println!("  loads {}", libraries.join(", "));
+    ensure!(size <= LARGEST, "the file is too large");
+    ensure!(glibc <= GLIBC, "the file does not start on glibc {GLIBC}");
+    if args.tried {
+        old_root::try_in(&args.suite, &file)?;
+    }
+    Ok(())
+}
+
+/// The folder with the tools and the file.
+fn folder() -> PathBuf {
+    workspace::target().join("dist")
+}
+
+/// Builds the file, without symbols, and puts it where it is found.
+fn build() -> Result<PathBuf> {
+    let tools = tools()?;
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let path = std::env::join_paths(std::iter::once(tools).chain(std::env::split_paths(&path)))?;
+    let mut command = workspace::cargo("zigbuild");
+    command
+        .args(["--locked", "--release", "--package", "pomguard", "--bin", "pomguard"])
+        .args(["--target", &format!("{TARGET}.{GLIBC}")])
+        .env("PATH", path)
+        .env("CARGO_PROFILE_RELEASE_STRIP", "symbols");
+    process::run(&mut command)?;
+    let built = workspace::target().join(TARGET).join("release/pomguard");
+    let file = folder().join(format!("pomguard-{}-{TARGET}", env!("CARGO_PKG_VERSION")));
+    fs::copy(&built, &file).with_context(|| format!("copy {} to {}", built.display(), file.display()))?;
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o755))?;
+    Ok(file)
+}
+
+/// Installs the tools into a folder of their own, unless they are there; the folder with the programs.
+fn tools() -> Result<PathBuf> {
+    let home = folder().join("tools");
+    let (programs, mark) = (home.join("bin"), home.join("installed"));
+    let wanted = TOOLS.join("\n");
+    if fs::read_to_string(&mark).is_ok_and(|installed| installed == wanted) {
+        return Ok(programs);
+    }
+    let python = process::find("python3").context("no python3 here: it installs the linker from PyPI")?;
+    println!("installing {} into {}", TOOLS.join(" and "), home.display());
+    process::run(Command::new(python).args(["-m", "venv", "--clear"]).arg(&home))?;
+    let mut pip = Command::new(programs.join("python3"));
+    process::run(pip.args(["-m", "pip", "install", "--quiet"]).args(TOOLS))?;
+    fs::write(&mark, wanted).with_context(|| mark.display().to_string())?;
+    Ok(programs)
+}
+
+/// Fails without root, which `what` takes.
+fn need_root(what: &str) -> Result<()> {
+    if nix::unistd::geteuid().is_root() { Ok(()) } else { bail!("{what} takes root") }
+}
+
+/// A path as text, for a command line.
+fn text(path: &Path) -> Result<&str> {
+    path.to_str().with_context(|| format!("{} is no UTF-8", path.display()))
+}
