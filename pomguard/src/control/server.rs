@@ -3,8 +3,8 @@
 //! Bounded in every way: connections at once, bytes of a request, time for one. When all places are
 //! taken, the connection that has waited longest without a whole request makes room.
 //!
-//! Root has places and a queue of its own. Whatever others ask, and however often, they cannot take a place
-//! that root needs, and the daemon serves a request of root's before any of theirs.
+//! Root has places and a queue of its own. Others cannot take a place that root needs, however many they are,
+//! and the daemon serves a request of root's before any of theirs.
 
 use std::{
     collections::VecDeque,
@@ -105,8 +105,15 @@ impl Queues {
 /// The group whose members may ask.
 struct Readers {
     name: String,
-    /// Its number, and when it was looked up. Most machines have no such group.
-    known: Mutex<Option<(Instant, Option<u32>)>>,
+    known: Mutex<Option<Known>>,
+}
+
+/// The answer of a look-up.
+#[derive(Clone, Copy)]
+struct Known {
+    at: Instant,
+    /// The number of the group. Most machines have no such group.
+    group: Option<u32>,
 }
 
 impl Readers {
@@ -114,16 +121,16 @@ impl Readers {
         Self { name, known: Mutex::new(None) }
     }
 
-    /// Returns the number if it was looked up a moment ago.
-    fn fresh(&self) -> Option<Option<u32>> {
+    /// Returns the answer if it was looked up a moment ago.
+    fn fresh(&self) -> Option<Known> {
         let known = *self.known.try_lock().ok()?;
-        known.filter(|(at, _)| at.elapsed() < GROUP_AGE).map(|(_, group)| group)
+        known.filter(|known| known.at.elapsed() < GROUP_AGE)
     }
 
     /// Looks the number up, one look-up at a time and never on the thread that serves root.
     async fn group(&self) -> Option<u32> {
         let mut known = self.known.lock().await;
-        if let Some((at, group)) = *known
+        if let Some(Known { at, group }) = *known
             && at.elapsed() < GROUP_AGE
         {
             return group;
@@ -131,7 +138,7 @@ impl Readers {
         let name = self.name.clone();
         let found = spawn_blocking(move || Group::from_name(&name).ok().flatten()).await.ok().flatten();
         let group = found.map(|group| group.gid.as_raw());
-        *known = Some((Instant::now(), group));
+        *known = Some(Known { at: Instant::now(), group });
         group
     }
 }
@@ -202,7 +209,7 @@ pub async fn serve(listener: UnixListener, readers: String, queues: Queues) {
         };
         let root = peer.access(None).is_some();
         // A stranger takes no place while it is known which group may ask.
-        if !root && readers.fresh().is_some_and(|group| peer.access(group).is_none()) {
+        if !root && readers.fresh().is_some_and(|known| peer.access(known.group).is_none()) {
             turn_away(&stream, &peer);
             continue;
         }
@@ -256,13 +263,11 @@ async fn admit(
         Some(access) => Some(access),
         None => peer.access(readers.group().await),
     };
-    match access {
-        Some(access) => converse(stream, peer, access, queues.of(access).clone(), busy).await,
-        None => {
-            turn_away(&stream, &peer);
-            Ok(())
-        }
+    if let Some(access) = access {
+        return converse(stream, peer, access, queues.of(access).clone(), busy).await;
     }
+    turn_away(&stream, &peer);
+    Ok(())
 }
 
 /// Says no without waiting: the reply fits the socket's buffer, or is lost.

@@ -1,17 +1,20 @@
-//! Who could change a file that decides who may connect.
+//! The check that nobody but root could have written a file that decides who may connect.
 //!
 //! A site, settings or matrix file counts only if root alone could have written it: the file, each folder on
 //! the way to it from `/`, and each symbolic link. One who owns any of them, or may write to it, decides what
-//! this host lets in.
+//! this host lets in. The folders of `[paths]` are judged alike, as far as they exist: exceptions, the image for
+//! the next boot and the history come from there.
 //!
 //! A folder that everybody may write to is safe if it has the sticky bit and belongs to root, as `/tmp` does:
 //! there nobody can rename or remove what belongs to root. A file in it must have no second name, since a hard
 //! link to an old file of root's could have been put there by anybody.
 
 use std::{
+    ffi::CString,
     fmt, fs, io,
-    os::unix::fs::MetadataExt as _,
+    os::unix::{ffi::OsStrExt as _, fs::MetadataExt as _},
     path::{Component, Path, PathBuf},
+    ptr,
 };
 
 use nix::unistd::{Gid, Group, Uid, User, geteuid};
@@ -61,14 +64,14 @@ impl FileOwner {
     }
 }
 
-/// Who may own and write files besides root, by number.
+/// The user and the group that may own and write files besides root, by number.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Owner {
     user: Option<u32>,
     group: Option<u32>,
 }
 
-/// What a file that somebody else could change means.
+/// The consequence of a file that somebody else could change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Trust {
     /// It is refused.
@@ -100,7 +103,7 @@ impl Files {
         Self { trust: Trust::Reported, owner: Owner { user: None, group: None }, concerns: Vec::new() }
     }
 
-    /// What the service would refuse, in the order in which it was found.
+    /// Returns the findings for which the service refuses the files, in the order in which they were found.
     #[must_use]
     pub fn concerns(&self) -> &[Diagnostic] {
         &self.concerns
@@ -134,27 +137,41 @@ impl Files {
 
     /// Judges a file that was opened, by the way that leads to it.
     pub(super) fn judge(&mut self, path: &Path, opened: &fs::Metadata) -> Result<(), Diagnostics> {
-        let origin = || Origin { file: path.display().to_string().into(), line: 1 };
-        let diagnostic = |concern: Concern| {
-            let Concern { found, problem, remedy } = concern;
-            Diagnostic { origin: origin(), found, problem, remedy }
-        };
         let mut walk = Walk { owner: self.owner, found: Vec::new() };
-        let found: Vec<Diagnostic> = match walk.follow(path) {
-            Ok(facts) if (facts.dev(), facts.ino()) == (opened.dev(), opened.ino()) => {
-                walk.found.into_iter().map(diagnostic).collect()
-            }
-            Ok(_) => vec![diagnostic(Concern {
+        let found = match walk.follow(path) {
+            Ok(facts) if (facts.dev(), facts.ino()) == (opened.dev(), opened.ino()) => walk.found,
+            Ok(_) => vec![Concern {
                 found: "the file".to_owned(),
                 problem: "was replaced while it was read".to_owned(),
                 remedy: "try again".to_owned(),
-            })],
-            Err(fault) => vec![diagnostic(Concern {
-                found: "the way to the file".to_owned(),
-                problem: format!("cannot be looked at: {fault}"),
-                remedy: "check the path and its permissions".to_owned(),
-            })],
+            }],
+            Err(fault) => vec![Concern::unseen("the file", &fault)],
         };
+        self.take(&path.display().to_string(), found)
+    }
+
+    /// Judges the folders that the settings name, as far as they exist. Root alone may own these.
+    pub(super) fn judge_folders(&mut self, settings: &Settings) -> Result<(), Diagnostics> {
+        for path in [&settings.paths.state, &settings.paths.runtime] {
+            let mut walk = Walk { owner: Owner::default(), found: Vec::new() };
+            let found = match walk.follow(path) {
+                Err(fault) if fault.kind() != io::ErrorKind::NotFound => {
+                    vec![Concern::unseen(&format!("the folder {}", path.display()), &fault)]
+                }
+                _ => walk.found,
+            };
+            self.take(&settings.file, found)?;
+        }
+        Ok(())
+    }
+
+    /// Refuses what was found about a file, or keeps it.
+    fn take(&mut self, file: &str, found: Vec<Concern>) -> Result<(), Diagnostics> {
+        let diagnostic = |Concern { found, problem, remedy }| {
+            let origin = Origin { file: file.into(), line: 1 };
+            Diagnostic { origin, found, problem, remedy }
+        };
+        let found: Vec<Diagnostic> = found.into_iter().map(diagnostic).collect();
         if self.trust == Trust::Demanded && !found.is_empty() {
             return Err(Diagnostics(found));
         }
@@ -187,6 +204,17 @@ struct Concern {
     found: String,
     problem: String,
     remedy: String,
+}
+
+impl Concern {
+    /// The way to something cannot be judged.
+    fn unseen(what: &str, fault: &io::Error) -> Self {
+        Self {
+            found: format!("the way to {what}"),
+            problem: format!("cannot be looked at: {fault}"),
+            remedy: "check the path and its permissions".to_owned(),
+        }
+    }
 }
 
 /// Kinds of entries on the way to a file.
@@ -280,6 +308,10 @@ impl Walk {
             let by = if kind == Kind::Folder { ", who can replace what is in it" } else { "" };
             add(format!("can be written by {who}{by}"), format!("`chmod {bits} {shown}`"));
         }
+        // The permission of the group is then the most that the list gives to anybody.
+        if facts.mode() & GROUP_WRITES != 0 && !group && has_access_list(path) {
+            add("has an access list, by which others may write".to_owned(), format!("`setfacl -b {shown}`"));
+        }
         if kind == Kind::File && shared && facts.nlink() > 1 {
             add(
                 "has a second name, so anybody may have put it into a folder that everybody may write to"
@@ -308,6 +340,15 @@ fn steps(path: &Path) -> Vec<Step> {
     let mut steps: Vec<Step> = path.components().filter_map(step).collect();
     steps.reverse();
     steps
+}
+
+/// Returns true if an access list says more than the permissions do.
+fn has_access_list(path: &Path) -> bool {
+    let Ok(path) = CString::new(path.as_os_str().as_bytes()) else { return false };
+    let name = c"system.posix_acl_access";
+    // SAFETY: both texts end with a zero byte and outlive the call; there is no buffer to write to.
+    let length = unsafe { libc::lgetxattr(path.as_ptr(), name.as_ptr(), ptr::null_mut(), 0) };
+    length > 0
 }
 
 /// Returns true if others than the owner may add entries to a folder.

@@ -132,7 +132,7 @@ pub struct Settings {
     pub paths: Paths,
     /// Members of this group may ask the daemon over the control socket; only root may change anything.
     pub control_group: String,
-    /// Who may own and write the site and matrix files besides root.
+    /// The user or group that may own and write the site and matrix files besides root.
     pub file_owner: Option<At<FileOwner>>,
     /// Rows that are watched or enforced here, whatever the site file says: `[[row]]` with `id` and `mode`.
     pub rows: Vec<(At<String>, Mode)>,
@@ -168,7 +168,9 @@ impl Settings {
     /// The same, with the judgement of `files`.
     pub fn read(files: &mut Files, path: &Path) -> Result<Self, Diagnostics> {
         let folder = path.parent().unwrap_or_else(|| Path::new(""));
-        read(&Text::load(files, path)?, folder)
+        let settings = read(&Text::load(files, path)?, folder)?;
+        files.judge_folders(&settings)?;
+        Ok(settings)
     }
 
     /// Reads a text in memory; `name` stands for the file in messages.

@@ -1,8 +1,8 @@
-//! Counters over a change of layout: what the maps of an earlier version counted goes on in the new ones.
+//! Counters over a change of layout: the new maps go on from the counts of those of an earlier version.
 //!
 //! Two readings are made, both before a new program judges a packet. The first copies the labels, so that each
 //! row keeps its slot, as over a restart. The second comes last of all before the programs are exchanged, and
-//! has what the former programs counted meanwhile. A packet that they judge between it and the exchange, a few
+//! catches up with the former programs. A packet that they judge between it and the exchange, a few
 //! milliseconds, is judged and not counted.
 
 use std::{
@@ -25,7 +25,7 @@ use super::{KernelError, clock::Ticks, load, pins::Pins, raw};
 /// Bytes of a word. All that is counted is counted in words.
 const WORD: usize = size_of::<u64>();
 
-/// The forms in which versions laid out what is counted, oldest first. Whoever changes one of these maps raises
+/// The forms in which versions laid out the counters, oldest first. A change of one of these maps raises
 /// [`pomguard_common::ABI_VERSION`] and adds a line; a test holds the last line against the types of this version.
 ///
 /// A reason has one number for ever, so the number of reasons is read from the size of the map.
@@ -352,7 +352,7 @@ mod tests {
 
     use super::*;
 
-    /// Who changes a map that counts adds a form for the version before.
+    /// A change of a map that counts adds a form for the versions before it.
     #[test]
     fn last_form_is_that_of_this_version() {
         for version in 1..=ABI_VERSION {

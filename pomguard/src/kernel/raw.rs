@@ -265,7 +265,7 @@ pub(super) fn lookup_batch<V: Pod + Default>(
 
 /// The value of an element of an array, as words; of a per-CPU array the values of all CPUs.
 pub(super) fn lookup_words(map: BorrowedFd<'_>, key: u32, values: &mut [u64]) -> io::Result<()> {
-    // What the kernel writes is as long as it says itself, and for each CPU that it might get.
+    // The kernel writes as many bytes as it says itself, for each CPU that it might get.
     let [kind, _id, key_size, value_size] = words_of(map)?;
     let cpus = if kind == bpf_map_type::BPF_MAP_TYPE_PERCPU_ARRAY as u32 {
         nr_cpus().map_err(|(_, error)| error)?

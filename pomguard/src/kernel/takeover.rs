@@ -27,7 +27,7 @@ use super::{
     programs, raw,
 };
 
-/// What becomes of that which maps of another layout hold, for whoever is about to start, and in the log of who did.
+/// Tells the fate of the content of maps of another layout, for `check` and `plan` and for the log of a start.
 #[must_use]
 pub fn losses(found: u32) -> String {
     let counters = if carry::knows(found) { "counters go on" } else { "counters begin at zero" };
@@ -56,7 +56,7 @@ pub fn other_layout(pins: &Pins) -> Result<Option<u32>, KernelError> {
 pub fn notice(found: u32) -> String {
     format!(
         "the maps in force are of layout {found}, this pomguard has layout {ABI_VERSION}: a restart makes \
-         new ones beside them and exchanges the programs in one step. What becomes of the rest: {}",
+         new ones beside them and exchanges the programs in one step. Their content: {}",
         losses(found)
     )
 }

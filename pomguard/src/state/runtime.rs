@@ -367,7 +367,7 @@ mod tests {
         assert!(!runtime.detached());
     }
 
-    /// Case f09: a lock of an earlier version, that anybody may open and somebody holds.
+    /// CP-03 and case f09: a lock of an earlier version, that anybody may open and somebody holds.
     #[test]
     fn lock_that_others_could_open_is_replaced() {
         let folder = tempfile::tempdir().unwrap();

@@ -237,7 +237,7 @@ fn replace_counters<V: aya::Pod>(lab: &Lab, value: V) {
     map.set(0, values, 0).unwrap();
 }
 
-/// What the maps of a version with fewer reasons counted goes on, by reason number and row id.
+/// CP-09: the counts of a version with fewer reasons go on, by reason number and row id.
 #[test]
 fn counters_of_a_smaller_layout_go_on() {
     let Some(lab) = Lab::new("counters_of_a_smaller_layout_go_on") else { return };

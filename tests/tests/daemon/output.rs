@@ -43,8 +43,7 @@ fn full_disk() -> File {
     OpenOptions::new().write(true).open("/dev/full").unwrap()
 }
 
-/// Runs a command whose output, and whose errors on request, go to such a place. What it says on stderr is
-/// no panic.
+/// Runs a command whose output, and whose errors on request, go to such a place. It must not panic.
 fn into_sink(mut command: Command, sink: Sink, errors_too: bool) -> ExitStatus {
     command.stdout(sink.open());
     command.stderr(if errors_too { sink.open() } else { Stdio::piped() });
@@ -159,7 +158,7 @@ fn every_verb_outlives_a_closed_pipe_and_a_full_disk() {
                 let status = into_sink(lab.pomguard_command(&arguments), sink, errors_too);
                 assert!(status.success(), "{arguments:?} into {sink:?}: {status}\n{}", daemon.log());
             }
-            // What is refused ends with its own code, whether or not anybody hears why.
+            // A refusal ends with its own code, whether or not anybody hears the reason.
             let status = into_sink(lab.pomguard_command(&["revoke", "none"]), sink, errors_too);
             assert_eq!(status.code(), Some(1));
         }

@@ -65,7 +65,7 @@ fn f15_files_in_other_hands_are_refused_by_every_way_in() {
     lab.let_others_in();
     let daemon = Daemon::start(&lab);
     let before = lab.stats();
-    // What would come of them: a row goes.
+    // These files would take a row away.
     lab.write_site("[[row]]\nid = \"pom-4.0/16\"\nenabled = false\nforce = true\n");
     for Way { spoil, mend, command } in WAYS {
         spoil(&lab);

@@ -171,7 +171,7 @@ fn as_other<T: Send>(member: bool, act: impl FnOnce() -> T + Send) -> T {
     })
 }
 
-/// Members of the group, and strangers, as many as like to: none takes a place that root has or needs.
+/// CP-02: members of the group, and strangers, as many as like to: none takes a place that root has or needs.
 #[test]
 fn askers_and_strangers_never_take_a_place_of_root() {
     if !root() {

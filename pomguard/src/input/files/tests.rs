@@ -52,12 +52,12 @@ impl Tree {
         lchown(self.at(name), Some(user), Some(group)).unwrap();
     }
 
-    /// What is refused; empty if nothing is.
+    /// Returns the refusal, or an empty text.
     fn refused(&self) -> String {
         Draft::load(&self.at("etc/pomguard.toml")).err().map(|faults| faults.to_string()).unwrap_or_default()
     }
 
-    /// What is said of files that are read all the same.
+    /// Returns the warnings about files that are read all the same.
     fn reported(&self) -> Vec<String> {
         let mut files = Files::reported();
         Draft::read(&mut files, &self.at("etc/pomguard.toml")).unwrap();
@@ -177,6 +177,62 @@ fn files_of_another_owner_count_if_the_settings_name_it() {
     ] {
         tree.settings(&format!("[files]\nowner = \"{owner}\"\n[control]\ngroup = \"daemon\"\n"));
         assert!(tree.refused().contains(told), "{owner}: {}", tree.refused());
+    }
+}
+
+/// The permission of a group that may write can stand for an access list that lets somebody else write.
+#[test]
+fn access_list_on_a_file_of_the_group_is_refused() {
+    let Some(tree) = Tree::new() else { return };
+    tree.settings("[files]\nowner = \":2345\"\n");
+    tree.give("sites/site.toml", 0, 2_345);
+    tree.mode("sites/site.toml", 0o664);
+    assert_eq!(tree.refused(), "");
+    // linux/posix_acl_xattr.h: the version, then tag, permissions and id of each entry. Uid 65534 may write.
+    let none = u32::MAX;
+    let entries: [(u16, u16, u32); 5] =
+        [(1, 6, none), (2, 6, NOBODY), (4, 4, none), (16, 6, none), (32, 4, none)];
+    let entry = |(tag, may, id): (u16, u16, u32)| {
+        [&tag.to_le_bytes()[..], &may.to_le_bytes(), &id.to_le_bytes()].concat()
+    };
+    let list = [&2_u32.to_le_bytes()[..], &entries.map(entry).concat()].concat();
+    let path = CString::new(tree.at("sites/site.toml").as_os_str().as_bytes()).unwrap();
+    let name = c"system.posix_acl_access";
+    // SAFETY: the texts end with a zero byte, and the buffer is as long as said; all outlive the call.
+    let result =
+        unsafe { libc::lsetxattr(path.as_ptr(), name.as_ptr(), list.as_ptr().cast(), list.len(), 0) };
+    if result != 0 {
+        return; // A file system without access lists.
+    }
+    assert!(tree.refused().contains("`setfacl -b "), "{}", tree.refused());
+}
+
+/// Exceptions, the image for the next boot and the history come from there.
+#[test]
+fn folders_of_the_daemon_in_other_hands_are_refused() {
+    let Some(tree) = Tree::new() else { return };
+    for (key, name) in [("state", "matrices/state"), ("runtime", "matrices/run")] {
+        let path = tree.at(name).display().to_string();
+        tree.settings(&format!("[files]\nowner = \"1234\"\n[paths]\n{key} = \"{path}\"\n"));
+        assert_eq!(tree.refused(), "", "one that is not there yet");
+        fs::create_dir(tree.at(name)).unwrap();
+        tree.mode(name, 0o700);
+        assert_eq!(tree.refused(), "");
+        for owner in [NOBODY, 1_234] {
+            tree.give(name, owner, 0);
+            assert!(tree.refused().contains(&format!("`chown root {path}`")), "{}", tree.refused());
+            assert!(
+                Settings::load(&tree.at("etc/pomguard.toml")).is_err(),
+                "a start does not go by it either"
+            );
+        }
+        tree.give(name, 0, 0);
+        tree.mode(name, 0o770);
+        assert!(tree.refused().contains(&format!("`chmod g-w {path}`")), "{}", tree.refused());
+        tree.mode(name, 0o700);
+        tree.mode("matrices", 0o777);
+        assert!(tree.refused().contains("`chmod go-w "), "{}", tree.refused());
+        tree.mode("matrices", 0o755);
     }
 }
 
