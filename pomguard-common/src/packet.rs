@@ -1,6 +1,6 @@
 //! Bytes of a frame, read safely: in the kernel straight from the packet, on the host from a slice.
 
-use crate::limits;
+use crate::{limits, parse::Datagram};
 
 /// A frame, from its Ethernet header on.
 pub trait Packet {
@@ -23,6 +23,13 @@ pub trait Packet {
     #[inline(always)]
     fn may_hold_segments(&self) -> bool {
         true
+    }
+
+    /// True if a socket of this host with just these ends sends the frame. False for what is forwarded,
+    /// translated or written by hand, and for all that comes in.
+    #[inline(always)]
+    fn is_from_socket(&self, _ends: &Datagram) -> bool {
+        false
     }
 
     /// A look at the same frame that starts over.
@@ -70,6 +77,11 @@ impl<P: Packet + ?Sized> Packet for &P {
     #[inline(always)]
     fn may_hold_segments(&self) -> bool {
         (**self).may_hold_segments()
+    }
+
+    #[inline(always)]
+    fn is_from_socket(&self, ends: &Datagram) -> bool {
+        (**self).is_from_socket(ends)
     }
 
     type Again<'a>

@@ -5,7 +5,7 @@ use aya_ebpf::{
     bindings::{__sk_buff, xdp_md},
     programs::TcContext,
 };
-use pomguard_common::{limits, packet::Packet};
+use pomguard_common::{image::Family, limits, packet::Packet, parse::Datagram};
 
 use crate::opaque::opaque;
 
@@ -39,6 +39,8 @@ pub(crate) trait Context: Sized {
     fn may_hold_segments(context: *mut Self) -> bool;
     /// Index of the interface that the packet came in by, or leaves by.
     fn interface(context: *mut Self) -> u32;
+    /// True if a socket with just these ends sends the packet.
+    fn is_from_socket(context: *mut Self, ends: &Datagram) -> bool;
 }
 
 impl Context for xdp_md {
@@ -75,6 +77,11 @@ impl Context for xdp_md {
         // SAFETY: as above.
         unsafe { (*context).ingress_ifindex }
     }
+
+    #[inline(always)]
+    fn is_from_socket(_context: *mut Self, _ends: &Datagram) -> bool {
+        false
+    }
 }
 
 impl Context for __sk_buff {
@@ -110,6 +117,39 @@ impl Context for __sk_buff {
         // SAFETY: as for `xdp_md`.
         unsafe { (*context).ifindex }
     }
+
+    #[inline(always)]
+    fn is_from_socket(context: *mut Self, ends: &Datagram) -> bool {
+        sends(context, ends) != 0
+    }
+}
+
+/// 1 if a socket with just these ends sends a packet, else 0. A function of its own, for its stack to be free
+/// again.
+#[inline(never)]
+fn sends(context: *mut __sk_buff, ends: &Datagram) -> u64 {
+    // SAFETY: as for `bounds`.
+    let socket = unsafe { (*context).__bindgen_anon_2.sk };
+    if socket.is_null() {
+        return 0;
+    }
+    // What is translated has other ends than its socket. Volatile: of two loads the compiler would make one
+    // at a computed offset, and the verifier takes only constant ones.
+    // SAFETY: the kernel hands the program a valid socket, of which these fields may be read.
+    let own_port = unsafe { (&raw const (*socket).src_port).read_volatile() };
+    // SAFETY: as above. Linux before 5.18 has a word here, of which this half is the port.
+    let peer_port = unsafe { (&raw const (*socket).dst_port).read_volatile() };
+    // SAFETY: as above.
+    let peer_v4 = unsafe { (&raw const (*socket).dst_ip4).read_volatile() };
+    // SAFETY: as above.
+    let peer_v6 = unsafe { (&raw const (*socket).dst_ip6[3]).read_volatile() };
+    let (peer, last) = match ends.family {
+        Family::V4 => (peer_v4, ends.destination[0]),
+        Family::V6 => (peer_v6, ends.destination[3]),
+    };
+    let (peer, peer_port) = (u32::from_be(peer), u16::from_be(peer_port));
+    let same = own_port == u32::from(ends.source_port) && peer_port == ends.destination_port && peer == last;
+    u64::from(same)
 }
 
 impl<C: Context> Frame<C> {
@@ -168,6 +208,11 @@ impl<C: Context> Packet for Frame<C> {
     #[inline(always)]
     fn may_hold_segments(&self) -> bool {
         C::may_hold_segments(self.context)
+    }
+
+    #[inline(always)]
+    fn is_from_socket(&self, ends: &Datagram) -> bool {
+        C::is_from_socket(self.context, ends)
     }
 
     type Again<'a>

@@ -25,6 +25,7 @@ impl Decision {
     pub(super) const ENTERED: u64 = 3 << Self::ENTERED_SHIFT;
     pub(super) const STATE_SHIFT: u32 = 12;
     pub(super) const STATE: u64 = 7 << Self::STATE_SHIFT;
+    pub(super) const FROM_SOCKET: u64 = 1 << 15;
     pub(super) const ROW_SHIFT: u32 = 16;
     /// What a ruling comes to for an ICMP error: see what it quotes.
     pub(super) const QUOTES: u64 = u64::MAX;
@@ -87,6 +88,18 @@ impl Decision {
     #[inline(always)]
     pub(super) const fn state(self) -> State {
         State::from_number(((self.0 & Self::STATE) >> Self::STATE_SHIFT) as u32)
+    }
+
+    /// A socket of this host sends the packet.
+    #[inline(always)]
+    pub(super) const fn sent_by_socket(self, socket: bool) -> Self {
+        if socket { Self(self.0 | Self::FROM_SOCKET) } else { self }
+    }
+
+    /// True if a socket of this host sends the packet.
+    #[inline(always)]
+    pub(super) const fn is_from_socket(self) -> bool {
+        self.0 & Self::FROM_SOCKET != 0
     }
 
     /// A drop that is not enforced yet: counted as such, and passed.

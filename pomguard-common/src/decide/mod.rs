@@ -245,7 +245,7 @@ where
     let decision = limited(hook, tables, decision, tells_mtu(datagram));
     let decision = match decision.state() {
         State::Free => decision,
-        _ => remember(hook, datagram, tables, decision),
+        _ => remember(hook, datagram, tables, decision.sent_by_socket(packet.is_from_socket(datagram))),
     };
     let decision = audited(hook, tables, decision);
     if datagram.fragment.is_part() && decision.passes() && self_test == 0 {
@@ -330,7 +330,8 @@ where
     } else {
         tables.image.generation()
     };
-    let ours = if datagram.tcp_flags & tcp_flag::FIN != 0 { mark::FIN } else { 0 };
+    let fin = if datagram.tcp_flags & tcp_flag::FIN != 0 { mark::FIN } else { 0 };
+    let ours = if decision.is_from_socket() { fin | mark::SOCKET } else { fin };
     let newcomer = Newcomer::new(decision.state(), decision.row(), stamp).marked(ours);
     let newcomer = newcomer.urgent(decision.is(Reason::Failsafe));
     match flow::enter(&tables.flows, key(hook, datagram), newcomer) {

@@ -90,6 +90,9 @@ pub mod mark {
     pub const FIN: u8 = 1;
     /// Ours: this host's RST left.
     pub const RST: u8 = 2;
+    /// Ours: a socket of this host sent what the flow was entered with, and the socket table tells when it
+    /// is gone. Of what is forwarded or translated, the socket table knows nothing, or something else.
+    pub const SOCKET: u8 = 4;
     /// Theirs: the peer's FIN was seen.
     pub const PEER_FIN: u8 = 1;
 }

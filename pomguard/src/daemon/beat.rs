@@ -77,6 +77,7 @@ impl Daemon {
             let look = self.guard.look(&mut self.loaded, &self.pins, self.settings.attach, &self.standing);
             // After what others wrote was put back, so that nothing but this is new in what is sealed.
             self.clear_ended();
+            self.sweep_flows();
             look
         };
         look.conditions.extend(self.panic_now());

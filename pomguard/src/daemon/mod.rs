@@ -60,6 +60,7 @@ mod change;
 mod command;
 mod confirm;
 mod exceptions;
+mod flows;
 mod guard;
 mod notify;
 mod page;
@@ -68,6 +69,7 @@ mod refused;
 
 use beat::Beat;
 use boot::Basis;
+use flows::Sweeper;
 use guard::Guard;
 use notify::Systemd;
 use refused::Refused;
@@ -101,6 +103,7 @@ struct Daemon {
     ticks: Ticks,
     loaded: Loaded,
     guard: Guard,
+    sweeper: Sweeper,
     /// The layout of the maps that were in force before, where it was another one.
     replaced: Option<u32>,
     /// Their counters, until the programs that count in them are exchanged.
@@ -224,6 +227,7 @@ fn start(
         ticks,
         loaded,
         guard,
+        sweeper: Sweeper::new(),
         replaced: takeover.as_ref().map(Takeover::found),
         carry: takeover.as_ref().and_then(|takeover| takeover.counters(ticks)),
         state: Arc::clone(&state),

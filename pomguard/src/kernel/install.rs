@@ -168,6 +168,15 @@ pub(super) fn inner(pins: &Pins, slot: u8) -> Result<Array<MapData, Line>, Kerne
     Array::try_from(aya::maps::Map::Array(data)).map_err(KernelError::map(names::MAP_POLICY))
 }
 
+/// One line of the image that was installed last.
+///
+/// # Errors
+/// When there is none, or it cannot be read.
+pub(super) fn line(pins: &Pins, index: u32) -> Result<Line, KernelError> {
+    let array = inner(pins, control::active(pins)?.installed())?;
+    array.get(&index, 0).map_err(KernelError::map(names::MAP_POLICY))
+}
+
 /// The lines of the image that was installed last.
 ///
 /// # Errors

@@ -50,6 +50,7 @@ pub mod seed;
 pub mod selfprobe;
 pub mod sockets;
 pub mod status;
+pub mod sweep;
 pub mod takeover;
 mod tally;
 

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     compile::Record,
-    observe::snapshot::{Capacity, FlowStats, Outcome, ReasonStats, RowStats, Snapshot, Totals},
+    observe::snapshot::{Capacity, FlowKinds, FlowStats, Outcome, ReasonStats, RowStats, Snapshot, Totals},
     policy::{Mode, RowId},
 };
 
@@ -215,15 +215,26 @@ fn flows(pins: &Pins, ages: &Line, now: u32, counters: &Counters) -> Result<Flow
     const WORDS: usize = size_of::<Bucket>() / 8;
     // A bucket's tags are its first words: one line of the processor's cache, of seven.
     let words = pins.mapped::<u64>(names::MAP_FLOWS, limits::FLOW_BUCKETS * WORDS, false)?;
-    let live = |tag: u64| {
-        let tag = Tag(tag);
-        tag.state() != State::Free && tag.idle(now) <= ages.word(tag.state() as u32)
-    };
     let tags = |bucket: usize| bucket * WORDS..bucket * WORDS + limits::FLOW_WAYS;
-    let entries = (0..limits::FLOW_BUCKETS).flat_map(tags).filter_map(|at| words.get(at));
-    let entries = entries.filter(|&tag| live(tag)).count() as u64;
+    let tags = (0..limits::FLOW_BUCKETS).flat_map(tags).filter_map(|at| words.get(at)).map(Tag);
+    let mut kinds = FlowKinds::default();
+    for tag in tags.filter(|tag| tag.idle(now) <= ages.word(tag.state() as u32)) {
+        let kind = match tag.state() {
+            State::Opening | State::Established if tag.suspect() => &mut kinds.tcp_suspect,
+            State::Opening => &mut kinds.tcp_opening,
+            State::Established => &mut kinds.tcp_established,
+            State::Closed => &mut kinds.tcp_closed,
+            State::Unanswered => &mut kinds.udp_unanswered,
+            State::Udp => &mut kinds.udp_answered,
+            State::Icmp => &mut kinds.icmp,
+            // Fragments have a table of their own.
+            State::Free | State::Fragment => continue,
+        };
+        *kind += 1;
+    }
     Ok(FlowStats {
-        entries,
+        entries: kinds.sum(),
+        kinds,
         capacity: limits::FLOWS as u64,
         opened: counters.flows_opened,
         evicted: counters.flows_evicted,

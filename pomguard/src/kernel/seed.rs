@@ -10,7 +10,7 @@ use std::net::{IpAddr, SocketAddr};
 use pomguard_common::{
     Direction,
     decide::NO_ROW,
-    flow::{self, Bucket, Candidates, Entered, GRANDFATHERED, Key, Newcomer, State, Store},
+    flow::{self, Bucket, Candidates, Entered, GRANDFATHERED, Key, Newcomer, State, Store, mark},
     image::{Address, Family, Forget, Image, Line, Tuple},
     limits, names, protocol,
 };
@@ -85,7 +85,7 @@ pub fn seed(pins: &Pins, ticks: Ticks, unlisted: Unlisted) -> Result<Seeded, Ker
                 continue;
             }
         };
-        match flow::enter(&table, ends.key(), Newcomer::new(state, row_slot, stamp)) {
+        match flow::enter(&table, ends.key(), Newcomer::new(state, row_slot, stamp).marked(mark::SOCKET)) {
             Entered::Full => seeded.refused += 1,
             _ if stamp == GRANDFATHERED => seeded.grandfathered.push(conversation),
             _ => seeded.by_row += 1,

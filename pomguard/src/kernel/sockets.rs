@@ -62,6 +62,24 @@ pub fn conversations() -> Result<Vec<Conversation>, KernelError> {
     Ok(found)
 }
 
+/// The ends of a connection: this machine's, and the other one's.
+pub type Ends = (SocketAddr, SocketAddr);
+
+/// The ends of every TCP socket that has two, those in TIME-WAIT among them; `None` from a kernel that has no
+/// such table.
+///
+/// # Errors
+/// When the kernel does not answer.
+pub fn tcp() -> Result<Option<HashSet<Ends>>, KernelError> {
+    let mut found = HashSet::new();
+    for family in [AF_INET, AF_INET6] {
+        let Some(lines) = dump_if_any(family, IPPROTO_TCP)? else { return Ok(None) };
+        let connected = lines.into_iter().filter(|line| line.state != state::LISTEN);
+        found.extend(connected.map(|line| (line.local, line.peer)));
+    }
+    Ok(Some(found))
+}
+
 /// A line of the table.
 struct Line {
     state: u8,
@@ -88,7 +106,13 @@ fn on_the_wire(address: IpAddr, port: u16) -> SocketAddr {
     SocketAddr::new(address.to_canonical(), port)
 }
 
+/// The lines of a table; none from a kernel that has no such table (udp_diag not loaded).
 fn dump(family: u8, protocol: u8) -> Result<Vec<Line>, KernelError> {
+    Ok(dump_if_any(family, protocol)?.unwrap_or_default())
+}
+
+/// The lines of a table; `None` from a kernel that has no such table.
+fn dump_if_any(family: u8, protocol: u8) -> Result<Option<Vec<Line>>, KernelError> {
     let fail = || KernelError::system("netlink", "request to the kernel's socket table");
     let socket = Socket::new(NETLINK_SOCK_DIAG).map_err(fail())?;
     let request = InetRequest {
@@ -123,10 +147,9 @@ fn dump(family: u8, protocol: u8) -> Result<Vec<Line>, KernelError> {
                         peer: on_the_wire(id.destination_address, id.destination_port),
                     });
                 }
-                // A kernel without this table (udp_diag not loaded) has nothing to say about it.
-                NetlinkPayload::Error(error) if error.raw_code() == -libc::ENOENT => return Ok(lines),
+                NetlinkPayload::Error(error) if error.raw_code() == -libc::ENOENT => return Ok(None),
                 NetlinkPayload::Error(error) if error.code.is_some() => return Err(fail()(error.to_io())),
-                NetlinkPayload::Error(_) | NetlinkPayload::Done(_) => return Ok(lines),
+                NetlinkPayload::Error(_) | NetlinkPayload::Done(_) => return Ok(Some(lines)),
                 _ => {}
             }
             rest = &rest[length..];

@@ -114,12 +114,16 @@ families! {
         "1 while the row is part of the policy in force; 0 once it left, its counters are kept.";
     FLOW_ENTRIES Gauge "pomguard_flow_entries" []
         "Conversations opened by this host that are remembered now.";
+    FLOW_KINDS Gauge "pomguard_flow_state_entries" ["class", "state"]
+        "Entries of the flow table by class and state. Established TCP makes room for nothing.";
     FLOW_CAPACITY Gauge "pomguard_flow_capacity" []
         "Conversations that can be remembered at once.";
     FLOWS_OPENED Counter "pomguard_flows_opened_total" []
         "Conversations entered into the flow table.";
     FLOWS_EVICTED Counter "pomguard_flows_evicted_total" []
-        "Conversations forgotten before their age was up, for want of room. Should stay at zero.";
+        "Entries that made room for new ones before their age was up; those that have ended go first.";
+    FLOWS_FREED Counter "pomguard_flows_freed_total" []
+        "Closed and suspect flows that left the flow table because their socket was gone.";
     CAPACITY_USED Gauge "pomguard_capacity_used" ["resource"]
         "How much of a limited resource the policy in force takes.";
     CAPACITY_LIMIT Gauge "pomguard_capacity_limit" ["resource"]

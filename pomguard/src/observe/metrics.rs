@@ -45,6 +45,8 @@ pub struct DaemonState {
     pub reload_failures: u64,
     /// Times that the maps or attachments were found other than installed.
     pub self_check_mismatches: u64,
+    /// Flows that were freed because their socket was gone.
+    pub flows_freed: u64,
     /// What is not as it should be.
     pub conditions: BTreeSet<Condition>,
     /// What was found changed from outside and put right, and how often.
@@ -241,6 +243,11 @@ impl Writer<'_> {
     fn room(&mut self, snapshot: &Snapshot) -> fmt::Result {
         let flows = snapshot.flows;
         self.single(&family::FLOW_ENTRIES, flows.entries)?;
+        let kinds = flows.kinds.each();
+        self.family(
+            &family::FLOW_KINDS,
+            kinds.iter().map(|(class, state, entries)| (vec![*class, *state], (*entries).into())),
+        )?;
         self.single(&family::FLOW_CAPACITY, flows.capacity)?;
         self.single(&family::FLOWS_OPENED, flows.opened)?;
         self.single(&family::FLOWS_EVICTED, flows.evicted)?;
@@ -257,6 +264,7 @@ impl Writer<'_> {
         if let Some(at) = daemon.last_reload_success {
             self.single(&family::RELOAD_SUCCESS, at)?;
         }
+        self.single(&family::FLOWS_FREED, daemon.flows_freed)?;
         self.single(&family::RELOAD_OK, daemon.last_reload_successful)?;
         self.single(&family::RELOAD_FAILURES, daemon.reload_failures)?;
         self.single(&family::SELF_CHECK_MISMATCHES, daemon.self_check_mismatches)?;

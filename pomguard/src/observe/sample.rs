@@ -4,7 +4,9 @@ use pomguard_common::Direction;
 
 use super::{
     metrics::{DaemonState, Installed},
-    snapshot::{AttachInfo, Capacity, FlowStats, Outcome, ReasonStats, RowStats, Snapshot, Totals},
+    snapshot::{
+        AttachInfo, Capacity, FlowKinds, FlowStats, Outcome, ReasonStats, RowStats, Snapshot, Totals,
+    },
 };
 use crate::policy::{Mode, RowId};
 
@@ -113,7 +115,21 @@ pub(crate) fn snapshot() -> Snapshot {
         rows,
         reasons,
         totals,
-        flows: FlowStats { entries: 1_312, capacity: 262_144, opened: 44_101, evicted: 0 },
+        flows: FlowStats {
+            entries: 1_312,
+            kinds: FlowKinds {
+                tcp_opening: 2,
+                tcp_established: 1_124,
+                tcp_suspect: 1,
+                tcp_closed: 90,
+                udp_unanswered: 5,
+                udp_answered: 80,
+                icmp: 10,
+            },
+            capacity: 262_144,
+            opened: 44_101,
+            evicted: 0,
+        },
         capacity: vec![
             Capacity { name: "tuples".to_owned(), used: 214, limit: 100_000 },
             Capacity { name: "rows".to_owned(), used: 5, limit: 4_096 },
@@ -137,7 +153,8 @@ pub(crate) fn quiet() -> Snapshot {
         (totals.seen, totals.seen_bytes) = (0, 0);
         (totals.passed, totals.dropped, totals.audited) = (0, 0, 0);
     }
-    quiet.flows = FlowStats { entries: 0, capacity: 262_144, opened: 0, evicted: 0 };
+    let kinds = FlowKinds::default();
+    quiet.flows = FlowStats { entries: 0, kinds, capacity: 262_144, opened: 0, evicted: 0 };
     quiet
 }
 
@@ -148,6 +165,7 @@ pub(crate) fn daemon() -> DaemonState {
         installed: Some(Installed { image: snapshot().image, generation: 7 }),
         last_reload_success: Some(NOW - 3_600),
         last_reload_successful: true,
+        flows_freed: 31,
         rollback_at: Some(NOW + 60),
         ..DaemonState::default()
     }

@@ -178,12 +178,55 @@ impl Totals {
 pub struct FlowStats {
     /// Live entries.
     pub entries: u64,
+    /// The same by what they are.
+    pub kinds: FlowKinds,
     /// Room.
     pub capacity: u64,
     /// Entered since the counters were set up.
     pub opened: u64,
-    /// Pushed out before their age was up. Should stay at zero.
+    /// Pushed out before their age was up: first those that have ended.
     pub evicted: u64,
+}
+
+/// Live entries of the flow table, by class and state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct FlowKinds {
+    /// TCP that nobody has answered yet.
+    pub tcp_opening: u64,
+    /// TCP, established or half-closed.
+    pub tcp_established: u64,
+    /// TCP whose last segment was a RST of the peer's.
+    pub tcp_suspect: u64,
+    /// TCP that has ended.
+    pub tcp_closed: u64,
+    /// UDP that nobody has answered yet.
+    pub udp_unanswered: u64,
+    /// UDP that was answered.
+    pub udp_answered: u64,
+    /// ICMP echo.
+    pub icmp: u64,
+}
+
+impl FlowKinds {
+    /// Each number under its class and its state.
+    #[must_use]
+    pub const fn each(&self) -> [(&'static str, &'static str, u64); 7] {
+        [
+            ("tcp", "opening", self.tcp_opening),
+            ("tcp", "established", self.tcp_established),
+            ("tcp", "suspect", self.tcp_suspect),
+            ("tcp", "closed", self.tcp_closed),
+            ("udp", "unanswered", self.udp_unanswered),
+            ("udp", "answered", self.udp_answered),
+            ("icmp", "echo", self.icmp),
+        ]
+    }
+
+    /// All of them.
+    #[must_use]
+    pub fn sum(&self) -> u64 {
+        self.each().iter().map(|(.., number)| number).sum()
+    }
 }
 
 /// One limited resource of the image in force.

@@ -75,6 +75,11 @@ impl Stats {
         self.0["flows"]["opened"].as_u64().unwrap()
     }
 
+    /// Entries of the flow table of one kind.
+    pub fn flows(&self, kind: &str) -> u64 {
+        self.0["flows"]["kinds"][kind].as_u64().unwrap_or_else(|| panic!("no {kind} in {}", self.0))
+    }
+
     /// Reasons under which packets were dropped, and how many.
     pub fn drops(&self, direction: &str) -> Vec<(String, u64)> {
         let reasons = self.0["reasons"].as_array().unwrap().iter();

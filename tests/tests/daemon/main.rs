@@ -36,6 +36,7 @@ mod self_tests;
 mod sizes;
 mod start;
 mod suspension;
+mod sweep;
 mod tagged;
 mod unseen;
 mod watch;

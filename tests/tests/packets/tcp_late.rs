@@ -58,7 +58,7 @@ fn stray_segments_at_a_denied_tuple_are_dropped_and_remembered_by_nothing() {
     run("stray_segments_at_a_denied_tuple_are_dropped_and_remembered_by_nothing", &cases);
 }
 
-/// A refused opening is kept as long as any conversation that has ended, and no longer.
+/// A refused opening is kept for the age of an opening, and no longer, unless the daemon finds its socket gone.
 #[test]
 fn a_reset_before_any_answer_ends_the_opening() {
     let mut cases = Vec::new();
