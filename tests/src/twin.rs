@@ -4,12 +4,16 @@
 use std::{cell::OnceCell, iter};
 
 use anyhow::{Context as _, Result, anyhow, ensure};
-use pomguard::{compile::Clock, policy::Policy};
+use pomguard::{
+    compile::Clock,
+    kernel::{clock::Ticks, sweep},
+    policy::Policy,
+};
 use pomguard_common::{
     Direction,
     control::{Control, Pinhole, Standing, word},
     decide::{self, NO_ROW, Tables},
-    flow::{self, Bucket, Candidates, Entered, Key, Newcomer, State, Store, Word},
+    flow::{self, Bucket, Candidates, Entered, Key, Newcomer, State, Store, Tag, Word},
     image::{Forget, Image, Line, Lines},
     limits::{FLOW_BUCKETS, FRAGMENT_BUCKETS},
     parse::{self, Datagram, Link},
@@ -208,6 +212,34 @@ impl Twin {
             flow::enter(&self.flows, key, Newcomer::new(State::Established, NO_ROW, flow::GRANDFATHERED));
         ensure!(matches!(entered, Entered::New), "{entered:?}");
         Ok(())
+    }
+
+    /// Looks each TCP flow up as the daemon does. `socket` says whether there is one and, if so, whether its
+    /// stack has seen at most one FIN. Returns how many flows are left that make room for nothing.
+    pub fn sweep(&self, socket: impl Fn(&Key) -> Option<bool>) -> usize {
+        let ticks = Ticks::of(250);
+        let now = self.flows.now;
+        let mut firm = 0;
+        for bucket in &self.flows.buckets {
+            for (word, slot) in bucket.tags.iter().zip(&bucket.slots) {
+                let tag = Tag(word.load());
+                let idle = tag.idle(now);
+                if tag.state() == State::Free || idle > self.flows.age(tag.state()) {
+                    continue;
+                }
+                let key = Key([0, 1, 2, 3, 4].map(|at: usize| slot.key[at].load()));
+                if let Some(next) = sweep::without_socket(tag, ticks.seconds(idle)) {
+                    match socket(&key) {
+                        Some(true) => drop(sweep::revive(word, slot, tag)),
+                        Some(false) => {}
+                        None => word.store(next),
+                    }
+                }
+                let tag = Tag(word.load());
+                firm += usize::from(tag.state() == State::Established && !tag.suspect());
+            }
+        }
+        firm
     }
 
     /// What the parser makes of a frame, or the reason that settles it.

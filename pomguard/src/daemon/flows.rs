@@ -37,7 +37,10 @@ impl Daemon {
         match sweep::sweep(&self.pins, self.ticks) {
             Ok(swept) => {
                 self.sweeper.failed = false;
-                debug!("sockets gone: {} flows freed, {} suspect", swept.freed, swept.suspected);
+                debug!(
+                    "flows by their sockets: {} freed, {} suspect, {} open again",
+                    swept.freed, swept.suspected, swept.revived
+                );
                 let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
                 state.flows_freed += swept.freed;
             }

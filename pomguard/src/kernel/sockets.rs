@@ -1,7 +1,7 @@
 //! The conversations of this machine, as its socket table has them.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     io,
     net::{IpAddr, SocketAddr},
 };
@@ -19,8 +19,12 @@ use super::KernelError;
 /// States of a socket (include/net/tcp_states.h).
 mod state {
     pub(super) const ESTABLISHED: u8 = 1;
+    pub(super) const SYN_SENT: u8 = 2;
+    pub(super) const FIN_WAIT1: u8 = 4;
+    pub(super) const FIN_WAIT2: u8 = 5;
     pub(super) const TIME_WAIT: u8 = 6;
     pub(super) const CLOSE: u8 = 7;
+    pub(super) const CLOSE_WAIT: u8 = 8;
     pub(super) const LISTEN: u8 = 10;
 }
 
@@ -65,17 +69,21 @@ pub fn conversations() -> Result<Vec<Conversation>, KernelError> {
 /// The ends of a connection: this machine's, and the other one's.
 pub type Ends = (SocketAddr, SocketAddr);
 
-/// The ends of every TCP socket that has two, those in TIME-WAIT among them; `None` from a kernel that has no
-/// such table.
+/// The ends of every TCP socket that has two, those in TIME-WAIT among them, and whether the stack has seen at
+/// most one side's FIN; `None` from a kernel that has no such table.
 ///
 /// # Errors
 /// When the kernel does not answer.
-pub fn tcp() -> Result<Option<HashSet<Ends>>, KernelError> {
-    let mut found = HashSet::new();
+pub fn tcp() -> Result<Option<HashMap<Ends, bool>>, KernelError> {
+    use state::{CLOSE_WAIT, ESTABLISHED, FIN_WAIT1, FIN_WAIT2, SYN_SENT};
+    let mut found = HashMap::new();
     for family in [AF_INET, AF_INET6] {
         let Some(lines) = dump_if_any(family, IPPROTO_TCP)? else { return Ok(None) };
         let connected = lines.into_iter().filter(|line| line.state != state::LISTEN);
-        found.extend(connected.map(|line| (line.local, line.peer)));
+        found.extend(connected.map(|line| {
+            let goes_on = [ESTABLISHED, SYN_SENT, FIN_WAIT1, FIN_WAIT2, CLOSE_WAIT].contains(&line.state);
+            ((line.local, line.peer), goes_on)
+        }));
     }
     Ok(Some(found))
 }

@@ -5,6 +5,9 @@
 //! is gone. One that still counts as established becomes suspect first: if something goes on after all, it
 //! loses the mark with the next segment.
 //!
+//! The other way round, a flow that counts as closed although its socket goes on was closed by a stranger's FIN
+//! beside one of this host: it is open again.
+//!
 //! Only flows are judged that a socket of this network namespace sent, with these very ends: of what is
 //! forwarded for others, or translated, the socket table knows nothing, or something else.
 
@@ -14,7 +17,7 @@ use std::{
 };
 
 use pomguard_common::{
-    flow::{Bucket, State, Tag, mark},
+    flow::{Bucket, Slot, State, Tag, Word, mark},
     image::{AGES, Family, Line},
     limits, names, protocol,
 };
@@ -33,6 +36,32 @@ pub struct Swept {
     pub freed: u64,
     /// Established flows without a socket, which are suspect from now on.
     pub suspected: u64,
+    /// Closed flows whose socket goes on, which are open again.
+    pub revived: u64,
+}
+
+/// The tag that a live entry gets if its socket is gone, after so many seconds of silence; `None` if the socket
+/// table is not to be asked about it.
+#[must_use]
+pub fn without_socket(tag: Tag, silent: u64) -> Option<u64> {
+    let (doubtful, next) = match tag.state() {
+        State::Closed => (silent > YOUNG, 0),
+        State::Opening | State::Established if tag.suspect() => (silent > YOUNG, 0),
+        State::Established => (silent > SILENT, tag.0 | Tag::SUSPECT),
+        _ => (false, 0),
+    };
+    doubtful.then_some(next)
+}
+
+/// Opens a flow again that counts as closed although its socket goes on: takes the marks back that closed it.
+/// Returns true if it was closed and has not changed.
+pub fn revive(word: &Word, slot: &Slot, tag: Tag) -> bool {
+    if tag.state() != State::Closed {
+        return false;
+    }
+    slot.theirs.store(slot.theirs.load() & !mark::PEER_FIN);
+    slot.ours.store(slot.ours.load() & !mark::RST);
+    word.replace(tag.0, tag.moved(State::Established).0)
 }
 
 /// An entry whose socket is asked for.
@@ -40,6 +69,7 @@ struct Candidate {
     bucket: usize,
     way: usize,
     tag: u64,
+    next: u64,
     ends: sockets::Ends,
 }
 
@@ -52,6 +82,7 @@ pub fn sweep(pins: &Pins, ticks: Ticks) -> Result<Swept, KernelError> {
     let buckets = pins.mapped(names::MAP_FLOWS, limits::FLOW_BUCKETS, true)?;
     let table = Table { buckets, ages, now: ticks.now()? as u32, ticks };
     let own: HashSet<IpAddr> = interface::addresses()?.into_iter().collect();
+    let mut swept = Swept::default();
     let mut candidates = table.candidates(&own);
     // The kernel hands the table out in parts, and a socket may slip through between two of them.
     for _ in 0..2 {
@@ -59,9 +90,16 @@ pub fn sweep(pins: &Pins, ticks: Ticks) -> Result<Swept, KernelError> {
             break;
         }
         let Some(open) = sockets::tcp()? else { return Ok(Swept::default()) };
-        candidates.retain(|candidate| !open.contains(&candidate.ends));
+        candidates.retain(|candidate| match open.get(&candidate.ends) {
+            Some(goes_on) => {
+                swept.revived += u64::from(*goes_on && table.revive(candidate));
+                false
+            }
+            None => true,
+        });
     }
-    Ok(table.take_out(&candidates))
+    table.take_out(&candidates, &mut swept);
+    Ok(swept)
 }
 
 /// The pinned flow table.
@@ -79,7 +117,8 @@ impl Table {
             let Some(bucket) = self.buckets.shared::<Bucket>(number) else { continue };
             for (way, (word, slot)) in bucket.tags.iter().zip(&bucket.slots).enumerate() {
                 let tag = word.load();
-                if !self.asks(Tag(tag)) || slot.ours.load() & mark::SOCKET == 0 {
+                let Some(next) = self.without_socket(Tag(tag)) else { continue };
+                if slot.ours.load() & mark::SOCKET == 0 {
                     continue;
                 }
                 let key = [0, 1, 2, 3, 4].map(|at: usize| slot.key[at].load());
@@ -88,38 +127,38 @@ impl Table {
                     && own.contains(&ends.0.ip())
                     && word.load() == tag
                 {
-                    candidates.push(Candidate { bucket: number, way, tag, ends });
+                    candidates.push(Candidate { bucket: number, way, tag, next, ends });
                 }
             }
         }
         candidates
     }
 
-    /// Returns true if the socket table is to be asked about an entry.
-    fn asks(&self, tag: Tag) -> bool {
-        let silent_for = |seconds| self.ticks.seconds(tag.idle(self.now)) > seconds;
-        let live = tag.idle(self.now) <= self.ages.word(tag.state() as u32);
-        live && match tag.state() {
-            State::Closed => silent_for(YOUNG),
-            State::Opening => tag.suspect() && silent_for(YOUNG),
-            State::Established => silent_for(if tag.suspect() { YOUNG } else { SILENT }),
-            _ => false,
-        }
+    fn without_socket(&self, tag: Tag) -> Option<u64> {
+        let idle = tag.idle(self.now);
+        let live = idle <= self.ages.word(tag.state() as u32);
+        without_socket(tag, self.ticks.seconds(idle)).filter(|_| live)
     }
 
     /// Frees entries, or makes them suspect, unless they have changed since they were read.
-    fn take_out(&self, candidates: &[Candidate]) -> Swept {
-        let mut swept = Swept::default();
+    fn take_out(&self, candidates: &[Candidate], swept: &mut Swept) {
         for candidate in candidates {
             let Some(bucket) = self.buckets.shared::<Bucket>(candidate.bucket) else { continue };
-            let tag = Tag(candidate.tag);
-            let frees = tag.suspect() || tag.state() == State::Closed;
-            let next = if frees { 0 } else { tag.0 | Tag::SUSPECT };
-            let done = bucket.tags.get(candidate.way).is_some_and(|word| word.replace(tag.0, next));
-            swept.freed += u64::from(done && frees);
-            swept.suspected += u64::from(done && !frees);
+            let Candidate { tag, next, .. } = *candidate;
+            if bucket.tags.get(candidate.way).is_some_and(|word| word.replace(tag, next)) {
+                *(if next == 0 { &mut swept.freed } else { &mut swept.suspected }) += 1;
+            }
         }
-        swept
+    }
+
+    /// Opens a closed flow again, unless it has changed since it was read. Returns true if it did.
+    fn revive(&self, candidate: &Candidate) -> bool {
+        let Some(bucket) = self.buckets.shared::<Bucket>(candidate.bucket) else { return false };
+        let (Some(word), Some(slot)) = (bucket.tags.get(candidate.way), bucket.slots.get(candidate.way))
+        else {
+            return false;
+        };
+        revive(word, slot, Tag(candidate.tag))
     }
 }
 

@@ -2,14 +2,17 @@
 
 use std::{
     io::{Read as _, Write as _},
-    net::{IpAddr, SocketAddr, TcpListener, TcpStream},
+    net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream},
     thread,
     time::{Duration, Instant},
 };
 
 use etherparse::PacketBuilder;
 use nix::sys::socket::{setsockopt, sockopt};
-use pomguard_tests::daemon::{Daemon, INTERFACE, Lab, PEER, PEER6, SERVER, Wire, scrape};
+use pomguard_tests::{
+    daemon::{Daemon, INTERFACE, Lab, PEER, PEER6, SERVER, Wire, scrape},
+    packet::flag::{ACK, FIN, RST},
+};
 
 const PORT: u16 = 8_443;
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -46,12 +49,14 @@ impl Forger<'_> {
         [&self.0.server, &self.0.peer].map(|it| it.link(INTERFACE).state().unwrap().mac.unwrap())
     }
 
-    /// A RST to a port of the server, out of every window.
-    fn resets(&self, port: u16) {
+    /// A segment to a port of the server, out of every window.
+    fn claims(&self, port: u16, flags: u8) {
         let [server, peer] = self.mac();
         let segment = PacketBuilder::ethernet2(peer, server).ipv4(PEER.octets(), SERVER.octets(), 64);
         let mut frame = Vec::new();
-        segment.tcp(PORT, port, 0x1122_3344, 0).rst().write(&mut frame, &[]).unwrap();
+        let segment = segment.tcp(PORT, port, 0x1122_3344, 0);
+        let segment = if flags & RST != 0 { segment.rst() } else { segment.fin().ack(1) };
+        segment.write(&mut frame, &[]).unwrap();
         Wire::of(&self.0.peer).send(&frame);
     }
 
@@ -98,12 +103,12 @@ fn tp_11_tp_12_flows_leave_the_table_once_their_socket_is_gone() {
     let open = |to| Pair::open(&lab, &listener, to);
     let mut kept = families.map(open);
     let ended = families.map(open);
+    let mut half = open(PEER.into());
     for pair in families.map(open) {
         // The peer resets: the server's stack has closed the connection, and says nothing.
         reset(pair.peer);
         drop(pair.server);
     }
-    until(&lab, [0, 4, 2, 0], PATIENCE);
     for pair in ended {
         reset(pair.server);
     }
@@ -112,20 +117,22 @@ fn tp_11_tp_12_flows_leave_the_table_once_their_socket_is_gone() {
         let to = SocketAddr::new(to, PORT + 1);
         lab.server.run(|| TcpStream::connect_timeout(&to, PATIENCE)).unwrap().unwrap_err();
     }
-    until(&lab, [0, 2, 4, 2], PATIENCE);
     let forger = Forger(&lab);
     forger.opens(1_024);
-    forger.resets(kept[0].server.local_addr().unwrap().port());
-    until(&lab, [0, 1, 5, 3], PATIENCE);
-    // The flow that lives keeps its mark, the one that no socket of the server opened keeps its place.
-    until(&lab, [0, 1, 1, 1], SWEPT);
+    forger.claims(kept[0].server.local_addr().unwrap().port(), RST);
+    half.server.shutdown(Shutdown::Write).unwrap();
+    forger.claims(half.server.local_addr().unwrap().port(), FIN | ACK);
+    assert_eq!(half.peer.read(&mut [0; 4]).unwrap(), 0, "the server has sent its FIN");
+    // The flow that lives keeps its mark, the one that no socket of the server opened keeps its place, and the
+    // half-closed one is open again.
+    until(&lab, [0, 2, 1, 1], SWEPT);
     let freed = lab.server.run(scrape).unwrap();
     assert!(freed.contains("\npomguard_flows_freed_total 6\n"), "{freed}");
-    for pair in &mut kept {
+    for pair in kept.iter_mut().chain([&mut half]) {
         pair.peer.write_all(b"news").unwrap();
         pair.server.set_read_timeout(Some(PATIENCE)).unwrap();
         pair.server.read_exact(&mut [0; 4]).unwrap();
     }
-    until(&lab, [0, 2, 0, 1], PATIENCE);
+    until(&lab, [0, 3, 0, 1], PATIENCE);
     assert_eq!(lab.stats().drops("inbound"), []);
 }

@@ -34,3 +34,4 @@ mod tcp_late;
 mod trains;
 mod tunnels;
 mod udp;
+mod week;
