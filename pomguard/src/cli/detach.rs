@@ -51,7 +51,7 @@ pub fn run(args: &Args, out: &mut Output) -> anyhow::Result<ExitCode> {
     if let Some(mark) = runtime.not_enforcing() {
         minimal::end(&pins, mark.table)?;
         runtime.clear_not_enforcing()?;
-        println!("what held the host closed while its kernel refused the programs is gone");
+        out.line("what held the host closed while its kernel refused the programs is gone");
     }
     pins.remove()?;
     out.line(

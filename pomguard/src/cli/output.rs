@@ -1,7 +1,7 @@
 //! The one place through which every verb writes to its terminal, pipe or file.
 //!
 //! A verb never depends on whoever reads it. Writing cannot fail: what a closed pipe or a full disk does not
-//! take is lost, and the verb goes on. [`Output::end`] then makes the exit code. So a verb that changes
+//! take is lost, and the verb goes on. `Output::end` then makes the exit code. So a verb that changes
 //! something always changes all of it, and its code tells of the change.
 
 use std::{
@@ -141,7 +141,7 @@ impl Write for Output {
         Ok(bytes.len())
     }
 
-    /// Keeps the bytes: [`Output::push`] and [`Output::end`] write them.
+    /// Keeps the bytes: `Output::push` and `Output::end` write them.
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }

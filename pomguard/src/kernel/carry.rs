@@ -30,7 +30,7 @@ const WORD: usize = size_of::<u64>();
 ///
 /// A reason has one number for ever, so the number of reasons is read from the size of the map.
 const FORMS: &[Form] = &[Form {
-    versions: 1..=3,
+    versions: 1..=4,
     seen: 2,
     after: &[Other::EventsLost, Other::FlowsOpened, Other::FlowsEvicted],
     tally: &[Hit::Packets, Hit::Bytes, Hit::Connections, Hit::First, Hit::Last],

@@ -114,7 +114,7 @@ impl Tool {
     pub(crate) fn packages(self, distribution: Distribution) -> &'static [&'static str] {
         match (self, distribution) {
             (Self::BpfCompiler, Distribution::Apt) => &["rustc-web", "cargo-web", "libstd-rust-web-dev-bpf"],
-            (Self::BpfCompiler, Distribution::Dnf) => &["gcc-c++"],
+            (Self::BpfCompiler | Self::CargoFuzz, Distribution::Dnf) => &["gcc-c++"],
             // The libraries of the compiler's LLVM follow once its version is known.
             (Self::BpfLinker, Distribution::Apt) => &["libzstd-dev", "zlib1g-dev", "g++"],
             (Self::BpfLinker, Distribution::Dnf) => &["gcc-c++", "llvm-devel", "libzstd-devel", "zlib-devel"],
@@ -141,7 +141,6 @@ impl Tool {
             (Self::BpfClippy, Distribution::Dnf) | (Self::CargoDeny, _) => &[],
             // libFuzzer is C++.
             (Self::CargoFuzz, Distribution::Apt) => &["g++"],
-            (Self::CargoFuzz, Distribution::Dnf) => &["gcc-c++"],
         }
     }
 

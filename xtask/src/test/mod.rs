@@ -30,6 +30,7 @@ use stages::{Outcome, PARTS, Part, Stage};
 
 /// Arguments of `cargo xtask test`.
 #[derive(clap::Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub(crate) struct Args {
     /// Install nothing; stages that lack their tool are not run
     #[arg(long)]

@@ -12,6 +12,7 @@ const SYSTEM: &str = "bookworm";
 
 /// Fetches kernels and makes the container's system, both kept for the next run. The tools were installed
 /// before, for all stages at once.
+#[expect(clippy::unnecessary_wraps, reason = "a stage's signature")]
 pub(super) fn prepare(_: &mut Run) -> Result<Outcome> {
     let script = match other_kernel::script() {
         Ok(script) => script,

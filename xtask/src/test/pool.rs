@@ -210,7 +210,9 @@ fn finish(job: &Job<'_>, environment: &[(&str, OsString)]) -> Result<Finished> {
         failed.get_or_insert_with(|| status.to_string());
     }
     let mut count = Count::default();
-    said.iter().for_each(|(_, line)| count.see(line));
+    for (_, line) in &said {
+        count.see(line);
+    }
     if failed.is_none() && count.is_empty() {
         failed = Some("ran no test".to_owned());
     }
