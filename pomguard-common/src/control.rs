@@ -9,6 +9,7 @@ use crate::{
     flow::Word,
     image::{Address, Family, Forget, Tuple},
     limits,
+    serve::Served,
 };
 
 /// The value of the control map. User space writes single words of it, the programs read them.
@@ -245,6 +246,13 @@ pub trait Standing {
     #[inline(always)]
     fn self_test(&self) -> u64 {
         0
+    }
+
+    /// When a local port served; `None` beyond the end of the table.
+    #[inline(always)]
+    fn served(&self, index: u32) -> Option<&Served> {
+        let _ = index;
+        None
     }
 }
 

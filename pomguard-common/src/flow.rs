@@ -105,6 +105,11 @@ pub struct Found {
     pub stamp: u32,
 }
 
+impl Found {
+    /// In no slot.
+    pub(crate) const NOWHERE: Self = Self { slot: NOWHERE, tag: Tag(0), row: u16::MAX, stamp: 0 };
+}
+
 /// The second bucket of a hash.
 #[inline(always)]
 const fn other_bucket(hash: u64) -> u32 {

@@ -15,6 +15,7 @@
 //! | [`image`] | the bytes of one compiled policy, as user space writes and the programs read them |
 //! | [`packet`], [`parse`] | bytes of a frame, and what they say |
 //! | [`flow`] | conversations that this host opened |
+//! | [`serve`] | local ports that something other than an answer was let in to |
 //! | [`rate`] | what may come in only so often |
 //! | [`decide`] | what becomes of a packet, and why |
 //! | [`counter`] | what is counted |
@@ -35,6 +36,7 @@ pub mod packet;
 pub mod parse;
 pub mod rate;
 pub mod reason;
+pub mod serve;
 
 /// Version of everything laid out here: map layouts, image layout, counter layout.
 /// A daemon that finds pinned maps of another version makes its own beside them.

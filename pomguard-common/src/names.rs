@@ -40,6 +40,8 @@ pub const MAP_LABELS: &str = "LABELS";
 pub const MAP_FLOWS: &str = "FLOWS";
 /// Buckets of the fragment table.
 pub const MAP_FRAGMENTS: &str = "FRAGMENTS";
+/// When each local port last served. See [`crate::serve::Served`].
+pub const MAP_SERVED: &str = "SERVED";
 /// One record about the host for readers of the maps. See [`crate::counter::HostRecord`].
 pub const MAP_HOST: &str = "HOST";
 
@@ -53,5 +55,6 @@ pub const PINNED_MAPS: &[&str] = &[
     MAP_LABELS,
     MAP_FLOWS,
     MAP_FRAGMENTS,
+    MAP_SERVED,
     MAP_HOST,
 ];

@@ -14,6 +14,7 @@ use pomguard_common::{
     limits,
     parse::Datagram,
     rate::Rated,
+    serve::Served,
 };
 
 /// Arrays that user space reads and fills by mapping them, not by one call per element.
@@ -57,6 +58,10 @@ pub(crate) static FLOWS: Array<Bucket, { limits::FLOW_BUCKETS }, MAPPED> = Array
 /// The fragment table.
 #[btf_map]
 pub(crate) static FRAGMENTS: Array<Bucket, { limits::FRAGMENT_BUCKETS }, MAPPED> = Array::new();
+
+/// When each local port served.
+#[btf_map]
+pub(crate) static SERVED: Array<Served, { Served::COUNT }, MAPPED> = Array::new();
 
 /// The general XDP program. User space fills the array before it attaches the fast one.
 #[btf_map]

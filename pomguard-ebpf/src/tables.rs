@@ -12,6 +12,7 @@ use pomguard_common::{
     parse::Datagram,
     rate::Rated,
     reason::Reason,
+    serve::Served,
 };
 
 use crate::{
@@ -76,6 +77,11 @@ impl Standing for Map {
         // SAFETY: as in `spent`; `note_self_test` has written it.
         unsafe { self.self_test_word().read_volatile() }
     }
+
+    #[inline(always)]
+    fn served(&self, index: u32) -> Option<&Served> {
+        maps::SERVED.get(index)
+    }
 }
 
 impl Map {
@@ -118,7 +124,12 @@ struct Stack;
 
 impl Forget for Stack {}
 
-impl Standing for Stack {}
+impl Standing for Stack {
+    #[inline(always)]
+    fn served(&self, index: u32) -> Option<&Served> {
+        maps::SERVED.get(index)
+    }
+}
 
 impl Memory for Stack {
     #[inline(always)]
@@ -164,6 +175,11 @@ impl<M: Memory> Standing for Policy<M> {
     #[inline(always)]
     fn self_test(&self) -> u64 {
         self.memory.self_test()
+    }
+
+    #[inline(always)]
+    fn served(&self, index: u32) -> Option<&Served> {
+        self.memory.served(index)
     }
 }
 

@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, env, fmt::Write as _, time::SystemTime};
 
 use anyhow::{Result, ensure};
-use pomguard::policy::{Direction, Policy};
+use pomguard::policy::{Direction, Mode, Policy};
 use pomguard_common::counter::{Counters, RowTally, Tally};
 
 use crate::{
@@ -144,6 +144,17 @@ impl Scenario {
         Self { policy, steps }
     }
 
+    /// The same with another mode in both directions, in every policy of it. Rows keep theirs.
+    #[must_use]
+    pub fn in_mode(&self, mode: Mode) -> Self {
+        let changed = |policy: &Policy| Policy { inbound: mode, outbound: mode, ..policy.clone() };
+        let steps = self.steps.iter().map(|step| match step {
+            Step::Change(policy) => Step::Change(Box::new(changed(policy))),
+            other => other.clone(),
+        });
+        Self { policy: changed(&self.policy), steps: steps.collect() }
+    }
+
     fn with(&self, steps: Vec<Step>) -> Self {
         Self { policy: self.policy.clone(), steps }
     }
@@ -212,6 +223,19 @@ impl Models {
             }
         }
         Ok(effects)
+    }
+
+    /// The first frame that audit counts otherwise than enforce, told; `None` if there is none. Only the verdict
+    /// may differ.
+    ///
+    /// # Errors
+    /// When a policy does not compile.
+    pub fn audit_difference(&mut self, scenario: &Scenario) -> Result<Option<String>> {
+        let enforced = self.code(&scenario.in_mode(Mode::Enforce))?;
+        let audited = self.code(&scenario.in_mode(Mode::Audit))?;
+        let counted = |effect: &Effect| Effect { audited: false, ..*effect };
+        let differs = enforced.iter().zip(&audited).position(|(one, other)| counted(one) != counted(other));
+        Ok(differs.map(|at| format!("enforce {:?}\n audit   {:?}", enforced[at], audited[at])))
     }
 
     /// The first difference between the decision code and the naive reading, told; none is none.
@@ -370,6 +394,18 @@ pub fn compare(
         })
         .unwrap_or((scenario.clone(), told));
         ensure!(false, "the kernel and its code on the host differ: {told}\n{}", shown(&small));
+    }
+    Ok(())
+}
+
+/// Whether enforce and audit count the frames of a scenario alike: an error shows the smallest difference.
+///
+/// # Errors
+/// The smallest difference that was found.
+pub fn compare_modes(scenario: &Scenario, models: &mut Models) -> Result<()> {
+    if models.audit_difference(scenario)?.is_some() {
+        let (small, told) = minimised(scenario, &mut |smaller| models.audit_difference(smaller))?;
+        ensure!(false, "enforce and audit count differently:\n {told}\n{}", shown(&small));
     }
     Ok(())
 }

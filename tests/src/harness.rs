@@ -77,6 +77,18 @@ pub trait Subject {
     /// When it does not compile, or the kernel refuses.
     fn renew(&mut self, policy: Policy) -> Result<()>;
 
+    /// Puts another policy in force, and nothing beside it. Conversations stay.
+    ///
+    /// # Errors
+    /// When it does not compile, or the kernel refuses.
+    fn change(&mut self, policy: Policy) -> Result<()>;
+
+    /// Forgets which ports serve.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    fn forget_ports(&mut self) -> Result<()>;
+
     /// Under what a frame is counted, and whether it passes only because of audit.
     ///
     /// # Errors
@@ -101,6 +113,7 @@ pub trait Subject {
     /// # Errors
     /// When the kernel refuses.
     fn forget(&mut self) -> Result<()> {
+        self.forget_ports()?;
         self.wait(FOREVER)
     }
 }
@@ -199,7 +212,16 @@ impl Subject for Bench {
         self.install()
     }
 
+    fn change(&mut self, policy: Policy) -> Result<()> {
+        self.enforce(policy)
+    }
+
+    fn forget_ports(&mut self) -> Result<()> {
+        Ok(self.probe.forget_ports()?)
+    }
+
     fn renew(&mut self, policy: Policy) -> Result<()> {
+        self.forget_ports()?;
         self.in_force.wait(FOREVER);
         self.enforce(policy)
     }

@@ -19,6 +19,7 @@ use pomguard_common::{
     parse::{self, Datagram, Link},
     rate::Rated,
     reason::Reason,
+    serve::Served,
 };
 
 use crate::{
@@ -96,6 +97,7 @@ struct Held {
     pinholes: Vec<Pinhole>,
     /// Of traffic, and of self-tests.
     spent: [[Word; Rated::COUNT]; 2],
+    served: Vec<Served>,
     no_policy: bool,
     self_tests: bool,
 }
@@ -118,12 +120,21 @@ impl Standing for Held {
     fn self_test(&self) -> u64 {
         self.self_tests.into()
     }
+
+    fn served(&self, index: u32) -> Option<&Served> {
+        self.served.get(index as usize)
+    }
 }
 
 impl Lines for Held {
     fn line(&self, index: u32) -> Option<&Line> {
         self.lines.get(index as usize)
     }
+}
+
+/// No port serves.
+fn unserved() -> Vec<Served> {
+    iter::repeat_with(Served::default).take(Served::COUNT).collect()
 }
 
 /// A host with a policy and conversations.
@@ -144,7 +155,7 @@ impl Twin {
     pub fn new(policy: Policy) -> Result<Self> {
         let mut twin = Self {
             in_force: InForce::new(policy, CLOCK)?,
-            held: Held::default(),
+            held: Held { served: unserved(), ..Held::default() },
             flows: Table::new(FLOW_BUCKETS),
             trains: Table::new(FRAGMENT_BUCKETS),
             ordinary: 0,
@@ -304,7 +315,17 @@ impl Subject for Twin {
         Ok(())
     }
 
+    fn change(&mut self, policy: Policy) -> Result<()> {
+        self.enforce(policy)
+    }
+
+    fn forget_ports(&mut self) -> Result<()> {
+        self.held.served = unserved();
+        Ok(())
+    }
+
     fn renew(&mut self, policy: Policy) -> Result<()> {
+        self.forget_ports()?;
         self.in_force.wait(FOREVER);
         self.enforce(policy)
     }

@@ -8,7 +8,7 @@ use std::time::Instant;
 use anyhow::Result;
 use pomguard_common::reason::Reason;
 use pomguard_tests::{
-    differential::{Models, Reasons, Run, compare},
+    differential::{Models, Reasons, Run, compare, compare_modes},
     harness::{bench, root_or_skip},
     reference,
 };
@@ -32,6 +32,17 @@ fn the_decision_code_does_what_a_naive_reading_of_the_documentation_expects() ->
         compare(&scenario, &mut models, None, &mut reasons)?;
     }
     concluded(run.packets, begun, &reasons);
+    Ok(())
+}
+
+/// An audit that counts less than enforce drops makes a promotion look clean that cuts.
+#[test]
+fn enforce_and_audit_count_the_same_frames_alike() -> Result<()> {
+    let run = Run::asked("enforce and audit", 200_000)?;
+    let mut models = Models::new()?;
+    for scenario in run.scenarios() {
+        compare_modes(&scenario, &mut models)?;
+    }
     Ok(())
 }
 

@@ -1,13 +1,14 @@
 //! One datagram under judgement, and the questions that rulings in both directions ask.
 
-use super::{NO_ROW, Tables, key, train};
+use super::{Decision, NO_ROW, Tables, key, train};
 use crate::{
     Direction,
     flow::{self, Found, Store},
-    image::{Class, Family, Grant, Image, Lines, Refusal, Tuple, mode},
+    image::{Class, Family, Grant, Image, Lines, Refusal, Tuple},
     parse::{Datagram, Kind, tcp_flag},
     protocol,
     reason::Reason,
+    serve,
 };
 
 /// ICMP errors: those that must reach the sender of what they quote. None for other messages.
@@ -108,13 +109,19 @@ impl<L: Lines + ?Sized, F: Store, T: Store> Case<'_, '_, L, F, T> {
         }
         let row = match self.grant(Direction::Outbound) {
             Ok(grant) => grant.row,
-            Err(Refusal { audit, .. }) if audit || self.tables.mode(Direction::Outbound) != mode::ENFORCE => {
-                NO_ROW
-            }
+            Err(Refusal { audit, .. }) if audit || self.tables.keeps_unlisted() => NO_ROW,
             Err(_) => return None,
         };
         flow::restamp(&self.tables.flows, &found, row, generation);
         Some(Found { row, stamp: generation, ..found })
+    }
+
+    /// Returns true if the local port of a datagram that leaves serves, see [`serve`]; of what has no ports,
+    /// its protocol.
+    #[inline(always)]
+    pub(super) fn serves(&self) -> bool {
+        let Tuple { protocol, port, .. } = tuple(self.hook, self.datagram, Direction::Inbound);
+        serve::serves(self.image().lines(), protocol, port, self.tables.flows.now())
     }
 
     /// Notes what the peer sent on a flow of ours.
@@ -143,12 +150,22 @@ impl<L: Lines + ?Sized, F: Store, T: Store> Case<'_, '_, L, F, T> {
         }
     }
 
-    /// A later fragment: passes when its first one did; isolated, when that passed isolated.
+    /// A later fragment: passes when its first one did; isolated, when that passed isolated. It counts as a
+    /// drop that passes when the first one did.
     #[inline(always)]
-    pub(super) fn follower(&self) -> Reason {
-        match flow::find(&self.tables.trains, train(self.hook, self.datagram)) {
-            Some(found) if found.stamp >= self.tables.train_stamp() => Reason::Fragment,
-            _ => Reason::FragmentUnknown,
+    pub(super) fn follower(&self) -> Decision {
+        let (passes, audited) = match flow::find(&self.tables.trains, train(self.hook, self.datagram)) {
+            Some(found) => {
+                let wanted = self.tables.train_stamp(false);
+                let audited = found.stamp == self.tables.train_stamp(true);
+                (found.stamp == wanted || found.stamp == Tables::<L, F, T>::ISOLATED_TRAIN, audited)
+            }
+            None => (false, false),
+        };
+        if passes {
+            Decision::because(Reason::Fragment)
+        } else {
+            Decision::because(Reason::FragmentUnknown).not_enforced(audited)
         }
     }
 }

@@ -184,6 +184,13 @@ impl Decision {
         self.among(DENIALS)
     }
 
+    /// Whether it lets in something that is no answer, or may be none: its port serves.
+    #[inline(always)]
+    pub(super) const fn lets_in(self) -> bool {
+        const ALLOWED: u64 = bits(&[Reason::Row, Reason::Failsafe, Reason::Exception, Reason::Grace]);
+        self.among(ALLOWED) || self.audited() && self.is_denial()
+    }
+
     /// A denial of something that would answer, and that no row's audit lets through.
     #[inline(always)]
     pub(super) const fn answers_nothing_known(self) -> bool {

@@ -59,7 +59,7 @@ where
         return Decision::because(Reason::Broadcast);
     }
     if matches!(datagram.kind, Kind::Follower) {
-        return Decision::because(case.follower());
+        return case.follower();
     }
     addressed_to_us(&case)
 }

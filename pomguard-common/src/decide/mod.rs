@@ -51,10 +51,12 @@ use crate::{
     Direction,
     control::{Standing, Timed, panic, word},
     flow::{self, Entered, Key, Newcomer, State, Store, mark},
-    image::{Forget, Image, Lines, mode, switch},
+    image::{Forget, Image, Lines, Tuple, mode, switch},
     packet::Packet,
     parse::{self, Datagram, Kind, tcp_flag},
+    protocol,
     reason::{Reason, Verdict},
+    serve,
 };
 
 /// Where parsed datagrams lie while they are judged.
@@ -151,10 +153,32 @@ impl<'a, L: Lines + ?Sized, F: Store, T: Store> Tables<'a, L, F, T> {
         decision.is_denial() && lines.control(word::SHADE) | lines.control(word::GRACE) != 0
     }
 
-    /// Stamp of a fragment train that begins now: isolated, only such count.
+    /// Whether a flow of ours goes on that no outbound row allows: where outbound tracks; and where it audits
+    /// and inbound would drop the answers. Where inbound audits, too, they pass without a flow, and are counted
+    /// as what they would be.
     #[inline(always)]
-    const fn train_stamp(&self) -> u32 {
-        if self.isolated() { 1 } else { 0 }
+    const fn keeps_unlisted(&self) -> bool {
+        match self.mode(Direction::Outbound) {
+            mode::TRACK => true,
+            mode::ENFORCE => false,
+            _ => self.mode(Direction::Inbound) == mode::ENFORCE,
+        }
+    }
+
+    /// Stamp of a fragment train whose first fragment passed isolated.
+    const ISOLATED_TRAIN: u32 = 1;
+
+    /// Stamp of a fragment train that begins now. One whose first fragment was audited holds while the
+    /// generation does that audited it.
+    #[inline(always)]
+    fn train_stamp(&self, audited: bool) -> u32 {
+        if self.isolated() {
+            Self::ISOLATED_TRAIN
+        } else if audited {
+            self.image.generation() << 1 | 1 << 31
+        } else {
+            0
+        }
     }
 }
 
@@ -248,10 +272,45 @@ where
         _ => remember(hook, datagram, tables, decision.sent_by_socket(packet.is_from_socket(datagram))),
     };
     let decision = audited(hook, tables, decision);
-    if datagram.fragment.is_part() && decision.passes() && self_test == 0 {
+    // What the mode alone lets through is let through again, and counted again, as long as the mode holds.
+    let by_mode = decision.audited() && tables.mode(hook) != mode::ENFORCE;
+    if datagram.fragment.is_part() && decision.passes() && !by_mode && self_test == 0 {
         remember_train(hook, datagram, tables, decision);
     }
+    if matches!(hook, Direction::Inbound) && decision.lets_in() && self_test == 0 {
+        remember_port(datagram, tables);
+    }
     decision
+}
+
+/// Notes that a datagram was let in to a local port, and was no answer. A function of its own in the programs.
+#[inline(never)]
+fn remember_port<L, F, T>(datagram: &Datagram, tables: &Tables<'_, L, F, T>) -> u64
+where
+    L: Lines + ?Sized,
+    F: Store,
+    T: Store,
+{
+    if matches!(datagram.kind, Kind::Ports | Kind::Other) {
+        let Tuple { protocol, port, .. } = case::tuple(Direction::Inbound, datagram, Direction::Inbound);
+        let opens = protocol != protocol::TCP
+            || datagram.tcp_flags & (tcp_flag::SYN | tcp_flag::ACK) == tcp_flag::SYN;
+        serve::note(tables.image.lines(), protocol, port, opens, tables.flows.now());
+    }
+    0
+}
+
+/// Notes that something was let in to a local port, unless it was an answer.
+#[inline(always)]
+fn let_in<L, F, T>(tables: &Tables<'_, L, F, T>, protocol: u8, port: u16, opens: bool, decision: Decision)
+where
+    L: Lines + ?Sized,
+    F: Store,
+    T: Store,
+{
+    if decision.lets_in() {
+        serve::note(tables.image.lines(), protocol, port, opens, tables.flows.now());
+    }
 }
 
 /// Judges a frame while no policy is in force: closed, but for failsafe tuples and what they need.
@@ -356,7 +415,7 @@ fn remember_train<L, F, T>(
     if matches!(datagram.kind, Kind::Follower) {
         return;
     }
-    let stamp = tables.train_stamp();
+    let stamp = tables.train_stamp(decision.audited());
     if let Some(found) = flow::find(&tables.trains, train(hook, datagram)) {
         flow::touch(&tables.trains, &found, State::Fragment);
         flow::restamp(&tables.trains, &found, decision.row(), stamp);

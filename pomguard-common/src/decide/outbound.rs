@@ -55,7 +55,7 @@ where
     let class = if nobody { Class::NONE } else { class };
     let case = Case { hook: Direction::Outbound, datagram, tables, class };
     if matches!(datagram.kind, Kind::Follower) {
-        return Decision::because(case.follower());
+        return case.follower();
     }
     sent_by_us(&case)
 }
@@ -104,29 +104,62 @@ where
     }
     if matches!(datagram.kind, Kind::Other) {
         let decision = open(case);
-        return if audit && decision.row() == NO_ROW { answer_in_audit } else { decision };
+        if audit && decision.row() == NO_ROW {
+            return answer_in_audit;
+        }
+        return if decision.passes() { decision } else { answers_unlisted(case, decision) };
     }
-    let found = case.conversation();
-    let opens = if tcp { syn && !ack } else { found.is_none() };
-    if let Some(found) = found
-        && (!tcp || !opens)
-    {
+    // None is written out: the compiler would store registers that hold nothing, which the verifier refuses.
+    let (known, found) = match case.conversation() {
+        Some(found) => (true, found),
+        None => (false, Found::NOWHERE),
+    };
+    let opens = if tcp { syn && !ack } else { !known };
+    if known && (!tcp || !opens) {
         return continues(case, &found);
     }
+    let found = known.then_some(found);
     // A SYN is judged anew each time. What neither opens nor belongs to anything re-creates a lost
     // entry if it could have opened it; but a SYN-ACK is an answer, and nothing asked for this one.
     let decision = open(case);
     if audit && (syn || decision.row() == NO_ROW) {
         return answer_in_audit;
     }
-    let may_open = decision.passes() || case.tables.mode(Direction::Outbound) != mode::ENFORCE;
-    if tcp && !opens && (!may_open || syn) {
-        return Decision::because(Reason::Unasked);
+    let unasked = Decision::because(Reason::Unasked);
+    if tcp && !opens && syn {
+        return unasked;
     }
-    if !may_open {
+    // By a row, or by the audit of one.
+    if decision.row() != NO_ROW || decision.audited() {
+        return enters(case, found, opens, decision);
+    }
+    // What may be an answer to a peer that was let in is no flow of ours: it would outlive what let that in.
+    let may_answer = matches!(datagram.kind, Kind::Ports) && (!tcp || !opens);
+    let kept = case.tables.keeps_unlisted();
+    if tcp && !opens && (!kept || case.serves()) {
+        return unasked;
+    }
+    if !kept {
+        return answers_unlisted(case, decision);
+    }
+    if may_answer && case.serves() {
         return decision;
     }
     enters(case, found, opens, decision)
+}
+
+/// Lets something leave that no row allows, and enters it nowhere, if it may answer what inbound audit let in.
+#[inline(always)]
+fn answers_unlisted<L, F, T>(case: &Case<'_, '_, L, F, T>, decision: Decision) -> Decision
+where
+    L: Lines + ?Sized,
+    F: Store,
+    T: Store,
+{
+    let tcp = matches!(case.datagram.kind, Kind::Ports) && case.datagram.protocol == protocol::TCP;
+    let asks = tcp || matches!(case.datagram.kind, Kind::Icmp);
+    let audits = case.tables.mode(Direction::Inbound) != mode::ENFORCE;
+    decision.not_enforced(audits && decision.is(Reason::Destination) && !asks && case.serves())
 }
 
 /// Goes on with a flow of ours.

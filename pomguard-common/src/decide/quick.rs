@@ -5,7 +5,7 @@
 //! to answer. Whatever is out of the ordinary in any respect is not settled: it goes the general way
 //! ([`super::judge`]) from the start. What is settled here comes to what it would come to there.
 
-use super::{Decision, Tables, address::impossible_source, audited};
+use super::{Decision, Tables, address::impossible_source, audited, let_in};
 use crate::{
     Direction,
     control::Pinhole,
@@ -63,8 +63,10 @@ where
     match hook {
         Direction::Inbound => {
             let ends = Ends::<I> { ours: destination, theirs: source, segment };
-            let decision = ends.inbound(tables, shade)?;
-            Some(audited(hook, tables, decision))
+            let decision = audited(hook, tables, ends.inbound(tables, shade)?);
+            let opens = !segment.tcp() || segment.opens();
+            let_in(tables, segment.protocol, segment.destination_port, opens, decision);
+            Some(decision)
         }
         Direction::Outbound => {
             let ends = Ends::<I> { ours: source, theirs: destination, segment };

@@ -1,6 +1,6 @@
 //! `pomguard plan`: what the files would change, without changing anything.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{collections::HashSet, path::PathBuf, process::ExitCode};
 
 use anyhow::Context as _;
 
@@ -8,7 +8,14 @@ use super::{ATTENTION, output::Output, session};
 use crate::{
     history::{self, History, Record},
     input::{Draft, Files},
-    kernel::{KernelError, clock::unix_now, interface, pins::Pins, read, sockets},
+    kernel::{
+        KernelError,
+        clock::unix_now,
+        interface,
+        pins::Pins,
+        read, seed,
+        sockets::{self, Conversation},
+    },
     observe::{recent::Recent, snapshot::Snapshot},
     paths,
     policy::{
@@ -55,8 +62,19 @@ fn make(config: &std::path::Path, files: &mut Files) -> anyhow::Result<Plan> {
     let diff = old.as_ref().map(|old| Diff::between(old, &new));
     let recent =
         diff.as_ref().zip(counters).map(|(diff, counters)| Recent::of(diff, &new, &counters, unix_now()));
-    let live = live(&new)?;
-    let impact = Impact::of(old.as_ref(), &new, &live);
+    let all = sockets::conversations().context("list the conversations of this server")?;
+    let ours: Vec<Conversation> = all.into_iter().filter(|it| new.local.contains(&it.local.ip())).collect();
+    let live: Vec<Opening> = ours.iter().map(opening).collect();
+    let older: HashSet<Opening> = match &in_force {
+        // What was there before the first start is asked for no row.
+        InForce::Nothing => live.iter().copied().collect(),
+        InForce::OtherLayout { .. } => HashSet::new(),
+        InForce::Change { .. } | InForce::Unknown { .. } => {
+            let pins = Pins::at(&draft.settings.paths.pins);
+            seed::unjudged(&pins, &ours).context("read the flow table")?.iter().map(opening).collect()
+        }
+    };
+    let impact = Impact::of(old.as_ref(), &new, &live, |opening| older.contains(opening));
     let session = session::ssh().filter(|session| new.local.contains(&session.destination));
     let way_in = session.map(|session| (session, WayIn::under(&new, &session)));
     let failsafe = new.rows.iter().any(|row| row.failsafe && !row.peers.is_empty());
@@ -103,25 +121,17 @@ fn in_force(draft: &Draft) -> anyhow::Result<Compared> {
     Ok(Compared { in_force, policy: Some(policy), counters: Some(snapshot) })
 }
 
-/// What goes on with other machines, as the packets that opened it.
-fn live(policy: &Policy) -> anyhow::Result<Vec<Opening>> {
-    let all = sockets::conversations().context("list the conversations of this server")?;
-    let ours = all.into_iter().filter(|it| policy.local.contains(&it.local.ip()));
-    Ok(ours
-        .map(|it| {
-            let (direction, source, destination) = if it.inbound {
-                (Direction::Inbound, it.peer, it.local)
-            } else {
-                (Direction::Outbound, it.local, it.peer)
-            };
-            Opening {
-                direction,
-                source: source.ip(),
-                source_port: source.port(),
-                destination: destination.ip(),
-                destination_port: destination.port(),
-                protocol: it.protocol,
-            }
-        })
-        .collect())
+/// A conversation, as the packet that opened it.
+const fn opening(conversation: &Conversation) -> Opening {
+    let Conversation { protocol, local, peer, inbound } = *conversation;
+    let (direction, source, destination) =
+        if inbound { (Direction::Inbound, peer, local) } else { (Direction::Outbound, local, peer) };
+    Opening {
+        direction,
+        source: source.ip(),
+        source_port: source.port(),
+        destination: destination.ip(),
+        destination_port: destination.port(),
+        protocol,
+    }
 }

@@ -8,13 +8,13 @@ use std::{
 };
 
 use aya::{
-    Ebpf, EbpfLoader,
+    Ebpf, EbpfLoader, Pod,
     maps::{Map, ProgramArray},
     programs::{Program, ProgramError, SchedClassifier, Xdp},
 };
 use pomguard_common::{ABI_VERSION, counter::HostRecord, limits, names};
 
-use super::{KernelError, clock::Ticks, clock::unix_now, object::OBJECT, pins::Pins, raw};
+use super::{KernelError, clock::Ticks, clock::unix_now, mapping::Mapping, object::OBJECT, pins::Pins, raw};
 
 /// Bits dropped from the kernel's tick counter; see the object's `clock`.
 const GLOBAL_TICK_SHIFT: &str = "TICK_SHIFT";
@@ -161,6 +161,19 @@ impl Loaded {
     {
         T::try_from(self.ebpf.map_mut(name).ok_or(KernelError::Missing(name))?)
             .map_err(KernelError::map(name))
+    }
+
+    /// An array of this object as memory, to change.
+    pub(super) fn mapped<T: Pod>(
+        &self,
+        name: &'static str,
+        length: usize,
+    ) -> Result<Mapping<T>, KernelError> {
+        match self.ebpf.map(name) {
+            Some(Map::Array(data)) => Mapping::new(data.fd().as_fd(), length, true)
+                .map_err(KernelError::system("mmap", format!("map {name}"))),
+            _ => Err(KernelError::Missing(name)),
+        }
     }
 
     /// The object itself, for the programs' log.

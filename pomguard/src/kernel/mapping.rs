@@ -8,7 +8,7 @@ use std::{
 };
 
 use aya::Pod;
-use pomguard_common::flow::Bucket;
+use pomguard_common::{flow::Bucket, serve::Served};
 
 /// A type all of whose bytes are atomic words, so that others may write while a reference to it lives.
 ///
@@ -18,6 +18,8 @@ pub(super) unsafe trait Words {}
 
 // SAFETY: atomic words, and arrays of them.
 unsafe impl Words for Bucket {}
+// SAFETY: two atomic words.
+unsafe impl Words for Served {}
 
 /// An array map of `T`, mapped into this process. The programs write it at the same time, so every
 /// access copies an element.

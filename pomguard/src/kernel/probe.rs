@@ -16,6 +16,7 @@ use pomguard_common::{
     image::{Active, Line},
     limits, names,
     reason::{REASONS, Reason},
+    serve::Served,
 };
 
 use super::{
@@ -23,6 +24,7 @@ use super::{
     clock::Ticks,
     image_array, install,
     load::{Loaded, Share},
+    mapping::Mapping,
     pins::Pins,
     read,
     tally::sum_row,
@@ -125,6 +127,20 @@ impl Probe {
             let mut table: Array<_, [u64; WORDS]> = self.loaded.map_mut(name)?;
             for bucket in 0..buckets as u32 {
                 table.set(bucket, [0; WORDS], 0).map_err(KernelError::map(name))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Forgets which ports serve.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn forget_ports(&mut self) -> Result<(), KernelError> {
+        let mut table: Mapping<u64> = self.loaded.mapped(names::MAP_SERVED, Served::COUNT)?;
+        for port in 0..table.len() {
+            if table.get(port) != Some(0) {
+                table.set(port, 0);
             }
         }
         Ok(())

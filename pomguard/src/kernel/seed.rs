@@ -9,10 +9,12 @@ use std::net::{IpAddr, SocketAddr};
 
 use pomguard_common::{
     Direction,
+    control::Standing,
     decide::NO_ROW,
     flow::{self, Bucket, Candidates, Entered, GRANDFATHERED, Key, Newcomer, State, Store, mark},
     image::{Address, Family, Forget, Image, Line, Tuple},
     limits, names, protocol,
+    serve::{self, Served},
 };
 
 use super::{
@@ -66,9 +68,14 @@ pub fn seed(pins: &Pins, ticks: Ticks, unlisted: Unlisted) -> Result<Seeded, Ker
     let head = lines.first().ok_or(KernelError::Unreadable)?;
     let leaves_anyway = Mode::in_head(head, Direction::Outbound) != Mode::Enforce;
     let mut seeded = Seeded::default();
+    let ports = Ports { served: pins.mapped(names::MAP_SERVED, Served::COUNT, true)? };
     for conversation in sockets::conversations()? {
         seeded.live += 1;
         let Some(ends) = Ends::of(&conversation) else { continue };
+        if conversation.inbound {
+            // Nobody saw it come in, but its port serves all the same.
+            serve::note(&ports, conversation.protocol, ends.local.1, true, table.now);
+        }
         if ends.granted(&image, Direction::Inbound).is_some() || flow::find(&table, ends.key()).is_some() {
             continue;
         }
@@ -92,6 +99,28 @@ pub fn seed(pins: &Pins, ticks: Ticks, unlisted: Unlisted) -> Result<Seeded, Ker
         }
     }
     Ok(seeded)
+}
+
+/// Those of these conversations that no policy judges, because they are older than the first attachment.
+///
+/// # Errors
+/// When the maps cannot be read.
+pub fn unjudged(pins: &Pins, conversations: &[Conversation]) -> Result<Vec<Conversation>, KernelError> {
+    let lines = install::lines(pins)?;
+    let image = Image::open(lines.as_slice()).ok_or(KernelError::Unreadable)?;
+    let table = Table {
+        // Writable, because the programs write it, too; nothing is written here.
+        buckets: pins.mapped(names::MAP_FLOWS, limits::FLOW_BUCKETS, true)?,
+        secret: load::host_record(pins)?.flow_secret,
+        now: Ticks::probe()?.now()? as u32,
+        image,
+        candidates: Candidates::default(),
+    };
+    let is_unjudged = |conversation: &&Conversation| {
+        let found = Ends::of(conversation).and_then(|ends| flow::find(&table, ends.key()));
+        found.is_some_and(|found| found.stamp == GRANDFATHERED)
+    };
+    Ok(conversations.iter().filter(is_unjudged).copied().collect())
 }
 
 /// A conversation in the programs' terms.
@@ -139,6 +168,17 @@ fn words(address: IpAddr) -> Address {
             let bits = u128::from(address);
             [96, 64, 32, 0].map(|shift| (bits >> shift) as u32)
         }
+    }
+}
+
+/// The pinned table of ports that serve as memory.
+struct Ports {
+    served: Mapping<[u32; size_of::<Served>() / 4]>,
+}
+
+impl Standing for Ports {
+    fn served(&self, index: u32) -> Option<&Served> {
+        self.served.shared(index as usize)
     }
 }
 

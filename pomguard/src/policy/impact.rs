@@ -17,15 +17,26 @@ pub struct Impact {
     pub conversations: usize,
     /// Those that go on now, and would not any more.
     pub cut: Vec<Opening>,
+    /// Those that no row would allow and that go on all the same until they end, because they are older than
+    /// the first attachment. A reconnect would fail.
+    pub until_reconnect: Vec<Opening>,
 }
 
 impl Impact {
-    /// Of a change from `old` to `new` on these conversations.
+    /// Of a change from `old` to `new` on these conversations. `is_older` tells those that are older than the
+    /// first attachment.
     #[must_use]
-    pub fn of(old: Option<&Policy>, new: &Policy, live: &[Opening]) -> Self {
+    pub fn of(
+        old: Option<&Policy>,
+        new: &Policy,
+        live: &[Opening],
+        is_older: impl Fn(&Opening) -> bool,
+    ) -> Self {
         let looked_at = live.get(..LOOKED_AT).unwrap_or(live);
-        let cut = |opening: &&Opening| old.is_none_or(|old| goes_on(old, opening)) && !goes_on(new, opening);
-        Self { conversations: looked_at.len(), cut: looked_at.iter().filter(cut).copied().collect() }
+        let (until_reconnect, judged): (Vec<Opening>, Vec<Opening>) =
+            looked_at.iter().filter(|opening| !goes_on(new, opening)).partition(|opening| is_older(opening));
+        let cut = judged.into_iter().filter(|opening| old.is_none_or(|old| goes_on(old, opening)));
+        Self { conversations: looked_at.len(), cut: cut.collect(), until_reconnect }
     }
 }
 

@@ -123,6 +123,14 @@ impl Plan {
             grouped(self.impact.conversations as u64)
         )?;
         some(&self.impact.cut, out, described)?;
+        if !self.impact.until_reconnect.is_empty() {
+            writeln!(
+                out,
+                "{} are older than the first start: no row allows them, and they go on until they reconnect",
+                grouped(self.impact.until_reconnect.len() as u64)
+            )?;
+            some(&self.impact.until_reconnect, out, described)?;
+        }
         let mode = |direction| match direction {
             Direction::Inbound => self.inbound,
             Direction::Outbound => self.outbound,

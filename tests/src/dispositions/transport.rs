@@ -102,8 +102,9 @@ pub(super) fn tcp() -> Section {
     ];
     let after = "\
 Accepted are SYN, SYN+ACK, RST, RST+ACK, FIN+ACK and ACK, and of these SYN, FIN+ACK and ACK also with URG. PSH, ECE and
-CWR may join any of them. *a* holds for other segments, too. In outbound track and audit a segment other than a SYN-ACK
-that nothing asked for enters a conversation and passes, as `leaves-unlisted` or `destination`.";
+CWR may join any of them. *a* holds for other segments, too. A segment other than a SYN-ACK that nothing asked for enters
+a conversation and passes in outbound track, as `leaves-unlisted`, and in outbound audit with inbound enforce, as
+`destination`; not if its local port serves ([policy.md](policy.md)).";
     Section { title: "TCP", notes: ["", after], classes }
 }
 

@@ -31,7 +31,7 @@ pub(super) struct Holding {
 }
 
 /// Reasons for which nothing but the want of a row stands behind.
-const DENIALS: [Reason; 12] = [
+pub(super) const DENIALS: [Reason; 12] = [
     Reason::Port,
     Reason::PortKnown,
     Reason::Source,

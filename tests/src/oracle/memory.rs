@@ -3,6 +3,7 @@
 use std::{collections::HashMap, net::IpAddr};
 
 use pomguard::policy::RowId;
+use pomguard_common::protocol::{TCP, UDP};
 
 use super::read::{Body, Segment};
 
@@ -101,6 +102,20 @@ impl Memory {
 /// A datagram in pieces: whose, which.
 pub(super) type Train = (IpAddr, IpAddr, u32, u8, bool);
 
+/// How a first fragment passed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Passed {
+    Allowed,
+    Isolated,
+    /// Counted as a drop, under which policy.
+    Audited(u32),
+}
+
+/// The port of this host, with its protocol; of a protocol without ports that alone.
+const fn port(talk: &Talk) -> (u8, u16) {
+    (talk.protocol, if matches!(talk.protocol, TCP | UDP) { talk.host.1 } else { 0 })
+}
+
 /// Seconds for which a first fragment is remembered.
 const TRAIN: u64 = 60;
 
@@ -108,8 +123,10 @@ const TRAIN: u64 = 60;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Notebook {
     talks: HashMap<Talk, Memory>,
-    /// When each first fragment came, and whether it passed while the host was isolated.
-    trains: HashMap<Train, (u64, bool)>,
+    /// When each first fragment came, and how it passed.
+    trains: HashMap<Train, (u64, Passed)>,
+    /// When something that is no answer was last let in to a port, by protocol.
+    served: HashMap<(u8, u16), u64>,
     now: u64,
 }
 
@@ -156,12 +173,26 @@ impl Notebook {
         }
     }
 
-    /// Whether a first fragment passed; isolated, whether it did so isolated.
-    pub(super) fn has_train(&self, train: &Train, isolated: bool) -> bool {
-        self.trains.get(train).is_some_and(|(seen, so)| self.now - seen <= TRAIN && (*so || !isolated))
+    /// How a first fragment passed, if it did.
+    pub(super) fn train(&self, train: &Train) -> Option<Passed> {
+        self.trains.get(train).filter(|(seen, _)| self.now - seen <= TRAIN).map(|(_, how)| *how)
     }
 
-    pub(super) fn note_train(&mut self, train: Train, isolated: bool) {
-        self.trains.insert(train, (self.now, isolated));
+    pub(super) fn note_train(&mut self, train: Train, how: Passed) {
+        self.trains.insert(train, (self.now, how));
+    }
+
+    /// Whether a port of this host serves; of a protocol without ports, whether that does.
+    pub(super) fn serves(&self, talk: &Talk) -> bool {
+        let age = if talk.protocol == TCP { 24 * 60 * 60 } else { 2 * 60 };
+        self.served.get(&port(talk)).is_some_and(|seen| self.now - seen <= age)
+    }
+
+    /// Something that is no answer was let in to a port of this host. What does not open only keeps one that
+    /// serves.
+    pub(super) fn let_in(&mut self, talk: &Talk, opens: bool) {
+        if opens || self.serves(talk) {
+            self.served.insert(port(talk), self.now);
+        }
     }
 }

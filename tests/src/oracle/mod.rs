@@ -12,7 +12,7 @@ use pomguard::policy::{
 use pomguard_common::{
     decide::NO_ROW,
     parse::Datagram,
-    protocol::{TCP, UDP},
+    protocol::{ICMP, ICMPV6, TCP, UDP},
     reason::Reason,
 };
 
@@ -29,9 +29,9 @@ mod link;
 mod memory;
 mod read;
 
-use self::beside::Holding;
+use self::beside::{DENIALS, Holding};
 use address::{is_group, is_link_local, is_mapped, is_newborn, may_send};
-use memory::{Memory, Notebook, Phase, Talk, Train};
+use memory::{Memory, Notebook, Passed, Phase, Talk, Train};
 use read::{Body, Seen, Segment};
 
 /// What becomes of a packet, all of it.
@@ -52,6 +52,11 @@ pub struct Ruling {
 impl Ruling {
     const fn of(reason: Reason) -> Self {
         Self { reason, audited: false, row: None, connection: false, entry: None }
+    }
+
+    /// A row allows it, or would not have it dropped yet.
+    const fn is_listed(&self) -> bool {
+        self.row.is_some() || self.audited
     }
 
     /// The same drop, which a row in audit names as not enforced yet.
@@ -160,16 +165,50 @@ impl Host {
         }
         // What inbound audit let in may be answered.
         let answered = ruling.reason == Reason::Unasked && self.mode(Direction::Inbound) != Mode::Enforce;
-        let enforced = self.mode(direction) == Mode::Enforce && !answered;
-        ruling.audited |= !(ruling.passes() || isolated || enforced);
+        let enforces = self.mode(direction) == Mode::Enforce;
+        ruling.audited |= !(ruling.passes() || isolated || enforces && !answered);
         if let Ok(seen) = &seen
             && let Some(piece) = seen.piece
             && !matches!(seen.body, Body::Later)
             && ruling.passes()
+            && (enforces || !ruling.audited)
         {
-            self.notes.note_train(train(direction, seen, piece.id), isolated);
+            let how = match (isolated, ruling.audited) {
+                (true, _) => Passed::Isolated,
+                (false, true) => Passed::Audited(self.generation),
+                (false, false) => Passed::Allowed,
+            };
+            self.notes.note_train(train(direction, seen, piece.id), how);
+        }
+        if let Ok(seen) = &seen
+            && direction == Direction::Inbound
+        {
+            self.let_in(seen, &ruling);
         }
         ruling
+    }
+
+    /// Notes what was let in without being an answer.
+    fn let_in(&mut self, seen: &Seen, ruling: &Ruling) {
+        let allowed = [Reason::Row, Reason::Failsafe, Reason::Exception, Reason::Grace];
+        if !allowed.contains(&ruling.reason) && !(ruling.audited && DENIALS.contains(&ruling.reason)) {
+            return;
+        }
+        let opens = match &seen.body {
+            Body::Tcp(segment) => segment.syn && !segment.ack,
+            Body::Udp { .. } | Body::Other => true,
+            Body::Icmp { .. } | Body::Later => return,
+        };
+        self.notes.let_in(&talk(Direction::Inbound, seen), opens);
+    }
+
+    /// Whether a flow of ours goes on that no row allows, for the mode's sake.
+    fn keeps_unlisted(&self) -> bool {
+        match self.mode(Direction::Outbound) {
+            Mode::Track => true,
+            Mode::Audit => self.mode(Direction::Inbound) == Mode::Enforce,
+            Mode::Enforce => false,
+        }
     }
 
     /// The mode that holds: while the host is opened, none enforces.
@@ -236,7 +275,7 @@ impl Host {
         if judged != self.generation {
             let row = match self.row(Direction::Outbound, talk) {
                 Ok((id, _)) => Some(id),
-                Err(_) if self.mode(Direction::Outbound) != Mode::Enforce => None,
+                Err(_) if self.keeps_unlisted() => None,
                 Err(_) if self.in_audit(Direction::Outbound, talk) => None,
                 Err(_) => return None,
             };
@@ -406,7 +445,7 @@ impl Host {
             Body::Other if self.row(Direction::Inbound, &talk).is_ok() => Ruling::of(Reason::Reply),
             Body::Other => {
                 let ruling = self.outbound_row(&talk);
-                if audit && ruling.row.is_none() { answers_audited } else { ruling }
+                if audit && ruling.row.is_none() { answers_audited } else { self.may_answer(&talk, ruling) }
             }
         }
     }
@@ -425,7 +464,8 @@ impl Host {
             if self.in_audit(Direction::Inbound, talk) && (syn || would_open.row.is_none()) {
                 return Ruling::of(Reason::Unasked).in_audit(true);
             }
-            if syn || !would_open.passes() && self.mode(Direction::Outbound) == Mode::Enforce {
+            let kept = self.keeps_unlisted() && !self.notes.serves(talk);
+            if syn || !would_open.is_listed() && !kept {
                 return Ruling::of(Reason::Unasked);
             }
         }
@@ -442,7 +482,10 @@ impl Host {
     /// Opens a flow, or enters one that was forgotten.
     fn opens(&mut self, talk: Talk, phase: Phase, body: &Body, connects: bool) -> Ruling {
         let mut ruling = self.outbound_row(&talk);
-        if !ruling.passes() && self.mode(Direction::Outbound) == Mode::Enforce {
+        if !ruling.is_listed() && !self.keeps_unlisted() {
+            return self.may_answer(&talk, ruling);
+        }
+        if !ruling.is_listed() && talk.protocol == UDP && self.notes.serves(&talk) {
             return ruling;
         }
         ruling.connection = connects && ruling.row.is_some();
@@ -454,6 +497,15 @@ impl Host {
         ruling
     }
 
+    /// What no row lets leave leaves while inbound audits, if it may answer what that let in: a datagram from a
+    /// port, or of a protocol, that serves.
+    fn may_answer(&self, talk: &Talk, ruling: Ruling) -> Ruling {
+        let answers = !matches!(talk.protocol, TCP | ICMP | ICMPV6) && self.notes.serves(talk);
+        let audits = self.mode(Direction::Inbound) != Mode::Enforce;
+        let audited = ruling.audited || audits && answers && ruling.reason == Reason::Destination;
+        ruling.in_audit(audited)
+    }
+
     fn outbound_row(&self, talk: &Talk) -> Ruling {
         match self.row(Direction::Outbound, talk) {
             Ok(row) => by_row(row, false),
@@ -463,10 +515,15 @@ impl Host {
     }
 
     fn later(&self, direction: Direction, seen: &Seen) -> Ruling {
-        let isolated = self.panics(Panic::Isolate);
-        let known = |piece: read::Piece| self.notes.has_train(&train(direction, seen, piece.id), isolated);
-        let known = seen.piece.is_some_and(known);
-        Ruling::of(if known { Reason::Fragment } else { Reason::FragmentUnknown })
+        let first = seen.piece.and_then(|piece| self.notes.train(&train(direction, seen, piece.id)));
+        let unknown = Ruling::of(Reason::FragmentUnknown);
+        match first {
+            Some(Passed::Isolated) => Ruling::of(Reason::Fragment),
+            Some(_) if self.panics(Panic::Isolate) => unknown,
+            Some(Passed::Allowed) => Ruling::of(Reason::Fragment),
+            Some(Passed::Audited(generation)) => unknown.in_audit(generation == self.generation),
+            None => unknown,
+        }
     }
 
     /// An ICMP error: about a conversation of ours, or about one that an inbound row allows.

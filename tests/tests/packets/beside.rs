@@ -49,7 +49,7 @@ fn exceptions(lines: &[Pinhole]) -> Beside {
     exceptions_for(60, lines)
 }
 
-fn exceptions_for(seconds: u32, lines: &[Pinhole]) -> Beside {
+pub(crate) fn exceptions_for(seconds: u32, lines: &[Pinhole]) -> Beside {
     Beside { pinholes: lines.iter().map(|line| (*line, seconds)).collect(), ..Beside::default() }
 }
 
@@ -493,8 +493,8 @@ fn open_drops_nothing_and_counts_what_it_would_have() {
                 .audited()
                 .outbound(&ask, Reason::Destination)
                 .audited()
-                .enters()
-                .inbound(&ask.clone().mirrored().flags(SYN | ACK), Reason::Answer)
+                .inbound(&ask.clone().mirrored().flags(SYN | ACK), Reason::NoFlow)
+                .audited()
                 .wait(61)
                 .inbound(&denied, Reason::Source)
                 .inbound(&denied.clone().flags(0), Reason::TcpFlags)

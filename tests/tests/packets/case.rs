@@ -16,6 +16,7 @@ enum Step {
     Packet { direction: Direction, packet: Box<Packet>, effect: Effect, row: Option<&'static str> },
     Wait(u32),
     Hold(Beside),
+    Change(Box<Policy>),
 }
 
 /// One case: steps on a table without conversations.
@@ -94,24 +95,33 @@ impl Case {
         self
     }
 
+    /// From here on another policy is in force, until the end of the case.
+    pub(crate) fn change(mut self, policy: Policy) -> Self {
+        self.steps.push(Step::Change(Box::new(policy)));
+        self
+    }
+
     /// Not behind a priority tag: the case is about tags itself.
     pub(crate) fn untagged(mut self) -> Self {
         self.tagged = false;
         self
     }
 
-    /// Whether a step may have left a conversation or a fragment behind.
+    /// Whether a step may have left a conversation, a fragment or a port that serves behind.
     fn leaves_traces(&self) -> bool {
         self.steps.iter().any(|step| match step {
             Step::Packet { direction, packet, effect, .. } => {
-                effect.passes() && (*direction == Direction::Outbound || packet.is_fragment())
+                let lasts = *direction == Direction::Outbound || packet.is_fragment() || effect.audited;
+                effect.passes() && lasts
             }
+            Step::Change(_) => true,
             Step::Wait(_) | Step::Hold(_) => false,
         })
     }
 
     fn run(&self, subject: &mut dyn Subject, behind_tag: bool) -> Vec<String> {
         let mut faults = Vec::new();
+        let before = subject.in_force().policy().clone();
         for (number, step) in (1..).zip(&self.steps) {
             let (direction, packet, mut effect, row) = match step {
                 Step::Packet { direction, packet, effect, row } => (*direction, packet, *effect, *row),
@@ -121,6 +131,10 @@ impl Case {
                 }
                 Step::Hold(beside) => {
                     subject.hold(beside).expect("it holds");
+                    continue;
+                }
+                Step::Change(policy) => {
+                    subject.change(policy.as_ref().clone()).expect("the policy compiles");
                     continue;
                 }
             };
@@ -139,6 +153,9 @@ impl Case {
                     direction.name()
                 ));
             }
+        }
+        if self.steps.iter().any(|step| matches!(step, Step::Change(_))) {
+            subject.change(before).expect("the policy compiles");
         }
         if self.steps.iter().any(|step| matches!(step, Step::Hold(_))) {
             subject.hold(&Beside::default()).expect("it holds no more");

@@ -29,6 +29,7 @@ mod own_multicast;
 mod rates;
 mod room;
 mod self_tests;
+mod serve;
 mod tcp;
 mod tcp_late;
 mod trains;

@@ -48,8 +48,10 @@ fn audit_passes_what_it_would_drop_and_counts_it_apart() {
             case("TP-02", "our own question that no row lists")
                 .outbound(&ask, Reason::Destination)
                 .audited()
-                .enters()
-                .inbound(&ask.clone().mirrored().flags(SYN | ACK), Reason::Answer),
+                .inbound(&ask.clone().mirrored().flags(SYN | ACK), Reason::NoFlow)
+                .audited()
+                .outbound(&ask.clone().flags(ACK), Reason::Unasked)
+                .audited(),
         );
         let head =
             eth().ip(places.resolver, places.host).fragment(1, 0, true).udp(40_000, 54).payload(&[0; 8]);
@@ -59,10 +61,28 @@ fn audit_passes_what_it_would_drop_and_counts_it_apart() {
             case("FR-02", "the pieces of a denied datagram stay together")
                 .inbound(&head, Reason::PortKnown)
                 .audited()
-                .inbound(&rest, Reason::Fragment),
+                .inbound(&rest, Reason::FragmentUnknown)
+                .audited(),
         );
     }
     run_under("audit_passes_what_it_would_drop_and_counts_it_apart", policy, &cases);
+}
+
+#[test]
+fn outbound_audit_cuts_no_answer_where_inbound_enforces() {
+    let policy = Policy { outbound: Mode::Audit, ..reference::policy() };
+    let mut cases = Vec::new();
+    for places in Places::both() {
+        let ask = eth().ip(places.host, places.stranger).tcp(40_000, 8_080);
+        cases.push(
+            case("TP-02", "our own question that no row lists")
+                .outbound(&ask, Reason::Destination)
+                .audited()
+                .enters()
+                .inbound(&ask.clone().mirrored().flags(SYN | ACK), Reason::Answer),
+        );
+    }
+    run_under("outbound_audit_cuts_no_answer_where_inbound_enforces", policy, &cases);
 }
 
 #[test]

@@ -1,0 +1,155 @@
+//! Local ports that serve.
+//!
+//! A row, an exception, audit or a bypass lets a peer in without an entry in the flow table. What this host
+//! sends back must not enter one either: as a flow of its own, the exchange would outlive the permission. No
+//! packet says which side opened, so each local port keeps when something that is no answer was last let in to
+//! it. While the port serves, its packets enter a flow only if an outbound row allows them.
+//!
+//! A stranger costs no memory here: there is one stamp for each port, whoever comes.
+
+use crate::{control::Standing, flow::Half, protocol};
+
+/// When each transport of a port was last let in, in ticks; 0 = never.
+#[derive(Debug, Default)]
+#[repr(C)]
+pub struct Served {
+    /// TCP, or the protocol without ports that the element is for.
+    first: Half,
+    /// UDP.
+    second: Half,
+}
+
+impl Served {
+    /// Elements of the table: the ports, then the protocols without ports.
+    pub const COUNT: usize = 65_536 + 256;
+}
+
+const _: () = assert!(size_of::<Served>() == 8);
+
+/// Ticks for which a TCP port serves: about a day. A connection that carries something now and then keeps it so.
+const TCP: u32 = 4 * 86_400;
+/// Ticks for which a port or protocol of datagrams serves: about two minutes. Longer, and a stranger who asks
+/// every port in audit would take the answers from this host's own questions for as long.
+const DATAGRAM: u32 = 4 * 120;
+/// A stamp is renewed when it is this much of its age behind, so that its cache line stays shared meanwhile.
+const BEHIND: u32 = 64;
+
+/// The element of a port, and how long it serves. `port` is the protocol's number where there are no ports.
+#[inline(always)]
+const fn element(protocol: u8, port: u16) -> (u32, u32) {
+    match protocol {
+        protocol::TCP => (port as u32, TCP),
+        protocol::UDP => (port as u32, DATAGRAM),
+        _ => (65_536 + protocol as u32, DATAGRAM),
+    }
+}
+
+impl Served {
+    #[inline(always)]
+    const fn stamp(&self, protocol: u8) -> &Half {
+        if protocol == protocol::UDP { &self.second } else { &self.first }
+    }
+}
+
+/// The time as a stamp: 0 means never.
+#[inline(always)]
+const fn stamp(now: u32) -> u32 {
+    if now == 0 { 1 } else { now }
+}
+
+/// Ticks since a stamp, if the port still serves.
+#[inline(always)]
+const fn idle(seen: u32, age: u32, now: u32) -> Option<u32> {
+    let idle = stamp(now).wrapping_sub(seen);
+    if seen == 0 || idle > age { None } else { Some(idle) }
+}
+
+/// Notes that ingress let in something that is no answer: `opens` is false for TCP without SYN, which only
+/// keeps a port that serves.
+#[inline(always)]
+pub fn note<S: Standing + ?Sized>(standing: &S, protocol: u8, port: u16, opens: bool, now: u32) {
+    let (index, age) = element(protocol, port);
+    let Some(served) = standing.served(index) else { return };
+    let seen = served.stamp(protocol);
+    let due = match idle(seen.load(), age, now) {
+        Some(idle) => idle > age / BEHIND,
+        None => opens,
+    };
+    if due {
+        seen.store(stamp(now));
+    }
+}
+
+/// Returns true if a local port serves.
+#[inline(always)]
+pub fn serves<S: Standing + ?Sized>(standing: &S, protocol: u8, port: u16, now: u32) -> bool {
+    let (index, age) = element(protocol, port);
+    match standing.served(index) {
+        Some(served) => idle(served.stamp(protocol).load(), age, now).is_some(),
+        None => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+
+    use super::*;
+
+    struct Table(std::vec::Vec<Served>);
+
+    impl Standing for Table {
+        fn served(&self, index: u32) -> Option<&Served> {
+            self.0.get(index as usize)
+        }
+    }
+
+    fn table() -> Table {
+        Table(core::iter::repeat_with(Served::default).take(Served::COUNT).collect())
+    }
+
+    #[test]
+    fn a_port_serves_from_an_opening_until_its_age() {
+        let table = table();
+        assert!({
+            note(&table, protocol::TCP, 80, true, 0);
+            serves(&table, protocol::TCP, 80, 0)
+        });
+        for (protocol, port, age) in
+            [(protocol::TCP, 443, TCP), (protocol::UDP, 443, DATAGRAM), (47, 47, DATAGRAM)]
+        {
+            assert!(!serves(&table, protocol, port, 9), "{protocol} before anything came in");
+            note(&table, protocol, port, true, 9);
+            assert!(serves(&table, protocol, port, 9 + age), "{protocol}");
+            assert!(!serves(&table, protocol, port, 10 + age), "{protocol}");
+            assert!(!serves(&table, protocol, port ^ 1, 9), "{protocol}: another port");
+        }
+    }
+
+    #[test]
+    fn segments_keep_a_port_that_serves_and_make_none() {
+        let table = table();
+        note(&table, protocol::TCP, 22, false, 7);
+        assert!(!serves(&table, protocol::TCP, 22, 7));
+        note(&table, protocol::TCP, 22, true, 7);
+        note(&table, protocol::TCP, 22, false, 7 + TCP);
+        assert!(serves(&table, protocol::TCP, 22, 8 + TCP));
+        note(&table, protocol::TCP, 22, false, 9 + 3 * TCP);
+        assert!(!serves(&table, protocol::TCP, 22, 9 + 3 * TCP), "it had ended before");
+    }
+
+    #[test]
+    fn no_stamp_comes_back_within_ten_years() {
+        let table = table();
+        note(&table, protocol::TCP, 22, true, u32::MAX - 5);
+        assert!(serves(&table, protocol::TCP, 22, 20), "across the wrap of the clock");
+        let ten_years = 4 * 86_400 * 3_653;
+        for day in 2..3_653 {
+            assert!(
+                !serves(&table, protocol::TCP, 22, (u32::MAX - 5).wrapping_add(day * 4 * 86_400)),
+                "{day}"
+            );
+        }
+        assert!(!serves(&table, protocol::TCP, 22, (u32::MAX - 5).wrapping_add(ten_years)));
+    }
+}
