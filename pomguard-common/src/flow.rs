@@ -3,7 +3,7 @@
 //! A set-associative table in a plain array of buckets, so that the programs find, enter and age
 //! entries by themselves, without locks and without user space. A bucket holds
 //!
-//! * eight *tags*, one cache line. A tag holds 32 bits of the key's hash, the state, and when the
+//! * eight *tags*, one cache line. A tag holds 29 bits of the key's hash, the state, and when the
 //!   flow was last seen. It is published with one store.
 //! * eight *slots*: the whole key of each. A tag only says where to look; an entry matches when every
 //!   bit of its key does. They lie behind the tags, mostly in the same page: of a hundred thousand
@@ -92,6 +92,12 @@ pub const GRANDFATHERED: u32 = 0;
 /// Stamp of a conversation that no generation has judged: it is judged again with every packet.
 pub const UNJUDGED: u32 = u32::MAX;
 
+/// The generation after this one. It is neither [`GRANDFATHERED`] nor [`UNJUDGED`].
+#[must_use]
+pub const fn next_generation(generation: u32) -> u32 {
+    if generation >= UNJUDGED - 1 { GRANDFATHERED + 1 } else { generation + 1 }
+}
+
 /// A live entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Found {
@@ -161,7 +167,7 @@ pub(crate) fn search<S: Store>(store: &S, key: &Key) -> Option<Found> {
         while way < FLOW_WAYS {
             let tag = Tag(bucket.tags[way].load());
             let entry = &bucket.slots[way];
-            if (tag.0 ^ hash) >> 32 == 0 && same(&entry.key, key) {
+            if tag.is_of(hash) && same(&entry.key, key) {
                 let state = tag.state();
                 if !matches!(state, State::Free) && tag.idle(now) <= store.age(state) {
                     let slot = number * FLOW_WAYS as u32 + way as u32;

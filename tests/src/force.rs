@@ -5,7 +5,7 @@ use pomguard::{
     compile::{self, Clock, Image, Slots},
     policy::{Direction, Policy, Row, RowId},
 };
-use pomguard_common::control::Pinhole;
+use pomguard_common::{control::Pinhole, flow};
 
 /// What a guarded host enforces, and since when.
 #[derive(Clone, Debug)]
@@ -32,7 +32,7 @@ impl InForce {
     pub fn replace(&mut self, policy: Policy) -> Result<()> {
         self.slots = Slots::assign(&[], &policy)?;
         self.policy = policy;
-        self.generation += 1;
+        self.generation = flow::next_generation(self.generation);
         Ok(())
     }
 
@@ -40,6 +40,16 @@ impl InForce {
     pub fn wait(&mut self, seconds: u32) {
         let ticks = u64::from(seconds) * u64::from(self.clock.ticks_per_1000s) / 1_000;
         self.clock.offset = self.clock.offset.wrapping_add(ticks as u32);
+    }
+
+    /// Lets so many ticks go by.
+    pub const fn wait_ticks(&mut self, ticks: u32) {
+        self.clock.offset = self.clock.offset.wrapping_add(ticks);
+    }
+
+    /// Has the policy in force be this generation.
+    pub const fn count_from(&mut self, generation: u32) {
+        self.generation = generation;
     }
 
     /// The compiled policy.

@@ -225,6 +225,21 @@ impl Twin {
         Ok(())
     }
 
+    /// Lets so many ticks of the clock go by.
+    pub const fn wait_ticks(&mut self, ticks: u32) {
+        self.in_force.wait_ticks(ticks);
+        self.tell_time();
+    }
+
+    /// Has the policy in force be this generation.
+    ///
+    /// # Errors
+    /// When it does not compile.
+    pub fn count_from(&mut self, generation: u32) -> Result<()> {
+        self.in_force.count_from(generation);
+        self.install()
+    }
+
     /// Looks each TCP flow up as the daemon does. `socket` says whether there is one and, if so, whether its
     /// stack has seen at most one FIN. Returns how many flows are left that make room for nothing.
     pub fn sweep(&self, socket: impl Fn(&Key) -> Option<bool>) -> usize {

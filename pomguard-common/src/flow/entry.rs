@@ -290,35 +290,55 @@ pub struct Bucket {
 
 const _: () = assert!(size_of::<Slot>() == 48 && size_of::<Bucket>() == 7 * 64);
 
-/// A tag: bits 63..32 of the hash, the suspect bit, 3 bits of state, 28 bits of time.
+/// A tag: bits 63..35 of the hash, the upper 3 bits of the time, the suspect bit, 3 bits of state, the lower
+/// 28 bits of the time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tag(pub u64);
 
 impl Tag {
-    /// Bits of the time in ticks. At four ticks a second it wraps after two years.
-    pub const TIME: u32 = 0x0fff_ffff;
+    /// Bits of the time in ticks. At four ticks a second it wraps after 17 years: an entry that nobody has
+    /// cleared would seem to be fresh then.
+    pub const TIME: u32 = 0x7fff_ffff;
     /// A peer's RST was the last that was heard.
     pub const SUSPECT: u64 = 1 << 31;
+    /// Lowest bit of the hash.
+    const HASH_SHIFT: u32 = 35;
+    /// Bits of the time that lie in the lower half.
+    const LOW_BITS: u32 = 28;
 
     /// Puts a tag together.
     #[must_use]
     #[inline(always)]
     pub const fn new(hash: u64, state: State, now: u32) -> Self {
-        Self(hash & 0xffff_ffff_0000_0000 | (state as u64) << 28 | (now & Self::TIME) as u64)
+        let high = ((now & Self::TIME) >> Self::LOW_BITS) as u64;
+        let low = (now & ((1 << Self::LOW_BITS) - 1)) as u64;
+        Self(
+            hash >> Self::HASH_SHIFT << Self::HASH_SHIFT
+                | high << 32
+                | (state as u64) << Self::LOW_BITS
+                | low,
+        )
     }
 
     /// The same entry in another state, with the same time, and not suspect.
     #[must_use]
     #[inline(always)]
     pub const fn moved(self, state: State) -> Self {
-        Self::new(self.0, state, self.0 as u32)
+        Self::new(self.0, state, self.time())
+    }
+
+    /// True if the tag may be that of a key with this hash.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_of(self, hash: u64) -> bool {
+        (self.0 ^ hash) >> Self::HASH_SHIFT == 0
     }
 
     /// The state.
     #[must_use]
     #[inline(always)]
     pub const fn state(self) -> State {
-        State::from_number(self.0 as u32 >> 28)
+        State::from_number(self.0 as u32 >> Self::LOW_BITS)
     }
 
     /// True if a peer's RST was the last that was heard of the flow.
@@ -328,10 +348,15 @@ impl Tag {
         self.0 & Self::SUSPECT != 0
     }
 
+    #[inline(always)]
+    const fn time(self) -> u32 {
+        self.0 as u32 & ((1 << Self::LOW_BITS) - 1) | ((self.0 >> 32) as u32 & 7) << Self::LOW_BITS
+    }
+
     /// Ticks since it was last seen.
     #[must_use]
     #[inline(always)]
     pub const fn idle(self, now: u32) -> u32 {
-        now.wrapping_sub(self.0 as u32) & Self::TIME
+        now.wrapping_sub(self.time()) & Self::TIME
     }
 }

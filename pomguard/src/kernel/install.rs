@@ -6,6 +6,7 @@ use aya::maps::{Array, ArrayOfMaps, MapData};
 use pomguard_common::{
     control::Pinhole,
     counter::{HostRecord, RowLabel},
+    flow,
     image::{AGES, Active, GENERATION_WORD, Line, SECTIONS},
     limits, names,
 };
@@ -69,8 +70,7 @@ pub fn install(
     let mut old_labels = pins.mapped::<RowLabel>(names::MAP_LABELS, limits::ROW_SLOTS, true)?;
     let slots = Slots::assign(&held(pins, &old_labels)?, policy)?;
     let active = control::active(pins)?;
-    let generation =
-        generation_of(pins, active.installed())?.map_or(1, |generation| generation.wrapping_add(1).max(1));
+    let generation = generation_of(pins, active.installed())?.map_or(1, flow::next_generation);
     let image = compile(policy, &slots, clock, generation)?;
     let failsafe = pinholes(policy, &slots)?;
     // Labels first: a counter that moves has a name. Slots keep their meaning across changes.
@@ -90,8 +90,7 @@ pub fn install(
 /// When the kernel refuses, or what was kept is no image of this version.
 pub fn reinstall(pins: &Pins, confirmed: &Confirmed, clock: Clock) -> Result<Installed, KernelError> {
     let active = control::active(pins)?;
-    let generation =
-        generation_of(pins, active.installed())?.map_or(1, |generation| generation.wrapping_add(1).max(1));
+    let generation = generation_of(pins, active.installed())?.map_or(1, flow::next_generation);
     let image = Image::again(confirmed.lines.clone(), clock, generation).ok_or(KernelError::Unreadable)?;
     let mut labels = pins.mapped::<RowLabel>(names::MAP_LABELS, limits::ROW_SLOTS, true)?;
     relabel(pins, &mut labels, &confirmed.labels)?;

@@ -117,6 +117,11 @@ impl Table {
             let Some(bucket) = self.buckets.shared::<Bucket>(number) else { continue };
             for (way, (word, slot)) in bucket.tags.iter().zip(&bucket.slots).enumerate() {
                 let tag = word.load();
+                if self.is_over(Tag(tag)) {
+                    // So that no clock that wraps, in 17 years, makes it seem fresh.
+                    word.replace(tag, 0);
+                    continue;
+                }
                 let Some(next) = self.without_socket(Tag(tag)) else { continue };
                 if slot.ours.load() & mark::SOCKET == 0 {
                     continue;
@@ -134,10 +139,13 @@ impl Table {
         candidates
     }
 
+    /// Returns true if an entry is past its age.
+    fn is_over(&self, tag: Tag) -> bool {
+        tag.state() != State::Free && tag.idle(self.now) > self.ages.word(tag.state() as u32)
+    }
+
     fn without_socket(&self, tag: Tag) -> Option<u64> {
-        let idle = tag.idle(self.now);
-        let live = idle <= self.ages.word(tag.state() as u32);
-        without_socket(tag, self.ticks.seconds(idle)).filter(|_| live)
+        without_socket(tag, self.ticks.seconds(tag.idle(self.now)))
     }
 
     /// Frees entries, or makes them suspect, unless they have changed since they were read.

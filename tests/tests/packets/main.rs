@@ -32,6 +32,7 @@ mod self_tests;
 mod serve;
 mod tcp;
 mod tcp_late;
+mod time;
 mod trains;
 mod tunnels;
 mod udp;

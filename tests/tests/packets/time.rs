@@ -1,0 +1,120 @@
+//! Time and epoch: nothing that is over comes back, however often a counter wraps.
+
+use pomguard_common::{Direction, reason::Reason};
+use pomguard_tests::{
+    packet::{
+        Packet, eth,
+        flag::{ACK, FIN, SYN},
+    },
+    reference::{self, Places},
+    twin::Twin,
+};
+
+/// Ticks in ten years, at most.
+const TEN_YEARS: u64 = 10 * 366 * 24 * 3_600 * 4;
+/// Five ticks before these, an entry is made: a counter of 28, 30, 31 or 32 bits wraps then, or none does.
+const WRAPS: [u32; 5] = [1 << 28, 1 << 30, 1 << 31, 0, 1_000];
+
+/// An entry of some kind.
+struct Kind {
+    says: &'static str,
+    /// What makes it.
+    makes: Vec<(Direction, Packet)>,
+    /// What passes by it, and by nothing else.
+    passes: (Direction, Packet),
+    /// Seconds for which it lives.
+    age: u32,
+}
+
+fn kinds() -> Vec<Kind> {
+    use Direction::{Inbound, Outbound};
+    let places = Places::v4();
+    let ours = |flags| eth().ip(places.host, places.database).tcp(40_000, 5_432).flags(flags);
+    let theirs = |flags| ours(flags).mirrored();
+    let query = eth().ip(places.host, places.database).udp(40_000, 53);
+    let piece = |offset, more| {
+        let packet = eth().ip(places.stranger, places.host).tcp(40_000, 443).flags(ACK).payload(&[7; 44]);
+        packet.fragment(7, offset, more)
+    };
+    let open = vec![(Outbound, ours(SYN)), (Inbound, theirs(SYN | ACK)), (Outbound, ours(ACK))];
+    let close = [(Outbound, ours(FIN | ACK)), (Inbound, theirs(FIN | ACK))];
+    let kind = |says, makes, passes, age| Kind { says, makes, passes: (Inbound, passes), age };
+    vec![
+        kind("opening", vec![(Outbound, ours(SYN))], theirs(FIN | ACK), 120),
+        kind("established", open.clone(), theirs(ACK), 7_440),
+        kind("closed", [&open[..], &close].concat(), theirs(ACK), 240),
+        kind("unanswered", vec![(Outbound, query.clone())], query.clone().mirrored(), 30),
+        kind(
+            "answered",
+            vec![(Outbound, query.clone()), (Inbound, query.clone().mirrored())],
+            query.mirrored(),
+            300,
+        ),
+        kind("fragment", vec![(Inbound, piece(0, true))], piece(64, false), 60),
+    ]
+}
+
+fn passes(twin: &mut Twin, (direction, packet): &(Direction, Packet)) -> bool {
+    twin.judge(*direction, &packet.build()).expect("both ways agree").passes()
+}
+
+#[test]
+fn nothing_comes_back_within_ten_years() {
+    for wrap in WRAPS {
+        for kind in kinds() {
+            let mut twin = Twin::new(reference::policy()).expect("the policy compiles");
+            twin.wait_ticks(wrap.wrapping_sub(5));
+            for step in &kind.makes {
+                assert!(passes(&mut twin, step), "{}: {:?}", kind.says, step.0);
+            }
+            // It lives on over the wrap.
+            let Kind { says, passes: asks, age, .. } = &kind;
+            let mut elapsed = 8_u64;
+            twin.wait_ticks(8);
+            // An answer would make another kind of this one.
+            assert!(*says == "unanswered" || passes(&mut twin, asks), "{says} at {wrap}: it is there");
+            let over = 4 * (u64::from(*age) + 10);
+            let mut moments: Vec<u64> = (16..32)
+                .flat_map(|bits| {
+                    let turns = (1..=TEN_YEARS >> bits).step_by(if bits < 24 { 97 } else { 1 });
+                    turns.flat_map(move |turn| [0, 1, 9, over / 2].map(|past| (turn << bits) + past))
+                })
+                .filter(|moment| *moment > over + elapsed)
+                .collect();
+            moments.extend([over + elapsed, over + elapsed + 1]);
+            moments.sort_unstable();
+            for moment in moments {
+                twin.wait_ticks((moment - elapsed) as u32);
+                elapsed = moment;
+                assert!(!passes(&mut twin, asks), "{says}, made at {wrap}, is back after {moment} ticks");
+            }
+        }
+    }
+}
+
+/// A generation's number wraps, too, and two numbers mean something else.
+#[test]
+fn a_flow_is_judged_by_the_policy_in_force_over_every_wrap_of_its_number() {
+    let places = Places::v4();
+    let ours = |flags| eth().ip(places.host, places.database).tcp(40_000, 5_432).flags(flags).build();
+    let theirs = |flags| eth().ip(places.database, places.host).tcp(5_432, 40_000).flags(flags).build();
+    let mut without = reference::policy();
+    without.rows.retain(|row| row.id.0 != "E1");
+    for changes in 0..6 {
+        let mut twin = Twin::new(reference::policy()).expect("the policy compiles");
+        twin.count_from(u32::MAX - 3).expect("the policy compiles");
+        let judge = |twin: &mut Twin, direction, frame: &[u8]| {
+            twin.judge(direction, frame).expect("both ways agree").reason
+        };
+        assert_eq!(judge(&mut twin, Direction::Outbound, &ours(SYN)), Reason::Row);
+        assert_eq!(judge(&mut twin, Direction::Inbound, &theirs(SYN | ACK)), Reason::Answer);
+        for change in 0..changes {
+            twin.enforce(reference::policy()).expect("the policy compiles");
+            let answer = judge(&mut twin, Direction::Inbound, &theirs(ACK));
+            assert_eq!(answer, Reason::Answer, "after {change} of {changes} changes");
+        }
+        twin.enforce(without.clone()).expect("the policy compiles");
+        let answer = judge(&mut twin, Direction::Inbound, &theirs(ACK));
+        assert_eq!(answer, Reason::NoFlowKnown, "after {changes} changes, and without the row");
+    }
+}
