@@ -122,7 +122,7 @@ mod tests {
             note(&table, protocol, port, true, 9);
             assert!(serves(&table, protocol, port, 9 + age), "{protocol}");
             assert!(!serves(&table, protocol, port, 10 + age), "{protocol}");
-            assert!(!serves(&table, protocol, port ^ 1, 9), "{protocol}: another port");
+            assert!(!serves(&table, protocol ^ 1, port ^ 1, 9), "{protocol}: another one");
         }
     }
 

@@ -1,7 +1,11 @@
 //! Starts whose kernel refuses the programs while nothing of ours is attached: the host is closed but for
 //! failsafe rows, or open, and never without a word.
 
-use std::fs;
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{ErrorKind, Read as _, Seek as _, SeekFrom},
+    os::unix::fs::OpenOptionsExt as _,
+};
 
 use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions, Xdp};
 use aya_obj::programs::XdpAttachType;
@@ -97,9 +101,31 @@ fn assert_announced(lab: &Lab, words: &str, when: &str) {
     assert!(first.starts_with("ATTENTION: not-enforcing: ") && first.contains(words), "{when}: {text}");
 }
 
-/// What the kernel's log, which the console shows, has of us from a moment on.
-fn kernel_log(lab: &Lab) -> String {
-    String::from_utf8_lossy(&lab.command("dmesg").output().unwrap().stdout).into_owned()
+/// The kernel's log, which the console shows, from a moment on.
+struct KernelLog(File);
+
+impl KernelLog {
+    /// Listens from now on.
+    fn from_now() -> Self {
+        let mut log = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open("/dev/kmsg").unwrap();
+        log.seek(SeekFrom::End(0)).unwrap();
+        Self(log)
+    }
+
+    /// The records that came since, and hold a text. Each read gives one; others log as well.
+    fn count(&mut self, text: &str) -> usize {
+        let mut record = [0; 8_192];
+        let mut found = 0;
+        loop {
+            match self.0.read(&mut record) {
+                Ok(length) => found += usize::from(String::from_utf8_lossy(&record[..length]).contains(text)),
+                // Records that were overwritten before they were read.
+                Err(fault) if fault.raw_os_error() == Some(libc::EPIPE) => {}
+                Err(fault) if fault.kind() == ErrorKind::WouldBlock => return found,
+                Err(fault) => panic!("/dev/kmsg: {fault}"),
+            }
+        }
+    }
 }
 
 #[test]
@@ -107,14 +133,14 @@ fn refused_programs_close_all_but_failsafe_rows() {
     let Some(lab) = rebooted("refused_programs_close_all_but_failsafe_rows") else {
         return;
     };
-    let told = kernel_log(&lab).matches("the host is closed").count();
+    let mut log = KernelLog::from_now();
     let daemon = Daemon::spawn_without(&lab, PERFMON);
     let status = daemon.wait_ready();
     assert!(status.starts_with("not-enforcing: "), "{status}");
     assert_announced(&lab, "eth0 by the minimal program", "with the daemon");
     assert_closed(&lab, "by the minimal program");
     assert!(is_state(&lab, "not-enforcing"));
-    assert_eq!(kernel_log(&lab).matches("the host is closed").count(), told + 1, "the console is told once");
+    assert_eq!(log.count("the host is closed"), 1, "the console is told once");
     let refusal = said(&lab.pomguard(&["apply"]));
     assert!(refusal.contains("no `apply` now"), "{refusal}");
 
