@@ -16,7 +16,7 @@ use pomguard_netlab::outside::{CARDS, Cable, Card, Desk, Knocker, Step, Verdict}
 use crate::test::other_kernel;
 
 /// A guest is ended after so many seconds. Two of them are as slow as the machine is busy.
-const TIMEOUT_SECONDS: &str = "420";
+const TIMEOUT_SECONDS: &str = "900";
 /// The name of the stream over which the guest speaks to its far ends.
 const STREAM: &str = "outside";
 /// The last lines of a guest that are shown when it fails.
