@@ -9,33 +9,39 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sha2::{Digest as _, Sha256};
-
-/// Bytes that each processor digests in a measurement.
-const BYTES: usize = 48 << 20;
-/// Time of a measurement on the machine that the budgets were dealt for, in seconds
-/// (two processors, Linux 6.18, 2026-11-30).
-const REFERENCE: f64 = 0.25;
+/// Steps that each processor takes in a measurement.
+const STEPS: u64 = 60_000_000;
+/// Words of memory that the steps go to and fro in: 4 MiB, more than a processor's own cache.
+const WORDS: usize = 1 << 19;
+/// Time of a measurement on the slowest machine that gets no more than the budgets, in seconds. A quiet machine of
+/// two processors took 0.46 s (Linux 6.18, 2026-11-30).
+const REFERENCE: f64 = 0.7;
 
 /// How many times longer than on the reference machine a fixed piece of work takes now; 1 at least.
 pub(super) fn slowness() -> f64 {
     (measure().as_secs_f64() / REFERENCE).max(1.0)
 }
 
-/// The time in which every processor does the piece of work, all at once.
+/// The time in which every processor does the piece of work, all at once: arithmetic and memory, no
+/// instructions that only some processors have.
 fn measure() -> Duration {
     let processors = thread::available_parallelism().map_or(1, usize::from);
     let began = Instant::now();
     thread::scope(|scope| {
-        for _ in 0..processors {
-            scope.spawn(|| {
-                let block = vec![0xa5_u8; 1 << 20];
-                let mut digest = Sha256::new();
-                for _ in 0..BYTES / block.len() {
-                    digest.update(&block);
+        for seed in 1..=processors as u64 {
+            scope.spawn(move || {
+                let mut memory = vec![seed; WORDS];
+                let mut state = seed;
+                for _ in 0..STEPS {
+                    // Xorshift (Marsaglia 2003).
+                    state ^= state << 13;
+                    state ^= state >> 7;
+                    state ^= state << 17;
+                    let word = &mut memory[state as usize % WORDS];
+                    *word = word.wrapping_add(state);
                 }
                 // The result has to be used, or there would be no work.
-                std::hint::black_box(digest.finalize());
+                std::hint::black_box(memory);
             });
         }
     });
