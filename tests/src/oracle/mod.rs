@@ -191,7 +191,8 @@ impl Host {
     /// Notes what was let in without being an answer.
     fn let_in(&mut self, seen: &Seen, ruling: &Ruling) {
         let allowed = [Reason::Row, Reason::Failsafe, Reason::Exception, Reason::Grace];
-        if !allowed.contains(&ruling.reason) && !(ruling.audited && DENIALS.contains(&ruling.reason)) {
+        let would_be_denied = ruling.audited && DENIALS.contains(&ruling.reason);
+        if !allowed.contains(&ruling.reason) && !would_be_denied {
             return;
         }
         let opens = match &seen.body {
