@@ -22,12 +22,15 @@ const SHARING: &[&str] = &["object", "packets"];
 const ELSEWHERE: &[&str] = &["catalogue", FAULTS, "guest"];
 /// Tests that take longest are started first, or the run would wait for them at its end.
 const FIRST: &[&str] = &[
+    "the_units_hold_through",
     "every_port_of_every_host_of_the_demo_site",
     "every_port_of_every_host_of_the_example_site",
     "panic_exceptions_and_what_waits_for_its_confirmation",
+    "packets",
     "the_page_of_operations_can_be_typed_in",
-    "the_units_hold_through",
     "the_loaded_programs_do_what_their_code",
+    "every_verb_outlives_a_closed_pipe_and_a_full_disk",
+    "no_connection_fails_while_policies_change",
     "while_policies_change_what_both_allow",
     "kills_at_random_moments",
     "a_running_daemon_that_is_refused_any_system_call",

@@ -65,9 +65,9 @@ impl<'a> Job<'a> {
         }
     }
 
-    /// Returns true if the job is one test whose name holds `text`.
+    /// Returns true if the job is one test whose name holds `text`, or the whole of a program of that name.
     pub(super) fn is_named(&self, text: &str) -> bool {
-        self.test.as_deref().is_some_and(|test| test.contains(text))
+        self.test.as_deref().map_or(self.program.name == text, |test| test.contains(text))
     }
 
     fn runs_alone(&self) -> bool {

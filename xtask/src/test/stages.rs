@@ -53,7 +53,7 @@ pub(super) const PARTS: &[Part] = &[
     },
     Part {
         name: "build",
-        budget: Duration::from_secs(330),
+        budget: Duration::from_secs(240),
         stages: &[Stage {
             name: "build",
             title: "the daemon, every tool and every test, in one profile",
@@ -63,7 +63,7 @@ pub(super) const PARTS: &[Part] = &[
     },
     Part {
         name: "lint",
-        budget: Duration::from_secs(150),
+        budget: Duration::from_secs(120),
         stages: &[
             Stage { name: "format", title: "every file is formatted", needs: &[], run: source::format },
             Stage {
@@ -83,7 +83,7 @@ pub(super) const PARTS: &[Part] = &[
     },
     Part {
         name: "unit",
-        budget: Duration::from_secs(120),
+        budget: Duration::from_secs(80),
         stages: &[
             Stage {
                 name: "unit",
@@ -107,7 +107,7 @@ pub(super) const PARTS: &[Part] = &[
     },
     Part {
         name: "kernel",
-        budget: Duration::from_secs(240),
+        budget: Duration::from_secs(420),
         stages: &[Stage {
             name: "kernel",
             title: "tests in the kernel and in network namespaces",
@@ -137,7 +137,7 @@ pub(super) const PARTS: &[Part] = &[
     },
     Part {
         name: "demo",
-        budget: Duration::from_secs(30),
+        budget: Duration::from_secs(40),
         stages: &[Stage {
             name: "demo",
             title: "a whole site, every row of the matrix and what it does not list",
