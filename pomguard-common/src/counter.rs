@@ -62,6 +62,14 @@ impl Counters {
     };
 }
 
+/// The slot in which packets of an interface are counted, by its index. Two interfaces share a slot where
+/// their indexes differ by a multiple of [`limits::INTERFACES`].
+#[must_use]
+#[inline(always)]
+pub const fn interface_slot(ifindex: u32) -> u32 {
+    ifindex & (limits::INTERFACES as u32 - 1)
+}
+
 /// One row's counters, per CPU, keyed by row slot.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]

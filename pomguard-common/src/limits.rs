@@ -17,6 +17,8 @@ pub const FLOW_BUCKETS: usize = FLOWS / FLOW_WAYS;
 pub const FRAGMENTS: usize = 8_192;
 /// Buckets of the fragment table.
 pub const FRAGMENT_BUCKETS: usize = FRAGMENTS / FLOW_WAYS;
+/// Slots for the packets that came in by interface.
+pub const INTERFACES: usize = 256;
 /// Addresses of this host, per family.
 pub const LOCAL_ADDRESSES: usize = 16;
 /// Cache lines of one compiled policy (8 MiB).
@@ -45,4 +47,5 @@ pub const HEADER_REACH: usize = 2_048;
 pub const LOOPBACK: u32 = 1;
 
 const _: () = assert!(FLOW_BUCKETS.is_power_of_two() && FRAGMENT_BUCKETS.is_power_of_two());
+const _: () = assert!(INTERFACES.is_power_of_two());
 const _: () = assert!(ROW_SLOTS < u16::MAX as usize, "a row slot fits the cell's 16 bits");

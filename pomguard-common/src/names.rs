@@ -32,6 +32,8 @@ pub const MAP_CONTROL: &str = "CONTROL";
 pub const MAP_PINHOLES: &str = "PINHOLES";
 /// Per CPU: packets seen, and packets by reason; of traffic and of self-tests ([`crate::counter::set`]).
 pub const MAP_COUNTERS: &str = "COUNTERS";
+/// Per CPU: packets that came in, by interface. See [`crate::counter::interface_slot`].
+pub const MAP_INTERFACES: &str = "INTERFACES";
 /// Per CPU: one tally per row slot.
 pub const MAP_ROWS: &str = "ROWS";
 /// What each row slot means, so that a reader needs nothing but the maps.
@@ -51,6 +53,7 @@ pub const PINNED_MAPS: &[&str] = &[
     MAP_CONTROL,
     MAP_PINHOLES,
     MAP_COUNTERS,
+    MAP_INTERFACES,
     MAP_ROWS,
     MAP_LABELS,
     MAP_FLOWS,

@@ -3,7 +3,7 @@
 
 use pomguard_common::{
     Direction,
-    counter::{Counters, Tally},
+    counter::{Counters, Tally, interface_slot},
     decide::{Decision, NO_ROW},
     flow::Entered,
 };
@@ -36,6 +36,15 @@ pub(crate) fn seen(direction: Direction, self_test: u32, bytes: u32) -> Option<&
     let counters = counters(self_test)?;
     add(&mut counters.direction[direction.index()].seen, bytes);
     Some(counters)
+}
+
+/// Counts a packet that came in at its interface: a driver that stops to hand packets over is found out by
+/// what its card took meanwhile.
+#[inline(always)]
+pub(crate) fn came_in(interface: u32) {
+    let Some(packets) = maps::INTERFACES.get_ptr_mut(interface_slot(interface)) else { return };
+    // SAFETY: one value per CPU; see `counters`.
+    unsafe { *packets += 1 };
 }
 
 /// Counts a decision: under its reason, and under the row that allowed it.

@@ -45,6 +45,7 @@ fn pomguard_xdp(ctx: XdpContext) -> u32 {
     let Some(counters) = account::seen(Direction::Inbound, frame.self_test(), frame.length()) else {
         return XDP_DROP;
     };
+    account::came_in(frame.interface());
     let decision = tables::judge_ordinary(Direction::Inbound, &frame).unwrap_or_else(|| {
         // SAFETY: the array holds the general program alone; nothing of this one is needed after it.
         unsafe { maps::GENERAL_XDP.tail_call(&ctx, 0) };

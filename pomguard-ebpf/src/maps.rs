@@ -39,6 +39,10 @@ pub(crate) static PINHOLES: Array<Pinhole, { limits::PINHOLES }, MAPPED> = Array
 #[btf_map]
 pub(crate) static COUNTERS: PerCpuArray<Counters, { counter::set::COUNT }> = PerCpuArray::new();
 
+/// Packets that came in, by interface.
+#[btf_map]
+pub(crate) static INTERFACES: PerCpuArray<u64, { limits::INTERFACES }> = PerCpuArray::new();
+
 /// One tally per row slot.
 #[btf_map]
 pub(crate) static ROWS: PerCpuArray<RowTally, { limits::ROW_SLOTS }> = PerCpuArray::new();

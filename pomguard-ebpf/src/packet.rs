@@ -160,6 +160,12 @@ impl<C: Context> Frame<C> {
         Self { context, data, end, length: C::measure(data, end) }
     }
 
+    /// The index of the interface that it came in by.
+    #[inline(always)]
+    pub(crate) fn interface(&self) -> u32 {
+        C::interface(self.context)
+    }
+
     /// 1 for a self-test, 0 for a packet of the network. Computed without a branch, after which the verifier
     /// would walk the rest of the program twice.
     #[inline(always)]

@@ -10,8 +10,9 @@ use anyhow::anyhow;
 use log::{error, info, warn};
 use pomguard_common::names::{ARRAY_EGRESS, ARRAY_INGRESS, MAP_HOST, MAP_LABELS, MAP_POLICY};
 
+use super::sight::{Act, Watch};
 use crate::{
-    input::settings::Attach,
+    input::settings::{Attach, AttachMode},
     kernel::{
         KernelError, attach,
         content::Content,
@@ -20,6 +21,7 @@ use crate::{
         interface,
         load::Loaded,
         pins::Pins,
+        sight::Seen,
     },
     observe::condition::{Condition, Repair},
 };
@@ -42,6 +44,58 @@ struct Guarded {
     known: bool,
     /// Why not, as it was last said, and when to try again.
     refused: Option<(String, Instant)>,
+    /// What its card took, beside what the guard saw.
+    watch: Watch,
+    /// Native mode was blind: generic until the next start, whatever the settings say.
+    blinded: bool,
+}
+
+impl Guarded {
+    fn new(name: String, hold: Option<Hold>) -> Self {
+        let known = hold.is_some();
+        Self { name, hold, known, refused: None, watch: Watch::default(), blinded: false }
+    }
+
+    /// How it is attached to.
+    fn how(&self, settings: Attach) -> Attach {
+        if self.blinded {
+            Attach { mode: AttachMode::Generic, require_native: false, ..settings }
+        } else {
+            settings
+        }
+    }
+}
+
+impl Guarded {
+    /// Compares what the card took with what the guard saw, and does something about a guard that is blind.
+    fn compare(&mut self, loaded: &mut Loaded, pins: &Pins, look: &mut Look) -> Result<(), KernelError> {
+        let now = Instant::now();
+        let view = if self.watch.is_due(now) {
+            let ifindex = interface::index(&self.name)?;
+            let native = interface::xdp(ifindex)?.is_some_and(|state| state.native);
+            let cards = Seen::open(pins)?.look(ifindex, native)?;
+            self.watch.look(now, cards, native)
+        } else {
+            self.watch.view()
+        };
+        if view.unseen {
+            let about = format!("{}: its card takes packets, and the guard sees none: it is OPEN", self.name);
+            look.note(Condition::Unseen, &about);
+        }
+        if view.partly {
+            look.note(Condition::PartlyUnseen, &self.name);
+        }
+        let Some(act) = view.act else { return Ok(()) };
+        let generic = act == Act::Generic;
+        let word = if generic { "changed to generic mode" } else { "the program is put on again" };
+        error!("{}: its card takes packets, and the guard sees none: {word}", self.name);
+        attach::revive(loaded, pins, &self.name, generic)?;
+        if generic {
+            self.blinded = true;
+            self.hold = Some(Hold::take(pins, &self.name)?);
+        }
+        Ok(())
+    }
 }
 
 /// What is not as it should be, and has nothing to do with what a look finds.
@@ -114,10 +168,26 @@ impl Guard {
 
     /// Replaces the interfaces that are watched over: these names, with what they are held by.
     pub(super) fn watch(&mut self, interfaces: Vec<(String, Option<Hold>)>) {
+        let mut former = std::mem::take(&mut self.interfaces);
         self.interfaces = interfaces
             .into_iter()
-            .map(|(name, hold)| Guarded { name, known: hold.is_some(), hold, refused: None })
+            .map(|(name, hold)| {
+                let fresh = Guarded::new(name, hold);
+                match former.iter().position(|guarded| guarded.name == fresh.name) {
+                    Some(at) => {
+                        let Guarded { watch, blinded, .. } = former.swap_remove(at);
+                        Guarded { watch, blinded, ..fresh }
+                    }
+                    None => fresh,
+                }
+            })
             .collect();
+    }
+
+    /// How an interface is attached to: as the settings say, unless native mode was blind there.
+    pub(super) fn how(&self, name: &str, settings: Attach) -> Attach {
+        let guarded = self.interfaces.iter().find(|guarded| guarded.name == name);
+        guarded.map_or(settings, |guarded| guarded.how(settings))
     }
 
     /// Lets go of everything: the host was opened on purpose.
@@ -200,6 +270,9 @@ impl Guard {
                     }
                     _ => {}
                 }
+                if let Err(fault) = guarded.compare(loaded, pins, look) {
+                    look.note(Condition::SelfCheckFailed, &format!("{:#}", anyhow!(fault)));
+                }
                 return;
             }
             Some(Ok(Finding::Renamed(name))) => {
@@ -237,8 +310,8 @@ impl Guard {
                 }
             }
         }
-        let attached =
-            attach::attach(loaded, pins, &guarded.name, how).and_then(|_| Hold::take(pins, &guarded.name));
+        let attached = attach::attach(loaded, pins, &guarded.name, guarded.how(how))
+            .and_then(|_| Hold::take(pins, &guarded.name));
         match attached {
             Ok(hold) => {
                 let repairs: Vec<Repair> = match &guarded.hold {

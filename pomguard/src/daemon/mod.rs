@@ -66,6 +66,7 @@ mod notify;
 mod page;
 mod panic;
 mod refused;
+mod sight;
 
 use beat::Beat;
 use boot::Basis;
@@ -399,7 +400,8 @@ impl Daemon {
         let mut watched = Vec::new();
         let mut refused = None;
         for interface in settings.interfaces.iter().map(|at| &at.value) {
-            let attached = attach::attach(&mut self.loaded, &self.pins, interface, settings.attach)
+            let how = self.guard.how(interface, settings.attach);
+            let attached = attach::attach(&mut self.loaded, &self.pins, interface, how)
                 .and_then(|_| Hold::take(&self.pins, interface));
             let hold = match attached {
                 Ok(hold) => Some(hold),

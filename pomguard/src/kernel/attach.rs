@@ -11,7 +11,15 @@ use aya::programs::{
 use log::{info, warn};
 use pomguard_common::names::{PROGRAM_EGRESS, PROGRAM_INGRESS};
 
-use super::{KernelError, control, interface, load::Loaded, pins::Pins, raw};
+use super::{
+    KernelError,
+    bridge::{self, Bridge},
+    control, driver, interface,
+    load::Loaded,
+    pins::Pins,
+    raw,
+    sight::Seen,
+};
 use crate::{
     input::settings::{Attach, AttachMode, TcMode},
     observe::snapshot::AttachInfo,
@@ -42,6 +50,8 @@ pub fn attach(
     attach_xdp(loaded, pins, interface, ifindex, how)?;
     attach_tc(loaded, pins, interface, ifindex, how.tc)?;
     note_generic(pins)?;
+    // One that an earlier process left: the programs judge now.
+    bridge::end(pins, interface)?;
     let info = describe(pins, interface);
     info!("{interface}: XDP {}, TC {}", info.xdp, info.tc);
     Ok(info)
@@ -94,7 +104,8 @@ pub fn describe(pins: &Pins, interface: &str) -> AttachInfo {
     } else {
         "none"
     };
-    AttachInfo { interface: interface.to_owned(), ifindex, xdp: xdp.to_owned(), tc: tc.to_owned() }
+    let seen = Seen::open(pins).and_then(|seen| seen.packets(ifindex, xdp == "native")).unwrap_or(0);
+    AttachInfo { interface: interface.to_owned(), ifindex, xdp: xdp.to_owned(), tc: tc.to_owned(), seen }
 }
 
 /// The program of our clsact filter on an interface, if that filter is there.
@@ -163,7 +174,8 @@ pub fn attached(pins: &Pins) -> Vec<AttachInfo> {
 /// When the kernel refuses, or a pin cannot be removed.
 pub fn detach(pins: &Pins, interface: &str) -> Result<(), KernelError> {
     take_off(&pins.link(XDP, interface))?;
-    detach_egress(pins, interface)
+    detach_egress(pins, interface)?;
+    bridge::end(pins, interface)
 }
 
 /// Takes the egress program off an interface, be it there by TCX or by clsact.
@@ -190,7 +202,7 @@ pub(super) fn restore_clsact(pins: &Pins, interface: &str) -> Result<(), KernelE
 }
 
 /// Detaches a pinned link, also where somebody else holds it, and removes the pin.
-fn take_off(path: &Path) -> Result<(), KernelError> {
+pub(super) fn take_off(path: &Path) -> Result<(), KernelError> {
     if let Ok(link) = raw::open_pin(path) {
         raw::detach_link(link.as_fd())
             .map_err(KernelError::system("BPF_LINK_DETACH", path.display().to_string()))?;
@@ -236,7 +248,7 @@ pub(super) fn unpin(path: &Path) -> Result<(), KernelError> {
     }
 }
 
-fn pin(link: FdLink, path: &Path) -> Result<(), KernelError> {
+pub(super) fn pin(link: FdLink, path: &Path) -> Result<(), KernelError> {
     link.pin(path)
         .map(|_| ())
         .map_err(|source| KernelError::Pin { path: path.to_owned(), source: Box::new(source) })
@@ -249,18 +261,19 @@ fn attach_xdp(
     ifindex: u32,
     how: Attach,
 ) -> Result<(), KernelError> {
-    let Attach { mode, require_native, .. } = how;
     let path = pins.link(XDP, interface);
+    let mode = mode(interface, how);
     let program = loaded.xdp()?;
     let fail = || KernelError::program(PROGRAM_INGRESS);
-    let native_only = mode == AttachMode::Native || require_native;
     if let Some(link) = adopt(&path, interface, ifindex)? {
         let native = interface::xdp(ifindex)?.is_some_and(|state| state.native);
-        if native_only && !native {
-            return Err(KernelError::StillGeneric { interface: interface.to_owned() });
-        }
-        if mode == AttachMode::Generic && native {
-            warn!("{interface}: stays native; `pomguard detach` and a new start make it generic");
+        let wanted = match mode {
+            AttachMode::Auto => native,
+            AttachMode::Native => true,
+            AttachMode::Generic => false,
+        };
+        if wanted != native {
+            return change_mode(program, pins, interface, ifindex, wanted);
         }
         // The program behind the link is exchanged in one step: no packet goes unjudged.
         let id = program
@@ -274,7 +287,7 @@ fn attach_xdp(
         program.attach_to_if_index(ifindex, XdpMode::Skb)
     } else {
         match program.attach_to_if_index(ifindex, XdpMode::Driver) {
-            Err(error) if native_only => {
+            Err(error) if mode == AttachMode::Native => {
                 return Err(KernelError::NoNative {
                     interface: interface.to_owned(),
                     reason: not_native(ifindex, &error),
@@ -290,6 +303,69 @@ fn attach_xdp(
     };
     let id = attempt.map_err(fail())?;
     pin_xdp(program, id, interface, pins)
+}
+
+/// Drivers whose native mode loses the program when the card is reset (a change of MTU, link down and up) and
+/// says that it is attached.
+const LOSES_NATIVE: [&str; 1] = ["vmxnet3"];
+
+/// The mode that the settings come to at an interface.
+pub(super) fn mode(interface: &str, how: Attach) -> AttachMode {
+    if how.require_native {
+        return AttachMode::Native;
+    }
+    let loses = || driver::name(interface).is_some_and(|name| LOSES_NATIVE.contains(&name.as_str()));
+    if how.mode == AttachMode::Auto && loses() { AttachMode::Generic } else { how.mode }
+}
+
+/// Changes the mode of an interface that has our program. Both modes exclude each other: everything that comes
+/// in is dropped until the other one has taken over. Where the driver refuses, the mode stays.
+fn change_mode(
+    program: &mut Xdp,
+    pins: &Pins,
+    interface: &str,
+    ifindex: u32,
+    native: bool,
+) -> Result<(), KernelError> {
+    let flags = |native| if native { XdpMode::Driver } else { XdpMode::Skb };
+    let bridge = Bridge::begin(pins, interface)?;
+    take_off(&pins.link(XDP, interface))?;
+    let mut refused = None;
+    let id = match program.attach_to_if_index(ifindex, flags(native)) {
+        Ok(id) => id,
+        Err(error) => {
+            refused = Some(not_native(ifindex, &error));
+            program
+                .attach_to_if_index(ifindex, flags(!native))
+                .map_err(KernelError::program(PROGRAM_INGRESS))?
+        }
+    };
+    pin_xdp(program, id, interface, pins)?;
+    let closed = bridge.end()?.as_millis();
+    if let Some(reason) = refused {
+        return Err(KernelError::NoNative { interface: interface.to_owned(), reason });
+    }
+    let mode = if native { "native" } else { "generic" };
+    warn!("{interface}: changed to {mode} mode; for {closed} ms everything that came in was dropped");
+    Ok(())
+}
+
+/// Puts our program behind the link of an interface once more, or changes the interface to generic mode.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn revive(loaded: &mut Loaded, pins: &Pins, interface: &str, generic: bool) -> Result<(), KernelError> {
+    let ifindex = interface::index(interface)?;
+    let program = loaded.xdp()?;
+    if generic {
+        return change_mode(program, pins, interface, ifindex, false);
+    }
+    let fail = || KernelError::program(PROGRAM_INGRESS);
+    let Some(link) = adopt(&pins.link(XDP, interface), interface, ifindex)? else { return Ok(()) };
+    let id = program
+        .attach_to_link(XdpLink::try_from(link).map_err(|error| odd_link(interface, error))?)
+        .map_err(fail())?;
+    program.take_link(id).map(drop).map_err(fail())
 }
 
 /// Pins a fresh XDP link in its place.
@@ -316,7 +392,7 @@ pub(super) fn refuse_foreign(interface: &str, ifindex: u32) -> Result<(), Kernel
 }
 
 /// A link that is not one: the kernel attached, but cannot pin it (XDP links came with Linux 5.9).
-fn odd_link(interface: &str, error: LinkError) -> KernelError {
+pub(super) fn odd_link(interface: &str, error: LinkError) -> KernelError {
     KernelError::System {
         call: "bpf_link_create",
         what: format!("on {interface}: a kernel without links for this hook"),

@@ -119,14 +119,6 @@ pub enum KernelError {
         /// What the kernel said.
         reason: String,
     },
-    /// Native is wanted, and an earlier start attached generic. Changing over would leave a gap.
-    #[error(
-        "{interface} was attached in generic mode by an earlier start, and goes on so: to change over, `pomguard detach` (which opens the host) and start again"
-    )]
-    StillGeneric {
-        /// The interface.
-        interface: String,
-    },
     /// The table of failsafe tuples and timed exceptions is full.
     #[error(
         "{needed} failsafe tuples and timed exceptions at once, and there is room for {}: take back exceptions \

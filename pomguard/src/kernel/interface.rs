@@ -8,7 +8,7 @@ use std::{
 use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::{
     RouteNetlinkMessage,
-    link::{LinkAttribute, LinkLayerType, LinkMessage, LinkXdp, XdpAttached},
+    link::{InfoKind, LinkAttribute, LinkInfo, LinkLayerType, LinkMessage, LinkXdp, XdpAttached},
     tc::{TcAttribute, TcFilterBpfOption, TcHandle, TcMessage, TcOption},
 };
 use netlink_sys::{Socket, protocols::NETLINK_ROUTE};
@@ -106,6 +106,48 @@ pub fn has_controller(ifindex: u32) -> Result<bool, KernelError> {
     Ok(attributes(ifindex)?.iter().any(|attribute| matches!(attribute, LinkAttribute::Controller(1..))))
 }
 
+/// Packets that an interface's driver counted as received; none where there is no such interface.
+///
+/// # Errors
+/// When the kernel does not answer.
+pub fn received(ifindex: u32) -> Result<Option<u64>, KernelError> {
+    Ok(attributes(ifindex)?.iter().find_map(packets))
+}
+
+fn packets(attribute: &LinkAttribute) -> Option<u64> {
+    match attribute {
+        LinkAttribute::Stats64(stats) => Some(stats.rx_packets),
+        _ => None,
+    }
+}
+
+/// The members of a bond, each with the packets that its driver counted as received; none where the
+/// interface is no bond.
+///
+/// # Errors
+/// When the kernel does not answer.
+pub fn bond_members(ifindex: u32) -> Result<Vec<(u32, u64)>, KernelError> {
+    let is_bond = attributes(ifindex)?.into_iter().any(|attribute| match attribute {
+        LinkAttribute::LinkInfo(info) => info.contains(&LinkInfo::Kind(InfoKind::Bond)),
+        _ => false,
+    });
+    if !is_bond {
+        return Ok(Vec::new());
+    }
+    // The kernel leaves out what belongs to nobody else; one that does not know the filter names all.
+    let mut message = LinkMessage::default();
+    message.attributes.push(LinkAttribute::Controller(ifindex));
+    let answers = ask(RouteNetlinkMessage::GetLink(message), NLM_F_DUMP)?;
+    let members = answers.into_iter().filter_map(|answer| match answer {
+        RouteNetlinkMessage::NewLink(link) => {
+            let member = link.attributes.contains(&LinkAttribute::Controller(ifindex));
+            member.then(|| Some((link.header.index, link.attributes.iter().find_map(packets)?)))?
+        }
+        _ => None,
+    });
+    Ok(members.collect())
+}
+
 /// What the kernel tells of an interface; nothing where there is none.
 fn attributes(ifindex: u32) -> Result<Vec<LinkAttribute>, KernelError> {
     Ok(link(ifindex)?.map(|link| link.attributes).unwrap_or_default())
@@ -172,9 +214,25 @@ pub struct ClsactFilter {
 pub fn clsact_filters(ifindex: u32) -> Result<Vec<ClsactFilter>, KernelError> {
     /// Parent of the clsact egress filters (TC_H_CLSACT with TC_H_MIN_EGRESS, linux/pkt_sched.h).
     const EGRESS: u32 = 0xffff_fff3;
+    filters(ifindex, EGRESS)
+}
+
+/// The program of the BPF filter with this handle and priority on the clsact ingress hook; none when
+/// there is no such filter.
+///
+/// # Errors
+/// When the kernel does not answer.
+pub fn ingress_filter(ifindex: u32, handle: u32, priority: u16) -> Result<Option<u32>, KernelError> {
+    /// TC_H_CLSACT with TC_H_MIN_INGRESS.
+    const INGRESS: u32 = 0xffff_fff2;
+    let ours = |filter: &ClsactFilter| filter.handle == handle && filter.priority == priority;
+    Ok(filters(ifindex, INGRESS)?.into_iter().find(ours).and_then(|filter| filter.program))
+}
+
+fn filters(ifindex: u32, parent: u32) -> Result<Vec<ClsactFilter>, KernelError> {
     let mut message = TcMessage::default();
     message.header.index = ifindex.cast_signed();
-    message.header.parent = TcHandle::from(EGRESS);
+    message.header.parent = TcHandle::from(parent);
     let answers = ask(RouteNetlinkMessage::GetTrafficFilter(message), NLM_F_DUMP)?;
     let filters = answers.into_iter().filter_map(|answer| match answer {
         RouteNetlinkMessage::NewTrafficFilter(filter) => Some(ClsactFilter {

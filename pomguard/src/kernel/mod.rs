@@ -16,6 +16,8 @@
 //! | what is pinned, held open | [`held`] |
 //! | the hooks, held open and looked at | [`hold`] |
 //! | what the maps are to hold, compared with what they do | [`content`] |
+//! | a change of XDP mode, without an open moment | `bridge`; which driver it is: [`driver`] |
+//! | what a card took, beside what the guard saw | [`sight`] |
 //! | what the kernel announces of interfaces | [`monitor`] |
 //! | what a process may not do that loading takes | [`powers`] |
 //! | a frame through the loaded program | [`probe`], [`selfprobe`] |
@@ -24,10 +26,12 @@
 //! works alike with the daemon dead or alive.
 
 pub mod attach;
+mod bridge;
 pub mod carry;
 pub mod clock;
 pub mod content;
 pub mod control;
+pub mod driver;
 mod error;
 pub mod frame;
 pub mod held;
@@ -48,6 +52,7 @@ mod raw;
 pub mod read;
 pub mod seed;
 pub mod selfprobe;
+pub mod sight;
 pub mod sockets;
 pub mod status;
 pub mod sweep;

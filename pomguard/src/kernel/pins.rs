@@ -172,6 +172,12 @@ impl Pins {
             .try_for_each(|folder| make(folder, *folder == self.root))
     }
 
+    /// Removes their folder if nothing is in it.
+    pub(super) fn remove_minimal_if_empty(&self) {
+        // It stays where a minimal program is in it.
+        let _ = fs::remove_dir(self.root.join(MINIMAL));
+    }
+
     /// Removes the pins of the minimal programs.
     ///
     /// # Errors

@@ -13,6 +13,10 @@ pub enum Condition {
     InterfaceRefused,
     /// An interface was given another name; it is enforced on, and the settings do not name it.
     InterfaceRenamed,
+    /// A card takes packets and the guard sees none of them.
+    Unseen,
+    /// In native mode the guard saw less than nine tenths of what a card took in a minute.
+    PartlyUnseen,
     /// Somebody else's program runs before ours on the way out, and may let out what ours would drop.
     EgressPreceded,
     /// What is kept on disk could not be used.
@@ -35,12 +39,14 @@ pub enum Condition {
 
 impl Condition {
     /// Every one.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 16] = [
         Self::NotEnforcing,
         Self::FilesRefused,
         Self::InterfaceMissing,
         Self::InterfaceRefused,
         Self::InterfaceRenamed,
+        Self::Unseen,
+        Self::PartlyUnseen,
         Self::EgressPreceded,
         Self::StateUnreadable,
         Self::StateUnsaved,
@@ -61,6 +67,8 @@ impl Condition {
             Self::InterfaceMissing => "interface-missing",
             Self::InterfaceRefused => "interface-refused",
             Self::InterfaceRenamed => "interface-renamed",
+            Self::Unseen => "unseen",
+            Self::PartlyUnseen => "partly-unseen",
             Self::EgressPreceded => "egress-preceded",
             Self::StateUnreadable => "state-unreadable",
             Self::StateUnsaved => "state-unsaved",

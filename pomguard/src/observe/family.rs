@@ -98,6 +98,8 @@ families! {
         "Packets that reached the hook, counted on their own, before judgement.";
     SEEN_BYTES Counter "pomguard_seen_bytes_total" ["direction"]
         "Bytes of the packets that reached the hook.";
+    INTERFACE_SEEN Counter "pomguard_interface_seen_packets_total" ["interface"]
+        "Packets that the XDP program saw come in by the interface; of a bond, by all members.";
     MISMATCH Gauge "pomguard_accounting_mismatch_packets" ["direction"]
         "Seen minus passed minus dropped; a reading under load is off by the packets in flight, and returns to 0.";
     KNOWN_SYSTEM_DROPS Counter "pomguard_known_system_drops_total" ["direction", "outcome"]

@@ -209,6 +209,10 @@ impl Writer<'_> {
             totals.iter().map(|t| (vec![t.direction.name()], t.seen_bytes.into())),
         )?;
         self.family(
+            &family::INTERFACE_SEEN,
+            snapshot.attach.iter().map(|info| (vec![info.interface.as_str()], info.seen.into())),
+        )?;
+        self.family(
             &family::MISMATCH,
             totals.iter().map(|t| (vec![t.direction.name()], t.accounting_mismatch())),
         )?;

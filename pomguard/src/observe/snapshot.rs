@@ -67,6 +67,9 @@ pub struct AttachInfo {
     pub xdp: String,
     /// `tcx`, `clsact` or `none`.
     pub tc: String,
+    /// Packets that the XDP program saw come in; of a bond, by all members.
+    #[serde(default)]
+    pub seen: u64,
 }
 
 /// One row's counters, summed over the CPUs.

@@ -84,7 +84,8 @@ fn print_identity(snapshot: &Snapshot, out: &mut impl Write, options: Options) -
         format!("outbound {}", mode_words(snapshot.outbound)),
     ];
     parts.extend(snapshot.attach.iter().map(|on| {
-        format!("{}: XDP {}, TC {}", printable(&on.interface), printable(&on.xdp), printable(&on.tc))
+        let (name, xdp, tc) = (printable(&on.interface), printable(&on.xdp), printable(&on.tc));
+        format!("{name}: XDP {xdp}, TC {tc}, {} packets in", grouped(on.seen))
     }));
     parts.push(format!(
         "counting since {} ({})",

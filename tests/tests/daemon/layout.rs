@@ -77,13 +77,13 @@ impl Ids {
 }
 
 /// A stream of packets that nothing allows, and who would hear them.
-struct Denied {
+pub(crate) struct Denied {
     from: UdpSocket,
     hears: UdpSocket,
 }
 
 impl Denied {
-    fn at(lab: &Lab) -> Self {
+    pub(crate) fn at(lab: &Lab) -> Self {
         let hears = lab.server.run(|| UdpSocket::bind((SERVER, UNLISTED))).unwrap().unwrap();
         let from = lab.peer.run(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))).unwrap().unwrap();
         from.connect(SocketAddr::from((SERVER, UNLISTED))).unwrap();
@@ -92,7 +92,7 @@ impl Denied {
     }
 
     /// Sends while this lasts; how many there were.
-    fn stream(&self, lasts: impl Fn() -> bool) -> u64 {
+    pub(crate) fn stream(&self, lasts: impl Fn() -> bool) -> u64 {
         let mut sent = 0;
         while lasts() {
             sent += u64::from(self.from.send(b"denied").is_ok());
@@ -101,13 +101,13 @@ impl Denied {
         sent
     }
 
-    fn none_was_heard(&self) -> bool {
+    pub(crate) fn none_was_heard(&self) -> bool {
         self.hears.recv(&mut [0; 16]).is_err()
     }
 }
 
 /// Raises a flag when dropped.
-struct Raise<'a>(&'a AtomicBool);
+pub(crate) struct Raise<'a>(pub(crate) &'a AtomicBool);
 
 impl Drop for Raise<'_> {
     fn drop(&mut self) {

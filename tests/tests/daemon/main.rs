@@ -22,6 +22,7 @@ mod life;
 mod link_types;
 mod load;
 mod locks;
+mod mode_change;
 mod modes;
 mod operations;
 mod outbound;

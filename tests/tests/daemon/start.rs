@@ -51,21 +51,6 @@ fn a_second_daemon_names_the_lock_and_leaves_the_first_alone() {
     assert!(opens(&lab.peer, SERVER, LISTED) && is_shut(&lab.peer, SERVER, UNLISTED));
 }
 
-/// LC-28.
-#[test]
-fn native_is_refused_where_an_earlier_start_attached_generic_and_the_host_stays_guarded() {
-    let name = "native_is_refused_where_an_earlier_start_attached_generic_and_the_host_stays_guarded";
-    let Some(lab) = Lab::new(name) else { return };
-    lab.write_settings(&Settings { attach: "generic", ..Settings::default() });
-    assert!(Daemon::start(&lab).stop().success());
-    let program = lab.xdp_program();
-    lab.write_settings(&Settings { attach: "native", ..Settings::default() });
-    let log = refusal(&lab);
-    assert!(log.contains("generic mode by an earlier start"), "{log}");
-    assert_eq!(lab.xdp_program(), program, "what was attached stays attached");
-    assert!(opens(&lab.peer, SERVER, LISTED) && is_shut(&lab.peer, SERVER, UNLISTED));
-}
-
 /// Attaches a program that is not the daemon's, for as long as the object is kept.
 fn attach_foreign(lab: &Lab) -> Ebpf {
     let mut object = EbpfLoader::new().load(OBJECT).unwrap();

@@ -154,7 +154,7 @@ impl Closing {
             let path = self.pins.minimal(PROGRAM_INGRESS);
             let mut program = Xdp::from_pin(&path, XdpAttachType::Interface)
                 .map_err(KernelError::program(PROGRAM_INGRESS))?;
-            let native = self.how.mode != AttachMode::Generic;
+            let native = attach::mode(name, self.how) != AttachMode::Generic;
             let id = native.then(|| program.attach_to_if_index(ifindex, XdpMode::Driver).ok()).flatten();
             let id = match id {
                 Some(id) => id,

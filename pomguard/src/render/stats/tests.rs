@@ -118,8 +118,13 @@ fn one_packet_is_a_packet() {
 #[test]
 fn an_interface_without_a_program_is_said_to_be_open() {
     let mut snapshot = sample::quiet();
-    snapshot.attach[0] =
-        AttachInfo { interface: "eth0".to_owned(), ifindex: 2, xdp: "none".to_owned(), tc: "tcx".to_owned() };
+    snapshot.attach[0] = AttachInfo {
+        interface: "eth0".to_owned(),
+        ifindex: 2,
+        xdp: "none".to_owned(),
+        tc: "tcx".to_owned(),
+        seen: 0,
+    };
     let text = stats(&snapshot, options(None));
     assert!(text.starts_with("ATTENTION: eth0 has no XDP program: inbound is open there."), "{text}");
 }

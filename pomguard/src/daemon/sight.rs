@@ -1,0 +1,240 @@
+//! Judges whether the guard of an interface sees what its card takes. A driver may go on without the program
+//! after a reset, and say that it is attached.
+//!
+//! The two counters are never equal: the kernel may merge packets before the program runs, drivers count
+//! frames that a filter of the card drops, and some bring their counters up to date only now and then. So
+//! only a guard that stands still while its card works is blind.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::{Duration, Instant},
+};
+
+use crate::kernel::sight::Sight;
+
+/// How far apart two looks are, at least.
+pub(super) const LOOK: Duration = Duration::from_millis(450);
+/// Packets that a card takes between two looks before it is said that the guard is blind.
+const ENOUGH: u64 = 16;
+/// How long an exchange of the program has to bring sight back.
+const HELPS_WITHIN: Duration = Duration::from_secs(1);
+/// Attempts within [`ATTEMPTS_IN`].
+const ATTEMPTS: usize = 2;
+const ATTEMPTS_IN: Duration = Duration::from_secs(600);
+/// How long a guard may see only a part before that is said.
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// Something to do about a guard that is blind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Act {
+    /// Put the same program behind the link again: no packet goes unjudged.
+    Renew,
+    /// Change to generic mode, which does not depend on the driver.
+    Generic,
+}
+
+/// What is so of one interface.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct View {
+    /// The guard is blind.
+    pub(super) unseen: bool,
+    /// It sees less than nine tenths.
+    pub(super) partly: bool,
+    /// To be done now.
+    pub(super) act: Option<Act>,
+}
+
+/// The counters of one interface over time.
+#[derive(Debug, Default)]
+pub(super) struct Watch {
+    last: Option<(Instant, Vec<Sight>)>,
+    /// Where the minute began.
+    minute: Option<(Instant, Vec<Sight>)>,
+    unseen: bool,
+    partly: bool,
+    /// When the program was renewed, and the counters then.
+    renewed: Option<(Instant, Vec<Sight>)>,
+    attempts: VecDeque<Instant>,
+}
+
+/// What each card took and the guard saw since; cards that are new are left out.
+fn since<'a>(before: &'a [Sight], now: &'a [Sight]) -> impl Iterator<Item = (u64, u64)> + 'a {
+    let before: BTreeMap<u32, &Sight> = before.iter().map(|sight| (sight.card, sight)).collect();
+    now.iter().filter_map(move |sight| {
+        let then = before.get(&sight.card)?;
+        // A card that counts anew begins at zero.
+        Some((sight.took.checked_sub(then.took)?, sight.saw.checked_sub(then.saw)?))
+    })
+}
+
+fn is_blind(before: &[Sight], now: &[Sight]) -> bool {
+    since(before, now).any(|(took, saw)| took >= ENOUGH && saw == 0)
+}
+
+impl Watch {
+    /// True if the next look is due.
+    pub(super) fn is_due(&self, now: Instant) -> bool {
+        self.last.as_ref().is_none_or(|(last, _)| now.saturating_duration_since(*last) >= LOOK)
+    }
+
+    /// What was found at the last look.
+    pub(super) const fn view(&self) -> View {
+        View { unseen: self.unseen, partly: self.partly, act: None }
+    }
+
+    /// Takes a look, and says what is so.
+    pub(super) fn look(&mut self, now: Instant, cards: Vec<Sight>, native: bool) -> View {
+        if let Some((_, before)) = &self.last {
+            if is_blind(before, &cards) {
+                self.unseen = true;
+            } else if since(before, &cards).any(|(_, saw)| saw > 0) {
+                // Another card of a bond may be blind still: it is found out again.
+                (self.unseen, self.renewed) = (false, None);
+            }
+        }
+        self.judge_minute(now, &cards, native);
+        let act = if self.unseen { self.act(now, &cards, native) } else { None };
+        self.last = Some((now, cards));
+        View { act, ..self.view() }
+    }
+
+    /// A warning alone, and in native mode alone: in generic mode the kernel merges packets before.
+    fn judge_minute(&mut self, now: Instant, cards: &[Sight], native: bool) {
+        let Some((begun, before)) = self.minute.as_ref().filter(|_| native) else {
+            (self.minute, self.partly) = (Some((now, cards.to_vec())), false);
+            return;
+        };
+        if now.saturating_duration_since(*begun) < MINUTE {
+            return;
+        }
+        self.partly = since(before, cards).any(|(took, saw)| took >= ENOUGH && saw < took - took / 10);
+        self.minute = Some((now, cards.to_vec()));
+    }
+
+    fn act(&mut self, now: Instant, cards: &[Sight], native: bool) -> Option<Act> {
+        if let Some((renewed, before)) = &self.renewed {
+            if now.saturating_duration_since(*renewed) < HELPS_WITHIN || !is_blind(before, cards) {
+                return None;
+            }
+            if native {
+                self.renewed = None;
+                return Some(Act::Generic);
+            }
+        }
+        while self.attempts.front().is_some_and(|at| now.saturating_duration_since(*at) >= ATTEMPTS_IN) {
+            self.attempts.pop_front();
+        }
+        if self.attempts.len() >= ATTEMPTS {
+            return None;
+        }
+        self.attempts.push_back(now);
+        self.renewed = Some((now, cards.to_vec()));
+        Some(Act::Renew)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Looks every half second at one card that takes and a guard that sees so many packets each time.
+    struct Series {
+        watch: Watch,
+        now: Instant,
+        sight: Sight,
+        native: bool,
+    }
+
+    impl Series {
+        fn new(native: bool) -> Self {
+            let sight = Sight { card: 2, took: 1_000, saw: 900 };
+            let mut series = Self { watch: Watch::default(), now: Instant::now(), sight, native };
+            assert_eq!(series.next(0, 0), View::default());
+            series
+        }
+
+        fn next(&mut self, took: u64, saw: u64) -> View {
+            self.now += Duration::from_millis(500);
+            (self.sight.took, self.sight.saw) = (self.sight.took + took, self.sight.saw + saw);
+            assert!(self.watch.is_due(self.now));
+            self.watch.look(self.now, vec![self.sight], self.native)
+        }
+    }
+
+    #[test]
+    fn guard_that_stands_still_while_its_card_works_is_blind() {
+        let mut series = Series::new(true);
+        assert!(!series.next(15, 0).unseen, "15 packets may be frames that a filter drops");
+        assert!(!series.next(1_000, 1).unseen, "it sees");
+        let view = series.next(16, 0);
+        assert_eq!((view.unseen, view.act), (true, Some(Act::Renew)));
+        assert_eq!(series.next(500, 0).act, None, "an exchange has a second to help");
+        let view = series.next(500, 0);
+        assert_eq!((view.unseen, view.act), (true, Some(Act::Generic)));
+        assert_eq!(series.next(500, 400), View::default(), "it sees again");
+    }
+
+    #[test]
+    fn exchange_that_helps_is_all_that_is_done() {
+        let mut series = Series::new(true);
+        assert_eq!(series.next(20, 0).act, Some(Act::Renew));
+        assert_eq!(series.next(20, 19), View::default());
+        for _ in 0..10 {
+            assert_eq!(series.next(20, 20), View::default());
+        }
+    }
+
+    #[test]
+    fn two_attempts_in_ten_minutes_and_the_state_stays() {
+        let mut series = Series::new(false);
+        let mut renewed = 0;
+        for _ in 0..1_000 {
+            let view = series.next(100, 0);
+            assert!(view.unseen);
+            renewed += usize::from(view.act.is_some());
+            assert_ne!(view.act, Some(Act::Generic), "it is generic already");
+        }
+        assert_eq!(renewed, ATTEMPTS);
+        series.now += ATTEMPTS_IN;
+        assert_eq!(series.next(100, 0).act, Some(Act::Renew), "ten minutes later it is tried again");
+    }
+
+    #[test]
+    fn idle_card_changes_nothing_about_what_was_found() {
+        let mut series = Series::new(true);
+        series.next(20, 0);
+        assert!(series.next(0, 0).unseen, "nothing shows that it sees again");
+        assert!(!Series::new(true).next(0, 0).unseen);
+    }
+
+    #[test]
+    fn less_than_nine_tenths_over_a_minute_is_a_warning() {
+        for (saw, partly) in [(89, true), (90, false), (100, false)] {
+            let mut series = Series::new(true);
+            let views: Vec<View> = (0..121).map(|_| series.next(100, saw)).collect();
+            assert!(views.iter().all(|view| !view.unseen && view.act.is_none()));
+            assert_eq!(views.last().unwrap().partly, partly, "{saw} of 100");
+        }
+        let mut generic = Series::new(false);
+        assert!((0..121).all(|_| !generic.next(100, 10).partly), "generic mode sees merged packets");
+    }
+
+    #[test]
+    fn one_blind_member_of_a_bond_is_enough() {
+        let mut watch = Watch::default();
+        let now = Instant::now();
+        let bond = |one: u64, other: (u64, u64)| {
+            vec![Sight { card: 3, took: one, saw: one }, Sight { card: 4, took: other.0, saw: other.1 }]
+        };
+        watch.look(now, bond(10, (10, 10)), true);
+        let view = watch.look(now + LOOK, bond(500, (60, 10)), true);
+        assert_eq!((view.unseen, view.act), (true, Some(Act::Renew)));
+    }
+
+    #[test]
+    fn card_that_counts_anew_is_not_judged_by_what_it_counted() {
+        let mut series = Series::new(true);
+        series.sight.took = 0;
+        assert_eq!(series.next(5, 0), View::default());
+    }
+}

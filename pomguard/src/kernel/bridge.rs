@@ -1,0 +1,94 @@
+//! Bridges a change of XDP mode: native and generic exclude each other, so one leaves before the other comes.
+//! A TC ingress program that drops everything stands in meanwhile.
+//!
+//! Where the kernel has TCX, the link of that program is pinned: a daemon that is killed in between leaves the
+//! interface closed, and the next start takes the program away.
+
+use std::{
+    os::fd::AsFd as _,
+    time::{Duration, Instant},
+};
+
+use aya::programs::{
+    LinkOrder, SchedClassifier, TcAttachType,
+    links::FdLink,
+    tc::{self, NlOptions, TcAttachOptions, TcHandle},
+};
+use aya_obj::generated::bpf_prog_type;
+
+use super::{KernelError, attach, interface, pins::Pins, raw};
+
+/// The program's name, as the kernel shows it.
+const PROGRAM: &str = "pomguard_bridge";
+/// The name of the link's pin.
+const LINK: &str = "bridge";
+/// Before every other filter of the ingress hook.
+const FIRST: u16 = 1;
+/// The filter's handle, so that it can be told from others.
+const HANDLE: u32 = 0x706f_6d62;
+/// `r0 = TC_ACT_SHOT; exit`.
+const DROP_ALL: [u64; 2] = [0x0000_0002_0000_00b7, 0x95];
+
+/// A bridge that stands. Dropped before [`Self::end`], it stays: closed rather than open.
+pub(super) struct Bridge<'a> {
+    pins: &'a Pins,
+    interface: &'a str,
+    begun: Instant,
+}
+
+impl<'a> Bridge<'a> {
+    /// Has everything that comes in by an interface dropped.
+    pub(super) fn begin(pins: &'a Pins, interface: &'a str) -> Result<Self, KernelError> {
+        end(pins, interface)?;
+        pins.prepare_minimal()?;
+        let path = pins.minimal(PROGRAM);
+        let program = raw::load_program(bpf_prog_type::BPF_PROG_TYPE_SCHED_CLS, 0, PROGRAM, &DROP_ALL)
+            .map_err(KernelError::system("BPF_PROG_LOAD", "of the program that bridges a change of mode"))?;
+        attach::unpin(&path)?;
+        raw::pin(program.as_fd(), &path)
+            .map_err(KernelError::system("BPF_OBJ_PIN", path.display().to_string()))?;
+        let mut program = SchedClassifier::from_pin(&path).map_err(KernelError::program(PROGRAM))?;
+        attach::unpin(&path)?;
+        pins.remove_minimal_if_empty();
+        let begun = Instant::now();
+        let first = TcAttachOptions::TcxOrder(LinkOrder::first());
+        if let Ok(id) = program.attach_with_options(interface, TcAttachType::Ingress, first) {
+            let link = program.take_link(id).map_err(KernelError::program(PROGRAM))?;
+            let link = FdLink::try_from(link).map_err(|error| attach::odd_link(interface, error))?;
+            attach::pin(link, &pins.link(LINK, interface))?;
+            return Ok(Self { pins, interface, begun });
+        }
+        let _ = tc::qdisc_add_clsact(interface);
+        let options = NlOptions {
+            priority: FIRST,
+            handle: TcHandle::new((HANDLE >> 16) as u16, HANDLE as u16),
+            ..NlOptions::default()
+        };
+        let id = program
+            .attach_with_options(interface, TcAttachType::Ingress, TcAttachOptions::Netlink(options))
+            .map_err(KernelError::program(PROGRAM))?;
+        // It stays until it is deleted.
+        std::mem::forget(program.take_link(id).map_err(KernelError::program(PROGRAM))?);
+        Ok(Self { pins, interface, begun })
+    }
+
+    /// Takes the bridge away; how long it stood. The kernel takes it off first, and then waits until no packet
+    /// can be in it any more.
+    pub(super) fn end(self) -> Result<Duration, KernelError> {
+        let stood = self.begun.elapsed();
+        end(self.pins, self.interface)?;
+        Ok(stood)
+    }
+}
+
+/// Takes a bridge away that an earlier process may have left.
+pub(super) fn end(pins: &Pins, name: &str) -> Result<(), KernelError> {
+    attach::take_off(&pins.link(LINK, name))?;
+    let Ok(ifindex) = interface::index(name) else { return Ok(()) };
+    if interface::ingress_filter(ifindex, HANDLE, FIRST)?.is_some() {
+        tc::qdisc_detach_program(name, TcAttachType::Ingress, PROGRAM)
+            .map_err(std::io::Error::other)
+            .map_err(KernelError::system("RTM_DELTFILTER", name))?;
+    }
+    Ok(())
+}
