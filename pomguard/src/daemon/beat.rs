@@ -17,21 +17,50 @@ use crate::{
 
 /// How often everything is looked at that nobody announces.
 const BEAT: Duration = Duration::from_millis(500);
-/// How soon after a look the next one may be, however much the kernel announces.
+/// How soon after a look the next one may be. While the kernel goes on announcing it is twice as long each
+/// time, up to the regular beat: an interface that flaps, or thousands that come and go beside the guarded
+/// ones, make no more looks than silence does.
 const PAUSE: Duration = Duration::from_millis(50);
+
+/// How long the pause is.
+#[derive(Debug)]
+struct Patience {
+    pause: Duration,
+    /// Something was announced since the last look.
+    announced: bool,
+}
+
+impl Patience {
+    const fn new() -> Self {
+        Self { pause: PAUSE, announced: false }
+    }
+
+    /// Something is announced so long after the last look: how long the next one is to wait yet.
+    const fn announced(&mut self, since: Duration) -> Duration {
+        self.announced = true;
+        self.pause.saturating_sub(since)
+    }
+
+    /// A look is taken.
+    fn looked(&mut self) {
+        let flood = std::mem::take(&mut self.announced);
+        self.pause = if flood { (2 * self.pause).min(BEAT) } else { PAUSE };
+    }
+}
 
 /// A regular beat, and one more whenever the kernel announces a change.
 pub(super) struct Beat {
     monitor: Monitor,
     regular: Interval,
     last: Instant,
+    patience: Patience,
 }
 
 impl Beat {
     pub(super) fn new() -> Result<Self, KernelError> {
         let mut regular = tokio::time::interval(BEAT);
         regular.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Ok(Self { monitor: Monitor::new()?, regular, last: Instant::now() })
+        Ok(Self { monitor: Monitor::new()?, regular, last: Instant::now(), patience: Patience::new() })
     }
 
     /// Waits until the next look is due.
@@ -47,10 +76,11 @@ impl Beat {
                             tokio::time::sleep(BEAT).await;
                         }
                     }
-                    self.regular.reset_after(PAUSE.saturating_sub(self.last.elapsed()));
+                    self.regular.reset_after(self.patience.announced(self.last.elapsed()));
                 }
                 _ = self.regular.tick() => {
                     self.last = Instant::now();
+                    self.patience.looked();
                     return;
                 }
             }
@@ -109,5 +139,35 @@ impl Daemon {
             self.systemd.status(&told);
             self.told = told;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flood_of_announcements_makes_as_many_looks_as_silence() {
+        let mut patience = Patience::new();
+        let (mut now, mut looks) = (Duration::ZERO, 0);
+        // Announced every millisecond for ten seconds.
+        let mut last = now;
+        while now < Duration::from_secs(10) {
+            now += Duration::from_millis(1);
+            if patience.announced(now.saturating_sub(last)).is_zero() {
+                patience.looked();
+                (last, looks) = (now, looks + 1);
+            }
+        }
+        assert!((20..=24).contains(&looks), "{looks} looks");
+    }
+
+    #[test]
+    fn single_announcement_is_looked_into_at_once() {
+        let mut patience = Patience::new();
+        assert!(patience.announced(Duration::from_millis(400)).is_zero());
+        patience.looked();
+        patience.looked();
+        assert!(patience.announced(PAUSE).is_zero(), "after a beat without one it is as before");
     }
 }

@@ -13,6 +13,7 @@ mod control;
 mod death;
 mod explain;
 mod exporter;
+mod floods;
 mod fragments;
 mod groups;
 mod healing;
