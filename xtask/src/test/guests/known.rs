@@ -13,16 +13,8 @@ pub(super) struct Known {
     pub(super) reason: &'static str,
 }
 
-const BLIND: &str = "vmxnet3 loses a native program at every reset of the card, and `auto` attaches natively";
-
 /// All of them. One that passes fails the run: then take the line off this list.
-pub(super) const KNOWN: &[Known] = &[
-    Known { kernel: "6.12", step: "attach vmxnet3", fault: "XDP native", reason: BLIND },
-    Known { kernel: "6.12", step: "flap vmxnet3", fault: "OPEN", reason: BLIND },
-    Known { kernel: "6.12", step: "mtu vmxnet3", fault: "OPEN", reason: BLIND },
-    Known { kernel: "6.12", step: "killed vmxnet3", fault: "OPEN", reason: BLIND },
-    Known { kernel: "6.12", step: "re-adopted vmxnet3", fault: "OPEN", reason: BLIND },
-];
+pub(super) const KNOWN: &[Known] = &[];
 
 /// A report, judged.
 #[derive(Debug, Default, PartialEq, Eq)]
