@@ -84,8 +84,8 @@ fn a_system_without_a_place_is_named() {
 }
 
 #[test]
-fn without_a_firewall_everything_gets_through() {
-    if !pomguard_netlab::root_or_skip("without_a_firewall_everything_gets_through") {
+fn alone_without_a_firewall_everything_gets_through() {
+    if !pomguard_netlab::root_or_skip("alone_without_a_firewall_everything_gets_through") {
         return;
     }
     sandbox::allow_open_files().unwrap();

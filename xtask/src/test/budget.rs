@@ -17,6 +17,9 @@ const WORDS: usize = 1 << 19;
 /// (two quiet processors, Linux 6.18, 2026-11-30).
 const REFERENCE: f64 = 0.46;
 
+/// Machines are shared: a part fails the run when it took more than this many times its budget.
+const TOLERANCE: f64 = 1.5;
+
 /// How many times longer than on the reference machine a fixed piece of work takes now; 1 at least.
 pub(super) fn slowness() -> f64 {
     (measure().as_secs_f64() / REFERENCE).max(1.0)
@@ -53,6 +56,28 @@ pub(super) fn stretched(budget: Duration, slowness: f64) -> Duration {
     budget.mul_f64(slowness.max(1.0))
 }
 
+/// What a part that took so long has to say for itself, beside its stretched budget.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Spending {
+    /// Within the budget.
+    Within,
+    /// Over the budget, by no more than a busy machine explains. A warning.
+    Over,
+    /// So far over the budget that the run fails.
+    TooMuch,
+}
+
+/// Compares a time with a stretched budget.
+pub(super) fn spending(took: Duration, budget: Duration) -> Spending {
+    if took <= budget {
+        Spending::Within
+    } else if took <= budget.mul_f64(TOLERANCE) {
+        Spending::Over
+    } else {
+        Spending::TooMuch
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -62,6 +87,16 @@ mod tests {
         let budget = Duration::from_secs(100);
         assert_eq!(stretched(budget, 1.5), Duration::from_secs(150));
         assert_eq!(stretched(budget, 0.5), budget);
+    }
+
+    #[test]
+    fn a_part_warns_over_its_budget_and_fails_far_over_it() {
+        let budget = Duration::from_secs(100);
+        let at = |seconds| spending(Duration::from_secs(seconds), budget);
+        assert_eq!(
+            [at(100), at(101), at(150), at(151)],
+            [Spending::Within, Spending::Over, Spending::Over, Spending::TooMuch]
+        );
     }
 
     #[test]

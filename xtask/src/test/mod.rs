@@ -25,6 +25,7 @@ mod source;
 mod stages;
 mod times;
 
+use budget::Spending;
 use run::Run;
 use stages::{Outcome, PARTS, Part, Stage};
 
@@ -183,15 +184,15 @@ fn print_table(finished: &[Finished]) {
     println!("{table}");
 }
 
-/// Prints the seconds of each part beside its budget; names the parts that took more.
+/// Prints the seconds of each part beside its budget; names the parts that took far more.
 fn print_parts(spent: &[Spent]) -> Vec<&'static str> {
     let mut table = comfy_table::Table::new();
     table.load_style(comfy_table::presets::NOTHING).set_header(["part", "s", "budget", "machine", ""]);
     let mut over = Vec::new();
     for Spent { part, took, slowness } in spent {
         let budget = budget::stretched(part.budget, *slowness);
-        let is_over = *took > budget;
-        if is_over {
+        let spending = budget::spending(*took, budget);
+        if spending == Spending::TooMuch {
             over.push(part.name);
         }
         table.add_row([
@@ -199,7 +200,11 @@ fn print_parts(spent: &[Spent]) -> Vec<&'static str> {
             &format!("{:.0}", took.as_secs_f32()),
             &part.budget.as_secs().to_string(),
             &format!("{slowness:.1} x slower"),
-            if is_over { "OVER BUDGET" } else { "" },
+            match spending {
+                Spending::Within => "",
+                Spending::Over => "over budget",
+                Spending::TooMuch => "FAR OVER BUDGET",
+            },
         ]);
     }
     println!("\n{table}");
@@ -222,7 +227,7 @@ fn conclude(finished: &[Finished], over: &[&str], no_skips: bool) -> Result<()> 
         bail!("not run, and --no-skips was given: {}", skipped.join(", "));
     }
     if !over.is_empty() {
-        bail!("over budget: {} (the table above has the seconds)", over.join(", "));
+        bail!("far over budget: {} (the table above has the seconds)", over.join(", "));
     }
     Ok(())
 }

@@ -14,6 +14,9 @@ use crate::{ebpf, lint, process, workspace};
 pub(super) const ON_THE_HOST: &str =
     "the_decision_code_does_what_a_naive_reading_of_the_documentation_expects";
 
+/// The package of this program.
+const DEVELOPERS: &str = env!("CARGO_PKG_NAME");
+
 /// The build that all stages after it use.
 pub(super) fn build(run: &mut Run) -> Result<Outcome> {
     let (built, _) = run.built()?;
@@ -63,6 +66,9 @@ pub(super) fn unit(run: &mut Run) -> Result<Outcome> {
                 "differential" => jobs.push(Job::single(program, ON_THE_HOST)),
                 _ => {}
             }
+        } else if program.package == DEVELOPERS {
+            // Some of its tests build networks, and one needs the machine to itself.
+            jobs.extend(Job::each(program)?);
         } else if !pool::names(program)?.is_empty() {
             jobs.push(Job::pure(program));
         }

@@ -43,7 +43,7 @@ pub(super) struct Stage {
 pub(super) const PARTS: &[Part] = &[
     Part {
         name: "packages",
-        budget: Duration::from_secs(150),
+        budget: Duration::from_secs(120),
         stages: &[Stage {
             name: "packages",
             title: "tools, other kernels and a small Debian for the tests",
@@ -53,7 +53,7 @@ pub(super) const PARTS: &[Part] = &[
     },
     Part {
         name: "build",
-        budget: Duration::from_secs(240),
+        budget: Duration::from_secs(200),
         stages: &[Stage {
             name: "build",
             title: "the daemon, every tool and every test, in one profile",
@@ -63,7 +63,7 @@ pub(super) const PARTS: &[Part] = &[
     },
     Part {
         name: "lint",
-        budget: Duration::from_secs(120),
+        budget: Duration::from_secs(100),
         stages: &[
             Stage { name: "format", title: "every file is formatted", needs: &[], run: source::format },
             Stage {
@@ -83,7 +83,7 @@ pub(super) const PARTS: &[Part] = &[
     },
     Part {
         name: "unit",
-        budget: Duration::from_secs(80),
+        budget: Duration::from_secs(60),
         stages: &[
             Stage {
                 name: "unit",
@@ -107,7 +107,7 @@ pub(super) const PARTS: &[Part] = &[
     },
     Part {
         name: "kernel",
-        budget: Duration::from_secs(420),
+        budget: Duration::from_secs(560),
         stages: &[Stage {
             name: "kernel",
             title: "tests in the kernel and in network namespaces",
@@ -117,7 +117,7 @@ pub(super) const PARTS: &[Part] = &[
     },
     Part {
         name: "faults",
-        budget: Duration::from_secs(200),
+        budget: Duration::from_secs(220),
         stages: &[Stage {
             name: "faults",
             title: "kills, failing system calls, full tables and floods under load",
@@ -127,7 +127,7 @@ pub(super) const PARTS: &[Part] = &[
     },
     Part {
         name: "guests",
-        budget: Duration::from_secs(240),
+        budget: Duration::from_secs(200),
         stages: &[Stage {
             name: "guests",
             title: "one boot each of 5.10, 6.1 and 6.12, with emulated cards",
