@@ -341,6 +341,8 @@ fn change_mode(
         }
     };
     pin_xdp(program, id, interface, pins)?;
+    // Before anything comes in: the programs read a frame by the mode that they are in.
+    note_generic(pins)?;
     let closed = bridge.end()?.as_millis();
     if let Some(reason) = refused {
         return Err(KernelError::NoNative { interface: interface.to_owned(), reason });
