@@ -32,8 +32,8 @@ fn series(page: &str) -> BTreeSet<&str> {
 
 /// And FL-06, in which nobody reads along.
 #[test]
-fn fl_07_cp_07_under_floods_scrapes_answer_within_a_second_and_neither_page_nor_log_grows() {
-    let name = "fl_07_cp_07_under_floods_scrapes_answer_within_a_second_and_neither_page_nor_log_grows";
+fn alone_fl_07_cp_07_under_floods_scrapes_answer_within_a_second_and_neither_page_nor_log_grows() {
+    let name = "alone_fl_07_cp_07_under_floods_scrapes_answer_within_a_second_and_neither_page_nor_log_grows";
     let Some(lab) = Lab::new(name) else { return };
     lab.write_site(&format!(
         "[[allow]]\nname = \"portal\"\nfrom = [\"0.0.0.0/0\", \"::/0\"]\nto = [\"server\"]\nports = \"{UNLISTED}\"\n\
