@@ -1,6 +1,6 @@
 //! One packet for each reason, on the programs as this kernel loads them.
 
-use std::{collections::BTreeSet, time::Instant};
+use std::{collections::BTreeSet, net::Ipv4Addr, time::Instant};
 
 use anyhow::{Result, ensure};
 use pomguard::policy::Direction;
@@ -72,7 +72,10 @@ fn of_circumstances(bench: &mut Bench) -> Result<Vec<Reason>> {
     let places = Places::v4();
     let listed = eth().ip(places.stranger, places.host).tcp(40_000, 443);
     let unlisted = eth().ip(places.stranger, places.host).tcp(40_000, 8_443);
+    let group = Ipv4Addr::new(224, 0, 0, 251).into();
+    let own = eth().ip(places.host, group).udp(40_000, 4_446).payload(b"hello").bare();
     let circumstances = [
+        (Reason::OwnMulticast, Beside { generic: true, ..Beside::default() }, own),
         (Reason::NoPolicy, Beside { no_policy: true, ..Beside::default() }, listed.clone()),
         (Reason::Isolated, Beside { panic: Some((panic::ISOLATE, MINUTES)), ..Beside::default() }, listed),
         (Reason::Grace, Beside { grace: Some(MINUTES), ..Beside::default() }, unlisted.clone().flags(ACK)),

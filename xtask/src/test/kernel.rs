@@ -84,8 +84,9 @@ pub(super) fn demo(run: &mut Run) -> Result<Outcome> {
         return Ok(Outcome::NotRun(reason));
     }
     let (built, _) = run.built()?;
-    // A process of its own: the demo arranges its surroundings for good.
-    let mut command = Command::new(std::env::current_exe().context("this program")?);
+    // A process of its own, since the demo arranges its surroundings for good. The build may have put another
+    // file where this program was started from.
+    let mut command = Command::new("/proc/self/exe");
     process::run(command.arg("demo").arg("--pomguard").arg(&built.daemon))?;
     Ok(Outcome::passed())
 }
