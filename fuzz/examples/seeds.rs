@@ -18,8 +18,8 @@ fn main() -> ExitCode {
     };
     match lay(Path::new(&corpus)) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(fault) => {
-            eprintln!("seeds: {}: {fault}", Path::new(&corpus).display());
+        Err(error) => {
+            eprintln!("seeds: {}: {error}", Path::new(&corpus).display());
             ExitCode::FAILURE
         }
     }

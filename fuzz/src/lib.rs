@@ -10,11 +10,11 @@
 use std::{cell::RefCell, path::Path};
 
 use pomguard::{
-    compile::{self, Clock, Slots},
+    compile::{self, Clock, SlotTable},
     input::{Diagnostics, Draft, Matrix, Settings, site},
     policy::{self, Direction},
 };
-use pomguard_tests::{harness::Subject as _, oracle, reference, twin::Twin};
+use pomguard_tests::{harness::Subject as _, host_datapath::HostDatapath, oracle, reference};
 
 #[cfg(test)]
 mod regressions;
@@ -23,19 +23,19 @@ mod regressions;
 const CLOCK: Clock = Clock { ticks_per_1000s: 4_000, offset: 0 };
 
 /// The first byte chooses the hook, the rest is a frame: the programs' own code on the host and the
-/// naive reading agree about it in everything, under the reference policy and without conversations.
+/// naive reading agree about it in everything, under the reference policy and without flows.
 pub fn packet(data: &[u8]) {
     thread_local! {
-        static TWIN: RefCell<Twin> =
-            RefCell::new(Twin::new(reference::policy()).expect("the reference policy compiles"));
+        static DATAPATH: RefCell<HostDatapath> =
+            RefCell::new(HostDatapath::new(reference::policy()).expect("the reference policy compiles"));
     }
     let Some((&hook, frame)) = data.split_first() else { return };
     let direction = Direction::ALL[usize::from(hook & 1)];
     let wanted = oracle::Host::new(reference::policy()).judge(direction, frame);
-    TWIN.with_borrow_mut(|twin| {
-        twin.forget().expect("time goes by");
-        let found = twin.judge(direction, frame).expect("the image opens");
-        assert_eq!(found, wanted.effect(twin.in_force(), direction), "{direction:?}");
+    DATAPATH.with_borrow_mut(|datapath| {
+        datapath.forget().expect("time goes by");
+        let found = datapath.judge(direction, frame).expect("the image opens");
+        assert_eq!(found, wanted.effect(datapath.in_force(), direction), "{direction:?}");
     });
 }
 
@@ -65,7 +65,7 @@ pub fn site(data: &[u8]) {
         settings.host = Some(host);
         let draft = Draft { matrix: matrix.clone(), site: found.clone(), settings };
         let Ok(policy) = policy::resolve(&draft, &[]) else { continue };
-        let Ok(slots) = Slots::assign(&[], &policy) else { continue };
+        let Ok(slots) = SlotTable::assign(&[], &policy) else { continue };
         // A limit is a refusal with numbers; anything else is an image.
         let _ = compile::compile(&policy, &slots, CLOCK, 1);
     }
@@ -83,9 +83,9 @@ pub fn settings(data: &[u8]) {
 fn in_place(faults: &Diagnostics, text: &str) {
     let lines = text.lines().count().max(1) + usize::from(text.ends_with('\n'));
     assert!(!faults.0.is_empty(), "refused without a word");
-    for fault in &faults.0 {
-        assert!((1..=lines).contains(&fault.origin.line), "line {} of {lines}: {fault}", fault.origin.line);
-        assert!(!fault.problem.is_empty(), "{fault:?} says nothing");
-        assert!(!fault.to_string().chars().any(|it| it.is_control() && it != '\n'), "{fault} has controls");
+    for error in &faults.0 {
+        assert!((1..=lines).contains(&error.origin.line), "line {} of {lines}: {error}", error.origin.line);
+        assert!(!error.problem.is_empty(), "{error:?} says nothing");
+        assert!(!error.to_string().chars().any(|it| it.is_control() && it != '\n'), "{error} has controls");
     }
 }

@@ -1,5 +1,5 @@
-//! What holds beside the generations: which one is in force, panic, the grace period after a first
-//! start, and the pinholes (failsafe rows and timed exceptions), which hold in every generation.
+//! What holds alongside the generations: which one is in force, panic, the grace period after a first
+//! start, and the overrides (failsafe rows and timed exceptions), which hold in every generation.
 //!
 //! Each is one aligned 64-bit word of one cache line, [`Control`], or one line of a small table, so
 //! that a packet sees the old state or the new one. Every deadline is in ticks and is judged by the
@@ -7,7 +7,7 @@
 
 use crate::{
     flow::Word,
-    image::{Address, Family, Forget, Tuple},
+    image::{Address, Barrier, Family, Tuple},
     limits,
     serve::Served,
 };
@@ -40,12 +40,12 @@ pub mod word {
     pub const ACTIVE: usize = 0;
     /// [`super::Timed`]: a [`super::panic`] kind and when it ends.
     pub const PANIC: usize = 1;
-    /// [`super::Timed`]: kind 1 while mid-flow packets without a known conversation pass and are counted.
+    /// [`super::Timed`]: kind 1 while mid-flow packets without a known flow pass and are counted.
     pub const GRACE: usize = 2;
-    /// Number of lines of the pinhole table that may hold one.
+    /// Number of lines of the override table that may hold one.
     pub const PINHOLES: usize = 3;
-    /// [`super::Pinhole::shade`] of every pinhole, or-ed: a packet whose own bit is not set has none.
-    pub const SHADE: usize = 4;
+    /// [`super::Override::port_bloom`] of every override, or-ed: a packet whose own bit is not set has none.
+    pub const PORT_BLOOM: usize = 4;
     /// The first of [`GENERIC_WORDS`] words, each [`super::generic`] of an interface whose XDP mode is generic, or 0.
     pub const GENERIC: usize = 8;
     /// Number of those words. Interfaces beyond it count as native.
@@ -111,10 +111,10 @@ pub const fn over(deadline: u32, now: u32) -> bool {
 }
 
 /// A way through that holds in every generation: a failsafe row, or a timed exception. One line of
-/// the pinhole table.
+/// the override table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C, align(64))]
-pub struct Pinhole {
+pub struct Override {
     /// First words of the peer's prefix, masked.
     pub peer: Address,
     /// The prefix as a mask.
@@ -130,20 +130,20 @@ pub struct Pinhole {
     pub row: u16,
     /// Upper protocol.
     pub protocol: u8,
-    /// [`Family`] as a number, with [`Pinhole::OUTBOUND`], [`Pinhole::EXCEPTION`]; 0 = the line is free.
+    /// [`Family`] as a number, with [`Override::OUTBOUND`], [`Override::EXCEPTION`]; 0 = the line is free.
     /// Written last and cleared first.
     pub marks: u8,
     /// Zero.
     pub reserved: [u32; 4],
 }
 
-const _: () = assert!(size_of::<Pinhole>() == 64);
+const _: () = assert!(size_of::<Override>() == 64);
 
 #[cfg(feature = "user")]
 // SAFETY: integers and arrays of them, 16 + 16 + 3 * 4 + 4 + 16 bytes: no padding (asserted above).
-unsafe impl aya::Pod for Pinhole {}
+unsafe impl aya::Pod for Override {}
 
-impl Pinhole {
+impl Override {
     /// A free line.
     pub const FREE: Self = Self {
         peer: [0; 4],
@@ -161,21 +161,21 @@ impl Pinhole {
     /// Mark: a timed exception; without it a failsafe row.
     pub const EXCEPTION: u8 = 1 << 5;
 
-    /// The bit of a service port in the shade.
+    /// The bit of a service port in the port bloom.
     #[must_use]
     #[inline(always)]
-    pub const fn shade_of(protocol: u8, port: u16) -> u64 {
+    pub const fn port_bloom_bit(protocol: u8, port: u16) -> u64 {
         1 << ((port as u32 ^ port as u32 >> 6 ^ protocol as u32) & 63)
     }
 
     /// The bits of all its service ports.
     #[must_use]
-    pub const fn shade(&self) -> u64 {
+    pub const fn port_bloom(&self) -> u64 {
         let (first, last) = (self.ports & 0xffff, self.ports >> 16);
         let mut bits = 0;
         let mut port = first;
         while port <= last && bits != u64::MAX {
-            bits |= Self::shade_of(self.protocol, port as u16);
+            bits |= Self::port_bloom_bit(self.protocol, port as u16);
             port += 1;
         }
         bits
@@ -190,15 +190,16 @@ impl Pinhole {
 
     /// Whether it is about the tuple.
     #[inline(always)]
-    const fn answers(&self, asked: Asked) -> bool {
+    const fn answers(&self, query: OverrideQuery) -> bool {
         // An exception does not match a question for failsafe tuples alone.
-        let mark = if asked.0 & Asked::FAILSAFE_ONLY == 0 { Self::EXCEPTION } else { 0 };
-        let kind = (self.protocol as u64) << Asked::PROTOCOL_SHIFT
-            | ((self.marks & !mark) as u64) << Asked::MARKS_SHIFT;
-        if kind ^ asked.0 >> Asked::PROTOCOL_SHIFT << Asked::PROTOCOL_SHIFT != 0 {
+        let mark = if query.0 & OverrideQuery::FAILSAFE_ONLY == 0 { Self::EXCEPTION } else { 0 };
+        let kind = (self.protocol as u64) << OverrideQuery::PROTOCOL_SHIFT
+            | ((self.marks & !mark) as u64) << OverrideQuery::MARKS_SHIFT;
+        if kind ^ query.0 >> OverrideQuery::PROTOCOL_SHIFT << OverrideQuery::PROTOCOL_SHIFT != 0 {
             return false;
         }
-        let (port, client) = (asked.0 as u32 & 0xffff, (asked.0 >> Asked::CLIENT_SHIFT) as u32 & 0xffff);
+        let (port, client) =
+            (query.0 as u32 & 0xffff, (query.0 >> OverrideQuery::CLIENT_SHIFT) as u32 & 0xffff);
         port >= self.ports & 0xffff
             && port <= self.ports >> 16
             && client >= self.client_ports & 0xffff
@@ -206,9 +207,9 @@ impl Pinhole {
     }
 
     #[inline(always)]
-    const fn hit(&self) -> Hit {
-        let exception = if self.marks & Self::EXCEPTION == 0 { 0 } else { Hit::EXCEPTION };
-        Hit(self.row as u32 | Hit::SOME | exception)
+    const fn matched(&self) -> Match {
+        let exception = if self.marks & Self::EXCEPTION == 0 { 0 } else { Match::EXCEPTION };
+        Match(self.row as u32 | Match::SOME | exception)
     }
 }
 
@@ -218,8 +219,8 @@ const fn halves(address: &Address) -> [u64; 2] {
     [(address[0] as u64) << 32 | address[1] as u64, (address[2] as u64) << 32 | address[3] as u64]
 }
 
-/// Where the programs read what holds beside the generations. On the host nothing does, unless it is given.
-pub trait Standing {
+/// Where the programs read what holds alongside the generations. On the host nothing does, unless it is given.
+pub trait ControlView {
     /// A word of [`Control`], one of [`word`].
     #[inline(always)]
     fn control(&self, index: usize) -> u64 {
@@ -234,9 +235,9 @@ pub trait Standing {
         None
     }
 
-    /// A line of the pinhole table; none beyond its end.
+    /// A line of the override table; none beyond its end.
     #[inline(always)]
-    fn pinhole(&self, index: u32) -> Option<&Pinhole> {
+    fn override_rule(&self, index: u32) -> Option<&Override> {
         let _ = index;
         None
     }
@@ -256,11 +257,11 @@ pub trait Standing {
     }
 }
 
-/// What the pinholes are asked, in one word: a function of the programs takes few arguments.
+/// What the overrides are asked, in one word: a function of the programs takes few arguments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Asked(u64);
+pub struct OverrideQuery(u64);
 
-impl Asked {
+impl OverrideQuery {
     /// Nothing.
     pub const NOTHING: Self = Self(0);
     const CLIENT_SHIFT: u32 = 16;
@@ -273,7 +274,7 @@ impl Asked {
     #[inline(always)]
     pub const fn new(family: Family, tuple: &Tuple, failsafe_only: bool) -> Self {
         let Tuple { direction, protocol, port, client_port } = *tuple;
-        let marks = family as u64 | (direction as u64 * Pinhole::OUTBOUND as u64);
+        let marks = family as u64 | (direction as u64 * Override::OUTBOUND as u64);
         Self(
             port as u64
                 | (client_port as u64) << Self::CLIENT_SHIFT
@@ -283,20 +284,20 @@ impl Asked {
         )
     }
 
-    /// The question, or nothing when the shade rules out that any pinhole is about it.
+    /// The question, or nothing when the port bloom rules out that any override is about it.
     #[must_use]
     #[inline(always)]
-    pub const fn shaded(self, shade: u64) -> Self {
-        let bit = Pinhole::shade_of((self.0 >> Self::PROTOCOL_SHIFT) as u8, self.0 as u16);
-        if shade & bit == 0 { Self::NOTHING } else { self }
+    pub const fn filtered(self, port_bloom: u64) -> Self {
+        let bit = Override::port_bloom_bit((self.0 >> Self::PROTOCOL_SHIFT) as u8, self.0 as u16);
+        if port_bloom & bit == 0 { Self::NOTHING } else { self }
     }
 }
 
-/// A pinhole that was found, or none.
+/// An override that was found, or none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Hit(u32);
+pub struct Match(u32);
 
-impl Hit {
+impl Match {
     const SOME: u32 = 1 << 16;
     const EXCEPTION: u32 = 1 << 17;
 
@@ -324,65 +325,65 @@ impl Hit {
 
 /// Two answers about one peer, in one word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Hits(pub u64);
+pub struct Matches(pub u64);
 
-impl Hits {
+impl Matches {
     /// The answer to the first question.
     #[must_use]
     #[inline(always)]
-    pub const fn first(self) -> Hit {
-        Hit(self.0 as u32)
+    pub const fn first(self) -> Match {
+        Match(self.0 as u32)
     }
 
     /// The answer to the second.
     #[must_use]
     #[inline(always)]
-    pub const fn second(self) -> Hit {
-        Hit((self.0 >> 32) as u32)
+    pub const fn second(self) -> Match {
+        Match((self.0 >> 32) as u32)
     }
 }
 
-/// What the pinholes answer to two questions about one peer.
+/// What the overrides answer to two questions about one peer.
 #[inline(always)]
-pub fn search<S: Standing + Forget + ?Sized>(
-    standing: &S,
+pub fn search<S: ControlView + Barrier + ?Sized>(
+    view: &S,
     peer: &Address,
-    [one, two]: [Asked; 2],
+    [one, two]: [OverrideQuery; 2],
     now: u32,
-) -> Hits {
+) -> Matches {
     // Of the ways to the questions the verifier need not know: the table is walked once for all.
-    let (one, two) = (standing.forget(one.0), standing.forget(two.0));
-    Hits(if one | two == 0 { 0 } else { search_lines(standing, peer, one, two, now) })
+    let (one, two) = (view.barrier(one.0), view.barrier(two.0));
+    Matches(if one | two == 0 { 0 } else { search_lines(view, peer, one, two, now) })
 }
 
 /// A function of its own in the programs.
 #[inline(never)]
-fn search_lines<S: Standing + Forget + ?Sized>(
-    standing: &S,
+fn search_lines<S: ControlView + Barrier + ?Sized>(
+    view: &S,
     peer: &Address,
     one: u64,
     two: u64,
     now: u32,
 ) -> u64 {
-    let lines = standing.control(word::PINHOLES);
+    let lines = view.control(word::PINHOLES);
     let peer = halves(peer);
-    let mut found = standing.forget(0);
+    let mut found = view.barrier(0);
     let mut at = 0;
     while at < limits::PINHOLES as u32 && u64::from(at) < lines {
-        let Some(line) = standing.pinhole(at) else { break };
+        let Some(line) = view.override_rule(at) else { break };
         if line.is_for(peer) && !over(line.expires, now) {
-            let hit = u64::from(line.hit().0);
-            if found as u32 == 0 && line.answers(Asked(one)) {
-                found |= hit;
+            let matched = u64::from(line.matched().0);
+            if found as u32 == 0 && line.answers(OverrideQuery(one)) {
+                found |= matched;
             }
-            if found >> 32 == 0 && line.answers(Asked(two)) {
-                found |= hit << 32;
+            if found >> 32 == 0 && line.answers(OverrideQuery(two)) {
+                found |= matched << 32;
             }
-            found = standing.forget(found);
+            found = view.barrier(found);
         }
         at += 1;
     }
-    standing.forget(found)
+    view.barrier(found)
 }
 
 #[cfg(test)]
@@ -404,29 +405,30 @@ mod tests {
         assert_eq!(Timed::NONE.holds(7), panic::NONE);
     }
 
-    /// A control line and pinholes.
-    struct Given<'a>(Control, &'a [Pinhole]);
+    /// A control line and overrides.
+    struct Given<'a>(Control, &'a [Override]);
 
-    impl Forget for Given<'_> {}
+    impl Barrier for Given<'_> {}
 
-    impl Standing for Given<'_> {
+    impl ControlView for Given<'_> {
         fn control(&self, index: usize) -> u64 {
             self.0.word(index)
         }
 
-        fn pinhole(&self, index: u32) -> Option<&Pinhole> {
+        fn override_rule(&self, index: u32) -> Option<&Override> {
             self.1.get(index as usize)
         }
     }
 
-    fn given(pinholes: &[Pinhole]) -> Given<'_> {
+    fn given(overrides: &[Override]) -> Given<'_> {
         let control = Control::default();
-        control.0[word::PINHOLES].store(pinholes.len() as u64);
-        control.0[word::SHADE].store(pinholes.iter().fold(0, |shade, line| shade | line.shade()));
-        Given(control, pinholes)
+        control.0[word::PINHOLES].store(overrides.len() as u64);
+        control.0[word::PORT_BLOOM]
+            .store(overrides.iter().fold(0, |port_bloom, line| port_bloom | line.port_bloom()));
+        Given(control, overrides)
     }
 
-    const LINE: Pinhole = Pinhole {
+    const LINE: Override = Override {
         peer: [0x0a09_0000, 0, 0, 0],
         mask: [0xffff_ff00, u32::MAX, u32::MAX, u32::MAX],
         ports: range(22, 23),
@@ -434,66 +436,72 @@ mod tests {
         expires: 100,
         row: 7,
         protocol: TCP,
-        marks: Family::V4 as u8 | Pinhole::EXCEPTION,
-        ..Pinhole::FREE
+        marks: Family::V4 as u8 | Override::EXCEPTION,
+        ..Override::FREE
     };
-    const ASKED: Tuple = Tuple { direction: Direction::Inbound, protocol: TCP, port: 23, client_port: 1_024 };
+    const QUERY: Tuple = Tuple { direction: Direction::Inbound, protocol: TCP, port: 23, client_port: 1_024 };
     const PEER: Address = [0x0a09_0007, 0, 0, 0];
 
-    fn hit(pinholes: &[Pinhole], family: Family, peer: &Address, asked: Tuple, now: u32) -> Option<u16> {
-        let asked = Asked::new(family, &asked, false);
-        let hits = search(&given(pinholes), peer, [Asked::NOTHING, asked], now);
-        assert!(!hits.first().is_some(), "what was not asked is not answered");
-        hits.second().is_some().then(|| hits.second().row())
+    fn matched(
+        overrides: &[Override],
+        family: Family,
+        peer: &Address,
+        query: Tuple,
+        now: u32,
+    ) -> Option<u16> {
+        let query = OverrideQuery::new(family, &query, false);
+        let matches = search(&given(overrides), peer, [OverrideQuery::NOTHING, query], now);
+        assert!(!matches.first().is_some(), "what was not asked is not answered");
+        matches.second().is_some().then(|| matches.second().row())
     }
 
     #[test]
-    fn a_pinhole_admits_its_own_tuples_until_it_expires() {
-        let line = &[Pinhole::FREE, LINE];
-        assert_eq!(hit(line, Family::V4, &PEER, ASKED, 99), Some(7));
-        assert_eq!(hit(line, Family::V4, &PEER, ASKED, 100), None, "expired");
-        assert_eq!(hit(line, Family::V4, &[0x0a09_0107, 0, 0, 0], ASKED, 99), None, "another prefix");
-        assert_eq!(hit(line, Family::V6, &PEER, ASKED, 99), None, "another family");
+    fn override_admits_its_own_tuples_until_it_expires() {
+        let line = &[Override::FREE, LINE];
+        assert_eq!(matched(line, Family::V4, &PEER, QUERY, 99), Some(7));
+        assert_eq!(matched(line, Family::V4, &PEER, QUERY, 100), None, "expired");
+        assert_eq!(matched(line, Family::V4, &[0x0a09_0107, 0, 0, 0], QUERY, 99), None, "another prefix");
+        assert_eq!(matched(line, Family::V6, &PEER, QUERY, 99), None, "another family");
         for odd in [
-            Tuple { port: 24, ..ASKED },
-            Tuple { port: 21, ..ASKED },
-            Tuple { client_port: 1_023, ..ASKED },
-            Tuple { direction: Direction::Outbound, ..ASKED },
-            Tuple { protocol: 17, ..ASKED },
+            Tuple { port: 24, ..QUERY },
+            Tuple { port: 21, ..QUERY },
+            Tuple { client_port: 1_023, ..QUERY },
+            Tuple { direction: Direction::Outbound, ..QUERY },
+            Tuple { protocol: 17, ..QUERY },
         ] {
-            assert_eq!(hit(line, Family::V4, &PEER, odd, 99), None, "{odd:?}");
+            assert_eq!(matched(line, Family::V4, &PEER, odd, 99), None, "{odd:?}");
         }
-        let none = Tuple { protocol: 0, ..ASKED };
-        assert_eq!(hit(&[Pinhole::FREE], Family::V4, &[0; 4], none, 0), None, "a free line");
+        let none = Tuple { protocol: 0, ..QUERY };
+        assert_eq!(matched(&[Override::FREE], Family::V4, &[0; 4], none, 0), None, "a free line");
     }
 
     #[test]
     fn an_exception_does_not_answer_for_failsafe_tuples() {
-        let only = Asked::new(Family::V4, &ASKED, true);
-        let both = Asked::new(Family::V4, &ASKED, false);
-        let failsafe = Pinhole { marks: Family::V4 as u8, row: 9, ..LINE };
-        let hits = search(&given(&[LINE]), &PEER, [only, both], 0);
-        assert!(!hits.first().is_some());
-        assert!(hits.second().is_exception() && hits.second().row() == 7);
-        let hits = search(&given(&[LINE, failsafe]), &PEER, [only, both], 0);
-        assert!(hits.first().is_some() && !hits.first().is_exception() && hits.first().row() == 9);
-        assert_eq!(hits.second().row(), 7, "the first line wins");
+        let only = OverrideQuery::new(Family::V4, &QUERY, true);
+        let both = OverrideQuery::new(Family::V4, &QUERY, false);
+        let failsafe = Override { marks: Family::V4 as u8, row: 9, ..LINE };
+        let matches = search(&given(&[LINE]), &PEER, [only, both], 0);
+        assert!(!matches.first().is_some());
+        assert!(matches.second().is_exception() && matches.second().row() == 7);
+        let matches = search(&given(&[LINE, failsafe]), &PEER, [only, both], 0);
+        assert!(matches.first().is_some() && !matches.first().is_exception() && matches.first().row() == 9);
+        assert_eq!(matches.second().row(), 7, "the first line wins");
     }
 
     #[test]
-    fn a_question_that_no_pinhole_is_about_ends_at_the_shade() {
-        let asked = Asked::new(Family::V4, &ASKED, false);
-        assert_eq!(asked.shaded(LINE.shade()), asked);
-        assert_eq!(asked.shaded(!LINE.shade()), Asked::NOTHING);
+    fn query_outside_the_port_bloom_finds_no_override() {
+        let query = OverrideQuery::new(Family::V4, &QUERY, false);
+        assert_eq!(query.filtered(LINE.port_bloom()), query);
+        assert_eq!(query.filtered(!LINE.port_bloom()), OverrideQuery::NOTHING);
     }
 
     #[test]
-    fn the_shade_has_the_bit_of_every_port() {
-        let pinhole = Pinhole { ports: range(9_990, 10_001), protocol: TCP, ..Pinhole::FREE };
+    fn port_bloom_has_the_bit_of_every_port() {
+        let override_rule = Override { ports: range(9_990, 10_001), protocol: TCP, ..Override::FREE };
         for port in 9_990..=10_001 {
-            assert_ne!(pinhole.shade() & Pinhole::shade_of(TCP, port), 0, "{port}");
+            assert_ne!(override_rule.port_bloom() & Override::port_bloom_bit(TCP, port), 0, "{port}");
         }
-        let all = Pinhole { ports: range(0, 65_535), protocol: TCP, ..Pinhole::FREE };
-        assert_eq!(all.shade(), u64::MAX);
+        let all = Override { ports: range(0, 65_535), protocol: TCP, ..Override::FREE };
+        assert_eq!(all.port_bloom(), u64::MAX);
     }
 }

@@ -42,9 +42,9 @@ pub struct Counters {
     pub direction: [DirectionCounters; 2],
     /// Events that found the ring buffer full.
     pub events_lost: u64,
-    /// Conversations entered into the flow table.
+    /// Flows entered into the flow table.
     pub flows_opened: u64,
-    /// Conversations that pushed out an older one before its age was up. Should stay at zero.
+    /// Flows that pushed out an older one before its age was up. Should stay at zero.
     pub flows_evicted: u64,
 }
 
@@ -78,7 +78,7 @@ pub struct RowTally {
     pub packets: u64,
     /// Bytes of those.
     pub bytes: u64,
-    /// Conversations opened: TCP packets with SYN and without ACK, first packets of other protocols
+    /// Flows opened: TCP packets with SYN and without ACK, first packets of other protocols
     /// that this host sends.
     pub connections: u64,
     /// First hit on this CPU, in ticks ([`HostRecord::tick_shift`]); 0 = never.

@@ -25,10 +25,10 @@ pub use entry::{Bucket, Byte, Half, Key, Quarter, Slot, State, Tag, Word, mark};
 pub use room::{Candidates, Entered, Newcomer, enter};
 pub use tcp::{plain_segment, segment};
 
-use crate::{image::Forget, limits::FLOW_WAYS};
+use crate::{image::Barrier, limits::FLOW_WAYS};
 
 /// Where the table lives: an array map in the kernel, a vector on the host.
-pub trait Store: Forget {
+pub trait Store: Barrier {
     /// A bucket.
     fn bucket(&self, bucket: u32) -> Option<&Bucket>;
     /// Number of buckets minus one (they are a power of two).
@@ -86,10 +86,10 @@ impl<S: Store> Store for &S {
     }
 }
 
-/// Stamp of a conversation that was there before the first policy: it is never judged again.
+/// Stamp of a flow that was there before the first policy: it is never judged again.
 pub const GRANDFATHERED: u32 = 0;
 
-/// Stamp of a conversation that no generation has judged: it is judged again with every packet.
+/// Stamp of a flow that no generation has judged: it is judged again with every packet.
 pub const UNJUDGED: u32 = u32::MAX;
 
 /// The generation after this one. It is neither [`GRANDFATHERED`] nor [`UNJUDGED`].
@@ -108,12 +108,12 @@ pub struct Found {
     /// The row that allowed it.
     pub row: u16,
     /// The generation that judged it, or [`GRANDFATHERED`].
-    pub stamp: u32,
+    pub epoch: u32,
 }
 
 impl Found {
     /// In no slot.
-    pub(crate) const NOWHERE: Self = Self { slot: NOWHERE, tag: Tag(0), row: u16::MAX, stamp: 0 };
+    pub(crate) const NOWHERE: Self = Self { slot: NOWHERE, tag: Tag(0), row: u16::MAX, epoch: 0 };
 }
 
 /// The second bucket of a hash.
@@ -133,7 +133,7 @@ fn at<S: Store>(store: &S, slot: u32) -> Option<(&Word, &Slot)> {
     Some((&bucket.tags[way], &bucket.slots[way]))
 }
 
-/// Finds a live conversation.
+/// Finds a live connection.
 #[inline(always)]
 pub fn find<S: Store>(store: &S, key: Key) -> Option<Found> {
     let slot = store.with(key, |key| locate(store, key));
@@ -141,20 +141,20 @@ pub fn find<S: Store>(store: &S, key: Key) -> Option<Found> {
         return None;
     }
     let (tag, entry) = at(store, slot)?;
-    Some(Found { slot, tag: Tag(tag.load()), row: entry.row.load(), stamp: entry.stamp.load() })
+    Some(Found { slot, tag: Tag(tag.load()), row: entry.row.load(), epoch: entry.epoch.load() })
 }
 
-/// The slot of a live conversation, or [`NOWHERE`]. A function of its own in the programs.
+/// The slot of a live connection, or [`NOWHERE`]. A function of its own in the programs.
 #[inline(never)]
 fn locate<S: Store>(store: &S, key: &Key) -> u32 {
     let slot = match search(store, key) {
         Some(found) => found.slot,
         None => NOWHERE,
     };
-    store.forget(slot.into()) as u32
+    store.barrier(slot.into()) as u32
 }
 
-/// Finds a live conversation, without leaving the function that asks.
+/// Finds a live connection, without leaving the function that asks.
 #[inline(always)]
 pub(crate) fn search<S: Store>(store: &S, key: &Key) -> Option<Found> {
     let hash = key.hash(store.secret());
@@ -171,7 +171,7 @@ pub(crate) fn search<S: Store>(store: &S, key: &Key) -> Option<Found> {
                 let state = tag.state();
                 if !matches!(state, State::Free) && tag.idle(now) <= store.age(state) {
                     let slot = number * FLOW_WAYS as u32 + way as u32;
-                    return Some(Found { slot, tag, row: entry.row.load(), stamp: entry.stamp.load() });
+                    return Some(Found { slot, tag, row: entry.row.load(), epoch: entry.epoch.load() });
                 }
             }
             way += 1;
@@ -185,7 +185,7 @@ pub(crate) fn search<S: Store>(store: &S, key: &Key) -> Option<Found> {
 /// The same value, of which the compiler knows nothing: it would make a branch of every term of a
 /// comparison, and the verifier walks them all.
 #[inline(always)]
-fn unforeseen(value: u64) -> u64 {
+fn hide(value: u64) -> u64 {
     #[cfg(target_arch = "bpf")]
     {
         let mut value = value;
@@ -205,7 +205,7 @@ fn same(stored: &[Word; 5], key: &Key) -> bool {
         | stored[2].load() ^ key.0[2]
         | stored[3].load() ^ key.0[3]
         | stored[4].load() ^ key.0[4];
-    unforeseen(difference) == 0
+    hide(difference) == 0
 }
 
 /// Ticks that a time stamp may lag behind: about a second.
@@ -235,9 +235,9 @@ pub fn answered<S: Store>(store: &S, found: &Found) {
 
 /// Notes that a generation has judged a flow, and by which row.
 #[inline(always)]
-pub fn restamp<S: Store>(store: &S, found: &Found, row: u16, stamp: u32) {
+pub fn set_epoch<S: Store>(store: &S, found: &Found, row: u16, epoch: u32) {
     if let Some((_, slot)) = at(store, found.slot) {
         slot.row.store(row);
-        slot.stamp.store(stamp);
+        slot.epoch.store(epoch);
     }
 }

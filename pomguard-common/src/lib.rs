@@ -11,10 +11,10 @@
 //! | [`limits`] | sizes and bounds |
 //! | [`names`] | names of maps, programs and globals |
 //! | [`reason`] | why a packet passed or was dropped: the append-only list |
-//! | [`control`] | what holds beside the generations: panic, deadlines, pinholes |
+//! | [`control`] | what holds alongside the generations: panic, deadlines, overrides |
 //! | [`image`] | the bytes of one compiled policy, as user space writes and the programs read them |
 //! | [`packet`], [`parse`] | bytes of a frame, and what they say |
-//! | [`flow`] | conversations that this host opened |
+//! | [`flow`] | flows that this host opened |
 //! | [`serve`] | local ports that something other than an answer was let in to |
 //! | [`rate`] | what may come in only so often |
 //! | [`decide`] | what becomes of a packet, and why |
@@ -39,7 +39,7 @@ pub mod reason;
 pub mod serve;
 
 /// Version of everything laid out here: map layouts, image layout, counter layout.
-/// A daemon that finds pinned maps of another version makes its own beside them.
+/// A daemon that finds pinned maps of another version makes its own alongside them.
 pub const ABI_VERSION: u32 = 4;
 
 /// A direction as seen from this host.

@@ -7,13 +7,13 @@ pub const TUPLES: usize = 100_000;
 pub const ROWS: usize = 4_096;
 /// Counter slots: every (row id, direction) that is or was in force keeps its slot.
 pub const ROW_SLOTS: usize = 2 * ROWS;
-/// Conversations that this host opened, remembered at once.
+/// Flows that this host opened, remembered at once.
 pub const FLOWS: usize = 262_144;
 /// Slots of one flow bucket: one cache line of tags.
 pub const FLOW_WAYS: usize = 8;
 /// Buckets of the flow table.
 pub const FLOW_BUCKETS: usize = FLOWS / FLOW_WAYS;
-/// Fragment trains remembered at once.
+/// Fragmented datagrams remembered at once.
 pub const FRAGMENTS: usize = 8_192;
 /// Buckets of the fragment table.
 pub const FRAGMENT_BUCKETS: usize = FRAGMENTS / FLOW_WAYS;

@@ -28,7 +28,7 @@ pub const GLOBAL_SELF_TEST: &str = "SELF_TEST_INTERFACE";
 pub const MAP_POLICY: &str = "POLICY";
 /// One cache line: which slot is in force, panic, grace. See [`crate::control::Control`].
 pub const MAP_CONTROL: &str = "CONTROL";
-/// Failsafe tuples and timed exceptions. See [`crate::control::Pinhole`].
+/// Failsafe tuples and timed exceptions. See [`crate::control::Override`].
 pub const MAP_PINHOLES: &str = "PINHOLES";
 /// Per CPU: packets seen, and packets by reason; of traffic and of self-tests ([`crate::counter::set`]).
 pub const MAP_COUNTERS: &str = "COUNTERS";

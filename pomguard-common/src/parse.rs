@@ -5,7 +5,7 @@
 //! header announces, so that Ethernet padding cannot pose as a header.
 
 use crate::{
-    image::{Address, Family, Forget},
+    image::{Address, Barrier, Family},
     limits,
     packet::{Packet, be16, be32, words},
     protocol,
@@ -40,7 +40,7 @@ pub mod tcp_flag {
     pub const URG: u8 = 0x20;
 }
 
-/// Flag sets of real conversations, one bit per value of FIN, SYN, RST, ACK and URG; PSH, ECE and
+/// Flag sets of real flows, one bit per value of FIN, SYN, RST, ACK and URG; PSH, ECE and
 /// CWR may join any of them. The same sets as netfilter's connection tracking accepts.
 const TCP_FLAG_SETS: u64 = {
     use tcp_flag::{ACK, FIN, RST, SYN, URG};
@@ -55,7 +55,7 @@ const TCP_FLAG_SETS: u64 = {
         | 1 << (ACK | URG)
 };
 
-/// Whether such flags occur in a conversation.
+/// Whether such flags occur in a flow.
 #[inline(always)]
 pub(crate) const fn tcp_flags_occur(flags: u8) -> bool {
     TCP_FLAG_SETS >> (flags & 0x37) & 1 != 0
@@ -143,7 +143,7 @@ struct Upper {
 }
 
 /// Which VLAN tags and link protocols count as ours: the part of the image that parsing asks.
-pub trait Link: Forget {
+pub trait Link: Barrier {
     /// Whether frames with this VLAN id are judged like untagged ones (0 is always).
     fn serves_vlan(&self, id: u16) -> bool;
 }
@@ -151,7 +151,7 @@ pub trait Link: Forget {
 /// Reads a frame.
 ///
 /// # Errors
-/// The reason that settles the frame: a drop for what is broken, a pass for the link's own
+/// The reason that decides the frame: a drop for what is broken, a pass for the link's own
 /// protocols, which the decision may still switch off.
 #[inline(always)]
 pub fn frame<P: Packet + ?Sized, L: Link>(packet: &P, link: &L) -> Result<Datagram, Reason> {
@@ -174,7 +174,7 @@ pub fn frame<P: Packet + ?Sized, L: Link>(packet: &P, link: &L) -> Result<Datagr
         at += 4;
         tags += 1;
     }
-    let at = link.forget(at.into()) as u32;
+    let at = link.barrier(at.into()) as u32;
     match kind {
         ethertype::IPV4 => ipv4(packet, at, group_mac),
         ethertype::IPV6 => ipv6(packet, at, group_mac, link),
@@ -258,7 +258,7 @@ fn ipv4<P: Packet + ?Sized>(packet: &P, at: u32, group_mac: bool) -> Result<Data
 }
 
 #[inline(always)]
-fn ipv6<P: Packet + ?Sized, M: Forget + ?Sized>(
+fn ipv6<P: Packet + ?Sized, M: Barrier + ?Sized>(
     packet: &P,
     at: u32,
     group_mac: bool,
@@ -326,7 +326,7 @@ fn segments_v6<P: Packet + ?Sized>(packet: &P, next: u8, at: u32) -> Result<(u8,
 
 /// Walks IPv6 extension headers (RFC 8200 section 4) up to the upper layer.
 #[inline(always)]
-fn extensions<P: Packet + ?Sized, M: Forget + ?Sized>(
+fn extensions<P: Packet + ?Sized, M: Barrier + ?Sized>(
     packet: &P,
     first: u8,
     start: u32,
@@ -337,9 +337,9 @@ fn extensions<P: Packet + ?Sized, M: Forget + ?Sized>(
     const ROUTING: u8 = 43;
     const FRAGMENT: u8 = 44;
     const DESTINATION: u8 = 60;
-    /// Beside the fragment's id: more fragments follow.
+    /// Alongside the fragment's id: more fragments follow.
     const MORE: u64 = 1 << 32;
-    /// Beside the fragment's id: a fragment header was seen.
+    /// Alongside the fragment's id: a fragment header was seen.
     const SEEN: u64 = 1 << 33;
 
     let mut next = first;
@@ -389,8 +389,8 @@ fn extensions<P: Packet + ?Sized, M: Forget + ?Sized>(
             next = header[0];
             at += (u32::from(header[1]) + 1) * 8;
         }
-        part = memory.forget(part);
-        at = memory.forget(at.into()) as u32;
+        part = memory.barrier(part);
+        at = memory.barrier(at.into()) as u32;
         walked += 1;
     }
     Err(Reason::ExtensionLimit)
@@ -505,7 +505,7 @@ fn icmp<P: Packet + ?Sized>(packet: &P, mut datagram: Datagram) -> Result<Datagr
     Ok(datagram)
 }
 
-/// The conversation that an ICMP error quotes, as the side that sent the quoted packet sees it.
+/// The flow that an ICMP error quotes, as the side that sent the quoted packet sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Quoted {
     /// Upper protocol of the quoted packet.
@@ -524,9 +524,9 @@ pub struct Quoted {
 ///
 /// # Errors
 /// [`Reason::IcmpUnrelated`] when it is cut short, a later fragment, or of no protocol that has
-/// conversations (RFC 5927 section 4.3 wants the quoted ports checked).
+/// flows (RFC 5927 section 4.3 wants the quoted ports checked).
 #[inline(always)]
-pub fn quoted<P: Packet + ?Sized, M: Forget + ?Sized>(
+pub fn quoted<P: Packet + ?Sized, M: Barrier + ?Sized>(
     packet: &P,
     datagram: &Datagram,
     memory: &M,

@@ -1,4 +1,4 @@
-//! Rates: of what the link and the errors about conversations need, only so much comes in.
+//! Rates: of what the link and the errors about flows need, only so much comes in.
 //!
 //! Each processor counts for itself, so that no line is shared, and by the tick of the flow table (about a
 //! quarter of a second): a class may have its budget in each tick, and what is more is dropped. A flood
@@ -12,9 +12,9 @@ pub enum Rated {
     Neighbours = 0,
     /// ICMPv6 echo requests that no row names.
     EchoV6 = 1,
-    /// ICMP errors about conversations, but for the next.
+    /// ICMP errors about flows, but for the next.
     Errors = 2,
-    /// Those that tell a path's MTU (RFC 1191, RFC 8201): losing one can stop a conversation.
+    /// Those that tell a path's MTU (RFC 1191, RFC 8201): losing one can stop a flow.
     PathMtu = 3,
 }
 

@@ -7,7 +7,7 @@
 //!
 //! A stranger costs no memory here: there is one stamp for each port, whoever comes.
 
-use crate::{control::Standing, flow::Half, protocol};
+use crate::{control::ControlView, flow::Half, protocol};
 
 /// When each transport of a port was last let in, in ticks; 0 = never.
 #[derive(Debug, Default)]
@@ -46,46 +46,46 @@ const fn element(protocol: u8, port: u16) -> (u32, u32) {
 
 impl Served {
     #[inline(always)]
-    const fn stamp(&self, protocol: u8) -> &Half {
+    const fn last_served(&self, protocol: u8) -> &Half {
         if protocol == protocol::UDP { &self.second } else { &self.first }
     }
 }
 
 /// The time as a stamp: 0 means never.
 #[inline(always)]
-const fn stamp(now: u32) -> u32 {
+const fn timestamp(now: u32) -> u32 {
     if now == 0 { 1 } else { now }
 }
 
 /// Ticks since a stamp, if the port still serves.
 #[inline(always)]
 const fn idle(seen: u32, age: u32, now: u32) -> Option<u32> {
-    let idle = stamp(now).wrapping_sub(seen);
+    let idle = timestamp(now).wrapping_sub(seen);
     if seen == 0 || idle > age { None } else { Some(idle) }
 }
 
 /// Notes that ingress let in something that is no answer: `opens` is false for TCP without SYN, which only
 /// keeps a port that serves.
 #[inline(always)]
-pub fn note<S: Standing + ?Sized>(standing: &S, protocol: u8, port: u16, opens: bool, now: u32) {
+pub fn note<S: ControlView + ?Sized>(view: &S, protocol: u8, port: u16, opens: bool, now: u32) {
     let (index, age) = element(protocol, port);
-    let Some(served) = standing.served(index) else { return };
-    let seen = served.stamp(protocol);
+    let Some(served) = view.served(index) else { return };
+    let seen = served.last_served(protocol);
     let due = match idle(seen.load(), age, now) {
         Some(idle) => idle > age / BEHIND,
         None => opens,
     };
     if due {
-        seen.store(stamp(now));
+        seen.store(timestamp(now));
     }
 }
 
 /// Returns true if a local port serves.
 #[inline(always)]
-pub fn serves<S: Standing + ?Sized>(standing: &S, protocol: u8, port: u16, now: u32) -> bool {
+pub fn serves<S: ControlView + ?Sized>(view: &S, protocol: u8, port: u16, now: u32) -> bool {
     let (index, age) = element(protocol, port);
-    match standing.served(index) {
-        Some(served) => idle(served.stamp(protocol).load(), age, now).is_some(),
+    match view.served(index) {
+        Some(served) => idle(served.last_served(protocol).load(), age, now).is_some(),
         None => false,
     }
 }
@@ -98,7 +98,7 @@ mod tests {
 
     struct Table(std::vec::Vec<Served>);
 
-    impl Standing for Table {
+    impl ControlView for Table {
         fn served(&self, index: u32) -> Option<&Served> {
             self.0.get(index as usize)
         }

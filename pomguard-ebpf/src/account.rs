@@ -8,7 +8,7 @@ use pomguard_common::{
     flow::Entered,
 };
 
-use crate::{clock, maps, opaque::opaque};
+use crate::{barrier::hide, clock, maps};
 
 /// Ticks that a row's time stamp may lag behind: about a second.
 const STALE: u64 = 4;
@@ -52,7 +52,7 @@ pub(crate) fn came_in(interface: u32) {
 pub(crate) fn judged(counters: &mut Counters, direction: Direction, decision: Decision, bytes: u32) {
     let half = &mut counters.direction[direction.index()];
     let tallies = if decision.audited() { &mut half.audited } else { &mut half.judged };
-    if let Some(tally) = tallies.get_mut(opaque(decision.reason_number().into())) {
+    if let Some(tally) = tallies.get_mut(hide(decision.reason_number().into())) {
         add(tally, bytes);
     }
     match decision.entered() {

@@ -1,9 +1,9 @@
 //! The programs: XDP on ingress, TC on egress, two of each.
 //!
-//! The *fast program* is attached. It counts each packet as seen, and settles an ordinary one
-//! ([`pomguard_common::decide::quick`]). For any other packet it jumps to the *general program*
+//! The *fast program* is attached. It counts each packet as seen, and decides a plain one
+//! ([`pomguard_common::decide::fast_path`]). For any other packet it jumps to the *general program*
 //! ([`pomguard_common::decide::judge`]) with a tail call, which does not come back and leaves the stack of
-//! the fast program behind. Both end in `settle`, the only place where a decision is counted, reported and
+//! the fast program behind. Both end in `commit`, the only place where a decision is counted, reported and
 //! turned into an action.
 //!
 //! A fast program calls no function of its own: kernels before Linux 5.10, and those of RHEL 8.4, refuse a
@@ -14,9 +14,9 @@
 #![feature(asm_experimental_arch)]
 
 mod account;
+mod barrier;
 mod clock;
 mod maps;
-mod opaque;
 mod packet;
 mod tables;
 
@@ -41,17 +41,17 @@ const TC_DROP: i32 = 2;
 #[inline(always)]
 #[expect(clippy::needless_pass_by_value, reason = "the attribute's wrapper hands the context over by value")]
 fn pomguard_xdp(ctx: XdpContext) -> u32 {
-    let frame = packet::Frame::of(ctx.ctx);
+    let frame = packet::Frame::new(ctx.ctx);
     let Some(counters) = account::seen(Direction::Inbound, frame.self_test(), frame.length()) else {
         return XDP_DROP;
     };
     account::came_in(frame.interface());
-    let decision = tables::judge_ordinary(Direction::Inbound, &frame).unwrap_or_else(|| {
+    let decision = tables::fast_path(Direction::Inbound, &frame).unwrap_or_else(|| {
         // SAFETY: the array holds the general program alone; nothing of this one is needed after it.
         unsafe { maps::GENERAL_XDP.tail_call(&ctx, 0) };
         tables::unjudged(Direction::Inbound, &frame)
     });
-    let passes = settle::<FAST_XDP>(counters, Direction::Inbound, decision, frame.length());
+    let passes = commit::<FAST_XDP>(counters, Direction::Inbound, decision, frame.length());
     if passes { XDP_PASS } else { XDP_DROP }
 }
 
@@ -60,11 +60,11 @@ fn pomguard_xdp(ctx: XdpContext) -> u32 {
 #[inline(always)]
 #[expect(clippy::needless_pass_by_value, reason = "the attribute's wrapper hands the context over by value")]
 fn pom_general_xdp(ctx: XdpContext) -> u32 {
-    let frame = packet::Frame::of(ctx.ctx);
+    let frame = packet::Frame::new(ctx.ctx);
     let decision = tables::judge(Direction::Inbound, &frame);
     // Looked up only now: what is kept over a call takes stack.
     let Some(counters) = account::counters(frame.self_test()) else { return XDP_DROP };
-    let passes = settle::<GENERAL>(counters, Direction::Inbound, decision, frame.length());
+    let passes = commit::<GENERAL>(counters, Direction::Inbound, decision, frame.length());
     if passes { XDP_PASS } else { XDP_DROP }
 }
 
@@ -73,16 +73,16 @@ fn pom_general_xdp(ctx: XdpContext) -> u32 {
 #[inline(always)]
 #[expect(clippy::needless_pass_by_value, reason = "the attribute's wrapper hands the context over by value")]
 fn pomguard_tc(ctx: TcContext) -> i32 {
-    let self_test = packet::Frame::<__sk_buff>::of(ctx.as_ptr().cast()).self_test();
+    let self_test = packet::Frame::<__sk_buff>::new(ctx.as_ptr().cast()).self_test();
     let Some(counters) = account::seen(Direction::Outbound, self_test, ctx.len()) else { return TC_DROP };
     packet::pull_headers(&ctx);
-    let frame = packet::Frame::<__sk_buff>::of(ctx.as_ptr().cast());
-    let decision = tables::judge_ordinary(Direction::Outbound, &frame).unwrap_or_else(|| {
+    let frame = packet::Frame::<__sk_buff>::new(ctx.as_ptr().cast());
+    let decision = tables::fast_path(Direction::Outbound, &frame).unwrap_or_else(|| {
         // SAFETY: as in `pomguard_xdp`.
         unsafe { maps::GENERAL_TC.tail_call(&ctx, 0) };
         tables::unjudged(Direction::Outbound, &frame)
     });
-    let passes = settle::<FAST_TC>(counters, Direction::Outbound, decision, ctx.len());
+    let passes = commit::<FAST_TC>(counters, Direction::Outbound, decision, ctx.len());
     if passes { TC_NEXT } else { TC_DROP }
 }
 
@@ -91,14 +91,14 @@ fn pomguard_tc(ctx: TcContext) -> i32 {
 #[inline(always)]
 #[expect(clippy::needless_pass_by_value, reason = "the attribute's wrapper hands the context over by value")]
 fn pom_general_tc(ctx: TcContext) -> i32 {
-    let frame = packet::Frame::<__sk_buff>::of(ctx.as_ptr().cast());
+    let frame = packet::Frame::<__sk_buff>::new(ctx.as_ptr().cast());
     let decision = tables::judge(Direction::Outbound, &frame);
     let Some(counters) = account::counters(frame.self_test()) else { return TC_DROP };
-    let passes = settle::<GENERAL>(counters, Direction::Outbound, decision, ctx.len());
+    let passes = commit::<GENERAL>(counters, Direction::Outbound, decision, ctx.len());
     if passes { TC_NEXT } else { TC_DROP }
 }
 
-/// Programs, for [`settle`]. A fast one calls no function, so each has a copy of [`log`]: the compiler inlines
+/// Programs, for [`commit`]. A fast one calls no function, so each has a copy of [`log`]: the compiler inlines
 /// what only one place calls.
 const FAST_XDP: u8 = 0;
 const FAST_TC: u8 = 1;
@@ -106,7 +106,7 @@ const GENERAL: u8 = 2;
 
 /// The one exit: counts and reports a decision. Returns true if the packet goes on.
 #[inline(always)]
-fn settle<const PROGRAM: u8>(
+fn commit<const PROGRAM: u8>(
     counters: &mut Counters,
     direction: Direction,
     decision: Decision,

@@ -6,9 +6,9 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use pomguard_common::{
-    control::{Control, Pinhole},
+    control::{Control, Override},
     counter::{self, Counters, HostRecord, RowLabel, RowTally},
-    decide::Place,
+    decide::ParsedSlot,
     flow::{Bucket, Candidates, Key},
     image::Line,
     limits,
@@ -27,13 +27,13 @@ pub(crate) type Generation = Array<Line, { limits::IMAGE_LINES }, MAPPED>;
 #[btf_map]
 pub(crate) static POLICY: ArrayOfMaps<Generation, { limits::GENERATIONS }> = ArrayOfMaps::new();
 
-/// Which slot is in force, and what holds beside it.
+/// Which slot is in force, and what holds alongside it.
 #[btf_map]
 pub(crate) static CONTROL: Array<Control, 1, MAPPED> = Array::new();
 
 /// Ways through that hold in every generation.
 #[btf_map]
-pub(crate) static PINHOLES: Array<Pinhole, { limits::PINHOLES }, MAPPED> = Array::new();
+pub(crate) static PINHOLES: Array<Override, { limits::PINHOLES }, MAPPED> = Array::new();
 
 /// Packets seen, and packets by reason: of the network, and of self-tests.
 #[btf_map]
@@ -84,9 +84,10 @@ const CANDIDATE_WORDS: usize = size_of::<Candidates>() / 8;
 /// Words of the scratch map: the datagram under judgement and one that it quotes, one word to forget by,
 /// a key, what was let through of each packet class with a rate, 1 for a self-test, and candidates that may make
 /// room.
-const SCRATCH_WORDS: usize = DATAGRAM_WORDS * Place::ALL + 1 + KEY_WORDS + Rated::COUNT + 1 + CANDIDATE_WORDS;
+const SCRATCH_WORDS: usize =
+    DATAGRAM_WORDS * ParsedSlot::ALL + 1 + KEY_WORDS + Rated::COUNT + 1 + CANDIDATE_WORDS;
 
-/// What one packet needs beside the stack: one value per hook, and two more for self-tests, which a packet of
+/// What one packet needs alongside the stack: one value per hook, and two more for self-tests, which a packet of
 /// the network may interrupt. Plain words, because the kernel's BTF check refuses some of what a datagram is made of.
 #[btf_map]
 pub(crate) static SCRATCH: PerCpuArray<[u64; SCRATCH_WORDS], 4> = PerCpuArray::new();

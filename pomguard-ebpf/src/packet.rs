@@ -7,7 +7,7 @@ use aya_ebpf::{
 };
 use pomguard_common::{image::Family, limits, packet::Packet, parse::Datagram};
 
-use crate::opaque::opaque;
+use crate::barrier::hide;
 
 /// Index of the interface whose packets are self-tests: that of the loopback, where nothing is guarded. An object
 /// that judges no traffic may set it to 0, which no interface has: then test packets count like those of
@@ -155,7 +155,7 @@ fn sends(context: *mut __sk_buff, ends: &Datagram) -> u64 {
 impl<C: Context> Frame<C> {
     /// The frame of a context.
     #[inline(always)]
-    pub(crate) fn of(context: *mut C) -> Self {
+    pub(crate) fn new(context: *mut C) -> Self {
         let (data, end) = C::bounds(context);
         Self { context, data, end, length: C::measure(data, end) }
     }
@@ -170,8 +170,8 @@ impl<C: Context> Frame<C> {
     /// would walk the rest of the program twice.
     #[inline(always)]
     pub(crate) fn self_test(&self) -> u32 {
-        let difference = opaque((C::interface(self.context) ^ SELF_TEST_INTERFACE.load()) as usize);
-        (opaque(difference.wrapping_sub(1)) >> 63) as u32
+        let difference = hide((C::interface(self.context) ^ SELF_TEST_INTERFACE.load()) as usize);
+        (hide(difference.wrapping_sub(1)) >> 63) as u32
     }
 }
 
@@ -181,12 +181,12 @@ fn window<'a, const N: usize>(data: usize, end: usize, offset: u32) -> Option<&'
     // The verifier wants a bound on what is added to a packet pointer before it is compared. The
     // compiler would check it once for several windows and keep the offset on the stack, where
     // Linux 5.10 forgets the bounds of a number.
-    let offset = opaque(offset as usize);
+    let offset = hide(offset as usize);
     if offset > 2 * limits::HEADER_REACH + 1_024 {
         return None;
     }
     let start = data + offset;
-    if opaque(start + N) > end {
+    if hide(start + N) > end {
         // keeps `end - N` from being compared, which the verifier refuses
         return None;
     }
@@ -243,7 +243,7 @@ pub(crate) fn pull_headers(ctx: &TcContext) {
     /// Ethernet, IPv4 and TCP without options.
     const SHORTEST: usize = 14 + 20 + 20;
     let (data, end) = __sk_buff::bounds(ctx.as_ptr().cast());
-    if opaque(data + SHORTEST) > end {
+    if hide(data + SHORTEST) > end {
         // An error leaves the packet as it was.
         let _ = ctx.pull_data(ctx.len().min(limits::HEADER_REACH as u32));
     }

@@ -4,10 +4,10 @@ use core::marker::PhantomData;
 
 use pomguard_common::{
     Direction,
-    control::{Control, Pinhole, Standing, word},
-    decide::{self, Decision, Desk, Place, Tables},
+    control::{Control, ControlView, Override, word},
+    decide::{self, Decision, ParsedSlot, Scratch, Tables},
     flow::{Bucket, Candidates, Key, State, Store, Word},
-    image::{Active, Forget, Image, Line, Lines},
+    image::{Active, Barrier, Image, Line, Lines},
     limits,
     parse::Datagram,
     rate::Rated,
@@ -16,9 +16,9 @@ use pomguard_common::{
 };
 
 use crate::{
+    barrier::hide,
     clock,
     maps::{self, Generation},
-    opaque::opaque,
     packet::{Context, Frame},
 };
 use aya_ebpf::Global;
@@ -27,9 +27,9 @@ use aya_ebpf::Global;
 #[unsafe(no_mangle)]
 pub(crate) static FLOW_SECRET: Global<u64> = Global::new(0);
 
-/// Where values go that the verifier is to forget, and keys that are handed on; and what holds beside the
+/// Where values go that the verifier is to forget, and keys that are handed on; and what holds alongside the
 /// generations.
-trait Memory: Forget + Standing {
+trait Memory: Barrier + ControlView {
     fn with<R>(&self, key: Key, then: impl FnOnce(&Key) -> R) -> R;
     /// Where candidates are noted; `None` where nothing is entered.
     fn candidates(&self) -> Option<&Candidates>;
@@ -43,9 +43,9 @@ struct Map {
     words: *mut u64,
 }
 
-impl Forget for Map {
+impl Barrier for Map {
     #[inline(always)]
-    fn forget(&self, value: u64) -> u64 {
+    fn barrier(&self, value: u64) -> u64 {
         // SAFETY: a word of this CPU's value of the scratch map, which nothing else uses.
         unsafe { self.words.write_volatile(value) };
         // SAFETY: the same word.
@@ -53,7 +53,7 @@ impl Forget for Map {
     }
 }
 
-impl Standing for Map {
+impl ControlView for Map {
     #[inline(always)]
     fn control(&self, index: usize) -> u64 {
         self.control.word(index)
@@ -61,14 +61,14 @@ impl Standing for Map {
 
     #[inline(always)]
     fn spent(&self, rated: u32) -> Option<&Word> {
-        let rated = opaque(rated as usize) & (Rated::COUNT - 1);
+        let rated = hide(rated as usize) & (Rated::COUNT - 1);
         let word = self.words.wrapping_add(1 + maps::KEY_WORDS).wrapping_add(rated);
         // SAFETY: one of the words behind the key, which are this CPU's and kept for this alone.
         Some(unsafe { &*word.cast::<Word>() })
     }
 
     #[inline(always)]
-    fn pinhole(&self, index: u32) -> Option<&Pinhole> {
+    fn override_rule(&self, index: u32) -> Option<&Override> {
         maps::PINHOLES.get(index)
     }
 
@@ -122,9 +122,9 @@ impl Memory for Map {
 /// The stack: nothing is forgotten, and nothing holds. For the fast path, which is short.
 struct Stack;
 
-impl Forget for Stack {}
+impl Barrier for Stack {}
 
-impl Standing for Stack {
+impl ControlView for Stack {
     #[inline(always)]
     fn served(&self, index: u32) -> Option<&Served> {
         maps::SERVED.get(index)
@@ -149,14 +149,14 @@ struct Policy<M> {
     memory: M,
 }
 
-impl<M: Memory> Forget for Policy<M> {
+impl<M: Memory> Barrier for Policy<M> {
     #[inline(always)]
-    fn forget(&self, value: u64) -> u64 {
-        self.memory.forget(value)
+    fn barrier(&self, value: u64) -> u64 {
+        self.memory.barrier(value)
     }
 }
 
-impl<M: Memory> Standing for Policy<M> {
+impl<M: Memory> ControlView for Policy<M> {
     #[inline(always)]
     fn control(&self, index: usize) -> u64 {
         self.memory.control(index)
@@ -168,8 +168,8 @@ impl<M: Memory> Standing for Policy<M> {
     }
 
     #[inline(always)]
-    fn pinhole(&self, index: u32) -> Option<&Pinhole> {
-        self.memory.pinhole(index)
+    fn override_rule(&self, index: u32) -> Option<&Override> {
+        self.memory.override_rule(index)
     }
 
     #[inline(always)]
@@ -190,7 +190,7 @@ impl<M: Memory> Lines for Policy<M> {
     }
 }
 
-/// Which maps a table of conversations lies in.
+/// Which maps a table of flows lies in.
 trait Home {
     const BUCKETS: usize;
     fn bucket(bucket: u32) -> Option<&'static Bucket>;
@@ -209,9 +209,9 @@ impl Home for Flows {
 }
 
 /// The fragment table.
-enum Trains {}
+enum Fragments {}
 
-impl Home for Trains {
+impl Home for Fragments {
     const BUCKETS: usize = limits::FRAGMENT_BUCKETS;
 
     #[inline(always)]
@@ -220,7 +220,7 @@ impl Home for Trains {
     }
 }
 
-/// A table of conversations, with the image that knows their ages.
+/// A table of flows, with the image that knows their ages.
 struct Table<'a, 'b, P: Home, M: Memory> {
     image: &'b Image<'a, Policy<M>>,
     place: PhantomData<P>,
@@ -233,10 +233,10 @@ impl<'a, 'b, P: Home, M: Memory> Table<'a, 'b, P, M> {
     }
 }
 
-impl<P: Home, M: Memory> Forget for Table<'_, '_, P, M> {
+impl<P: Home, M: Memory> Barrier for Table<'_, '_, P, M> {
     #[inline(always)]
-    fn forget(&self, value: u64) -> u64 {
-        self.image.lines().forget(value)
+    fn barrier(&self, value: u64) -> u64 {
+        self.image.lines().barrier(value)
     }
 }
 
@@ -278,32 +278,32 @@ impl<P: Home, M: Memory> Store for Table<'_, '_, P, M> {
 }
 
 /// The places for datagrams in the scratch map.
-struct Scratch(*mut u64);
+struct ScratchMap(*mut u64);
 
-impl Scratch {
+impl ScratchMap {
     #[inline(always)]
-    fn place(&self, place: Place) -> *mut Datagram {
+    fn place(&self, place: ParsedSlot) -> *mut Datagram {
         self.0.wrapping_add(maps::DATAGRAM_WORDS * place as usize).cast()
     }
 
     /// The words behind the datagrams, with the control line.
     #[inline(always)]
     fn memory(&self, control: &'static Control) -> Map {
-        Map { control, words: self.0.wrapping_add(maps::DATAGRAM_WORDS * Place::ALL) }
+        Map { control, words: self.0.wrapping_add(maps::DATAGRAM_WORDS * ParsedSlot::ALL) }
     }
 }
 
-impl Desk for Scratch {
+impl Scratch for ScratchMap {
     #[inline(always)]
-    fn lay(&self, place: Place, datagram: Datagram) {
+    fn store(&self, place: ParsedSlot, datagram: Datagram) {
         // SAFETY: the pointer is to this CPU's value of the scratch map, which has room for this
         // many datagrams, and nothing else runs at this hook on this CPU meanwhile.
         unsafe { self.place(place).write(datagram) };
     }
 
     #[inline(always)]
-    fn laid(&self, place: Place) -> Option<&Datagram> {
-        let place = opaque(self.place(place) as usize) as *const Datagram;
+    fn load(&self, place: ParsedSlot) -> Option<&Datagram> {
+        let place = hide(self.place(place) as usize) as *const Datagram;
         // SAFETY: the same place, which was written just before: `judge` asks only then.
         Some(unsafe { &*place })
     }
@@ -311,9 +311,9 @@ impl Desk for Scratch {
 
 /// Looks up this CPU's scratch value: each hook has one for the network and one for self-tests.
 #[inline(always)]
-fn scratch(hook: Direction, self_test: u32) -> Option<Scratch> {
+fn scratch(hook: Direction, self_test: u32) -> Option<ScratchMap> {
     let scratch = maps::SCRATCH.get_ptr_mut(hook as u32 + 2 * self_test)?;
-    Some(Scratch(scratch.cast::<u64>()))
+    Some(ScratchMap(scratch.cast::<u64>()))
 }
 
 /// Looks up the generation in force, once for a packet: it sees no other.
@@ -322,18 +322,18 @@ fn in_force(control: &Control) -> Option<&'static Generation> {
     maps::POLICY.get(Active(control.word(word::ACTIVE)).slot(clock::now()))
 }
 
-/// The fast path: settles an ordinary packet by the generation in force. Returns `None` for any other
+/// The fast path: decides a plain packet by the generation in force. Returns `None` for any other
 /// packet, for a self-test, and for every packet while panic or grace holds, or may hold.
 #[inline(always)]
-pub(crate) fn judge_ordinary<C: Context>(hook: Direction, packet: &Frame<C>) -> Option<Decision> {
+pub(crate) fn fast_path<C: Context>(hook: Direction, packet: &Frame<C>) -> Option<Decision> {
     let control = maps::CONTROL.get(0)?;
     if control.word(word::PANIC) | control.word(word::GRACE) | u64::from(packet.self_test()) != 0 {
         return None;
     }
     let policy = Policy { generation: in_force(control)?, memory: Stack };
     let image = Image::open(&policy)?;
-    let tables = Tables::in_peace(&image, Table::<Flows, _>::of(&image), Table::<Trains, _>::of(&image));
-    decide::quick(hook, packet, &tables, control.word(word::SHADE))
+    let tables = Tables::in_peace(&image, Table::<Flows, _>::of(&image), Table::<Fragments, _>::of(&image));
+    decide::fast_path(hook, packet, &tables, control.word(word::PORT_BLOOM))
 }
 
 /// The general path: judges a frame of any sort by the generation in force.
@@ -350,7 +350,7 @@ pub(crate) fn judge<C: Context>(hook: Direction, packet: &Frame<C>) -> Decision 
     };
     let policy = Policy { generation, memory };
     let Some(image) = Image::open(&policy) else { return closed };
-    let tables = Tables::new(&image, Table::<Flows, _>::of(&image), Table::<Trains, _>::of(&image));
+    let tables = Tables::new(&image, Table::<Flows, _>::of(&image), Table::<Fragments, _>::of(&image));
     decide::judge(hook, packet, &tables, &scratch)
 }
 
@@ -363,6 +363,6 @@ pub(crate) fn unjudged<C: Context>(hook: Direction, packet: &Frame<C>) -> Decisi
     let Some(generation) = in_force(control) else { return closed };
     let policy = Policy { generation, memory: scratch.memory(control) };
     let Some(image) = Image::open(&policy) else { return closed };
-    let tables = Tables::new(&image, Table::<Flows, _>::of(&image), Table::<Trains, _>::of(&image));
+    let tables = Tables::new(&image, Table::<Flows, _>::of(&image), Table::<Fragments, _>::of(&image));
     decide::unjudged(hook, &tables)
 }

@@ -10,10 +10,10 @@ use pomguard_common::counter::{Counters, RowTally, Tally};
 use crate::{
     force::InForce,
     harness::{Bench, Effect, Subject as _, after_one, unlike},
-    held::{Held, Panic},
+    host_datapath::HostDatapath,
+    operator_state::{OperatorState, Panic},
     oracle,
     random::{self, Random, Stream},
-    twin::Twin,
 };
 
 /// Packets of one scenario.
@@ -30,10 +30,10 @@ pub enum Step {
     Frame(Direction, Vec<u8>),
     /// Seconds go by.
     Wait(u32),
-    /// Another policy comes in force, and nothing beside it.
+    /// Another policy comes in force, and nothing alongside it.
     Change(Box<Policy>),
-    /// Something is to hold beside the policy, or in its place.
-    Hold(Box<Held>),
+    /// Something is to hold alongside the policy, or in its place.
+    Hold(Box<OperatorState>),
 }
 
 /// A policy and what happens under it. A seed decides all of it.
@@ -67,7 +67,7 @@ impl Sure {
         }
     }
 
-    fn set(self, held: &mut Held) {
+    fn set(self, held: &mut OperatorState) {
         match self {
             Self::Nothing => return,
             Self::NoPolicy => held.no_policy = true,
@@ -124,7 +124,7 @@ impl Scenario {
         let pause = stream.random.once_in(3).then(|| stream.random.below(PACKETS));
         // Without a policy no time goes by: what moves it is the policy's.
         let pause = pause.filter(|_| !holds.iter().any(|(_, held)| held.no_policy));
-        // What was held ends with the policy that it was beside.
+        // What was held ends with the policy that it was alongside.
         let change = stream.random.once_in(3).then(|| stream.random.below(PACKETS));
         let change = change.filter(|_| holds.is_empty());
         let mut steps = Vec::with_capacity(PACKETS + 2);
@@ -161,11 +161,11 @@ impl Scenario {
 }
 
 /// What is to hold from when on: something for a while, and then something else or nothing.
-fn holds(stream: &mut Stream, policy: &Policy, sure: Sure) -> Vec<(usize, Held)> {
+fn holds(stream: &mut Stream, policy: &Policy, sure: Sure) -> Vec<(usize, OperatorState)> {
     let random = &mut stream.random;
     let mut first = random::held(random, policy);
     sure.set(&mut first);
-    let second = if random.once_in(2) { random::held(random, policy) } else { Held::default() };
+    let second = if random.once_in(2) { random::held(random, policy) } else { OperatorState::default() };
     let (begin, end) = (random.below(PACKETS / 2), random.below(PACKETS / 2) + PACKETS / 2);
     // Half of the packets are about a row, of whatever sort.
     let held = [&first, &second].into_iter().flat_map(|held| held.rows.iter().map(|(row, _)| row));
@@ -195,7 +195,7 @@ pub type Reasons = BTreeMap<&'static str, u64>;
 
 /// The naive reading and the decision code on the host, side by side.
 pub struct Models {
-    twin: Twin,
+    datapath: HostDatapath,
 }
 
 impl Models {
@@ -204,7 +204,7 @@ impl Models {
     /// # Errors
     /// When the reference policy does not compile.
     pub fn new() -> Result<Self> {
-        Ok(Self { twin: Twin::new(crate::reference::policy())? })
+        Ok(Self { datapath: HostDatapath::new(crate::reference::policy())? })
     }
 
     /// What the decision code does in each step that is a frame.
@@ -212,14 +212,14 @@ impl Models {
     /// # Errors
     /// When a policy does not compile.
     pub fn code(&mut self, scenario: &Scenario) -> Result<Vec<Effect>> {
-        self.twin.renew(scenario.policy.clone())?;
+        self.datapath.renew(scenario.policy.clone())?;
         let mut effects = Vec::with_capacity(scenario.steps.len());
         for step in &scenario.steps {
             match step {
-                Step::Wait(seconds) => self.twin.wait(*seconds)?,
-                Step::Change(policy) => self.twin.enforce(policy.as_ref().clone())?,
-                Step::Hold(held) => self.twin.hold(&held.beside())?,
-                Step::Frame(direction, frame) => effects.push(self.twin.judge(*direction, frame)?),
+                Step::Wait(seconds) => self.datapath.wait(*seconds)?,
+                Step::Change(policy) => self.datapath.enforce(policy.as_ref().clone())?,
+                Step::Hold(held) => self.datapath.hold(&held.control_state())?,
+                Step::Frame(direction, frame) => effects.push(self.datapath.judge(*direction, frame)?),
             }
         }
         Ok(effects)
@@ -246,7 +246,7 @@ impl Models {
         let found = self.code(scenario)?;
         let mut host = oracle::Host::new(scenario.policy.clone());
         let mut found = found.into_iter();
-        let mut in_force = InForce::new(scenario.policy.clone(), self.twin.in_force().clock())?;
+        let mut in_force = InForce::new(scenario.policy.clone(), self.datapath.in_force().clock())?;
         // The twin has gone through all of it: it parses by the policy of the end.
         let mut parses_alike = !scenario.steps.iter().any(|step| matches!(step, Step::Change(_)));
         for step in &scenario.steps {
@@ -259,7 +259,7 @@ impl Models {
                 }
                 Step::Hold(held) => host.hold(held),
                 Step::Frame(direction, frame) => {
-                    let (read, meant) = (self.twin.read(frame), host.read(frame));
+                    let (read, meant) = (self.datapath.read(frame), host.read(frame));
                     if parses_alike && read != meant {
                         return Ok(Some(format!("expected {meant:?}\n read     {read:?}")));
                     }
@@ -336,13 +336,13 @@ pub fn kernel_difference(
         match step {
             Step::Wait(seconds) => bench.wait(*seconds)?,
             Step::Change(policy) => {
-                if let Some(told) = told(&wanted.unlike(&Count::of(bench)?)) {
-                    return Ok(Some(told));
+                if let Some(message) = message(&wanted.unlike(&Count::of(bench)?)) {
+                    return Ok(Some(message));
                 }
                 bench.enforce(policy.as_ref().clone())?;
                 (wanted, uncompared) = (Count::of(bench)?, 0);
             }
-            Step::Hold(held) => bench.hold(&held.beside())?,
+            Step::Hold(held) => bench.hold(&held.control_state())?,
             Step::Frame(direction, frame) => {
                 let Some(effect) = effects.next().copied() else { break };
                 wanted = wanted.after(*direction, frame, effect);
@@ -352,17 +352,17 @@ pub fn kernel_difference(
                 uncompared += 1;
                 if uncompared == batch {
                     uncompared = 0;
-                    if let Some(told) = told(&wanted.unlike(&Count::of(bench)?)) {
-                        return Ok(Some(told));
+                    if let Some(message) = message(&wanted.unlike(&Count::of(bench)?)) {
+                        return Ok(Some(message));
                     }
                 }
             }
         }
     }
-    Ok(told(&wanted.unlike(&Count::of(bench)?)))
+    Ok(message(&wanted.unlike(&Count::of(bench)?)))
 }
 
-fn told(differences: &[String]) -> Option<String> {
+fn message(differences: &[String]) -> Option<String> {
     (!differences.is_empty()).then(|| differences.join("; "))
 }
 
@@ -376,24 +376,24 @@ pub fn compare(
     bench: Option<&mut Bench>,
     reasons: &mut Reasons,
 ) -> Result<()> {
-    if let Some(told) = models.difference(scenario)? {
+    if let Some(message) = models.difference(scenario)? {
         // Whoever only wants to know whether there is a difference need not wait for the smallest.
-        ensure!(env::var_os("POMGUARD_FUZZ_WHOLE").is_none(), "{told}");
-        let (small, told) = minimised(scenario, &mut |smaller| models.difference(smaller))?;
-        ensure!(false, "the decision code and the naive reading differ:\n {told}\n{}", shown(&small));
+        ensure!(env::var_os("POMGUARD_FUZZ_WHOLE").is_none(), "{message}");
+        let (small, message) = minimised(scenario, &mut |smaller| models.difference(smaller))?;
+        ensure!(false, "the decision code and the naive reading differ:\n {message}\n{}", shown(&small));
     }
     let effects = models.code(scenario)?;
     for effect in &effects {
         *reasons.entry(effect.reason.name()).or_default() += 1;
     }
     let Some(bench) = bench else { return Ok(()) };
-    if let Some(told) = kernel_difference(bench, scenario, &effects, BATCH)? {
-        let (small, told) = minimised(scenario, &mut |smaller| {
+    if let Some(message) = kernel_difference(bench, scenario, &effects, BATCH)? {
+        let (small, message) = minimised(scenario, &mut |smaller| {
             let effects = models.code(smaller)?;
             kernel_difference(bench, smaller, &effects, 1)
         })
-        .unwrap_or((scenario.clone(), told));
-        ensure!(false, "the kernel and its code on the host differ: {told}\n{}", shown(&small));
+        .unwrap_or((scenario.clone(), message));
+        ensure!(false, "the kernel and its code on the host differ: {message}\n{}", shown(&small));
     }
     Ok(())
 }
@@ -404,8 +404,8 @@ pub fn compare(
 /// The smallest difference that was found.
 pub fn compare_modes(scenario: &Scenario, models: &mut Models) -> Result<()> {
     if models.audit_difference(scenario)?.is_some() {
-        let (small, told) = minimised(scenario, &mut |smaller| models.audit_difference(smaller))?;
-        ensure!(false, "enforce and audit count differently:\n {told}\n{}", shown(&small));
+        let (small, message) = minimised(scenario, &mut |smaller| models.audit_difference(smaller))?;
+        ensure!(false, "enforce and audit count differently:\n {message}\n{}", shown(&small));
     }
     Ok(())
 }
@@ -416,7 +416,7 @@ type Differs<'a> = dyn FnMut(&Scenario) -> Result<Option<String>> + 'a;
 /// Fewer steps and shorter frames that still make a difference.
 fn minimised(scenario: &Scenario, differs: &mut Differs<'_>) -> Result<(Scenario, String)> {
     let mut small = scenario.clone();
-    let mut told = differs(&small)?.unwrap_or_else(|| "only as a whole".to_owned());
+    let mut message = differs(&small)?.unwrap_or_else(|| "only as a whole".to_owned());
     let mut chunk = small.steps.len() / 2;
     while chunk > 0 {
         let mut at = 0;
@@ -424,7 +424,7 @@ fn minimised(scenario: &Scenario, differs: &mut Differs<'_>) -> Result<(Scenario
             let mut steps = small.steps.clone();
             steps.drain(at..small.steps.len().min(at + chunk));
             match differs(&small.with(steps.clone()))? {
-                Some(still) => (small.steps, told) = (steps, still),
+                Some(still) => (small.steps, message) = (steps, still),
                 None => at += chunk,
             }
         }
@@ -437,10 +437,10 @@ fn minimised(scenario: &Scenario, differs: &mut Differs<'_>) -> Result<(Scenario
             let mut steps = small.steps.clone();
             steps[at] = Step::Frame(*direction, frame[..frame.len() - 1].to_vec());
             let Some(still) = differs(&small.with(steps.clone()))? else { break };
-            (small.steps, told) = (steps, still);
+            (small.steps, message) = (steps, still);
         }
     }
-    Ok((small, told))
+    Ok((small, message))
 }
 
 /// A scenario to read and to keep: its steps with the frames in hex, and the policy.
@@ -474,7 +474,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_differs_is_shown_with_the_steps_and_the_bytes_that_it_takes() {
+    fn difference_is_shown_with_its_steps_and_bytes() {
         let scenario = Scenario::of(1, Sure::Nothing);
         let frames = |scenario: &Scenario| -> Vec<Vec<u8>> {
             let frames = scenario.steps.iter().filter_map(|step| match step {
@@ -485,7 +485,7 @@ mod tests {
         };
         let long: Vec<Vec<u8>> = frames(&scenario).into_iter().filter(|frame| frame.len() > 100).collect();
         let (one, other) = (long[3].clone(), long[7].clone());
-        let (small, told) = minimised(&scenario, &mut |smaller| {
+        let (small, message) = minimised(&scenario, &mut |smaller| {
             let frames = frames(smaller);
             let both =
                 [&one, &other].iter().all(|it| frames.iter().any(|frame| frame.starts_with(&it[..80])));
@@ -493,7 +493,7 @@ mod tests {
         })
         .unwrap();
         assert_eq!(frames(&small), [one[..80].to_vec(), other[..80].to_vec()]);
-        assert_eq!((small.steps.len(), told.as_str()), (2, "both are there"));
+        assert_eq!((small.steps.len(), message.as_str()), (2, "both are there"));
         assert!(shown(&small).contains(&hex(&one[..80])));
     }
 }

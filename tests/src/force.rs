@@ -2,16 +2,16 @@
 
 use anyhow::{Context as _, Result};
 use pomguard::{
-    compile::{self, Clock, Image, Slots},
+    compile::{self, Clock, Image, SlotTable},
     policy::{Direction, Policy, Row, RowId},
 };
-use pomguard_common::{control::Pinhole, flow};
+use pomguard_common::{control::Override, flow};
 
 /// What a guarded host enforces, and since when.
 #[derive(Clone, Debug)]
 pub struct InForce {
     policy: Policy,
-    slots: Slots,
+    slots: SlotTable,
     clock: Clock,
     generation: u32,
 }
@@ -22,7 +22,7 @@ impl InForce {
     /// # Errors
     /// When its rows have no room.
     pub fn new(policy: Policy, clock: Clock) -> Result<Self> {
-        Ok(Self { slots: Slots::assign(&[], &policy)?, policy, clock, generation: 1 })
+        Ok(Self { slots: SlotTable::assign(&[], &policy)?, policy, clock, generation: 1 })
     }
 
     /// Another policy, under a generation of its own.
@@ -30,7 +30,7 @@ impl InForce {
     /// # Errors
     /// When its rows have no room.
     pub fn replace(&mut self, policy: Policy) -> Result<()> {
-        self.slots = Slots::assign(&[], &policy)?;
+        self.slots = SlotTable::assign(&[], &policy)?;
         self.policy = policy;
         self.generation = flow::next_generation(self.generation);
         Ok(())
@@ -60,12 +60,12 @@ impl InForce {
         Ok(compile::compile(&self.policy, &self.slots, self.clock, self.generation)?)
     }
 
-    /// The pinholes of its failsafe rows.
+    /// The overrides of its failsafe rows.
     ///
     /// # Errors
     /// When there are too many.
-    pub fn pinholes(&self) -> Result<Vec<Pinhole>> {
-        Ok(compile::pinholes(&self.policy, &self.slots)?)
+    pub fn overrides(&self) -> Result<Vec<Override>> {
+        Ok(compile::overrides(&self.policy, &self.slots)?)
     }
 
     /// The policy.

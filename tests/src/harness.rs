@@ -18,7 +18,7 @@ use pomguard_common::{
     reason::Reason,
 };
 
-use crate::{beside::Beside, force::InForce};
+use crate::{control_state::ControlState, force::InForce};
 
 /// What a packet is to do, all of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,7 +31,7 @@ pub struct Effect {
     pub row: u16,
     /// It counts as a new connection of the row.
     pub connection: bool,
-    /// It enters a conversation into the flow table.
+    /// It enters a flow into the flow table.
     pub enters: bool,
 }
 
@@ -71,13 +71,13 @@ pub trait Subject {
     /// When the kernel refuses.
     fn wait(&mut self, seconds: u32) -> Result<()>;
 
-    /// Puts another policy in force. Conversations are forgotten.
+    /// Puts another policy in force. Flows are forgotten.
     ///
     /// # Errors
     /// When it does not compile, or the kernel refuses.
     fn renew(&mut self, policy: Policy) -> Result<()>;
 
-    /// Puts another policy in force, and nothing beside it. Conversations stay.
+    /// Puts another policy in force, and nothing alongside it. Flows stay.
     ///
     /// # Errors
     /// When it does not compile, or the kernel refuses.
@@ -101,13 +101,13 @@ pub trait Subject {
     /// When the frame cannot be run.
     fn differences(&mut self, direction: Direction, frame: &[u8], want: Effect) -> Result<Vec<String>>;
 
-    /// Has something hold beside the policy, and nothing else any more.
+    /// Has something hold alongside the policy, and nothing else any more.
     ///
     /// # Errors
     /// When the kernel refuses.
-    fn hold(&mut self, beside: &Beside) -> Result<()>;
+    fn hold(&mut self, control_state: &ControlState) -> Result<()>;
 
-    /// Forgets all conversations and fragments: more than the longest age goes by. In the kernel that
+    /// Forgets all flows and fragments: more than the longest age goes by. In the kernel that
     /// is a few thousand system calls less than to empty the tables.
     ///
     /// # Errors
@@ -126,7 +126,7 @@ pub struct Bench {
     /// The program.
     pub probe: Probe,
     in_force: InForce,
-    /// The fast programs settle nothing.
+    /// The fast programs decide nothing.
     general_alone: bool,
 }
 
@@ -141,7 +141,7 @@ pub fn root_or_skip(what: &str) -> bool {
     false
 }
 
-/// The bench of this test binary with `policy` in force and no conversations; none without root.
+/// The bench of this test binary with `policy` in force and no flows; none without root.
 /// Verifying the programs takes seconds, so that all tests share one.
 ///
 /// # Panics
@@ -175,18 +175,18 @@ impl Bench {
     /// When the kernel refuses.
     pub fn leave_all_to_general(&mut self) -> Result<()> {
         self.general_alone = true;
-        self.hold(&Beside::default())
+        self.hold(&ControlState::default())
     }
 
-    /// Puts another policy in force, under a generation of its own, with the pinholes of its own failsafe
-    /// rows and nothing else beside it. Conversations stay.
+    /// Puts another policy in force, under a generation of its own, with the overrides of its own failsafe
+    /// rows and nothing else alongside it. Flows stay.
     ///
     /// # Errors
     /// When it does not compile, or the kernel refuses.
     pub fn enforce(&mut self, policy: Policy) -> Result<()> {
         self.in_force.replace(policy)?;
         self.install()?;
-        self.hold(&Beside::default())
+        self.hold(&ControlState::default())
     }
 
     fn install(&mut self) -> Result<()> {
@@ -231,16 +231,17 @@ impl Subject for Bench {
         Ok((finding.reason, finding.audited))
     }
 
-    fn hold(&mut self, beside: &Beside) -> Result<()> {
+    fn hold(&mut self, control_state: &ControlState) -> Result<()> {
         let clock = self.in_force.clock();
         // Without an image nobody adds the time that tests let go by.
-        let offset = if beside.no_policy { 0 } else { clock.offset };
+        let offset = if control_state.no_policy { 0 } else { clock.offset };
         let now = (Ticks::probe()?.now()? as u32).wrapping_add(offset);
-        let (mut words, lines) = beside.laid_out(self.in_force.pinholes()?, now, clock.ticks_per_1000s);
+        let (mut words, lines) =
+            control_state.laid_out(self.in_force.overrides()?, now, clock.ticks_per_1000s);
         if self.general_alone && words[word::GRACE] == 0 {
             words[word::GRACE] = Timed::until(1, now.wrapping_sub(1).max(1)).0;
         }
-        Ok(self.probe.hold(words, &lines, beside.no_policy)?)
+        Ok(self.probe.hold(words, &lines, control_state.no_policy)?)
     }
 
     fn differences(&mut self, direction: Direction, frame: &[u8], want: Effect) -> Result<Vec<String>> {

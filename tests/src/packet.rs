@@ -456,7 +456,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_honest_packet_reads_back_with_the_checksums_that_it_should_have() {
+    fn honest_packet_reads_back_with_correct_checksums() {
         let v4 = eth().ipv4([10, 9, 0, 7].into(), [10, 9, 0, 2].into());
         let v6 = eth().ipv6(Ipv6Addr::LOCALHOST, "fd00:9::2".parse().unwrap()).ext_header(60, &[1, 4]);
         for base in [v4, v6] {

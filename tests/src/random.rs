@@ -10,7 +10,7 @@ use pomguard_common::{
 };
 
 use crate::{
-    held::{self, Held, Panic},
+    operator_state::{self, OperatorState, Panic},
     packet::{Packet, Part, eth, ether, extension},
     reference,
 };
@@ -164,22 +164,22 @@ fn row(random: &mut Random, id: RowId, peers: &[usize], services: &[usize]) -> R
     row
 }
 
-/// What an operator might have hold beside a policy, or in its place: up to four rows, of which each ends
+/// What an operator might have hold alongside a policy, or in its place: up to four rows, of which each ends
 /// soon or late, like panic and grace.
-pub fn held(random: &mut Random, beside: &Policy) -> Held {
+pub fn held(random: &mut Random, control_state: &Policy) -> OperatorState {
     // Lines of the table that the policy's own failsafe rows leave: enough for four rows of two by two.
-    let own = beside.rows.iter().filter(|row| row.failsafe);
+    let own = control_state.rows.iter().filter(|row| row.failsafe);
     let taken: usize = own.map(|row| row.peers.len() * row.services.len()).sum();
     let rows = if taken + 16 > limits::PINHOLES { 0 } else { random.below(5) };
     let ends = |random: &mut Random| random.of(&[60, LATE]);
     let rows = (0..rows).map(|number| {
-        let row = row(random, held::id(number), &[1, 2], &[1, 2]);
+        let row = row(random, operator_state::id(number), &[1, 2], &[1, 2]);
         (Row { failsafe: random.once_in(3), ..row }, ends(random))
     });
     let rows = rows.collect();
     let panic = random.once_in(4).then(|| (random.of(&[Panic::Isolate, Panic::Open]), ends(random)));
     let grace = random.once_in(4).then(|| ends(random));
-    Held { panic, grace, rows, no_policy: random.once_in(8), generic: random.once_in(2) }
+    OperatorState { panic, grace, rows, no_policy: random.once_in(8), generic: random.once_in(2) }
 }
 
 /// What an operator might put in force after `policy`: other rows or modes, or some rows less and others in
@@ -267,7 +267,7 @@ fn wrapped(random: &mut Random) -> IpAddr {
     .into()
 }
 
-/// What makes a conversation: mostly valid, and always of the upper protocols that the rows name.
+/// What makes a flow: mostly valid, and always of the upper protocols that the rows name.
 fn valid(random: &mut Random, direction: Direction) -> Packet {
     let v6 = random.once_in(2);
     let (from, to) = addresses(random, direction, v6);
@@ -431,7 +431,7 @@ fn to_a_group_and_bare(random: &mut Random) -> Vec<u8> {
     frame
 }
 
-/// Packets that have to do with each other: conversations, trains of fragments, errors about both.
+/// Packets that have to do with each other: flows, trains of fragments, errors about both.
 #[derive(Clone, Debug)]
 pub struct Stream {
     /// What decides.
@@ -439,14 +439,14 @@ pub struct Stream {
     /// Half of the packets are about these.
     rows: Vec<Row>,
     recent: Vec<(Direction, Packet)>,
-    trains: Vec<(Direction, Packet, u32)>,
+    fragmented: Vec<(Direction, Packet, u32)>,
 }
 
 impl Stream {
     /// One that a seed decides.
     #[must_use]
     pub const fn new(random: Random) -> Self {
-        Self { random, rows: Vec::new(), recent: Vec::new(), trains: Vec::new() }
+        Self { random, rows: Vec::new(), recent: Vec::new(), fragmented: Vec::new() }
     }
 
     /// From now on half of the packets are about these rows.
@@ -478,8 +478,8 @@ impl Stream {
             }
             return packet;
         }
-        if sort == 4 && !self.trains.is_empty() {
-            let (was, packet, id) = self.trains[random.below(self.trains.len())].clone();
+        if sort == 4 && !self.fragmented.is_empty() {
+            let (was, packet, id) = self.fragmented[random.below(self.fragmented.len())].clone();
             if was == direction {
                 return packet.fragment(id, random.of(&[8, 24, 32]), random.once_in(2));
             }
@@ -492,8 +492,8 @@ impl Stream {
         let packet = packet.unwrap_or_else(|| valid(random, direction));
         if sort == 6 && !packet.is_fragment() {
             let (whole, id) = (packet.payload(&[7; 16]), random.word() as u32);
-            self.trains.insert(0, (direction, whole.clone(), id));
-            self.trains.truncate(4);
+            self.fragmented.insert(0, (direction, whole.clone(), id));
+            self.fragmented.truncate(4);
             return whole.fragment(id, 0, true);
         }
         self.recent.insert(0, (direction, packet.clone()));

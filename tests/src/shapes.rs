@@ -284,5 +284,5 @@ fn reserved_bits(packet: Packet, bits: u8) -> Packet {
     packet.poke(Part::Upper, 12, &[0x50 | bits << 1]).poke(Part::Upper, 16, &sum.to_be_bytes())
 }
 
-/// No flags at all, and the ends of conversations, are among the sets of six.
+/// No flags at all, and the ends of flows, are among the sets of six.
 const _: () = assert!(FIN | SYN | RST | PSH | ACK | URG == 63);

@@ -112,7 +112,7 @@ fn every_test_that_the_list_names_exists_and_names_its_case() {
 }
 
 #[test]
-fn a_test_is_found_with_what_is_written_above_it_and_ends_where_it_ends() {
+fn test_is_found_with_its_comment_and_its_end() {
     let source =
         "fn other() {\n    AB-01\n}\n\n/// AB-02.\n#[test]\nfn cd_03_it() {\n    AB-04\n}\n\n// AB-05\n";
     assert_eq!(test_in(source, "other"), None, "no test");

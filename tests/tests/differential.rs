@@ -25,7 +25,7 @@ fn concluded(packets: u64, begun: Instant, reasons: &Reasons) {
 }
 
 #[test]
-fn the_decision_code_does_what_a_naive_reading_of_the_documentation_expects() -> Result<()> {
+fn decision_code_agrees_with_a_naive_reading_of_the_docs() -> Result<()> {
     let run = Run::asked("decision code and naive reading", 200_000)?;
     let (begun, mut reasons, mut models) = (Instant::now(), Reasons::new(), Models::new()?);
     for scenario in run.scenarios() {
@@ -47,8 +47,8 @@ fn enforce_and_audit_count_the_same_frames_alike() -> Result<()> {
 }
 
 #[test]
-fn the_loaded_programs_do_what_their_code_and_a_naive_reading_expect() -> Result<()> {
-    let what = "the_loaded_programs_do_what_their_code_and_a_naive_reading_expect";
+fn loaded_programs_agree_with_their_code_and_the_oracle() -> Result<()> {
+    let what = "loaded_programs_agree_with_their_code_and_the_oracle";
     if !root_or_skip(what) {
         return Ok(());
     }
@@ -63,8 +63,8 @@ fn the_loaded_programs_do_what_their_code_and_a_naive_reading_expect() -> Result
 }
 
 #[test]
-fn the_general_programs_alone_do_what_their_code_and_a_naive_reading_expect() -> Result<()> {
-    let what = "the_general_programs_alone_do_what_their_code_and_a_naive_reading_expect";
+fn general_programs_agree_with_their_code_and_the_oracle() -> Result<()> {
+    let what = "general_programs_agree_with_their_code_and_the_oracle";
     if !root_or_skip(what) {
         return Ok(());
     }

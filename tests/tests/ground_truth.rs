@@ -92,7 +92,7 @@ const TWIN_STATION: [u8; 6] = [0x60, 0, 0, 0, 0, TWIN_PAYLOAD as u8];
 
 /// The forged twin of the server's own multicast, and the server's address that it spells: IPv6 from that address to a
 /// group when it is read without an Ethernet header, UDP from the peer to an unlisted port when it is read with one.
-fn twin(mark: u16) -> (Ipv6Addr, Vec<u8>) {
+fn datapath(mark: u16) -> (Ipv6Addr, Vec<u8>) {
     let [from, to] = [PEER, SERVER].map(|address| address.octets());
     // The header's checksum stands where the group begins.
     let found = (0..=u16::MAX).find_map(|id| {
@@ -160,13 +160,13 @@ fn nobody_is_answered(test: &str, attach: &'static str) {
     while let Some(left) = until.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
         heard.extend(wire.next(left).filter(|frame| is_answer(frame)));
     }
-    let told: Vec<&str> = shapes
+    let message: Vec<&str> = shapes
         .iter()
         .filter(|shape| heard.iter().any(|frame| shows(frame, shape.mark)))
         .map(|shape| shape.name.as_str())
         .collect();
     println!("{test}: with pomguard ({attach}) it answers {}", heard.len());
-    assert!(heard.is_empty(), "answers with pomguard in force, maybe to {told:?}: {heard:02x?}");
+    assert!(heard.is_empty(), "answers with pomguard in force, maybe to {message:?}: {heard:02x?}");
     let frames: usize = shapes.iter().map(|shape| shape.frames.len()).sum();
     let dropped = lab.stats().total("inbound", "dropped") - before;
     assert!(dropped >= frames as u64, "{dropped} of {frames} frames were dropped: {}", lab.stats());
@@ -174,8 +174,8 @@ fn nobody_is_answered(test: &str, attach: &'static str) {
 }
 
 #[test]
-fn no_shape_of_packet_gets_an_answer_from_a_port_that_no_row_lists() {
-    nobody_is_answered("no_shape_of_packet_gets_an_answer_from_a_port_that_no_row_lists", "native");
+fn no_packet_shape_gets_an_answer_from_an_unlisted_port() {
+    nobody_is_answered("no_packet_shape_gets_an_answer_from_an_unlisted_port", "native");
 }
 
 #[test]
@@ -191,7 +191,7 @@ fn f08_the_forged_twin_of_own_multicast_gets_no_answer() {
     let Some(lab) = Lab::with_one_cable(name) else { return };
     introduce(&lab);
     answer_udp(&lab);
-    let (own, frame) = twin(MARK);
+    let (own, frame) = datapath(MARK);
     let server = lab.server.link(INTERFACE);
     server.set_mac(TWIN_STATION).unwrap();
     server.add_address(ipnet::IpNet::new(own.into(), 64).unwrap()).unwrap();

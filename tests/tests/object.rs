@@ -16,7 +16,7 @@ fn the_verifier_accepts_every_program() {
             Program::SchedClassifier(program) => program.load(),
             other => panic!("{name} is {:?}", other.prog_type()),
         }
-        .unwrap_or_else(|fault| panic!("{name}: {fault:?}"));
+        .unwrap_or_else(|error| panic!("{name}: {error:?}"));
     }
 }
 

@@ -124,8 +124,8 @@ fn skip(why: &str) {
 
 /// LC-01, LC-02, LC-18, LC-36, CP-13.
 #[test]
-fn the_units_hold_through_start_reload_kill_hang_detach_and_boot() {
-    if !root_or_skip("the_units_hold_through_start_reload_kill_hang_detach_and_boot") {
+fn units_work_through_start_reload_kill_hang_detach_and_boot() {
+    if !root_or_skip("units_work_through_start_reload_kill_hang_detach_and_boot") {
         return;
     }
     let tree = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();

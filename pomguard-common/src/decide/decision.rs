@@ -2,7 +2,7 @@
 
 use crate::{
     flow::{Entered, State},
-    image::Grant,
+    image::RowMatch,
     reason::{Reason, Verdict},
 };
 
@@ -12,7 +12,7 @@ pub const NO_ROW: u16 = u16::MAX;
 /// What a packet comes to. The one exit of the programs turns it into an action and counts it.
 ///
 /// One word, so that the programs can put it where their verifier forgets what it knows of it
-/// ([`crate::image::Forget`]): there are many ways to a decision, and one way on from it.
+/// ([`crate::image::Barrier`]): there are many ways to a decision, and one way on from it.
 #[must_use]
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Decision(pub(super) u64);
@@ -56,9 +56,9 @@ impl Decision {
     }
 
     #[inline(always)]
-    pub(super) const fn by_row(grant: Grant) -> Self {
-        let reason = if grant.failsafe { Reason::Failsafe } else { Reason::Row };
-        Self::because(reason).under(grant.row)
+    pub(super) const fn by_row(row_match: RowMatch) -> Self {
+        let reason = if row_match.failsafe { Reason::Failsafe } else { Reason::Row };
+        Self::because(reason).under(row_match.row)
     }
 
     #[inline(always)]
@@ -71,7 +71,7 @@ impl Decision {
         if opens { Self(self.0 | Self::OPENS) } else { self }
     }
 
-    /// The conversation is to be remembered in this state.
+    /// The flow is to be remembered in this state.
     #[inline(always)]
     pub(super) const fn remembered_as(self, state: State) -> Self {
         Self(self.0 | (state as u64) << Self::STATE_SHIFT)
@@ -84,7 +84,7 @@ impl Decision {
         Self(self.0 & !(all & Self::STATE) | all & (NO_ROW as u64) << Self::ROW_SHIFT)
     }
 
-    /// The state to remember the conversation in; free when it is not to be.
+    /// The state to remember the flow in; free when it is not to be.
     #[inline(always)]
     pub(super) const fn state(self) -> State {
         State::from_number(((self.0 & Self::STATE) >> Self::STATE_SHIFT) as u32)
@@ -141,7 +141,7 @@ impl Decision {
         (self.0 >> Self::ROW_SHIFT) as u16
     }
 
-    /// It opens a conversation.
+    /// It opens a flow.
     #[must_use]
     #[inline(always)]
     pub const fn opens(self) -> bool {
@@ -163,11 +163,11 @@ impl Decision {
     }
 
     /// Whether a drop reason says that nothing allows the packet, rather than that something is wrong
-    /// with it. What a row's audit lets through is one all the same: a pinhole is counted before it.
+    /// with it. What a row's audit lets through is one all the same: an override is counted before it.
     #[inline(always)]
-    pub(super) const fn is_denial(self) -> bool {
+    pub(super) const fn is_miss(self) -> bool {
         /// All below 64.
-        const DENIALS: u64 = bits(&[
+        const MISSES: u64 = bits(&[
             Reason::Protocol,
             Reason::ProtocolKnown,
             Reason::Port,
@@ -181,14 +181,14 @@ impl Decision {
             Reason::Destination,
             Reason::Unasked,
         ]);
-        self.among(DENIALS)
+        self.among(MISSES)
     }
 
     /// Whether it lets in something that is no answer, or may be none: its port serves.
     #[inline(always)]
     pub(super) const fn lets_in(self) -> bool {
         const ALLOWED: u64 = bits(&[Reason::Row, Reason::Failsafe, Reason::Exception, Reason::Grace]);
-        self.among(ALLOWED) || self.audited() && self.is_denial()
+        self.among(ALLOWED) || self.audited() && self.is_miss()
     }
 
     /// A denial of something that would answer, and that no row's audit lets through.
@@ -199,7 +199,7 @@ impl Decision {
     }
 
     /// Whether it holds in panic, isolate, without a second look: a failsafe row of the image, what the
-    /// link needs, and what was asked for pinholes already.
+    /// link needs, and what was asked for overrides already.
     #[inline(always)]
     pub(super) const fn goes_on_isolated(self) -> bool {
         const HOLDS: u64 = bits(&[

@@ -3,13 +3,13 @@
 use super::{
     Decision, Tables,
     address::{group, impossible_source, mapped, unspecified},
-    case::{Case, echo, is_error},
+    context::{Context, echo, is_error},
     link::link_service,
 };
 use crate::{
     Direction,
     flow::Store,
-    image::{Denial, Family, Lines, Refusal, switch},
+    image::{Family, Lines, Miss, MissReason, switch},
     parse::{Datagram, Kind, tcp_flag},
     protocol,
     reason::Reason,
@@ -36,7 +36,7 @@ where
     let image = tables.image;
     let family = datagram.family;
     let class = image.class(family, &datagram.source);
-    let case = Case { hook: Direction::Inbound, datagram, tables, class };
+    let context = Context { hook: Direction::Inbound, datagram, tables, class };
     if matches!(family, Family::V6) && (mapped(&datagram.source) || mapped(&datagram.destination)) {
         return Decision::because(Reason::MappedAddress);
     }
@@ -59,20 +59,20 @@ where
         return Decision::because(Reason::Broadcast);
     }
     if matches!(datagram.kind, Kind::Follower) {
-        return case.follower();
+        return context.follower();
     }
-    addressed_to_us(&case)
+    addressed_to_us(&context)
 }
 
 /// Judges what is properly addressed to this host.
 #[inline(always)]
-fn addressed_to_us<L, F, T>(case: &Case<'_, '_, L, F, T>) -> Decision
+fn addressed_to_us<L, F, T>(context: &Context<'_, '_, L, F, T>) -> Decision
 where
     L: Lines + ?Sized,
     F: Store,
     T: Store,
 {
-    let datagram = case.datagram;
+    let datagram = context.datagram;
     let icmp = matches!(datagram.kind, Kind::Icmp);
     let tcp = matches!(datagram.kind, Kind::Ports) && datagram.protocol == protocol::TCP;
     let syn = datagram.tcp_flags & tcp_flag::SYN != 0;
@@ -80,47 +80,48 @@ where
     let (request, reply) = echo(datagram.family);
     // A SYN-ACK is only ever an answer. Of ICMP a row grants echo requests.
     let by_row = if icmp { datagram.icmp_type == request } else { !(syn && ack) };
-    let mut refusal = Refusal::UNASKED;
+    let mut miss = Miss::NO_SERVICE;
     if by_row {
-        match case.grant(Direction::Inbound) {
-            Ok(grant) => return Decision::by_row(grant).opening(tcp && syn),
-            Err(why) => refusal = why,
+        match context.row_match(Direction::Inbound) {
+            Ok(row_match) => return Decision::by_row(row_match).opening(tcp && syn),
+            Err(why) => miss = why,
         }
     }
-    let Refusal { denial, audit } = refusal;
-    if matches!(denial, Denial::Broken) {
+    let Miss { miss_reason, audit } = miss;
+    if matches!(miss_reason, MissReason::Broken) {
         return Decision::because(Reason::Internal);
     }
     if matches!(datagram.kind, Kind::Ports) || icmp && datagram.icmp_type == reply {
         // A SYN answers nothing: without a row there is nothing to look up.
         if !(tcp && syn && !ack)
-            && let Some(found) = case.conversation()
+            && let Some(found) = context.flow()
         {
-            case.heard(&found);
+            context.heard(&found);
             return Decision::because(Reason::Answer);
         }
         let opens = if tcp { syn && !ack } else { !icmp };
         if matches!(datagram.kind, Kind::Ports)
-            && let Some(reason) = link_service(Direction::Inbound, datagram, case.image())
+            && let Some(reason) = link_service(Direction::Inbound, datagram, context.image())
         {
             return Decision::because(reason);
         }
-        return Decision::because(match denial {
-            Denial::ClientPort => Reason::ClientPort,
-            Denial::Peer if opens => case.either(Reason::SourceKnown, Reason::Source),
-            _ if opens => case.either(Reason::PortKnown, Reason::Port),
-            _ => case.either(Reason::NoFlowKnown, Reason::NoFlow),
+        return Decision::because(match miss_reason {
+            MissReason::ClientPort => Reason::ClientPort,
+            MissReason::Peer if opens => context.either(Reason::SourceKnown, Reason::Source),
+            _ if opens => context.either(Reason::PortKnown, Reason::Port),
+            _ => context.either(Reason::NoFlowKnown, Reason::NoFlow),
         })
         .not_enforced(audit);
     }
-    if let Some(reason) = link_service(Direction::Inbound, datagram, case.image()) {
+    if let Some(reason) = link_service(Direction::Inbound, datagram, context.image()) {
         return Decision::because(reason);
     }
     if !icmp {
-        return Decision::because(case.either(Reason::ProtocolKnown, Reason::Protocol)).not_enforced(audit);
+        return Decision::because(context.either(Reason::ProtocolKnown, Reason::Protocol))
+            .not_enforced(audit);
     }
     let v6 = matches!(datagram.family, Family::V6);
-    let redirect = !v6 && datagram.icmp_type == 5 && case.image().switch(switch::REDIRECTS);
+    let redirect = !v6 && datagram.icmp_type == 5 && context.image().switch(switch::REDIRECTS);
     // Followers pass without a look at their class, so a class with a rate admits no first fragment. An honest
     // error fits into every link (RFC 1812 section 4.3.2.3, RFC 4443 section 2.4), and a ping in fragments
     // needs a row.
@@ -128,7 +129,7 @@ where
     if is_error(datagram) || redirect {
         return if whole { Decision(Decision::QUOTES) } else { Decision::because(Reason::Fragmented) };
     }
-    if v6 && datagram.icmp_type == request && whole && case.image().switch(switch::ECHO_V6) {
+    if v6 && datagram.icmp_type == request && whole && context.image().switch(switch::ECHO_V6) {
         return Decision::because(Reason::EchoV6);
     }
     Decision::because(Reason::IcmpType).not_enforced(audit)

@@ -8,50 +8,50 @@
 //!  4. TCP that is not a SYN-ACK, UDP, echo requests and other protocols: a row allows peer,
 //!     service and client port. Every packet is authorised anew; there is no connection table to
 //!     exhaust, and a row that goes away bites at the next packet.
-//!  5. A conversation that this host opened.
-//!  6. An ICMP error that quotes a conversation of either sort.
+//!  5. A flow that this host opened.
+//!  6. An ICMP error that quotes a flow of either sort.
 //!  7. Otherwise dropped, under the reason that tells most; but a failsafe tuple, a timed exception or
-//!     grace, which hold beside the policy, may let it through.
+//!     grace, which hold alongside the policy, may let it through.
 //!
 //! Where a row in audit names the port, what is denied for its peer or client port is marked, and passes
 //! like all that a direction in audit would drop.
 //!
 //! Outbound is the mirror: the reverse of an inbound row may leave, what opens is judged by the
-//! outbound rows, and what belongs to a conversation of ours keeps it alive.
+//! outbound rows, and what belongs to a flow of ours keeps it alive.
 //!
-//! What the link needs, and errors about conversations, come in only so often ([`crate::rate`]).
+//! What the link needs, and errors about flows, come in only so often ([`crate::rate`]).
 //!
 //! Panic stands above: isolated, only failsafe tuples and the link's own services hold; open, nothing
 //! is dropped.
 
 mod address;
-mod beside;
-mod case;
+mod context;
 mod decision;
+mod fast_path;
 mod inbound;
 mod link;
 mod outbound;
+mod overrides;
 mod own_multicast;
-mod quick;
 mod rate;
 mod related;
 
 pub use decision::{Decision, NO_ROW};
-pub use quick::quick;
+pub use fast_path::fast_path;
 
 use self::{
-    beside::beside,
     inbound::inbound,
     outbound::outbound,
+    overrides::reconsider,
     own_multicast::own_multicast,
     rate::{limited, tells_mtu},
     related::{quote, related, related_by},
 };
 use crate::{
     Direction,
-    control::{Standing, Timed, panic, word},
+    control::{ControlView, Timed, panic, word},
     flow::{self, Entered, Key, Newcomer, State, Store, mark},
-    image::{Forget, Image, Lines, Tuple, mode, switch},
+    image::{Barrier, Image, Lines, Tuple, mode, switch},
     packet::Packet,
     parse::{self, Datagram, Kind, tcp_flag},
     protocol,
@@ -65,34 +65,34 @@ use crate::{
 /// behind (the protocol is 6, the last three words of an IPv4 address are 0), and the verifier would
 /// walk the whole decision once for each; what it reads back from a map it knows nothing about. The
 /// stack has no room for it either.
-pub trait Desk {
+pub trait Scratch {
     /// Lays a datagram down.
-    fn lay(&self, place: Place, datagram: Datagram);
+    fn store(&self, place: ParsedSlot, datagram: Datagram);
 
     /// The datagram that was laid down; none before.
-    fn laid(&self, place: Place) -> Option<&Datagram>;
+    fn load(&self, place: ParsedSlot) -> Option<&Datagram>;
 }
 
-/// The places of a desk.
+/// The places of a scratch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum ParsedSlot {
     /// The datagram under judgement.
-    Judged = 0,
+    Outer = 0,
     /// The one that it quotes, if it is an ICMP error.
-    Quoted = 1,
+    Embedded = 1,
 }
 
-impl Place {
+impl ParsedSlot {
     /// How many there are.
     pub const ALL: usize = 2;
 }
 
-impl Desk for [core::cell::OnceCell<Datagram>; Place::ALL] {
-    fn lay(&self, place: Place, datagram: Datagram) {
+impl Scratch for [core::cell::OnceCell<Datagram>; ParsedSlot::ALL] {
+    fn store(&self, place: ParsedSlot, datagram: Datagram) {
         self[place as usize].get_or_init(|| datagram);
     }
 
-    fn laid(&self, place: Place) -> Option<&Datagram> {
+    fn load(&self, place: ParsedSlot) -> Option<&Datagram> {
         self[place as usize].get()
     }
 }
@@ -101,10 +101,10 @@ impl Desk for [core::cell::OnceCell<Datagram>; Place::ALL] {
 pub struct Tables<'a, L: Lines + ?Sized, F: Store, T: Store> {
     /// The compiled policy.
     pub image: &'a Image<'a, L>,
-    /// Conversations.
+    /// Flows.
     pub flows: F,
-    /// Fragment trains.
-    pub trains: T,
+    /// Fragmented datagrams.
+    pub fragments: T,
     /// The modes that hold now in the low half, a byte each; the kind of panic above. One look at both
     /// for the whole packet.
     held: u64,
@@ -115,20 +115,20 @@ impl<'a, L: Lines + ?Sized, F: Store, T: Store> Tables<'a, L, F, T> {
 
     /// Tables for one packet.
     #[inline(always)]
-    pub fn new(image: &'a Image<'a, L>, flows: F, trains: T) -> Self {
+    pub fn new(image: &'a Image<'a, L>, flows: F, fragments: T) -> Self {
         let lines = image.lines();
         let timed = Timed(lines.control(word::PANIC));
         let panic = if timed.0 == 0 { panic::NONE } else { timed.holds(flows.now()) };
         let modes = image.modes();
         let modes = if panic == panic::OPEN { mode::opened(modes) } else { modes };
-        let held = lines.forget(u64::from(modes) | u64::from(panic) << Self::PANIC_SHIFT);
-        Self { image, flows, trains, held }
+        let held = lines.barrier(u64::from(modes) | u64::from(panic) << Self::PANIC_SHIFT);
+        Self { image, flows, fragments, held }
     }
 
     /// Tables for one packet while no panic holds.
     #[inline(always)]
-    pub fn in_peace(image: &'a Image<'a, L>, flows: F, trains: T) -> Self {
-        Self { image, flows, trains, held: u64::from(image.modes()) }
+    pub fn in_peace(image: &'a Image<'a, L>, flows: F, fragments: T) -> Self {
+        Self { image, flows, fragments, held: u64::from(image.modes()) }
     }
 
     /// What becomes of a would-be drop, see [`mode`].
@@ -145,12 +145,12 @@ impl<'a, L: Lines + ?Sized, F: Store, T: Store> Tables<'a, L, F, T> {
 
     /// Whether a second look at the decision may change it.
     #[inline(always)]
-    fn looks_again(&self, decision: Decision) -> bool {
+    fn reconsiders(&self, decision: Decision) -> bool {
         if self.isolated() {
             return true;
         }
         let lines = self.image.lines();
-        decision.is_denial() && lines.control(word::SHADE) | lines.control(word::GRACE) != 0
+        decision.is_miss() && lines.control(word::PORT_BLOOM) | lines.control(word::GRACE) != 0
     }
 
     /// Whether a flow of ours goes on that no outbound row allows: where outbound tracks; and where it audits
@@ -165,15 +165,15 @@ impl<'a, L: Lines + ?Sized, F: Store, T: Store> Tables<'a, L, F, T> {
         }
     }
 
-    /// Stamp of a fragment train whose first fragment passed isolated.
-    const ISOLATED_TRAIN: u32 = 1;
+    /// Stamp of a fragmented datagram whose first fragment passed isolated.
+    const ISOLATED_FRAGMENT: u32 = 1;
 
-    /// Stamp of a fragment train that begins now. One whose first fragment was audited holds while the
+    /// Stamp of a fragmented datagram that begins now. One whose first fragment was audited holds while the
     /// generation does that audited it.
     #[inline(always)]
-    fn train_stamp(&self, audited: bool) -> u32 {
+    fn fragment_epoch(&self, audited: bool) -> u32 {
         if self.isolated() {
-            Self::ISOLATED_TRAIN
+            Self::ISOLATED_FRAGMENT
         } else if audited {
             self.image.generation() << 1 | 1 << 31
         } else {
@@ -184,10 +184,10 @@ impl<'a, L: Lines + ?Sized, F: Store, T: Store> Tables<'a, L, F, T> {
 
 struct Vlans<'a, 'b, L: Lines + ?Sized>(&'b Image<'a, L>);
 
-impl<L: Lines + ?Sized> Forget for Vlans<'_, '_, L> {
+impl<L: Lines + ?Sized> Barrier for Vlans<'_, '_, L> {
     #[inline(always)]
-    fn forget(&self, value: u64) -> u64 {
-        self.0.lines().forget(value)
+    fn barrier(&self, value: u64) -> u64 {
+        self.0.lines().barrier(value)
     }
 }
 
@@ -201,14 +201,14 @@ impl<L: Lines + ?Sized> parse::Link for Vlans<'_, '_, L> {
 /// A link of which nothing is known: only untagged frames and priority tags are judged.
 struct NoVlans<'a, S: ?Sized>(&'a S);
 
-impl<S: Forget + ?Sized> Forget for NoVlans<'_, S> {
+impl<S: Barrier + ?Sized> Barrier for NoVlans<'_, S> {
     #[inline(always)]
-    fn forget(&self, value: u64) -> u64 {
-        self.0.forget(value)
+    fn barrier(&self, value: u64) -> u64 {
+        self.0.barrier(value)
     }
 }
 
-impl<S: Forget + ?Sized> parse::Link for NoVlans<'_, S> {
+impl<S: Barrier + ?Sized> parse::Link for NoVlans<'_, S> {
     #[inline(always)]
     fn serves_vlan(&self, _: u16) -> bool {
         false
@@ -217,36 +217,41 @@ impl<S: Forget + ?Sized> parse::Link for NoVlans<'_, S> {
 
 /// Judges a frame.
 #[inline(always)]
-pub fn judge<P, L, F, T, D>(hook: Direction, packet: &P, tables: &Tables<'_, L, F, T>, desk: &D) -> Decision
+pub fn judge<P, L, F, T, D>(
+    hook: Direction,
+    packet: &P,
+    tables: &Tables<'_, L, F, T>,
+    scratch: &D,
+) -> Decision
 where
     P: Packet + ?Sized,
     L: Lines + ?Sized,
     F: Store,
     T: Store,
-    D: Desk,
+    D: Scratch,
 {
     let image = tables.image;
-    let settled = read(packet, &Vlans(image), image.switch(switch::LINK_CONTROL), desk);
-    if settled != 0 {
-        let settled = if settled == Reason::EtherType as u8 && matches!(hook, Direction::Inbound) {
+    let number = read(packet, &Vlans(image), image.switch(switch::LINK_CONTROL), scratch);
+    if number != 0 {
+        let number = if number == Reason::EtherType as u8 && matches!(hook, Direction::Inbound) {
             own_multicast(packet, image)
         } else {
-            settled
+            number
         };
-        let decision = Decision::numbered(settled);
+        let decision = Decision::numbered(number);
         if tables.isolated() && !decision.goes_on_isolated() {
             return Decision::because(Reason::Isolated);
         }
         return audited(hook, tables, limited(hook, tables, decision, false));
     }
-    let Some(datagram) = desk.laid(Place::Judged) else { return Decision::because(Reason::Internal) };
+    let Some(datagram) = scratch.load(ParsedSlot::Outer) else { return Decision::because(Reason::Internal) };
     let word = match hook {
         Direction::Inbound => inbound(datagram, tables),
         Direction::Outbound => outbound(datagram, tables),
     };
     let decision = if word == Decision::QUOTES {
-        match quote(hook, &packet.again(), datagram, tables.image.lines(), desk) {
-            0 => match desk.laid(Place::Quoted) {
+        match quote(hook, &packet.again(), datagram, tables.image.lines(), scratch) {
+            0 => match scratch.load(ParsedSlot::Embedded) {
                 Some(quoted) => {
                     let by_policy = related(hook, quoted, tables);
                     Decision(related_by(hook, quoted, tables, by_policy))
@@ -258,9 +263,9 @@ where
     } else {
         Decision(word)
     };
-    let decision = Decision(image.lines().forget(decision.0));
-    let decision = if tables.looks_again(decision) {
-        Decision(beside(hook, datagram, tables, decision.0))
+    let decision = Decision(image.lines().barrier(decision.0));
+    let decision = if tables.reconsiders(decision) {
+        Decision(reconsider(hook, datagram, tables, decision.0))
     } else {
         decision
     };
@@ -275,7 +280,7 @@ where
     // What the mode alone lets through is let through again, and counted again, as long as the mode holds.
     let by_mode = decision.audited() && tables.mode(hook) != mode::ENFORCE;
     if datagram.fragment.is_part() && decision.passes() && !by_mode && self_test == 0 {
-        remember_train(hook, datagram, tables, decision);
+        remember_fragment(hook, datagram, tables, decision);
     }
     if matches!(hook, Direction::Inbound) && decision.lets_in() && self_test == 0 {
         remember_port(datagram, tables);
@@ -292,7 +297,7 @@ where
     T: Store,
 {
     if matches!(datagram.kind, Kind::Ports | Kind::Other) {
-        let Tuple { protocol, port, .. } = case::tuple(Direction::Inbound, datagram, Direction::Inbound);
+        let Tuple { protocol, port, .. } = context::tuple(Direction::Inbound, datagram, Direction::Inbound);
         let opens = protocol != protocol::TCP
             || datagram.tcp_flags & (tcp_flag::SYN | tcp_flag::ACK) == tcp_flag::SYN;
         serve::note(tables.image.lines(), protocol, port, opens, tables.flows.now());
@@ -315,26 +320,20 @@ where
 
 /// Judges a frame while no policy is in force: closed, but for failsafe tuples and what they need.
 #[inline(always)]
-pub fn judge_without_policy<P, S, D>(
-    hook: Direction,
-    packet: &P,
-    standing: &S,
-    now: u32,
-    desk: &D,
-) -> Decision
+pub fn judge_without_policy<P, S, D>(hook: Direction, packet: &P, view: &S, now: u32, scratch: &D) -> Decision
 where
     P: Packet + ?Sized,
-    S: Standing + Forget + ?Sized,
-    D: Desk,
+    S: ControlView + Barrier + ?Sized,
+    D: Scratch,
 {
-    let settled = read(packet, &NoVlans(standing), true, desk);
-    let decision = match desk.laid(Place::Judged) {
-        Some(datagram) if settled == 0 => Decision(beside::without_policy(hook, datagram, standing, now)),
-        _ if Verdict::of_number(settled).is_pass() && settled != 0 => Decision::numbered(settled),
+    let number = read(packet, &NoVlans(view), true, scratch);
+    let decision = match scratch.load(ParsedSlot::Outer) {
+        Some(datagram) if number == 0 => Decision(overrides::without_policy(hook, datagram, view, now)),
+        _ if Verdict::of_number(number).is_pass() && number != 0 => Decision::numbered(number),
         _ => Decision::because(Reason::NoPolicy),
     };
-    let decision = decision.without_trace(standing.self_test());
-    let open = Timed(standing.control(word::PANIC)).holds(now) == panic::OPEN;
+    let decision = decision.without_trace(view.self_test());
+    let open = Timed(view.control(word::PANIC)).holds(now) == panic::OPEN;
     if open && !decision.passes() { Decision(decision.0 | Decision::AUDITED) } else { decision }
 }
 
@@ -369,7 +368,7 @@ where
     decision
 }
 
-/// Enters a conversation that is to be remembered. Without room for it its answers could not come
+/// Enters a flow that is to be remembered. Without room for it its answers could not come
 /// in: then it may not leave. A function of its own in the programs.
 #[inline(never)]
 fn remember<L, F, T>(
@@ -383,15 +382,15 @@ where
     F: Store,
     T: Store,
 {
-    // What a pinhole allows is asked for it again and again: no generation has judged it.
-    let stamp = if decision.is(Reason::Exception) || decision.is(Reason::Failsafe) {
+    // What an override allows is asked for it again and again: no generation has judged it.
+    let epoch = if decision.is(Reason::Exception) || decision.is(Reason::Failsafe) {
         flow::UNJUDGED
     } else {
         tables.image.generation()
     };
     let fin = if datagram.tcp_flags & tcp_flag::FIN != 0 { mark::FIN } else { 0 };
     let ours = if decision.is_from_socket() { fin | mark::SOCKET } else { fin };
-    let newcomer = Newcomer::new(decision.state(), decision.row(), stamp).marked(ours);
+    let newcomer = Newcomer::new(decision.state(), decision.row(), epoch).marked(ours);
     let newcomer = newcomer.urgent(decision.is(Reason::Failsafe));
     match flow::enter(&tables.flows, key(hook, datagram), newcomer) {
         Entered::Full => Decision::because(Reason::FlowTableFull).entering(Entered::Full),
@@ -402,7 +401,7 @@ where
 /// Remembers a first fragment that passes, so that its followers may. A function of its own in the
 /// programs.
 #[inline(never)]
-fn remember_train<L, F, T>(
+fn remember_fragment<L, F, T>(
     hook: Direction,
     datagram: &Datagram,
     tables: &Tables<'_, L, F, T>,
@@ -415,17 +414,17 @@ fn remember_train<L, F, T>(
     if matches!(datagram.kind, Kind::Follower) {
         return;
     }
-    let stamp = tables.train_stamp(decision.audited());
-    if let Some(found) = flow::find(&tables.trains, train(hook, datagram)) {
-        flow::touch(&tables.trains, &found, State::Fragment);
-        flow::restamp(&tables.trains, &found, decision.row(), stamp);
+    let epoch = tables.fragment_epoch(decision.audited());
+    if let Some(found) = flow::find(&tables.fragments, fragment_key(hook, datagram)) {
+        flow::touch(&tables.fragments, &found, State::Fragment);
+        flow::set_epoch(&tables.fragments, &found, decision.row(), epoch);
     } else {
-        let newcomer = Newcomer::new(State::Fragment, decision.row(), stamp);
-        let _ = flow::enter(&tables.trains, train(hook, datagram), newcomer);
+        let newcomer = Newcomer::new(State::Fragment, decision.row(), epoch);
+        let _ = flow::enter(&tables.fragments, fragment_key(hook, datagram), newcomer);
     }
 }
 
-/// The key of a datagram's conversation.
+/// The key of a datagram's flow.
 #[inline(always)]
 const fn key(hook: Direction, datagram: &Datagram) -> Key {
     let Datagram { family, protocol, source, destination, source_port, destination_port, .. } = datagram;
@@ -439,26 +438,26 @@ const fn key(hook: Direction, datagram: &Datagram) -> Key {
     }
 }
 
-/// The key of a datagram's fragment train.
+/// The key of a datagram's fragmented datagram.
 #[inline(always)]
-const fn train(hook: Direction, datagram: &Datagram) -> Key {
+const fn fragment_key(hook: Direction, datagram: &Datagram) -> Key {
     let Datagram { family, protocol, source, destination, fragment, .. } = datagram;
     let outbound = matches!(hook, Direction::Outbound);
-    Key::train(*family, *protocol, source, destination, fragment.id, outbound)
+    Key::fragment(*family, *protocol, source, destination, fragment.id, outbound)
 }
 
-/// Parses a frame and lays the datagram on the desk: 0, or the number of the reason that settles it.
+/// Parses a frame and lays the datagram on the scratch: 0, or the number of the reason that decides it.
 /// A function of its own in the programs: what it needs of the stack is free again when it is done.
 #[inline(never)]
-fn read<P, V, D>(packet: &P, link: &V, link_control: bool, desk: &D) -> u8
+fn read<P, V, D>(packet: &P, link: &V, link_control: bool, scratch: &D) -> u8
 where
     P: Packet + ?Sized,
     V: parse::Link,
-    D: Desk,
+    D: Scratch,
 {
     match parse::frame(packet, link) {
         Ok(datagram) => {
-            desk.lay(Place::Judged, datagram);
+            scratch.store(ParsedSlot::Outer, datagram);
             0
         }
         Err(Reason::LinkControl) if !link_control => Reason::EtherType as u8,

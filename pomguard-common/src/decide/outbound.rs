@@ -3,13 +3,13 @@
 use super::{
     Decision, NO_ROW, Tables,
     address::{group, impossible_source, link_local, mapped, unspecified},
-    case::{Case, echo, is_error},
+    context::{Context, echo, is_error},
     link::link_service,
 };
 use crate::{
     Direction,
     flow::{Found, State, Store},
-    image::{Class, Denial, Family, Lines, Refusal, mode, switch},
+    image::{Class, Family, Lines, Miss, MissReason, mode, switch},
     parse::{Datagram, Kind, tcp_flag},
     protocol,
     reason::Reason,
@@ -53,22 +53,22 @@ where
     // A row that says "anywhere" means hosts, not groups nor this machine.
     let nobody = group(family, &datagram.destination) || impossible_source(family, &datagram.destination);
     let class = if nobody { Class::NONE } else { class };
-    let case = Case { hook: Direction::Outbound, datagram, tables, class };
+    let context = Context { hook: Direction::Outbound, datagram, tables, class };
     if matches!(datagram.kind, Kind::Follower) {
-        return case.follower();
+        return context.follower();
     }
-    sent_by_us(&case)
+    sent_by_us(&context)
 }
 
 /// Judges what this host sends under its own address.
 #[inline(always)]
-fn sent_by_us<L, F, T>(case: &Case<'_, '_, L, F, T>) -> Decision
+fn sent_by_us<L, F, T>(context: &Context<'_, '_, L, F, T>) -> Decision
 where
     L: Lines + ?Sized,
     F: Store,
     T: Store,
 {
-    let datagram = case.datagram;
+    let datagram = context.datagram;
     let icmp = matches!(datagram.kind, Kind::Icmp);
     let tcp = matches!(datagram.kind, Kind::Ports) && datagram.protocol == protocol::TCP;
     let syn = datagram.tcp_flags & tcp_flag::SYN != 0;
@@ -77,51 +77,51 @@ where
     if icmp && is_error(datagram) {
         return Decision(Decision::QUOTES);
     }
-    // What answers on a conversation that an inbound row allows. A SYN answers nothing.
+    // What answers on a connection that an inbound row allows. A SYN answers nothing.
     let answers = if icmp { datagram.icmp_type == reply } else { !(tcp && syn && !ack) };
     let mut audit = false;
     if answers {
-        match case.grant(Direction::Inbound) {
+        match context.row_match(Direction::Inbound) {
             Ok(_) => return Decision::because(Reason::Reply),
-            Err(refusal) => audit = refusal.audit,
+            Err(miss) => audit = miss.audit,
         }
     }
     // What an inbound row's audit let in must be answered, or audit would cut it. The answer enters no
-    // conversation: what comes in goes on being counted as what it is.
+    // flow: what comes in goes on being counted as what it is.
     let answer_in_audit = Decision::because(Reason::Unasked).not_enforced(true);
     if icmp && datagram.icmp_type == reply {
-        let free = matches!(datagram.family, Family::V6) && case.image().switch(switch::ECHO_V6);
+        let free = matches!(datagram.family, Family::V6) && context.image().switch(switch::ECHO_V6);
         if audit && !free {
             return answer_in_audit;
         }
         return Decision::because(if free { Reason::Reply } else { Reason::Unasked });
     }
     if icmp && datagram.icmp_type != request {
-        return Decision::because(match case.tables.mode(Direction::Outbound) {
+        return Decision::because(match context.tables.mode(Direction::Outbound) {
             mode::TRACK => Reason::Untracked,
             _ => Reason::IcmpType,
         });
     }
     if matches!(datagram.kind, Kind::Other) {
-        let decision = open(case);
+        let decision = open(context);
         if audit && decision.row() == NO_ROW {
             return answer_in_audit;
         }
-        return if decision.passes() { decision } else { answers_unlisted(case, decision) };
+        return if decision.passes() { decision } else { answers_unlisted(context, decision) };
     }
     // None is written out: the compiler would store registers that hold nothing, which the verifier refuses.
-    let (known, found) = match case.conversation() {
+    let (known, found) = match context.flow() {
         Some(found) => (true, found),
         None => (false, Found::NOWHERE),
     };
     let opens = if tcp { syn && !ack } else { !known };
     if known && (!tcp || !opens) {
-        return continues(case, &found);
+        return continues(context, &found);
     }
     let found = known.then_some(found);
     // A SYN is judged anew each time. What neither opens nor belongs to anything re-creates a lost
     // entry if it could have opened it; but a SYN-ACK is an answer, and nothing asked for this one.
-    let decision = open(case);
+    let decision = open(context);
     if audit && (syn || decision.row() == NO_ROW) {
         return answer_in_audit;
     }
@@ -131,53 +131,53 @@ where
     }
     // By a row, or by the audit of one.
     if decision.row() != NO_ROW || decision.audited() {
-        return enters(case, found, opens, decision);
+        return enters(context, found, opens, decision);
     }
     // What may be an answer to a peer that was let in is no flow of ours: it would outlive what let that in.
     let may_answer = matches!(datagram.kind, Kind::Ports) && (!tcp || !opens);
-    let kept = case.tables.keeps_unlisted();
-    if tcp && !opens && (!kept || case.serves()) {
+    let kept = context.tables.keeps_unlisted();
+    if tcp && !opens && (!kept || context.serves()) {
         return unasked;
     }
     if !kept {
-        return answers_unlisted(case, decision);
+        return answers_unlisted(context, decision);
     }
-    if may_answer && case.serves() {
+    if may_answer && context.serves() {
         return decision;
     }
-    enters(case, found, opens, decision)
+    enters(context, found, opens, decision)
 }
 
 /// Lets something leave that no row allows, and enters it nowhere, if it may answer what inbound audit let in.
 #[inline(always)]
-fn answers_unlisted<L, F, T>(case: &Case<'_, '_, L, F, T>, decision: Decision) -> Decision
+fn answers_unlisted<L, F, T>(context: &Context<'_, '_, L, F, T>, decision: Decision) -> Decision
 where
     L: Lines + ?Sized,
     F: Store,
     T: Store,
 {
-    let tcp = matches!(case.datagram.kind, Kind::Ports) && case.datagram.protocol == protocol::TCP;
-    let asks = tcp || matches!(case.datagram.kind, Kind::Icmp);
-    let audits = case.tables.mode(Direction::Inbound) != mode::ENFORCE;
-    decision.not_enforced(audits && decision.is(Reason::Destination) && !asks && case.serves())
+    let tcp = matches!(context.datagram.kind, Kind::Ports) && context.datagram.protocol == protocol::TCP;
+    let asks = tcp || matches!(context.datagram.kind, Kind::Icmp);
+    let audits = context.tables.mode(Direction::Inbound) != mode::ENFORCE;
+    decision.not_enforced(audits && decision.is(Reason::Destination) && !asks && context.serves())
 }
 
 /// Goes on with a flow of ours.
 #[inline(always)]
-pub(super) fn continues<L, F, T>(case: &Case<'_, '_, L, F, T>, found: &Found) -> Decision
+pub(super) fn continues<L, F, T>(context: &Context<'_, '_, L, F, T>, found: &Found) -> Decision
 where
     L: Lines + ?Sized,
     F: Store,
     T: Store,
 {
-    case.sent(found);
+    context.sent(found);
     Decision::because(Reason::Answer).under(found.row)
 }
 
 /// Opens a flow of ours that is allowed, or has one that was lost remembered again.
 #[inline(always)]
 pub(super) fn enters<L, F, T>(
-    case: &Case<'_, '_, L, F, T>,
+    context: &Context<'_, '_, L, F, T>,
     found: Option<Found>,
     opens: bool,
     decision: Decision,
@@ -189,13 +189,13 @@ where
 {
     let decision = decision.opening(opens);
     if let Some(found) = found {
-        case.sent(&found);
+        context.sent(&found);
         return decision;
     }
-    let state = match (case.datagram.kind, case.datagram.protocol) {
+    let state = match (context.datagram.kind, context.datagram.protocol) {
         (Kind::Ports, protocol::TCP) if opens => State::Opening,
         // Nothing answers a RST (RFC 9293 section 3.10.7.1), and anybody may draw one from this host.
-        (Kind::Ports, protocol::TCP) if case.datagram.tcp_flags & tcp_flag::RST != 0 => State::Free,
+        (Kind::Ports, protocol::TCP) if context.datagram.tcp_flags & tcp_flag::RST != 0 => State::Free,
         (Kind::Ports, protocol::TCP) => State::Established,
         (Kind::Icmp, _) => State::Icmp,
         _ => State::Unanswered,
@@ -203,20 +203,20 @@ where
     decision.remembered_as(state)
 }
 
-/// Judges what opens a conversation: by row, or by the mode.
+/// Judges what opens a flow: by row, or by the mode.
 #[inline(always)]
-fn open<L, F, T>(case: &Case<'_, '_, L, F, T>) -> Decision
+fn open<L, F, T>(context: &Context<'_, '_, L, F, T>) -> Decision
 where
     L: Lines + ?Sized,
     F: Store,
     T: Store,
 {
-    match case.grant(Direction::Outbound) {
-        Ok(grant) => Decision::by_row(grant),
-        Err(Refusal { denial: Denial::Broken, .. }) => Decision::because(Reason::Internal),
-        Err(_) if case.tables.mode(Direction::Outbound) == mode::TRACK => {
+    match context.row_match(Direction::Outbound) {
+        Ok(row_match) => Decision::by_row(row_match),
+        Err(Miss { miss_reason: MissReason::Broken, .. }) => Decision::because(Reason::Internal),
+        Err(_) if context.tables.mode(Direction::Outbound) == mode::TRACK => {
             Decision::because(Reason::Untracked)
         }
-        Err(Refusal { audit, .. }) => Decision::because(Reason::Destination).not_enforced(audit),
+        Err(Miss { audit, .. }) => Decision::because(Reason::Destination).not_enforced(audit),
     }
 }

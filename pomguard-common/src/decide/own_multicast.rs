@@ -18,7 +18,7 @@ use crate::{
     reason::Reason,
 };
 
-/// Returns the number of the reason that settles a frame of no known EtherType: [`Reason::OwnMulticast`] for a copy of
+/// Returns the number of the reason that decides a frame of no known EtherType: [`Reason::OwnMulticast`] for a copy of
 /// the host's own multicast at an interface in generic mode, else [`Reason::EtherType`]. A function of its own in
 /// the programs.
 #[inline(never)]
@@ -36,7 +36,7 @@ where
         listed |= (lines.control(word::GENERIC + at) ^ wanted).wrapping_sub(1) >> 63;
         at += 1;
     }
-    if lines.forget(listed) != 0 && is_copy(packet, image) {
+    if lines.barrier(listed) != 0 && is_copy(packet, image) {
         Reason::OwnMulticast as u8
     } else {
         Reason::EtherType as u8

@@ -59,7 +59,7 @@ where
     T: Store,
 {
     let lines = tables.image.lines();
-    let rated = lines.forget(rated.into()) as u32;
+    let rated = lines.barrier(rated.into()) as u32;
     // Without a place to count there is nothing to go by.
     let Some(spent) = lines.spent(rated) else { return 1 };
     // Nobody else writes this processor's word.

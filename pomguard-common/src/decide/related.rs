@@ -1,30 +1,30 @@
-//! ICMP errors, judged by the conversation that they quote.
+//! ICMP errors, judged by the flow that they quote.
 
 use super::{
-    Decision, Desk, Place, Tables,
-    beside::through,
-    case::{echo, tuple},
+    Decision, ParsedSlot, Scratch, Tables,
+    context::{echo, tuple},
     key,
+    overrides::allows,
 };
 use crate::{
     Direction,
-    control::Hits,
+    control::Matches,
     flow::{self, Store},
-    image::{Address, Family, Forget, Lines, Refusal},
+    image::{Address, Barrier, Family, Lines, Miss},
     packet::{Packet, be32},
     parse::{self, Datagram, Fragment, Kind, tcp_flag},
     protocol,
     reason::Reason,
 };
 
-/// Reads what an ICMP error quotes and lays it on the desk as the datagram that it was: 0, or the number
-/// of the reason that settles the error. A function of its own in the programs.
+/// Reads what an ICMP error quotes and lays it on the scratch as the datagram that it was: 0, or the number
+/// of the reason that decides the error. A function of its own in the programs.
 #[inline(never)]
-pub(super) fn quote<P, M, D>(hook: Direction, packet: &P, datagram: &Datagram, memory: &M, desk: &D) -> u8
+pub(super) fn quote<P, M, D>(hook: Direction, packet: &P, datagram: &Datagram, memory: &M, scratch: &D) -> u8
 where
     P: Packet + ?Sized,
-    M: Forget + ?Sized,
-    D: Desk,
+    M: Barrier + ?Sized,
+    D: Scratch,
 {
     let quoted = match parse::quoted(packet, datagram, memory) {
         Ok(quoted) => quoted,
@@ -48,8 +48,8 @@ where
     }
     // Of ICMP only requests are quoted; what TCP said when it was sent does not matter.
     let ports = matches!(quoted.protocol, protocol::TCP | protocol::UDP);
-    desk.lay(
-        Place::Quoted,
+    scratch.store(
+        ParsedSlot::Embedded,
         Datagram {
             family: datagram.family,
             kind: if ports { Kind::Ports } else { Kind::Icmp },
@@ -71,8 +71,8 @@ where
     0
 }
 
-/// What the policy in force has to say to the conversation that an ICMP error quotes, and changes nothing
-/// about that: bits of [`standing`]. A function of its own in the programs.
+/// What the policy in force has to say to the flow that an ICMP error quotes, and changes nothing
+/// about that: bits of [`related_flags`]. A function of its own in the programs.
 #[inline(never)]
 pub(super) fn related<L, F, T>(hook: Direction, quoted: &Datagram, tables: &Tables<'_, L, F, T>) -> u64
 where
@@ -83,20 +83,20 @@ where
     let (seen, peer) = seen(hook, quoted);
     let known = flow::find(&tables.flows, key(seen, quoted)).is_some();
     let bits = if known {
-        standing::KNOWN | standing::ALLOWED
+        related_flags::KNOWN | related_flags::ALLOWED
     } else {
         let class = tables.image.class(quoted.family, peer);
-        match tables.image.grant(class, &tuple(seen, quoted, Direction::Inbound)) {
-            Ok(_) => standing::ALLOWED,
-            Err(Refusal { audit: true, .. }) => standing::IN_AUDIT,
+        match tables.image.row_match(class, &tuple(seen, quoted, Direction::Inbound)) {
+            Ok(_) => related_flags::ALLOWED,
+            Err(Miss { audit: true, .. }) => related_flags::IN_AUDIT,
             Err(_) => 0,
         }
     };
-    tables.image.lines().forget(bits)
+    tables.image.lines().barrier(bits)
 }
 
-/// What a quoted conversation is to the policy.
-mod standing {
+/// What a quoted flow is to the policy.
+mod related_flags {
     /// It is one that this host opened.
     pub(super) const KNOWN: u64 = 1;
     /// It is known, or an inbound row allows it.
@@ -114,8 +114,8 @@ const fn seen(hook: Direction, quoted: &Datagram) -> (Direction, &Address) {
     }
 }
 
-/// Judges an ICMP error by what the policy said to the conversation that it quotes, and by what holds
-/// beside it. The word is a [`Decision`]. A function of its own in the programs.
+/// Judges an ICMP error by what the policy said to the flow that it quotes, and by what holds
+/// alongside it. The word is a [`Decision`]. A function of its own in the programs.
 #[inline(never)]
 pub(super) fn related_by<L, F, T>(
     hook: Direction,
@@ -129,18 +129,18 @@ where
     T: Store,
 {
     let isolated = tables.isolated();
-    if by_policy & standing::ALLOWED != 0 && !isolated {
+    if by_policy & related_flags::ALLOWED != 0 && !isolated {
         return Decision::because(Reason::IcmpRelated).0;
     }
     let (seen, _) = seen(hook, quoted);
-    let hits = Hits(through(seen, quoted, tables.image.lines(), tables.flows.now(), isolated));
+    let matches = Matches(allows(seen, quoted, tables.image.lines(), tables.flows.now(), isolated));
     let (serves, uses) = match hook {
-        Direction::Inbound => (hits.second(), hits.first()),
-        Direction::Outbound => (hits.first(), hits.second()),
+        Direction::Inbound => (matches.second(), matches.first()),
+        Direction::Outbound => (matches.first(), matches.second()),
     };
-    if serves.is_some() || by_policy & standing::KNOWN != 0 && uses.is_some() {
+    if serves.is_some() || by_policy & related_flags::KNOWN != 0 && uses.is_some() {
         return Decision::because(Reason::IcmpRelated).0;
     }
-    let audit = by_policy & standing::IN_AUDIT != 0 && !isolated;
+    let audit = by_policy & related_flags::IN_AUDIT != 0 && !isolated;
     Decision::because(Reason::IcmpUnrelated).not_enforced(audit).0
 }

@@ -10,7 +10,7 @@ use crate::{
     limits::FLOW_WAYS,
 };
 
-/// The state of a flow. Whether a peer's RST has made a flow suspect is told beside it, see [`Tag::suspect`].
+/// The state of a flow. Whether a peer's RST has made a flow suspect is told alongside it, see [`Tag::suspect`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum State {
@@ -97,13 +97,13 @@ pub mod mark {
     pub const PEER_FIN: u8 = 1;
 }
 
-/// The two ends of a conversation as seen from this host: 40 bytes without padding.
+/// The two ends of a flow as seen from this host: 40 bytes without padding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct Key(pub [u64; 5]);
 
 impl Key {
-    /// The key of a conversation between a local and a peer end.
+    /// The key of a flow between a local and a peer end.
     #[must_use]
     #[inline(always)]
     pub const fn new(
@@ -134,10 +134,10 @@ impl Key {
         Self([local[0], local[1], peer[0], peer[1], ports | (protocol as u64) << 8 | family as u64])
     }
 
-    /// The key of a fragment train: who sends to whom under which identification.
+    /// The key of a fragmented datagram: who sends to whom under which identification.
     #[must_use]
     #[inline(always)]
-    pub const fn train(
+    pub const fn fragment(
         family: Family,
         protocol: u8,
         source: &Address,
@@ -275,14 +275,14 @@ pub struct Slot {
     /// [`mark`]s of what the peer sent. Only ingress writes them.
     pub theirs: Byte,
     /// The generation that judged the flow.
-    pub stamp: Half,
+    pub epoch: Half,
 }
 
 /// One bucket: seven cache lines.
 #[derive(Debug, Default)]
 #[repr(C, align(64))]
 pub struct Bucket {
-    /// What is known of the conversations in the slots.
+    /// What is known of the flows in the slots.
     pub tags: [Word; FLOW_WAYS],
     /// Their keys.
     pub slots: [Slot; FLOW_WAYS],

@@ -48,7 +48,7 @@ impl Entered {
     }
 }
 
-/// A flow that is to be entered, beside its key.
+/// A flow that is to be entered, alongside its key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Newcomer {
     /// The state, with [`Self::URGENT`].
@@ -64,8 +64,8 @@ impl Newcomer {
     /// A flow in a state, allowed by a row under a generation.
     #[must_use]
     #[inline(always)]
-    pub const fn new(state: State, row: u16, stamp: u32) -> Self {
-        Self { what: state as u32, row: row as u64 | (stamp as u64) << 32 }
+    pub const fn new(state: State, row: u16, epoch: u32) -> Self {
+        Self { what: state as u32, row: row as u64 | (epoch as u64) << 32 }
     }
 
     /// The same, with [`super::mark`]s of what this host sent.
@@ -168,7 +168,7 @@ fn place<S: Store>(store: &S, key: &Key, what: u32, row: u64) -> Entered {
     slot.row.store(row as u16);
     slot.ours.store((row >> 16) as u8);
     slot.theirs.store(0);
-    slot.stamp.store((row >> 32) as u32);
+    slot.epoch.store((row >> 32) as u32);
     tag.store(Tag::new(hash, State::from_number(what), now).0);
     if free { Entered::New } else { Entered::Evicted }
 }
@@ -206,11 +206,11 @@ fn survey<S: Store>(store: &S, best: &Candidates, hash: u64, now: u32) -> u64 {
             };
             let slot = bucket * FLOW_WAYS as u32 + way as u32;
             // A number of which the compiler knows nothing is bounded where the verifier sees it.
-            let noted = &best[super::unforeseen(kind as u64) as usize & (KINDS - 1)];
+            let noted = &best[super::hide(kind as u64) as usize & (KINDS - 1)];
             if worth > noted.load() >> SLOT_BITS {
                 noted.store(worth << SLOT_BITS | u64::from(slot));
             }
-            counts = store.forget(counts);
+            counts = store.barrier(counts);
             way += 1;
         }
         bucket = super::other_bucket(hash) & store.mask();

@@ -1,6 +1,6 @@
 //! How a TCP flow goes on and ends.
 //!
-//! RFC 9293 has eleven states. A firewall beside the stack needs three, and two marks: this host's FIN has
+//! RFC 9293 has eleven states. A firewall alongside the stack needs three, and two marks: this host's FIN has
 //! left, the peer's FIN was seen. A flow with both is closed, as is one whose RST this host has sent.
 //!
 //! What the peer seems to say may be forged by a stranger who sees nothing. So it never ends a flow, never
@@ -23,11 +23,11 @@ pub fn segment<S: Store>(store: &S, found: &Found, hook: Direction, flags: u8) {
 #[inline(always)]
 pub fn plain_segment<S: Store>(store: &S, found: &Found, flags: u8) -> bool {
     let plain = flags & (tcp_flag::SYN | tcp_flag::FIN | tcp_flag::RST) == 0;
-    let settled = matches!(found.tag.state(), State::Established) && !found.tag.suspect();
-    if plain && settled {
+    let steady = matches!(found.tag.state(), State::Established) && !found.tag.suspect();
+    if plain && steady {
         touch(store, found, State::Established);
     }
-    plain && settled
+    plain && steady
 }
 
 /// Stores what a segment changes. `segment` holds the hook's number above the flags. A function of its own in

@@ -9,7 +9,7 @@ use crate::{Direction, image::Family, limits, parse::tcp_flag, protocol::TCP};
 /// Buckets, the time, and where candidates are noted.
 struct Table(Vec<Bucket>, u32, Candidates);
 
-impl Forget for Table {}
+impl Barrier for Table {}
 
 impl Store for Table {
     fn bucket(&self, bucket: u32) -> Option<&Bucket> {
@@ -47,7 +47,7 @@ fn key(number: u32) -> Key {
 }
 
 #[test]
-fn two_thirds_of_the_slots_can_be_live_conversations_before_one_finds_no_room() {
+fn table_takes_two_thirds_of_its_slots_before_a_refusal() {
     let table = table(limits::FLOW_BUCKETS);
     let live = limits::FLOWS as u32 / 3 * 2;
     for number in 0..live {
@@ -56,7 +56,7 @@ fn two_thirds_of_the_slots_can_be_live_conversations_before_one_finds_no_room() 
     }
     for number in 0..live {
         let found = find(&table, key(number)).expect("it was entered");
-        assert_eq!((found.row, found.stamp, found.tag.state()), (3, 1, State::Established));
+        assert_eq!((found.row, found.epoch, found.tag.state()), (3, 1, State::Established));
     }
     assert_eq!(find(&table, key(live)), None, "nobody else is found");
 }

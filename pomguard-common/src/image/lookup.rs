@@ -22,7 +22,7 @@ pub struct Tuple {
 
 /// The row that allows a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Grant {
+pub struct RowMatch {
     /// Counter slot of the row.
     pub row: u16,
     /// Whether it is a failsafe row.
@@ -32,7 +32,7 @@ pub struct Grant {
 /// Why no row allows a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub enum Denial {
+pub enum MissReason {
     /// No row names the port.
     Port = 0,
     /// Rows name the port, but not for this address.
@@ -45,16 +45,16 @@ pub enum Denial {
 
 /// Why no row allows a packet, and whether that is enforced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Refusal {
+pub struct Miss {
     /// Why.
-    pub denial: Denial,
+    pub miss_reason: MissReason,
     /// The port is that of a row in audit, so that only the peer or its port is at fault: not enforced.
     pub audit: bool,
 }
 
-impl Refusal {
+impl Miss {
     /// Of a packet that asks for no service.
-    pub const UNASKED: Self = Self { denial: Denial::Port, audit: false };
+    pub const NO_SERVICE: Self = Self { miss_reason: MissReason::Port, audit: false };
 }
 
 /// An image and its head line: what every question is asked of.
@@ -100,7 +100,7 @@ impl<'a, L: Lines + ?Sized> Image<'a, L> {
         self.head.word(head::SWITCHES) & bit != 0
     }
 
-    /// How long a conversation in this state is remembered, in ticks.
+    /// How long a flow in this state is remembered, in ticks.
     #[inline(always)]
     pub fn age(&self, state: u32) -> u32 {
         match self.lines.line(AGES) {
@@ -153,11 +153,11 @@ impl<'a, L: Lines + ?Sized> Image<'a, L> {
     /// Whether the address is one of this host's.
     #[inline(always)]
     pub fn is_local(&self, family: Family, address: &Address) -> bool {
-        self.lines.forget(self.lists_local(family, address).into()) != 0
+        self.lines.barrier(self.search_local(family, address).into()) != 0
     }
 
     #[inline(always)]
-    fn lists_local(&self, family: Family, address: &Address) -> bool {
+    fn search_local(&self, family: Family, address: &Address) -> bool {
         if matches!(family, Family::V4) {
             let Some(line) = self.lines.line(LOCAL_V4) else { return false };
             // The first line holds them all; the first ones are the likely ones.
@@ -191,7 +191,7 @@ impl<'a, L: Lines + ?Sized> Image<'a, L> {
 
     /// Whether an IPv4 address is one of this host's.
     #[inline(always)]
-    pub(crate) fn lists_v4(&self, address: u32) -> bool {
+    pub(crate) fn is_local_v4(&self, address: u32) -> bool {
         let Some(line) = self.lines.line(LOCAL_V4) else { return false };
         let first = line.word(0);
         let mut i = 0;
@@ -211,7 +211,7 @@ impl<'a, L: Lines + ?Sized> Image<'a, L> {
 
     /// Whether an IPv4 address is one of this host's, and another is not.
     #[inline(always)]
-    pub(crate) fn apart_v4(&self, ours: u32, theirs: u32) -> bool {
+    pub(crate) fn is_local_to_remote_v4(&self, ours: u32, theirs: u32) -> bool {
         let Some(line) = self.lines.line(LOCAL_V4) else { return false };
         let first = line.word(0);
         let mut found = false;
@@ -241,7 +241,7 @@ impl<'a, L: Lines + ?Sized> Image<'a, L> {
 
     /// Whether an IPv6 address is one of this host's.
     #[inline(always)]
-    pub(crate) fn lists_v6(&self, address: [u64; 2]) -> bool {
+    pub(crate) fn is_local_v6(&self, address: [u64; 2]) -> bool {
         let Some(first) = self.local_v6(0) else { return false };
         let mut i = 0;
         while i < limits::LOCAL_ADDRESSES as u32 {
@@ -259,7 +259,7 @@ impl<'a, L: Lines + ?Sized> Image<'a, L> {
 
     /// Whether an IPv6 address is one of this host's, and another is not.
     #[inline(always)]
-    pub(crate) fn apart_v6(&self, ours: [u64; 2], theirs: [u64; 2]) -> bool {
+    pub(crate) fn is_local_to_remote_v6(&self, ours: [u64; 2], theirs: [u64; 2]) -> bool {
         let Some(first) = self.local_v6(0) else { return false };
         let mut found = false;
         let mut i = 0;
@@ -303,7 +303,7 @@ impl<'a, L: Lines + ?Sized> Image<'a, L> {
                 u64::from(address[2]) << 32 | u64::from(address[3]),
             ),
         };
-        Class(self.lines.forget(class.0.into()) as u32)
+        Class(self.lines.barrier(class.0.into()) as u32)
     }
 
     #[inline(always)]
@@ -419,37 +419,37 @@ impl<'a, L: Lines + ?Sized> Image<'a, L> {
     /// The row that lets this class use this service from this client port.
     ///
     /// # Errors
-    /// [`Denial::Peer`] or [`Denial::ClientPort`].
+    /// [`MissReason::Peer`] or [`MissReason::ClientPort`].
     #[inline(always)]
-    pub fn cell(&self, class: Class, service: Service, client_port: u16) -> Result<Grant, Denial> {
+    pub fn cell(&self, class: Class, service: Service, client_port: u16) -> Result<RowMatch, MissReason> {
         if class.0 == 0 {
-            return Err(Denial::Peer);
+            return Err(MissReason::Peer);
         }
         let owner = class.offset() + 1;
         let mut at = class.offset().wrapping_add(service.column());
-        let mut denial = Denial::Peer;
+        let mut miss_reason = MissReason::Peer;
         let mut link = 0;
         while link < limits::CELL_CHAIN as u32 {
             let Some(line) = self.lines.line(self.head.word(head::CELLS).wrapping_add(at >> 2)) else {
-                return Err(Denial::Broken);
+                return Err(MissReason::Broken);
             };
             let word = (at & 3) * cell::WORDS;
             if line.word(word + cell::OWNER) != owner {
-                return Err(denial);
+                return Err(miss_reason);
             }
             let client = line.word(word + cell::CLIENT);
             let row = line.word(word + cell::ROW);
             if u32::from(client_port) >= client & 0xffff && u32::from(client_port) <= client >> 16 {
-                return Ok(Grant { row: row as u16, failsafe: row & cell::FAILSAFE != 0 });
+                return Ok(RowMatch { row: row as u16, failsafe: row & cell::FAILSAFE != 0 });
             }
-            denial = Denial::ClientPort;
+            miss_reason = MissReason::ClientPort;
             at = line.word(word + cell::NEXT);
             if at == 0 {
-                return Err(denial);
+                return Err(miss_reason);
             }
             link += 1;
         }
-        Err(denial)
+        Err(miss_reason)
     }
 
     /// The row that lets a class of peers and this host talk.
@@ -457,15 +457,15 @@ impl<'a, L: Lines + ?Sized> Image<'a, L> {
     /// # Errors
     /// Why none does.
     #[inline(always)]
-    pub fn grant(&self, class: Class, tuple: &Tuple) -> Result<Grant, Refusal> {
+    pub fn row_match(&self, class: Class, tuple: &Tuple) -> Result<RowMatch, Miss> {
         let answer = match self.service(tuple.direction, tuple.protocol, tuple.port) {
-            None => Err(Refusal::UNASKED),
+            None => Err(Miss::NO_SERVICE),
             Some(service) => match self.cell(class, service, tuple.client_port) {
-                Ok(grant) => Ok(grant),
-                Err(denial) => Err(Refusal { denial, audit: service.in_audit() }),
+                Ok(row_match) => Ok(row_match),
+                Err(miss_reason) => Err(Miss { miss_reason, audit: service.in_audit() }),
             },
         };
-        unpack(self.lines.forget(pack(answer)))
+        unpack(self.lines.barrier(pack(answer)))
     }
 }
 
@@ -475,25 +475,25 @@ const DENIED: u64 = 1 << 31;
 const AUDIT_SHIFT: u32 = 2;
 
 #[inline(always)]
-const fn pack(answer: Result<Grant, Refusal>) -> u64 {
+const fn pack(answer: Result<RowMatch, Miss>) -> u64 {
     match answer {
-        Ok(grant) => grant.row as u64 | (grant.failsafe as u64) << 16,
-        Err(refusal) => DENIED | refusal.denial as u64 | (refusal.audit as u64) << AUDIT_SHIFT,
+        Ok(row_match) => row_match.row as u64 | (row_match.failsafe as u64) << 16,
+        Err(miss) => DENIED | miss.miss_reason as u64 | (miss.audit as u64) << AUDIT_SHIFT,
     }
 }
 
 #[inline(always)]
-const fn unpack(answer: u64) -> Result<Grant, Refusal> {
+const fn unpack(answer: u64) -> Result<RowMatch, Miss> {
     if answer & DENIED == 0 {
-        return Ok(Grant { row: answer as u16, failsafe: answer >> 16 & 1 != 0 });
+        return Ok(RowMatch { row: answer as u16, failsafe: answer >> 16 & 1 != 0 });
     }
-    let denial = match answer & 3 {
-        0 => Denial::Port,
-        1 => Denial::Peer,
-        2 => Denial::ClientPort,
-        _ => Denial::Broken,
+    let miss_reason = match answer & 3 {
+        0 => MissReason::Port,
+        1 => MissReason::Peer,
+        2 => MissReason::ClientPort,
+        _ => MissReason::Broken,
     };
-    Err(Refusal { denial, audit: answer >> AUDIT_SHIFT & 1 != 0 })
+    Err(Miss { miss_reason, audit: answer >> AUDIT_SHIFT & 1 != 0 })
 }
 
 /// Number of ones in a word; BPF has no instruction for it (Hacker's Delight 5-1).
@@ -519,15 +519,15 @@ mod tests {
 
     #[test]
     fn a_packed_answer_comes_back_as_it_was() {
-        for denial in [Denial::Port, Denial::Peer, Denial::ClientPort, Denial::Broken] {
+        for miss_reason in [MissReason::Port, MissReason::Peer, MissReason::ClientPort, MissReason::Broken] {
             for audit in [false, true] {
-                let refusal = Refusal { denial, audit };
-                assert_eq!(unpack(pack(Err(refusal))), Err(refusal));
+                let miss = Miss { miss_reason, audit };
+                assert_eq!(unpack(pack(Err(miss))), Err(miss));
             }
         }
         for row in [0, 1, 8_191, u16::MAX] {
             for failsafe in [false, true] {
-                assert_eq!(unpack(pack(Ok(Grant { row, failsafe }))), Ok(Grant { row, failsafe }));
+                assert_eq!(unpack(pack(Ok(RowMatch { row, failsafe }))), Ok(RowMatch { row, failsafe }));
             }
         }
     }

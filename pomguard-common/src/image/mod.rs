@@ -9,7 +9,7 @@
 //! | [`head`] | 1 | where the rest is; modes and switches |
 //! | local addresses | 1 + 4 | is this address ours? |
 //! | prefix levels | 1 + 2 | which prefix lengths occur? |
-//! | VLANs, ages | 2 | which tags are ours, how long is a conversation remembered? |
+//! | VLANs, ages | 2 | which tags are ours, how long is a flow remembered? |
 //! | ports | 1,026 | does any row name this port? (bitmap with ranks, 8 bytes per 32 ports) |
 //! | services | some | which column of the matrix is this port? (ports of equal meaning share one); is it in audit? |
 //! | filters | 2 × 1,024 | may any prefix of the site cover this address? (one byte per /16, per hashed /48) |
@@ -22,9 +22,9 @@
 
 mod lookup;
 
-pub use lookup::{Denial, Grant, Image, Refusal, Tuple, ones};
+pub use lookup::{Image, Miss, MissReason, RowMatch, Tuple, ones};
 
-use crate::{Direction, control::Standing, protocol};
+use crate::{Direction, control::ControlView, protocol};
 
 /// One line: what one array look-up returns. Words are in the host's byte order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,30 +75,30 @@ impl Line {
 /// It knows from which of sixteen places a value came, or that it is one of two constants, and walks
 /// everything behind once for each. Where ways join that differ in nothing else, the value goes
 /// through memory that the verifier knows nothing about. On the host it is the value.
-pub trait Forget {
+pub trait Barrier {
     /// The same value.
     #[inline(always)]
-    fn forget(&self, value: u64) -> u64 {
+    fn barrier(&self, value: u64) -> u64 {
         value
     }
 }
 
-impl<F: Forget + ?Sized> Forget for &F {
+impl<F: Barrier + ?Sized> Barrier for &F {
     #[inline(always)]
-    fn forget(&self, value: u64) -> u64 {
-        (**self).forget(value)
+    fn barrier(&self, value: u64) -> u64 {
+        (**self).barrier(value)
     }
 }
 
 /// Where lines come from: an array map in the kernel, a vector on the host.
-pub trait Lines: Forget + Standing {
+pub trait Lines: Barrier + ControlView {
     /// The line at `index`; none beyond the end.
     fn line(&self, index: u32) -> Option<&Line>;
 }
 
-impl Forget for [Line] {}
+impl Barrier for [Line] {}
 
-impl Standing for [Line] {}
+impl ControlView for [Line] {}
 
 impl Lines for [Line] {
     fn line(&self, index: u32) -> Option<&Line> {
@@ -118,7 +118,7 @@ pub const LEVELS_V4: u32 = 6;
 pub const LEVELS_V6: u32 = 7;
 /// Line of the VLAN ids judged like untagged frames: 32 halves, 0 = none.
 pub const VLANS: u32 = 9;
-/// Line of the ages of conversations in ticks, a word per [`crate::flow::State`]; the last word is
+/// Line of the ages of flows in ticks, a word per [`crate::flow::State`]; the last word is
 /// the generation, counted from 1.
 pub const AGES: u32 = 10;
 /// First word of the budgets in the line of the ages: packets a tick, for each [`crate::rate::Rated`].
@@ -136,7 +136,7 @@ pub struct Active(pub u64);
 impl Active {
     /// In force without a deadline.
     #[must_use]
-    pub const fn settled(slot: u8) -> Self {
+    pub const fn confirmed(slot: u8) -> Self {
         Self(slot as u64 | (slot as u64) << 8)
     }
 

@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Context as _, anyhow, bail};
 use ipnet::IpNet;
 
-use super::{apply::runtime, output::Output, places, span, status};
+use super::{apply::runtime, duration, output::Output, status};
 use crate::{
     control::{
         client,
@@ -31,7 +31,7 @@ pub struct Args {
     #[arg(value_name = "FROM [to] PORT/PROTO", num_args = 0..=3, required_unless_present = "list", conflicts_with = "list")]
     pub what: Vec<String>,
     /// For how long (10m, 2h, 1d), at most 30 days; it ends by itself, whether or not the daemon lives
-    #[arg(long = "for", value_name = "TIME", value_parser = span::seconds, required_unless_present = "list")]
+    #[arg(long = "for", value_name = "TIME", value_parser = duration::seconds, required_unless_present = "list")]
     pub time: Option<u32>,
     /// What for: kept with it, and in the journal
     #[arg(long, value_name = "TEXT", required_unless_present = "list")]
@@ -89,7 +89,7 @@ pub fn run(args: &Args, out: &mut Output) -> anyhow::Result<ExitCode> {
     if args.json {
         out.json(&allowed)?;
     } else {
-        let left = quantity::span(allowed.ends.saturating_sub(unix_now()));
+        let left = quantity::duration(allowed.ends.saturating_sub(unix_now()));
         out.line(format_args!(
             "exception/{} holds for {left}, for {meant}: `pomguard revoke {}` ends it before",
             allowed.name, allowed.name
@@ -101,8 +101,8 @@ pub fn run(args: &Args, out: &mut Output) -> anyhow::Result<ExitCode> {
 /// Exit code 0 when it holds no more.
 pub fn revoke(args: &RevokeArgs, out: &mut Output) -> anyhow::Result<ExitCode> {
     let request = Request::Revoke { name: args.name.clone() };
-    let told: String = client::ask(&runtime(&args.config), request, args.why.as_deref())?;
-    out.line(told);
+    let message: String = client::ask(&runtime(&args.config), request, args.why.as_deref())?;
+    out.line(message);
     Ok(ExitCode::SUCCESS)
 }
 
@@ -123,7 +123,7 @@ fn ends(what: &[String]) -> Option<(&str, &str)> {
 
 /// Those that hold as the kernel has them, with the daemon dead or alive.
 fn list(args: &Args, out: &mut Output) -> anyhow::Result<ExitCode> {
-    let Status { exceptions, .. } = status::read(&places::settings(&args.config, out))?;
+    let Status { exceptions, .. } = status::read(&super::paths::settings(&args.config, out))?;
     if args.json {
         out.json(&exceptions)?;
         return Ok(ExitCode::SUCCESS);
@@ -144,7 +144,7 @@ fn peers(written: &str, config: &Path) -> anyhow::Result<Vec<IpNet>> {
     let mut found = Vec::new();
     for part in written.split(',').map(str::trim) {
         if address::is_meant(part) || part.is_empty() {
-            found.extend(address::prefixes(part).map_err(|fault| anyhow!("{part}: {fault}"))?);
+            found.extend(address::prefixes(part).map_err(|error| anyhow!("{part}: {error}"))?);
         } else {
             found.extend(
                 named(part, config).with_context(|| format!("{part}: not an address, and as a name"))?,
@@ -195,7 +195,7 @@ fn services(written: &str) -> anyhow::Result<Vec<Service>> {
         "udp" => 17,
         _ => bail!("{written}: {form}"),
     };
-    let ranges = ports::ranges(numbers).map_err(|fault| anyhow!("{numbers}: {fault}"))?;
+    let ranges = ports::ranges(numbers).map_err(|error| anyhow!("{numbers}: {error}"))?;
     Ok(ranges.into_iter().map(|ports| Service { protocol, ports }).collect())
 }
 

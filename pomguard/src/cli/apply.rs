@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::bail;
 
-use super::{output::Output, session, span};
+use super::{duration, output::Output, session};
 use crate::{
     control::{
         client,
@@ -46,7 +46,7 @@ pub struct Args {
     #[command(flatten)]
     pub common: Common,
     /// Return to what is in force now unless `pomguard confirm` comes within this time (60s, 10m)
-    #[arg(long, value_name = "TIME", value_parser = span::seconds)]
+    #[arg(long, value_name = "TIME", value_parser = duration::seconds)]
     pub confirm_within: Option<u32>,
     /// Apply even what would cut the session that this is typed in
     #[arg(long)]
@@ -72,7 +72,7 @@ pub struct RollbackArgs {
     #[command(flatten)]
     pub common: Common,
     /// Undo the return unless `pomguard confirm` comes within this time
-    #[arg(long, value_name = "TIME", value_parser = span::seconds)]
+    #[arg(long, value_name = "TIME", value_parser = duration::seconds)]
     pub confirm_within: Option<u32>,
 }
 
@@ -114,7 +114,7 @@ fn change(common: &Common, request: Request, out: &mut Output) -> anyhow::Result
     let verb = request.verb();
     let changed: Changed = client::ask(&runtime, request, common.why.as_deref())?;
     if !common.quiet {
-        terminals::tell(&told(verb, &changed));
+        terminals::tell(&message(verb, &changed));
     }
     if common.json {
         out.json(&changed)?;
@@ -135,12 +135,12 @@ pub(super) fn runtime(config: &Path) -> PathBuf {
 }
 
 /// A sentence for those who are logged in.
-fn told(verb: &str, changed: &Changed) -> String {
+fn message(verb: &str, changed: &Changed) -> String {
     let number = changed.number.map_or_else(String::new, |number| format!(" {number}"));
     match changed.confirm_by {
         Some(at) => format!(
             "change{number} of the policy is in force and is taken back in {} unless somebody runs `pomguard confirm`",
-            quantity::span(at.saturating_sub(unix_now()))
+            quantity::duration(at.saturating_sub(unix_now()))
         ),
         None => format!("{verb}: change{number} of the policy is in force"),
     }
@@ -164,7 +164,7 @@ fn print(verb: &str, changed: &Changed, out: &mut impl io::Write) -> io::Result<
             out,
             "NOT CONFIRMED: in {} the policy before it returns by itself. Open a new session to see that you \
              still can, then: pomguard confirm",
-            quantity::span(at.saturating_sub(unix_now()))
+            quantity::duration(at.saturating_sub(unix_now()))
         )?;
     }
     Ok(())

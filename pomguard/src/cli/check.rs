@@ -83,7 +83,7 @@ fn changeable(concern: &Diagnostic) -> Note {
 /// What the next start of this version would lose, where a version with another layout of the maps enforces.
 /// Who may not look at the maps is told nothing.
 fn other_layout(draft: &Draft) -> Option<Note> {
-    let found = takeover::other_layout(&Pins::at(&draft.settings.paths.pins)).ok().flatten()?;
+    let found = takeover::other_layout(&Pins::new(&draft.settings.paths.pins)).ok().flatten()?;
     Some(Note { kind: "map-layout", message: takeover::notice(found), rows: Vec::new() })
 }
 
@@ -167,12 +167,12 @@ mod tests {
     }
 
     #[test]
-    fn a_policy_that_no_kernel_would_be_given_is_refused_with_the_limit() {
+    fn policy_beyond_a_limit_is_refused_with_the_limit() {
         assert!(checked(limits::PINHOLES).is_ok());
         let Diagnostics(faults) = checked(limits::PINHOLES + 1).unwrap_err();
-        let [fault] = &*faults else { panic!("{faults:?}") };
-        assert!(fault.origin.file.ends_with("site.toml"), "{fault}");
+        let [error] = &*faults else { panic!("{faults:?}") };
+        assert!(error.origin.file.ends_with("site.toml"), "{error}");
         let limit = format!("have {} tuples", limits::PINHOLES + 1);
-        assert!(fault.problem.contains(&limit), "{fault}");
+        assert!(error.problem.contains(&limit), "{error}");
     }
 }

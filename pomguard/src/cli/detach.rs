@@ -4,7 +4,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::{anyhow, bail};
 
-use super::{output::Output, places};
+use super::output::Output;
 use crate::{
     kernel::{attach, minimal, pins::Pins},
     paths,
@@ -24,9 +24,9 @@ pub struct Args {
 
 /// Exit code 0 when nothing of ours is attached any more.
 pub fn run(args: &Args, out: &mut Output) -> anyhow::Result<ExitCode> {
-    let settings = places::settings(&args.config, out);
-    let pins = Pins::at(&settings.paths.pins);
-    let runtime = Runtime::at(&settings.paths.runtime);
+    let settings = super::paths::settings(&args.config, out);
+    let pins = Pins::new(&settings.paths.pins);
+    let runtime = Runtime::new(&settings.paths.runtime);
     let attached = attach::attached(&pins);
     if attached.is_empty() {
         out.line(format_args!("nothing is attached by the pins in {}", settings.paths.pins.display()));
@@ -42,7 +42,7 @@ pub fn run(args: &Args, out: &mut Output) -> anyhow::Result<ExitCode> {
     for info in &attached {
         match attach::detach(&pins, &info.interface) {
             Ok(()) => out.line(format_args!("{}: detached, every packet passes", info.interface)),
-            Err(fault) => kept.push(format!("{}: {:#}", info.interface, anyhow!(fault))),
+            Err(error) => kept.push(format!("{}: {:#}", info.interface, anyhow!(error))),
         }
     }
     if !kept.is_empty() {

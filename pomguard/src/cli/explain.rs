@@ -58,9 +58,9 @@ pub fn run(args: &Args, out: &mut Output) -> anyhow::Result<ExitCode> {
     let draft = Draft::load(&args.config)?;
     let policy = policy::resolve(&draft, &interface::addresses()?)?;
     let opening = explain::question(&policy, &args.source, &args.destination)
-        .map_err(|fault| anyhow::anyhow!("{}: {}", fault.problem, fault.remedy))?;
+        .map_err(|error| anyhow::anyhow!("{}: {}", error.problem, error.remedy))?;
     let explanation = explain::explain(&policy, &opening);
-    let kernel = if args.offline { None } else { ask(&Pins::at(&draft.settings.paths.pins), &opening)? };
+    let kernel = if args.offline { None } else { ask(&Pins::new(&draft.settings.paths.pins), &opening)? };
     let agree = kernel.as_ref().map(|kernel| {
         kernel.passes == explanation.passes
             && kernel.row == explanation.row.as_ref().map(|row| row.id.clone())
@@ -100,7 +100,7 @@ fn ask(pins: &Pins, opening: &Opening) -> anyhow::Result<Option<Kernel>> {
     let names = match read::row_slots(pins) {
         Ok(names) => names,
         Err(KernelError::NotInstalled { .. }) => return Ok(None),
-        Err(fault) => return Err(fault).context("ask the kernel (`--offline` does without)"),
+        Err(error) => return Err(error).context("ask the kernel (`--offline` does without)"),
     };
     let frame = frame::opening(opening).context("source and destination are of different IP versions")?;
     let mut probe = Probe::of_installed(pins, names.iter().map(|(slot, ..)| *slot).collect())?;

@@ -1,4 +1,4 @@
-//! `pomguard completions` and `pomguard man`: what a package installs beside the binary.
+//! `pomguard completions` and `pomguard man`: what a package installs alongside the binary.
 
 use std::{fs, path::PathBuf, process::ExitCode};
 
@@ -80,7 +80,7 @@ mod tests {
 
     /// What a person copies out of the documents must be a command.
     #[test]
-    fn every_command_of_the_documents_is_one_that_the_command_line_takes() {
+    fn documented_commands_are_accepted_by_the_command_line() {
         let documents =
             [include_str!("../../../docs/operations.md"), include_str!("../../../README.md")].join("\n");
         let mut block = false;

@@ -6,13 +6,13 @@ use std::{
     process::ExitCode,
 };
 
-use super::{FAULT, output::Output, places};
+use super::{FAULT, output::Output};
 use crate::{
     history::{Damaged, History, Record},
     observe::printable::printable,
     paths,
     render::{
-        quantity::moment,
+        quantity::timestamp,
         table::{align_right, lines, table},
     },
 };
@@ -30,8 +30,8 @@ pub struct Args {
 
 /// Exit code 0; 1 when some of it is damaged.
 pub fn run(args: &Args, out: &mut Output) -> anyhow::Result<ExitCode> {
-    let settings = places::settings(&args.config, out);
-    let (records, damaged) = History::at(&settings.paths.state).list();
+    let settings = super::paths::settings(&args.config, out);
+    let (records, damaged) = History::open(&settings.paths.state).list();
     if args.json {
         out.json(&records)?;
     } else {
@@ -63,7 +63,7 @@ fn print(records: &[Record], out: &mut impl Write) -> io::Result<()> {
         );
         text.add_row([
             record.number.to_string(),
-            moment(record.at),
+            timestamp(record.at),
             record.cause.to_string(),
             printable(&by).into_owned(),
             record.summary.to_string(),

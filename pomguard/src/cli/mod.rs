@@ -14,18 +14,18 @@ pub mod allow;
 pub mod apply;
 pub mod check;
 pub mod detach;
+mod duration;
 pub mod explain;
 pub mod generate;
 pub mod history;
 pub mod matrix;
 pub mod output;
 pub mod panic;
-mod places;
+mod paths;
 pub mod plan;
 pub mod run;
 pub mod serve_metrics;
 mod session;
-mod span;
 pub mod stats;
 pub mod status;
 
@@ -50,7 +50,7 @@ pub enum Verb {
     Check(check::Args),
     /// Put the policy in force and keep it so: the daemon
     Run(run::Args),
-    /// Show what the files would change and which conversations that would cut
+    /// Show what the files would change and which flows that would cut
     Plan(plan::Args),
     /// Put the files in force, through the daemon
     Apply(apply::Args),
@@ -133,7 +133,7 @@ fn dispatch(verb: Verb, out: &mut Output) -> anyhow::Result<ExitCode> {
         Verb::Panic(args) => panic::run(&args, out),
         Verb::Status(args) => status::run(&args, out),
         Verb::Stats(args) => {
-            let pins = Pins::at(&places::settings(&args.config, out).paths.pins);
+            let pins = Pins::new(&paths::settings(&args.config, out).paths.pins);
             stats::run(&args, &|| Ok(read::snapshot(&pins)?), out)
         }
         Verb::Explain(args) => explain::run(&args, out),

@@ -119,8 +119,8 @@ impl Output {
             ExitCode::from(FAULT)
         });
         match self.lost {
-            Some(fault) if fault.kind() != ErrorKind::BrokenPipe => {
-                complain(format_args!("pomguard: the output is cut short: {fault}"));
+            Some(error) if error.kind() != ErrorKind::BrokenPipe => {
+                complain(format_args!("pomguard: the output is cut short: {error}"));
                 if changes { code } else { ExitCode::from(FAULT) }
             }
             _ => code,

@@ -5,7 +5,7 @@ use std::{path::PathBuf, process::ExitCode};
 use anyhow::bail;
 use clap::ValueEnum;
 
-use super::{apply::runtime, output::Output, span};
+use super::{apply::runtime, duration, output::Output};
 use crate::{
     control::{
         client,
@@ -34,7 +34,7 @@ pub struct Args {
     #[arg(value_enum)]
     pub what: What,
     /// For how long (10m, 2h), at most a day; it ends by itself, whether or not the daemon lives
-    #[arg(long = "for", value_name = "TIME", value_parser = span::seconds, required_if_eq_any = [("what", "isolate"), ("what", "open")])]
+    #[arg(long = "for", value_name = "TIME", value_parser = duration::seconds, required_if_eq_any = [("what", "isolate"), ("what", "open")])]
     pub time: Option<u32>,
     /// What for: kept in the journal
     #[arg(long, value_name = "TEXT")]
@@ -65,11 +65,11 @@ pub fn run(args: &Args, out: &mut Output) -> anyhow::Result<ExitCode> {
 }
 
 fn say(args: &Args, request: Request, out: &mut Output) -> anyhow::Result<ExitCode> {
-    let told: String = client::ask(&runtime(&args.config), request, args.why.as_deref())?;
+    let message: String = client::ask(&runtime(&args.config), request, args.why.as_deref())?;
     if !args.quiet {
-        terminals::tell(&told);
+        terminals::tell(&message);
     }
-    out.line(told);
+    out.line(message);
     Ok(ExitCode::SUCCESS)
 }
 
@@ -78,7 +78,7 @@ fn ask(kind: Panic, seconds: u32, out: &mut Output) -> anyhow::Result<()> {
         Panic::Isolate => "drops everything but failsafe rows, live calls too,",
         Panic::Open => "drops nothing, whoever sends it,",
     };
-    let time = quantity::span(seconds.into());
+    let time = quantity::duration(seconds.into());
     let answer = out.ask(
         &format!("This {effect} for {time}. Type `{}` to go on: ", kind.name()),
         &format!("this {effect} for {time}: say --yes to do it without being asked"),

@@ -14,7 +14,7 @@ use crate::{
         interface,
         pins::Pins,
         read, seed,
-        sockets::{self, Conversation},
+        sockets::{self, Connection},
     },
     observe::{recent::Recent, snapshot::Snapshot},
     paths,
@@ -60,21 +60,23 @@ fn make(config: &std::path::Path, files: &mut Files) -> anyhow::Result<Plan> {
     let new = resolve(&draft, &interface::addresses()?)?;
     let Compared { in_force, policy: old, counters } = in_force(&draft)?;
     let diff = old.as_ref().map(|old| Diff::between(old, &new));
-    let recent =
-        diff.as_ref().zip(counters).map(|(diff, counters)| Recent::of(diff, &new, &counters, unix_now()));
-    let all = sockets::conversations().context("list the conversations of this server")?;
-    let ours: Vec<Conversation> = all.into_iter().filter(|it| new.local.contains(&it.local.ip())).collect();
+    let recent = diff
+        .as_ref()
+        .zip(counters)
+        .map(|(diff, counters)| Recent::from_diff(diff, &new, &counters, unix_now()));
+    let all = sockets::connections().context("list the conversations of this server")?;
+    let ours: Vec<Connection> = all.into_iter().filter(|it| new.local.contains(&it.local.ip())).collect();
     let live: Vec<Opening> = ours.iter().map(opening).collect();
     let older: HashSet<Opening> = match &in_force {
         // What was there before the first start is asked for no row.
         InForce::Nothing => live.iter().copied().collect(),
         InForce::OtherLayout { .. } => HashSet::new(),
         InForce::Change { .. } | InForce::Unknown { .. } => {
-            let pins = Pins::at(&draft.settings.paths.pins);
+            let pins = Pins::new(&draft.settings.paths.pins);
             seed::unjudged(&pins, &ours).context("read the flow table")?.iter().map(opening).collect()
         }
     };
-    let impact = Impact::of(old.as_ref(), &new, &live, |opening| older.contains(opening));
+    let impact = Impact::new(old.as_ref(), &new, &live, |opening| older.contains(opening));
     let session = session::ssh().filter(|session| new.local.contains(&session.destination));
     let way_in = session.map(|session| (session, WayIn::under(&new, &session)));
     let failsafe = new.rows.iter().any(|row| row.failsafe && !row.peers.is_empty());
@@ -94,9 +96,9 @@ struct Compared {
 
 /// What is in force; the history knows its policy by its image.
 fn in_force(draft: &Draft) -> anyhow::Result<Compared> {
-    let history = History::at(&draft.settings.paths.state);
+    let history = History::open(&draft.settings.paths.state);
     let uncounted = |in_force, policy| Compared { in_force, policy, counters: None };
-    let snapshot = match read::snapshot(&Pins::at(&draft.settings.paths.pins)) {
+    let snapshot = match read::snapshot(&Pins::new(&draft.settings.paths.pins)) {
         Ok(snapshot) => snapshot,
         Err(KernelError::NotInstalled { .. }) => return Ok(uncounted(InForce::Nothing, None)),
         // Of what its maps hold, only the history can tell.
@@ -109,7 +111,7 @@ fn in_force(draft: &Draft) -> anyhow::Result<Compared> {
             let number = Some(record.number);
             return Ok(uncounted(InForce::OtherLayout { found, number }, Some(policy)));
         }
-        Err(fault) => return Err(fault).context("read what is in force"),
+        Err(error) => return Err(error).context("read what is in force"),
     };
     let (records, _) = history.list();
     let is_it = |record: &&Record| record.image == snapshot.image;
@@ -121,9 +123,9 @@ fn in_force(draft: &Draft) -> anyhow::Result<Compared> {
     Ok(Compared { in_force, policy: Some(policy), counters: Some(snapshot) })
 }
 
-/// A conversation, as the packet that opened it.
-const fn opening(conversation: &Conversation) -> Opening {
-    let Conversation { protocol, local, peer, inbound } = *conversation;
+/// A flow, as the packet that opened it.
+const fn opening(connection: &Connection) -> Opening {
+    let Connection { protocol, local, peer, inbound } = *connection;
     let (direction, source, destination) =
         if inbound { (Direction::Inbound, peer, local) } else { (Direction::Outbound, local, peer) };
     Opening {

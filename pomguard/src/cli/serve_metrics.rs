@@ -59,24 +59,24 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
 
 /// Listens as soon as the address can be had; what is in the way is told once.
 async fn listen(at: SocketAddr) -> anyhow::Result<TcpListener> {
-    let mut told = None;
+    let mut message = None;
     loop {
-        let fault = match TcpListener::bind(at).await {
+        let error = match TcpListener::bind(at).await {
             Ok(listener) => return Ok(listener),
-            Err(fault) => fault,
+            Err(error) => error,
         };
-        let why = match fault.kind() {
+        let why = match error.kind() {
             io::ErrorKind::AddrInUse => {
                 "somebody else listens there. `ss -ltnp` says who: the daemon itself, where `[metrics] listen` \
                  of pomguard.toml names it?"
             }
             io::ErrorKind::AddrNotAvailable => "this host does not have that address (`ip addr`).",
             _ => {
-                return Err(fault)
+                return Err(error)
                     .with_context(|| format!("listen on {at}: give another address by --listen"));
             }
         };
-        if told.replace(fault.kind()) != Some(fault.kind()) {
+        if message.replace(error.kind()) != Some(error.kind()) {
             let every = RETRY.as_secs();
             error!("no metrics on {at}: {why} Or give another address by --listen. Tried every {every} s");
         }

@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, process::ExitCode};
 
-use super::{ATTENTION, output::Output, places};
+use super::{ATTENTION, output::Output};
 use crate::{
     control::{client, protocol::Request},
     input::settings::Settings,
@@ -25,7 +25,7 @@ pub struct Args {
 
 /// Exit code 0 when all is as it should be, 3 when something is not, 1 when nothing is in force.
 pub fn run(args: &Args, out: &mut Output) -> anyhow::Result<ExitCode> {
-    let status = read(&places::settings(&args.config, out))?;
+    let status = read(&super::paths::settings(&args.config, out))?;
     if args.json {
         out.json(&status)?;
     } else {
@@ -37,10 +37,10 @@ pub fn run(args: &Args, out: &mut Output) -> anyhow::Result<ExitCode> {
 /// The daemon's answer; without a daemon what the kernel says.
 pub(super) fn read(settings: &Settings) -> anyhow::Result<Status> {
     match client::ask(&settings.paths.runtime, Request::Status, None) {
-        Err(fault) if fault.is::<client::NoDaemon>() => {
+        Err(error) if error.is::<client::NoDaemon>() => {
             let interfaces: Vec<String> = settings.interfaces.iter().map(|at| at.value.clone()).collect();
-            let pins = Pins::at(&settings.paths.pins);
-            let mut status = match Runtime::at(&settings.paths.runtime).not_enforcing() {
+            let pins = Pins::new(&settings.paths.pins);
+            let mut status = match Runtime::new(&settings.paths.runtime).not_enforcing() {
                 Some(mark) => {
                     let attach = interfaces.iter().map(|name| attach::describe(&pins, name)).collect();
                     Status::not_enforcing(
@@ -50,7 +50,7 @@ pub(super) fn read(settings: &Settings) -> anyhow::Result<Status> {
                 }
                 None => status::status(&pins, &interfaces)?,
             };
-            status.attention.push(format!("{fault}"));
+            status.attention.push(format!("{error}"));
             Ok(status)
         }
         answer => answer,

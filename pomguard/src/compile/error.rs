@@ -101,7 +101,7 @@ pub enum CompileError {
          at each; the limit is {}: name fewer, wider prefixes",
         limits::PINHOLES
     )]
-    Pinholes {
+    Overrides {
         /// How many there are.
         found: usize,
     },
@@ -111,7 +111,7 @@ pub enum CompileError {
         /// How many it needs.
         needed: usize,
     },
-    /// Generation 0 marks conversations that are never judged again.
+    /// Generation 0 marks flows that are never judged again.
     #[error("generations are counted from 1")]
     Generation,
     /// The slots were assigned for another policy.

@@ -6,12 +6,12 @@ use pomguard_common::{counter::RowLabel, protocol};
 
 use super::{
     ports::has_ports,
-    slots::{Slots, label_id},
+    slots::{SlotTable, label_id},
 };
 use crate::policy::{Policy, PortRange, Row};
 
 /// The labels of the rows in force, by slot.
-pub fn labels(policy: &Policy, slots: &Slots) -> Vec<(u16, RowLabel)> {
+pub fn labels(policy: &Policy, slots: &SlotTable) -> Vec<(u16, RowLabel)> {
     let mut labels = BTreeMap::new();
     for row in &policy.rows {
         if let Some(slot) = slots.of(&row.id, row.direction) {

@@ -10,7 +10,7 @@
 //! | `cells` | the matrix class × service |
 //! | `levels`, `buckets`, `addresses` | how the class of an address is found |
 //! | [`record`] | what the image says about itself |
-//! | `pinholes` | failsafe rows, which hold beside every image |
+//! | `overrides` | failsafe rows, which hold alongside every image |
 //! | [`slots`], [`label`] | where rows are counted, and what the counters mean |
 
 use std::fmt;
@@ -29,7 +29,7 @@ mod error;
 mod head;
 pub mod label;
 mod levels;
-mod pinholes;
+mod overrides;
 mod ports;
 mod prefix;
 pub mod record;
@@ -37,10 +37,10 @@ pub mod slots;
 
 pub use error::CompileError;
 pub use label::labels;
-pub use pinholes::{lines_of, pinholes};
+pub use overrides::{lines_of, overrides};
 pub use prefix::Family;
 pub use record::Record;
-pub use slots::{Held, Slots};
+pub use slots::{HeldSlot, SlotTable};
 
 use self::{
     addresses::{Table, lay_out},
@@ -132,15 +132,20 @@ impl Image {
 /// # Errors
 /// When a limit is exceeded.
 pub fn fits(policy: &Policy) -> Result<(), CompileError> {
-    let slots = Slots::assign(&[], policy)?;
+    let slots = SlotTable::assign(&[], policy)?;
     // No limit depends on the clock.
     let clock = Clock { ticks_per_1000s: 1_000, offset: 0 };
     compile(policy, &slots, clock, 1)?;
-    pinholes(policy, &slots).map(drop)
+    overrides(policy, &slots).map(drop)
 }
 
 /// Compiles `policy` as generation `generation`. Equal input gives equal bytes.
-pub fn compile(policy: &Policy, slots: &Slots, clock: Clock, generation: u32) -> Result<Image, CompileError> {
+pub fn compile(
+    policy: &Policy,
+    slots: &SlotTable,
+    clock: Clock,
+    generation: u32,
+) -> Result<Image, CompileError> {
     if generation == flow::GRANDFATHERED {
         return Err(CompileError::Generation);
     }
@@ -228,7 +233,7 @@ pub fn compile(policy: &Policy, slots: &Slots, clock: Clock, generation: u32) ->
 }
 
 /// What each row writes into its cells.
-fn row_cells(policy: &Policy, slots: &Slots) -> Result<Vec<RowCell>, CompileError> {
+fn row_cells(policy: &Policy, slots: &SlotTable) -> Result<Vec<RowCell>, CompileError> {
     let of_row = policy.rows.iter().map(|row| {
         let slot = slots.of(&row.id, row.direction);
         let slot = slot.ok_or_else(|| CompileError::Slot { row: row.id.0.clone() })?;

@@ -11,7 +11,7 @@ use pomguard_common::{
 use super::error::CompileError;
 use crate::policy::{Mode, PortRange, Row, Service};
 
-/// Columns: what is left of 16 bits beside the mark.
+/// Columns: what is left of 16 bits alongside the mark.
 const COLUMNS: usize = Listed::COLUMN as usize + 1;
 /// Rows of all cuts together: what keeps rows that overlap everywhere from taking minutes.
 const MEMBERS: usize = 1 << 24;

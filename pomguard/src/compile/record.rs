@@ -9,7 +9,7 @@ use pomguard_common::{
 };
 use sha2::{Digest as _, Sha256};
 
-use super::slots::Slots;
+use super::slots::SlotTable;
 use crate::{
     digest::hex,
     policy::{Mode, Policy},
@@ -114,7 +114,7 @@ impl Record {
 const AUDIT_LINES: usize = limits::ROW_SLOTS / 512;
 
 /// The rows in audit, a bit per counter slot; no line where there are none.
-pub(super) fn audit_lines(policy: &Policy, slots: &Slots) -> Vec<Line> {
+pub(super) fn audit_lines(policy: &Policy, slots: &SlotTable) -> Vec<Line> {
     let audited = policy.rows.iter().filter(|row| row.mode == Mode::Audit);
     let audited: Vec<u16> = audited.filter_map(|row| slots.of(&row.id, row.direction)).collect();
     if audited.is_empty() {

@@ -18,7 +18,7 @@ use crate::policy::{Policy, RowId};
 
 /// A slot that is taken, as the labels in the kernel say.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Held {
+pub struct HeldSlot {
     /// The slot.
     pub slot: u16,
     /// The row's id as its label has it.
@@ -30,7 +30,7 @@ pub struct Held {
     pub last_used: u64,
 }
 
-impl Held {
+impl HeldSlot {
     /// What a label says; none when its slot is free, or the label is damaged.
     pub fn of_label(slot: u16, label: &RowLabel, last_used: u64) -> Option<Self> {
         let end = label.id.iter().position(|&byte| byte == 0).unwrap_or(LABEL_ID);
@@ -44,16 +44,16 @@ impl Held {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reused {
     /// Whose it was. Its counters are lost: they must be set to zero.
-    pub from: Held,
+    pub from: HeldSlot,
     /// The id of the row that has it now.
     pub to: RowId,
 }
 
 /// Which row counts where.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Slots {
+pub struct SlotTable {
     live: BTreeMap<(String, Direction), u16>,
-    departed: Vec<Held>,
+    departed: Vec<HeldSlot>,
     reused: Vec<Reused>,
 }
 
@@ -72,10 +72,10 @@ pub fn label_id(id: &RowId) -> Cow<'_, str> {
     Cow::Owned(short)
 }
 
-impl Slots {
+impl SlotTable {
     /// Slots for the rows of `policy`: those that have one keep it, others get free ones, and when
     /// there are none, those of rows that left the policy, longest unused first.
-    pub fn assign(previous: &[Held], policy: &Policy) -> Result<Self, CompileError> {
+    pub fn assign(previous: &[HeldSlot], policy: &Policy) -> Result<Self, CompileError> {
         for direction in Direction::ALL {
             let found = policy.rows_in(direction).count();
             if found > limits::ROWS {
@@ -83,7 +83,7 @@ impl Slots {
             }
         }
         let mut free: BTreeSet<u16> = (0..limits::ROW_SLOTS as u16).collect();
-        let mut held: BTreeMap<(String, Direction), &Held> = BTreeMap::new();
+        let mut held: BTreeMap<(String, Direction), &HeldSlot> = BTreeMap::new();
         for entry in previous {
             // A slot or a row that occurs twice is damage; the first one counts.
             let key = (entry.id.clone(), entry.direction);
@@ -130,7 +130,7 @@ impl Slots {
     }
 
     /// Rows that left the policy and keep their slot and their counters.
-    pub fn departed(&self) -> &[Held] {
+    pub fn departed(&self) -> &[HeldSlot] {
         &self.departed
     }
 

@@ -67,10 +67,10 @@ pub fn ask<T: DeserializeOwned>(runtime: &Path, request: Request, why: Option<&s
                 bail!("the daemon closed the connection without an answer: its log says more");
             }
             Ok(length) => lines.feed(chunk.get(..length).unwrap_or_default()),
-            Err(fault) if fault.kind() == io::ErrorKind::Interrupted => {}
-            Err(fault) => {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => {
                 sent.context("ask the daemon")?;
-                return Err(fault).context("wait for the daemon's answer");
+                return Err(error).context("wait for the daemon's answer");
             }
         }
     }

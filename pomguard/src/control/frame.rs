@@ -98,7 +98,7 @@ mod tests {
 
         /// CP-02: whatever comes, no more is kept than one line and one reading.
         #[test]
-        fn any_bytes_are_lines_or_too_long_and_never_kept_beyond_the_limit(
+        fn frame_of_any_bytes_is_lines_or_too_long(
             chunks in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..64), 0..40),
         ) {
             let mut lines = Lines::new(50);
@@ -108,8 +108,8 @@ mod tests {
                     match lines.next_line() {
                         Ok(Some(line)) => prop_assert!(line.len() <= 50 && !line.contains(&b'\n')),
                         Ok(None) => break,
-                        Err(fault) => {
-                            prop_assert_eq!(fault.limit, 50);
+                        Err(error) => {
+                            prop_assert_eq!(error.limit, 50);
                             return Ok(());
                         }
                     }
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_of_exactly_the_limit_passes_and_one_byte_more_does_not() {
+    fn line_of_the_limit_passes_and_one_byte_more_does_not() {
         let mut lines = Lines::new(3);
         lines.feed(b"abc\nabcd\n");
         assert_eq!(lines.next_line(), Ok(Some(b"abc".to_vec())));

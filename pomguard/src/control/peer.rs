@@ -38,7 +38,7 @@ impl Peer {
     ///
     /// # Errors
     /// When it does not say: then nobody is served.
-    pub fn of(stream: &UnixStream) -> io::Result<Self> {
+    pub fn from_stream(stream: &UnixStream) -> io::Result<Self> {
         let credentials = stream.peer_cred()?;
         let mut groups = supplementary_groups(stream)?;
         groups.push(credentials.gid());
@@ -75,9 +75,9 @@ fn supplementary_groups(stream: &UnixStream) -> io::Result<Vec<u32>> {
             groups.truncate(count);
             return Ok(groups);
         }
-        let fault = io::Error::last_os_error();
-        if fault.raw_os_error() != Some(libc::ERANGE) || count > GROUPS {
-            return Err(fault);
+        let error = io::Error::last_os_error();
+        if error.raw_os_error() != Some(libc::ERANGE) || count > GROUPS {
+            return Err(error);
         }
         groups.resize(count.max(groups.len() + 1), 0);
     }
@@ -100,7 +100,7 @@ mod tests {
     #[tokio::test]
     async fn the_kernel_says_who_we_are() {
         let (one, _other) = UnixStream::pair().unwrap();
-        let peer = Peer::of(&one).unwrap();
+        let peer = Peer::from_stream(&one).unwrap();
         assert_eq!(peer.uid, nix::unistd::getuid().as_raw());
         assert_eq!(peer.pid, std::process::id().cast_signed());
         assert!(peer.groups.contains(&nix::unistd::getgid().as_raw()));

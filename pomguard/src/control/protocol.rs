@@ -191,10 +191,10 @@ pub enum Reply {
 
 impl Reply {
     /// What came of it.
-    pub fn of<T: Serialize>(result: anyhow::Result<T>) -> Self {
+    pub fn from_result<T: Serialize>(result: anyhow::Result<T>) -> Self {
         match result.and_then(|value| Ok(serde_json::to_value(value)?)) {
             Ok(value) => Self::Done(value),
-            Err(fault) => Self::Refused(format!("{fault:#}")),
+            Err(error) => Self::Refused(format!("{error:#}")),
         }
     }
 
@@ -228,7 +228,7 @@ pub fn read(line: &[u8]) -> Result<Message, String> {
     struct Versioned {
         version: u32,
     }
-    let malformed = |fault| format!("not a request of pomguard's control protocol: {fault}");
+    let malformed = |error| format!("not a request of pomguard's control protocol: {error}");
     let Versioned { version } = serde_json::from_slice(line).map_err(malformed)?;
     if version != VERSION {
         return Err(format!(
@@ -294,8 +294,8 @@ mod tests {
             (r#"{"version":1,"request":{"verb":"apply","confirm_within":1,"now":1}}"#, "now"),
             (r#"{"version":1,"request":{"verb":"status"},"extra":1}"#, "extra"),
         ] {
-            let told = read(line.as_bytes()).expect_err(line);
-            assert!(told.contains(words), "{line}: {told}");
+            let message = read(line.as_bytes()).expect_err(line);
+            assert!(message.contains(words), "{line}: {message}");
         }
         let mut long = message(Request::Confirm);
         long.why = Some("x".repeat(LONGEST_WHY + 1));
@@ -316,7 +316,7 @@ mod tests {
         }
 
         #[test]
-        fn a_request_with_bytes_changed_reads_as_a_request_or_is_refused(
+        fn request_with_bytes_changed_is_read_or_refused(
             at in any::<prop::sample::Index>(), byte in any::<u8>(), cut in any::<prop::sample::Index>(),
         ) {
             let mut line = serde_json::to_vec(&message(Request::Panic { kind: Panic::Open, seconds: 60 })).unwrap();

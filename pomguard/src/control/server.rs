@@ -162,8 +162,8 @@ pub fn listen(path: &Path) -> io::Result<UnixListener> {
     match fs::symlink_metadata(path) {
         Ok(facts) if facts.file_type().is_socket() && facts.uid() == own => fs::remove_file(path)?,
         Ok(_) => return refuse(path, "something that is no socket of ours is in its place; remove it"),
-        Err(fault) if fault.kind() == io::ErrorKind::NotFound => {}
-        Err(fault) => return Err(fault),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
     }
     let listener = UnixListener::bind(path)?;
     // Who may say what goes by the credentials of each connection, so anybody may connect.
@@ -189,9 +189,9 @@ pub async fn serve(listener: UnixListener, readers: String, queues: Queues) {
     loop {
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
-            Err(fault) => {
+            Err(error) => {
                 // Out of descriptors, most likely: make room rather than spin. Root's places come last.
-                warn!("a connection to the control socket was lost: {fault}");
+                warn!("a connection to the control socket was lost: {error}");
                 if of_others.is_empty() {
                     of_root.make_room(0);
                 }
@@ -200,10 +200,10 @@ pub async fn serve(listener: UnixListener, readers: String, queues: Queues) {
                 continue;
             }
         };
-        let peer = match Peer::of(&stream) {
+        let peer = match Peer::from_stream(&stream) {
             Ok(peer) => peer,
-            Err(fault) => {
-                warn!("the kernel does not say who connected to the control socket: {fault}");
+            Err(error) => {
+                warn!("the kernel does not say who connected to the control socket: {error}");
                 continue;
             }
         };
@@ -218,10 +218,10 @@ pub async fn serve(listener: UnixListener, readers: String, queues: Queues) {
             continue;
         }
         let busy = Arc::new(AtomicBool::new(false));
-        let conversation = admit(stream, peer, Arc::clone(&readers), queues.clone(), Arc::clone(&busy));
+        let exchange = admit(stream, peer, Arc::clone(&readers), queues.clone(), Arc::clone(&busy));
         let task = tokio::spawn(async move {
-            if let Err(fault) = conversation.await {
-                debug!("a control connection ended: {fault}");
+            if let Err(error) = exchange.await {
+                debug!("a control connection ended: {error}");
             }
         });
         places.0.push_back(Served { task: task.abort_handle(), busy });
@@ -273,10 +273,10 @@ async fn admit(
 /// Says no without waiting: the reply fits the socket's buffer, or is lost.
 fn turn_away(stream: &UnixStream, peer: &Peer) {
     debug!("{peer} may not use the control socket");
-    let told = Reply::Refused(
+    let message = Reply::Refused(
         "only root, and members of the group that `[control] group` names, may use this socket".to_owned(),
     );
-    let _ = stream.try_write(&told.line());
+    let _ = stream.try_write(&message.line());
 }
 
 /// Takes requests one after the other and answers each, until one side has enough.
@@ -291,13 +291,13 @@ async fn converse(
     loop {
         let line = match next_request(&mut stream, &mut lines).await? {
             Some(Ok(line)) => line,
-            Some(Err(told)) => return send(&mut stream, &Reply::Refused(told)).await,
+            Some(Err(message)) => return send(&mut stream, &Reply::Refused(message)).await,
             None => return Ok(()),
         };
         busy.store(true, Ordering::Relaxed);
         let reply = match read(&line) {
             Ok(message) => ask(message, &peer, access, &commands).await,
-            Err(told) => Reply::Refused(told),
+            Err(message) => Reply::Refused(message),
         };
         busy.store(false, Ordering::Relaxed);
         send(&mut stream, &reply).await?;
@@ -315,7 +315,7 @@ async fn next_request(
         match lines.next_line() {
             Ok(Some(line)) => return Ok(Some(Ok(line))),
             Ok(None) => {}
-            Err(fault) => return Ok(Some(Err(fault.to_string()))),
+            Err(error) => return Ok(Some(Err(error.to_string()))),
         }
         match timeout_at(until, stream.read(&mut chunk)).await?? {
             0 => return Ok(None),

@@ -11,7 +11,7 @@ use anyhow::{Context as _, anyhow};
 use log::{error, info, warn};
 use pomguard_common::control::Timed;
 
-use super::{Daemon, change::Wanted, read_policy};
+use super::{Daemon, change::DesiredState, read_policy};
 use crate::{
     input::{Draft, Settings},
     kernel::{
@@ -23,26 +23,26 @@ use crate::{
     },
     observe::condition::Condition,
     paths, policy,
-    render::quantity::moment,
+    render::quantity::timestamp,
     state::confirmed::{self, Confirmed, StateError},
 };
 
 /// How soon a save that failed is tried again.
 const RETRY: Duration = Duration::from_secs(5);
 
-/// How many conversations that no row allows are named.
+/// How many flows that no row allows are named.
 const NAMED: usize = 20;
 
 /// What to put in force.
-pub(super) enum Basis {
+pub(super) enum StartSource {
     /// What the files say.
-    Files(Box<Wanted>),
+    Files(Box<DesiredState>),
     /// What was in force before.
-    Kept(Box<Kept>),
+    ConfirmedPolicy(Box<ConfirmedPolicy>),
 }
 
 /// What is left when the files are refused.
-pub(super) struct Kept {
+pub(super) struct ConfirmedPolicy {
     /// Why they are.
     why: anyhow::Error,
     /// The last confirmed policy on disk; none when there is none that can be used.
@@ -55,37 +55,37 @@ pub(super) struct Kept {
 ///
 /// # Errors
 /// When there is neither: a host that was never guarded is not cut off by a slip in its first file.
-pub(super) fn basis(config: &Path) -> anyhow::Result<(Settings, Basis)> {
+pub(super) fn start_source(config: &Path) -> anyhow::Result<(Settings, StartSource)> {
     let why = match files(config) {
-        Ok(wanted) => return Ok((wanted.settings.clone(), Basis::Files(Box::new(wanted)))),
+        Ok(desired) => return Ok((desired.settings.clone(), StartSource::Files(Box::new(desired)))),
         Err(why) => why,
     };
     let named = Settings::load(config).ok();
     let (confirmed, unreadable) = match confirmed::load(&state_folder(named.as_ref())) {
         Ok(confirmed) => (confirmed, None),
-        Err(fault) => (None, Some(fault)),
+        Err(error) => (None, Some(error)),
     };
     let settings = named.or_else(|| {
         let about = &confirmed.as_ref()?.about;
         Settings::parse(&config.display().to_string(), &about.settings).ok()
     });
     let Some(settings) = settings else { return Err(with(why, unreadable)) };
-    if confirmed.is_none() && !in_force(&Pins::at(&settings.paths.pins)) {
+    if confirmed.is_none() && !in_force(&Pins::new(&settings.paths.pins)) {
         return Err(with(why, unreadable));
     }
-    Ok((settings, Basis::Kept(Box::new(Kept { why, confirmed, unreadable }))))
+    Ok((settings, StartSource::ConfirmedPolicy(Box::new(ConfirmedPolicy { why, confirmed, unreadable }))))
 }
 
 /// Reads the files and resolves them. Before the network is up this host has no address to be known by:
 /// then it goes by the name under which it last enforced.
-fn files(config: &Path) -> anyhow::Result<Wanted> {
+fn files(config: &Path) -> anyhow::Result<DesiredState> {
     match read_policy(config) {
-        Ok((draft, policy)) => Ok(Wanted::new(draft, policy)),
+        Ok((draft, policy)) => Ok(DesiredState::new(draft, policy)),
         Err(why) => by_last_name(config).ok_or(why),
     }
 }
 
-fn by_last_name(config: &Path) -> Option<Wanted> {
+fn by_last_name(config: &Path) -> Option<DesiredState> {
     let draft = Draft::load(config).ok()?;
     let last = confirmed::load(&draft.settings.paths.state).ok()??.about.host;
     let host =
@@ -93,13 +93,13 @@ fn by_last_name(config: &Path) -> Option<Wanted> {
     let known: Vec<IpAddr> = host.addresses.iter().map(|at| at.value).collect();
     let policy = policy::resolve(&draft, &known).ok()?;
     warn!("this host has no address of the site yet: it goes by its last name, {last}");
-    Some(Wanted::new(draft, policy))
+    Some(DesiredState::new(draft, policy))
 }
 
 /// The reason, and what is wrong with the state besides.
 fn with(why: anyhow::Error, unreadable: Option<StateError>) -> anyhow::Error {
     match unreadable {
-        Some(fault) => why.context(format!("no policy to go by instead: {:#}", anyhow!(fault))),
+        Some(error) => why.context(format!("no policy to go by instead: {:#}", anyhow!(error))),
         None => why,
     }
 }
@@ -119,12 +119,12 @@ fn in_force(pins: &Pins) -> bool {
 
 /// Whether something failed for want of descriptors or memory, and not by a fault of the files.
 fn lacks_resources(why: &anyhow::Error) -> bool {
-    let lack = |fault: &io::Error| {
-        matches!(fault.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOBUFS))
+    let lack = |error: &io::Error| {
+        matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOBUFS))
     };
     // A file that could not be opened is words by now: whether there are descriptors shows by taking one.
     why.chain().filter_map(|cause| cause.downcast_ref()).any(lack)
-        || fs::File::open("/dev/null").is_err_and(|fault| lack(&fault))
+        || fs::File::open("/dev/null").is_err_and(|error| lack(&error))
 }
 
 impl Daemon {
@@ -132,10 +132,10 @@ impl Daemon {
     ///
     /// # Errors
     /// When that cannot be put in force.
-    pub(super) fn keep(&mut self, kept: Kept) -> anyhow::Result<()> {
-        let Kept { why, confirmed, unreadable } = kept;
-        if let Some(fault) = unreadable {
-            self.standing.insert(Condition::StateUnreadable, format!("{:#}", anyhow!(fault)));
+    pub(super) fn keep(&mut self, confirmed_policy: ConfirmedPolicy) -> anyhow::Result<()> {
+        let ConfirmedPolicy { why, confirmed, unreadable } = confirmed_policy;
+        if let Some(error) = unreadable {
+            self.lasting_conditions.insert(Condition::StateUnreadable, format!("{:#}", anyhow!(error)));
         }
         if in_force(&self.pins) {
             info!("the policy in force stays in force");
@@ -163,11 +163,11 @@ impl Daemon {
     }
 
     /// Before the first attachment, or before maps of another layout are left: what talks now goes on. The
-    /// socket table does not show everything, so for a while packets in the middle of unknown conversations
+    /// socket table does not show everything, so for a while packets in the middle of unknown connections
     /// pass, too; not at a boot, where nothing talks yet.
-    pub(super) fn welcome(&self, grace: Option<u32>) {
-        let told = self.seed();
-        let (Some(seconds), Some(1..)) = (grace, told) else { return };
+    pub(super) fn seed_on_first_attach(&self, grace: Option<u32>) {
+        let message = self.seed();
+        let (Some(seconds), Some(1..)) = (grace, message) else { return };
         let begun = self
             .ticks
             .deadline(seconds)
@@ -176,17 +176,17 @@ impl Daemon {
             Ok(()) => {
                 info!("packets in the middle of unknown conversations pass for {seconds} s, and are counted");
             }
-            Err(fault) => error!("no grace period: {:#}", anyhow!(fault)),
+            Err(error) => error!("no grace period: {:#}", anyhow!(error)),
         }
     }
 
-    /// Enters live conversations into the flow table; how many there are.
+    /// Enters live connections into the flow table; how many there are.
     pub(super) fn seed(&self) -> Option<usize> {
         let unlisted = if self.replaced.is_some() { Unlisted::AsJudged } else { Unlisted::GoOn };
         let seeded = match seed::seed(&self.pins, self.ticks, unlisted) {
             Ok(seeded) => seeded,
-            Err(fault) => {
-                error!("live conversations are not known, and may be cut: {:#}", anyhow!(fault));
+            Err(error) => {
+                error!("live conversations are not known, and may be cut: {:#}", anyhow!(error));
                 return None;
             }
         };
@@ -221,9 +221,9 @@ impl Daemon {
         let condition =
             if lacks_resources(why) { Condition::ResourcesExhausted } else { Condition::FilesRefused };
         let since =
-            read::snapshot(&self.pins).map_or_else(|_| "earlier".to_owned(), |it| moment(it.installed_at));
+            read::snapshot(&self.pins).map_or_else(|_| "earlier".to_owned(), |it| timestamp(it.installed_at));
         let why = format!("{why:#}").replace('\n', "; ");
-        self.standing.insert(
+        self.lasting_conditions.insert(
             condition,
             format!("the last confirmed policy is in force, since {since}; the files: {why}"),
         );
@@ -235,7 +235,7 @@ impl Daemon {
         let settings = self.settings.source.text.clone();
         match install::confirmed(&self.pins, installed, settings) {
             Ok(confirmed) => self.try_save(confirmed),
-            Err(fault) => error!("what is in force cannot be saved: {:#}", anyhow!(fault)),
+            Err(error) => error!("what is in force cannot be saved: {:#}", anyhow!(error)),
         }
     }
 
@@ -250,11 +250,11 @@ impl Daemon {
         match confirmed::save(&self.settings.paths.state, &confirmed) {
             Ok(()) => {
                 self.unsaved = None;
-                self.standing.remove(&Condition::StateUnsaved);
-                self.standing.remove(&Condition::StateUnreadable);
+                self.lasting_conditions.remove(&Condition::StateUnsaved);
+                self.lasting_conditions.remove(&Condition::StateUnreadable);
             }
-            Err(fault) => {
-                self.standing.insert(Condition::StateUnsaved, format!("{:#}", anyhow!(fault)));
+            Err(error) => {
+                self.lasting_conditions.insert(Condition::StateUnsaved, format!("{:#}", anyhow!(error)));
                 self.unsaved = Some((confirmed, Instant::now() + RETRY));
             }
         }

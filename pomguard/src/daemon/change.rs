@@ -16,11 +16,11 @@ use crate::{
     },
     observe::condition::Condition,
     policy::{Policy, diff::Diff},
-    render::quantity::moment,
+    render::quantity::timestamp,
 };
 
 /// A change that is wanted.
-pub(super) struct Order {
+pub(super) struct ChangeRequest {
     /// What brings it about.
     pub(super) cause: Cause,
     /// Who wants it; none for the daemon itself.
@@ -31,7 +31,7 @@ pub(super) struct Order {
     pub(super) confirm_within: Option<u32>,
 }
 
-impl Order {
+impl ChangeRequest {
     /// Of the daemon itself.
     pub(super) const fn own(cause: Cause) -> Self {
         Self { cause, by: None, why: None, confirm_within: None }
@@ -39,13 +39,13 @@ impl Order {
 }
 
 /// What is to be put in force.
-pub(super) struct Wanted {
+pub(super) struct DesiredState {
     pub(super) settings: Settings,
     pub(super) policy: Policy,
     pub(super) sources: Sources,
 }
 
-impl Wanted {
+impl DesiredState {
     pub(super) fn new(draft: Draft, policy: Policy) -> Self {
         Self { sources: draft.sources(), settings: draft.settings, policy }
     }
@@ -53,7 +53,7 @@ impl Wanted {
 
 /// What was in force, and is again when a change is not confirmed.
 #[derive(Clone)]
-pub(super) struct Held {
+pub(super) struct ActivePolicy {
     pub(super) settings: Settings,
     pub(super) policy: Policy,
     pub(super) record: Option<Record>,
@@ -61,14 +61,18 @@ pub(super) struct Held {
 
 impl Daemon {
     /// Takes the files. Whatever is wrong with them, what is in force stays.
-    pub(super) fn take_files(&mut self, order: &Order) -> anyhow::Result<Changed> {
+    pub(super) fn take_files(&mut self, request: &ChangeRequest) -> anyhow::Result<Changed> {
         let (draft, policy) = read_policy(&self.options.config)?;
         let _entitled = self.entitled()?;
-        self.change(order, Wanted::new(draft, policy))
+        self.change(request, DesiredState::new(draft, policy))
     }
 
     /// Puts something in force, and keeps a record of it.
-    pub(super) fn change(&mut self, order: &Order, wanted: Wanted) -> anyhow::Result<Changed> {
+    pub(super) fn change(
+        &mut self,
+        request: &ChangeRequest,
+        desired: DesiredState,
+    ) -> anyhow::Result<Changed> {
         let started = Instant::now();
         if let Some(waiting) = &self.waiting {
             let number = waiting.record.number;
@@ -76,19 +80,19 @@ impl Daemon {
                 "change {number} waits for its confirmation: `pomguard confirm` or `pomguard rollback` first"
             );
         }
-        let Wanted { settings, policy, sources } = wanted;
+        let DesiredState { settings, policy, sources } = desired;
         if settings.paths.pins != self.pins.root() {
             bail!("{}: `paths.pins` changed: that takes a restart", settings.file);
         }
-        let starting = order.cause == Cause::Start;
-        check_interfaces(&self.pins, &settings, |name| starting || self.guard.watches(name))?;
-        let record = self.note(order, &policy, &sources)?;
-        let deadline = order.confirm_within.map(|seconds| self.ticks.deadline(seconds)).transpose()?;
+        let starting = request.cause == Cause::Start;
+        check_interfaces(&self.pins, &settings, |name| starting || self.reconciler.watches(name))?;
+        let record = self.note(request, &policy, &sources)?;
+        let deadline = request.confirm_within.map(|seconds| self.ticks.deadline(seconds)).transpose()?;
         let installed = match self.install(&policy, deadline) {
             Ok(installed) => installed,
-            Err(fault) => {
-                self.rewrite(record.map(|record| (record, Outcome::Failed(format!("{fault:#}")))));
-                return Err(fault);
+            Err(error) => {
+                self.rewrite(record.map(|record| (record, Outcome::Failed(format!("{error:#}")))));
+                return Err(error);
             }
         };
         let took_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -98,7 +102,7 @@ impl Daemon {
             took_ms,
             ..record
         });
-        self.guard.seal(&self.pins);
+        self.reconciler.record_baseline(&self.pins);
         self.succeeded(&settings, &installed);
         let mut notes = Vec::new();
         let attached = if starting {
@@ -107,12 +111,13 @@ impl Daemon {
             self.attach(&settings, deadline.is_none())
         };
         match attached {
-            Err(fault) if starting => return Err(fault),
-            Err(fault) => {
+            Err(error) if starting => return Err(error),
+            Err(error) => {
                 // What could be foreseen was, before the policy changed: this one the driver refused.
-                let told = format!("attaching FAILED, the new policy is not on every interface: {fault:#}");
-                error!("{told}");
-                notes.push(told);
+                let message =
+                    format!("attaching FAILED, the new policy is not on every interface: {error:#}");
+                error!("{message}");
+                notes.push(message);
                 self.failed();
             }
             Ok(()) => {}
@@ -129,23 +134,23 @@ impl Daemon {
             tuples: installed.image.tuples(),
             summary: record.as_ref().map(|record| record.summary).unwrap_or_default(),
             took_ms,
-            confirm_by: order.confirm_within.map(|seconds| unix_now() + u64::from(seconds)),
+            confirm_by: request.confirm_within.map(|seconds| unix_now() + u64::from(seconds)),
             notes,
         };
-        let next = Held { settings, policy, record: record.clone() };
+        let next = ActivePolicy { settings, policy, record: record.clone() };
         if let (Some(deadline), Some(record)) = (deadline, record) {
             self.rewrite(Some((record.clone(), record.outcome.clone())));
-            let until = order.confirm_within.map_or(0, u64::from) + unix_now();
-            let about = format!("change {} until {}", record.number, moment(until));
-            self.standing.insert(Condition::Unconfirmed, about);
+            let until = request.confirm_within.map_or(0, u64::from) + unix_now();
+            let about = format!("change {} until {}", record.number, timestamp(until));
+            self.lasting_conditions.insert(Condition::Unconfirmed, about);
             info!(
                 "change {} is taken back unless confirmed within {:?} s",
-                record.number, order.confirm_within
+                record.number, request.confirm_within
             );
-            let replaced = replaced_by(order.cause);
+            let replaced = replaced_by(request.cause);
             self.waiting = Some(Waiting { deadline, record, next, replaced, installed: Some(installed) });
         } else {
-            self.settle_on(next, &replaced_by(order.cause));
+            self.record_active(next, &replaced_by(request.cause));
             self.save(&installed);
         }
         self.status = self.line();
@@ -154,8 +159,13 @@ impl Daemon {
 
     /// Writes the record before anything changes. An operator's change needs one: without it nobody could
     /// tell what was in force, or return to it. A start or a reload goes on without.
-    fn note(&self, order: &Order, policy: &Policy, sources: &Sources) -> anyhow::Result<Option<Record>> {
-        let outcome = match order.confirm_within {
+    fn note(
+        &self,
+        request: &ChangeRequest,
+        policy: &Policy,
+        sources: &Sources,
+    ) -> anyhow::Result<Option<Record>> {
+        let outcome = match request.confirm_within {
             Some(seconds) => Outcome::Pending(Pending {
                 until: unix_now() + u64::from(seconds),
                 boot: boot_id().context("read the boot's id")?,
@@ -164,7 +174,7 @@ impl Daemon {
         };
         let files = sources.digest();
         // A start that finds what is in force already is no change.
-        if order.cause == Cause::Start
+        if request.cause == Cause::Start
             && let Some(record) = in_force(&self.history.list().0)
             && record.files == files
             && record.host == policy.host
@@ -173,14 +183,14 @@ impl Daemon {
         }
         let before = self.held.as_ref();
         let summary =
-            before.map(|held| Summary::of(&Diff::counted(&held.policy, policy))).unwrap_or_default();
+            before.map(|held| Summary::from_diff(&Diff::counted(&held.policy, policy))).unwrap_or_default();
         let names = [&sources.settings, &sources.site, &sources.matrix].map(|source| source.name.clone());
         let record = Record {
             number: 0,
             at: unix_now(),
-            cause: order.cause,
-            by: order.by.clone(),
-            why: order.why.clone(),
+            cause: request.cause,
+            by: request.by.clone(),
+            why: request.why.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             host: policy.host.clone(),
             files,
@@ -193,24 +203,24 @@ impl Daemon {
         };
         match self.history.add(record, sources) {
             Ok(record) => Ok(Some(record)),
-            Err(fault) if matches!(order.cause, Cause::Start | Cause::Reload) => {
-                error!("this change is NOT kept in the history: {:#}", anyhow::Error::new(fault));
+            Err(error) if matches!(request.cause, Cause::Start | Cause::Reload) => {
+                error!("this change is NOT kept in the history: {:#}", anyhow::Error::new(error));
                 Ok(None)
             }
-            Err(fault) => Err(fault).context("keep the change in the history (nothing was changed)"),
+            Err(error) => Err(error).context("keep the change in the history (nothing was changed)"),
         }
     }
 
     /// Notes what became of a change.
     pub(super) fn rewrite(&self, of: Option<(Record, Outcome)>) {
         let Some((record, outcome)) = of else { return };
-        if let Err(fault) = self.history.update(&Record { outcome, ..record }) {
-            error!("the history does not say what became of a change: {:#}", anyhow::Error::new(fault));
+        if let Err(error) = self.history.update(&Record { outcome, ..record }) {
+            error!("the history does not say what became of a change: {:#}", anyhow::Error::new(error));
         }
     }
 
     /// From now on this is in force, and what was is `replaced`.
-    pub(super) fn settle_on(&mut self, mut next: Held, replaced: &Outcome) {
+    pub(super) fn record_active(&mut self, mut next: ActivePolicy, replaced: &Outcome) {
         if let Some(record) = &mut next.record {
             record.outcome = Outcome::InForce;
             let others = self.history.list().0.into_iter();
@@ -224,7 +234,7 @@ impl Daemon {
     }
 
     /// Returns to an earlier change; without a number, to the one before.
-    pub(super) fn roll_back(&mut self, to: Option<u64>, order: Order) -> anyhow::Result<Changed> {
+    pub(super) fn roll_back(&mut self, to: Option<u64>, request: ChangeRequest) -> anyhow::Result<Changed> {
         if to.is_none() && self.waiting.is_some() {
             return self.take_back(&Outcome::RolledBack);
         }
@@ -237,7 +247,10 @@ impl Daemon {
         }
         let (draft, policy) = self.history.policy(&record)?;
         let _entitled = self.entitled()?;
-        self.change(&Order { cause: Cause::Rollback(record.number), ..order }, Wanted::new(draft, policy))
+        self.change(
+            &ChangeRequest { cause: Cause::Rollback(record.number), ..request },
+            DesiredState::new(draft, policy),
+        )
     }
 
     fn one_before(&self) -> anyhow::Result<Record> {
@@ -248,46 +261,46 @@ impl Daemon {
     }
 
     /// Puts in force what a start is to.
-    pub(super) fn start(&mut self, files: Wanted) -> anyhow::Result<()> {
+    pub(super) fn start(&mut self, files: DesiredState) -> anyhow::Result<()> {
         self.held = self.base(&self.history.list().0);
-        let (wanted, refusal) = self.wanted_at_start(files);
-        self.change(&Order::own(Cause::Start), wanted)?;
-        self.standing.extend(refusal.map(|told| (Condition::FilesRefused, told)));
+        let (desired, refusal) = self.desired_at_start(files);
+        self.change(&ChangeRequest::own(Cause::Start), desired)?;
+        self.lasting_conditions.extend(refusal.map(|message| (Condition::FilesRefused, message)));
         Ok(())
     }
 
     /// What a start puts in force: the files; where they were taken back, what was in force instead, and
     /// words about it.
-    fn wanted_at_start(&self, files: Wanted) -> (Wanted, Option<String>) {
+    fn desired_at_start(&self, files: DesiredState) -> (DesiredState, Option<String>) {
         let (records, damaged) = self.history.list();
-        for fault in damaged {
-            error!("the history: {fault}");
+        for error in damaged {
+            error!("the history: {error}");
         }
         let Some(bad) = refused(&records, &files.sources.digest()) else { return (files, None) };
         let Some(good) = in_force(&records) else { return (files, None) };
         match self.restored(good) {
-            Ok(wanted) => {
-                let told = format!(
+            Ok(desired) => {
+                let message = format!(
                     "the files are those of change {}, which was taken back ({}): change {} is in force \
                      instead; `pomguard apply` takes the files all the same",
                     bad.number,
                     bad.outcome.text(),
                     good.number
                 );
-                warn!("{told}");
-                (wanted, Some(told))
+                warn!("{message}");
+                (desired, Some(message))
             }
-            Err(fault) => {
-                error!("change {} cannot be read, so the files are taken: {fault:#}", good.number);
+            Err(error) => {
+                error!("change {} cannot be read, so the files are taken: {error:#}", good.number);
                 (files, None)
             }
         }
     }
 
     /// What a change in the history puts in force.
-    pub(super) fn restored(&self, record: &Record) -> Result<Wanted, HistoryError> {
+    pub(super) fn restored(&self, record: &Record) -> Result<DesiredState, HistoryError> {
         let (draft, policy) = self.history.policy(record)?;
-        Ok(Wanted::new(draft, policy))
+        Ok(DesiredState::new(draft, policy))
     }
 
     pub(super) fn install(&self, policy: &Policy, deadline: Option<u32>) -> anyhow::Result<Installed> {

@@ -4,7 +4,7 @@ use std::sync::PoisonError;
 
 use log::{error, info};
 
-use super::{Daemon, change::Order, exceptions::Grant, metrics_page};
+use super::{Daemon, change::ChangeRequest, exceptions::NewException, metrics_page};
 use crate::{
     control::{
         protocol::{Reply, Request},
@@ -29,7 +29,7 @@ pub(super) fn listen(settings: &Settings) -> Requests {
             tokio::spawn(server::serve(listener, settings.control_group.clone(), queues));
             info!("control socket at {}", path.display());
         }
-        Err(fault) => error!("no control socket, so no `apply`, `allow` or `panic`: {fault}"),
+        Err(error) => error!("no control socket, so no `apply`, `allow` or `panic`: {error}"),
     }
     requests
 }
@@ -41,31 +41,40 @@ impl Daemon {
         let verb = message.request.verb();
         let by = By { uid: peer.uid, pid: peer.pid, claimed: message.claimed };
         let (asked_by, why) = (by.clone(), message.why.clone());
-        let order = |cause, confirm_within| Order { cause, by: Some(asked_by), why, confirm_within };
+        let request =
+            |cause, confirm_within| ChangeRequest { cause, by: Some(asked_by), why, confirm_within };
         let reply = match message.request {
-            Request::Status => Reply::of(self.status()),
-            Request::Metrics => Reply::of(metrics_page(&self.pins, &self.state)),
+            Request::Status => Reply::from_result(self.status()),
+            Request::Metrics => Reply::from_result(metrics_page(&self.pins, &self.state)),
             Request::Apply { confirm_within } => {
                 let waits = self.waiting.is_some();
-                let taken = self.take_files(&order(Cause::Apply, confirm_within));
+                let taken = self.take_files(&request(Cause::Apply, confirm_within));
                 // What has to wait for another change has not failed.
-                Reply::of(taken.inspect_err(|_| {
+                Reply::from_result(taken.inspect_err(|_| {
                     if !waits {
                         self.failed();
                     }
                 }))
             }
-            Request::Confirm => Reply::of(self.confirm()),
+            Request::Confirm => Reply::from_result(self.confirm()),
             Request::Rollback { to, confirm_within } => {
-                Reply::of(self.roll_back(to, order(Cause::Apply, confirm_within)))
+                Reply::from_result(self.roll_back(to, request(Cause::Apply, confirm_within)))
             }
             Request::Allow { name, direction, peers, services, seconds } => {
                 let (by, why) = (by, message.why);
-                Reply::of(self.allow(Grant { name, direction, peers, services, seconds, by, why }))
+                Reply::from_result(self.allow(NewException {
+                    name,
+                    direction,
+                    peers,
+                    services,
+                    seconds,
+                    by,
+                    why,
+                }))
             }
-            Request::Revoke { name } => Reply::of(self.revoke(&name)),
-            Request::Panic { kind, seconds } => Reply::of(self.panic(kind, seconds)),
-            Request::PanicOff => Reply::of(self.end_panic()),
+            Request::Revoke { name } => Reply::from_result(self.revoke(&name)),
+            Request::Panic { kind, seconds } => Reply::from_result(self.panic(kind, seconds)),
+            Request::PanicOff => Reply::from_result(self.end_panic()),
         };
         if let Reply::Refused(why) = &reply {
             error!("{peer}: {verb} refused: {why}");

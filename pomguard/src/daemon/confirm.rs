@@ -9,7 +9,7 @@ use pomguard_common::control::over;
 
 use super::{
     Daemon,
-    change::{Held, Wanted, boot_id, replaced_by},
+    change::{ActivePolicy, DesiredState, boot_id, replaced_by},
 };
 use crate::{
     control::protocol::{Changed, Panic},
@@ -21,7 +21,7 @@ use crate::{
         read,
     },
     observe::condition::Condition,
-    render::quantity::moment,
+    render::quantity::timestamp,
     terminals,
 };
 
@@ -35,7 +35,7 @@ pub(super) struct Waiting {
     /// Its record.
     pub(super) record: Record,
     /// What is in force until then, and stays if it is confirmed.
-    pub(super) next: Held,
+    pub(super) next: ActivePolicy,
     /// What becomes then of what it replaces.
     pub(super) replaced: Outcome,
     /// Its image, to be saved for the next boot; none when another daemon installed it.
@@ -74,8 +74,8 @@ impl Daemon {
         announce(&format!(
             "change {number} was not confirmed in time: the programs returned to the policy before it"
         ));
-        if let Err(fault) = self.take_back(&Outcome::NotConfirmed) {
-            error!("the policy before it is in force, but could not be put in order: {fault:#}");
+        if let Err(error) = self.take_back(&Outcome::NotConfirmed) {
+            error!("the policy before it is in force, but could not be put in order: {error:#}");
         }
         self.failed();
     }
@@ -98,30 +98,30 @@ impl Daemon {
             bail!("too late: change {number} was taken back, the policy before it is in force");
         }
         let _entitled = self.entitled()?;
-        control::settle(&self.pins, now).context("confirm in the kernel")?;
+        control::record_active(&self.pins, now).context("confirm in the kernel")?;
         let Some(waiting) = self.waiting.take() else { bail!("nothing waits for a confirmation") };
         info!("change {number} is confirmed");
         let Waiting { next, replaced, installed, .. } = waiting;
-        self.standing.remove(&Condition::Unconfirmed);
+        self.lasting_conditions.remove(&Condition::Unconfirmed);
         let mut notes = Vec::new();
-        if let Err(fault) = install::keep_failsafe(&self.pins, &next.policy) {
+        if let Err(error) = install::keep_failsafe(&self.pins, &next.policy) {
             notes.push(format!(
                 "failsafe rows of the policy before still hold: {:#}",
-                anyhow::Error::new(fault)
+                anyhow::Error::new(error)
             ));
         }
         // Interfaces that it no longer names were kept until now: their return could not be automatic.
-        if let Err(fault) = self.attach(&next.settings, true) {
-            notes.push(format!("not on every interface: {fault:#}"));
+        if let Err(error) = self.attach(&next.settings, true) {
+            notes.push(format!("not on every interface: {error:#}"));
         }
         for note in &notes {
             error!("{note}");
         }
         // Only what stays is what the next boot goes by.
         let installed = installed.map_or_else(|| self.install(&next.policy, None), Ok)?;
-        self.guard.seal(&self.pins);
-        let changed = told(&next, notes);
-        self.settle_on(next, &replaced);
+        self.reconciler.record_baseline(&self.pins);
+        let changed = message(&next, notes);
+        self.record_active(next, &replaced);
         self.save(&installed);
         self.status = self.line();
         Ok(changed)
@@ -130,7 +130,7 @@ impl Daemon {
     /// Returns to what was in force before the change that waits.
     pub(super) fn take_back(&mut self, outcome: &Outcome) -> anyhow::Result<Changed> {
         let Some(waiting) = self.waiting.take() else { bail!("nothing waits for a confirmation") };
-        self.standing.remove(&Condition::Unconfirmed);
+        self.lasting_conditions.remove(&Condition::Unconfirmed);
         self.rewrite(Some((waiting.record, outcome.clone())));
         let result = self.entitled().and_then(|_entitled| self.return_to_base());
         self.status = self.line();
@@ -143,38 +143,38 @@ impl Daemon {
         let base = match &self.held {
             Some(held) => Some(held.clone()),
             None => in_force(&self.history.list().0).and_then(|record| {
-                let Wanted { settings, policy, .. } = self
+                let DesiredState { settings, policy, .. } = self
                     .restored(record)
-                    .inspect_err(|fault| error!("change {} cannot be read: {fault}", record.number))
+                    .inspect_err(|error| error!("change {} cannot be read: {error}", record.number))
                     .ok()?;
-                Some(Held { settings, policy, record: Some(record.clone()) })
+                Some(ActivePolicy { settings, policy, record: Some(record.clone()) })
             }),
         };
         let Some(base) = base else {
             let active = control::active(&self.pins)?;
-            control::set_active(&self.pins, pomguard_common::image::Active::settled(active.fallback()))?;
-            self.guard.seal(&self.pins);
+            control::set_active(&self.pins, pomguard_common::image::Active::confirmed(active.fallback()))?;
+            self.reconciler.record_baseline(&self.pins);
             bail!("the policy before is in force, and nobody knows any more which files it came from");
         };
         self.restore(base)
     }
 
     /// Puts what was in force before in force again, under its old record.
-    fn restore(&mut self, mut base: Held) -> anyhow::Result<Changed> {
+    fn restore(&mut self, mut base: ActivePolicy) -> anyhow::Result<Changed> {
         let installed = self.install(&base.policy, None)?;
-        self.guard.seal(&self.pins);
+        self.reconciler.record_baseline(&self.pins);
         if let Some(record) = &mut base.record {
             record.image.clone_from(&installed.digest);
             record.generation = installed.generation;
         }
         self.succeeded(&base.settings, &installed);
         let mut notes = Vec::new();
-        if let Err(fault) = self.attach(&base.settings, true) {
-            error!("not on every interface: {fault:#}");
-            notes.push(format!("not on every interface: {fault:#}"));
+        if let Err(error) = self.attach(&base.settings, true) {
+            error!("not on every interface: {error:#}");
+            notes.push(format!("not on every interface: {error:#}"));
         }
-        let changed = told(&base, notes);
-        self.settle_on(base, &Outcome::Replaced);
+        let changed = message(&base, notes);
+        self.record_active(base, &Outcome::Replaced);
         self.save(&installed);
         Ok(changed)
     }
@@ -200,15 +200,15 @@ impl Daemon {
             self.rewrite(Some((record, Outcome::NotConfirmed)));
             return Ok(false);
         }
-        let Wanted { settings, policy, .. } = self.restored(&record)?;
+        let DesiredState { settings, policy, .. } = self.restored(&record)?;
         let left = self.ticks.seconds(active.deadline().wrapping_sub(now));
         warn!("change {} still waits for its confirmation: {left} s left", record.number);
-        let about = format!("change {} until {}", record.number, moment(until.until));
-        self.standing.insert(Condition::Unconfirmed, about);
+        let about = format!("change {} until {}", record.number, timestamp(until.until));
+        self.lasting_conditions.insert(Condition::Unconfirmed, about);
         self.held = self.base(&records);
         self.waiting = Some(Waiting {
             deadline: active.deadline(),
-            next: Held { settings, policy, record: Some(record.clone()) },
+            next: ActivePolicy { settings, policy, record: Some(record.clone()) },
             replaced: replaced_by(record.cause),
             record,
             installed: None,
@@ -243,10 +243,10 @@ impl Daemon {
         self.attach_at_start(&settings, false)
     }
 
-    pub(super) fn base(&self, records: &[Record]) -> Option<Held> {
+    pub(super) fn base(&self, records: &[Record]) -> Option<ActivePolicy> {
         let record = in_force(records)?;
-        let Wanted { settings, policy, .. } = self.restored(record).ok()?;
-        Some(Held { settings, policy, record: Some(record.clone()) })
+        let DesiredState { settings, policy, .. } = self.restored(record).ok()?;
+        Some(ActivePolicy { settings, policy, record: Some(record.clone()) })
     }
 }
 
@@ -256,7 +256,7 @@ fn announce(sentence: &str) {
     terminals::tell(sentence);
 }
 
-fn told(held: &Held, notes: Vec<String>) -> Changed {
+fn message(held: &ActivePolicy, notes: Vec<String>) -> Changed {
     let record = held.record.as_ref();
     Changed {
         number: record.map(|record| record.number),

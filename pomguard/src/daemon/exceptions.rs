@@ -6,7 +6,7 @@ use std::io;
 use anyhow::{Context as _, anyhow, bail};
 use ipnet::IpNet;
 use log::{error, info, warn};
-use pomguard_common::control::{Pinhole, over};
+use pomguard_common::control::{Override, over};
 
 use super::{Daemon, change::boot_id};
 use crate::{
@@ -17,7 +17,7 @@ use crate::{
     kernel::{clock::unix_now, control},
     observe::condition::Condition,
     policy::{Direction, Mode, Origin, Peer, PortRange, Row, RowId, Service},
-    render::quantity::span,
+    render::quantity::duration,
     state::exceptions::{self, Exception},
 };
 
@@ -25,7 +25,7 @@ use crate::{
 const LONGEST: u32 = 30 * 86_400;
 
 /// What is to be let through.
-pub(super) struct Grant {
+pub(super) struct NewException {
     pub(super) name: Option<String>,
     pub(super) direction: Direction,
     pub(super) peers: Vec<IpNet>,
@@ -37,10 +37,10 @@ pub(super) struct Grant {
 
 impl Daemon {
     /// Lets something through for a while.
-    pub(super) fn allow(&mut self, grant: Grant) -> anyhow::Result<Allowed> {
-        let Grant { name, direction, peers, services, seconds, by, why } = grant;
+    pub(super) fn allow(&mut self, new_exception: NewException) -> anyhow::Result<Allowed> {
+        let NewException { name, direction, peers, services, seconds, by, why } = new_exception;
         if seconds == 0 || seconds > LONGEST {
-            let longest = span(LONGEST.into());
+            let longest = duration(LONGEST.into());
             bail!("an exception lasts from one second to {longest}: what is to last longer is an [[allow]]");
         }
         if peers.is_empty() || services.is_empty() {
@@ -50,7 +50,7 @@ impl Daemon {
             bail!("{whole} is every address there is: `pomguard panic open` is for that");
         }
         let name = match name {
-            Some(name) => plain_name(&name).map_err(|fault| anyhow!("{name}: {fault}"))?,
+            Some(name) => plain_name(&name).map_err(|error| anyhow!("{name}: {error}"))?,
             None => self.free_name(),
         };
         if self.exceptions.iter().any(|held| held.name == name) {
@@ -72,8 +72,8 @@ impl Daemon {
         };
         let _entitled = self.entitled()?;
         self.let_in(&exception)?;
-        self.guard.seal(&self.pins);
-        warn!("exception/{name} for {}", span(seconds.into()));
+        self.reconciler.record_baseline(&self.pins);
+        warn!("exception/{name} for {}", duration(seconds.into()));
         let ends = exception.granted + u64::from(seconds);
         self.exceptions.push(exception);
         self.save_exceptions();
@@ -88,11 +88,11 @@ impl Daemon {
         let _entitled = self.entitled()?;
         let exception = self.exceptions.remove(at);
         self.end(&exception)?;
-        self.guard.seal(&self.pins);
+        self.reconciler.record_baseline(&self.pins);
         self.save_exceptions();
-        let told = format!("exception/{name} is over");
-        warn!("{told}");
-        Ok(told)
+        let message = format!("exception/{name} is over");
+        warn!("{message}");
+        Ok(message)
     }
 
     /// Brings those on disk back that have time left; to be called when the maps are there, before a packet
@@ -100,11 +100,11 @@ impl Daemon {
     pub(super) fn restore_exceptions(&mut self) -> anyhow::Result<()> {
         let found = match exceptions::load(&self.settings.paths.state) {
             Ok(found) => found,
-            Err(fault) => {
-                let told =
-                    format!("exceptions.json: {fault}; exceptions in the kernel go on, others are lost");
-                error!("{told}");
-                self.standing.insert(Condition::StateUnreadable, told);
+            Err(error) => {
+                let message =
+                    format!("exceptions.json: {error}; exceptions in the kernel go on, others are lost");
+                error!("{message}");
+                self.lasting_conditions.insert(Condition::StateUnreadable, message);
                 return Ok(());
             }
         };
@@ -118,8 +118,8 @@ impl Daemon {
             }
             if over(exception.deadline, now) {
                 info!("exception/{} is over", exception.name);
-            } else if let Err(fault) = self.let_in(&exception) {
-                error!("exception/{} is lost: {fault:#}", exception.name);
+            } else if let Err(error) = self.let_in(&exception) {
+                error!("exception/{} is lost: {error:#}", exception.name);
             } else {
                 self.exceptions.push(exception);
             }
@@ -142,10 +142,10 @@ impl Daemon {
             }
             !ended
         });
-        if let Err(fault) = control::sweep(&self.pins, now) {
-            error!("exceptions whose time is up keep their places: {:#}", anyhow!(fault));
+        if let Err(error) = control::sweep(&self.pins, now) {
+            error!("exceptions whose time is up keep their places: {:#}", anyhow!(error));
         }
-        self.guard.seal(&self.pins);
+        self.reconciler.record_baseline(&self.pins);
         self.save_exceptions();
     }
 
@@ -160,9 +160,9 @@ impl Daemon {
         let row = row(exception);
         let (_, lines) = lines_of(&row, exception.deadline);
         // The slot is the kernel side's to choose; all else is as it was let in.
-        let same = |held: &Pinhole| {
+        let same = |held: &Override| {
             lines.iter().any(|line| {
-                Pinhole { row: held.row, marks: line.marks | Pinhole::EXCEPTION, ..*line } == *held
+                Override { row: held.row, marks: line.marks | Override::EXCEPTION, ..*line } == *held
             })
         };
         control::revoke(&self.pins, same).context("end the exception")?;
@@ -176,8 +176,8 @@ impl Daemon {
 
     fn save_exceptions(&mut self) {
         let saved: io::Result<()> = exceptions::save(&self.settings.paths.state, &self.exceptions);
-        if let Err(fault) = saved {
-            error!("exceptions hold, but a reboot will forget them: {fault}");
+        if let Err(error) = saved {
+            error!("exceptions hold, but a reboot will forget them: {error}");
         }
     }
 }

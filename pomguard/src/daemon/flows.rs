@@ -45,9 +45,9 @@ impl Daemon {
                 state.flows_freed += swept.freed;
             }
             // Said once: closed flows go by age all the same, and suspect ones where room is needed.
-            Err(fault) if !self.sweeper.failed => {
+            Err(error) if !self.sweeper.failed => {
                 self.sweeper.failed = true;
-                warn!("flows whose socket is gone stay until their age is up: {:#}", anyhow!(fault));
+                warn!("flows whose socket is gone stay until their age is up: {:#}", anyhow!(error));
             }
             Err(_) => {}
         }

@@ -20,7 +20,7 @@ use tokio::{
 };
 
 use self::{
-    change::{Held, Order},
+    change::{ActivePolicy, ChangeRequest},
     confirm::Waiting,
 };
 use crate::{
@@ -31,16 +31,15 @@ use crate::{
         settings::{AttachMode, OnAttachFailure, Settings},
     },
     kernel::{
-        KernelError, attach,
+        KernelError, attach, capabilities,
         carry::Carry,
         clock::{Ticks, unix_now},
-        hold::Hold,
+        hook_handles::HookHandles,
         install::Installed,
         interface,
         load::{Loaded, Share},
         minimal,
         pins::Pins,
-        powers,
         programs::{self, Staged},
         read, selfprobe,
         takeover::{self, Takeover},
@@ -54,29 +53,29 @@ use crate::{
     state::{confirmed::Confirmed, exceptions::Exception, runtime::Runtime},
 };
 
-mod beat;
 mod boot;
 mod change;
 mod command;
 mod confirm;
 mod exceptions;
 mod flows;
-mod guard;
+mod metrics_listener;
 mod notify;
-mod page;
 mod panic;
+mod reconcile_timer;
+mod reconciler;
 mod refused;
 mod sight;
 
-use beat::Beat;
-use boot::Basis;
+use boot::StartSource;
 use flows::Sweeper;
-use guard::Guard;
 use notify::Systemd;
+use reconcile_timer::ReconcileTimer;
+use reconciler::Reconciler;
 use refused::Refused;
 
 /// How often the programs' own log is brought to ours.
-const PROGRAM_LOG_BEAT: Duration = Duration::from_millis(250);
+const PROGRAM_LOG_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Options of the daemon that are not in its file.
 #[derive(Clone, Debug)]
@@ -94,7 +93,7 @@ struct Daemon {
     settings: Settings,
     history: History,
     /// What is in force, or is returned to when what waits is not confirmed; none before the first policy.
-    held: Option<Held>,
+    held: Option<ActivePolicy>,
     /// The change that waits for its confirmation.
     waiting: Option<Waiting>,
     /// What is let through for a while.
@@ -103,7 +102,7 @@ struct Daemon {
     runtime: Runtime,
     ticks: Ticks,
     loaded: Loaded,
-    guard: Guard,
+    reconciler: Reconciler,
     sweeper: Sweeper,
     /// The layout of the maps that were in force before, where it was another one.
     replaced: Option<u32>,
@@ -113,16 +112,16 @@ struct Daemon {
     /// One line about the policy in force, for systemd.
     status: String,
     /// What is not as it should be until something is done about it.
-    standing: BTreeMap<Condition, String>,
+    lasting_conditions: BTreeMap<Condition, String>,
     /// What could not be saved for the next boot, and when to try again.
     unsaved: Option<(Confirmed, Instant)>,
     /// All that is not as it should be.
     conditions: BTreeMap<Condition, String>,
     /// Why the metrics page is not served.
-    unserved: page::Fault,
+    unserved: metrics_listener::Fault,
     systemd: Systemd,
     /// What systemd was told last.
-    told: String,
+    last_status: String,
 }
 
 /// How a daemon ended that ended well.
@@ -142,19 +141,20 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> anyhow
     // From the first moment: unheard, a SIGHUP ends the process. One that comes early is answered later.
     let hangup = signal(SignalKind::hangup()).context("listen for SIGHUP")?;
     let systemd = Systemd::of_environment().context("find the way to systemd, by NOTIFY_SOCKET")?;
-    let (settings, basis) = boot::basis(&options.config)?;
+    let (settings, start_source) = boot::start_source(&options.config)?;
     if settings.interfaces.is_empty() {
         bail!("{}: `interfaces` names none: there is nothing to enforce on", settings.file);
     }
-    let runtime = Runtime::at(&settings.paths.runtime);
+    let runtime = Runtime::new(&settings.paths.runtime);
     let lock = runtime.only_daemon()?;
     raise_locked_memory();
-    let pins = Pins::at(&settings.paths.pins);
-    let begun = start(options.clone(), settings.clone(), basis, runtime.clone(), pins.clone(), systemd);
-    let Started { mut daemon, mut beat } = match begun {
+    let pins = Pins::new(&settings.paths.pins);
+    let begun =
+        start(options.clone(), settings.clone(), start_source, runtime.clone(), pins.clone(), systemd);
+    let Started { mut daemon, mut timer } = match begun {
         Ok(started) => started,
-        Err(fault) => {
-            let refused = Refused::instead(fault, &options, settings, runtime, pins)?;
+        Err(error) => {
+            let refused = Refused::instead(error, &options, settings, runtime, pins)?;
             let ending = refused.serve(hangup, shutdown).await;
             drop(lock);
             return ending;
@@ -162,13 +162,13 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> anyhow
     };
     let settings = daemon.settings.clone();
     let (stop, stopped) = watch::channel(false);
-    let metrics = page::serve(&settings, daemon.page(), daemon.unserved.clone(), stopped).await;
+    let metrics = metrics_listener::serve(&settings, daemon.page(), daemon.unserved.clone(), stopped).await;
     let requests = command::listen(&settings);
     // Read back, and asked: only then is it said to be in force.
-    daemon.look();
+    daemon.check();
     selfprobe::judge(&mut daemon.loaded, &daemon.pins).context("ask the programs that are in force")?;
-    daemon.systemd.ready(&daemon.told_at_start());
-    daemon.serve(&mut beat, hangup, requests, shutdown).await;
+    daemon.systemd.ready(&daemon.status_at_start());
+    daemon.serve(&mut timer, hangup, requests, shutdown).await;
     daemon.systemd.stopping();
     info!("stopping; what is in force stays in force (`pomguard detach` opens the host)");
     // Nobody listening is as good as told.
@@ -183,42 +183,44 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> anyhow
 /// A daemon whose programs judge what passes.
 struct Started {
     daemon: Daemon,
-    beat: Beat,
+    timer: ReconcileTimer,
 }
 
 /// Loads, puts a policy in force and attaches.
 fn start(
     options: Options,
     settings: Settings,
-    basis: Basis,
+    start_source: StartSource,
     runtime: Runtime,
     pins: Pins,
     systemd: Systemd,
 ) -> anyhow::Result<Started> {
     check_interfaces(&pins, &settings, |_| true)?;
     // Before the first look: what happens meanwhile is announced, and looked at.
-    let beat = Beat::new()?;
+    let timer = ReconcileTimer::new()?;
     let change = runtime.change()?;
     runtime.clear_detached()?;
     pins.prepare().context("prepare the folder for the pins")?;
-    pins.settle().and_then(|()| programs::retire(&pins)).context("settle what an earlier start left")?;
+    pins.finish_migration()
+        .and_then(|()| programs::retire(&pins))
+        .context("settle what an earlier start left")?;
     // Unless it is finished below, whatever ends this start puts back what was.
     let takeover = Takeover::begin(&pins).context("take the place of maps of another layout")?;
     let pins = takeover.as_ref().map_or(pins, Takeover::pins);
     let ticks = Ticks::probe()?;
     info!("loading the programs");
     let loaded = Loaded::new(&pins, Share::All, ticks, options.program_log);
-    let mut loaded = loaded.map_err(|fault| for_want_of_powers(fault.into()))?;
+    let mut loaded = loaded.map_err(|error| for_want_of_capabilities(error.into()))?;
     // Before the first of them is attached: see `programs`.
     let staged = Staged::new(&loaded, &pins).context("pin the programs")?;
     let state = Arc::new(Mutex::new(DaemonState {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         ..DaemonState::default()
     }));
-    let guard = Guard::new(&mut loaded)?;
+    let reconciler = Reconciler::new(&mut loaded)?;
     let mut daemon = Daemon {
         options,
-        history: History::at(&settings.paths.state),
+        history: History::open(&settings.paths.state),
         settings,
         held: None,
         waiting: None,
@@ -227,18 +229,18 @@ fn start(
         runtime,
         ticks,
         loaded,
-        guard,
+        reconciler,
         sweeper: Sweeper::new(),
         replaced: takeover.as_ref().map(Takeover::found),
         carry: takeover.as_ref().and_then(|takeover| takeover.counters(ticks)),
         state: Arc::clone(&state),
         status: String::new(),
-        standing: BTreeMap::new(),
+        lasting_conditions: BTreeMap::new(),
         unsaved: None,
         conditions: BTreeMap::new(),
-        unserved: page::Fault::default(),
+        unserved: metrics_listener::Fault::default(),
         systemd,
-        told: String::new(),
+        last_status: String::new(),
     };
     daemon.follow_program_log();
     // The policy before the programs: the first packet that one sees is judged by it.
@@ -249,10 +251,10 @@ fn start(
     if daemon.continue_waiting()? {
         daemon.take_over()?;
     } else {
-        match basis {
-            Basis::Files(files) => daemon.start(*files)?,
-            Basis::Kept(kept) => {
-                daemon.keep(*kept)?;
+        match start_source {
+            StartSource::Files(files) => daemon.start(*files)?,
+            StartSource::ConfirmedPolicy(confirmed_policy) => {
+                daemon.keep(*confirmed_policy)?;
                 let settings = daemon.settings.clone();
                 daemon.attach_at_start(&settings, true)?;
             }
@@ -264,9 +266,9 @@ fn start(
     }
     daemon.end_closing();
     daemon.record_panic();
-    daemon.guard.seal(&daemon.pins);
+    daemon.reconciler.record_baseline(&daemon.pins);
     drop(change);
-    Ok(Started { daemon, beat })
+    Ok(Started { daemon, timer })
 }
 
 impl Daemon {
@@ -276,8 +278,8 @@ impl Daemon {
         let ended = minimal::end(&self.pins, table)
             .map_err(anyhow::Error::from)
             .and_then(|()| Ok(self.runtime.clear_not_enforcing()?));
-        if let Err(fault) = ended {
-            error!("what held the host closed is still there beside the policy: {fault:#}");
+        if let Err(error) = ended {
+            error!("what held the host closed is still there beside the policy: {error:#}");
         }
     }
 
@@ -290,7 +292,7 @@ impl Daemon {
     /// Waits for what may come.
     async fn serve(
         &mut self,
-        beat: &mut Beat,
+        timer: &mut ReconcileTimer,
         mut hangup: Signal,
         mut requests: Requests,
         shutdown: impl Future<Output = ()>,
@@ -302,7 +304,7 @@ impl Daemon {
                 () = &mut shutdown => return,
                 _ = hangup.recv() => self.reload(),
                 Some(command) = requests.next() => self.command(command),
-                () = beat.due() => self.look(),
+                () = timer.due() => self.check(),
                 () = tokio::time::sleep(deadline.unwrap_or_default()), if deadline.is_some() => self.at_deadline(),
             }
         }
@@ -311,30 +313,34 @@ impl Daemon {
     /// Takes the files anew. Whatever is wrong with them, what is in force stays.
     fn reload(&mut self) {
         self.systemd.reloading();
-        match self.take_files(&Order::own(Cause::Reload)) {
+        match self.take_files(&ChangeRequest::own(Cause::Reload)) {
             Ok(changed) if changed.notes.is_empty() => self.systemd.ready(&self.status),
             Ok(changed) => {
                 self.systemd.ready(&format!("{}; {}", changed.notes.join("; "), self.status));
             }
-            Err(fault) => {
-                error!("reload refused, the policy in force stays: {fault:#}");
+            Err(error) => {
+                error!("reload refused, the policy in force stays: {error:#}");
                 self.failed();
                 if self.waiting.is_none() {
-                    self.refused(&fault);
+                    self.refused(&error);
                 }
                 self.systemd.ready("reload refused: the policy before it is in force (see the journal)");
             }
         }
-        self.told = String::new();
+        self.last_status = String::new();
     }
 
     /// What is so, and what this start lost.
-    fn told_at_start(&self) -> String {
+    fn status_at_start(&self) -> String {
         match self.replaced {
             Some(found) => {
-                format!("in place of maps of layout {found} ({}); {}", takeover::losses(found), self.told)
+                format!(
+                    "in place of maps of layout {found} ({}); {}",
+                    takeover::losses(found),
+                    self.last_status
+                )
             }
-            None => self.told.clone(),
+            None => self.last_status.clone(),
         }
     }
 
@@ -359,7 +365,7 @@ impl Daemon {
     fn entitled(&self) -> anyhow::Result<File> {
         let change = self.runtime.change()?;
         if self.runtime.detached() {
-            bail!(guard::DETACHED);
+            bail!(reconciler::DETACHED);
         }
         Ok(change)
     }
@@ -375,16 +381,16 @@ impl Daemon {
         let replaces = self.replaced.is_some();
         let new = replaces || self.pins.linked("xdp").is_empty();
         if new {
-            self.welcome(settings.grace);
+            self.seed_on_first_attach(settings.grace);
         }
         if replaces {
             selfprobe::judge(&mut self.loaded, &self.pins).context("ask the programs before they judge")?;
         }
         // The last reading, and the last thing before the programs are exchanged.
         if let Some(carry) = self.carry.take()
-            && let Err(fault) = carry.counters(&self.pins, self.ticks)
+            && let Err(error) = carry.counters(&self.pins, self.ticks)
         {
-            error!("what was counted since this start began is lost: {:#}", anyhow!(fault));
+            error!("what was counted since this start began is lost: {:#}", anyhow!(error));
         }
         self.attach(settings, leave)?;
         if new {
@@ -400,46 +406,47 @@ impl Daemon {
         let mut watched = Vec::new();
         let mut refused = None;
         for interface in settings.interfaces.iter().map(|at| &at.value) {
-            let how = self.guard.how(interface, settings.attach);
+            let how = self.reconciler.how(interface, settings.attach);
             let attached = attach::attach(&mut self.loaded, &self.pins, interface, how)
-                .and_then(|_| Hold::take(&self.pins, interface));
+                .and_then(|_| HookHandles::take(&self.pins, interface));
             let hold = match attached {
                 Ok(hold) => Some(hold),
                 Err(KernelError::NoInterface(_)) => {
                     warn!("{interface}: not there yet; it is enforced on from the moment it is");
                     None
                 }
-                Err(fault) if settings.attach.on_failure == OnAttachFailure::Continue => {
-                    error!("{interface} is NOT protected: {:#}", anyhow!(fault));
+                Err(error) if settings.attach.on_failure == OnAttachFailure::Continue => {
+                    error!("{interface} is NOT protected: {:#}", anyhow!(error));
                     None
                 }
-                Err(fault) => {
-                    refused.get_or_insert(anyhow!(fault).context(format!("attach to {interface}")));
+                Err(error) => {
+                    refused.get_or_insert(anyhow!(error).context(format!("attach to {interface}")));
                     None
                 }
             };
             watched.push((interface.clone(), hold));
         }
-        let kept = |name: &String| watched.iter().any(|(wanted, _)| wanted == name);
-        let unnamed: Vec<String> = self.pins.linked("xdp").into_iter().filter(|name| !kept(name)).collect();
+        let confirmed_policy = |name: &String| watched.iter().any(|(desired, _)| desired == name);
+        let unnamed: Vec<String> =
+            self.pins.linked("xdp").into_iter().filter(|name| !confirmed_policy(name)).collect();
         for left in unnamed {
             // What is refused may end this start: then the programs before go on here, too.
             if !leave || refused.is_some() {
-                let hold = Hold::take(&self.pins, &left).ok();
+                let hold = HookHandles::take(&self.pins, &left).ok();
                 watched.push((left, hold));
                 continue;
             }
             warn!("{left} is no longer in `interfaces`: detaching from it");
             attach::detach(&self.pins, &left)?;
         }
-        self.guard.watch(watched);
+        self.reconciler.watch(watched);
         refused.map_or(Ok(()), Err)
     }
 
     /// Notes that the files were taken, and what is in force.
     fn succeeded(&mut self, settings: &Settings, installed: &Installed) {
         for over in [Condition::FilesRefused, Condition::ResourcesExhausted] {
-            self.standing.remove(&over);
+            self.lasting_conditions.remove(&over);
         }
         self.in_force(settings, installed.digest.clone(), installed.generation.into());
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
@@ -466,12 +473,12 @@ impl Daemon {
         }
         let mut logger = match aya_log::EbpfLogger::init(self.loaded.ebpf()) {
             Ok(logger) => logger,
-            Err(fault) => return warn!("no log of the programs: {fault}"),
+            Err(error) => return warn!("no log of the programs: {error}"),
         };
         tokio::spawn(async move {
-            let mut beat = tokio::time::interval(PROGRAM_LOG_BEAT);
+            let mut timer = tokio::time::interval(PROGRAM_LOG_INTERVAL);
             loop {
-                beat.tick().await;
+                timer.tick().await;
                 logger.flush();
             }
         });
@@ -505,12 +512,12 @@ fn check_interfaces(
 }
 
 /// What the verifier says to a process without a power names anything but the power.
-fn for_want_of_powers(fault: anyhow::Error) -> anyhow::Error {
-    let missing = powers::missing();
+fn for_want_of_capabilities(error: anyhow::Error) -> anyhow::Error {
+    let missing = capabilities::missing();
     if missing.is_empty() {
-        return fault;
+        return error;
     }
-    fault.context(format!("this process lacks {}, which the unit has", missing.join(" and ")))
+    error.context(format!("this process lacks {}, which the unit has", missing.join(" and ")))
 }
 
 /// Reads the files and resolves them for this host.
@@ -524,8 +531,8 @@ fn read_policy(config: &Path) -> anyhow::Result<(Draft, Policy)> {
 /// Linux before 5.11 counts maps against the limit of locked memory.
 fn raise_locked_memory() {
     use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
-    if let Err(fault) = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY) {
-        debug!("the limit of locked memory stays as it is ({fault}); only kernels before 5.11 mind");
+    if let Err(error) = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY) {
+        debug!("the limit of locked memory stays as it is ({error}); only kernels before 5.11 mind");
     }
 }
 

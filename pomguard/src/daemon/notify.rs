@@ -97,13 +97,13 @@ impl Systemd {
         while let Some(message) = self.unsent.front() {
             match self.send(message) {
                 Ok(()) => {}
-                Err(fault) if fault.kind() == io::ErrorKind::WouldBlock => {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     if !mem::replace(&mut self.deaf, true) {
                         warn!("systemd does not listen: it is told later");
                     }
                     return;
                 }
-                Err(fault) => warn!("systemd was not told: {fault}"),
+                Err(error) => warn!("systemd was not told: {error}"),
             }
             self.unsent.pop_front();
         }
@@ -166,19 +166,19 @@ mod tests {
     }
 
     #[test]
-    fn what_finds_no_room_is_told_later_in_its_order_and_never_waited_for() {
+    fn notice_without_room_is_sent_later_in_order_without_waiting() {
         let (_folder, heard, mut systemd) = pair();
         for number in 0..40 {
             systemd.status(&number.to_string());
         }
         assert!(!systemd.unsent.is_empty(), "the socket has no room for so many");
-        let mut told = all(&heard);
+        let mut message = all(&heard);
         while !systemd.unsent.is_empty() {
             systemd.tell_again();
-            told.extend(all(&heard));
+            message.extend(all(&heard));
         }
         let expected: Vec<_> = (0..40).map(|number| format!("STATUS={number}\n")).collect();
-        assert_eq!(told, expected);
+        assert_eq!(message, expected);
     }
 
     #[test]
@@ -189,13 +189,13 @@ mod tests {
         }
         systemd.ping();
         assert_eq!(systemd.unsent.len(), KEPT);
-        let mut told = all(&heard);
+        let mut message = all(&heard);
         while !systemd.unsent.is_empty() {
             systemd.tell_again();
-            told.extend(all(&heard));
+            message.extend(all(&heard));
         }
-        assert!(told.iter().all(|told| told.starts_with("STATUS=")), "{told:?}");
-        assert_eq!(told.last().unwrap(), "STATUS=999\n");
+        assert!(message.iter().all(|message| message.starts_with("STATUS=")), "{message:?}");
+        assert_eq!(message.last().unwrap(), "STATUS=999\n");
         systemd.ping();
         assert_eq!(all(&heard), ["WATCHDOG=1\n"], "one for now, none for then");
     }

@@ -8,7 +8,7 @@ use super::{Daemon, change::boot_id};
 use crate::{
     control::protocol::Panic,
     kernel::control,
-    render::quantity::span,
+    render::quantity::duration,
     state::panic::{self, Suspension},
 };
 
@@ -21,17 +21,17 @@ impl Daemon {
         if seconds == 0 || seconds > LONGEST {
             bail!(
                 "a panic lasts from one second to {}: what is to last longer is a policy",
-                span(LONGEST.into())
+                duration(LONGEST.into())
             );
         }
         let deadline = self.ticks.deadline(seconds)?;
         let _entitled = self.entitled()?;
         control::set_panic(&self.pins, Timed::until(kind.number(), deadline)).context("begin the panic")?;
-        self.guard.seal(&self.pins);
+        self.reconciler.record_baseline(&self.pins);
         self.record_panic();
-        let told = format!("panic {} for {}", kind.name(), span(seconds.into()));
-        error!("{told}: the policy is suspended");
-        Ok(told)
+        let message = format!("panic {} for {}", kind.name(), duration(seconds.into()));
+        error!("{message}: the policy is suspended");
+        Ok(message)
     }
 
     /// Ends a panic before its time. Returns a sentence about it.
@@ -40,15 +40,15 @@ impl Daemon {
         let held = control::panic(&self.pins)?.holds(now);
         let _entitled = self.entitled()?;
         control::set_panic(&self.pins, Timed::NONE).context("end the panic")?;
-        self.guard.seal(&self.pins);
+        self.reconciler.record_baseline(&self.pins);
         self.record_panic();
         let Some(kind) = Panic::of_number(held) else { bail!("there is no panic to end") };
-        let told = format!("panic {} is over: the policy holds again", kind.name());
-        warn!("{told}");
-        Ok(told)
+        let message = format!("panic {} is over: the policy holds again", kind.name());
+        warn!("{message}");
+        Ok(message)
     }
 
-    /// Has the record beside the maps say what they say.
+    /// Has the record alongside the maps say what they say.
     pub(super) fn record_panic(&self) {
         let recorded = control::panic(&self.pins).map_err(anyhow::Error::from).and_then(|held| {
             let suspension = match Panic::of_number(held.kind()) {
@@ -57,15 +57,15 @@ impl Daemon {
             };
             Ok(panic::save(&self.settings.paths.runtime, suspension.as_ref())?)
         });
-        if let Err(fault) = recorded {
-            error!("what panic holds is not recorded, for a version with other maps: {fault:#}");
+        if let Err(error) = recorded {
+            error!("what panic holds is not recorded, for a version with other maps: {error:#}");
         }
     }
 
     /// Has maps that are new hold the panic that the ones before them held.
     pub(super) fn continue_panic(&self) -> anyhow::Result<()> {
         let Some(Suspension { kind, boot, deadline }) = panic::load(&self.settings.paths.runtime)
-            .map_err(|fault| anyhow!(fault).context("read the record of the panic that holds"))?
+            .map_err(|error| anyhow!(error).context("read the record of the panic that holds"))?
         else {
             return Ok(());
         };
@@ -81,7 +81,7 @@ impl Daemon {
         let Ok(now) = self.ticks.now().map(|now| now as u32) else { return };
         // That the maps cannot be read or written is told by the look at what they hold.
         if control::clear_ended(&self.pins, now).is_ok_and(|any| any) {
-            self.guard.seal(&self.pins);
+            self.reconciler.record_baseline(&self.pins);
         }
     }
 }

@@ -21,9 +21,9 @@ use tokio::{
     time::{Interval, MissedTickBehavior},
 };
 
-use super::{Ending, command, guard, notify::Systemd, page, read_policy};
+use super::{Ending, command, metrics_listener, notify::Systemd, read_policy, reconciler};
 use crate::{
-    compile::{Slots, pinholes},
+    compile::{SlotTable, overrides},
     control::{
         protocol::{Reply, Request},
         server::Command,
@@ -51,9 +51,9 @@ use crate::{
 };
 
 /// How often the watchdog is fed.
-const BEAT: Duration = Duration::from_millis(500);
+const RECONCILE_INTERVAL: Duration = Duration::from_millis(500);
 /// How often the interfaces are looked at.
-const LOOK: Duration = Duration::from_secs(2);
+const CHECK_INTERVAL: Duration = Duration::from_secs(2);
 /// How soon the kernel is asked again whether it takes the programs; twice as long each time.
 const FIRST_RETRY: Duration = Duration::from_secs(30);
 /// The longest such wait.
@@ -74,7 +74,7 @@ pub(super) struct Refused {
     /// What is so, in a sentence.
     about: String,
     systemd: Systemd,
-    looked: Option<Instant>,
+    checked: Option<Instant>,
 }
 
 /// Whether the host is to be closed when the kernel refuses the programs.
@@ -87,9 +87,9 @@ fn decision(settings: &Settings, confirmed: Option<&Confirmed>) -> OnLoadFailure
 }
 
 /// True if the kernel refused what every start asks of it, and not what these files ask.
-fn kernel_refuses(fault: &anyhow::Error) -> bool {
-    fault.chain().filter_map(|cause| cause.downcast_ref()).any(|fault| {
-        matches!(fault, KernelError::Load(_) | KernelError::Program { .. } | KernelError::Map { .. })
+fn kernel_refuses(error: &anyhow::Error) -> bool {
+    error.chain().filter_map(|cause| cause.downcast_ref()).any(|error| {
+        matches!(error, KernelError::Load(_) | KernelError::Program { .. } | KernelError::Map { .. })
     })
 }
 
@@ -97,7 +97,7 @@ impl Refused {
     /// Takes the place of a daemon whose start failed. Hands the fault back where the start is simply over:
     /// the real programs of an earlier start enforce, or the files are at fault and the host is to stay open.
     pub(super) fn instead(
-        fault: anyhow::Error,
+        error: anyhow::Error,
         options: &super::Options,
         settings: Settings,
         runtime: Runtime,
@@ -106,7 +106,7 @@ impl Refused {
         match minimal::real_programs_enforce(&pins) {
             Ok(false) => {}
             // Links that cannot be looked at may be what enforces; without BPF there are none to look at.
-            Ok(true) => return Err(fault),
+            Ok(true) => return Err(error),
             Err(unknown) => warn!("{:#}", anyhow!(unknown)),
         }
         let confirmed = confirmed::load(&settings.paths.state).unwrap_or_else(|unreadable| {
@@ -114,11 +114,11 @@ impl Refused {
             None
         });
         let closed = decision(&settings, confirmed.as_ref()) == OnLoadFailure::Closed;
-        if !closed && !kernel_refuses(&fault) {
-            return Err(fault);
+        if !closed && !kernel_refuses(&error) {
+            return Err(error);
         }
-        error!("{fault:#}");
-        let why = format!("{fault:#}").split_whitespace().collect::<Vec<_>>().join(" ");
+        error!("{error:#}");
+        let why = format!("{error:#}").split_whitespace().collect::<Vec<_>>().join(" ");
         let why = why.chars().take(REASON).collect();
         let systemd = Systemd::of_environment()?;
         let closing = closed.then(|| {
@@ -134,7 +134,7 @@ impl Refused {
             why,
             about: String::new(),
             systemd,
-            looked: None,
+            checked: None,
         })
     }
 
@@ -144,13 +144,19 @@ impl Refused {
         mut hangup: Signal,
         shutdown: impl Future<Output = ()>,
     ) -> anyhow::Result<Ending> {
-        self.look();
+        self.check();
         let mut requests = command::listen(&self.settings);
         let (stop, stopped) = watch::channel(false);
-        let served = page::serve(&self.settings, Arc::new(page), page::Fault::default(), stopped).await;
-        self.systemd.ready(&self.told());
+        let served = metrics_listener::serve(
+            &self.settings,
+            Arc::new(page),
+            metrics_listener::Fault::default(),
+            stopped,
+        )
+        .await;
+        self.systemd.ready(&self.message());
         tokio::pin!(shutdown);
-        let mut beat = regular();
+        let mut timer = regular();
         let mut wait = FIRST_RETRY;
         let mut retry = Box::pin(tokio::time::sleep(wait));
         let mut asked: Option<oneshot::Receiver<bool>> = None;
@@ -166,10 +172,10 @@ impl Refused {
                     break;
                 }
                 Some(command) = requests.next() => self.command(command),
-                _ = beat.tick() => {
+                _ = timer.tick() => {
                     self.systemd.tell_again();
-                    if self.looked.is_none_or(|looked| looked.elapsed() >= LOOK) {
-                        self.look();
+                    if self.checked.is_none_or(|checked| checked.elapsed() >= CHECK_INTERVAL) {
+                        self.check();
                     }
                     self.systemd.ping();
                 }
@@ -194,13 +200,13 @@ impl Refused {
     }
 
     /// Closes what is not closed yet, and says what is so where that has changed.
-    fn look(&mut self) {
+    fn check(&mut self) {
         // Whoever changes something by hand has the lock meanwhile.
         let Ok(Some(_change)) = self.runtime.try_change() else { return };
-        self.looked = Some(Instant::now());
+        self.checked = Some(Instant::now());
         if self.runtime.detached() {
             self.closing = None;
-            self.say(guard::DETACHED.to_owned(), false);
+            self.say(reconciler::DETACHED.to_owned(), false);
             return;
         }
         let (about, table) = match &mut self.closing {
@@ -209,7 +215,7 @@ impl Refused {
                 false,
             ),
             Some(closing) => {
-                let state = closing.look(self.settings.interfaces.iter().map(|at| &at.value));
+                let state = closing.check(self.settings.interfaces.iter().map(|at| &at.value));
                 let about = sentence(&closed(state), &self.why);
                 (about, closing.has_table())
             }
@@ -224,28 +230,28 @@ impl Refused {
             return;
         }
         let mark = NotEnforcing { about: about.clone(), table };
-        let told = self.runtime.not_enforcing().is_some_and(|before| before == mark);
-        if let Err(fault) = self.runtime.mark_not_enforcing(&mark) {
-            error!("{:#}", anyhow!(fault));
+        let message = self.runtime.not_enforcing().is_some_and(|before| before == mark);
+        if let Err(error) = self.runtime.mark_not_enforcing(&mark) {
+            error!("{:#}", anyhow!(error));
         }
         error!("{}: {about}", Condition::NotEnforcing.name());
-        if !told {
+        if !message {
             console(&about);
             terminals::tell(&about);
         }
         self.about = about;
-        let told = self.told();
-        self.systemd.status(&told);
+        let message = self.message();
+        self.systemd.status(&message);
     }
 
-    fn told(&self) -> String {
+    fn message(&self) -> String {
         format!("{}: {}", Condition::NotEnforcing.name(), self.about)
     }
 
     fn command(&self, command: Command) {
         let reply = match command.message.request {
-            Request::Status => Reply::of(Ok(self.status())),
-            Request::Metrics => Reply::of(page()),
+            Request::Status => Reply::from_result(Ok(self.status())),
+            Request::Metrics => Reply::from_result(page()),
             other => Reply::Refused(format!("no `{}` now: {}", other.verb(), self.about)),
         };
         // Whoever asked may be gone by now.
@@ -254,7 +260,7 @@ impl Refused {
 
     fn status(&self) -> Status {
         let attach = self.settings.interfaces.iter().map(|at| attach::describe(&self.pins, &at.value));
-        let mut status = Status::not_enforcing(self.told(), attach.collect());
+        let mut status = Status::not_enforcing(self.message(), attach.collect());
         if let Some(confirmed) = &self.confirmed {
             status.host.clone_from(&confirmed.about.host);
             status.matrix.clone_from(&confirmed.about.matrix);
@@ -280,9 +286,9 @@ fn page() -> anyhow::Result<String> {
 }
 
 fn regular() -> Interval {
-    let mut beat = tokio::time::interval(BEAT);
-    beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    beat
+    let mut timer = tokio::time::interval(RECONCILE_INTERVAL);
+    timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    timer
 }
 
 /// Asks the kernel on a thread of its own, which takes seconds, whether it takes the programs.
@@ -297,8 +303,8 @@ fn ask(pins: &Pins) -> oneshot::Receiver<bool> {
         // Nobody waits for the answer of a daemon that ends.
         let _ = answer.send(taken.is_ok());
     };
-    if let Err(fault) = thread::Builder::new().spawn(takes) {
-        error!("no thread to ask the kernel on: {fault}");
+    if let Err(error) = thread::Builder::new().spawn(takes) {
+        error!("no thread to ask the kernel on: {error}");
     }
     asked
 }
@@ -308,9 +314,9 @@ fn content(options: &super::Options, settings: &Settings, confirmed: Option<&Con
     let tuples = confirmed.map_or_else(
         || {
             let (_, policy) = read_policy(&options.config).ok()?;
-            pinholes(&policy, &Slots::assign(&[], &policy).ok()?).ok()
+            overrides(&policy, &SlotTable::assign(&[], &policy).ok()?).ok()
         },
-        |confirmed| Some(confirmed.pinholes.clone()),
+        |confirmed| Some(confirmed.overrides.clone()),
     );
     let outbound = confirmed.map_or(settings.outbound, |confirmed| confirmed.mode(Direction::Outbound));
     Content {
@@ -354,8 +360,8 @@ fn console(sentence: &str) {
     let line = format!("{CRITICAL}pomguard: {}\n", printable(sentence));
     let written =
         OpenOptions::new().write(true).open("/dev/kmsg").and_then(|mut log| log.write_all(line.as_bytes()));
-    if let Err(fault) = written {
-        warn!("the console is not told: /dev/kmsg: {fault}");
+    if let Err(error) = written {
+        warn!("the console is not told: /dev/kmsg: {error}");
     }
 }
 

@@ -13,7 +13,7 @@ use std::{
 use crate::kernel::sight::Sight;
 
 /// How far apart two looks are, at least.
-pub(super) const LOOK: Duration = Duration::from_millis(450);
+pub(super) const CHECK_INTERVAL: Duration = Duration::from_millis(450);
 /// Packets that a card takes between two looks before it is said that the guard is blind.
 const ENOUGH: u64 = 16;
 /// How long an exchange of the program has to bring sight back.
@@ -74,7 +74,7 @@ fn is_blind(before: &[Sight], now: &[Sight]) -> bool {
 impl Watch {
     /// True if the next look is due.
     pub(super) fn is_due(&self, now: Instant) -> bool {
-        self.last.as_ref().is_none_or(|(last, _)| now.saturating_duration_since(*last) >= LOOK)
+        self.last.as_ref().is_none_or(|(last, _)| now.saturating_duration_since(*last) >= CHECK_INTERVAL)
     }
 
     /// What was found at the last look.
@@ -83,7 +83,7 @@ impl Watch {
     }
 
     /// Takes a look, and says what is so.
-    pub(super) fn look(&mut self, now: Instant, cards: Vec<Sight>, native: bool) -> View {
+    pub(super) fn check(&mut self, now: Instant, cards: Vec<Sight>, native: bool) -> View {
         if let Some((_, before)) = &self.last {
             if is_blind(before, &cards) {
                 self.unseen = true;
@@ -157,7 +157,7 @@ mod tests {
             self.now += Duration::from_millis(500);
             (self.sight.took, self.sight.saw) = (self.sight.took + took, self.sight.saw + saw);
             assert!(self.watch.is_due(self.now));
-            self.watch.look(self.now, vec![self.sight], self.native)
+            self.watch.check(self.now, vec![self.sight], self.native)
         }
     }
 
@@ -226,8 +226,8 @@ mod tests {
         let bond = |one: u64, other: (u64, u64)| {
             vec![Sight { card: 3, took: one, saw: one }, Sight { card: 4, took: other.0, saw: other.1 }]
         };
-        watch.look(now, bond(10, (10, 10)), true);
-        let view = watch.look(now + LOOK, bond(500, (60, 10)), true);
+        watch.check(now, bond(10, (10, 10)), true);
+        let view = watch.check(now + CHECK_INTERVAL, bond(500, (60, 10)), true);
         assert_eq!((view.unseen, view.act), (true, Some(Act::Renew)));
     }
 

@@ -91,7 +91,7 @@ pub struct Summary {
 impl Summary {
     /// In numbers.
     #[must_use]
-    pub fn of(diff: &Diff) -> Self {
+    pub fn from_diff(diff: &Diff) -> Self {
         use crate::policy::diff::Kind;
         let count = |wanted: &[Kind]| diff.rows.iter().filter(|row| wanted.contains(&row.kind)).count();
         Self {
@@ -192,7 +192,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn files_that_were_taken_back_are_refused_until_they_are_applied_again() {
+    fn rolled_back_files_are_refused_until_applied_again() {
         let good = record(1, "good", Outcome::InForce);
         let bad = |outcome| record(2, "bad", outcome);
         assert_eq!(

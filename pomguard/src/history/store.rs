@@ -79,7 +79,7 @@ pub struct History {
 impl History {
     /// The history in a state folder, which need not have one yet.
     #[must_use]
-    pub fn at(state: &Path) -> Self {
+    pub fn open(state: &Path) -> Self {
         Self { folder: state.join("history") }
     }
 
@@ -98,7 +98,7 @@ impl History {
                     path: self.entry(number),
                     problem: format!("it says that it is change {}", record.number),
                 }),
-                Err(fault) => damaged.push(fault),
+                Err(error) => damaged.push(error),
             }
         }
         (records, damaged)
@@ -227,9 +227,9 @@ impl History {
             if (kept > KEPT || bytes > KEPT_BYTES)
                 && kept > 1
                 && !wanted(number)
-                && let Err(fault) = fs::remove_dir_all(&folder)
+                && let Err(error) = fs::remove_dir_all(&folder)
             {
-                warn!("the history keeps {} for now: {fault}", folder.display());
+                warn!("the history keeps {} for now: {error}", folder.display());
             }
         }
     }
@@ -254,8 +254,8 @@ fn read_text(path: &Path) -> Result<String, Damaged> {
     use std::io::Read as _;
     let damaged = |problem: String| Damaged { path: path.to_owned(), problem };
     let mut text = String::new();
-    let file = fs::File::open(path).map_err(|fault| damaged(fault.to_string()))?;
-    file.take(LARGEST).read_to_string(&mut text).map_err(|fault| damaged(fault.to_string()))?;
+    let file = fs::File::open(path).map_err(|error| damaged(error.to_string()))?;
+    file.take(LARGEST).read_to_string(&mut text).map_err(|error| damaged(error.to_string()))?;
     Ok(text)
 }
 
@@ -270,7 +270,7 @@ fn read_record(folder: &Path) -> Result<Record, Damaged> {
     if check != digest(json) {
         return Err(damaged("it is not what was written".to_owned()));
     }
-    serde_json::from_str(json).map_err(|fault| damaged(fault.to_string()))
+    serde_json::from_str(json).map_err(|error| damaged(error.to_string()))
 }
 
 #[cfg(test)]
@@ -289,7 +289,7 @@ mod tests {
 
     fn kept(outcome: Outcome) -> (tempfile::TempDir, History, Record) {
         let folder = tempfile::tempdir().unwrap();
-        let history = History::at(&folder.path().join("state"));
+        let history = History::open(&folder.path().join("state"));
         let sources = sources();
         let record = history.add(record(0, &sources.digest(), outcome), &sources).unwrap();
         (folder, history, record)
@@ -333,7 +333,7 @@ mod tests {
     #[test]
     fn a_disk_that_takes_nothing_leaves_nothing_behind() {
         let folder = tempfile::tempdir().unwrap();
-        let history = History::at(folder.path());
+        let history = History::open(folder.path());
         fs::write(folder.path().join("history"), "a file in the way").unwrap();
         assert!(history.add(record(0, "x", Outcome::InForce), &sources()).is_err());
         assert_eq!(fs::read_to_string(folder.path().join("history")).unwrap(), "a file in the way");

@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn cf_03_host_bits_and_impossible_lengths_are_refused_with_the_right_prefix() {
+    fn cf_03_host_bits_and_bad_lengths_are_refused_with_the_prefix() {
         assert!(remedy("10.0.0.1/8").contains("\"10.0.0.0/8\""), "{}", remedy("10.0.0.1/8"));
         assert!(remedy("fd00::1/64").contains("\"fd00::/64\""));
         for written in

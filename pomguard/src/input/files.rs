@@ -145,7 +145,7 @@ impl Files {
                 problem: "was replaced while it was read".to_owned(),
                 remedy: "try again".to_owned(),
             }],
-            Err(fault) => vec![Concern::unseen("the file", &fault)],
+            Err(error) => vec![Concern::unseen("the file", &error)],
         };
         self.take(&path.display().to_string(), found)
     }
@@ -155,8 +155,8 @@ impl Files {
         for path in [&settings.paths.state, &settings.paths.runtime] {
             let mut walk = Walk { owner: Owner::default(), found: Vec::new() };
             let found = match walk.follow(path) {
-                Err(fault) if fault.kind() != io::ErrorKind::NotFound => {
-                    vec![Concern::unseen(&format!("the folder {}", path.display()), &fault)]
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    vec![Concern::unseen(&format!("the folder {}", path.display()), &error)]
                 }
                 _ => walk.found,
             };
@@ -208,10 +208,10 @@ struct Concern {
 
 impl Concern {
     /// The way to something cannot be judged.
-    fn unseen(what: &str, fault: &io::Error) -> Self {
+    fn unseen(what: &str, error: &io::Error) -> Self {
         Self {
             found: format!("the way to {what}"),
-            problem: format!("cannot be looked at: {fault}"),
+            problem: format!("cannot be looked at: {error}"),
             remedy: "check the path and its permissions".to_owned(),
         }
     }

@@ -74,11 +74,11 @@ pub fn specs(written: &str) -> Result<Vec<PortSpec>, Fault> {
                 "write ports between single commas",
             ));
         }
-        let spec = spec(item).map_err(|fault| {
+        let spec = spec(item).map_err(|error| {
             if item == written {
-                fault
+                error
             } else {
-                Fault::new(format!("{item}: {}", fault.problem), fault.remedy)
+                Fault::new(format!("{item}: {}", error.problem), error.remedy)
             }
         })?;
         if let Some(other) = specs.iter().find(|other| meet(**other, spec)) {

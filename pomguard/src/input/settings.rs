@@ -120,7 +120,7 @@ pub struct Settings {
     pub inbound: Mode,
     /// What outbound packets that no row allows come to.
     pub outbound: Mode,
-    /// Seconds after a first attachment in which packets in the middle of unknown conversations pass.
+    /// Seconds after a first attachment in which packets in the middle of unknown connections pass.
     pub grace: Option<u32>,
     /// How to attach.
     pub attach: Attach,

@@ -51,7 +51,7 @@ fn all_faults_of_a_file_are_reported_at_once_each_with_its_line() {
                 [[row]]\nid = \"pom-4.0/99\"\nports = \"70000\"\n";
     let found = read(text).expect_err("eight faults");
     let lines: Vec<(usize, &str)> =
-        found.0.iter().map(|fault| (fault.origin.line, fault.remedy.as_str())).collect();
+        found.0.iter().map(|error| (error.origin.line, error.remedy.as_str())).collect();
     let expected = [
         (2, "write a number from 1 to 65535, without quotes"),
         (3, "write `zones`"),
@@ -77,7 +77,7 @@ fn a_message_names_file_line_text_problem_and_remedy() {
 }
 
 #[test]
-fn cf_08_mark_nul_foreign_bytes_and_depth_are_refused_and_crlf_is_taken() {
+fn cf_08_bom_nul_non_utf8_and_depth_are_refused_crlf_accepted() {
     let refused = |text: &str| read(text).map(|_| ()).expect_err("a broken file").to_string();
     assert!(refused(&format!("\u{feff}{SITE}")).contains("byte-order mark"));
     assert!(refused(&format!("{SITE}# \0\n")).contains("NUL"));
@@ -97,7 +97,7 @@ fn cf_08_a_folder_or_a_missing_file_is_refused_by_name() {
 }
 
 #[test]
-fn cf_14_what_is_no_plain_file_or_others_may_write_is_refused_at_once() {
+fn cf_14_special_or_world_writable_file_is_refused_at_once() {
     let folder = tempfile::tempdir().unwrap();
     let fifo = folder.path().join("fifo");
     nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRUSR).unwrap();
@@ -276,7 +276,7 @@ fn every_switch_of_the_settings_is_read() {
 }
 
 #[test]
-fn cf_07_the_example_cut_at_any_byte_is_refused_or_means_the_same() {
+fn cf_07_example_cut_at_any_byte_is_refused_or_the_same() {
     let whole = granted(&on_pom1(&read(SITE).expect("the example")).expect("pom1"));
     for end in (0..SITE.len()).filter(|&end| SITE.is_char_boundary(end)) {
         let cut = &SITE[..end];
@@ -288,7 +288,7 @@ fn cf_07_the_example_cut_at_any_byte_is_refused_or_means_the_same() {
 }
 
 #[test]
-fn cf_07_without_end_mark_a_cut_value_is_still_never_another_value() {
+fn cf_07_cut_value_without_end_mark_is_no_other_value() {
     let marked = [
         "end_marker = true       # the last line is [end]: a copy that was cut short is refused\n",
         "[end]\n",
@@ -380,7 +380,7 @@ fn rates_are_read_within_their_bounds_and_none_is_not_one() {
         "neighbours = \"\"",
         "pmtu = 9",
     ] {
-        let fault = read(wrong).expect_err(wrong).to_string();
-        assert!(fault.contains("pomguard.toml:4"), "{wrong}: {fault}");
+        let error = read(wrong).expect_err(wrong).to_string();
+        assert!(error.contains("pomguard.toml:4"), "{wrong}: {error}");
     }
 }

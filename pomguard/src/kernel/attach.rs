@@ -147,9 +147,9 @@ pub(super) fn running(pins: &Pins) -> Result<BTreeSet<u32>, KernelError> {
     for hook in [XDP, TCX] {
         for interface in pins.linked(hook) {
             let path = pins.link(hook, &interface);
-            let fault = |call| KernelError::system(call, path.display().to_string());
-            let link = raw::open_pin(&path).map_err(fault("BPF_OBJ_GET"))?;
-            let facts = raw::link_facts(link.as_fd()).map_err(fault("BPF_OBJ_GET_INFO_BY_FD"))?;
+            let failed = |call| KernelError::system(call, path.display().to_string());
+            let link = raw::open_pin(&path).map_err(failed("BPF_OBJ_GET"))?;
+            let facts = raw::link_facts(link.as_fd()).map_err(failed("BPF_OBJ_GET_INFO_BY_FD"))?;
             // The interface of a link that is on none has gone.
             if facts.ifindex != 0 {
                 running.insert(facts.program);
@@ -221,12 +221,12 @@ fn pinned_on(path: &Path, ifindex: u32) -> bool {
 /// A pinned link that is still on this interface; one that is not is taken away. One that cannot be looked
 /// at stays: it may be what enforces.
 pub(super) fn adopt(path: &Path, interface: &str, ifindex: u32) -> Result<Option<FdLink>, KernelError> {
-    let fault = |call| KernelError::system(call, path.display().to_string());
-    if !path.try_exists().map_err(fault("stat"))? {
+    let failed = |call| KernelError::system(call, path.display().to_string());
+    if !path.try_exists().map_err(failed("stat"))? {
         return Ok(None);
     }
-    let link = raw::open_pin(path).map_err(fault("BPF_OBJ_GET"))?;
-    let facts = raw::link_facts(link.as_fd()).map_err(fault("BPF_OBJ_GET_INFO_BY_FD"))?;
+    let link = raw::open_pin(path).map_err(failed("BPF_OBJ_GET"))?;
+    let facts = raw::link_facts(link.as_fd()).map_err(failed("BPF_OBJ_GET_INFO_BY_FD"))?;
     if facts.ifindex != ifindex {
         warn!("{interface}: the interface was made anew since it was attached; attaching again");
         unpin(path)?;
@@ -234,8 +234,8 @@ pub(super) fn adopt(path: &Path, interface: &str, ifindex: u32) -> Result<Option
     }
     match PinnedLink::from_pin(path) {
         Ok(link) => Ok(Some(link.into())),
-        Err(LinkError::SyscallError(error)) => Err(fault("BPF_OBJ_GET")(error.io_error)),
-        Err(error) => Err(fault("BPF_OBJ_GET")(io::Error::other(error))),
+        Err(LinkError::SyscallError(error)) => Err(failed("BPF_OBJ_GET")(error.io_error)),
+        Err(error) => Err(failed("BPF_OBJ_GET")(io::Error::other(error))),
     }
 }
 

@@ -33,7 +33,7 @@ const FORMS: &[Form] = &[Form {
     versions: 1..=4,
     seen: 2,
     after: &[Other::EventsLost, Other::FlowsOpened, Other::FlowsEvicted],
-    tally: &[Hit::Packets, Hit::Bytes, Hit::Connections, Hit::First, Hit::Last],
+    tally: &[TallyWord::Packets, TallyWord::Bytes, TallyWord::Connections, TallyWord::First, TallyWord::Last],
     label: LabelForm {
         size: 256,
         id: 0..64,
@@ -55,12 +55,12 @@ struct Form {
     /// Words after both directions.
     after: &'static [Other],
     /// Words of a row's counters.
-    tally: &'static [Hit],
+    tally: &'static [TallyWord],
     label: LabelForm,
     host: HostForm,
 }
 
-/// A counter beside those of the directions.
+/// A counter alongside those of the directions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Other {
     EventsLost,
@@ -70,7 +70,7 @@ enum Other {
 
 /// A word of a row's counters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Hit {
+enum TallyWord {
     Packets,
     Bytes,
     Connections,
@@ -274,11 +274,11 @@ impl Form {
             let mut tally = RowTally::default();
             for (hit, &word) in self.tally.iter().zip(words) {
                 match hit {
-                    Hit::Packets => tally.packets = word,
-                    Hit::Bytes => tally.bytes = word,
-                    Hit::Connections => tally.connections = word,
-                    Hit::First => tally.first = tick(word),
-                    Hit::Last => tally.last = tick(word),
+                    TallyWord::Packets => tally.packets = word,
+                    TallyWord::Bytes => tally.bytes = word,
+                    TallyWord::Connections => tally.connections = word,
+                    TallyWord::First => tally.first = tick(word),
+                    TallyWord::Last => tally.last = tick(word),
                 }
             }
             tally
@@ -372,11 +372,11 @@ mod tests {
         assert_eq!(after, [0, 1, 2].map(|word| size_of::<Counters>() - (3 - word) * WORD));
         assert_eq!(offset_of!(DirectionCounters, judged), form.seen * WORD);
         let hits = [
-            (Hit::Packets, offset_of!(RowTally, packets)),
-            (Hit::Bytes, offset_of!(RowTally, bytes)),
-            (Hit::Connections, offset_of!(RowTally, connections)),
-            (Hit::First, offset_of!(RowTally, first)),
-            (Hit::Last, offset_of!(RowTally, last)),
+            (TallyWord::Packets, offset_of!(RowTally, packets)),
+            (TallyWord::Bytes, offset_of!(RowTally, bytes)),
+            (TallyWord::Connections, offset_of!(RowTally, connections)),
+            (TallyWord::First, offset_of!(RowTally, first)),
+            (TallyWord::Last, offset_of!(RowTally, last)),
         ];
         assert_eq!(form.tally.len() * WORD, size_of::<RowTally>());
         for (hit, at) in hits {

@@ -32,13 +32,13 @@ impl Ticks {
             .map_err(KernelError::system("clock_getres", "of the coarse clock"))?;
         let nanoseconds = resolution.tv_sec() * 1_000_000_000 + resolution.tv_nsec();
         let hz = u32::try_from(1_000_000_000 / nanoseconds.max(1)).unwrap_or(250).clamp(24, 10_000);
-        Ok(Self { ahead: namespace_offset(), ..Self::of(hz) })
+        Ok(Self { ahead: namespace_offset(), ..Self::new(hz) })
     }
 
     /// Our ticks on a kernel of `hz` ticks a second: a quarter of a second, a little more or less. For a
     /// process whose monotonic clock is the kernel's.
     #[must_use]
-    pub const fn of(hz: u32) -> Self {
+    pub const fn new(hz: u32) -> Self {
         let quarter = if hz < 8 { 2 } else { hz / 4 };
         Self { hz, shift: quarter.next_power_of_two().ilog2(), ahead: 0 }
     }
@@ -132,17 +132,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn our_ticks_are_about_a_quarter_of_a_second_at_every_usual_rate() {
+    fn ticks_are_a_quarter_second_at_every_usual_rate() {
         for hz in [100, 250, 300, 1_000] {
-            let per_1000s = Ticks::of(hz).clock().ticks_per_1000s;
+            let per_1000s = Ticks::new(hz).clock().ticks_per_1000s;
             assert!((2_000..=4_000).contains(&per_1000s), "{hz} Hz: {per_1000s}");
         }
     }
 
     #[test]
-    fn a_deadline_lies_as_far_ahead_as_was_asked_and_less_than_a_second_more() {
+    fn deadline_exceeds_the_request_by_less_than_a_second() {
         for hz in [100, 250, 300, 1_000] {
-            let ticks = Ticks::of(hz);
+            let ticks = Ticks::new(hz);
             let now = ticks.now().unwrap() as u32;
             let left = ticks.seconds(ticks.deadline(60).unwrap().wrapping_sub(now));
             assert!((60..=61).contains(&left), "{hz} Hz: {left}");
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn the_offset_of_a_time_namespace_is_that_of_the_monotonic_clock() {
+    fn time_namespace_offset_is_that_of_the_monotonic_clock() {
         let offsets = "monotonic       -3600 250000000\nboottime           60         0\n";
         assert_eq!(monotonic_offset(offsets), -3_599_750_000_000);
         for none in
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn ticks_do_not_depend_on_how_far_a_time_namespace_sets_the_clock_ahead() {
+    fn ticks_do_not_depend_on_the_time_namespace_offset() {
         let ticks = Ticks::probe().unwrap();
         let hour = 3_600_000_000_000;
         let shifted = Ticks { ahead: ticks.ahead - hour, ..ticks };
@@ -172,7 +172,7 @@ mod tests {
 
     #[test]
     fn a_tick_of_the_past_becomes_its_time_even_across_the_wrap() {
-        let ticks = Ticks::of(250);
+        let ticks = Ticks::new(250);
         let before = 0xffff_fff0_u64;
         let now = (1_u64 << 32) + 0x10;
         let ago = unix_now() - ticks.to_unix(before, now);

@@ -1,4 +1,4 @@
-//! What holds beside the generations, by the pins, with the daemon dead or alive: which generation is
+//! What holds alongside the generations, by the pins, with the daemon dead or alive: which generation is
 //! in force and until when, panic, grace, failsafe tuples and timed exceptions.
 //!
 //! The programs judge every deadline by themselves. A deadline is a tick, see [`Ticks::deadline`].
@@ -12,7 +12,7 @@ use std::{
 };
 
 use pomguard_common::{
-    control::{Control, Pinhole, Timed, generic, over, word},
+    control::{Control, Override, Timed, generic, over, word},
     counter::RowLabel,
     image::Active,
     limits, names,
@@ -60,10 +60,10 @@ pub fn set_active(pins: &Pins, active: Active) -> Result<(), KernelError> {
 ///
 /// # Errors
 /// As [`active`].
-pub fn settle(pins: &Pins, now: u32) -> Result<Active, KernelError> {
-    let settled = Active::settled(active(pins)?.slot(now) as u8);
-    set_active(pins, settled)?;
-    Ok(settled)
+pub fn record_active(pins: &Pins, now: u32) -> Result<Active, KernelError> {
+    let confirmed = Active::confirmed(active(pins)?.slot(now) as u8);
+    set_active(pins, confirmed)?;
+    Ok(confirmed)
 }
 
 /// Number of the generation in force at `now`; none before the first.
@@ -90,7 +90,7 @@ pub fn set_panic(pins: &Pins, panic: Timed) -> Result<(), KernelError> {
     set_word(pins, word::PANIC, panic.0)
 }
 
-/// The grace word: kind 1 while packets in the middle of unknown conversations pass.
+/// The grace word: kind 1 while packets in the middle of unknown connections pass.
 ///
 /// # Errors
 /// As [`active`].
@@ -124,7 +124,7 @@ pub fn set_generic(pins: &Pins, interfaces: &[u32]) -> Result<(), KernelError> {
 }
 
 /// Clears panic and grace where their time is up at `now`. They hold no more in any case, but a word that is
-/// not zero sends every packet the long way. Returns whether there was any.
+/// not zero sends every packet the general path. Returns whether there was any.
 ///
 /// # Errors
 /// As [`active`].
@@ -145,13 +145,13 @@ pub fn clear_ended(pins: &Pins, now: u32) -> Result<bool, KernelError> {
 ///
 /// # Errors
 /// As [`active`].
-pub fn pinholes(pins: &Pins) -> Result<Vec<Pinhole>, KernelError> {
+pub fn overrides(pins: &Pins) -> Result<Vec<Override>, KernelError> {
     Ok(Table::open(pins)?.taken().map(|(_, line)| line).collect())
 }
 
-/// The table of pinholes, and the words beside it.
+/// The table of overrides, and the words alongside it.
 pub(super) struct Table {
-    lines: Mapping<Pinhole>,
+    lines: Mapping<Override>,
     control: Mapping<u64>,
 }
 
@@ -164,7 +164,7 @@ impl Table {
         })
     }
 
-    fn taken(&self) -> impl Iterator<Item = (usize, Pinhole)> + '_ {
+    fn taken(&self) -> impl Iterator<Item = (usize, Override)> + '_ {
         self.lines.iter().enumerate().filter(|(_, line)| line.marks != 0)
     }
 
@@ -174,23 +174,23 @@ impl Table {
     }
 
     /// Ends every failsafe tuple but these. Exceptions stay.
-    pub(super) fn keep_failsafe(&mut self, kept: &[Pinhole]) {
-        self.keep(|line| line.marks & Pinhole::EXCEPTION != 0 || kept.contains(line));
+    pub(super) fn keep_failsafe(&mut self, kept: &[Override]) {
+        self.keep(|line| line.marks & Override::EXCEPTION != 0 || kept.contains(line));
     }
 
     /// Adds what is not there yet. All of it or nothing.
-    pub(super) fn add(&mut self, new: &[Pinhole]) -> Result<(), KernelError> {
-        let held: Vec<Pinhole> = self.taken().map(|(_, line)| line).collect();
-        let mut missing: Vec<Pinhole> = new.iter().filter(|line| !held.contains(line)).copied().collect();
+    pub(super) fn add(&mut self, new: &[Override]) -> Result<(), KernelError> {
+        let held: Vec<Override> = self.taken().map(|(_, line)| line).collect();
+        let mut missing: Vec<Override> = new.iter().filter(|line| !held.contains(line)).copied().collect();
         let free: Vec<usize> = (0..limits::PINHOLES)
             .filter(|&at| self.lines.get(at).is_some_and(|line| line.marks == 0))
             .collect();
         if missing.len() > free.len() {
-            return Err(KernelError::Pinholes { needed: held.len() + missing.len() });
+            return Err(KernelError::Overrides { needed: held.len() + missing.len() });
         }
         for (at, line) in free.into_iter().zip(missing.drain(..)) {
             // The marks make the line count: they come when the rest is there.
-            self.lines.set(at, Pinhole { marks: 0, ..line });
+            self.lines.set(at, Override { marks: 0, ..line });
             fence(Ordering::Release);
             self.lines.set(at, line);
         }
@@ -200,12 +200,12 @@ impl Table {
     }
 
     /// Frees the lines that are not to be kept.
-    fn keep(&mut self, keep: impl Fn(&Pinhole) -> bool) {
-        let gone: Vec<(usize, Pinhole)> = self.taken().filter(|(_, line)| !keep(line)).collect();
+    fn keep(&mut self, keep: impl Fn(&Override) -> bool) {
+        let gone: Vec<(usize, Override)> = self.taken().filter(|(_, line)| !keep(line)).collect();
         for (at, line) in gone {
-            self.lines.set(at, Pinhole { marks: 0, ..line });
+            self.lines.set(at, Override { marks: 0, ..line });
             fence(Ordering::Release);
-            self.lines.set(at, Pinhole::FREE);
+            self.lines.set(at, Override::FREE);
         }
         fence(Ordering::Release);
         self.announce();
@@ -214,9 +214,9 @@ impl Table {
     /// Tells the programs how many lines to look at, and which ports are worth it.
     fn announce(&mut self) {
         let lines = self.taken().last().map_or(0, |(at, _)| at as u64 + 1);
-        let shade = self.taken().fold(0, |shade, (_, line)| shade | line.shade());
+        let port_bloom = self.taken().fold(0, |port_bloom, (_, line)| port_bloom | line.port_bloom());
         self.control.set(word::PINHOLES, lines);
-        self.control.set(word::SHADE, shade);
+        self.control.set(word::PORT_BLOOM, port_bloom);
     }
 }
 
@@ -224,7 +224,7 @@ impl Table {
 ///
 /// # Errors
 /// As [`active`].
-pub fn keep_failsafe(pins: &Pins, kept: &[Pinhole]) -> Result<(), KernelError> {
+pub fn keep_failsafe(pins: &Pins, kept: &[Override]) -> Result<(), KernelError> {
     Table::open(pins)?.keep_failsafe(kept);
     Ok(())
 }
@@ -233,14 +233,14 @@ pub fn keep_failsafe(pins: &Pins, kept: &[Pinhole]) -> Result<(), KernelError> {
 /// count under it. The slot, the marks' exception bit and nothing else of the lines are set here.
 ///
 /// # Errors
-/// [`KernelError::Pinholes`] or [`KernelError::NoSlot`] when there is no room, and then nothing was let in.
-pub fn allow(pins: &Pins, label: &RowLabel, lines: &[Pinhole]) -> Result<u16, KernelError> {
+/// [`KernelError::Overrides`] or [`KernelError::NoSlot`] when there is no room, and then nothing was let in.
+pub fn allow(pins: &Pins, label: &RowLabel, lines: &[Override]) -> Result<u16, KernelError> {
     let mut table = Table::open(pins)?;
     let mut labels = pins.mapped::<RowLabel>(names::MAP_LABELS, limits::ROW_SLOTS, true)?;
     let slot = exception_slot(pins, &labels, label)?;
-    let lines: Vec<Pinhole> = lines
+    let lines: Vec<Override> = lines
         .iter()
-        .map(|line| Pinhole { row: slot, marks: line.marks | Pinhole::EXCEPTION, ..*line })
+        .map(|line| Override { row: slot, marks: line.marks | Override::EXCEPTION, ..*line })
         .collect();
     let before = labels.get(usize::from(slot)).ok_or(KernelError::Unreadable)?;
     if before.id != label.id || before.direction != label.direction {
@@ -258,9 +258,9 @@ pub fn allow(pins: &Pins, label: &RowLabel, lines: &[Pinhole]) -> Result<u16, Ke
 ///
 /// # Errors
 /// As [`active`].
-pub fn revoke(pins: &Pins, over: impl Fn(&Pinhole) -> bool) -> Result<Vec<u16>, KernelError> {
+pub fn revoke(pins: &Pins, over: impl Fn(&Override) -> bool) -> Result<Vec<u16>, KernelError> {
     let mut table = Table::open(pins)?;
-    let ends = |line: &Pinhole| line.marks & Pinhole::EXCEPTION != 0 && over(line);
+    let ends = |line: &Override| line.marks & Override::EXCEPTION != 0 && over(line);
     let mut ended: Vec<u16> =
         table.taken().filter(|(_, line)| ends(line)).map(|(_, line)| line.row).collect();
     ended.sort_unstable();

@@ -125,7 +125,7 @@ pub enum KernelError {
          (each prefix and port range counts), or name fewer, wider prefixes in failsafe rows",
         pomguard_common::limits::PINHOLES
     )]
-    Pinholes {
+    Overrides {
         /// How many there would be.
         needed: usize,
     },

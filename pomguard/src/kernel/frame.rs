@@ -1,4 +1,4 @@
-//! The first packet of a conversation, made to ask what would become of it.
+//! The first packet of a flow, made to ask what would become of it.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -6,7 +6,7 @@ use pomguard_common::protocol;
 
 use crate::policy::oracle::Opening;
 
-/// An Ethernet frame that opens the conversation: a SYN, a UDP datagram, an echo request, or an
+/// An Ethernet frame that opens the flow: a SYN, a UDP datagram, an echo request, or an
 /// empty packet of another protocol. None when the addresses are of different families.
 #[must_use]
 pub fn opening(opening: &Opening) -> Option<Vec<u8>> {

@@ -3,7 +3,7 @@
 //! The object's template of such an array has type information (BTF), because aya gives every map of the
 //! object its own. Kernels of the age of Linux 6.1 compare where in a value a timer or a lock lies, and tell
 //! "nowhere" of a value with type information from "not known" of one without: an array without it is refused
-//! with EINVAL beside a template that has it. An array with it is taken by every kernel, since none of them
+//! with EINVAL alongside a template that has it. An array with it is taken by every kernel, since none of them
 //! compares the types themselves.
 
 use std::os::fd::{AsFd as _, OwnedFd};

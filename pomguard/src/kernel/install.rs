@@ -1,10 +1,10 @@
-//! A compiled image into the kernel: written beside the one in force, frozen, read back, switched to.
+//! A compiled image into the kernel: written alongside the one in force, frozen, read back, switched to.
 
 use std::{fs, io, os::fd::AsFd as _, path::Path};
 
 use aya::maps::{Array, ArrayOfMaps, MapData};
 use pomguard_common::{
-    control::Pinhole,
+    control::Override,
     counter::{HostRecord, RowLabel},
     flow,
     image::{AGES, Active, GENERATION_WORD, Line, SECTIONS},
@@ -22,7 +22,7 @@ use super::{
     tally::{tallies, zero_tally},
 };
 use crate::{
-    compile::{Clock, CompileError, Held, Image, Record, Slots, compile, labels, pinholes},
+    compile::{Clock, CompileError, HeldSlot, Image, Record, SlotTable, compile, labels, overrides},
     policy::Policy,
     state::confirmed::{About, Confirmed},
 };
@@ -54,7 +54,7 @@ pub enum InstallError {
 /// Compiles a policy and puts it in force. Whatever fails, what was in force stays.
 ///
 /// With a deadline (see [`Ticks::deadline`]) the programs return to what is in force now when it has
-/// passed, unless [`control::settle`] comes first. Until then the failsafe tuples of both policies hold;
+/// passed, unless [`control::record_active`] comes first. Until then the failsafe tuples of both policies hold;
 /// afterwards [`keep_failsafe`] ends those of the other one.
 ///
 /// [`Ticks::deadline`]: super::clock::Ticks::deadline
@@ -68,17 +68,17 @@ pub fn install(
     deadline: Option<u32>,
 ) -> Result<Installed, InstallError> {
     let mut old_labels = pins.mapped::<RowLabel>(names::MAP_LABELS, limits::ROW_SLOTS, true)?;
-    let slots = Slots::assign(&held(pins, &old_labels)?, policy)?;
+    let slots = SlotTable::assign(&held(pins, &old_labels)?, policy)?;
     let active = control::active(pins)?;
     let generation = generation_of(pins, active.installed())?.map_or(1, flow::next_generation);
     let image = compile(policy, &slots, clock, generation)?;
-    let failsafe = pinholes(policy, &slots)?;
+    let failsafe = overrides(policy, &slots)?;
     // Labels first: a counter that moves has a name. Slots keep their meaning across changes.
     relabel(pins, &mut old_labels, &labels(policy, &slots))?;
     let slot = put(pins, &image, active)?;
     let next = match deadline {
         Some(deadline) => Active::until(slot, active.slot(Ticks::probe()?.now()? as u32) as u8, deadline),
-        None => Active::settled(slot),
+        None => Active::confirmed(slot),
     };
     bring_in_force(pins, next, &failsafe, &policy.host, &policy.matrix.id)?;
     Ok(Installed { generation, slot, digest: image.digest(), image })
@@ -96,7 +96,7 @@ pub fn reinstall(pins: &Pins, confirmed: &Confirmed, clock: Clock) -> Result<Ins
     relabel(pins, &mut labels, &confirmed.labels)?;
     let slot = put(pins, &image, active)?;
     let About { host, matrix, .. } = &confirmed.about;
-    bring_in_force(pins, Active::settled(slot), &confirmed.pinholes, host, matrix)?;
+    bring_in_force(pins, Active::confirmed(slot), &confirmed.overrides, host, matrix)?;
     Ok(Installed { generation, slot, digest: image.digest(), image })
 }
 
@@ -108,9 +108,9 @@ pub fn reinstall(pins: &Pins, confirmed: &Confirmed, clock: Clock) -> Result<Ins
 pub fn confirmed(pins: &Pins, installed: &Installed, settings: String) -> Result<Confirmed, KernelError> {
     let labels = pins.mapped::<RowLabel>(names::MAP_LABELS, limits::ROW_SLOTS, false)?;
     let record = load::host_record(pins)?;
-    let pinholes = control::pinholes(pins)?;
+    let overrides = control::overrides(pins)?;
     let excepted: Vec<u16> =
-        pinholes.iter().filter(|it| it.marks & Pinhole::EXCEPTION != 0).map(|it| it.row).collect();
+        overrides.iter().filter(|it| it.marks & Override::EXCEPTION != 0).map(|it| it.row).collect();
     let of_rows =
         labels.iter().zip(0_u16..).filter(|(label, slot)| label.live != 0 && !excepted.contains(slot));
     Ok(Confirmed {
@@ -121,7 +121,7 @@ pub fn confirmed(pins: &Pins, installed: &Installed, settings: String) -> Result
             settings,
         },
         labels: of_rows.map(|(label, slot)| (slot, label)).collect(),
-        pinholes: pinholes.iter().filter(|it| it.marks & Pinhole::EXCEPTION == 0).copied().collect(),
+        overrides: overrides.iter().filter(|it| it.marks & Override::EXCEPTION == 0).copied().collect(),
         lines: installed.image.lines().to_vec(),
     })
 }
@@ -132,12 +132,12 @@ pub fn confirmed(pins: &Pins, installed: &Installed, settings: String) -> Result
 /// When the labels in the kernel are not those of the policy, or cannot be read.
 pub fn keep_failsafe(pins: &Pins, policy: &Policy) -> Result<(), InstallError> {
     let labels = pins.mapped::<RowLabel>(names::MAP_LABELS, limits::ROW_SLOTS, false)?;
-    let slots = Slots::assign(&held(pins, &labels)?, policy)?;
-    Ok(control::keep_failsafe(pins, &pinholes(policy, &slots)?)?)
+    let slots = SlotTable::assign(&held(pins, &labels)?, policy)?;
+    Ok(control::keep_failsafe(pins, &overrides(policy, &slots)?)?)
 }
 
 /// Which row ids hold which counter slots, as the kernel's labels say, and when each was last used.
-fn held(pins: &Pins, labels: &Mapping<RowLabel>) -> Result<Vec<Held>, KernelError> {
+fn held(pins: &Pins, labels: &Mapping<RowLabel>) -> Result<Vec<HeldSlot>, KernelError> {
     let used = labels.iter().zip(0_u16..).filter(|(label, _)| label.id[0] != 0);
     let used: Vec<(RowLabel, u16)> = used.collect();
     let past: Vec<u16> = used.iter().filter(|(label, _)| label.live == 0).map(|&(_, slot)| slot).collect();
@@ -145,7 +145,7 @@ fn held(pins: &Pins, labels: &Mapping<RowLabel>) -> Result<Vec<Held>, KernelErro
     let mut tallies = tallies(pins, &past)?.into_iter();
     let held = used.iter().filter_map(|(label, slot)| {
         let tally = if label.live == 0 { tallies.next() } else { None };
-        Held::of_label(*slot, label, tally.map_or(u64::MAX, |tally| tally.last))
+        HeldSlot::of_label(*slot, label, tally.map_or(u64::MAX, |tally| tally.last))
     });
     Ok(held.collect())
 }
@@ -156,7 +156,7 @@ pub(super) fn generation_of(pins: &Pins, slot: u8) -> Result<Option<u32>, Kernel
         return Ok(None);
     }
     // A generation that is there and cannot be read is a fault: counting anew from 1 would have the
-    // conversations of the first generation pass as judged by this one.
+    // flows of the first generation pass as judged by this one.
     let ages = inner(pins, slot)?.get(&AGES, 0).map_err(KernelError::map(names::MAP_POLICY))?;
     Ok(Some(ages.word(GENERATION_WORD)))
 }
@@ -244,9 +244,9 @@ pub(super) fn verify(data: &MapData, image: &Image) -> Result<(), KernelError> {
 /// Writes the labels of the rows in force, marks the others but the exceptions as past, and zeroes the
 /// counters of a slot that has changed hands.
 fn relabel(pins: &Pins, mapping: &mut Mapping<RowLabel>, new: &[(u16, RowLabel)]) -> Result<(), KernelError> {
-    let exceptions: Vec<usize> = control::pinholes(pins)?
+    let exceptions: Vec<usize> = control::overrides(pins)?
         .into_iter()
-        .filter(|line| line.marks & Pinhole::EXCEPTION != 0)
+        .filter(|line| line.marks & Override::EXCEPTION != 0)
         .map(|line| line.row.into())
         .collect();
     for slot in 0..mapping.len() {
@@ -276,7 +276,7 @@ fn relabel(pins: &Pins, mapping: &mut Mapping<RowLabel>, new: &[(u16, RowLabel)]
 fn bring_in_force(
     pins: &Pins,
     next: Active,
-    failsafe: &[Pinhole],
+    failsafe: &[Override],
     host: &str,
     matrix: &str,
 ) -> Result<(), KernelError> {

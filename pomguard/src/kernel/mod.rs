@@ -7,9 +7,9 @@
 //! | the interfaces | [`attach`] |
 //! | a compiled image: written, frozen, read back, switched to | [`install`] |
 //! | the array of one generation | `image_array` |
-//! | what holds beside the generations | [`control`] |
+//! | what holds alongside the generations | [`control`] |
 //! | what the maps say | [`read`], [`status`], and of the rows `tally` |
-//! | conversations that were there first | [`sockets`], [`seed`] |
+//! | connections that were there first | [`sockets`], [`seed`] |
 //! | pinned maps of another layout, replaced; their counters, carried over | [`takeover`], [`carry`] |
 //! | sets of programs, pinned before they are attached | [`programs`] |
 //! | a host whose kernel refuses the programs | [`minimal`] |
@@ -17,7 +17,7 @@
 //! | the hooks, held open and looked at | [`hold`] |
 //! | what the maps are to hold, compared with what they do | [`content`] |
 //! | a change of XDP mode, without an open moment | `bridge`; which driver it is: [`driver`] |
-//! | what a card took, beside what the guard saw | [`sight`] |
+//! | what a card took, alongside what the guard saw | [`sight`] |
 //! | what the kernel announces of interfaces | [`monitor`] |
 //! | what a process may not do that loading takes | [`powers`] |
 //! | a frame through the loaded program | [`probe`], [`selfprobe`] |
@@ -27,25 +27,25 @@
 
 pub mod attach;
 mod bridge;
+pub mod capabilities;
 pub mod carry;
 pub mod clock;
-pub mod content;
 pub mod control;
 pub mod driver;
 mod error;
 pub mod frame;
-pub mod held;
-pub mod hold;
+pub mod hook_handles;
 mod image_array;
 pub mod install;
 pub mod interface;
 pub mod load;
+pub mod map_baseline;
 mod mapping;
 pub mod minimal;
 pub mod monitor;
 pub mod object;
+pub mod pinned_objects;
 pub mod pins;
-pub mod powers;
 pub mod probe;
 pub mod programs;
 mod raw;

@@ -48,13 +48,13 @@ impl Monitor {
     /// When the socket fails.
     pub async fn news(&mut self) -> Result<News, KernelError> {
         let first = self.socket.recv(&mut [0_u8; LONG].as_mut_slice()).await.map(drop);
-        let mut news = told(first)?;
+        let mut news = message(first)?;
         // Bounded, so that a flood of announcements cannot keep the daemon from everything else.
         for _ in 0..ENOUGH {
             match take(self.socket.socket_ref()) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 taken => {
-                    if told(taken)? == News::Missed {
+                    if message(taken)? == News::Missed {
                         news = News::Missed;
                     }
                 }
@@ -65,7 +65,7 @@ impl Monitor {
 }
 
 /// What an attempt to read came to.
-fn told(read: io::Result<()>) -> Result<News, KernelError> {
+fn message(read: io::Result<()>) -> Result<News, KernelError> {
     match read {
         Ok(()) => Ok(News::Changed),
         Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => Ok(News::Missed),

@@ -29,7 +29,7 @@ const PROGRAMS: &str = "programs";
 const SET: [&str; 3] = [PROGRAMS, "images", "maps"];
 /// The programs of a host whose kernel refuses the real ones.
 const MINIMAL: &str = "minimal";
-/// A set that is being made beside the one in force.
+/// A set that is being made alongside the one in force.
 const NEXT: &str = "next";
 /// A set that is in force already, and has yet to be moved to its place.
 const READY: &str = "ready";
@@ -45,11 +45,11 @@ pub struct Pins {
 impl Pins {
     /// The pins under `root`, which need not exist.
     #[must_use]
-    pub fn at(root: &Path) -> Self {
+    pub fn new(root: &Path) -> Self {
         Self { root: root.to_owned(), stage: None }
     }
 
-    /// The same links, with a set of maps and programs beside the one in force.
+    /// The same links, with a set of maps and programs alongside the one in force.
     #[must_use]
     pub fn beside(&self) -> Self {
         Self { root: self.root.clone(), stage: Some(NEXT) }
@@ -107,7 +107,7 @@ impl Pins {
         self.folder(PROGRAMS)
     }
 
-    /// Sets of programs beside those in force: one that a start is about to attach, and those that a hook may
+    /// Sets of programs alongside those in force: one that a start is about to attach, and those that a hook may
     /// still run.
     pub(super) fn spare_programs(&self) -> Vec<PathBuf> {
         let Ok(entries) = fs::read_dir(&self.root) else { return Vec::new() };
@@ -125,7 +125,7 @@ impl Pins {
     }
 
     /// Makes a folder for a set of programs that is to be attached: in its place where there is none yet, as
-    /// a spare one beside those in force else.
+    /// a spare one alongside those in force else.
     pub(super) fn new_programs(&self) -> Result<PathBuf, KernelError> {
         let place = self.programs();
         if fs::read_dir(&place).is_ok_and(|mut entries| entries.next().is_none()) {
@@ -290,29 +290,29 @@ impl Pins {
         remove(&stage)
     }
 
-    /// Removes the set beside the one in force.
+    /// Removes the set alongside the one in force.
     ///
     /// # Errors
     /// When a pin cannot be removed.
-    pub fn discard_beside(&self) -> Result<(), KernelError> {
+    pub fn discard_alongside(&self) -> Result<(), KernelError> {
         self.remove_set(NEXT)
     }
 
-    /// Has the set beside the one in force count as the one in force: whatever ends this process, the next
-    /// start moves it to its place ([`Self::settle`]).
+    /// Has the set alongside the one in force count as the one in force: whatever ends this process, the next
+    /// start moves it to its place ([`Self::finish_migration`]).
     ///
     /// # Errors
     /// When the folder cannot be renamed; then nothing has changed.
-    pub fn promote_beside(&self) -> Result<(), KernelError> {
+    pub fn promote_alongside(&self) -> Result<(), KernelError> {
         rename(&self.root.join(NEXT), &self.root.join(READY))
     }
 
-    /// Finishes what an earlier process began beside the set in force, or takes it away where it was not
+    /// Finishes what an earlier process began alongside the set in force, or takes it away where it was not
     /// in force yet. Its programs stay until no hook runs them ([`super::programs::retire`]).
     ///
     /// # Errors
     /// When a pin cannot be moved or removed.
-    pub fn settle(&self) -> Result<(), KernelError> {
+    pub fn finish_migration(&self) -> Result<(), KernelError> {
         self.remove_set(NEXT)?;
         let ready = self.root.join(READY);
         for folder in SET {

@@ -1,7 +1,7 @@
 //! A frame through the loaded program: the kernel's own answer to "what would become of this?".
 //!
 //! The program runs on the policy in force (or on an image of the caller's), with counters and
-//! conversations of its own: a question changes nothing.
+//! flows of its own: a question changes nothing.
 
 use aya::{
     maps::{Array, ArrayOfMaps, MapData, PerCpuArray, ProgramArray},
@@ -9,7 +9,7 @@ use aya::{
 };
 use pomguard_common::{
     Direction,
-    control::{Control, Pinhole, word},
+    control::{Control, Override, word},
     counter::{Counters, RowTally, Tally},
     decide::NO_ROW,
     flow::Bucket,
@@ -68,7 +68,7 @@ impl Probe {
     /// # Errors
     /// When the object cannot be loaded.
     pub fn alone() -> Result<Self, KernelError> {
-        let nowhere = Pins::at(std::path::Path::new("/nonexistent"));
+        let nowhere = Pins::new(std::path::Path::new("/nonexistent"));
         Ok(Self { loaded: Loaded::new(&nowhere, Share::Nothing, Ticks::probe()?, 0)?, slots: Vec::new() })
     }
 
@@ -87,39 +87,39 @@ impl Probe {
         }
         let mut control: Array<_, [u64; Control::WORDS]> = self.loaded.map_mut(names::MAP_CONTROL)?;
         let mut words = control.get(&0, 0).map_err(KernelError::map(names::MAP_CONTROL))?;
-        words[word::ACTIVE] = Active::settled(0).0;
+        words[word::ACTIVE] = Active::confirmed(0).0;
         control.set(0, words, 0).map_err(KernelError::map(names::MAP_CONTROL))?;
         self.slots = slots;
         Ok(())
     }
 
-    /// Lays down what holds beside the image: the words of the control line (the first one stays, or is
-    /// that of a slot without an image), and the lines of the pinhole table.
+    /// Lays down what holds alongside the image: the words of the control line (the first one stays, or is
+    /// that of a slot without an image), and the lines of the override table.
     ///
     /// # Errors
     /// When the kernel refuses.
     pub fn hold(
         &mut self,
         words: [u64; Control::WORDS],
-        lines: &[Pinhole],
+        lines: &[Override],
         no_policy: bool,
     ) -> Result<(), KernelError> {
-        let mut table: Array<_, Pinhole> = self.loaded.map_mut(names::MAP_PINHOLES)?;
+        let mut table: Array<_, Override> = self.loaded.map_mut(names::MAP_PINHOLES)?;
         for (at, line) in (0..).zip(lines) {
             table.set(at, line, 0).map_err(KernelError::map(names::MAP_PINHOLES))?;
         }
         let slot = if no_policy { limits::GENERATIONS as u8 - 1 } else { 0 };
         let mut control: Array<_, [u64; Control::WORDS]> = self.loaded.map_mut(names::MAP_CONTROL)?;
         let mut words = words;
-        words[word::ACTIVE] = Active::settled(slot).0;
+        words[word::ACTIVE] = Active::confirmed(slot).0;
         control.set(0, words, 0).map_err(KernelError::map(names::MAP_CONTROL))
     }
 
-    /// Forgets all conversations and fragment trains.
+    /// Forgets all flows and fragmented datagrams.
     ///
     /// # Errors
     /// When the kernel refuses.
-    pub fn forget_conversations(&mut self) -> Result<(), KernelError> {
+    pub fn forget_connections(&mut self) -> Result<(), KernelError> {
         for (name, buckets) in
             [(names::MAP_FLOWS, limits::FLOW_BUCKETS), (names::MAP_FRAGMENTS, limits::FRAGMENT_BUCKETS)]
         {

@@ -27,7 +27,7 @@ pub struct Staged {
 }
 
 impl Staged {
-    /// Pins the programs of a loaded object, beside those in force.
+    /// Pins the programs of a loaded object, alongside those in force.
     ///
     /// # Errors
     /// When a pin cannot be made.
@@ -56,8 +56,8 @@ impl Drop for Staged {
         let removed = attach::running(&self.pins).and_then(|running| {
             if running.is_disjoint(&attached(&self.folder)) { pins::remove(&self.folder) } else { Ok(()) }
         });
-        if let Err(fault) = removed {
-            warn!("pins of programs are left, which the next start takes away: {:#}", anyhow!(fault));
+        if let Err(error) = removed {
+            warn!("pins of programs are left, which the next start takes away: {:#}", anyhow!(error));
         }
     }
 }

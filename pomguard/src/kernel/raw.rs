@@ -72,8 +72,8 @@ pub(super) fn load_program(
 ) -> io::Result<OwnedFd> {
     /// Bytes for the verifier's words. Of more than that it says nothing.
     const LOG: usize = 1 << 20;
-    let fault = match try_program(kind, expected, name, instructions, &mut []) {
-        Err(fault) if matches!(fault.raw_os_error(), Some(libc::EACCES | libc::EINVAL)) => fault,
+    let error = match try_program(kind, expected, name, instructions, &mut []) {
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EACCES | libc::EINVAL)) => error,
         result => return result,
     };
     let mut log = vec![0; LOG];
@@ -81,7 +81,7 @@ pub(super) fn load_program(
         let said = log.split(|&byte| byte == 0).next().map(String::from_utf8_lossy).unwrap_or_default();
         // The last line is about how far it came.
         let reason = said.lines().rev().find(|line| !line.starts_with("processed ") && !line.is_empty());
-        reason.map_or(fault, |reason| io::Error::other(reason.to_owned()))
+        reason.map_or(error, |reason| io::Error::other(reason.to_owned()))
     })
 }
 
@@ -246,7 +246,7 @@ pub(super) fn lookup_batch<V: Pod + Default>(
     if keys == 0 {
         return Ok(values);
     }
-    // It writes each key beside the values.
+    // It writes each key alongside the values.
     let (mut indexes, mut last) = (vec![0_u32; keys], 0_u32);
     let mut attributes = attributes();
     attributes.batch.map_fd = map.as_raw_fd().cast_unsigned();

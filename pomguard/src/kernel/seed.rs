@@ -1,4 +1,4 @@
-//! Conversations that exist before the programs are attached, entered into the flow table.
+//! Flows that exist before the programs are attached, entered into the flow table.
 //!
 //! What an inbound row allows needs no entry. What this host may open by a row gets the entry that it
 //! would have. What no row allows was there first: it goes on, until it ends or falls silent, and no
@@ -9,10 +9,10 @@ use std::net::{IpAddr, SocketAddr};
 
 use pomguard_common::{
     Direction,
-    control::Standing,
+    control::ControlView,
     decide::NO_ROW,
     flow::{self, Bucket, Candidates, Entered, GRANDFATHERED, Key, Newcomer, State, Store, mark},
-    image::{Address, Family, Forget, Image, Line, Tuple},
+    image::{Address, Barrier, Family, Image, Line, Tuple},
     limits, names, protocol,
     serve::{self, Served},
 };
@@ -23,26 +23,26 @@ use super::{
     install, load,
     mapping::Mapping,
     pins::Pins,
-    sockets::{self, Conversation},
+    sockets::{self, Connection},
 };
 use crate::policy::Mode;
 
 /// What seeding came to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Seeded {
-    /// Conversations that the socket table has.
+    /// Flows that the socket table has.
     pub live: usize,
     /// Entered as what this host may open by a row.
     pub by_row: usize,
     /// Entered although no row allows them.
-    pub grandfathered: Vec<Conversation>,
+    pub grandfathered: Vec<Connection>,
     /// Not entered, for no row allows them.
-    pub left_out: Vec<Conversation>,
+    pub left_out: Vec<Connection>,
     /// For which there was no room.
     pub refused: usize,
 }
 
-/// What becomes of conversations that no row allows.
+/// What becomes of flows that no row allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unlisted {
     /// They were there before anything judged: they go on.
@@ -69,43 +69,43 @@ pub fn seed(pins: &Pins, ticks: Ticks, unlisted: Unlisted) -> Result<Seeded, Ker
     let leaves_anyway = Mode::in_head(head, Direction::Outbound) != Mode::Enforce;
     let mut seeded = Seeded::default();
     let ports = Ports { served: pins.mapped(names::MAP_SERVED, Served::COUNT, true)? };
-    for conversation in sockets::conversations()? {
+    for connection in sockets::connections()? {
         seeded.live += 1;
-        let Some(ends) = Ends::of(&conversation) else { continue };
-        if conversation.inbound {
+        let Some(ends) = Endpoints::new(&connection) else { continue };
+        if connection.inbound {
             // Nobody saw it come in, but its port serves all the same.
-            serve::note(&ports, conversation.protocol, ends.local.1, true, table.now);
+            serve::note(&ports, connection.protocol, ends.local.1, true, table.now);
         }
         if ends.granted(&image, Direction::Inbound).is_some() || flow::find(&table, ends.key()).is_some() {
             continue;
         }
-        let state = if conversation.protocol == protocol::TCP { State::Established } else { State::Udp };
+        let state = if connection.protocol == protocol::TCP { State::Established } else { State::Udp };
         let row = ends.granted(&image, Direction::Outbound);
-        let (row_slot, stamp) = match (row, unlisted) {
+        let (row_slot, epoch) = match (row, unlisted) {
             (Some(row), _) => (row, image.generation()),
             (None, Unlisted::GoOn) => (NO_ROW, GRANDFATHERED),
-            (None, Unlisted::AsJudged) if leaves_anyway && !conversation.inbound => {
+            (None, Unlisted::AsJudged) if leaves_anyway && !connection.inbound => {
                 (NO_ROW, image.generation())
             }
             (None, Unlisted::AsJudged) => {
-                seeded.left_out.push(conversation);
+                seeded.left_out.push(connection);
                 continue;
             }
         };
-        match flow::enter(&table, ends.key(), Newcomer::new(state, row_slot, stamp).marked(mark::SOCKET)) {
+        match flow::enter(&table, ends.key(), Newcomer::new(state, row_slot, epoch).marked(mark::SOCKET)) {
             Entered::Full => seeded.refused += 1,
-            _ if stamp == GRANDFATHERED => seeded.grandfathered.push(conversation),
+            _ if epoch == GRANDFATHERED => seeded.grandfathered.push(connection),
             _ => seeded.by_row += 1,
         }
     }
     Ok(seeded)
 }
 
-/// Those of these conversations that no policy judges, because they are older than the first attachment.
+/// Those of these flows that no policy judges, because they are older than the first attachment.
 ///
 /// # Errors
 /// When the maps cannot be read.
-pub fn unjudged(pins: &Pins, conversations: &[Conversation]) -> Result<Vec<Conversation>, KernelError> {
+pub fn unjudged(pins: &Pins, connections: &[Connection]) -> Result<Vec<Connection>, KernelError> {
     let lines = install::lines(pins)?;
     let image = Image::open(lines.as_slice()).ok_or(KernelError::Unreadable)?;
     let table = Table {
@@ -116,25 +116,25 @@ pub fn unjudged(pins: &Pins, conversations: &[Conversation]) -> Result<Vec<Conve
         image,
         candidates: Candidates::default(),
     };
-    let is_unjudged = |conversation: &&Conversation| {
-        let found = Ends::of(conversation).and_then(|ends| flow::find(&table, ends.key()));
-        found.is_some_and(|found| found.stamp == GRANDFATHERED)
+    let is_unjudged = |connection: &&Connection| {
+        let found = Endpoints::new(connection).and_then(|ends| flow::find(&table, ends.key()));
+        found.is_some_and(|found| found.epoch == GRANDFATHERED)
     };
-    Ok(conversations.iter().filter(is_unjudged).copied().collect())
+    Ok(connections.iter().filter(is_unjudged).copied().collect())
 }
 
-/// A conversation in the programs' terms.
-struct Ends {
+/// A flow in the programs' terms.
+struct Endpoints {
     family: Family,
     protocol: u8,
     local: (Address, u16),
     peer: (Address, u16),
 }
 
-impl Ends {
+impl Endpoints {
     /// None when the two ends are of different families.
-    fn of(conversation: &Conversation) -> Option<Self> {
-        let Conversation { protocol, local, peer, .. } = *conversation;
+    fn new(connection: &Connection) -> Option<Self> {
+        let Connection { protocol, local, peer, .. } = *connection;
         let family = match (local.ip(), peer.ip()) {
             (IpAddr::V4(_), IpAddr::V4(_)) => Family::V4,
             (IpAddr::V6(_), IpAddr::V6(_)) => Family::V6,
@@ -156,7 +156,7 @@ impl Ends {
             Direction::Outbound => (self.peer.1, self.local.1),
         };
         let tuple = Tuple { direction, protocol: self.protocol, port, client_port };
-        Some(image.grant(image.class(self.family, &self.peer.0), &tuple).ok()?.row)
+        Some(image.row_match(image.class(self.family, &self.peer.0), &tuple).ok()?.row)
     }
 }
 
@@ -176,7 +176,7 @@ struct Ports {
     served: Mapping<[u32; size_of::<Served>() / 4]>,
 }
 
-impl Standing for Ports {
+impl ControlView for Ports {
     fn served(&self, index: u32) -> Option<&Served> {
         self.served.shared(index as usize)
     }
@@ -191,7 +191,7 @@ struct Table<'a> {
     candidates: Candidates,
 }
 
-impl Forget for Table<'_> {}
+impl Barrier for Table<'_> {}
 
 impl Store for Table<'_> {
     fn bucket(&self, bucket: u32) -> Option<&Bucket> {
@@ -225,16 +225,16 @@ mod tests {
 
     #[test]
     fn ends_are_those_that_the_programs_make_of_a_packet() {
-        let conversation = |local: &str, peer: &str| Conversation {
+        let connection = |local: &str, peer: &str| Connection {
             protocol: protocol::TCP,
             local: local.parse().unwrap(),
             peer: peer.parse().unwrap(),
             inbound: false,
         };
-        let ends = Ends::of(&conversation("10.77.0.1:443", "10.77.0.2:40000")).unwrap();
+        let ends = Endpoints::new(&connection("10.77.0.1:443", "10.77.0.2:40000")).unwrap();
         assert_eq!((ends.local, ends.peer.0), (([0x0a4d_0001, 0, 0, 0], 443), [0x0a4d_0002, 0, 0, 0]));
-        let ends = Ends::of(&conversation("[fd00:77::1]:443", "[fd00:77::2]:40000")).unwrap();
+        let ends = Endpoints::new(&connection("[fd00:77::1]:443", "[fd00:77::2]:40000")).unwrap();
         assert_eq!(ends.local.0, [0xfd00_0077, 0, 0, 1]);
-        assert!(Ends::of(&conversation("10.77.0.1:443", "[fd00:77::2]:40000")).is_none());
+        assert!(Endpoints::new(&connection("10.77.0.1:443", "[fd00:77::2]:40000")).is_none());
     }
 }

@@ -1,4 +1,4 @@
-//! What the card of an interface took, beside what the guard saw of it.
+//! What the card of an interface took, alongside what the guard saw of it.
 
 use aya::maps::{MapData, PerCpuArray};
 use pomguard_common::{counter::interface_slot, names};
@@ -39,7 +39,7 @@ impl Seen {
     ///
     /// # Errors
     /// When the kernel does not answer.
-    pub fn look(&self, ifindex: u32, native: bool) -> Result<Vec<Sight>, KernelError> {
+    pub fn check(&self, ifindex: u32, native: bool) -> Result<Vec<Sight>, KernelError> {
         let mut cards = if native { interface::bond_members(ifindex)? } else { Vec::new() };
         if cards.is_empty() {
             cards.extend(interface::received(ifindex)?.map(|took| (ifindex, took)));
@@ -52,6 +52,6 @@ impl Seen {
     /// # Errors
     /// When the kernel does not answer.
     pub fn packets(&self, ifindex: u32, native: bool) -> Result<u64, KernelError> {
-        Ok(self.look(ifindex, native)?.iter().map(|sight| sight.saw).sum())
+        Ok(self.check(ifindex, native)?.iter().map(|sight| sight.saw).sum())
     }
 }

@@ -1,4 +1,4 @@
-//! The conversations of this machine, as its socket table has them.
+//! The flows of this machine, as its socket table has them.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -28,9 +28,9 @@ mod state {
     pub(super) const LISTEN: u8 = 10;
 }
 
-/// One conversation with another machine.
+/// One flow with another machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Conversation {
+pub struct Connection {
     /// IANA protocol number: TCP or UDP.
     pub protocol: u8,
     /// This machine's end.
@@ -41,12 +41,12 @@ pub struct Conversation {
     pub inbound: bool,
 }
 
-/// Every conversation with another machine that has two ends: TCP that is open in any way, UDP that is
+/// Every flow with another machine that has two ends: TCP that is open in any way, UDP that is
 /// connected. One that stays on this machine is left out.
 ///
 /// # Errors
 /// When the kernel does not answer.
-pub fn conversations() -> Result<Vec<Conversation>, KernelError> {
+pub fn connections() -> Result<Vec<Connection>, KernelError> {
     let mut found = Vec::new();
     for protocol in [IPPROTO_TCP, IPPROTO_UDP] {
         let mut sockets = Vec::new();
@@ -60,21 +60,21 @@ pub fn conversations() -> Result<Vec<Conversation>, KernelError> {
             .collect();
         found.extend(sockets.into_iter().filter(|socket| talks(protocol, socket)).map(|socket| {
             let inbound = listening.contains(&socket.local.port());
-            Conversation { protocol, local: socket.local, peer: socket.peer, inbound }
+            Connection { protocol, local: socket.local, peer: socket.peer, inbound }
         }));
     }
     Ok(found)
 }
 
 /// The ends of a connection: this machine's, and the other one's.
-pub type Ends = (SocketAddr, SocketAddr);
+pub type Endpoints = (SocketAddr, SocketAddr);
 
 /// The ends of every TCP socket that has two, those in TIME-WAIT among them, and whether the stack has seen at
 /// most one side's FIN; `None` from a kernel that has no such table.
 ///
 /// # Errors
 /// When the kernel does not answer.
-pub fn tcp() -> Result<Option<HashMap<Ends, bool>>, KernelError> {
+pub fn tcp() -> Result<Option<HashMap<Endpoints, bool>>, KernelError> {
     use state::{CLOSE_WAIT, ESTABLISHED, FIN_WAIT1, FIN_WAIT2, SYN_SENT};
     let mut found = HashMap::new();
     for family in [AF_INET, AF_INET6] {
@@ -109,7 +109,7 @@ fn talks(protocol: u8, line: &Line) -> bool {
     open && away(line.peer.ip()) && line.peer.ip() != line.local.ip()
 }
 
-/// An IPv4 conversation on a socket that takes both families is IPv4 on the wire.
+/// An IPv4 flow on a socket that takes both families is IPv4 on the wire.
 fn on_the_wire(address: IpAddr, port: u16) -> SocketAddr {
     SocketAddr::new(address.to_canonical(), port)
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use pomguard_common::control::{Pinhole, over};
+use pomguard_common::control::{Override, over};
 
 use super::{
     KernelError, attach,
@@ -97,8 +97,8 @@ fn exceptions(
     now: u32,
 ) -> Result<Vec<ExceptionStatus>, KernelError> {
     let mut deadlines: BTreeMap<u16, u32> = BTreeMap::new();
-    let holds = |line: &Pinhole| line.marks & Pinhole::EXCEPTION != 0 && !over(line.expires, now);
-    for line in control::pinholes(pins)?.into_iter().filter(holds) {
+    let holds = |line: &Override| line.marks & Override::EXCEPTION != 0 && !over(line.expires, now);
+    for line in control::overrides(pins)?.into_iter().filter(holds) {
         deadlines.insert(line.row, line.expires);
     }
     let mut found = Vec::new();

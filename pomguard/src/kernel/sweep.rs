@@ -6,7 +6,7 @@
 //! loses the mark with the next segment.
 //!
 //! The other way round, a flow that counts as closed although its socket goes on was closed by a stranger's FIN
-//! beside one of this host: it is open again.
+//! alongside one of this host: it is open again.
 //!
 //! Only flows are judged that a socket of this network namespace sent, with these very ends: of what is
 //! forwarded for others, or translated, the socket table knows nothing, or something else.
@@ -70,7 +70,7 @@ struct Candidate {
     way: usize,
     tag: u64,
     next: u64,
-    ends: sockets::Ends,
+    ends: sockets::Endpoints,
 }
 
 /// Looks flows up in the socket table, and frees those whose socket is gone.
@@ -171,7 +171,7 @@ impl Table {
 }
 
 /// The ends of a TCP flow of the host, from its key; `None` of another protocol.
-fn ends(key: [u64; 5]) -> Option<sockets::Ends> {
+fn ends(key: [u64; 5]) -> Option<sockets::Endpoints> {
     let [local_high, local_low, peer_high, peer_low, rest] = key;
     if (rest >> 8) as u8 != protocol::TCP {
         return None;

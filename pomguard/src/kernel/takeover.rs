@@ -1,9 +1,9 @@
-//! Pinned maps of another layout: programs with maps of their own are made beside them, filled, and then
+//! Pinned maps of another layout: programs with maps of their own are made alongside them, filled, and then
 //! take their place behind each hook in one step.
 //!
 //! Of what the maps of another layout hold only the counters are read ([`carry`]). Their programs go on
 //! judging until they are exchanged, and are put back when a later step fails. A process that is killed in
-//! between leaves hooks that all enforce, and a set of pins that the next start settles ([`Pins::settle`]).
+//! between leaves hooks that all enforce, and a set of pins that the next start decides ([`Pins::finish_migration`]).
 
 use std::{
     collections::BTreeMap,
@@ -125,11 +125,11 @@ impl Takeover {
     /// Makes the first reading of the former counters. One that fails costs the counters and nothing else.
     #[must_use]
     pub fn counters(&self, ticks: Ticks) -> Option<Carry> {
-        Carry::begin(&self.place, self.found, &self.pins(), ticks).unwrap_or_else(|fault| {
+        Carry::begin(&self.place, self.found, &self.pins(), ticks).unwrap_or_else(|error| {
             error!(
                 "counters begin at zero, for those of layout {} cannot be read: {:#}",
                 self.found,
-                anyhow!(fault)
+                anyhow!(error)
             );
             None
         })
@@ -141,9 +141,9 @@ impl Takeover {
     /// When the pins cannot be moved. The hooks go by the former programs again when nothing was moved yet;
     /// else the next start moves the rest.
     pub fn finish(mut self) -> Result<Pins, KernelError> {
-        self.place.promote_beside()?;
+        self.place.promote_alongside()?;
         self.over = true;
-        self.place.settle()?;
+        self.place.finish_migration()?;
         programs::retire(&self.place)?;
         Ok(self.place.clone())
     }
@@ -155,23 +155,23 @@ impl Takeover {
                 Some(hooks) => self.put_back(&interface, hooks),
                 None => attach::detach(&self.place, &interface),
             };
-            if let Err(fault) = undone {
+            if let Err(error) = undone {
                 error!(
                     "{interface}: the programs before could not be put back, the new ones go on: {:#}",
-                    anyhow!(fault)
+                    anyhow!(error)
                 );
             }
         }
-        if let Err(fault) = self.place.discard_beside().and_then(|()| programs::retire(&self.place)) {
-            error!("pins are left, which the next start takes away: {:#}", anyhow!(fault));
+        if let Err(error) = self.place.discard_alongside().and_then(|()| programs::retire(&self.place)) {
+            error!("pins are left, which the next start takes away: {:#}", anyhow!(error));
         }
     }
 
     fn put_back(&self, interface: &str, hooks: &Hooks) -> Result<(), KernelError> {
-        let fault = |call| KernelError::system(call, format!("of {interface}"));
+        let failed = |call| KernelError::system(call, format!("of {interface}"));
         let exchange = |hook, program: &OwnedFd| {
-            let link = raw::open_pin(&self.place.link(hook, interface)).map_err(fault("BPF_OBJ_GET"))?;
-            raw::update_link(link.as_fd(), program.as_fd()).map_err(fault("BPF_LINK_UPDATE"))
+            let link = raw::open_pin(&self.place.link(hook, interface)).map_err(failed("BPF_OBJ_GET"))?;
+            raw::update_link(link.as_fd(), program.as_fd()).map_err(failed("BPF_LINK_UPDATE"))
         };
         exchange(XDP, &self.former.xdp)?;
         if hooks.tcx {

@@ -63,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn prometheus_gets_openmetrics_and_a_bare_client_the_classic_format() {
+    fn prometheus_gets_openmetrics_and_bare_clients_classic() {
         assert!(wants_openmetrics(
             "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,\
              text/plain;version=0.0.4;q=0.5,*/*;q=0.1"
@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn the_classic_format_names_the_sample_in_the_header_and_knows_no_info() {
+    fn classic_format_names_the_sample_and_has_no_info_type() {
         let page = "# HELP a_x Help of a.\n# TYPE a_x counter\na_x_total{l=\"# TYPE\"} 1\n\
                     # HELP b Help.\n# TYPE b info\nb_info{v=\"1\"} 1\n# TYPE c gauge\nc 0\n# EOF\n";
         assert_eq!(

@@ -153,7 +153,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_metric_has_a_name_of_its_own_that_ends_as_its_kind_demands() {
+    fn metric_names_are_unique_and_end_as_their_kind_demands() {
         let mut names = BTreeSet::new();
         for family in ALL {
             assert!(names.insert(family.name), "{} is named once", family.name);

@@ -58,7 +58,7 @@ pub struct RecentRow {
     pub ports: String,
     /// Packets that it allowed since its first hit.
     pub packets: u64,
-    /// Conversations that were opened since.
+    /// Flows that were opened since.
     pub connections: u64,
     /// Seconds since 1970 of the first hit.
     pub first_hit: Option<u64>,
@@ -89,7 +89,7 @@ pub struct UnenforcedReason {
 impl Recent {
     /// Of a change to `new`, by a reading of the counters of what is in force.
     #[must_use]
-    pub fn of(diff: &Diff, new: &Policy, snapshot: &Snapshot, now: u64) -> Self {
+    pub fn from_diff(diff: &Diff, new: &Policy, snapshot: &Snapshot, now: u64) -> Self {
         let counted: Vec<(&RowChange, &RowStats)> = diff
             .rows
             .iter()

@@ -95,7 +95,7 @@ pub struct RowStats {
     pub packets: u64,
     /// Bytes of those.
     pub bytes: u64,
-    /// Conversations opened.
+    /// Flows opened.
     pub connections: u64,
     /// Seconds since 1970 of the first hit; none before it.
     pub first_hit: Option<u64>,

@@ -27,7 +27,7 @@ pub struct Area {
 impl Area {
     /// All that a row allows.
     #[must_use]
-    pub fn of(row: &Row) -> Self {
+    pub fn new(row: &Row) -> Self {
         Self {
             peers: row.peers.iter().map(|peer| peer.prefix).collect(),
             services: row.services.clone(),
@@ -49,7 +49,7 @@ impl Area {
             return Self::default();
         }
         if other.peers.is_empty() || other.services.is_empty() {
-            return Self::of(row);
+            return Self::new(row);
         }
         Self {
             peers: addresses_beyond(row, other),

@@ -79,7 +79,7 @@ mod tests {
     use crate::policy::tests::plain;
 
     #[test]
-    fn per_zone_ranges_meet_other_rows_from_these_numbers_of_zones_on() {
+    fn per_zone_ranges_meet_other_rows_from_these_zone_counts() {
         let draft = plain();
         let rows = crate::policy::effective(&draft);
         let found = collisions(&rows, |_, _| true);
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn where_a_meeting_begins_is_where_the_ranges_first_have_a_port_in_common() {
+    fn meeting_begins_where_the_ranges_first_share_a_port() {
         let draft = plain();
         let rows = crate::policy::effective(&draft);
         for found in collisions(&rows, |_, _| true) {

@@ -24,7 +24,7 @@ pub struct Diff {
     pub modes: Vec<ModeChange>,
     /// Rows that come, go or allow something else, in the new policy's order; those that go last.
     pub rows: Vec<RowChange>,
-    /// What changes beside the rows: own addresses, packet classes.
+    /// What changes alongside the rows: own addresses, packet classes.
     pub other: Vec<String>,
 }
 
@@ -185,8 +185,8 @@ impl Search<'_> {
         let any = new.or(old)?;
         let (more, less) = match (old, new) {
             (Some(old), Some(new)) => (Area::beyond(new, old), Area::beyond(old, new)),
-            (None, Some(new)) => (Area::of(new), Area::default()),
-            (Some(old), None) => (Area::default(), Area::of(old)),
+            (None, Some(new)) => (Area::new(new), Area::default()),
+            (Some(old), None) => (Area::default(), Area::new(old)),
             (None, None) => return None,
         };
         let both = old.zip(new);

@@ -1,4 +1,4 @@
-//! Which conversations that live now a policy would cut.
+//! Which flows that live now a policy would cut.
 
 use serde::Serialize;
 
@@ -7,14 +7,14 @@ use super::{
     oracle::{Opening, judge},
 };
 
-/// Conversations that are looked at, each of which walks a whole policy.
+/// Flows that are looked at, each of which walks a whole policy.
 pub const LOOKED_AT: usize = 10_000;
 
 /// What a change would do to what is going on.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Impact {
-    /// Conversations that were looked at.
-    pub conversations: usize,
+    /// Flows that were looked at.
+    pub connections: usize,
     /// Those that go on now, and would not any more.
     pub cut: Vec<Opening>,
     /// Those that no row would allow and that go on all the same until they end, because they are older than
@@ -23,10 +23,10 @@ pub struct Impact {
 }
 
 impl Impact {
-    /// Of a change from `old` to `new` on these conversations. `is_older` tells those that are older than the
+    /// Of a change from `old` to `new` on these flows. `is_older` tells those that are older than the
     /// first attachment.
     #[must_use]
-    pub fn of(
+    pub fn new(
         old: Option<&Policy>,
         new: &Policy,
         live: &[Opening],
@@ -36,11 +36,11 @@ impl Impact {
         let (until_reconnect, judged): (Vec<Opening>, Vec<Opening>) =
             looked_at.iter().filter(|opening| !goes_on(new, opening)).partition(|opening| is_older(opening));
         let cut = judged.into_iter().filter(|opening| old.is_none_or(|old| goes_on(old, opening)));
-        Self { conversations: looked_at.len(), cut: cut.collect(), until_reconnect }
+        Self { connections: looked_at.len(), cut: cut.collect(), until_reconnect }
     }
 }
 
-/// Whether a conversation that was opened this way goes on under a policy.
+/// Whether a flow that was opened this way goes on under a policy.
 #[must_use]
 pub fn goes_on(policy: &Policy, opening: &Opening) -> bool {
     policy.mode(opening.direction) != Mode::Enforce || judge(policy, opening).passes()

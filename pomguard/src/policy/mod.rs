@@ -244,7 +244,7 @@ pub struct Rates {
     pub neighbours: u32,
     /// ICMPv6 echo requests that no row names (default 1,000).
     pub echo_v6: u32,
-    /// ICMP errors about conversations, but for those that tell a path's MTU (default 1,000).
+    /// ICMP errors about flows, but for those that tell a path's MTU (default 1,000).
     pub icmp_errors: u32,
     /// ICMP errors that tell a path's MTU (default 1,000).
     pub path_mtu: u32,

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Direction, Mode, Policy, RowId};
 
-/// A packet that opens a conversation.
+/// A packet that opens a flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Opening {
     /// As this host sees it.

@@ -62,7 +62,7 @@ fn kinds<'a>(notes: &'a [Note], kind: &str) -> Vec<&'a Note> {
 }
 
 #[test]
-fn the_example_site_places_every_system_and_resolves_on_every_host() {
+fn example_site_places_all_systems_and_resolves_everywhere() {
     let draft = draft();
     for host in &draft.site.hosts {
         let addresses: Vec<IpAddr> = host.addresses.iter().map(|at| at.value).collect();
@@ -76,7 +76,7 @@ fn the_example_site_places_every_system_and_resolves_on_every_host() {
 }
 
 #[test]
-fn a_row_is_inbound_where_its_destination_runs_and_outbound_where_its_source_does() {
+fn row_is_inbound_at_its_destination_and_outbound_at_its_source() {
     let policy = policy(&small("[[peer]]\nsystems = [\"Agent Desktop\"]\naddresses = [\"10.50.0.0/16\"]\n"));
     let desktops = row(&policy, "pom-4.0/15", Direction::Inbound);
     assert_eq!(prefixes(desktops), ["10.50.0.0/16"]);
@@ -225,7 +225,7 @@ fn explain_names_the_row_or_what_differs() {
 }
 
 #[test]
-fn an_opening_is_judged_only_in_its_own_direction_family_and_protocol() {
+fn opening_is_judged_in_its_own_direction_family_and_protocol() {
     let policy = policy(&small("[[peer]]\nsystems = [\"AES\"]\naddresses = [\"10.70.0.1\"]\n"));
     let mut opening = Opening {
         direction: Direction::Outbound,
@@ -253,7 +253,7 @@ fn a_server_that_is_listed_as_a_peer_too_is_pointed_out() {
 }
 
 #[test]
-fn a_row_is_in_audit_where_site_or_settings_say_so_but_never_a_failsafe_row() {
+fn rows_follow_site_and_settings_audit_but_failsafe_rows_never() {
     let site = small(
         "[[row]]\nid = \"pom-4.0/1\"\nmode = \"audit\"\n[[allow]]\nname = \"ssh\"\nfrom = [\"10.9.0.0/24\"]\n\
          to = [\"pom1\"]\nports = \"22\"\nprotocol = \"tcp\"\nfailsafe = true\n",
@@ -275,7 +275,7 @@ fn a_row_is_in_audit_where_site_or_settings_say_so_but_never_a_failsafe_row() {
 }
 
 #[test]
-fn sixty_thousand_peers_are_resolved_and_remarked_on_without_delay() {
+fn sixty_thousand_peers_are_resolved_without_delay() {
     let addresses: Vec<String> = (0..30_000_u32)
         .map(|n| format!("\"10.{}.{}.{}\"", 64 + n / 65_536, n / 256 % 256, n % 256))
         .collect();
@@ -352,7 +352,7 @@ fn enforce_without_a_failsafe_row_is_remarked_on() {
 }
 
 #[test]
-fn a_row_in_audit_is_remarked_on_with_the_rows_that_share_its_ports() {
+fn row_in_audit_is_remarked_on_with_rows_that_share_its_ports() {
     let site = small(
         "[[row]]\nid = \"pom-4.0/15\"\nmode = \"audit\"\n[[allow]]\nname = \"near\"\n\
          from = [\"10.9.0.0/24\"]\nto = [\"pom1\"]\nports = \"9971-9999\"\nprotocol = \"tcp\"\n\
@@ -371,7 +371,7 @@ fn a_row_in_audit_is_remarked_on_with_the_rows_that_share_its_ports() {
 }
 
 #[test]
-fn explain_passes_a_stranger_only_where_a_row_in_audit_names_the_port() {
+fn explain_passes_strangers_only_at_ports_of_rows_in_audit() {
     let site = small(
         "[[peer]]\nsystems = [\"Agent Desktop\"]\naddresses = [\"10.50.0.0/16\"]\n\
          [[row]]\nid = \"pom-4.0/15\"\nmode = \"audit\"\n",

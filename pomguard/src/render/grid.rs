@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn with_room_everything_stands_on_one_line_and_numbers_end_below_each_other() {
+    fn wide_grid_uses_one_line_a_row_and_aligns_numbers() {
         assert_eq!(
             grid().text(None, false),
             "id         what                       count\n\

@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn lint_gives_each_erratum_its_reason_and_each_collision_its_number_of_zones() {
+    fn lint_gives_erratum_reasons_and_collision_zone_counts() {
         let lint = printed(print_lint);
         let errata = Matrix::load("pom-4.0").expect("shipped").errata.len();
         assert_eq!(lint.lines().filter(|line| line.starts_with("  because  ")).count(), errata);

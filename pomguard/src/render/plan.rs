@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::{
     explain::described,
-    quantity::{grouped, moment},
+    quantity::{grouped, timestamp},
 };
 use crate::{
     kernel::takeover,
@@ -107,7 +107,7 @@ impl Plan {
                 }
             }
             InForce::Change { number, at } => {
-                writeln!(out, "compared with change {number} of {}, which is in force:", moment(*at))?;
+                writeln!(out, "compared with change {number} of {}, which is in force:", timestamp(*at))?;
             }
         }
         match &self.diff {
@@ -120,7 +120,7 @@ impl Plan {
             out,
             "{} of {} conversations that go on now would be cut",
             grouped(self.impact.cut.len() as u64),
-            grouped(self.impact.conversations as u64)
+            grouped(self.impact.connections as u64)
         )?;
         some(&self.impact.cut, out, described)?;
         if !self.impact.until_reconnect.is_empty() {

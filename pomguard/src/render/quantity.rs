@@ -53,7 +53,7 @@ pub fn share(part: u64, whole: u64) -> String {
 
 /// A length of time in its largest two units: `42 s`, `1 h 5 min`, `10 d`.
 #[must_use]
-pub fn span(seconds: u64) -> String {
+pub fn duration(seconds: u64) -> String {
     let two = |whole: u64, unit: &str, rest: u64, small: &str| {
         if rest == 0 { format!("{whole} {unit}") } else { format!("{whole} {unit} {rest} {small}") }
     };
@@ -67,7 +67,7 @@ pub fn span(seconds: u64) -> String {
 
 /// Seconds since 1970 as `2026-11-23 00:00 UTC`.
 #[must_use]
-pub fn moment(seconds: u64) -> String {
+pub fn timestamp(seconds: u64) -> String {
     let (day, second) = (seconds / 86_400, seconds % 86_400);
     // Days to date in the proleptic Gregorian calendar, with years that begin in March
     // (Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms", civil_from_days).
@@ -134,7 +134,7 @@ mod tests {
             (864_000, "10 d"),
             (90_000, "1 d 1 h"),
         ] {
-            assert_eq!(span(seconds), text);
+            assert_eq!(duration(seconds), text);
         }
     }
 
@@ -149,7 +149,7 @@ mod tests {
             (4_107_542_399, "2100-02-28 23:59 UTC"),
             (4_107_542_400, "2100-03-01 00:00 UTC"),
         ] {
-            assert_eq!(moment(seconds), text);
+            assert_eq!(timestamp(seconds), text);
         }
     }
 }

@@ -11,7 +11,7 @@ use self::attention::print_attention;
 pub use self::watch::print_watch;
 use super::{
     grid::{Column, Grid, Tone},
-    quantity::{bytes, grouped, moment, share, span},
+    quantity::{bytes, duration, grouped, share, timestamp},
 };
 use crate::{
     observe::{
@@ -73,7 +73,7 @@ pub fn print_stats(snapshot: &Snapshot, out: &mut impl Write, options: Options) 
 }
 
 fn print_identity(snapshot: &Snapshot, out: &mut impl Write, options: Options) -> io::Result<()> {
-    let age = |then: u64| span(options.now.saturating_sub(then));
+    let age = |then: u64| duration(options.now.saturating_sub(then));
     let image: String = snapshot.image.chars().take(12).collect();
     let mut parts = vec![
         printable(&snapshot.host).into_owned(),
@@ -89,7 +89,7 @@ fn print_identity(snapshot: &Snapshot, out: &mut impl Write, options: Options) -
     }));
     parts.push(format!(
         "counting since {} ({})",
-        moment(snapshot.counting_since),
+        timestamp(snapshot.counting_since),
         age(snapshot.counting_since)
     ));
     for line in fold(parts.iter().map(String::as_str), " · ", options.width.or(Some(100))) {
@@ -174,7 +174,7 @@ fn rows(snapshot: &Snapshot, options: Options) -> String {
                 figure(grouped(row.packets)),
                 figure(bytes(row.bytes)),
                 figure(grouped(row.connections)),
-                last_hit.map_or("-".to_owned(), |at| span(options.now.saturating_sub(at)) + " ago"),
+                last_hit.map_or("-".to_owned(), |at| duration(options.now.saturating_sub(at)) + " ago"),
             ],
         );
     }

@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 
 use super::{
-    quantity::{grouped, moment, span},
+    quantity::{duration, grouped, timestamp},
     table::{lines, table},
 };
 use crate::{
@@ -16,7 +16,7 @@ use crate::{
 
 /// How long ago, or ahead.
 fn ago(at: u64, now: u64) -> String {
-    format!("{} ({} ago)", moment(at), span(now.saturating_sub(at)))
+    format!("{} ({} ago)", timestamp(at), duration(now.saturating_sub(at)))
 }
 
 /// What an exception lets through, for how long yet, and how much came.
@@ -27,7 +27,7 @@ pub fn described(exception: &ExceptionStatus, now: u64) -> String {
         printable(&exception.source),
         printable(&exception.destination),
         exception.ports,
-        span(exception.ends.saturating_sub(now)),
+        duration(exception.ends.saturating_sub(now)),
         grouped(exception.packets)
     )
 }
@@ -46,13 +46,14 @@ pub fn print(status: &Status, now: u64, out: &mut impl Write) -> io::Result<()> 
     }
     let confirmed = match status.rollback_at {
         None => "yes".to_owned(),
-        Some(at) => format!("no: the generation before returns in {}", span(at.saturating_sub(now))),
+        Some(at) => format!("no: the generation before returns in {}", duration(at.saturating_sub(now))),
     };
     let panic = status.panic.map_or_else(
         || "none".to_owned(),
         |panic| {
-            let ends =
-                panic.ends.map_or_else(String::new, |at| format!(" for {}", span(at.saturating_sub(now))));
+            let ends = panic
+                .ends
+                .map_or_else(String::new, |at| format!(" for {}", duration(at.saturating_sub(now))));
             format!("{}{ends}", panic.kind.name().to_uppercase())
         },
     );

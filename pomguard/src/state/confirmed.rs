@@ -1,7 +1,7 @@
 //! The last confirmed policy, compiled, on disk: what boots when the files are refused.
 //!
 //! One file. A header with the format's version, the length and the SHA-256 of what follows; then what
-//! is known of the host and how it attaches, the counters' labels, the pinholes of failsafe rows, and
+//! is known of the host and how it attaches, the counters' labels, the overrides of failsafe rows, and
 //! the lines of the image. Whatever of it is not as it was written makes all of it unusable.
 
 use std::{
@@ -13,7 +13,7 @@ use std::{
 
 use pomguard_common::{
     ABI_VERSION, Direction,
-    control::Pinhole,
+    control::Override,
     counter::{LABEL_ID, LABEL_PORTS, LABEL_SYSTEM, RowLabel},
     image::{HEAD, Line},
     limits,
@@ -60,7 +60,7 @@ pub enum StateError {
     },
 }
 
-/// What is known beside the image.
+/// What is known alongside the image.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct About {
     /// The host's name in the site file.
@@ -76,12 +76,12 @@ pub struct About {
 /// A policy as it was confirmed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Confirmed {
-    /// What is known beside the image.
+    /// What is known alongside the image.
     pub about: About,
     /// The rows' labels by counter slot.
     pub labels: Vec<(u16, RowLabel)>,
     /// What the failsafe rows come to.
-    pub pinholes: Vec<Pinhole>,
+    pub overrides: Vec<Override>,
     /// The image.
     pub lines: Vec<Line>,
 }
@@ -160,8 +160,8 @@ impl Confirmed {
             rest.extend(slot.to_le_bytes());
             rest.extend(label_bytes(label));
         }
-        put_length(&mut rest, self.pinholes.len());
-        rest.extend(self.pinholes.iter().flat_map(pinhole_bytes));
+        put_length(&mut rest, self.overrides.len());
+        rest.extend(self.overrides.iter().flat_map(override_bytes));
         put_length(&mut rest, self.lines.len());
         rest.extend(self.lines.iter().flat_map(|line| line.0).flat_map(u32::to_le_bytes));
         let mut bytes = Vec::with_capacity(HEADER + rest.len());
@@ -214,9 +214,9 @@ impl Confirmed {
             }
             labels.push((slot, read_label(cursor.bytes(LABEL)?)?));
         }
-        let mut pinholes = Vec::new();
+        let mut overrides = Vec::new();
         for _ in 0..cursor.length(limits::PINHOLES)? {
-            pinholes.push(read_pinhole(cursor.bytes(size_of::<Pinhole>())?)?);
+            overrides.push(read_override(cursor.bytes(size_of::<Override>())?)?);
         }
         let mut lines = Vec::new();
         for _ in 0..cursor.length(limits::IMAGE_LINES)? {
@@ -228,7 +228,7 @@ impl Confirmed {
         }
         // The image has a digest of its own, from when it was compiled.
         let whole = Record::read(&lines)?.holds(&lines) && cursor.0.is_empty();
-        whole.then_some(Self { about, labels, pinholes, lines })
+        whole.then_some(Self { about, labels, overrides, lines })
     }
 }
 
@@ -255,8 +255,8 @@ fn read_label(bytes: &[u8]) -> Option<RowLabel> {
     })
 }
 
-fn pinhole_bytes(pinhole: &Pinhole) -> Vec<u8> {
-    let Pinhole { peer, mask, ports, client_ports, expires, row, protocol, marks, reserved } = pinhole;
+fn override_bytes(override_rule: &Override) -> Vec<u8> {
+    let Override { peer, mask, ports, client_ports, expires, row, protocol, marks, reserved } = override_rule;
     let words = peer.iter().chain(mask).chain([ports, client_ports, expires]);
     let mut bytes: Vec<u8> = words.flat_map(|word| word.to_le_bytes()).collect();
     bytes.extend(row.to_le_bytes());
@@ -265,9 +265,9 @@ fn pinhole_bytes(pinhole: &Pinhole) -> Vec<u8> {
     bytes
 }
 
-fn read_pinhole(bytes: &[u8]) -> Option<Pinhole> {
+fn read_override(bytes: &[u8]) -> Option<Override> {
     let mut cursor = Cursor(bytes);
-    Some(Pinhole {
+    Some(Override {
         peer: cursor.numbers()?,
         mask: cursor.numbers()?,
         ports: cursor.number()?,
@@ -346,7 +346,7 @@ mod tests {
             failsafe: 0,
             reserved: 0,
         };
-        let pinhole = Pinhole { peer: [1, 2, 3, 4], mask: [5; 4], row: 6, marks: 4, ..Pinhole::FREE };
+        let override_rule = Override { peer: [1, 2, 3, 4], mask: [5; 4], row: 6, marks: 4, ..Override::FREE };
         Confirmed {
             about: About {
                 host: "server".to_owned(),
@@ -355,13 +355,13 @@ mod tests {
                 settings: "site = \"site.toml\"\n".to_owned(),
             },
             labels: vec![(3, label), (8_191, label)],
-            pinholes: vec![pinhole],
+            overrides: vec![override_rule],
             lines: lines(),
         }
     }
 
     #[test]
-    fn what_is_saved_is_what_is_loaded_and_a_second_save_replaces_the_first() {
+    fn saved_policy_loads_and_a_second_save_replaces_the_first() {
         let folder = tempfile::tempdir().unwrap();
         let folder = folder.path().join("state");
         assert_eq!(load(&folder).unwrap(), None);
@@ -400,7 +400,7 @@ mod tests {
     }
 
     #[test]
-    fn lc_22_what_has_the_right_checksum_and_makes_no_sense_is_refused() {
+    fn lc_22_nonsense_with_the_right_checksum_is_refused() {
         let good = confirmed();
         let mut other_image = good.clone();
         other_image.lines[12].0[0] ^= 1;
@@ -414,12 +414,12 @@ mod tests {
     }
 
     #[test]
-    fn lc_22_a_newer_version_an_empty_and_a_huge_file_are_named_and_ignored() {
+    fn lc_22_newer_empty_and_huge_files_are_named_and_ignored() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(NAME);
         let refused = |what: &str| {
-            let told = load(folder.path()).unwrap_err().to_string();
-            assert!(told.contains(what) && told.contains(NAME), "{told}");
+            let message = load(folder.path()).unwrap_err().to_string();
+            assert!(message.contains(what) && message.contains(NAME), "{message}");
         };
         let mut newer = confirmed().to_bytes();
         newer[8] += 1;

@@ -62,7 +62,7 @@ fn file(state: &Path) -> PathBuf {
 pub fn load(state: &Path) -> io::Result<Vec<Exception>> {
     let path = file(state);
     match fs::metadata(&path) {
-        Err(fault) if fault.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Ok(facts) if facts.len() > LARGEST => return Err(io::Error::other("it is too large to be ours")),
         _ => {}
     }

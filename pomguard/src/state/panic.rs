@@ -31,7 +31,7 @@ fn file(runtime: &Path) -> PathBuf {
 /// When it is there and cannot be used.
 pub fn load(runtime: &Path) -> io::Result<Option<Suspension>> {
     match fs::read(file(runtime)) {
-        Err(fault) if fault.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         read => Ok(Some(serde_json::from_slice(&read?)?)),
     }
 }
@@ -43,7 +43,7 @@ pub fn load(runtime: &Path) -> io::Result<Option<Suspension>> {
 pub fn save(runtime: &Path, suspension: Option<&Suspension>) -> io::Result<()> {
     let Some(suspension) = suspension else {
         return match fs::remove_file(file(runtime)) {
-            Err(fault) if fault.kind() != io::ErrorKind::NotFound => Err(fault),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
         };
     };

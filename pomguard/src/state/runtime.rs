@@ -86,7 +86,7 @@ enum Wait {
 impl Runtime {
     /// The runtime folder at `folder`, which need not exist.
     #[must_use]
-    pub fn at(folder: &Path) -> Self {
+    pub fn new(folder: &Path) -> Self {
         Self { folder: folder.to_owned() }
     }
 
@@ -182,9 +182,9 @@ impl Runtime {
     /// owner could replace any lock in it.
     fn prepare(&self) -> Result<(), RuntimeError> {
         let path = &self.folder;
-        let fault = |what| move |source| RuntimeError::File { what, path: path.clone(), source };
-        DirBuilder::new().recursive(true).mode(0o755).create(path).map_err(fault("make"))?;
-        let facts = fs::symlink_metadata(path).map_err(fault("look at"))?;
+        let error = |what| move |source| RuntimeError::File { what, path: path.clone(), source };
+        DirBuilder::new().recursive(true).mode(0o755).create(path).map_err(error("make"))?;
+        let facts = fs::symlink_metadata(path).map_err(error("look at"))?;
         let refuse = |problem: String, remedy: String| {
             Err(RuntimeError::Folder { path: path.clone(), problem, remedy })
         };
@@ -201,7 +201,7 @@ impl Runtime {
         if facts.mode() & OTHERS_WRITE != 0 {
             warn!("{}: others could write to it: closed", path.display());
             let closed = Permissions::from_mode(facts.mode() & 0o7777 & !OTHERS_WRITE);
-            fs::set_permissions(path, closed).map_err(fault("chmod"))?;
+            fs::set_permissions(path, closed).map_err(error("chmod"))?;
         }
         Ok(())
     }
@@ -210,7 +210,7 @@ impl Runtime {
     fn lock(&self, name: &str, wait: Wait) -> Result<Option<File>, RuntimeError> {
         self.prepare()?;
         let path = self.folder.join(name);
-        let fault = |what| {
+        let error = |what| {
             let path = path.clone();
             move |source| RuntimeError::File { what, path, source }
         };
@@ -222,9 +222,9 @@ impl Runtime {
                     remove(&path)?;
                     continue;
                 }
-                Err(source) => return Err(fault("open")(source)),
+                Err(source) => return Err(error("open")(source)),
             };
-            let facts = file.metadata().map_err(fault("look at"))?;
+            let facts = file.metadata().map_err(error("look at"))?;
             if !is_private(&facts) {
                 if held_by_own(&facts) {
                     return Ok(None);
@@ -236,11 +236,11 @@ impl Runtime {
                 continue;
             }
             match wait {
-                Wait::Forever => file.lock().map_err(fault("lock"))?,
+                Wait::Forever => file.lock().map_err(error("lock"))?,
                 Wait::Never => match file.try_lock() {
                     Ok(()) => {}
                     Err(TryLockError::WouldBlock) => return Ok(None),
-                    Err(TryLockError::Error(source)) => return Err(fault("lock")(source)),
+                    Err(TryLockError::Error(source)) => return Err(error("lock")(source)),
                 },
             }
             // It may have been replaced meanwhile: then the next one who asks locks another file.
@@ -248,7 +248,7 @@ impl Runtime {
                 return Ok(Some(file));
             }
         }
-        Err(fault("lock")(io::Error::other("it was replaced again and again")))
+        Err(error("lock")(io::Error::other("it was replaced again and again")))
     }
 }
 
@@ -324,7 +324,7 @@ mod tests {
     #[test]
     fn one_daemon_has_the_lock_and_a_second_is_told_who() {
         let folder = tempfile::tempdir().unwrap();
-        let runtime = Runtime::at(&folder.path().join("run"));
+        let runtime = Runtime::new(&folder.path().join("run"));
         let first = runtime.only_daemon().unwrap();
         assert!(matches!(runtime.only_daemon(), Err(RuntimeError::Running { .. })));
         drop(first);
@@ -334,7 +334,7 @@ mod tests {
     #[test]
     fn who_changes_something_keeps_others_from_it() {
         let folder = tempfile::tempdir().unwrap();
-        let runtime = Runtime::at(folder.path());
+        let runtime = Runtime::new(folder.path());
         let change = runtime.change().unwrap();
         assert!(runtime.try_change().unwrap().is_none());
         drop(change);
@@ -344,7 +344,7 @@ mod tests {
     #[test]
     fn failed_start_is_remembered_until_one_succeeds() {
         let folder = tempfile::tempdir().unwrap();
-        let runtime = Runtime::at(folder.path());
+        let runtime = Runtime::new(folder.path());
         assert_eq!(runtime.not_enforcing(), None);
         let mark = NotEnforcing { about: "refused".to_owned(), table: false };
         runtime.mark_not_enforcing(&mark).unwrap();
@@ -358,7 +358,7 @@ mod tests {
     #[test]
     fn a_mark_stays_until_it_is_cleared() {
         let folder = tempfile::tempdir().unwrap();
-        let runtime = Runtime::at(folder.path());
+        let runtime = Runtime::new(folder.path());
         assert!(!runtime.detached());
         runtime.clear_detached().unwrap();
         runtime.mark_detached().unwrap();
@@ -371,7 +371,7 @@ mod tests {
     #[test]
     fn lock_that_others_could_open_is_replaced() {
         let folder = tempfile::tempdir().unwrap();
-        let runtime = Runtime::at(folder.path());
+        let runtime = Runtime::new(folder.path());
         let path = folder.path().join("change.lock");
         let elsewhere = folder.path().join("elsewhere");
         fs::write(&elsewhere, "precious").unwrap();
@@ -408,7 +408,7 @@ mod tests {
     #[test]
     fn open_lock_that_a_process_of_ours_holds_is_kept() {
         let folder = tempfile::tempdir().unwrap();
-        let runtime = Runtime::at(folder.path());
+        let runtime = Runtime::new(folder.path());
         let earlier = File::create(folder.path().join("pomguard.lock")).unwrap();
         earlier.set_permissions(Permissions::from_mode(0o644)).unwrap();
         earlier.lock().unwrap();
@@ -431,12 +431,12 @@ mod tests {
     fn folder_that_others_may_write_to_is_closed() {
         let folder = tempfile::tempdir().unwrap();
         fs::set_permissions(folder.path(), Permissions::from_mode(0o777)).unwrap();
-        let runtime = Runtime::at(folder.path());
+        let runtime = Runtime::new(folder.path());
         drop(runtime.change().unwrap());
         assert_eq!(fs::metadata(folder.path()).unwrap().mode() & 0o777, 0o755);
         if chown(folder.path(), Some(65_534), None).is_ok() {
-            let told = runtime.change().unwrap_err().to_string();
-            assert!(told.contains("belongs to uid 65534") && told.contains("`chown 0 "), "{told}");
+            let message = runtime.change().unwrap_err().to_string();
+            assert!(message.contains("belongs to uid 65534") && message.contains("`chown 0 "), "{message}");
         }
     }
 }

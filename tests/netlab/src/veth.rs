@@ -36,7 +36,7 @@ impl Port {
         self
     }
 
-    /// With this address beside those it already has; the prefix is on the link.
+    /// With this address alongside those it already has; the prefix is on the link.
     #[must_use]
     pub fn address(mut self, address: IpNet) -> Self {
         self.addresses.push(address);

@@ -13,8 +13,8 @@ use pomguard::{
 fn main() -> ExitCode {
     match change() {
         Ok(()) => ExitCode::SUCCESS,
-        Err(fault) => {
-            eprintln!("{fault:#}");
+        Err(error) => {
+            eprintln!("{error:#}");
             ExitCode::FAILURE
         }
     }
@@ -24,7 +24,7 @@ fn change() -> Result<()> {
     let settings = env::args_os().nth(1).context("the settings file, as the only argument")?;
     let draft = Draft::load(Path::new(&settings))?;
     let policy = policy::resolve(&draft, &interface::addresses()?)?;
-    let pins = Pins::at(&draft.settings.paths.pins);
+    let pins = Pins::new(&draft.settings.paths.pins);
     install::install(&pins, &policy, Ticks::probe()?.clock(), None)?;
     Ok(())
 }

@@ -47,7 +47,7 @@ pub use self::{
     promise::{MENDED, TABLES_MENDED},
     stats::Stats,
     terminal::Terminal,
-    traffic::{Conversation, is_shut, opens, scrape},
+    traffic::{Connection, is_shut, opens, scrape},
     wire::{Claim, Wire, pings},
 };
 
@@ -262,7 +262,7 @@ fn port(v4: Ipv4Addr, v6: Ipv6Addr) -> Port {
     Port::new(INTERFACE).address(on_link(v4.into(), 24)).address(on_link(v6.into(), 64))
 }
 
-/// The daemon's binary: the one that the tests were told of, or the one beside them.
+/// The daemon's binary: the one that the tests were told of, or the one alongside them.
 pub fn binary() -> PathBuf {
     if let Some(binary) = env::var_os("POMGUARD_BIN") {
         return binary.into();

@@ -1,4 +1,4 @@
-//! Conversations between the machines.
+//! Flows between the machines.
 
 use std::{
     io::{self, Read as _, Write as _},
@@ -33,8 +33,8 @@ impl Lab {
 }
 
 impl Lab {
-    /// Asserts that packets get through which the fast programs settle none of: address resolution, and what
-    /// opens a conversation of the server's.
+    /// Asserts that packets get through which the fast programs decide none of: address resolution, and what
+    /// opens a flow of the server's.
     pub fn assert_general(&self, when: &str) {
         for namespace in [&self.server, &self.peer] {
             let flushed = namespace.command("ip").unwrap().args(["neigh", "flush", "all"]).status().unwrap();
@@ -46,14 +46,14 @@ impl Lab {
 }
 
 fn echo_everywhere(station: &Station) {
-    let (told, bound) = std::sync::mpsc::channel();
+    let (message, bound) = std::sync::mpsc::channel();
     station.spawn(async move {
         for port in ECHOING {
             let socket = TcpSocket::new_v6().unwrap();
             socket.bind((Ipv6Addr::UNSPECIFIED, port).into()).unwrap();
             tokio::spawn(accept(socket.listen(1024).unwrap()));
         }
-        told.send(()).unwrap();
+        message.send(()).unwrap();
     });
     bound.recv().expect("every port can be bound");
 }
@@ -75,7 +75,7 @@ async fn echo(mut stream: Stream) {
 
 /// Whether a machine can open a port of another. A refusal counts as neither: it panics.
 pub fn opens(from: &Namespace, to: impl Into<IpAddr>, port: u16) -> bool {
-    attempt(from, to.into(), port, patience(5)).is_some_and(|mut conversation| conversation.answers())
+    attempt(from, to.into(), port, patience(5)).is_some_and(|mut connection| connection.answers())
 }
 
 /// Whether nothing answers when a machine opens a port of another.
@@ -83,26 +83,26 @@ pub fn is_shut(from: &Namespace, to: impl Into<IpAddr>, port: u16) -> bool {
     attempt(from, to.into(), port, long_enough()).is_none()
 }
 
-fn attempt(from: &Namespace, to: IpAddr, port: u16, within: Duration) -> Option<Conversation> {
+fn attempt(from: &Namespace, to: IpAddr, port: u16, within: Duration) -> Option<Connection> {
     let address = SocketAddr::new(to, port);
     match from.run(|| TcpStream::connect_timeout(&address, within)).unwrap() {
-        Ok(stream) => Some(Conversation(stream)),
-        Err(fault) if is_silence(&fault) => None,
-        Err(fault) => panic!("{} to {address}: {fault}", from.name()),
+        Ok(stream) => Some(Connection(stream)),
+        Err(error) if is_silence(&error) => None,
+        Err(error) => panic!("{} to {address}: {error}", from.name()),
     }
 }
 
 /// Nothing came back. What may not leave is refused to the sender at once on some kernels.
-fn is_silence(fault: &io::Error) -> bool {
+fn is_silence(error: &io::Error) -> bool {
     use io::ErrorKind::{PermissionDenied, TimedOut, WouldBlock};
-    matches!(fault.kind(), TimedOut | WouldBlock | PermissionDenied)
+    matches!(error.kind(), TimedOut | WouldBlock | PermissionDenied)
 }
 
 /// An established connection to an echo.
 #[derive(Debug)]
-pub struct Conversation(TcpStream);
+pub struct Connection(TcpStream);
 
-impl Conversation {
+impl Connection {
     /// Opens one; it must succeed.
     pub fn open(from: &Namespace, to: impl Into<IpAddr>, port: u16) -> Self {
         let to = to.into();
@@ -135,8 +135,8 @@ impl Conversation {
         let mut heard = vec![0; words.len()];
         match self.0.write_all(words).and_then(|()| self.0.read_exact(&mut heard)) {
             Ok(()) => heard == words,
-            Err(fault) if is_silence(&fault) => false,
-            Err(fault) => panic!("an established connection broke: {fault}"),
+            Err(error) if is_silence(&error) => false,
+            Err(error) => panic!("an established connection broke: {error}"),
         }
     }
 }

@@ -113,8 +113,8 @@ impl Wire {
                 continue;
             }
             // The receiver is behind: its buffer takes more in a moment.
-            let fault = io::Error::last_os_error();
-            assert!(matches!(fault.raw_os_error(), Some(libc::ENOBUFS | libc::EAGAIN)), "{fault}");
+            let error = io::Error::last_os_error();
+            assert!(matches!(error.raw_os_error(), Some(libc::ENOBUFS | libc::EAGAIN)), "{error}");
             std::thread::yield_now();
         }
     }

@@ -17,7 +17,7 @@ use crate::{
 
 /// Rows that let everybody send echo requests to this host, and this host to everybody.
 const ECHO_ROWS: Set = Set {
-    told: "",
+    message: "",
     key: None,
     apply: |policy| {
         for (direction, id) in [(Direction::Inbound, "I"), (Direction::Outbound, "O")] {

@@ -68,7 +68,7 @@ pub struct Outcome {
 #[derive(Clone, Copy, Debug)]
 pub struct Set {
     /// Told in the cell.
-    told: &'static str,
+    message: &'static str,
     /// Its key in `[packets]`, when it is there.
     key: Option<&'static str>,
     /// Sets it.
@@ -169,8 +169,8 @@ impl Class {
 }
 
 macro_rules! sets {
-    ($($name:ident $told:literal $key:expr, $apply:expr;)+) => {
-        $(const $name: Set = Set { told: $told, key: $key, apply: $apply };)+
+    ($($name:ident $message:literal $key:expr, $apply:expr;)+) => {
+        $(const $name: Set = Set { message: $message, key: $key, apply: $apply };)+
     };
 }
 

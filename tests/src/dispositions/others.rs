@@ -11,7 +11,7 @@ use crate::{
 
 /// Rows for GRE with the office.
 const GRE_ROWS: Set = Set {
-    told: "",
+    message: "",
     key: None,
     apply: |policy| {
         let office = &["10.9.0.0/24", "fd00:9::/64"];

@@ -64,16 +64,16 @@ impl Class {
         if let Some(reads) = self.reads[direction.index()] {
             return reads.to_owned();
         }
-        let mut told: Vec<String> = Vec::new();
+        let mut message: Vec<String> = Vec::new();
         for outcome in self.outcomes.iter().filter(|outcome| outcome.direction == direction) {
-            let cell = outcome.told();
+            let cell = outcome.message();
             // The other one of two reasons that *k* tells of, and further examples of one sentence.
-            let further = outcome.when.is_empty() && told.iter().any(|it| it.starts_with(&cell));
-            if !outcome.reason.name().ends_with("-known") && !further && !told.contains(&cell) {
-                told.push(cell);
+            let further = outcome.when.is_empty() && message.iter().any(|it| it.starts_with(&cell));
+            if !outcome.reason.name().ends_with("-known") && !further && !message.contains(&cell) {
+                message.push(cell);
             }
         }
-        told.join("; ")
+        message.join("; ")
     }
 
     fn settings(&self) -> String {
@@ -81,14 +81,14 @@ impl Class {
         keys.dedup();
         keys.sort_unstable();
         keys.dedup();
-        let told = keys.iter().map(|key| format!("`{key}` [{}]", default_of(key)));
-        told.collect::<Vec<_>>().join(", ")
+        let message = keys.iter().map(|key| format!("`{key}` [{}]", default_of(key)));
+        message.collect::<Vec<_>>().join(", ")
     }
 }
 
 impl Outcome {
-    fn told(&self) -> String {
-        let set = self.set.map_or("", |set| set.told);
+    fn message(&self) -> String {
+        let set = self.set.map_or("", |set| set.message);
         let words = [self.reason.verdict().name(), &format!("`{}`", self.reason.name()), self.when, set];
         words.into_iter().filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ")
     }

@@ -60,7 +60,7 @@ pub(super) fn tcp() -> Section {
             .with(FAILSAFE)
             .inbound("when only its source port is not allowed *a*", Reason::ClientPort, allowed)
             .with(super::Set {
-                told: "",
+                message: "",
                 key: None,
                 apply: |policy| {
                     policy.rows.iter_mut().for_each(|row| row.client_ports.last = 1_023);

@@ -30,7 +30,7 @@ fn policy(outcome: &Outcome, audited: bool) -> Policy {
 pub struct Trial<'a> {
     subject: &'a mut dyn Subject,
     in_force: Option<Policy>,
-    /// A conversation or a fragment may be remembered.
+    /// A flow or a fragment may be remembered.
     remembers: bool,
 }
 
@@ -63,7 +63,7 @@ impl<'a> Trial<'a> {
     ///
     /// # Errors
     /// If a frame cannot be run, or the kernel refuses the policy.
-    pub fn fault(&mut self, outcome: &Outcome, places: &Places, audited: bool) -> Result<Option<String>> {
+    pub fn error(&mut self, outcome: &Outcome, places: &Places, audited: bool) -> Result<Option<String>> {
         self.begin(policy(outcome, audited))?;
         for (direction, packet) in &outcome.before {
             self.runs(*direction, &packet(places))?;

@@ -1,4 +1,4 @@
-//! Conversations that must live, whatever happens beside them.
+//! Flows that must live, whatever happens alongside them.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -24,7 +24,7 @@ use crate::{
 
 /// What one side says; the other says it back.
 const WORD: usize = 200;
-/// So long an answer may take before its conversation counts as lost. A packet that was dropped once
+/// So long an answer may take before its flow counts as lost. A packet that was dropped once
 /// comes again sooner: that none was, the counters say.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -37,10 +37,10 @@ pub struct Flows {
     said: Arc<AtomicU64>,
 }
 
-/// How the conversations fared.
+/// How the flows fared.
 #[derive(Debug)]
 pub struct Fared {
-    /// Conversations.
+    /// Flows.
     pub flows: usize,
     /// Words that came back.
     pub words: u64,
@@ -49,7 +49,7 @@ pub struct Fared {
 }
 
 impl Flows {
-    /// Opens `count` conversations: half by the peer at the server, half by the server at the peer,
+    /// Opens `count` flows: half by the peer at the server, half by the server at the peer,
     /// half of each over IPv6.
     pub fn open(lab: &Lab, count: usize) -> Self {
         let inbound: [(IpAddr, u16); 4] = [
@@ -121,7 +121,7 @@ async fn exchange(stream: &mut TcpStream, to: SocketAddr) -> Result<(), String> 
     });
     match exchanged.await {
         Err(_) => Err(format!("{to} fell silent")),
-        Ok(Err(fault)) => Err(format!("{to}: {fault}")),
+        Ok(Err(error)) => Err(format!("{to}: {error}")),
         Ok(Ok(_)) if heard != word => Err(format!("{to} said something else")),
         Ok(Ok(_)) => Ok(()),
     }

@@ -26,7 +26,7 @@ impl Leftovers {
     pub fn of(lab: &Lab) -> Self {
         let below =
             |path: std::path::PathBuf| path.strip_prefix(lab.pins()).unwrap().to_string_lossy().into_owned();
-        let pins = Pins::at(lab.pins());
+        let pins = Pins::new(lab.pins());
         let (info, egress) = lab
             .server
             .run(|| {
@@ -41,7 +41,7 @@ impl Leftovers {
     }
 
     /// Asserts that the host is guarded by one program per hook, and that nothing is pinned that a
-    /// daemon does not always pin. A start that was killed may leave a set of programs beside those in force.
+    /// daemon does not always pin. A start that was killed may leave a set of programs alongside those in force.
     pub fn assert_guarded(&self, when: &str) {
         let [xdp, tc] = &self.attached;
         assert_eq!(xdp, "native", "{when}: {self:?}");

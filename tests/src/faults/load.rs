@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use pomguard_netlab::Namespace;
 
-use super::{Ear, Fared, Flows, Offer};
+use super::{Fared, Flows, PacketCounter, TrafficGenerator};
 use crate::{
     daemon::{INTERFACE, LISTED, Lab, PEER, PEER6, SERVER, SERVER6, STRANGER, STRANGER6, Stats, UNLISTED},
     packet::{Packet, eth, flag},
@@ -25,12 +25,12 @@ const EXPECTED: [(&str, &[&str]); 2] =
     [("inbound", &["port", "source", "no-flow", "port-known"]), ("outbound", &["destination"])];
 
 /// Packets that are denied, all the time: from a stranger at listed and unlisted ports, from the known
-/// peer at unlisted ones, and from the server to the stranger; beside them conversations that are allowed.
+/// peer at unlisted ones, and from the server to the stranger; alongside them flows that are allowed.
 #[derive(Debug)]
 pub struct Load {
     flows: Flows,
-    offers: Vec<Offer>,
-    ears: Vec<(&'static str, Ear)>,
+    offers: Vec<TrafficGenerator>,
+    ears: Vec<(&'static str, PacketCounter)>,
     before: Stats,
 }
 
@@ -43,20 +43,20 @@ pub struct Outcome {
     pub dropped: u64,
     /// Those of them that reached a machine's stack.
     pub delivered: u64,
-    /// The allowed conversations.
+    /// The allowed flows.
     pub fared: Fared,
 }
 
 impl Load {
-    /// Begins, on a server that is guarded already: so many conversations, and about so many denied
+    /// Begins, on a server that is guarded already: so many flows, and about so many denied
     /// packets a second.
     pub fn start(lab: &Lab, flows: usize, per_second: u32) -> Self {
         let flows = Flows::open(lab, flows);
         let before = lab.stats();
         let ears = vec![
-            ("the stranger's at the server", Ear::of(&lab.server, THE_STRANGER, None)),
-            ("the peer's at an unlisted port", Ear::of(&lab.server, THE_PEER, Some(UNLISTED))),
-            ("the server's at the stranger", Ear::of(&lab.stranger, THE_SERVER, None)),
+            ("the stranger's at the server", PacketCounter::new(&lab.server, THE_STRANGER, None)),
+            ("the peer's at an unlisted port", PacketCounter::new(&lab.server, THE_PEER, Some(UNLISTED))),
+            ("the server's at the stranger", PacketCounter::new(&lab.stranger, THE_SERVER, None)),
         ];
         let stranger = frames(&lab.stranger, &lab.server, |from, to| {
             let tcp = |port, flags| eth().ip(from, to).tcp(40_000, port).flags(flags);
@@ -72,13 +72,13 @@ impl Load {
             vec![syn, eth().ip(from, to).udp(40_001, UNLISTED).payload(b"?")]
         };
         let offers = vec![
-            Offer::start(&lab.stranger, stranger(THE_STRANGER, THE_SERVER), per_second * 3 / 5),
-            Offer::start(
+            TrafficGenerator::start(&lab.stranger, stranger(THE_STRANGER, THE_SERVER), per_second * 3 / 5),
+            TrafficGenerator::start(
                 &lab.peer,
                 frames(&lab.peer, &lab.server, opening)(THE_PEER, THE_SERVER),
                 per_second / 5,
             ),
-            Offer::start(
+            TrafficGenerator::start(
                 &lab.server,
                 frames(&lab.server, &lab.stranger, opening)(THE_SERVER, THE_STRANGER),
                 per_second / 5,
@@ -89,14 +89,14 @@ impl Load {
 
     /// Asserts that no denied packet got through until now.
     pub fn assert_none_delivered(&mut self, when: &str) {
-        for (whose, ear) in &mut self.ears {
-            assert_eq!(ear.heard(), 0, "{when}: denied packets got through, {whose}");
+        for (whose, counter) in &mut self.ears {
+            assert_eq!(counter.heard(), 0, "{when}: denied packets got through, {whose}");
         }
     }
 
-    /// Ends it. Asserts that nothing that is allowed was dropped: no packet of any conversation.
+    /// Ends it. Asserts that nothing that is allowed was dropped: no packet of any flow.
     pub fn finish(mut self, lab: &Lab, when: &str) -> Outcome {
-        let offered = self.offers.drain(..).map(Offer::stop).sum();
+        let offered = self.offers.drain(..).map(TrafficGenerator::stop).sum();
         let stats = lab.stats();
         stats.assert_not_behind(&self.before);
         let mut dropped = 0;
@@ -109,13 +109,13 @@ impl Load {
             }
             dropped += stats.total(direction, "dropped") - self.before.total(direction, "dropped");
         }
-        let delivered = self.ears.iter_mut().map(|(_, ear)| ear.heard()).sum();
+        let delivered = self.ears.iter_mut().map(|(_, counter)| counter.heard()).sum();
         Outcome { offered, dropped, delivered, fared: self.flows.close() }
     }
 }
 
 impl Outcome {
-    /// Asserts that nothing denied was delivered, and no conversation lost; says so with the counts.
+    /// Asserts that nothing denied was delivered, and no flow lost; says so with the counts.
     pub fn assert_none_delivered_none_lost(&self) -> String {
         let Self { offered, dropped, delivered, fared } = self;
         assert_eq!(*delivered, 0, "denied packets delivered, of {offered}");

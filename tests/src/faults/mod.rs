@@ -12,24 +12,24 @@
 use std::{env, io::Write as _};
 
 pub mod clocks;
-mod ear;
 mod flows;
 mod footprint;
 mod leftovers;
 mod load;
-mod offer;
+mod packet_counter;
 pub mod policies;
 mod sender;
 pub mod trace;
+mod traffic_generator;
 
 pub use self::{
-    ear::Ear,
     flows::{Fared, Flows},
     footprint::Footprint,
     leftovers::Leftovers,
     load::{Load, Outcome, Pair, THE_PEER, THE_SERVER, THE_STRANGER, frames},
-    offer::Offer,
+    packet_counter::PacketCounter,
     sender::Sender,
+    traffic_generator::TrafficGenerator,
 };
 
 /// How often something is done: what the variable says, or so often.

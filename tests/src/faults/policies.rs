@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Ear, Sender, THE_PEER, THE_SERVER, frames};
+use super::{PacketCounter, Sender, THE_PEER, THE_SERVER, frames};
 use crate::{daemon::Lab, packet::eth};
 
 /// One of two policies.
@@ -61,7 +61,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub struct Touchstone {
     sender: Sender,
     rounds: Vec<Vec<Vec<u8>>>,
-    ears: [Ear; 4],
+    ears: [PacketCounter; 4],
     heard: [u64; 4],
 }
 
@@ -71,11 +71,11 @@ const PORTS: [u16; 4] = [Policy::One.port(), Policy::Other.port(), NEITHER, BOTH
 impl Touchstone {
     /// From the peer to the server.
     pub fn new(lab: &Lab) -> Self {
-        let ear = |port| Ear::of(&lab.server, THE_PEER, Some(port));
+        let counter = |port| PacketCounter::new(&lab.server, THE_PEER, Some(port));
         let packets = |from, to| PORTS.map(|port| eth().ip(from, to).udp(40_002, port)).into();
         let all = frames(&lab.peer, &lab.server, packets)(THE_PEER, THE_SERVER);
         let rounds = all.chunks(PORTS.len()).map(<[_]>::to_vec).collect();
-        Self { sender: Sender::at(&lab.peer), rounds, ears: PORTS.map(ear), heard: [0; 4] }
+        Self { sender: Sender::at(&lab.peer), rounds, ears: PORTS.map(counter), heard: [0; 4] }
     }
 
     /// Which policy is in force, by what arrives over IPv4 and over IPv6.
@@ -102,8 +102,8 @@ impl Touchstone {
             thread::sleep(Duration::from_micros(200));
             self.heard[3] = self.ears[3].heard();
         }
-        for (heard, ear) in self.heard.iter_mut().zip(&mut self.ears) {
-            *heard = ear.heard();
+        for (heard, counter) in self.heard.iter_mut().zip(&mut self.ears) {
+            *heard = counter.heard();
         }
         [0, 1, 2, 3].map(|port| self.heard[port] > before[port])
     }

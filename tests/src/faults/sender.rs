@@ -51,8 +51,8 @@ impl Sender {
         if sent == frame.len().cast_signed() {
             return true;
         }
-        let fault = io::Error::last_os_error();
-        assert!(matches!(fault.raw_os_error(), Some(libc::ENOBUFS | libc::ENETDOWN)), "{fault}");
+        let error = io::Error::last_os_error();
+        assert!(matches!(error.raw_os_error(), Some(libc::ENOBUFS | libc::ENETDOWN)), "{error}");
         false
     }
 }

@@ -10,7 +10,7 @@ use super::{
     read::{Body, Seen},
 };
 
-/// The reason under which a packet is settled as the link's own; none when it is not.
+/// The reason under which a packet is decided as the link's own; none when it is not.
 pub(super) fn service(policy: &Policy, direction: Direction, seen: &Seen) -> Option<Reason> {
     let packets = &policy.packets;
     if seen.piece.is_some() {

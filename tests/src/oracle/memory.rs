@@ -1,4 +1,4 @@
-//! Conversations and fragment trains in plain hash maps that never run full.
+//! Flows and fragmented datagrams in plain hash maps that never run full.
 
 use std::{collections::HashMap, net::IpAddr};
 
@@ -7,7 +7,7 @@ use pomguard_common::protocol::{TCP, UDP};
 
 use super::read::{Body, Segment};
 
-/// A conversation of this host.
+/// A flow of this host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Talk {
     pub(super) protocol: u8,
@@ -100,7 +100,7 @@ impl Memory {
 }
 
 /// A datagram in pieces: whose, which.
-pub(super) type Train = (IpAddr, IpAddr, u32, u8, bool);
+pub(super) type FragmentKey = (IpAddr, IpAddr, u32, u8, bool);
 
 /// How a first fragment passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,20 +117,20 @@ const fn port(talk: &Talk) -> (u8, u16) {
 }
 
 /// Seconds for which a first fragment is remembered.
-const TRAIN: u64 = 60;
+const FRAGMENT_AGE: u64 = 60;
 
 /// Everything that a host remembers.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Notebook {
+pub(super) struct FlowTable {
     talks: HashMap<Talk, Memory>,
     /// When each first fragment came, and how it passed.
-    trains: HashMap<Train, (u64, Passed)>,
+    fragmented: HashMap<FragmentKey, (u64, Passed)>,
     /// When something that is no answer was last let in to a port, by protocol.
     served: HashMap<(u8, u16), u64>,
     now: u64,
 }
 
-impl Notebook {
+impl FlowTable {
     pub(super) const fn wait(&mut self, seconds: u64) {
         self.now += seconds;
     }
@@ -139,7 +139,7 @@ impl Notebook {
         self.now
     }
 
-    /// A conversation that is not past its age.
+    /// A flow that is not past its age.
     pub(super) fn talk(&mut self, talk: &Talk) -> Option<&mut Memory> {
         let now = self.now;
         self.talks.get_mut(talk).filter(|memory| now - memory.seen <= memory.phase.age())
@@ -174,12 +174,15 @@ impl Notebook {
     }
 
     /// How a first fragment passed, if it did.
-    pub(super) fn train(&self, train: &Train) -> Option<Passed> {
-        self.trains.get(train).filter(|(seen, _)| self.now - seen <= TRAIN).map(|(_, how)| *how)
+    pub(super) fn fragment_key(&self, fragment_key: &FragmentKey) -> Option<Passed> {
+        self.fragmented
+            .get(fragment_key)
+            .filter(|(seen, _)| self.now - seen <= FRAGMENT_AGE)
+            .map(|(_, how)| *how)
     }
 
-    pub(super) fn note_train(&mut self, train: Train, how: Passed) {
-        self.trains.insert(train, (self.now, how));
+    pub(super) fn note_fragment(&mut self, fragment_key: FragmentKey, how: Passed) {
+        self.fragmented.insert(fragment_key, (self.now, how));
     }
 
     /// Whether a port of this host serves; of a protocol without ports, whether that does.

@@ -19,19 +19,19 @@ use pomguard_common::{
 use crate::{
     force::InForce,
     harness::Effect,
-    held::{self, Panic},
+    operator_state::{self, Panic},
 };
 
 mod address;
 mod bare;
-mod beside;
 mod link;
 mod memory;
+mod overrides;
 mod read;
 
-use self::beside::{DENIALS, Holding};
+use self::overrides::{Holding, MISSES};
 use address::{is_group, is_link_local, is_mapped, is_newborn, may_send};
-use memory::{Memory, Notebook, Passed, Phase, Talk, Train};
+use memory::{FlowTable, FragmentKey, Memory, Passed, Phase, Talk};
 use read::{Body, Seen, Segment};
 
 /// What becomes of a packet, all of it.
@@ -64,11 +64,11 @@ impl Ruling {
         Self { audited: audit, ..self }
     }
 
-    /// The same with the counter slot that its row has, in the policy or beside it; none for a row that is
-    /// no more in force, which a conversation may outlive.
+    /// The same with the counter slot that its row has, in the policy or alongside it; none for a row that is
+    /// no more in force, which a flow may outlive.
     #[must_use]
     pub fn effect(&self, in_force: &InForce, direction: Direction) -> Effect {
-        let of = |row| held::slot(row).or_else(|| in_force.slot(&row.0, direction).ok());
+        let of = |row| operator_state::slot(row).or_else(|| in_force.slot(&row.0, direction).ok());
         let slot = self.row.as_ref().and_then(of);
         Effect {
             reason: self.reason,
@@ -94,7 +94,7 @@ enum Refusal {
     ClientPort,
 }
 
-/// Of a conversation that no policy has judged yet; policies are counted from 1.
+/// Of a flow that no policy has judged yet; policies are counted from 1.
 const UNJUDGED: u32 = 0;
 
 /// A guarded host.
@@ -102,18 +102,18 @@ const UNJUDGED: u32 = 0;
 pub struct Host {
     policy: Policy,
     generation: u32,
-    notes: Notebook,
+    notes: FlowTable,
     holding: Holding,
 }
 
 impl Host {
-    /// One that has no conversations.
+    /// One that has no flows.
     #[must_use]
     pub fn new(policy: Policy) -> Self {
-        Self { policy, generation: 1, notes: Notebook::default(), holding: Holding::default() }
+        Self { policy, generation: 1, notes: FlowTable::default(), holding: Holding::default() }
     }
 
-    /// Puts another policy in force, and nothing beside it. Conversations stay.
+    /// Puts another policy in force, and nothing alongside it. Flows stay.
     pub fn enforce(&mut self, policy: Policy) {
         self.policy = policy;
         self.generation += 1;
@@ -125,7 +125,7 @@ impl Host {
         self.notes.wait(seconds as u64);
     }
 
-    /// What a frame says, in the words of the programs, or the reason that settles it.
+    /// What a frame says, in the words of the programs, or the reason that decides it.
     ///
     /// # Errors
     /// The reason.
@@ -154,13 +154,13 @@ impl Host {
                     Direction::Inbound => self.comes_in(seen),
                     Direction::Outbound => self.leaves(seen),
                 };
-                self.beside(direction, seen, first)
+                self.control_state(direction, seen, first)
             }
         };
         if let Some((talk, phase, fin)) = ruling.entry {
-            // What holds beside the policies no policy has judged.
-            let beside = matches!(ruling.reason, Reason::Exception | Reason::Failsafe);
-            let generation = if beside { UNJUDGED } else { self.generation };
+            // What holds alongside the policies no policy has judged.
+            let control_state = matches!(ruling.reason, Reason::Exception | Reason::Failsafe);
+            let generation = if control_state { UNJUDGED } else { self.generation };
             self.notes.enter(talk, phase, fin, ruling.row.clone(), generation);
         }
         // What inbound audit let in may be answered.
@@ -178,7 +178,7 @@ impl Host {
                 (false, true) => Passed::Audited(self.generation),
                 (false, false) => Passed::Allowed,
             };
-            self.notes.note_train(train(direction, seen, piece.id), how);
+            self.notes.note_fragment(fragment_key(direction, seen, piece.id), how);
         }
         if let Ok(seen) = &seen
             && direction == Direction::Inbound
@@ -191,7 +191,7 @@ impl Host {
     /// Notes what was let in without being an answer.
     fn let_in(&mut self, seen: &Seen, ruling: &Ruling) {
         let allowed = [Reason::Row, Reason::Failsafe, Reason::Exception, Reason::Grace];
-        let would_be_denied = ruling.audited && DENIALS.contains(&ruling.reason);
+        let would_be_denied = ruling.audited && MISSES.contains(&ruling.reason);
         if !allowed.contains(&ruling.reason) && !would_be_denied {
             return;
         }
@@ -270,8 +270,8 @@ impl Host {
         })
     }
 
-    /// A conversation of ours that the policy in force still lets us have.
-    fn conversation(&mut self, talk: &Talk) -> Option<Memory> {
+    /// A flow of ours that the policy in force still lets us have.
+    fn connection(&mut self, talk: &Talk) -> Option<Memory> {
         let judged = self.notes.talk(talk)?.generation;
         if judged != self.generation {
             let row = match self.row(Direction::Outbound, talk) {
@@ -325,7 +325,7 @@ impl Host {
                     }
                 };
                 let opens = *syn && !*ack;
-                if !opens && self.conversation(&talk).is_some() {
+                if !opens && self.connection(&talk).is_some() {
                     self.notes.heard(&talk, &seen.body);
                     return Ruling::of(Reason::Answer);
                 }
@@ -343,7 +343,7 @@ impl Host {
                     Ok(row) => return by_row(row, false),
                     Err(refusal) => refusal,
                 };
-                if self.conversation(&talk).is_some() {
+                if self.connection(&talk).is_some() {
                     self.notes.heard(&talk, &seen.body);
                     return Ruling::of(Reason::Answer);
                 }
@@ -357,7 +357,7 @@ impl Host {
                 };
                 ruling.in_audit(audit)
             }
-            Body::Icmp { kind, .. } if *kind == reply => match self.conversation(&talk) {
+            Body::Icmp { kind, .. } if *kind == reply => match self.connection(&talk) {
                 Some(_) => Ruling::of(Reason::Answer),
                 None => either(Reason::NoFlowKnown, Reason::NoFlow),
             },
@@ -409,7 +409,7 @@ impl Host {
         }
         let talk = talk(Direction::Outbound, seen);
         let (request, reply) = echo_types(seen.source);
-        // What answers on a service that a row's audit opens leaves, and is no conversation of ours.
+        // What answers on a service that a row's audit opens leaves, and is no flow of ours.
         let audit = self.in_audit(Direction::Inbound, &talk);
         let answers_audited = Ruling::of(Reason::Unasked).in_audit(true);
         match &seen.body {
@@ -475,7 +475,7 @@ impl Host {
 
     /// Goes on with a flow, if there is one.
     fn goes_on(&mut self, talk: &Talk, body: &Body) -> Option<Ruling> {
-        let row = self.conversation(talk)?.row;
+        let row = self.connection(talk)?.row;
         self.notes.sent(talk, body);
         Some(Ruling { row, ..Ruling::of(Reason::Answer) })
     }
@@ -490,7 +490,7 @@ impl Host {
             return ruling;
         }
         ruling.connection = connects && ruling.row.is_some();
-        if self.conversation(&talk).is_some() {
+        if self.connection(&talk).is_some() {
             self.notes.sent(&talk, body);
         } else {
             ruling.entry = entry(talk, phase, body);
@@ -516,7 +516,8 @@ impl Host {
     }
 
     fn later(&self, direction: Direction, seen: &Seen) -> Ruling {
-        let first = seen.piece.and_then(|piece| self.notes.train(&train(direction, seen, piece.id)));
+        let first =
+            seen.piece.and_then(|piece| self.notes.fragment_key(&fragment_key(direction, seen, piece.id)));
         let unknown = Ruling::of(Reason::FragmentUnknown);
         match first {
             Some(Passed::Isolated) => Ruling::of(Reason::Fragment),
@@ -527,7 +528,7 @@ impl Host {
         }
     }
 
-    /// An ICMP error: about a conversation of ours, or about one that an inbound row allows.
+    /// An ICMP error: about a flow of ours, or about one that an inbound row allows.
     fn related(&mut self, direction: Direction, seen: &Seen, kind: u8, rest: &[u8]) -> Ruling {
         let v6 = seen.source.is_ipv6();
         let Some(quote) = rest.get(4..).and_then(|bytes| read::quote(bytes, v6, seen.before + 8)) else {
@@ -548,7 +549,7 @@ impl Host {
         let talk = Talk { protocol: quote.protocol, host, peer };
         let isolated = self.panics(Panic::Isolate);
         let by_policy = self.notes.talk(&talk).is_some() || self.row_by_prefix(&talk);
-        if by_policy && !isolated || self.related_beside(direction, &talk) {
+        if by_policy && !isolated || self.related_alongside(direction, &talk) {
             Ruling::of(Reason::IcmpRelated)
         } else {
             let audit = !isolated && self.in_audit(Direction::Inbound, &talk);
@@ -556,7 +557,7 @@ impl Host {
         }
     }
 
-    /// Whether an inbound row allows a conversation with a peer, who may be quoted as anybody.
+    /// Whether an inbound row allows a flow with a peer, who may be quoted as anybody.
     fn row_by_prefix(&self, talk: &Talk) -> bool {
         let ported = matches!(talk.protocol, TCP | UDP);
         let (source_port, destination_port) = if ported { (talk.peer.1, talk.host.1) } else { (0, 0) };
@@ -595,7 +596,7 @@ fn is_error(v4: bool, kind: u8) -> bool {
     if v4 { [3, 11, 12].contains(&kind) } else { [1, 2, 3, 4].contains(&kind) }
 }
 
-/// The conversation that a packet belongs to; without ports both are 0.
+/// The flow that a packet belongs to; without ports both are 0.
 fn talk(direction: Direction, seen: &Seen) -> Talk {
     let (from, to) = match &seen.body {
         Body::Tcp(Segment { from, to, .. }) | Body::Udp { from, to } => (*from, *to),
@@ -611,7 +612,7 @@ fn talk(direction: Direction, seen: &Seen) -> Talk {
 }
 
 /// The datagram that a piece belongs to. In IPv6 only the first piece's protocol counts.
-fn train(direction: Direction, seen: &Seen, id: u32) -> Train {
+fn fragment_key(direction: Direction, seen: &Seen, id: u32) -> FragmentKey {
     let protocol = if seen.source.is_ipv4() { seen.protocol } else { 0 };
     (seen.source, seen.destination, id, protocol, direction == Direction::Outbound)
 }

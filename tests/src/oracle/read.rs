@@ -135,7 +135,7 @@ fn number(bytes: &[u8]) -> usize {
     bytes.iter().fold(0, |sum, byte| sum << 8 | usize::from(*byte))
 }
 
-/// Reads a frame; the reason, when the frame itself settles what becomes of it.
+/// Reads a frame; the reason, when the frame itself decides what becomes of it.
 pub(super) fn frame(packets: &PacketSettings, frame: &[u8]) -> Result<Seen, Reason> {
     let Some((link, mut rest)) = frame.split_at_checked(14) else { return Err(Reason::Truncated) };
     let bridges = link.starts_with(&[0x01, 0x80, 0xc2, 0x00]);

@@ -203,7 +203,7 @@ fn lengths(making: &mut Making) {
     });
 }
 
-/// Questions of ICMP beside the plain ones.
+/// Questions of ICMP alongside the plain ones.
 fn icmp(making: &mut Making) {
     for (name, kind, code) in [
         ("an echo request of code 1", 8, 1),

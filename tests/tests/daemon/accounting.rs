@@ -11,7 +11,7 @@ use pomguard::policy::Direction;
 use pomguard_netlab::Namespace;
 use pomguard_tests::{
     daemon::{
-        Claim, Conversation, Daemon, INTERFACE, LISTED, LISTED_OUT, Lab, PEER, SERVER, SERVER6, STRANGER,
+        Claim, Connection, Daemon, INTERFACE, LISTED, LISTED_OUT, Lab, PEER, SERVER, SERVER6, STRANGER,
         Settings, Stats, UNLISTED, Wire, is_shut, opens,
     },
     packet::eth,
@@ -49,9 +49,9 @@ fn packets_sent_are_packets_seen_are_packets_passed_and_dropped() {
     let _daemon = Daemon::start(&lab);
     let (peer_before, server_before, before) = at_rest(&lab);
 
-    let mut conversation = Conversation::open(&lab.peer, SERVER, LISTED);
+    let mut connection = Connection::open(&lab.peer, SERVER, LISTED);
     for _ in 0..50 {
-        assert!(conversation.carries(&vec![7; 20_000], Duration::from_secs(5)));
+        assert!(connection.carries(&vec![7; 20_000], Duration::from_secs(5)));
     }
     assert!(opens(&lab.peer, SERVER6, LISTED) && opens(&lab.server, PEER, LISTED_OUT));
     assert!(is_shut(&lab.peer, SERVER, UNLISTED) && is_shut(&lab.server, PEER, UNLISTED));
@@ -60,7 +60,7 @@ fn packets_sent_are_packets_seen_are_packets_passed_and_dropped() {
         socket.send_to(b"scan", (SERVER, port)).unwrap();
         lab.claim((STRANGER, 1_024), (SERVER, port), Claim::Ack);
     }
-    drop(conversation);
+    drop(connection);
 
     let (peer_after, server_after, after) = at_rest(&lab);
     let grown = |direction, field| after.total(direction, field) - before.total(direction, field);

@@ -21,8 +21,8 @@ const OURS: u16 = 40_000;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 #[test]
-fn tp_25_a_port_that_a_row_allows_and_nobody_serves_refuses_aloud() {
-    let Some(lab) = Lab::new("tp_25_a_port_that_a_row_allows_and_nobody_serves_refuses_aloud") else {
+fn tp_25_allowed_port_without_a_server_sends_a_reset() {
+    let Some(lab) = Lab::new("tp_25_allowed_port_without_a_server_sends_a_reset") else {
         return;
     };
     lab.write_site(
@@ -85,8 +85,8 @@ impl Ghost<'_> {
 }
 
 #[test]
-fn tp_15_an_old_syn_ack_keeps_the_server_from_no_conversation_not_even_with_the_same_ports() {
-    let name = "tp_15_an_old_syn_ack_keeps_the_server_from_no_conversation_not_even_with_the_same_ports";
+fn tp_15_old_syn_ack_blocks_no_flow_not_even_with_equal_ports() {
+    let name = "tp_15_old_syn_ack_blocks_no_flow_not_even_with_equal_ports";
     let Some(lab) = Lab::with_one_cable(name) else { return };
     lab.write_site(
         "[[allow]]\nname = \"ghost\"\nfrom = [\"server\"]\nto = [\"10.77.0.9\"]\nports = \"443\"\nprotocol = \"tcp\"\n",

@@ -1,4 +1,4 @@
-//! One conversation on several processors at the same instant.
+//! One flow on several processors at the same instant.
 
 use std::{
     sync::{
@@ -26,18 +26,18 @@ const PORTS: u32 = 60_000;
 /// What the programs judge on the three processors.
 type Frames = [Vec<u8>; 3];
 
-/// The packets of a conversation of the server's from this port, by who sees them when all goes well: SYN
+/// The packets of a flow of the server's from this port, by who sees them when all goes well: SYN
 /// and ACK on their way out, the SYN-ACK on its way in.
 fn handshake(port: u16) -> Frames {
     let ask = |flags| eth().ipv4(SERVER, PEER).tcp(port, LISTED_OUT).flags(flags);
     [ask(SYN).build(), ask(SYN | ACK).mirrored().build(), ask(ACK).build()]
 }
 
-/// No host sends its SYN and the segment after it at the same instant: here both may enter the conversation, and
+/// No host sends its SYN and the segment after it at the same instant: here both may enter the flow, and
 /// whichever entry is not used goes with its age.
 #[test]
-fn tp_23_a_handshake_on_three_processors_at_once_loses_no_conversation() {
-    let name = "tp_23_a_handshake_on_three_processors_at_once_loses_no_conversation";
+fn tp_23_handshake_on_three_processors_loses_no_flow() {
+    let name = "tp_23_handshake_on_three_processors_loses_no_flow";
     let Some(lab) = Lab::with_one_cable(name) else { return };
     let _daemon = Daemon::start(&lab);
     let rounds = times("POMGUARD_FAULT_HANDSHAKES", 20_000) as u32;
@@ -72,13 +72,13 @@ fn tp_23_a_handshake_on_three_processors_at_once_loses_no_conversation() {
         judges.into_iter().map(|judge| judge.join().unwrap()).sum::<u32>()
     });
     let opened = metric(&lab, "pomguard_flows_opened_total") - before;
-    let conversations = u64::from(rounds.min(PORTS));
+    let connections = u64::from(rounds.min(PORTS));
     report(&format!(
         "{rounds} handshakes on three processors at once: {lost} lost, {} entered twice, {} answers came first",
-        opened - conversations,
+        opened - connections,
         early.load(Ordering::Relaxed)
     ));
     assert_eq!(lost, 0);
     // One entry for each processor that sends, at the most.
-    assert!((conversations..=2 * conversations).contains(&opened), "{opened} of {conversations}");
+    assert!((connections..=2 * connections).contains(&opened), "{opened} of {connections}");
 }

@@ -29,9 +29,8 @@ fn refused(lab: &Lab) -> (ExitStatus, String) {
 
 /// CF-16, LC-19.
 #[test]
-fn basic_a_boot_with_broken_files_enforces_the_last_confirmed_policy_and_says_so() {
-    let Some(lab) = Lab::new("basic_a_boot_with_broken_files_enforces_the_last_confirmed_policy_and_says_so")
-    else {
+fn basic_boot_with_broken_files_enforces_the_confirmed_policy() {
+    let Some(lab) = Lab::new("basic_boot_with_broken_files_enforces_the_confirmed_policy") else {
         return;
     };
     let daemon = Daemon::start(&lab);
@@ -74,8 +73,8 @@ fn basic_a_boot_with_broken_files_enforces_the_last_confirmed_policy_and_says_so
 
 /// LC-22, CF-16.
 #[test]
-fn a_state_that_is_broken_is_named_and_the_pinned_policy_used_where_there_is_one() {
-    let name = "a_state_that_is_broken_is_named_and_the_pinned_policy_used_where_there_is_one";
+fn broken_state_is_named_and_a_pinned_policy_is_used() {
+    let name = "broken_state_is_named_and_a_pinned_policy_is_used";
     let Some(lab) = Lab::new(name) else { return };
     Daemon::start(&lab).kill();
     let good = fs::read_to_string(lab.site()).unwrap();
@@ -101,9 +100,8 @@ fn a_state_that_is_broken_is_named_and_the_pinned_policy_used_where_there_is_one
 }
 
 #[test]
-fn a_boot_before_the_network_has_addresses_goes_by_the_last_name() {
-    let Some(lab) = Lab::with_one_cable("a_boot_before_the_network_has_addresses_goes_by_the_last_name")
-    else {
+fn boot_before_the_network_uses_the_last_host_name() {
+    let Some(lab) = Lab::with_one_cable("boot_before_the_network_uses_the_last_host_name") else {
         return;
     };
     let settings = fs::read_to_string(lab.config()).unwrap().replace("host = \"server\"\n", "");
@@ -124,8 +122,8 @@ fn reboot_with_one_cable(lab: &Lab, daemon: Daemon) {
 }
 
 #[test]
-fn lc_21_a_disk_that_takes_nothing_is_named_enforced_upon_and_tried_again() {
-    let Some(lab) = Lab::new("lc_21_a_disk_that_takes_nothing_is_named_enforced_upon_and_tried_again") else {
+fn lc_21_full_disk_is_named_and_retried_while_enforcing() {
+    let Some(lab) = Lab::new("lc_21_full_disk_is_named_and_retried_while_enforcing") else {
         return;
     };
     fs::create_dir_all(lab.state()).unwrap();

@@ -9,11 +9,11 @@ use std::{
 
 use nix::unistd::Group;
 use pomguard_tests::daemon::{
-    Conversation, Daemon, LISTED, Lab, REMOVABLE, SERVER, Settings, Terminal, UNLISTED, is_shut, opens,
+    Connection, Daemon, LISTED, Lab, REMOVABLE, SERVER, Settings, Terminal, UNLISTED, is_shut, opens,
 };
 use serde_json::Value;
 
-use super::said::{done, json, refused, said};
+use super::cli::{done, json, refused, said};
 
 /// Row 16 goes.
 const WITHOUT_REMOVABLE: &str = "[[row]]\nid = \"pom-4.0/16\"\nenabled = false\nforce = true\n";
@@ -65,8 +65,8 @@ fn an_apply_that_is_confirmed_stays_and_both_are_in_the_history() {
 }
 
 #[test]
-fn an_apply_that_nobody_confirms_is_taken_back_on_time_and_noted() {
-    let Some(lab) = Lab::new("an_apply_that_nobody_confirms_is_taken_back_on_time_and_noted") else { return };
+fn unconfirmed_apply_is_rolled_back_on_time_and_recorded() {
+    let Some(lab) = Lab::new("unconfirmed_apply_is_rolled_back_on_time_and_recorded") else { return };
     let daemon = Daemon::start(&lab);
     let before = lab.stats().image();
     lab.write_site(WITHOUT_REMOVABLE);
@@ -97,8 +97,8 @@ fn an_apply_that_nobody_confirms_is_taken_back_on_time_and_noted() {
 fn the_old_policy_is_back_on_time_with_the_daemon_dead() {
     let Some(lab) = Lab::new("the_old_policy_is_back_on_time_with_the_daemon_dead") else { return };
     let daemon = Daemon::start(&lab);
-    let mut kept = Conversation::open(&lab.peer, SERVER, LISTED);
-    let mut cut = Conversation::open(&lab.peer, SERVER, REMOVABLE);
+    let mut kept = Connection::open(&lab.peer, SERVER, LISTED);
+    let mut cut = Connection::open(&lab.peer, SERVER, REMOVABLE);
     lab.write_site(WITHOUT_REMOVABLE);
     let started = Instant::now();
     json(&lab, &["apply", "--confirm-within", "6s", "--quiet"]);
@@ -122,9 +122,8 @@ fn the_old_policy_is_back_on_time_with_the_daemon_dead() {
 }
 
 #[test]
-fn a_daemon_that_starts_while_a_confirmation_is_due_goes_on_waiting_for_it() {
-    let Some(lab) = Lab::new("a_daemon_that_starts_while_a_confirmation_is_due_goes_on_waiting_for_it")
-    else {
+fn restart_during_a_pending_change_goes_on_waiting() {
+    let Some(lab) = Lab::new("restart_during_a_pending_change_goes_on_waiting") else {
         return;
     };
     let daemon = Daemon::start(&lab);
@@ -182,14 +181,14 @@ fn a_broken_file_is_refused_with_its_line_and_changes_nothing() {
 }
 
 #[test]
-fn a_plan_shows_each_change_with_a_packet_and_shouts_when_it_would_cut_the_way_in() {
-    let name = "a_plan_shows_each_change_with_a_packet_and_shouts_when_it_would_cut_the_way_in";
+fn plan_shows_a_packet_a_change_and_warns_of_a_lockout() {
+    let name = "plan_shows_a_packet_a_change_and_warns_of_a_lockout";
     let Some(lab) = Lab::new(name) else { return };
     let daemon = Daemon::start(&lab);
     let plan = lab.pomguard(&["plan"]);
     assert_eq!(plan.status.code(), Some(0), "nothing to change: {}", said(&plan));
-    let mut cut = Conversation::open(&lab.peer, SERVER, REMOVABLE);
-    let _kept = Conversation::open(&lab.peer, SERVER, LISTED);
+    let mut cut = Connection::open(&lab.peer, SERVER, REMOVABLE);
+    let _kept = Connection::open(&lab.peer, SERVER, LISTED);
     assert!(daemon.stop().success(), "it needs no daemon");
     lab.write_site(WITHOUT_REMOVABLE);
     let generation = lab.stats().generation();

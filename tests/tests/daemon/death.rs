@@ -4,22 +4,20 @@ use std::os::unix::process::ExitStatusExt as _;
 
 use nix::sys::signal::Signal;
 use pomguard_tests::daemon::{
-    Conversation, Daemon, LISTED, LISTED_OUT, Lab, PEER, SERVER, UNLISTED, is_shut, opens,
+    Connection, Daemon, LISTED, LISTED_OUT, Lab, PEER, SERVER, UNLISTED, is_shut, opens,
 };
 
 const ROW: &str = "pom-4.0/15";
 
 /// LC-01, CP-09.
 #[test]
-fn basic_a_killed_daemon_leaves_enforcement_and_counting_and_the_next_one_takes_over() {
-    let Some(lab) =
-        Lab::new("basic_a_killed_daemon_leaves_enforcement_and_counting_and_the_next_one_takes_over")
-    else {
+fn basic_killed_daemon_leaves_enforcement_to_its_successor() {
+    let Some(lab) = Lab::new("basic_killed_daemon_leaves_enforcement_to_its_successor") else {
         return;
     };
     let daemon = Daemon::start(&lab);
-    let mut inbound = Conversation::open(&lab.peer, SERVER, LISTED);
-    let mut outbound = Conversation::open(&lab.server, PEER, LISTED_OUT);
+    let mut inbound = Connection::open(&lab.peer, SERVER, LISTED);
+    let mut outbound = Connection::open(&lab.server, PEER, LISTED_OUT);
     assert!(inbound.answers() && outbound.answers());
     let program = lab.xdp_program();
     let alive = lab.stats();
@@ -52,8 +50,8 @@ fn basic_a_killed_daemon_leaves_enforcement_and_counting_and_the_next_one_takes_
 
 /// A panic in any task aborts the process where it is built for release, and the unit starts another.
 #[test]
-fn cp_12_a_daemon_that_aborts_leaves_enforcement_and_the_next_one_takes_over() {
-    let name = "cp_12_a_daemon_that_aborts_leaves_enforcement_and_the_next_one_takes_over";
+fn cp_12_aborted_daemon_leaves_enforcement_to_its_successor() {
+    let name = "cp_12_aborted_daemon_leaves_enforcement_to_its_successor";
     let Some(lab) = Lab::new(name) else { return };
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let read = |file: &str| std::fs::read_to_string(root.join(file)).unwrap();
@@ -64,7 +62,7 @@ fn cp_12_a_daemon_that_aborts_leaves_enforcement_and_the_next_one_takes_over() {
     assert!(unit.contains("\nRestart=always\n") && unit.contains("\nStartLimitIntervalSec=0\n"), "{unit}");
 
     let mut daemon = Daemon::start(&lab);
-    let mut outbound = Conversation::open(&lab.server, PEER, LISTED_OUT);
+    let mut outbound = Connection::open(&lab.server, PEER, LISTED_OUT);
     let before = lab.stats();
     daemon.signal(Signal::SIGABRT);
     assert_eq!(daemon.wait_end().signal(), Some(Signal::SIGABRT as i32), "{}", daemon.log());

@@ -43,8 +43,8 @@ fn a_process_without_power_serves_what_the_daemon_tells_it() {
 }
 
 #[test]
-fn an_exporter_whose_address_somebody_else_has_says_so_and_serves_when_it_is_free() {
-    let name = "an_exporter_whose_address_somebody_else_has_says_so_and_serves_when_it_is_free";
+fn exporter_with_a_taken_address_says_so_and_serves_later() {
+    let name = "exporter_with_a_taken_address_says_so_and_serves_later";
     let Some(lab) = Lab::new(name) else { return };
     // The daemon itself has it: the usual slip.
     let daemon = Daemon::start(&lab);
@@ -82,14 +82,17 @@ fn an_exporter_whose_address_somebody_else_has_says_so_and_serves_when_it_is_fre
 
 /// CP-08.
 #[test]
-fn an_address_that_somebody_else_has_is_named_tried_again_and_never_touches_enforcement() {
-    let name = "an_address_that_somebody_else_has_is_named_tried_again_and_never_touches_enforcement";
+fn taken_metrics_address_is_named_and_retried_while_enforcing() {
+    let name = "taken_metrics_address_is_named_and_retried_while_enforcing";
     let Some(lab) = Lab::new(name) else { return };
     let taken = lab.server.run(|| TcpListener::bind((Ipv4Addr::LOCALHOST, 9843))).unwrap().unwrap();
     let daemon = Daemon::spawn(&lab);
-    let told = daemon.wait_ready();
-    assert!(told.contains("metrics-unserved: ") && told.contains("Address already in use"), "{told}");
-    assert!(told.contains("pomguard.toml:"), "it names the line: {told}");
+    let message = daemon.wait_ready();
+    assert!(
+        message.contains("metrics-unserved: ") && message.contains("Address already in use"),
+        "{message}"
+    );
+    assert!(message.contains("pomguard.toml:"), "it names the line: {message}");
     assert!(opens(&lab.peer, SERVER, LISTED) && is_shut(&lab.peer, SERVER, UNLISTED));
     let status = lab.pomguard(&["status"]);
     assert_eq!(status.status.code(), Some(3));

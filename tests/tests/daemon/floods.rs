@@ -1,4 +1,4 @@
-//! Announcements in floods: interfaces that come and go beside the guarded one, and one that flaps.
+//! Announcements in floods: interfaces that come and go alongside the guarded one, and one that flaps.
 
 use std::{
     fmt::Write as _,

@@ -49,8 +49,8 @@ fn datagram(lab: &Lab, content: u8, order: Order) -> [Vec<Vec<u8>>; 2] {
 
 /// FR-01, FR-07, FR-08.
 #[test]
-fn a_datagram_in_pieces_arrives_once_and_one_whose_pieces_overlap_does_not() {
-    let name = "a_datagram_in_pieces_arrives_once_and_one_whose_pieces_overlap_does_not";
+fn fragmented_datagram_arrives_once_and_overlaps_do_not() {
+    let name = "fragmented_datagram_arrives_once_and_overlaps_do_not";
     let Some(lab) = Lab::with_one_cable(name) else { return };
     lab.write_site(ROW);
     let _daemon = Daemon::start(&lab);
@@ -65,7 +65,7 @@ fn a_datagram_in_pieces_arrives_once_and_one_whose_pieces_overlap_does_not() {
         };
         let hear = |content: u8, what: &str| {
             let mut heard = [0; 256];
-            let (length, _) = socket.recv_from(&mut heard).unwrap_or_else(|fault| panic!("{what}: {fault}"));
+            let (length, _) = socket.recv_from(&mut heard).unwrap_or_else(|error| panic!("{what}: {error}"));
             assert_eq!(heard[..length], [content; 64], "{what}, family {family}");
         };
         send(1, Order::Plain);

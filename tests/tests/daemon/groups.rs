@@ -49,8 +49,8 @@ fn queries() -> [Vec<u8>; 2] {
 }
 
 #[test]
-fn ud_08_queries_reach_a_host_that_has_joined_a_group_and_its_reports_leave() {
-    let name = "ud_08_queries_reach_a_host_that_has_joined_a_group_and_its_reports_leave";
+fn ud_08_group_queries_reach_a_member_and_its_reports_leave() {
+    let name = "ud_08_group_queries_reach_a_member_and_its_reports_leave";
     let Some(lab) = Lab::with_one_cable(name) else { return };
     let _daemon = Daemon::start(&lab);
     let passed = |stats: &Stats, direction| stats.reason("group-membership", direction, "pass");
@@ -79,9 +79,9 @@ fn ud_08_queries_reach_a_host_that_has_joined_a_group_and_its_reports_leave() {
     let sender = Sender::at(&lab.peer);
     for query in queries() {
         assert!(sender.send(&query), "nothing guards the peer");
-        let (asked, told) = (passed(&reported, "inbound"), passed(&reported, "outbound"));
+        let (asked, message) = (passed(&reported, "inbound"), passed(&reported, "outbound"));
         reported = until("a report to a query", &|stats| {
-            passed(stats, "inbound") > asked && passed(stats, "outbound") > told
+            passed(stats, "inbound") > asked && passed(stats, "outbound") > message
         });
     }
     assert_eq!(reported.drops("inbound"), [], "{reported}");

@@ -23,7 +23,7 @@ use pomguard_common::{
 };
 use pomguard_netlab::Namespace;
 use pomguard_tests::daemon::{
-    Conversation, Daemon, INTERFACE, LISTED, LISTED_OUT, Lab, MENDED, PEER, SERVER, SERVER6, Settings,
+    Connection, Daemon, INTERFACE, LISTED, LISTED_OUT, Lab, MENDED, PEER, SERVER, SERVER6, Settings,
     TABLES_MENDED, UNLISTED, is_shut, opens,
 };
 
@@ -48,10 +48,8 @@ fn xdp_of(namespace: &Namespace, link: &str) -> Option<u32> {
 }
 
 #[test]
-fn basic_an_interface_that_comes_later_is_waited_for_and_enforced_on_as_it_appears() {
-    let Some(lab) = Lab::with_one_cable(
-        "basic_an_interface_that_comes_later_is_waited_for_and_enforced_on_as_it_appears",
-    ) else {
+fn basic_late_interface_is_enforced_on_as_it_appears() {
+    let Some(lab) = Lab::with_one_cable("basic_late_interface_is_enforced_on_as_it_appears") else {
         return;
     };
     lab.unplug();
@@ -86,10 +84,8 @@ fn lc_11_an_interface_that_is_made_anew_is_attached_to_again() {
 }
 
 #[test]
-fn lc_25_an_interface_made_anew_is_found_though_the_announcement_of_it_was_lost() {
-    let Some(lab) =
-        Lab::with_one_cable("lc_25_an_interface_made_anew_is_found_though_the_announcement_of_it_was_lost")
-    else {
+fn lc_25_recreated_interface_is_found_without_an_announcement() {
+    let Some(lab) = Lab::with_one_cable("lc_25_recreated_interface_is_found_without_an_announcement") else {
         return;
     };
     let daemon = Daemon::start(&lab);
@@ -111,8 +107,8 @@ fn lc_25_an_interface_made_anew_is_found_though_the_announcement_of_it_was_lost(
 }
 
 #[test]
-fn lc_12_an_interface_that_goes_to_a_namespace_and_comes_back_is_guarded_at_both_hooks() {
-    let name = "lc_12_an_interface_that_goes_to_a_namespace_and_comes_back_is_guarded_at_both_hooks";
+fn lc_12_interface_back_from_a_namespace_has_both_hooks() {
+    let name = "lc_12_interface_back_from_a_namespace_has_both_hooks";
     for tc in ["auto", "clsact"] {
         let Some(lab) = Lab::with_one_cable(name) else { return };
         lab.write_settings(&Settings { tc, ..Settings::default() });
@@ -131,8 +127,8 @@ fn lc_12_an_interface_that_goes_to_a_namespace_and_comes_back_is_guarded_at_both
 }
 
 #[test]
-fn an_interface_under_another_name_stays_guarded_and_so_does_the_one_that_takes_its_name() {
-    let name = "an_interface_under_another_name_stays_guarded_and_so_does_the_one_that_takes_its_name";
+fn renamed_interface_and_its_name_successor_stay_guarded() {
+    let name = "renamed_interface_and_its_name_successor_stay_guarded";
     let Some(lab) = Lab::with_one_cable(name) else { return };
     let daemon = Daemon::start(&lab);
     let program = xdp_of(&lab.server, INTERFACE);
@@ -227,22 +223,22 @@ fn lc_14_xdp_off_is_refused_and_nothing_changes() {
 }
 
 #[test]
-fn pins_that_are_removed_come_back_and_nothing_lets_go_meanwhile() {
-    let Some(lab) = Lab::new("pins_that_are_removed_come_back_and_nothing_lets_go_meanwhile") else { return };
+fn removed_pins_come_back_and_enforcement_never_stops() {
+    let Some(lab) = Lab::new("removed_pins_come_back_and_enforcement_never_stops") else { return };
     let daemon = Daemon::start(&lab);
     let (before, program) = (lab.pinned(), xdp_of(&lab.server, INTERFACE));
-    let mut conversation = Conversation::open(&lab.server, PEER, LISTED_OUT);
+    let mut connection = Connection::open(&lab.server, PEER, LISTED_OUT);
     for pin in &before {
         fs::remove_file(pin).unwrap();
     }
     assert_eq!(xdp_of(&lab.server, INTERFACE), program, "the daemon holds what lost its pin");
     daemon.keeps(MENDED, "all pins are back", || lab.pinned() == before);
     wait_until("counted", &daemon, || repairs(&lab, "pin") == before.len() as u64);
-    assert!(conversation.answers());
+    assert!(connection.answers());
     assert_guarded(&lab, "after the pins were removed");
     fs::remove_dir_all(lab.pins()).unwrap();
     daemon.keeps(MENDED, "folder and pins are back", || lab.pinned() == before);
-    assert!(conversation.answers());
+    assert!(connection.answers());
     // A second bpffs over the first.
     mount(Some("bpf"), BPFFS, Some("bpf"), MsFlags::empty(), Some("mode=0700")).unwrap();
     daemon.keeps(MENDED, "pinned in the new one", || lab.pinned() == before);
@@ -255,13 +251,13 @@ fn pins_that_are_removed_come_back_and_nothing_lets_go_meanwhile() {
     // What was pinned again is what is in force: the next daemon takes it over.
     daemon.kill();
     let _daemon = Daemon::start(&lab);
-    assert!(conversation.answers());
+    assert!(connection.answers());
     assert_guarded(&lab, "with the next daemon");
 }
 
 #[test]
-fn cp_05_maps_that_somebody_writes_hold_within_seconds_what_they_did_before() {
-    let name = "cp_05_maps_that_somebody_writes_hold_within_seconds_what_they_did_before";
+fn cp_05_foreign_map_writes_are_undone_within_seconds() {
+    let name = "cp_05_foreign_map_writes_are_undone_within_seconds";
     let Some(lab) = Lab::new(name) else { return };
     let daemon = Daemon::start(&lab);
     daemon.reload();
@@ -326,8 +322,8 @@ fn labels_are_put_back(lab: &Lab, daemon: &Daemon) {
 }
 
 #[test]
-fn lc_15_a_foreign_program_that_takes_the_free_hook_is_named_and_left_until_it_goes() {
-    let name = "lc_15_a_foreign_program_that_takes_the_free_hook_is_named_and_left_until_it_goes";
+fn lc_15_foreign_program_on_a_free_hook_is_named_and_left() {
+    let name = "lc_15_foreign_program_on_a_free_hook_is_named_and_left";
     let Some(lab) = Lab::with_one_cable(name) else { return };
     let daemon = Daemon::start(&lab);
     daemon.signal(Signal::SIGSTOP);
@@ -348,8 +344,8 @@ fn lc_15_a_foreign_program_that_takes_the_free_hook_is_named_and_left_until_it_g
 }
 
 #[test]
-fn lc_08_a_foreign_program_before_ours_on_the_way_out_is_named_and_left_until_it_goes() {
-    let name = "lc_08_a_foreign_program_before_ours_on_the_way_out_is_named_and_left_until_it_goes";
+fn lc_08_foreign_program_before_egress_is_named_and_left() {
+    let name = "lc_08_foreign_program_before_egress_is_named_and_left";
     let mut object = foreign();
     let program: &mut SchedClassifier = object.program_mut(PROGRAM_EGRESS).unwrap().try_into().unwrap();
     program.load().unwrap();

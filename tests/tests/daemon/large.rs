@@ -47,8 +47,8 @@ fn segments_in_one_packet_arrive(test: &str, attach: &'static str) {
     lab.write_site(ROWS);
     lab.write_settings(&Settings { attach, ..Settings::default() });
     for machine in [&lab.server, &lab.peer] {
-        if let Err(fault) = machine.link(INTERFACE).set_segments_in_one(IN_ONE) {
-            println!("{test}: this kernel holds no more than 65,535 bytes in one packet: {fault:#}");
+        if let Err(error) = machine.link(INTERFACE).set_segments_in_one(IN_ONE) {
+            println!("{test}: this kernel holds no more than 65,535 bytes in one packet: {error:#}");
             return;
         }
         machine.set_sysctl("net/ipv4/tcp_wmem", "4096 4000000 16000000").unwrap();

@@ -1,4 +1,4 @@
-//! A start beside pinned maps of another layout: new ones take their place, and no packet goes unjudged.
+//! A start alongside pinned maps of another layout: new ones take their place, and no packet goes unjudged.
 
 use std::{
     collections::BTreeSet,
@@ -20,12 +20,12 @@ use pomguard_common::{
     reason::{Reason, Verdict},
 };
 use pomguard_tests::daemon::{
-    Conversation, Daemon, INTERFACE, LISTED, LISTED_OUT, Lab, PEER, PEER6, REMOVABLE, SERVER, SERVER6,
+    Connection, Daemon, INTERFACE, LISTED, LISTED_OUT, Lab, PEER, PEER6, REMOVABLE, SERVER, SERVER6,
     Settings, UNLISTED, is_shut, opens,
 };
 
 use crate::{
-    said::{done, json, refused},
+    cli::{done, json, refused},
     watch::wait_until,
 };
 
@@ -115,9 +115,9 @@ impl Drop for Raise<'_> {
     }
 }
 
-/// Does something while conversations that are allowed go on and packets that are not are sent: none of the
+/// Does something while flows that are allowed go on and packets that are not are sent: none of the
 /// ones is cut, none of the others heard.
-fn under_load<T>(lab: &Lab, conversations: &mut [Conversation], act: impl FnOnce() -> T) -> T {
+fn under_load<T>(lab: &Lab, connections: &mut [Connection], act: impl FnOnce() -> T) -> T {
     let denied = Denied::at(lab);
     let (over, rounds) = (AtomicBool::new(false), AtomicU64::new(0));
     let lasts = || !over.load(Ordering::Relaxed);
@@ -125,11 +125,11 @@ fn under_load<T>(lab: &Lab, conversations: &mut [Conversation], act: impl FnOnce
         let end = Raise(&over);
         let stream = scope.spawn(|| denied.stream(lasts));
         let mut talks = Vec::new();
-        for conversation in conversations {
+        for connection in connections {
             let rounds = &rounds;
             talks.push(scope.spawn(move || {
                 while lasts() {
-                    assert!(conversation.answers(), "a conversation that is allowed was cut");
+                    assert!(connection.answers(), "a conversation that is allowed was cut");
                     rounds.fetch_add(1, Ordering::Relaxed);
                     thread::sleep(Duration::from_millis(1));
                 }
@@ -149,20 +149,20 @@ fn under_load<T>(lab: &Lab, conversations: &mut [Conversation], act: impl FnOnce
     result
 }
 
-fn conversations(lab: &Lab) -> Vec<Conversation> {
+fn connections(lab: &Lab) -> Vec<Connection> {
     let sorts: [(_, IpAddr, _); 4] = [
         (&lab.peer, SERVER.into(), LISTED),
         (&lab.peer, SERVER6.into(), LISTED),
         (&lab.server, PEER.into(), LISTED_OUT),
         (&lab.server, PEER6.into(), LISTED_OUT),
     ];
-    let twice = |(from, to, port)| [(); 2].map(|()| Conversation::open(from, to, port));
+    let twice = |(from, to, port)| [(); 2].map(|()| Connection::open(from, to, port));
     sorts.into_iter().flat_map(twice).collect()
 }
 
 fn maps_of_another_layout_are_replaced(lab: &Lab) {
     let daemon = Daemon::start(lab);
-    let mut talk = conversations(lab);
+    let mut talk = connections(lab);
     let mut idle = talk.split_off(4);
     idle.push(talk.remove(0));
     daemon.kill();
@@ -174,21 +174,21 @@ fn maps_of_another_layout_are_replaced(lab: &Lab) {
     age(lab);
     for verb in ["check", "plan"] {
         let words = done(lab, &[verb]);
-        let told = words.contains("are of layout 1") && words.contains("counters go on");
-        assert!(told, "{verb} says beforehand what becomes of them: {words}");
+        let message = words.contains("are of layout 1") && words.contains("counters go on");
+        assert!(message, "{verb} says beforehand what becomes of them: {words}");
     }
     let words = refused(lab, &["stats"]);
     assert!(words.contains("`systemctl restart pomguard` replaces them"), "{words}");
 
-    let (daemon, told) = under_load(lab, &mut talk, || {
+    let (daemon, message) = under_load(lab, &mut talk, || {
         let daemon = Daemon::spawn(lab);
-        let told = daemon.wait_ready();
-        (daemon, told)
+        let message = daemon.wait_ready();
+        (daemon, message)
     });
-    for words in [&told, &daemon.log()] {
+    for words in [&message, &daemon.log()] {
         assert!(words.contains("of layout 1") && words.contains("counters go on"), "{words}");
     }
-    assert!(idle.iter_mut().all(Conversation::answers), "nor is what was idle meanwhile");
+    assert!(idle.iter_mut().all(Connection::answers), "nor is what was idle meanwhile");
     let status = done(lab, &["status"]);
     assert!(status.contains("anew: the maps before were of layout 1"), "{status}");
     assert_eq!(json(lab, &["status"])["daemon"]["replaced_layout"], 1);
@@ -206,14 +206,14 @@ fn maps_of_another_layout_are_replaced(lab: &Lab) {
     assert!(daemon.stop().success());
     let daemon = Daemon::start(lab);
     lab.stats().assert_not_behind(&before);
-    assert!(talk.iter_mut().chain(&mut idle).all(Conversation::answers));
+    assert!(talk.iter_mut().chain(&mut idle).all(Connection::answers));
     assert!(!daemon.log().contains("layout"), "{}", daemon.log());
     assert!(!done(lab, &["status"]).contains("anew"));
 }
 
 #[test]
-fn basic_maps_of_another_layout_are_replaced_and_no_packet_goes_unjudged() {
-    let Some(lab) = Lab::new("basic_maps_of_another_layout_are_replaced_and_no_packet_goes_unjudged") else {
+fn basic_maps_of_another_layout_are_replaced_without_a_gap() {
+    let Some(lab) = Lab::new("basic_maps_of_another_layout_are_replaced_without_a_gap") else {
         return;
     };
     maps_of_another_layout_are_replaced(&lab);
@@ -336,8 +336,8 @@ fn counters_of_an_unknown_layout_begin_at_zero() {
 }
 
 #[test]
-fn with_a_clsact_filter_maps_of_another_layout_are_replaced_alike() {
-    let Some(lab) = Lab::new("with_a_clsact_filter_maps_of_another_layout_are_replaced_alike") else {
+fn maps_of_another_layout_are_replaced_with_clsact_alike() {
+    let Some(lab) = Lab::new("maps_of_another_layout_are_replaced_with_clsact_alike") else {
         return;
     };
     lab.write_settings(&Settings { tc: "clsact", attach: "generic", ..Settings::default() });
@@ -348,8 +348,8 @@ fn with_a_clsact_filter_maps_of_another_layout_are_replaced_alike() {
 fn what_was_denied_is_not_let_in_by_new_maps() {
     let Some(lab) = Lab::new("what_was_denied_is_not_let_in_by_new_maps") else { return };
     let daemon = Daemon::start(&lab);
-    let mut revoked = Conversation::open(&lab.peer, SERVER, REMOVABLE);
-    let mut revoked_out = Conversation::open(&lab.server, PEER, LISTED_OUT);
+    let mut revoked = Connection::open(&lab.peer, SERVER, REMOVABLE);
+    let mut revoked_out = Connection::open(&lab.server, PEER, LISTED_OUT);
     let site = fs::read_to_string(lab.site()).unwrap();
     fs::write(lab.site(), site.replace("\"Agent Desktop\", \"WFO\", \"AES\"", "\"Agent Desktop\"")).unwrap();
     assert!(!daemon.reload().contains("refused"));
@@ -377,8 +377,8 @@ fn what_was_denied_is_not_let_in_by_new_maps() {
 }
 
 #[test]
-fn panic_exceptions_and_what_waits_for_its_confirmation_outlive_the_maps() {
-    let Some(lab) = Lab::new("panic_exceptions_and_what_waits_for_its_confirmation_outlive_the_maps") else {
+fn suspension_exceptions_and_pending_change_outlive_the_maps() {
+    let Some(lab) = Lab::new("suspension_exceptions_and_pending_change_outlive_the_maps") else {
         return;
     };
     let daemon = Daemon::start(&lab);
@@ -455,13 +455,13 @@ fn fails_at_the_second(lab: &Lab) {
 }
 
 #[test]
-fn a_start_that_fails_between_two_interfaces_leaves_the_former_programs_judging_on_both() {
-    let name = "a_start_that_fails_between_two_interfaces_leaves_the_former_programs_judging_on_both";
+fn start_failing_between_interfaces_keeps_the_former_programs() {
+    let name = "start_failing_between_interfaces_keeps_the_former_programs";
     let Some(lab) = Lab::new(name) else { return };
     lab.server.add_bridge(SECOND).unwrap();
     lab.write_settings(&on_both("auto"));
     let daemon = Daemon::start(&lab);
-    let mut talk = conversations(&lab);
+    let mut talk = connections(&lab);
     daemon.kill();
     let (former, pinned) = (Ids::pinned(&lab), lab.pinned());
     let hooks = || [INTERFACE, SECOND].map(|name| hooks(&lab, name));
@@ -481,8 +481,8 @@ fn a_start_that_fails_between_two_interfaces_leaves_the_former_programs_judging_
 }
 
 #[test]
-fn a_start_that_fails_takes_its_program_off_an_egress_hook_that_somebody_had_bared() {
-    let name = "a_start_that_fails_takes_its_program_off_an_egress_hook_that_somebody_had_bared";
+fn failed_start_removes_its_program_from_a_bared_egress_hook() {
+    let name = "failed_start_removes_its_program_from_a_bared_egress_hook";
     let Some(lab) = Lab::new(name) else { return };
     lab.server.add_bridge(SECOND).unwrap();
     lab.write_settings(&on_both("auto"));
@@ -504,11 +504,11 @@ fn a_start_that_fails_takes_its_program_off_an_egress_hook_that_somebody_had_bar
 }
 
 #[test]
-fn a_start_that_is_killed_on_the_way_never_opens_the_host_and_the_next_one_tidies_up() {
-    let name = "a_start_that_is_killed_on_the_way_never_opens_the_host_and_the_next_one_tidies_up";
+fn killed_start_never_opens_the_host_and_the_next_tidies_up() {
+    let name = "killed_start_never_opens_the_host_and_the_next_tidies_up";
     let Some(lab) = Lab::new(name) else { return };
     let daemon = Daemon::start(&lab);
-    let mut talk = conversations(&lab);
+    let mut talk = connections(&lab);
     daemon.kill();
     let (former, pinned) = (Ids::pinned(&lab), lab.pinned());
     age(&lab);

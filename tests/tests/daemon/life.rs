@@ -60,8 +60,8 @@ fn is_open_before_enforced_during_and_open_again_after(lab: &Lab, attached: &str
 
 /// LC-36, and LC-34 as far as it is not the package's.
 #[test]
-fn basic_the_host_is_open_before_enforced_during_and_open_again_after() {
-    let Some(lab) = Lab::new("basic_the_host_is_open_before_enforced_during_and_open_again_after") else {
+fn basic_host_is_open_before_enforced_during_and_open_after() {
+    let Some(lab) = Lab::new("basic_host_is_open_before_enforced_during_and_open_after") else {
         return;
     };
     is_open_before_enforced_during_and_open_again_after(&lab, "native");

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use pomguard_tests::daemon::{Conversation, Daemon, LISTED, Lab, REMOVABLE, SERVER, SERVER6};
+use pomguard_tests::daemon::{Connection, Daemon, LISTED, Lab, REMOVABLE, SERVER, SERVER6};
 
 const RELOADS: u64 = 50;
 
@@ -18,7 +18,7 @@ fn no_connection_fails_while_policies_change() {
     let first = lab.stats();
     let (done, opened) = (AtomicBool::new(false), AtomicU64::new(0));
     let running = || !done.load(Ordering::Relaxed);
-    let mut transfer = Conversation::open(&lab.peer, SERVER, LISTED);
+    let mut transfer = Connection::open(&lab.peer, SERVER, LISTED);
     thread::scope(|scope| {
         // Whatever fails below, the others come to an end.
         let _end = Raise(&done);
@@ -26,7 +26,7 @@ fn no_connection_fails_while_policies_change() {
             let (lab, opened) = (&lab, &opened);
             scope.spawn(move || {
                 while running() {
-                    assert!(Conversation::open(&lab.peer, server, REMOVABLE).answers());
+                    assert!(Connection::open(&lab.peer, server, REMOVABLE).answers());
                     opened.fetch_add(1, Ordering::Relaxed);
                 }
             })

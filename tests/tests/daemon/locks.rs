@@ -12,7 +12,7 @@ use std::{
 use nix::sys::stat::{Mode, umask};
 use pomguard_tests::daemon::{Daemon, LISTED, Lab, SERVER, UNLISTED, is_shut, opens};
 
-use crate::said::{done, said};
+use crate::cli::{done, said};
 
 /// A process of an ordinary user that tries to lock a file, and keeps the lock until it is dropped.
 struct Nobody(Child);

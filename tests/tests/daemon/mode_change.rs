@@ -8,7 +8,7 @@ use std::{
 
 use pomguard::kernel::interface;
 use pomguard_tests::daemon::{
-    Conversation, Daemon, INTERFACE, LISTED, Lab, SERVER, Settings, UNLISTED, is_shut, opens,
+    Connection, Daemon, INTERFACE, LISTED, Lab, SERVER, Settings, UNLISTED, is_shut, opens,
 };
 
 use crate::{
@@ -22,8 +22,8 @@ const LONGEST: u64 = 50;
 /// How long the changes of a daemon dropped everything, in milliseconds, by its log.
 fn closings(daemon: &Daemon) -> Vec<u64> {
     let log = daemon.log();
-    let told = log.lines().filter_map(|line| line.split_once("mode; for ")?.1.split(' ').next());
-    told.map(|number| number.parse().unwrap()).collect()
+    let message = log.lines().filter_map(|line| line.split_once("mode; for ")?.1.split(' ').next());
+    message.map(|number| number.parse().unwrap()).collect()
 }
 
 /// Does something while denied datagrams come; none is heard.
@@ -45,15 +45,15 @@ fn mode_changed_by_the_settings_delivers_no_denied_packet() {
     let Some(lab) = Lab::new("mode_changed_by_the_settings_delivers_no_denied_packet") else { return };
     let daemon = Daemon::start(&lab);
     assert_eq!(lab.stats().attached(), ["native"]);
-    let mut conversation = Conversation::open(&lab.peer, SERVER, LISTED);
+    let mut connection = Connection::open(&lab.peer, SERVER, LISTED);
     for mode in ["generic", "native", "generic", "native"] {
         lab.write_settings(&Settings { attach: mode, ..Settings::default() });
         under_denied(&lab, mode, || {
-            let told = daemon.reload();
-            assert!(!told.contains("refused"), "{mode}: {told}: {}", daemon.log());
+            let message = daemon.reload();
+            assert!(!message.contains("refused"), "{mode}: {message}: {}", daemon.log());
         });
         assert_eq!(lab.stats().attached(), [mode], "{}", daemon.log());
-        assert!(conversation.answers(), "{mode}: what is allowed goes on");
+        assert!(connection.answers(), "{mode}: what is allowed goes on");
         let output = lab.command("tc").args(["filter", "show", "dev", "eth0", "ingress"]).output().unwrap();
         assert!(output.stdout.is_empty(), "{mode}: the bridge is gone");
         assert!(lab.pinned().iter().all(|pin| !pin.ends_with("bridge-eth0")), "{:?}", lab.pinned());

@@ -1,7 +1,7 @@
 //! Audit, track and enforce, and the way from one to the next.
 
 use pomguard_tests::daemon::{
-    Conversation, Daemon, LISTED, LISTED_OUT, Lab, PEER, REMOVABLE, SERVER, SERVER6, STRANGER, Settings,
+    Connection, Daemon, LISTED, LISTED_OUT, Lab, PEER, REMOVABLE, SERVER, SERVER6, STRANGER, Settings,
     UNLISTED, is_shut, opens,
 };
 
@@ -66,8 +66,8 @@ fn a_row_is_promoted_from_audit_to_enforce_by_a_reload() {
     assert!(opens(&lab.server, STRANGER, LISTED_OUT), "the row that goes out");
     assert!(is_shut(&lab.stranger, SERVER, LISTED), "the other rows are in enforce");
     assert!(is_shut(&lab.server, STRANGER, UNLISTED));
-    let mut kept = Conversation::open(&lab.peer, SERVER, REMOVABLE);
-    let mut admitted = Conversation::open(&lab.stranger, SERVER, REMOVABLE);
+    let mut kept = Connection::open(&lab.peer, SERVER, REMOVABLE);
+    let mut admitted = Connection::open(&lab.stranger, SERVER, REMOVABLE);
     assert!(kept.answers() && admitted.answers());
     let audit = lab.stats();
     assert_eq!((audit.text("inbound"), audit.text("outbound")), ("enforce".into(), "enforce".into()));

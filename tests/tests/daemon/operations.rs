@@ -10,12 +10,12 @@ use std::{
 
 use pomguard_netlab::die_with_parent;
 use pomguard_tests::daemon::{
-    Conversation, Daemon, LISTED, Lab, MENDED, SERVER, STRANGER, Settings, UNLISTED, binary, is_shut, opens,
+    Connection, Daemon, LISTED, Lab, MENDED, SERVER, STRANGER, Settings, UNLISTED, binary, is_shut, opens,
 };
 
 use crate::{
+    cli::{done, json, said},
     layout::age,
-    said::{done, json, said},
     watch::wait_until,
 };
 
@@ -60,7 +60,7 @@ struct Operator {
     /// A folder with a `pomguard` that knows the laboratory's settings.
     path: PathBuf,
     /// Goes on since before the first start.
-    _early: Conversation,
+    _early: Connection,
 }
 
 impl Operator {
@@ -76,7 +76,7 @@ impl Operator {
         fs::write(path.join("pomguard"), script).unwrap();
         fs::set_permissions(path.join("pomguard"), fs::Permissions::from_mode(0o755)).unwrap();
         lab.write_settings(&AUDIT);
-        let early = Conversation::open(&lab.stranger, SERVER, UNLISTED);
+        let early = Connection::open(&lab.stranger, SERVER, UNLISTED);
         Self { lab, daemon: None, exporter: None, path, _early: early }
     }
 
@@ -265,9 +265,8 @@ impl Operator {
 }
 
 #[test]
-fn the_page_of_operations_can_be_typed_in_from_its_first_command_to_its_last() {
-    let Some(lab) = Lab::new("the_page_of_operations_can_be_typed_in_from_its_first_command_to_its_last")
-    else {
+fn operations_page_commands_work_from_first_to_last() {
+    let Some(lab) = Lab::new("operations_page_commands_work_from_first_to_last") else {
         return;
     };
     let mut operator = Operator::at(lab);

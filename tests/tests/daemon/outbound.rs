@@ -3,15 +3,15 @@
 use std::{net::UdpSocket, time::Duration};
 
 use pomguard_tests::daemon::{
-    Claim, Conversation, Daemon, LISTED, LISTED_OUT, Lab, PEER, PEER6, SERVER, SERVER6, STRANGER, Settings,
+    Claim, Connection, Daemon, LISTED, LISTED_OUT, Lab, PEER, PEER6, SERVER, SERVER6, STRANGER, Settings,
     UNLISTED, is_shut, opens, pings,
 };
 
 #[test]
-fn what_answers_a_conversation_that_nobody_opened_is_dropped() {
+fn what_answers_a_flow_that_nobody_opened_is_dropped() {
     let Some(lab) = Lab::new("what_answers_a_conversation_that_nobody_opened_is_dropped") else { return };
     let _daemon = Daemon::start(&lab);
-    let mut asked = Conversation::open(&lab.server, PEER, LISTED_OUT);
+    let mut asked = Connection::open(&lab.server, PEER, LISTED_OUT);
     assert!(asked.answers(), "a listed destination answers");
     for (claims, claim) in [Claim::SynAck, Claim::Ack].into_iter().enumerate() {
         lab.claim((PEER, LISTED_OUT), (SERVER, 40_000), claim);
@@ -29,8 +29,8 @@ fn what_answers_a_conversation_that_nobody_opened_is_dropped() {
 }
 
 #[test]
-fn a_question_by_udp_is_answered_from_the_port_that_was_asked_only() {
-    let Some(lab) = Lab::new("a_question_by_udp_is_answered_from_the_port_that_was_asked_only") else {
+fn udp_question_is_answered_from_the_asked_port_only() {
+    let Some(lab) = Lab::new("udp_question_is_answered_from_the_asked_port_only") else {
         return;
     };
     lab.write_site(

@@ -17,7 +17,7 @@ use pomguard_tests::daemon::{
     Daemon, INTERFACE, LISTED, Lab, SERVER, Settings, UNLISTED, binary, is_shut, opens,
 };
 
-use crate::said::{done, said};
+use crate::cli::{done, said};
 
 /// A place that takes no byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,8 +48,8 @@ fn into_sink(mut command: Command, sink: Sink, errors_too: bool) -> ExitStatus {
     command.stdout(sink.open());
     command.stderr(if errors_too { sink.open() } else { Stdio::piped() });
     let output = command.output().unwrap();
-    let told = said(&output);
-    assert!(!told.contains("panicked"), "{command:?} into {sink:?}: {told}");
+    let message = said(&output);
+    assert!(!message.contains("panicked"), "{command:?} into {sink:?}: {message}");
     assert!(output.status.code().is_some_and(|code| code != 101), "{command:?} into {sink:?}: {output:?}");
     output.status
 }

@@ -70,8 +70,8 @@ fn f08_own_multicast_comes_back_in_generic_mode() {
     assert!(stats.reason("own-multicast", "inbound", "pass") >= 2 * EACH, "{stats}");
     // A frame of the wire with the same bytes passes the program, and goes to nobody.
     let (sender, before) = (Sender::at(&lab.peer), stats.reason("own-multicast", "inbound", "pass"));
-    for twin in twins() {
-        assert!(sender.send(&twin), "nothing guards the peer");
+    for datapath in twins() {
+        assert!(sender.send(&datapath), "nothing guards the peer");
     }
     for (heard, ..) in &members {
         assert!(heard.recv(&mut [0; 16]).is_err(), "a member heard the twin");
@@ -85,8 +85,8 @@ fn f08_own_multicast_comes_back_in_generic_mode() {
     let _daemon = Daemon::start(&lab);
     let of = |name, verdict| lab.stats().reason(name, "inbound", verdict);
     let before = [of("own-multicast", "pass"), of("ethertype", "drop")];
-    for twin in twins() {
-        assert!(sender.send(&twin), "nothing guards the peer");
+    for datapath in twins() {
+        assert!(sender.send(&datapath), "nothing guards the peer");
     }
     assert_eq!([of("own-multicast", "pass") - before[0], of("ethertype", "drop") - before[1]], [0, 2]);
 }
@@ -99,8 +99,8 @@ fn f08_in_native_mode_the_twin_is_dropped() {
     assert_eq!(lab.stats().attached(), ["native"]);
     assert_eq!(hears(&members), [EACH, EACH], "{}", lab.stats());
     let sender = Sender::at(&lab.peer);
-    for twin in twins() {
-        assert!(sender.send(&twin), "nothing guards the peer");
+    for datapath in twins() {
+        assert!(sender.send(&datapath), "nothing guards the peer");
     }
     let stats = lab.stats();
     assert_eq!(stats.reason("own-multicast", "inbound", "pass"), 0, "{stats}");

@@ -9,7 +9,7 @@ use std::{
 
 use pomguard_tests::daemon::{Daemon, LISTED, Lab, REMOVABLE, SERVER, UNLISTED, is_shut, opens};
 
-use crate::said::{done, json, refused, said};
+use crate::cli::{done, json, refused, said};
 
 const NOBODY: u32 = 65_534;
 
@@ -70,8 +70,8 @@ fn f15_files_in_other_hands_are_refused_by_every_way_in() {
     for Way { spoil, mend, command } in WAYS {
         spoil(&lab);
         for verb in [&["apply", "--quiet"][..], &["check"], &["check", "--quiet"], &["plan"]] {
-            let told = refused(&lab, verb);
-            assert!(told.contains(command), "{verb:?}: {command} is not in: {told}");
+            let message = refused(&lab, verb);
+            assert!(message.contains(command), "{verb:?}: {command} is not in: {message}");
         }
         assert!(daemon.reload().contains("refused"), "{command}");
         // As an ordinary user, and for a site that is only tried, it is a warning.

@@ -4,7 +4,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use pomguard_tests::daemon::{Daemon, LISTED, Lab, PEER, REMOVABLE, SERVER, Settings, UNLISTED, opens};
 
-use super::said::{json, said};
+use super::cli::{json, said};
 
 /// Rows 15 and 16 go; nobody uses the first.
 const WITHOUT_TWO: &str = "[[row]]\nid = \"pom-4.0/15\"\nenabled = false\nforce = true\n\n\

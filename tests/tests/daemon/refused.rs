@@ -21,19 +21,19 @@ use pomguard_common::{
     names::{PROGRAM_EGRESS, PROGRAM_INGRESS},
 };
 use pomguard_tests::{
-    beside::Beside,
+    control_state::ControlState,
     daemon::{
         Daemon, LISTED, LISTED_OUT, Lab, PEER, REMOVABLE, SERVER, SERVER6, UNLISTED, binary, emulated,
         is_shut, opens,
     },
     faults::trace,
     harness::Subject as _,
+    host_datapath::HostDatapath,
     random::{self, Random, Stream},
-    twin::Twin,
 };
 
 use crate::{
-    said::{done, said},
+    cli::{done, said},
     watch::{is_state, wait_until},
 };
 
@@ -120,9 +120,9 @@ impl KernelLog {
             match self.0.read(&mut record) {
                 Ok(length) => found += usize::from(String::from_utf8_lossy(&record[..length]).contains(text)),
                 // Records that were overwritten before they were read.
-                Err(fault) if fault.raw_os_error() == Some(libc::EPIPE) => {}
-                Err(fault) if fault.kind() == ErrorKind::WouldBlock => return found,
-                Err(fault) => panic!("/dev/kmsg: {fault}"),
+                Err(error) if error.raw_os_error() == Some(libc::EPIPE) => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return found,
+                Err(error) => panic!("/dev/kmsg: {error}"),
             }
         }
     }
@@ -258,11 +258,11 @@ fn basic_minimal_program_passes_no_more_than_the_real_one() {
         let mut policy = random::policy(&mut random);
         policy.rows.iter_mut().for_each(|row| row.failsafe = true);
         // More failsafe tuples than there is room for make no policy.
-        let Ok(mut twin) = Twin::new(policy.clone()) else { continue };
-        let tuples = twin.in_force().pinholes().unwrap();
-        twin.hold(&Beside { no_policy: true, ..Beside::default() }).unwrap();
+        let Ok(mut datapath) = HostDatapath::new(policy.clone()) else { continue };
+        let tuples = datapath.in_force().overrides().unwrap();
+        datapath.hold(&ControlState { no_policy: true, ..ControlState::default() }).unwrap();
         let content = Content { tuples, vlans: Vec::new(), dhcp: false, outbound: true };
-        drop(Closing::begin(&Pins::at(lab.pins()), content, Attach::default()));
+        drop(Closing::begin(&Pins::new(lab.pins()), content, Attach::default()));
         let pinned = |name| lab.pins().join("minimal").join(name);
         let xdp = Xdp::from_pin(pinned(PROGRAM_INGRESS), XdpAttachType::Interface).unwrap();
         let tc = SchedClassifier::from_pin(pinned(PROGRAM_EGRESS)).unwrap();
@@ -287,8 +287,8 @@ fn basic_minimal_program_passes_no_more_than_the_real_one() {
                 Direction::Inbound => verdict == 2,
                 Direction::Outbound => verdict.cast_signed() == -1,
             };
-            let real = twin.judge(direction, &frame).unwrap();
-            let unreadable = twin.read(&frame).is_err_and(|reason| !reason.verdict().is_pass());
+            let real = datapath.judge(direction, &frame).unwrap();
+            let unreadable = datapath.read(&frame).is_err_and(|reason| !reason.verdict().is_pass());
             if unreadable || has_impossible_source(&frame) {
                 continue;
             }

@@ -1,7 +1,7 @@
 //! SIGHUP: new files taken, broken ones refused.
 
 use pomguard_tests::daemon::{
-    Conversation, Daemon, INTERFACE, LISTED, LISTED_OUT, Lab, PEER, REMOVABLE, SERVER, Settings, UNLISTED,
+    Connection, Daemon, INTERFACE, LISTED, LISTED_OUT, Lab, PEER, REMOVABLE, SERVER, Settings, UNLISTED,
     is_shut, opens,
 };
 
@@ -9,9 +9,8 @@ use pomguard_tests::daemon::{
 const WITHOUT_REMOVABLE: &str = "[[row]]\nid = \"pom-4.0/16\"\nenabled = false\nforce = true\n";
 
 #[test]
-fn basic_a_broken_site_file_changes_nothing_and_a_good_one_afterwards_is_taken() {
-    let Some(lab) = Lab::new("basic_a_broken_site_file_changes_nothing_and_a_good_one_afterwards_is_taken")
-    else {
+fn basic_broken_site_file_changes_nothing_and_a_good_one_does() {
+    let Some(lab) = Lab::new("basic_broken_site_file_changes_nothing_and_a_good_one_does") else {
         return;
     };
     let daemon = Daemon::start(&lab);
@@ -45,14 +44,13 @@ fn basic_a_broken_site_file_changes_nothing_and_a_good_one_afterwards_is_taken()
 
 /// TP-21: there is no draining.
 #[test]
-fn a_row_that_a_reload_takes_out_bites_at_the_next_packet_of_what_it_had_let_in() {
-    let Some(lab) = Lab::new("a_row_that_a_reload_takes_out_bites_at_the_next_packet_of_what_it_had_let_in")
-    else {
+fn row_removed_by_a_reload_cuts_inbound_at_the_next_packet() {
+    let Some(lab) = Lab::new("row_removed_by_a_reload_cuts_inbound_at_the_next_packet") else {
         return;
     };
     let daemon = Daemon::start(&lab);
-    let mut kept = Conversation::open(&lab.peer, SERVER, LISTED);
-    let mut cut = Conversation::open(&lab.peer, SERVER, REMOVABLE);
+    let mut kept = Connection::open(&lab.peer, SERVER, LISTED);
+    let mut cut = Connection::open(&lab.peer, SERVER, REMOVABLE);
     assert!(kept.answers() && cut.answers());
     lab.write_site(WITHOUT_REMOVABLE);
     daemon.reload();
@@ -62,12 +60,12 @@ fn a_row_that_a_reload_takes_out_bites_at_the_next_packet_of_what_it_had_let_in(
 
 /// TP-21.
 #[test]
-fn a_row_that_a_reload_takes_out_bites_outbound_conversations_too() {
-    let Some(lab) = Lab::new("a_row_that_a_reload_takes_out_bites_outbound_conversations_too") else {
+fn row_removed_by_a_reload_cuts_outbound_flows_too() {
+    let Some(lab) = Lab::new("row_removed_by_a_reload_cuts_outbound_flows_too") else {
         return;
     };
     let daemon = Daemon::start(&lab);
-    let mut cut = Conversation::open(&lab.server, PEER, LISTED_OUT);
+    let mut cut = Connection::open(&lab.server, PEER, LISTED_OUT);
     assert!(cut.answers());
     lab.write_site("[[row]]\nid = \"pom-4.0/6\"\nenabled = false\nforce = true\n");
     daemon.reload();
@@ -105,8 +103,8 @@ fn an_interface_is_attached_and_left_as_the_settings_name_it() {
 }
 
 #[test]
-fn a_reload_that_cannot_attach_everywhere_says_which_policy_is_in_force() {
-    let Some(lab) = Lab::new("a_reload_that_cannot_attach_everywhere_says_which_policy_is_in_force") else {
+fn reload_that_cannot_attach_names_the_policy_in_force() {
+    let Some(lab) = Lab::new("reload_that_cannot_attach_names_the_policy_in_force") else {
         return;
     };
     lab.server.add_bridge("br9").unwrap();
@@ -128,8 +126,8 @@ fn a_reload_that_cannot_attach_everywhere_says_which_policy_is_in_force() {
 
 /// CP-06: what somebody writes into a file, or on the command line, is shown as it can be shown.
 #[test]
-fn names_that_would_steer_a_terminal_or_break_a_line_reach_neither_log_nor_page_nor_status() {
-    let name = "names_that_would_steer_a_terminal_or_break_a_line_reach_neither_log_nor_page_nor_status";
+fn control_characters_in_names_reach_no_log_page_or_status() {
+    let name = "control_characters_in_names_reach_no_log_page_or_status";
     let Some(lab) = Lab::new(name) else { return };
     let daemon = Daemon::start(&lab);
     let before = lab.stats().generation();
@@ -141,8 +139,8 @@ fn names_that_would_steer_a_terminal_or_break_a_line_reach_neither_log_nor_page_
             "[[allow]]\nname = \"{written}\"\nfrom = [\"10.77.0.2\"]\nto = [\"server\"]\nports = \"1\"\n\
              protocol = \"tcp\"\n"
         ));
-        let told = daemon.reload();
-        assert!(told.contains("refused"), "CP-06: {written}: {told}");
+        let message = daemon.reload();
+        assert!(message.contains("refused"), "CP-06: {written}: {message}");
         let said = lab.pomguard(&["check"]);
         assert!(!said.status.success(), "CP-06: {written}");
         assert_harmless(&String::from_utf8_lossy(&said.stderr), written);

@@ -6,7 +6,7 @@ use pomguard::kernel::{pins::Pins, read};
 use pomguard_common::{Direction, counter::Counters, reason::Reason};
 use pomguard_tests::{
     daemon::{Daemon, INTERFACE, LISTED, LISTED_OUT, Lab, PEER, Pinned, SERVER, STRANGER, Stats, opens},
-    faults::Offer,
+    faults::TrafficGenerator,
     packet::{
         Packet, eth, ether,
         flag::{ACK, FIN, SYN},
@@ -18,7 +18,7 @@ fn arp() -> Vec<u8> {
 }
 
 fn self_tests(lab: &Lab) -> Counters {
-    read::self_tests(&Pins::at(lab.pins())).unwrap()
+    read::self_tests(&Pins::new(lab.pins())).unwrap()
 }
 
 fn seen(counters: &Counters) -> [u64; 2] {
@@ -46,7 +46,7 @@ fn a_start_under_an_arp_flood_succeeds() {
     let Some(lab) = Lab::with_one_cable("a_start_under_an_arp_flood_succeeds") else { return };
     let settings = fs::read_to_string(lab.config()).unwrap();
     fs::write(lab.config(), format!("{settings}\n[packets.rates]\nneighbours = 4\n")).unwrap();
-    let flood = [(); 3].map(|()| Offer::start(&lab.peer, vec![arp()], 100_000));
+    let flood = [(); 3].map(|()| TrafficGenerator::start(&lab.peer, vec![arp()], 100_000));
     for _ in 0..5 {
         assert!(Daemon::start(&lab).stop().success());
     }

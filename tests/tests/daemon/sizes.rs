@@ -6,7 +6,7 @@ use std::{
 };
 
 use pomguard_tests::daemon::{
-    Conversation, Daemon, INTERFACE, LISTED, LISTED_OUT, Lab, PEER, PEER6, SERVER, SERVER6, Settings, Stats,
+    Connection, Daemon, INTERFACE, LISTED, LISTED_OUT, Lab, PEER, PEER6, SERVER, SERVER6, Settings, Stats,
     UNLISTED, is_shut, opens,
 };
 
@@ -19,25 +19,25 @@ const HEADERS_V6: u64 = 14 + 40 + 32;
 /// The largest frame of an MTU of 1,500 bytes.
 const FRAME: u64 = 1_514;
 
-fn carries_all(conversation: &mut Conversation) {
+fn carries_all(connection: &mut Connection) {
     let words = vec![7; CHUNK];
     for _ in 0..CHUNKS {
-        assert!(conversation.carries(&words, Duration::from_secs(20)));
+        assert!(connection.carries(&words, Duration::from_secs(20)));
     }
 }
 
 /// IP-14.
 #[test]
-fn what_leaves_as_one_large_packet_is_judged_once_and_counted_with_all_its_bytes() {
-    let name = "what_leaves_as_one_large_packet_is_judged_once_and_counted_with_all_its_bytes";
+fn large_outbound_packet_is_judged_once_with_all_its_bytes() {
+    let name = "large_outbound_packet_is_judged_once_with_all_its_bytes";
     let Some(lab) = Lab::with_one_cable(name) else { return };
     let _daemon = Daemon::start(&lab);
     for (peer, headers) in [(IpAddr::from(PEER), HEADERS_V4), (PEER6.into(), HEADERS_V6)] {
-        let mut conversation = Conversation::open(&lab.server, peer, LISTED_OUT);
-        assert!(conversation.answers());
+        let mut connection = Connection::open(&lab.server, peer, LISTED_OUT);
+        assert!(connection.answers());
         let of = |stats: &Stats, field| stats.row("pom-4.0/6", "outbound", field);
         let before = lab.stats();
-        carries_all(&mut conversation);
+        carries_all(&mut connection);
         let after = lab.stats();
         let [packets, bytes] = ["packets", "bytes"].map(|field| of(&after, field) - of(&before, field));
         assert_eq!(bytes, (CHUNK * CHUNKS) as u64 + packets * headers, "{peer}: {packets} packets");
@@ -73,8 +73,8 @@ fn datagrams(lab: &Lab) -> Vec<(&'static str, u64)> {
 /// IP-13: what comes out of TCP is a clone, in many buffers and without headroom; much of it is larger than
 /// a frame.
 #[test]
-fn generic_mode_judges_what_native_mode_does_whatever_the_packets_lie_in() {
-    let name = "generic_mode_judges_what_native_mode_does_whatever_the_packets_lie_in";
+fn generic_mode_judges_like_native_in_any_buffer() {
+    let name = "generic_mode_judges_like_native_in_any_buffer";
     let mut found = Vec::new();
     for attach in ["native", "generic"] {
         let Some(lab) = Lab::with_one_cable(name) else { return };
@@ -87,11 +87,11 @@ fn generic_mode_judges_what_native_mode_does_whatever_the_packets_lie_in() {
         assert_eq!(lab.stats().attached(), [attach]);
         found.push(datagrams(&lab));
         for server in [IpAddr::from(SERVER), SERVER6.into()] {
-            carries_all(&mut Conversation::open(&lab.peer, server, LISTED));
+            carries_all(&mut Connection::open(&lab.peer, server, LISTED));
             assert!(is_shut(&lab.peer, server, UNLISTED), "{attach}");
         }
         for peer in [IpAddr::from(PEER), PEER6.into()] {
-            carries_all(&mut Conversation::open(&lab.server, peer, LISTED_OUT));
+            carries_all(&mut Connection::open(&lab.server, peer, LISTED_OUT));
             assert!(is_shut(&lab.server, peer, UNLISTED), "{attach}");
         }
         let stats = lab.stats();
@@ -109,8 +109,8 @@ fn generic_mode_judges_what_native_mode_does_whatever_the_packets_lie_in() {
 
 /// IP-12, as far as a cable without hardware goes.
 #[test]
-fn large_frames_are_refused_in_native_mode_by_name_and_judged_in_generic_mode() {
-    let name = "large_frames_are_refused_in_native_mode_by_name_and_judged_in_generic_mode";
+fn large_frames_are_refused_natively_and_judged_generically() {
+    let name = "large_frames_are_refused_natively_and_judged_generically";
     let Some(lab) = Lab::with_one_cable(name) else { return };
     for machine in [&lab.server, &lab.peer] {
         machine.link(INTERFACE).set_mtu(9_000).unwrap();
@@ -131,7 +131,7 @@ fn large_frames_are_refused_in_native_mode_by_name_and_judged_in_generic_mode() 
     assert_eq!(lab.stats().attached(), ["generic"]);
     assert!(daemon.log().contains("the MTU is 9000"), "told again: {}", daemon.log());
     for server in [IpAddr::from(SERVER), SERVER6.into()] {
-        carries_all(&mut Conversation::open(&lab.peer, server, LISTED));
+        carries_all(&mut Connection::open(&lab.peer, server, LISTED));
         assert!(is_shut(&lab.peer, server, UNLISTED));
     }
     assert!(opens(&lab.server, PEER, LISTED_OUT));

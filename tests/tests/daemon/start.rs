@@ -27,8 +27,8 @@ fn refusal(lab: &Lab) -> String {
 }
 
 #[test]
-fn basic_a_broken_file_ends_the_first_start_and_nothing_is_pinned() {
-    let Some(lab) = Lab::new("basic_a_broken_file_ends_the_first_start_and_nothing_is_pinned") else {
+fn basic_broken_file_ends_the_first_start_without_pins() {
+    let Some(lab) = Lab::new("basic_broken_file_ends_the_first_start_without_pins") else {
         return;
     };
     lab.write_site("[[peer]]\nsystems = [\"Agent Desk\"]\naddresses = [\"10.77.0.9\"]\n");
@@ -97,8 +97,8 @@ fn a_sigterm_during_the_start_ends_the_daemon() {
 
 /// LC-08.
 #[test]
-fn pins_that_an_interrupted_start_left_incomplete_do_not_stop_the_next() {
-    let Some(lab) = Lab::new("pins_that_an_interrupted_start_left_incomplete_do_not_stop_the_next") else {
+fn incomplete_pins_of_an_interrupted_start_do_not_stop_the_next() {
+    let Some(lab) = Lab::new("incomplete_pins_of_an_interrupted_start_do_not_stop_the_next") else {
         return;
     };
     Daemon::start(&lab).kill();
@@ -113,8 +113,8 @@ fn pins_that_an_interrupted_start_left_incomplete_do_not_stop_the_next() {
 }
 
 #[test]
-fn cp_04_a_folder_for_the_pins_that_somebody_else_prepared_is_refused_and_left_alone() {
-    let name = "cp_04_a_folder_for_the_pins_that_somebody_else_prepared_is_refused_and_left_alone";
+fn cp_04_foreign_pin_folder_is_refused_and_left_alone() {
+    let name = "cp_04_foreign_pin_folder_is_refused_and_left_alone";
     let Some(lab) = Lab::new(name) else { return };
     let pins = lab.pins().display().to_string();
     // Where everybody may make folders, as some systems mount it.
@@ -157,9 +157,8 @@ fn a_detached_host_is_enforced_again_by_the_next_start() {
 }
 
 #[test]
-fn cf_15_an_interface_is_guarded_whatever_its_name_and_once_though_it_has_two() {
-    let Some(lab) = Lab::new("cf_15_an_interface_is_guarded_whatever_its_name_and_once_though_it_has_two")
-    else {
+fn cf_15_interface_is_guarded_by_any_name_and_once_by_two() {
+    let Some(lab) = Lab::new("cf_15_interface_is_guarded_by_any_name_and_once_by_two") else {
         return;
     };
     // A dot, which a bpffs takes in no name; and as long as a name can be.

@@ -1,4 +1,4 @@
-//! What holds beside the policy for a while: timed exceptions and panic, which the programs end by themselves.
+//! What holds alongside the policy for a while: timed exceptions and panic, which the programs end by themselves.
 
 use std::{
     thread,
@@ -8,13 +8,13 @@ use std::{
 use pomguard::kernel::{control, pins::Pins};
 use pomguard_common::control::Timed;
 use pomguard_tests::daemon::{
-    Conversation, Daemon, LISTED, Lab, PEER, REMOVABLE, SERVER, STRANGER, Settings, UNLISTED, emulated,
+    Connection, Daemon, LISTED, Lab, PEER, REMOVABLE, SERVER, STRANGER, Settings, UNLISTED, emulated,
     is_shut, opens,
 };
 use serde_json::Value;
 
 use super::{
-    said::{done, json, refused, said},
+    cli::{done, json, refused, said},
     watch::{repairs, wait_until as wait_until_it_is},
 };
 
@@ -28,8 +28,8 @@ fn wait_until(moment: Instant) {
 
 /// What ends by itself ends by the clock of the kernel that the programs run on.
 #[test]
-fn basic_panic_exception_and_unconfirmed_change_end_on_time_with_the_daemon_dead() {
-    let name = "basic_panic_exception_and_unconfirmed_change_end_on_time_with_the_daemon_dead";
+fn basic_timed_states_end_on_time_with_the_daemon_dead() {
+    let name = "basic_timed_states_end_on_time_with_the_daemon_dead";
     let Some(lab) = Lab::new(name) else { return };
     lab.write_site(WAY_IN);
     let daemon = Daemon::start(&lab);
@@ -63,8 +63,8 @@ fn basic_panic_exception_and_unconfirmed_change_end_on_time_with_the_daemon_dead
 }
 
 #[test]
-fn an_exception_holds_in_every_generation_and_ends_by_itself_with_the_daemon_dead() {
-    let name = "an_exception_holds_in_every_generation_and_ends_by_itself_with_the_daemon_dead";
+fn exception_holds_in_every_generation_and_ends_by_itself() {
+    let name = "exception_holds_in_every_generation_and_ends_by_itself";
     let Some(lab) = Lab::new(name) else { return };
     let daemon = Daemon::start(&lab);
     assert!(is_shut(&lab.stranger, SERVER, UNLISTED));
@@ -73,7 +73,7 @@ fn an_exception_holds_in_every_generation_and_ends_by_itself_with_the_daemon_dea
     let granted = Instant::now();
     let allow = ["allow", &from, "to", &service, "--for", "20s", "--why", "ticket 9", "--name", "repair"];
     assert!(done(&lab, &allow).contains("exception/repair holds"));
-    let mut through = Conversation::open(&lab.stranger, SERVER, UNLISTED);
+    let mut through = Connection::open(&lab.stranger, SERVER, UNLISTED);
     assert!(is_shut(&lab.peer, SERVER, UNLISTED), "it is for one address");
     daemon.reload();
     assert!(through.answers(), "it holds in the next generation too");
@@ -95,8 +95,8 @@ fn an_exception_holds_in_every_generation_and_ends_by_itself_with_the_daemon_dea
 }
 
 #[test]
-fn an_exception_takes_the_names_that_the_site_file_gives_to_machines() {
-    let Some(lab) = Lab::new("an_exception_takes_the_names_that_the_site_file_gives_to_machines") else {
+fn exception_accepts_the_machine_names_of_the_site_file() {
+    let Some(lab) = Lab::new("exception_accepts_the_machine_names_of_the_site_file") else {
         return;
     };
     lab.write_site("[[peer]]\nname = \"jump\"\naddresses = [\"10.77.0.3\"]\n");
@@ -105,22 +105,22 @@ fn an_exception_takes_the_names_that_the_site_file_gives_to_machines() {
     let held = ["--for", "1h", "--why", "ticket 9"];
     let said_of = |from: &str| said(&lab.pomguard(&[&["allow", from, "to", &service][..], &held].concat()));
     assert!(is_shut(&lab.peer, SERVER, UNLISTED) && is_shut(&lab.stranger, SERVER, UNLISTED));
-    let told = said_of("Agent Desktop");
-    assert!(told.contains("for 10.77.0.2/32, fd00:77::2/128"), "a system's machines: {told}");
+    let message = said_of("Agent Desktop");
+    assert!(message.contains("for 10.77.0.2/32, fd00:77::2/128"), "a system's machines: {message}");
     assert!(opens(&lab.peer, SERVER, UNLISTED) && is_shut(&lab.stranger, SERVER, UNLISTED));
-    let told = said_of("jump");
-    assert!(told.contains("for 10.77.0.3/32:"), "a peer entry's: {told}");
+    let message = said_of("jump");
+    assert!(message.contains("for 10.77.0.3/32:"), "a peer entry's: {message}");
     assert!(opens(&lab.stranger, SERVER, UNLISTED));
-    let told = said_of("Agent Desktp");
-    assert!(told.contains("Agent Desktp: ") && told.contains("write \"Agent Desktop\""), "{told}");
-    let told = said_of("server");
-    assert!(told.contains("no address of another machine"), "not this server itself: {told}");
+    let message = said_of("Agent Desktp");
+    assert!(message.contains("Agent Desktp: ") && message.contains("write \"Agent Desktop\""), "{message}");
+    let message = said_of("server");
+    assert!(message.contains("no address of another machine"), "not this server itself: {message}");
     assert_eq!(json(&lab, &["allow", "--list"]).as_array().map(Vec::len), Some(2));
 }
 
 #[test]
-fn an_exception_survives_a_restart_of_the_daemon_and_can_be_taken_back() {
-    let Some(lab) = Lab::new("an_exception_survives_a_restart_of_the_daemon_and_can_be_taken_back") else {
+fn exception_survives_a_restart_and_can_be_revoked() {
+    let Some(lab) = Lab::new("exception_survives_a_restart_and_can_be_revoked") else {
         return;
     };
     let daemon = Daemon::start(&lab);
@@ -147,13 +147,13 @@ fn an_exception_survives_a_restart_of_the_daemon_and_can_be_taken_back() {
 }
 
 #[test]
-fn panic_isolate_leaves_the_failsafe_rows_and_ends_by_itself_with_the_daemon_dead() {
-    let name = "panic_isolate_leaves_the_failsafe_rows_and_ends_by_itself_with_the_daemon_dead";
+fn lockdown_leaves_failsafe_rows_and_ends_with_the_daemon_dead() {
+    let name = "lockdown_leaves_failsafe_rows_and_ends_with_the_daemon_dead";
     let Some(lab) = Lab::new(name) else { return };
     lab.write_site(WAY_IN);
     let daemon = Daemon::start(&lab);
-    let mut way_in = Conversation::open(&lab.peer, SERVER, LISTED);
-    let mut call = Conversation::open(&lab.peer, SERVER, REMOVABLE);
+    let mut way_in = Connection::open(&lab.peer, SERVER, LISTED);
+    let mut call = Connection::open(&lab.peer, SERVER, REMOVABLE);
     assert!(call.answers());
     let begun = Instant::now();
     let isolate = ["panic", "isolate", "--for", "20s", "--why", "intruder", "--quiet"];
@@ -176,8 +176,8 @@ fn panic_isolate_leaves_the_failsafe_rows_and_ends_by_itself_with_the_daemon_dea
 }
 
 #[test]
-fn panic_open_drops_nothing_and_counts_everything_until_it_is_ended() {
-    let Some(lab) = Lab::new("panic_open_drops_nothing_and_counts_everything_until_it_is_ended") else {
+fn bypass_drops_nothing_and_counts_everything_until_ended() {
+    let Some(lab) = Lab::new("bypass_drops_nothing_and_counts_everything_until_ended") else {
         return;
     };
     let _daemon = Daemon::start(&lab);
@@ -196,14 +196,14 @@ fn panic_open_drops_nothing_and_counts_everything_until_it_is_ended() {
 }
 
 #[test]
-fn panic_and_grace_leave_nothing_behind_in_the_maps_when_their_time_is_up() {
-    let Some(lab) = Lab::new("panic_and_grace_leave_nothing_behind_in_the_maps_when_their_time_is_up") else {
+fn suspension_and_grace_leave_nothing_in_the_maps() {
+    let Some(lab) = Lab::new("suspension_and_grace_leave_nothing_in_the_maps") else {
         return;
     };
     lab.write_settings(&Settings { grace: "3s", ..Settings::default() });
-    let mut call = Conversation::open(&lab.peer, SERVER, LISTED);
+    let mut call = Connection::open(&lab.peer, SERVER, LISTED);
     let daemon = Daemon::start(&lab);
-    let pins = Pins::at(lab.pins());
+    let pins = Pins::new(lab.pins());
     assert_ne!(control::grace(&pins).unwrap(), Timed::NONE, "{}", daemon.log());
     wait_until_it_is("no word of grace", &daemon, || control::grace(&pins).unwrap() == Timed::NONE);
     for _ in 0..2 {

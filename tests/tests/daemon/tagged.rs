@@ -1,6 +1,6 @@
-//! VLAN tags that are beside a packet, not in it: at TC what leaves through a VLAN interface, at XDP what comes from a
+//! VLAN tags that are alongside a packet, not in it: at TC what leaves through a VLAN interface, at XDP what comes from a
 //! card that takes tags out. A bridge makes both: it takes the tag out of what comes in at one of its ports, and hands
-//! it on beside what leaves through the other.
+//! it on alongside what leaves through the other.
 
 use pomguard_netlab::{Namespace, Offload, Port, Veth};
 use pomguard_tests::{
@@ -43,8 +43,8 @@ fn since<const N: usize>(before: &Stats, after: &Stats, of: impl Fn(&Stats) -> [
 }
 
 #[test]
-fn l2_11_what_leaves_with_its_tag_beside_it_is_judged_by_what_the_tag_is_around() {
-    let name = "l2_11_what_leaves_with_its_tag_beside_it_is_judged_by_what_the_tag_is_around";
+fn l2_11_outbound_frame_with_an_offloaded_tag_is_judged_inside() {
+    let name = "l2_11_outbound_frame_with_an_offloaded_tag_is_judged_inside";
     let Some(lab) = Lab::with_one_cable(name) else { return };
     let _daemon = Daemon::start(&lab);
     let sender = bridge(&lab, &lab.server);
@@ -61,9 +61,8 @@ fn l2_11_what_leaves_with_its_tag_beside_it_is_judged_by_what_the_tag_is_around(
 
 /// Nobody tells XDP of such a tag, and nobody is told: packets.md says so.
 #[test]
-fn l2_10_what_comes_in_with_its_tag_beside_it_is_judged_like_untagged_and_in_the_frame_it_is_not() {
-    let name =
-        "l2_10_what_comes_in_with_its_tag_beside_it_is_judged_like_untagged_and_in_the_frame_it_is_not";
+fn l2_10_inbound_offloaded_tag_is_judged_as_untagged() {
+    let name = "l2_10_inbound_offloaded_tag_is_judged_as_untagged";
     let Some(lab) = Lab::with_one_cable(name) else { return };
     let _daemon = Daemon::start(&lab);
     let sender = bridge(&lab, &lab.peer);
@@ -72,11 +71,11 @@ fn l2_10_what_comes_in_with_its_tag_beside_it_is_judged_like_untagged_and_in_the
         let reason = |name| stats.reason(name, "inbound", "drop");
         [stats.row("pom-4.0/15", "inbound", "connections"), reason("port-known"), reason("vlan-unknown")]
     };
-    for (beside, expected) in [(true, [2, 2, 0]), (false, [0, 0, 4])] {
-        lab.peer.link(INTERFACE).set_offload(Offload::TxVlan, beside).unwrap();
+    for (control_state, expected) in [(true, [2, 2, 0]), (false, [0, 0, 4])] {
+        lab.peer.link(INTERFACE).set_offload(Offload::TxVlan, control_state).unwrap();
         let before = lab.stats();
         sends(&sender, &frames);
         let after = lab.stats();
-        assert_eq!(since(&before, &after, of), expected, "beside: {beside}: {after}");
+        assert_eq!(since(&before, &after, of), expected, "beside: {control_state}: {after}");
     }
 }

@@ -4,7 +4,7 @@
 use pomguard_netlab::{Port, Veth};
 use pomguard_tests::{
     daemon::{Daemon, INTERFACE, Lab, Settings, UNLISTED},
-    faults::{Ear, Sender, THE_SERVER, THE_STRANGER, frames},
+    faults::{PacketCounter, Sender, THE_SERVER, THE_STRANGER, frames},
     packet::{eth, flag},
 };
 
@@ -15,23 +15,23 @@ fn sp_10_what_root_sends_past_the_queues_is_not_seen() {
     let packets = |from, to| vec![eth().ip(from, to).tcp(40_000, UNLISTED).flags(flag::RST)];
     let forbidden = frames(&lab.server, &lab.stranger, packets)(THE_SERVER, THE_STRANGER);
     let sender = Sender::at(&lab.server);
-    let mut ear = Ear::of(&lab.stranger, THE_SERVER, None);
+    let mut counter = PacketCounter::new(&lab.stranger, THE_SERVER, None);
     let seen = || lab.stats().total("outbound", "seen");
     for frame in &forbidden {
         assert!(!sender.send(frame), "an ordinary packet socket is judged");
     }
-    assert_eq!(ear.heard(), 0);
+    assert_eq!(counter.heard(), 0);
     let before = seen();
     let past = Sender::past_the_queues(&lab.server);
     for frame in &forbidden {
         assert!(past.send(frame), "one that goes past the queues is not");
     }
-    assert_eq!((ear.heard(), seen() - before), (forbidden.len() as u64, 0));
+    assert_eq!((counter.heard(), seen() - before), (forbidden.len() as u64, 0));
 }
 
 #[test]
-fn sp_11_what_somebody_redirects_into_a_guarded_interface_is_not_seen() {
-    let name = "sp_11_what_somebody_redirects_into_a_guarded_interface_is_not_seen";
+fn sp_11_redirect_into_a_guarded_interface_is_not_seen() {
+    let name = "sp_11_redirect_into_a_guarded_interface_is_not_seen";
     for attach in ["native", "generic"] {
         let Some(lab) = Lab::new(name) else { return };
         lab.write_settings(&Settings { attach, ..Settings::default() });
@@ -47,18 +47,22 @@ fn sp_11_what_somebody_redirects_into_a_guarded_interface_is_not_seen() {
         let packets = |from, to| vec![eth().ip(from, to).tcp(40_000, UNLISTED).flags(flag::RST)];
         let forbidden = frames(&lab.stranger, &lab.server, packets)(THE_STRANGER, THE_SERVER);
         let (near, far) = (Sender::at(&lab.stranger), Sender::at_link(&lab.stranger, "side1"));
-        let mut ear = Ear::of(&lab.server, THE_STRANGER, None);
+        let mut counter = PacketCounter::new(&lab.server, THE_STRANGER, None);
         let dropped = || lab.stats().total("inbound", "dropped");
         let before = dropped();
         for frame in &forbidden {
             assert!(near.send(frame), "nothing guards the stranger");
         }
-        assert_eq!((ear.heard(), dropped() - before), (0, forbidden.len() as u64), "{attach}: {INTERFACE}");
+        assert_eq!(
+            (counter.heard(), dropped() - before),
+            (0, forbidden.len() as u64),
+            "{attach}: {INTERFACE}"
+        );
         for frame in &forbidden {
             assert!(far.send(frame), "nothing guards the stranger");
         }
         assert_eq!(
-            (ear.heard(), dropped() - before),
+            (counter.heard(), dropped() - before),
             (forbidden.len() as u64, forbidden.len() as u64),
             "{attach}: what was redirected"
         );

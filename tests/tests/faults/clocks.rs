@@ -44,7 +44,7 @@ fn assert_soon(moment: &Value, ahead: i64, what: &str) {
     assert!((0..=longest).contains(&left), "{what}: in {left} s");
 }
 
-/// A change that nobody confirms and an exception, each with its deadline, while conversations live; the
+/// A change that nobody confirms and an exception, each with its deadline, while flows live; the
 /// daemon's monotonic clock is `ahead` by so many seconds, and its wall clock makes a `step`.
 fn deadlines_hold(test: &str, ahead: i64, step: i64) {
     let Some(lab) = Lab::new(test) else { return };

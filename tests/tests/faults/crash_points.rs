@@ -21,10 +21,10 @@ const CHANGE: &str = env!("CARGO_BIN_EXE_change-policy");
 const CALLS: &str = "bpf,mmap,munmap,openat,mkdir,unlink,unlinkat,rename,renameat,renameat2,fsync,fdatasync,write,chmod,socket,sendto,recvfrom";
 
 /// Changes the policy to what the site file says.
-fn change(lab: &Lab, fault: Option<(&Call, &str)>) -> Output {
+fn change(lab: &Lab, error: Option<(&Call, &str)>) -> Output {
     let log = lab.file("calls");
     let options =
-        fault.map_or_else(|| trace::follow(CALLS, &log), |(call, what)| trace::inject(call, what, &log));
+        error.map_or_else(|| trace::follow(CALLS, &log), |(call, what)| trace::inject(call, what, &log));
     let words = trace::words(&options, Path::new(CHANGE));
     let mut command = lab.command(&words[0]);
     command.args(&words[1..]).arg(lab.config()).output().unwrap()
@@ -74,9 +74,8 @@ fn sweep(
 }
 
 #[test]
-fn a_change_killed_at_any_system_call_leaves_the_old_policy_or_the_new_one() {
-    let Some(guarded) = guarded("a_change_killed_at_any_system_call_leaves_the_old_policy_or_the_new_one")
-    else {
+fn change_killed_at_any_call_leaves_the_old_policy_or_the_new() {
+    let Some(guarded) = guarded("change_killed_at_any_call_leaves_the_old_policy_or_the_new") else {
         return;
     };
     let (calls, [old, new]) = sweep(guarded, "signal=KILL", |when, output, _| {
@@ -87,8 +86,8 @@ fn a_change_killed_at_any_system_call_leaves_the_old_policy_or_the_new_one() {
 }
 
 #[test]
-fn a_change_refused_any_system_call_fails_with_the_old_policy_or_succeeds_with_the_new_one() {
-    let name = "a_change_refused_any_system_call_fails_with_the_old_policy_or_succeeds_with_the_new_one";
+fn change_refused_any_call_keeps_the_old_policy_or_has_the_new() {
+    let name = "change_refused_any_call_keeps_the_old_policy_or_has_the_new";
     let Some(guarded) = guarded(name) else { return };
     let (calls, [old, new]) = sweep(guarded, "error=ENOMEM", |when, output, changed| {
         let said = String::from_utf8_lossy(&output.stderr);
@@ -123,9 +122,8 @@ fn exchange(lab: &Lab) -> Vec<Call> {
 
 /// A set of programs without the array through which it reaches its general ones would drop what those judge.
 #[test]
-fn a_start_killed_at_any_step_of_the_exchange_leaves_whole_sets_of_programs() {
-    let Some((lab, _)) = guarded("a_start_killed_at_any_step_of_the_exchange_leaves_whole_sets_of_programs")
-    else {
+fn start_killed_during_the_exchange_leaves_whole_program_sets() {
+    let Some((lab, _)) = guarded("start_killed_during_the_exchange_leaves_whole_program_sets") else {
         return;
     };
     let calls = exchange(&lab);

@@ -97,8 +97,8 @@ fn wait_unsaved(lab: &Lab, daemon: &Daemon, unsaved: bool, when: &str) {
 }
 
 #[test]
-fn lc_21_under_load_a_disk_that_takes_nothing_hinders_no_reload_and_is_caught_up_with() {
-    let name = "lc_21_under_load_a_disk_that_takes_nothing_hinders_no_reload_and_is_caught_up_with";
+fn lc_21_full_disk_under_load_hinders_no_reload() {
+    let name = "lc_21_full_disk_under_load_hinders_no_reload";
     let Some(lab) = Lab::new(name) else { return };
     let state = lab.state();
     let disk = Disk::new(&state);

@@ -1,4 +1,4 @@
-//! Floods on the cable, with hundreds of real conversations beside them, most of them idle.
+//! Floods on the cable, with hundreds of real flows alongside them, most of them idle.
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
@@ -7,13 +7,15 @@ use std::{
 };
 
 use pomguard_tests::{
-    daemon::{Conversation, Daemon, LISTED, LISTED_OUT, Lab, PEER, PEER6, SERVER, SERVER6, UNLISTED},
-    faults::{Ear, Offer, Pair, THE_PEER, THE_SERVER, THE_STRANGER, frames, report, times},
+    daemon::{Connection, Daemon, LISTED, LISTED_OUT, Lab, PEER, PEER6, SERVER, SERVER6, UNLISTED},
+    faults::{
+        PacketCounter, Pair, THE_PEER, THE_SERVER, THE_STRANGER, TrafficGenerator, frames, report, times,
+    },
     packet::{eth, ether, flag},
     random::Random,
 };
 
-/// Conversations that the server has opened, and that others have opened to it; half of each over IPv6.
+/// Flows that the server has opened, and that others have opened to it; half of each over IPv6.
 const OUTBOUND: usize = 1_000;
 const INBOUND: usize = 200;
 /// Packets a second of each flood.
@@ -21,15 +23,15 @@ const RATE: u32 = 40_000;
 /// Addresses that a flood comes from, in turn.
 const SOURCES: usize = 4_096;
 
-/// Opens so many idle conversations from one machine to the other's two addresses.
-fn idle(lab: &Lab, count: usize, outbound: bool) -> Vec<Conversation> {
+/// Opens so many idle connections from one machine to the other's two addresses.
+fn idle(lab: &Lab, count: usize, outbound: bool) -> Vec<Connection> {
     let from = if outbound { &lab.server } else { &lab.peer };
     (0..count)
         .map(|number| match (outbound, number % 2) {
-            (true, 0) => Conversation::open(from, PEER, LISTED_OUT),
-            (true, _) => Conversation::open(from, PEER6, LISTED_OUT),
-            (false, 0) => Conversation::open(from, SERVER, LISTED),
-            (false, _) => Conversation::open(from, SERVER6, LISTED),
+            (true, 0) => Connection::open(from, PEER, LISTED_OUT),
+            (true, _) => Connection::open(from, PEER6, LISTED_OUT),
+            (false, 0) => Connection::open(from, SERVER, LISTED),
+            (false, _) => Connection::open(from, SERVER6, LISTED),
         })
         .collect()
 }
@@ -42,8 +44,8 @@ fn nobody(random: &mut Random) -> Pair {
 }
 
 #[test]
-fn conversations_outlive_floods_at_open_and_closed_ports_and_others_still_connect() {
-    let name = "conversations_outlive_floods_at_open_and_closed_ports_and_others_still_connect";
+fn flows_outlive_floods_at_open_and_closed_ports() {
+    let name = "flows_outlive_floods_at_open_and_closed_ports";
     let Some(lab) = Lab::new(name) else { return };
     let seconds = times("POMGUARD_FAULT_FLOOD", 10);
     // Anybody may open it, as a portal's port.
@@ -52,8 +54,8 @@ fn conversations_outlive_floods_at_open_and_closed_ports_and_others_still_connec
          protocol = \"tcp\"\nanywhere = true\n"
     ));
     let _daemon = Daemon::start(&lab);
-    let mut conversations = idle(&lab, OUTBOUND, true);
-    conversations.extend(idle(&lab, INBOUND, false));
+    let mut connections = idle(&lab, OUTBOUND, true);
+    connections.extend(idle(&lab, INBOUND, false));
     let before = lab.stats();
     let mut random = Random(1);
     let mut flood = |flags, port, per_source: usize| -> Vec<Vec<u8>> {
@@ -66,20 +68,23 @@ fn conversations_outlive_floods_at_open_and_closed_ports_and_others_still_connec
         [flood(flag::SYN, LISTED, 4), flood(flag::ACK, LISTED, 4), flood(flag::RST, 8_080, 4)].concat();
     let datagrams = frames(&lab.stranger, &lab.server, |from, to| vec![eth().ip(from, to).udp(5_000, 53)]);
     let denied = [denied, datagrams(THE_STRANGER, THE_SERVER)].concat();
-    let mut arrived = Ear::of(&lab.server, THE_STRANGER, None);
-    let offers = [Offer::start(&lab.stranger, syns, RATE), Offer::start(&lab.stranger, denied, RATE)];
+    let mut arrived = PacketCounter::new(&lab.server, THE_STRANGER, None);
+    let offers = [
+        TrafficGenerator::start(&lab.stranger, syns, RATE),
+        TrafficGenerator::start(&lab.stranger, denied, RATE),
+    ];
 
     let until = Instant::now() + Duration::from_secs(seconds as u64);
     let mut handshakes = 0;
     while Instant::now() < until {
-        assert!(Conversation::open(&lab.peer, SERVER, LISTED).answers(), "FL-01: one more may connect");
-        assert!(Conversation::open(&lab.server, PEER6, LISTED_OUT).answers(), "FL-01: so may we");
+        assert!(Connection::open(&lab.peer, SERVER, LISTED).answers(), "FL-01: one more may connect");
+        assert!(Connection::open(&lab.server, PEER6, LISTED_OUT).answers(), "FL-01: so may we");
         handshakes += 2;
         thread::sleep(Duration::from_millis(10));
     }
-    let offered: Vec<u64> = offers.into_iter().map(Offer::stop).collect();
-    let lost = conversations.iter_mut().filter_map(|it| (!it.answers()).then_some(())).count();
-    assert_eq!(lost, 0, "FL-01, FL-03: of {} conversations", conversations.len());
+    let offered: Vec<u64> = offers.into_iter().map(TrafficGenerator::stop).collect();
+    let lost = connections.iter_mut().filter_map(|it| (!it.answers()).then_some(())).count();
+    assert_eq!(lost, 0, "FL-01, FL-03: of {} conversations", connections.len());
     let after = lab.stats();
     assert_eq!(arrived.heard(), 0, "FL-03: of the stranger's datagrams");
     assert!(after.row("site/portal", "inbound", "packets") > before.row("site/portal", "inbound", "packets"));
@@ -92,12 +97,12 @@ fn conversations_outlive_floods_at_open_and_closed_ports_and_others_still_connec
          flows lost, {handshakes} of {handshakes} handshakes done",
         offered[0],
         offered[1],
-        conversations.len()
+        connections.len()
     ));
 }
 
 #[test]
-fn conversations_outlive_forged_resets_and_ends() {
+fn flows_outlive_forged_resets_and_ends() {
     let Some(lab) = Lab::new("conversations_outlive_forged_resets_and_ends") else { return };
     let seconds = times("POMGUARD_FAULT_FLOOD", 10);
     let _daemon = Daemon::start(&lab);
@@ -106,7 +111,7 @@ fn conversations_outlive_forged_resets_and_ends() {
     // Whoever forges does not see the sequence numbers, and guesses.
     let mut random = Random(1);
     let mut forged = Vec::new();
-    for (conversation, from, to) in outbound
+    for (connection, from, to) in outbound
         .iter()
         .map(|it| (it, it.peer().port(), it.local().port()))
         .chain(inbound.iter().map(|it| (it, it.local().port(), it.peer().port())))
@@ -115,7 +120,7 @@ fn conversations_outlive_forged_resets_and_ends() {
             let segment = frames(&lab.stranger, &lab.server, |source, destination| {
                 vec![eth().ip(source, destination).tcp(from, to).flags(flags)]
             })(THE_PEER, THE_SERVER);
-            let v6 = usize::from(conversation.peer().is_ipv6());
+            let v6 = usize::from(connection.peer().is_ipv6());
             let mut frame = segment[v6].clone();
             // After the link, the network header and the two ports: sequence and acknowledgement.
             let sequence = if v6 == 1 { 58 } else { 38 };
@@ -123,16 +128,16 @@ fn conversations_outlive_forged_resets_and_ends() {
             forged.push(frame);
         }
     }
-    let offer = Offer::start(&lab.stranger, forged, RATE);
+    let generator = TrafficGenerator::start(&lab.stranger, forged, RATE);
     let until = Instant::now() + Duration::from_secs(seconds as u64);
     let mut words = 0_usize;
     while Instant::now() < until {
-        for conversation in outbound.iter_mut().chain(&mut inbound) {
-            assert!(conversation.answers(), "FL-13: after {words} words");
+        for connection in outbound.iter_mut().chain(&mut inbound) {
+            assert!(connection.answers(), "FL-13: after {words} words");
             words += 1;
         }
     }
-    let offered = offer.stop();
+    let offered = generator.stop();
     let all = outbound.len() + inbound.len();
     let lost = outbound.iter_mut().chain(&mut inbound).filter_map(|it| (!it.answers()).then_some(())).count();
     assert_eq!(lost, 0, "FL-13: of {all} conversations");
@@ -140,14 +145,14 @@ fn conversations_outlive_forged_resets_and_ends() {
 }
 
 #[test]
-fn conversations_outlive_floods_of_what_the_link_needs_and_of_errors_about_them() {
-    let name = "conversations_outlive_floods_of_what_the_link_needs_and_of_errors_about_them";
+fn flows_outlive_floods_of_link_packets_and_icmp_errors() {
+    let name = "flows_outlive_floods_of_link_packets_and_icmp_errors";
     let Some(lab) = Lab::new(name) else { return };
     let seconds = times("POMGUARD_FAULT_FLOOD", 5);
     let _daemon = Daemon::start(&lab);
-    let mut conversations = idle(&lab, 64, true);
-    // FL-08, IC-22: errors that quote a live conversation. A host unreachable is a hint, and ends nothing.
-    let errors = conversations.iter().filter_map(|it| {
+    let mut connections = idle(&lab, 64, true);
+    // FL-08, IC-22: errors that quote a live connection. A host unreachable is a hint, and ends nothing.
+    let errors = connections.iter().filter_map(|it| {
         let (ours, theirs) = (it.local().port(), it.peer().port());
         let made = frames(&lab.stranger, &lab.server, |_, host| {
             let (router, to, kind, code): (IpAddr, IpAddr, u8, u8) = match host {
@@ -162,17 +167,20 @@ fn conversations_outlive_floods_of_what_the_link_needs_and_of_errors_about_them(
     let errors: Vec<_> = errors.collect();
     // L2-03: nonsense in ARP, which the stack ignores, so that what is tried is the filter.
     let arp = vec![eth().to([0xff; 6]).ether_type(ether::ARP).payload(&[0; 46]).build()];
-    let offers = [Offer::start(&lab.stranger, errors, RATE), Offer::start(&lab.stranger, arp, RATE)];
+    let offers = [
+        TrafficGenerator::start(&lab.stranger, errors, RATE),
+        TrafficGenerator::start(&lab.stranger, arp, RATE),
+    ];
     let until = Instant::now() + Duration::from_secs(seconds as u64);
     let mut words = 0_usize;
     while Instant::now() < until {
-        for conversation in &mut conversations {
-            assert!(conversation.answers(), "FL-08, IC-22, L2-03: after {words} words");
+        for connection in &mut connections {
+            assert!(connection.answers(), "FL-08, IC-22, L2-03: after {words} words");
             words += 1;
         }
-        assert!(Conversation::open(&lab.server, PEER6, LISTED_OUT).answers(), "and one more");
+        assert!(Connection::open(&lab.server, PEER6, LISTED_OUT).answers(), "and one more");
     }
-    let offered: Vec<u64> = offers.into_iter().map(Offer::stop).collect();
+    let offered: Vec<u64> = offers.into_iter().map(TrafficGenerator::stop).collect();
     let after = lab.stats();
     let (related, arp) =
         (after.reason("icmp-related", "inbound", "pass"), after.reason("arp", "inbound", "pass"));
@@ -188,36 +196,36 @@ fn conversations_outlive_floods_of_what_the_link_needs_and_of_errors_about_them(
         "{seconds} s of floods: {} errors about {} conversations, {} ARP packets: {limited} too many, 0 flows lost \
          ({words} words)",
         offered[0],
-        conversations.len(),
+        connections.len(),
         offered[1]
     ));
 }
 
 #[test]
-fn fl_16_attaching_while_a_flood_arrives_leaves_the_link_at_work() {
-    let name = "fl_16_attaching_while_a_flood_arrives_leaves_the_link_at_work";
+fn fl_16_attaching_during_a_flood_leaves_the_link_working() {
+    let name = "fl_16_attaching_during_a_flood_leaves_the_link_working";
     let Some(lab) = Lab::with_one_cable(name) else { return };
     let made = frames(&lab.peer, &lab.server, |from, to| {
         vec![eth().ip(from, to).udp(5_000, 53), eth().ip(from, to).tcp(5_000, 8_080).flags(flag::RST)]
     })(THE_STRANGER, THE_SERVER);
     // As many as the machine can send.
-    let offers = [0, 1].map(|_| Offer::start(&lab.peer, made.clone(), u32::MAX));
+    let offers = [0, 1].map(|_| TrafficGenerator::start(&lab.peer, made.clone(), u32::MAX));
     let mut judged = 0;
     for round in 1..=3 {
         let daemon = Daemon::start(&lab);
         assert_eq!(lab.stats().attached(), ["native"], "FL-16: round {round}");
         for (address, port) in [(IpAddr::from(SERVER), LISTED), (SERVER6.into(), LISTED)] {
-            assert!(Conversation::open(&lab.peer, address, port).answers(), "FL-16: round {round}");
+            assert!(Connection::open(&lab.peer, address, port).answers(), "FL-16: round {round}");
         }
-        assert!(Conversation::open(&lab.server, PEER, LISTED_OUT).answers(), "FL-16: round {round}");
-        let mut arrived = Ear::of(&lab.server, THE_STRANGER, None);
+        assert!(Connection::open(&lab.server, PEER, LISTED_OUT).answers(), "FL-16: round {round}");
+        let mut arrived = PacketCounter::new(&lab.server, THE_STRANGER, None);
         thread::sleep(Duration::from_millis(300));
         assert_eq!(arrived.heard(), 0, "FL-16: round {round}");
         judged += lab.stats().total("inbound", "dropped");
         assert!(daemon.stop().success());
         assert!(lab.pomguard(&["detach", "--yes"]).status.success());
     }
-    let offered: u64 = offers.into_iter().map(Offer::stop).sum();
+    let offered: u64 = offers.into_iter().map(TrafficGenerator::stop).sum();
     report(&format!(
         "attached three times under a flood: {offered} offered, {judged} dropped while attached, 0 delivered"
     ));

@@ -11,7 +11,7 @@ use pomguard_common::{
 };
 use pomguard_tests::{
     daemon::{Daemon, INTERFACE, LISTED, Lab, MENDED, Settings, TABLES_MENDED},
-    faults::{Ear, Flows, Offer, THE_SERVER, THE_STRANGER, frames, report, times},
+    faults::{Flows, PacketCounter, THE_SERVER, THE_STRANGER, TrafficGenerator, frames, report, times},
     packet::{eth, flag},
 };
 
@@ -27,20 +27,20 @@ fn opened<T: TryFrom<Map, Error = aya::maps::MapError>>(lab: &Lab, map: &str) ->
 }
 
 #[test]
-fn cp_05_lc_13_what_is_taken_away_under_a_flood_is_put_right_in_the_time_that_is_promised() {
-    let name = "cp_05_lc_13_what_is_taken_away_under_a_flood_is_put_right_in_the_time_that_is_promised";
+fn cp_05_lc_13_damage_under_a_flood_is_repaired_in_time() {
+    let name = "cp_05_lc_13_damage_under_a_flood_is_repaired_in_time";
     let Some(lab) = Lab::new(name) else { return };
     lab.write_settings(&Settings { tc: "clsact", ..Settings::default() });
     let daemon = Daemon::start(&lab);
     let flows = Flows::open(&lab, 32);
-    let mut ear = Ear::of(&lab.server, THE_STRANGER, None);
+    let mut counter = PacketCounter::new(&lab.server, THE_STRANGER, None);
     let flood = frames(&lab.stranger, &lab.server, |from, to| {
         vec![
             eth().ip(from, to).tcp(40_000, LISTED).flags(flag::SYN),
             eth().ip(from, to).udp(40_000, LISTED).payload(b"?"),
         ]
     })(THE_STRANGER, THE_SERVER);
-    let offer = Offer::start(&lab.stranger, flood, RATE);
+    let generator = TrafficGenerator::start(&lab.stranger, flood, RATE);
 
     let index = lab.server.link(INTERFACE).index().unwrap();
     let filter =
@@ -60,8 +60,8 @@ fn cp_05_lc_13_what_is_taken_away_under_a_flood_is_put_right_in_the_time_that_is
         assert!(deleted.success());
         at_once.push(daemon.keeps(MENDED, "clsact and filter are back", || filter() == ours));
         let mut word = good.0;
-        // There are no pinholes: where to look for them matters to nobody.
-        word[word::SHADE] ^= 1;
+        // There are no overrides: where to look for them matters to nobody.
+        word[word::PORT_BLOOM] ^= 1;
         control.set(0, word, 0).unwrap();
         at_once.push(daemon.keeps(MENDED, "the word is back", || control.get(&0, 0).unwrap() == good.0));
         labels.set(slot, RowLabel { id: [b'x'; 64], live: 0, ..good.1 }, 0).unwrap();
@@ -69,8 +69,8 @@ fn cp_05_lc_13_what_is_taken_away_under_a_flood_is_put_right_in_the_time_that_is
             daemon.keeps(TABLES_MENDED, "the label is back", || labels.get(&slot, 0).unwrap() == good.1),
         );
     }
-    let offered = offer.stop();
-    assert_eq!(ear.heard(), 0, "denied packets got through, of {offered}");
+    let offered = generator.stop();
+    assert_eq!(counter.heard(), 0, "denied packets got through, of {offered}");
     let fared = flows.close();
     assert!(fared.lost.is_empty(), "{:?}", fared.lost);
     let slowest = |took: &[std::time::Duration]| took.iter().max().map_or(0, std::time::Duration::as_millis);

@@ -1,4 +1,4 @@
-//! Daemons killed at random moments while denied packets and allowed conversations go on.
+//! Daemons killed at random moments while denied packets and allowed flows go on.
 
 use std::{
     os::unix::process::ExitStatusExt as _,
@@ -15,7 +15,7 @@ use pomguard_tests::{
 
 /// Laboratories at once, each with a daemon of its own.
 const LABORATORIES: usize = 2;
-/// Conversations in each.
+/// Flows in each.
 const FLOWS: usize = 128;
 /// Denied packets a second in each.
 const DENIED: u32 = 10_000;
@@ -55,8 +55,8 @@ struct Pace {
 }
 
 #[test]
-fn kills_at_random_moments_deliver_nothing_lose_nothing_and_leave_nothing_behind() {
-    let name = "kills_at_random_moments_deliver_nothing_lose_nothing_and_leave_nothing_behind";
+fn random_kills_deliver_lose_and_leave_nothing() {
+    let name = "random_kills_deliver_lose_and_leave_nothing";
     let kills = times("POMGUARD_FAULT_KILLS", 200);
     let campaigns: Vec<_> = (0..LABORATORIES)
         .map(|number| {

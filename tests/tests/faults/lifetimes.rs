@@ -25,8 +25,8 @@ fn carrier_changes(lab: &Lab) -> String {
 }
 
 #[test]
-fn lc_04_restarts_under_load_lose_nothing_and_leave_the_link_alone() {
-    let Some(lab) = Lab::new("lc_04_restarts_under_load_lose_nothing_and_leave_the_link_alone") else {
+fn lc_04_restarts_under_load_lose_nothing_on_the_link() {
+    let Some(lab) = Lab::new("lc_04_restarts_under_load_lose_nothing_on_the_link") else {
         return;
     };
     let restarts = times("POMGUARD_FAULT_RESTARTS", 3);
@@ -57,8 +57,8 @@ fn lc_04_restarts_under_load_lose_nothing_and_leave_the_link_alone() {
 }
 
 #[test]
-fn lc_06_programs_that_the_verifier_refuses_leave_the_old_ones_at_work() {
-    let name = "lc_06_programs_that_the_verifier_refuses_leave_the_old_ones_at_work";
+fn lc_06_refused_programs_leave_the_old_ones_working() {
+    let name = "lc_06_refused_programs_leave_the_old_ones_working";
     let Some(lab) = Lab::new(name) else { return };
     Policy::One.write(&lab);
     Daemon::start(&lab).kill();
@@ -83,8 +83,8 @@ fn lc_06_programs_that_the_verifier_refuses_leave_the_old_ones_at_work() {
 }
 
 #[test]
-fn lc_10_what_an_operator_does_to_the_interface_interrupts_no_enforcement() {
-    let name = "lc_10_what_an_operator_does_to_the_interface_interrupts_no_enforcement";
+fn lc_10_interface_operations_interrupt_no_enforcement() {
+    let name = "lc_10_interface_operations_interrupt_no_enforcement";
     let Some(lab) = Lab::new(name) else { return };
     let daemon = Daemon::start(&lab);
     let program = lab.xdp_program();

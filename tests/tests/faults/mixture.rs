@@ -43,8 +43,8 @@ async fn exchanged(to: SocketAddr, within: Duration) -> bool {
 }
 
 #[test]
-fn fl_10_of_a_mix_half_of_it_illegal_each_legal_connection_is_made_and_no_illegal_one() {
-    let name = "fl_10_of_a_mix_half_of_it_illegal_each_legal_connection_is_made_and_no_illegal_one";
+fn fl_10_mixed_load_makes_every_legal_connection_and_no_other() {
+    let name = "fl_10_mixed_load_makes_every_legal_connection_and_no_other";
     let Some(lab) = Lab::new(name) else { return };
     let each = EACH * times("POMGUARD_FAULT_FLOOD", 10) / 10;
     let _daemon = Daemon::start(&lab);
@@ -58,14 +58,14 @@ fn fl_10_of_a_mix_half_of_it_illegal_each_legal_connection_is_made_and_no_illega
         (&lab.server, STRANGER.into(), LISTED_OUT, false),
         (&lab.server, STRANGER6.into(), UNLISTED, false),
     ];
-    let (told, all) = mpsc::channel();
+    let (message, all) = mpsc::channel();
     let stations: Vec<_> = kinds
         .iter()
         .map(|&(from, to, port, legal)| {
             let station = from.station().unwrap();
             let (tasks, within) = if legal { (1, PATIENCE) } else { (AT_ONCE, LONG_ENOUGH) };
             for task in 0..tasks {
-                let told = told.clone();
+                let message = message.clone();
                 station.spawn(async move {
                     let mut made = 0;
                     let share = each / tasks + usize::from(task < each % tasks);
@@ -73,13 +73,13 @@ fn fl_10_of_a_mix_half_of_it_illegal_each_legal_connection_is_made_and_no_illega
                         made += usize::from(exchanged((to, port).into(), within).await);
                     }
                     // Whoever counts them waits for all.
-                    let _ = told.send((legal, share, made));
+                    let _ = message.send((legal, share, made));
                 });
             }
             station
         })
         .collect();
-    drop(told);
+    drop(message);
     let (mut legal, mut illegal) = ((0, 0), (0, 0));
     for (allowed, tried, made) in all {
         let of = if allowed { &mut legal } else { &mut illegal };

@@ -35,10 +35,8 @@ fn guarded(test: &str) -> Option<(Lab, Touchstone)> {
 }
 
 #[test]
-fn a_start_with_too_few_descriptors_names_the_limit_and_changes_nothing() {
-    let Some((lab, mut touchstone)) =
-        guarded("a_start_with_too_few_descriptors_names_the_limit_and_changes_nothing")
-    else {
+fn start_with_too_few_descriptors_names_the_limit() {
+    let Some((lab, mut touchstone)) = guarded("start_with_too_few_descriptors_names_the_limit") else {
         return;
     };
     Policy::Other.write(&lab);
@@ -61,8 +59,8 @@ fn a_start_with_too_few_descriptors_names_the_limit_and_changes_nothing() {
 }
 
 #[test]
-fn a_reload_without_descriptors_is_refused_and_the_next_one_goes_through() {
-    let name = "a_reload_without_descriptors_is_refused_and_the_next_one_goes_through";
+fn reload_without_descriptors_is_refused_and_the_next_works() {
+    let name = "reload_without_descriptors_is_refused_and_the_next_works";
     let Some((lab, mut touchstone)) = guarded(name) else { return };
     let daemon = Daemon::start(&lab);
     Policy::Other.write(&lab);
@@ -87,8 +85,8 @@ fn a_reload_without_descriptors_is_refused_and_the_next_one_goes_through() {
 }
 
 #[test]
-fn a_reload_without_memory_leaves_the_old_policy_whether_or_not_the_daemon_survives() {
-    let name = "a_reload_without_memory_leaves_the_old_policy_whether_or_not_the_daemon_survives";
+fn reload_without_memory_leaves_the_old_policy() {
+    let name = "reload_without_memory_leaves_the_old_policy";
     let Some((lab, mut touchstone)) = guarded(name) else { return };
     let mut daemon = Daemon::start(&lab);
     Policy::Other.write(&lab);
@@ -125,8 +123,8 @@ fn size(daemon: &Daemon) -> u64 {
 }
 
 #[test]
-fn lc_24_a_policy_that_needs_more_memory_than_there_is_leaves_the_old_one_until_there_is_enough() {
-    let name = "lc_24_a_policy_that_needs_more_memory_than_there_is_leaves_the_old_one_until_there_is_enough";
+fn lc_24_policy_beyond_memory_leaves_the_old_one_until_it_fits() {
+    let name = "lc_24_policy_beyond_memory_leaves_the_old_one_until_it_fits";
     let Some((lab, mut touchstone)) = guarded(name) else { return };
     let mut daemon = Daemon::start(&lab);
     let mut load = Load::start(&lab, 32, 10_000);
@@ -137,10 +135,10 @@ fn lc_24_a_policy_that_needs_more_memory_than_there_is_leaves_the_old_one_until_
         lab.write_site(&many(50_000));
         set_limit(&daemon, &format!("--as={}:", size(&daemon) + more));
         let before = lab.stats().generation();
-        let told = daemon.log().matches("reload refused").count();
+        let message = daemon.log().matches("reload refused").count();
         daemon.signal(Signal::SIGHUP);
         let until = Instant::now() + 4 * PATIENCE;
-        while daemon.log().matches("reload refused").count() == told
+        while daemon.log().matches("reload refused").count() == message
             && daemon.ended().is_none()
             && lab.stats().generation() == before
         {
@@ -174,8 +172,8 @@ fn lc_24_a_policy_that_needs_more_memory_than_there_is_leaves_the_old_one_until_
 }
 
 #[test]
-fn a_daemon_that_systemd_does_not_listen_to_takes_policies_mends_and_ends_all_the_same() {
-    let name = "a_daemon_that_systemd_does_not_listen_to_takes_policies_mends_and_ends_all_the_same";
+fn daemon_works_while_systemd_does_not_listen() {
+    let name = "daemon_works_while_systemd_does_not_listen";
     let Some((lab, mut touchstone)) = guarded(name) else { return };
     let daemon = Daemon::start(&lab);
     let mut policy = Policy::One;
@@ -223,9 +221,9 @@ fn set_limit(daemon: &Daemon, limit: &str) {
 }
 
 /// A strace that has hold of a running daemon.
-struct Hold(Child);
+struct DescriptorHolder(Child);
 
-impl Hold {
+impl DescriptorHolder {
     fn of(daemon: &Daemon, options: &[String]) -> Self {
         let id = daemon.id().to_string();
         let child = Command::new("strace")
@@ -248,7 +246,7 @@ impl Hold {
     }
 }
 
-impl Drop for Hold {
+impl Drop for DescriptorHolder {
     /// Lets the daemon go on by itself.
     fn drop(&mut self) {
         let id = Pid::from_raw(self.0.id().cast_signed());
@@ -258,8 +256,8 @@ impl Drop for Hold {
 }
 
 #[test]
-fn a_running_daemon_that_is_refused_any_system_call_of_a_reload_goes_on_with_the_old_policy() {
-    let name = "a_running_daemon_that_is_refused_any_system_call_of_a_reload_goes_on_with_the_old_policy";
+fn reload_refused_any_call_leaves_the_old_policy() {
+    let name = "reload_refused_any_call_leaves_the_old_policy";
     let Some((lab, mut touchstone)) = guarded(name) else { return };
     let daemon = Daemon::start(&lab);
     let mut load = Load::start(&lab, 32, 20_000);
@@ -268,7 +266,7 @@ fn a_running_daemon_that_is_refused_any_system_call_of_a_reload_goes_on_with_the
     let calls = {
         old = old.next();
         old.write(&lab);
-        let _hold = Hold::of(&daemon, &trace::follow(&REFUSED.join(","), &log));
+        let _hold = DescriptorHolder::of(&daemon, &trace::follow(&REFUSED.join(","), &log));
         daemon.reload();
         trace::calls(&log, "pomguard.toml")
     };
@@ -280,7 +278,7 @@ fn a_running_daemon_that_is_refused_any_system_call_of_a_reload_goes_on_with_the
         let new = old.next();
         new.write(&lab);
         let status = {
-            let _hold = Hold::of(&daemon, &trace::inject(call, "error=ENOMEM", &log));
+            let _hold = DescriptorHolder::of(&daemon, &trace::inject(call, "error=ENOMEM", &log));
             daemon.reload()
         };
         let failed = status.contains("refused");

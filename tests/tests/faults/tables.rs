@@ -12,7 +12,7 @@ use pomguard_tests::{
     reference::{self, Places},
 };
 
-/// Conversations that have to live through a flood.
+/// Flows that have to live through a flood.
 const LIVE: u32 = 1_000;
 /// Packets of a flood: more than the table has room for.
 const FLOOD: u32 = 400_000;
@@ -23,7 +23,7 @@ struct Table<'a> {
     places: Places,
 }
 
-/// One TCP conversation of this host's, by number: a frame of each kind, put together once, takes it in.
+/// One TCP flow of this host's, by number: a frame of each kind, put together once, takes it in.
 struct Frames {
     out: Vec<u8>,
     back: Vec<u8>,
@@ -84,7 +84,7 @@ impl Table<'_> {
         self.passes(Direction::Inbound, frame)
     }
 
-    /// Opens a conversation, and has it answered; whether there was room for it.
+    /// Opens a flow, and has it answered; whether there was room for it.
     fn establish(&mut self, opening: &mut Frames, number: u32) -> bool {
         if !self.sends(opening.out(number)) {
             return false;
@@ -93,7 +93,7 @@ impl Table<'_> {
         true
     }
 
-    /// How many of these conversations do not get their answers in any more.
+    /// How many of these flows do not get their answers in any more.
     fn lost(&mut self, numbers: impl Iterator<Item = u32>) -> usize {
         let mut running = Frames::new(&self.places, flag::ACK, flag::ACK);
         numbers.filter(|&number| !self.takes(running.back(number))).count()
@@ -126,8 +126,8 @@ fn opening(places: &Places) -> Frames {
 }
 
 #[test]
-fn a_full_table_refuses_what_is_new_and_keeps_every_conversation_that_lives() {
-    with_table("a_full_table_refuses_what_is_new_and_keeps_every_conversation_that_lives", |table| {
+fn full_table_refuses_new_flows_and_keeps_every_live_one() {
+    with_table("full_table_refuses_new_flows_and_keeps_every_live_one", |table| {
         let before = table.counts();
         let mut opening = opening(&table.places);
         let (mut live, mut refused, mut first) = (Vec::new(), 0_u64, 0);
@@ -173,8 +173,8 @@ fn a_full_table_refuses_what_is_new_and_keeps_every_conversation_that_lives() {
 }
 
 #[test]
-fn a_flood_of_our_own_openings_pushes_out_no_conversation_that_lives_and_others_still_connect() {
-    let name = "a_flood_of_our_own_openings_pushes_out_no_conversation_that_lives_and_others_still_connect";
+fn flood_of_own_openings_evicts_no_live_flow() {
+    let name = "flood_of_own_openings_evicts_no_live_flow";
     with_table(name, |table| {
         let mut opening = opening(&table.places);
         assert!((0..LIVE).all(|number| table.establish(&mut opening, number)));
@@ -240,8 +240,8 @@ fn floods_from_outside_leave_no_trace_in_the_table() {
 }
 
 #[test]
-fn fl_12_every_conversation_that_one_allowed_source_can_have_takes_no_room_from_others() {
-    let name = "fl_12_every_conversation_that_one_allowed_source_can_have_takes_no_room_from_others";
+fn fl_12_all_flows_of_one_allowed_source_take_no_room() {
+    let name = "fl_12_all_flows_of_one_allowed_source_take_no_room";
     with_table(name, |table| {
         let mut opening = opening(&table.places);
         assert!((0..LIVE).all(|number| table.establish(&mut opening, number)));
@@ -275,8 +275,8 @@ fn fl_12_every_conversation_that_one_allowed_source_can_have_takes_no_room_from_
 }
 
 #[test]
-fn resets_and_ends_that_somebody_forges_do_not_end_a_conversation_that_goes_on() {
-    with_table("resets_and_ends_that_somebody_forges_do_not_end_a_conversation_that_goes_on", |table| {
+fn forged_resets_and_ends_do_not_end_a_live_flow() {
+    with_table("forged_resets_and_ends_do_not_end_a_live_flow", |table| {
         const ROUNDS: u32 = 20;
         let mut opening = opening(&table.places);
         assert!((0..LIVE).all(|number| table.establish(&mut opening, number)));
@@ -304,39 +304,32 @@ fn resets_and_ends_that_somebody_forges_do_not_end_a_conversation_that_goes_on()
 }
 
 #[test]
-fn a_flood_of_fragment_trains_leaves_conversations_alone_and_nearly_all_of_the_newest_trains_whole() {
-    with_table(
-        "a_flood_of_fragment_trains_leaves_conversations_alone_and_nearly_all_of_the_newest_trains_whole",
-        |table| {
-            let mut opening = opening(&table.places);
-            assert!((0..LIVE).all(|number| table.establish(&mut opening, number)));
-            let before = table.counts();
-            let (from, host): (IpAddr, IpAddr) = (table.places.stranger, table.places.host);
-            let trains = 4 * limits::FRAGMENTS as u32;
-            let first = |id| {
-                let segment = eth().ip(from, host).tcp(40_000, 443).flags(flag::ACK).payload(&[7; 44]);
-                segment.fragment(id, 0, true).build()
-            };
-            let follower =
-                |id| eth().ip(from, host).protocol(TCP).payload(&[7; 16]).fragment(id, 64, false).build();
-            for id in 0..trains {
-                assert!(table.takes(&first(id)), "FL-08: first fragment {id}");
-            }
-            let newest = trains - 100..trains;
-            let follows = newest.filter(|&id| table.takes(&follower(id))).count();
-            // Their age is known to a quarter of a second: within one, new ones may push out new ones.
-            assert!(follows >= 80, "FL-08, FR-13: {follows} of the newest 100 trains are whole");
-            assert!(!table.takes(&follower(trains)), "FL-08: what follows nothing does not pass");
-            assert_eq!(
-                table.since(before),
-                [0, 0, 0],
-                "FL-08: no entry, no eviction among the conversations"
-            );
-            assert_eq!(table.lost(0..LIVE), 0, "FL-08: every conversation lives");
-            report(&format!(
-                "{trains} fragment trains in a table for {}: {follows} of the newest 100 whole, 0 of {LIVE} flows lost",
-                limits::FRAGMENTS
-            ));
-        },
-    );
+fn fragment_flood_leaves_flows_alone_and_the_newest_datagrams() {
+    with_table("fragment_flood_leaves_flows_alone_and_the_newest_datagrams", |table| {
+        let mut opening = opening(&table.places);
+        assert!((0..LIVE).all(|number| table.establish(&mut opening, number)));
+        let before = table.counts();
+        let (from, host): (IpAddr, IpAddr) = (table.places.stranger, table.places.host);
+        let fragmented = 4 * limits::FRAGMENTS as u32;
+        let first = |id| {
+            let segment = eth().ip(from, host).tcp(40_000, 443).flags(flag::ACK).payload(&[7; 44]);
+            segment.fragment(id, 0, true).build()
+        };
+        let follower =
+            |id| eth().ip(from, host).protocol(TCP).payload(&[7; 16]).fragment(id, 64, false).build();
+        for id in 0..fragmented {
+            assert!(table.takes(&first(id)), "FL-08: first fragment {id}");
+        }
+        let newest = fragmented - 100..fragmented;
+        let follows = newest.filter(|&id| table.takes(&follower(id))).count();
+        // Their age is known to a quarter of a second: within one, new ones may push out new ones.
+        assert!(follows >= 80, "FL-08, FR-13: {follows} of the newest 100 trains are whole");
+        assert!(!table.takes(&follower(fragmented)), "FL-08: what follows nothing does not pass");
+        assert_eq!(table.since(before), [0, 0, 0], "FL-08: no entry, no eviction among the conversations");
+        assert_eq!(table.lost(0..LIVE), 0, "FL-08: every conversation lives");
+        report(&format!(
+            "{fragmented} fragment trains in a table for {}: {follows} of the newest 100 whole, 0 of {LIVE} flows lost",
+            limits::FRAGMENTS
+        ));
+    });
 }

@@ -39,8 +39,8 @@ fn pair(lab: &Lab, when: &str) -> (Daemon, String) {
 }
 
 #[test]
-fn of_two_daemons_started_together_one_gives_up_with_a_clear_word_and_one_is_attached() {
-    let name = "of_two_daemons_started_together_one_gives_up_with_a_clear_word_and_one_is_attached";
+fn two_daemons_started_together_leave_one_attached() {
+    let name = "two_daemons_started_together_leave_one_attached";
     let Some(lab) = Lab::new(name) else { return };
     let pairs = times("POMGUARD_FAULT_PAIRS", 100);
     Daemon::start(&lab).kill();

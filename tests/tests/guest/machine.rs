@@ -17,7 +17,7 @@ use pomguard::kernel::{pins::Pins, read};
 use pomguard_common::{Direction, counter::Counters, reason::Reason};
 use pomguard_netlab::{
     LinkState, Namespace, Port, Veth,
-    outside::{CARDS, DENIED, Desk, Knocker, Request, Segment, Tally},
+    outside::{CARDS, DENIED, FarEnds, Knocker, Request, Segment, Tally},
 };
 use pomguard_tests::daemon::{Lab, Wire};
 
@@ -64,7 +64,7 @@ pub(crate) struct Machine {
     /// The daemon's fixture; the server is this machine.
     pub(crate) lab: Lab,
     ends: Vec<End>,
-    desk: Desk,
+    far_ends: FarEnds,
     outside: RefCell<File>,
     _far: Vec<Namespace>,
 }
@@ -99,7 +99,7 @@ impl Machine {
         // The one that joins later comes last.
         ends.sort_by_key(|end| end.interface == GENERIC);
         let outside = RefCell::new(File::options().read(true).write(true).open(stream()).unwrap());
-        let machine = Self { lab, ends, desk: Desk::new(knockers), outside, _far: far };
+        let machine = Self { lab, ends, far_ends: FarEnds::new(knockers), outside, _far: far };
         machine.ends.iter().for_each(|end| machine.dress(end));
         machine.write_site();
         machine
@@ -224,7 +224,7 @@ impl Machine {
 
     fn ask(&self, end: &End, request: &Request) -> Result<Tally> {
         if !end.is_outside {
-            return self.desk.serve(request);
+            return self.far_ends.serve(request);
         }
         let mut stream = self.outside.borrow_mut();
         stream.write_all(format!("{request}\n").as_bytes()).context("ask the outside")?;
@@ -241,7 +241,7 @@ impl Machine {
 
     /// The daemon's pins.
     pub(crate) fn pins(&self) -> Pins {
-        Pins::at(self.lab.pins())
+        Pins::new(self.lab.pins())
     }
 
     /// The guard's counters.

@@ -39,7 +39,7 @@ fn basic_guest() {
     let mut report = Report::new();
     let machine = Machine::new(lab);
     thread::scope(|scope| {
-        // Beside the first start: both wait for the verifier.
+        // Alongside the first start: both wait for the verifier.
         let verdicts = scope.spawn(verdicts::all);
         for end in machine.ends() {
             report.step(&format!("open {end}"), || machine.is_open(end));
@@ -63,8 +63,8 @@ fn guarded(report: &mut Report, machine: &Machine, kernel: &Kernel, daemon: Daem
     }
     let join = || {
         settings(machine, ALL, OTHER_WAY);
-        let told = daemon.reload();
-        ensure!(!told.contains("FAILED") && !told.contains("refused"), "{told}");
+        let message = daemon.reload();
+        ensure!(!message.contains("FAILED") && !message.contains("refused"), "{message}");
         is_attached(machine, machine.last(), ["generic", "clsact"])
     };
     report.step(&format!("attach {GENERIC}"), join);
@@ -83,13 +83,13 @@ fn guarded(report: &mut Report, machine: &Machine, kernel: &Kernel, daemon: Daem
     }
     let mut next = None;
     report.step("re-adopt", || {
-        let told = machine.watch_all(|| {
-            let (daemon, told) = start(machine, ALL, IN_ENFORCE);
+        let message = machine.watch_all(|| {
+            let (daemon, message) = start(machine, ALL, IN_ENFORCE);
             next = Some(daemon);
-            Ok(told)
+            Ok(message)
         })?;
         is_taken_over(machine, &before, &programs)?;
-        Ok(told)
+        Ok(message)
     });
     for end in machine.ends() {
         let guarded = || end.was_shut().and_then(|()| machine.is_guarded(end));
@@ -171,8 +171,8 @@ fn settings(machine: &Machine, interfaces: &'static [&'static str], way: Way) {
 fn start(machine: &Machine, interfaces: &'static [&'static str], way: Way) -> (Daemon, String) {
     settings(machine, interfaces, way);
     let daemon = Daemon::start(&machine.lab);
-    let told = format!("generation {}", machine.lab.stats().generation());
-    (daemon, told)
+    let message = format!("generation {}", machine.lab.stats().generation());
+    (daemon, message)
 }
 
 fn is_attached(machine: &Machine, end: &End, wanted: [&str; 2]) -> Result<String> {

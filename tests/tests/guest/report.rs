@@ -26,7 +26,7 @@ impl Report {
 
     /// Runs a step, which returns a word on its outcome.
     pub(crate) fn step(&mut self, name: &str, step: impl FnOnce() -> Result<String>) {
-        self.step_with(name, || step().map(|told| ((), told)));
+        self.step_with(name, || step().map(|message| ((), message)));
     }
 
     /// Runs a step that makes something for later steps. Returns `None` if the step failed.
@@ -36,7 +36,7 @@ impl Report {
         step: impl FnOnce() -> Result<(T, String)>,
     ) -> Option<T> {
         let start = Instant::now();
-        let done = catch_unwind(AssertUnwindSafe(step)).unwrap_or_else(|panicked| Err(fault(&*panicked)));
+        let done = catch_unwind(AssertUnwindSafe(step)).unwrap_or_else(|panicked| Err(error(&*panicked)));
         let seconds = start.elapsed().as_secs_f32();
         match done {
             Ok((made, note)) => {
@@ -55,7 +55,7 @@ impl Report {
         let (verdict, seconds, note) = match done {
             Ok((Ok(note), seconds)) => (Verdict::Passed, seconds, note),
             Ok((Err(error), seconds)) => (Verdict::Failed, seconds, format!("{error:#}")),
-            Err(panicked) => (Verdict::Failed, 0.0, fault(&*panicked).to_string()),
+            Err(panicked) => (Verdict::Failed, 0.0, error(&*panicked).to_string()),
         };
         self.write(name, verdict, seconds, note);
     }
@@ -81,7 +81,7 @@ impl Report {
 }
 
 /// The message of a panic.
-fn fault(panicked: &(dyn Any + Send)) -> anyhow::Error {
+fn error(panicked: &(dyn Any + Send)) -> anyhow::Error {
     let text = panicked.downcast_ref::<String>().map(String::as_str);
     anyhow!("{}", text.or_else(|| panicked.downcast_ref::<&str>().copied()).unwrap_or("panicked"))
 }

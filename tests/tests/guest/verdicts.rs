@@ -5,13 +5,13 @@ use std::{collections::BTreeSet, net::Ipv4Addr, time::Instant};
 use anyhow::{Result, ensure};
 use pomguard::policy::Direction;
 use pomguard_common::{
-    control::{Pinhole, panic},
+    control::{Override, panic},
     image::Family,
     protocol::TCP,
     reason::Reason,
 };
 use pomguard_tests::{
-    beside::Beside,
+    control_state::ControlState,
     dispositions::{Outcome, Trial, sections},
     harness::{Bench, Subject, bench},
     packet::{Packet, eth, ether, flag::ACK},
@@ -54,8 +54,8 @@ fn of_packets(subject: &mut dyn Subject) -> Result<BTreeSet<Reason>> {
             continue;
         };
         shown.insert(outcome.reason);
-        if let Some(fault) = trial.fault(outcome, &places, false)? {
-            faults.push(format!("{}: {fault}", name(outcome)));
+        if let Some(error) = trial.error(outcome, &places, false)? {
+            faults.push(format!("{}: {error}", name(outcome)));
         }
     }
     ensure!(faults.is_empty(), "{}", faults.join("; "));
@@ -75,16 +75,28 @@ fn of_circumstances(bench: &mut Bench) -> Result<Vec<Reason>> {
     let group = Ipv4Addr::new(224, 0, 0, 251).into();
     let own = eth().ip(places.host, group).udp(40_000, 4_446).payload(b"hello").bare();
     let circumstances = [
-        (Reason::OwnMulticast, Beside { generic: true, ..Beside::default() }, own),
-        (Reason::NoPolicy, Beside { no_policy: true, ..Beside::default() }, listed.clone()),
-        (Reason::Isolated, Beside { panic: Some((panic::ISOLATE, MINUTES)), ..Beside::default() }, listed),
-        (Reason::Grace, Beside { grace: Some(MINUTES), ..Beside::default() }, unlisted.clone().flags(ACK)),
-        (Reason::Exception, Beside { pinholes: vec![(exception(), MINUTES)], ..Beside::default() }, unlisted),
+        (Reason::OwnMulticast, ControlState { generic: true, ..ControlState::default() }, own),
+        (Reason::NoPolicy, ControlState { no_policy: true, ..ControlState::default() }, listed.clone()),
+        (
+            Reason::Isolated,
+            ControlState { panic: Some((panic::ISOLATE, MINUTES)), ..ControlState::default() },
+            listed,
+        ),
+        (
+            Reason::Grace,
+            ControlState { grace: Some(MINUTES), ..ControlState::default() },
+            unlisted.clone().flags(ACK),
+        ),
+        (
+            Reason::Exception,
+            ControlState { overrides: vec![(exception(), MINUTES)], ..ControlState::default() },
+            unlisted,
+        ),
     ];
     bench.renew(reference::policy())?;
     let mut shown = Vec::new();
-    for (reason, beside, packet) in circumstances {
-        bench.hold(&beside)?;
+    for (reason, control_state, packet) in circumstances {
+        bench.hold(&control_state)?;
         let found = bench.reason(Direction::Inbound, &packet.build())?;
         ensure!(found == (reason, false), "{}: {found:?}", reason.name());
         shown.push(reason);
@@ -102,21 +114,21 @@ fn of_circumstances(bench: &mut Bench) -> Result<Vec<Reason>> {
     Ok(shown)
 }
 
-/// The first and the last port in one word, as a pinhole holds them.
+/// The first and the last port in one word, as an override holds them.
 fn port_range(first: u16, last: u16) -> u32 {
     u32::from(first) | u32::from(last) << 16
 }
 
 /// Lets the stranger open port 8443.
-fn exception() -> Pinhole {
-    let std::net::IpAddr::V4(stranger) = Places::v4().stranger else { return Pinhole::FREE };
-    Pinhole {
+fn exception() -> Override {
+    let std::net::IpAddr::V4(stranger) = Places::v4().stranger else { return Override::FREE };
+    Override {
         peer: [u32::from(stranger), 0, 0, 0],
         mask: [u32::MAX; 4],
         ports: port_range(8_443, 8_443),
         client_ports: port_range(1_024, u16::MAX),
         protocol: TCP,
-        marks: Family::V4 as u8 | Pinhole::EXCEPTION,
-        ..Pinhole::FREE
+        marks: Family::V4 as u8 | Override::EXCEPTION,
+        ..Override::FREE
     }
 }

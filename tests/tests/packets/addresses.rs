@@ -55,7 +55,7 @@ fn a_source_that_cannot_be_is_refused() {
         let host = if address(source).is_ipv6() { v6.host } else { v4.host };
         cases.push(case("SP-03", source).inbound(&from_to(source, host), Reason::SpoofedSource));
     }
-    let beside = [
+    let control_state = [
         "1.0.0.0",
         "126.255.255.255",
         "128.0.0.0",
@@ -70,7 +70,7 @@ fn a_source_that_cannot_be_is_refused() {
         "2002:808:808:ac10::1",
         "2002:808:808::a09:7",
     ];
-    for source in beside {
+    for source in control_state {
         let host = if address(source).is_ipv6() { v6.host } else { v4.host };
         let says = format!("{source} is beside them");
         cases.push(case("SP-03", says).inbound(&from_to(source, host), Reason::Row).row("A2").connects());
@@ -166,7 +166,7 @@ fn leases_pass_and_what_only_looks_like_one_does_not() {
     run("leases_pass_and_what_only_looks_like_one_does_not", &cases);
 }
 
-/// Prefixes of a row, and addresses in and beside them.
+/// Prefixes of a row, and addresses in and alongside them.
 type Edges = (&'static [&'static str], &'static [(&'static str, bool)]);
 
 #[test]
@@ -233,7 +233,7 @@ fn a_lease_is_renewed_though_a_row_names_its_port() {
 }
 
 #[test]
-fn a_metadata_service_answers_what_it_was_asked_and_starts_nothing() {
+fn metadata_service_answers_questions_and_opens_nothing() {
     let services = ["169.254.169.254", "fd00:ec2::254"];
     let mut policy = reference::policy();
     let peers = ["169.254.169.254/32", "fd00:ec2::254/128"];
@@ -260,5 +260,5 @@ fn a_metadata_service_answers_what_it_was_asked_and_starts_nothing() {
         let unlisted = eth().ip(places.host, service).tcp(40_000, 443);
         cases.push(case("SP-08", "a port that no row lists").outbound(&unlisted, Reason::Destination));
     }
-    run_under("a_metadata_service_answers_what_it_was_asked_and_starts_nothing", policy, &cases);
+    run_under("metadata_service_answers_questions_and_opens_nothing", policy, &cases);
 }

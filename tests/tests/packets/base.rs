@@ -130,7 +130,7 @@ fn ipv4_options_are_refused_whatever_they_say() {
 }
 
 #[test]
-fn a_protocol_that_no_row_names_does_not_pass_as_one_that_is_named() {
+fn unlisted_protocol_does_not_pass_as_a_listed_one() {
     let mut cases = Vec::new();
     for places in Places::both() {
         let segment = allowed(&places).quoted().split_off(if places.is_v6() { 40 } else { 20 });
@@ -150,5 +150,5 @@ fn a_protocol_that_no_row_names_does_not_pass_as_one_that_is_named() {
             );
         }
     }
-    run("a_protocol_that_no_row_names_does_not_pass_as_one_that_is_named", &cases);
+    run("unlisted_protocol_does_not_pass_as_a_listed_one", &cases);
 }

@@ -5,21 +5,21 @@ use std::env;
 use pomguard::policy::Policy;
 use pomguard_common::{Direction, reason::Reason};
 use pomguard_tests::{
-    beside::Beside,
+    control_state::ControlState,
     harness::{Effect, Subject, bench},
+    host_datapath::HostDatapath,
     packet::Packet,
     reference,
-    twin::Twin,
 };
 
 enum Step {
     Packet { direction: Direction, packet: Box<Packet>, effect: Effect, row: Option<&'static str> },
     Wait(u32),
-    Hold(Beside),
+    Hold(ControlState),
     Change(Box<Policy>),
 }
 
-/// One case: steps on a table without conversations.
+/// One case: steps on a table without flows.
 #[must_use]
 pub(crate) struct Case {
     id: &'static str,
@@ -72,7 +72,7 @@ impl Case {
         self.last(|effect, _| effect.connection = true)
     }
 
-    /// The last packet enters a conversation into the flow table.
+    /// The last packet enters a flow into the flow table.
     pub(crate) fn enters(self) -> Self {
         self.last(|effect, _| effect.enters = true)
     }
@@ -89,9 +89,9 @@ impl Case {
         self
     }
 
-    /// From here on this holds beside the policy, until another such step or the end of the case.
-    pub(crate) fn holding(mut self, beside: Beside) -> Self {
-        self.steps.push(Step::Hold(beside));
+    /// From here on this holds alongside the policy, until another such step or the end of the case.
+    pub(crate) fn holding(mut self, control_state: ControlState) -> Self {
+        self.steps.push(Step::Hold(control_state));
         self
     }
 
@@ -107,7 +107,7 @@ impl Case {
         self
     }
 
-    /// Whether a step may have left a conversation, a fragment or a port that serves behind.
+    /// Whether a step may have left a flow, a fragment or a port that serves behind.
     fn leaves_traces(&self) -> bool {
         self.steps.iter().any(|step| match step {
             Step::Packet { direction, packet, effect, .. } => {
@@ -129,8 +129,8 @@ impl Case {
                     subject.wait(*seconds).expect("time goes by");
                     continue;
                 }
-                Step::Hold(beside) => {
-                    subject.hold(beside).expect("it holds");
+                Step::Hold(control_state) => {
+                    subject.hold(control_state).expect("it holds");
                     continue;
                 }
                 Step::Change(policy) => {
@@ -158,7 +158,7 @@ impl Case {
             subject.change(before).expect("the policy compiles");
         }
         if self.steps.iter().any(|step| matches!(step, Step::Hold(_))) {
-            subject.hold(&Beside::default()).expect("it holds no more");
+            subject.hold(&ControlState::default()).expect("it holds no more");
         }
         if self.leaves_traces() || !faults.is_empty() {
             subject.forget().expect("everything is forgotten");
@@ -190,7 +190,7 @@ pub(crate) fn run_under(what: &str, policy: Policy, cases: &[Case]) {
 /// Runs `test` on the decision code as it is built for the host, then on the loaded programs. With
 /// `POMGUARD_HOST_ONLY` the first is all.
 pub(crate) fn everywhere(what: &str, policy: Policy, test: impl Fn(&mut dyn Subject, &str)) {
-    test(&mut Twin::new(policy.clone()).expect("the policy compiles"), "on the host");
+    test(&mut HostDatapath::new(policy.clone()).expect("the policy compiles"), "on the host");
     if env::var_os("POMGUARD_HOST_ONLY").is_some() {
         return;
     }

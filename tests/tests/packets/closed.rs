@@ -1,12 +1,12 @@
 //! What holds while no policy is in force.
 
 use pomguard_common::{
-    control::Pinhole,
+    control::Override,
     protocol::{TCP, UDP},
     reason::Reason,
 };
 use pomguard_tests::{
-    beside::Beside,
+    control_state::ControlState,
     packet::{
         eth,
         flag::{ACK, FIN, SYN},
@@ -15,16 +15,20 @@ use pomguard_tests::{
 };
 
 use crate::{
-    beside::{A3, E1, pinhole},
     case::{case, run_under},
+    overrides::{A3, E1, override_rule},
 };
 
-fn without_policy(lines: &[Pinhole]) -> Beside {
-    Beside { pinholes: lines.iter().map(|line| (*line, 600)).collect(), no_policy: true, ..Beside::default() }
+fn without_policy(lines: &[Override]) -> ControlState {
+    ControlState {
+        overrides: lines.iter().map(|line| (*line, 600)).collect(),
+        no_policy: true,
+        ..ControlState::default()
+    }
 }
 
 #[test]
-fn without_a_policy_neighbours_are_found_and_nothing_else_of_the_link_is_asked() {
+fn no_policy_allows_neighbour_discovery_and_no_other_link_use() {
     let [v4, v6] = Places::both();
     let mut cases = Vec::new();
     for kind in 133..=136 {
@@ -62,19 +66,15 @@ fn without_a_policy_neighbours_are_found_and_nothing_else_of_the_link_is_asked()
     cases.push(
         case("CF-11", "what nobody knows").holding(without_policy(&[])).both_ways(&unknown, Reason::NoPolicy),
     );
-    run_under(
-        "without_a_policy_neighbours_are_found_and_nothing_else_of_the_link_is_asked",
-        reference::policy(),
-        &cases,
-    );
+    run_under("no_policy_allows_neighbour_discovery_and_no_other_link_use", reference::policy(), &cases);
 }
 
 #[test]
-fn without_a_policy_failsafe_tuples_hold_both_ways_and_only_for_who_can_be() {
+fn no_policy_holds_failsafe_tuples_for_possible_peers() {
     let mut cases = Vec::new();
     for places in Places::both() {
         let login = eth().ip(places.stranger, places.host).tcp(40_000, 22);
-        let held = without_policy(&[pinhole(places.stranger, TCP, 22, A3, 0)]);
+        let held = without_policy(&[override_rule(places.stranger, TCP, 22, A3, 0)]);
         cases.push(
             case("CF-11", "the end of a login opens nothing")
                 .holding(held)
@@ -83,8 +83,8 @@ fn without_a_policy_failsafe_tuples_hold_both_ways_and_only_for_who_can_be() {
         );
         let ask = eth().ip(places.host, places.stranger).tcp(40_000, 8_080);
         let outward = [
-            pinhole(places.stranger, TCP, 8_080, E1, Pinhole::OUTBOUND),
-            pinhole(places.stranger, UDP, 123, E1, Pinhole::OUTBOUND),
+            override_rule(places.stranger, TCP, 8_080, E1, Override::OUTBOUND),
+            override_rule(places.stranger, UDP, 123, E1, Override::OUTBOUND),
         ];
         let question = eth().ip(places.host, places.stranger).udp(40_000, 123);
         cases.push(
@@ -103,13 +103,9 @@ fn without_a_policy_failsafe_tuples_hold_both_ways_and_only_for_who_can_be() {
         let nobody = nobody.parse().expect("an address");
         cases.push(
             case("SP-03", "a peer that cannot be")
-                .holding(without_policy(&[pinhole(nobody, TCP, 22, A3, 0)]))
+                .holding(without_policy(&[override_rule(nobody, TCP, 22, A3, 0)]))
                 .inbound(&eth().ip(nobody, places.host).tcp(40_000, 22), Reason::NoPolicy),
         );
     }
-    run_under(
-        "without_a_policy_failsafe_tuples_hold_both_ways_and_only_for_who_can_be",
-        reference::policy(),
-        &cases,
-    );
+    run_under("no_policy_holds_failsafe_tuples_for_possible_peers", reference::policy(), &cases);
 }

@@ -4,18 +4,18 @@ use pomguard::policy::Mode;
 use pomguard_common::{Direction, image::SECTIONS, reason::Reason};
 use pomguard_tests::{
     harness::Subject as _,
+    host_datapath::HostDatapath,
     packet::{
         Packet, eth,
         flag::{ACK, SYN},
     },
     reference::{self, Places},
-    twin::Twin,
 };
 
-fn whole() -> Twin {
+fn whole() -> HostDatapath {
     let mut policy = reference::policy();
     (policy.inbound, policy.outbound) = (Mode::Enforce, Mode::Enforce);
-    Twin::new(policy).expect("the policy compiles")
+    HostDatapath::new(policy).expect("the policy compiles")
 }
 
 /// What no row allows, whichever part of the image is there.
@@ -35,15 +35,15 @@ fn forbidden(places: &Places) -> Vec<(Direction, Packet)> {
 }
 
 #[test]
-fn whatever_end_of_the_image_is_missing_nothing_forbidden_passes() {
+fn truncated_image_passes_nothing_forbidden() {
     for places in Places::both() {
         let forbidden: Vec<_> =
             forbidden(&places).into_iter().map(|(direction, packet)| (direction, packet.build())).collect();
-        let mut twin = whole();
-        for left in (SECTIONS as usize..=twin.lines()).rev() {
-            twin.lose_all_but(left);
+        let mut datapath = whole();
+        for left in (SECTIONS as usize..=datapath.lines()).rev() {
+            datapath.lose_all_but(left);
             for (direction, frame) in &forbidden {
-                let effect = twin.judge(*direction, frame).expect("both ways agree");
+                let effect = datapath.judge(*direction, frame).expect("both ways agree");
                 assert!(!effect.passes(), "{left} lines left, {}: {effect:?} {frame:02x?}", direction.name());
             }
         }
@@ -51,7 +51,7 @@ fn whatever_end_of_the_image_is_missing_nothing_forbidden_passes() {
 }
 
 #[test]
-fn a_row_that_cannot_be_looked_up_is_an_internal_fault_and_no_missing_permission() {
+fn failed_row_lookup_is_internal_and_no_miss() {
     for places in Places::both() {
         let allowed = [
             (Direction::Inbound, eth().ip(places.stranger, places.host).tcp(40_000, 443)),
@@ -60,16 +60,16 @@ fn a_row_that_cannot_be_looked_up_is_an_internal_fault_and_no_missing_permission
             (Direction::Outbound, eth().ip(places.host, places.stranger).udp(40_000, 53)),
         ];
         for (direction, packet) in allowed {
-            let (mut twin, frame) = (whole(), packet.build());
-            let mut left = twin.lines();
+            let (mut datapath, frame) = (whole(), packet.build());
+            let mut left = datapath.lines();
             let effect = loop {
-                let effect = twin.judge(direction, &frame).expect("both ways agree");
+                let effect = datapath.judge(direction, &frame).expect("both ways agree");
                 if effect.reason != Reason::Row {
                     break effect;
                 }
-                twin.forget().expect("time goes by");
+                datapath.forget().expect("time goes by");
                 left -= 1;
-                twin.lose_all_but(left);
+                datapath.lose_all_but(left);
             };
             assert_eq!(effect.reason, Reason::Internal, "{left} lines left: {packet:?}");
             assert!(!effect.passes());

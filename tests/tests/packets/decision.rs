@@ -6,7 +6,7 @@ use pomguard_common::{
 };
 
 #[test]
-fn a_decision_comes_back_from_its_word_and_nothing_comes_from_none() {
+fn decision_comes_back_from_its_word() {
     assert!(Decision::of_word(0).is_none(), "no packet was settled");
     for reason in [Reason::Row, Reason::Answer, Reason::Port, Reason::Internal] {
         let decision = Decision::because(reason);

@@ -29,11 +29,15 @@ fn the_published_table_is_the_one_that_is_tried() {
 fn every_reason_is_in_the_published_table_or_besides() {
     let sections = sections();
     let outcomes = sections.iter().flat_map(|section| &section.classes).flat_map(|class| &class.outcomes);
-    let mut told: BTreeSet<Reason> = outcomes.map(|outcome| outcome.reason).collect();
+    let mut message: BTreeSet<Reason> = outcomes.map(|outcome| outcome.reason).collect();
     for (reason, _) in BESIDES {
-        assert!(told.insert(reason), "{} stands besides, but there is a packet that shows it", reason.name());
+        assert!(
+            message.insert(reason),
+            "{} stands besides, but there is a packet that shows it",
+            reason.name()
+        );
     }
-    let missing: Vec<_> = Reason::ALL.iter().filter(|reason| !told.contains(reason)).collect();
+    let missing: Vec<_> = Reason::ALL.iter().filter(|reason| !message.contains(reason)).collect();
     assert!(missing.is_empty(), "{missing:?} are in nobody's line");
 }
 
@@ -54,11 +58,11 @@ fn what_the_published_table_says_is_what_happens() {
                 }
                 for places in outcome.families() {
                     shown += 1;
-                    let fault = trial.fault(outcome, &places, audited);
-                    let fault = fault.unwrap_or_else(|error| Some(format!("{error:#}")));
+                    let error = trial.error(outcome, &places, audited);
+                    let error = error.unwrap_or_else(|error| Some(format!("{error:#}")));
                     let family = if places.is_v6() { "IPv6" } else { "IPv4" };
-                    let told = |fault| format!("{packet} ({family}, {}): {fault}", direction.name());
-                    faults.extend(fault.map(told));
+                    let message = |error| format!("{packet} ({family}, {}): {error}", direction.name());
+                    faults.extend(error.map(message));
                 }
             }
         }

@@ -86,7 +86,7 @@ fn a_chain_is_walked_up_to_the_limit_and_ends_in_a_drop_beyond() {
 }
 
 #[test]
-fn an_upper_header_is_looked_for_up_to_a_place_in_the_frame_and_no_further() {
+fn upper_header_is_searched_up_to_a_limit_in_the_frame() {
     // Seven headers of 256 bytes and one more, behind 54 bytes: the upper layer stands at `place`.
     let stands_at = |place: usize| {
         let long = (0..7).fold(base(), |packet, _| packet.ext_header(extension::DESTINATION, &[1; 254]));
@@ -103,7 +103,7 @@ fn an_upper_header_is_looked_for_up_to_a_place_in_the_frame_and_no_further() {
         let says = format!("at {place}");
         cases.push(case("EH-05", says).untagged().both_ways(&stands_at(place), Reason::ExtensionLimit));
     }
-    run("an_upper_header_is_looked_for_up_to_a_place_in_the_frame_and_no_further", &cases);
+    run("upper_header_is_searched_up_to_a_limit_in_the_frame", &cases);
 }
 
 #[test]

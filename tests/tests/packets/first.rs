@@ -1,58 +1,58 @@
-//! Conversations that were there before pomguard was. In the kernel a daemon tries them
+//! Connections that were there before pomguard was. In the kernel a daemon tries them
 //! (`tests/daemon/seeding.rs`); here, that the decision code knows them.
 
 use pomguard::policy::{Mode, Policy};
 use pomguard_common::{Direction, decide::NO_ROW, reason::Reason};
 use pomguard_tests::{
     harness::{Effect, Subject as _},
+    host_datapath::HostDatapath,
     packet::{
         Packet, eth,
         flag::{ACK, SYN},
     },
     reference::{self, Places},
-    twin::Twin,
 };
 
 #[test]
-fn a_conversation_of_the_first_policy_is_judged_by_the_next_one() {
+fn a_flow_of_the_first_policy_is_judged_by_the_next_one() {
     for places in Places::both() {
         let policy = reference::policy();
-        let mut twin = Twin::new(policy.clone()).expect("the policy compiles");
+        let mut datapath = HostDatapath::new(policy.clone()).expect("the policy compiles");
         let ask = eth().ip(places.host, places.database).tcp(40_000, 5_432);
         let answer = ask.clone().mirrored().flags(ACK);
-        let reason = |twin: &mut Twin, direction, packet: &Packet| {
-            twin.judge(direction, &packet.build()).expect("both ways agree").reason
+        let reason = |datapath: &mut HostDatapath, direction, packet: &Packet| {
+            datapath.judge(direction, &packet.build()).expect("both ways agree").reason
         };
-        assert_eq!(reason(&mut twin, Direction::Outbound, &ask), Reason::Row);
-        assert_eq!(reason(&mut twin, Direction::Inbound, &answer), Reason::Answer);
-        twin.enforce(Policy { rows: Vec::new(), ..policy }).expect("the policy compiles");
-        assert_eq!(reason(&mut twin, Direction::Inbound, &answer), Reason::NoFlowKnown);
+        assert_eq!(reason(&mut datapath, Direction::Outbound, &ask), Reason::Row);
+        assert_eq!(reason(&mut datapath, Direction::Inbound, &answer), Reason::Answer);
+        datapath.enforce(Policy { rows: Vec::new(), ..policy }).expect("the policy compiles");
+        assert_eq!(reason(&mut datapath, Direction::Inbound, &answer), Reason::NoFlowKnown);
     }
 }
 
 #[test]
-fn a_conversation_that_was_there_first_goes_on_under_every_policy_and_opens_nothing() {
+fn grandfathered_flow_goes_on_and_opens_nothing() {
     for places in Places::both() {
         let mut policy = reference::policy();
         (policy.inbound, policy.outbound) = (Mode::Enforce, Mode::Enforce);
-        let mut twin = Twin::new(policy.clone()).expect("the policy compiles");
+        let mut datapath = HostDatapath::new(policy.clone()).expect("the policy compiles");
         let ours = eth().ip(places.host, places.stranger).tcp(40_000, 8_080).flags(ACK);
         let theirs = ours.clone().mirrored();
-        let comes_to = |twin: &mut Twin, direction, packet: &Packet, reason| {
-            let effect = twin.judge(direction, &packet.build()).expect("both ways agree");
+        let comes_to = |datapath: &mut HostDatapath, direction, packet: &Packet, reason| {
+            let effect = datapath.judge(direction, &packet.build()).expect("both ways agree");
             let want = Effect { row: NO_ROW, ..Effect::of(reason) };
             assert_eq!(effect, want, "{} {packet:?}", direction.name());
         };
-        comes_to(&mut twin, Direction::Inbound, &theirs, Reason::NoFlow);
-        twin.was_there_first(&ours.build()).expect("there is room");
+        comes_to(&mut datapath, Direction::Inbound, &theirs, Reason::NoFlow);
+        datapath.was_there_first(&ours.build()).expect("there is room");
         for _ in 0..2 {
-            comes_to(&mut twin, Direction::Inbound, &theirs, Reason::Answer);
-            comes_to(&mut twin, Direction::Outbound, &ours, Reason::Answer);
+            comes_to(&mut datapath, Direction::Inbound, &theirs, Reason::Answer);
+            comes_to(&mut datapath, Direction::Outbound, &ours, Reason::Answer);
             // No policy judged it, and none will.
-            twin.enforce(policy.clone()).expect("the policy compiles");
+            datapath.enforce(policy.clone()).expect("the policy compiles");
         }
-        comes_to(&mut twin, Direction::Outbound, &ours.clone().flags(SYN), Reason::Destination);
-        twin.forget().expect("time goes by");
-        comes_to(&mut twin, Direction::Inbound, &theirs, Reason::NoFlow);
+        comes_to(&mut datapath, Direction::Outbound, &ours.clone().flags(SYN), Reason::Destination);
+        datapath.forget().expect("time goes by");
+        comes_to(&mut datapath, Direction::Inbound, &theirs, Reason::NoFlow);
     }
 }

@@ -67,8 +67,8 @@ fn all(expected: impl Fn(Case, &Packet) -> Case, messages: Vec<(&'static str, Pa
 }
 
 #[test]
-fn queries_come_in_and_reports_leave_unless_they_are_switched_off() {
-    let what = "queries_come_in_and_reports_leave_unless_they_are_switched_off";
+fn group_queries_and_reports_pass_unless_switched_off() {
+    let what = "group_queries_and_reports_pass_unless_switched_off";
     let mut cases = all(|case, packet| case.inbound(packet, Reason::Multicast), queries());
     cases.extend(all(|case, packet| case.outbound(packet, Reason::Multicast), reports()));
     let far = igmp(Places::v4().office, "224.0.0.1", 0x11).hops(2);

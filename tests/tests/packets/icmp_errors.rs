@@ -32,7 +32,7 @@ fn opened(id: &'static str, says: impl Into<String>, places: &Places) -> Case {
 }
 
 #[test]
-fn an_error_about_what_we_send_passes_and_about_anything_else_does_not() {
+fn icmp_error_passes_only_about_what_this_host_sent() {
     let mut cases = Vec::new();
     for places in Places::both() {
         let error = complaint(&places, &ours(&places));
@@ -78,7 +78,7 @@ fn an_error_about_what_we_send_passes_and_about_anything_else_does_not() {
                 .inbound(&complaint(&places, &query), Reason::IcmpRelated),
         );
     }
-    run("an_error_about_what_we_send_passes_and_about_anything_else_does_not", &cases);
+    run("icmp_error_passes_only_about_what_this_host_sent", &cases);
 }
 
 #[test]
@@ -174,7 +174,7 @@ fn errors(places: &Places) -> Vec<(u8, u8)> {
 }
 
 #[test]
-fn every_sort_of_error_arrives_and_none_changes_the_conversation() {
+fn every_icmp_error_arrives_and_changes_no_flow() {
     let mut cases = Vec::new();
     for places in Places::both() {
         let error = |(kind, code): (u8, u8)| {
@@ -205,7 +205,7 @@ fn every_sort_of_error_arrives_and_none_changes_the_conversation() {
                 .inbound(&answer.flags(ACK), Reason::NoFlowKnown),
         );
     }
-    run("every_sort_of_error_arrives_and_none_changes_the_conversation", &cases);
+    run("every_icmp_error_arrives_and_changes_no_flow", &cases);
 }
 
 #[test]
@@ -227,7 +227,7 @@ fn a_path_may_be_narrow_but_no_narrower_than_its_family_allows() {
 }
 
 #[test]
-fn this_host_complains_only_to_those_who_asked_something_allowed() {
+fn own_icmp_errors_leave_only_to_allowed_askers() {
     let mut cases = Vec::new();
     for places in Places::both() {
         let (kind, code) = if places.is_v6() { (1, 4) } else { (3, 3) };
@@ -260,5 +260,5 @@ fn this_host_complains_only_to_those_who_asked_something_allowed() {
     let short =
         eth().ip(Places::v4().stranger, Places::v4().host).protocol(protocol::ICMP).payload(&[3, 4, 0, 0]);
     cases.push(case("IC-05", "four bytes of ICMP").both_ways(&short, Reason::Truncated));
-    run("this_host_complains_only_to_those_who_asked_something_allowed", &cases);
+    run("own_icmp_errors_leave_only_to_allowed_askers", &cases);
 }

@@ -3,18 +3,18 @@
 
 use pomguard_common::{
     Direction::{self, Inbound, Outbound},
-    image::Forget,
+    image::Barrier,
     packet::Packet as Frame,
     parse::{self, Link},
     reason::Reason,
 };
 use pomguard_tests::{
     harness::{Effect, Subject as _},
+    host_datapath::HostDatapath,
     oracle::Host,
     packet::{Packet, eth, extension, flag::ACK},
     random::Random,
     reference::{self, Places},
-    twin::Twin,
 };
 
 /// The most that a length field can say.
@@ -34,34 +34,38 @@ fn forms(packet: &Packet) -> Vec<(Packet, usize)> {
 }
 
 /// The decision code's reading of the frame, which must be the oracle's.
-fn reason(twin: &mut Twin, host: &mut Host, direction: Direction, frame: &[u8]) -> Effect {
-    assert_eq!(twin.read(frame), host.read(frame));
-    let found = twin.judge(direction, frame).expect("the frame runs");
-    let wanted = host.judge(direction, frame).effect(twin.in_force(), direction);
+fn reason(datapath: &mut HostDatapath, host: &mut Host, direction: Direction, frame: &[u8]) -> Effect {
+    assert_eq!(datapath.read(frame), host.read(frame));
+    let found = datapath.judge(direction, frame).expect("the frame runs");
+    let wanted = host.judge(direction, frame).effect(datapath.in_force(), direction);
     assert_eq!(found, wanted, "{:02x?}", &frame[..80]);
     found
 }
 
-fn both() -> (Twin, Host) {
-    let twin = Twin::new(reference::policy()).expect("the policy compiles");
-    (twin, Host::new(reference::policy()))
+fn both() -> (HostDatapath, Host) {
+    let datapath = HostDatapath::new(reference::policy()).expect("the policy compiles");
+    (datapath, Host::new(reference::policy()))
 }
 
 #[test]
 fn f07_segments_held_in_one_packet_are_judged_as_one() {
-    let (mut twin, mut host) = both();
+    let (mut datapath, mut host) = both();
     for places in Places::both() {
         let denied = eth().ip(places.stranger, places.host).tcp(40_000, 8_080).flags(ACK);
         for tags in 0..3 {
             let tagged = |packet: &Packet| (0..tags).fold(packet.clone(), |packet, _| packet.vlan(0));
             for (packet, _) in forms(&tagged(&call(&places))) {
                 let frame = packet.build();
-                assert_eq!(reason(&mut twin, &mut host, Inbound, &frame).reason, Reason::Row, "{tags} tags");
+                assert_eq!(
+                    reason(&mut datapath, &mut host, Inbound, &frame).reason,
+                    Reason::Row,
+                    "{tags} tags"
+                );
                 let frame = packet.mirrored().build();
-                assert_eq!(reason(&mut twin, &mut host, Outbound, &frame).reason, Reason::Reply);
+                assert_eq!(reason(&mut datapath, &mut host, Outbound, &frame).reason, Reason::Reply);
             }
             for (packet, _) in forms(&tagged(&denied)) {
-                assert_eq!(reason(&mut twin, &mut host, Inbound, &packet.build()).reason, Reason::NoFlow);
+                assert_eq!(reason(&mut datapath, &mut host, Inbound, &packet.build()).reason, Reason::NoFlow);
             }
         }
     }
@@ -70,24 +74,24 @@ fn f07_segments_held_in_one_packet_are_judged_as_one() {
 /// IP-15, EH-11.
 #[test]
 fn f07_a_length_of_zero_counts_only_beyond_what_a_field_can_say() {
-    let (mut twin, mut host) = both();
+    let (mut datapath, mut host) = both();
     for places in Places::both() {
         for (packet, least) in forms(&call(&places)) {
             let whole = packet.build();
             // One byte less could have been announced. The jumbo option contradicts the frame then, too.
             let cut = &whole[..14 + least - 1];
-            assert_eq!(reason(&mut twin, &mut host, Inbound, cut).reason, Reason::Malformed);
+            assert_eq!(reason(&mut datapath, &mut host, Inbound, cut).reason, Reason::Malformed);
             let short = &whole[..200];
-            assert_eq!(reason(&mut twin, &mut host, Inbound, short).reason, Reason::Malformed);
+            assert_eq!(reason(&mut datapath, &mut host, Inbound, short).reason, Reason::Malformed);
             let longer = [&whole[..], &[0; 9]].concat();
             let jumbo = whole[14 + 6] == extension::HOP_BY_HOP && places.is_v6();
             let wanted = if jumbo { Reason::Malformed } else { Reason::Row };
-            assert_eq!(reason(&mut twin, &mut host, Inbound, &longer).reason, wanted);
+            assert_eq!(reason(&mut datapath, &mut host, Inbound, &longer).reason, wanted);
         }
         // The kernel holds TCP alone.
         let bytes = LONGEST + 100;
         let udp = eth().ip(places.resolver, places.host).udp(40_000, 53).held_in_one(bytes, false);
-        assert_eq!(reason(&mut twin, &mut host, Inbound, &udp.build()).reason, Reason::Malformed);
+        assert_eq!(reason(&mut datapath, &mut host, Inbound, &udp.build()).reason, Reason::Malformed);
     }
     let v6 = Places::v6();
     let option = |body: &[u8]| {
@@ -97,7 +101,7 @@ fn f07_a_length_of_zero_counts_only_beyond_what_a_field_can_say() {
     let payload = (LONGEST + 200 - 40) as u32;
     let jumbo = [&[0xc2, 4][..], &payload.to_be_bytes()].concat();
     assert_eq!(
-        reason(&mut twin, &mut host, Inbound, &option(&jumbo)).reason,
+        reason(&mut datapath, &mut host, Inbound, &option(&jumbo)).reason,
         Reason::Row,
         "as the kernel does"
     );
@@ -107,7 +111,7 @@ fn f07_a_length_of_zero_counts_only_beyond_what_a_field_can_say() {
         ("padding before the option", [&[1, 0][..], &jumbo, &[1, 2, 0, 0]].concat()),
     ] {
         let frame = option(&body);
-        assert_eq!(reason(&mut twin, &mut host, Inbound, &frame).reason, Reason::Malformed, "{what}");
+        assert_eq!(reason(&mut datapath, &mut host, Inbound, &frame).reason, Reason::Malformed, "{what}");
     }
 }
 
@@ -140,7 +144,7 @@ impl Frame for One<'_> {
 /// A link without VLANs.
 struct Plain;
 
-impl Forget for Plain {}
+impl Barrier for Plain {}
 
 impl Link for Plain {
     fn serves_vlan(&self, _: u16) -> bool {
@@ -162,7 +166,7 @@ fn f07_what_the_kernel_calls_no_segments_is_malformed() {
 /// Any byte of the headers may be another one, and the end anywhere near the bound.
 #[test]
 fn large_frames_are_read_as_the_naive_reading_does() {
-    let (twin, host) = both();
+    let (datapath, host) = both();
     let mut random = Random(7);
     let mut lengths = 0;
     for places in Places::both() {
@@ -173,7 +177,7 @@ fn large_frames_are_read_as_the_naive_reading_does() {
                 for _ in 0..random.below(3) {
                     frame[12 + random.below(80)] = random.below(256) as u8;
                 }
-                let read = twin.read(&frame);
+                let read = datapath.read(&frame);
                 assert_eq!(read, host.read(&frame), "{:02x?}", &frame[..100]);
                 lengths += usize::from(read.is_ok_and(|seen| seen.end > 65_535 + 14));
             }

@@ -154,7 +154,7 @@ fn a_group_station_does_not_carry_what_is_for_this_host_alone() {
 
 /// Which stations a machine answers for is for its network card and its stack to say.
 #[test]
-fn a_frame_for_another_station_is_judged_like_one_for_ours_and_leaves_no_trace() {
+fn frame_for_another_station_is_judged_and_leaves_no_trace() {
     let mut cases = Vec::new();
     for places in Places::both() {
         let other = |packet: Packet| packet.to([2, 0, 0, 0, 0, 0x77]);
@@ -169,7 +169,7 @@ fn a_frame_for_another_station_is_judged_like_one_for_ours_and_leaves_no_trace()
         let foreign = eth().ip(places.stranger, places.elsewhere).tcp(40_000, 443);
         cases.push(case("L2-12", "to another address too").inbound(&other(foreign), Reason::NotLocal));
     }
-    run("a_frame_for_another_station_is_judged_like_one_for_ours_and_leaves_no_trace", &cases);
+    run("frame_for_another_station_is_judged_and_leaves_no_trace", &cases);
 }
 
 /// Frames of the link's own protocols, and what each is called.

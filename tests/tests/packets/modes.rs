@@ -2,12 +2,12 @@
 
 use pomguard::policy::{Mode, Policy, PortRange};
 use pomguard_common::{
-    control::{Pinhole, panic},
+    control::{Override, panic},
     protocol::TCP,
     reason::Reason,
 };
 use pomguard_tests::{
-    beside::Beside,
+    control_state::ControlState,
     packet::{
         eth,
         flag::{ACK, SYN},
@@ -16,8 +16,8 @@ use pomguard_tests::{
 };
 
 use crate::{
-    beside::{E1, pinhole},
     case::{case, run_under},
+    overrides::{E1, override_rule},
 };
 
 #[test]
@@ -118,7 +118,7 @@ fn track_remembers_all_that_leaves() {
 }
 
 #[test]
-fn what_audit_lets_in_under_our_address_opens_nothing_for_what_leaves() {
+fn audit_pass_from_our_own_address_opens_nothing_outbound() {
     let policy = Policy { inbound: Mode::Audit, ..reference::policy() };
     let mut cases = Vec::new();
     for places in Places::both() {
@@ -132,7 +132,7 @@ fn what_audit_lets_in_under_our_address_opens_nothing_for_what_leaves() {
                 .outbound(&rest, Reason::FragmentUnknown),
         );
     }
-    run_under("what_audit_lets_in_under_our_address_opens_nothing_for_what_leaves", policy, &cases);
+    run_under("audit_pass_from_our_own_address_opens_nothing_outbound", policy, &cases);
 }
 
 #[test]
@@ -158,7 +158,7 @@ fn rows_in_audit() -> Policy {
 }
 
 #[test]
-fn a_row_in_audit_lets_in_whom_it_does_not_name_and_their_answers_out() {
+fn inbound_row_in_audit_passes_strangers_and_the_answers() {
     let mut cases = Vec::new();
     for places in Places::both() {
         let login = eth().ip(places.stranger, places.host).tcp(40_000, 22);
@@ -214,11 +214,11 @@ fn a_row_in_audit_lets_in_whom_it_does_not_name_and_their_answers_out() {
                 .outbound(&named.clone().mirrored().flags(SYN | ACK), Reason::Reply),
         );
     }
-    run_under("a_row_in_audit_lets_in_whom_it_does_not_name_and_their_answers_out", rows_in_audit(), &cases);
+    run_under("inbound_row_in_audit_passes_strangers_and_the_answers", rows_in_audit(), &cases);
 }
 
 #[test]
-fn a_row_in_audit_lets_out_to_whom_it_does_not_name_and_their_answers_in() {
+fn outbound_row_in_audit_passes_strangers_and_their_answers() {
     let mut cases = Vec::new();
     for places in Places::both() {
         let ask = eth().ip(places.host, places.stranger).tcp(40_000, 5_432);
@@ -247,16 +247,12 @@ fn a_row_in_audit_lets_out_to_whom_it_does_not_name_and_their_answers_in() {
                 .inbound(&other.clone().mirrored().flags(SYN | ACK), Reason::NoFlow),
         );
     }
-    run_under(
-        "a_row_in_audit_lets_out_to_whom_it_does_not_name_and_their_answers_in",
-        rows_in_audit(),
-        &cases,
-    );
+    run_under("outbound_row_in_audit_passes_strangers_and_their_answers", rows_in_audit(), &cases);
 }
 
 #[test]
 fn a_row_in_audit_excuses_nothing_but_peer_and_client_port() {
-    let isolated = Beside { panic: Some((panic::ISOLATE, 60)), ..Beside::default() };
+    let isolated = ControlState { panic: Some((panic::ISOLATE, 60)), ..ControlState::default() };
     let mut cases = Vec::new();
     for places in Places::both() {
         let to = |port| eth().ip(places.stranger, places.host).tcp(40_000, port);
@@ -285,13 +281,13 @@ fn a_row_in_audit_excuses_nothing_but_peer_and_client_port() {
         let (kind, code) = if places.is_v6() { (2, 0) } else { (3, 4) };
         let complaint = eth().ip(places.elsewhere, places.host).icmp(kind, code).rest(1_400);
         let complaint = complaint.payload(&never_asked.quoted());
-        let outward = pinhole(places.stranger, TCP, 8_080, E1, Pinhole::OUTBOUND);
-        let outward = Pinhole { client_ports: 65_535 << 16, ..outward };
+        let outward = override_rule(places.stranger, TCP, 8_080, E1, Override::OUTBOUND);
+        let outward = Override { client_ports: 65_535 << 16, ..outward };
         cases.push(
             case("IC-02", "an error about a conversation that nobody opened, beside a pinhole for such")
                 .inbound(&complaint, Reason::IcmpUnrelated)
                 .audited()
-                .holding(Beside { pinholes: vec![(outward, 60)], ..Beside::default() })
+                .holding(ControlState { overrides: vec![(outward, 60)], ..ControlState::default() })
                 .inbound(&complaint, Reason::IcmpUnrelated)
                 .audited(),
         );

@@ -5,15 +5,15 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use pomguard_common::{control::panic, reason::Reason};
 use pomguard_tests::{
-    beside::Beside,
+    control_state::ControlState,
     packet::{Packet, Part, eth},
     reference::{self, Places},
 };
 
 use crate::case::{Case, case, run, run_under};
 
-const GENERIC: Beside =
-    Beside { panic: None, grace: None, pinholes: Vec::new(), no_policy: false, generic: true };
+const GENERIC: ControlState =
+    ControlState { panic: None, grace: None, overrides: Vec::new(), no_policy: false, generic: true };
 
 fn groups(places: &Places) -> &'static [&'static str] {
     if places.is_v6() {
@@ -43,14 +43,14 @@ fn f08_own_multicast_passes_in_generic_mode_alone() {
                     .holding(GENERIC)
                     .inbound(&own, Reason::OwnMulticast)
                     .outbound(&own, Reason::EtherType)
-                    .holding(Beside::default())
+                    .holding(ControlState::default())
                     .inbound(&own, Reason::EtherType),
             );
-            let isolated = Beside { panic: Some((panic::ISOLATE, 600)), ..GENERIC };
+            let isolated = ControlState { panic: Some((panic::ISOLATE, 600)), ..GENERIC };
             cases.push(bare("in panic, isolate").holding(isolated).inbound(&own, Reason::OwnMulticast));
             cases.push(
                 bare("without a policy nobody knows the host's addresses")
-                    .holding(Beside { no_policy: true, ..GENERIC })
+                    .holding(ControlState { no_policy: true, ..GENERIC })
                     .inbound(&own, Reason::NoPolicy),
             );
         }
@@ -120,7 +120,7 @@ fn f08_own_addresses_that_spell_an_ethertype_stay_refused() {
         .holding(GENERIC)
         .inbound(&copy(novell.into(), "ff05::1:3"), Reason::EtherType)];
     run_under("f08_own_addresses_that_spell_an_ethertype_stay_refused", policy, &cases);
-    // What is known is settled as the frame that it may be, whatever that comes to, and never as a copy.
+    // What is known is decided as the frame that it may be, whatever that comes to, and never as a copy.
     for kind in known {
         let mut policy = reference::policy();
         let own = Ipv6Addr::new(0xfd00, 9, kind, 0x4500, 0, 0, 0, 2);
@@ -131,7 +131,7 @@ fn f08_own_addresses_that_spell_an_ethertype_stay_refused() {
             let (reason, _) =
                 subject.reason(pomguard::policy::Direction::Inbound, &frame).expect("the frame runs");
             assert!(reason != Reason::OwnMulticast, "{kind:#06x} {place}");
-            subject.hold(&Beside::default()).expect("it holds no more");
+            subject.hold(&ControlState::default()).expect("it holds no more");
         });
     }
 }

@@ -68,7 +68,7 @@ fn ping() -> Packet {
     eth().ip(places.stranger, places.host).icmp(128, 0)
 }
 
-/// An error about a conversation of ours. The first opens it.
+/// An error about a flow of ours. The first opens it.
 fn complaint(places: &Places, kind: u8, code: u8, rest: u32) -> (Packet, Packet) {
     let ask = eth().ip(places.host, places.database).tcp(40_000, 5_432);
     let error = eth().ip(places.stranger, places.host).icmp(kind, code).rest(rest).payload(&ask.quoted());
@@ -119,8 +119,8 @@ fn echo_requests_that_no_row_names_meet_the_end_of_their_rate() {
 }
 
 #[test]
-fn errors_meet_the_end_of_their_rate_and_those_about_the_mtu_only_that_of_their_own() {
-    let what = "errors_meet_the_end_of_their_rate_and_those_about_the_mtu_only_that_of_their_own";
+fn icmp_errors_meet_their_rate_and_mtu_errors_their_own() {
+    let what = "icmp_errors_meet_their_rate_and_mtu_errors_their_own";
     let only_errors = tight(|rates| rates.icmp_errors = RATE);
     let only_mtu = tight(|rates| rates.path_mtu = RATE);
     // IC-08, IC-22
@@ -133,7 +133,7 @@ fn errors_meet_the_end_of_their_rate_and_those_about_the_mtu_only_that_of_their_
                 let (tight, free) = if mtu_is_tight { (&mtu, &other) } else { (&other, &mtu) };
                 meets_its_end(subject, place, tight, Reason::IcmpRelated);
                 meets_no_end(subject, free, Reason::IcmpRelated);
-                // The conversation that they are about goes on.
+                // The flow that they are about goes on.
                 let answer = ask.clone().mirrored().flags(ACK);
                 meets_no_end(subject, &answer, Reason::Answer);
             }
@@ -142,8 +142,8 @@ fn errors_meet_the_end_of_their_rate_and_those_about_the_mtu_only_that_of_their_
 }
 
 #[test]
-fn what_leaves_meets_no_rate_and_audit_lets_through_what_is_too_much() {
-    let what = "what_leaves_meets_no_rate_and_audit_lets_through_what_is_too_much";
+fn outbound_meets_no_rate_and_audit_passes_the_excess() {
+    let what = "outbound_meets_no_rate_and_audit_passes_the_excess";
     let mut policy = tight(|rates| rates.neighbours = RATE);
     everywhere(what, policy.clone(), |subject, _| {
         let frame = arp().build();

@@ -12,9 +12,9 @@ use pomguard_common::{
 };
 use pomguard_tests::{
     harness::{Effect, Subject as _},
+    host_datapath::HostDatapath,
     packet::{Packet, eth, flag},
     reference::{self, row},
-    twin::Twin,
 };
 
 const HOST: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 9, 0, 2));
@@ -22,13 +22,13 @@ const HOST: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 9, 0, 2));
 const FLOOD: u32 = 400_000;
 
 /// A host that may ask anybody for names, may ping anybody, and may connect to databases.
-fn host(change: impl FnOnce(&mut Row)) -> Twin {
+fn host(change: impl FnOnce(&mut Row)) -> HostDatapath {
     let mut policy = reference::policy();
     policy.rows.push(row("E3", Outbound, &["0.0.0.0/0"], ICMP, PortRange::ANY));
     let mut failsafe = row("E4", Outbound, &["10.9.3.0/24"], TCP, PortRange::one(636));
     change(&mut failsafe);
     policy.rows.push(failsafe);
-    Twin::new(policy).expect("the policy compiles")
+    HostDatapath::new(policy).expect("the policy compiles")
 }
 
 /// The peer and the port of this host of connection `number`.
@@ -51,44 +51,47 @@ fn echo(number: u32) -> Packet {
     eth().ip(HOST, peer.into()).icmp(8, 0)
 }
 
-fn judge(twin: &mut Twin, direction: pomguard_common::Direction, packet: &Packet) -> Reason {
-    twin.judge(direction, &packet.build()).expect("both ways agree").reason
+fn judge(datapath: &mut HostDatapath, direction: pomguard_common::Direction, packet: &Packet) -> Reason {
+    datapath.judge(direction, &packet.build()).expect("both ways agree").reason
 }
 
 /// Opens a connection, has it answered, and says whether there was room.
-fn connect(twin: &mut Twin, number: u32) -> bool {
-    if judge(twin, Outbound, &connection(number)) == Reason::FlowTableFull {
+fn connect(datapath: &mut HostDatapath, number: u32) -> bool {
+    if judge(datapath, Outbound, &connection(number)) == Reason::FlowTableFull {
         return false;
     }
     let answer = connection(number).mirrored().flags(flag::SYN | flag::ACK);
-    assert_eq!(judge(twin, Inbound, &answer), Reason::Answer, "connection {number} is answered");
+    assert_eq!(judge(datapath, Inbound, &answer), Reason::Answer, "connection {number} is answered");
     true
 }
 
 /// Connections that are open when the first one finds no room.
-fn until_full(twin: &mut Twin) -> u32 {
-    (0..limits::FLOWS as u32).find(|&number| !connect(twin, number)).expect("the table has an end")
+fn until_full(datapath: &mut HostDatapath) -> u32 {
+    (0..limits::FLOWS as u32).find(|&number| !connect(datapath, number)).expect("the table has an end")
 }
 
 #[test]
 fn f05_a_flood_of_udp_takes_no_room_from_connections() {
     for answered in [false, true] {
-        let mut twin = host(|_| {});
+        let mut datapath = host(|_| {});
         let open: Vec<u32> = (0..1_000).collect();
-        assert!(open.iter().all(|&number| connect(&mut twin, number)));
+        assert!(open.iter().all(|&number| connect(&mut datapath, number)));
         for number in 0..FLOOD {
-            assert_eq!(judge(&mut twin, Outbound, &query(number)), Reason::Row, "query {number} leaves");
+            assert_eq!(judge(&mut datapath, Outbound, &query(number)), Reason::Row, "query {number} leaves");
             if answered {
-                judge(&mut twin, Inbound, &query(number).mirrored());
+                judge(&mut datapath, Inbound, &query(number).mirrored());
             }
         }
         for number in 1_000..2_000 {
-            assert!(connect(&mut twin, number), "FL-05, FL-18: connection {number}, answered: {answered}");
+            assert!(
+                connect(&mut datapath, number),
+                "FL-05, FL-18: connection {number}, answered: {answered}"
+            );
         }
         for number in 0..2_000 {
             let answer = connection(number).mirrored().flags(flag::ACK);
             assert_eq!(
-                judge(&mut twin, Inbound, &answer),
+                judge(&mut datapath, Inbound, &answer),
                 Reason::Answer,
                 "FL-18: connection {number} lives"
             );
@@ -97,30 +100,30 @@ fn f05_a_flood_of_udp_takes_no_room_from_connections() {
 }
 
 #[test]
-fn a_flood_of_connections_that_nobody_answers_takes_no_room_from_udp_and_icmp() {
-    let mut twin = host(|_| {});
+fn unanswered_connections_take_no_room_from_udp_and_icmp() {
+    let mut datapath = host(|_| {});
     for number in 0..FLOOD {
-        assert_eq!(judge(&mut twin, Outbound, &connection(number)), Reason::Row);
+        assert_eq!(judge(&mut datapath, Outbound, &connection(number)), Reason::Row);
     }
     for number in 0..10_000 {
-        assert_eq!(judge(&mut twin, Outbound, &query(number)), Reason::Row, "FL-18: query {number}");
-        assert_eq!(judge(&mut twin, Inbound, &query(number).mirrored()), Reason::Answer);
-        assert_eq!(judge(&mut twin, Outbound, &echo(number)), Reason::Row, "FL-18: echo {number}");
+        assert_eq!(judge(&mut datapath, Outbound, &query(number)), Reason::Row, "FL-18: query {number}");
+        assert_eq!(judge(&mut datapath, Inbound, &query(number).mirrored()), Reason::Answer);
+        assert_eq!(judge(&mut datapath, Outbound, &echo(number)), Reason::Row, "FL-18: echo {number}");
     }
-    let lost =
-        (0..10_000).filter(|&number| judge(&mut twin, Inbound, &query(number).mirrored()) != Reason::Answer);
+    let lost = (0..10_000)
+        .filter(|&number| judge(&mut datapath, Inbound, &query(number).mirrored()) != Reason::Answer);
     assert_eq!(lost.count(), 0, "FL-18: what was answered stays");
 }
 
 /// Connections that are open when the first one finds no room, and when one of a hundred finds none.
-fn limits_of(twin: &mut Twin) -> (u32, u32) {
+fn limits_of(datapath: &mut HostDatapath) -> (u32, u32) {
     const THOUSAND: u32 = 1_000;
     let (mut first, mut open) = (None, 0);
     for thousand in 0..limits::FLOWS as u32 / THOUSAND {
         let numbers = thousand * THOUSAND..(thousand + 1) * THOUSAND;
         let mut refused = 0;
         for number in numbers {
-            if connect(twin, number) {
+            if connect(datapath, number) {
                 open += 1;
             } else {
                 refused += 1;
@@ -136,47 +139,47 @@ fn limits_of(twin: &mut Twin) -> (u32, u32) {
 
 /// The numbers that docs/policy.md states.
 #[test]
-fn fl_18_so_many_connections_have_to_be_held_open_to_fill_the_table() {
+fn fl_18_open_connections_needed_to_fill_the_table() {
     let alone = limits_of(&mut host(|_| {}));
-    let mut twin = host(|_| {});
+    let mut datapath = host(|_| {});
     for number in 0..FLOOD {
-        judge(&mut twin, Outbound, &query(number));
-        judge(&mut twin, Inbound, &query(number).mirrored());
-        judge(&mut twin, Outbound, &echo(number));
+        judge(&mut datapath, Outbound, &query(number));
+        judge(&mut datapath, Inbound, &query(number).mirrored());
+        judge(&mut datapath, Outbound, &echo(number));
     }
-    let beside_floods = limits_of(&mut twin);
+    let alongside_floods = limits_of(&mut datapath);
     println!(
-        "open when the first, and one of a hundred, finds no room: {alone:?} of {}; beside floods {beside_floods:?}",
+        "open when the first, and one of a hundred, finds no room: {alone:?} of {}; beside floods {alongside_floods:?}",
         limits::FLOWS
     );
     assert!(alone.0 >= 175_000 && alone.1 >= 200_000, "FL-18: {alone:?}");
-    assert!(beside_floods.0 >= 20_000 && beside_floods.1 >= 50_000, "FL-18: {beside_floods:?}");
+    assert!(alongside_floods.0 >= 20_000 && alongside_floods.1 >= 50_000, "FL-18: {alongside_floods:?}");
     // What was closed makes room at once.
     for number in 0..1_000 {
         let reset = connection(number).flags(flag::RST);
-        assert_eq!(judge(&mut twin, Outbound, &reset), Reason::Answer);
+        assert_eq!(judge(&mut datapath, Outbound, &reset), Reason::Answer);
     }
-    let opened = (500_000..510_000).filter(|&number| connect(&mut twin, number)).count();
+    let opened = (500_000..510_000).filter(|&number| connect(&mut datapath, number)).count();
     assert!(opened > 500, "FL-18: {opened} after 1,000 were closed");
 }
 
 /// FL-04: with nothing but open connections in the table.
 #[test]
 fn a_failsafe_row_outbound_always_finds_room() {
-    let mut twin = host(|row| row.failsafe = true);
+    let mut datapath = host(|row| row.failsafe = true);
     for number in 0..300_000 {
-        connect(&mut twin, number);
+        connect(&mut datapath, number);
     }
-    twin.wait(10).expect("time goes by");
+    datapath.wait(10).expect("time goes by");
     let mut refused = 0;
     for number in 0..10_000 {
-        refused += usize::from(!connect(&mut twin, 300_000 + number));
+        refused += usize::from(!connect(&mut datapath, 300_000 + number));
         let (peer, port) = ends(3, number);
         let login = eth().ip(HOST, peer).tcp(port, 636);
-        let effect = twin.judge(Outbound, &login.build()).expect("both ways agree");
+        let effect = datapath.judge(Outbound, &login.build()).expect("both ways agree");
         assert_eq!((effect.reason, effect.enters), (Reason::Failsafe, true), "FL-04: {number}");
         let answer = login.mirrored().flags(flag::SYN | flag::ACK);
-        assert_eq!(judge(&mut twin, Inbound, &answer), Reason::Answer, "FL-04: {number} is answered");
+        assert_eq!(judge(&mut datapath, Inbound, &answer), Reason::Answer, "FL-04: {number} is answered");
     }
     assert!(refused > 5_000, "others find none: {refused}");
 }
@@ -186,8 +189,8 @@ fn a_failsafe_row_outbound_always_finds_room() {
 fn what_finds_no_room_leaves_in_track() {
     let mut policy = reference::policy();
     policy.outbound = Mode::Track;
-    let mut twin = Twin::new(policy).expect("the policy compiles");
-    let full = until_full(&mut twin);
-    let effect = twin.judge(Outbound, &connection(full).build()).expect("both ways agree");
+    let mut datapath = HostDatapath::new(policy).expect("the policy compiles");
+    let full = until_full(&mut datapath);
+    let effect = datapath.judge(Outbound, &connection(full).build()).expect("both ways agree");
     assert_eq!(effect, Effect { audited: true, ..Effect::of(Reason::FlowTableFull) }, "FL-04");
 }

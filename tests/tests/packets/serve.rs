@@ -4,12 +4,12 @@ use std::iter;
 
 use pomguard::policy::{Direction, Mode, Policy, PortRange};
 use pomguard_common::{
-    control::{Pinhole, panic},
+    control::{Override, panic},
     protocol::{TCP, UDP},
     reason::Reason,
 };
 use pomguard_tests::{
-    beside::Beside,
+    control_state::ControlState,
     packet::{
         Packet, eth,
         flag::{ACK, PSH, RST, SYN},
@@ -18,8 +18,8 @@ use pomguard_tests::{
 };
 
 use crate::{
-    beside::{A3, exceptions_for, pinhole},
     case::{Case, case, run_under},
+    overrides::{A3, exceptions_for, override_rule},
 };
 
 /// A protocol without ports.
@@ -101,7 +101,7 @@ fn f04_what_audit_let_in_ends_with_the_promotion() {
 #[test]
 fn f04_what_a_bypass_let_in_ends_with_it() {
     for outbound in [Mode::Track, Mode::Enforce] {
-        let open = Beside { panic: Some((panic::OPEN, 60)), ..Beside::default() };
+        let open = ControlState { panic: Some((panic::OPEN, 60)), ..ControlState::default() };
         let mut cases = Vec::new();
         for places in Places::both() {
             let talk = Talk::of(&places);
@@ -128,8 +128,9 @@ fn f04_what_an_exception_let_in_ends_with_it() {
         for places in Places::both() {
             let talk = Talk::of(&places);
             let lines = [(TCP, 3_306), (UDP, 161)];
-            let lines = lines
-                .map(|(protocol, port)| pinhole(places.stranger, protocol, port, A3, Pinhole::EXCEPTION));
+            let lines = lines.map(|(protocol, port)| {
+                override_rule(places.stranger, protocol, port, A3, Override::EXCEPTION)
+            });
             let case = case("f04", format!("exception, outbound {}", outbound.name()))
                 .holding(exceptions_for(60, &lines))
                 .inbound(&talk.ask, Reason::Exception)
@@ -178,7 +179,7 @@ fn f04_what_a_row_let_in_ends_with_the_row() {
 
 /// A port that serves keeps nobody from opening, and an outbound row means what it says.
 #[test]
-fn what_this_host_opens_or_may_have_is_remembered_from_a_port_that_serves() {
+fn own_flows_from_a_serving_port_are_remembered() {
     let mut cases = Vec::new();
     for places in Places::both() {
         let stranger = eth().ip(places.stranger, places.host).tcp(40_000, 40_000);
@@ -209,7 +210,7 @@ fn what_this_host_opens_or_may_have_is_remembered_from_a_port_that_serves() {
                 .inbound(&names.clone().mirrored(), Reason::Answer),
         );
     }
-    let name = "what_this_host_opens_or_may_have_is_remembered_from_a_port_that_serves";
+    let name = "own_flows_from_a_serving_port_are_remembered";
     run_under(name, modes(Mode::Audit, Mode::Track), &cases);
 }
 
@@ -260,7 +261,7 @@ fn f04_audit_counts_every_packet_that_enforce_would_drop() {
 
 /// Inbound audit with outbound enforce: what answers leaves, and is counted as what enforce would drop.
 #[test]
-fn f04_answers_to_what_audit_let_in_leave_whatever_their_protocol() {
+fn f04_answers_to_audit_passes_leave_in_every_protocol() {
     let mut cases = Vec::new();
     for places in Places::both() {
         let talk = Talk::of(&places);
@@ -290,6 +291,6 @@ fn f04_answers_to_what_audit_let_in_leave_whatever_their_protocol() {
             .outbound(&rest, Reason::FragmentUnknown);
         cases.extend(iter::once(nothing_came).chain([answers, pieces]));
     }
-    let name = "f04_answers_to_what_audit_let_in_leave_whatever_their_protocol";
+    let name = "f04_answers_to_audit_passes_leave_in_every_protocol";
     run_under(name, modes(Mode::Audit, Mode::Enforce), &cases);
 }

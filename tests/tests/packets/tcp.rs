@@ -1,16 +1,16 @@
-//! TCP: flags that exist, conversations that this host opened, and their ages.
+//! TCP: flags that exist, flows that this host opened, and their ages.
 
 use std::net::Ipv4Addr;
 
 use pomguard_common::{Direction, limits, reason::Reason};
 use pomguard_tests::{
     harness::Effect,
+    host_datapath::HostDatapath,
     packet::{
         Packet, Part, eth,
         flag::{ACK, CWR, ECE, FIN, PSH, RST, SYN, URG},
     },
     reference::{self, Places},
-    twin::Twin,
 };
 
 use crate::case::{Case, case, run};
@@ -25,7 +25,7 @@ fn ask(places: &Places, flags: u8) -> Packet {
     answer(places, flags).mirrored()
 }
 
-/// This host has opened a conversation.
+/// This host has opened a flow.
 fn opened(id: &'static str, says: impl Into<String>, places: &Places) -> Case {
     case(id, says).outbound(&ask(places, SYN), Reason::Row).row("E1").connects().enters()
 }
@@ -38,11 +38,11 @@ fn established(id: &'static str, says: impl Into<String>, places: &Places) -> Ca
         .row("E1")
 }
 
-/// Flag sets of real conversations, PSH, ECE and CWR aside.
+/// Flag sets of real flows, PSH, ECE and CWR aside.
 const REAL: [u8; 9] = [SYN, SYN | URG, SYN | ACK, RST, RST | ACK, FIN | ACK, FIN | ACK | URG, ACK, ACK | URG];
 
 #[test]
-fn a_denied_port_stays_silent_whatever_the_flags_and_an_allowed_one_takes_what_is_real() {
+fn denied_port_is_silent_and_an_allowed_one_takes_real_flags() {
     let mut cases = Vec::new();
     for places in Places::both() {
         let from = |peer, port, flags| eth().ip(peer, places.host).tcp(40_000, port).flags(flags);
@@ -78,7 +78,7 @@ fn a_denied_port_stays_silent_whatever_the_flags_and_an_allowed_one_takes_what_i
         let options = from(places.stranger, 443, SYN).options(&[2, 4, 5, 0xb4, 1, 3, 3, 7, 4, 2]);
         cases.push(case("TP-09", "with options").inbound(&options, Reason::Row).row("A2").connects());
     }
-    run("a_denied_port_stays_silent_whatever_the_flags_and_an_allowed_one_takes_what_is_real", &cases);
+    run("denied_port_is_silent_and_an_allowed_one_takes_real_flags", &cases);
 }
 
 #[test]
@@ -125,7 +125,7 @@ fn a_header_that_contradicts_its_length_is_refused() {
 }
 
 #[test]
-fn what_answers_nothing_is_dropped_and_what_is_authorised_by_its_tuple_passes() {
+fn answer_to_nothing_is_dropped_unless_its_tuple_allows_it() {
     let mut cases = Vec::new();
     for places in Places::both() {
         for flags in [SYN | ACK, ACK, RST, RST | ACK, FIN | ACK, ACK | PSH] {
@@ -173,11 +173,11 @@ fn what_answers_nothing_is_dropped_and_what_is_authorised_by_its_tuple_passes() 
                 .inbound(&answer(&places, ACK), Reason::Answer),
         );
     }
-    run("what_answers_nothing_is_dropped_and_what_is_authorised_by_its_tuple_passes", &cases);
+    run("answer_to_nothing_is_dropped_unless_its_tuple_allows_it", &cases);
 }
 
 #[test]
-fn a_conversation_of_ours_lives_through_what_tcp_does() {
+fn a_flow_of_ours_lives_through_what_tcp_does() {
     let mut cases = Vec::new();
     for places in Places::both() {
         let [ask, answer] = [ask, answer].map(|side| move |flags| side(&places, flags));
@@ -351,23 +351,26 @@ fn a_flow_is_closed_by_both_fins_or_by_our_reset() {
     run("a_flow_is_closed_by_both_fins_or_by_our_reset", &cases);
 }
 
-/// A quarter of a million conversations are entered on the host alone: in the kernel that takes minutes.
+/// A quarter of a million flows are entered on the host alone: in the kernel that takes minutes.
 #[test]
 fn what_cannot_be_remembered_does_not_leave() {
-    let mut twin = Twin::new(reference::policy()).expect("the policy compiles");
+    let mut datapath = HostDatapath::new(reference::policy()).expect("the policy compiles");
     let syn = |number: usize| {
         let peer = Ipv4Addr::new(10, 9, 2, (number / 60_000) as u8);
         eth().ipv4(Ipv4Addr::new(10, 9, 0, 2), peer).tcp((number % 60_000) as u16 + 1, 5_432)
     };
     let full = (0..2 * limits::FLOWS).find_map(|number| {
         let packet = syn(number);
-        let effect = twin.judge(Direction::Outbound, &packet.build()).expect("both ways agree");
+        let effect = datapath.judge(Direction::Outbound, &packet.build()).expect("both ways agree");
         if effect.reason != Reason::Row {
             return Some(effect);
         }
-        // Answered conversations make room for nothing.
+        // Answered flows make room for nothing.
         let answer = packet.mirrored().flags(SYN | ACK).build();
-        assert_eq!(twin.judge(Direction::Inbound, &answer).expect("both ways agree").reason, Reason::Answer);
+        assert_eq!(
+            datapath.judge(Direction::Inbound, &answer).expect("both ways agree").reason,
+            Reason::Answer
+        );
         None
     });
     assert_eq!(full, Some(Effect::of(Reason::FlowTableFull)), "FL-04");

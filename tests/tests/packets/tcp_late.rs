@@ -21,7 +21,7 @@ fn answer(places: &Places, flags: u8) -> Packet {
     ask(places, flags).mirrored()
 }
 
-/// This host has opened a conversation.
+/// This host has opened a flow.
 fn opened(id: &'static str, says: impl Into<String>, places: &Places) -> Case {
     case(id, says).outbound(&ask(places, SYN), Reason::Row).row("E1").connects().enters()
 }
@@ -35,7 +35,7 @@ fn completed(case: Case, places: &Places) -> Case {
 }
 
 #[test]
-fn stray_segments_at_a_denied_tuple_are_dropped_and_remembered_by_nothing() {
+fn stray_segments_at_a_denied_tuple_leave_no_trace() {
     let mut cases = Vec::new();
     for places in Places::both() {
         for flags in [ACK, RST, RST | ACK, FIN | ACK, ACK | PSH] {
@@ -55,7 +55,7 @@ fn stray_segments_at_a_denied_tuple_are_dropped_and_remembered_by_nothing() {
             }
         }
     }
-    run("stray_segments_at_a_denied_tuple_are_dropped_and_remembered_by_nothing", &cases);
+    run("stray_segments_at_a_denied_tuple_leave_no_trace", &cases);
 }
 
 /// A refused opening is kept for the age of an opening, and no longer, unless the daemon finds its socket gone.
@@ -90,10 +90,10 @@ fn a_reset_before_any_answer_ends_the_opening() {
 }
 
 #[test]
-fn a_syn_ack_of_an_older_conversation_keeps_the_next_one_from_nothing() {
+fn syn_ack_of_an_older_flow_does_not_hinder_the_next() {
     let mut cases = Vec::new();
     for places in Places::both() {
-        // Sequence and acknowledgement of another conversation: the stack answers with a reset.
+        // Sequence and acknowledgement of another flow: the stack answers with a reset.
         let old = answer(&places, SYN | ACK).poke(Part::Upper, 4, &[9; 8]);
         let refused = opened("TP-15", "an old SYN-ACK, our reset, the true one", &places)
             .inbound(&old, Reason::Answer)
@@ -125,7 +125,7 @@ fn a_syn_ack_of_an_older_conversation_keeps_the_next_one_from_nothing() {
             .connects();
         cases.push(completed(ended, &places).wait(7_400).inbound(&answer(&places, ACK), Reason::Answer));
     }
-    run("a_syn_ack_of_an_older_conversation_keeps_the_next_one_from_nothing", &cases);
+    run("syn_ack_of_an_older_flow_does_not_hinder_the_next", &cases);
 }
 
 /// Options as they stand on the wire, by name.
@@ -179,7 +179,7 @@ fn options_windows_and_probes_are_for_the_stack_alone() {
                 .row("E1")
                 .inbound(&closed(answer(&places, ACK)), Reason::Answer),
         );
-        // Either side's probe keeps the conversation, three times as long as silence would.
+        // Either side's probe keeps the flow, three times as long as silence would.
         let mut probed = completed(opened("TP-22", "keepalive probes of the other side", &places), &places);
         for _ in 0..3 {
             probed = probed.wait(7_400).inbound(&answer(&places, ACK), Reason::Answer);

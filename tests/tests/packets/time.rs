@@ -2,12 +2,12 @@
 
 use pomguard_common::{Direction, reason::Reason};
 use pomguard_tests::{
+    host_datapath::HostDatapath,
     packet::{
         Packet, eth,
         flag::{ACK, FIN, SYN},
     },
     reference::{self, Places},
-    twin::Twin,
 };
 
 /// Ticks in ten years, at most.
@@ -54,25 +54,25 @@ fn kinds() -> Vec<Kind> {
     ]
 }
 
-fn passes(twin: &mut Twin, (direction, packet): &(Direction, Packet)) -> bool {
-    twin.judge(*direction, &packet.build()).expect("both ways agree").passes()
+fn passes(datapath: &mut HostDatapath, (direction, packet): &(Direction, Packet)) -> bool {
+    datapath.judge(*direction, &packet.build()).expect("both ways agree").passes()
 }
 
 #[test]
 fn nothing_comes_back_within_ten_years() {
     for wrap in WRAPS {
         for kind in kinds() {
-            let mut twin = Twin::new(reference::policy()).expect("the policy compiles");
-            twin.wait_ticks(wrap.wrapping_sub(5));
+            let mut datapath = HostDatapath::new(reference::policy()).expect("the policy compiles");
+            datapath.wait_ticks(wrap.wrapping_sub(5));
             for step in &kind.makes {
-                assert!(passes(&mut twin, step), "{}: {:?}", kind.says, step.0);
+                assert!(passes(&mut datapath, step), "{}: {:?}", kind.says, step.0);
             }
             // It lives on over the wrap.
             let Kind { says, passes: asks, age, .. } = &kind;
             let mut elapsed = 8_u64;
-            twin.wait_ticks(8);
+            datapath.wait_ticks(8);
             // An answer would make another kind of this one.
-            assert!(*says == "unanswered" || passes(&mut twin, asks), "{says} at {wrap}: it is there");
+            assert!(*says == "unanswered" || passes(&mut datapath, asks), "{says} at {wrap}: it is there");
             let over = 4 * (u64::from(*age) + 10);
             let mut moments: Vec<u64> = (16..32)
                 .flat_map(|bits| {
@@ -84,9 +84,9 @@ fn nothing_comes_back_within_ten_years() {
             moments.extend([over + elapsed, over + elapsed + 1]);
             moments.sort_unstable();
             for moment in moments {
-                twin.wait_ticks((moment - elapsed) as u32);
+                datapath.wait_ticks((moment - elapsed) as u32);
                 elapsed = moment;
-                assert!(!passes(&mut twin, asks), "{says}, made at {wrap}, is back after {moment} ticks");
+                assert!(!passes(&mut datapath, asks), "{says}, made at {wrap}, is back after {moment} ticks");
             }
         }
     }
@@ -94,27 +94,27 @@ fn nothing_comes_back_within_ten_years() {
 
 /// A generation's number wraps, too, and two numbers mean something else.
 #[test]
-fn a_flow_is_judged_by_the_policy_in_force_over_every_wrap_of_its_number() {
+fn flow_is_judged_by_the_policy_in_force_over_every_wrap() {
     let places = Places::v4();
     let ours = |flags| eth().ip(places.host, places.database).tcp(40_000, 5_432).flags(flags).build();
     let theirs = |flags| eth().ip(places.database, places.host).tcp(5_432, 40_000).flags(flags).build();
     let mut without = reference::policy();
     without.rows.retain(|row| row.id.0 != "E1");
     for changes in 0..6 {
-        let mut twin = Twin::new(reference::policy()).expect("the policy compiles");
-        twin.count_from(u32::MAX - 3).expect("the policy compiles");
-        let judge = |twin: &mut Twin, direction, frame: &[u8]| {
-            twin.judge(direction, frame).expect("both ways agree").reason
+        let mut datapath = HostDatapath::new(reference::policy()).expect("the policy compiles");
+        datapath.count_from(u32::MAX - 3).expect("the policy compiles");
+        let judge = |datapath: &mut HostDatapath, direction, frame: &[u8]| {
+            datapath.judge(direction, frame).expect("both ways agree").reason
         };
-        assert_eq!(judge(&mut twin, Direction::Outbound, &ours(SYN)), Reason::Row);
-        assert_eq!(judge(&mut twin, Direction::Inbound, &theirs(SYN | ACK)), Reason::Answer);
+        assert_eq!(judge(&mut datapath, Direction::Outbound, &ours(SYN)), Reason::Row);
+        assert_eq!(judge(&mut datapath, Direction::Inbound, &theirs(SYN | ACK)), Reason::Answer);
         for change in 0..changes {
-            twin.enforce(reference::policy()).expect("the policy compiles");
-            let answer = judge(&mut twin, Direction::Inbound, &theirs(ACK));
+            datapath.enforce(reference::policy()).expect("the policy compiles");
+            let answer = judge(&mut datapath, Direction::Inbound, &theirs(ACK));
             assert_eq!(answer, Reason::Answer, "after {change} of {changes} changes");
         }
-        twin.enforce(without.clone()).expect("the policy compiles");
-        let answer = judge(&mut twin, Direction::Inbound, &theirs(ACK));
+        datapath.enforce(without.clone()).expect("the policy compiles");
+        let answer = judge(&mut datapath, Direction::Inbound, &theirs(ACK));
         assert_eq!(answer, Reason::NoFlowKnown, "after {changes} changes, and without the row");
     }
 }

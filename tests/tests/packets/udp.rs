@@ -118,7 +118,7 @@ fn a_group_is_not_this_host() {
 
 /// UD-04. A frame without a word in it is too short for the quick way.
 #[test]
-fn datagrams_with_words_in_them_keep_a_conversation_alive_only_when_they_leave() {
+fn udp_payload_keeps_a_flow_alive_only_outbound() {
     let mut cases = Vec::new();
     for places in Places::both() {
         let ask = query(&places).payload(&[7; 20]);
@@ -132,7 +132,7 @@ fn datagrams_with_words_in_them_keep_a_conversation_alive_only_when_they_leave()
             silent = silent.wait(70).inbound(&answer, Reason::Answer);
         }
         cases.push(silent.wait(25).inbound(&answer, Reason::PortKnown));
-        // On the host every second ordinary packet goes the quick way alone: once the last one does.
+        // On the host every second plain packet goes the quick way alone: once the last one does.
         for again in [1, 2] {
             let mut long = asked("what leaves does, for as long as UDP is remembered").wait(200);
             for _ in 0..again {
@@ -141,11 +141,11 @@ fn datagrams_with_words_in_them_keep_a_conversation_alive_only_when_they_leave()
             cases.push(long.wait(303).inbound(&answer, Reason::PortKnown));
         }
     }
-    run("datagrams_with_words_in_them_keep_a_conversation_alive_only_when_they_leave", &cases);
+    run("udp_payload_keeps_a_flow_alive_only_outbound", &cases);
 }
 
 #[test]
-fn a_client_port_outside_its_range_is_refused_under_its_own_reason() {
+fn client_port_outside_its_range_has_its_own_reason() {
     let mut policy = reference::policy();
     for row in &mut policy.rows {
         row.client_ports = PortRange { first: 1_024, last: 50_000 };
@@ -173,5 +173,5 @@ fn a_client_port_outside_its_range_is_refused_under_its_own_reason() {
             });
         }
     }
-    run_under("a_client_port_outside_its_range_is_refused_under_its_own_reason", policy, &cases);
+    run_under("client_port_outside_its_range_has_its_own_reason", policy, &cases);
 }

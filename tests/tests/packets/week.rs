@@ -18,13 +18,13 @@ use pomguard_common::{
 };
 use pomguard_tests::{
     harness::{Effect, Subject as _},
+    host_datapath::HostDatapath,
     packet::{
         eth,
         flag::{ACK, FIN, PSH, RST, SYN},
     },
     random::Random,
     reference,
-    twin::Twin,
 };
 
 const HOST: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 2);
@@ -41,7 +41,7 @@ const HOUR: u32 = 3_600;
 const DAY: u32 = 24 * HOUR;
 
 /// The last byte of the peer's address, and the port of this host.
-type Ends = (u8, u16);
+type Endpoints = (u8, u16);
 
 /// Whose segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -129,14 +129,14 @@ impl Script {
 
 /// One connection as it runs.
 struct Connection {
-    ends: Ends,
+    ends: Endpoints,
     script: Script,
     next: usize,
 }
 
 /// The server and its clock.
 struct Server {
-    twin: Twin,
+    datapath: HostDatapath,
     random: Random,
     now: u32,
     /// Frames of TCP out and in, of a query and of its answer.
@@ -144,11 +144,11 @@ struct Server {
     running: Vec<Connection>,
     due: BinaryHeap<Reverse<(u32, usize)>>,
     /// Which connection has a socket, and until when those in TIME-WAIT have theirs.
-    sockets: HashMap<Ends, (usize, Option<u32>)>,
+    sockets: HashMap<Endpoints, (usize, Option<u32>)>,
     /// When sockets ended of which no segment told.
     silent: Vec<u32>,
     /// Ends of connections that have ended, to be used again.
-    ended: Vec<Ends>,
+    ended: Vec<Endpoints>,
     packets: u64,
     daemon: bool,
 }
@@ -164,7 +164,7 @@ impl Server {
         let query = eth().ipv4(HOST, Ipv4Addr::new(10, 9, 2, 1)).udp(1, 53).payload(&[7; 20]);
         let frames = [out.build(), out.mirrored().build(), query.build(), query.mirrored().build()];
         Self {
-            twin: Twin::new(reference::policy()).expect("the policy compiles"),
+            datapath: HostDatapath::new(reference::policy()).expect("the policy compiles"),
             random: Random(17),
             now: 0,
             frames,
@@ -181,11 +181,11 @@ impl Server {
     fn judge(&mut self, side: Side, frame: usize) -> Effect {
         self.packets += 1;
         let direction = if side == Ours { Outbound } else { Inbound };
-        self.twin.judge(direction, &self.frames[frame]).expect("both ways agree")
+        self.datapath.judge(direction, &self.frames[frame]).expect("both ways agree")
     }
 
     /// Puts a segment on the wire, in the name of either end.
-    fn segment(&mut self, (peer, port): Ends, side: Side, flags: u8) -> Effect {
+    fn segment(&mut self, (peer, port): Endpoints, side: Side, flags: u8) -> Effect {
         let at = usize::from(side == Theirs);
         let frame = &mut self.frames[at];
         let (address, local) =
@@ -210,7 +210,7 @@ impl Server {
     }
 
     /// Ends that no connection has: fresh ones, or those of one that has just ended.
-    fn ends(&mut self) -> Ends {
+    fn ends(&mut self) -> Endpoints {
         loop {
             let again = self.random.once_in(4).then(|| self.ended.pop()).flatten();
             let fresh = (1 + self.random.below(40) as u8, 32_768 + self.random.below(28_000) as u16);
@@ -295,7 +295,7 @@ impl Server {
                 self.due.pop();
                 self.run(number);
             }
-            self.twin.wait(STEP).expect("time goes by");
+            self.datapath.wait(STEP).expect("time goes by");
             self.now += STEP;
             if self.now.is_multiple_of(LOOK * STEP) {
                 self.look();
@@ -313,7 +313,7 @@ impl Server {
             let (peer, port) = ((key.0[2] >> 32) as u8, (key.0[4] >> 48) as u16);
             if self.daemon { self.socket((peer, port)) } else { Some(false) }
         };
-        let firm = self.twin.sweep(socket);
+        let firm = self.datapath.sweep(socket);
         let open = self.sockets.values().filter(|(_, until)| until.is_none()).count();
         let allowed = open + self.silent.len();
         assert!(
@@ -326,7 +326,7 @@ impl Server {
     }
 
     /// Whether there is a socket with these ends and, if so, whether it has seen at most one FIN.
-    fn socket(&self, ends: Ends) -> Option<bool> {
+    fn socket(&self, ends: Endpoints) -> Option<bool> {
         let (number, until) = self.sockets.get(&ends)?;
         let Connection { script, next, .. } = &self.running[*number];
         let past = script.segments.get(..*next).unwrap_or_default();
@@ -344,7 +344,7 @@ impl Server {
 }
 
 /// The key that [`Server::look`] reads is that of the programs.
-fn key((peer, port): Ends) -> Key {
+fn key((peer, port): Endpoints) -> Key {
     let address = |address: Ipv4Addr| [address.to_bits(), 0, 0, 0];
     Key::new(Family::V4, TCP, &address(HOST), port, &address(Ipv4Addr::new(10, 9, 2, peer)), DATABASE)
 }

@@ -110,8 +110,8 @@ fn measure(
     let mut loaded = Vec::new();
     let mut receive = |mix: Mix| -> Result<Receipt> {
         // Packets on which both policies agree.
-        let conversations = mix.conversations(&policies[0], &mut random)?;
-        sender.fill(&mix.headers(policies[0].family, &conversations))?;
+        let flows = mix.flows(&policies[0], &mut random)?;
+        sender.fill(&mix.headers(policies[0].family, &flows))?;
         let before = host.idle()?;
         loaded.extend(under_load(sender, host, replacer, policies, period)?);
         Ok(host.idle()?.since(&before))

@@ -1,4 +1,4 @@
-//! What pomguard takes beside the packets: memory, processor time at rest, and the time of a scrape.
+//! What pomguard takes alongside the packets: memory, processor time at rest, and the time of a scrape.
 
 use std::{
     fmt::Write as _,
@@ -56,7 +56,7 @@ pub(super) fn run(setting: &Setting) -> Result<Vec<FootprintFigure>> {
     note("daemon, at rest, POM site", at_rest(guard.process())?, "ms of CPU per s");
     note("scrape, POM site", scrapes(&host)?.median, "ms");
     let policy = Policy::random(Family::V4, 1_000)?;
-    let strangers = Mix::Port.conversations(&policy, &mut Random(3))?;
+    let strangers = Mix::Port.flows(&policy, &mut Random(3))?;
     sender.fill(&Mix::Port.headers(Family::V4, &strangers))?;
     note("scrape under a flood, POM site", flooded(&mut sender, &host, || scrapes(&host))?.median, "ms");
     note("`pomguard stats`, POM site", looks(setting, &guard, &host)?.median, "ms");

@@ -26,7 +26,7 @@ use super::{
     policy::{Family, Policy, Scope},
     random::Random,
     sender::Sender,
-    traffic::{Ends, segment},
+    traffic::{Endpoints, segment},
 };
 use crate::{record, workspace};
 
@@ -82,9 +82,9 @@ pub(super) fn run(setting: &Setting) -> Result<Vec<LiveFigure>> {
         hosts.extend(guarded.iter().map(|(filter, host, _)| (*filter, host)));
         let mut random = Random(tuples as u64);
         for mix in Mix::ALL {
-            let conversations = mix.conversations(&policy, &mut random)?;
-            sender.fill(&mix.headers(family, &conversations))?;
-            for (filter, cost) in measure(&mut sender, &hosts, mix, &conversations, rounds)? {
+            let flows = mix.flows(&policy, &mut random)?;
+            sender.fill(&mix.headers(family, &flows))?;
+            for (filter, cost) in measure(&mut sender, &hosts, mix, &flows, rounds)? {
                 let (mix, filter) = (mix.name().to_owned(), filter.name().to_owned());
                 figures.push(LiveFigure { family, tuples, pom, mix, filter, cost });
             }
@@ -105,12 +105,12 @@ fn measure(
     sender: &mut Sender,
     hosts: &[(Filter, &Host)],
     mix: Mix,
-    conversations: &[Ends],
+    flows: &[Endpoints],
     wanted: usize,
 ) -> Result<Vec<(Filter, Spread)>> {
     let reference = hosts.iter().filter(|(filter, _)| *filter == Filter::Nothing);
     let mut rounds: Vec<Round> = Vec::new();
-    // The first round only warms the caches, and has conntrack learn the conversations.
+    // The first round only warms the caches, and has conntrack learn the flows.
     for turn in 0..=2 * wanted {
         let mut costs = Vec::new();
         for &(filter, host) in hosts.iter().chain(reference.clone()) {
@@ -121,7 +121,7 @@ fn measure(
             judge(due, receipt).with_context(|| format!("{}, {}", filter.name(), mix.name()))?;
             costs.push((filter, receipt.cost()));
             if turn == 0 && mix.is_established() && filter == Filter::NftStateful {
-                answer(host, conversations)?;
+                answer(host, flows)?;
             }
         }
         if turn > 0 {
@@ -172,13 +172,13 @@ fn judge(due: Due, receipt: Receipt) -> Result<()> {
     Ok(())
 }
 
-/// Has the host answer in each conversation, so that connection tracking has seen both sides of it.
-fn answer(host: &Host, conversations: &[Ends]) -> Result<()> {
+/// Has the host answer in each flow, so that connection tracking has seen both sides of it.
+fn answer(host: &Host, flows: &[Endpoints]) -> Result<()> {
     host.namespace.run(|| -> Result<()> {
         let [v4, v6] = [AddressFamily::Inet, AddressFamily::Inet6]
             .map(|family| socket(family, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::Raw));
         let (v4, v6) = (v4?, v6?);
-        for ends in conversations {
+        for ends in flows {
             let header = ends.answers(segment::ACK);
             match ends.client {
                 SocketAddr::V4(client) => {

@@ -6,10 +6,10 @@ use pomguard_common::bench::DENIED;
 use super::{
     policy::{Family, Policy},
     random::Random,
-    traffic::{self, Ends, Header, segment},
+    traffic::{self, Endpoints, Header, segment},
 };
 
-/// Conversations that take turns.
+/// Flows that take turns.
 const FLOWS: usize = 100_000;
 
 /// A kind of traffic.
@@ -64,13 +64,13 @@ impl Mix {
         }
     }
 
-    /// Whether a stateful filter has to know the conversations beforehand.
+    /// Whether a stateful filter has to know the flows beforehand.
     pub(super) const fn is_established(self) -> bool {
         matches!(self, Self::Established | Self::Hot)
     }
 
-    /// The two ends of each conversation, in the order in which they are sent.
-    pub(super) fn conversations(self, policy: &Policy, random: &mut Random) -> Result<Vec<Ends>> {
+    /// The two ends of each flow, in the order in which they are sent.
+    pub(super) fn flows(self, policy: &Policy, random: &mut Random) -> Result<Vec<Endpoints>> {
         match self {
             Self::Port => Ok(traffic::port_scan(policy, random, FLOWS)),
             Self::Stranger => traffic::strangers(policy, random, FLOWS),
@@ -90,14 +90,14 @@ impl Mix {
         }
     }
 
-    /// The packets of these conversations.
+    /// The packets of these flows.
     ///
     /// Except in the scan their TCP checksum is wrong. So TCP takes them in, and no further: the path is
     /// whole, and nobody answers them. The right verdict is written behind each datagram for the floor.
-    pub(super) fn headers(self, family: Family, conversations: &[Ends]) -> Vec<Header> {
+    pub(super) fn headers(self, family: Family, flows: &[Endpoints]) -> Vec<Header> {
         let flags = if self.is_established() { segment::ACK } else { segment::SYN };
         let checksum = if family == Family::V4 { 20 } else { 40 } + 16;
-        let make = |(turn, ends): (usize, &Ends)| {
+        let make = |(turn, ends): (usize, &Endpoints)| {
             let mut header = ends.asks(flags);
             if self != Self::Scan {
                 header[checksum] ^= 0x55;
@@ -113,6 +113,6 @@ impl Mix {
             }
             header
         };
-        conversations.iter().enumerate().map(make).collect()
+        flows.iter().enumerate().map(make).collect()
     }
 }

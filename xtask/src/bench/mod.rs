@@ -49,7 +49,7 @@ pub(crate) struct Args {
     /// Fewer policies and repeats: for a first look
     #[arg(long)]
     quick: bool,
-    /// Also measure this eBPF object, beside the committed one in the same run (repeatable)
+    /// Also measure this eBPF object, alongside the committed one in the same run (repeatable)
     #[arg(long, value_name = "PATH")]
     object: Vec<PathBuf>,
     /// Also write the figures as JSON
@@ -68,7 +68,7 @@ pub(crate) struct Args {
 enum Part {
     /// Nanoseconds per run of the programs, over packets that vary
     Program,
-    /// Processor time per packet of the whole receive path, beside other filters
+    /// Processor time per packet of the whole receive path, alongside other filters
     Live,
     /// Time and packets lost of policy changes under full load
     Change,

@@ -31,7 +31,7 @@ const POM_SITE: &str = "config/site.example.toml";
 const PORTS: u16 = 20;
 /// The first of them.
 const FIRST_PORT: u16 = 20_000;
-/// The port to which the host opens conversations, anywhere.
+/// The port to which the host opens flows, anywhere.
 pub(super) const OUTBOUND_PORT: u16 = 5_432;
 
 /// Tuples of the outbound row: one per IP version.
@@ -102,7 +102,7 @@ pub(super) enum Scope {
 }
 
 impl Scope {
-    /// What is to be said of it beside the number of its tuples.
+    /// What is to be said of it alongside the number of its tuples.
     pub(super) const fn says(self) -> &'static str {
         match self {
             Self::Random(_) => "",

@@ -14,7 +14,7 @@ use super::{
 /// The IP header and what follows it, up to the end of the frame.
 pub(super) type Header = [u8; bench::HEADER];
 
-/// Segments of a TCP conversation.
+/// Segments of a TCP flow.
 pub(super) mod segment {
     use super::tcp_flag;
 
@@ -23,16 +23,16 @@ pub(super) mod segment {
     pub(crate) const ACK: u8 = tcp_flag::ACK;
 }
 
-/// The two ends of a conversation.
+/// The two ends of a flow.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Ends {
+pub(super) struct Endpoints {
     /// The side that opens.
     pub(super) client: SocketAddr,
     /// The side that is opened to.
     pub(super) server: SocketAddr,
 }
 
-impl Ends {
+impl Endpoints {
     /// A segment from the client to the server.
     pub(super) fn asks(&self, flags: u8) -> Header {
         tcp(self.client, self.server, flags)
@@ -72,46 +72,46 @@ fn stranger(policy: &Policy, random: &mut Random) -> IpAddr {
     }
 }
 
-/// Conversations that a peer opens and a row allows.
-pub(super) fn allowed(policy: &Policy, random: &mut Random, count: usize) -> Result<Vec<Ends>> {
+/// Flows that a peer opens and a row allows.
+pub(super) fn allowed(policy: &Policy, random: &mut Random, count: usize) -> Result<Vec<Endpoints>> {
     let make = |_| {
         let tuple = random.of(&policy.tuples).context("the policy has no tuple")?;
         let (peer, port) = (tuple.peer, tuple.port);
         let client = SocketAddr::new(inside(peer, random), client_port(random));
-        Ok(Ends { client, server: SocketAddr::new(policy.host, port) })
+        Ok(Endpoints { client, server: SocketAddr::new(policy.host, port) })
     };
     (0..count).map(make).collect()
 }
 
 /// Strangers that try ports which no row lists.
-pub(super) fn port_scan(policy: &Policy, random: &mut Random, count: usize) -> Vec<Ends> {
+pub(super) fn port_scan(policy: &Policy, random: &mut Random, count: usize) -> Vec<Endpoints> {
     let make = |_| {
         let client = SocketAddr::new(stranger(policy, random), client_port(random));
         let mut port = client_port(random);
         while policy.lists(port) {
             port = client_port(random);
         }
-        Ends { client, server: SocketAddr::new(policy.host, port) }
+        Endpoints { client, server: SocketAddr::new(policy.host, port) }
     };
     (0..count).map(make).collect()
 }
 
 /// Strangers that try ports which rows list for others.
-pub(super) fn strangers(policy: &Policy, random: &mut Random, count: usize) -> Result<Vec<Ends>> {
+pub(super) fn strangers(policy: &Policy, random: &mut Random, count: usize) -> Result<Vec<Endpoints>> {
     let make = |_| {
         let port = random.of(&policy.tuples).context("the policy has no tuple")?.port;
         let client = SocketAddr::new(stranger(policy, random), client_port(random));
-        Ok(Ends { client, server: SocketAddr::new(policy.host, port) })
+        Ok(Endpoints { client, server: SocketAddr::new(policy.host, port) })
     };
     (0..count).map(make).collect()
 }
 
-/// Conversations that the host opens, all different.
-pub(super) fn opened(policy: &Policy, random: &mut Random, count: usize) -> Vec<Ends> {
+/// Flows that the host opens, all different.
+pub(super) fn opened(policy: &Policy, random: &mut Random, count: usize) -> Vec<Endpoints> {
     let make = |index| {
         // Addresses and ports may repeat by chance, both at once in the same order not.
         let client = SocketAddr::new(policy.host, 32_768 + (index % 28_000) as u16);
-        Ends { client, server: SocketAddr::new(policy.family.address(random), OUTBOUND_PORT) }
+        Endpoints { client, server: SocketAddr::new(policy.family.address(random), OUTBOUND_PORT) }
     };
     (0..count).map(make).collect()
 }
@@ -194,7 +194,7 @@ mod tests {
         for family in [Family::V4, Family::V6] {
             let policy = Policy::random(family, 1_000).unwrap();
             let mut random = Random(1);
-            let grants = |ends: &Ends| {
+            let grants = |ends: &Endpoints| {
                 let tuple = |it: &&crate::bench::policy::Tuple| {
                     it.port == ends.server.port() && it.peer.contains(&ends.client.ip())
                 };

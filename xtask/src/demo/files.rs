@@ -47,7 +47,7 @@ pub(super) fn site(matrix: &Matrix, zones: u16, machines: &[Machine]) -> Result<
     Ok(text)
 }
 
-/// Writes one server's `pomguard.toml` beside the site file, and returns its path.
+/// Writes one server's `pomguard.toml` alongside the site file, and returns its path.
 pub(super) fn write_host(directory: &Path, host: &str, interface: &str, pins: &Path) -> Result<PathBuf> {
     let home = directory.join(host);
     let [state, runtime] = ["state", "runtime"].map(|folder| home.join(folder));

@@ -120,7 +120,7 @@ fn alone_without_a_firewall_everything_gets_through() {
 
 /// The exhaustive proof of the port space reads the committed copy: it is the site of the demo.
 #[test]
-fn the_committed_site_file_is_that_of_the_shipped_matrix_at_three_zones() {
+fn committed_site_file_matches_the_matrix_at_three_zones() {
     let root = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
     let text = std::fs::read_to_string(format!("{root}/config/matrix/pom-4.0.toml")).unwrap();
     let matrix = Matrix::parse(&text, 3).unwrap();

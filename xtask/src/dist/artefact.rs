@@ -95,7 +95,7 @@ mod tests {
                 assert!(own.libraries.contains(&"libc.so.6".to_owned()), "{:?}", own.libraries);
             }
             // Linked in another way than the artefact is.
-            Err(fault) => assert!(format!("{fault:#}").contains("not every machine has"), "{fault:#}"),
+            Err(error) => assert!(format!("{error:#}").contains("not every machine has"), "{error:#}"),
         }
         assert!(Artefact::of(&data[..100]).is_err() && Artefact::of(b"#!/bin/sh\n").is_err());
     }

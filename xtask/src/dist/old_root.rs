@@ -40,8 +40,8 @@ pub(super) fn try_in(suite: &str, file: &Path) -> Result<()> {
         SCRIPT,
         "try",
     ]);
-    let told = process::output(command.arg(&root))?;
-    print!("{told}");
+    let message = process::output(command.arg(&root))?;
+    print!("{message}");
     println!(
         "  runs in {suite}: starts, checks a site, enforces, and tells members of its group from others"
     );

@@ -26,7 +26,7 @@ pub(crate) struct Built {
 pub(crate) fn objects(toolchain: &Toolchain, cpu: &str) -> Result<Built> {
     let by = format!("{}, cpu {cpu}", toolchain.versions()?);
     println!("building with the {} compiler: {by}", toolchain.compiler.name);
-    // Beside the host's own artefacts: two compilers in one folder would rebuild each other's.
+    // Alongside the host's own artefacts: two compilers in one folder would rebuild each other's.
     let folder = workspace::target().join("bpf");
     let mut command = toolchain.compiler.cargo("build");
     command.args(["--locked", "--release", "--package", "pomguard-ebpf", "--target", TARGET]);

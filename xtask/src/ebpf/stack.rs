@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tail_call_beside_a_call_is_refused() {
+    fn a_tail_call_alongside_a_call_is_refused() {
         let jump = instruction(CALL, 0, 0, 0, TAIL_CALL);
         assert!(refuse_mixed(&[jump, exit()]).is_ok());
         assert!(refuse_mixed(&[call(1), exit(), exit()]).is_ok());

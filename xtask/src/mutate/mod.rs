@@ -84,7 +84,7 @@ fn lay_out(tree: &Path) -> Result<Vec<Mutant>> {
             let source = fs::read_to_string(&from)?;
             write(&to, &schema::schema(name, &source, &mut mutants)?)?;
         } else if name == "pomguard-common/src/lib.rs" {
-            // A mutant that reads beside its array is to run, and to be noticed.
+            // A mutant that reads alongside its array is to run, and to be noticed.
             let own = fs::read_to_string(&from)?;
             let own = own.replace(
                 "#![no_std]",

@@ -204,7 +204,7 @@ impl Rewriting<'_> {
             .collect();
         let [at, rest @ .., window] = &numbers[..] else { return };
         let aside = if at + 1 + width <= *window { Some(at + 1) } else { at.checked_sub(1) };
-        // A field that fills its window has no place beside it.
+        // A field that fills its window has no place alongside it.
         let Some(aside) = aside else { return };
         let literal = |number: &u64| LitInt::new(&number.to_string(), Span::call_site());
         let all: Vec<LitInt> = [&aside].into_iter().chain(rest).chain([window]).map(literal).collect();

@@ -56,7 +56,7 @@ pub(super) fn stretched(budget: Duration, slowness: f64) -> Duration {
     budget.mul_f64(slowness.max(1.0))
 }
 
-/// What a part that took so long has to say for itself, beside its stretched budget.
+/// What a part that took so long has to say for itself, alongside its stretched budget.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Spending {
     /// Within the budget.

@@ -17,7 +17,7 @@ pub(super) struct TestProgram {
     pub(super) package: String,
     /// The file or folder of `tests/` that it is made of, or the crate whose unit tests it holds.
     pub(super) name: String,
-    /// True if it holds the tests that stand beside the code of a library or binary.
+    /// True if it holds the tests that stand alongside the code of a library or binary.
     pub(super) is_unit: bool,
     /// The compiled program.
     pub(super) path: PathBuf,

@@ -96,7 +96,7 @@ fn conclude(kernels: &[Kernel]) -> Result<Outcome> {
             Ok(End::Steps(all)) => {
                 let judged = known::judge(version, all, known::KNOWN);
                 steps += judged.passed;
-                faults.extend(judged.faults.into_iter().map(|fault| format!("Linux {version}: {fault}")));
+                faults.extend(judged.faults.into_iter().map(|error| format!("Linux {version}: {error}")));
                 for known in &judged.known {
                     println!("known failure: Linux {version}, {}: {}", known.step, known.reason);
                 }

@@ -184,7 +184,7 @@ fn print_table(finished: &[Finished]) {
     println!("{table}");
 }
 
-/// Prints the seconds of each part beside its budget; names the parts that took far more.
+/// Prints the seconds of each part alongside its budget; names the parts that took far more.
 fn print_parts(spent: &[Spent]) -> Vec<&'static str> {
     let mut table = comfy_table::Table::new();
     table.load_style(comfy_table::presets::NOTHING).set_header(["part", "s", "budget", "machine", ""]);

@@ -24,7 +24,7 @@ const LONGEST: Duration = Duration::from_secs(900);
 /// Time in which the output of a program that has ended must be read to its end. A process that the
 /// program left behind keeps the output open.
 const LAST_WORDS: Duration = Duration::from_secs(10);
-/// A test whose name begins so measures the machine, or fills it: it runs with nothing beside it.
+/// A test whose name begins so measures the machine, or fills it: it runs with nothing alongside it.
 const ALONE: &str = "alone_";
 
 /// One process: a test program with all of its tests, or with one of them.
@@ -126,10 +126,10 @@ pub(super) fn run(
     environment: &[(&str, OsString)],
     times: &mut Vec<TestTime>,
 ) -> Result<Count> {
-    let (alone, beside_others): (Vec<_>, Vec<_>) = jobs.into_iter().partition(Job::runs_alone);
+    let (alone, alongside_others): (Vec<_>, Vec<_>) = jobs.into_iter().partition(Job::runs_alone);
     let (mut total, mut failed) = (Count::default(), Vec::new());
     let mut again = Vec::new();
-    for (job, finished) in side_by_side(beside_others, workers(), environment)? {
+    for (job, finished) in side_by_side(alongside_others, workers(), environment)? {
         times.extend(finished.times);
         match finished.failed {
             None => total.add(&finished.count),
@@ -137,8 +137,8 @@ pub(super) fn run(
         }
     }
     // A shared machine can starve one of several tests. What it found has to show again without the others.
-    let beside_nothing = again.iter().map(Job::title).collect::<Vec<_>>();
-    for title in &beside_nothing {
+    let alongside_nothing = again.iter().map(Job::title).collect::<Vec<_>>();
+    for title in &alongside_nothing {
         println!("again, with nothing beside it: {title}");
     }
     again.extend(alone);
@@ -147,7 +147,7 @@ pub(super) fn run(
         total.add(&finished.count);
         if let Some(why) = finished.failed {
             failed.push(format!("{} ({why})", finished.title));
-        } else if beside_nothing.contains(&finished.title) {
+        } else if alongside_nothing.contains(&finished.title) {
             println!("FAILED beside others, ok alone: {}", finished.title);
         }
     }
@@ -332,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn a_program_that_fails_beside_others_has_a_second_try_alone() {
+    fn a_program_that_fails_alongside_others_has_a_second_try_alone() {
         let script = format!("echo '{LINE}'\n[ -e \"$0.tried\" ] || {{ touch \"$0.tried\"; exit 3; }}");
         let (count, _) = run_script(&script);
         assert_eq!(count.expect("the second try passes"), Count { passed: 1, failed: 0, ignored: 0 });

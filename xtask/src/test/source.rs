@@ -11,8 +11,7 @@ use super::{
 use crate::{ebpf, lint, process, workspace};
 
 /// The test of random packets that needs no kernel, in a program whose other tests do.
-pub(super) const ON_THE_HOST: &str =
-    "the_decision_code_does_what_a_naive_reading_of_the_documentation_expects";
+pub(super) const ON_THE_HOST: &str = "decision_code_agrees_with_a_naive_reading_of_the_docs";
 
 /// The package of this program.
 const DEVELOPERS: &str = env!("CARGO_PKG_NAME");

@@ -23,14 +23,14 @@ fn a_narrow_prefix_never_hides_a_wide_one() {
     ] {
         let opening = opening(Direction::Inbound, host(other), TCP, port, 5_000);
         case.agrees(&opening);
-        assert_eq!(grant(image, &opening).is_ok(), granted, "{other}:{port}");
+        assert_eq!(row_match(image, &opening).is_ok(), granted, "{other}:{port}");
     }
     assert!(class(image, host("10.1.2.3")).known());
     assert!(!class(image, host("10.1.2.4")).known());
 }
 
 #[test]
-fn a_known_address_that_no_row_names_is_known_and_granted_nothing() {
+fn known_address_without_a_row_is_known_and_denied() {
     let policy = Policy {
         known: known(&["10.9.0.0/24", "fd00:9::/64"]),
         ..policy(vec![tcp("test-1/1", &["10.50.0.0/16"], 443, 443)])
@@ -40,7 +40,7 @@ fn a_known_address_that_no_row_names_is_known_and_granted_nothing() {
         let found = class(&image, host(other));
         assert!(found.known() && found.offset() == 0, "{other}: {found:?}");
         let opening = opening(Direction::Inbound, host(other), TCP, 443, 5_000);
-        assert_eq!(grant(&image, &opening), refused(Denial::Peer, false));
+        assert_eq!(row_match(&image, &opening), refused(MissReason::Peer, false));
     }
     assert_eq!(class(&image, host("10.9.1.0")), Class::NONE);
     assert_eq!(class(&image, host("fd00:9:0:1::")), Class::NONE);
@@ -105,7 +105,7 @@ fn a_real_longer_prefix_wins_over_a_folded_one() {
 }
 
 #[test]
-fn lengths_too_far_apart_to_be_folded_are_refused_with_the_numbers() {
+fn prefix_lengths_too_far_to_fold_are_refused_with_numbers() {
     let lengths = |step: u8| (1..=9).map(move |level| step * level).collect::<Vec<u8>>();
     // One prefix of 13 bits less than the next is 8,192; of 20, a million and more.
     let image = compiled(&nested(lengths(13).into_iter(), host("fd00:20::1")));

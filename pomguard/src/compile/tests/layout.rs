@@ -31,7 +31,7 @@ fn modes_switches_and_vlans_are_those_of_the_settings() {
 }
 
 #[test]
-fn local_addresses_are_found_and_nobody_stands_for_a_missing_family() {
+fn local_addresses_are_found_and_a_missing_family_has_none() {
     let mut policy = policy(Vec::new());
     let is_local = |policy: &Policy, written: &str| {
         let (family, address) = words(written.parse().expect("an address"));
@@ -184,15 +184,16 @@ fn protocols_without_ports_have_no_client_ports_either() {
         ..row("test-1/1", Direction::Inbound, &[net("10.50.0.0/16")], &both)
     };
     let image = compiled(&policy(vec![row]));
-    let ask =
-        |protocol| grant(&image, &opening(Direction::Inbound, IpAddr::from([10, 50, 0, 1]), protocol, 0, 0));
-    assert_eq!(ask(1), Ok(Grant { row: 0, failsafe: false }));
-    assert_eq!(ask(TCP), refused(Denial::ClientPort, false));
-    assert_eq!(ask(47), refused(Denial::Port, false));
+    let ask = |protocol| {
+        row_match(&image, &opening(Direction::Inbound, IpAddr::from([10, 50, 0, 1]), protocol, 0, 0))
+    };
+    assert_eq!(ask(1), Ok(RowMatch { row: 0, failsafe: false }));
+    assert_eq!(ask(TCP), refused(MissReason::ClientPort, false));
+    assert_eq!(ask(47), refused(MissReason::Port, false));
 }
 
 #[test]
-fn failsafe_rows_are_marked_and_ports_of_equal_meaning_share_a_column() {
+fn failsafe_rows_are_marked_and_equal_ports_share_a_column() {
     let ssh = Row { failsafe: true, ..tcp("site/ssh", &["10.9.0.0/24"], 22, 22) };
     let wide = row(
         "site/dns",
@@ -203,15 +204,15 @@ fn failsafe_rows_are_marked_and_ports_of_equal_meaning_share_a_column() {
     let policy = policy(vec![ssh, wide]);
     let image = compiled(&policy);
     assert_eq!(image.record().services, 2);
-    let ssh = grant(&image, &opening(Direction::Inbound, IpAddr::from([10, 9, 0, 1]), TCP, 22, 5_000));
-    assert_eq!(ssh, Ok(Grant { row: 0, failsafe: true }));
+    let ssh = row_match(&image, &opening(Direction::Inbound, IpAddr::from([10, 9, 0, 1]), TCP, 22, 5_000));
+    assert_eq!(ssh, Ok(RowMatch { row: 0, failsafe: true }));
     let dns = opening(Direction::Outbound, IpAddr::from([10, 9, 0, 53]), 17, 53, 5_000);
-    assert_eq!(grant(&image, &dns), Ok(Grant { row: 1, failsafe: false }));
+    assert_eq!(row_match(&image, &dns), Ok(RowMatch { row: 1, failsafe: false }));
     const { assert!(cell::FAILSAFE > u16::MAX as u32) };
 }
 
 #[test]
-fn a_port_that_a_row_in_audit_names_is_marked_whoever_else_names_it() {
+fn port_of_a_row_in_audit_is_marked_whatever_other_rows_say() {
     let audit = |row: Row| Row { mode: Mode::Audit, ..row };
     let policy = policy(vec![
         tcp("test-1/1", &["10.50.0.0/16"], 9_970, 9_973),
@@ -221,18 +222,19 @@ fn a_port_that_a_row_in_audit_names_is_marked_whoever_else_names_it() {
     ]);
     let slots = slots(&policy);
     let image = compiled(&policy);
-    let ask =
-        |direction, other: [u8; 4], port| grant(&image, &opening(direction, other.into(), TCP, port, 2_000));
+    let ask = |direction, other: [u8; 4], port| {
+        row_match(&image, &opening(direction, other.into(), TCP, port, 2_000))
+    };
     let inbound = |other, port| ask(Direction::Inbound, other, port);
     let (one, two, nobody) = ([10, 50, 0, 1], [10, 51, 0, 1], [10, 52, 0, 1]);
-    assert_eq!(inbound(nobody, 9_971), refused(Denial::Peer, false), "only the row in enforce names it");
-    assert_eq!(inbound(nobody, 9_972), refused(Denial::Peer, true), "both name it");
-    assert_eq!(inbound(one, 9_974), refused(Denial::Peer, true), "only the row in audit names it");
-    assert_eq!(inbound(nobody, 9_975), refused(Denial::Port, false), "nobody names it");
-    assert_eq!(inbound(one, 9_972), Ok(Grant { row: 0, failsafe: false }));
-    assert_eq!(inbound(two, 9_972), Ok(Grant { row: 1, failsafe: false }));
-    assert_eq!(inbound(one, 443), refused(Denial::Peer, true), "a row without peers says so, too");
-    assert_eq!(ask(Direction::Outbound, one, 9_970), refused(Denial::Peer, true));
+    assert_eq!(inbound(nobody, 9_971), refused(MissReason::Peer, false), "only the row in enforce names it");
+    assert_eq!(inbound(nobody, 9_972), refused(MissReason::Peer, true), "both name it");
+    assert_eq!(inbound(one, 9_974), refused(MissReason::Peer, true), "only the row in audit names it");
+    assert_eq!(inbound(nobody, 9_975), refused(MissReason::Port, false), "nobody names it");
+    assert_eq!(inbound(one, 9_972), Ok(RowMatch { row: 0, failsafe: false }));
+    assert_eq!(inbound(two, 9_972), Ok(RowMatch { row: 1, failsafe: false }));
+    assert_eq!(inbound(one, 443), refused(MissReason::Peer, true), "a row without peers says so, too");
+    assert_eq!(ask(Direction::Outbound, one, 9_970), refused(MissReason::Peer, true));
     let line = |index: u32| image.lines().get(index as usize).copied();
     for row in &policy.rows {
         let slot = slots.of(&row.id, row.direction).expect("a slot");

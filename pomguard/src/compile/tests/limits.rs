@@ -39,9 +39,9 @@ fn rows_of_each_direction() {
     assert_eq!(Direction::ALL.map(|direction| image.rows(direction)), [ROWS, ROWS]);
     for direction in Direction::ALL {
         let over = policy(rows(ROWS + 1, direction));
-        let error = Slots::assign(&[], &over).expect_err("one too many");
+        let error = SlotTable::assign(&[], &over).expect_err("one too many");
         assert_eq!(error, CompileError::Rows { direction, found: ROWS + 1 });
-        assert_eq!(compile(&over, &Slots::default(), CLOCK, 1), Err(error.clone()));
+        assert_eq!(compile(&over, &SlotTable::default(), CLOCK, 1), Err(error.clone()));
         says(&error, &["4097", "4096", direction.name()]);
     }
 }
@@ -118,7 +118,7 @@ fn lines() {
 fn generation_0_and_a_row_without_slot() {
     let policy = policy(vec![tcp("test-1/1", &["10.50.0.0/16"], 443, 443)]);
     assert_eq!(compile(&policy, &slots(&policy), CLOCK, 0), Err(CompileError::Generation));
-    let missing = compile(&policy, &Slots::default(), CLOCK, 1);
+    let missing = compile(&policy, &SlotTable::default(), CLOCK, 1);
     assert_eq!(missing, Err(CompileError::Slot { row: "test-1/1".to_owned() }));
 }
 

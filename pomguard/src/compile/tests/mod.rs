@@ -5,10 +5,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::IpNet;
 use pomguard_common::{
     Direction,
-    image::{self, Class, Denial, Grant, Line, Refusal, Tuple},
+    image::{self, Class, Line, Miss, MissReason, RowMatch, Tuple},
 };
 
-use super::{Clock, CompileError, Image, Slots, compile};
+use super::{Clock, CompileError, Image, SlotTable, compile};
 use crate::policy::{
     Known, MatrixName, Mode, Origin, PacketSettings, Peer, Policy, PortRange, Row, RowId, Service,
     oracle::{self, Opening},
@@ -78,8 +78,8 @@ fn known(prefixes: &[&str]) -> Vec<Known> {
     prefixes.iter().map(|at| Known { prefix: net(at), name: (*at).into() }).collect()
 }
 
-fn slots(policy: &Policy) -> Slots {
-    Slots::assign(&[], policy).expect("room for the rows")
+fn slots(policy: &Policy) -> SlotTable {
+    SlotTable::assign(&[], policy).expect("room for the rows")
 }
 
 fn attempt(policy: &Policy) -> Result<Image, CompileError> {
@@ -122,7 +122,7 @@ fn opening(direction: Direction, other: IpAddr, protocol: u8, port: u16, client:
     Opening { direction, source, source_port: client, destination, destination_port: port, protocol }
 }
 
-fn grant(image: &Image, opening: &Opening) -> Result<Grant, Refusal> {
+fn row_match(image: &Image, opening: &Opening) -> Result<RowMatch, Miss> {
     let other = match opening.direction {
         Direction::Inbound => opening.source,
         Direction::Outbound => opening.destination,
@@ -134,26 +134,26 @@ fn grant(image: &Image, opening: &Opening) -> Result<Grant, Refusal> {
         port: if ports { opening.destination_port } else { opening.protocol.into() },
         client_port: if ports { opening.source_port } else { 0 },
     };
-    open(image).grant(class(image, other), &tuple)
+    open(image).row_match(class(image, other), &tuple)
 }
 
 /// Why there is no grant, and whether the port is in audit.
-fn refused(denial: Denial, audit: bool) -> Result<Grant, Refusal> {
-    Err(Refusal { denial, audit })
+fn refused(miss_reason: MissReason, audit: bool) -> Result<RowMatch, Miss> {
+    Err(Miss { miss_reason, audit })
 }
 
 /// What differs between the image's answer and the plain one, if anything does.
-fn difference(policy: &Policy, image: &Image, slots: &Slots, opening: &Opening) -> Option<String> {
+fn difference(policy: &Policy, image: &Image, slots: &SlotTable, opening: &Opening) -> Option<String> {
     let answer = oracle::judge(policy, opening);
-    let found = grant(image, opening);
+    let found = row_match(image, opening);
     let first = answer.first.as_ref().and_then(|id| slots.of(id, opening.direction));
     let failsafe = |id: &RowId| {
         policy.rows_in(opening.direction).find(|row| row.id == *id).is_some_and(|row| row.failsafe)
     };
     let agrees = match (&found, &answer.first) {
-        (Ok(grant), Some(id)) => Some(grant.row) == first && grant.failsafe == failsafe(id),
-        (Err(Refusal { denial: Denial::Broken, .. }), _) => false,
-        (Err(refusal), None) => refusal.audit == answer.passes(),
+        (Ok(row_match), Some(id)) => Some(row_match.row) == first && row_match.failsafe == failsafe(id),
+        (Err(Miss { miss_reason: MissReason::Broken, .. }), _) => false,
+        (Err(miss), None) => miss.audit == answer.passes(),
         _ => false,
     };
     (!agrees).then(|| format!("{opening:?}: image {found:?}, policy {answer:?} (slot {first:?})"))
@@ -162,7 +162,7 @@ fn difference(policy: &Policy, image: &Image, slots: &Slots, opening: &Opening) 
 /// A policy with all that was made of it.
 struct Case {
     policy: Policy,
-    slots: Slots,
+    slots: SlotTable,
     image: Image,
 }
 

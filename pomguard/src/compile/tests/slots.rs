@@ -3,24 +3,24 @@
 use pomguard_common::limits::{ROW_SLOTS, ROWS};
 
 use super::*;
-use crate::compile::{Held, labels};
+use crate::compile::{HeldSlot, labels};
 
-fn held(slot: u16, id: &str, last_used: u64) -> Held {
-    Held { slot, id: id.to_owned(), direction: Direction::Inbound, last_used }
+fn held(slot: u16, id: &str, last_used: u64) -> HeldSlot {
+    HeldSlot { slot, id: id.to_owned(), direction: Direction::Inbound, last_used }
 }
 
 fn with(ids: &[&str]) -> Policy {
     policy(ids.iter().map(|id| tcp(id, &["10.50.0.0/16"], 443, 443)).collect())
 }
 
-fn of(slots: &Slots, id: &str) -> Option<u16> {
+fn of(slots: &SlotTable, id: &str) -> Option<u16> {
     slots.of(&RowId(id.to_owned()), Direction::Inbound)
 }
 
 #[test]
 fn a_row_keeps_its_slot_and_new_ones_take_free_ones() {
     let previous = [held(1, "test-1/1", 9), held(0, "gone", 9), held(500, "test-1/2", 9)];
-    let slots = Slots::assign(&previous, &with(&["test-1/3", "test-1/2", "test-1/1"])).expect("room");
+    let slots = SlotTable::assign(&previous, &with(&["test-1/3", "test-1/2", "test-1/1"])).expect("room");
     assert_eq!(["test-1/1", "test-1/2", "test-1/3"].map(|id| of(&slots, id)), [Some(1), Some(500), Some(2)]);
     assert_eq!(of(&slots, "gone"), None);
     assert_eq!(slots.departed(), [held(0, "gone", 9)]);
@@ -38,11 +38,11 @@ fn the_directions_of_one_row_count_apart() {
 
 #[test]
 fn without_room_the_longest_unused_gives_up_its_slot() {
-    let mut previous: Vec<Held> =
+    let mut previous: Vec<HeldSlot> =
         (0..ROW_SLOTS as u16).map(|slot| held(slot, &format!("old/{slot}"), 100)).collect();
     previous[77].last_used = 3;
     previous[4_000].last_used = 2;
-    let slots = Slots::assign(&previous, &with(&["old/5", "new/1", "new/2"])).expect("room");
+    let slots = SlotTable::assign(&previous, &with(&["old/5", "new/1", "new/2"])).expect("room");
     assert_eq!(
         [of(&slots, "old/5"), of(&slots, "new/1"), of(&slots, "new/2")],
         [Some(5), Some(4_000), Some(77)]
@@ -58,14 +58,14 @@ fn rows_that_are_live_never_lose_their_slots() {
     let ids: Vec<String> = (0..ROWS).map(|number| format!("test-1/{number}")).collect();
     let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
     let first = slots(&with(&ids));
-    let previous: Vec<Held> = labels(&with(&ids), &first)
+    let previous: Vec<HeldSlot> = labels(&with(&ids), &first)
         .into_iter()
-        .filter_map(|(slot, label)| Held::of_label(slot, &label, 0))
+        .filter_map(|(slot, label)| HeldSlot::of_label(slot, &label, 0))
         .collect();
     assert_eq!(previous.len(), ROWS);
     let mut turned = ids.clone();
     turned.reverse();
-    let second = Slots::assign(&previous, &with(&turned)).expect("room");
+    let second = SlotTable::assign(&previous, &with(&turned)).expect("room");
     assert!(ids.iter().all(|id| of(&first, id) == of(&second, id) && of(&first, id).is_some()));
 }
 
@@ -77,7 +77,7 @@ fn damaged_labels_take_nobodys_slot() {
         held(4, "test-1/1", 0),
         held(u16::MAX, "test-1/3", 0),
     ];
-    let slots = Slots::assign(&previous, &with(&["test-1/1", "test-1/2", "test-1/3"])).expect("room");
+    let slots = SlotTable::assign(&previous, &with(&["test-1/1", "test-1/2", "test-1/3"])).expect("room");
     assert_eq!(["test-1/1", "test-1/2", "test-1/3"].map(|id| of(&slots, id)), [Some(3), Some(0), Some(1)]);
 }
 
@@ -88,10 +88,10 @@ fn an_id_too_long_for_a_label_keeps_its_slot_too() {
     let policy = with(&[&one, &other]);
     let first = slots(&policy);
     let labels = labels(&policy, &first);
-    let previous: Vec<Held> =
-        labels.iter().rev().filter_map(|(slot, label)| Held::of_label(*slot, label, 0)).collect();
+    let previous: Vec<HeldSlot> =
+        labels.iter().rev().filter_map(|(slot, label)| HeldSlot::of_label(*slot, label, 0)).collect();
     assert_eq!(previous.len(), 2);
-    assert_eq!(Slots::assign(&previous, &policy).expect("room"), first);
+    assert_eq!(SlotTable::assign(&previous, &policy).expect("room"), first);
     assert_ne!(of(&first, &one), of(&first, &other));
 }
 

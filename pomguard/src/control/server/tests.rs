@@ -102,7 +102,7 @@ fn partial_and_pipelined_requests_are_answered_in_order() {
 
 /// CP-02.
 #[test]
-fn malformed_and_oversized_requests_are_refused_and_others_served() {
+fn malformed_and_oversized_requests_are_refused_alone() {
     if !root() {
         return;
     }

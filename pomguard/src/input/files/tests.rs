@@ -79,18 +79,21 @@ fn f15_what_others_could_change_is_refused_with_the_command() {
         let modes = [(0o020, "g-w", "the group"), (0o002, "o-w", "everybody"), (0o022, "go-w", "everybody")];
         for (bits, mends, who) in modes {
             tree.mode(name, before | bits);
-            let told = tree.refused();
+            let message = tree.refused();
             assert!(
-                told.contains(&format!("`chmod {mends} {path}`")) && told.contains(who),
-                "{name}: {told}"
+                message.contains(&format!("`chmod {mends} {path}`")) && message.contains(who),
+                "{name}: {message}"
             );
-            assert!(tree.reported().iter().any(|told| told.contains(mends)), "{name}");
+            assert!(tree.reported().iter().any(|message| message.contains(mends)), "{name}");
             tree.mode(name, before);
         }
         tree.give(name, NOBODY, NOBODY);
-        let told = tree.refused();
-        assert!(told.contains(&format!("`chown root {path}`")) && told.contains("uid 65534"), "{told}");
-        assert!(tree.reported().iter().any(|told| told.contains("chown root")));
+        let message = tree.refused();
+        assert!(
+            message.contains(&format!("`chown root {path}`")) && message.contains("uid 65534"),
+            "{message}"
+        );
+        assert!(tree.reported().iter().any(|message| message.contains("chown root")));
         tree.give(name, 0, 0);
         assert_eq!(tree.refused(), "", "mended");
     }
@@ -166,7 +169,7 @@ fn files_of_another_owner_count_if_the_settings_name_it() {
         assert!(tree.refused().contains("`chown root "), "{}", tree.refused());
         tree.give(name, 0, 0);
     }
-    for (owner, told) in [
+    for (owner, message) in [
         ("no-such-user", "no user no-such-user"),
         (":no-such-group", "no group no-such-group"),
         ("1234:daemon", "never decide"),
@@ -176,7 +179,7 @@ fn files_of_another_owner_count_if_the_settings_name_it() {
         ("a b", "no user or group"),
     ] {
         tree.settings(&format!("[files]\nowner = \"{owner}\"\n[control]\ngroup = \"daemon\"\n"));
-        assert!(tree.refused().contains(told), "{owner}: {}", tree.refused());
+        assert!(tree.refused().contains(message), "{owner}: {}", tree.refused());
     }
 }
 

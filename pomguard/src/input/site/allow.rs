@@ -173,12 +173,12 @@ pub(super) fn place(
     if address::is_meant(written) {
         return Ok(Place::Addresses(bounded(address::prefixes(written)?, anywhere, written)?));
     }
-    matrix.system(written).map(|name| Place::System(name.to_owned())).map_err(|fault| {
+    matrix.system(written).map(|name| Place::System(name.to_owned())).map_err(|error| {
         let mut names: Vec<&str> = names.keys().map(String::as_str).chain([EVERY_HOST]).collect();
         names.sort_unstable();
         match nearest(written, names) {
             Some(name) => Fault::new("no host, peer or system has this name", format!("write \"{name}\"")),
-            None => fault,
+            None => error,
         }
     })
 }

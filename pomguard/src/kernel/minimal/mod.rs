@@ -22,7 +22,7 @@ use aya_obj::{
 };
 use pomguard_common::{
     Direction,
-    control::Pinhole,
+    control::Override,
     names::{PROGRAM_EGRESS, PROGRAM_INGRESS},
 };
 
@@ -36,11 +36,11 @@ use super::{
 };
 use crate::input::settings::{Attach, AttachMode};
 
-/// What passes a closed host beside ARP and neighbour discovery.
+/// What passes a closed host alongside ARP and neighbour discovery.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Content {
     /// Failsafe tuples.
-    pub tuples: Vec<Pinhole>,
+    pub tuples: Vec<Override>,
     /// VLANs whose frames are judged like untagged ones.
     pub vlans: Vec<u16>,
     /// Leases.
@@ -80,7 +80,7 @@ pub struct Closing {
 impl Closing {
     /// Loads the minimal programs. Where the kernel refuses them, the table is used.
     pub fn begin(pins: &Pins, content: Content, how: Attach) -> Self {
-        let loaded = load(pins, &content).map_err(|fault| format!("{:#}", anyhow::anyhow!(fault)));
+        let loaded = load(pins, &content).map_err(|error| format!("{:#}", anyhow::anyhow!(error)));
         Self {
             pins: pins.clone(),
             content,
@@ -93,7 +93,7 @@ impl Closing {
     }
 
     /// Closes each interface that is not closed yet; to be called again and again, since one may appear.
-    pub fn look<'a>(&mut self, interfaces: impl Iterator<Item = &'a String>) -> &BTreeMap<String, Closed> {
+    pub fn check<'a>(&mut self, interfaces: impl Iterator<Item = &'a String>) -> &BTreeMap<String, Closed> {
         let mut in_table = Vec::new();
         for name in interfaces {
             let Ok(ifindex) = interface::index(name) else {
@@ -101,21 +101,21 @@ impl Closing {
                 continue;
             };
             let by_program = match &self.loaded {
-                Ok(()) => self.attach(name, ifindex).map_err(|fault| format!("{:#}", anyhow::anyhow!(fault))),
-                Err(fault) => Err(fault.clone()),
+                Ok(()) => self.attach(name, ifindex).map_err(|error| format!("{:#}", anyhow::anyhow!(error))),
+                Err(error) => Err(error.clone()),
             };
             match by_program {
                 Ok(()) => {
                     self.state.insert(name.clone(), Closed::Program);
                 }
-                Err(fault) => {
+                Err(error) => {
                     in_table.push(name.clone());
-                    self.state.insert(name.clone(), Closed::Open(fault));
+                    self.state.insert(name.clone(), Closed::Open(error));
                 }
             }
         }
         if in_table != self.table || self.refused.is_some() {
-            self.refused = self.fill(&in_table).err().map(|fault| fault.to_string());
+            self.refused = self.fill(&in_table).err().map(|error| error.to_string());
             self.table.clone_from(&in_table);
         }
         for name in in_table {

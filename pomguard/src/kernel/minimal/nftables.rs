@@ -7,7 +7,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use pomguard_common::{Direction, control::Pinhole, image::Family, protocol};
+use pomguard_common::{Direction, control::Override, image::Family, protocol};
 
 use super::Content;
 
@@ -51,8 +51,8 @@ fn nft(script: &str) -> io::Result<()> {
             .spawn()
         {
             Ok(child) => child,
-            Err(fault) => {
-                missing = Some(fault);
+            Err(error) => {
+                missing = Some(error);
                 continue;
             }
         };
@@ -69,7 +69,7 @@ fn nft(script: &str) -> io::Result<()> {
     }
     Err(missing.map_or_else(
         || io::ErrorKind::NotFound.into(),
-        |fault| io::Error::new(fault.kind(), format!("no nft program: {fault}")),
+        |error| io::Error::new(error.kind(), format!("no nft program: {error}")),
     ))
 }
 
@@ -123,7 +123,7 @@ fn rules(hook: Direction, content: &Content) -> Vec<String> {
 const WHOLE: &str = "ip frag-off & 0x3fff == 0";
 
 /// The rule for a failsafe tuple at a hook; none where nothing of it goes that way.
-fn rule(hook: Direction, tuple: &Pinhole) -> Option<String> {
+fn rule(hook: Direction, tuple: &Override) -> Option<String> {
     let side = if hook == Direction::Inbound { "saddr" } else { "daddr" };
     let length: u32 = tuple.mask.iter().map(|word| word.count_ones()).sum();
     let peer = if tuple.marks & 0xf == Family::V4 as u8 {
@@ -132,7 +132,7 @@ fn rule(hook: Direction, tuple: &Pinhole) -> Option<String> {
         let bits = tuple.peer.iter().fold(0_u128, |bits, &word| bits << 32 | u128::from(word));
         format!("ip6 {side} {}/{length}", Ipv6Addr::from_bits(bits))
     };
-    let opens = if tuple.marks & Pinhole::OUTBOUND == 0 { Direction::Inbound } else { Direction::Outbound };
+    let opens = if tuple.marks & Override::OUTBOUND == 0 { Direction::Inbound } else { Direction::Outbound };
     let name = match tuple.protocol {
         protocol::TCP => "tcp",
         protocol::UDP => "udp",
@@ -158,15 +158,15 @@ fn rule(hook: Direction, tuple: &Pinhole) -> Option<String> {
 mod tests {
     use super::*;
 
-    fn ssh() -> Pinhole {
-        Pinhole {
+    fn ssh() -> Override {
+        Override {
             peer: [0x0a09_0000, 0, 0, 0],
             mask: [0xffff_ff00, 0, 0, 0],
             ports: 0x0016_0016,
             client_ports: 0xffff_0400,
             protocol: protocol::TCP,
             marks: Family::V4 as u8,
-            ..Pinhole::FREE
+            ..Override::FREE
         }
     }
 

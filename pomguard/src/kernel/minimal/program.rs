@@ -5,7 +5,7 @@
 //! failsafe tuples with a fixed end. What it does not understand at once (IP options, extension
 //! headers, fragments, two tags) it drops.
 
-use pomguard_common::{Direction, control::Pinhole, protocol};
+use pomguard_common::{Direction, control::Override, protocol};
 
 use super::{
     Content,
@@ -29,7 +29,7 @@ const VLANS: usize = 4_096 / 8;
 /// Bytes of the map's one value.
 pub(super) const VALUE: usize = TUPLES * TUPLE + VLANS;
 
-/// Bits of a kind beside the protocol.
+/// Bits of a kind alongside the protocol.
 const V4: i32 = 4 << 8;
 const V6: i32 = 6 << 8;
 const OUTBOUND: i32 = 1 << 16;
@@ -52,8 +52,8 @@ pub(super) fn value(content: &Content) -> Vec<u8> {
     bytes
 }
 
-fn tuple_bytes(tuple: &Pinhole) -> Vec<u8> {
-    let outbound = tuple.marks & Pinhole::OUTBOUND != 0;
+fn tuple_bytes(tuple: &Override) -> Vec<u8> {
+    let outbound = tuple.marks & Override::OUTBOUND != 0;
     let family = if tuple.marks & 0xf == pomguard_common::image::Family::V4 as u8 { V4 } else { V6 };
     let kind = i32::from(tuple.protocol) | family | if outbound { OUTBOUND } else { 0 };
     let words = tuple.peer.iter().chain(&tuple.mask);
@@ -340,7 +340,7 @@ mod tests {
     fn programs_with_all_options_stay_below_their_ceiling() {
         for hook in Direction::ALL {
             let full = Content {
-                tuples: vec![Pinhole::FREE; TUPLES],
+                tuples: vec![Override::FREE; TUPLES],
                 vlans: (1..4_095).collect(),
                 dhcp: true,
                 outbound: true,

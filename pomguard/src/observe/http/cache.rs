@@ -47,7 +47,7 @@ impl Cache {
         }
         let source = Arc::clone(&self.source);
         // The thread owns the lock: a client that leaves early does not let the next one start a
-        // second reading beside the first.
+        // second reading alongside the first.
         let made = tokio::task::spawn_blocking(move || {
             let page = source().map(Page::from).map_err(|error| refusal(format_args!("{error:#}")));
             if let Err(error) = &page {

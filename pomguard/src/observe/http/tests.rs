@@ -50,7 +50,7 @@ fn get_with(path: &str, headers: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_bare_client_gets_the_classic_page_and_prometheus_openmetrics() {
+async fn bare_clients_get_the_classic_page_prometheus_openmetrics() {
     let server = start_plain().await;
     let classic = ask(server.address, &get_with("/metrics", "")).await;
     assert!(classic.starts_with("HTTP/1.1 200 OK\r\n"), "{classic}");
@@ -210,7 +210,7 @@ async fn a_page_gets_old_and_is_made_anew() {
 }
 
 #[tokio::test]
-async fn a_reading_that_fails_is_an_error_with_its_reason_and_the_next_may_succeed() {
+async fn failed_reading_reports_its_reason_and_the_next_may_succeed() {
     let tries = AtomicUsize::new(0);
     let source: Source = Arc::new(move || match tries.fetch_add(1, Ordering::SeqCst) {
         0 => Err(anyhow::anyhow!("no such file").context("/sys/fs/bpf/pomguard/COUNTERS")),

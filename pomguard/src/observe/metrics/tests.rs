@@ -32,7 +32,7 @@ fn the_page_is_the_one_that_was_looked_at() {
 }
 
 #[test]
-fn the_page_holds_every_metric_of_the_list_with_its_labels_and_no_other() {
+fn page_has_every_listed_metric_with_its_labels_and_no_other() {
     let page = sample_page();
     let mut shown = BTreeSet::new();
     for line in page.lines().filter(|line| !line.starts_with('#')) {
@@ -128,7 +128,7 @@ fn promtool_finds_nothing_to_say_about_the_page() {
 }
 
 #[test]
-fn values_beyond_what_the_format_holds_are_cut_and_never_lose_the_page() {
+fn values_beyond_the_format_are_cut_and_the_page_stays() {
     let mut snapshot = sample::snapshot();
     snapshot.counting_since = u64::MAX;
     snapshot.totals[0].seen = u64::MAX;
@@ -165,7 +165,7 @@ fn between(text: &str, mark: &str, new: &str) -> String {
 }
 
 #[test]
-fn the_alert_rules_and_the_dashboard_ask_only_for_metrics_that_exist() {
+fn alert_rules_and_dashboard_use_only_existing_metrics() {
     let names: BTreeSet<_> = family::ALL.iter().map(|family| family.name).collect();
     for file in [
         "config/prometheus/pomguard.rules.yml",

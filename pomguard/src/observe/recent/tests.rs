@@ -44,7 +44,7 @@ fn counters(rows: Vec<RowStats>) -> Snapshot {
 }
 
 fn of(old: &Policy, new: &Policy, rows: Vec<RowStats>) -> Recent {
-    Recent::of(&Diff::between(old, new), new, &counters(rows), NOW)
+    Recent::from_diff(&Diff::between(old, new), new, &counters(rows), NOW)
 }
 
 fn ids(recent: &Recent) -> Vec<&str> {
@@ -52,7 +52,7 @@ fn ids(recent: &Recent) -> Vec<&str> {
 }
 
 #[test]
-fn a_row_that_goes_and_was_hit_within_a_week_is_named_with_its_counters() {
+fn removed_row_with_recent_hits_is_named_with_its_counters() {
     let ssh = allow("ssh", "10.1.0.0/16", "22", "");
     let recent = of(&enforced(&[ssh]), &enforced(&[]), vec![hit("site/ssh", 18, Some(3_600))]);
     let expected = RecentRow {
@@ -75,7 +75,7 @@ fn a_row_that_goes_and_was_hit_within_a_week_is_named_with_its_counters() {
 }
 
 #[test]
-fn a_row_is_recent_for_exactly_a_week_and_the_last_hit_comes_first() {
+fn rows_are_recent_for_a_week_and_sorted_by_last_hit() {
     let names = ["week", "older", "never", "now"];
     let old = enforced(&names.map(|name| allow(name, "10.1.0.0/16", "22", "")));
     let rows = vec![
@@ -97,7 +97,7 @@ fn a_clock_that_was_set_back_makes_no_hit_old() {
 }
 
 #[test]
-fn rows_that_allow_less_are_named_and_rows_that_come_or_allow_more_are_not() {
+fn narrowed_rows_are_named_and_new_or_wider_ones_are_not() {
     let old = enforced(&[
         allow("narrow", "10.1.0.0/16", "20-22", ""),
         allow("moved", "10.1.0.0/16", "30-31", ""),
@@ -146,7 +146,7 @@ fn a_row_whose_id_is_longer_than_its_label_is_found() {
 }
 
 #[test]
-fn a_row_that_goes_from_audit_to_enforce_is_named_with_what_passed_beside_it() {
+fn row_from_audit_to_enforce_is_named_with_what_passed() {
     let audit = allow("ssh", "10.1.0.0/16", "22", "mode = \"audit\"");
     let enforce = allow("ssh", "10.1.0.0/16", "22", "");
     let (audit, enforce) = (enforced(&[audit]), enforced(&[enforce]));
@@ -160,7 +160,7 @@ fn a_row_that_goes_from_audit_to_enforce_is_named_with_what_passed_beside_it() {
 }
 
 #[test]
-fn a_direction_that_goes_to_enforce_tells_what_passed_without_a_row_by_reason() {
+fn direction_to_enforce_lists_passes_without_a_row_by_reason() {
     let passed = |from: (&str, &str), to: (&str, &str)| {
         let recent = of(&policy(from.0, from.1, &[]), &policy(to.0, to.1, &[]), vec![]);
         let found = recent.unenforced.into_iter();

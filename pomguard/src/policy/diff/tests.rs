@@ -110,7 +110,7 @@ fn modes_and_marks_are_changes() {
 }
 
 #[test]
-fn every_row_of_the_example_site_has_a_packet_that_shows_its_going() {
+fn every_example_row_has_a_packet_that_shows_its_removal() {
     let site = include_str!("../../../../config/site.example.toml");
     let settings = include_str!("../../../../config/pomguard.toml");
     let draft = crate::input::Draft::from_texts(("pomguard.toml", settings), ("site.toml", site)).unwrap();
@@ -145,19 +145,19 @@ fn opening(source: &str, port: u16) -> Opening {
 }
 
 #[test]
-fn a_conversation_is_cut_when_it_goes_on_now_and_would_not_then() {
+fn a_flow_is_cut_when_it_goes_on_now_and_would_not_then() {
     let old = policy("enforce", &allow("x", "\"10.1.0.0/16\"", "22-23", ""));
     let new = policy("enforce", &allow("x", "\"10.1.0.0/16\"", "22", ""));
     let live = [opening("10.1.0.7", 22), opening("10.1.0.7", 23), opening("10.2.0.7", 23)];
     let judged = |_: &Opening| false;
-    let impact = Impact::of(Some(&old), &new, &live, judged);
-    assert_eq!((impact.conversations, impact.cut), (3, vec![live[1]]), "the last one was denied before");
+    let impact = Impact::new(Some(&old), &new, &live, judged);
+    assert_eq!((impact.connections, impact.cut), (3, vec![live[1]]), "the last one was denied before");
     assert!(impact.until_reconnect.is_empty());
-    let older = Impact::of(Some(&old), &new, &live, |opening| *opening == live[1]);
+    let older = Impact::new(Some(&old), &new, &live, |opening| *opening == live[1]);
     assert_eq!((older.cut, older.until_reconnect), (vec![], vec![live[1]]), "it is not judged by any policy");
     let audited = policy("audit", "");
-    assert!(Impact::of(Some(&old), &audited, &live, judged).cut.is_empty(), "audit cuts nothing");
-    assert_eq!(Impact::of(Some(&audited), &new, &live, judged).cut, live[1..], "enforce after audit does");
+    assert!(Impact::new(Some(&old), &audited, &live, judged).cut.is_empty(), "audit cuts nothing");
+    assert_eq!(Impact::new(Some(&audited), &new, &live, judged).cut, live[1..], "enforce after audit does");
 }
 
 #[test]

@@ -11,7 +11,7 @@ use crate::{
         recent::{RECENT, Recent, RecentRow, Unenforced},
     },
     policy::{Mode, diff::Kind},
-    render::quantity::{grouped, moment, span},
+    render::quantity::{duration, grouped, timestamp},
 };
 
 /// Writes nothing where no counter belongs to what changes.
@@ -27,7 +27,7 @@ pub(super) fn print(
             "{} of {} rows that would go, allow less or go from audit to enforce were hit in the last {}",
             grouped(rows.len() as u64),
             grouped(*looked_at as u64),
-            span(RECENT)
+            duration(RECENT)
         )?;
         some(rows, out, |row| described(row, *at))?;
         for direction in Direction::ALL.into_iter().filter(|&direction| mode(direction) != Mode::Enforce) {
@@ -48,8 +48,8 @@ pub(super) fn print(
         writeln!(
             out,
             "  counted since {} ({}) by row and by reason, not by address: what would go on all the same is among it",
-            moment(*counting_since),
-            span(at.saturating_sub(*counting_since))
+            timestamp(*counting_since),
+            duration(at.saturating_sub(*counting_since))
         )?;
     }
     Ok(())
@@ -71,7 +71,7 @@ fn described(row: &RecentRow, now: u64) -> String {
         printable(&row.ports),
         several(row.packets, "packet"),
         several(row.connections, "connection"),
-        span(now.saturating_sub(row.last_hit)),
+        duration(now.saturating_sub(row.last_hit)),
     )
 }
 

@@ -154,7 +154,7 @@ fn names_from_files_cannot_steer_the_terminal() {
 }
 
 #[test]
-fn counters_set_up_anew_between_two_readings_show_no_absurd_rate() {
+fn counters_reset_between_readings_show_no_absurd_rate() {
     let text = watch(&busier(), &sample::quiet(), options(Some(120)));
     assert!(text.contains("No row was hit"), "{text}");
 }

@@ -18,7 +18,7 @@ use crate::{
     },
 };
 
-/// Rows shown at most: what a screen holds beside the rest.
+/// Rows shown at most: what a screen holds alongside the rest.
 const BUSIEST: usize = 20;
 
 /// Prints the rates between `before` and `now`, `elapsed` apart: the busiest rows, every reason

@@ -15,7 +15,7 @@ const WINDOW: u16 = 64_000;
 
 /// The far end's side of a connection: addresses and ports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Ends {
+pub(super) struct Endpoints {
     pub(super) from: IpAddr,
     pub(super) from_port: u16,
     pub(super) to: IpAddr,
@@ -37,7 +37,7 @@ pub(super) enum Tcp<'a> {
 pub(super) const FIRST: u32 = 1_000;
 
 impl Segment {
-    pub(super) fn tcp(self, ends: Ends, what: Tcp<'_>) -> Option<Vec<u8>> {
+    pub(super) fn tcp(self, ends: Endpoints, what: Tcp<'_>) -> Option<Vec<u8>> {
         let sequence = match what {
             Tcp::Syn => FIRST,
             Tcp::Words(..) => FIRST + 1,
@@ -54,7 +54,7 @@ impl Segment {
         Some(padded(frame))
     }
 
-    pub(super) fn udp(self, ends: Ends, words: &[u8]) -> Option<Vec<u8>> {
+    pub(super) fn udp(self, ends: Endpoints, words: &[u8]) -> Option<Vec<u8>> {
         let builder = self.ip(ends.from, ends.to)?.udp(ends.from_port, ends.to_port);
         let mut frame = Vec::with_capacity(SHORTEST);
         builder.write(&mut frame, words).ok()?;

@@ -14,7 +14,7 @@ use std::{
 
 use super::{
     Count, Segment, Tally,
-    frames::{Ends, FIRST, Heard, Tcp, read},
+    frames::{Endpoints, FIRST, Heard, Tcp, read},
     segment::{ALLOWED, DENIED},
 };
 
@@ -26,7 +26,7 @@ const REPEAT: Duration = Duration::from_secs(1);
 const WATCH: Duration = Duration::from_millis(100);
 /// The time in which an answer to a denied knock may still come after an allowed one was answered, which
 /// the server received later.
-const SETTLE: Duration = Duration::from_millis(300);
+const QUIET: Duration = Duration::from_millis(300);
 /// The first port that a knock comes from.
 const FIRST_PORT: u16 = 20_000;
 
@@ -61,12 +61,12 @@ struct State {
     watching: bool,
     next_watch: Instant,
     /// The error that ended the listening.
-    fault: Option<String>,
+    error: Option<String>,
 }
 
 /// One attempt to reach a port of the server.
 struct Knock {
-    ends: Ends,
+    ends: Endpoints,
     allowed: bool,
     answered: bool,
 }
@@ -90,7 +90,7 @@ impl Knocker {
                 tally: Tally::default(),
                 watching: false,
                 next_watch: Instant::now(),
-                fault: None,
+                error: None,
             }),
             answered: Condvar::new(),
             stopped: AtomicBool::new(false),
@@ -115,7 +115,7 @@ impl Knocker {
             let port = self.shared.begin(known, server, ALLOWED, By::Tcp)?;
             self.shared.await_answer(port, until)?;
         }
-        thread::sleep(SETTLE);
+        thread::sleep(QUIET);
         self.take()
     }
 
@@ -127,14 +127,14 @@ impl Knocker {
     /// Ends the watch, and returns the tally since the one that was returned last.
     pub fn rest(&self) -> io::Result<Tally> {
         self.shared.state().watching = false;
-        thread::sleep(SETTLE);
+        thread::sleep(QUIET);
         self.take()
     }
 
     fn take(&self) -> io::Result<Tally> {
         let mut state = self.shared.state();
-        match &state.fault {
-            Some(fault) => Err(io::Error::other(fault.clone())),
+        match &state.error {
+            Some(error) => Err(io::Error::other(error.clone())),
             None => Ok(std::mem::take(&mut state.tally)),
         }
     }
@@ -161,7 +161,7 @@ impl Shared {
         let mut state = self.state();
         let from_port = state.next_port;
         state.next_port = from_port.checked_add(1).unwrap_or(FIRST_PORT);
-        let ends = Ends { from, from_port, to, to_port };
+        let ends = Endpoints { from, from_port, to, to_port };
         state.knocks.insert(from_port, Knock { ends, allowed, answered: false });
         state.tally.count(allowed).sent += 1;
         drop(state);
@@ -205,7 +205,7 @@ impl Shared {
                 Err(error) => Err(error),
             };
             if let Err(error) = done.and_then(|()| self.watch_if_due()) {
-                self.state().fault = Some(error.to_string());
+                self.state().error = Some(error.to_string());
                 return;
             }
         }

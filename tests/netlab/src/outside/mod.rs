@@ -2,10 +2,10 @@
 //! machine, and the process needs no rights.
 //!
 //! A [`Knocker`] stands at the far end of a [`Segment`]. It resolves addresses for the server at the near
-//! end, opens connections to the server and counts the answers ([`Tally`]). A [`Desk`] lets the server ask
+//! end, opens connections to the server and counts the answers ([`Tally`]). A [`FarEnds`] lets the server ask
 //! for that over a stream, and a [`Step`] is one line of the server's report.
 
-mod desk;
+mod far_ends;
 mod frames;
 mod knocker;
 mod segment;
@@ -13,7 +13,7 @@ mod step;
 mod tally;
 
 pub use self::{
-    desk::{Desk, Request},
+    far_ends::{FarEnds, Request},
     knocker::{Cable, Knocker},
     segment::{ALLOWED, CARDS, Card, DENIED, Segment},
     step::{Step, Verdict},

@@ -11,8 +11,8 @@ use crate::bench::{
 
 /// Packets of one kind.
 const PACKETS: usize = 65_536;
-/// Conversations that are open at once.
-const CONVERSATIONS: usize = 100_000;
+/// Flows that are open at once.
+const FLOWS: usize = 100_000;
 
 /// Packets for a hook, in random order.
 pub(super) struct Step {
@@ -49,10 +49,11 @@ pub(super) fn all(policy: &Policy, inbound: &str) -> Result<Vec<Case>> {
     let scan = traffic::port_scan(policy, &mut random, PACKETS);
     let strangers = traffic::strangers(policy, &mut random, PACKETS)?;
     let allowed = traffic::allowed(policy, &mut random, PACKETS)?;
-    let opened = traffic::opened(policy, &mut random, CONVERSATIONS);
-    let asks = |ends: &[traffic::Ends], flags| ends.iter().map(|ends| ends.asks(flags)).collect::<Vec<_>>();
+    let opened = traffic::opened(policy, &mut random, FLOWS);
+    let asks =
+        |ends: &[traffic::Endpoints], flags| ends.iter().map(|ends| ends.asks(flags)).collect::<Vec<_>>();
     let answers =
-        |ends: &[traffic::Ends], flags| ends.iter().map(|ends| ends.answers(flags)).collect::<Vec<_>>();
+        |ends: &[traffic::Endpoints], flags| ends.iter().map(|ends| ends.answers(flags)).collect::<Vec<_>>();
     // What was opened in one order is spoken on in another.
     let mut shuffled = opened.clone();
     for at in (1..shuffled.len()).rev() {

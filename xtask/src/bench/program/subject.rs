@@ -18,7 +18,7 @@ use pomguard_common::{
 use super::case::Case;
 use crate::bench::shuffler::Shuffler;
 
-/// Loaded programs with counters and conversations of their own.
+/// Loaded programs with counters and flows of their own.
 pub(super) struct Subject {
     pub(super) name: String,
     ebpf: Ebpf,
@@ -90,7 +90,7 @@ impl Subject {
     }
 
     /// The same, for a case. It is an error when packets were not counted under the case's reason; a
-    /// few may: of a hundred thousand conversations some have found no room in their two buckets.
+    /// few may: of a hundred thousand flows some have found no room in their two buckets.
     pub(super) fn counted(&mut self, shuffler: &mut Shuffler, case: &Case, runs: usize) -> Result<f64> {
         let before = self.count(case)?;
         let nanoseconds = self.run(shuffler, case.hook, runs)?;

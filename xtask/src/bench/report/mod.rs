@@ -1,7 +1,7 @@
 //! The figures for people: tables on the terminal, tables and plots in `docs/performance.md`.
 
+mod line_rate;
 mod page;
-mod paper;
 mod plot;
 mod plots;
 mod tables;
@@ -101,7 +101,7 @@ fn sections(figures: &Figures) -> Result<Vec<Section>> {
     if let Some(part) = &figures.footprint {
         all.push(section("footprint", Some(&part.circumstances), vec![tables::footprint(&part.figures)]));
     }
-    if let Some(sheet) = paper::sheet(figures) {
+    if let Some(sheet) = line_rate::sheet(figures) {
         all.push(section("paper", None, vec![sheet]));
     }
     Ok(all)

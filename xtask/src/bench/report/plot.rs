@@ -45,7 +45,7 @@ pub(super) struct Series {
     pub(super) points: Vec<(f64, f64)>,
 }
 
-/// What is written beside a plot.
+/// What is written alongside a plot.
 pub(super) struct Words<'a> {
     pub(super) title: &'a str,
     pub(super) x: &'a str,
@@ -82,7 +82,7 @@ pub(super) fn lines(words: &Words<'_>, series: &[Series], logarithmic: bool) -> 
         tick *= 10.0;
     }
     frame(&mut svg, HEIGHT)?;
-    // Names beside the last points, pushed apart where they would lie upon each other.
+    // Names alongside the last points, pushed apart where they would lie upon each other.
     let mut names: Vec<(f64, f64, usize)> = Vec::new();
     for (number, (line, style)) in series.iter().zip(STYLES.iter().cycle()).enumerate() {
         let (colour, dashes, shape) = style;

@@ -11,7 +11,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use pomguard_netlab::outside::{CARDS, Cable, Card, Desk, Knocker, Step, Verdict};
+use pomguard_netlab::outside::{CARDS, Cable, Card, FarEnds, Knocker, Step, Verdict};
 
 use crate::test::other_kernel;
 
@@ -42,12 +42,12 @@ impl Boot<'_> {
     /// Boots a kernel, and prints a line for each step.
     pub(super) fn run(self, kernel: &str) -> Result<End> {
         let folder = tempfile::tempdir().context("a folder for the sockets")?;
-        let desk = desk(folder.path())?;
+        let far_ends = far_ends(folder.path())?;
         let control = UnixListener::bind(folder.path().join(STREAM)).context("the stream's socket")?;
         // Ends with the guest, which closes the stream; and where QEMU never came, with this process.
         thread::spawn(move || -> Result<()> {
             let (stream, _) = control.accept().context("the guest's stream")?;
-            desk.serve_all(stream.try_clone().context("the guest's stream")?, stream)
+            far_ends.serve_all(stream.try_clone().context("the guest's stream")?, stream)
         });
         let (output, write) = io::pipe().context("a pipe")?;
         let mut command = self.command(kernel, folder.path());
@@ -154,7 +154,7 @@ fn far(folder: &Path, card: Card) -> PathBuf {
 }
 
 /// The far ends of all cards.
-fn desk(folder: &Path) -> Result<Desk> {
+fn far_ends(folder: &Path) -> Result<FarEnds> {
     let mut knockers = Vec::new();
     for card in CARDS {
         let socket = UnixDatagram::bind(far(folder, card)).context("the far end of a card")?;
@@ -164,7 +164,7 @@ fn desk(folder: &Path) -> Result<Desk> {
         let knocker = Knocker::start(cable, card.segment).context("the far end of a card")?;
         knockers.push((card.driver.to_owned(), knocker));
     }
-    Ok(Desk::new(knockers))
+    Ok(FarEnds::new(knockers))
 }
 
 /// A cable to a card of QEMU: a datagram for each frame.

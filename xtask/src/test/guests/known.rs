@@ -8,7 +8,7 @@ pub(super) struct Known {
     kernel: &'static str,
     pub(super) step: &'static str,
     /// Part of the step's fault. A step that fails otherwise is no known failure.
-    fault: &'static str,
+    error: &'static str,
     /// The cause, in words for the reader of a run.
     pub(super) reason: &'static str,
 }
@@ -40,7 +40,7 @@ pub(super) fn judge<'a>(kernel: &str, steps: &[Step], known: &'a [Known]) -> Jud
             (Verdict::Passed, Some(_)) => judged
                 .faults
                 .push(format!("{name} passes, and is on the list of known failures: take it off the list")),
-            (Verdict::Failed, Some(known)) if note.contains(known.fault) => judged.known.push(known),
+            (Verdict::Failed, Some(known)) if note.contains(known.error) => judged.known.push(known),
             (Verdict::Failed, _) => judged.faults.push(format!("{name}: {note}")),
             (Verdict::NotReached(cause), _) if failed(cause) && find(cause).is_some() => {}
             (Verdict::NotReached(cause), _) => {
@@ -53,8 +53,8 @@ pub(super) fn judge<'a>(kernel: &str, steps: &[Step], known: &'a [Known]) -> Jud
         judged.faults.push(format!("no step {}, which is on the list of known failures", known.step));
     }
     if end.is_none_or(|count| count == 0 || count + 1 != steps.len()) {
-        let told = end.map_or("none".to_owned(), |count| count.to_string());
-        judged.faults.push(format!("the report has {} lines, and told of {told} steps", steps.len()));
+        let message = end.map_or("none".to_owned(), |count| count.to_string());
+        judged.faults.push(format!("the report has {} lines, and told of {message} steps", steps.len()));
     }
     judged
 }
@@ -65,7 +65,7 @@ pub(super) fn word(kernel: &str, step: &Step) -> String {
     match &step.verdict {
         Verdict::Passed if known.is_some() => format!("{:.1} passes UNEXPECTEDLY", step.seconds),
         Verdict::Passed => format!("{:.1}", step.seconds),
-        Verdict::Failed if known.is_some_and(|known| step.note.contains(known.fault)) => {
+        Verdict::Failed if known.is_some_and(|known| step.note.contains(known.error)) => {
             "known failure".to_owned()
         }
         Verdict::Failed => "FAILED".to_owned(),
@@ -80,8 +80,8 @@ mod tests {
     use super::{Known, judge};
 
     const KNOWN: &[Known] = &[
-        Known { kernel: "6.1", step: "start", fault: "why", reason: "a reason" },
-        Known { kernel: "6.12", step: "flap", fault: "why", reason: "another" },
+        Known { kernel: "6.1", step: "start", error: "why", reason: "a reason" },
+        Known { kernel: "6.12", step: "flap", error: "why", reason: "another" },
     ];
 
     fn step(name: &str, verdict: Verdict) -> Step {

@@ -37,7 +37,7 @@ fn printed(recent: &Recent) -> String {
 }
 
 #[test]
-fn each_row_is_written_with_its_ends_its_counters_and_what_becomes_of_it() {
+fn row_is_written_with_its_ends_counters_and_outcome() {
     let mut covered = row("site/ops", Kind::Narrowed, 9);
     (covered.newly_denied, covered.direction) = (false, Direction::Outbound);
     let mut promoted = row("pom-4.0/16", Kind::Marked, 1);
@@ -80,7 +80,7 @@ fn the_first_few_rows_are_written_and_the_others_are_a_number() {
 }
 
 #[test]
-fn rows_that_nobody_used_are_said_to_be_unused_and_since_when_that_is_known() {
+fn unused_rows_are_marked_with_the_start_of_counting() {
     let unused = Recent { looked_at: 2, ..recent(vec![]) };
     let text = printed(&unused);
     assert!(text.starts_with("0 of 2 rows "), "{text}");

@@ -11,10 +11,10 @@ use pomguard::{
 };
 use pomguard_common::{
     Direction,
-    control::{Control, Pinhole, Standing, word},
+    control::{Control, ControlView, Override, word},
     decide::{self, NO_ROW, Tables},
     flow::{self, Bucket, Candidates, Entered, Key, Newcomer, State, Store, Tag, Word},
-    image::{Forget, Image, Line, Lines},
+    image::{Barrier, Image, Line, Lines},
     limits::{FLOW_BUCKETS, FRAGMENT_BUCKETS},
     parse::{self, Datagram, Link},
     rate::Rated,
@@ -23,7 +23,7 @@ use pomguard_common::{
 };
 
 use crate::{
-    beside::Beside,
+    control_state::ControlState,
     force::InForce,
     harness::{Effect, FOREVER, Subject},
 };
@@ -31,7 +31,7 @@ use crate::{
 /// About what the clocks of kernels come to.
 const CLOCK: Clock = Clock { ticks_per_1000s: 3_906, offset: 0 };
 
-/// A table of conversations in vectors.
+/// A table of flows in vectors.
 struct Table {
     buckets: Vec<Bucket>,
     ages: [u32; 8],
@@ -50,7 +50,7 @@ impl Table {
     }
 }
 
-impl Forget for Table {}
+impl Barrier for Table {}
 
 impl Store for Table {
     fn bucket(&self, bucket: u32) -> Option<&Bucket> {
@@ -81,7 +81,7 @@ impl Store for Table {
 /// The VLANs that a policy serves.
 struct Vlans<'a>(&'a [u16]);
 
-impl Forget for Vlans<'_> {}
+impl Barrier for Vlans<'_> {}
 
 impl Link for Vlans<'_> {
     fn serves_vlan(&self, id: u16) -> bool {
@@ -89,12 +89,12 @@ impl Link for Vlans<'_> {
     }
 }
 
-/// An image in a vector, and what holds beside it.
+/// An image in a vector, and what holds alongside it.
 #[derive(Default)]
-struct Held {
+struct ControlMemory {
     lines: Vec<Line>,
     control: Control,
-    pinholes: Vec<Pinhole>,
+    overrides: Vec<Override>,
     /// Of traffic, and of self-tests.
     spent: [[Word; Rated::COUNT]; 2],
     served: Vec<Served>,
@@ -102,9 +102,9 @@ struct Held {
     self_tests: bool,
 }
 
-impl Forget for Held {}
+impl Barrier for ControlMemory {}
 
-impl Standing for Held {
+impl ControlView for ControlMemory {
     fn control(&self, index: usize) -> u64 {
         self.control.word(index)
     }
@@ -113,8 +113,8 @@ impl Standing for Held {
         self.spent[usize::from(self.self_tests)].get(rated as usize)
     }
 
-    fn pinhole(&self, index: u32) -> Option<&Pinhole> {
-        self.pinholes.get(index as usize)
+    fn override_rule(&self, index: u32) -> Option<&Override> {
+        self.overrides.get(index as usize)
     }
 
     fn self_test(&self) -> u64 {
@@ -126,7 +126,7 @@ impl Standing for Held {
     }
 }
 
-impl Lines for Held {
+impl Lines for ControlMemory {
     fn line(&self, index: u32) -> Option<&Line> {
         self.lines.get(index as usize)
     }
@@ -137,43 +137,43 @@ fn unserved() -> Vec<Served> {
     iter::repeat_with(Served::default).take(Served::COUNT).collect()
 }
 
-/// A host with a policy and conversations.
-pub struct Twin {
+/// A host with a policy and flows.
+pub struct HostDatapath {
     in_force: InForce,
-    held: Held,
+    held: ControlMemory,
     flows: Table,
-    trains: Table,
-    /// How many ordinary packets there were.
+    fragmented: Table,
+    /// How many plain packets there were.
     ordinary: u64,
 }
 
-impl Twin {
-    /// One that enforces `policy` and has no conversations.
+impl HostDatapath {
+    /// One that enforces `policy` and has no flows.
     ///
     /// # Errors
     /// When the policy does not compile.
     pub fn new(policy: Policy) -> Result<Self> {
-        let mut twin = Self {
+        let mut datapath = Self {
             in_force: InForce::new(policy, CLOCK)?,
-            held: Held { served: unserved(), ..Held::default() },
+            held: ControlMemory { served: unserved(), ..ControlMemory::default() },
             flows: Table::new(FLOW_BUCKETS),
-            trains: Table::new(FRAGMENT_BUCKETS),
+            fragmented: Table::new(FRAGMENT_BUCKETS),
             ordinary: 0,
         };
-        twin.install()?;
-        twin.hold(&Beside::default())?;
-        Ok(twin)
+        datapath.install()?;
+        datapath.hold(&ControlState::default())?;
+        Ok(datapath)
     }
 
-    /// Puts another policy in force, under a generation of its own, with the pinholes of its own failsafe
-    /// rows and nothing else beside it. Conversations stay.
+    /// Puts another policy in force, under a generation of its own, with the overrides of its own failsafe
+    /// rows and nothing else alongside it. Flows stay.
     ///
     /// # Errors
     /// When it does not compile.
     pub fn enforce(&mut self, policy: Policy) -> Result<()> {
         self.in_force.replace(policy)?;
         self.install()?;
-        self.hold(&Beside::default())
+        self.hold(&ControlState::default())
     }
 
     fn install(&mut self) -> Result<()> {
@@ -181,7 +181,7 @@ impl Twin {
         let lines = compiled.lines().to_vec();
         let image = Image::open(lines.as_slice()).context("the image opens")?;
         let ages: [u32; 8] = std::array::from_fn(|state| image.age(state as u32));
-        for table in [&mut self.flows, &mut self.trains] {
+        for table in [&mut self.flows, &mut self.fragmented] {
             table.ages = ages;
         }
         self.held.lines = lines;
@@ -191,7 +191,7 @@ impl Twin {
 
     const fn tell_time(&mut self) {
         let now = self.in_force.clock().offset;
-        (self.flows.now, self.trains.now) = (now, now);
+        (self.flows.now, self.fragmented.now) = (now, now);
     }
 
     /// Takes every packet for a self-test from now on, or none any more.
@@ -210,11 +210,11 @@ impl Twin {
         self.held.lines.truncate(lines);
     }
 
-    /// Remembers the conversation that a frame of this host's belongs to as one that was there before the
+    /// Remembers the flow that a frame of this host's belongs to as one that was there before the
     /// first start, and that no row allows.
     ///
     /// # Errors
-    /// When the frame is none of a conversation, or there is no room.
+    /// When the frame is none of a flow, or there is no room.
     pub fn was_there_first(&mut self, leaving: &[u8]) -> Result<()> {
         let frame = self.read(leaving).map_err(|reason| anyhow!("it is settled as {}", reason.name()))?;
         let Datagram { family, protocol, source, destination, source_port, destination_port, .. } = frame;
@@ -243,7 +243,7 @@ impl Twin {
     /// Looks each TCP flow up as the daemon does. `socket` says whether there is one and, if so, whether its
     /// stack has seen at most one FIN. Returns how many flows are left that make room for nothing.
     pub fn sweep(&self, socket: impl Fn(&Key) -> Option<bool>) -> usize {
-        let ticks = Ticks::of(250);
+        let ticks = Ticks::new(250);
         let now = self.flows.now;
         let mut firm = 0;
         for bucket in &self.flows.buckets {
@@ -268,7 +268,7 @@ impl Twin {
         firm
     }
 
-    /// What the parser makes of a frame, or the reason that settles it.
+    /// What the parser makes of a frame, or the reason that decides it.
     ///
     /// # Errors
     /// The reason.
@@ -276,17 +276,17 @@ impl Twin {
         parse::frame(frame, &Vlans(&self.in_force.policy().packets.vlans))
     }
 
-    /// Whether a frame is ordinary, and settled the quick way.
+    /// Whether a frame is ordinary, and decided the quick way.
     ///
     /// # Errors
     /// When the image has no head of this version.
-    pub fn settles(&self, direction: Direction, frame: &[u8]) -> Result<bool> {
+    pub fn takes_fast_path(&self, direction: Direction, frame: &[u8]) -> Result<bool> {
         let image = Image::open(&self.held).context("the image opens")?;
-        let tables = Tables::in_peace(&image, &self.flows, &self.trains);
-        Ok(decide::quick(direction, frame, &tables, 0).is_some())
+        let tables = Tables::in_peace(&image, &self.flows, &self.fragmented);
+        Ok(decide::fast_path(direction, frame, &tables, 0).is_some())
     }
 
-    /// What becomes of a frame, the quick way if it is ordinary, and the general way; of every other ordinary
+    /// What becomes of a frame, the quick way if it is ordinary, and the general path; of every other ordinary
     /// one the quick way alone, as in the programs, so that what it leaves in the tables is its own.
     ///
     /// # Errors
@@ -301,8 +301,8 @@ impl Twin {
         let control = &self.held.control;
         let ordinary = control.word(word::PANIC) | control.word(word::GRACE) == 0 && !self.held.self_tests;
         let quick = ordinary.then(|| {
-            let tables = Tables::in_peace(&image, &self.flows, &self.trains);
-            decide::quick(direction, frame, &tables, control.word(word::SHADE))
+            let tables = Tables::in_peace(&image, &self.flows, &self.fragmented);
+            decide::fast_path(direction, frame, &tables, control.word(word::PORT_BLOOM))
         });
         if let Some(quick) = quick.flatten() {
             self.ordinary += 1;
@@ -310,7 +310,7 @@ impl Twin {
                 return Ok(Effect::by(quick));
             }
         }
-        let tables = Tables::new(&image, &self.flows, &self.trains);
+        let tables = Tables::new(&image, &self.flows, &self.fragmented);
         let decision = decide::judge(direction, frame, &tables, &desk);
         if let Some(quick) = quick.flatten() {
             ensure!(quick == decision, "the quick way comes to {quick:?}, the general one to {decision:?}");
@@ -319,7 +319,7 @@ impl Twin {
     }
 }
 
-impl Subject for Twin {
+impl Subject for HostDatapath {
     fn in_force(&self) -> &InForce {
         &self.in_force
     }
@@ -350,14 +350,14 @@ impl Subject for Twin {
         Ok((effect.reason, effect.audited))
     }
 
-    fn hold(&mut self, beside: &Beside) -> Result<()> {
+    fn hold(&mut self, control_state: &ControlState) -> Result<()> {
         let Clock { ticks_per_1000s, offset } = self.in_force.clock();
-        let (words, lines) = beside.laid_out(self.in_force.pinholes()?, offset, ticks_per_1000s);
+        let (words, lines) = control_state.laid_out(self.in_force.overrides()?, offset, ticks_per_1000s);
         for (word, value) in self.held.control.0.iter().zip(words) {
             word.store(value);
         }
-        self.held.pinholes = lines;
-        self.held.no_policy = beside.no_policy;
+        self.held.overrides = lines;
+        self.held.no_policy = control_state.no_policy;
         Ok(())
     }
 

@@ -1,8 +1,8 @@
-//! Failsafe rows as lines of the pinhole table, where they hold beside every generation.
+//! Failsafe rows as lines of the override table, where they hold alongside every generation.
 
 use pomguard_common::{
     Direction,
-    control::Pinhole,
+    control::Override,
     counter::RowLabel,
     image::{Address, Family},
     limits,
@@ -13,43 +13,43 @@ use super::{
     label::label,
     ports::has_ports,
     prefix::{left_aligned, mask},
-    slots::Slots,
+    slots::SlotTable,
 };
 use crate::policy::{Peer, Policy, PortRange, Row, Service};
 
-/// The pinholes of a policy's failsafe rows: one per peer prefix and port range.
+/// The overrides of a policy's failsafe rows: one per peer prefix and port range.
 ///
 /// # Errors
-/// [`CompileError::Pinholes`] when there are more than the table has lines, [`CompileError::Slot`] when
+/// [`CompileError::Overrides`] when there are more than the table has lines, [`CompileError::Slot`] when
 /// the slots are those of another policy.
-pub fn pinholes(policy: &Policy, slots: &Slots) -> Result<Vec<Pinhole>, CompileError> {
-    let mut found: Vec<Pinhole> = Vec::new();
+pub fn overrides(policy: &Policy, slots: &SlotTable) -> Result<Vec<Override>, CompileError> {
+    let mut found: Vec<Override> = Vec::new();
     let failsafe = || policy.rows.iter().filter(|row| row.failsafe);
     let needed = failsafe().map(|row| row.peers.len().saturating_mul(row.services.len()));
     let needed = needed.fold(0, usize::saturating_add);
     if needed > limits::PINHOLES {
-        return Err(CompileError::Pinholes { found: needed });
+        return Err(CompileError::Overrides { found: needed });
     }
     for row in failsafe() {
         let slot = slots.of(&row.id, row.direction);
         let slot = slot.ok_or_else(|| CompileError::Slot { row: row.id.0.clone() })?;
         for peer in &row.peers {
-            found.extend(row.services.iter().map(|service| pinhole(row, peer, service, slot)));
+            found.extend(row.services.iter().map(|service| override_rule(row, peer, service, slot)));
         }
     }
     Ok(found)
 }
 
-/// The label and the lines of a row that holds until `expires` beside every policy: a timed exception. The
+/// The label and the lines of a row that holds until `expires` alongside every policy: a timed exception. The
 /// counter slot is still to be found.
 #[must_use]
-pub fn lines_of(row: &Row, expires: u32) -> (RowLabel, Vec<Pinhole>) {
-    let line = |peer, service| Pinhole { expires, ..pinhole(row, peer, service, 0) };
+pub fn lines_of(row: &Row, expires: u32) -> (RowLabel, Vec<Override>) {
+    let line = |peer, service| Override { expires, ..override_rule(row, peer, service, 0) };
     let lines = row.peers.iter().flat_map(|peer| row.services.iter().map(move |service| line(peer, service)));
     (label(row), lines.collect())
 }
 
-fn pinhole(row: &Row, peer: &Peer, service: &Service, slot: u16) -> Pinhole {
+fn override_rule(row: &Row, peer: &Peer, service: &Service, slot: u16) -> Override {
     let length = peer.prefix.prefix_len();
     let family = if peer.prefix.addr().is_ipv4() { Family::V4 } else { Family::V6 };
     let (ports, client) = if has_ports(service.protocol) {
@@ -57,8 +57,8 @@ fn pinhole(row: &Row, peer: &Peer, service: &Service, slot: u16) -> Pinhole {
     } else {
         (PortRange::one(service.protocol.into()), PortRange::ANY)
     };
-    let outbound = if row.direction == Direction::Outbound { Pinhole::OUTBOUND } else { 0 };
-    Pinhole {
+    let outbound = if row.direction == Direction::Outbound { Override::OUTBOUND } else { 0 };
+    Override {
         peer: words(left_aligned(peer.prefix.addr()) & mask(length)),
         mask: words(mask(length)),
         ports: range(ports),
@@ -66,7 +66,7 @@ fn pinhole(row: &Row, peer: &Peer, service: &Service, slot: u16) -> Pinhole {
         row: slot,
         protocol: service.protocol,
         marks: family as u8 | outbound,
-        ..Pinhole::FREE
+        ..Override::FREE
     }
 }
 

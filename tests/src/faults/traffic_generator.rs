@@ -18,13 +18,13 @@ const BURST: usize = 32;
 
 /// A thread that sends frames until it is stopped.
 #[derive(Debug)]
-pub struct Offer {
+pub struct TrafficGenerator {
     stop: Arc<AtomicBool>,
     offered: Arc<AtomicU64>,
     thread: Option<thread::JoinHandle<()>>,
 }
 
-impl Offer {
+impl TrafficGenerator {
     /// Sends the frames in turn at the machine's interface, about so many a second.
     pub fn start(machine: &Namespace, frames: Vec<Vec<u8>>, per_second: u32) -> Self {
         let (stop, offered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
@@ -64,7 +64,7 @@ impl Offer {
     }
 }
 
-impl Drop for Offer {
+impl Drop for TrafficGenerator {
     fn drop(&mut self) {
         self.end();
     }

@@ -9,11 +9,11 @@ use std::{
 
 use pomguard_netlab::Namespace;
 use pomguard_tests::daemon::{
-    Conversation, Daemon, LISTED, LISTED_OUT, Lab, PEER, PEER6, SERVER, SERVER6, STRANGER, STRANGER6,
-    UNLISTED, is_shut, opens,
+    Connection, Daemon, LISTED, LISTED_OUT, Lab, PEER, PEER6, SERVER, SERVER6, STRANGER, STRANGER6, UNLISTED,
+    is_shut, opens,
 };
 
-/// Conversations of each sort.
+/// Flows of each sort.
 const EACH: usize = 26;
 
 /// Two connected UDP sockets, and whether they hear each other.
@@ -42,8 +42,8 @@ impl Datagrams {
 }
 
 #[test]
-fn lc_20_hundreds_of_live_conversations_survive_a_first_start_straight_into_enforce() {
-    let name = "lc_20_hundreds_of_live_conversations_survive_a_first_start_straight_into_enforce";
+fn lc_20_live_flows_survive_a_first_start_into_enforce() {
+    let name = "lc_20_live_flows_survive_a_first_start_into_enforce";
     let Some(lab) = Lab::new(name) else { return };
     let (mut idle, mut streaming, mut datagrams) = (Vec::new(), Vec::new(), Vec::new());
     // No row allows any of these but the last two sorts; of each a few stream.
@@ -63,8 +63,8 @@ fn lc_20_hundreds_of_live_conversations_survive_a_first_start_straight_into_enfo
     ];
     for (from, to, port) in sorts {
         for number in 0..EACH {
-            let conversation = Conversation::open(from, to, port);
-            if number < 2 { streaming.push(conversation) } else { idle.push(conversation) }
+            let connection = Connection::open(from, to, port);
+            if number < 2 { streaming.push(connection) } else { idle.push(connection) }
         }
     }
     for (here, there) in [(IpAddr::from(SERVER), IpAddr::from(STRANGER)), (SERVER6.into(), STRANGER6.into())]

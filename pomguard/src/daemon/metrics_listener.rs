@@ -25,8 +25,8 @@ const RETRY: Duration = Duration::from_secs(2);
 pub(super) struct Fault(Arc<Mutex<Option<String>>>);
 
 impl Fault {
-    fn set(&self, fault: Option<String>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = fault;
+    fn set(&self, error: Option<String>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = error;
     }
 
     fn get(&self) -> Option<String> {
@@ -39,20 +39,20 @@ impl Fault {
 pub(super) async fn serve(
     settings: &Settings,
     source: http::Source,
-    fault: Fault,
+    error: Fault,
     stopped: watch::Receiver<bool>,
 ) -> Option<JoinHandle<()>> {
     let at = settings.metrics.clone()?;
-    let first = bind(&at, &fault).await;
-    Some(tokio::spawn(keep(at, first, source, fault, stopped)))
+    let first = bind(&at, &error).await;
+    Some(tokio::spawn(keep(at, first, source, error, stopped)))
 }
 
 impl Daemon {
     /// Names the page that is not served among what is not as it should be.
     pub(super) fn note_unserved(&mut self) {
         match self.unserved.get() {
-            Some(fault) => self.standing.insert(Condition::MetricsUnserved, fault),
-            None => self.standing.remove(&Condition::MetricsUnserved),
+            Some(error) => self.lasting_conditions.insert(Condition::MetricsUnserved, error),
+            None => self.lasting_conditions.remove(&Condition::MetricsUnserved),
         };
     }
 }
@@ -62,21 +62,21 @@ async fn keep(
     at: At<SocketAddr>,
     mut listener: Option<TcpListener>,
     source: http::Source,
-    fault: Fault,
+    error: Fault,
     mut stopped: watch::Receiver<bool>,
 ) {
     loop {
         if let Some(listener) = listener.take() {
             match http::serve(listener, Arc::clone(&source), until(stopped.clone())).await {
                 Ok(()) => return,
-                Err(ended) => fault.set(Some(format!("{}: {:#}", at.value, anyhow!(ended)))),
+                Err(ended) => error.set(Some(format!("{}: {:#}", at.value, anyhow!(ended)))),
             }
         }
         tokio::select! {
             _ = stopped.wait_for(|&stop| stop) => return,
             () = tokio::time::sleep(RETRY) => {}
         }
-        listener = bind(&at, &fault).await;
+        listener = bind(&at, &error).await;
     }
 }
 
@@ -86,15 +86,15 @@ async fn until(mut stopped: watch::Receiver<bool>) {
     let _ = stopped.wait_for(|&stop| stop).await;
 }
 
-async fn bind(at: &At<SocketAddr>, fault: &Fault) -> Option<TcpListener> {
+async fn bind(at: &At<SocketAddr>, error: &Fault) -> Option<TcpListener> {
     match TcpListener::bind(at.value).await {
         Ok(listener) => {
             info!("metrics at http://{}/metrics", at.value);
-            fault.set(None);
+            error.set(None);
             Some(listener)
         }
         Err(refused) => {
-            fault.set(Some(format!("{}: no metrics on {}: {refused}", at.origin, at.value)));
+            error.set(Some(format!("{}: no metrics on {}: {refused}", at.origin, at.value)));
             None
         }
     }

@@ -1,16 +1,16 @@
-//! What holds beside the policy in force: failsafe tuples, timed exceptions, panic and grace.
+//! What holds alongside the policy in force: failsafe tuples, timed exceptions, panic and grace.
 
 use std::net::IpAddr;
 
 use pomguard::policy::{Mode, Policy, PortRange};
 use pomguard_common::{
-    control::{Pinhole, panic},
+    control::{Override, panic},
     image::Family,
     protocol::{TCP, UDP},
     reason::Reason,
 };
 use pomguard_tests::{
-    beside::Beside,
+    control_state::ControlState,
     packet::{
         Packet, eth,
         flag::{ACK, FIN, RST, SYN},
@@ -27,13 +27,13 @@ const SCTP: u8 = 132;
 pub(crate) const A3: u16 = 2;
 pub(crate) const E1: u16 = 3;
 
-/// A pinhole for one peer and one port, counted under the slot of a row.
-pub(crate) fn pinhole(peer: IpAddr, protocol: u8, port: u16, row: u16, marks: u8) -> Pinhole {
+/// An override for one peer and one port, counted under the slot of a row.
+pub(crate) fn override_rule(peer: IpAddr, protocol: u8, port: u16, row: u16, marks: u8) -> Override {
     let (words, family) = match peer {
         IpAddr::V4(peer) => ([u32::from(peer), 0, 0, 0], Family::V4),
         IpAddr::V6(peer) => ([96, 64, 32, 0].map(|shift| (u128::from(peer) >> shift) as u32), Family::V6),
     };
-    Pinhole {
+    Override {
         peer: words,
         mask: [u32::MAX; 4],
         ports: u32::from(port) | u32::from(port) << 16,
@@ -41,16 +41,16 @@ pub(crate) fn pinhole(peer: IpAddr, protocol: u8, port: u16, row: u16, marks: u8
         row,
         protocol,
         marks: family as u8 | marks,
-        ..Pinhole::FREE
+        ..Override::FREE
     }
 }
 
-fn exceptions(lines: &[Pinhole]) -> Beside {
+fn exceptions(lines: &[Override]) -> ControlState {
     exceptions_for(60, lines)
 }
 
-pub(crate) fn exceptions_for(seconds: u32, lines: &[Pinhole]) -> Beside {
-    Beside { pinholes: lines.iter().map(|line| (*line, seconds)).collect(), ..Beside::default() }
+pub(crate) fn exceptions_for(seconds: u32, lines: &[Override]) -> ControlState {
+    ControlState { overrides: lines.iter().map(|line| (*line, seconds)).collect(), ..ControlState::default() }
 }
 
 /// A1 is a failsafe row.
@@ -60,8 +60,8 @@ fn with_failsafe() -> Policy {
     policy
 }
 
-fn isolated(seconds: u32) -> Beside {
-    Beside { panic: Some((panic::ISOLATE, seconds)), ..Beside::default() }
+fn isolated(seconds: u32) -> ControlState {
+    ControlState { panic: Some((panic::ISOLATE, seconds)), ..ControlState::default() }
 }
 
 fn complaint(places: &Places, about: &Packet) -> Packet {
@@ -75,15 +75,15 @@ fn a_timed_exception_lets_a_peer_in_until_it_is_over() {
     for places in Places::both() {
         let login = eth().ip(places.stranger, places.host).tcp(40_000, 22);
         let reply = login.clone().mirrored().flags(SYN | ACK);
-        let beside = exceptions(&[
-            pinhole(places.stranger, TCP, 22, A3, Pinhole::EXCEPTION),
-            pinhole(places.stranger, UDP, 514, A3, Pinhole::EXCEPTION),
+        let control_state = exceptions(&[
+            override_rule(places.stranger, TCP, 22, A3, Override::EXCEPTION),
+            override_rule(places.stranger, UDP, 514, A3, Override::EXCEPTION),
         ]);
         cases.push(
             case("CF-11", "a login, its answer and its end")
                 .inbound(&login, Reason::Source)
                 .outbound(&reply, Reason::Unasked)
-                .holding(beside.clone())
+                .holding(control_state.clone())
                 .inbound(&login, Reason::Exception)
                 .row("A3")
                 .connects()
@@ -102,7 +102,7 @@ fn a_timed_exception_lets_a_peer_in_until_it_is_over() {
         let log = eth().ip(places.stranger, places.host).udp(40_000, 514);
         cases.push(
             case("CF-11", "a datagram and its answer")
-                .holding(beside.clone())
+                .holding(control_state.clone())
                 .inbound(&log, Reason::Exception)
                 .row("A3")
                 .outbound(&log.clone().mirrored(), Reason::Reply)
@@ -112,9 +112,9 @@ fn a_timed_exception_lets_a_peer_in_until_it_is_over() {
         let (number, request, unreachable) = if places.is_v6() { (58, 128, 1) } else { (1, 8, 3) };
         let ping = eth().ip(places.elsewhere, places.host).icmp(request, 0).rest(5 << 16);
         let error = eth().ip(places.host, places.elsewhere).icmp(unreachable, 3);
-        let echo = Pinhole {
+        let echo = Override {
             client_ports: 65_535 << 16,
-            ..pinhole(places.elsewhere, number, number.into(), A3, Pinhole::EXCEPTION)
+            ..override_rule(places.elsewhere, number, number.into(), A3, Override::EXCEPTION)
         };
         cases.push(
             case("CF-11", "a ping, and an error about it")
@@ -126,7 +126,7 @@ fn a_timed_exception_lets_a_peer_in_until_it_is_over() {
         let other = |from, port| eth().ip(from, places.host).tcp(40_000, port);
         cases.push(
             case("CF-11", "nothing else")
-                .holding(beside)
+                .holding(control_state)
                 .inbound(&other(places.stranger, 23), Reason::Port)
                 .inbound(&other(places.elsewhere, 514), Reason::PortKnown)
                 .inbound(&eth().ip(places.stranger, places.host).tcp(1_023, 22), Reason::Source)
@@ -137,7 +137,7 @@ fn a_timed_exception_lets_a_peer_in_until_it_is_over() {
         );
         cases.push(
             case("CF-11", "a row counts before an exception")
-                .holding(exceptions(&[pinhole(places.stranger, TCP, 443, A3, Pinhole::EXCEPTION)]))
+                .holding(exceptions(&[override_rule(places.stranger, TCP, 443, A3, Override::EXCEPTION)]))
                 .inbound(&other(places.stranger, 443), Reason::Row)
                 .row("A2")
                 .connects(),
@@ -152,11 +152,11 @@ fn a_timed_exception_lets_this_host_out_until_it_is_over() {
     for places in Places::both() {
         let ask = eth().ip(places.host, places.stranger).tcp(40_000, 8_080);
         let answer = ask.clone().mirrored().flags(SYN | ACK);
-        let marks = Pinhole::EXCEPTION | Pinhole::OUTBOUND;
+        let marks = Override::EXCEPTION | Override::OUTBOUND;
         cases.push(
             case("CF-11", "a conversation ends with the exception, though it lives")
                 .outbound(&ask, Reason::Destination)
-                .holding(exceptions(&[pinhole(places.stranger, TCP, 8_080, E1, marks)]))
+                .holding(exceptions(&[override_rule(places.stranger, TCP, 8_080, E1, marks)]))
                 .inbound(&answer, Reason::NoFlow)
                 .outbound(&ask, Reason::Exception)
                 .row("E1")
@@ -180,13 +180,13 @@ fn a_timed_exception_lets_this_host_out_until_it_is_over() {
         let nobody = nobody.parse().expect("an address");
         cases.push(
             case("CF-11", "not to somebody who cannot be")
-                .holding(exceptions(&[pinhole(nobody, TCP, 8_080, E1, marks)]))
+                .holding(exceptions(&[override_rule(nobody, TCP, 8_080, E1, marks)]))
                 .outbound(&eth().ip(places.host, nobody).tcp(40_000, 8_080), Reason::Destination),
         );
         let question = eth().ip(places.host, places.stranger).udp(40_000, 123);
         cases.push(
             case("CF-11", "a question and its answer")
-                .holding(exceptions(&[pinhole(places.stranger, UDP, 123, E1, marks)]))
+                .holding(exceptions(&[override_rule(places.stranger, UDP, 123, E1, marks)]))
                 .inbound(&question.clone().mirrored(), Reason::Port)
                 .outbound(&question, Reason::Exception)
                 .row("E1")
@@ -201,13 +201,13 @@ fn a_timed_exception_lets_this_host_out_until_it_is_over() {
 }
 
 #[test]
-fn what_a_pinhole_let_out_ages_as_what_a_row_does() {
+fn flow_of_an_override_ages_as_one_of_a_row() {
     let mut cases = Vec::new();
     for places in Places::both() {
-        let marks = Pinhole::EXCEPTION | Pinhole::OUTBOUND;
+        let marks = Override::EXCEPTION | Override::OUTBOUND;
         let ask = eth().ip(places.host, places.stranger).tcp(40_000, 8_080);
         let answer = ask.clone().mirrored().flags(SYN | ACK);
-        let held = exceptions_for(9_000, &[pinhole(places.stranger, TCP, 8_080, E1, marks)]);
+        let held = exceptions_for(9_000, &[override_rule(places.stranger, TCP, 8_080, E1, marks)]);
         let asked = |says: &str| {
             let case = case("TP-19", says).holding(held.clone());
             case.outbound(&ask, Reason::Exception).row("E1").connects().enters()
@@ -231,7 +231,7 @@ fn what_a_pinhole_let_out_ages_as_what_a_row_does() {
         let question = eth().ip(places.host, places.stranger).udp(40_000, 123);
         cases.push(
             case("UD-03", "an answer does not keep a question alive")
-                .holding(exceptions_for(9_000, &[pinhole(places.stranger, UDP, 123, E1, marks)]))
+                .holding(exceptions_for(9_000, &[override_rule(places.stranger, UDP, 123, E1, marks)]))
                 .outbound(&question, Reason::Exception)
                 .row("E1")
                 .connects()
@@ -242,7 +242,7 @@ fn what_a_pinhole_let_out_ages_as_what_a_row_does() {
         );
         // In a tuple of no ports the protocol stands for the port.
         let associated =
-            Pinhole { client_ports: 0, ..pinhole(places.stranger, SCTP, SCTP.into(), E1, marks) };
+            Override { client_ports: 0, ..override_rule(places.stranger, SCTP, SCTP.into(), E1, marks) };
         let chunk = eth().ip(places.host, places.stranger).protocol(SCTP).payload(&[0; 16]);
         cases.push(
             case("CF-11", "what has no ports enters no conversation")
@@ -254,22 +254,28 @@ fn what_a_pinhole_let_out_ages_as_what_a_row_does() {
                 .inbound(&chunk.clone().mirrored(), Reason::Protocol),
         );
     }
-    run_under("what_a_pinhole_let_out_ages_as_what_a_row_does", reference::policy(), &cases);
+    run_under("flow_of_an_override_ages_as_one_of_a_row", reference::policy(), &cases);
 }
 
 #[test]
-fn a_single_pinhole_is_found_whichever_bit_of_the_shade_is_its_own() {
+fn single_override_is_found_by_any_bit_of_the_port_bloom() {
     let mut cases = Vec::new();
     for places in Places::both() {
         // The lowest bit: the whole word is 1, as it would be if a port were a yes or no.
-        let lowest = (1..u16::MAX).find(|port| Pinhole::shade_of(TCP, *port) == 1).unwrap();
-        let highest = (1..u16::MAX).find(|port| Pinhole::shade_of(TCP, *port) == 1 << 63).unwrap();
+        let lowest = (1..u16::MAX).find(|port| Override::port_bloom_bit(TCP, *port) == 1).unwrap();
+        let highest = (1..u16::MAX).find(|port| Override::port_bloom_bit(TCP, *port) == 1 << 63).unwrap();
         for port in [lowest, highest] {
             let login = eth().ip(places.stranger, places.host).tcp(40_000, port);
             cases.push(
                 case("CF-11", "an exception that has the shade for itself")
                     .inbound(&login, Reason::Port)
-                    .holding(exceptions(&[pinhole(places.stranger, TCP, port, A3, Pinhole::EXCEPTION)]))
+                    .holding(exceptions(&[override_rule(
+                        places.stranger,
+                        TCP,
+                        port,
+                        A3,
+                        Override::EXCEPTION,
+                    )]))
                     .inbound(&login, Reason::Exception)
                     .row("A3")
                     .connects()
@@ -277,19 +283,19 @@ fn a_single_pinhole_is_found_whichever_bit_of_the_shade_is_its_own() {
             );
         }
     }
-    run_under("a_single_pinhole_is_found_whichever_bit_of_the_shade_is_its_own", reference::policy(), &cases);
+    run_under("single_override_is_found_by_any_bit_of_the_port_bloom", reference::policy(), &cases);
 }
 
 #[test]
-fn a_failsafe_tuple_outward_holds_isolated_with_the_errors_about_it_and_ends_with_its_time() {
+fn outbound_failsafe_tuple_holds_in_lockdown_until_its_end() {
     let mut cases = Vec::new();
     for places in Places::both() {
         let ask = eth().ip(places.host, places.stranger).tcp(40_000, 8_080);
         let answer = ask.clone().mirrored().flags(SYN | ACK);
-        let outward = vec![(pinhole(places.stranger, TCP, 8_080, E1, Pinhole::OUTBOUND), 60)];
+        let outward = vec![(override_rule(places.stranger, TCP, 8_080, E1, Override::OUTBOUND), 60)];
         cases.push(
             case("CF-11", "a failsafe tuple ends with its time, though the conversation lives")
-                .holding(Beside { pinholes: outward.clone(), ..Beside::default() })
+                .holding(ControlState { overrides: outward.clone(), ..ControlState::default() })
                 .outbound(&ask, Reason::Failsafe)
                 .row("E1")
                 .connects()
@@ -301,7 +307,7 @@ fn a_failsafe_tuple_outward_holds_isolated_with_the_errors_about_it_and_ends_wit
         );
         cases.push(
             case("CF-11", "isolated, an error is about what this host really said")
-                .holding(Beside { pinholes: outward, ..isolated(600) })
+                .holding(ControlState { overrides: outward, ..isolated(600) })
                 .inbound(&complaint(&places, &ask), Reason::Isolated)
                 .outbound(&ask, Reason::Failsafe)
                 .row("E1")
@@ -311,38 +317,39 @@ fn a_failsafe_tuple_outward_holds_isolated_with_the_errors_about_it_and_ends_wit
         );
         // A2 lets anybody ask at the port that this would be sent from.
         let never_sent = eth().ip(places.host, places.stranger).tcp(443, 8_080);
-        let outward = pinhole(places.stranger, TCP, 8_080, E1, Pinhole::OUTBOUND);
-        let outward = Pinhole { client_ports: 65_535 << 16, ..outward };
+        let outward = override_rule(places.stranger, TCP, 8_080, E1, Override::OUTBOUND);
+        let outward = Override { client_ports: 65_535 << 16, ..outward };
         cases.push(
             case("CF-11", "isolated, an error about what a row alone would allow")
                 .inbound(&complaint(&places, &never_sent), Reason::IcmpRelated)
-                .holding(Beside { pinholes: vec![(outward, 600)], ..isolated(600) })
+                .holding(ControlState { overrides: vec![(outward, 600)], ..isolated(600) })
                 .inbound(&complaint(&places, &never_sent), Reason::Isolated),
         );
     }
-    run_under(
-        "a_failsafe_tuple_outward_holds_isolated_with_the_errors_about_it_and_ends_with_its_time",
-        reference::policy(),
-        &cases,
-    );
+    run_under("outbound_failsafe_tuple_holds_in_lockdown_until_its_end", reference::policy(), &cases);
 }
 
 #[test]
-fn failsafe_tuples_hold_under_a_policy_that_does_not_have_them_and_under_none() {
+fn failsafe_tuples_hold_under_another_policy_and_under_none() {
     let mut cases = Vec::new();
     for places in Places::both() {
         let login = eth().ip(places.stranger, places.host).tcp(40_000, 22);
         let reply = login.clone().mirrored().flags(SYN | ACK);
-        let held = vec![(pinhole(places.stranger, TCP, 22, A3, 0), 600)];
+        let held = vec![(override_rule(places.stranger, TCP, 22, A3, 0), 600)];
         cases.push(
             case("CF-11", "under another policy")
-                .holding(Beside { pinholes: held.clone(), ..Beside::default() })
+                .holding(ControlState { overrides: held.clone(), ..ControlState::default() })
                 .inbound(&login, Reason::Failsafe)
                 .row("A3")
                 .connects()
                 .outbound(&reply, Reason::Reply),
         );
-        let none = |panic| Beside { pinholes: held.clone(), no_policy: true, panic, ..Beside::default() };
+        let none = |panic| ControlState {
+            overrides: held.clone(),
+            no_policy: true,
+            panic,
+            ..ControlState::default()
+        };
         let served = eth().ip(places.stranger, places.host).tcp(40_000, 443);
         cases.push(
             case("CF-11", "under none")
@@ -363,11 +370,7 @@ fn failsafe_tuples_hold_under_a_policy_that_does_not_have_them_and_under_none() 
                 .audited(),
         );
     }
-    run_under(
-        "failsafe_tuples_hold_under_a_policy_that_does_not_have_them_and_under_none",
-        reference::policy(),
-        &cases,
-    );
+    run_under("failsafe_tuples_hold_under_another_policy_and_under_none", reference::policy(), &cases);
 }
 
 #[test]
@@ -419,14 +422,14 @@ fn isolated_only_failsafe_rows_hold_in_every_mode() {
                     .wait(61)
                     .inbound(&answer, Reason::Answer),
             );
-            let marks = Pinhole::EXCEPTION;
-            let beside = Beside {
-                pinholes: vec![(pinhole(places.stranger, TCP, 8_080, A3, marks), 600)],
+            let marks = Override::EXCEPTION;
+            let control_state = ControlState {
+                overrides: vec![(override_rule(places.stranger, TCP, 8_080, A3, marks), 600)],
                 ..isolated(60)
             };
             cases.push(
                 case("CF-11", "an exception does not hold")
-                    .holding(beside)
+                    .holding(control_state)
                     .inbound(&eth().ip(places.stranger, places.host).tcp(40_000, 8_080), Reason::Isolated),
             );
             cases.push(
@@ -477,7 +480,7 @@ fn isolated_only_failsafe_rows_hold_in_every_mode() {
 
 #[test]
 fn open_drops_nothing_and_counts_what_it_would_have() {
-    let open = Beside { panic: Some((panic::OPEN, 60)), ..Beside::default() };
+    let open = ControlState { panic: Some((panic::OPEN, 60)), ..ControlState::default() };
     let mut cases = Vec::new();
     for places in Places::both() {
         let denied = eth().ip(places.stranger, places.host).tcp(40_000, 22);
@@ -506,8 +509,8 @@ fn open_drops_nothing_and_counts_what_it_would_have() {
 }
 
 #[test]
-fn in_grace_what_is_in_the_middle_of_something_passes_and_what_opens_is_judged() {
-    let grace = Beside { grace: Some(60), ..Beside::default() };
+fn grace_passes_midway_packets_and_judges_openings() {
+    let grace = ControlState { grace: Some(60), ..ControlState::default() };
     let mut cases = Vec::new();
     for places in Places::both() {
         let denied = eth().ip(places.stranger, places.host).tcp(40_000, 8_443);
@@ -535,16 +538,12 @@ fn in_grace_what_is_in_the_middle_of_something_passes_and_what_opens_is_judged()
         cases
             .push(case("LC-01", "from a known system").holding(grace.clone()).inbound(&known, Reason::Grace));
     }
-    run_under(
-        "in_grace_what_is_in_the_middle_of_something_passes_and_what_opens_is_judged",
-        reference::policy(),
-        &cases,
-    );
+    run_under("grace_passes_midway_packets_and_judges_openings", reference::policy(), &cases);
 }
 
 #[test]
-fn in_grace_what_has_no_middle_and_what_a_row_in_audit_lets_through_are_counted_as_without() {
-    let grace = Beside { grace: Some(60), ..Beside::default() };
+fn grace_counts_other_packets_and_row_audit_as_without() {
+    let grace = ControlState { grace: Some(60), ..ControlState::default() };
     let mut policy = reference::policy();
     policy.rows[0].mode = Mode::Audit;
     policy.rows[2].client_ports = PortRange { first: 1_024, last: 65_535 };
@@ -566,9 +565,5 @@ fn in_grace_what_has_no_middle_and_what_a_row_in_audit_lets_through_are_counted_
                 .audited(),
         );
     }
-    run_under(
-        "in_grace_what_has_no_middle_and_what_a_row_in_audit_lets_through_are_counted_as_without",
-        policy,
-        &cases,
-    );
+    run_under("grace_counts_other_packets_and_row_audit_as_without", policy, &cases);
 }

@@ -16,9 +16,9 @@ use crate::{
 };
 
 /// How often everything is looked at that nobody announces.
-const BEAT: Duration = Duration::from_millis(500);
+const RECONCILE_INTERVAL: Duration = Duration::from_millis(500);
 /// How soon after a look the next one may be. While the kernel goes on announcing it is twice as long each
-/// time, up to the regular beat: an interface that flaps, or thousands that come and go beside the guarded
+/// time, up to the regular beat: an interface that flaps, or thousands that come and go alongside the guarded
 /// ones, make no more looks than silence does.
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -42,23 +42,23 @@ impl Patience {
     }
 
     /// A look is taken.
-    fn looked(&mut self) {
+    fn checked(&mut self) {
         let flood = std::mem::take(&mut self.announced);
-        self.pause = if flood { (2 * self.pause).min(BEAT) } else { PAUSE };
+        self.pause = if flood { (2 * self.pause).min(RECONCILE_INTERVAL) } else { PAUSE };
     }
 }
 
 /// A regular beat, and one more whenever the kernel announces a change.
-pub(super) struct Beat {
+pub(super) struct ReconcileTimer {
     monitor: Monitor,
     regular: Interval,
     last: Instant,
     patience: Patience,
 }
 
-impl Beat {
+impl ReconcileTimer {
     pub(super) fn new() -> Result<Self, KernelError> {
-        let mut regular = tokio::time::interval(BEAT);
+        let mut regular = tokio::time::interval(RECONCILE_INTERVAL);
         regular.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Ok(Self { monitor: Monitor::new()?, regular, last: Instant::now(), patience: Patience::new() })
     }
@@ -71,16 +71,16 @@ impl Beat {
                     match news {
                         Ok(News::Changed) => {}
                         Ok(News::Missed) => warn!("the kernel announced more than could be read"),
-                        Err(fault) => {
-                            error!("{:#}", anyhow!(fault));
-                            tokio::time::sleep(BEAT).await;
+                        Err(error) => {
+                            error!("{:#}", anyhow!(error));
+                            tokio::time::sleep(RECONCILE_INTERVAL).await;
                         }
                     }
                     self.regular.reset_after(self.patience.announced(self.last.elapsed()));
                 }
                 _ = self.regular.tick() => {
                     self.last = Instant::now();
-                    self.patience.looked();
+                    self.patience.checked();
                     return;
                 }
             }
@@ -90,54 +90,59 @@ impl Beat {
 
 impl Daemon {
     /// Looks at everything once, and tells what is not as it should be.
-    pub(super) fn look(&mut self) {
+    pub(super) fn check(&mut self) {
         self.systemd.tell_again();
         self.sweep_exceptions();
         // Whoever changes something by hand has the lock meanwhile; the next beat is soon enough.
         let _change = match self.runtime.try_change() {
             Ok(Some(change)) => change,
             Ok(None) => return,
-            Err(fault) => return error!("{:#}", anyhow!(fault)),
+            Err(error) => return error!("{:#}", anyhow!(error)),
         };
         self.save_again();
         self.note_unserved();
-        let mut look = if self.runtime.detached() {
-            self.guard.release(&self.standing)
+        let mut check = if self.runtime.detached() {
+            self.reconciler.release(&self.lasting_conditions)
         } else {
-            let look = self.guard.look(&mut self.loaded, &self.pins, self.settings.attach, &self.standing);
+            let check = self.reconciler.check(
+                &mut self.loaded,
+                &self.pins,
+                self.settings.attach,
+                &self.lasting_conditions,
+            );
             // After what others wrote was put back, so that nothing but this is new in what is sealed.
             self.clear_ended();
             self.sweep_flows();
-            look
+            check
         };
-        look.conditions.extend(self.panic_now());
+        check.conditions.extend(self.panic_now());
         {
             let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-            for repair in look.repairs {
+            for repair in check.repairs {
                 *state.repairs.entry(repair).or_default() += 1;
                 state.self_check_mismatches += 1;
             }
             state.rollback_at = self.waiting.as_ref().and_then(Waiting::until);
-            state.conditions = look.conditions.keys().copied().collect();
+            state.conditions = check.conditions.keys().copied().collect();
         }
         // Whatever is named is known; only what could not be looked at is not.
-        if !look.conditions.contains_key(&Condition::SelfCheckFailed) {
+        if !check.conditions.contains_key(&Condition::SelfCheckFailed) {
             self.systemd.ping();
         }
-        self.conditions = look.conditions;
-        let told: Vec<String> = self
+        self.conditions = check.conditions;
+        let message: Vec<String> = self
             .conditions
             .iter()
             .map(|(condition, about)| format!("{}: {about}", condition.name()))
             .collect();
-        let told = if told.is_empty() {
+        let message = if message.is_empty() {
             self.status.clone()
         } else {
-            format!("DEGRADED: {}; {}", told.join("; "), self.status)
+            format!("DEGRADED: {}; {}", message.join("; "), self.status)
         };
-        if told != self.told {
-            self.systemd.status(&told);
-            self.told = told;
+        if message != self.last_status {
+            self.systemd.status(&message);
+            self.last_status = message;
         }
     }
 }
@@ -155,7 +160,7 @@ mod tests {
         while now < Duration::from_secs(10) {
             now += Duration::from_millis(1);
             if patience.announced(now.saturating_sub(last)).is_zero() {
-                patience.looked();
+                patience.checked();
                 (last, looks) = (now, looks + 1);
             }
         }
@@ -166,8 +171,8 @@ mod tests {
     fn single_announcement_is_looked_into_at_once() {
         let mut patience = Patience::new();
         assert!(patience.announced(Duration::from_millis(400)).is_zero());
-        patience.looked();
-        patience.looked();
+        patience.checked();
+        patience.checked();
         assert!(patience.announced(PAUSE).is_zero(), "after a beat without one it is as before");
     }
 }

@@ -1,16 +1,16 @@
-//! What an operator has hold beside a policy, in the words of rows: the scenarios' side of
-//! [`crate::beside::Beside`].
+//! What an operator has hold alongside a policy, in the words of rows: the scenarios' side of
+//! [`crate::control_state::ControlState`].
 
 use pomguard::{
     compile::lines_of,
     policy::{Row, RowId},
 };
 use pomguard_common::{
-    control::{Pinhole, panic},
+    control::{Override, panic},
     limits,
 };
 
-use crate::beside::Beside;
+use crate::control_state::ControlState;
 
 /// What every id of a row that is held begins with.
 const PREFIX: &str = "held/";
@@ -24,9 +24,9 @@ pub enum Panic {
     Open,
 }
 
-/// What is to hold from now on, beside the policy or in its place.
+/// What is to hold from now on, alongside the policy or in its place.
 #[derive(Clone, Debug, Default)]
-pub struct Held {
+pub struct OperatorState {
     /// A panic, for so many seconds.
     pub panic: Option<(Panic, u32)>,
     /// Grace, for so many seconds.
@@ -52,25 +52,25 @@ pub fn slot(id: &RowId) -> Option<u16> {
     Some(limits::ROW_SLOTS as u16 - 1 - number)
 }
 
-impl Held {
+impl OperatorState {
     /// The same as the kernel's maps say it.
     #[must_use]
-    pub fn beside(&self) -> Beside {
+    pub fn control_state(&self) -> ControlState {
         let kind = |kind| match kind {
             Panic::Isolate => panic::ISOLATE,
             Panic::Open => panic::OPEN,
         };
-        let lines = |(row, seconds): &(Row, u32)| -> Vec<(Pinhole, u32)> {
-            let exception = if row.failsafe { 0 } else { Pinhole::EXCEPTION };
+        let lines = |(row, seconds): &(Row, u32)| -> Vec<(Override, u32)> {
+            let exception = if row.failsafe { 0 } else { Override::EXCEPTION };
             let row_slot = slot(&row.id).unwrap_or_default();
-            let marked = |line: &Pinhole| Pinhole { marks: line.marks | exception, row: row_slot, ..*line };
+            let marked = |line: &Override| Override { marks: line.marks | exception, row: row_slot, ..*line };
             let (_, lines) = lines_of(row, 0);
             lines.iter().map(|line| (marked(line), *seconds)).collect()
         };
-        Beside {
+        ControlState {
             panic: self.panic.map(|(panic, seconds)| (kind(panic), seconds)),
             grace: self.grace,
-            pinholes: self.rows.iter().flat_map(lines).collect(),
+            overrides: self.rows.iter().flat_map(lines).collect(),
             no_policy: self.no_policy,
             generic: self.generic,
         }

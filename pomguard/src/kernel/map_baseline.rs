@@ -1,7 +1,7 @@
 //! What the maps are to hold that a daemon wrote, compared with what they do hold.
 //!
 //! Root can write any map, by `bpftool` for one. An image is frozen, so only another one can be hung
-//! into its place; the words and tables beside the images are compared as they are.
+//! into its place; the words and tables alongside the images are compared as they are.
 
 use std::os::fd::AsFd as _;
 
@@ -10,21 +10,21 @@ use aya::{
     maps::{Array, ArrayOfMaps, MapData},
 };
 use pomguard_common::{
-    control::{Pinhole, word},
+    control::{Override, word},
     counter::{HostRecord, RowLabel},
     image::Line,
     limits, names,
 };
 
-use super::{KernelError, control, held::Held, pins::Pins, raw};
+use super::{KernelError, control, pinned_objects::PinnedObjects, pins::Pins, raw};
 
 /// The maps' content as it was when somebody entitled had last changed it.
 #[derive(Debug)]
-pub struct Content {
-    /// The words beside the generations, the one that says which is in force among them. Those about interfaces
+pub struct MapBaseline {
+    /// The words alongside the generations, the one that says which is in force among them. Those about interfaces
     /// follow the attachments, see [`super::attach::note_generic`].
     control: Vec<u64>,
-    pinholes: Vec<Pinhole>,
+    overrides: Vec<Override>,
     /// Slots that a packet may look at, with the id of the array that each is to hold.
     images: Vec<(u8, u32)>,
     /// Ids of the general programs, in the order of [`names::ARRAYS`].
@@ -33,12 +33,12 @@ pub struct Content {
     host: HostRecord,
 }
 
-impl Content {
+impl MapBaseline {
     /// Takes what the maps hold now as what they are to hold.
     ///
     /// # Errors
     /// When they cannot be read.
-    pub fn of(pins: &Pins) -> Result<Self, KernelError> {
+    pub fn read(pins: &Pins) -> Result<Self, KernelError> {
         let active = control::active(pins)?;
         let mut slots = vec![active.installed(), active.fallback()];
         slots.dedup();
@@ -56,7 +56,7 @@ impl Content {
         Ok(Self {
             general,
             control: all(pins, names::MAP_CONTROL, word::GENERIC)?,
-            pinholes: all(pins, names::MAP_PINHOLES, limits::PINHOLES)?,
+            overrides: all(pins, names::MAP_PINHOLES, limits::PINHOLES)?,
             images,
             labels: all(pins, names::MAP_LABELS, limits::ROW_SLOTS)?,
             host: all(pins, names::MAP_HOST, 1)?.pop().ok_or(KernelError::Unreadable)?,
@@ -64,12 +64,12 @@ impl Content {
     }
 
     /// Compares what costs little, and puts back what differs: the images, what
-    /// holds beside them, and the general programs.
+    /// holds alongside them, and the general programs.
     /// Returns the maps that were mended.
     ///
     /// # Errors
     /// When a map cannot be read or written.
-    pub fn mend_words(&self, pins: &Pins, held: &Held) -> Result<Vec<&'static str>, KernelError> {
+    pub fn mend_words(&self, pins: &Pins, held: &PinnedObjects) -> Result<Vec<&'static str>, KernelError> {
         let mut mended = Vec::new();
         let outer = pins.open(names::MAP_POLICY)?;
         for (slot, id) in &self.images {
@@ -91,7 +91,7 @@ impl Content {
                 mended.push(array);
             }
         }
-        if restore(pins, names::MAP_PINHOLES, &self.pinholes)? {
+        if restore(pins, names::MAP_PINHOLES, &self.overrides)? {
             mended.push(names::MAP_PINHOLES);
         }
         if restore(pins, names::MAP_CONTROL, &self.control)? {
@@ -117,7 +117,7 @@ impl Content {
 }
 
 /// Hangs the image that is held for a slot into it again.
-fn hang_in(pins: &Pins, held: &Held, slot: u8) -> Result<(), KernelError> {
+fn hang_in(pins: &Pins, held: &PinnedObjects, slot: u8) -> Result<(), KernelError> {
     let path = pins.image(slot);
     let image = held
         .object(&path)

@@ -1,32 +1,32 @@
-//! The ordinary packet, settled in one go.
+//! The plain packet, decided in one go.
 //!
 //! Nearly all packets are alike: TCP or UDP over IP without tags, options and fragments, between this
 //! host and another. Their question is short, and is asked here in the order in which it is cheapest
-//! to answer. Whatever is out of the ordinary in any respect is not settled: it goes the general way
-//! ([`super::judge`]) from the start. What is settled here comes to what it would come to there.
+//! to answer. Whatever is out of the ordinary in any respect is not decided: it takes the general path
+//! ([`super::judge`]) from the start. What is decided here comes to what it would come to there.
 
 use super::{Decision, Tables, address::impossible_source, audited, let_in};
 use crate::{
     Direction,
-    control::Pinhole,
+    control::Override,
     flow::{self, Found, Key, Store},
-    image::{Class, Denial, Family, Image, Lines},
+    image::{Class, Family, Image, Lines, MissReason},
     packet::{Packet, be16, be32, be64},
     parse::{ethertype, tcp_flag, tcp_flags_occur},
     protocol,
     reason::Reason,
 };
 
-/// Settles an ordinary packet; none for any other.
+/// Decides a plain packet; none for any other.
 ///
-/// `shade` is that of the pinholes: what one of them might let through is not settled as a drop.
+/// `port_bloom` is that of the overrides: what one of them might let through is not decided as a drop.
 /// Panic and grace are the caller's business: while either holds, no packet is ordinary.
 #[inline(always)]
-pub fn quick<P, L, F, T>(
+pub fn fast_path<P, L, F, T>(
     hook: Direction,
     packet: &P,
     tables: &Tables<'_, L, F, T>,
-    shade: u64,
+    port_bloom: u64,
 ) -> Option<Decision>
 where
     P: Packet + ?Sized,
@@ -39,18 +39,18 @@ where
         return None;
     }
     match be16::<12, 14>(ethernet) {
-        ethertype::IPV4 => settle::<V4, P, L, F, T>(hook, packet, tables, shade),
-        ethertype::IPV6 => settle::<V6, P, L, F, T>(hook, packet, tables, shade),
+        ethertype::IPV4 => classify::<V4, P, L, F, T>(hook, packet, tables, port_bloom),
+        ethertype::IPV6 => classify::<V6, P, L, F, T>(hook, packet, tables, port_bloom),
         _ => None,
     }
 }
 
 #[inline(always)]
-fn settle<I, P, L, F, T>(
+fn classify<I, P, L, F, T>(
     hook: Direction,
     packet: &P,
     tables: &Tables<'_, L, F, T>,
-    shade: u64,
+    port_bloom: u64,
 ) -> Option<Decision>
 where
     I: Ip,
@@ -62,20 +62,20 @@ where
     let (source, destination, segment) = I::read(packet)?;
     match hook {
         Direction::Inbound => {
-            let ends = Ends::<I> { ours: destination, theirs: source, segment };
-            let decision = audited(hook, tables, ends.inbound(tables, shade)?);
+            let ends = Endpoints::<I> { ours: destination, theirs: source, segment };
+            let decision = audited(hook, tables, ends.inbound(tables, port_bloom)?);
             let opens = !segment.tcp() || segment.opens();
             let_in(tables, segment.protocol, segment.destination_port, opens, decision);
             Some(decision)
         }
         Direction::Outbound => {
-            let ends = Ends::<I> { ours: source, theirs: destination, segment };
+            let ends = Endpoints::<I> { ours: source, theirs: destination, segment };
             ends.outbound(tables)
         }
     }
 }
 
-/// What the upper layer of an ordinary packet says.
+/// What the upper layer of a plain packet says.
 #[derive(Clone, Copy)]
 struct Segment {
     protocol: u8,
@@ -98,7 +98,7 @@ struct Fields {
 impl Segment {
     /// None when there is anything to say about it. `room` is what the IP header leaves for it.
     #[inline(always)]
-    fn of(protocol: u8, room: u32, fields: &Fields) -> Option<Self> {
+    fn new(protocol: u8, room: u32, fields: &Fields) -> Option<Self> {
         let flags = match protocol {
             protocol::TCP => {
                 let length = u32::from(fields.offset >> 4) * 4;
@@ -143,17 +143,21 @@ impl Segment {
 /// An IP version.
 trait Ip {
     type Address: Copy;
-    /// Reads an ordinary packet: source, destination, and what it carries.
+    /// Reads a plain packet: source, destination, and what it carries.
     fn read<P: Packet + ?Sized>(packet: &P) -> Option<(Self::Address, Self::Address, Segment)>;
-    /// Whether an address is an ordinary one of a single host.
-    fn ordinary(address: Self::Address) -> bool;
+    /// Whether an address is a plain one of a single host.
+    fn plain(address: Self::Address) -> bool;
     /// Whether the first address is one of this host's, and the second is not.
-    fn apart<L: Lines + ?Sized>(image: &Image<'_, L>, ours: Self::Address, theirs: Self::Address) -> bool;
+    fn is_local_to_remote<L: Lines + ?Sized>(
+        image: &Image<'_, L>,
+        ours: Self::Address,
+        theirs: Self::Address,
+    ) -> bool;
     /// Whether the address is one of this host's.
-    fn ours<L: Lines + ?Sized>(image: &Image<'_, L>, address: Self::Address) -> bool;
+    fn is_local<L: Lines + ?Sized>(image: &Image<'_, L>, address: Self::Address) -> bool;
     /// Class of an address.
     fn class<L: Lines + ?Sized>(image: &Image<'_, L>, address: Self::Address) -> Class;
-    /// Key of a conversation.
+    /// Key of a flow.
     fn key(protocol: u8, ours: Self::Address, port: u16, theirs: Self::Address, peer_port: u16) -> Key;
     /// Ports from which and to which leases come.
     const LEASE: [u16; 2];
@@ -167,7 +171,7 @@ impl Ip for V4 {
 
     #[inline(always)]
     fn read<P: Packet + ?Sized>(packet: &P) -> Option<(u32, u32, Segment)> {
-        // Ethernet, IPv4 without options, TCP; a UDP frame that is shorter goes the general way.
+        // Ethernet, IPv4 without options, TCP; a UDP frame that is shorter takes the general path.
         let header = packet.window::<54>(0)?;
         let total = u32::from(be16::<16, 54>(header));
         // Version 4 with five words. No fragment: below the two upper bits all is 0.
@@ -181,23 +185,23 @@ impl Ip for V4 {
             offset: header[46],
             flags: header[47],
         };
-        let segment = Segment::of(header[23], total - 20, &fields)?;
+        let segment = Segment::new(header[23], total - 20, &fields)?;
         Some((be32::<26, 54>(header), be32::<30, 54>(header), segment))
     }
 
     #[inline(always)]
-    fn ordinary(address: u32) -> bool {
+    fn plain(address: u32) -> bool {
         !impossible_source(Family::V4, &[address, 0, 0, 0])
     }
 
     #[inline(always)]
-    fn apart<L: Lines + ?Sized>(image: &Image<'_, L>, ours: u32, theirs: u32) -> bool {
-        image.apart_v4(ours, theirs)
+    fn is_local_to_remote<L: Lines + ?Sized>(image: &Image<'_, L>, ours: u32, theirs: u32) -> bool {
+        image.is_local_to_remote_v4(ours, theirs)
     }
 
     #[inline(always)]
-    fn ours<L: Lines + ?Sized>(image: &Image<'_, L>, address: u32) -> bool {
-        image.lists_v4(address)
+    fn is_local<L: Lines + ?Sized>(image: &Image<'_, L>, address: u32) -> bool {
+        image.is_local_v4(address)
     }
 
     #[inline(always)]
@@ -219,7 +223,7 @@ impl Ip for V6 {
 
     #[inline(always)]
     fn read<P: Packet + ?Sized>(packet: &P) -> Option<([u64; 2], [u64; 2], Segment)> {
-        // Ethernet, IPv6, TCP; a UDP frame that is shorter goes the general way.
+        // Ethernet, IPv6, TCP; a UDP frame that is shorter takes the general path.
         let header = packet.window::<74>(0)?;
         let payload = u32::from(be16::<18, 74>(header));
         if header[14] >> 4 != 6 || 54 + payload > packet.length() {
@@ -231,14 +235,14 @@ impl Ip for V6 {
             offset: header[66],
             flags: header[67],
         };
-        let segment = Segment::of(header[20], payload, &fields)?;
+        let segment = Segment::new(header[20], payload, &fields)?;
         let source = [be64::<22, 74>(header), be64::<30, 74>(header)];
         let destination = [be64::<38, 74>(header), be64::<46, 74>(header)];
         Some((source, destination, segment))
     }
 
     #[inline(always)]
-    fn ordinary(address: [u64; 2]) -> bool {
+    fn plain(address: [u64; 2]) -> bool {
         // Below ::/64 lie unspecified, loopback, mapped and compatible addresses; 2002::/16 and
         // 64:ff9b::/96 embed IPv4 ones; ff00::/8 are groups.
         let top = address[0] >> 48;
@@ -246,13 +250,13 @@ impl Ip for V6 {
     }
 
     #[inline(always)]
-    fn apart<L: Lines + ?Sized>(image: &Image<'_, L>, ours: [u64; 2], theirs: [u64; 2]) -> bool {
-        image.apart_v6(ours, theirs)
+    fn is_local_to_remote<L: Lines + ?Sized>(image: &Image<'_, L>, ours: [u64; 2], theirs: [u64; 2]) -> bool {
+        image.is_local_to_remote_v6(ours, theirs)
     }
 
     #[inline(always)]
-    fn ours<L: Lines + ?Sized>(image: &Image<'_, L>, address: [u64; 2]) -> bool {
-        image.lists_v6(address)
+    fn is_local<L: Lines + ?Sized>(image: &Image<'_, L>, address: [u64; 2]) -> bool {
+        image.is_local_v6(address)
     }
 
     #[inline(always)]
@@ -266,16 +270,16 @@ impl Ip for V6 {
     }
 }
 
-/// An ordinary packet between this host and another.
-struct Ends<I: Ip> {
+/// A plain packet between this host and another.
+struct Endpoints<I: Ip> {
     ours: I::Address,
     theirs: I::Address,
     segment: Segment,
 }
 
-impl<I: Ip> Ends<I> {
+impl<I: Ip> Endpoints<I> {
     #[inline(always)]
-    fn inbound<L, F, T>(&self, tables: &Tables<'_, L, F, T>, shade: u64) -> Option<Decision>
+    fn inbound<L, F, T>(&self, tables: &Tables<'_, L, F, T>, port_bloom: u64) -> Option<Decision>
     where
         L: Lines + ?Sized,
         F: Store,
@@ -283,8 +287,8 @@ impl<I: Ip> Ends<I> {
     {
         let image = tables.image;
         let Segment { protocol, source_port, destination_port, .. } = self.segment;
-        let hosts = I::ordinary(self.theirs) && I::ordinary(self.ours);
-        if !hosts || !I::apart(image, self.ours, self.theirs) {
+        let hosts = I::plain(self.theirs) && I::plain(self.ours);
+        if !hosts || !I::is_local_to_remote(image, self.ours, self.theirs) {
             return None;
         }
         let service = if self.segment.accepts() {
@@ -293,16 +297,18 @@ impl<I: Ip> Ends<I> {
             image.service(Direction::Inbound, protocol, destination_port)
         };
         let class = I::class(image, self.theirs);
-        let (mut denial, mut audit) = (Denial::Port, false);
+        let (mut miss_reason, mut audit) = (MissReason::Port, false);
         if let Some(service) = service {
             match image.cell(class, service, source_port) {
-                Ok(grant) => {
-                    return Some(Decision::by_row(grant).opening(self.segment.opens()));
+                Ok(row_match) => {
+                    return Some(Decision::by_row(row_match).opening(self.segment.opens()));
                 }
-                Err(reason) => (denial, audit) = (reason, service.in_audit()),
+                Err(reason) => (miss_reason, audit) = (reason, service.in_audit()),
             }
         }
-        if shade & Pinhole::shade_of(protocol, destination_port) != 0 || matches!(denial, Denial::Broken) {
+        if port_bloom & Override::port_bloom_bit(protocol, destination_port) != 0
+            || matches!(miss_reason, MissReason::Broken)
+        {
             return None;
         }
         if !self.segment.opens() {
@@ -324,16 +330,16 @@ impl<I: Ip> Ends<I> {
         }
         let either = |known, stranger| if class.known() { known } else { stranger };
         let opens = self.segment.opens() || !self.segment.tcp();
-        let reason = match denial {
-            Denial::ClientPort => Reason::ClientPort,
-            Denial::Peer if opens => either(Reason::SourceKnown, Reason::Source),
+        let reason = match miss_reason {
+            MissReason::ClientPort => Reason::ClientPort,
+            MissReason::Peer if opens => either(Reason::SourceKnown, Reason::Source),
             _ if opens => either(Reason::PortKnown, Reason::Port),
             _ => either(Reason::NoFlowKnown, Reason::NoFlow),
         };
         Some(Decision::because(reason).not_enforced(audit))
     }
 
-    /// Only what answers or goes on: what opens is entered into the table, the general way.
+    /// Only what answers or goes on: what opens is entered into the table, on the general path.
     #[inline(always)]
     fn outbound<L, F, T>(&self, tables: &Tables<'_, L, F, T>) -> Option<Decision>
     where
@@ -344,8 +350,8 @@ impl<I: Ip> Ends<I> {
         let image = tables.image;
         let Segment { protocol, source_port, destination_port, .. } = self.segment;
         let lease = source_port == I::LEASE[1] && destination_port == I::LEASE[0];
-        let hosts = I::ordinary(self.theirs) && I::ordinary(self.ours);
-        if self.segment.opens() || lease || !hosts || !I::ours(image, self.ours) {
+        let hosts = I::plain(self.theirs) && I::plain(self.ours);
+        if self.segment.opens() || lease || !hosts || !I::is_local(image, self.ours) {
             return None;
         }
         if let Some(service) = image.service(Direction::Inbound, protocol, source_port) {
@@ -365,8 +371,8 @@ impl<I: Ip> Ends<I> {
     }
 }
 
-/// Whether the policy in force has judged the conversation.
+/// Whether the policy in force has judged the flow.
 #[inline(always)]
 fn fresh<L: Lines + ?Sized>(image: &Image<'_, L>, found: &Found) -> bool {
-    found.stamp == image.generation() || found.stamp == flow::GRANDFATHERED
+    found.epoch == image.generation() || found.epoch == flow::GRANDFATHERED
 }

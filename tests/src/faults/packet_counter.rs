@@ -15,7 +15,7 @@ use crate::{daemon::INTERFACE, packet::ether};
 /// A socket whose filter takes the TCP and UDP packets of one sender. The kernel counts them; nobody
 /// reads them, so that a flood costs the machine nothing more.
 #[derive(Debug)]
-pub struct Ear {
+pub struct PacketCounter {
     socket: OwnedFd,
     heard: u64,
 }
@@ -27,9 +27,9 @@ const LOAD_BYTE: u16 = 0x30;
 const JUMP_EQUAL: u16 = 0x15;
 const RETURN: u16 = 0x06;
 
-impl Ear {
+impl PacketCounter {
     /// Hears what `sender` sends to `port` (to any port: none), at the machine's interface.
-    pub fn of(machine: &Namespace, sender: (Ipv4Addr, Ipv6Addr), port: Option<u16>) -> Self {
+    pub fn new(machine: &Namespace, sender: (Ipv4Addr, Ipv6Addr), port: Option<u16>) -> Self {
         let program = filter(sender, port);
         let socket = machine.run(|| packet_socket(INTERFACE, libc::ETH_P_ALL as u16, &program)).unwrap();
         Self { socket, heard: 0 }

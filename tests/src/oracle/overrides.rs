@@ -1,4 +1,4 @@
-//! What holds beside the policy and above it, from docs/policy.md: failsafe rows, timed exceptions, grace
+//! What holds alongside the policy and above it, from docs/policy.md: failsafe rows, timed exceptions, grace
 //! and panic; and what is left while there is no policy.
 
 use pomguard::policy::{Direction, PacketSettings, Row, RowId};
@@ -15,7 +15,7 @@ use super::{
     read::{self, Body, Seen, Segment},
     talk,
 };
-use crate::held::{Held, Panic};
+use crate::operator_state::{OperatorState, Panic};
 
 /// No deadline that a scenario reaches.
 const FOREVER: u64 = u64::MAX;
@@ -31,7 +31,7 @@ pub(super) struct Holding {
 }
 
 /// Reasons for which nothing but the want of a row stands behind.
-pub(super) const DENIALS: [Reason; 12] = [
+pub(super) const MISSES: [Reason; 12] = [
     Reason::Port,
     Reason::PortKnown,
     Reason::Source,
@@ -62,8 +62,8 @@ const ISOLATED: [Reason; 11] = [
 ];
 
 impl Host {
-    /// From now on this holds beside the policy, and nothing else.
-    pub fn hold(&mut self, held: &Held) {
+    /// From now on this holds alongside the policy, and nothing else.
+    pub fn hold(&mut self, held: &OperatorState) {
         let until = |seconds: u32| self.notes.now() + u64::from(seconds);
         self.holding = Holding {
             panic: held.panic.map(|(panic, seconds)| (panic, until(seconds))),
@@ -102,16 +102,16 @@ impl Host {
     }
 
     /// What comes of a ruling on a frame that was read, when all that holds is looked at.
-    pub(super) fn beside(&mut self, direction: Direction, seen: &Seen, first: Ruling) -> Ruling {
+    pub(super) fn control_state(&mut self, direction: Direction, seen: &Seen, first: Ruling) -> Ruling {
         let isolated = self.panics(Panic::Isolate);
         if isolated && ISOLATED.contains(&first.reason) {
             return first;
         }
-        let denied = DENIALS.contains(&first.reason);
+        let denied = MISSES.contains(&first.reason);
         if denied || isolated && first.reason.verdict().is_pass() {
             let again = match direction {
-                Direction::Inbound => self.comes_in_beside(seen, isolated),
-                Direction::Outbound => self.leaves_beside(seen, isolated),
+                Direction::Inbound => self.comes_in_alongside(seen, isolated),
+                Direction::Outbound => self.leaves_alongside(seen, isolated),
             };
             if let Some(ruling) = again {
                 return ruling;
@@ -127,7 +127,7 @@ impl Host {
         if grace && midway && answers_nothing && !first.audited { Ruling::of(Reason::Grace) } else { first }
     }
 
-    fn comes_in_beside(&mut self, seen: &Seen, failsafe_only: bool) -> Option<Ruling> {
+    fn comes_in_alongside(&mut self, seen: &Seen, failsafe_only: bool) -> Option<Ruling> {
         let talk = talk(Direction::Inbound, seen);
         let (opens, answers) = may(seen);
         if opens && let Some(row) = self.held(Direction::Inbound, &talk, failsafe_only) {
@@ -141,7 +141,7 @@ impl Host {
         Some(Ruling::of(Reason::Answer))
     }
 
-    fn leaves_beside(&mut self, seen: &Seen, failsafe_only: bool) -> Option<Ruling> {
+    fn leaves_alongside(&mut self, seen: &Seen, failsafe_only: bool) -> Option<Ruling> {
         if !may_send(seen.destination) {
             return None;
         }
@@ -169,9 +169,9 @@ impl Host {
         })
     }
 
-    /// Whether an ICMP error about a conversation that the policy does not know, or that waits in isolation,
+    /// Whether an ICMP error about a flow that the policy does not know, or that waits in isolation,
     /// is about one that is held.
-    pub(super) fn related_beside(&mut self, direction: Direction, talk: &Talk) -> bool {
+    pub(super) fn related_alongside(&mut self, direction: Direction, talk: &Talk) -> bool {
         let isolated = self.panics(Panic::Isolate);
         // Of ICMP only requests are quoted, which answer nothing.
         let (opened, answered) = (true, matches!(talk.protocol, TCP | UDP));

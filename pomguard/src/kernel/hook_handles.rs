@@ -29,7 +29,7 @@ impl Programs {
     ///
     /// # Errors
     /// When the kernel does not say.
-    pub fn of(loaded: &mut Loaded) -> Result<Self, KernelError> {
+    pub fn from_loaded(loaded: &mut Loaded) -> Result<Self, KernelError> {
         use pomguard_common::names::{PROGRAM_EGRESS, PROGRAM_INGRESS};
         let xdp = loaded.xdp()?.info().map_err(KernelError::program(PROGRAM_INGRESS))?.id();
         let tc = loaded.tc()?.info().map_err(KernelError::program(PROGRAM_EGRESS))?.id();
@@ -54,7 +54,7 @@ pub enum Finding {
 
 /// Both hooks of one interface. As long as this is held, the links live without their pins.
 #[derive(Debug)]
-pub struct Hold {
+pub struct HookHandles {
     interface: String,
     /// Its number when it was attached to, which no other interface gets while this one is there.
     ifindex: u32,
@@ -63,7 +63,7 @@ pub struct Hold {
     tcx: Option<OwnedFd>,
 }
 
-impl Hold {
+impl HookHandles {
     /// Holds what is pinned for an interface that was just attached to.
     ///
     /// # Errors

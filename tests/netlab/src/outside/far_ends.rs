@@ -50,10 +50,10 @@ impl FromStr for Request {
 }
 
 /// The far ends of several cards, by the cards' names.
-pub struct Desk(BTreeMap<String, Knocker>);
+pub struct FarEnds(BTreeMap<String, Knocker>);
 
-impl Desk {
-    /// A desk for these far ends.
+impl FarEnds {
+    /// A scratch for these far ends.
     #[must_use]
     pub fn new(knockers: impl IntoIterator<Item = (String, Knocker)>) -> Self {
         Self(knockers.into_iter().collect())
@@ -80,7 +80,7 @@ impl Desk {
             let answer = line.parse().and_then(|request| self.serve(&request));
             match answer {
                 Ok(tally) => writeln!(to, "{tally}"),
-                Err(fault) => writeln!(to, "fault: {fault:#}"),
+                Err(error) => writeln!(to, "fault: {error:#}"),
             }
             .context("the server's stream")?;
         }

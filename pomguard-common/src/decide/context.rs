@@ -1,10 +1,10 @@
 //! One datagram under judgement, and the questions that rulings in both directions ask.
 
-use super::{Decision, NO_ROW, Tables, key, train};
+use super::{Decision, NO_ROW, Tables, fragment_key, key};
 use crate::{
     Direction,
     flow::{self, Found, Store},
-    image::{Class, Family, Grant, Image, Lines, Refusal, Tuple},
+    image::{Class, Family, Image, Lines, Miss, RowMatch, Tuple},
     parse::{Datagram, Kind, tcp_flag},
     protocol,
     reason::Reason,
@@ -31,7 +31,7 @@ pub(super) const fn echo(family: Family) -> (u8, u8) {
     }
 }
 
-/// The tuple that a datagram would belong to, had its conversation been opened in direction `opened`.
+/// The tuple that a datagram would belong to, had its flow been opened in direction `opened`.
 #[inline(always)]
 pub(super) const fn tuple(hook: Direction, datagram: &Datagram, opened: Direction) -> Tuple {
     let Datagram { protocol, source_port, destination_port, .. } = *datagram;
@@ -47,7 +47,7 @@ pub(super) const fn tuple(hook: Direction, datagram: &Datagram, opened: Directio
     Tuple { direction: opened, protocol, port, client_port }
 }
 
-/// Whether a datagram may open a conversation, or go on with one that its sender opened; and whether it
+/// Whether a datagram may open a flow, or go on with one that its sender opened; and whether it
 /// may answer in one that the other side opened. A SYN-ACK only ever answers, and a SYN never. Of ICMP
 /// requests open, and replies answer.
 #[inline(always)]
@@ -69,7 +69,7 @@ pub(super) const fn opens_and_answers(datagram: &Datagram) -> (bool, bool) {
 }
 
 /// Everything that the rulings on one datagram look at.
-pub(super) struct Case<'a, 'b, L: Lines + ?Sized, F: Store, T: Store> {
+pub(super) struct Context<'a, 'b, L: Lines + ?Sized, F: Store, T: Store> {
     pub(super) hook: Direction,
     pub(super) datagram: &'a Datagram,
     pub(super) tables: &'a Tables<'b, L, F, T>,
@@ -78,7 +78,7 @@ pub(super) struct Case<'a, 'b, L: Lines + ?Sized, F: Store, T: Store> {
     pub(super) class: Class,
 }
 
-impl<L: Lines + ?Sized, F: Store, T: Store> Case<'_, '_, L, F, T> {
+impl<L: Lines + ?Sized, F: Store, T: Store> Context<'_, '_, L, F, T> {
     #[inline(always)]
     pub(super) const fn image(&self) -> &Image<'_, L> {
         self.tables.image
@@ -92,28 +92,28 @@ impl<L: Lines + ?Sized, F: Store, T: Store> Case<'_, '_, L, F, T> {
 
     /// The row under which the peer and this host may talk, opened in direction `opened`.
     #[inline(always)]
-    pub(super) fn grant(&self, opened: Direction) -> Result<Grant, Refusal> {
-        self.image().grant(self.class, &tuple(self.hook, self.datagram, opened))
+    pub(super) fn row_match(&self, opened: Direction) -> Result<RowMatch, Miss> {
+        self.image().row_match(self.class, &tuple(self.hook, self.datagram, opened))
     }
 
-    /// Finds the conversation, if the policy in force still lets this host have it.
+    /// Finds the flow, if the policy in force still lets this host have it.
     ///
     /// An entry remembers the generation that judged it. Under another one it is judged again, once:
     /// what a changed policy no longer allows ends with the next packet of either side.
     #[inline(always)]
-    pub(super) fn conversation(&self) -> Option<Found> {
+    pub(super) fn flow(&self) -> Option<Found> {
         let found = flow::find(&self.tables.flows, key(self.hook, self.datagram))?;
         let generation = self.image().generation();
-        if found.stamp == generation || found.stamp == flow::GRANDFATHERED {
+        if found.epoch == generation || found.epoch == flow::GRANDFATHERED {
             return Some(found);
         }
-        let row = match self.grant(Direction::Outbound) {
-            Ok(grant) => grant.row,
-            Err(Refusal { audit, .. }) if audit || self.tables.keeps_unlisted() => NO_ROW,
+        let row = match self.row_match(Direction::Outbound) {
+            Ok(row_match) => row_match.row,
+            Err(Miss { audit, .. }) if audit || self.tables.keeps_unlisted() => NO_ROW,
             Err(_) => return None,
         };
-        flow::restamp(&self.tables.flows, &found, row, generation);
-        Some(Found { row, stamp: generation, ..found })
+        flow::set_epoch(&self.tables.flows, &found, row, generation);
+        Some(Found { row, epoch: generation, ..found })
     }
 
     /// Returns true if the local port of a datagram that leaves serves, see [`serve`]; of what has no ports,
@@ -154,14 +154,15 @@ impl<L: Lines + ?Sized, F: Store, T: Store> Case<'_, '_, L, F, T> {
     /// drop that passes when the first one did.
     #[inline(always)]
     pub(super) fn follower(&self) -> Decision {
-        let (passes, audited) = match flow::find(&self.tables.trains, train(self.hook, self.datagram)) {
-            Some(found) => {
-                let wanted = self.tables.train_stamp(false);
-                let audited = found.stamp == self.tables.train_stamp(true);
-                (found.stamp == wanted || found.stamp == Tables::<L, F, T>::ISOLATED_TRAIN, audited)
-            }
-            None => (false, false),
-        };
+        let (passes, audited) =
+            match flow::find(&self.tables.fragments, fragment_key(self.hook, self.datagram)) {
+                Some(found) => {
+                    let wanted = self.tables.fragment_epoch(false);
+                    let audited = found.epoch == self.tables.fragment_epoch(true);
+                    (found.epoch == wanted || found.epoch == Tables::<L, F, T>::ISOLATED_FRAGMENT, audited)
+                }
+                None => (false, false),
+            };
         if passes {
             Decision::because(Reason::Fragment)
         } else {

@@ -1,4 +1,4 @@
-//! The ordinary packet, which the fast program settles: that it does, since only the cost would show otherwise;
+//! The plain packet, which the fast program decides: that it does, since only the cost would show otherwise;
 //! and the others, for which it needs the general program.
 
 use pomguard::policy::{Mode, Policy};
@@ -9,17 +9,17 @@ use pomguard_common::{
     reason::Reason,
 };
 use pomguard_tests::{
-    beside::Beside,
+    control_state::ControlState,
     harness::{Bench, Effect, Subject as _, bench},
+    host_datapath::HostDatapath,
     packet::{
         Packet, eth, ether,
         flag::{ACK, FIN, PSH, RST, SYN, URG},
     },
     reference::{self, Places},
-    twin::Twin,
 };
 
-/// Ordinary packets of one family, in an order in which each finds the conversation that it goes on with.
+/// Plain packets of one family, in an order in which each finds the flow that it goes on with.
 fn ordinary(places: &Places) -> Vec<(&'static str, Direction, Packet)> {
     let (host, stranger) = (places.host, places.stranger);
     let allowed = eth().ip(stranger, host).tcp(40_000, 443);
@@ -49,23 +49,26 @@ fn ordinary(places: &Places) -> Vec<(&'static str, Direction, Packet)> {
 }
 
 #[test]
-fn the_ordinary_packet_is_settled_in_one_go() {
+fn plain_packet_takes_the_fast_path() {
     for places in Places::both() {
-        let mut twin = Twin::new(reference::policy()).expect("the policy compiles");
+        let mut datapath = HostDatapath::new(reference::policy()).expect("the policy compiles");
         for (direction, opening) in openings(&places) {
-            let settled = twin.settles(direction, &opening.build()).expect("the image opens");
+            let settled = datapath.takes_fast_path(direction, &opening.build()).expect("the image opens");
             assert!(!settled, "what opens a conversation goes the general way");
-            twin.judge(direction, &opening.build()).expect("both ways agree");
+            datapath.judge(direction, &opening.build()).expect("both ways agree");
         }
         for (says, direction, packet) in ordinary(&places) {
             let frame = packet.build();
-            assert!(twin.settles(direction, &frame).expect("the image opens"), "{says}, {places:?}");
-            twin.judge(direction, &frame).expect("both ways agree");
+            assert!(
+                datapath.takes_fast_path(direction, &frame).expect("the image opens"),
+                "{says}, {places:?}"
+            );
+            datapath.judge(direction, &frame).expect("both ways agree");
         }
     }
 }
 
-/// Packets that open conversations of one family.
+/// Packets that open flows of one family.
 fn openings(places: &Places) -> [(Direction, Packet); 3] {
     let ask = eth().ip(places.host, places.database).tcp(40_000, 5_432);
     [
@@ -75,7 +78,7 @@ fn openings(places: &Places) -> [(Direction, Packet); 3] {
     ]
 }
 
-/// Everything that is counted for ordinary packets of both families and what opens their conversations.
+/// Everything that is counted for plain packets of both families and what opens their flows.
 fn counted(bench: &mut Bench) -> (Counters, Vec<(u16, RowTally)>) {
     let before = (bench.probe.counters().expect("is read"), bench.tallies().expect("are read"));
     for places in Places::both() {
@@ -126,38 +129,40 @@ fn policy(mode: Mode) -> Policy {
 }
 
 #[test]
-fn without_the_general_program_a_packet_for_it_is_a_counted_drop() {
-    let name = "without_the_general_program_a_packet_for_it_is_a_counted_drop";
+fn missing_general_program_is_a_counted_drop() {
+    let name = "missing_general_program_is_a_counted_drop";
     let Some(mut bench) = bench(name, policy(Mode::Enforce)) else { return };
     bench.probe.take_out_general().expect("the kernel takes it");
     let places = &Places::both()[0];
     let arp = eth().to([0xff; 6]).ether_type(ether::ARP).payload(&[0; 28]);
     let allowed = eth().ip(places.stranger, places.host).tcp(40_000, 443);
     let reply = allowed.clone().mirrored().flags(SYN | ACK);
-    let fault = Effect::of(Reason::Internal);
+    let error = Effect::of(Reason::Internal);
     let is = |bench: &mut Bench, direction, packet: &Packet, want| {
         let found = bench.differences(direction, &packet.build(), want).expect("is judged");
         assert!(found.is_empty(), "{direction:?}: {found:?}");
     };
     for direction in [Inbound, Outbound] {
-        is(&mut bench, direction, &arp, fault);
+        is(&mut bench, direction, &arp, error);
     }
     is(&mut bench, Outbound, &reply, Effect::of(Reason::Reply));
     // Nothing is ordinary while grace may hold.
     bench.leave_all_to_general().expect("the kernel takes it");
-    is(&mut bench, Outbound, &reply, fault);
+    is(&mut bench, Outbound, &reply, error);
     // What audit and panic, open, pass they pass then too.
     bench.enforce(policy(Mode::Audit)).expect("the kernel takes it");
     for direction in [Inbound, Outbound] {
-        is(&mut bench, direction, &arp, Effect { audited: true, ..fault });
+        is(&mut bench, direction, &arp, Effect { audited: true, ..error });
     }
     bench.enforce(policy(Mode::Enforce)).expect("the kernel takes it");
-    bench.hold(&Beside { panic: Some((panic::OPEN, 60)), ..Beside::default() }).expect("the kernel takes it");
-    is(&mut bench, Inbound, &arp, Effect { audited: true, ..fault });
     bench
-        .hold(&Beside { panic: Some((panic::ISOLATE, 60)), ..Beside::default() })
+        .hold(&ControlState { panic: Some((panic::OPEN, 60)), ..ControlState::default() })
         .expect("the kernel takes it");
-    is(&mut bench, Inbound, &arp, fault);
+    is(&mut bench, Inbound, &arp, Effect { audited: true, ..error });
+    bench
+        .hold(&ControlState { panic: Some((panic::ISOLATE, 60)), ..ControlState::default() })
+        .expect("the kernel takes it");
+    is(&mut bench, Inbound, &arp, error);
     bench.probe.put_in_general().expect("the kernel takes it");
     is(&mut bench, Inbound, &arp, Effect::of(Reason::Arp));
 }

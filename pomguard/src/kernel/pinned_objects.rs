@@ -10,16 +10,16 @@ use super::{KernelError, pins::Pins, raw};
 
 /// Maps, images and programs, by the path of their pin.
 #[derive(Debug)]
-pub struct Held {
+pub struct PinnedObjects {
     objects: Vec<(PathBuf, OwnedFd)>,
 }
 
-impl Held {
+impl PinnedObjects {
     /// Opens all that is pinned now but the links: those belong to their interface's hold.
     ///
     /// # Errors
     /// When a pin cannot be opened.
-    pub fn of(pins: &Pins) -> Result<Self, KernelError> {
+    pub fn open(pins: &Pins) -> Result<Self, KernelError> {
         let mut objects = Vec::new();
         for path in pins.kept() {
             let object = raw::open_pin(&path)

@@ -7,7 +7,7 @@
 /// the allowed memory range"). What has gone through here is checked where it is written, and what
 /// lies behind a pointer that has is read again.
 #[inline(always)]
-pub(crate) fn opaque(mut value: usize) -> usize {
+pub(crate) fn hide(mut value: usize) -> usize {
     // SAFETY: one move of the register onto itself (an empty one upsets the kernel's check of the
     // line info: two lines at one instruction).
     unsafe { core::arch::asm!("{0} = {0}", inout(reg) value, options(nostack, preserves_flags)) };

@@ -1,4 +1,4 @@
-//! Fragment trains: pieces that come twice, that overlap, that come in floods or over several VLANs. What
+//! Fragmented datagrams: pieces that come twice, that overlap, that come in floods or over several VLANs. What
 //! the host makes of pieces that contradict each other is its own affair, and tried in `daemon/fragments.rs`.
 
 use std::net::IpAddr;
@@ -10,9 +10,9 @@ use pomguard_common::{
     reason::Reason,
 };
 use pomguard_tests::{
+    host_datapath::HostDatapath,
     packet::{Packet, eth, extension, flag::ACK},
     reference::{self, Places},
-    twin::Twin,
 };
 
 use crate::case::{case, run, run_under};
@@ -64,7 +64,7 @@ fn a_piece_that_comes_twice_passes_twice() {
 }
 
 #[test]
-fn pieces_that_overlap_with_other_content_pass_for_the_host_to_refuse() {
+fn overlapping_fragments_pass_for_the_host_to_refuse() {
     let mut cases = Vec::new();
     for places in Places::both() {
         let Places { host, resolver, .. } = places;
@@ -122,11 +122,11 @@ fn pieces_that_overlap_with_other_content_pass_for_the_host_to_refuse() {
             .row("A3")
             .inbound(&follower(resolver, host, 8, false).payload(&[0, 9, 0, 54]), Reason::Fragment),
     );
-    run("pieces_that_overlap_with_other_content_pass_for_the_host_to_refuse", &cases);
+    run("overlapping_fragments_pass_for_the_host_to_refuse", &cases);
 }
 
 #[test]
-fn ipv6_pieces_share_the_fate_of_their_first_whatever_it_carries() {
+fn ipv6_fragments_share_the_fate_of_the_first() {
     let Places { host, stranger, elsewhere, .. } = Places::v6();
     let first = |port| eth().ip(stranger, host).fragment(0x0001_0007, 0, true).tcp(40_000, port);
     let first = |port, flags| first(port).flags(flags).payload(&[1; 4]);
@@ -151,12 +151,12 @@ fn ipv6_pieces_share_the_fate_of_their_first_whatever_it_carries() {
             .inbound(&later(0x0001_0007, elsewhere), Reason::NotLocal)
             .inbound(&later(0x0001_0007, host), Reason::Fragment),
     ];
-    run("ipv6_pieces_share_the_fate_of_their_first_whatever_it_carries", &cases);
+    run("ipv6_fragments_share_the_fate_of_the_first", &cases);
 }
 
 /// As the kernel does: it keeps datagrams apart by interface only for virtual routers.
 #[test]
-fn vlans_that_are_served_are_one_link_to_a_train_and_others_are_none() {
+fn fragmented_datagram_spans_served_vlans_only() {
     let packets = PacketSettings { vlans: vec![5, 6], ..reference::policy().packets };
     let mut cases = Vec::new();
     for places in Places::both() {
@@ -177,35 +177,35 @@ fn vlans_that_are_served_are_one_link_to_a_train_and_others_are_none() {
         );
     }
     let policy = Policy { packets, ..reference::policy() };
-    run_under("vlans_that_are_served_are_one_link_to_a_train_and_others_are_none", policy, &cases);
+    run_under("fragmented_datagram_spans_served_vlans_only", policy, &cases);
 }
 
 /// A million first pieces take a while in the kernel: `faults/tables.rs` sends tens of thousands there.
 #[test]
-fn a_million_first_pieces_leave_conversations_alone_and_the_newest_train_whole() {
+fn million_first_fragments_leave_flows_and_the_newest_whole() {
     const HEADS: u32 = 1_000_000;
     /// Where the identification stands in a frame whose first extension header is the fragment's.
     const ID: usize = 14 + 40 + 4;
     let places = Places::v6();
-    let mut twin = Twin::new(reference::policy()).expect("the policy compiles");
+    let mut datapath = HostDatapath::new(reference::policy()).expect("the policy compiles");
     let ask = eth().ip(places.host, places.database).tcp(40_000, 5_432);
     let answer = ask.clone().mirrored().flags(ACK).build();
-    let reason = |twin: &mut Twin, direction, frame: &[u8]| {
-        twin.judge(direction, frame).expect("both ways agree").reason
+    let reason = |datapath: &mut HostDatapath, direction, frame: &[u8]| {
+        datapath.judge(direction, frame).expect("both ways agree").reason
     };
-    assert_eq!(reason(&mut twin, Direction::Outbound, &ask.build()), Reason::Row);
+    assert_eq!(reason(&mut datapath, Direction::Outbound, &ask.build()), Reason::Row);
     let mut first = head(places.resolver, places.host).build();
     for id in 0..HEADS {
         first[ID..ID + 4].copy_from_slice(&id.to_be_bytes());
-        assert_eq!(reason(&mut twin, Direction::Inbound, &first), Reason::Row, "FR-13: first piece {id}");
+        assert_eq!(reason(&mut datapath, Direction::Inbound, &first), Reason::Row, "FR-13: first piece {id}");
     }
     let mut last = follower(places.resolver, places.host, 24, false).build();
     let mut follows = |id: u32| {
         last[ID..ID + 4].copy_from_slice(&id.to_be_bytes());
-        reason(&mut twin, Direction::Inbound, &last) == Reason::Fragment
+        reason(&mut datapath, Direction::Inbound, &last) == Reason::Fragment
     };
     assert!(follows(HEADS - 1), "FR-13: the newest train");
     let whole = (0..HEADS).filter(|&id| follows(id)).count();
     assert!(whole <= limits::FRAGMENTS, "FR-13: {whole} trains are remembered");
-    assert_eq!(reason(&mut twin, Direction::Inbound, &answer), Reason::Answer, "FR-13: the conversation");
+    assert_eq!(reason(&mut datapath, Direction::Inbound, &answer), Reason::Answer, "FR-13: the conversation");
 }

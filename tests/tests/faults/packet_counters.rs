@@ -2,13 +2,13 @@
 
 use pomguard_tests::{
     daemon::{Daemon, LISTED, Lab, UNLISTED},
-    faults::{Ear, Sender, THE_PEER, THE_SERVER, THE_STRANGER, frames},
+    faults::{PacketCounter, Sender, THE_PEER, THE_SERVER, THE_STRANGER, frames},
     packet::{eth, flag},
 };
 
 #[test]
-fn an_ear_hears_what_an_open_server_gets_and_nothing_of_what_a_guarded_one_drops() {
-    let name = "an_ear_hears_what_an_open_server_gets_and_nothing_of_what_a_guarded_one_drops";
+fn packet_counter_counts_what_an_open_server_gets_only() {
+    let name = "packet_counter_counts_what_an_open_server_gets_only";
     let Some(lab) = Lab::with_one_cable(name) else { return };
     let packets = |from, to| {
         // Nobody answers a reset: the machines add nothing of their own.
@@ -22,10 +22,12 @@ fn an_ear_hears_what_an_open_server_gets_and_nothing_of_what_a_guarded_one_drops
             assert!(sender.send(&frame), "nothing guards the peer");
         }
     };
-    let mut any = Ear::of(&lab.server, THE_STRANGER, None);
-    let mut one = Ear::of(&lab.server, THE_STRANGER, Some(UNLISTED));
-    let mut peer = Ear::of(&lab.server, THE_PEER, Some(LISTED));
-    let hear = |any: &mut Ear, one: &mut Ear, peer: &mut Ear| [any.heard(), one.heard(), peer.heard()];
+    let mut any = PacketCounter::new(&lab.server, THE_STRANGER, None);
+    let mut one = PacketCounter::new(&lab.server, THE_STRANGER, Some(UNLISTED));
+    let mut peer = PacketCounter::new(&lab.server, THE_PEER, Some(LISTED));
+    let hear = |any: &mut PacketCounter, one: &mut PacketCounter, peer: &mut PacketCounter| {
+        [any.heard(), one.heard(), peer.heard()]
+    };
 
     send(&lab, THE_STRANGER);
     assert_eq!(hear(&mut any, &mut one, &mut peer), [6, 4, 0], "TCP and UDP, IPv4 and IPv6, of the stranger");

@@ -15,11 +15,11 @@ use crate::{
     input::settings::{Attach, AttachMode},
     kernel::{
         KernelError, attach,
-        content::Content,
-        held::Held,
-        hold::{Finding, Hold, Programs},
+        hook_handles::{Finding, HookHandles, Programs},
         interface,
         load::Loaded,
+        map_baseline::MapBaseline,
+        pinned_objects::PinnedObjects,
         pins::Pins,
         sight::Seen,
     },
@@ -39,19 +39,19 @@ pub(super) const DETACHED: &str =
 struct Guarded {
     name: String,
     /// None while it is not attached to.
-    hold: Option<Hold>,
+    hold: Option<HookHandles>,
     /// Whether it once was.
     known: bool,
     /// Why not, as it was last said, and when to try again.
     refused: Option<(String, Instant)>,
-    /// What its card took, beside what the guard saw.
+    /// What its card took, alongside what the guard saw.
     watch: Watch,
     /// Native mode was blind: generic until the next start, whatever the settings say.
     blinded: bool,
 }
 
 impl Guarded {
-    fn new(name: String, hold: Option<Hold>) -> Self {
+    fn new(name: String, hold: Option<HookHandles>) -> Self {
         let known = hold.is_some();
         Self { name, hold, known, refused: None, watch: Watch::default(), blinded: false }
     }
@@ -68,22 +68,22 @@ impl Guarded {
 
 impl Guarded {
     /// Compares what the card took with what the guard saw, and does something about a guard that is blind.
-    fn compare(&mut self, loaded: &mut Loaded, pins: &Pins, look: &mut Look) -> Result<(), KernelError> {
+    fn compare(&mut self, loaded: &mut Loaded, pins: &Pins, check: &mut Check) -> Result<(), KernelError> {
         let now = Instant::now();
         let view = if self.watch.is_due(now) {
             let ifindex = interface::index(&self.name)?;
             let native = interface::xdp(ifindex)?.is_some_and(|state| state.native);
-            let cards = Seen::open(pins)?.look(ifindex, native)?;
-            self.watch.look(now, cards, native)
+            let cards = Seen::open(pins)?.check(ifindex, native)?;
+            self.watch.check(now, cards, native)
         } else {
             self.watch.view()
         };
         if view.unseen {
             let about = format!("{}: its card takes packets, and the guard sees none: it is OPEN", self.name);
-            look.note(Condition::Unseen, &about);
+            check.note(Condition::Unseen, &about);
         }
         if view.partly {
-            look.note(Condition::PartlyUnseen, &self.name);
+            check.note(Condition::PartlyUnseen, &self.name);
         }
         let Some(act) = view.act else { return Ok(()) };
         let generic = act == Act::Generic;
@@ -92,72 +92,72 @@ impl Guarded {
         attach::revive(loaded, pins, &self.name, generic)?;
         if generic {
             self.blinded = true;
-            self.hold = Some(Hold::take(pins, &self.name)?);
+            self.hold = Some(HookHandles::take(pins, &self.name)?);
         }
         Ok(())
     }
 }
 
 /// What is not as it should be, and has nothing to do with what a look finds.
-type Standing = BTreeMap<Condition, String>;
+type Conditions = BTreeMap<Condition, String>;
 
 /// What one look came to.
 #[derive(Default)]
-pub(super) struct Look {
+pub(super) struct Check {
     pub(super) conditions: BTreeMap<Condition, String>,
     pub(super) repairs: Vec<Repair>,
 }
 
-impl Look {
+impl Check {
     fn note(&mut self, condition: Condition, about: &str) {
-        let told = self.conditions.entry(condition).or_default();
-        if !told.is_empty() {
-            told.push_str(", ");
+        let message = self.conditions.entry(condition).or_default();
+        if !message.is_empty() {
+            message.push_str(", ");
         }
-        told.push_str(about);
+        message.push_str(about);
     }
 }
 
 /// All that is watched over.
-pub(super) struct Guard {
+pub(super) struct Reconciler {
     programs: Programs,
     interfaces: Vec<Guarded>,
     /// Interfaces whose name another one has taken. They stay enforced on until a start.
-    strays: Vec<Hold>,
+    renamed_interfaces: Vec<HookHandles>,
     /// What is pinned, and what the maps are to hold; none until something is in force.
-    sealed: Option<(Held, Content)>,
+    baseline: Option<(PinnedObjects, MapBaseline)>,
     /// Something is in force that could not be sealed yet.
-    seal_due: bool,
+    baseline_due: bool,
     tables_due: Instant,
     /// What was said last, so that a state is told once.
-    told: BTreeMap<Condition, String>,
+    last_status: BTreeMap<Condition, String>,
 }
 
-impl Guard {
+impl Reconciler {
     pub(super) fn new(loaded: &mut Loaded) -> Result<Self, KernelError> {
         Ok(Self {
-            programs: Programs::of(loaded)?,
+            programs: Programs::from_loaded(loaded)?,
             interfaces: Vec::new(),
-            strays: Vec::new(),
-            sealed: None,
-            seal_due: false,
+            renamed_interfaces: Vec::new(),
+            baseline: None,
+            baseline_due: false,
             tables_due: Instant::now(),
-            told: BTreeMap::new(),
+            last_status: BTreeMap::new(),
         })
     }
 
     /// Takes what is pinned and in the maps now as what is to be there. Where it cannot be read, the next
     /// look tries again: until then nothing is compared, least of all with what was there before.
-    pub(super) fn seal(&mut self, pins: &Pins) {
-        (self.sealed, self.seal_due) = (None, true);
-        if let Err(fault) = self.seal_now(pins) {
-            warn!("what is in force is not watched over yet: {:#}", anyhow!(fault));
+    pub(super) fn record_baseline(&mut self, pins: &Pins) {
+        (self.baseline, self.baseline_due) = (None, true);
+        if let Err(error) = self.record_baseline_now(pins) {
+            warn!("what is in force is not watched over yet: {:#}", anyhow!(error));
         }
     }
 
-    fn seal_now(&mut self, pins: &Pins) -> Result<(), KernelError> {
-        self.sealed = Some((Held::of(pins)?, Content::of(pins)?));
-        self.seal_due = false;
+    fn record_baseline_now(&mut self, pins: &Pins) -> Result<(), KernelError> {
+        self.baseline = Some((PinnedObjects::open(pins)?, MapBaseline::read(pins)?));
+        self.baseline_due = false;
         Ok(())
     }
 
@@ -167,7 +167,7 @@ impl Guard {
     }
 
     /// Replaces the interfaces that are watched over: these names, with what they are held by.
-    pub(super) fn watch(&mut self, interfaces: Vec<(String, Option<Hold>)>) {
+    pub(super) fn watch(&mut self, interfaces: Vec<(String, Option<HookHandles>)>) {
         let mut former = std::mem::take(&mut self.interfaces);
         self.interfaces = interfaces
             .into_iter()
@@ -191,50 +191,54 @@ impl Guard {
     }
 
     /// Lets go of everything: the host was opened on purpose.
-    pub(super) fn release(&mut self, standing: &Standing) -> Look {
+    pub(super) fn release(&mut self, lasting_conditions: &Conditions) -> Check {
         self.interfaces.clear();
-        self.strays.clear();
-        (self.sealed, self.seal_due) = (None, false);
-        let mut look = Look { conditions: standing.clone(), ..Look::default() };
-        look.note(Condition::Detached, DETACHED);
-        self.tell(&look);
-        look
+        self.renamed_interfaces.clear();
+        (self.baseline, self.baseline_due) = (None, false);
+        let mut check = Check { conditions: lasting_conditions.clone(), ..Check::default() };
+        check.note(Condition::Detached, DETACHED);
+        self.tell(&check);
+        check
     }
 
     /// Looks at everything once, and puts right what can be.
-    pub(super) fn look(
+    pub(super) fn check(
         &mut self,
         loaded: &mut Loaded,
         pins: &Pins,
         how: Attach,
-        standing: &Standing,
-    ) -> Look {
-        let mut look = Look { conditions: standing.clone(), ..Look::default() };
-        if let Err(fault) = self.mend(pins, &mut look) {
-            look.note(Condition::SelfCheckFailed, &format!("{:#}", anyhow!(fault)));
+        lasting_conditions: &Conditions,
+    ) -> Check {
+        let mut check = Check { conditions: lasting_conditions.clone(), ..Check::default() };
+        if let Err(error) = self.mend(pins, &mut check) {
+            check.note(Condition::SelfCheckFailed, &format!("{:#}", anyhow!(error)));
         }
         for at in 0..self.interfaces.len() {
-            self.look_at(at, loaded, pins, how, &mut look);
+            self.check_interface(at, loaded, pins, how, &mut check);
         }
-        for stray in &self.strays {
-            look.note(Condition::InterfaceRenamed, stray.interface());
+        for renamed in &self.renamed_interfaces {
+            check.note(Condition::InterfaceRenamed, renamed.interface());
         }
-        self.tell(&look);
-        look
+        self.tell(&check);
+        check
     }
 
     /// Pins and maps.
-    fn mend(&mut self, pins: &Pins, look: &mut Look) -> Result<(), KernelError> {
-        if self.seal_due {
-            self.seal_now(pins)?;
+    fn mend(&mut self, pins: &Pins, check: &mut Check) -> Result<(), KernelError> {
+        if self.baseline_due {
+            self.record_baseline_now(pins)?;
         }
-        let Some((held, content)) = &self.sealed else { return Ok(()) };
-        let holds = self.interfaces.iter().filter_map(|guarded| guarded.hold.as_ref()).chain(&self.strays);
+        let Some((held, content)) = &self.baseline else { return Ok(()) };
+        let holds = self
+            .interfaces
+            .iter()
+            .filter_map(|guarded| guarded.hold.as_ref())
+            .chain(&self.renamed_interfaces);
         let links: Vec<_> = holds.flat_map(|hold| hold.pins(pins)).collect();
         let lost: Vec<PathBuf> = held.restore(pins, links.into_iter())?;
         for path in lost {
             error!("{} was not pinned any more: pinned again", path.display());
-            look.repairs.push(Repair::Pin);
+            check.repairs.push(Repair::Pin);
         }
         let mut mended = content.mend_words(pins, held)?;
         if self.tables_due <= Instant::now() {
@@ -244,7 +248,7 @@ impl Guard {
         }
         for map in mended {
             error!("map {map} was changed from outside: put back as it was installed");
-            look.repairs.push(match map {
+            check.repairs.push(match map {
                 MAP_POLICY => Repair::Policy,
                 ARRAY_INGRESS | ARRAY_EGRESS => Repair::General,
                 MAP_LABELS | MAP_HOST => Repair::Labels,
@@ -255,7 +259,14 @@ impl Guard {
     }
 
     /// One interface.
-    fn look_at(&mut self, at: usize, loaded: &mut Loaded, pins: &Pins, how: Attach, look: &mut Look) {
+    fn check_interface(
+        &mut self,
+        at: usize,
+        loaded: &mut Loaded,
+        pins: &Pins,
+        how: Attach,
+        check: &mut Check,
+    ) {
         let programs = self.programs;
         let Some(guarded) = self.interfaces.get_mut(at) else { return };
         let broken = match guarded.hold.as_ref().map(|hold| hold.inspect(programs)) {
@@ -263,55 +274,55 @@ impl Guard {
                 match guarded.hold.as_ref().map(|hold| hold.preceded(programs)) {
                     Some(Ok(them)) if !them.is_empty() => {
                         let them = format!("{}: before ours runs {}", guarded.name, them.join(" and "));
-                        look.note(Condition::EgressPreceded, &them);
+                        check.note(Condition::EgressPreceded, &them);
                     }
-                    Some(Err(fault)) => {
-                        look.note(Condition::SelfCheckFailed, &format!("{:#}", anyhow!(fault)));
+                    Some(Err(error)) => {
+                        check.note(Condition::SelfCheckFailed, &format!("{:#}", anyhow!(error)));
                     }
                     _ => {}
                 }
-                if let Err(fault) = guarded.compare(loaded, pins, look) {
-                    look.note(Condition::SelfCheckFailed, &format!("{:#}", anyhow!(fault)));
+                if let Err(error) = guarded.compare(loaded, pins, check) {
+                    check.note(Condition::SelfCheckFailed, &format!("{:#}", anyhow!(error)));
                 }
                 return;
             }
             Some(Ok(Finding::Renamed(name))) => {
-                look.note(Condition::InterfaceMissing, &guarded.name);
-                look.note(Condition::InterfaceRenamed, &format!("{} is now {name}", guarded.name));
+                check.note(Condition::InterfaceMissing, &guarded.name);
+                check.note(Condition::InterfaceRenamed, &format!("{} is now {name}", guarded.name));
                 return;
             }
-            Some(Ok(Finding::Away)) => return look.note(Condition::InterfaceMissing, &guarded.name),
+            Some(Ok(Finding::Away)) => return check.note(Condition::InterfaceMissing, &guarded.name),
             Some(Ok(Finding::Gone)) => {
                 guarded.hold = None;
                 Vec::new()
             }
             Some(Ok(Finding::Broken(hooks))) => hooks,
-            Some(Err(fault)) => {
-                return look.note(Condition::SelfCheckFailed, &format!("{:#}", anyhow!(fault)));
+            Some(Err(error)) => {
+                return check.note(Condition::SelfCheckFailed, &format!("{:#}", anyhow!(error)));
             }
             None => Vec::new(),
         };
         if interface::index(&guarded.name).is_err() {
-            return look.note(Condition::InterfaceMissing, &guarded.name);
+            return check.note(Condition::InterfaceMissing, &guarded.name);
         }
         if let Some((why, _)) = guarded.refused.as_ref().filter(|(_, until)| *until > Instant::now()) {
-            return look.note(Condition::InterfaceRefused, why);
+            return check.note(Condition::InterfaceRefused, why);
         }
         // Another interface has taken the name: the one that had it stays enforced on.
         if let Some(name) = guarded.hold.as_ref().and_then(|hold| hold.strayed(programs))
             && let Some(mut hold) = guarded.hold.take()
         {
             match hold.rename(pins, name) {
-                Ok(()) => self.strays.push(hold),
-                Err(fault) => {
-                    look.note(Condition::SelfCheckFailed, &format!("{:#}", anyhow!(fault)));
+                Ok(()) => self.renamed_interfaces.push(hold),
+                Err(error) => {
+                    check.note(Condition::SelfCheckFailed, &format!("{:#}", anyhow!(error)));
                     guarded.hold = Some(hold);
                     return;
                 }
             }
         }
         let attached = attach::attach(loaded, pins, &guarded.name, guarded.how(how))
-            .and_then(|_| Hold::take(pins, &guarded.name));
+            .and_then(|_| HookHandles::take(pins, &guarded.name));
         match attached {
             Ok(hold) => {
                 let repairs: Vec<Repair> = match &guarded.hold {
@@ -329,27 +340,27 @@ impl Guard {
                 if repairs.is_empty() {
                     info!("{}: is there now, and enforced on", guarded.name);
                 }
-                look.repairs.extend(repairs);
+                check.repairs.extend(repairs);
                 (guarded.hold, guarded.known, guarded.refused) = (Some(hold), true, None);
             }
-            Err(fault) => {
-                let why = format!("{} is NOT protected: {:#}", guarded.name, anyhow!(fault));
-                look.note(Condition::InterfaceRefused, &why);
+            Err(error) => {
+                let why = format!("{} is NOT protected: {:#}", guarded.name, anyhow!(error));
+                check.note(Condition::InterfaceRefused, &why);
                 guarded.refused = Some((why, Instant::now() + RETRY));
             }
         }
     }
 
     /// Logs what began, changed and ended.
-    fn tell(&mut self, look: &Look) {
-        for (condition, about) in &look.conditions {
-            if self.told.get(condition) != Some(about) {
+    fn tell(&mut self, check: &Check) {
+        for (condition, about) in &check.conditions {
+            if self.last_status.get(condition) != Some(about) {
                 error!("{}: {about}", condition.name());
             }
         }
-        for ended in self.told.keys().filter(|condition| !look.conditions.contains_key(condition)) {
+        for ended in self.last_status.keys().filter(|condition| !check.conditions.contains_key(condition)) {
             warn!("{}: no more", ended.name());
         }
-        self.told.clone_from(&look.conditions);
+        self.last_status.clone_from(&check.conditions);
     }
 }
