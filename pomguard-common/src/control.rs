@@ -43,7 +43,7 @@ pub mod word {
     /// [`super::Timed`]: kind 1 while mid-flow packets without a known flow pass and are counted.
     pub const GRACE: usize = 2;
     /// Number of lines of the override table that may hold one.
-    pub const PINHOLES: usize = 3;
+    pub const OVERRIDES: usize = 3;
     /// [`super::Override::port_bloom`] of every override, or-ed: a packet whose own bit is not set has none.
     pub const PORT_BLOOM: usize = 4;
     /// The first of [`GENERIC_WORDS`] words, each [`super::generic`] of an interface whose XDP mode is generic, or 0.
@@ -365,11 +365,11 @@ fn search_lines<S: ControlView + Barrier + ?Sized>(
     two: u64,
     now: u32,
 ) -> u64 {
-    let lines = view.control(word::PINHOLES);
+    let lines = view.control(word::OVERRIDES);
     let peer = halves(peer);
     let mut found = view.barrier(0);
     let mut at = 0;
-    while at < limits::PINHOLES as u32 && u64::from(at) < lines {
+    while at < limits::OVERRIDES as u32 && u64::from(at) < lines {
         let Some(line) = view.override_rule(at) else { break };
         if line.is_for(peer) && !over(line.expires, now) {
             let matched = u64::from(line.matched().0);
@@ -422,7 +422,7 @@ mod tests {
 
     fn given(overrides: &[Override]) -> Given<'_> {
         let control = Control::default();
-        control.0[word::PINHOLES].store(overrides.len() as u64);
+        control.0[word::OVERRIDES].store(overrides.len() as u64);
         control.0[word::PORT_BLOOM]
             .store(overrides.iter().fold(0, |port_bloom, line| port_bloom | line.port_bloom()));
         Given(control, overrides)

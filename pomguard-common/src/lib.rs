@@ -40,7 +40,7 @@ pub mod serve;
 
 /// Version of everything laid out here: map layouts, image layout, counter layout.
 /// A daemon that finds pinned maps of another version makes its own alongside them.
-pub const ABI_VERSION: u32 = 4;
+pub const ABI_VERSION: u32 = 5;
 
 /// A direction as seen from this host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -26,7 +26,7 @@ pub const IMAGE_LINES: usize = 131_072;
 /// Generations kept in the kernel: the running one, the one before, and room for the next.
 pub const GENERATIONS: usize = 4;
 /// Failsafe tuples and timed exceptions at once: every would-be drop may look at each.
-pub const PINHOLES: usize = 64;
+pub const OVERRIDES: usize = 64;
 /// Distinct prefix lengths of one address family in one image; more are folded by the compiler.
 pub const PREFIX_LEVELS: usize = 8;
 /// Neighbouring buckets that one address look-up may visit.

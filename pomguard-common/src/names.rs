@@ -29,7 +29,7 @@ pub const MAP_POLICY: &str = "POLICY";
 /// One cache line: which slot is in force, panic, grace. See [`crate::control::Control`].
 pub const MAP_CONTROL: &str = "CONTROL";
 /// Failsafe tuples and timed exceptions. See [`crate::control::Override`].
-pub const MAP_PINHOLES: &str = "PINHOLES";
+pub const MAP_OVERRIDES: &str = "OVERRIDES";
 /// Per CPU: packets seen, and packets by reason; of traffic and of self-tests ([`crate::counter::set`]).
 pub const MAP_COUNTERS: &str = "COUNTERS";
 /// Per CPU: packets that came in, by interface. See [`crate::counter::interface_slot`].
@@ -51,7 +51,7 @@ pub const MAP_HOST: &str = "HOST";
 pub const PINNED_MAPS: &[&str] = &[
     MAP_POLICY,
     MAP_CONTROL,
-    MAP_PINHOLES,
+    MAP_OVERRIDES,
     MAP_COUNTERS,
     MAP_INTERFACES,
     MAP_ROWS,

@@ -87,13 +87,13 @@ reasons! {
     Pass {
         1 Row "row" "Allowed by a row of the matrix or of the site.";
         2 Failsafe "failsafe" "Allowed by a failsafe row, which holds in every mode and generation.";
-        3 Answer "answer" "Belongs to a conversation that this host opened.";
-        4 Reply "reply" "This host's side of a conversation that an inbound row allows.";
+        3 OwnFlow "own-flow" "Belongs to a flow that this host opened.";
+        4 PeerFlow "peer-flow" "This host's side of a connection that an inbound row allows.";
         5 Untracked "leaves-unlisted" "Leaves to a destination that no outbound row lists; outbound mode `track` lets it.";
         6 Arp "arp" "Address resolution: without it no neighbour is reachable.";
         7 Neighbour "neighbour-discovery" "IPv6 neighbour and router discovery with hop limit 255.";
         8 Dhcp "dhcp" "Address lease: DHCP and DHCPv6 between this host and a server.";
-        9 IcmpRelated "icmp-related" "ICMP error that quotes a live conversation, path-MTU messages among them.";
+        9 IcmpRelated "icmp-related" "ICMP error that quotes a live connection, path-MTU messages among them.";
         10 Multicast "group-membership" "IGMP or MLD: switches forward multicast only to members.";
         11 LinkControl "link-control" "LLDP, LACP, spanning tree or EAPOL: the link's own protocols.";
         12 Vrrp "vrrp" "Heartbeat of a redundant gateway or server pair.";
@@ -101,7 +101,7 @@ reasons! {
         14 EchoV6 "echo-v6" "ICMPv6 echo request (RFC 4890 4.4.1 asks not to drop it).";
         15 IcmpControl "icmp-control" "ICMPv6 control message that a working link needs (RFC 4890 4.4.1).";
         16 Exception "exception" "Allowed by a timed exception, in every generation, until it is over.";
-        17 Grace "grace" "In the middle of a conversation that nothing is known of, while the grace period of a first start holds.";
+        17 Grace "grace" "In the middle of a flow that nothing is known of, while the grace period of a first start holds.";
         18 OwnMulticast "own-multicast" "This host's own multicast, which the kernel hands back to the group's members on this host (generic mode).";
     }
     Drop {
@@ -116,7 +116,7 @@ reasons! {
         40 ExtensionLimit "extension-limit" "More IPv6 extension headers than are walked.";
         41 Fragmented "fragment-refused" "A fragment that no honest sender makes: too small, misaligned, overlapping, too long.";
         42 FragmentUnknown "fragment-unknown" "A fragment whose first part was not seen, or not allowed.";
-        43 TcpFlags "tcp-flags" "TCP flags that no conversation produces.";
+        43 TcpFlags "tcp-flags" "TCP flags that no flow produces.";
         44 PortZero "port-zero" "Port 0 is reserved.";
         45 Protocol "protocol" "A protocol that no row names, from a stranger.";
         46 ProtocolKnown "protocol-known" "A protocol that no row names, from an address that the site file knows.";
@@ -125,21 +125,21 @@ reasons! {
         49 Source "source" "The port is served, but not to this address: a stranger.";
         50 SourceKnown "source-known" "The port is served, but not to this address, which the site file knows: probably our mistake.";
         51 ClientPort "client-port" "The row allows this peer and port, but not from that source port.";
-        52 NoFlow "no-flow" "Answers a conversation that this host did not open, from a stranger.";
-        53 NoFlowKnown "no-flow-known" "Answers a conversation that this host did not open, from an address that the site file knows.";
+        52 NoFlow "no-flow" "Answers a flow that this host did not open, from a stranger.";
+        53 NoFlowKnown "no-flow-known" "Answers a flow that this host did not open, from an address that the site file knows.";
         54 SpoofedSource "spoofed-source" "A source address that cannot be: this host's own, loopback, multicast, reserved.";
         55 NotLocal "not-local" "For an address that is not one of this host's.";
         56 Broadcast "broadcast" "Broadcast or multicast that no row asks for.";
         57 IcmpType "icmp-type" "An ICMP message that is not needed, or not asked for.";
-        58 IcmpUnrelated "icmp-unrelated" "ICMP error about a conversation that does not exist.";
+        58 IcmpUnrelated "icmp-unrelated" "ICMP error about a flow that does not exist.";
         59 SourceNotOurs "source-not-ours" "Leaves with a source address that is not this host's.";
         60 Destination "destination" "No outbound row lists this destination and port.";
-        61 Unasked "unasked-reply" "Would leave as an answer, but no inbound row and no conversation asks for it.";
-        62 FlowTableFull "flow-table-full" "No room to remember another conversation.";
+        61 UnsolicitedReply "unsolicited-reply" "Would leave as an answer, but no inbound row and no flow asks for it.";
+        62 FlowTableFull "flow-table-full" "No room to remember another flow.";
         63 RateLimited "rate-limited" "More of these per second than any honest use needs.";
         64 HopLimit "hop-limit" "Neighbour discovery that came through a router: hop limit below 255.";
-        65 Internal "internal" "A map look-up failed that cannot fail, or the program for other than ordinary packets is not in its place. Should stay at zero.";
-        66 Isolated "isolated" "Panic, isolate: only failsafe rows hold.";
+        65 Internal "internal" "A map look-up failed that cannot fail, or the program for other than plain packets is not in its place. Should stay at zero.";
+        66 Isolated "isolated" "Lockdown: only failsafe rows hold.";
         67 MappedAddress "mapped-address" "An IPv4-mapped IPv6 address on the wire (RFC 6092 REC-3).";
     }
 }
@@ -184,8 +184,8 @@ mod tests {
         let published: &[(u8, &str)] = &[
             (1, "row"),
             (2, "failsafe"),
-            (3, "answer"),
-            (4, "reply"),
+            (3, "own-flow"),
+            (4, "peer-flow"),
             (5, "leaves-unlisted"),
             (6, "arp"),
             (7, "neighbour-discovery"),
@@ -229,7 +229,7 @@ mod tests {
             (58, "icmp-unrelated"),
             (59, "source-not-ours"),
             (60, "destination"),
-            (61, "unasked-reply"),
+            (61, "unsolicited-reply"),
             (62, "flow-table-full"),
             (63, "rate-limited"),
             (64, "hop-limit"),

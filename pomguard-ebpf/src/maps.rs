@@ -33,7 +33,7 @@ pub(crate) static CONTROL: Array<Control, 1, MAPPED> = Array::new();
 
 /// Ways through that hold in every generation.
 #[btf_map]
-pub(crate) static PINHOLES: Array<Override, { limits::PINHOLES }, MAPPED> = Array::new();
+pub(crate) static OVERRIDES: Array<Override, { limits::OVERRIDES }, MAPPED> = Array::new();
 
 /// Packets seen, and packets by reason: of the network, and of self-tests.
 #[btf_map]

@@ -69,7 +69,7 @@ impl ControlView for Map {
 
     #[inline(always)]
     fn override_rule(&self, index: u32) -> Option<&Override> {
-        maps::PINHOLES.get(index)
+        maps::OVERRIDES.get(index)
     }
 
     #[inline(always)]

@@ -40,10 +40,10 @@ impl ControlState {
         let mut words = [0; Control::WORDS];
         words[word::PANIC] = self.panic.map_or(0, |(kind, seconds)| Timed::until(kind, after(seconds)).0);
         words[word::GRACE] = self.grace.map_or(0, |seconds| Timed::until(1, after(seconds)).0);
-        words[word::PINHOLES] = lines.len() as u64;
+        words[word::OVERRIDES] = lines.len() as u64;
         words[word::PORT_BLOOM] = lines.iter().fold(0, |port_bloom, line| port_bloom | line.port_bloom());
         words[word::GENERIC + 3] = if self.generic { generic(limits::LOOPBACK) } else { 0 };
-        lines.resize(limits::PINHOLES, Override::FREE);
+        lines.resize(limits::OVERRIDES, Override::FREE);
         (words, lines)
     }
 }

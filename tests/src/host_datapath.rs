@@ -216,7 +216,7 @@ impl HostDatapath {
     /// # Errors
     /// When the frame is none of a flow, or there is no room.
     pub fn was_there_first(&mut self, leaving: &[u8]) -> Result<()> {
-        let frame = self.read(leaving).map_err(|reason| anyhow!("it is settled as {}", reason.name()))?;
+        let frame = self.read(leaving).map_err(|reason| anyhow!("it is decided as {}", reason.name()))?;
         let Datagram { family, protocol, source, destination, source_port, destination_port, .. } = frame;
         let key = Key::new(family, protocol, &source, source_port, &destination, destination_port);
         let entered =
@@ -292,10 +292,10 @@ impl HostDatapath {
     /// # Errors
     /// When the image has no head of this version, or the two ways disagree.
     pub fn judge(&mut self, direction: Direction, frame: &[u8]) -> Result<Effect> {
-        let desk = [OnceCell::new(), OnceCell::new()];
+        let scratch = [OnceCell::new(), OnceCell::new()];
         if self.held.no_policy {
             let now = self.flows.now;
-            return Ok(Effect::by(decide::judge_without_policy(direction, frame, &self.held, now, &desk)));
+            return Ok(Effect::by(decide::judge_without_policy(direction, frame, &self.held, now, &scratch)));
         }
         let image = Image::open(&self.held).context("the image opens")?;
         let control = &self.held.control;
@@ -311,7 +311,7 @@ impl HostDatapath {
             }
         }
         let tables = Tables::new(&image, &self.flows, &self.fragmented);
-        let decision = decide::judge(direction, frame, &tables, &desk);
+        let decision = decide::judge(direction, frame, &tables, &scratch);
         if let Some(quick) = quick.flatten() {
             ensure!(quick == decision, "the quick way comes to {quick:?}, the general one to {decision:?}");
         }

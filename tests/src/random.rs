@@ -170,7 +170,7 @@ pub fn held(random: &mut Random, control_state: &Policy) -> OperatorState {
     // Lines of the table that the policy's own failsafe rows leave: enough for four rows of two by two.
     let own = control_state.rows.iter().filter(|row| row.failsafe);
     let taken: usize = own.map(|row| row.peers.len() * row.services.len()).sum();
-    let rows = if taken + 16 > limits::PINHOLES { 0 } else { random.below(5) };
+    let rows = if taken + 16 > limits::OVERRIDES { 0 } else { random.below(5) };
     let ends = |random: &mut Random| random.of(&[60, LATE]);
     let rows = (0..rows).map(|number| {
         let row = row(random, operator_state::id(number), &[1, 2], &[1, 2]);

@@ -179,7 +179,7 @@ impl Decision {
             Reason::NoFlowKnown,
             Reason::IcmpType,
             Reason::Destination,
-            Reason::Unasked,
+            Reason::UnsolicitedReply,
         ]);
         self.among(MISSES)
     }
@@ -194,7 +194,8 @@ impl Decision {
     /// A denial of something that would answer, and that no row's audit lets through.
     #[inline(always)]
     pub(super) const fn answers_nothing_known(self) -> bool {
-        const MIDWAY: u64 = bits(&[Reason::NoFlow, Reason::NoFlowKnown, Reason::ClientPort, Reason::Unasked]);
+        const MIDWAY: u64 =
+            bits(&[Reason::NoFlow, Reason::NoFlowKnown, Reason::ClientPort, Reason::UnsolicitedReply]);
         self.among(MIDWAY) && !self.audited()
     }
 

@@ -325,7 +325,7 @@ impl<I: Ip> Endpoints<I> {
                 } else if !flow::plain_segment(&tables.flows, &found, self.segment.flags) {
                     return None;
                 }
-                return Some(Decision::because(Reason::Answer));
+                return Some(Decision::because(Reason::OwnFlow));
             }
         }
         let either = |known, stranger| if class.known() { known } else { stranger };
@@ -357,7 +357,7 @@ impl<I: Ip> Endpoints<I> {
         if let Some(service) = image.service(Direction::Inbound, protocol, source_port) {
             let class = I::class(image, self.theirs);
             if image.cell(class, service, destination_port).is_ok() {
-                return Some(Decision::because(Reason::Reply));
+                return Some(Decision::because(Reason::PeerFlow));
             }
         }
         let key = I::key(protocol, self.ours, source_port, self.theirs, destination_port);
@@ -367,7 +367,7 @@ impl<I: Ip> Endpoints<I> {
         } else if !flow::plain_segment(&tables.flows, &found, self.segment.flags) {
             return None;
         }
-        Some(Decision::because(Reason::Answer).under(found.row))
+        Some(Decision::because(Reason::OwnFlow).under(found.row))
     }
 }
 

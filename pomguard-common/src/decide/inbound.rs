@@ -97,7 +97,7 @@ where
             && let Some(found) = context.flow()
         {
             context.heard(&found);
-            return Decision::because(Reason::Answer);
+            return Decision::because(Reason::OwnFlow);
         }
         let opens = if tcp { syn && !ack } else { !icmp };
         if matches!(datagram.kind, Kind::Ports)

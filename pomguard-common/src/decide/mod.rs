@@ -361,7 +361,7 @@ where
         return decision;
     }
     // An answer that inbound audit let in must be able to leave, or audit would cut it.
-    let softened = decision.is(Reason::Unasked) && tables.mode(Direction::Inbound) != mode::ENFORCE;
+    let softened = decision.is(Reason::UnsolicitedReply) && tables.mode(Direction::Inbound) != mode::ENFORCE;
     if tables.mode(hook) != mode::ENFORCE || softened {
         return Decision(decision.0 | Decision::AUDITED);
     }

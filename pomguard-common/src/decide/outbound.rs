@@ -82,19 +82,19 @@ where
     let mut audit = false;
     if answers {
         match context.row_match(Direction::Inbound) {
-            Ok(_) => return Decision::because(Reason::Reply),
+            Ok(_) => return Decision::because(Reason::PeerFlow),
             Err(miss) => audit = miss.audit,
         }
     }
     // What an inbound row's audit let in must be answered, or audit would cut it. The answer enters no
     // flow: what comes in goes on being counted as what it is.
-    let answer_in_audit = Decision::because(Reason::Unasked).not_enforced(true);
+    let answer_in_audit = Decision::because(Reason::UnsolicitedReply).not_enforced(true);
     if icmp && datagram.icmp_type == reply {
         let free = matches!(datagram.family, Family::V6) && context.image().switch(switch::ECHO_V6);
         if audit && !free {
             return answer_in_audit;
         }
-        return Decision::because(if free { Reason::Reply } else { Reason::Unasked });
+        return Decision::because(if free { Reason::PeerFlow } else { Reason::UnsolicitedReply });
     }
     if icmp && datagram.icmp_type != request {
         return Decision::because(match context.tables.mode(Direction::Outbound) {
@@ -125,7 +125,7 @@ where
     if audit && (syn || decision.row() == NO_ROW) {
         return answer_in_audit;
     }
-    let unasked = Decision::because(Reason::Unasked);
+    let unasked = Decision::because(Reason::UnsolicitedReply);
     if tcp && !opens && syn {
         return unasked;
     }
@@ -171,7 +171,7 @@ where
     T: Store,
 {
     context.sent(found);
-    Decision::because(Reason::Answer).under(found.row)
+    Decision::because(Reason::OwnFlow).under(found.row)
 }
 
 /// Opens a flow of ours that is allowed, or has one that was lost remembered again.

@@ -128,7 +128,7 @@ where
     }
     let found = flow::find(&context.tables.flows, key(context.hook, datagram))?;
     context.heard(&found);
-    Some(Decision::because(Reason::Answer))
+    Some(Decision::because(Reason::OwnFlow))
 }
 
 #[inline(always)]
@@ -143,7 +143,7 @@ where
         return None;
     }
     if matches.second().is_some() {
-        return Some(Decision::because(Reason::Reply));
+        return Some(Decision::because(Reason::PeerFlow));
     }
     if !matches.first().is_some() {
         return None;
@@ -190,8 +190,8 @@ pub(super) fn without_policy<S: ControlView + Barrier + ?Sized>(
         by_override(matches.first()).opening(syn)
     } else if matches.second().is_some() {
         Decision::because(match hook {
-            Direction::Inbound => Reason::Answer,
-            Direction::Outbound => Reason::Reply,
+            Direction::Inbound => Reason::OwnFlow,
+            Direction::Outbound => Reason::PeerFlow,
         })
     } else {
         closed

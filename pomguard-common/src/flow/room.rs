@@ -136,7 +136,7 @@ const SHARE: u64 = 2 * FLOW_WAYS as u64 / 4;
 /// Bits of a slot's number.
 const SLOT_BITS: u32 = 29;
 
-const _: () = assert!(FLOWS < 1 << SLOT_BITS, "a slot fits beside its worth");
+const _: () = assert!(FLOWS < 1 << SLOT_BITS, "a slot fits alongside its worth");
 
 /// Enters a flow that [`super::find`] did not find.
 #[inline(always)]

@@ -52,7 +52,7 @@ fn table_takes_two_thirds_of_its_slots_before_a_refusal() {
     let live = limits::FLOWS as u32 / 3 * 2;
     for number in 0..live {
         let entered = enter(&table, key(number), Newcomer::new(State::Established, 3, 1));
-        assert_eq!(entered, Entered::New, "conversation {number} of {live}");
+        assert_eq!(entered, Entered::New, "flow {number} of {live}");
     }
     for number in 0..live {
         let found = find(&table, key(number)).expect("it was entered");

@@ -168,11 +168,11 @@ mod tests {
 
     #[test]
     fn policy_beyond_a_limit_is_refused_with_the_limit() {
-        assert!(checked(limits::PINHOLES).is_ok());
-        let Diagnostics(faults) = checked(limits::PINHOLES + 1).unwrap_err();
+        assert!(checked(limits::OVERRIDES).is_ok());
+        let Diagnostics(faults) = checked(limits::OVERRIDES + 1).unwrap_err();
         let [error] = &*faults else { panic!("{faults:?}") };
         assert!(error.origin.file.ends_with("site.toml"), "{error}");
-        let limit = format!("have {} tuples", limits::PINHOLES + 1);
+        let limit = format!("have {} tuples", limits::OVERRIDES + 1);
         assert!(error.problem.contains(&limit), "{error}");
     }
 }

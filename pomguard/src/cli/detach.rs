@@ -54,9 +54,7 @@ pub fn run(args: &Args, out: &mut Output) -> anyhow::Result<ExitCode> {
         out.line("what held the host closed while its kernel refused the programs is gone");
     }
     pins.remove()?;
-    out.line(
-        "counters and conversations are gone; a daemon that still runs takes effect again at its next start",
-    );
+    out.line("counters and flows are gone; a daemon that still runs takes effect again at its next start");
     Ok(ExitCode::SUCCESS)
 }
 

@@ -8,7 +8,10 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use self::output::Output;
-use crate::kernel::{pins::Pins, read};
+use crate::{
+    control::protocol::Panic,
+    kernel::{pins::Pins, read},
+};
 
 pub mod allow;
 pub mod apply;
@@ -20,7 +23,6 @@ pub mod generate;
 pub mod history;
 pub mod matrix;
 pub mod output;
-pub mod panic;
 mod paths;
 pub mod plan;
 pub mod run;
@@ -28,6 +30,7 @@ pub mod serve_metrics;
 mod session;
 pub mod stats;
 pub mod status;
+pub mod suspend;
 
 /// What the input or the state is at fault for.
 pub const FAULT: u8 = 1;
@@ -64,8 +67,13 @@ pub enum Verb {
     Allow(allow::Args),
     /// Take an exception back before its time
     Revoke(allow::RevokeArgs),
-    /// Suspend the policy for a while: isolate the host, or open it
-    Panic(panic::Args),
+    /// Drop nothing for a limited time, and count everything as the policy would have judged it
+    Bypass(suspend::Args),
+    /// Pass only failsafe rows for a limited time, and drop everything else
+    Lockdown(suspend::Args),
+    /// The former spelling of `lockdown` (isolate) and `bypass` (open)
+    #[command(hide = true)]
+    Panic(suspend::FormerArgs),
     /// Show what is in force, and what is not as it should be
     Status(status::Args),
     /// Show what passed, what was dropped and why
@@ -95,6 +103,8 @@ impl Verb {
             | Self::Confirm(_)
             | Self::Rollback(_)
             | Self::Revoke(_)
+            | Self::Bypass(_)
+            | Self::Lockdown(_)
             | Self::Panic(_)
             | Self::ServeMetrics(_)
             | Self::Detach(_) => true,
@@ -130,7 +140,9 @@ fn dispatch(verb: Verb, out: &mut Output) -> anyhow::Result<ExitCode> {
         Verb::History(args) => history::run(&args, out),
         Verb::Allow(args) => allow::run(&args, out),
         Verb::Revoke(args) => allow::revoke(&args, out),
-        Verb::Panic(args) => panic::run(&args, out),
+        Verb::Bypass(args) => suspend::run(Panic::Open, &args, out),
+        Verb::Lockdown(args) => suspend::run(Panic::Isolate, &args, out),
+        Verb::Panic(args) => suspend::run_former(&args, out),
         Verb::Status(args) => status::run(&args, out),
         Verb::Stats(args) => {
             let pins = Pins::new(&paths::settings(&args.config, out).paths.pins);
@@ -142,5 +154,25 @@ fn dispatch(verb: Verb, out: &mut Output) -> anyhow::Result<ExitCode> {
         Verb::Matrix(args) => matrix::run(&args, out),
         Verb::Completions(args) => generate::completions(&args, out),
         Verb::Man(args) => generate::man(&args, out),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn former_spelling_of_bypass_and_lockdown_is_accepted_and_hidden() {
+        for words in ["panic open --for 10m", "panic isolate --for 10m --yes", "panic off"] {
+            let cli = Cli::try_parse_from(["pomguard"].into_iter().chain(words.split(' '))).unwrap();
+            assert!(matches!(cli.verb, Verb::Panic(_)), "{words}");
+        }
+        assert!(Cli::try_parse_from(["pomguard", "panic", "open"]).is_err(), "without a time");
+        for words in ["bypass --for 10m --why x", "lockdown --for 2h", "lockdown --off"] {
+            assert!(Cli::try_parse_from(["pomguard"].into_iter().chain(words.split(' '))).is_ok(), "{words}");
+        }
+        assert!(Cli::try_parse_from(["pomguard", "bypass"]).is_err(), "without a time");
+        let help = <Cli as clap::CommandFactory>::command().render_help().to_string();
+        assert!(help.contains("lockdown") && !help.contains("panic"), "{help}");
     }
 }

@@ -64,7 +64,7 @@ fn make(config: &std::path::Path, files: &mut Files) -> anyhow::Result<Plan> {
         .as_ref()
         .zip(counters)
         .map(|(diff, counters)| Recent::from_diff(diff, &new, &counters, unix_now()));
-    let all = sockets::connections().context("list the conversations of this server")?;
+    let all = sockets::connections().context("list the connections of this server")?;
     let ours: Vec<Connection> = all.into_iter().filter(|it| new.local.contains(&it.local.ip())).collect();
     let live: Vec<Opening> = ours.iter().map(opening).collect();
     let older: HashSet<Opening> = match &in_force {

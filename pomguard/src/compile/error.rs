@@ -99,7 +99,7 @@ pub enum CompileError {
     #[error(
         "the failsafe rows have {found} tuples (peer prefixes times port ranges), and every would-be drop may look \
          at each; the limit is {}: name fewer, wider prefixes",
-        limits::PINHOLES
+        limits::OVERRIDES
     )]
     Overrides {
         /// How many there are.

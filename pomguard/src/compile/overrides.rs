@@ -27,7 +27,7 @@ pub fn overrides(policy: &Policy, slots: &SlotTable) -> Result<Vec<Override>, Co
     let failsafe = || policy.rows.iter().filter(|row| row.failsafe);
     let needed = failsafe().map(|row| row.peers.len().saturating_mul(row.services.len()));
     let needed = needed.fold(0, usize::saturating_add);
-    if needed > limits::PINHOLES {
+    if needed > limits::OVERRIDES {
         return Err(CompileError::Overrides { found: needed });
     }
     for row in failsafe() {

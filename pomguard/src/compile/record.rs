@@ -66,6 +66,27 @@ impl Record {
         })
     }
 
+    /// Turns an image of layout `from`, whose lines are the same but for the number of the layout, into one of
+    /// this layout. Returns true if the lines are those that the record was written for, and `None` if there is
+    /// no record.
+    pub fn adopt(lines: &mut [Line], from: u32) -> Option<bool> {
+        let number = |lines: &mut [Line], layout| {
+            let line = lines.get_mut(HEAD as usize)?;
+            *line.0.get_mut(head::ABI as usize)? = layout;
+            Some(())
+        };
+        number(lines, ABI_VERSION)?;
+        let mut record = Self::read(lines)?;
+        number(lines, from)?;
+        let whole = record.holds(lines);
+        number(lines, ABI_VERSION)?;
+        if whole && from != ABI_VERSION {
+            record.digest = digest(lines.get(..record.lines as usize)?);
+            record.write(lines);
+        }
+        Some(whole)
+    }
+
     /// Whether the lines that were read are those that the record was written for.
     pub fn holds(&self, lines: &[Line]) -> bool {
         let (Some(used), Some(rest)) = (lines.get(..self.lines as usize), lines.get(self.lines as usize..))

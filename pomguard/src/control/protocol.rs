@@ -99,19 +99,20 @@ impl Request {
             Self::Rollback { .. } => "rollback",
             Self::Allow { .. } => "allow",
             Self::Revoke { .. } => "revoke",
-            Self::Panic { .. } => "panic",
-            Self::PanicOff => "panic off",
+            Self::Panic { kind, .. } => kind.name(),
+            Self::PanicOff => "end of bypass and lockdown",
         }
     }
 }
 
-/// The two kinds of panic.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
+/// The two ways to suspend the policy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Panic {
-    /// Only failsafe rows hold
+    /// Only failsafe rows hold. Versions with layout 4 wrote `isolate`.
+    #[serde(rename = "lockdown", alias = "isolate")]
     Isolate,
-    /// Nothing is dropped, all is counted
+    /// Nothing is dropped, all is counted. Versions with layout 4 wrote `open`.
+    #[serde(rename = "bypass", alias = "open")]
     Open,
 }
 
@@ -120,8 +121,8 @@ impl Panic {
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
-            Self::Isolate => "isolate",
-            Self::Open => "open",
+            Self::Isolate => "lockdown",
+            Self::Open => "bypass",
         }
     }
 

@@ -174,7 +174,7 @@ impl Daemon {
             .and_then(|deadline| control::set_grace(&self.pins, Timed::until(1, deadline)));
         match begun {
             Ok(()) => {
-                info!("packets in the middle of unknown conversations pass for {seconds} s, and are counted");
+                info!("packets in the middle of unknown connections pass for {seconds} s, and are counted");
             }
             Err(error) => error!("no grace period: {:#}", anyhow!(error)),
         }
@@ -186,17 +186,17 @@ impl Daemon {
         let seeded = match seed::seed(&self.pins, self.ticks, unlisted) {
             Ok(seeded) => seeded,
             Err(error) => {
-                error!("live conversations are not known, and may be cut: {:#}", anyhow!(error));
+                error!("live connections are not known, and may be cut: {:#}", anyhow!(error));
                 return None;
             }
         };
         let Seeded { live, by_row, grandfathered, left_out, refused } = seeded;
         if unlisted == Unlisted::AsJudged {
-            info!("{live} live conversations: {by_row} that this host opened go on from its socket table");
+            info!("{live} live connections: {by_row} that this host opened go on from its socket table");
         } else if by_row + grandfathered.len() + refused > 0 {
             let others = grandfathered.len();
             info!(
-                "{live} live conversations: {by_row} by a row of this host's, {others} that no row allows go on"
+                "{live} live connections: {by_row} by a row of this host's, {others} that no row allows go on"
             );
         }
         for it in grandfathered.iter().take(NAMED) {
@@ -211,7 +211,7 @@ impl Daemon {
             warn!("no row allows {} {arrow} {} (protocol {})", it.local, it.peer, it.protocol);
         }
         if refused > 0 {
-            error!("{refused} live conversations found no room in the flow table, and may be cut");
+            error!("{refused} live connections found no room in the flow table, and may be cut");
         }
         Some(live)
     }

@@ -29,7 +29,7 @@ pub(super) fn listen(settings: &Settings) -> Requests {
             tokio::spawn(server::serve(listener, settings.control_group.clone(), queues));
             info!("control socket at {}", path.display());
         }
-        Err(error) => error!("no control socket, so no `apply`, `allow` or `panic`: {error}"),
+        Err(error) => error!("no control socket, so no `apply`, `allow`, `bypass` or `lockdown`: {error}"),
     }
     requests
 }

@@ -47,7 +47,7 @@ impl Daemon {
             bail!("an exception names at least one address and one service: empty never means any");
         }
         if let Some(whole) = peers.iter().find(|peer| peer.prefix_len() == 0) {
-            bail!("{whole} is every address there is: `pomguard panic open` is for that");
+            bail!("{whole} is every address there is: `pomguard bypass` is for that");
         }
         let name = match name {
             Some(name) => plain_name(&name).map_err(|error| anyhow!("{name}: {error}"))?,

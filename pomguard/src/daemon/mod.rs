@@ -203,7 +203,7 @@ fn start(
     pins.prepare().context("prepare the folder for the pins")?;
     pins.finish_migration()
         .and_then(|()| programs::retire(&pins))
-        .context("settle what an earlier start left")?;
+        .context("decide what an earlier start left")?;
     // Unless it is finished below, whatever ends this start puts back what was.
     let takeover = Takeover::begin(&pins).context("take the place of maps of another layout")?;
     let pins = takeover.as_ref().map_or(pins, Takeover::pins);
@@ -279,7 +279,7 @@ impl Daemon {
             .map_err(anyhow::Error::from)
             .and_then(|()| Ok(self.runtime.clear_not_enforcing()?));
         if let Err(error) = ended {
-            error!("what held the host closed is still there beside the policy: {error:#}");
+            error!("what held the host closed is still there alongside the policy: {error:#}");
         }
     }
 

@@ -20,16 +20,18 @@ impl Daemon {
     pub(super) fn panic(&mut self, kind: Panic, seconds: u32) -> anyhow::Result<String> {
         if seconds == 0 || seconds > LONGEST {
             bail!(
-                "a panic lasts from one second to {}: what is to last longer is a policy",
+                "a {} lasts from one second to {}: what is to last longer is a policy",
+                kind.name(),
                 duration(LONGEST.into())
             );
         }
         let deadline = self.ticks.deadline(seconds)?;
         let _entitled = self.entitled()?;
-        control::set_panic(&self.pins, Timed::until(kind.number(), deadline)).context("begin the panic")?;
+        control::set_panic(&self.pins, Timed::until(kind.number(), deadline))
+            .with_context(|| format!("begin the {}", kind.name()))?;
         self.reconciler.record_baseline(&self.pins);
         self.record_panic();
-        let message = format!("panic {} for {}", kind.name(), duration(seconds.into()));
+        let message = format!("{} for {}", kind.name(), duration(seconds.into()));
         error!("{message}: the policy is suspended");
         Ok(message)
     }
@@ -39,11 +41,13 @@ impl Daemon {
         let now = self.ticks.now()? as u32;
         let held = control::panic(&self.pins)?.holds(now);
         let _entitled = self.entitled()?;
-        control::set_panic(&self.pins, Timed::NONE).context("end the panic")?;
+        control::set_panic(&self.pins, Timed::NONE).context("end bypass and lockdown")?;
         self.reconciler.record_baseline(&self.pins);
         self.record_panic();
-        let Some(kind) = Panic::of_number(held) else { bail!("there is no panic to end") };
-        let message = format!("panic {} is over: the policy holds again", kind.name());
+        let Some(kind) = Panic::of_number(held) else {
+            bail!("neither a bypass nor a lockdown is to be ended")
+        };
+        let message = format!("{} is over: the policy holds again", kind.name());
         warn!("{message}");
         Ok(message)
     }
@@ -58,20 +62,22 @@ impl Daemon {
             Ok(panic::save(&self.settings.paths.runtime, suspension.as_ref())?)
         });
         if let Err(error) = recorded {
-            error!("what panic holds is not recorded, for a version with other maps: {error:#}");
+            error!("the bypass or lockdown is not recorded for a version with other maps: {error:#}");
         }
     }
 
     /// Has maps that are new hold the panic that the ones before them held.
     pub(super) fn continue_panic(&self) -> anyhow::Result<()> {
-        let Some(Suspension { kind, boot, deadline }) = panic::load(&self.settings.paths.runtime)
-            .map_err(|error| anyhow!(error).context("read the record of the panic that holds"))?
+        let Some(Suspension { kind, boot, deadline }) =
+            panic::load(&self.settings.paths.runtime).map_err(|error| {
+                anyhow!(error).context("read the record of the bypass or lockdown that holds")
+            })?
         else {
             return Ok(());
         };
         if boot == boot_id()? && !over(deadline, self.ticks.now()? as u32) {
             control::set_panic(&self.pins, Timed::until(kind.number(), deadline))?;
-            error!("panic {} goes on", kind.name());
+            error!("{} goes on", kind.name());
         }
         Ok(())
     }

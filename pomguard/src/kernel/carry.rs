@@ -30,7 +30,7 @@ const WORD: usize = size_of::<u64>();
 ///
 /// A reason has one number for ever, so the number of reasons is read from the size of the map.
 const FORMS: &[Form] = &[Form {
-    versions: 1..=4,
+    versions: 1..=5,
     seen: 2,
     after: &[Other::EventsLost, Other::FlowsOpened, Other::FlowsEvicted],
     tally: &[TallyWord::Packets, TallyWord::Bytes, TallyWord::Connections, TallyWord::First, TallyWord::Last],

@@ -159,7 +159,7 @@ impl Table {
     pub(super) fn open(pins: &Pins) -> Result<Self, KernelError> {
         load::host_record(pins)?;
         Ok(Self {
-            lines: pins.mapped(names::MAP_PINHOLES, limits::PINHOLES, true)?,
+            lines: pins.mapped(names::MAP_OVERRIDES, limits::OVERRIDES, true)?,
             control: pins.mapped(names::MAP_CONTROL, Control::WORDS, true)?,
         })
     }
@@ -182,7 +182,7 @@ impl Table {
     pub(super) fn add(&mut self, new: &[Override]) -> Result<(), KernelError> {
         let held: Vec<Override> = self.taken().map(|(_, line)| line).collect();
         let mut missing: Vec<Override> = new.iter().filter(|line| !held.contains(line)).copied().collect();
-        let free: Vec<usize> = (0..limits::PINHOLES)
+        let free: Vec<usize> = (0..limits::OVERRIDES)
             .filter(|&at| self.lines.get(at).is_some_and(|line| line.marks == 0))
             .collect();
         if missing.len() > free.len() {
@@ -215,7 +215,7 @@ impl Table {
     fn announce(&mut self) {
         let lines = self.taken().last().map_or(0, |(at, _)| at as u64 + 1);
         let port_bloom = self.taken().fold(0, |port_bloom, (_, line)| port_bloom | line.port_bloom());
-        self.control.set(word::PINHOLES, lines);
+        self.control.set(word::OVERRIDES, lines);
         self.control.set(word::PORT_BLOOM, port_bloom);
     }
 }

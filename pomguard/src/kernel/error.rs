@@ -123,7 +123,7 @@ pub enum KernelError {
     #[error(
         "{needed} failsafe tuples and timed exceptions at once, and there is room for {}: take back exceptions \
          (each prefix and port range counts), or name fewer, wider prefixes in failsafe rows",
-        pomguard_common::limits::PINHOLES
+        pomguard_common::limits::OVERRIDES
     )]
     Overrides {
         /// How many there would be.

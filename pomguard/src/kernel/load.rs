@@ -38,7 +38,7 @@ impl Share {
     const fn maps(self) -> &'static [&'static str] {
         match self {
             Self::All => names::PINNED_MAPS,
-            Self::Policy => &[names::MAP_POLICY, names::MAP_CONTROL, names::MAP_PINHOLES],
+            Self::Policy => &[names::MAP_POLICY, names::MAP_CONTROL, names::MAP_OVERRIDES],
             Self::Nothing => &[],
         }
     }

@@ -56,7 +56,7 @@ impl MapBaseline {
         Ok(Self {
             general,
             control: all(pins, names::MAP_CONTROL, word::GENERIC)?,
-            overrides: all(pins, names::MAP_PINHOLES, limits::PINHOLES)?,
+            overrides: all(pins, names::MAP_OVERRIDES, limits::OVERRIDES)?,
             images,
             labels: all(pins, names::MAP_LABELS, limits::ROW_SLOTS)?,
             host: all(pins, names::MAP_HOST, 1)?.pop().ok_or(KernelError::Unreadable)?,
@@ -91,8 +91,8 @@ impl MapBaseline {
                 mended.push(array);
             }
         }
-        if restore(pins, names::MAP_PINHOLES, &self.overrides)? {
-            mended.push(names::MAP_PINHOLES);
+        if restore(pins, names::MAP_OVERRIDES, &self.overrides)? {
+            mended.push(names::MAP_OVERRIDES);
         }
         if restore(pins, names::MAP_CONTROL, &self.control)? {
             mended.push(names::MAP_CONTROL);

@@ -51,7 +51,7 @@ impl Pins {
 
     /// The same links, with a set of maps and programs alongside the one in force.
     #[must_use]
-    pub fn beside(&self) -> Self {
+    pub fn staging(&self) -> Self {
         Self { root: self.root.clone(), stage: Some(NEXT) }
     }
 

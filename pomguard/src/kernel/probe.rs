@@ -104,9 +104,9 @@ impl Probe {
         lines: &[Override],
         no_policy: bool,
     ) -> Result<(), KernelError> {
-        let mut table: Array<_, Override> = self.loaded.map_mut(names::MAP_PINHOLES)?;
+        let mut table: Array<_, Override> = self.loaded.map_mut(names::MAP_OVERRIDES)?;
         for (at, line) in (0..).zip(lines) {
-            table.set(at, line, 0).map_err(KernelError::map(names::MAP_PINHOLES))?;
+            table.set(at, line, 0).map_err(KernelError::map(names::MAP_OVERRIDES))?;
         }
         let slot = if no_policy { limits::GENERATIONS as u8 - 1 } else { 0 };
         let mut control: Array<_, [u64; Control::WORDS]> = self.loaded.map_mut(names::MAP_CONTROL)?;

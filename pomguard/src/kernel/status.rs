@@ -55,15 +55,15 @@ pub fn status(pins: &Pins, wanted: &[String]) -> Result<Status, KernelError> {
         ));
     }
     let held = control::panic(pins)?;
-    let panic = Panic::of_number(held.holds(now as u32)).map(|kind| PanicStatus {
+    let suspension = Panic::of_number(held.holds(now as u32)).map(|kind| PanicStatus {
         kind,
         ends: (held.deadline() != 0)
             .then(|| unix_now() + ticks.seconds(held.deadline().wrapping_sub(now as u32))),
     });
-    if let Some(PanicStatus { kind, ends }) = panic {
+    if let Some(PanicStatus { kind, ends }) = suspension {
         let left = ends.map_or_else(String::new, |at| format!(" for {} s", at.saturating_sub(unix_now())));
         attention.push(format!(
-            "panic {}{left}: the policy is suspended (`pomguard panic off` ends it)",
+            "{0}{left}: the policy is suspended (`pomguard {0} --off` ends that)",
             kind.name()
         ));
     }
@@ -80,7 +80,7 @@ pub fn status(pins: &Pins, wanted: &[String]) -> Result<Status, KernelError> {
         counting_since: snapshot.counting_since,
         confirmed: rollback_at.is_none(),
         rollback_at,
-        panic,
+        suspension,
         exceptions,
         failsafe: failsafe.map(|row| row.id.clone()).collect(),
         attach: attached,

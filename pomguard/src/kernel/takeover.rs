@@ -32,7 +32,7 @@ use super::{
 pub fn losses(found: u32) -> String {
     let counters = if carry::knows(found) { "counters go on" } else { "counters begin at zero" };
     format!(
-        "{counters}; of the conversations those that the socket table of this host has and the policy allows are \
+        "{counters}; of the flows those that the socket table of this host has and the policy allows are \
          known at once, others by their next packet from here; what went on since the first start though no row \
          allows it ends"
     )
@@ -56,7 +56,7 @@ pub fn other_layout(pins: &Pins) -> Result<Option<u32>, KernelError> {
 pub fn notice(found: u32) -> String {
     format!(
         "the maps in force are of layout {found}, this pomguard has layout {ABI_VERSION}: a restart makes \
-         new ones beside them and exchanges the programs in one step. Their content: {}",
+         new ones alongside them and exchanges the programs in one step. Their content: {}",
         losses(found)
     )
 }
@@ -105,7 +105,7 @@ impl Takeover {
             let tcx = pins.link(TCX, &interface).exists();
             before.insert(interface, Hooks { tcx, clsact });
         }
-        pins.beside().prepare()?;
+        pins.staging().prepare()?;
         warn!("{}", notice(found));
         Ok(Some(Self { place: pins.clone(), found, former, before, over: false }))
     }
@@ -113,7 +113,7 @@ impl Takeover {
     /// Where the new set is made.
     #[must_use]
     pub fn pins(&self) -> Pins {
-        self.place.beside()
+        self.place.staging()
     }
 
     /// The layout of the former maps.

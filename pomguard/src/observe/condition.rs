@@ -75,7 +75,7 @@ impl Condition {
             Self::SelfCheckFailed => "self-check-failed",
             Self::Detached => "detached",
             Self::Unconfirmed => "unconfirmed",
-            Self::Panic => "panic",
+            Self::Panic => "suspended",
             Self::MetricsUnserved => "metrics-unserved",
             Self::ResourcesExhausted => "resources-exhausted",
         }

@@ -109,19 +109,19 @@ families! {
     ROW_BYTES Counter "pomguard_row_bytes_total" ["row", "direction", "source", "destination", "mode"]
         "Bytes that the row allowed.";
     ROW_CONNECTIONS Counter "pomguard_row_connections_total" ["row", "direction", "source", "destination", "mode"]
-        "Conversations opened under the row.";
+        "Connections opened under the row.";
     ROW_LAST_HIT Gauge "pomguard_row_last_hit_timestamp_seconds" ["row", "direction"]
         "When the row last allowed a packet; absent until it did.";
     ROW_IN_FORCE Gauge "pomguard_row_in_force" ["row", "direction"]
         "1 while the row is part of the policy in force; 0 once it left, its counters are kept.";
     FLOW_ENTRIES Gauge "pomguard_flow_entries" []
-        "Conversations opened by this host that are remembered now.";
+        "Flows opened by this host that are remembered now.";
     FLOW_KINDS Gauge "pomguard_flow_state_entries" ["class", "state"]
         "Entries of the flow table by class and state. Established TCP makes room for nothing.";
     FLOW_CAPACITY Gauge "pomguard_flow_capacity" []
-        "Conversations that can be remembered at once.";
+        "Flows that can be remembered at once.";
     FLOWS_OPENED Counter "pomguard_flows_opened_total" []
-        "Conversations entered into the flow table.";
+        "Flows entered into the flow table.";
     FLOWS_EVICTED Counter "pomguard_flows_evicted_total" []
         "Entries that made room for new ones before their age was up; those that have ended go first.";
     FLOWS_FREED Counter "pomguard_flows_freed_total" []

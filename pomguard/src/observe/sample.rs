@@ -58,14 +58,14 @@ pub(crate) fn snapshot() -> Snapshot {
     let reasons = vec![
         reason("row", Inbound, Outcome::Pass, 19_651_515),
         reason("failsafe", Inbound, Outcome::Pass, 4_120),
-        reason("answer", Inbound, Outcome::Pass, 88_002),
+        reason("own-flow", Inbound, Outcome::Pass, 88_002),
         reason("arp", Inbound, Outcome::Pass, 3_201),
         reason("port", Inbound, Outcome::Drop, 2_345),
         reason("port-known", Inbound, Outcome::Drop, 12),
         reason("source-known", Inbound, Outcome::Audit, 3),
         reason("tcp-flags", Inbound, Outcome::Audit, 41),
         reason("row", Outbound, Outcome::Pass, 90_210),
-        reason("reply", Outbound, Outcome::Pass, 17_002_118),
+        reason("peer-flow", Outbound, Outcome::Pass, 17_002_118),
         reason("leaves-unlisted", Outbound, Outcome::Pass, 504),
     ];
     let totals = [Inbound, Outbound]

@@ -32,8 +32,8 @@ pub struct Status {
     pub confirmed: bool,
     /// Seconds since 1970 when the programs return to the generation before, unless confirmed.
     pub rollback_at: Option<u64>,
-    /// The panic that suspends the policy; none when it holds.
-    pub panic: Option<PanicStatus>,
+    /// The bypass or lockdown that suspends the policy; `None` if the policy holds.
+    pub suspension: Option<PanicStatus>,
     /// What is let through for a while.
     pub exceptions: Vec<ExceptionStatus>,
     /// Failsafe rows in force.
@@ -61,7 +61,7 @@ impl Status {
             counting_since: 0,
             confirmed: true,
             rollback_at: None,
-            panic: None,
+            suspension: None,
             exceptions: Vec::new(),
             failsafe: Vec::new(),
             attach,
@@ -71,7 +71,7 @@ impl Status {
     }
 }
 
-/// A panic that goes on.
+/// A bypass or lockdown that goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PanicStatus {
     /// Which way.

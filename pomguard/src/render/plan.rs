@@ -118,7 +118,7 @@ impl Plan {
         some(&self.in_audit, out, |note| printable(&note.message).to_string())?;
         writeln!(
             out,
-            "{} of {} conversations that go on now would be cut",
+            "{} of {} connections that go on now would be cut",
             grouped(self.impact.cut.len() as u64),
             grouped(self.impact.connections as u64)
         )?;

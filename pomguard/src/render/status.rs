@@ -48,7 +48,7 @@ pub fn print(status: &Status, now: u64, out: &mut impl Write) -> io::Result<()> 
         None => "yes".to_owned(),
         Some(at) => format!("no: the generation before returns in {}", duration(at.saturating_sub(now))),
     };
-    let panic = status.panic.map_or_else(
+    let suspension = status.suspension.map_or_else(
         || "none".to_owned(),
         |panic| {
             let ends = panic
@@ -77,7 +77,7 @@ pub fn print(status: &Status, now: u64, out: &mut impl Write) -> io::Result<()> 
         ),
         ("counters", format!("since {}{anew}", ago(status.counting_since, now))),
         ("confirmed", confirmed),
-        ("panic", panic),
+        ("suspension", suspension),
         ("failsafe rows", failsafe),
         ("daemon", daemon),
     ];

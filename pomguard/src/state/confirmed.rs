@@ -15,7 +15,7 @@ use pomguard_common::{
     ABI_VERSION, Direction,
     control::Override,
     counter::{LABEL_ID, LABEL_PORTS, LABEL_SYSTEM, RowLabel},
-    image::{HEAD, Line},
+    image::{HEAD, Line, head},
     limits,
 };
 use serde::{Deserialize, Serialize};
@@ -29,6 +29,8 @@ const NAME: &str = "confirmed.image";
 const MAGIC: [u8; 8] = *b"POMGUARD";
 /// Version of the format.
 const VERSION: u32 = 1;
+/// A layout of the maps whose images differ from those of this one in nothing but its number.
+const FORMER_LAYOUT: u32 = 4;
 /// Magic, version, layout of the maps, length of the rest, digest of the rest.
 const HEADER: usize = 8 + 4 + 4 + 8 + 32;
 /// Longer than any file that was ever written: the largest image with all labels is 10 MiB.
@@ -187,7 +189,8 @@ impl Confirmed {
         if header.number().ok_or(short)? != VERSION {
             return Err("another version of pomguard wrote it");
         }
-        if header.number().ok_or(short)? != ABI_VERSION {
+        let layout = header.number().ok_or(short)?;
+        if layout != ABI_VERSION && layout != FORMER_LAYOUT {
             return Err("it is for another layout of the maps");
         }
         let length = u64::from_le_bytes(header.take::<8>().ok_or(short)?);
@@ -198,11 +201,11 @@ impl Confirmed {
         if Sha256::digest(header.0)[..] != digest {
             return Err("its checksum does not match");
         }
-        Self::of_rest(header.0).ok_or("what is in it does not fit together")
+        Self::of_rest(header.0, layout).ok_or("what is in it does not fit together")
     }
 
     /// What follows the header; none when it is no policy.
-    fn of_rest(rest: &[u8]) -> Option<Self> {
+    fn of_rest(rest: &[u8], layout: u32) -> Option<Self> {
         let mut cursor = Cursor(rest);
         let length = cursor.length(rest.len())?;
         let about = serde_json::from_slice(cursor.bytes(length)?).ok()?;
@@ -215,7 +218,7 @@ impl Confirmed {
             labels.push((slot, read_label(cursor.bytes(LABEL)?)?));
         }
         let mut overrides = Vec::new();
-        for _ in 0..cursor.length(limits::PINHOLES)? {
+        for _ in 0..cursor.length(limits::OVERRIDES)? {
             overrides.push(read_override(cursor.bytes(size_of::<Override>())?)?);
         }
         let mut lines = Vec::new();
@@ -226,8 +229,11 @@ impl Confirmed {
             }
             lines.push(line);
         }
+        if lines.get(HEAD as usize)?.word(head::ABI) != layout {
+            return None;
+        }
         // The image has a digest of its own, from when it was compiled.
-        let whole = Record::read(&lines)?.holds(&lines) && cursor.0.is_empty();
+        let whole = Record::adopt(&mut lines, layout)? && cursor.0.is_empty();
         whole.then_some(Self { about, labels, overrides, lines })
     }
 }
@@ -316,7 +322,7 @@ impl<'a> Cursor<'a> {
 mod tests {
     use pomguard_common::{
         flow::State,
-        image::{AGES, HEAD, RECORD, SECTIONS, head},
+        image::{AGES, RECORD, SECTIONS},
     };
 
     use super::*;
@@ -333,6 +339,23 @@ mod tests {
             *word = u32::from_le_bytes(bytes.try_into().unwrap());
         }
         lines
+    }
+
+    #[test]
+    fn image_of_the_former_layout_is_read_as_one_of_this_layout() {
+        let now = confirmed();
+        let mut lines = now.lines.clone();
+        lines[HEAD as usize].0[head::ABI as usize] = FORMER_LAYOUT;
+        let digest = record::digest(&lines);
+        for (word, bytes) in lines[RECORD as usize + 1].0.iter_mut().zip(digest.chunks_exact(4)) {
+            *word = u32::from_le_bytes(bytes.try_into().unwrap());
+        }
+        let mut former = Confirmed { lines, ..now.clone() }.to_bytes();
+        assert!(Confirmed::from_bytes(&former).is_err(), "the layout of the file is not that of its image");
+        former[12..16].copy_from_slice(&FORMER_LAYOUT.to_le_bytes());
+        assert_eq!(Confirmed::from_bytes(&former), Ok(now));
+        former[12..16].copy_from_slice(&(FORMER_LAYOUT - 1).to_le_bytes());
+        assert!(Confirmed::from_bytes(&former).is_err(), "an older layout");
     }
 
     fn confirmed() -> Confirmed {

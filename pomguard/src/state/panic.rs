@@ -22,6 +22,11 @@ pub struct Suspension {
 }
 
 fn file(runtime: &Path) -> PathBuf {
+    runtime.join("suspension.json")
+}
+
+/// The file of versions with layout 4. The next save removes it.
+fn former_file(runtime: &Path) -> PathBuf {
     runtime.join("panic.json")
 }
 
@@ -30,9 +35,19 @@ fn file(runtime: &Path) -> PathBuf {
 /// # Errors
 /// When it is there and cannot be used.
 pub fn load(runtime: &Path) -> io::Result<Option<Suspension>> {
-    match fs::read(file(runtime)) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        read => Ok(Some(serde_json::from_slice(&read?)?)),
+    for path in [file(runtime), former_file(runtime)] {
+        match fs::read(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            read => return Ok(Some(serde_json::from_slice(&read?)?)),
+        }
+    }
+    Ok(None)
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
     }
 }
 
@@ -41,13 +56,11 @@ pub fn load(runtime: &Path) -> io::Result<Option<Suspension>> {
 /// # Errors
 /// When the file cannot be written or removed.
 pub fn save(runtime: &Path, suspension: Option<&Suspension>) -> io::Result<()> {
-    let Some(suspension) = suspension else {
-        return match fs::remove_file(file(runtime)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
-        };
-    };
-    replace(&file(runtime), &serde_json::to_vec(suspension)?)
+    match suspension {
+        Some(suspension) => replace(&file(runtime), &serde_json::to_vec(suspension)?)?,
+        None => remove(&file(runtime))?,
+    }
+    remove(&former_file(runtime))
 }
 
 #[cfg(test)]
@@ -66,5 +79,16 @@ mod tests {
         assert_eq!(load(folder.path()).unwrap(), None);
         fs::write(file(folder.path()), "{").unwrap();
         assert!(load(folder.path()).is_err());
+    }
+
+    #[test]
+    fn former_file_is_read_once() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(former_file(folder.path()), r#"{"kind":"open","boot":"a","deadline":7}"#).unwrap();
+        let suspension = load(folder.path()).unwrap().unwrap();
+        assert_eq!(suspension, Suspension { kind: Panic::Open, boot: "a".to_owned(), deadline: 7 });
+        save(folder.path(), Some(&suspension)).unwrap();
+        assert!(!former_file(folder.path()).exists());
+        assert_eq!(load(folder.path()).unwrap(), Some(suspension));
     }
 }

@@ -66,7 +66,7 @@ fn kind(places: &Places) -> u8 {
 /// Errors: what they quote decides.
 fn errors(packet: &'static str) -> Class {
     class(packet)
-        .inbound("when it quotes a conversation that this host opened", Reason::IcmpRelated, |at| {
+        .inbound("when it quotes a flow that this host opened", Reason::IcmpRelated, |at| {
             about(at, kind(at), &ask(at))
         })
         .after_outbound(ask)
@@ -88,7 +88,7 @@ fn errors(packet: &'static str) -> Class {
 /// Echo as both families have it: outbound requests, and replies inbound.
 fn echo_reply() -> Class {
     class("echo reply")
-        .inbound("of a conversation that this host opened", Reason::Answer, pong)
+        .inbound("of a flow that this host opened", Reason::OwnFlow, pong)
         .after_outbound(|at| ping(at).mirrored())
         .with(ECHO_ROWS)
         .inbound("otherwise *k*", Reason::NoFlow, pong)
@@ -116,9 +116,9 @@ pub(super) fn v4() -> Section {
             .with(TRACK)
             .v4(),
         echo_reply()
-            .outbound("when a row allows the request", Reason::Reply, |at| pong(at).mirrored())
+            .outbound("when a row allows the request", Reason::PeerFlow, |at| pong(at).mirrored())
             .with(ECHO_ROWS)
-            .outbound("otherwise", Reason::Unasked, |at| pong(at).mirrored())
+            .outbound("otherwise", Reason::UnsolicitedReply, |at| pong(at).mirrored())
             .v4(),
         errors("unreachable (path MTU too: 3, code 4), time exceeded (11), parameter problem (12)").v4(),
         class("redirect (5)")
@@ -144,7 +144,7 @@ pub(super) fn v4() -> Section {
     ];
     let after = "\
 The quoted packet must show its addresses, protocol and ports, or the identifier of an echo request; inbound it must be
-one that this host sent. An error changes nothing about the conversation.";
+one that this host sent. An error changes nothing about the flow.";
     Section { title: "ICMP", notes: ["", after], classes }
 }
 
@@ -220,8 +220,8 @@ pub(super) fn v6() -> Section {
             .outbound("otherwise", Reason::Untracked, |at| ping(at).mirrored())
             .with(TRACK),
         echo_reply()
-            .outbound("", Reason::Reply, |at| pong(at).mirrored())
-            .outbound("without a row for the request", Reason::Unasked, |at| pong(at).mirrored())
+            .outbound("", Reason::PeerFlow, |at| pong(at).mirrored())
+            .outbound("without a row for the request", Reason::UnsolicitedReply, |at| pong(at).mirrored())
             .with(NO_ECHO_V6),
         errors("unreachable (1), packet too big (2), time exceeded (3), parameter problem (4)"),
         class("packet too big with an MTU below 1,280")

@@ -237,17 +237,17 @@ pub const BESIDES: [(Reason, &str); 8] = [
         "there is no policy in the kernel: every packet, in every mode, but for failsafe tuples, ARP, neighbour \
          discovery and link control",
     ),
-    (Reason::FlowTableFull, "what would open a conversation outbound, when there is no room to remember it"),
+    (Reason::FlowTableFull, "what would open a flow outbound, when there is no room to remember it"),
     (
         Reason::RateLimited,
-        "ARP and neighbour discovery, ICMPv6 echo requests that no row names, ICMP errors about conversations: \
+        "ARP and neighbour discovery, ICMPv6 echo requests that no row names, ICMP errors about flows: \
          those that come in oftener than `[packets.rates]` says, counted by each processor for itself in quarters \
          of a second. Errors that tell a path's MTU have a rate of their own. None of these classes admits a \
          fragment, so a rate covers all that its class lets in",
     ),
     (
         Reason::Isolated,
-        "panic, isolate: every packet, in every mode, but for failsafe tuples and what the link needs",
+        "lockdown: every packet, in every mode, but for failsafe tuples and what the link needs",
     ),
     (Reason::Internal, "a look-up that cannot fail; it should stay at zero"),
 ];

@@ -68,7 +68,7 @@ pub(super) fn protocols() -> Section {
             .inbound("", Reason::Protocol, |at| carries(at, 132))
             .inbound("", Reason::Protocol, |at| carries(at, 255))
             .inbound("", Reason::ProtocolKnown, tunnel)
-            .outbound("when a row allows what it answers", Reason::Reply, |at| tunnel(at).mirrored())
+            .outbound("when a row allows what it answers", Reason::PeerFlow, |at| tunnel(at).mirrored())
             .with(GRE_ROWS)
             .outbound("when a row names the protocol", Reason::Row, |at| {
                 eth().ip(at.host, at.database).protocol(47).payload(&[0; 40])

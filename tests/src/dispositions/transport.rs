@@ -43,7 +43,7 @@ pub(super) fn tcp() -> Section {
             |at| offset(allowed(at), 0x60),
             |at| offset(ask(at), 0x60),
         ),
-        class("flags that no conversation has: none, SYN+FIN, SYN+RST, FIN alone, ...")
+        class("flags that no flow has: none, SYN+FIN, SYN+RST, FIN alone, ...")
             .both("", Reason::TcpFlags, |at| allowed(at).flags(0), |at| ask(at).flags(0))
             .both("", Reason::TcpFlags, |at| allowed(at).flags(SYN | FIN), |at| ask(at).flags(SYN | RST))
             .both("", Reason::TcpFlags, |at| allowed(at).flags(FIN), |at| ask(at).flags(0xff))
@@ -75,35 +75,33 @@ pub(super) fn tcp() -> Section {
             .outbound("otherwise", Reason::Untracked, |at| stray(at).mirrored())
             .with(TRACK),
         class("SYN-ACK")
-            .inbound("of a conversation that this host opened", Reason::Answer, answer)
+            .inbound("of a flow that this host opened", Reason::OwnFlow, answer)
             .after_outbound(ask)
             .inbound("otherwise *k*", Reason::NoFlow, |at| allowed(at).flags(SYN | ACK))
             .inbound("", Reason::NoFlowKnown, answer)
-            .outbound("when a row allows the SYN that it answers", Reason::Reply, reply)
-            .outbound("of a conversation that this host opened", Reason::Answer, |at| {
-                ask(at).flags(SYN | ACK)
-            })
+            .outbound("when a row allows the SYN that it answers", Reason::PeerFlow, reply)
+            .outbound("of a flow that this host opened", Reason::OwnFlow, |at| ask(at).flags(SYN | ACK))
             .after_outbound(ask)
-            .outbound("otherwise", Reason::Unasked, |at| stray(at).mirrored().flags(SYN | ACK)),
+            .outbound("otherwise", Reason::UnsolicitedReply, |at| stray(at).mirrored().flags(SYN | ACK)),
         class("any other segment")
             .inbound("when a row allows it", Reason::Row, |at| allowed(at).flags(ACK))
-            .inbound("of a conversation that this host opened", Reason::Answer, |at| answer(at).flags(ACK))
+            .inbound("of a flow that this host opened", Reason::OwnFlow, |at| answer(at).flags(ACK))
             .after_outbound(ask)
             .inbound("otherwise *k*", Reason::NoFlow, |at| stray(at).flags(ACK))
             .inbound("", Reason::NoFlowKnown, |at| known(at).flags(RST))
-            .outbound("when a row allows what it answers", Reason::Reply, |at| reply(at).flags(FIN | ACK))
-            .outbound("of a conversation that this host opened", Reason::Answer, |at| ask(at).flags(ACK))
+            .outbound("when a row allows what it answers", Reason::PeerFlow, |at| reply(at).flags(FIN | ACK))
+            .outbound("of a flow that this host opened", Reason::OwnFlow, |at| ask(at).flags(ACK))
             .after_outbound(ask)
             .outbound("when it could have opened one, which it enters anew", Reason::Row, |at| {
                 ask(at).flags(ACK)
             })
-            .outbound("otherwise", Reason::Unasked, |at| stray(at).mirrored().flags(ACK))
+            .outbound("otherwise", Reason::UnsolicitedReply, |at| stray(at).mirrored().flags(ACK))
             .audited_as(Reason::Destination),
     ];
     let after = "\
 Accepted are SYN, SYN+ACK, RST, RST+ACK, FIN+ACK and ACK, and of these SYN, FIN+ACK and ACK also with URG. PSH, ECE and
 CWR may join any of them. *a* holds for other segments, too. A segment other than a SYN-ACK that nothing asked for enters
-a conversation and passes in outbound track, as `leaves-unlisted`, and in outbound audit with inbound enforce, as
+a flow and passes in outbound track, as `leaves-unlisted`, and in outbound audit with inbound enforce, as
 `destination`; not if its local port serves ([policy.md](policy.md)).";
     Section { title: "TCP", notes: ["", after], classes }
 }
@@ -168,15 +166,15 @@ pub(super) fn udp() -> Section {
         .reads("pass `dhcp`; by its addresses and ports with `dhcp` off"),
         class("any other datagram")
             .inbound("when a row allows it", Reason::Row, question)
-            .inbound("of a conversation that this host opened", Reason::Answer, |at| names(at).mirrored())
+            .inbound("of a flow that this host opened", Reason::OwnFlow, |at| names(at).mirrored())
             .after_outbound(names)
             .inbound("when the port is served to others *k*", Reason::Source, |at| eth().ip(at.stranger, at.host).udp(40_000, 53))
             .inbound("", Reason::SourceKnown, |at| eth().ip(at.office, at.host).udp(40_000, 53))
             .inbound("otherwise *k*", Reason::Port, nobody_serves)
             .inbound("", Reason::PortKnown, |at| eth().ip(at.office, at.host).udp(53, 40_000))
-            .outbound("when a row allows what it answers", Reason::Reply, |at| question(at).mirrored())
+            .outbound("when a row allows what it answers", Reason::PeerFlow, |at| question(at).mirrored())
             .outbound("when a row allows it", Reason::Row, names)
-            .outbound("of a conversation that this host opened", Reason::Answer, names)
+            .outbound("of a flow that this host opened", Reason::OwnFlow, names)
             .after_outbound(names)
             .outbound("otherwise", Reason::Destination, |at| nobody_serves(at).mirrored())
             .outbound("otherwise", Reason::Untracked, |at| nobody_serves(at).mirrored())
@@ -184,7 +182,7 @@ pub(super) fn udp() -> Section {
     ];
     let after = "\
 As for TCP, a datagram that only its source port keeps out is dropped as `client-port`. Inbound, a unicast lease message
-to an address of ours meets rows and conversations first.";
+to an address of ours meets rows and flows first.";
     Section { title: "UDP", notes: ["", after], classes }
 }
 

@@ -92,7 +92,7 @@ impl Flows {
             }));
         }
         for _ in 0..count {
-            all.recv_timeout(PATIENCE).expect("every conversation opens");
+            all.recv_timeout(PATIENCE).expect("every flow opens");
         }
         self.stations.push(station);
     }

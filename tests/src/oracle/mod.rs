@@ -164,7 +164,8 @@ impl Host {
             self.notes.enter(talk, phase, fin, ruling.row.clone(), generation);
         }
         // What inbound audit let in may be answered.
-        let answered = ruling.reason == Reason::Unasked && self.mode(Direction::Inbound) != Mode::Enforce;
+        let answered =
+            ruling.reason == Reason::UnsolicitedReply && self.mode(Direction::Inbound) != Mode::Enforce;
         let enforces = self.mode(direction) == Mode::Enforce;
         ruling.audited |= !(ruling.passes() || isolated || enforces && !answered);
         if let Ok(seen) = &seen
@@ -327,7 +328,7 @@ impl Host {
                 let opens = *syn && !*ack;
                 if !opens && self.connection(&talk).is_some() {
                     self.notes.heard(&talk, &seen.body);
-                    return Ruling::of(Reason::Answer);
+                    return Ruling::of(Reason::OwnFlow);
                 }
                 let ruling = match (refusal, opens) {
                     (Refusal::ClientPort, _) => Ruling::of(Reason::ClientPort),
@@ -345,7 +346,7 @@ impl Host {
                 };
                 if self.connection(&talk).is_some() {
                     self.notes.heard(&talk, &seen.body);
-                    return Ruling::of(Reason::Answer);
+                    return Ruling::of(Reason::OwnFlow);
                 }
                 if let Some(reason) = service {
                     return Ruling::of(reason);
@@ -358,7 +359,7 @@ impl Host {
                 ruling.in_audit(audit)
             }
             Body::Icmp { kind, .. } if *kind == reply => match self.connection(&talk) {
-                Some(_) => Ruling::of(Reason::Answer),
+                Some(_) => Ruling::of(Reason::OwnFlow),
                 None => either(Reason::NoFlowKnown, Reason::NoFlow),
             },
             Body::Icmp { kind, rest, .. } => {
@@ -411,13 +412,13 @@ impl Host {
         let (request, reply) = echo_types(seen.source);
         // What answers on a service that a row's audit opens leaves, and is no flow of ours.
         let audit = self.in_audit(Direction::Inbound, &talk);
-        let answers_audited = Ruling::of(Reason::Unasked).in_audit(true);
+        let answers_audited = Ruling::of(Reason::UnsolicitedReply).in_audit(true);
         match &seen.body {
             Body::Later => self.later(Direction::Outbound, seen),
             Body::Tcp(segment) => self.segment_leaves(&talk, *segment, &seen.body),
             Body::Udp { .. } => {
                 if self.row(Direction::Inbound, &talk).is_ok() {
-                    return Ruling::of(Reason::Reply);
+                    return Ruling::of(Reason::PeerFlow);
                 }
                 if let Some(ruling) = self.goes_on(&talk, &seen.body) {
                     return ruling;
@@ -430,7 +431,11 @@ impl Host {
             Body::Icmp { kind, .. } if *kind == reply => {
                 let free_echo = seen.source.is_ipv6() && self.policy.packets.echo_v6;
                 let asked = free_echo || self.row(Direction::Inbound, &talk).is_ok();
-                if asked { Ruling::of(Reason::Reply) } else { Ruling::of(Reason::Unasked).in_audit(audit) }
+                if asked {
+                    Ruling::of(Reason::PeerFlow)
+                } else {
+                    Ruling::of(Reason::UnsolicitedReply).in_audit(audit)
+                }
             }
             Body::Icmp { kind, .. } if *kind == request => {
                 let ruling = self.goes_on(&talk, &seen.body);
@@ -443,7 +448,7 @@ impl Host {
                 let track = self.mode(Direction::Outbound) == Mode::Track;
                 Ruling::of(if track { Reason::Untracked } else { Reason::IcmpType })
             }
-            Body::Other if self.row(Direction::Inbound, &talk).is_ok() => Ruling::of(Reason::Reply),
+            Body::Other if self.row(Direction::Inbound, &talk).is_ok() => Ruling::of(Reason::PeerFlow),
             Body::Other => {
                 let ruling = self.outbound_row(&talk);
                 if audit && ruling.row.is_none() { answers_audited } else { self.may_answer(&talk, ruling) }
@@ -456,18 +461,18 @@ impl Host {
         let opens = syn && !ack;
         if !opens {
             if self.row(Direction::Inbound, talk).is_ok() {
-                return Ruling::of(Reason::Reply);
+                return Ruling::of(Reason::PeerFlow);
             }
             if let Some(ruling) = self.goes_on(talk, body) {
                 return ruling;
             }
             let would_open = self.outbound_row(talk);
             if self.in_audit(Direction::Inbound, talk) && (syn || would_open.row.is_none()) {
-                return Ruling::of(Reason::Unasked).in_audit(true);
+                return Ruling::of(Reason::UnsolicitedReply).in_audit(true);
             }
             let kept = self.keeps_unlisted() && !self.notes.serves(talk);
             if syn || !would_open.is_listed() && !kept {
-                return Ruling::of(Reason::Unasked);
+                return Ruling::of(Reason::UnsolicitedReply);
             }
         }
         self.opens(*talk, if opens { Phase::Opening } else { Phase::Open }, body, opens)
@@ -477,7 +482,7 @@ impl Host {
     fn goes_on(&mut self, talk: &Talk, body: &Body) -> Option<Ruling> {
         let row = self.connection(talk)?.row;
         self.notes.sent(talk, body);
-        Some(Ruling { row, ..Ruling::of(Reason::Answer) })
+        Some(Ruling { row, ..Ruling::of(Reason::OwnFlow) })
     }
 
     /// Opens a flow, or enters one that was forgotten.

@@ -43,7 +43,7 @@ pub(super) const MISSES: [Reason; 12] = [
     Reason::ProtocolKnown,
     Reason::IcmpType,
     Reason::Destination,
-    Reason::Unasked,
+    Reason::UnsolicitedReply,
 ];
 
 /// What an isolated host still does: its failsafe rows, and what the link itself needs.
@@ -120,8 +120,9 @@ impl Host {
         if isolated {
             return Ruling::of(Reason::Isolated);
         }
-        let answers_nothing = [Reason::NoFlow, Reason::NoFlowKnown, Reason::ClientPort, Reason::Unasked]
-            .contains(&first.reason);
+        let answers_nothing =
+            [Reason::NoFlow, Reason::NoFlowKnown, Reason::ClientPort, Reason::UnsolicitedReply]
+                .contains(&first.reason);
         let midway = matches!(seen.body, Body::Tcp(segment) if !segment.syn);
         let grace = self.holding.grace.is_some_and(|until| self.notes.now() < until);
         if grace && midway && answers_nothing && !first.audited { Ruling::of(Reason::Grace) } else { first }
@@ -138,7 +139,7 @@ impl Host {
             return None;
         }
         self.notes.heard(&talk, &seen.body);
-        Some(Ruling::of(Reason::Answer))
+        Some(Ruling::of(Reason::OwnFlow))
     }
 
     fn leaves_alongside(&mut self, seen: &Seen, failsafe_only: bool) -> Option<Ruling> {
@@ -148,7 +149,7 @@ impl Host {
         let talk = talk(Direction::Outbound, seen);
         let (opens, answers) = may(seen);
         if answers && self.held(Direction::Inbound, &talk, failsafe_only).is_some() {
-            return Some(Ruling::of(Reason::Reply));
+            return Some(Ruling::of(Reason::PeerFlow));
         }
         let row = self.held(Direction::Outbound, &talk, failsafe_only).filter(|_| opens)?.clone();
         let before = self.notes.talk(&talk).map(|memory| memory.row.clone());
@@ -163,7 +164,7 @@ impl Host {
             self.notes.sent(&talk, &seen.body);
         }
         Some(match before {
-            Some(row) if !connects => Ruling { row, ..Ruling::of(Reason::Answer) },
+            Some(row) if !connects => Ruling { row, ..Ruling::of(Reason::OwnFlow) },
             Some(_) => by(&row, connects),
             None => Ruling { entry: entry(talk, phase, &seen.body), ..by(&row, connects) },
         })
@@ -209,8 +210,8 @@ impl Host {
         let talk = talk(direction, seen);
         let (opens, answers) = may(seen);
         let (other, answer) = match direction {
-            Direction::Inbound => (Direction::Outbound, Reason::Answer),
-            Direction::Outbound => (Direction::Inbound, Reason::Reply),
+            Direction::Inbound => (Direction::Outbound, Reason::OwnFlow),
+            Direction::Outbound => (Direction::Inbound, Reason::PeerFlow),
         };
         match (self.held(direction, &talk, true), self.held(other, &talk, true)) {
             (Some(row), _) if opens => by(row, matches!(seen.body, Body::Tcp(Segment { syn: true, .. }))),

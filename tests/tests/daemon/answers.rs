@@ -37,7 +37,7 @@ fn tp_25_allowed_port_without_a_server_sends_a_reset() {
     }
     let stats = lab.stats();
     assert_eq!(stats.row("site/closed", "inbound", "connections"), 2, "{stats}");
-    assert_eq!(stats.reason("reply", "outbound", "pass"), 2, "the resets: {stats}");
+    assert_eq!(stats.reason("peer-flow", "outbound", "pass"), 2, "the resets: {stats}");
     assert_eq!(stats.drops("outbound"), [], "{stats}");
 }
 
@@ -98,7 +98,7 @@ fn tp_15_old_syn_ack_blocks_no_flow_not_even_with_equal_ports() {
     lab.server.link(INTERFACE).add_neighbour(GHOST.into(), peer).unwrap();
     let ghost = Ghost { lab: &lab, wire: Wire::of(&lab.peer) };
     let mut old = 0x0bad_0bad;
-    for round in ["a first conversation", "the same ports again"] {
+    for round in ["a first flow", "the same ports again"] {
         let calls = || TcpStream::connect_timeout(&SocketAddr::from((GHOST, PORT)), PATIENCE);
         let stream = thread::scope(|scope| {
             let call = scope.spawn(|| lab.server.run(calls).unwrap());

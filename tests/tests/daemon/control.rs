@@ -173,7 +173,7 @@ fn a_broken_file_is_refused_with_its_line_and_changes_nothing() {
     let Some(lab) = Lab::new("a_broken_file_is_refused_with_its_line_and_changes_nothing") else { return };
     let _daemon = Daemon::start(&lab);
     let before = lab.stats();
-    lab.write_site("[[peer]]\nsystems = [\"Agent Desk\"]\naddresses = [\"10.77.0.9\"]\n");
+    lab.write_site("[[peer]]\nsystems = [\"Agent Scratch\"]\naddresses = [\"10.77.0.9\"]\n");
     assert!(refused(&lab, &["apply", "--quiet"]).contains("site.toml:14: "));
     let after = lab.stats();
     assert_eq!((after.image(), after.generation()), (before.image(), before.generation()));
@@ -204,7 +204,7 @@ fn plan_shows_a_packet_a_change_and_warns_of_a_lockout() {
     assert!(text.contains("no failsafe row"), "{text}");
     assert!(text.contains("removed   pom-4.0/16 inbound"), "{text}");
     assert!(text.contains("newly denied, for one:  10.77.0.2:65535 10.77.0.1:7999/tcp"), "{text}");
-    assert!(text.contains("1 of 2 conversations that go on now would be cut"), "{text}");
+    assert!(text.contains("1 of 2 connections that go on now would be cut"), "{text}");
     let json: Value = serde_json::from_slice(&plan(&session, &["--json"]).stdout).unwrap();
     assert_eq!(json["diff"]["rows"][0]["kind"], "removed");
     assert_eq!(json["impact"]["cut"][0]["destination_port"], REMOVABLE);

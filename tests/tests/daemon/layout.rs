@@ -129,7 +129,7 @@ fn under_load<T>(lab: &Lab, connections: &mut [Connection], act: impl FnOnce() -
             let rounds = &rounds;
             talks.push(scope.spawn(move || {
                 while lasts() {
-                    assert!(connection.answers(), "a conversation that is allowed was cut");
+                    assert!(connection.answers(), "a flow that is allowed was cut");
                     rounds.fetch_add(1, Ordering::Relaxed);
                     thread::sleep(Duration::from_millis(1));
                 }
@@ -141,7 +141,7 @@ fn under_load<T>(lab: &Lab, connections: &mut [Connection], act: impl FnOnce() -
         drop(end);
         assert!(talks.into_iter().all(|talk| talk.join().is_ok()));
         let sent = stream.join().unwrap();
-        println!("{sent} denied packets, {} words in conversations", rounds.load(Ordering::Relaxed));
+        println!("{sent} denied packets, {} words in flows", rounds.load(Ordering::Relaxed));
         assert!(sent > 500 && rounds.load(Ordering::Relaxed) > 100, "there was load");
         result
     });
@@ -198,7 +198,7 @@ fn maps_of_another_layout_are_replaced(lab: &Lab) {
     assert_eq!(lab.stats().row(ROW, "inbound", "connections"), connections, "counters were carried over");
     assert!(opens(&lab.peer, SERVER, LISTED) && is_shut(&lab.peer, SERVER, UNLISTED));
     assert_eq!(lab.stats().row(ROW, "inbound", "connections"), connections + 1, "and go on");
-    assert_eq!(lab.pinned(), pinned, "what is pinned has its place, and nothing lies beside it");
+    assert_eq!(lab.pinned(), pinned, "what is pinned has its place, and nothing lies alongside it");
     wait_until("nothing is left of the former maps and programs", &daemon, || former.are_gone());
 
     // It is a start like any other for whoever comes next.
@@ -388,17 +388,17 @@ fn suspension_exceptions_and_pending_change_outlive_the_maps() {
     let begun = Instant::now();
     done(&lab, &["apply", "--confirm-within", "60s", "--why", "fewer", "--quiet"]);
     assert!(is_shut(&lab.peer, SERVER, REMOVABLE), "not in the new files");
-    done(&lab, &["panic", "isolate", "--for", "10m", "--why", "intruder", "--yes", "--quiet"]);
+    done(&lab, &["lockdown", "--for", "10m", "--why", "intruder", "--yes", "--quiet"]);
     daemon.kill();
     age(&lab);
 
     let daemon = Daemon::start(&lab);
     let status = json(&lab, &["status"]);
-    assert_eq!(status["panic"]["kind"], "isolate", "{status}");
+    assert_eq!(status["suspension"]["kind"], "lockdown", "{status}");
     assert_eq!(status["exceptions"][0]["id"], "exception/test", "{status}");
     assert_eq!(status["confirmed"], false, "{status}");
     assert!(is_shut(&lab.peer, SERVER, LISTED), "panic holds");
-    done(&lab, &["panic", "off", "--quiet"]);
+    done(&lab, &["bypass", "--off", "--quiet"]);
     assert!(opens(&lab.stranger, SERVER, UNLISTED), "the exception does");
     assert!(opens(&lab.peer, SERVER, LISTED) && is_shut(&lab.peer, SERVER, REMOVABLE), "so do the new files");
     assert!(begun.elapsed() < Duration::from_secs(58), "the machine was too slow to look in time");
@@ -411,7 +411,7 @@ fn suspension_exceptions_and_pending_change_outlive_the_maps() {
     daemon.kill();
     age(&lab);
     let _daemon = Daemon::start(&lab);
-    assert!(json(&lab, &["status"])["panic"].is_null());
+    assert!(json(&lab, &["status"])["suspension"].is_null());
     assert!(opens(&lab.peer, SERVER, REMOVABLE));
 }
 
@@ -522,6 +522,6 @@ fn killed_start_never_opens_the_host_and_the_next_tidies_up() {
         }
         Daemon::start(&lab)
     });
-    assert_eq!(lab.pinned(), pinned, "what is pinned has its place, and nothing lies beside it");
+    assert_eq!(lab.pinned(), pinned, "what is pinned has its place, and nothing lies alongside it");
     wait_until("nothing is left of the former maps and programs", &daemon, || former.are_gone());
 }

@@ -104,13 +104,13 @@ fn an_emergency_needs_no_settings_the_usual_paths_will_do() {
             assert!(complaint.contains("/sys/fs/bpf/pomguard"), "{verb} says where it looks: {complaint}");
         }
     }
-    let open = lab.pomguard(&["panic", "open", "--for", "10m", "--yes", "--quiet", "--why", "lost"]);
+    let open = lab.pomguard(&["bypass", "--for", "10m", "--yes", "--quiet", "--why", "lost"]);
     assert!(open.status.success(), "{}", String::from_utf8_lossy(&open.stderr));
     let status = lab.pomguard(&["status"]);
     assert_eq!(status.status.code(), Some(3), "something is to be attended to");
     let said = String::from_utf8_lossy(&status.stdout);
-    assert!(said.contains("ATTENTION: panic open"), "the daemon was found, and did it: {said}");
-    assert!(lab.pomguard(&["panic", "off", "--quiet"]).status.success());
+    assert!(said.contains("ATTENTION: bypass"), "the daemon was found, and did it: {said}");
+    assert!(lab.pomguard(&["bypass", "--off", "--quiet"]).status.success());
     assert!(daemon.stop().success());
     assert_enforced(&lab, "after the daemon's end");
 

@@ -80,8 +80,8 @@ fn f09_locks_are_private_whatever_the_umask() {
         let daemon = start(&lab, mask);
         fs::set_permissions(lab.runtime(), fs::Permissions::from_mode(0o755)).unwrap();
         locks_are_private(&lab);
-        done(&lab, &["panic", "isolate", "--for", "1m", "--yes", "--quiet", "--why", "x"]);
-        done(&lab, &["panic", "off", "--quiet"]);
+        done(&lab, &["lockdown", "--for", "1m", "--yes", "--quiet", "--why", "x"]);
+        done(&lab, &["bypass", "--off", "--quiet"]);
         locks_are_private(&lab);
         assert!(daemon.stop().success());
         fs::remove_dir_all(lab.runtime()).unwrap();
@@ -110,8 +110,8 @@ fn f09_held_locks_of_an_earlier_version_keep_nobody_up() {
     let daemon = start(&lab, 0o022);
     locks_are_private(&lab);
     let begun = Instant::now();
-    done(&lab, &["panic", "isolate", "--for", "1m", "--yes", "--quiet", "--why", "x"]);
-    done(&lab, &["panic", "off", "--quiet"]);
+    done(&lab, &["lockdown", "--for", "1m", "--yes", "--quiet", "--why", "x"]);
+    done(&lab, &["bypass", "--off", "--quiet"]);
     assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
     assert!(opens(&lab.peer, SERVER, LISTED) && is_shut(&lab.stranger, SERVER, UNLISTED));
     let second = lab.pomguard(&["run"]);

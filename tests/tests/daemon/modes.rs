@@ -75,7 +75,7 @@ fn a_row_is_promoted_from_audit_to_enforce_by_a_reload() {
     assert_eq!(audit.row_mode("pom-4.0/6", "outbound"), "audit");
     assert_eq!(audit.row_mode("pom-4.0/15", "inbound"), "enforce");
     assert!(audit.reason("source", "inbound", "audit") > 0, "{audit}");
-    assert!(audit.reason("unasked-reply", "outbound", "audit") > 0, "{audit}");
+    assert!(audit.reason("unsolicited-reply", "outbound", "audit") > 0, "{audit}");
     assert!(audit.reason("destination", "outbound", "audit") > 0, "{audit}");
     assert!(audit.row("pom-4.0/16", "inbound", "connections") > 0, "the peer counts under the row: {audit}");
     assert_eq!(rows_shown(&lab, "pom-4.0/16", "inbound"), ["audit"]);

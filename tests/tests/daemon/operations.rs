@@ -198,7 +198,7 @@ impl Operator {
                 assert!(lab.stats().total("inbound", "audited") > 0, "{}", lab.stats());
             }
             ("Install", line) if line.starts_with("journalctl") => {
-                assert!(said.contains(&STRANGER.to_string()), "the early conversation is named: {said}");
+                assert!(said.contains(&STRANGER.to_string()), "the early connection is named: {said}");
             }
             ("Promote", line) if line.starts_with("pomguard apply") => {
                 assert!(known() && unknown());
@@ -225,13 +225,13 @@ impl Operator {
             ("Emergency", "pomguard revoke update") => {
                 assert!(!done(lab, &["allow", "--list"]).contains("update"));
             }
-            ("Emergency", line) if line.starts_with("pomguard panic open") => {
+            ("Emergency", line) if line.starts_with("pomguard bypass --for") => {
                 assert!(opens(&lab.stranger, SERVER, UNLISTED), "nothing is dropped");
             }
-            ("Emergency", line) if line.starts_with("pomguard panic isolate") => {
+            ("Emergency", line) if line.starts_with("pomguard lockdown") => {
                 assert!(is_shut(&lab.peer, SERVER, LISTED), "no row holds but failsafe ones");
             }
-            ("Emergency", "pomguard panic off") => assert!(known() && unknown()),
+            ("Emergency", "pomguard bypass --off") => assert!(known() && unknown()),
             ("Emergency", "pomguard detach --yes") => {
                 assert!(opens(&lab.stranger, SERVER, UNLISTED), "open");
             }

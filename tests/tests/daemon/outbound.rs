@@ -9,7 +9,7 @@ use pomguard_tests::daemon::{
 
 #[test]
 fn what_answers_a_flow_that_nobody_opened_is_dropped() {
-    let Some(lab) = Lab::new("what_answers_a_conversation_that_nobody_opened_is_dropped") else { return };
+    let Some(lab) = Lab::new("what_answers_a_flow_that_nobody_opened_is_dropped") else { return };
     let _daemon = Daemon::start(&lab);
     let mut asked = Connection::open(&lab.server, PEER, LISTED_OUT);
     assert!(asked.answers(), "a listed destination answers");
@@ -25,7 +25,7 @@ fn what_answers_a_flow_that_nobody_opened_is_dropped() {
         );
         assert_eq!(stats.reason("no-flow", "inbound", "drop"), expected, "{claim:?} from nobody: {stats}");
     }
-    assert!(asked.answers(), "the conversation goes on");
+    assert!(asked.answers(), "the flow goes on");
 }
 
 #[test]

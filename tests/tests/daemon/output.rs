@@ -94,8 +94,8 @@ fn changes() -> Vec<Vec<&'static str>> {
         &["allow", "10.77.0.3", "to", "9001/tcp", "--for", "1h", "--name", "y", "--json"],
         &["revoke", "x"],
         &["revoke", "y"],
-        &["panic", "isolate", "--for", "1m", "--yes", "--quiet"],
-        &["panic", "off", "--quiet"],
+        &["lockdown", "--for", "1m", "--yes", "--quiet"],
+        &["bypass", "--off", "--quiet"],
     ];
     changes.into_iter().map(|words| [words, &why[..]].concat()).collect()
 }

@@ -69,7 +69,7 @@ fn row_removed_by_a_reload_cuts_outbound_flows_too() {
     assert!(cut.answers());
     lab.write_site("[[row]]\nid = \"pom-4.0/6\"\nenabled = false\nforce = true\n");
     daemon.reload();
-    assert!(cut.is_cut(), "the row is gone, and its conversation with it");
+    assert!(cut.is_cut(), "the row is gone, and its flow with it");
     assert!(is_shut(&lab.server, PEER, LISTED_OUT));
 }
 

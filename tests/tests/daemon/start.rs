@@ -31,9 +31,9 @@ fn basic_broken_file_ends_the_first_start_without_pins() {
     let Some(lab) = Lab::new("basic_broken_file_ends_the_first_start_without_pins") else {
         return;
     };
-    lab.write_site("[[peer]]\nsystems = [\"Agent Desk\"]\naddresses = [\"10.77.0.9\"]\n");
+    lab.write_site("[[peer]]\nsystems = [\"Agent Scratch\"]\naddresses = [\"10.77.0.9\"]\n");
     let log = refusal(&lab);
-    assert!(log.contains("site.toml:14: ") && log.contains("Agent Desk"), "file, line, text:\n{log}");
+    assert!(log.contains("site.toml:14: ") && log.contains("Agent Scratch"), "file, line, text:\n{log}");
     assert!(lab.pinned().is_empty(), "pinned: {:?}", lab.pinned());
     assert!(opens(&lab.stranger, SERVER, UNLISTED), "a host that was never guarded is not cut off");
 }

@@ -42,7 +42,7 @@ fn basic_timed_states_end_on_time_with_the_daemon_dead() {
     lab.write_site(&format!("{WAY_IN}[[row]]\nid = \"pom-4.0/16\"\nenabled = false\nforce = true\n"));
     done(&lab, &["apply", "--confirm-within", &others_for, "--quiet"]);
     let panicked = Instant::now();
-    done(&lab, &["panic", "isolate", "--for", &panic_for, "--why", "intruder", "--yes", "--quiet"]);
+    done(&lab, &["lockdown", "--for", &panic_for, "--why", "intruder", "--yes", "--quiet"]);
     let set = Instant::now();
     daemon.kill();
 
@@ -156,23 +156,23 @@ fn lockdown_leaves_failsafe_rows_and_ends_with_the_daemon_dead() {
     let mut call = Connection::open(&lab.peer, SERVER, REMOVABLE);
     assert!(call.answers());
     let begun = Instant::now();
-    let isolate = ["panic", "isolate", "--for", "20s", "--why", "intruder", "--quiet"];
+    let isolate = ["lockdown", "--for", "20s", "--why", "intruder", "--quiet"];
     assert!(refused(&lab, &isolate).contains("say --yes"), "nobody is there to be asked");
     done(&lab, &[&isolate[..], &["--yes"]].concat());
     assert!(call.is_cut(), "not even what the policy allows");
     assert!(way_in.answers(), "the failsafe row holds");
     let status = json(&lab, &["status"]);
-    assert_eq!(status["panic"]["kind"], "isolate");
+    assert_eq!(status["suspension"]["kind"], "lockdown");
     assert!(lab.stats().reason("isolated", "inbound", "drop") > 0);
     let log = daemon.log();
-    assert!(log.contains("panic isolate") && log.contains("intruder"), "{log}");
+    assert!(log.contains("lockdown for") && log.contains("intruder"), "{log}");
     daemon.kill();
     assert!(begun.elapsed() < Duration::from_secs(19), "the machine was too slow to look in time");
     assert!(call.is_cut() && way_in.answers(), "with the daemon dead");
     wait_until(begun + Duration::from_secs(21));
     // What was sent into the panic is still being repeated, ever more slowly: a new call shows it sooner.
     assert!(opens(&lab.peer, SERVER, REMOVABLE), "it is over by itself");
-    assert_eq!(json(&lab, &["status"])["panic"], Value::Null);
+    assert_eq!(json(&lab, &["status"])["suspension"], Value::Null);
 }
 
 #[test]
@@ -182,16 +182,16 @@ fn bypass_drops_nothing_and_counts_everything_until_ended() {
     };
     let _daemon = Daemon::start(&lab);
     assert!(is_shut(&lab.stranger, SERVER, UNLISTED));
-    done(&lab, &["panic", "open", "--for", "10m", "--why", "calls lost", "--yes", "--quiet"]);
+    done(&lab, &["bypass", "--for", "10m", "--why", "calls lost", "--yes", "--quiet"]);
     assert!(opens(&lab.stranger, SERVER, UNLISTED));
     let stats = lab.stats();
     assert!(stats.reason("port", "inbound", "audit") > 0, "counted as it would have been judged:\n{stats}");
     let status = lab.pomguard(&["status"]);
     assert_eq!(status.status.code(), Some(3));
-    assert!(said(&status).contains("ATTENTION: panic open"), "{}", said(&status));
-    assert!(done(&lab, &["panic", "off", "--quiet"]).contains("the policy holds again"));
+    assert!(said(&status).contains("ATTENTION: bypass"), "{}", said(&status));
+    assert!(done(&lab, &["bypass", "--off", "--quiet"]).contains("the policy holds again"));
     assert!(is_shut(&lab.stranger, SERVER, UNLISTED));
-    assert!(refused(&lab, &["panic", "off", "--quiet"]).contains("no panic"));
+    assert!(refused(&lab, &["bypass", "--off", "--quiet"]).contains("neither a bypass nor"));
     assert!(lab.pomguard(&["status"]).status.success());
 }
 

@@ -76,6 +76,6 @@ fn l2_10_inbound_offloaded_tag_is_judged_as_untagged() {
         let before = lab.stats();
         sends(&sender, &frames);
         let after = lab.stats();
-        assert_eq!(since(&before, &after, of), expected, "beside: {control_state}: {after}");
+        assert_eq!(since(&before, &after, of), expected, "alongside: {control_state}: {after}");
     }
 }

@@ -18,7 +18,7 @@ fn sp_10_what_root_sends_past_the_queues_is_not_seen() {
     let mut counter = PacketCounter::new(&lab.stranger, THE_SERVER, None);
     let seen = || lab.stats().total("outbound", "seen");
     for frame in &forbidden {
-        assert!(!sender.send(frame), "an ordinary packet socket is judged");
+        assert!(!sender.send(frame), "a plain packet socket is judged");
     }
     assert_eq!(counter.heard(), 0);
     let before = seen();

@@ -84,7 +84,7 @@ fn flows_outlive_floods_at_open_and_closed_ports() {
     }
     let offered: Vec<u64> = offers.into_iter().map(TrafficGenerator::stop).collect();
     let lost = connections.iter_mut().filter_map(|it| (!it.answers()).then_some(())).count();
-    assert_eq!(lost, 0, "FL-01, FL-03: of {} conversations", connections.len());
+    assert_eq!(lost, 0, "FL-01, FL-03: of {} flows", connections.len());
     let after = lab.stats();
     assert_eq!(arrived.heard(), 0, "FL-03: of the stranger's datagrams");
     assert!(after.row("site/portal", "inbound", "packets") > before.row("site/portal", "inbound", "packets"));
@@ -103,7 +103,7 @@ fn flows_outlive_floods_at_open_and_closed_ports() {
 
 #[test]
 fn flows_outlive_forged_resets_and_ends() {
-    let Some(lab) = Lab::new("conversations_outlive_forged_resets_and_ends") else { return };
+    let Some(lab) = Lab::new("flows_outlive_forged_resets_and_ends") else { return };
     let seconds = times("POMGUARD_FAULT_FLOOD", 10);
     let _daemon = Daemon::start(&lab);
     let mut outbound = idle(&lab, 64, true);
@@ -140,7 +140,7 @@ fn flows_outlive_forged_resets_and_ends() {
     let offered = generator.stop();
     let all = outbound.len() + inbound.len();
     let lost = outbound.iter_mut().chain(&mut inbound).filter_map(|it| (!it.answers()).then_some(())).count();
-    assert_eq!(lost, 0, "FL-13: of {all} conversations");
+    assert_eq!(lost, 0, "FL-13: of {all} flows");
     report(&format!("{offered} forged resets and ends: 0 of {all} flows lost ({words} words)"));
 }
 
@@ -193,7 +193,7 @@ fn flows_outlive_floods_of_link_packets_and_icmp_errors() {
     assert!(related <= most(1_000) && arp <= most(10_000), "{related} {arp}: {after}");
     assert_eq!(after.total("outbound", "dropped"), 0, "{after}");
     report(&format!(
-        "{seconds} s of floods: {} errors about {} conversations, {} ARP packets: {limited} too many, 0 flows lost \
+        "{seconds} s of floods: {} errors about {} flows, {} ARP packets: {limited} too many, 0 flows lost \
          ({words} words)",
         offered[0],
         connections.len(),

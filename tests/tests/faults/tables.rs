@@ -89,7 +89,7 @@ impl Table<'_> {
         if !self.sends(opening.out(number)) {
             return false;
         }
-        assert!(self.takes(opening.back(number)), "conversation {number} is answered");
+        assert!(self.takes(opening.back(number)), "flow {number} is answered");
         true
     }
 
@@ -147,11 +147,11 @@ fn full_table_refuses_new_flows_and_keeps_every_live_one() {
         }
         assert_eq!(table.since(before), [live.len() as u64, 0, refused], "FL-04: opened, evicted, refused");
         assert!(first > limits::FLOWS / 4, "FL-04: room for {first} of {}", limits::FLOWS);
-        assert_eq!(table.lost(live.iter().copied()), 0, "FL-04: every conversation lives");
+        assert_eq!(table.lost(live.iter().copied()), 0, "FL-04: every flow lives");
         let mut running = Frames::new(&table.places, flag::ACK, flag::ACK);
         table.bench.wait(10).unwrap();
         for &number in &live {
-            assert!(table.sends(running.out(number)), "FL-11: conversation {number} goes on");
+            assert!(table.sends(running.out(number)), "FL-11: flow {number} goes on");
         }
         assert_eq!(table.since(before), [live.len() as u64, 0, refused], "FL-11: kept alive in their places");
         let places = table.places;
@@ -165,7 +165,7 @@ fn full_table_refuses_new_flows_and_keeps_every_live_one() {
         assert_eq!(table.lost(live.iter().copied().take(1_000)), 1_000, "past their age they are gone");
         assert!(table.establish(&mut opening, 0), "and there is room again");
         report(&format!(
-            "full table: the first refusal at {first} of {} conversations; {} live, {refused} refused, 0 evicted, 0 lost",
+            "full table: the first refusal at {first} of {} flows; {} live, {refused} refused, 0 evicted, 0 lost",
             limits::FLOWS,
             live.len()
         ));
@@ -185,7 +185,7 @@ fn flood_of_own_openings_evicts_no_live_flow() {
         let [opened, evicted, full] = table.since(before);
         assert_eq!((opened, full), (u64::from(FLOOD), 0), "FL-02, FL-05: opened, refused");
         assert!(evicted > u64::from(FLOOD) / 4, "FL-02: the table was at its capacity: {evicted}");
-        assert_eq!(table.lost(0..LIVE), 0, "FL-01, FL-02, FL-05: every conversation lives");
+        assert_eq!(table.lost(0..LIVE), 0, "FL-01, FL-02, FL-05: every flow lives");
         let next = LIVE + FLOOD..2 * LIVE + FLOOD;
         assert!(next.clone().all(|number| table.establish(&mut opening, number)), "FL-05: others connect");
         assert_eq!(table.lost(next), 0, "FL-05: and live");
@@ -232,7 +232,7 @@ fn floods_from_outside_leave_no_trace_in_the_table() {
             }
         }
         assert_eq!(table.since(before), [0, 0, 0], "FL-01, FL-03, TP-06: no entry, no eviction");
-        assert_eq!(table.lost(0..LIVE), 0, "FL-01, FL-03, TP-06: every conversation lives");
+        assert_eq!(table.lost(0..LIVE), 0, "FL-01, FL-03, TP-06: every flow lives");
         report(&format!(
             "{sent} packets of eight floods from outside: 0 entries made, 0 of {LIVE} flows lost"
         ));
@@ -258,17 +258,17 @@ fn fl_12_all_flows_of_one_allowed_source_take_no_room() {
             put(&mut answer, DESTINATION_PORT, &port.to_be_bytes());
             assert!(
                 table.takes(&syn) && table.sends(&answer) && table.takes(&ack),
-                "FL-12: the conversation from port {port}"
+                "FL-12: the flow from port {port}"
             );
         }
         assert_eq!(table.since(before), [0, 0, 0], "FL-12: no entry, no eviction");
-        assert_eq!(table.lost(0..LIVE), 0, "FL-12: every conversation of others lives");
+        assert_eq!(table.lost(0..LIVE), 0, "FL-12: every flow of others lives");
         assert!(
             (LIVE..2 * LIVE).all(|number| table.establish(&mut opening, number)),
             "FL-12: others connect"
         );
         report(&format!(
-            "{} conversations of one allowed source: 0 entries made, {LIVE} of {LIVE} others connect",
+            "{} flows of one allowed source: 0 entries made, {LIVE} of {LIVE} others connect",
             ports.len()
         ));
     });
@@ -290,7 +290,7 @@ fn forged_resets_and_ends_do_not_end_a_live_flow() {
                     table.takes(frames.back(number));
                 }
                 // Now the one side goes on first, now the other.
-                let when = format!("FL-13: conversation {number} in round {round}");
+                let when = format!("FL-13: flow {number} in round {round}");
                 let comes_first = (round + number) % 2 == 0;
                 assert!(!comes_first || table.takes(running.back(number)), "{when}");
                 assert!(table.sends(running.out(number)), "{when}");
@@ -325,10 +325,10 @@ fn fragment_flood_leaves_flows_alone_and_the_newest_datagrams() {
         // Their age is known to a quarter of a second: within one, new ones may push out new ones.
         assert!(follows >= 80, "FL-08, FR-13: {follows} of the newest 100 trains are whole");
         assert!(!table.takes(&follower(fragmented)), "FL-08: what follows nothing does not pass");
-        assert_eq!(table.since(before), [0, 0, 0], "FL-08: no entry, no eviction among the conversations");
-        assert_eq!(table.lost(0..LIVE), 0, "FL-08: every conversation lives");
+        assert_eq!(table.since(before), [0, 0, 0], "FL-08: no entry, no eviction among the flows");
+        assert_eq!(table.lost(0..LIVE), 0, "FL-08: every flow lives");
         report(&format!(
-            "{fragmented} fragment trains in a table for {}: {follows} of the newest 100 whole, 0 of {LIVE} flows lost",
+            "{fragmented} fragmented datagrams in a table for {}: {follows} of the newest 100 whole, 0 of {LIVE} flows lost",
             limits::FRAGMENTS
         ));
     });

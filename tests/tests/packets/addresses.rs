@@ -72,7 +72,7 @@ fn a_source_that_cannot_be_is_refused() {
     ];
     for source in control_state {
         let host = if address(source).is_ipv6() { v6.host } else { v4.host };
-        let says = format!("{source} is beside them");
+        let says = format!("{source} is alongside them");
         cases.push(case("SP-03", says).inbound(&from_to(source, host), Reason::Row).row("A2").connects());
     }
     for mapped in ["::ffff:10.9.0.7", "::ffff:0.0.0.0", "::ffff:127.0.0.1"] {
@@ -226,7 +226,7 @@ fn a_lease_is_renewed_though_a_row_names_its_port() {
         let renewal = eth().ip(places.host, places.resolver).udp(client, server).payload(&[0; 240]);
         let other = eth().ip(places.host, places.resolver).udp(client, client).payload(&[0; 240]);
         cases.push(
-            case("SP-03", "our question").outbound(&renewal, Reason::Dhcp).outbound(&other, Reason::Reply),
+            case("SP-03", "our question").outbound(&renewal, Reason::Dhcp).outbound(&other, Reason::PeerFlow),
         );
     }
     run_under("a_lease_is_renewed_though_a_row_names_its_port", policy, &cases);
@@ -248,8 +248,8 @@ fn metadata_service_answers_questions_and_opens_nothing() {
                 .row("metadata")
                 .connects()
                 .enters()
-                .inbound(&answer(SYN | ACK), Reason::Answer)
-                .inbound(&answer(ACK), Reason::Answer),
+                .inbound(&answer(SYN | ACK), Reason::OwnFlow)
+                .inbound(&answer(ACK), Reason::OwnFlow),
         );
         cases.push(
             case("SP-08", "what nobody asked for")

@@ -74,7 +74,7 @@ fn what_does_not_concern_a_filter_changes_nothing() {
         let answer = packet.clone().mirrored().flags(flag::SYN | flag::ACK);
         for class in [1, 3, 0xb8] {
             let says = format!("an answer of traffic class {class}");
-            cases.push(case("IP-16", says).outbound(&answer.clone().class(class), Reason::Reply));
+            cases.push(case("IP-16", says).outbound(&answer.clone().class(class), Reason::PeerFlow));
         }
     }
     let v6 = allowed(&Places::v6());

@@ -93,11 +93,11 @@ fn no_policy_holds_failsafe_tuples_for_possible_peers() {
                 .outbound(&ask, Reason::Failsafe)
                 .row("E1")
                 .connects()
-                .inbound(&ask.clone().mirrored().flags(SYN | ACK), Reason::Answer)
+                .inbound(&ask.clone().mirrored().flags(SYN | ACK), Reason::OwnFlow)
                 .inbound(&ask.clone().mirrored(), Reason::NoPolicy)
                 .outbound(&question, Reason::Failsafe)
                 .row("E1")
-                .inbound(&question.clone().mirrored(), Reason::Answer),
+                .inbound(&question.clone().mirrored(), Reason::OwnFlow),
         );
         let nobody = if places.is_v6() { "::1" } else { "127.0.0.1" };
         let nobody = nobody.parse().expect("an address");

@@ -7,8 +7,8 @@ use pomguard_common::{
 
 #[test]
 fn decision_comes_back_from_its_word() {
-    assert!(Decision::of_word(0).is_none(), "no packet was settled");
-    for reason in [Reason::Row, Reason::Answer, Reason::Port, Reason::Internal] {
+    assert!(Decision::of_word(0).is_none(), "no packet was decided");
+    for reason in [Reason::Row, Reason::OwnFlow, Reason::Port, Reason::Internal] {
         let decision = Decision::because(reason);
         assert_eq!(Decision::of_word(decision.word()), Some(decision));
         assert_eq!((decision.reason(), decision.row()), (reason, NO_ROW));

@@ -41,7 +41,7 @@ fn ordinary(places: &Places) -> Vec<(&'static str, Direction, Packet)> {
         ("an allowed datagram", Inbound, question.clone()),
         ("its answer", Outbound, question.mirrored()),
         ("one that nobody serves", Inbound, eth().ip(stranger, host).udp(40_000, 54).payload(&[0; 12])),
-        ("what we send on a conversation of ours", Outbound, ask.clone().flags(ACK)),
+        ("what we send on a flow of ours", Outbound, ask.clone().flags(ACK)),
         ("its answer", Inbound, ask.mirrored().flags(ACK | PSH)),
         ("the answer to a datagram of ours", Inbound, names.clone().mirrored()),
         ("what follows it", Outbound, names),
@@ -53,8 +53,8 @@ fn plain_packet_takes_the_fast_path() {
     for places in Places::both() {
         let mut datapath = HostDatapath::new(reference::policy()).expect("the policy compiles");
         for (direction, opening) in openings(&places) {
-            let settled = datapath.takes_fast_path(direction, &opening.build()).expect("the image opens");
-            assert!(!settled, "what opens a conversation goes the general way");
+            let taken = datapath.takes_fast_path(direction, &opening.build()).expect("the image opens");
+            assert!(!taken, "what opens a flow takes the general path");
             datapath.judge(direction, &opening.build()).expect("both ways agree");
         }
         for (says, direction, packet) in ordinary(&places) {
@@ -145,7 +145,7 @@ fn missing_general_program_is_a_counted_drop() {
     for direction in [Inbound, Outbound] {
         is(&mut bench, direction, &arp, error);
     }
-    is(&mut bench, Outbound, &reply, Effect::of(Reason::Reply));
+    is(&mut bench, Outbound, &reply, Effect::of(Reason::PeerFlow));
     // Nothing is ordinary while grace may hold.
     bench.leave_all_to_general().expect("the kernel takes it");
     is(&mut bench, Outbound, &reply, error);

@@ -24,7 +24,7 @@ fn a_flow_of_the_first_policy_is_judged_by_the_next_one() {
             datapath.judge(direction, &packet.build()).expect("both ways agree").reason
         };
         assert_eq!(reason(&mut datapath, Direction::Outbound, &ask), Reason::Row);
-        assert_eq!(reason(&mut datapath, Direction::Inbound, &answer), Reason::Answer);
+        assert_eq!(reason(&mut datapath, Direction::Inbound, &answer), Reason::OwnFlow);
         datapath.enforce(Policy { rows: Vec::new(), ..policy }).expect("the policy compiles");
         assert_eq!(reason(&mut datapath, Direction::Inbound, &answer), Reason::NoFlowKnown);
     }
@@ -46,8 +46,8 @@ fn grandfathered_flow_goes_on_and_opens_nothing() {
         comes_to(&mut datapath, Direction::Inbound, &theirs, Reason::NoFlow);
         datapath.was_there_first(&ours.build()).expect("there is room");
         for _ in 0..2 {
-            comes_to(&mut datapath, Direction::Inbound, &theirs, Reason::Answer);
-            comes_to(&mut datapath, Direction::Outbound, &ours, Reason::Answer);
+            comes_to(&mut datapath, Direction::Inbound, &theirs, Reason::OwnFlow);
+            comes_to(&mut datapath, Direction::Outbound, &ours, Reason::OwnFlow);
             // No policy judged it, and none will.
             datapath.enforce(policy.clone()).expect("the policy compiles");
         }

@@ -54,8 +54,8 @@ fn a_piece_that_comes_twice_passes_twice() {
         );
         cases.push(
             case("FR-07", "each piece of our answer, twice")
-                .outbound(&first.clone().mirrored(), Reason::Reply)
-                .outbound(&first.mirrored(), Reason::Reply)
+                .outbound(&first.clone().mirrored(), Reason::PeerFlow)
+                .outbound(&first.mirrored(), Reason::PeerFlow)
                 .outbound(&last.clone().mirrored(), Reason::Fragment)
                 .outbound(&last.mirrored(), Reason::Fragment),
         );
@@ -136,12 +136,12 @@ fn ipv6_fragments_share_the_fate_of_the_first() {
             .inbound(&first(443, ACK), Reason::Row)
             .row("A2")
             .inbound(&later(0x0001_0007, host), Reason::Fragment)
-            .outbound(&first(443, ACK).mirrored(), Reason::Reply)
+            .outbound(&first(443, ACK).mirrored(), Reason::PeerFlow)
             .outbound(&later(0x0001_0007, host).mirrored(), Reason::Fragment),
         case("FR-14", "a segment to a denied port")
             .inbound(&first(22, ACK), Reason::NoFlow)
             .inbound(&later(0x0001_0007, host), Reason::FragmentUnknown)
-            .outbound(&first(22, ACK).mirrored(), Reason::Unasked)
+            .outbound(&first(22, ACK).mirrored(), Reason::UnsolicitedReply)
             .outbound(&later(0x0001_0007, host).mirrored(), Reason::FragmentUnknown),
         case("FR-14", "all 32 bits of the identification count")
             .inbound(&first(443, ACK), Reason::Row)
@@ -207,5 +207,5 @@ fn million_first_fragments_leave_flows_and_the_newest_whole() {
     assert!(follows(HEADS - 1), "FR-13: the newest train");
     let whole = (0..HEADS).filter(|&id| follows(id)).count();
     assert!(whole <= limits::FRAGMENTS, "FR-13: {whole} trains are remembered");
-    assert_eq!(reason(&mut datapath, Direction::Inbound, &answer), Reason::Answer, "FR-13: the conversation");
+    assert_eq!(reason(&mut datapath, Direction::Inbound, &answer), Reason::OwnFlow, "FR-13: the flow");
 }

@@ -81,7 +81,7 @@ fn followers_share_the_fate_of_the_first_piece() {
         );
         cases.push(
             case("FR-22", "an answer leaves in pieces")
-                .outbound(&head(resolver, host, 53, 7).mirrored(), Reason::Reply)
+                .outbound(&head(resolver, host, 53, 7).mirrored(), Reason::PeerFlow)
                 .outbound(&middle.clone().mirrored(), Reason::Fragment)
                 .outbound(&last.clone().mirrored(), Reason::Fragment)
                 .inbound(&last, Reason::FragmentUnknown),
@@ -92,7 +92,7 @@ fn followers_share_the_fate_of_the_first_piece() {
                 .row("E2")
                 .connects()
                 .enters()
-                .inbound(&head(host, database, 53, 7).mirrored(), Reason::Answer)
+                .inbound(&head(host, database, 53, 7).mirrored(), Reason::OwnFlow)
                 .inbound(&follower(database, host, 7, 24, false), Reason::Fragment),
         );
     }

@@ -31,9 +31,11 @@ fn an_echo_request_needs_a_row_in_ipv4_and_none_in_ipv6() {
         let ask = eth().ip(places.stranger, places.host).icmp(request, 0).rest(0x0007_0001);
         let answer = eth().ip(places.host, places.stranger).icmp(reply, 0).rest(0x0007_0001);
         cases.push(if places.is_v6() {
-            case("IC-16", "a ping").inbound(&ask, Reason::EchoV6).outbound(&answer, Reason::Reply)
+            case("IC-16", "a ping").inbound(&ask, Reason::EchoV6).outbound(&answer, Reason::PeerFlow)
         } else {
-            case("IC-16", "a ping").inbound(&ask, Reason::IcmpType).outbound(&answer, Reason::Unasked)
+            case("IC-16", "a ping")
+                .inbound(&ask, Reason::IcmpType)
+                .outbound(&answer, Reason::UnsolicitedReply)
         });
         cases.push(
             case("IC-17", "replies nobody asked for")
@@ -49,8 +51,9 @@ fn an_echo_request_needs_a_row_in_ipv4_and_none_in_ipv6() {
     let places = Places::v6();
     let ask = eth().ip(places.stranger, places.host).icmp(128, 0);
     let answer = eth().ip(places.host, places.stranger).icmp(129, 0);
-    let off =
-        case("IC-16", "switched off").inbound(&ask, Reason::IcmpType).outbound(&answer, Reason::Unasked);
+    let off = case("IC-16", "switched off")
+        .inbound(&ask, Reason::IcmpType)
+        .outbound(&answer, Reason::UnsolicitedReply);
     let policy = Policy { packets, ..reference::policy() };
     run_under("an_echo_request_needs_a_row_in_ipv4_and_none_in_ipv6", policy, &[off]);
 }
@@ -75,7 +78,7 @@ fn a_row_grants_echo_and_its_reply_belongs_to_the_identifier() {
             case("IC-16", "a ping that a row allows")
                 .inbound(&served.clone().icmp(request, 0).rest(5 << 16), Reason::Row)
                 .row(inbound)
-                .outbound(&served.clone().mirrored().icmp(reply, 0).rest(5 << 16), Reason::Reply),
+                .outbound(&served.clone().mirrored().icmp(reply, 0).rest(5 << 16), Reason::PeerFlow),
         );
         cases.push(
             case("IC-20", "the row is for echo alone").inbound(&served.clone().icmp(13, 0), Reason::IcmpType),
@@ -96,21 +99,21 @@ fn a_row_grants_echo_and_its_reply_belongs_to_the_identifier() {
         cases.push(
             asked("a reply after 50 s")
                 .wait(50)
-                .inbound(&pong(5), Reason::Answer)
+                .inbound(&pong(5), Reason::OwnFlow)
                 .inbound(&pong(6), Reason::NoFlowKnown),
         );
         cases.push(asked("a reply after the age").wait(63).inbound(&pong(5), Reason::NoFlowKnown));
         cases.push(
             asked("the next request keeps it")
                 .wait(40)
-                .outbound(&ping, Reason::Answer)
+                .outbound(&ping, Reason::OwnFlow)
                 .row(outbound)
                 .wait(40)
-                .inbound(&pong(5), Reason::Answer),
+                .inbound(&pong(5), Reason::OwnFlow),
         );
         cases.push(
             asked("but no longer than one request")
-                .outbound(&ping, Reason::Answer)
+                .outbound(&ping, Reason::OwnFlow)
                 .row(outbound)
                 .wait(63)
                 .inbound(&pong(5), Reason::NoFlowKnown),
@@ -166,7 +169,7 @@ fn redirects_are_refused_unless_switched_on() {
     let redirect4 = eth().ip(v4.stranger, v4.host).icmp(5, 1).payload(&ours.quoted());
     let redirect6 = eth().ip(address("fe80::1"), v6.host).hops(255).icmp(137, 0).payload(&[0; 32]);
     let off = [
-        opened("a redirect of a live conversation").inbound(&redirect4, Reason::IcmpType),
+        opened("a redirect of a live connection").inbound(&redirect4, Reason::IcmpType),
         case("IC-14", "an IPv6 redirect").inbound(&redirect6, Reason::IcmpType),
         case("IC-14", "redirects do not leave")
             .outbound(&redirect4.clone().mirrored(), Reason::IcmpType)

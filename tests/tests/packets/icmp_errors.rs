@@ -36,7 +36,7 @@ fn icmp_error_passes_only_about_what_this_host_sent() {
     let mut cases = Vec::new();
     for places in Places::both() {
         let error = complaint(&places, &ours(&places));
-        cases.push(opened("IC-01", "a live conversation", &places).inbound(&error, Reason::IcmpRelated));
+        cases.push(opened("IC-01", "a live connection", &places).inbound(&error, Reason::IcmpRelated));
         let served = eth().ip(places.host, places.office).tcp(22, 40_000).flags(SYN | ACK);
         cases.push(
             case("IC-01", "our side of what a row allows")
@@ -47,7 +47,7 @@ fn icmp_error_passes_only_about_what_this_host_sent() {
             case("IC-02", "our side of what no row allows")
                 .inbound(&complaint(&places, &unserved), Reason::IcmpUnrelated),
         );
-        cases.push(case("IC-02", "no such conversation").inbound(&error, Reason::IcmpUnrelated));
+        cases.push(case("IC-02", "no such flow").inbound(&error, Reason::IcmpUnrelated));
         for other in [
             eth().ip(places.host, places.database).tcp(40_001, 5_432),
             eth().ip(places.host, places.database).tcp(40_000, 5_433),
@@ -70,7 +70,7 @@ fn icmp_error_passes_only_about_what_this_host_sent() {
         );
         let query = eth().ip(places.host, places.database).udp(40_000, 53);
         cases.push(
-            case("IC-01", "a UDP conversation")
+            case("IC-01", "a UDP flow")
                 .outbound(&query, Reason::Row)
                 .row("E2")
                 .connects()
@@ -191,7 +191,7 @@ fn every_icmp_error_arrives_and_changes_no_flow() {
         cases.push(all);
         let answer = ours(&places).mirrored();
         let mut silent = opened("IC-07", "a storm of errors, then silence", &places)
-            .inbound(&answer.clone().flags(SYN | ACK), Reason::Answer)
+            .inbound(&answer.clone().flags(SYN | ACK), Reason::OwnFlow)
             .wait(7_400);
         for sort in errors(&places) {
             silent = silent.inbound(&error(sort), Reason::IcmpRelated);

@@ -62,7 +62,7 @@ fn f07_segments_held_in_one_packet_are_judged_as_one() {
                     "{tags} tags"
                 );
                 let frame = packet.mirrored().build();
-                assert_eq!(reason(&mut datapath, &mut host, Outbound, &frame).reason, Reason::Reply);
+                assert_eq!(reason(&mut datapath, &mut host, Outbound, &frame).reason, Reason::PeerFlow);
             }
             for (packet, _) in forms(&tagged(&denied)) {
                 assert_eq!(reason(&mut datapath, &mut host, Inbound, &packet.build()).reason, Reason::NoFlow);

@@ -41,7 +41,7 @@ fn a_frame_that_is_cut_short_never_passes() {
                     continue;
                 }
                 let frame = packet.clone().mirrored().flags(flag::SYN | flag::ACK).pad(&[0; 40]);
-                let reason = if length < whole { Reason::Truncated } else { Reason::Reply };
+                let reason = if length < whole { Reason::Truncated } else { Reason::PeerFlow };
                 let frame = frame.truncate(length).build();
                 let found = subject.differences(Direction::Outbound, &frame, Effect::of(reason)).unwrap();
                 assert!(found.is_empty(), "L2-01: {places:?} outbound {place}, cut at {length}: {found:?}");

@@ -32,7 +32,7 @@ fn audit_passes_what_it_would_drop_and_counts_it_apart() {
             case("TP-03", "a denied port and its answer")
                 .inbound(&denied, Reason::Source)
                 .audited()
-                .outbound(&denied.clone().mirrored().flags(SYN | ACK), Reason::Unasked)
+                .outbound(&denied.clone().mirrored().flags(SYN | ACK), Reason::UnsolicitedReply)
                 .audited(),
         );
         cases.push(case("TP-03", "an allowed port").inbound(&allowed, Reason::Row).row("A2").connects());
@@ -50,7 +50,7 @@ fn audit_passes_what_it_would_drop_and_counts_it_apart() {
                 .audited()
                 .inbound(&ask.clone().mirrored().flags(SYN | ACK), Reason::NoFlow)
                 .audited()
-                .outbound(&ask.clone().flags(ACK), Reason::Unasked)
+                .outbound(&ask.clone().flags(ACK), Reason::UnsolicitedReply)
                 .audited(),
         );
         let head =
@@ -79,7 +79,7 @@ fn outbound_audit_cuts_no_answer_where_inbound_enforces() {
                 .outbound(&ask, Reason::Destination)
                 .audited()
                 .enters()
-                .inbound(&ask.clone().mirrored().flags(SYN | ACK), Reason::Answer),
+                .inbound(&ask.clone().mirrored().flags(SYN | ACK), Reason::OwnFlow),
         );
     }
     run_under("outbound_audit_cuts_no_answer_where_inbound_enforces", policy, &cases);
@@ -95,8 +95,8 @@ fn track_remembers_all_that_leaves() {
             case("TP-02", "to a destination that no row lists")
                 .outbound(&ask, Reason::Untracked)
                 .enters()
-                .inbound(&ask.clone().mirrored().flags(SYN | ACK), Reason::Answer)
-                .outbound(&ask.clone().flags(ACK), Reason::Answer),
+                .inbound(&ask.clone().mirrored().flags(SYN | ACK), Reason::OwnFlow)
+                .outbound(&ask.clone().flags(ACK), Reason::OwnFlow),
         );
         let listed = eth().ip(places.host, places.database).tcp(40_000, 5_432);
         cases.push(
@@ -108,7 +108,9 @@ fn track_remembers_all_that_leaves() {
         );
         let denied = eth().ip(places.host, places.stranger).tcp(22, 40_000).flags(SYN | ACK);
         cases.push(
-            case("TP-05", "an answer that nothing asked for").outbound(&denied, Reason::Unasked).audited(),
+            case("TP-05", "an answer that nothing asked for")
+                .outbound(&denied, Reason::UnsolicitedReply)
+                .audited(),
         );
     }
     let ours = Places::v6();
@@ -167,14 +169,14 @@ fn inbound_row_in_audit_passes_strangers_and_the_answers() {
         let complaint =
             eth().ip(places.elsewhere, places.host).icmp(kind, code).rest(1_400).payload(&answer.quoted());
         cases.push(
-            case("TP-03", "a conversation of somebody that no row names")
+            case("TP-03", "a flow of somebody that no row names")
                 .inbound(&login, Reason::Source)
                 .audited()
-                .outbound(&answer, Reason::Unasked)
+                .outbound(&answer, Reason::UnsolicitedReply)
                 .audited()
                 .inbound(&login.clone().flags(ACK), Reason::NoFlow)
                 .audited()
-                .outbound(&answer.clone().flags(ACK), Reason::Unasked)
+                .outbound(&answer.clone().flags(ACK), Reason::UnsolicitedReply)
                 .audited()
                 .inbound(&complaint, Reason::IcmpUnrelated)
                 .audited(),
@@ -184,7 +186,7 @@ fn inbound_row_in_audit_passes_strangers_and_the_answers() {
             case("TP-03", "of a system that the site knows")
                 .inbound(&known, Reason::SourceKnown)
                 .audited()
-                .outbound(&known.clone().mirrored().flags(SYN | ACK), Reason::Unasked)
+                .outbound(&known.clone().mirrored().flags(SYN | ACK), Reason::UnsolicitedReply)
                 .audited(),
         );
         let low = eth().ip(places.office, places.host).tcp(1_023, 22);
@@ -192,7 +194,7 @@ fn inbound_row_in_audit_passes_strangers_and_the_answers() {
             case("TP-03", "from a client port that the row does not have")
                 .inbound(&low, Reason::ClientPort)
                 .audited()
-                .outbound(&low.clone().mirrored().flags(SYN | ACK), Reason::Unasked)
+                .outbound(&low.clone().mirrored().flags(SYN | ACK), Reason::UnsolicitedReply)
                 .audited(),
         );
         let query = eth().ip(places.stranger, places.host).udp(40_000, 53);
@@ -200,7 +202,7 @@ fn inbound_row_in_audit_passes_strangers_and_the_answers() {
             case("TP-03", "a datagram and its answer, which opens nothing")
                 .inbound(&query, Reason::Source)
                 .audited()
-                .outbound(&query.clone().mirrored(), Reason::Unasked)
+                .outbound(&query.clone().mirrored(), Reason::UnsolicitedReply)
                 .audited()
                 .inbound(&query, Reason::Source)
                 .audited(),
@@ -211,7 +213,7 @@ fn inbound_row_in_audit_passes_strangers_and_the_answers() {
                 .inbound(&named, Reason::Row)
                 .row("A1")
                 .connects()
-                .outbound(&named.clone().mirrored().flags(SYN | ACK), Reason::Reply),
+                .outbound(&named.clone().mirrored().flags(SYN | ACK), Reason::PeerFlow),
         );
     }
     run_under("inbound_row_in_audit_passes_strangers_and_the_answers", rows_in_audit(), &cases);
@@ -223,13 +225,13 @@ fn outbound_row_in_audit_passes_strangers_and_their_answers() {
     for places in Places::both() {
         let ask = eth().ip(places.host, places.stranger).tcp(40_000, 5_432);
         cases.push(
-            case("TP-02", "a conversation with somebody that no row names")
+            case("TP-02", "a flow with somebody that no row names")
                 .outbound(&ask, Reason::Destination)
                 .audited()
                 .enters()
-                .inbound(&ask.clone().mirrored().flags(SYN | ACK), Reason::Answer)
-                .outbound(&ask.clone().flags(ACK), Reason::Answer)
-                .inbound(&ask.clone().mirrored().flags(ACK), Reason::Answer),
+                .inbound(&ask.clone().mirrored().flags(SYN | ACK), Reason::OwnFlow)
+                .outbound(&ask.clone().flags(ACK), Reason::OwnFlow)
+                .inbound(&ask.clone().mirrored().flags(ACK), Reason::OwnFlow),
         );
         let listed = eth().ip(places.host, places.database).tcp(40_000, 5_432);
         cases.push(
@@ -238,7 +240,7 @@ fn outbound_row_in_audit_passes_strangers_and_their_answers() {
                 .row("E1")
                 .connects()
                 .enters()
-                .inbound(&listed.clone().mirrored().flags(SYN | ACK), Reason::Answer),
+                .inbound(&listed.clone().mirrored().flags(SYN | ACK), Reason::OwnFlow),
         );
         let other = eth().ip(places.host, places.stranger).tcp(40_000, 5_433);
         cases.push(
@@ -259,7 +261,7 @@ fn a_row_in_audit_excuses_nothing_but_peer_and_client_port() {
         cases.push(
             case("TP-03", "a port that no row in audit names")
                 .inbound(&to(23), Reason::Port)
-                .outbound(&to(23).mirrored().flags(SYN | ACK), Reason::Unasked)
+                .outbound(&to(23).mirrored().flags(SYN | ACK), Reason::UnsolicitedReply)
                 .inbound(&eth().ip(places.stranger, places.host).udp(40_000, 22), Reason::Port)
                 .outbound(&eth().ip(places.host, places.stranger).tcp(40_000, 22), Reason::Destination),
         );
@@ -284,7 +286,7 @@ fn a_row_in_audit_excuses_nothing_but_peer_and_client_port() {
         let outward = override_rule(places.stranger, TCP, 8_080, E1, Override::OUTBOUND);
         let outward = Override { client_ports: 65_535 << 16, ..outward };
         cases.push(
-            case("IC-02", "an error about a conversation that nobody opened, beside a pinhole for such")
+            case("IC-02", "an error about a flow that nobody opened, alongside an override for such")
                 .inbound(&complaint, Reason::IcmpUnrelated)
                 .audited()
                 .holding(ControlState { overrides: vec![(outward, 60)], ..ControlState::default() })

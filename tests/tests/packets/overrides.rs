@@ -82,12 +82,12 @@ fn a_timed_exception_lets_a_peer_in_until_it_is_over() {
         cases.push(
             case("CF-11", "a login, its answer and its end")
                 .inbound(&login, Reason::Source)
-                .outbound(&reply, Reason::Unasked)
+                .outbound(&reply, Reason::UnsolicitedReply)
                 .holding(control_state.clone())
                 .inbound(&login, Reason::Exception)
                 .row("A3")
                 .connects()
-                .outbound(&reply, Reason::Reply)
+                .outbound(&reply, Reason::PeerFlow)
                 .inbound(&login.clone().flags(ACK), Reason::Exception)
                 .row("A3")
                 .inbound(&complaint(&places, &reply), Reason::IcmpRelated)
@@ -96,7 +96,7 @@ fn a_timed_exception_lets_a_peer_in_until_it_is_over() {
                 .wait(61)
                 .inbound(&login.clone().flags(ACK), Reason::NoFlow)
                 .inbound(&login, Reason::Source)
-                .outbound(&reply, Reason::Unasked)
+                .outbound(&reply, Reason::UnsolicitedReply)
                 .inbound(&complaint(&places, &reply), Reason::IcmpUnrelated),
         );
         let log = eth().ip(places.stranger, places.host).udp(40_000, 514);
@@ -105,7 +105,7 @@ fn a_timed_exception_lets_a_peer_in_until_it_is_over() {
                 .holding(control_state.clone())
                 .inbound(&log, Reason::Exception)
                 .row("A3")
-                .outbound(&log.clone().mirrored(), Reason::Reply)
+                .outbound(&log.clone().mirrored(), Reason::PeerFlow)
                 .wait(61)
                 .inbound(&log, Reason::Port),
         );
@@ -154,7 +154,7 @@ fn a_timed_exception_lets_this_host_out_until_it_is_over() {
         let answer = ask.clone().mirrored().flags(SYN | ACK);
         let marks = Override::EXCEPTION | Override::OUTBOUND;
         cases.push(
-            case("CF-11", "a conversation ends with the exception, though it lives")
+            case("CF-11", "a flow ends with the exception, though it lives")
                 .outbound(&ask, Reason::Destination)
                 .holding(exceptions(&[override_rule(places.stranger, TCP, 8_080, E1, marks)]))
                 .inbound(&answer, Reason::NoFlow)
@@ -165,15 +165,15 @@ fn a_timed_exception_lets_this_host_out_until_it_is_over() {
                 .outbound(&ask, Reason::Exception)
                 .row("E1")
                 .connects()
-                .inbound(&answer, Reason::Answer)
-                .outbound(&ask.clone().flags(ACK), Reason::Answer)
+                .inbound(&answer, Reason::OwnFlow)
+                .outbound(&ask.clone().flags(ACK), Reason::OwnFlow)
                 .row("E1")
                 .inbound(&complaint(&places, &ask), Reason::IcmpRelated)
-                .outbound(&ask.clone().flags(FIN | ACK), Reason::Answer)
+                .outbound(&ask.clone().flags(FIN | ACK), Reason::OwnFlow)
                 .row("E1")
                 .wait(61)
                 .inbound(&answer.clone().flags(ACK), Reason::NoFlow)
-                .outbound(&ask.clone().flags(ACK), Reason::Unasked)
+                .outbound(&ask.clone().flags(ACK), Reason::UnsolicitedReply)
                 .outbound(&ask, Reason::Destination),
         );
         let nobody = if places.is_v6() { "::1" } else { "127.0.0.1" };
@@ -192,8 +192,8 @@ fn a_timed_exception_lets_this_host_out_until_it_is_over() {
                 .row("E1")
                 .connects()
                 .enters()
-                .inbound(&question.clone().mirrored(), Reason::Answer)
-                .outbound(&question, Reason::Answer)
+                .inbound(&question.clone().mirrored(), Reason::OwnFlow)
+                .outbound(&question, Reason::OwnFlow)
                 .row("E1"),
         );
     }
@@ -214,16 +214,16 @@ fn flow_of_an_override_ages_as_one_of_a_row() {
         };
         cases.push(asked("nobody answers").wait(123).inbound(&answer, Reason::NoFlow));
         cases.push(
-            asked("an answer makes a conversation of it")
-                .inbound(&answer, Reason::Answer)
+            asked("an answer makes a flow of it")
+                .inbound(&answer, Reason::OwnFlow)
                 .wait(7_400)
-                .inbound(&answer.clone().flags(ACK), Reason::Answer),
+                .inbound(&answer.clone().flags(ACK), Reason::OwnFlow),
         );
         cases.push(
             asked("and both ends end it")
-                .inbound(&answer, Reason::Answer)
-                .inbound(&answer.clone().flags(FIN | ACK), Reason::Answer)
-                .outbound(&ask.clone().flags(FIN | ACK), Reason::Answer)
+                .inbound(&answer, Reason::OwnFlow)
+                .inbound(&answer.clone().flags(FIN | ACK), Reason::OwnFlow)
+                .outbound(&ask.clone().flags(FIN | ACK), Reason::OwnFlow)
                 .row("E1")
                 .wait(243)
                 .inbound(&answer.clone().flags(ACK), Reason::NoFlow),
@@ -236,7 +236,7 @@ fn flow_of_an_override_ages_as_one_of_a_row() {
                 .row("E1")
                 .connects()
                 .enters()
-                .inbound(&question.clone().mirrored(), Reason::Answer)
+                .inbound(&question.clone().mirrored(), Reason::OwnFlow)
                 .wait(303)
                 .inbound(&question.clone().mirrored(), Reason::Port),
         );
@@ -245,7 +245,7 @@ fn flow_of_an_override_ages_as_one_of_a_row() {
             Override { client_ports: 0, ..override_rule(places.stranger, SCTP, SCTP.into(), E1, marks) };
         let chunk = eth().ip(places.host, places.stranger).protocol(SCTP).payload(&[0; 16]);
         cases.push(
-            case("CF-11", "what has no ports enters no conversation")
+            case("CF-11", "what has no ports enters no flow")
                 .holding(exceptions_for(600, &[associated]))
                 .outbound(&chunk, Reason::Exception)
                 .row("E1")
@@ -267,7 +267,7 @@ fn single_override_is_found_by_any_bit_of_the_port_bloom() {
         for port in [lowest, highest] {
             let login = eth().ip(places.stranger, places.host).tcp(40_000, port);
             cases.push(
-                case("CF-11", "an exception that has the shade for itself")
+                case("CF-11", "an exception that has the port bloom for itself")
                     .inbound(&login, Reason::Port)
                     .holding(exceptions(&[override_rule(
                         places.stranger,
@@ -279,7 +279,7 @@ fn single_override_is_found_by_any_bit_of_the_port_bloom() {
                     .inbound(&login, Reason::Exception)
                     .row("A3")
                     .connects()
-                    .outbound(&login.clone().mirrored().flags(SYN | ACK), Reason::Reply),
+                    .outbound(&login.clone().mirrored().flags(SYN | ACK), Reason::PeerFlow),
             );
         }
     }
@@ -294,16 +294,16 @@ fn outbound_failsafe_tuple_holds_in_lockdown_until_its_end() {
         let answer = ask.clone().mirrored().flags(SYN | ACK);
         let outward = vec![(override_rule(places.stranger, TCP, 8_080, E1, Override::OUTBOUND), 60)];
         cases.push(
-            case("CF-11", "a failsafe tuple ends with its time, though the conversation lives")
+            case("CF-11", "a failsafe tuple ends with its time, though the flow lives")
                 .holding(ControlState { overrides: outward.clone(), ..ControlState::default() })
                 .outbound(&ask, Reason::Failsafe)
                 .row("E1")
                 .connects()
                 .enters()
-                .inbound(&answer, Reason::Answer)
+                .inbound(&answer, Reason::OwnFlow)
                 .wait(61)
                 .inbound(&answer.clone().flags(ACK), Reason::NoFlow)
-                .outbound(&ask.clone().flags(ACK), Reason::Unasked),
+                .outbound(&ask.clone().flags(ACK), Reason::UnsolicitedReply),
         );
         cases.push(
             case("CF-11", "isolated, an error is about what this host really said")
@@ -342,7 +342,7 @@ fn failsafe_tuples_hold_under_another_policy_and_under_none() {
                 .inbound(&login, Reason::Failsafe)
                 .row("A3")
                 .connects()
-                .outbound(&reply, Reason::Reply),
+                .outbound(&reply, Reason::PeerFlow),
         );
         let none = |panic| ControlState {
             overrides: held.clone(),
@@ -357,7 +357,7 @@ fn failsafe_tuples_hold_under_another_policy_and_under_none() {
                 .inbound(&login, Reason::Failsafe)
                 .row("A3")
                 .connects()
-                .outbound(&reply, Reason::Reply)
+                .outbound(&reply, Reason::PeerFlow)
                 .inbound(&login.clone().flags(ACK), Reason::Failsafe)
                 .row("A3")
                 .inbound(&served, Reason::NoPolicy)
@@ -388,7 +388,7 @@ fn isolated_only_failsafe_rows_hold_in_every_mode() {
                     .inbound(&login, Reason::Failsafe)
                     .row("A1")
                     .connects()
-                    .outbound(&reply, Reason::Reply)
+                    .outbound(&reply, Reason::PeerFlow)
                     .inbound(&login.clone().flags(FIN | ACK), Reason::Failsafe)
                     .row("A1")
                     .inbound(&complaint(&places, &reply), Reason::IcmpRelated),
@@ -405,12 +405,12 @@ fn isolated_only_failsafe_rows_hold_in_every_mode() {
                     .wait(61)
                     .inbound(&served.clone().flags(ACK), Reason::Row)
                     .row("A2")
-                    .outbound(&served.clone().mirrored().flags(ACK), Reason::Reply),
+                    .outbound(&served.clone().mirrored().flags(ACK), Reason::PeerFlow),
             );
             let ask = eth().ip(places.host, places.database).tcp(40_000, 5_432);
             let answer = ask.clone().mirrored().flags(SYN | ACK);
             cases.push(
-                case("CF-11", "our own conversations wait, too")
+                case("CF-11", "our own flows wait, too")
                     .outbound(&ask, Reason::Row)
                     .row("E1")
                     .connects()
@@ -420,7 +420,7 @@ fn isolated_only_failsafe_rows_hold_in_every_mode() {
                     .outbound(&ask.clone().flags(ACK), Reason::Isolated)
                     .outbound(&ask.clone().flags(RST), Reason::Isolated)
                     .wait(61)
-                    .inbound(&answer, Reason::Answer),
+                    .inbound(&answer, Reason::OwnFlow),
             );
             let marks = Override::EXCEPTION;
             let control_state = ControlState {
@@ -490,7 +490,7 @@ fn open_drops_nothing_and_counts_what_it_would_have() {
                 .holding(open.clone())
                 .inbound(&denied, Reason::Source)
                 .audited()
-                .outbound(&denied.clone().mirrored().flags(SYN | ACK), Reason::Unasked)
+                .outbound(&denied.clone().mirrored().flags(SYN | ACK), Reason::UnsolicitedReply)
                 .audited()
                 .inbound(&denied.clone().flags(0), Reason::TcpFlags)
                 .audited()
@@ -501,7 +501,7 @@ fn open_drops_nothing_and_counts_what_it_would_have() {
                 .wait(61)
                 .inbound(&denied, Reason::Source)
                 .inbound(&denied.clone().flags(0), Reason::TcpFlags)
-                .outbound(&denied.clone().mirrored().flags(SYN | ACK), Reason::Unasked)
+                .outbound(&denied.clone().mirrored().flags(SYN | ACK), Reason::UnsolicitedReply)
                 .outbound(&ask, Reason::Destination),
         );
     }
@@ -516,7 +516,7 @@ fn grace_passes_midway_packets_and_judges_openings() {
         let denied = eth().ip(places.stranger, places.host).tcp(40_000, 8_443);
         let midway = denied.clone().flags(ACK);
         cases.push(
-            case("LC-01", "a conversation that was there before")
+            case("LC-01", "a flow that was there before")
                 .holding(grace.clone())
                 .inbound(&midway, Reason::Grace)
                 .outbound(&midway.clone().mirrored(), Reason::Grace)
@@ -524,11 +524,11 @@ fn grace_passes_midway_packets_and_judges_openings() {
                 .inbound(&denied, Reason::Port)
                 .inbound(&denied.clone().flags(SYN | ACK), Reason::NoFlow)
                 .outbound(&denied.clone().mirrored(), Reason::Destination)
-                .outbound(&denied.clone().mirrored().flags(SYN | ACK), Reason::Unasked)
+                .outbound(&denied.clone().mirrored().flags(SYN | ACK), Reason::UnsolicitedReply)
                 .inbound(&eth().ip(places.stranger, places.host).udp(40_000, 8_443), Reason::Port)
                 .wait(61)
                 .inbound(&midway, Reason::NoFlow)
-                .outbound(&midway.clone().mirrored(), Reason::Unasked),
+                .outbound(&midway.clone().mirrored(), Reason::UnsolicitedReply),
         );
         cases.push(case("LC-01", "not for us").holding(grace.clone()).inbound(
             &eth().ip(places.stranger, places.elsewhere).tcp(40_000, 8_443).flags(ACK),
@@ -561,7 +561,7 @@ fn grace_counts_other_packets_and_row_audit_as_without() {
                 .holding(grace.clone())
                 .inbound(&login, Reason::NoFlow)
                 .audited()
-                .outbound(&login.clone().mirrored(), Reason::Unasked)
+                .outbound(&login.clone().mirrored(), Reason::UnsolicitedReply)
                 .audited(),
         );
     }

@@ -135,7 +135,7 @@ fn icmp_errors_meet_their_rate_and_mtu_errors_their_own() {
                 meets_no_end(subject, free, Reason::IcmpRelated);
                 // The flow that they are about goes on.
                 let answer = ask.clone().mirrored().flags(ACK);
-                meets_no_end(subject, &answer, Reason::Answer);
+                meets_no_end(subject, &answer, Reason::OwnFlow);
             }
         });
     }

@@ -61,7 +61,7 @@ fn connect(datapath: &mut HostDatapath, number: u32) -> bool {
         return false;
     }
     let answer = connection(number).mirrored().flags(flag::SYN | flag::ACK);
-    assert_eq!(judge(datapath, Inbound, &answer), Reason::Answer, "connection {number} is answered");
+    assert_eq!(judge(datapath, Inbound, &answer), Reason::OwnFlow, "connection {number} is answered");
     true
 }
 
@@ -92,7 +92,7 @@ fn f05_a_flood_of_udp_takes_no_room_from_connections() {
             let answer = connection(number).mirrored().flags(flag::ACK);
             assert_eq!(
                 judge(&mut datapath, Inbound, &answer),
-                Reason::Answer,
+                Reason::OwnFlow,
                 "FL-18: connection {number} lives"
             );
         }
@@ -107,11 +107,11 @@ fn unanswered_connections_take_no_room_from_udp_and_icmp() {
     }
     for number in 0..10_000 {
         assert_eq!(judge(&mut datapath, Outbound, &query(number)), Reason::Row, "FL-18: query {number}");
-        assert_eq!(judge(&mut datapath, Inbound, &query(number).mirrored()), Reason::Answer);
+        assert_eq!(judge(&mut datapath, Inbound, &query(number).mirrored()), Reason::OwnFlow);
         assert_eq!(judge(&mut datapath, Outbound, &echo(number)), Reason::Row, "FL-18: echo {number}");
     }
     let lost = (0..10_000)
-        .filter(|&number| judge(&mut datapath, Inbound, &query(number).mirrored()) != Reason::Answer);
+        .filter(|&number| judge(&mut datapath, Inbound, &query(number).mirrored()) != Reason::OwnFlow);
     assert_eq!(lost.count(), 0, "FL-18: what was answered stays");
 }
 
@@ -149,7 +149,7 @@ fn fl_18_open_connections_needed_to_fill_the_table() {
     }
     let alongside_floods = limits_of(&mut datapath);
     println!(
-        "open when the first, and one of a hundred, finds no room: {alone:?} of {}; beside floods {alongside_floods:?}",
+        "open when the first, and one of a hundred, finds no room: {alone:?} of {}; alongside floods {alongside_floods:?}",
         limits::FLOWS
     );
     assert!(alone.0 >= 175_000 && alone.1 >= 200_000, "FL-18: {alone:?}");
@@ -157,7 +157,7 @@ fn fl_18_open_connections_needed_to_fill_the_table() {
     // What was closed makes room at once.
     for number in 0..1_000 {
         let reset = connection(number).flags(flag::RST);
-        assert_eq!(judge(&mut datapath, Outbound, &reset), Reason::Answer);
+        assert_eq!(judge(&mut datapath, Outbound, &reset), Reason::OwnFlow);
     }
     let opened = (500_000..510_000).filter(|&number| connect(&mut datapath, number)).count();
     assert!(opened > 500, "FL-18: {opened} after 1,000 were closed");
@@ -179,7 +179,7 @@ fn a_failsafe_row_outbound_always_finds_room() {
         let effect = datapath.judge(Outbound, &login.build()).expect("both ways agree");
         assert_eq!((effect.reason, effect.enters), (Reason::Failsafe, true), "FL-04: {number}");
         let answer = login.mirrored().flags(flag::SYN | flag::ACK);
-        assert_eq!(judge(&mut datapath, Inbound, &answer), Reason::Answer, "FL-04: {number} is answered");
+        assert_eq!(judge(&mut datapath, Inbound, &answer), Reason::OwnFlow, "FL-04: {number} is answered");
     }
     assert!(refused > 5_000, "others find none: {refused}");
 }

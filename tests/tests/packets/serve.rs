@@ -55,7 +55,7 @@ impl Talk {
 
     /// What `outbound` makes of an answer that nothing asks for, and of such a datagram.
     fn unasked(&self, mut case: Case, outbound: Mode) -> Case {
-        case = case.outbound(&self.push, Reason::Unasked);
+        case = case.outbound(&self.push, Reason::UnsolicitedReply);
         case = if outbound == Mode::Enforce { case } else { case.audited() };
         match outbound {
             Mode::Track => case.outbound(&self.answer, Reason::Untracked),
@@ -80,11 +80,11 @@ fn f04_what_audit_let_in_ends_with_the_promotion() {
             let talk = Talk::of(&places);
             let mut case = case("f04", format!("promote, outbound {}", outbound.name()));
             case = case.inbound(&talk.ask, Reason::Port).audited();
-            case = case.outbound(&talk.accept, Reason::Unasked).audited();
+            case = case.outbound(&talk.accept, Reason::UnsolicitedReply).audited();
             case = case.inbound(&talk.question, Reason::Port).audited();
             for _ in 0..2 {
                 case = case.inbound(&talk.say, Reason::NoFlow).audited();
-                case = case.outbound(&talk.push, Reason::Unasked).audited();
+                case = case.outbound(&talk.push, Reason::UnsolicitedReply).audited();
                 case = match outbound {
                     Mode::Track => case.outbound(&talk.answer, Reason::Untracked),
                     _ => case.outbound(&talk.answer, Reason::Destination).audited(),
@@ -109,7 +109,7 @@ fn f04_what_a_bypass_let_in_ends_with_it() {
                 .holding(open.clone())
                 .inbound(&talk.ask, Reason::Port)
                 .audited()
-                .outbound(&talk.accept, Reason::Unasked)
+                .outbound(&talk.accept, Reason::UnsolicitedReply)
                 .audited()
                 .inbound(&talk.question, Reason::Port)
                 .audited();
@@ -136,10 +136,10 @@ fn f04_what_an_exception_let_in_ends_with_it() {
                 .inbound(&talk.ask, Reason::Exception)
                 .row("A3")
                 .connects()
-                .outbound(&talk.accept, Reason::Reply)
+                .outbound(&talk.accept, Reason::PeerFlow)
                 .inbound(&talk.say, Reason::Exception)
                 .row("A3")
-                .outbound(&talk.push, Reason::Reply)
+                .outbound(&talk.push, Reason::PeerFlow)
                 .inbound(&talk.question, Reason::Exception)
                 .row("A3")
                 .wait(61);
@@ -164,12 +164,12 @@ fn f04_what_a_row_let_in_ends_with_the_row() {
                 .inbound(&talk.ask, Reason::Row)
                 .row("A8")
                 .connects()
-                .outbound(&talk.accept, Reason::Reply)
+                .outbound(&talk.accept, Reason::PeerFlow)
                 .inbound(&talk.say, Reason::Row)
                 .row("A8")
                 .inbound(&talk.question, Reason::Row)
                 .row("A9")
-                .outbound(&talk.answer, Reason::Reply)
+                .outbound(&talk.answer, Reason::PeerFlow)
                 .change(modes(Mode::Enforce, outbound));
             cases.push(talk.is_over(case, outbound));
         }
@@ -207,7 +207,7 @@ fn own_flows_from_a_serving_port_are_remembered() {
                 .wait(130)
                 .outbound(&names, Reason::Untracked)
                 .enters()
-                .inbound(&names.clone().mirrored(), Reason::Answer),
+                .inbound(&names.clone().mirrored(), Reason::OwnFlow),
         );
     }
     let name = "own_flows_from_a_serving_port_are_remembered";
@@ -235,7 +235,7 @@ fn f04_audit_counts_every_packet_that_enforce_would_drop() {
         (1..=200).fold(case("f04", "SYNs to closed ports"), |case, port| {
             let knock = eth().ip(places.stranger, places.host).tcp(40_000, 10_000 + port);
             let reset = knock.clone().mirrored().flags(RST | ACK);
-            case.inbound(&knock, Reason::Port).audited().outbound(&reset, Reason::Unasked).audited()
+            case.inbound(&knock, Reason::Port).audited().outbound(&reset, Reason::UnsolicitedReply).audited()
         })
     };
     let pieces = |places: &Places| {

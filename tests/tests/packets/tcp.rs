@@ -33,8 +33,8 @@ fn opened(id: &'static str, says: impl Into<String>, places: &Places) -> Case {
 /// The other side has answered.
 fn established(id: &'static str, says: impl Into<String>, places: &Places) -> Case {
     opened(id, says, places)
-        .inbound(&answer(places, SYN | ACK), Reason::Answer)
-        .outbound(&ask(places, ACK), Reason::Answer)
+        .inbound(&answer(places, SYN | ACK), Reason::OwnFlow)
+        .outbound(&ask(places, ACK), Reason::OwnFlow)
         .row("E1")
 }
 
@@ -129,7 +129,7 @@ fn answer_to_nothing_is_dropped_unless_its_tuple_allows_it() {
     let mut cases = Vec::new();
     for places in Places::both() {
         for flags in [SYN | ACK, ACK, RST, RST | ACK, FIN | ACK, ACK | PSH] {
-            let says = format!("flags {flags:#08b} about no conversation");
+            let says = format!("flags {flags:#08b} about no flow");
             cases.push(case("TP-05", says).inbound(&answer(&places, flags), Reason::NoFlowKnown));
         }
         let served = eth().ip(places.stranger, places.host).tcp(40_000, 443);
@@ -141,7 +141,7 @@ fn answer_to_nothing_is_dropped_unless_its_tuple_allows_it() {
         for flags in [SYN | ACK, ACK, RST, RST | ACK, FIN | ACK] {
             let says = format!("our side, flags {flags:#08b}");
             let packet = served.clone().mirrored().flags(flags);
-            cases.push(case("TP-07", says).outbound(&packet, Reason::Reply));
+            cases.push(case("TP-07", says).outbound(&packet, Reason::PeerFlow));
         }
         cases.push(
             case("TP-07", "our own SYN from a served port is no answer")
@@ -151,18 +151,18 @@ fn answer_to_nothing_is_dropped_unless_its_tuple_allows_it() {
         for flags in [SYN | ACK, ACK, RST, RST | ACK, FIN | ACK] {
             let says = format!("an answer that no row asks for, flags {flags:#08b}");
             let packet = refused.clone().flags(flags);
-            cases.push(case("TP-05", says).outbound(&packet, Reason::Unasked));
+            cases.push(case("TP-05", says).outbound(&packet, Reason::UnsolicitedReply));
         }
         cases.push(
             case("TP-05", "our SYN-ACK to somebody whom we may call")
-                .outbound(&ask(&places, SYN | ACK), Reason::Unasked),
+                .outbound(&ask(&places, SYN | ACK), Reason::UnsolicitedReply),
         );
         cases.push(
-            case("TP-07", "our side of a conversation that was lost is remembered again")
+            case("TP-07", "our side of a flow that was lost is remembered again")
                 .outbound(&ask(&places, ACK), Reason::Row)
                 .row("E1")
                 .enters()
-                .inbound(&answer(&places, ACK), Reason::Answer),
+                .inbound(&answer(&places, ACK), Reason::OwnFlow),
         );
         cases.push(
             case("TP-07", "as the long one that it is")
@@ -170,7 +170,7 @@ fn answer_to_nothing_is_dropped_unless_its_tuple_allows_it() {
                 .row("E1")
                 .enters()
                 .wait(7_400)
-                .inbound(&answer(&places, ACK), Reason::Answer),
+                .inbound(&answer(&places, ACK), Reason::OwnFlow),
         );
     }
     run("answer_to_nothing_is_dropped_unless_its_tuple_allows_it", &cases);
@@ -183,22 +183,22 @@ fn a_flow_of_ours_lives_through_what_tcp_does() {
         let [ask, answer] = [ask, answer].map(|side| move |flags| side(&places, flags));
         cases.push(
             established("TP-02", "handshake, data, both ends, late retransmits", &places)
-                .inbound(&answer(ACK | PSH), Reason::Answer)
-                .outbound(&ask(FIN | ACK), Reason::Answer)
+                .inbound(&answer(ACK | PSH), Reason::OwnFlow)
+                .outbound(&ask(FIN | ACK), Reason::OwnFlow)
                 .row("E1")
-                .inbound(&answer(FIN | ACK), Reason::Answer)
-                .outbound(&ask(ACK), Reason::Answer)
+                .inbound(&answer(FIN | ACK), Reason::OwnFlow)
+                .outbound(&ask(ACK), Reason::OwnFlow)
                 .row("E1")
-                .inbound(&answer(FIN | ACK), Reason::Answer),
+                .inbound(&answer(FIN | ACK), Reason::OwnFlow),
         );
         cases.push(
             established("TP-11", "a reset, repeated, then the same ports again", &places)
-                .inbound(&answer(RST), Reason::Answer)
-                .inbound(&answer(RST), Reason::Answer)
+                .inbound(&answer(RST), Reason::OwnFlow)
+                .inbound(&answer(RST), Reason::OwnFlow)
                 .outbound(&ask(SYN), Reason::Row)
                 .row("E1")
                 .connects()
-                .inbound(&answer(SYN | ACK), Reason::Answer),
+                .inbound(&answer(SYN | ACK), Reason::OwnFlow),
         );
         cases.push(
             established(
@@ -206,14 +206,14 @@ fn a_flow_of_ours_lives_through_what_tcp_does() {
                 "f03: a reset of the peer's, which anybody may forge, shortens nothing",
                 &places,
             )
-            .inbound(&answer(RST), Reason::Answer)
+            .inbound(&answer(RST), Reason::OwnFlow)
             .wait(7_430)
-            .inbound(&answer(ACK), Reason::Answer),
+            .inbound(&answer(ACK), Reason::OwnFlow),
         );
         cases.push(
             established("TP-11", "nor does it keep anything", &places)
                 .wait(7_000)
-                .inbound(&answer(RST), Reason::Answer)
+                .inbound(&answer(RST), Reason::OwnFlow)
                 .wait(443)
                 .inbound(&answer(ACK), Reason::NoFlowKnown),
         );
@@ -221,7 +221,7 @@ fn a_flow_of_ours_lives_through_what_tcp_does() {
             established("TP-14", "a SYN of the peer inside is no answer, and closes nothing", &places)
                 .inbound(&answer(SYN), Reason::PortKnown)
                 .wait(7_000)
-                .inbound(&answer(ACK), Reason::Answer),
+                .inbound(&answer(ACK), Reason::OwnFlow),
         );
         cases.push(
             opened("TP-16", "both sides open at once: the peer's SYN is no answer, its SYN-ACK is", &places)
@@ -229,14 +229,14 @@ fn a_flow_of_ours_lives_through_what_tcp_does() {
                 .outbound(&ask(SYN), Reason::Row)
                 .row("E1")
                 .connects()
-                .inbound(&answer(SYN | ACK), Reason::Answer),
+                .inbound(&answer(SYN | ACK), Reason::OwnFlow),
         );
         cases.push(
             established("TP-17", "silence for 2 h 3 min 50 s", &places)
                 .wait(7_430)
-                .inbound(&answer(ACK), Reason::Answer)
+                .inbound(&answer(ACK), Reason::OwnFlow)
                 .wait(7_430)
-                .outbound(&ask(ACK), Reason::Answer)
+                .outbound(&ask(ACK), Reason::OwnFlow)
                 .row("E1"),
         );
         cases.push(
@@ -252,7 +252,7 @@ fn a_flow_of_ours_lives_through_what_tcp_does() {
             retransmits.into_iter().fold(opened("TP-18", "a SYN again and again", &places), |case, wait| {
                 case.wait(wait).outbound(&ask(SYN), Reason::Row).row("E1").connects()
             });
-        cases.push(patient.wait(110).inbound(&answer(SYN | ACK), Reason::Answer));
+        cases.push(patient.wait(110).inbound(&answer(SYN | ACK), Reason::OwnFlow));
         cases.push(
             opened("TP-19", "a SYN that is never answered", &places)
                 .wait(123)
@@ -260,7 +260,7 @@ fn a_flow_of_ours_lives_through_what_tcp_does() {
         );
         cases.push(
             opened("TP-19", "our own packets do not make it established", &places)
-                .outbound(&ask(ACK), Reason::Answer)
+                .outbound(&ask(ACK), Reason::OwnFlow)
                 .row("E1")
                 .wait(123)
                 .inbound(&answer(ACK), Reason::NoFlowKnown),
@@ -269,7 +269,7 @@ fn a_flow_of_ours_lives_through_what_tcp_does() {
         cases.push(
             established("TP-24", "the same ports in the other family", &places)
                 .inbound(&self::answer(&other, ACK), Reason::NoFlowKnown)
-                .inbound(&answer(ACK), Reason::Answer),
+                .inbound(&answer(ACK), Reason::OwnFlow),
         );
         let elsewhere = eth().ip(places.stranger, places.host).tcp(5_432, 40_000).flags(ACK);
         let neighbour = eth().ip(places.database, places.host).tcp(5_432, 40_001).flags(ACK);
@@ -281,7 +281,7 @@ fn a_flow_of_ours_lives_through_what_tcp_does() {
                 .inbound(&datagram, Reason::PortKnown),
         );
     }
-    run("a_conversation_of_ours_lives_through_what_tcp_does", &cases);
+    run("a_flow_of_ours_lives_through_what_tcp_does", &cases);
 }
 
 #[test]
@@ -290,10 +290,10 @@ fn a_flow_that_is_entered_anew_by_a_fin_is_half_closed() {
     for places in Places::both() {
         let ours = |flags| ask(&places, flags);
         let fin = |says: &str| case("TP-11", says).outbound(&ours(FIN | ACK), Reason::Row).row("E1").enters();
-        cases.push(fin("our FIN").wait(7_400).inbound(&answer(&places, ACK), Reason::Answer));
+        cases.push(fin("our FIN").wait(7_400).inbound(&answer(&places, ACK), Reason::OwnFlow));
         cases.push(
             fin("our FIN and the peer's")
-                .inbound(&answer(&places, FIN | ACK), Reason::Answer)
+                .inbound(&answer(&places, FIN | ACK), Reason::OwnFlow)
                 .wait(243)
                 .inbound(&answer(&places, ACK), Reason::NoFlowKnown),
         );
@@ -313,8 +313,8 @@ fn a_flow_is_closed_by_both_fins_or_by_our_reset() {
     let mut cases = Vec::new();
     for places in Places::both() {
         let started = |says: &str| established("TP-11", says, &places);
-        let sent = |case: Case, flags| case.outbound(&ask(&places, flags), Reason::Answer).row("E1");
-        let heard = |case: Case, flags| case.inbound(&answer(&places, flags), Reason::Answer);
+        let sent = |case: Case, flags| case.outbound(&ask(&places, flags), Reason::OwnFlow).row("E1");
+        let heard = |case: Case, flags| case.inbound(&answer(&places, flags), Reason::OwnFlow);
         let silent = |case: Case, wait| case.wait(wait).inbound(&answer(&places, ACK), Reason::NoFlowKnown);
         let reopened = |case: Case| case.outbound(&ask(&places, SYN), Reason::Row).row("E1").connects();
         let again = |case: Case| heard(sent(heard(case, SYN | ACK), ACK).wait(7_400), ACK);
@@ -369,7 +369,7 @@ fn what_cannot_be_remembered_does_not_leave() {
         let answer = packet.mirrored().flags(SYN | ACK).build();
         assert_eq!(
             datapath.judge(Direction::Inbound, &answer).expect("both ways agree").reason,
-            Reason::Answer
+            Reason::OwnFlow
         );
         None
     });

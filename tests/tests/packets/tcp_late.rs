@@ -28,10 +28,10 @@ fn opened(id: &'static str, says: impl Into<String>, places: &Places) -> Case {
 
 /// Goes on where the other side's SYN-ACK came.
 fn completed(case: Case, places: &Places) -> Case {
-    case.inbound(&answer(places, SYN | ACK), Reason::Answer)
-        .outbound(&ask(places, ACK), Reason::Answer)
+    case.inbound(&answer(places, SYN | ACK), Reason::OwnFlow)
+        .outbound(&ask(places, ACK), Reason::OwnFlow)
         .row("E1")
-        .inbound(&answer(places, ACK | PSH), Reason::Answer)
+        .inbound(&answer(places, ACK | PSH), Reason::OwnFlow)
 }
 
 #[test]
@@ -51,7 +51,7 @@ fn stray_segments_at_a_denied_tuple_leave_no_trace() {
                     case = case.inbound(&stray, reason);
                 }
                 // Nothing that it left behind lets an answer out.
-                cases.push(case.outbound(&stray.mirrored().flags(ACK), Reason::Unasked));
+                cases.push(case.outbound(&stray.mirrored().flags(ACK), Reason::UnsolicitedReply));
             }
         }
     }
@@ -67,12 +67,12 @@ fn a_reset_before_any_answer_ends_the_opening() {
             let reset = answer(&places, flags);
             cases.push(
                 opened("TP-12", "refused, and silence", &places)
-                    .inbound(&reset, Reason::Answer)
+                    .inbound(&reset, Reason::OwnFlow)
                     .wait(243)
                     .inbound(&reset, Reason::NoFlowKnown),
             );
             let again = opened("TP-12", "refused, and tried again with the same ports", &places)
-                .inbound(&reset, Reason::Answer)
+                .inbound(&reset, Reason::OwnFlow)
                 .outbound(&ask(&places, SYN), Reason::Row)
                 .row("E1")
                 .connects();
@@ -80,7 +80,7 @@ fn a_reset_before_any_answer_ends_the_opening() {
         }
         cases.push(
             opened("TP-12", "our own reset", &places)
-                .outbound(&ask(&places, RST), Reason::Answer)
+                .outbound(&ask(&places, RST), Reason::OwnFlow)
                 .row("E1")
                 .wait(243)
                 .inbound(&answer(&places, SYN | ACK), Reason::NoFlowKnown),
@@ -96,34 +96,34 @@ fn syn_ack_of_an_older_flow_does_not_hinder_the_next() {
         // Sequence and acknowledgement of another flow: the stack answers with a reset.
         let old = answer(&places, SYN | ACK).poke(Part::Upper, 4, &[9; 8]);
         let refused = opened("TP-15", "an old SYN-ACK, our reset, the true one", &places)
-            .inbound(&old, Reason::Answer)
-            .outbound(&ask(&places, RST), Reason::Answer)
+            .inbound(&old, Reason::OwnFlow)
+            .outbound(&ask(&places, RST), Reason::OwnFlow)
             .row("E1")
             .outbound(&ask(&places, SYN), Reason::Row)
             .row("E1")
             .connects();
         cases.push(completed(refused, &places));
         let established = completed(opened("TP-15", "an old SYN-ACK in the middle", &places), &places)
-            .inbound(&old, Reason::Answer)
-            .outbound(&ask(&places, ACK), Reason::Answer)
+            .inbound(&old, Reason::OwnFlow)
+            .outbound(&ask(&places, ACK), Reason::OwnFlow)
             .row("E1")
             .wait(7_400)
-            .inbound(&answer(&places, ACK), Reason::Answer);
+            .inbound(&answer(&places, ACK), Reason::OwnFlow);
         cases.push(established);
         let ended = completed(opened("TP-15", "the same ports again after the end", &places), &places)
-            .outbound(&ask(&places, FIN | ACK), Reason::Answer)
+            .outbound(&ask(&places, FIN | ACK), Reason::OwnFlow)
             .row("E1")
-            .inbound(&answer(&places, FIN | ACK), Reason::Answer)
+            .inbound(&answer(&places, FIN | ACK), Reason::OwnFlow)
             .outbound(&ask(&places, SYN), Reason::Row)
             .row("E1")
             .connects()
-            .inbound(&old, Reason::Answer)
-            .outbound(&ask(&places, RST), Reason::Answer)
+            .inbound(&old, Reason::OwnFlow)
+            .outbound(&ask(&places, RST), Reason::OwnFlow)
             .row("E1")
             .outbound(&ask(&places, SYN), Reason::Row)
             .row("E1")
             .connects();
-        cases.push(completed(ended, &places).wait(7_400).inbound(&answer(&places, ACK), Reason::Answer));
+        cases.push(completed(ended, &places).wait(7_400).inbound(&answer(&places, ACK), Reason::OwnFlow));
     }
     run("syn_ack_of_an_older_flow_does_not_hinder_the_next", &cases);
 }
@@ -154,18 +154,18 @@ fn options_windows_and_probes_are_for_the_stack_alone() {
                     .inbound(&allowed.clone().options(&bytes), Reason::Row)
                     .row("A2")
                     .connects()
-                    .outbound(&allowed.clone().mirrored().flags(SYN | ACK).options(&bytes), Reason::Reply)
+                    .outbound(&allowed.clone().mirrored().flags(SYN | ACK).options(&bytes), Reason::PeerFlow)
                     .inbound(&allowed.clone().flags(ACK).options(&bytes), Reason::Row)
                     .row("A2"),
             );
             cases.push(
-                case("TP-22", format!("{name}, on a conversation of ours"))
+                case("TP-22", format!("{name}, on a flow of ours"))
                     .outbound(&ask(&places, SYN).options(&bytes), Reason::Row)
                     .row("E1")
                     .connects()
                     .enters()
-                    .inbound(&answer(&places, SYN | ACK).options(&bytes), Reason::Answer)
-                    .outbound(&ask(&places, ACK).options(&bytes), Reason::Answer)
+                    .inbound(&answer(&places, SYN | ACK).options(&bytes), Reason::OwnFlow)
+                    .outbound(&ask(&places, ACK).options(&bytes), Reason::OwnFlow)
                     .row("E1"),
             );
             let denied = eth().ip(places.stranger, places.host).tcp(40_000, 22).options(&bytes);
@@ -174,22 +174,22 @@ fn options_windows_and_probes_are_for_the_stack_alone() {
         let closed = |packet: Packet| packet.poke(Part::Upper, 14, &[0, 0]);
         cases.push(
             completed(opened("TP-22", "a window of nothing, and probes of it", &places), &places)
-                .inbound(&closed(answer(&places, ACK)), Reason::Answer)
-                .outbound(&ask(&places, ACK).payload(&[0]), Reason::Answer)
+                .inbound(&closed(answer(&places, ACK)), Reason::OwnFlow)
+                .outbound(&ask(&places, ACK).payload(&[0]), Reason::OwnFlow)
                 .row("E1")
-                .inbound(&closed(answer(&places, ACK)), Reason::Answer),
+                .inbound(&closed(answer(&places, ACK)), Reason::OwnFlow),
         );
         // Either side's probe keeps the flow, three times as long as silence would.
         let mut probed = completed(opened("TP-22", "keepalive probes of the other side", &places), &places);
         for _ in 0..3 {
-            probed = probed.wait(7_400).inbound(&answer(&places, ACK), Reason::Answer);
+            probed = probed.wait(7_400).inbound(&answer(&places, ACK), Reason::OwnFlow);
         }
         cases.push(probed);
         let mut probed = completed(opened("TP-22", "keepalive probes of ours", &places), &places);
         for _ in 0..3 {
-            probed = probed.wait(7_400).outbound(&ask(&places, ACK), Reason::Answer).row("E1");
+            probed = probed.wait(7_400).outbound(&ask(&places, ACK), Reason::OwnFlow).row("E1");
         }
-        cases.push(probed.inbound(&answer(&places, ACK), Reason::Answer));
+        cases.push(probed.inbound(&answer(&places, ACK), Reason::OwnFlow));
     }
     run("options_windows_and_probes_are_for_the_stack_alone", &cases);
 }

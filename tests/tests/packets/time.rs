@@ -107,11 +107,11 @@ fn flow_is_judged_by_the_policy_in_force_over_every_wrap() {
             datapath.judge(direction, frame).expect("both ways agree").reason
         };
         assert_eq!(judge(&mut datapath, Direction::Outbound, &ours(SYN)), Reason::Row);
-        assert_eq!(judge(&mut datapath, Direction::Inbound, &theirs(SYN | ACK)), Reason::Answer);
+        assert_eq!(judge(&mut datapath, Direction::Inbound, &theirs(SYN | ACK)), Reason::OwnFlow);
         for change in 0..changes {
             datapath.enforce(reference::policy()).expect("the policy compiles");
             let answer = judge(&mut datapath, Direction::Inbound, &theirs(ACK));
-            assert_eq!(answer, Reason::Answer, "after {change} of {changes} changes");
+            assert_eq!(answer, Reason::OwnFlow, "after {change} of {changes} changes");
         }
         datapath.enforce(without.clone()).expect("the policy compiles");
         let answer = judge(&mut datapath, Direction::Inbound, &theirs(ACK));

@@ -30,7 +30,7 @@ fn a_tunnel_in_udp_is_judged_by_its_own_addresses_and_port() {
                 case("UD-13", format!("{name} at a port that a row names"))
                     .inbound(&packet(places.resolver), Reason::Row)
                     .row("tunnels")
-                    .outbound(&packet(places.resolver).mirrored(), Reason::Reply),
+                    .outbound(&packet(places.resolver).mirrored(), Reason::PeerFlow),
             );
             cases.push(
                 case("UD-13", format!("{name} of somebody else"))
@@ -85,7 +85,7 @@ fn a_row_for_sctp_is_for_all_its_ports_and_for_nothing_else() {
                 case("UD-11", format!("SCTP to port {port}"))
                     .inbound(&from(places.resolver), Reason::Row)
                     .row("sctp")
-                    .outbound(&from(places.resolver).mirrored(), Reason::Reply)
+                    .outbound(&from(places.resolver).mirrored(), Reason::PeerFlow)
                     .inbound(&from(places.stranger), Reason::Protocol)
                     .inbound(&from(places.office), Reason::ProtocolKnown),
             );

@@ -28,7 +28,7 @@ fn an_answer_comes_from_where_the_question_went() {
         let ours = eth().ip(places.database, places.host).udp(53, 40_001);
         cases.push(
             asked("UD-01", "a query and its answer", &places)
-                .inbound(&answer, Reason::Answer)
+                .inbound(&answer, Reason::OwnFlow)
                 .inbound(&other, Reason::Port)
                 .inbound(&port, Reason::PortKnown)
                 .inbound(&ours, Reason::PortKnown),
@@ -39,25 +39,25 @@ fn an_answer_comes_from_where_the_question_went() {
             cases.push(case("UD-02", says).inbound(&packet, Reason::Port));
         }
         let first = |says, wait| asked("UD-03", says, &places).wait(wait);
-        cases.push(first("the first answer after 20 s", 20).inbound(&answer, Reason::Answer));
+        cases.push(first("the first answer after 20 s", 20).inbound(&answer, Reason::OwnFlow));
         cases.push(first("the first answer after 33 s", 33).inbound(&answer, Reason::PortKnown));
-        let answered = |id, says: &str| asked(id, says, &places).inbound(&answer, Reason::Answer);
-        cases.push(answered("UD-03", "more after 119 s").wait(119).inbound(&answer, Reason::Answer));
-        let late = answered("UD-03", "more after the age").wait(288).inbound(&answer, Reason::Answer);
+        let answered = |id, says: &str| asked(id, says, &places).inbound(&answer, Reason::OwnFlow);
+        cases.push(answered("UD-03", "more after 119 s").wait(119).inbound(&answer, Reason::OwnFlow));
+        let late = answered("UD-03", "more after the age").wait(288).inbound(&answer, Reason::OwnFlow);
         cases.push(late.wait(14).inbound(&answer, Reason::PortKnown));
         let repeated = answered("UD-03", "asked again, it stays answered").wait(200);
-        let repeated = repeated.outbound(&query(&places), Reason::Answer).row("E2");
-        cases.push(repeated.wait(288).inbound(&answer, Reason::Answer));
+        let repeated = repeated.outbound(&query(&places), Reason::OwnFlow).row("E2");
+        cases.push(repeated.wait(288).inbound(&answer, Reason::OwnFlow));
         let mut long = answered("UD-04", "what comes in keeps nothing alive");
         for _ in 0..4 {
-            long = long.wait(70).inbound(&answer, Reason::Answer);
+            long = long.wait(70).inbound(&answer, Reason::OwnFlow);
         }
         cases.push(long.wait(25).inbound(&answer, Reason::PortKnown));
         let mut long = answered("UD-04", "what leaves does, for an hour");
         for _ in 0..15 {
-            long = long.wait(240).outbound(&query(&places), Reason::Answer).row("E2");
+            long = long.wait(240).outbound(&query(&places), Reason::OwnFlow).row("E2");
         }
-        cases.push(long.inbound(&answer, Reason::Answer));
+        cases.push(long.inbound(&answer, Reason::OwnFlow));
         let denied = eth().ip(places.host, places.stranger).udp(40_000, 123);
         cases.push(
             case("UD-01", "a question that no row lists")
@@ -125,18 +125,18 @@ fn udp_payload_keeps_a_flow_alive_only_outbound() {
         let answer = ask.clone().mirrored();
         let asked = |says: &str| {
             let asked = case("UD-04", says).outbound(&ask, Reason::Row).row("E2").connects().enters();
-            asked.inbound(&answer, Reason::Answer)
+            asked.inbound(&answer, Reason::OwnFlow)
         };
         let mut silent = asked("what comes in keeps nothing alive");
         for _ in 0..4 {
-            silent = silent.wait(70).inbound(&answer, Reason::Answer);
+            silent = silent.wait(70).inbound(&answer, Reason::OwnFlow);
         }
         cases.push(silent.wait(25).inbound(&answer, Reason::PortKnown));
         // On the host every second plain packet goes the quick way alone: once the last one does.
         for again in [1, 2] {
             let mut long = asked("what leaves does, for as long as UDP is remembered").wait(200);
             for _ in 0..again {
-                long = long.outbound(&ask, Reason::Answer).row("E2");
+                long = long.outbound(&ask, Reason::OwnFlow).row("E2");
             }
             cases.push(long.wait(303).inbound(&answer, Reason::PortKnown));
         }

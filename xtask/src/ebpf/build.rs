@@ -111,8 +111,8 @@ fn without_debug_information(toolchain: &Toolchain, linked: &Path) -> Result<Vec
     let stripped = linked.with_extension("stripped");
     let llvm = toolchain.compiler.llvm()?;
     let major = llvm.split('.').next().unwrap_or_default();
-    let beside = PathBuf::from(format!("/usr/lib/llvm-{major}/bin/llvm-strip"));
-    let strip = Some(beside).filter(|path| path.is_file()).or_else(|| process::find("llvm-strip"));
+    let alongside = PathBuf::from(format!("/usr/lib/llvm-{major}/bin/llvm-strip"));
+    let strip = Some(alongside).filter(|path| path.is_file()).or_else(|| process::find("llvm-strip"));
     let Some(strip) = strip else {
         println!("no llvm-strip here: the object keeps its debug information");
         return fs::read(linked).with_context(|| linked.display().to_string());

@@ -101,7 +101,7 @@ fn constant(path: &Path) -> Option<String> {
 }
 
 /// A number one higher, or one lower where that does not fit.
-fn beside(number: &LitInt) -> Option<LitInt> {
+fn adjacent(number: &LitInt) -> Option<LitInt> {
     let value: u64 = number.base10_parse().ok()?;
     let full = [0xff, 0xffff, 0xffff_ffff, u64::MAX].contains(&value);
     let other = if full { value - 1 } else { value + 1 };
@@ -475,7 +475,7 @@ impl VisitMut for Rewriting<'_> {
             }
             Expr::Lit(it) => {
                 if let Lit::Int(number) = &it.lit
-                    && let Some(other) = beside(number)
+                    && let Some(other) = adjacent(number)
                 {
                     let change = format!("{number} becomes {other}");
                     let (span, own) = (number.span(), quote!(#number));

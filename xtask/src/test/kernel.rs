@@ -22,18 +22,18 @@ const SHARING: &[&str] = &["object", "packets"];
 const ELSEWHERE: &[&str] = &["catalogue", FAULTS, "guest"];
 /// Tests that take longest are started first, or the run would wait for them at its end.
 const FIRST: &[&str] = &[
-    "the_units_hold_through",
-    "every_port_of_every_host_of_the_demo_site",
-    "every_port_of_every_host_of_the_example_site",
-    "panic_exceptions_and_what_waits_for_its_confirmation",
+    "units_work_through",
+    "every_port_of_the_demo_site",
+    "every_port_of_the_example_site",
+    "suspension_exceptions_and_pending_change",
     "packets",
-    "the_page_of_operations_can_be_typed_in",
-    "the_loaded_programs_do_what_their_code",
+    "operations_page_commands_work",
+    "loaded_programs_agree_with_their_code",
     "every_verb_outlives_a_closed_pipe_and_a_full_disk",
     "no_connection_fails_while_policies_change",
-    "while_policies_change_what_both_allow",
-    "kills_at_random_moments",
-    "a_running_daemon_that_is_refused_any_system_call",
+    "policy_changes_drop_no_common_allow",
+    "random_kills_deliver_lose_and_leave",
+    "reload_refused_any_call",
     "packets_sent_are_packets_seen",
 ];
 /// What the fault tests break things with.

@@ -60,7 +60,7 @@ impl<'a> Job<'a> {
         let Self { program, test, .. } = self;
         match test {
             Some(test) => format!("{} {test}", program.name),
-            None if program.is_unit => format!("{} (beside the code)", program.package),
+            None if program.is_unit => format!("{} (alongside the code)", program.package),
             None => program.name.clone(),
         }
     }
@@ -139,7 +139,7 @@ pub(super) fn run(
     // A shared machine can starve one of several tests. What it found has to show again without the others.
     let alongside_nothing = again.iter().map(Job::title).collect::<Vec<_>>();
     for title in &alongside_nothing {
-        println!("again, with nothing beside it: {title}");
+        println!("again, with nothing alongside it: {title}");
     }
     again.extend(alone);
     for (_, finished) in side_by_side(again, 1, environment)? {
@@ -148,7 +148,7 @@ pub(super) fn run(
         if let Some(why) = finished.failed {
             failed.push(format!("{} ({why})", finished.title));
         } else if alongside_nothing.contains(&finished.title) {
-            println!("FAILED beside others, ok alone: {}", finished.title);
+            println!("FAILED alongside others, ok alone: {}", finished.title);
         }
     }
     if failed.is_empty() { Ok(total) } else { bail!("{total}; failed: {}", failed.join(", ")) }

@@ -95,7 +95,7 @@ fn partial_and_pipelined_requests_are_answered_in_order() {
     for part in all.as_bytes().chunks(7) {
         stream.write_all(part).unwrap();
     }
-    for verb in ["status", "confirm", "panic off"] {
+    for verb in ["status", "confirm", "end of bypass and lockdown"] {
         assert_eq!(said(&mut stream), format!("{{\"done\":\"{verb}\"}}\n"));
     }
 }
@@ -130,7 +130,7 @@ fn a_thousand_slow_clients_keep_nobody_out() {
             let mut stream = Plain::connect(server.path()).ok()?;
             let _ = stream.write_all(b"{\"version\":");
             if number % 100 == 0 {
-                assert_eq!(server.asks(Request::Status).unwrap(), "status", "beside {number} others");
+                assert_eq!(server.asks(Request::Status).unwrap(), "status", "alongside {number} others");
             }
             Some(stream)
         })

@@ -23,7 +23,7 @@ const SERVICE: i16 = 32;
 const CLIENT: i16 = 36;
 const KIND: i16 = 40;
 /// Tuples that the map has room for.
-pub(super) const TUPLES: usize = pomguard_common::limits::PINHOLES;
+pub(super) const TUPLES: usize = pomguard_common::limits::OVERRIDES;
 /// Bytes of the set of VLAN ids that follows the tuples.
 const VLANS: usize = 4_096 / 8;
 /// Bytes of the map's one value.

@@ -124,7 +124,7 @@ fn every_example_row_has_a_packet_that_shows_its_removal() {
         let change = &diff.rows[0];
         let Some(packet) = change.newly_denied else {
             let packet_of_row = |it: &Row| it.id != row.id && it.direction == row.direction;
-            assert!(full.rows.iter().any(packet_of_row), "{} has no packet and no row beside it", row.id);
+            assert!(full.rows.iter().any(packet_of_row), "{} has no packet and no row alongside it", row.id);
             continue;
         };
         assert_eq!(judge(&full, &packet).all, std::slice::from_ref(&row.id), "only this row allowed it");

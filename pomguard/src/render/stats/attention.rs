@@ -49,7 +49,7 @@ fn attention(snapshot: &Snapshot) -> Vec<String> {
     }
     if snapshot.flows.evicted > 0 {
         let evicted = grouped(snapshot.flows.evicted);
-        lines.push(format!("{evicted} conversations were forgotten before their age, for want of room."));
+        lines.push(format!("{evicted} flows were forgotten before their age, for want of room."));
     }
     for reason in &snapshot.reasons {
         if reason.packets > 0 && matches!(reason.reason(), Some(Reason::Internal | Reason::NoPolicy)) {

@@ -25,7 +25,7 @@ fn busier() -> Snapshot {
         row.connections += packets / 10;
     }
     for reason in &mut later.reasons {
-        if ["row", "port", "reply"].contains(&reason.name.as_str()) {
+        if ["row", "port", "peer-flow"].contains(&reason.name.as_str()) {
             reason.packets += 20_153;
             reason.bytes += 20_153 * 700;
         }

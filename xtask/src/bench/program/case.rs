@@ -71,11 +71,11 @@ pub(super) fn all(policy: &Policy, inbound: &str) -> Result<Vec<Case>> {
         },
         case("allowed inbound, opening", Inbound, asks(&allowed, segment::SYN), Reason::Row),
         case("allowed inbound, established", Inbound, asks(&allowed, segment::ACK), Reason::Row),
-        case("egress, reply to a peer", Outbound, answers(&allowed, segment::ACK), Reason::Reply),
+        case("egress, reply to a peer", Outbound, answers(&allowed, segment::ACK), Reason::PeerFlow),
         Case {
             before: established,
-            ..case("answer to our conversation", Inbound, answers(&shuffled, segment::ACK), Reason::Answer)
+            ..case("answer to our flow", Inbound, answers(&shuffled, segment::ACK), Reason::OwnFlow)
         },
-        case("egress, our conversation", Outbound, asks(&shuffled, segment::ACK), Reason::Answer),
+        case("egress, our flow", Outbound, asks(&shuffled, segment::ACK), Reason::OwnFlow),
     ])
 }

@@ -39,7 +39,7 @@ impl Subject {
             .override_global(aya_log::LEVEL, &0_u8, true)
             // Test packets count as traffic here; an older object has no other kind.
             .override_global(names::GLOBAL_SELF_TEST, &0_u32, false);
-        for name in [names::MAP_POLICY, names::MAP_CONTROL, names::MAP_PINHOLES] {
+        for name in [names::MAP_POLICY, names::MAP_CONTROL, names::MAP_OVERRIDES] {
             loader.map_pin_path(name, maps.join(name));
         }
         let ebpf = loader.load(&bytes).with_context(|| object.display().to_string())?;

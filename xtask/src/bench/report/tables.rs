@@ -108,7 +108,7 @@ pub(super) fn live(figures: &[LiveFigure]) -> Vec<Sheet> {
         let rates = sheet(family, &|situation, filter| {
             cost(situation, filter).map(|cost| format!("{:.2}", 1e3 / cost.median))
         });
-        let beside = sheet(family, &|situation, filter| {
+        let alongside = sheet(family, &|situation, filter| {
             let (own, other) = (cost(situation, Filter::Pomguard)?, cost(situation, filter)?);
             Some(format!("{:+.0} ns, ×{:.1}", other.median - own.median, other.median / own.median))
         });
@@ -121,7 +121,7 @@ pub(super) fn live(figures: &[LiveFigure]) -> Vec<Sheet> {
             (format!("{name}: million packets per second and core"), rates),
             (
                 format!("{name}: what another filter's packet costs more than pomguard's, and times it"),
-                beside,
+                alongside,
             ),
         ] {
             sheets.extend(table.map(|table| Sheet { title, table }));

@@ -70,20 +70,16 @@ fn of_programs(figures: &[ProgramFigure]) -> Vec<Target> {
         ("program, allowed inbound, 10,000 tuples", 45.0, worst(10_000)),
         ("program, allowed inbound, 100,000 tuples", 100.0, worst(100_000)),
         (
-            "program, answer to a conversation of ours, 100,000 flows",
+            "program, answer to a flow of ours, 100,000 flows",
             90.0,
-            find("answer to our conversation", Family::V4, 10_000),
+            find("answer to our flow", Family::V4, 10_000),
         ),
         (
-            "TC program, egress of a peer's conversation",
+            "TC program, egress of a peer's connection",
             60.0,
             find("egress, reply to a peer", Family::V4, 10_000),
         ),
-        (
-            "TC program, egress of a conversation of ours",
-            60.0,
-            find("egress, our conversation", Family::V4, 10_000),
-        ),
+        ("TC program, egress of a flow of ours", 60.0, find("egress, our flow", Family::V4, 10_000)),
     ];
     let mut targets: Vec<Target> = aims
         .into_iter()
@@ -94,7 +90,7 @@ fn of_programs(figures: &[ProgramFigure]) -> Vec<Target> {
     for case in [port, stranger, opening, established] {
         let ratio =
             find(case, Family::V6, 10_000).zip(find(case, Family::V4, 10_000)).map(|(six, four)| six / four);
-        let name = format!("program, IPv6 beside IPv4: {case}");
+        let name = format!("program, IPv6 alongside IPv4: {case}");
         targets.push(Target::new(&name, "≤ 1.3 times", "times", ratio, |it| it <= 1.3));
     }
     targets
@@ -117,14 +113,14 @@ fn of_receive_path(figures: &[LiveFigure]) -> Vec<Target> {
     let (stateless, stateful) = (Filter::NftStateless, Filter::NftStateful);
     vec![
         Target::new(
-            "receive path, denied port: nftables' best form beside pomguard",
+            "receive path, denied port: nftables' best form alongside pomguard",
             "≥ 6 times",
             "times",
             times(Mix::Port, stateless),
             |it| it >= 6.0,
         ),
         Target::new(
-            "receive path, denied source: nftables' best form beside pomguard",
+            "receive path, denied source: nftables' best form alongside pomguard",
             "≥ 6 times",
             "times",
             times(Mix::Stranger, stateless),
@@ -152,7 +148,7 @@ fn of_receive_path(figures: &[LiveFigure]) -> Vec<Target> {
             |it| it >= 600.0,
         ),
         Target::new(
-            "packets per core of a scan, beside a host with no filter",
+            "packets per core of a scan, alongside a host with no filter",
             "≥ 4 times",
             "times",
             times(Mix::Scan, Filter::Nothing),

@@ -1,0 +1,126 @@
+//! `pomguard bypass` and `pomguard lockdown`: suspend the policy for a limited time.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use anyhow::bail;
+use clap::ValueEnum;
+
+use super::{apply::runtime, duration, output::Output};
+use crate::{
+    control::{
+        client,
+        protocol::{Panic, Request},
+    },
+    paths,
+    render::quantity,
+    terminals,
+};
+
+/// Options of `bypass` and `lockdown`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// For how long (10m, 2h), at most a day; the kernel ends it on time, also without the daemon
+    #[arg(long = "for", value_name = "TIME", value_parser = duration::seconds, required_unless_present = "off")]
+    pub time: Option<u32>,
+    /// End the bypass or the lockdown: the policy holds again
+    #[arg(long, conflicts_with = "time")]
+    pub off: bool,
+    #[command(flatten)]
+    common: Common,
+}
+
+/// Options of every way to suspend the policy.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Common {
+    /// The reason, for the journal
+    #[arg(long, value_name = "TEXT")]
+    pub why: Option<String>,
+    /// Do not ask
+    #[arg(long)]
+    pub yes: bool,
+    /// Do not notify the users who are logged in
+    #[arg(long)]
+    pub quiet: bool,
+    /// The daemon's settings
+    #[arg(long, value_name = "PATH", default_value = paths::SETTINGS)]
+    pub config: PathBuf,
+}
+
+/// The argument of `panic`, the former spelling.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Former {
+    /// `lockdown`
+    Isolate,
+    /// `bypass`
+    Open,
+    /// `bypass --off`
+    Off,
+}
+
+/// Options of `panic`, the former spelling.
+#[derive(Clone, Debug, clap::Args)]
+pub struct FormerArgs {
+    /// The kind
+    #[arg(value_enum)]
+    pub what: Former,
+    /// As for `bypass`
+    #[arg(long = "for", value_name = "TIME", value_parser = duration::seconds, required_if_eq_any = [("what", "isolate"), ("what", "open")])]
+    pub time: Option<u32>,
+    #[command(flatten)]
+    common: Common,
+}
+
+/// Runs `bypass` or `lockdown`. The exit code is 0 if it was done.
+pub fn run(kind: Panic, args: &Args, out: &mut Output) -> anyhow::Result<ExitCode> {
+    suspend((!args.off).then_some(kind), args.time, &args.common, out)
+}
+
+/// Runs `panic`, the former spelling of both.
+pub fn run_former(args: &FormerArgs, out: &mut Output) -> anyhow::Result<ExitCode> {
+    let kind = match args.what {
+        Former::Isolate => Some(Panic::Isolate),
+        Former::Open => Some(Panic::Open),
+        Former::Off => None,
+    };
+    suspend(kind, args.time, &args.common, out)
+}
+
+/// Suspends the policy, or ends a suspension if there is no `kind`.
+fn suspend(
+    kind: Option<Panic>,
+    time: Option<u32>,
+    args: &Common,
+    out: &mut Output,
+) -> anyhow::Result<ExitCode> {
+    let Some(kind) = kind else { return say(args, Request::PanicOff, out) };
+    let Some(seconds) = time else { bail!("say for how long: --for 10m") };
+    if !args.yes {
+        ask(kind, seconds, out)?;
+    }
+    say(args, Request::Panic { kind, seconds }, out)
+}
+
+fn say(args: &Common, request: Request, out: &mut Output) -> anyhow::Result<ExitCode> {
+    let message: String = client::ask(&runtime(&args.config), request, args.why.as_deref())?;
+    if !args.quiet {
+        terminals::tell(&message);
+    }
+    out.line(message);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn ask(kind: Panic, seconds: u32, out: &mut Output) -> anyhow::Result<()> {
+    let effect = match kind {
+        Panic::Isolate => "drops everything but failsafe rows, live calls too,",
+        Panic::Open => "drops nothing, whoever sends it,",
+    };
+    let time = quantity::duration(seconds.into());
+    let answer = out.ask(
+        &format!("This {effect} for {time}. Type `{}` to go on: ", kind.name()),
+        &format!("this {effect} for {time}: say --yes to do it without being asked"),
+    )?;
+    if answer.trim() != kind.name() {
+        bail!("nothing was changed");
+    }
+    Ok(())
+}
