@@ -1,4 +1,6 @@
-//! `cargo xtask lint`: formatting, the shared lint table, clippy.
+//! `cargo xtask lint`: formatting, the shared lint table, refused names, clippy.
+
+pub(crate) mod words;
 
 use std::fs;
 
@@ -24,6 +26,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     formatting()?;
     inheritance()?;
+    words::check()?;
     clippy()?;
     match Compiler::find() {
         Ok(compiler) => clippy_bpf(&compiler),
