@@ -28,6 +28,7 @@ pub mod digest;
 pub mod history;
 pub mod input;
 pub mod kernel;
+pub mod model;
 pub mod observe;
 pub mod paths;
 pub mod policy;

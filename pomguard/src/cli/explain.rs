@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::{FAULT, output::Output};
 use crate::{
     input::Draft,
-    kernel::{KernelError, frame, interface, pins::Pins, probe::Probe, read},
+    kernel::{KernelError, counters, frame, interface, pins::Pins, probe::Probe},
     paths,
     policy::{self, RowId, explain, oracle::Opening},
     render,
@@ -97,7 +97,7 @@ fn tell(kernel: &Kernel, out: &mut Output) {
 
 /// Runs the opening packet through the program, on the policy in force; none when there is none.
 fn ask(pins: &Pins, opening: &Opening) -> anyhow::Result<Option<Kernel>> {
-    let names = match read::row_slots(pins) {
+    let names = match counters::row_slots(pins) {
         Ok(names) => names,
         Err(KernelError::NotInstalled { .. }) => return Ok(None),
         Err(error) => return Err(error).context("ask the kernel (`--offline` does without)"),

@@ -8,10 +8,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use self::output::Output;
-use crate::{
-    control::protocol::Panic,
-    kernel::{pins::Pins, read},
-};
+use crate::{control::protocol::Panic, kernel::pins::Pins, observe::reading};
 
 pub mod allow;
 pub mod apply;
@@ -146,7 +143,7 @@ fn dispatch(verb: Verb, out: &mut Output) -> anyhow::Result<ExitCode> {
         Verb::Status(args) => status::run(&args, out),
         Verb::Stats(args) => {
             let pins = Pins::new(&paths::settings(&args.config, out).paths.pins);
-            stats::run(&args, &|| Ok(read::snapshot(&pins)?), out)
+            stats::run(&args, &|| Ok(reading::snapshot(&pins)?), out)
         }
         Verb::Explain(args) => explain::run(&args, out),
         Verb::ServeMetrics(args) => serve_metrics::run(&args),

@@ -13,10 +13,10 @@ use crate::{
         clock::unix_now,
         interface,
         pins::Pins,
-        read, seed,
+        seed,
         sockets::{self, Connection},
     },
-    observe::{recent::Recent, snapshot::Snapshot},
+    observe::{reading, recent::Recent, snapshot::Snapshot},
     paths,
     policy::{
         Direction, Policy, conflict,
@@ -98,7 +98,7 @@ struct Compared {
 fn in_force(draft: &Draft) -> anyhow::Result<Compared> {
     let history = History::open(&draft.settings.paths.state);
     let uncounted = |in_force, policy| Compared { in_force, policy, counters: None };
-    let snapshot = match read::snapshot(&Pins::new(&draft.settings.paths.pins)) {
+    let snapshot = match reading::snapshot(&Pins::new(&draft.settings.paths.pins)) {
         Ok(snapshot) => snapshot,
         Err(KernelError::NotInstalled { .. }) => return Ok(uncounted(InForce::Nothing, None)),
         // Of what its maps hold, only the history can tell.

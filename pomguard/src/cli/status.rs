@@ -6,8 +6,8 @@ use super::{ATTENTION, output::Output};
 use crate::{
     control::{client, protocol::Request},
     input::settings::Settings,
-    kernel::{attach, clock::unix_now, pins::Pins, status},
-    observe::{condition::Condition, status::Status},
+    kernel::{attach, clock::unix_now, pins::Pins},
+    observe::{condition::Condition, in_force, status::Status},
     paths, render,
     state::runtime::Runtime,
 };
@@ -48,7 +48,7 @@ pub(super) fn read(settings: &Settings) -> anyhow::Result<Status> {
                         attach,
                     )
                 }
-                None => status::status(&pins, &interfaces)?,
+                None => in_force::status(&pins, &interfaces)?,
             };
             status.attention.push(format!("{error}"));
             Ok(status)

@@ -1,9 +1,10 @@
 //! What can be said over the control socket: one JSON object a line, one reply a request, in order.
 
 use ipnet::IpNet;
-use pomguard_common::{Direction, control::panic};
+use pomguard_common::Direction;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
+pub use crate::model::Panic;
 use crate::{
     history::Summary,
     policy::{Mode, Service},
@@ -101,47 +102,6 @@ impl Request {
             Self::Revoke { .. } => "revoke",
             Self::Panic { kind, .. } => kind.name(),
             Self::PanicOff => "end of bypass and lockdown",
-        }
-    }
-}
-
-/// The two ways to suspend the policy.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Panic {
-    /// Only failsafe rows hold. Versions with layout 4 wrote `isolate`.
-    #[serde(rename = "lockdown", alias = "isolate")]
-    Isolate,
-    /// Nothing is dropped, all is counted. Versions with layout 4 wrote `open`.
-    #[serde(rename = "bypass", alias = "open")]
-    Open,
-}
-
-impl Panic {
-    /// Its word.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Isolate => "lockdown",
-            Self::Open => "bypass",
-        }
-    }
-
-    /// Its number in the control map.
-    #[must_use]
-    pub const fn number(self) -> u8 {
-        match self {
-            Self::Isolate => panic::ISOLATE,
-            Self::Open => panic::OPEN,
-        }
-    }
-
-    /// The kind with this number; none for no panic.
-    #[must_use]
-    pub const fn of_number(number: u8) -> Option<Self> {
-        match number {
-            panic::ISOLATE => Some(Self::Isolate),
-            panic::OPEN => Some(Self::Open),
-            _ => None,
         }
     }
 }

@@ -18,10 +18,9 @@ use crate::{
         control,
         install::{self, Installed},
         pins::Pins,
-        read,
         seed::{self, Seeded, Unlisted},
     },
-    observe::condition::Condition,
+    observe::{condition::Condition, reading},
     paths, policy,
     render::quantity::timestamp,
     state::confirmed::{self, Confirmed, StateError},
@@ -145,7 +144,7 @@ impl Daemon {
                 .context("put the last confirmed policy in force")?;
             info!("generation {} in force: image {}", installed.generation, installed.digest);
         }
-        let snapshot = read::snapshot(&self.pins)?;
+        let snapshot = reading::snapshot(&self.pins)?;
         let tuples = snapshot.capacity.iter().find(|it| it.name == "tuples").map_or(0, |it| it.used);
         self.status = format!(
             "{} {}: inbound {}, outbound {}, generation {}, {tuples} tuples",
@@ -220,8 +219,8 @@ impl Daemon {
     pub(super) fn refused(&mut self, why: &anyhow::Error) {
         let condition =
             if lacks_resources(why) { Condition::ResourcesExhausted } else { Condition::FilesRefused };
-        let since =
-            read::snapshot(&self.pins).map_or_else(|_| "earlier".to_owned(), |it| timestamp(it.installed_at));
+        let since = reading::snapshot(&self.pins)
+            .map_or_else(|_| "earlier".to_owned(), |it| timestamp(it.installed_at));
         let why = format!("{why:#}").replace('\n', "; ");
         self.lasting_conditions.insert(
             condition,

@@ -13,9 +13,9 @@ use crate::{
     },
     history::{By, Cause},
     input::settings::Settings,
-    kernel::status,
     observe::{
         condition::Condition,
+        in_force,
         status::{DaemonStatus, Status},
     },
 };
@@ -85,7 +85,7 @@ impl Daemon {
 
     fn status(&self) -> anyhow::Result<Status> {
         let interfaces: Vec<String> = self.settings.interfaces.iter().map(|at| at.value.clone()).collect();
-        let mut status = status::status(&self.pins, &interfaces)?;
+        let mut status = in_force::status(&self.pins, &interfaces)?;
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if !state.last_reload_successful {
             status.attention.push("the last change of policy failed: the journal says why".to_owned());

@@ -18,9 +18,8 @@ use crate::{
         clock::unix_now,
         control,
         install::{self, Installed},
-        read,
     },
-    observe::condition::Condition,
+    observe::{condition::Condition, reading},
     render::quantity::timestamp,
     terminals,
 };
@@ -236,7 +235,7 @@ impl Daemon {
         let Some(settings) = self.waiting.as_ref().map(|waiting| waiting.next.settings.clone()) else {
             return Ok(());
         };
-        let in_force = read::snapshot(&self.pins)?;
+        let in_force = reading::snapshot(&self.pins)?;
         self.in_force(&settings, in_force.image, in_force.generation);
         self.settings = settings.clone();
         self.status = self.line();

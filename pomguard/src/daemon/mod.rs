@@ -41,13 +41,14 @@ use crate::{
         minimal,
         pins::Pins,
         programs::{self, Staged},
-        read, selfprobe,
+        selfprobe,
         takeover::{self, Takeover},
     },
     observe::{
         condition::Condition,
         http,
         metrics::{self, DaemonState},
+        reading,
     },
     policy::{self, Policy},
     state::{confirmed::Confirmed, exceptions::Exception, runtime::Runtime},
@@ -538,7 +539,7 @@ fn raise_locked_memory() {
 
 /// The metrics page as it is now.
 fn metrics_page(pins: &Pins, state: &Mutex<DaemonState>) -> anyhow::Result<String> {
-    let snapshot = read::snapshot(pins)?;
+    let snapshot = reading::snapshot(pins)?;
     let state = state.lock().unwrap_or_else(PoisonError::into_inner).clone();
     Ok(metrics::page(snapshot, state)?)
 }

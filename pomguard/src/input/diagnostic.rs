@@ -5,7 +5,7 @@ use std::fmt;
 use serde::Serialize;
 use thiserror::Error;
 
-use crate::policy::Origin;
+use crate::model::Origin;
 
 /// One fault.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

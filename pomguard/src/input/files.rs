@@ -23,7 +23,7 @@ use super::{
     diagnostic::{Diagnostic, Diagnostics, Fault},
     settings::Settings,
 };
-use crate::policy::Origin;
+use crate::model::Origin;
 
 /// Permission of the group to write.
 const GROUP_WRITES: u32 = 0o020;

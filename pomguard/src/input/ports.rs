@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::diagnostic::Fault;
-use crate::policy::PortRange;
+use crate::model::PortRange;
 
 /// Ports of a matrix row: fixed, or as many as the site has zones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -15,8 +15,8 @@ use super::{
     walk::{self, Table, Value},
 };
 use crate::{
+    model::{Mode, PacketSettings, Rates},
     paths,
-    policy::{Mode, PacketSettings, Rates},
 };
 
 /// Longest interface name that Linux takes.

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, fs, net::IpAddr, os::unix::fs::PermissionsExt a
 use proptest::prelude::*;
 
 use super::{Diagnostics, Draft, Settings, settings::TcMode, site};
-use crate::policy::{Mode, Policy, Rates, RowId, resolve};
+use crate::model::{Mode, Policy, Rates, RowId, resolve};
 
 const SITE: &str = include_str!("../../../config/site.example.toml");
 const SETTINGS: &str = include_str!("../../../config/pomguard.toml");

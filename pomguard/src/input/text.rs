@@ -5,7 +5,7 @@ use std::{
 };
 
 use super::{diagnostic::Diagnostics, files::Files};
-use crate::policy::Origin;
+use crate::model::Origin;
 
 /// No file of ours comes near this; a larger one is a mistake, and reading it would only cost memory.
 const LARGEST: u64 = 4 << 20;

@@ -14,7 +14,7 @@ use super::{
     spelling::nearest,
     text::{At, Text},
 };
-use crate::policy::Origin;
+use crate::model::Origin;
 
 /// The top table of a text, or every syntax fault of it.
 pub(super) fn parse(text: &Text) -> Result<Spanned<DeTable<'_>>, Diagnostics> {

@@ -10,6 +10,7 @@ use aya::programs::{
 };
 use log::{info, warn};
 use pomguard_common::names::{PROGRAM_EGRESS, PROGRAM_INGRESS};
+use serde::{Deserialize, Serialize};
 
 use super::{
     KernelError,
@@ -20,10 +21,23 @@ use super::{
     raw,
     sight::Seen,
 };
-use crate::{
-    input::settings::{Attach, AttachMode, TcMode},
-    observe::snapshot::AttachInfo,
-};
+use crate::input::settings::{Attach, AttachMode, TcMode};
+
+/// How one interface is attached.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
+pub struct AttachInfo {
+    /// Interface name.
+    pub interface: String,
+    /// Its index.
+    pub ifindex: u32,
+    /// `native`, `generic` or `none`.
+    pub xdp: String,
+    /// `tcx`, `clsact` or `none`.
+    pub tc: String,
+    /// Packets that the XDP program saw come in; of a bond, by all members.
+    #[serde(default)]
+    pub seen: u64,
+}
 
 /// Names of the links' pins.
 pub(super) const XDP: &str = "xdp";

@@ -162,7 +162,7 @@ impl KernelError {
         move |source| Self::System { call, what, source }
     }
 
-    pub(super) fn map(name: &'static str) -> impl FnOnce(MapError) -> Self {
+    pub(crate) fn map(name: &'static str) -> impl FnOnce(MapError) -> Self {
         move |source| Self::Map { name, source: Box::new(source) }
     }
 

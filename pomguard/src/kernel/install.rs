@@ -162,7 +162,7 @@ pub(super) fn generation_of(pins: &Pins, slot: u8) -> Result<Option<u32>, Kernel
 }
 
 /// The array of one generation slot.
-pub(super) fn inner(pins: &Pins, slot: u8) -> Result<Array<MapData, Line>, KernelError> {
+pub(crate) fn inner(pins: &Pins, slot: u8) -> Result<Array<MapData, Line>, KernelError> {
     let data = MapData::from_pin(pins.image(slot)).map_err(KernelError::map(names::MAP_POLICY))?;
     Array::try_from(aya::maps::Map::Array(data)).map_err(KernelError::map(names::MAP_POLICY))
 }

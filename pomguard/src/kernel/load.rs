@@ -247,7 +247,7 @@ fn random() -> io::Result<u64> {
 
 /// The record about the host. Whoever reads or writes other pinned maps asks for it first: maps of
 /// another layout are refused here. One that was never filled in (version 0) is of this layout.
-pub(super) fn host_record(pins: &Pins) -> Result<HostRecord, KernelError> {
+pub(crate) fn host_record(pins: &Pins) -> Result<HostRecord, KernelError> {
     let mapping = pins.mapped::<HostRecord>(names::MAP_HOST, 1, false)?;
     let record = mapping.get(0).ok_or(KernelError::Unreadable)?;
     if record.abi != 0 && record.abi != ABI_VERSION {
@@ -287,7 +287,7 @@ pub(super) fn padded<const N: usize>(text: &str) -> [u8; N] {
 }
 
 /// The text of such a field.
-pub(super) fn unpadded(bytes: &[u8]) -> String {
+pub(crate) fn unpadded(bytes: &[u8]) -> String {
     let end = bytes.iter().position(|&byte| byte == 0).unwrap_or(bytes.len());
     String::from_utf8_lossy(&bytes[..end]).into_owned()
 }

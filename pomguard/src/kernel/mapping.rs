@@ -23,7 +23,7 @@ unsafe impl Words for Served {}
 
 /// An array map of `T`, mapped into this process. The programs write it at the same time, so every
 /// access copies an element.
-pub(super) struct Mapping<T: Pod> {
+pub(crate) struct Mapping<T: Pod> {
     start: NonNull<T>,
     length: usize,
     writable: bool,
@@ -58,12 +58,12 @@ impl<T: Pod> Mapping<T> {
     }
 
     /// Number of elements.
-    pub(super) const fn len(&self) -> usize {
+    pub(crate) const fn len(&self) -> usize {
         self.length
     }
 
     /// A copy of an element; none beyond the end.
-    pub(super) fn get(&self, index: usize) -> Option<T> {
+    pub(crate) fn get(&self, index: usize) -> Option<T> {
         if index >= self.length {
             return None;
         }
@@ -72,7 +72,7 @@ impl<T: Pod> Mapping<T> {
     }
 
     /// The first byte of an element; none beyond the end.
-    pub(super) fn first_byte(&self, index: usize) -> Option<u8> {
+    pub(crate) fn first_byte(&self, index: usize) -> Option<u8> {
         if index >= self.length {
             return None;
         }
@@ -103,7 +103,7 @@ impl<T: Pod> Mapping<T> {
     }
 
     /// Copies of all elements.
-    pub(super) fn iter(&self) -> impl Iterator<Item = T> + '_ {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = T> + '_ {
         (0..self.length).filter_map(|index| self.get(index))
     }
 }

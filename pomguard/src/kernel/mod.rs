@@ -8,7 +8,7 @@
 //! | a compiled image: written, frozen, read back, switched to | [`install`] |
 //! | the array of one generation | `image_array` |
 //! | what holds alongside the generations | [`control`] |
-//! | what the maps say | [`read`], [`status`], and of the rows `tally` |
+//! | the counters of the maps | [`counters`], and of the rows `tally` |
 //! | connections that were there first | [`sockets`], [`seed`] |
 //! | pinned maps of another layout, replaced; their counters, carried over | [`takeover`], [`carry`] |
 //! | sets of programs, pinned before they are attached | [`programs`] |
@@ -31,6 +31,7 @@ pub mod capabilities;
 pub mod carry;
 pub mod clock;
 pub mod control;
+pub mod counters;
 pub mod driver;
 mod error;
 pub mod frame;
@@ -40,7 +41,7 @@ pub mod install;
 pub mod interface;
 pub mod load;
 pub mod map_baseline;
-mod mapping;
+pub(crate) mod mapping;
 pub mod minimal;
 pub mod monitor;
 pub mod object;
@@ -49,14 +50,12 @@ pub mod pins;
 pub mod probe;
 pub mod programs;
 mod raw;
-pub mod read;
 pub mod seed;
 pub mod selfprobe;
 pub mod sight;
 pub mod sockets;
-pub mod status;
 pub mod sweep;
 pub mod takeover;
-mod tally;
+pub(crate) mod tally;
 
 pub use error::KernelError;

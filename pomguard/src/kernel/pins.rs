@@ -241,7 +241,7 @@ impl Pins {
     ///
     /// # Errors
     /// As [`Self::open`], and when the map is of another kind than `T`.
-    pub(super) fn typed<T>(&self, name: &'static str) -> Result<T, KernelError>
+    pub(crate) fn typed<T>(&self, name: &'static str) -> Result<T, KernelError>
     where
         T: TryFrom<Map, Error = aya::maps::MapError>,
     {
@@ -251,7 +251,7 @@ impl Pins {
     }
 
     /// A pinned array as memory.
-    pub(super) fn mapped<T: Pod>(
+    pub(crate) fn mapped<T: Pod>(
         &self,
         name: &'static str,
         length: usize,

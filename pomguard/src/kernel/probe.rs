@@ -22,11 +22,10 @@ use pomguard_common::{
 use super::{
     KernelError,
     clock::Ticks,
-    image_array, install,
+    counters, image_array, install,
     load::{Loaded, Share},
     mapping::Mapping,
     pins::Pins,
-    read,
     tally::sum_row,
 };
 use crate::compile::Image;
@@ -172,7 +171,7 @@ impl Probe {
     /// When they cannot be read.
     pub fn counters(&self) -> Result<Counters, KernelError> {
         let map: PerCpuArray<_, Counters> = self.loaded.map(names::MAP_COUNTERS)?;
-        Ok(read::sum(&map.get(&0, 0).map_err(KernelError::map(names::MAP_COUNTERS))?))
+        Ok(counters::sum(&map.get(&0, 0).map_err(KernelError::map(names::MAP_COUNTERS))?))
     }
 
     /// Tally of a row, summed over the CPUs.

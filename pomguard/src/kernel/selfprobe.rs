@@ -6,7 +6,7 @@
 use aya::programs::{TestRun as _, TestRunOptions};
 use pomguard_common::{Direction, names, reason::Reason};
 
-use super::{KernelError, load::Loaded, pins::Pins, read};
+use super::{KernelError, counters, load::Loaded, pins::Pins};
 
 /// An ARP request for an address of nobody's (RFC 5737) by a locally administered station: passed under
 /// its own reason by every policy, and dropped where there is none.
@@ -29,7 +29,8 @@ const TC_NEXT: u32 = u32::MAX;
 pub fn judge(loaded: &mut Loaded, pins: &Pins) -> Result<(), KernelError> {
     let options = || TestRunOptions { data_in: Some(&ARP), ..TestRunOptions::default() };
     let counted = |direction: Direction| {
-        read::self_tests(pins).map(|all| all.direction[direction.index()].judged[Reason::Arp.index()].packets)
+        counters::self_tests(pins)
+            .map(|all| all.direction[direction.index()].judged[Reason::Arp.index()].packets)
     };
     for (direction, name, passes) in [
         (Direction::Inbound, names::PROGRAM_INGRESS, XDP_PASS),

@@ -34,7 +34,7 @@ const AT_ONCE: u16 = 256;
 ///
 /// # Errors
 /// [`KernelError::NotInstalled`] when nothing is pinned.
-pub(super) fn tallies(pins: &Pins, slots: &[u16]) -> Result<Vec<RowTally>, KernelError> {
+pub(crate) fn tallies(pins: &Pins, slots: &[u16]) -> Result<Vec<RowTally>, KernelError> {
     let data = pins.open(names::MAP_ROWS)?;
     let cpus = possible_cpus()?;
     let mut found = Vec::with_capacity(slots.len());

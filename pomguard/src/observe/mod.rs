@@ -2,9 +2,9 @@
 //!
 //! | module | what it holds |
 //! | --- | --- |
-//! | [`snapshot`] | one reading of the maps: plain data |
+//! | [`snapshot`], [`reading`] | one reading of the maps: the plain data, and how it is taken |
 //! | [`recent`] | what was counted lately of the traffic that a change would end |
-//! | [`status`] | what is in force, and what is not as it should be |
+//! | [`status`], [`in_force`] | what is in force and what needs attention: the plain data, and how it is read |
 //! | [`family`] | every metric: name, kind, labels, meaning |
 //! | [`metrics`] | the page, from a reading and the daemon's own state |
 //! | [`condition`] | named states and repairs |
@@ -18,8 +18,10 @@ pub mod family;
 #[cfg(test)]
 pub(crate) mod golden;
 pub mod http;
+pub mod in_force;
 pub mod metrics;
 pub mod printable;
+pub mod reading;
 pub mod recent;
 #[cfg(test)]
 pub(crate) mod sample;

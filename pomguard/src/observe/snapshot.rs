@@ -1,11 +1,12 @@
 //! One reading of the pinned maps: everything that `stats`, `status`, `/metrics` and `top` show.
 //!
-//! Plain data. `kernel::read` fills it from the maps; printers and the metrics page only read it.
+//! Plain data. [`reading`](super::reading) fills it from the maps; printers and the metrics page only read it.
 
 use pomguard_common::{Direction, reason::Reason};
 use serde::{Deserialize, Serialize};
 
-use crate::policy::{Mode, RowId};
+pub use crate::kernel::attach::AttachInfo;
+use crate::model::{Mode, RowId};
 
 /// One reading of the maps.
 #[derive(Clone, Debug, Serialize)]
@@ -54,22 +55,6 @@ impl Snapshot {
             .map(|stats| stats.packets)
             .sum()
     }
-}
-
-/// How one interface is attached.
-#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
-pub struct AttachInfo {
-    /// Interface name.
-    pub interface: String,
-    /// Its index.
-    pub ifindex: u32,
-    /// `native`, `generic` or `none`.
-    pub xdp: String,
-    /// `tcx`, `clsact` or `none`.
-    pub tc: String,
-    /// Packets that the XDP program saw come in; of a bond, by all members.
-    #[serde(default)]
-    pub seen: u64,
 }
 
 /// One row's counters, summed over the CPUs.

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::snapshot::AttachInfo;
 use crate::{
-    control::protocol::Panic,
+    model::Panic,
     policy::{Direction, Mode, RowId},
 };
 

@@ -8,7 +8,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::{control::protocol::Panic, history::replace};
+use crate::{history::replace, model::Panic};
 
 /// A panic that goes on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use pomguard::kernel::{pins::Pins, read};
+use pomguard::kernel::{counters, pins::Pins};
 use pomguard_common::{Direction, counter::Counters, reason::Reason};
 use pomguard_tests::{
     daemon::{Daemon, INTERFACE, LISTED, LISTED_OUT, Lab, PEER, Pinned, SERVER, STRANGER, Stats, opens},
@@ -18,7 +18,7 @@ fn arp() -> Vec<u8> {
 }
 
 fn self_tests(lab: &Lab) -> Counters {
-    read::self_tests(&Pins::new(lab.pins())).unwrap()
+    counters::self_tests(&Pins::new(lab.pins())).unwrap()
 }
 
 fn seen(counters: &Counters) -> [u64; 2] {

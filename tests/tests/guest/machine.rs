@@ -13,7 +13,7 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use ipnet::IpNet;
-use pomguard::kernel::{pins::Pins, read};
+use pomguard::kernel::{counters, pins::Pins};
 use pomguard_common::{Direction, counter::Counters, reason::Reason};
 use pomguard_netlab::{
     LinkState, Namespace, Port, Veth,
@@ -246,7 +246,7 @@ impl Machine {
 
     /// The guard's counters.
     fn counters(&self) -> Result<Counters> {
-        Ok(read::counters(&self.pins())?)
+        Ok(counters::counters(&self.pins())?)
     }
 
     /// An interface with its own counters.

@@ -12,7 +12,7 @@ use super::{
     spelling::nearest,
     text::{At, Text},
 };
-use crate::policy::{Origin, PortRange, RowId};
+use crate::model::{Origin, PortRange, RowId};
 
 mod read;
 #[cfg(test)]

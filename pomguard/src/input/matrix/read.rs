@@ -9,7 +9,7 @@ use crate::{
         text::Text,
         walk::{self, Table},
     },
-    policy::Origin,
+    model::Origin,
 };
 
 /// Reads a matrix file.

@@ -16,7 +16,7 @@ use crate::{
         text::At,
         walk::{Table, Value},
     },
-    policy::{Mode, PortRange},
+    model::{Mode, PortRange},
 };
 
 impl Reader<'_, '_> {

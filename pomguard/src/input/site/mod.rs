@@ -11,7 +11,7 @@ use super::{
     sources::Source,
     text::{At, Text},
 };
-use crate::policy::{Mode, Origin, PortRange};
+use crate::model::{Mode, Origin, PortRange};
 
 mod allow;
 mod read;

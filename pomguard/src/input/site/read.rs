@@ -16,7 +16,7 @@ use crate::{
         text::{At, Text},
         walk::{self, Table, Value},
     },
-    policy::Mode,
+    model::Mode,
 };
 
 /// What `from` and `to` call all servers of the site.
@@ -106,7 +106,7 @@ fn zone_ranges(matrix: &Matrix, site: &Site, text: &Text, faults: &mut Diagnosti
             change.and_then(|change| change.ports.as_ref()).map_or(&row.ports, |ports| &ports.value.1);
         for spec in ports.iter().filter(|spec| spec.at(site.zones).is_none()) {
             let at = text.body.lines().position(|line| line.trim_start().starts_with("zones"));
-            let origin = crate::policy::Origin { file: text.name.clone(), line: 1 + at.unwrap_or_default() };
+            let origin = crate::model::Origin { file: text.name.clone(), line: 1 + at.unwrap_or_default() };
             let problem = format!("{spec} of {} runs past port 65535", matrix.row_id(row.number));
             faults.add(
                 origin,

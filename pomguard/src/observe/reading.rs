@@ -1,22 +1,27 @@
-//! What the pinned maps say, as a [`Snapshot`].
+//! One reading of the pinned maps, as a [`Snapshot`].
 
-use aya::maps::{MapData, PerCpuArray, PerCpuValues};
 use pomguard_common::{
     Direction,
-    counter::{Counters, RowLabel, RowTally, Tally, set},
+    counter::{Counters, RowLabel, RowTally, Tally},
     flow::{Bucket, State, Tag},
     image::{AGES, HEAD, Line, SECTIONS},
     limits, names,
     reason::{Reason, Verdict},
 };
 
-use super::{
-    KernelError, attach, clock::Ticks, control, install, load, mapping::Mapping, pins::Pins, tally::tallies,
-};
+use super::snapshot::{Capacity, FlowKinds, FlowStats, Outcome, ReasonStats, RowStats, Snapshot, Totals};
 use crate::{
     compile::Record,
-    observe::snapshot::{Capacity, FlowKinds, FlowStats, Outcome, ReasonStats, RowStats, Snapshot, Totals},
-    policy::{Mode, RowId},
+    kernel::{
+        KernelError, attach,
+        clock::Ticks,
+        control,
+        counters::{counters, opened_by, used},
+        install, load,
+        pins::Pins,
+        tally::tallies,
+    },
+    model::{Mode, RowId},
 };
 
 /// Takes one reading. Not atomic: packets go on being counted meanwhile.
@@ -51,73 +56,6 @@ pub fn snapshot(pins: &Pins) -> Result<Snapshot, KernelError> {
         capacity: capacity(&record),
         events_lost: counters.events_lost,
     })
-}
-
-/// The counters, summed over the CPUs.
-///
-/// # Errors
-/// When the map cannot be read.
-pub fn counters(pins: &Pins) -> Result<Counters, KernelError> {
-    counter_set(pins, set::TRAFFIC)
-}
-
-/// The counters of self-tests, which are apart from those of traffic, summed over the CPUs.
-///
-/// # Errors
-/// When the map cannot be read.
-pub fn self_tests(pins: &Pins) -> Result<Counters, KernelError> {
-    counter_set(pins, set::SELF_TESTS)
-}
-
-fn counter_set(pins: &Pins, index: u32) -> Result<Counters, KernelError> {
-    let map: PerCpuArray<MapData, Counters> = pins.typed(names::MAP_COUNTERS)?;
-    Ok(sum(&map.get(&index, 0).map_err(KernelError::map(names::MAP_COUNTERS))?))
-}
-
-/// Adds up the CPUs' counters.
-#[must_use]
-pub fn sum(values: &PerCpuValues<Counters>) -> Counters {
-    let mut total = Counters::ZERO;
-    for value in values.iter() {
-        for (into, from) in total.direction.iter_mut().zip(&value.direction) {
-            add(&mut into.seen, from.seen);
-            into.judged.iter_mut().zip(from.judged).for_each(|(into, from)| add(into, from));
-            into.audited.iter_mut().zip(from.audited).for_each(|(into, from)| add(into, from));
-        }
-        total.events_lost += value.events_lost;
-        total.flows_opened += value.flows_opened;
-        total.flows_evicted += value.flows_evicted;
-    }
-    total
-}
-
-fn add(into: &mut Tally, from: Tally) {
-    into.packets += from.packets;
-    into.bytes += from.bytes;
-}
-
-/// Counter slots that are in use: slot, row, direction.
-///
-/// # Errors
-/// [`KernelError::NotInstalled`] when nothing is pinned.
-pub fn row_slots(pins: &Pins) -> Result<Vec<(u16, RowId, Direction)>, KernelError> {
-    let labels = pins.mapped::<RowLabel>(names::MAP_LABELS, limits::ROW_SLOTS, false)?;
-    let row = |slot: u16| {
-        let label = labels.get(usize::from(slot))?;
-        Some((slot, RowId(load::unpadded(&label.id)), opened_by(&label)))
-    };
-    Ok(used(&labels).filter_map(row).collect())
-}
-
-/// The counter slots that are in use, in order. A free one is known by its first byte: the others are not
-/// even read.
-fn used(labels: &Mapping<RowLabel>) -> impl Iterator<Item = u16> + '_ {
-    let used = |slot: &usize| labels.first_byte(*slot).is_some_and(|byte| byte != 0);
-    (0..labels.len()).filter(used).map(|slot| slot as u16)
-}
-
-fn opened_by(label: &RowLabel) -> Direction {
-    if label.direction == 0 { Direction::Inbound } else { Direction::Outbound }
 }
 
 /// What each row counted. `in_audit` is asked for the counter slots of the rows in force, and says none

@@ -5,18 +5,18 @@ use std::collections::BTreeMap;
 use pomguard_common::control::{Override, over};
 
 use super::{
-    KernelError, attach,
-    clock::{Ticks, unix_now},
-    control, load,
-    pins::Pins,
-    read,
+    reading,
+    snapshot::RowStats,
+    status::{ExceptionStatus, PanicStatus, Status},
 };
 use crate::{
-    control::protocol::Panic,
-    observe::{
-        snapshot::RowStats,
-        status::{ExceptionStatus, PanicStatus, Status},
+    kernel::{
+        KernelError, attach,
+        clock::{Ticks, unix_now},
+        control, counters, load,
+        pins::Pins,
     },
+    model::Panic,
 };
 
 /// Takes one reading. `wanted` are the interfaces that the settings name.
@@ -24,7 +24,7 @@ use crate::{
 /// # Errors
 /// [`KernelError::NotInstalled`] when nothing is pinned.
 pub fn status(pins: &Pins, wanted: &[String]) -> Result<Status, KernelError> {
-    let snapshot = read::snapshot(pins)?;
+    let snapshot = reading::snapshot(pins)?;
     let ticks = Ticks { shift: load::host_record(pins)?.tick_shift, ..Ticks::probe()? };
     let now = ticks.now()?;
     let active = control::active(pins)?;
@@ -102,7 +102,7 @@ fn exceptions(
         deadlines.insert(line.row, line.expires);
     }
     let mut found = Vec::new();
-    for (slot, id, direction) in read::row_slots(pins)? {
+    for (slot, id, direction) in counters::row_slots(pins)? {
         let Some(deadline) = deadlines.get(&slot) else { continue };
         let row = rows.iter().find(|row| row.id == id && row.direction == direction);
         found.extend(row.map(|row| ExceptionStatus {
