@@ -2,6 +2,8 @@
 
 pub(crate) mod words;
 
+pub(crate) mod imports;
+
 use std::fs;
 
 use anyhow::{Context as _, Result, bail};
@@ -27,6 +29,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     formatting()?;
     inheritance()?;
     words::check()?;
+
     clippy()?;
     match Compiler::find() {
         Ok(compiler) => clippy_bpf(&compiler),

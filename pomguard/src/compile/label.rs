@@ -6,7 +6,7 @@ use pomguard_common::{counter::RowLabel, protocol};
 
 use super::{
     ports::has_ports,
-    slots::{SlotTable, label_id},
+    slots::{SlotTable, cut, label_id},
 };
 use crate::policy::{Policy, PortRange, Row};
 
@@ -65,15 +65,6 @@ fn name(number: u8) -> String {
         protocol::UDP => "udp".to_owned(),
         _ => format!("protocol {number}"),
     }
-}
-
-/// As much of `text` as fits `room` bytes, up to a character boundary.
-pub(super) fn cut(text: &str, room: usize) -> &str {
-    let mut end = room.min(text.len());
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    &text[..end]
 }
 
 fn text<const N: usize>(text: &str) -> [u8; N] {

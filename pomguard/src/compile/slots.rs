@@ -13,7 +13,7 @@ use pomguard_common::{
 };
 use sha2::{Digest as _, Sha256};
 
-use super::{error::CompileError, label::cut};
+use super::error::CompileError;
 use crate::policy::{Policy, RowId};
 
 /// A slot that is taken, as the labels in the kernel say.
@@ -55,6 +55,15 @@ pub struct SlotTable {
     live: BTreeMap<(String, Direction), u16>,
     departed: Vec<HeldSlot>,
     reused: Vec<Reused>,
+}
+
+/// As much of `text` as fits `room` bytes, up to a character boundary.
+pub(super) fn cut(text: &str, room: usize) -> &str {
+    let mut end = room.min(text.len());
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
 }
 
 /// The id as a label carries it: one that is too long is cut and ends in a digest of the whole.

@@ -19,10 +19,7 @@ use std::{
 
 use nix::unistd::{Gid, Group, Uid, User, geteuid};
 
-use super::{
-    diagnostic::{Diagnostic, Diagnostics, Fault},
-    settings::Settings,
-};
+use super::diagnostic::{Diagnostic, Diagnostics, Fault};
 use crate::model::Origin;
 
 /// Permission of the group to write.
@@ -109,25 +106,29 @@ impl Files {
         &self.concerns
     }
 
-    /// Takes `[files] owner` for the files that the settings name. The settings file itself belongs to root:
-    /// otherwise it could name its own owner.
-    pub(super) fn named_by(&mut self, settings: &Settings) -> Result<(), Diagnostics> {
-        let Some(at) = &settings.file_owner else { return Ok(()) };
+    /// Takes `[files] owner`, written at `origin`, for the files that the settings name. The settings file itself
+    /// belongs to root: otherwise it could name its own owner. `control_group` may not own files.
+    pub(super) fn entrust(
+        &mut self,
+        owner: &FileOwner,
+        origin: &Origin,
+        control_group: &str,
+    ) -> Result<(), Diagnostics> {
         let wrong = |problem: String, remedy: &str| {
             let name = |of: &Option<String>| of.clone().unwrap_or_default();
-            let found = format!("{}:{}", name(&at.value.user), name(&at.value.group));
-            Diagnostics::one(at.origin.clone(), &found, &problem, remedy)
+            let found = format!("{}:{}", name(&owner.user), name(&owner.group));
+            Diagnostics::one(origin.clone(), &found, &problem, remedy)
         };
         let unknown = |kind: &str, name: &str| {
             wrong(format!("this machine has no {kind} {name}"), "write one that `getent` finds")
         };
-        let user = at.value.user.as_deref();
+        let user = owner.user.as_deref();
         let user = user.map(|name| user_number(name).ok_or_else(|| unknown("user", name))).transpose()?;
-        let group = at.value.group.as_deref();
+        let group = owner.group.as_deref();
         let group = group.map(|name| group_number(name).ok_or_else(|| unknown("group", name))).transpose()?;
-        if group.is_some() && group == group_number(&settings.control_group) {
+        if group.is_some() && group == group_number(control_group) {
             return Err(wrong(
-                format!("the members of {} may ask the daemon, and never decide", settings.control_group),
+                format!("the members of {} may ask the daemon, and never decide", control_group),
                 "write another group than that of [control]",
             ));
         }
@@ -150,9 +151,9 @@ impl Files {
         self.take(&path.display().to_string(), found)
     }
 
-    /// Judges the folders that the settings name, as far as they exist. Root alone may own these.
-    pub(super) fn judge_folders(&mut self, settings: &Settings) -> Result<(), Diagnostics> {
-        for path in [&settings.paths.state, &settings.paths.runtime] {
+    /// Judges folders that `file` names, as far as they exist. Root alone may own these.
+    pub(super) fn judge_folders(&mut self, file: &str, folders: [&Path; 2]) -> Result<(), Diagnostics> {
+        for path in folders {
             let mut walk = Walk { owner: Owner::default(), found: Vec::new() };
             let found = match walk.follow(path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -160,7 +161,7 @@ impl Files {
                 }
                 _ => walk.found,
             };
-            self.take(&settings.file, found)?;
+            self.take(file, found)?;
         }
         Ok(())
     }

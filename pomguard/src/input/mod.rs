@@ -52,7 +52,9 @@ impl Draft {
 
     /// Reads the site file at `site` and its matrix, under settings that were read before.
     pub fn with_settings(files: &mut Files, settings: Settings, site: &Path) -> Result<Self, Diagnostics> {
-        files.named_by(&settings)?;
+        if let Some(owner) = &settings.file_owner {
+            files.entrust(&owner.value, &owner.origin, &settings.control_group)?;
+        }
         Self::of(settings, site::load(files, site)?)
     }
 

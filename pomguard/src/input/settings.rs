@@ -169,7 +169,7 @@ impl Settings {
     pub fn read(files: &mut Files, path: &Path) -> Result<Self, Diagnostics> {
         let folder = path.parent().unwrap_or_else(|| Path::new(""));
         let settings = read(&Text::load(files, path)?, folder)?;
-        files.judge_folders(&settings)?;
+        files.judge_folders(&settings.file, [&settings.paths.state, &settings.paths.runtime])?;
         Ok(settings)
     }
 

@@ -1,6 +1,6 @@
 //! The programs on the interfaces: XDP on ingress, TCX or clsact on egress, by links that are pinned.
 
-use std::{collections::BTreeSet, fs, io, os::fd::AsFd as _, path::Path};
+use std::{collections::BTreeSet, io, os::fd::AsFd as _, path::Path};
 
 use aya::programs::{
     LinkOrder, ProgramError, SchedClassifier, TcAttachType, Xdp, XdpMode,
@@ -16,6 +16,7 @@ use super::{
     KernelError,
     bridge::{self, Bridge},
     control, driver, interface,
+    link_pin::{odd_link, pin, take_off, unpin},
     load::Loaded,
     pins::Pins,
     raw,
@@ -215,15 +216,6 @@ pub(super) fn restore_clsact(pins: &Pins, interface: &str) -> Result<(), KernelE
     take_off(&pins.link(TCX, interface))
 }
 
-/// Detaches a pinned link, also where somebody else holds it, and removes the pin.
-pub(super) fn take_off(path: &Path) -> Result<(), KernelError> {
-    if let Ok(link) = raw::open_pin(path) {
-        raw::detach_link(link.as_fd())
-            .map_err(KernelError::system("BPF_LINK_DETACH", path.display().to_string()))?;
-    }
-    unpin(path)
-}
-
 /// Whether a link is pinned there and is on this interface.
 fn pinned_on(path: &Path, ifindex: u32) -> bool {
     ifindex != 0
@@ -251,21 +243,6 @@ pub(super) fn adopt(path: &Path, interface: &str, ifindex: u32) -> Result<Option
         Err(LinkError::SyscallError(error)) => Err(failed("BPF_OBJ_GET")(error.io_error)),
         Err(error) => Err(failed("BPF_OBJ_GET")(io::Error::other(error))),
     }
-}
-
-pub(super) fn unpin(path: &Path) -> Result<(), KernelError> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(KernelError::system("unlink", path.display().to_string())(error))
-        }
-        _ => Ok(()),
-    }
-}
-
-pub(super) fn pin(link: FdLink, path: &Path) -> Result<(), KernelError> {
-    link.pin(path)
-        .map(|_| ())
-        .map_err(|source| KernelError::Pin { path: path.to_owned(), source: Box::new(source) })
 }
 
 fn attach_xdp(
@@ -404,15 +381,6 @@ pub(super) fn refuse_foreign(interface: &str, ifindex: u32) -> Result<(), Kernel
             program: state.program,
         }),
         None => Ok(()),
-    }
-}
-
-/// A link that is not one: the kernel attached, but cannot pin it (XDP links came with Linux 5.9).
-pub(super) fn odd_link(interface: &str, error: LinkError) -> KernelError {
-    KernelError::System {
-        call: "bpf_link_create",
-        what: format!("on {interface}: a kernel without links for this hook"),
-        source: io::Error::other(error),
     }
 }
 

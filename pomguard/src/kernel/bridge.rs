@@ -16,7 +16,7 @@ use aya::programs::{
 };
 use aya_obj::generated::bpf_prog_type;
 
-use super::{KernelError, attach, interface, pins::Pins, raw};
+use super::{KernelError, interface, link_pin, pins::Pins, raw};
 
 /// The program's name, as the kernel shows it.
 const PROGRAM: &str = "pomguard_bridge";
@@ -44,18 +44,18 @@ impl<'a> Bridge<'a> {
         let path = pins.minimal(PROGRAM);
         let program = raw::load_program(bpf_prog_type::BPF_PROG_TYPE_SCHED_CLS, 0, PROGRAM, &DROP_ALL)
             .map_err(KernelError::system("BPF_PROG_LOAD", "of the program that bridges a change of mode"))?;
-        attach::unpin(&path)?;
+        link_pin::unpin(&path)?;
         raw::pin(program.as_fd(), &path)
             .map_err(KernelError::system("BPF_OBJ_PIN", path.display().to_string()))?;
         let mut program = SchedClassifier::from_pin(&path).map_err(KernelError::program(PROGRAM))?;
-        attach::unpin(&path)?;
+        link_pin::unpin(&path)?;
         pins.remove_minimal_if_empty();
         let begun = Instant::now();
         let first = TcAttachOptions::TcxOrder(LinkOrder::first());
         if let Ok(id) = program.attach_with_options(interface, TcAttachType::Ingress, first) {
             let link = program.take_link(id).map_err(KernelError::program(PROGRAM))?;
-            let link = FdLink::try_from(link).map_err(|error| attach::odd_link(interface, error))?;
-            attach::pin(link, &pins.link(LINK, interface))?;
+            let link = FdLink::try_from(link).map_err(|error| link_pin::odd_link(interface, error))?;
+            link_pin::pin(link, &pins.link(LINK, interface))?;
             return Ok(Self { pins, interface, begun });
         }
         let _ = tc::qdisc_add_clsact(interface);
@@ -83,7 +83,7 @@ impl<'a> Bridge<'a> {
 
 /// Takes a bridge away that an earlier process may have left.
 pub(super) fn end(pins: &Pins, name: &str) -> Result<(), KernelError> {
-    attach::take_off(&pins.link(LINK, name))?;
+    link_pin::take_off(&pins.link(LINK, name))?;
     let Ok(ifindex) = interface::index(name) else { return Ok(()) };
     if interface::ingress_filter(ifindex, HANDLE, FIRST)?.is_some() {
         tc::qdisc_detach_program(name, TcAttachType::Ingress, PROGRAM)

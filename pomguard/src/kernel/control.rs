@@ -19,7 +19,7 @@ use pomguard_common::{
 };
 
 use super::{
-    KernelError, install, load,
+    KernelError, generation, load,
     mapping::Mapping,
     pins::Pins,
     tally::{tallies, zero_tally},
@@ -71,7 +71,7 @@ pub fn record_active(pins: &Pins, now: u32) -> Result<Active, KernelError> {
 /// # Errors
 /// As [`active`], and when the image cannot be read.
 pub fn generation(pins: &Pins, now: u32) -> Result<Option<u32>, KernelError> {
-    install::generation_of(pins, active(pins)?.slot(now) as u8)
+    generation::generation_of(pins, active(pins)?.slot(now) as u8)
 }
 
 /// The panic word: a kind of [`pomguard_common::control::panic`], and when it ends.

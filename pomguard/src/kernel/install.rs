@@ -7,14 +7,14 @@ use pomguard_common::{
     control::Override,
     counter::{HostRecord, RowLabel},
     flow,
-    image::{AGES, Active, GENERATION_WORD, Line, SECTIONS},
+    image::{Active, Line, SECTIONS},
     limits, names,
 };
 
 use super::{
     KernelError,
     clock::{Ticks, unix_now},
-    control, image_array,
+    control, generation, image_array,
     load::{self, padded},
     mapping::Mapping,
     pins::Pins,
@@ -70,7 +70,7 @@ pub fn install(
     let mut old_labels = pins.mapped::<RowLabel>(names::MAP_LABELS, limits::ROW_SLOTS, true)?;
     let slots = SlotTable::assign(&held(pins, &old_labels)?, policy)?;
     let active = control::active(pins)?;
-    let generation = generation_of(pins, active.installed())?.map_or(1, flow::next_generation);
+    let generation = generation::generation_of(pins, active.installed())?.map_or(1, flow::next_generation);
     let image = compile(policy, &slots, clock, generation)?;
     let failsafe = overrides(policy, &slots)?;
     // Labels first: a counter that moves has a name. Slots keep their meaning across changes.
@@ -90,7 +90,7 @@ pub fn install(
 /// When the kernel refuses, or what was kept is no image of this version.
 pub fn reinstall(pins: &Pins, confirmed: &Confirmed, clock: Clock) -> Result<Installed, KernelError> {
     let active = control::active(pins)?;
-    let generation = generation_of(pins, active.installed())?.map_or(1, flow::next_generation);
+    let generation = generation::generation_of(pins, active.installed())?.map_or(1, flow::next_generation);
     let image = Image::again(confirmed.lines.clone(), clock, generation).ok_or(KernelError::Unreadable)?;
     let mut labels = pins.mapped::<RowLabel>(names::MAP_LABELS, limits::ROW_SLOTS, true)?;
     relabel(pins, &mut labels, &confirmed.labels)?;
@@ -150,29 +150,12 @@ fn held(pins: &Pins, labels: &Mapping<RowLabel>) -> Result<Vec<HeldSlot>, Kernel
     Ok(held.collect())
 }
 
-/// Number of the generation in a slot; none when there is none.
-pub(super) fn generation_of(pins: &Pins, slot: u8) -> Result<Option<u32>, KernelError> {
-    if !pins.image(slot).exists() {
-        return Ok(None);
-    }
-    // A generation that is there and cannot be read is a fault: counting anew from 1 would have the
-    // flows of the first generation pass as judged by this one.
-    let ages = inner(pins, slot)?.get(&AGES, 0).map_err(KernelError::map(names::MAP_POLICY))?;
-    Ok(Some(ages.word(GENERATION_WORD)))
-}
-
-/// The array of one generation slot.
-pub(crate) fn inner(pins: &Pins, slot: u8) -> Result<Array<MapData, Line>, KernelError> {
-    let data = MapData::from_pin(pins.image(slot)).map_err(KernelError::map(names::MAP_POLICY))?;
-    Array::try_from(aya::maps::Map::Array(data)).map_err(KernelError::map(names::MAP_POLICY))
-}
-
 /// One line of the image that was installed last.
 ///
 /// # Errors
 /// When there is none, or it cannot be read.
 pub(super) fn line(pins: &Pins, index: u32) -> Result<Line, KernelError> {
-    let array = inner(pins, control::active(pins)?.installed())?;
+    let array = generation::inner(pins, control::active(pins)?.installed())?;
     array.get(&index, 0).map_err(KernelError::map(names::MAP_POLICY))
 }
 

@@ -6,7 +6,7 @@
 //! | the object, its maps and programs | [`load`] |
 //! | the interfaces | [`attach`] |
 //! | a compiled image: written, frozen, read back, switched to | [`install`] |
-//! | the array of one generation | `image_array` |
+//! | the array of one generation | `image_array`, `generation` |
 //! | what holds alongside the generations | [`control`] |
 //! | the counters of the maps | [`counters`], and of the rows `tally` |
 //! | connections that were there first | [`sockets`], [`seed`] |
@@ -35,10 +35,12 @@ pub mod counters;
 pub mod driver;
 mod error;
 pub mod frame;
+pub(crate) mod generation;
 pub mod hook_handles;
 mod image_array;
 pub mod install;
 pub mod interface;
+mod link_pin;
 pub mod load;
 pub mod map_baseline;
 pub(crate) mod mapping;

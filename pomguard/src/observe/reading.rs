@@ -17,7 +17,7 @@ use crate::{
         clock::Ticks,
         control,
         counters::{counters, opened_by, used},
-        install, load,
+        generation, load,
         pins::Pins,
         tally::tallies,
     },
@@ -33,7 +33,7 @@ pub fn snapshot(pins: &Pins) -> Result<Snapshot, KernelError> {
     let ticks = Ticks { shift: host.tick_shift, ..Ticks::probe()? };
     let now = ticks.now()?;
     let active = control::active(pins)?;
-    let array = install::inner(pins, active.slot(now as u32) as u8)?;
+    let array = generation::inner(pins, active.slot(now as u32) as u8)?;
     let line = |index: u32| array.get(&index, 0).map_err(KernelError::map(names::MAP_POLICY));
     let lines = (HEAD..SECTIONS).map(line).collect::<Result<Vec<_>, _>>()?;
     let record = Record::read(&lines).ok_or(KernelError::Unreadable)?;

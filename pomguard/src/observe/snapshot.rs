@@ -3,7 +3,7 @@
 //! Plain data. [`reading`](super::reading) fills it from the maps; printers and the metrics page only read it.
 
 use pomguard_common::{Direction, reason::Reason};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 pub use crate::kernel::attach::AttachInfo;
 use crate::model::{Mode, RowId};

@@ -9,7 +9,7 @@ use netlink_packet_route::{
     address::{AddressAttribute, AddressFlags, AddressHeaderFlags},
     link::{LinkAttribute, LinkFlags, LinkMessage},
 };
-use rtnetlink::{Handle, LinkMessageBuilder, LinkUnspec};
+use rtnetlink::{Handle, LinkBridge, LinkMessageBuilder, LinkUnspec};
 
 use crate::{namespace::Namespace, napi::Receiver, offload::Offload};
 
@@ -137,7 +137,7 @@ impl<'a> Link<'a> {
     /// Has a kernel thread of the link's own receive what arrives at it. The link needs a name that no
     /// other interface of the machine has, and a peer that leaves TCP segmentation to the stack.
     pub fn receive_in_thread(&self) -> Result<Receiver> {
-        Receiver::of(self).with_context(|| format!("threaded receive on {}", self.name))
+        Receiver::of(self.namespace, &self.name).with_context(|| format!("threaded receive on {}", self.name))
     }
 
     /// How the link is now.
@@ -213,5 +213,28 @@ impl LinkState {
             }
         }
         state
+    }
+}
+
+impl Namespace {
+    /// An interface of this namespace, which need not exist yet.
+    pub fn link(&self, name: &str) -> Link<'_> {
+        Link::new(self, name)
+    }
+
+    /// The interfaces that exist now, `lo` among them.
+    pub fn links(&self) -> Result<Vec<LinkState>> {
+        self.netlink(async |netlink| LinkState::all(&netlink).await)
+            .with_context(|| format!("listing the interfaces of {}", self.name))
+    }
+
+    /// Adds a bridge, up, without spanning tree and multicast snooping: frames pass at once.
+    pub fn add_bridge(&self, name: &str) -> Result<Link<'_>> {
+        self.netlink(async |netlink| {
+            let bridge = LinkBridge::new(name).mcast_snooping(false).build();
+            Ok(netlink.link().add(bridge).execute().await?)
+        })
+        .with_context(|| format!("adding the bridge {name} to {}", self.name))?;
+        Ok(self.link(name))
     }
 }

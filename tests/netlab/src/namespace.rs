@@ -21,17 +21,12 @@ use nix::{
     sys::{prctl, signal::Signal},
     unistd::{Pid, getpid, getppid},
 };
-use rtnetlink::{Handle, LinkBridge, RouteMessageBuilder};
-
-use crate::{
-    link::{Link, LinkState},
-    station::Station,
-};
+use rtnetlink::{Handle, RouteMessageBuilder};
 
 /// A network namespace of its own. It ends with the last handle, socket or process that holds it.
 #[derive(Debug)]
 pub struct Namespace {
-    name: String,
+    pub(crate) name: String,
     handle: OwnedFd,
 }
 
@@ -95,11 +90,6 @@ impl Namespace {
         })
     }
 
-    /// Runs asynchronous tasks inside the namespace until the station is dropped.
-    pub fn station(&self) -> Result<Station> {
-        Station::start(self)
-    }
-
     /// A command that will run inside the namespace, and be killed when the *thread* that spawns it
     /// ends: spawn it from one that lives long enough.
     pub fn command(&self, program: impl AsRef<OsStr>) -> Result<Command> {
@@ -111,27 +101,6 @@ impl Namespace {
         }
         die_with_parent(&mut command);
         Ok(command)
-    }
-
-    /// An interface of this namespace, which need not exist yet.
-    pub fn link(&self, name: &str) -> Link<'_> {
-        Link::new(self, name)
-    }
-
-    /// The interfaces that exist now, `lo` among them.
-    pub fn links(&self) -> Result<Vec<LinkState>> {
-        self.netlink(async |netlink| LinkState::all(&netlink).await)
-            .with_context(|| format!("listing the interfaces of {}", self.name))
-    }
-
-    /// Adds a bridge, up, without spanning tree and multicast snooping: frames pass at once.
-    pub fn add_bridge(&self, name: &str) -> Result<Link<'_>> {
-        self.netlink(async |netlink| {
-            let bridge = LinkBridge::new(name).mcast_snooping(false).build();
-            Ok(netlink.link().add(bridge).execute().await?)
-        })
-        .with_context(|| format!("adding the bridge {name} to {}", self.name))?;
-        Ok(self.link(name))
     }
 
     /// Adds a route to `destination` through `gateway`.

@@ -10,7 +10,7 @@ use nix::{
     unistd::Pid,
 };
 
-use crate::link::Link;
+use crate::namespace::Namespace;
 
 /// Beyond the kernel's own limit of 15 bytes a name in `/proc` may be cut.
 const COMM: usize = 15;
@@ -35,17 +35,17 @@ impl Receiver {
     /// this end takes segmentation from the peer.
     ///
     /// [TCP segmentation]: crate::Offload::TcpSegmentation
-    pub(crate) fn of(link: &Link<'_>) -> Result<Self> {
-        let path = format!("/sys/class/net/{}/threaded", link.name());
+    pub(crate) fn of(namespace: &Namespace, link: &str) -> Result<Self> {
+        let path = format!("/sys/class/net/{}/threaded", link);
         // Sysfs shows the namespace of who mounted it. The mount goes with the thread that `run` makes.
-        link.namespace().run(|| -> Result<()> {
+        namespace.run(|| -> Result<()> {
             unshare(CloneFlags::CLONE_NEWNS).context("unshare(CLONE_NEWNS)")?;
             let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
             mount(None::<&str>, "/", None::<&str>, private, None::<&str>)?;
             mount(Some("sysfs"), "/sys", Some("sysfs"), MsFlags::empty(), None::<&str>)?;
             fs::write(&path, "1").with_context(|| path.clone())
         })??;
-        let mut wanted = format!("napi/{}-", link.name());
+        let mut wanted = format!("napi/{}-", link);
         wanted.truncate(COMM);
         for _ in 0..PATIENCE {
             let found = threads(&wanted)?;
@@ -53,10 +53,10 @@ impl Receiver {
                 // What it runs before its first sleep is no receive work.
                 [thread] if sleeps(thread)? => return Ok(Self { thread }),
                 [] | [_] => thread::sleep(BEAT),
-                _ => bail!("{} has {} receiving threads, and should have one", link.name(), found.len()),
+                _ => bail!("{} has {} receiving threads, and should have one", link, found.len()),
             }
         }
-        bail!("{} has no receiving thread that comes to rest: is GRO on?", link.name())
+        bail!("{} has no receiving thread that comes to rest: is GRO on?", link)
     }
 
     /// Keeps the thread on one processor.

@@ -62,3 +62,10 @@ impl Drop for Station {
         }
     }
 }
+
+impl Namespace {
+    /// Runs asynchronous tasks inside the namespace until the station is dropped.
+    pub fn station(&self) -> Result<Station> {
+        Station::start(self)
+    }
+}

@@ -140,7 +140,7 @@ fn under_load(
 ) -> Result<Vec<f64>> {
     let enough = AtomicBool::new(false);
     thread::scope(|scope| {
-        let flood = scope.spawn(|| sender.flood(host, || !enough.load(Ordering::Relaxed)));
+        let flood = scope.spawn(|| sender.flood(host.link, || !enough.load(Ordering::Relaxed)));
         let until = Instant::now() + period;
         let mut times = Vec::new();
         let mut change = || -> Result<()> {

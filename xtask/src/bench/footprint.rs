@@ -190,7 +190,7 @@ fn times(command: &mut Command) -> Result<Vec<f64>> {
 fn flooded<T>(sender: &mut Sender, host: &Host, work: impl FnOnce() -> Result<T>) -> Result<T> {
     let enough = AtomicBool::new(false);
     thread::scope(|scope| {
-        let flood = scope.spawn(|| sender.flood(host, || !enough.load(Ordering::Relaxed)));
+        let flood = scope.spawn(|| sender.flood(host.link, || !enough.load(Ordering::Relaxed)));
         let done = work();
         enough.store(true, Ordering::Relaxed);
         flood.join().map_err(|_| anyhow!("the sender panicked"))??;

@@ -115,7 +115,7 @@ fn measure(
         let mut costs = Vec::new();
         for &(filter, host) in hosts.iter().chain(reference.clone()) {
             let before = host.idle()?;
-            sender.burst(host)?;
+            sender.burst(host.link)?;
             let receipt = host.idle()?.since(&before);
             let due = if filter == Filter::Nothing { Due::Passes } else { mix.due() };
             judge(due, receipt).with_context(|| format!("{}, {}", filter.name(), mix.name()))?;

@@ -8,7 +8,6 @@ use pomguard_common::bench;
 use pomguard_netlab::{Namespace, Offload, Port, Right, Veth, occupy};
 
 use super::{
-    host::Host,
     shuffler::{self, Shuffler},
     traffic::Header,
 };
@@ -51,18 +50,18 @@ impl Sender {
         self.shuffler.fill(headers)
     }
 
-    /// Sends [`FRAMES`] to a host as fast as it can, before everything else on its processor.
-    pub(super) fn burst(&mut self, host: &Host) -> Result<()> {
-        self.shuffler.direct(host.link)?;
+    /// Sends [`FRAMES`] through the cable whose near end is `link`, as fast as it can, before everything else on its processor.
+    pub(super) fn burst(&mut self, link: u32) -> Result<()> {
+        self.shuffler.direct(link)?;
         self.namespace.run(|| {
             occupy(Pid::from_raw(0), PROCESSOR, Right::First)?;
             self.shuffler.send(FRAMES)
         })?
     }
 
-    /// Sends to a host as fast as it can, by ordinary right, while `more` says so.
-    pub(super) fn flood(&mut self, host: &Host, more: impl Fn() -> bool + Sync) -> Result<()> {
-        self.shuffler.direct(host.link)?;
+    /// Sends through the cable whose near end is `link` as fast as it can, by ordinary right, while `more` says so.
+    pub(super) fn flood(&mut self, link: u32, more: impl Fn() -> bool + Sync) -> Result<()> {
+        self.shuffler.direct(link)?;
         self.namespace.run(|| {
             occupy(Pid::from_raw(0), PROCESSOR, Right::Ordinary)?;
             while more() {

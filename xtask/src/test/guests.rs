@@ -13,7 +13,7 @@ use std::{
 
 use anyhow::{Result, bail};
 
-use super::{other_kernel, run::Run, stages::Outcome};
+use super::{other_kernel, outcome::Outcome, run::Run};
 
 mod boot;
 mod known;

@@ -6,9 +6,9 @@ use anyhow::{Context as _, Result};
 
 use super::{
     build::{self, TESTS, TestProgram},
+    outcome::Outcome,
     pool::{self, Job},
     run::Run,
-    stages::Outcome,
 };
 use crate::{process, setup::Tool, workspace};
 

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Result, bail};
 
-use super::{Args, attempt, build, conclude, kernel, other_kernel, print_table, run::Run, stages::Outcome};
+use super::{Args, attempt, build, conclude, kernel, other_kernel, outcome::Outcome, print_table, run::Run};
 use crate::{
     account,
     ebpf::{self, Comparison},

@@ -17,6 +17,7 @@ mod guests;
 pub(crate) mod kernel;
 mod long;
 pub(crate) mod other_kernel;
+mod outcome;
 mod packages;
 mod pool;
 mod run;
@@ -26,8 +27,9 @@ mod stages;
 mod times;
 
 use budget::Spending;
+use outcome::Outcome;
 use run::Run;
-use stages::{Outcome, PARTS, Part, Stage};
+use stages::{PARTS, Part, Stage};
 
 /// Arguments of `cargo xtask test`.
 #[derive(clap::Args)]

@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use serde::Deserialize;
 
-use super::{build, count::Count, kernel, stages::Outcome};
+use super::{build, count::Count, kernel, outcome::Outcome};
 use crate::{process, workspace};
 
 /// Names another folder with the scripts that boot kernels.

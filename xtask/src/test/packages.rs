@@ -4,7 +4,7 @@ use std::process::Command;
 
 use anyhow::Result;
 
-use super::{other_kernel, run::Run, stages::Outcome};
+use super::{other_kernel, outcome::Outcome, run::Run};
 use crate::process;
 
 /// The Debian of the container, by the name of its release.

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use super::{run::Run, stages::Outcome};
+use super::{outcome::Outcome, run::Run};
 use crate::{process, workspace};
 
 /// The units, and the exposure that each may reach: of 10, in tenths, as the program wants it.

@@ -4,9 +4,9 @@ use anyhow::Result;
 
 use super::{
     build::{self, TESTS},
+    outcome::Outcome,
     pool::{self, Job},
     run::Run,
-    stages::Outcome,
 };
 use crate::{ebpf, lint, process, workspace};
 

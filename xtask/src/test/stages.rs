@@ -4,23 +4,8 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use super::{guests, kernel, packages, run::Run, shipped, source};
+use super::{guests, kernel, outcome::Outcome, packages, run::Run, shipped, source};
 use crate::setup::Tool;
-
-/// What a stage that did not fail came to.
-pub(super) enum Outcome {
-    /// With what is worth a word in the table.
-    Passed(String),
-    /// And why not.
-    NotRun(String),
-}
-
-impl Outcome {
-    /// Passed, and nothing to add.
-    pub(super) fn passed() -> Self {
-        Self::Passed(String::new())
-    }
-}
 
 /// Stages that share a budget.
 pub(super) struct Part {

@@ -30,7 +30,7 @@ pub use self::program::CEILING;
 use super::{
     KernelError,
     attach::{self, TCX, XDP},
-    interface,
+    interface, link_pin,
     pins::Pins,
     raw,
 };
@@ -196,7 +196,7 @@ fn load(pins: &Pins, content: &Content) -> Result<(), KernelError> {
         let code = program::program(hook, content, map.as_raw_fd()).ok_or(KernelError::Missing(name))?;
         let program = raw::load_program(kind, expected, name, &code)
             .map_err(KernelError::system("BPF_PROG_LOAD", format!("of the minimal program {name}")))?;
-        attach::unpin(&pins.minimal(name))?;
+        link_pin::unpin(&pins.minimal(name))?;
         raw::pin(program.as_fd(), &pins.minimal(name))
             .map_err(KernelError::system("BPF_OBJ_PIN", pins.minimal(name).display().to_string()))?;
     }

@@ -1,0 +1,26 @@
+//! The pinned image of a slot, and the number of its generation.
+
+use aya::maps::{Array, MapData};
+use pomguard_common::{
+    image::{AGES, GENERATION_WORD, Line},
+    names,
+};
+
+use super::{KernelError, pins::Pins};
+
+/// Returns the number of the generation in a slot, or `None` if the slot holds no image.
+pub(super) fn generation_of(pins: &Pins, slot: u8) -> Result<Option<u32>, KernelError> {
+    if !pins.image(slot).exists() {
+        return Ok(None);
+    }
+    // A generation that is there and cannot be read is a fault: counting anew from 1 would have the
+    // flows of the first generation pass as judged by this one.
+    let ages = inner(pins, slot)?.get(&AGES, 0).map_err(KernelError::map(names::MAP_POLICY))?;
+    Ok(Some(ages.word(GENERATION_WORD)))
+}
+
+/// Opens the array of a slot.
+pub(crate) fn inner(pins: &Pins, slot: u8) -> Result<Array<MapData, Line>, KernelError> {
+    let data = MapData::from_pin(pins.image(slot)).map_err(KernelError::map(names::MAP_POLICY))?;
+    Array::try_from(aya::maps::Map::Array(data)).map_err(KernelError::map(names::MAP_POLICY))
+}
