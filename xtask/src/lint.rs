@@ -3,6 +3,7 @@
 pub(crate) mod words;
 
 pub(crate) mod imports;
+pub(crate) mod prose;
 
 use std::fs;
 
