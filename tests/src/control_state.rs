@@ -1,28 +1,28 @@
-//! What holds alongside a policy while packets are judged: panic, grace, overrides; or no policy at all.
+//! State alongside the policy while packets are judged: panic, grace period, overrides, or no policy at all.
 
 use pomguard_common::{
     control::{Control, Override, Timed, generic, word},
     limits,
 };
 
-/// What is to hold from now on.
+/// The state to put in force.
 #[derive(Clone, Debug, Default)]
 pub struct ControlState {
-    /// A kind of panic, for so many seconds.
+    /// The kind of panic and the duration in seconds.
     pub panic: Option<(u8, u32)>,
-    /// Grace, for so many seconds.
+    /// The duration of the grace period in seconds.
     pub grace: Option<u32>,
-    /// Overrides alongside those of the policy's own failsafe rows, each for so many seconds.
+    /// Overrides in addition to the policy's own failsafe rows, each with a duration in seconds.
     pub overrides: Vec<(Override, u32)>,
-    /// There is no policy.
+    /// True if there is no policy.
     pub no_policy: bool,
-    /// The interface of the kernel's test runs is in generic mode.
+    /// True if the interface of the kernel's test runs is in generic mode.
     pub generic: bool,
 }
 
 impl ControlState {
-    /// The words of the control line but the first, and the lines of the table. `own` are the overrides of
-    /// the policy, `now` and `per_1000s` the clock.
+    /// Returns the words of the control line except the first, and the lines of the table of overrides. `own`
+    /// holds the overrides of the policy; `now` and `per_1000s` are the clock.
     pub(crate) fn laid_out(
         &self,
         own: Vec<Override>,

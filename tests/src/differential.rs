@@ -1,5 +1,5 @@
-//! One scenario, several judges: random packets under random policies, while time goes by and policies
-//! change. Whoever disagrees is shown with as few and as short packets as it takes.
+//! One scenario, several judges: random packets under random policies, while time passes and policies change.
+//! A disagreement is shown with as few and as short packets as possible.
 
 use std::{collections::BTreeMap, env, fmt::Write as _, time::SystemTime};
 
@@ -18,42 +18,43 @@ use crate::{
 
 /// Packets of one scenario.
 pub const PACKETS: usize = 1_000;
-/// Packets after which the kernel's counters are read: reading them costs as much as thirty packets.
+/// The number of packets after which the kernel's counters are read. Reading them costs as much as thirty
+/// packets.
 const BATCH: usize = 250;
-/// Seconds that may go by at once: no sum of two is near an age at which something is forgotten.
+/// The number of seconds of one wait. No sum of two is near an age at which an entry expires.
 const WAITS: [u32; 6] = [90, 180, 270, 400, 7_000, 7_600];
 
-/// What happens next.
+/// One step of a scenario.
 #[derive(Clone, Debug)]
 pub enum Step {
     /// A frame arrives at a hook.
     Frame(Direction, Vec<u8>),
-    /// Seconds go by.
+    /// A number of seconds passes.
     Wait(u32),
-    /// Another policy comes in force, and nothing alongside it.
+    /// Another policy comes in force, without any state alongside it.
     Change(Box<Policy>),
-    /// Something is to hold alongside the policy, or in its place.
+    /// The state alongside the policy, or instead of it, changes.
     Hold(Box<OperatorState>),
 }
 
-/// A policy and what happens under it. A seed decides all of it.
+/// A policy and the steps that happen under it. A seed determines all of it.
 #[derive(Clone, Debug)]
 pub struct Scenario {
     policy: Policy,
     steps: Vec<Step>,
 }
 
-/// What holds for a while in some scenarios of every run, and in others by chance. It is decided once per
-/// scenario: fifty in a row of which none was without policy were seen.
+/// The state that some scenarios of every run have for certain and others by chance. The choice is made once
+/// per scenario: fifty consecutive scenarios without any that lacked a policy were seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Sure {
-    /// What the number decides.
+    /// The seed decides.
     Nothing,
     /// There is no policy.
     NoPolicy,
-    /// Only failsafe rows hold.
+    /// Only failsafe rows are in force.
     Isolated,
-    /// The policy is new.
+    /// The policy is in its grace period.
     Grace,
 }
 
@@ -78,25 +79,25 @@ impl Sure {
     }
 }
 
-/// A scenario's number, from that of the run.
+/// Returns the seed of a scenario from the seed of the run.
 const fn seed(run: u64, round: u64) -> u64 {
     Random(run ^ round.wrapping_mul(0xd6e8_feb8_6659_fd93)).word()
 }
 
-/// What a run was asked for.
+/// The parameters of a run.
 #[derive(Clone, Copy, Debug)]
 pub struct Run {
-    /// Decides everything.
+    /// The seed, which determines everything.
     pub seed: u64,
-    /// How many packets, at least.
+    /// The minimum number of packets.
     pub packets: u64,
 }
 
 impl Run {
-    /// As `POMGUARD_FUZZ_SEED` and `POMGUARD_FUZZ_PACKETS` say; the seed is printed.
+    /// Reads `POMGUARD_FUZZ_SEED` and `POMGUARD_FUZZ_PACKETS`, and prints the seed.
     ///
     /// # Errors
-    /// When one of them is no number.
+    /// If one of them is not a number.
     pub fn asked(what: &str, packets: u64) -> Result<Self> {
         let number = |name| env::var(name).ok().map(|text| text.parse::<u64>()).transpose();
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |now| now.as_nanos());
@@ -106,7 +107,7 @@ impl Run {
         Ok(Self { seed, packets })
     }
 
-    /// Its scenarios.
+    /// The scenarios of the run.
     pub fn scenarios(self) -> impl Iterator<Item = Scenario> {
         (0..self.packets.div_ceil(PACKETS as u64))
             .map(move |round| Scenario::of(seed(self.seed, round), Sure::in_round(round)))
@@ -114,7 +115,7 @@ impl Run {
 }
 
 impl Scenario {
-    /// The one that a number decides, all but what is to hold whatever the number.
+    /// Builds the scenario of a seed. `sure` fixes the state that holds whatever the seed.
     fn of(seed: u64, sure: Sure) -> Self {
         let mut stream = Stream::new(Random(seed));
         let policy = random::policy(&mut stream.random);
@@ -122,9 +123,9 @@ impl Scenario {
         let held = stream.random.once_in(3) || sure != Sure::Nothing;
         let holds = if held { holds(&mut stream, &policy, sure) } else { Vec::new() };
         let pause = stream.random.once_in(3).then(|| stream.random.below(PACKETS));
-        // Without a policy no time goes by: what moves it is the policy's.
+        // No time passes without a policy: the clock step belongs to the policy.
         let pause = pause.filter(|_| !holds.iter().any(|(_, held)| held.no_policy));
-        // What was held ends with the policy that it was alongside.
+        // State alongside a policy ends with that policy.
         let change = stream.random.once_in(3).then(|| stream.random.below(PACKETS));
         let change = change.filter(|_| holds.is_empty());
         let mut steps = Vec::with_capacity(PACKETS + 2);
@@ -144,7 +145,8 @@ impl Scenario {
         Self { policy, steps }
     }
 
-    /// The same with another mode in both directions, in every policy of it. Rows keep theirs.
+    /// Returns the same scenario with another mode in both directions, in each of its policies. Rows keep
+    /// their own modes.
     #[must_use]
     pub fn in_mode(&self, mode: Mode) -> Self {
         let changed = |policy: &Policy| Policy { inbound: mode, outbound: mode, ..policy.clone() };
@@ -160,21 +162,23 @@ impl Scenario {
     }
 }
 
-/// What is to hold from when on: something for a while, and then something else or nothing.
+/// Returns the states of a scenario and the packet numbers at which they begin: one state for a while, then
+/// another state or none.
 fn holds(stream: &mut Stream, policy: &Policy, sure: Sure) -> Vec<(usize, OperatorState)> {
     let random = &mut stream.random;
     let mut first = random::held(random, policy);
     sure.set(&mut first);
     let second = if random.once_in(2) { random::held(random, policy) } else { OperatorState::default() };
     let (begin, end) = (random.below(PACKETS / 2), random.below(PACKETS / 2) + PACKETS / 2);
-    // Half of the packets are about a row, of whatever sort.
+    // Half of the packets are about a row of the policy or of one of the states.
     let held = [&first, &second].into_iter().flat_map(|held| held.rows.iter().map(|(row, _)| row));
     let rows: Vec<_> = policy.rows.iter().chain(held).cloned().collect();
     stream.aim(&rows);
     vec![(begin, first), (end, second)]
 }
 
-/// A frame that the kernel's test run takes in this direction, which some that are cut short are not.
+/// Returns a random frame that the kernel's test run accepts in this direction. The test run refuses some
+/// truncated frames.
 fn runnable(stream: &mut Stream, direction: Direction) -> Vec<u8> {
     loop {
         let frame = stream.frame(direction);
@@ -183,34 +187,34 @@ fn runnable(stream: &mut Stream, direction: Direction) -> Vec<u8> {
             Some([0x86, 0xdd]) if direction == Direction::Outbound => 54,
             _ => 15,
         };
-        // Longer ones do not fit the page that a test run has.
+        // Longer frames do not fit the page of a test run.
         if (least..3_000).contains(&frame.len()) {
             return frame;
         }
     }
 }
 
-/// How often each reason was given, per direction, passed rows with their marks.
+/// The number of packets of each reason.
 pub type Reasons = BTreeMap<&'static str, u64>;
 
-/// The naive reading and the decision code on the host, side by side.
+/// The oracle and the decision code on the host, side by side.
 pub struct Models {
     datapath: HostDatapath,
 }
 
 impl Models {
-    /// Both, with nothing in mind.
+    /// Creates both models with empty tables.
     ///
     /// # Errors
-    /// When the reference policy does not compile.
+    /// If the reference policy does not compile.
     pub fn new() -> Result<Self> {
         Ok(Self { datapath: HostDatapath::new(crate::reference::policy())? })
     }
 
-    /// What the decision code does in each step that is a frame.
+    /// Returns the effect of the decision code for each frame of the scenario.
     ///
     /// # Errors
-    /// When a policy does not compile.
+    /// If a policy does not compile.
     pub fn code(&mut self, scenario: &Scenario) -> Result<Vec<Effect>> {
         self.datapath.renew(scenario.policy.clone())?;
         let mut effects = Vec::with_capacity(scenario.steps.len());
@@ -225,11 +229,11 @@ impl Models {
         Ok(effects)
     }
 
-    /// The first frame that audit counts otherwise than enforce, told; `None` if there is none. Only the verdict
-    /// may differ.
+    /// Describes the first frame that audit counts differently from enforce. Returns `None` if there is none.
+    /// Only the verdict may differ.
     ///
     /// # Errors
-    /// When a policy does not compile.
+    /// If a policy does not compile.
     pub fn audit_difference(&mut self, scenario: &Scenario) -> Result<Option<String>> {
         let enforced = self.code(&scenario.in_mode(Mode::Enforce))?;
         let audited = self.code(&scenario.in_mode(Mode::Audit))?;
@@ -238,16 +242,16 @@ impl Models {
         Ok(differs.map(|at| format!("enforce {:?}\n audit   {:?}", enforced[at], audited[at])))
     }
 
-    /// The first difference between the decision code and the naive reading, told; none is none.
+    /// Describes the first difference between the decision code and the oracle. Returns `None` if they agree.
     ///
     /// # Errors
-    /// When a policy does not compile.
+    /// If a policy does not compile.
     pub fn difference(&mut self, scenario: &Scenario) -> Result<Option<String>> {
         let found = self.code(scenario)?;
         let mut host = oracle::Host::new(scenario.policy.clone());
         let mut found = found.into_iter();
         let mut in_force = InForce::new(scenario.policy.clone(), self.datapath.in_force().clock())?;
-        // The twin has gone through all of it: it parses by the policy of the end.
+        // The twin has already processed the whole scenario, so it parses by the last policy.
         let mut parses_alike = !scenario.steps.iter().any(|step| matches!(step, Step::Change(_)));
         for step in &scenario.steps {
             match step {
@@ -276,7 +280,7 @@ impl Models {
     }
 }
 
-/// What the kernel counted at some moment.
+/// The kernel's counters at one moment.
 struct Count {
     counters: Counters,
     rows: BTreeMap<u16, RowTally>,
@@ -287,7 +291,7 @@ impl Count {
         Ok(Self { counters: bench.probe.counters()?, rows: bench.tallies()?.into_iter().collect() })
     }
 
-    /// As it should be after one more frame.
+    /// Returns the counters expected after one more frame.
     fn after(mut self, direction: Direction, frame: &[u8], effect: Effect) -> Self {
         let tally = Tally { packets: 1, bytes: frame.len() as u64 };
         self.counters = after_one(self.counters, direction, tally, effect);
@@ -316,12 +320,13 @@ impl Count {
     }
 }
 
-/// The first difference between the loaded programs and what the decision code came to on the host.
+/// Describes the first difference between the loaded programs and the effects of the decision code on the
+/// host.
 ///
-/// Verdicts are compared one by one, everything that is counted every `batch` frames.
+/// Verdicts are compared one by one, all counters every `batch` frames.
 ///
 /// # Errors
-/// When the kernel refuses.
+/// If the kernel refuses an operation.
 pub fn kernel_difference(
     bench: &mut Bench,
     scenario: &Scenario,
@@ -366,10 +371,10 @@ fn message(differences: &[String]) -> Option<String> {
     (!differences.is_empty()).then(|| differences.join("; "))
 }
 
-/// What both models and the loaded programs make of a scenario: an error tells who disagrees, on what.
+/// Runs a scenario through both models and the loaded programs, and compares the results.
 ///
 /// # Errors
-/// The smallest disagreement that was found, or a refusal of the kernel.
+/// The smallest disagreement that was found, with the parties that disagree, or a refusal of the kernel.
 pub fn compare(
     scenario: &Scenario,
     models: &mut Models,
@@ -377,7 +382,8 @@ pub fn compare(
     reasons: &mut Reasons,
 ) -> Result<()> {
     if let Some(message) = models.difference(scenario)? {
-        // Whoever only wants to know whether there is a difference need not wait for the smallest.
+        // With this variable a caller asks only whether there is a difference, and need not wait for the
+        // smallest one.
         ensure!(env::var_os("POMGUARD_FUZZ_WHOLE").is_none(), "{message}");
         let (small, message) = minimised(scenario, &mut |smaller| models.difference(smaller))?;
         ensure!(false, "the decision code and the naive reading differ:\n {message}\n{}", shown(&small));
@@ -398,7 +404,7 @@ pub fn compare(
     Ok(())
 }
 
-/// Whether enforce and audit count the frames of a scenario alike: an error shows the smallest difference.
+/// Compares how enforce and audit count the frames of a scenario.
 ///
 /// # Errors
 /// The smallest difference that was found.
@@ -410,10 +416,10 @@ pub fn compare_modes(scenario: &Scenario, models: &mut Models) -> Result<()> {
     Ok(())
 }
 
-/// How a scenario differs, when it does.
+/// Returns a description of the difference that a scenario shows, if any.
 type Differs<'a> = dyn FnMut(&Scenario) -> Result<Option<String>> + 'a;
 
-/// Fewer steps and shorter frames that still make a difference.
+/// Removes steps and shortens frames as long as the difference remains.
 fn minimised(scenario: &Scenario, differs: &mut Differs<'_>) -> Result<(Scenario, String)> {
     let mut small = scenario.clone();
     let mut message = differs(&small)?.unwrap_or_else(|| "only as a whole".to_owned());
@@ -443,7 +449,7 @@ fn minimised(scenario: &Scenario, differs: &mut Differs<'_>) -> Result<(Scenario
     Ok((small, message))
 }
 
-/// A scenario to read and to keep: its steps with the frames in hex, and the policy.
+/// Formats a scenario for reading and keeping: its steps with the frames in hex, and the policy.
 fn shown(scenario: &Scenario) -> String {
     let mut text = String::new();
     for step in &scenario.steps {

@@ -1,4 +1,4 @@
-//! A policy in force, with all that compiling it takes.
+//! A policy in force, with the inputs of its compilation.
 
 use anyhow::{Context as _, Result};
 use pomguard::{
@@ -7,7 +7,7 @@ use pomguard::{
 };
 use pomguard_common::{control::Override, flow};
 
-/// What a guarded host enforces, and since when.
+/// The policy of a guarded host, with its counter slots, clock and generation.
 #[derive(Clone, Debug)]
 pub struct InForce {
     policy: Policy,
@@ -17,18 +17,18 @@ pub struct InForce {
 }
 
 impl InForce {
-    /// A first policy.
+    /// Takes a policy as generation 1.
     ///
     /// # Errors
-    /// When its rows have no room.
+    /// If the counter slots do not suffice for the rows.
     pub fn new(policy: Policy, clock: Clock) -> Result<Self> {
         Ok(Self { slots: SlotTable::assign(&[], &policy)?, policy, clock, generation: 1 })
     }
 
-    /// Another policy, under a generation of its own.
+    /// Replaces the policy, under the next generation.
     ///
     /// # Errors
-    /// When its rows have no room.
+    /// If the counter slots do not suffice for the rows.
     pub fn replace(&mut self, policy: Policy) -> Result<()> {
         self.slots = SlotTable::assign(&[], &policy)?;
         self.policy = policy;
@@ -36,57 +36,57 @@ impl InForce {
         Ok(())
     }
 
-    /// Lets `seconds` go by.
+    /// Advances the clock by `seconds`.
     pub fn wait(&mut self, seconds: u32) {
         let ticks = u64::from(seconds) * u64::from(self.clock.ticks_per_1000s) / 1_000;
         self.clock.offset = self.clock.offset.wrapping_add(ticks as u32);
     }
 
-    /// Lets so many ticks go by.
+    /// Advances the clock by a number of ticks.
     pub const fn wait_ticks(&mut self, ticks: u32) {
         self.clock.offset = self.clock.offset.wrapping_add(ticks);
     }
 
-    /// Has the policy in force be this generation.
+    /// Sets the generation of the policy in force.
     pub const fn count_from(&mut self, generation: u32) {
         self.generation = generation;
     }
 
-    /// The compiled policy.
+    /// Compiles the policy.
     ///
     /// # Errors
-    /// When it does not compile.
+    /// If the policy does not compile.
     pub fn image(&self) -> Result<Image> {
         Ok(compile::compile(&self.policy, &self.slots, self.clock, self.generation)?)
     }
 
-    /// The overrides of its failsafe rows.
+    /// The overrides of the policy's failsafe rows.
     ///
     /// # Errors
-    /// When there are too many.
+    /// If there are too many.
     pub fn overrides(&self) -> Result<Vec<Override>> {
         Ok(compile::overrides(&self.policy, &self.slots)?)
     }
 
-    /// The policy.
+    /// The policy in force.
     #[must_use]
     pub const fn policy(&self) -> &Policy {
         &self.policy
     }
 
-    /// The number of its generation.
+    /// Number of the policy's generation.
     #[must_use]
     pub const fn generation(&self) -> u32 {
         self.generation
     }
 
-    /// How ticks relate to time, and how many were added.
+    /// The relation of ticks to time, and the offset that waits have added.
     #[must_use]
     pub const fn clock(&self) -> Clock {
         self.clock
     }
 
-    /// The counter slots of all rows, in the order of the policy.
+    /// Counter slots of all rows, in the order of the policy.
     pub fn slots(&self) -> impl Iterator<Item = u16> {
         self.policy.rows.iter().filter_map(|row| self.slot_of(row))
     }
@@ -95,15 +95,15 @@ impl InForce {
         self.slots.of(&row.id, row.direction)
     }
 
-    /// The counter slot of a row.
+    /// Counter slot of a row.
     ///
     /// # Errors
-    /// When the policy has no such row.
+    /// If the policy does not have the row.
     pub fn slot(&self, id: &str, direction: Direction) -> Result<u16> {
         self.slots.of(&RowId(id.to_owned()), direction).with_context(|| format!("{id}: no such row"))
     }
 
-    /// The id of the row that is counted in a slot.
+    /// Id of the row that a counter slot belongs to.
     #[must_use]
     pub fn row_name(&self, slot: u16) -> &str {
         let row = self.policy.rows.iter().find(|row| self.slot_of(row) == Some(slot));

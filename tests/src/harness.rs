@@ -1,4 +1,5 @@
-//! One loaded program for a whole test binary, asked one packet at a time and watched closely.
+//! One set of loaded programs for a whole test binary, which judges one packet at a time and whose counters
+//! are checked.
 
 use std::{
     io::Write as _,
@@ -20,29 +21,29 @@ use pomguard_common::{
 
 use crate::{control_state::ControlState, force::InForce};
 
-/// What a packet is to do, all of it.
+/// The complete expected effect of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Effect {
-    /// Under what it is counted, and so whether it passes.
+    /// The reason under which the packet is counted, which determines the verdict.
     pub reason: Reason,
-    /// It passes although the reason is a drop: audit.
+    /// True if the packet passes although the reason is a drop: audit.
     pub audited: bool,
-    /// The row that it is counted under.
+    /// The counter slot of the row under which the packet is counted.
     pub row: u16,
-    /// It counts as a new connection of the row.
+    /// True if the packet counts as a new connection of the row.
     pub connection: bool,
-    /// It enters a flow into the flow table.
+    /// True if the packet enters a flow into the flow table.
     pub enters: bool,
 }
 
 impl Effect {
-    /// Under a reason alone.
+    /// Creates an effect with a reason alone.
     #[must_use]
     pub const fn of(reason: Reason) -> Self {
         Self { reason, audited: false, row: NO_ROW, connection: false, enters: false }
     }
 
-    /// What the decision code came to.
+    /// Creates the effect of a decision of the decision code.
     pub fn by(decision: Decision) -> Self {
         Self {
             reason: decision.reason(),
@@ -53,99 +54,100 @@ impl Effect {
         }
     }
 
-    /// Whether the packet goes on.
+    /// Returns true if the packet passes.
     #[must_use]
     pub const fn passes(&self) -> bool {
         self.audited || self.reason.verdict().is_pass()
     }
 }
 
-/// Something that judges packets under a policy: the loaded programs, or the same code on the host.
+/// A judge of packets under a policy: the loaded programs, or the same code on the host.
 pub trait Subject {
-    /// What is in force.
+    /// The policy in force.
     fn in_force(&self) -> &InForce;
 
-    /// Lets `seconds` go by.
+    /// Advances the clock by `seconds`.
     ///
     /// # Errors
-    /// When the kernel refuses.
+    /// If the kernel refuses an operation.
     fn wait(&mut self, seconds: u32) -> Result<()>;
 
-    /// Puts another policy in force. Flows are forgotten.
+    /// Puts another policy in force and removes all flows.
     ///
     /// # Errors
-    /// When it does not compile, or the kernel refuses.
+    /// If the policy does not compile, or the kernel refuses an operation.
     fn renew(&mut self, policy: Policy) -> Result<()>;
 
-    /// Puts another policy in force, and nothing alongside it. Flows stay.
+    /// Puts another policy in force, without any state alongside it. Flows stay.
     ///
     /// # Errors
-    /// When it does not compile, or the kernel refuses.
+    /// If the policy does not compile, or the kernel refuses an operation.
     fn change(&mut self, policy: Policy) -> Result<()>;
 
-    /// Forgets which ports serve.
+    /// Empties the table of ports that serve.
     ///
     /// # Errors
-    /// When the kernel refuses.
+    /// If the kernel refuses an operation.
     fn forget_ports(&mut self) -> Result<()>;
 
-    /// Under what a frame is counted, and whether it passes only because of audit.
+    /// Judges a frame. Returns the reason, and true if the frame passes only because of audit.
     ///
     /// # Errors
-    /// When the frame cannot be run.
+    /// If the frame cannot be run.
     fn reason(&mut self, direction: Direction, frame: &[u8]) -> Result<(Reason, bool)>;
 
-    /// Runs a frame and compares everything that is counted with what it should come to.
+    /// Runs a frame and compares all counters with the expected effect.
     ///
     /// # Errors
-    /// When the frame cannot be run.
+    /// If the frame cannot be run.
     fn differences(&mut self, direction: Direction, frame: &[u8], want: Effect) -> Result<Vec<String>>;
 
-    /// Has something hold alongside the policy, and nothing else any more.
+    /// Replaces the state alongside the policy.
     ///
     /// # Errors
-    /// When the kernel refuses.
+    /// If the kernel refuses an operation.
     fn hold(&mut self, control_state: &ControlState) -> Result<()>;
 
-    /// Forgets all flows and fragments: more than the longest age goes by. In the kernel that
-    /// is a few thousand system calls less than to empty the tables.
+    /// Expires all flows and fragments: the clock advances by more than the longest age. In the kernel this
+    /// takes a few thousand system calls less than emptying the tables.
     ///
     /// # Errors
-    /// When the kernel refuses.
+    /// If the kernel refuses an operation.
     fn forget(&mut self) -> Result<()> {
         self.forget_ports()?;
         self.wait(FOREVER)
     }
 }
 
-/// Seconds after which nothing is remembered.
+/// Seconds after which every entry has expired.
 pub(crate) const FOREVER: u32 = State::Established.age_seconds() + 60;
 
-/// The loaded program with a policy.
+/// The loaded programs with a policy.
 pub struct Bench {
-    /// The program.
+    /// Handle of the programs.
     pub probe: Probe,
     in_force: InForce,
-    /// The fast programs decide nothing.
+    /// True if the fast programs leave every packet to the general programs.
     general_alone: bool,
 }
 
-/// Whether this process is root; if not, says past the test runner's capture what was skipped.
+/// Returns true if this process is root. Otherwise prints past the test runner's capture that `what` was
+/// skipped.
 #[must_use]
 pub fn root_or_skip(what: &str) -> bool {
     if nix::unistd::geteuid().is_root() {
         return true;
     }
-    // A skipped test must not look like one that ran.
+    // A skipped test must not look like a test that ran.
     let _ = writeln!(std::io::stderr(), "skipped: {what}: it needs root");
     false
 }
 
-/// The bench of this test binary with `policy` in force and no flows; none without root.
-/// Verifying the programs takes seconds, so that all tests share one.
+/// Returns the bench of this test binary with `policy` in force and no flows. Returns `None` without root.
+/// Verifying the programs takes seconds, so all tests share one bench.
 ///
 /// # Panics
-/// When the kernel refuses.
+/// If the kernel refuses an operation.
 #[must_use]
 #[expect(clippy::expect_used, reason = "without the program there is nothing to test")]
 pub fn bench(what: &str, policy: Policy) -> Option<MutexGuard<'static, Bench>> {
@@ -154,7 +156,7 @@ pub fn bench(what: &str, policy: Policy) -> Option<MutexGuard<'static, Bench>> {
         return None;
     }
     let bench = BENCH.get_or_init(|| Mutex::new(Bench::load().expect("the programs load")));
-    // A failed case leaves nothing behind that the next one would not set anew.
+    // A failed test leaves no state that the next test does not set anew.
     let mut bench = bench.lock().unwrap_or_else(PoisonError::into_inner);
     bench.general_alone = false;
     bench.probe.put_in_general().expect("the kernel takes the programs");
@@ -168,21 +170,21 @@ impl Bench {
         Ok(Self { probe: Probe::alone()?, in_force, general_alone: false })
     }
 
-    /// Has the general programs judge every packet, until the next test: grace that is over leaves nothing to
-    /// the fast programs, and changes nothing else.
+    /// Makes the general programs judge every packet until the next test. A grace period that is over keeps
+    /// the fast programs from deciding anything, and has no other effect.
     ///
     /// # Errors
-    /// When the kernel refuses.
+    /// If the kernel refuses an operation.
     pub fn leave_all_to_general(&mut self) -> Result<()> {
         self.general_alone = true;
         self.hold(&ControlState::default())
     }
 
-    /// Puts another policy in force, under a generation of its own, with the overrides of its own failsafe
-    /// rows and nothing else alongside it. Flows stay.
+    /// Puts another policy in force under the next generation, with the overrides of its failsafe rows and no
+    /// other state alongside it. Flows stay.
     ///
     /// # Errors
-    /// When it does not compile, or the kernel refuses.
+    /// If the policy does not compile, or the kernel refuses an operation.
     pub fn enforce(&mut self, policy: Policy) -> Result<()> {
         self.in_force.replace(policy)?;
         self.install()?;
@@ -193,10 +195,10 @@ impl Bench {
         Ok(self.probe.set(&self.in_force.image()?, self.in_force.slots().collect())?)
     }
 
-    /// What every row in force has counted.
+    /// The counter slots and tallies of all rows in force.
     ///
     /// # Errors
-    /// When the kernel does not tell.
+    /// If the kernel refuses an operation.
     pub fn tallies(&self) -> Result<Vec<(u16, RowTally)>> {
         self.in_force.slots().map(|slot| Ok((slot, self.probe.row(slot)?))).collect()
     }
@@ -233,7 +235,7 @@ impl Subject for Bench {
 
     fn hold(&mut self, control_state: &ControlState) -> Result<()> {
         let clock = self.in_force.clock();
-        // Without an image nobody adds the time that tests let go by.
+        // Without an image the programs do not add the offset by which tests advance the clock.
         let offset = if control_state.no_policy { 0 } else { clock.offset };
         let now = (Ticks::probe()?.now()? as u32).wrapping_add(offset);
         let (mut words, lines) =
@@ -272,7 +274,7 @@ impl Subject for Bench {
     }
 }
 
-/// What the counters should be after one packet.
+/// Returns the counters expected after one packet.
 #[must_use]
 pub fn after_one(mut counters: Counters, direction: Direction, tally: Tally, effect: Effect) -> Counters {
     let half = &mut counters.direction[direction.index()];
@@ -285,7 +287,7 @@ pub fn after_one(mut counters: Counters, direction: Direction, tally: Tally, eff
     counters
 }
 
-/// How `found` is unlike what was expected; nothing when it is alike.
+/// Lists the differences between two sets of counters. The list is empty if they agree.
 #[must_use]
 pub fn unlike(expected: &Counters, found: &Counters) -> Vec<String> {
     let mut all = Vec::new();

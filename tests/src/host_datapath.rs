@@ -1,5 +1,5 @@
-//! The decision code of the programs, run on the host: what the compiler of the BPF object and the
-//! kernel's verifier must not change.
+//! Runs the decision code of the programs on the host: the expected behaviour, which the compiler of the BPF
+//! object and the kernel's verifier must not change.
 
 use std::{cell::OnceCell, iter};
 
@@ -28,10 +28,10 @@ use crate::{
     harness::{Effect, FOREVER, Subject},
 };
 
-/// About what the clocks of kernels come to.
+/// A typical kernel clock.
 const CLOCK: Clock = Clock { ticks_per_1000s: 3_906, offset: 0 };
 
-/// A table of flows in vectors.
+/// A flow table in vectors.
 struct Table {
     buckets: Vec<Bucket>,
     ages: [u32; 8],
@@ -89,13 +89,13 @@ impl Link for Vlans<'_> {
     }
 }
 
-/// An image in a vector, and what holds alongside it.
+/// An image in a vector, and the state alongside the policy.
 #[derive(Default)]
 struct ControlMemory {
     lines: Vec<Line>,
     control: Control,
     overrides: Vec<Override>,
-    /// Of traffic, and of self-tests.
+    /// Spent tokens of the rates: of traffic, and of self-tests.
     spent: [[Word; Rated::COUNT]; 2],
     served: Vec<Served>,
     no_policy: bool,
@@ -132,26 +132,26 @@ impl Lines for ControlMemory {
     }
 }
 
-/// No port serves.
+/// The table of ports that serve, with no entry.
 fn unserved() -> Vec<Served> {
     iter::repeat_with(Served::default).take(Served::COUNT).collect()
 }
 
-/// A host with a policy and flows.
+/// A host with a policy and flow tables.
 pub struct HostDatapath {
     in_force: InForce,
     held: ControlMemory,
     flows: Table,
     fragmented: Table,
-    /// How many plain packets there were.
+    /// Number of plain packets so far.
     ordinary: u64,
 }
 
 impl HostDatapath {
-    /// One that enforces `policy` and has no flows.
+    /// Creates a host that enforces `policy` and has no flows.
     ///
     /// # Errors
-    /// When the policy does not compile.
+    /// If the policy does not compile.
     pub fn new(policy: Policy) -> Result<Self> {
         let mut datapath = Self {
             in_force: InForce::new(policy, CLOCK)?,
@@ -165,11 +165,11 @@ impl HostDatapath {
         Ok(datapath)
     }
 
-    /// Puts another policy in force, under a generation of its own, with the overrides of its own failsafe
-    /// rows and nothing else alongside it. Flows stay.
+    /// Puts another policy in force under the next generation, with the overrides of its failsafe rows and no
+    /// other state alongside it. Flows stay.
     ///
     /// # Errors
-    /// When it does not compile.
+    /// If the policy does not compile.
     pub fn enforce(&mut self, policy: Policy) -> Result<()> {
         self.in_force.replace(policy)?;
         self.install()?;
@@ -194,27 +194,27 @@ impl HostDatapath {
         (self.flows.now, self.fragmented.now) = (now, now);
     }
 
-    /// Takes every packet for a self-test from now on, or none any more.
+    /// Treats every packet as a self-test from now on, or no packet if `on` is false.
     pub const fn self_test(&mut self, on: bool) {
         self.held.self_tests = on;
     }
 
-    /// How many lines the image has.
+    /// Number of lines of the image.
     #[must_use]
     pub const fn lines(&self) -> usize {
         self.held.lines.len()
     }
 
-    /// Loses all lines of the image but the first ones.
+    /// Removes all lines of the image after the first `lines`.
     pub fn lose_all_but(&mut self, lines: usize) {
         self.held.lines.truncate(lines);
     }
 
-    /// Remembers the flow that a frame of this host's belongs to as one that was there before the
-    /// first start, and that no row allows.
+    /// Enters the flow of a frame that this host sends as a flow from before the first start, which no row
+    /// allows.
     ///
     /// # Errors
-    /// When the frame is none of a flow, or there is no room.
+    /// If the frame does not belong to a flow, or the table has no room.
     pub fn was_there_first(&mut self, leaving: &[u8]) -> Result<()> {
         let frame = self.read(leaving).map_err(|reason| anyhow!("it is decided as {}", reason.name()))?;
         let Datagram { family, protocol, source, destination, source_port, destination_port, .. } = frame;
@@ -225,23 +225,24 @@ impl HostDatapath {
         Ok(())
     }
 
-    /// Lets so many ticks of the clock go by.
+    /// Advances the clock by a number of ticks.
     pub const fn wait_ticks(&mut self, ticks: u32) {
         self.in_force.wait_ticks(ticks);
         self.tell_time();
     }
 
-    /// Has the policy in force be this generation.
+    /// Sets the generation of the policy in force.
     ///
     /// # Errors
-    /// When it does not compile.
+    /// If the policy does not compile.
     pub fn count_from(&mut self, generation: u32) -> Result<()> {
         self.in_force.count_from(generation);
         self.install()
     }
 
-    /// Looks each TCP flow up as the daemon does. `socket` says whether there is one and, if so, whether its
-    /// stack has seen at most one FIN. Returns how many flows are left that make room for nothing.
+    /// Checks each TCP flow as the daemon's sweep does. `socket` returns `None` if the flow has no socket,
+    /// and otherwise true if the socket's stack has seen at most one FIN. Returns the number of remaining
+    /// flows that yield to nothing.
     pub fn sweep(&self, socket: impl Fn(&Key) -> Option<bool>) -> usize {
         let ticks = Ticks::new(250);
         let now = self.flows.now;
@@ -268,29 +269,30 @@ impl HostDatapath {
         firm
     }
 
-    /// What the parser makes of a frame, or the reason that decides it.
+    /// Parses a frame.
     ///
     /// # Errors
-    /// The reason.
+    /// The reason, if the frame itself decides its disposition.
     pub fn read(&self, frame: &[u8]) -> Result<Datagram, Reason> {
         parse::frame(frame, &Vlans(&self.in_force.policy().packets.vlans))
     }
 
-    /// Whether a frame is ordinary, and decided the quick way.
+    /// Returns true if the fast path decides the frame.
     ///
     /// # Errors
-    /// When the image has no head of this version.
+    /// If the image has no head of this version.
     pub fn takes_fast_path(&self, direction: Direction, frame: &[u8]) -> Result<bool> {
         let image = Image::open(&self.held).context("the image opens")?;
         let tables = Tables::in_peace(&image, &self.flows, &self.fragmented);
         Ok(decide::fast_path(direction, frame, &tables, 0).is_some())
     }
 
-    /// What becomes of a frame, the quick way if it is ordinary, and the general path; of every other ordinary
-    /// one the quick way alone, as in the programs, so that what it leaves in the tables is its own.
+    /// Judges a frame by the fast path, if the packet is plain, and by the general path. Every second plain
+    /// packet takes the fast path alone, as in the programs, so that the tables show only the effect of the
+    /// fast path.
     ///
     /// # Errors
-    /// When the image has no head of this version, or the two ways disagree.
+    /// If the image has no head of this version, or the two paths disagree.
     pub fn judge(&mut self, direction: Direction, frame: &[u8]) -> Result<Effect> {
         let scratch = [OnceCell::new(), OnceCell::new()];
         if self.held.no_policy {

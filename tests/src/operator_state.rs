@@ -1,5 +1,4 @@
-//! What an operator has hold alongside a policy, in the words of rows: the scenarios' side of
-//! [`crate::control_state::ControlState`].
+//! State alongside a policy, expressed in rows: the scenarios' form of [`crate::control_state::ControlState`].
 
 use pomguard::{
     compile::lines_of,
@@ -12,40 +11,41 @@ use pomguard_common::{
 
 use crate::control_state::ControlState;
 
-/// What every id of a row that is held begins with.
+/// The beginning of the id of every row in this state.
 const PREFIX: &str = "held/";
 
 /// A kind of panic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Panic {
-    /// Only failsafe rows hold.
+    /// Only failsafe rows are in force.
     Isolate,
-    /// Nothing is dropped.
+    /// The programs drop nothing.
     Open,
 }
 
-/// What is to hold from now on, alongside the policy or in its place.
+/// State alongside the policy, or in its place.
 #[derive(Clone, Debug, Default)]
 pub struct OperatorState {
-    /// A panic, for so many seconds.
+    /// The kind of panic and the duration in seconds.
     pub panic: Option<(Panic, u32)>,
-    /// Grace, for so many seconds.
+    /// The duration of the grace period in seconds.
     pub grace: Option<u32>,
-    /// Rows, each for so many seconds: failsafe ones, and timed exceptions.
+    /// Failsafe rows and timed exceptions, each with a duration in seconds.
     pub rows: Vec<(Row, u32)>,
-    /// There is no policy.
+    /// True if there is no policy.
     pub no_policy: bool,
-    /// XDP is in generic mode.
+    /// True if XDP is in generic mode.
     pub generic: bool,
 }
 
-/// The id of a row that is held.
+/// Id of the row with this number.
 #[must_use]
 pub fn id(number: usize) -> RowId {
     RowId(format!("{PREFIX}{number}"))
 }
 
-/// The counter slot of a row that is held: the last ones, which no policy here gets to.
+/// Returns the counter slot of such a row. The rows take the last slots, which no policy of these tests
+/// reaches.
 #[must_use]
 pub fn slot(id: &RowId) -> Option<u16> {
     let number: u16 = id.0.strip_prefix(PREFIX)?.parse().ok()?;
@@ -53,7 +53,7 @@ pub fn slot(id: &RowId) -> Option<u16> {
 }
 
 impl OperatorState {
-    /// The same as the kernel's maps say it.
+    /// Returns the same state in the form of the kernel's maps.
     #[must_use]
     pub fn control_state(&self) -> ControlState {
         let kind = |kind| match kind {

@@ -1,7 +1,7 @@
-//! Frames, put together byte by byte, so that broken ones come out as they were meant.
+//! Builds frames byte by byte, so that a broken frame is broken exactly as intended.
 //!
-//! A [`Packet`] is correct unless told otherwise: lengths and checksums fit what it holds. Calls
-//! that break it say so: [`Packet::poke`], [`Packet::announcing`], [`Packet::truncate`], [`Packet::pad`].
+//! A [`Packet`] is correct by default: lengths and checksums fit its contents. The methods that break a
+//! packet say so: [`Packet::poke`], [`Packet::announcing`], [`Packet::truncate`], [`Packet::pad`].
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -21,7 +21,7 @@ pub mod ether {
     pub const IPV6: u16 = 0x86dd;
 }
 
-/// TCP flags as one letter each, in the order of the wire.
+/// TCP flags, in the order of their bits from the lowest.
 pub mod flag {
     /// FIN.
     pub const FIN: u8 = 1;
@@ -60,7 +60,7 @@ pub enum Part {
     Link,
     /// The IP header, extension headers included.
     Network,
-    /// What IP carries.
+    /// The upper layer: the payload of IP.
     Upper,
 }
 
@@ -79,7 +79,7 @@ enum Upper {
     Icmp { kind: u8, code: u8, rest: [u8; 4] },
 }
 
-/// A frame in the making.
+/// A frame under construction.
 #[derive(Clone, Debug)]
 pub struct Packet {
     to: [u8; 6],
@@ -99,7 +99,7 @@ pub struct Packet {
     bare: bool,
 }
 
-/// A frame between two unicast stations.
+/// Starts a frame between two unicast MAC addresses.
 pub fn eth() -> Packet {
     Packet {
         to: [2, 0, 0, 0, 0, 2],
@@ -121,58 +121,58 @@ pub fn eth() -> Packet {
 }
 
 impl Packet {
-    /// To another station.
+    /// Sets the destination MAC address.
     #[must_use]
     pub const fn to(mut self, station: [u8; 6]) -> Self {
         self.to = station;
         self
     }
 
-    /// From another station.
+    /// Sets the source MAC address.
     #[must_use]
     pub const fn from(mut self, station: [u8; 6]) -> Self {
         self.from = station;
         self
     }
 
-    /// An EtherType of one's choice; a length when it is below 1,536.
+    /// Sets the EtherType. A value below 1,536 is a length.
     #[must_use]
     pub const fn ether_type(mut self, number: u16) -> Self {
         self.ether_type = Some(number);
         self
     }
 
-    /// Puts an 802.1Q tag in front of those that are there.
+    /// Puts an 802.1Q tag in front of the other tags.
     #[must_use]
     pub fn vlan(self, control: u16) -> Self {
         self.tag(ether::VLAN, control)
     }
 
-    /// Puts a tag of either sort in front of those that are there.
+    /// Puts a tag of either kind in front of the other tags.
     #[must_use]
     pub fn tag(mut self, kind: u16, control: u16) -> Self {
         self.tags.insert(0, (kind, control));
         self
     }
 
-    /// An IPv4 header.
+    /// Adds an IPv4 header.
     #[must_use]
     pub fn ipv4(mut self, source: Ipv4Addr, destination: Ipv4Addr) -> Self {
         self.network = Network::V4 { source, destination, options: Vec::new(), id: 0x1234, position: 0 };
         self
     }
 
-    /// An IPv6 header.
+    /// Adds an IPv6 header.
     #[must_use]
     pub fn ipv6(mut self, source: Ipv6Addr, destination: Ipv6Addr) -> Self {
         self.network = Network::V6 { source, destination, extensions: Vec::new() };
         self
     }
 
-    /// The header of the family that both addresses have.
+    /// Adds a header of the addresses' family.
     ///
     /// # Panics
-    /// When they are of two families.
+    /// If the addresses are of two families.
     #[must_use]
     #[expect(clippy::panic, reason = "a test that mixes families is broken")]
     pub fn ip(self, source: IpAddr, destination: IpAddr) -> Self {
@@ -183,28 +183,28 @@ impl Packet {
         }
     }
 
-    /// TTL or hop limit.
+    /// Sets the TTL or hop limit.
     #[must_use]
     pub const fn hops(mut self, limit: u8) -> Self {
         self.hop_limit = limit;
         self
     }
 
-    /// DSCP and ECN.
+    /// Sets DSCP and ECN.
     #[must_use]
     pub const fn class(mut self, class: u8) -> Self {
         self.class = class;
         self
     }
 
-    /// Protocol or last Next Header, whatever the upper layer is.
+    /// Sets the protocol or last Next Header, whatever the upper layer is.
     #[must_use]
     pub const fn protocol(mut self, number: u8) -> Self {
         self.protocol = Some(number);
         self
     }
 
-    /// IPv4 options, filled up to words; on TCP, its options.
+    /// Sets the options of TCP, or else the IPv4 options, padded to words.
     #[must_use]
     pub fn options(mut self, bytes: &[u8]) -> Self {
         let mut bytes = bytes.to_vec();
@@ -216,7 +216,7 @@ impl Packet {
         self
     }
 
-    /// IPv4 options, filled up to words, whatever the packet carries. Nothing on IPv6.
+    /// Sets the IPv4 options, padded to words, whatever the packet carries. No effect on IPv6.
     #[must_use]
     pub fn ip_options(mut self, bytes: &[u8]) -> Self {
         if let Network::V4 { options, .. } = &mut self.network {
@@ -226,8 +226,8 @@ impl Packet {
         self
     }
 
-    /// Appends an IPv6 extension header; `body` follows its Next Header and length bytes and is
-    /// filled up to eight bytes. Nothing on IPv4.
+    /// Appends an IPv6 extension header. `body` follows the Next Header and length bytes and is padded to
+    /// eight bytes. No effect on IPv4.
     #[must_use]
     pub fn ext_header(mut self, number: u8, body: &[u8]) -> Self {
         if let Network::V6 { extensions, .. } = &mut self.network {
@@ -238,7 +238,7 @@ impl Packet {
         self
     }
 
-    /// Makes it a piece of a datagram: the place is in bytes.
+    /// Makes the packet a fragment of a datagram. `offset` is in bytes.
     #[must_use]
     pub fn fragment(mut self, id: u32, offset: u16, more: bool) -> Self {
         match &mut self.network {
@@ -256,7 +256,7 @@ impl Packet {
         self
     }
 
-    /// The three flags before an IPv4 fragment's place, as they stand in the header. Nothing on IPv6.
+    /// Sets the three flags before the offset of an IPv4 fragment, as in the header. No effect on IPv6.
     #[must_use]
     pub const fn fragment_flags(mut self, bits: u16) -> Self {
         if let Network::V4 { position, .. } = &mut self.network {
@@ -265,14 +265,14 @@ impl Packet {
         self
     }
 
-    /// TCP; a SYN until [`Self::flags`] says otherwise.
+    /// Adds a TCP header; a SYN unless [`Self::flags`] changes the flags.
     #[must_use]
     pub fn tcp(mut self, source: u16, destination: u16) -> Self {
         self.upper = Upper::Tcp { source, destination, flags: flag::SYN, options: Vec::new() };
         self
     }
 
-    /// TCP flags.
+    /// Sets the TCP flags.
     #[must_use]
     pub const fn flags(mut self, bits: u8) -> Self {
         if let Upper::Tcp { flags, .. } = &mut self.upper {
@@ -281,21 +281,21 @@ impl Packet {
         self
     }
 
-    /// UDP.
+    /// Adds a UDP header.
     #[must_use]
     pub fn udp(mut self, source: u16, destination: u16) -> Self {
         self.upper = Upper::Udp { source, destination };
         self
     }
 
-    /// ICMP or ICMPv6, as the header is.
+    /// Adds an ICMP header, or an ICMPv6 header if the packet is IPv6.
     #[must_use]
     pub fn icmp(mut self, kind: u8, code: u8) -> Self {
         self.upper = Upper::Icmp { kind, code, rest: [0; 4] };
         self
     }
 
-    /// The four bytes behind an ICMP message's checksum: identifier and sequence, or the MTU.
+    /// Sets the four bytes after an ICMP message's checksum: identifier and sequence, or the MTU.
     #[must_use]
     pub const fn rest(mut self, four: u32) -> Self {
         if let Upper::Icmp { rest, .. } = &mut self.upper {
@@ -304,28 +304,28 @@ impl Packet {
         self
     }
 
-    /// What the upper layer carries.
+    /// Sets the payload of the upper layer.
     #[must_use]
     pub fn payload(mut self, bytes: &[u8]) -> Self {
         self.payload = bytes.to_vec();
         self
     }
 
-    /// IPv4 total length or IPv6 payload length, whatever the frame holds.
+    /// Sets the IPv4 total length or IPv6 payload length, whatever the frame holds.
     #[must_use]
     pub const fn announcing(mut self, length: u16) -> Self {
         self.announced = Some(length);
         self
     }
 
-    /// Writes bytes over what `part` has at `offset`, after all lengths and checksums.
+    /// Overwrites bytes of `part` at `offset`, after all lengths and checksums are computed.
     #[must_use]
     pub fn poke(mut self, part: Part, offset: usize, bytes: &[u8]) -> Self {
         self.pokes.push((part, offset, bytes.to_vec()));
         self
     }
 
-    /// Without its Ethernet header: as XDP sees the host's own multicast in generic mode.
+    /// Removes the Ethernet header: XDP sees the host's own multicast this way in generic mode.
     #[must_use]
     pub const fn bare(mut self) -> Self {
         self.bare = true;
@@ -339,15 +339,15 @@ impl Packet {
         self
     }
 
-    /// Appends bytes behind the IP packet, as Ethernet pads short frames.
+    /// Appends bytes after the IP packet, as Ethernet pads short frames.
     #[must_use]
     pub fn pad(mut self, bytes: &[u8]) -> Self {
         self.padding = bytes.to_vec();
         self
     }
 
-    /// TCP segments that the kernel holds in one packet of so many bytes of IP, as it hands them to the programs: with
-    /// length 0, and in IPv6 with its jumbo option where `jumbo` says so.
+    /// Makes TCP segments that the kernel holds in one packet of `bytes` bytes of IP, in the form that the
+    /// programs get: with length 0, and in IPv6 with the jumbo option if `jumbo`.
     #[must_use]
     pub fn held_in_one(self, bytes: usize, jumbo: bool) -> Self {
         let base = if self.is_v6() { 40 } else { 20 };
@@ -362,7 +362,7 @@ impl Packet {
         packet.payload(&payload).announcing(0)
     }
 
-    /// The same packet the other way round: addresses and ports change sides.
+    /// Swaps the addresses and ports of both sides.
     #[must_use]
     pub fn mirrored(mut self) -> Self {
         match &mut self.network {
@@ -376,7 +376,7 @@ impl Packet {
         self
     }
 
-    /// What an honest peer sends back: mirrored, and the reply to an echo request.
+    /// Returns the packet with which an honest peer answers: mirrored, and the reply to an echo request.
     #[must_use]
     pub fn answer(self) -> Self {
         let mut answer = self.mirrored();
@@ -390,13 +390,13 @@ impl Packet {
         answer
     }
 
-    /// Whether it has an IPv6 header.
+    /// Returns true if the packet has an IPv6 header.
     #[must_use]
     pub const fn is_v6(&self) -> bool {
         matches!(self.network, Network::V6 { .. })
     }
 
-    /// Whether it is a piece of a datagram.
+    /// Returns true if the packet is a fragment.
     #[must_use]
     pub fn is_fragment(&self) -> bool {
         match &self.network {
@@ -406,7 +406,7 @@ impl Packet {
         }
     }
 
-    /// The pieces of it between these places, in bytes of what IP carries: in order.
+    /// Cuts the packet into fragments at these offsets, in bytes of the payload of IP. Returns them in order.
     #[must_use]
     pub fn cut(&self, id: u32, places: &[u16]) -> Vec<Self> {
         let (number, bytes) = self.upper_bytes();
@@ -421,12 +421,12 @@ impl Packet {
         starts.zip(ends).map(piece).collect()
     }
 
-    /// The IP packet alone, as an ICMP error quotes it.
+    /// Returns the IP packet alone, as an ICMP error quotes it.
     pub fn quoted(&self) -> Vec<u8> {
         Self { tags: Vec::new(), bare: true, ..self.clone() }.build()
     }
 
-    /// The bytes.
+    /// Returns the bytes of the frame.
     pub fn build(&self) -> Vec<u8> {
         let link = self.link_bytes();
         let (number, upper) = self.upper_bytes();

@@ -1,4 +1,4 @@
-//! Numbers that a seed decides, policies of a handful of rows, and packets of every shape.
+//! Numbers that a seed determines, policies with a few rows, and packets of every shape.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -20,7 +20,7 @@ use crate::{
 pub struct Random(pub u64);
 
 impl Random {
-    /// The next number.
+    /// Returns the next number.
     pub const fn word(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut x = self.0;
@@ -29,34 +29,34 @@ impl Random {
         x ^ (x >> 31)
     }
 
-    /// One below `bound`.
+    /// Returns a number below `bound`.
     pub const fn below(&mut self, bound: usize) -> usize {
         (self.word() % bound as u64) as usize
     }
 
-    /// True once in `times`.
+    /// Returns true once in `times` calls on average.
     pub const fn once_in(&mut self, times: usize) -> bool {
         self.below(times) == 0
     }
 
-    /// One of those given.
+    /// Returns one of the choices.
     pub fn of<T: Copy>(&mut self, choices: &[T]) -> T {
         choices[self.below(choices.len())]
     }
 
-    /// Bytes.
+    /// Returns `length` bytes.
     pub fn bytes(&mut self, length: usize) -> Vec<u8> {
         (0..length).map(|_| self.word() as u8).collect()
     }
 }
 
-/// Seconds after which something ends that does not end within a scenario.
+/// A time in seconds that no scenario reaches.
 pub const LATE: u32 = 100_000;
 
-/// Ports that the rows and the packets have in common.
+/// Ports that occur in rows and in packets.
 const PORTS: [u16; 12] = [1, 22, 53, 67, 68, 443, 546, 547, 5_432, 9_995, 9_997, 40_000];
 
-/// Where packets come from and go to, besides the host.
+/// Addresses of packets, besides the host's.
 const V4: [&str; 14] = [
     "10.9.0.7",
     "10.9.0.2",
@@ -106,7 +106,7 @@ const PREFIXES: [&str; 14] = [
     "2001:db8::8/127",
 ];
 
-/// A policy of the reference host with up to fifteen rows of any sort.
+/// Returns a policy of the reference host with up to fifteen rows of any kind.
 pub fn policy(random: &mut Random) -> Policy {
     let rows = random.below(16);
     let rows = (0..rows).map(|number| {
@@ -134,14 +134,14 @@ pub fn policy(random: &mut Random) -> Policy {
             echo_v6: on(random),
             redirects: random.once_in(4),
             vlans: if random.once_in(2) { vec![5, 77] } else { Vec::new() },
-            // A rate is about time, which passes in the kernel alone: cases of their own try it.
+            // A rate depends on time, which passes only in the kernel. Tests of their own cover rates.
             rates: reference::unlimited(),
         },
         ..reference::policy()
     }
 }
 
-/// A row of any sort, with one of these numbers of peers and of services.
+/// Returns a row of any kind, whose numbers of peers and services are among the given ones.
 fn row(random: &mut Random, id: RowId, peers: &[usize], services: &[usize]) -> Row {
     let peers: Vec<&str> = (0..random.of(peers)).map(|_| random.of(&PREFIXES)).collect();
     let direction = random.of(&Direction::ALL);
@@ -164,10 +164,10 @@ fn row(random: &mut Random, id: RowId, peers: &[usize], services: &[usize]) -> R
     row
 }
 
-/// What an operator might have hold alongside a policy, or in its place: up to four rows, of which each ends
-/// soon or late, like panic and grace.
+/// Returns a state that an operator might put alongside a policy, or in its place: up to four rows, panic and
+/// grace period, each of which ends soon or late.
 pub fn held(random: &mut Random, control_state: &Policy) -> OperatorState {
-    // Lines of the table that the policy's own failsafe rows leave: enough for four rows of two by two.
+    // The table's lines that the policy's own failsafe rows leave must suffice for four rows of two by two.
     let own = control_state.rows.iter().filter(|row| row.failsafe);
     let taken: usize = own.map(|row| row.peers.len() * row.services.len()).sum();
     let rows = if taken + 16 > limits::OVERRIDES { 0 } else { random.below(5) };
@@ -182,8 +182,8 @@ pub fn held(random: &mut Random, control_state: &Policy) -> OperatorState {
     OperatorState { panic, grace, rows, no_policy: random.once_in(8), generic: random.once_in(2) }
 }
 
-/// What an operator might put in force after `policy`: other rows or modes, or some rows less and others in
-/// audit.
+/// Returns a policy that an operator might put in force after `before`: other rows or modes, or fewer rows
+/// and others in audit.
 pub fn successor(random: &mut Random, before: &Policy) -> Policy {
     if random.once_in(2) {
         return Policy { packets: before.packets.clone(), ..policy(random) };
@@ -212,7 +212,7 @@ fn addresses(random: &mut Random, direction: Direction, v6: bool) -> (IpAddr, Ip
         1 if v6 => wrapped(random),
         0 if v6 => Ipv6Addr::from(u128::from(random.word()) << 64 | u128::from(random.word())).into(),
         0 => Ipv4Addr::from(random.word() as u32).into(),
-        // The first half are real.
+        // The first half are valid source addresses.
         2..24 => random.of(&texts[..7]).parse().unwrap_or(places.stranger),
         _ => random.of(&texts[..]).parse().unwrap_or(places.stranger),
     };
@@ -230,7 +230,8 @@ fn addresses(random: &mut Random, direction: Direction, v6: bool) -> (IpAddr, Ip
     (from, to)
 }
 
-/// An IPv6 address around an IPv4 one, which is global or nearly so, or not: 6to4, NAT64, or neither.
+/// Returns an IPv6 address around an IPv4 address that is global, almost global or not global: 6to4, NAT64,
+/// or neither.
 fn wrapped(random: &mut Random) -> IpAddr {
     let edges = [
         [0, 1, 2, 3],
@@ -267,7 +268,7 @@ fn wrapped(random: &mut Random) -> IpAddr {
     .into()
 }
 
-/// What makes a flow: mostly valid, and always of the upper protocols that the rows name.
+/// Returns a packet that may open a flow: mostly valid, and always of the upper protocols that the rows name.
 fn valid(random: &mut Random, direction: Direction) -> Packet {
     let v6 = random.once_in(2);
     let (from, to) = addresses(random, direction, v6);
@@ -276,7 +277,7 @@ fn valid(random: &mut Random, direction: Direction) -> Packet {
     if random.once_in(10) { packet.mirrored() } else { packet }
 }
 
-/// What a row of the policy allows, in its own direction or as an answer to it.
+/// Returns a packet that a row of the policy allows, in the row's direction or as an answer.
 fn allowed(random: &mut Random, row: &Row, direction: Direction) -> Option<Packet> {
     let peer = row.peers.get(random.below(row.peers.len().max(1)))?.prefix;
     let peer = inside(random, peer);
@@ -312,7 +313,7 @@ fn allowed(random: &mut Random, row: &Row, direction: Direction) -> Option<Packe
     Some(if answer { packet.mirrored() } else { packet })
 }
 
-/// An address inside a prefix.
+/// Returns an address inside a prefix.
 fn inside(random: &mut Random, prefix: IpNet) -> IpAddr {
     let host_bits = u32::from(prefix.max_prefix_len() - prefix.prefix_len());
     match prefix.network() {
@@ -328,7 +329,7 @@ fn inside(random: &mut Random, prefix: IpNet) -> IpAddr {
     }
 }
 
-/// Hop limit, extension headers, options, and sometimes the place in a fragmented datagram.
+/// Adds hop limit, extension headers, options, and sometimes the position in a fragmented datagram.
 fn dressed(random: &mut Random, packet: Packet, v6: bool) -> Packet {
     let mut packet = packet.hops(random.of(&[64, 64, 1, 255]));
     if v6 && random.once_in(40) {
@@ -362,7 +363,7 @@ fn dressed(random: &mut Random, packet: Packet, v6: bool) -> Packet {
     packet
 }
 
-/// An upper layer of any sort.
+/// Adds an upper layer of any kind.
 fn carrying(random: &mut Random, packet: Packet, v6: bool) -> Packet {
     let length = random.of(&[0, 0, 8, 16, 64]);
     let payload = random.bytes(length);
@@ -393,7 +394,7 @@ fn carrying(random: &mut Random, packet: Packet, v6: bool) -> Packet {
     }
 }
 
-/// What a link needs to work.
+/// Returns a packet of a service of the link.
 fn of_the_link(random: &mut Random, direction: Direction) -> Packet {
     let inbound = direction == Direction::Inbound;
     let v4 = |text: [u8; 4], to: [u8; 4]| eth().ipv4(text.into(), to.into());
@@ -414,7 +415,7 @@ fn of_the_link(random: &mut Random, direction: Direction) -> Packet {
     }
 }
 
-/// What the host may have sent to a group, without an Ethernet header, and what is nearly that.
+/// Returns a packet without Ethernet header that the host may have sent to a group, or almost such a packet.
 fn to_a_group_and_bare(random: &mut Random) -> Vec<u8> {
     let v6 = random.once_in(2);
     let (from, to) = addresses(random, Direction::Outbound, v6);
@@ -431,30 +432,30 @@ fn to_a_group_and_bare(random: &mut Random) -> Vec<u8> {
     frame
 }
 
-/// Packets that have to do with each other: flows, trains of fragments, errors about both.
+/// Related packets: flows, fragmented datagrams, and ICMP errors about both.
 #[derive(Clone, Debug)]
 pub struct Stream {
-    /// What decides.
+    /// The source of all choices.
     pub random: Random,
-    /// Half of the packets are about these.
+    /// Half of the packets are about these rows.
     rows: Vec<Row>,
     recent: Vec<(Direction, Packet)>,
     fragmented: Vec<(Direction, Packet, u32)>,
 }
 
 impl Stream {
-    /// One that a seed decides.
+    /// Creates the stream of a seed.
     #[must_use]
     pub const fn new(random: Random) -> Self {
         Self { random, rows: Vec::new(), recent: Vec::new(), fragmented: Vec::new() }
     }
 
-    /// From now on half of the packets are about these rows.
+    /// Makes half of the following packets be about these rows.
     pub fn aim(&mut self, rows: &[Row]) {
         self.rows = rows.to_vec();
     }
 
-    /// The next frame of a direction.
+    /// Returns the next frame of a direction.
     pub fn frame(&mut self, direction: Direction) -> Vec<u8> {
         if direction == Direction::Inbound && self.random.once_in(24) {
             return to_a_group_and_bare(&mut self.random);
@@ -502,7 +503,8 @@ impl Stream {
     }
 }
 
-/// The frame of a packet: as it should be most of the time, else bent, cut, padded or overwritten.
+/// Builds the frame of a packet, sometimes with tags, and in one of three cases changed, cut, padded or
+/// overwritten.
 fn bent(random: &mut Random, mut packet: Packet) -> Vec<u8> {
     if random.once_in(8) {
         for _ in 0..random.of(&[1, 1, 2, 4, 5]) {

@@ -1,4 +1,4 @@
-//! The policy that the packet cases are about, and the addresses that they speak of.
+//! The policy of the packet tests, and the addresses that they use.
 
 use std::net::IpAddr;
 
@@ -9,37 +9,37 @@ use pomguard::policy::{
 };
 use pomguard_common::protocol::{TCP, UDP};
 
-/// Who takes part, in one address family.
+/// The addresses that take part, of one address family.
 #[derive(Clone, Copy, Debug)]
 pub struct Places {
     /// The protected host.
     pub host: IpAddr,
-    /// May log in (row A1), and is known.
+    /// A known address that may log in (row A1).
     pub office: IpAddr,
-    /// May ask for names (row A3), and is known.
+    /// A known address that may ask for names (row A3).
     pub resolver: IpAddr,
-    /// Where the host's connections go (row E1), and known.
+    /// A known address that the host connects to (row E1).
     pub database: IpAddr,
-    /// Nobody.
+    /// An unknown address.
     pub stranger: IpAddr,
-    /// In nobody's prefix, and not the host.
+    /// An address in no row's prefix that is not the host's.
     pub elsewhere: IpAddr,
 }
 
 impl Places {
-    /// The reference policy's IPv4 side.
+    /// The IPv4 addresses of the reference policy.
     #[must_use]
     pub fn v4() -> Self {
         Self::of(["10.9.0.2", "10.9.0.7", "10.9.1.7", "10.9.2.7", "198.51.100.9", "10.9.0.3"])
     }
 
-    /// Its IPv6 side.
+    /// The IPv6 addresses of the reference policy.
     #[must_use]
     pub fn v6() -> Self {
         Self::of(["fd00:9::2", "fd00:9::7", "fd00:9:1::7", "fd00:9:2::7", "2001:db8::9", "fd00:9::3"])
     }
 
-    /// Both.
+    /// The addresses of both families.
     #[must_use]
     pub fn both() -> [Self; 2] {
         [Self::v4(), Self::v6()]
@@ -52,24 +52,24 @@ impl Places {
         Self { host, office, resolver, database, stranger, elsewhere }
     }
 
-    /// Whether these are IPv6 addresses.
+    /// Returns true if the addresses are IPv6 addresses.
     #[must_use]
     pub const fn is_v6(&self) -> bool {
         self.host.is_ipv6()
     }
 }
 
-/// Rates that nothing reaches.
+/// Rates that no test reaches.
 #[must_use]
 pub const fn unlimited() -> Rates {
     let most = Rates::MOST;
     Rates { neighbours: most, echo_v6: most, icmp_errors: most, path_mtu: most }
 }
 
-/// A row.
+/// Makes a row.
 ///
 /// # Panics
-/// When a peer is no prefix.
+/// If a peer is not a prefix.
 #[must_use]
 #[expect(clippy::expect_used, reason = "a test that writes a wrong prefix is broken")]
 pub fn row(id: &str, direction: Direction, peers: &[&str], protocol: u8, ports: PortRange) -> Row {
@@ -125,7 +125,7 @@ pub fn policy() -> Policy {
             row("E2", Outbound, &["0.0.0.0/0", "::/0"], UDP, one(53)),
         ],
         known: known.to_vec(),
-        // How often something comes is about time: cases of their own try that.
+        // Rates depend on time; tests of their own cover them.
         packets: PacketSettings { rates: unlimited(), ..PacketSettings::default() },
     }
 }

@@ -1,7 +1,7 @@
-//! Shapes of packets that a host may answer although nobody should get at what answers: odd ones, one
-//! oddity at a time, and several at once.
+//! Shapes of packets that a host may answer although nobody should reach the service that answers: unusual
+//! packets, with one oddity at a time and with several at once.
 //!
-//! Whether a stock Linux host answers a shape is found out by sending it.
+//! A test finds out whether a stock Linux host answers a shape by sending it.
 
 use std::net::IpAddr;
 
@@ -15,34 +15,34 @@ use crate::{
 
 mod beyond;
 
-/// Between whom, and at which doors nobody may knock.
+/// The addresses of the shapes, and the ports that nobody may reach.
 #[derive(Clone, Copy, Debug)]
 pub struct Doors {
-    /// Who knocks.
+    /// The sender.
     pub from: IpAddr,
-    /// At whose doors.
+    /// The host that is addressed.
     pub to: IpAddr,
-    /// A port where TCP and UDP are listened at.
+    /// A port with a TCP and a UDP listener.
     pub open: u16,
-    /// A port where nothing is.
+    /// A port without a listener.
     pub closed: u16,
 }
 
-/// One shape: a name, and the frames of one attempt, which all bear the mark.
+/// One shape: a name, and the frames of one attempt, all of which carry the mark.
 #[derive(Clone, Debug)]
 pub struct Shape {
-    /// What is odd about it.
+    /// Description of the oddity.
     pub name: String,
-    /// The client port or echo identifier; an answer shows it.
+    /// The client port or echo identifier. An answer contains the mark.
     pub mark: u16,
-    /// What is sent, in this order.
+    /// The frames in the order of sending.
     pub frames: Vec<Vec<u8>>,
 }
 
 /// Changes a packet.
 type Dress = fn(Packet) -> Packet;
 
-/// What the link may do to any packet.
+/// Changes of any packet at the link layer.
 const LINK: &[(&str, Dress)] = &[
     ("a priority tag", |it| it.vlan(0)),
     ("a priority tag of priority 7, eligible to drop", |it| it.vlan(0xf000)),
@@ -66,7 +66,7 @@ const LINK: &[(&str, Dress)] = &[
     ("with 255 hops left", |it| it.hops(255)),
 ];
 
-/// What an IPv4 header may hold.
+/// Contents of an IPv4 header.
 const V4: &[(&str, Dress)] = &[
     ("a no-operation option", |it| it.ip_options(&[1, 1, 1, 1])),
     ("forty bytes of no-operation options", |it| it.ip_options(&[1; 40])),
@@ -86,7 +86,7 @@ const V4: &[(&str, Dress)] = &[
     ("the reserved and the don't-fragment flag", |it| it.fragment_flags(0xc000)),
 ];
 
-/// What may stand between an IPv6 header and what it carries.
+/// Extension headers between an IPv6 header and the upper layer.
 const V6: &[(&str, Dress)] = &[
     ("hop-by-hop padding", |it| it.ext_header(extension::HOP_BY_HOP, &[1, 4])),
     ("a router alert", |it| it.ext_header(extension::HOP_BY_HOP, &[5, 2, 0, 0, 1, 0])),
@@ -114,7 +114,7 @@ const V6: &[(&str, Dress)] = &[
     ("a flow label", |it| it.poke(Part::Network, 1, &[0x0f, 0xff, 0xff])),
 ];
 
-/// What a SYN may hold.
+/// Contents of a SYN.
 const SYNS: &[(&str, Dress)] = &[
     ("that asks for congestion marks", |it| it.flags(SYN | ECE | CWR)),
     ("that pushes", |it| it.flags(SYN | PSH)),
@@ -132,7 +132,7 @@ const SYNS: &[(&str, Dress)] = &[
     ("that speaks multipath", |it| it.options(&[30, 12, 0, 0x81, 1, 2, 3, 4, 5, 6, 7, 8])),
 ];
 
-/// Pieces of one datagram: a name, the places to cut, and the order in which they are sent.
+/// Ways to fragment one datagram: a name, the offsets of the cuts, and the order of sending.
 const CUTS: &[(&str, &[u16], &[usize])] = &[
     ("in two pieces", &[24], &[0, 1]),
     ("in two pieces, the last one first", &[24], &[1, 0]),
@@ -147,7 +147,7 @@ const CUTS: &[(&str, &[u16], &[usize])] = &[
     ("in nine pieces of 8 bytes, shuffled", &[8, 16, 24, 32, 40, 48, 56, 64], &[5, 0, 7, 2, 8, 1, 6, 3, 4]),
 ];
 
-/// Makes shapes with marks of their own.
+/// Makes shapes, each with a mark of its own.
 #[derive(Debug)]
 struct Making {
     doors: Doors,
@@ -164,11 +164,11 @@ impl Making {
     }
 }
 
-/// Knocks that are as plain as can be.
+/// The plainest packets to a port.
 const KNOCKS: [&str; 5] =
     ["a SYN", "a SYN to a closed port", "UDP", "UDP to a closed port", "an echo request"];
 
-/// Puts the upper layer of a knock on what is there.
+/// Puts the upper layer of a knock on an IP header.
 fn knock(number: usize, doors: &Doors, ip: Packet, mark: u16) -> Packet {
     match number {
         0 => ip.tcp(mark, doors.open),
@@ -179,11 +179,11 @@ fn knock(number: usize, doors: &Doors, ip: Packet, mark: u16) -> Packet {
     }
 }
 
-/// Every shape, one oddity each, then `more` with several at once. Marks begin behind `mark`.
+/// Returns every shape with one oddity each, then `more` shapes with several. The first mark is `mark` + 1.
 #[must_use]
 pub fn shapes(doors: Doors, mark: u16, random: &mut Random, more: usize) -> Vec<Shape> {
     let v4 = doors.to.is_ipv4();
-    // Echo over IPv6 is answered by decision (RFC 4890).
+    // Echo over IPv6 is answered on purpose (RFC 4890).
     let knocks = &KNOCKS[..if v4 { 5 } else { 4 }];
     let own = if v4 { V4 } else { V6 };
     let mut making = Making { doors, mark, shapes: Vec::new() };
@@ -272,17 +272,17 @@ fn pieces_of(whole: &Packet, id: u16, places: &[u16], order: &[usize]) -> Vec<Pa
     order.iter().filter_map(|number| pieces.get(*number).cloned()).collect()
 }
 
-/// Sets the bits between data offset and flags, and mends the checksum.
+/// Sets the bits between data offset and flags, and corrects the checksum.
 fn reserved_bits(packet: Packet, bits: u8) -> Packet {
     let frame = packet.build();
     let at = frame.len() - 20;
     let before = u32::from(u16::from_be_bytes([frame[at + 16], frame[at + 17]]));
-    // RFC 1624: taking the added word out of the ones' complement sum.
+    // RFC 1624: subtracts the added word from the ones' complement sum.
     let added = u32::from(bits) << 9;
     let sum = before + (!added & 0xffff);
     let sum = ((sum & 0xffff) + (sum >> 16)) as u16;
     packet.poke(Part::Upper, 12, &[0x50 | bits << 1]).poke(Part::Upper, 16, &sum.to_be_bytes())
 }
 
-/// No flags at all, and the ends of flows, are among the sets of six.
+/// The loop over all sets of six flags includes no flags at all and the flags that end connections.
 const _: () = assert!(FIN | SYN | RST | PSH | ACK | URG == 63);

@@ -1,16 +1,16 @@
-//! `cargo xtask account`: millions of mixed packets over a cable, each counted once.
+//! `cargo xtask account`: sends millions of mixed packets over a cable and checks that each is counted once.
 
 use anyhow::{Result, bail};
 
 use crate::test::kernel;
 
-/// Packets of a whole run.
+/// Packets of a complete run.
 const PACKETS: u64 = 10_000_000;
 
 /// Arguments of `cargo xtask account`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// How many packets, native and generic each
+    /// Number of packets, in native and in generic mode each
     #[arg(long, default_value_t = PACKETS)]
     packets: u64,
 }

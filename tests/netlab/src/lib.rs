@@ -1,14 +1,14 @@
 //! A laboratory of network namespaces.
 //!
-//! Hosts ([`Namespace`]), cables ([`Veth`]) and switches ([`Switch`]) for pomguard's demo, tests and
-//! benches, made with netlink alone: no `ip`, `tc` or `ethtool` program has to be installed.
+//! Hosts ([`Namespace`]), cables ([`Veth`]) and switches ([`Switch`]) for pomguard's demo, tests and benches,
+//! made with netlink alone: no `ip`, `tc` or `ethtool` program has to be installed.
 //!
-//! A namespace has no name in the file system. It lives as long as something holds it: the handle,
-//! a socket, a process inside. So nothing is left behind when the process ends, however it ends, and
-//! two laboratories on one machine never meet.
+//! A namespace has no name in the file system. It lives as long as something holds it: the handle, a socket,
+//! a process inside. So nothing is left behind when the process ends, however it ends, and two laboratories
+//! on one machine never meet.
 //!
-//! Everything here is blocking and short, apart from [`Station`], which runs asynchronous tasks inside
-//! a namespace for as long as it is kept.
+//! Everything here is blocking and short, apart from [`Station`], which runs asynchronous tasks inside a
+//! namespace as long as the station is kept.
 //!
 //! ```no_run
 //! use pomguard_netlab::{Namespace, Port, Switch};
@@ -27,8 +27,8 @@
 //! # }
 //! ```
 //!
-//! `/sys/class/net` shows the interfaces of the namespace that *mounted* sysfs, not of the reader's:
-//! inside a laboratory ask [`Namespace::links`] or `if_nametoindex`.
+//! `/sys/class/net` shows the interfaces of the namespace that *mounted* sysfs, not of the reader's: inside a
+//! laboratory ask [`Namespace::links`] or `if_nametoindex`.
 
 mod link;
 mod namespace;
@@ -51,8 +51,8 @@ pub use crate::{
     veth::{Port, Veth},
 };
 
-/// Whether this process may make namespaces. When it may not, says on the terminal that `what` was
-/// skipped: past the test runner's capture, because a skipped test must not look like one that ran.
+/// Returns true if this process may make namespaces. Otherwise prints that `what` was skipped, past the test
+/// runner's capture, because a skipped test must not look like a test that ran.
 pub fn root_or_skip(what: &str) -> bool {
     let root = nix::unistd::geteuid().is_root();
     if !root {

@@ -1,4 +1,4 @@
-//! One interface of a namespace, and what can be done to it.
+//! One interface of a namespace, and operations on the interface.
 
 use std::net::IpAddr;
 
@@ -34,28 +34,28 @@ impl<'a> Link<'a> {
         &self.name
     }
 
-    /// The interface's number in its namespace.
+    /// Index of the interface in its namespace.
     pub fn index(&self) -> Result<u32> {
         self.namespace.index(&self.name)
     }
 
-    /// Takes the link up.
+    /// Sets the link up.
     pub fn up(&self) -> Result<()> {
         self.change("up", LinkMessageBuilder::up)
     }
 
-    /// Takes the link down.
+    /// Sets the link down.
     pub fn down(&self) -> Result<()> {
         self.change("down", LinkMessageBuilder::down)
     }
 
-    /// Sets the largest packet the link carries.
+    /// Sets the MTU.
     pub fn set_mtu(&self, mtu: u32) -> Result<()> {
         self.change("mtu", |link| link.mtu(mtu))
     }
 
-    /// Lets the link send and receive so many bytes of TCP segments in one packet (BIG TCP). Refused by kernels that
-    /// cannot (IPv6 before Linux 5.19, IPv4 before 6.3).
+    /// Lets the link send and receive up to `bytes` bytes of TCP segments in one packet (BIG TCP). Fails on
+    /// kernels without this feature (IPv6 before Linux 5.19, IPv4 before 6.3).
     pub fn set_segments_in_one(&self, bytes: u32) -> Result<()> {
         self.change("segments in one packet", |link| {
             let sizes = [
@@ -73,7 +73,7 @@ impl<'a> Link<'a> {
         self.change("address", |link| link.address(mac.to_vec()))
     }
 
-    /// Gives the link another name. The link is taken down for it, and up again if it was.
+    /// Renames the link. The link is set down for this, and up again if it was up.
     pub fn rename(self, name: &str) -> Result<Self> {
         let was_up = self.state()?.up;
         if was_up {
@@ -99,7 +99,7 @@ impl<'a> Link<'a> {
         self.change("controller", |link| link.controller(controller))
     }
 
-    /// Deletes the link; its peer goes with it.
+    /// Deletes the link, and with it the peer.
     pub fn delete(self) -> Result<()> {
         self.talk("deleting", async |netlink, index| Ok(netlink.link().del(index).execute().await?))
     }
@@ -118,7 +118,7 @@ impl<'a> Link<'a> {
         .with_context(|| address.to_string())
     }
 
-    /// Adds a permanent neighbour, so that no resolution is needed to reach it.
+    /// Adds a permanent neighbour, so that reaching the neighbour needs no address resolution.
     pub fn add_neighbour(&self, address: IpAddr, mac: [u8; 6]) -> Result<()> {
         self.talk("adding a neighbour to", async |netlink, index| {
             let neighbours = netlink.neighbours();
@@ -127,20 +127,20 @@ impl<'a> Link<'a> {
         .with_context(|| address.to_string())
     }
 
-    /// Switches something on or off that the link does for the stack above.
+    /// Switches an offload of the link on or off.
     pub fn set_offload(&self, offload: Offload, on: bool) -> Result<()> {
         self.namespace.run(|| offload.set(&self.name, on))?.with_context(|| {
             format!("setting the offload {offload:?} of {} in {}", self.name, self.namespace.name())
         })
     }
 
-    /// Has a kernel thread of the link's own receive what arrives at it. The link needs a name that no
-    /// other interface of the machine has, and a peer that leaves TCP segmentation to the stack.
+    /// Makes the kernel receive packets of this link in a thread of the link's own. The link needs a name
+    /// that no other interface of the machine has, and a peer that leaves TCP segmentation to the stack.
     pub fn receive_in_thread(&self) -> Result<Receiver> {
         Receiver::of(self.namespace, &self.name).with_context(|| format!("threaded receive on {}", self.name))
     }
 
-    /// How the link is now.
+    /// Reads the present state of the link.
     pub fn state(&self) -> Result<LinkState> {
         let links = self.namespace.links()?;
         links
@@ -167,22 +167,22 @@ impl<'a> Link<'a> {
     }
 }
 
-/// What the kernel says about an interface.
+/// The kernel's description of an interface.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LinkState {
-    /// Its number in the namespace.
+    /// Index in the namespace.
     pub index: u32,
-    /// Its name.
+    /// Name of the interface.
     pub name: String,
-    /// Its link-layer address, where it has one.
+    /// Link-layer address, if the interface has one.
     pub mac: Option<[u8; 6]>,
-    /// The largest packet it carries.
+    /// MTU, in bytes.
     pub mtu: u32,
-    /// Whether it is administratively up.
+    /// True if the interface is administratively up.
     pub up: bool,
-    /// Packets that have arrived at it.
+    /// Packets received.
     pub received: u64,
-    /// Packets that have left through it.
+    /// Packets sent.
     pub sent: u64,
 }
 
@@ -217,18 +217,18 @@ impl LinkState {
 }
 
 impl Namespace {
-    /// An interface of this namespace, which need not exist yet.
+    /// Returns an interface of this namespace. The interface need not exist yet.
     pub fn link(&self, name: &str) -> Link<'_> {
         Link::new(self, name)
     }
 
-    /// The interfaces that exist now, `lo` among them.
+    /// Lists the interfaces that exist now, with `lo`.
     pub fn links(&self) -> Result<Vec<LinkState>> {
         self.netlink(async |netlink| LinkState::all(&netlink).await)
             .with_context(|| format!("listing the interfaces of {}", self.name))
     }
 
-    /// Adds a bridge, up, without spanning tree and multicast snooping: frames pass at once.
+    /// Adds a bridge and sets it up, without spanning tree and multicast snooping: frames pass at once.
     pub fn add_bridge(&self, name: &str) -> Result<Link<'_>> {
         self.netlink(async |netlink| {
             let bridge = LinkBridge::new(name).mcast_snooping(false).build();

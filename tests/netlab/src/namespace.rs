@@ -23,7 +23,7 @@ use nix::{
 };
 use rtnetlink::{Handle, RouteMessageBuilder};
 
-/// A network namespace of its own. It ends with the last handle, socket or process that holds it.
+/// A network namespace. The namespace ends with the last handle, socket or process that holds it.
 #[derive(Debug)]
 pub struct Namespace {
     pub(crate) name: String,
@@ -31,13 +31,13 @@ pub struct Namespace {
 }
 
 impl Namespace {
-    /// A new namespace with the loopback interface up. `name` is for messages only.
+    /// Creates a namespace with the loopback interface up. `name` is for messages only.
     ///
-    /// IPv6 is quiet: no duplicate address detection and no router solicitations, so that a test which
-    /// counts packets sees its own.
+    /// IPv6 is quiet: no duplicate address detection and no router solicitations, so that a test which counts
+    /// packets sees only its own.
     pub fn new(name: &str) -> Result<Self> {
-        // The new namespace belongs to the thread that unshared it, and stays when the thread ends
-        // because of the descriptor.
+        // The new namespace belongs to the thread that unshared it. The descriptor keeps the namespace when
+        // the thread ends.
         let handle = thread::Builder::new()
             .name(format!("netns-{name}"))
             .spawn(|| -> Result<OwnedFd> {
@@ -50,8 +50,8 @@ impl Namespace {
         Self { name: name.to_owned(), handle }.made_ready()
     }
 
-    /// The namespace that the calling thread is in, made ready like a new one. For a machine that belongs
-    /// to the test: an emulated one.
+    /// Returns the namespace of the calling thread, prepared like a new one. For a machine that belongs to
+    /// the test: an emulated one.
     pub fn own(name: &str) -> Result<Self> {
         let handle = File::open("/proc/thread-self/ns/net").context("/proc/thread-self/ns/net")?.into();
         Self { name: name.to_owned(), handle }.made_ready()
@@ -73,10 +73,10 @@ impl Namespace {
         &self.name
     }
 
-    /// Runs `work` inside the namespace, on a thread of its own. A panic in `work` goes on in the caller.
+    /// Runs `work` inside the namespace, on a thread of its own. A panic in `work` continues in the caller.
     ///
-    /// Sockets made in there stay in the namespace wherever they are used later. A child process
-    /// started in there with [`die_with_parent`] would die with the thread: use [`Namespace::command`].
+    /// A socket made in `work` stays in the namespace wherever it is used later. A child process started in
+    /// `work` with [`die_with_parent`] would die with the thread: use [`Namespace::command`].
     pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T> {
         thread::scope(|scope| {
             thread::Builder::new()
@@ -90,8 +90,8 @@ impl Namespace {
         })
     }
 
-    /// A command that will run inside the namespace, and be killed when the *thread* that spawns it
-    /// ends: spawn it from one that lives long enough.
+    /// Returns a command that runs inside the namespace and is killed when the *thread* that spawns it ends.
+    /// Spawn the command from a thread that lives long enough.
     pub fn command(&self, program: impl AsRef<OsStr>) -> Result<Command> {
         let handle = self.handle.try_clone()?;
         let mut command = Command::new(program);
@@ -115,19 +115,19 @@ impl Namespace {
         .with_context(|| format!("adding the route to {destination} in {}", self.name))
     }
 
-    /// Sets a value under `/proc/sys` as this namespace sees it: `net/ipv4/ip_forward`, for one.
+    /// Sets a value under `/proc/sys` as this namespace sees it, for example `net/ipv4/ip_forward`.
     pub fn set_sysctl(&self, path: &str, value: &str) -> Result<()> {
         self.run(|| fs::write(format!("/proc/sys/{path}"), value))?
             .with_context(|| format!("setting {path} in {}", self.name))
     }
 
-    /// Moves the calling thread into the namespace, for good.
+    /// Moves the calling thread into the namespace for good.
     pub(crate) fn enter(&self) -> Result<()> {
         setns(&self.handle, CloneFlags::CLONE_NEWNET)
             .with_context(|| format!("entering the network namespace {}", self.name))
     }
 
-    /// Speaks rtnetlink inside the namespace.
+    /// Runs an rtnetlink exchange inside the namespace.
     pub(crate) fn netlink<T: Send>(&self, talk: impl AsyncFnOnce(Handle) -> Result<T> + Send) -> Result<T> {
         self.run(|| {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
@@ -139,7 +139,7 @@ impl Namespace {
         })?
     }
 
-    /// The index of an interface.
+    /// Returns the index of an interface.
     pub(crate) fn index(&self, link: &str) -> Result<u32> {
         self.run(|| nix::net::if_::if_nametoindex(link))?
             .map_err(|errno| anyhow!("no interface {link} in {}: {errno}", self.name))
@@ -153,26 +153,26 @@ impl AsFd for Namespace {
 }
 
 impl Namespace {
-    /// A second handle of the same namespace.
+    /// Returns a second handle of the same namespace.
     pub(crate) fn try_clone(&self) -> Result<Self> {
         Ok(Self { name: self.name.clone(), handle: self.handle.try_clone()? })
     }
 
-    /// The descriptor's number, as netlink attributes want it.
+    /// The descriptor's number, for netlink attributes.
     pub(crate) fn raw(&self) -> i32 {
         self.handle.as_raw_fd()
     }
 }
 
-/// Has the kernel kill the command's process when the thread that spawned it ends, even by SIGKILL.
+/// Makes the kernel kill the command's process when the thread that spawned it ends, even by SIGKILL.
 pub fn die_with_parent(command: &mut Command) {
     let parent = getpid();
     // SAFETY: between fork and exec the closure makes two system calls and allocates nothing.
     unsafe {
         command.pre_exec(move || {
             prctl::set_pdeathsig(Signal::SIGKILL)?;
-            // The parent may have died before the line above: then no signal would ever come. (Inside
-            // another PID namespace a living parent can look like 0.)
+            // If the parent died before the line above, no signal would ever come. (Inside another PID
+            // namespace a living parent can look like 0.)
             let now = getppid();
             if now != parent && now != Pid::from_raw(0) {
                 return Err(io::Error::other("the parent is gone"));

@@ -1,4 +1,4 @@
-//! Who does an interface's receive work: softirqs wherever they fall, or one kernel thread.
+//! The place of an interface's receive work: softirqs on any processor, or one kernel thread.
 
 use std::{fs, thread, time::Duration};
 
@@ -12,14 +12,14 @@ use nix::{
 
 use crate::namespace::Namespace;
 
-/// Beyond the kernel's own limit of 15 bytes a name in `/proc` may be cut.
+/// The kernel's limit of a name in `/proc`, in bytes. A longer name may be cut.
 const COMM: usize = 15;
-/// How often a new thread is looked for, and how long it takes to look again: a busy machine may not run
-/// it for seconds.
+/// The number of searches for a new thread and the pause between two: a busy machine may not run the thread
+/// for seconds.
 const PATIENCE: u32 = 2_000;
 const BEAT: Duration = Duration::from_millis(10);
 
-/// The kernel thread that receives what arrives at an interface.
+/// The kernel thread that receives the packets of an interface.
 ///
 /// Its run time is the interface's receive work, from the driver up to the socket, and little else.
 #[derive(Debug, Clone, Copy)]
@@ -28,16 +28,17 @@ pub struct Receiver {
 }
 
 impl Receiver {
-    /// Gives the interface a thread of its own, which sleeps then for want of work. The interface has to
-    /// have one receive queue, a name that no other interface of the machine has, and GRO or XDP on: a
-    /// veth polls only then, and only for packets of a peer without [TCP segmentation]; others it hands
-    /// to the processor that sends them (`veth_skb_is_eligible_for_gro` in drivers/net/veth.c). XDP at
-    /// this end takes segmentation from the peer.
+    /// Gives the interface a receive thread, and waits until the thread sleeps. The interface must have one
+    /// receive queue, a name that no other interface of the machine has, and GRO or XDP on. A veth polls only
+    /// then, and only for packets of a peer without [TCP segmentation]; other packets stay on the processor
+    /// that sends them (`veth_skb_is_eligible_for_gro` in drivers/net/veth.c). XDP at this end takes
+    /// segmentation from the peer.
     ///
     /// [TCP segmentation]: crate::Offload::TcpSegmentation
     pub(crate) fn of(namespace: &Namespace, link: &str) -> Result<Self> {
-        let path = format!("/sys/class/net/{}/threaded", link);
-        // Sysfs shows the namespace of who mounted it. The mount goes with the thread that `run` makes.
+        let path = format!("/sys/class/net/{link}/threaded");
+        // Sysfs shows the namespace of the thread that mounted it. The mount ends with the thread that `run`
+        // makes.
         namespace.run(|| -> Result<()> {
             unshare(CloneFlags::CLONE_NEWNS).context("unshare(CLONE_NEWNS)")?;
             let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
@@ -50,13 +51,13 @@ impl Receiver {
         for _ in 0..PATIENCE {
             let found = threads(&wanted)?;
             match found[..] {
-                // What it runs before its first sleep is no receive work.
+                // The thread's work before its first sleep is not receive work.
                 [thread] if sleeps(thread)? => return Ok(Self { thread }),
                 [] | [_] => thread::sleep(BEAT),
-                _ => bail!("{} has {} receiving threads, and should have one", link, found.len()),
+                _ => bail!("{link} has {} receiving threads, and should have one", found.len()),
             }
         }
-        bail!("{} has no receiving thread that comes to rest: is GRO on?", link)
+        bail!("{link} has no receiving thread that comes to rest: is GRO on?")
     }
 
     /// Keeps the thread on one processor.
@@ -64,7 +65,7 @@ impl Receiver {
         occupy(self.thread, processor, right)
     }
 
-    /// How long the thread has run. The kernel brings the figure up to date when the thread sleeps.
+    /// Returns the run time of the thread. The kernel updates the figure when the thread sleeps.
     pub fn run_time(&self) -> Result<Duration> {
         let path = format!("/proc/{}/schedstat", self.thread);
         let text = fs::read_to_string(&path).with_context(|| path.clone())?;
@@ -73,12 +74,12 @@ impl Receiver {
     }
 }
 
-/// Who goes first on a processor.
+/// The scheduling class of a thread on a processor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Right {
-    /// Everybody in turn.
+    /// Ordinary scheduling, in turn with all other threads.
     Ordinary,
-    /// This thread, before all that run by ordinary right: they disturb a measurement less.
+    /// Runs before all threads of ordinary scheduling, which disturb a measurement less this way.
     First,
 }
 
@@ -97,20 +98,20 @@ pub fn occupy(thread: Pid, processor: usize, right: Right) -> Result<()> {
     Errno::result(result).map(drop).with_context(|| format!("scheduling thread {thread}"))
 }
 
-/// Whether a thread waits for work, as opposed to running, or to never having run.
+/// Returns true if a thread sleeps: it neither runs nor is waiting to run for the first time.
 fn sleeps(thread: Pid) -> Result<bool> {
     let path = format!("/proc/{thread}/stat");
     let stat = fs::read_to_string(&path).with_context(|| path.clone())?;
     Ok(stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('S')))
 }
 
-/// The threads whose name begins so.
+/// Returns the threads whose name begins with `name`.
 fn threads(name: &str) -> Result<Vec<Pid>> {
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc").context("/proc")? {
         let entry = entry?;
         let Some(number) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
-        // A process may end between the two looks.
+        // The process may have ended since the folder was read.
         let comm = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
         if comm.starts_with(name) {
             found.push(Pid::from_raw(number));

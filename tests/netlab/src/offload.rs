@@ -1,5 +1,5 @@
-//! Offloads, through the ethtool ioctl: veth leaves checksums, segmentation and VLAN tags to the
-//! receiver by default, and a test of real frames wants them done.
+//! Offloads, set through the ethtool ioctl. By default veth leaves checksums, segmentation and VLAN tags to
+//! the receiver; a test with real frames needs the sender to do this work.
 
 use std::{
     io,
@@ -19,22 +19,22 @@ const ETHTOOL_SGRO: u32 = 0x2c;
 const ETH_FLAG_TXVLAN: u32 = 1 << 7;
 const ETH_FLAG_RXVLAN: u32 = 1 << 8;
 
-/// Something that an interface does for the stack above.
+/// Work that an interface can do for the stack above.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Offload {
-    /// Fills in checksums of sent packets; off, the stack does.
+    /// Fills in checksums of sent packets; if off, the stack does.
     TxChecksum,
     /// Sends from scattered memory.
     ScatterGather,
-    /// Cuts large TCP sends into segments.
+    /// Segments large TCP sends.
     TcpSegmentation,
-    /// Cuts large sends of any kind just before the interface.
+    /// Segments large sends of any kind just before the interface.
     GenericSegmentation,
     /// Merges received segments.
     GenericReceive,
-    /// Puts the VLAN tag into sent frames; off, the tag is in the frame already.
+    /// Inserts the VLAN tag into sent frames; if off, the tag is already in the frame.
     TxVlan,
-    /// Takes the VLAN tag out of received frames.
+    /// Removes the VLAN tag from received frames.
     RxVlan,
 }
 
@@ -46,7 +46,7 @@ struct EthtoolValue {
 }
 
 impl Offload {
-    /// For an interface of the calling thread's namespace.
+    /// Sets the offload at an interface of the calling thread's namespace.
     pub(crate) fn set(self, interface: &str, on: bool) -> io::Result<()> {
         let socket = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
         let (command, data) = match self {
@@ -65,7 +65,7 @@ impl Offload {
     }
 }
 
-/// Runs one command and returns the value that the kernel left.
+/// Runs one command and returns the value that the kernel stored.
 fn ethtool(socket: &OwnedFd, interface: &str, mut value: EthtoolValue) -> io::Result<u32> {
     // SAFETY: `ifreq` is plain C data, for which all zeroes is a valid value.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
@@ -76,8 +76,8 @@ fn ethtool(socket: &OwnedFd, interface: &str, mut value: EthtoolValue) -> io::Re
         *to = from.cast_signed();
     }
     request.ifr_ifru.ifru_data = (&raw mut value).cast();
-    // SAFETY: the descriptor is a socket, and SIOCETHTOOL reads and writes `request` and, through its
-    // pointer, `value`: both live beyond the call, and every command used here takes an `ethtool_value`.
+    // SAFETY: the descriptor is a socket. SIOCETHTOOL reads and writes `request` and, through its pointer,
+    // `value`; both outlive the call, and every command used here takes an `ethtool_value`.
     let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL as _, &raw mut request) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(value.data) }
 }

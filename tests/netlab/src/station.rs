@@ -11,8 +11,8 @@ use tokio::{
 
 use crate::namespace::Namespace;
 
-/// One thread inside a namespace with a runtime on it: any number of listeners and clients of one
-/// host cost one thread. Dropping it cancels them.
+/// One thread inside a namespace with a runtime: any number of listeners and clients of one host cost one
+/// thread. Dropping the station cancels its tasks.
 #[derive(Debug)]
 pub struct Station {
     runtime: Handle,
@@ -30,7 +30,7 @@ impl Station {
         let thread = thread::Builder::new().name(format!("at-{}", own.name())).spawn(move || {
             let moved = own.enter();
             let ready = moved.is_ok();
-            // Whoever starts the station waits for this message, so it is there to take it.
+            // The function that starts the station waits for this message, so the receiver exists.
             let _ = entered.send(moved);
             if ready {
                 // Ends at the message, or when the sender is dropped.
@@ -41,7 +41,7 @@ impl Station {
         Ok(Self { runtime: handle, stop: Some(stop), thread: Some(thread) })
     }
 
-    /// Starts a task in the namespace. Its result can be awaited on any runtime.
+    /// Starts a task in the namespace. The result can be awaited on any runtime.
     pub fn spawn<F>(&self, task: F) -> JoinHandle<F::Output>
     where
         F: Future + Send + 'static,

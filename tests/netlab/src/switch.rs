@@ -20,11 +20,11 @@ pub struct Switch {
 }
 
 impl Switch {
-    /// A switch without ports. It speaks no protocol of its own: whatever arrives at a host was sent
-    /// by another host.
+    /// Creates a switch without ports. The switch speaks no protocol of its own: every frame that arrives at
+    /// a host was sent by another host.
     pub fn new(name: &str) -> Result<Self> {
         let namespace = Namespace::new(name)?;
-        // Link-local addresses of the bridge and its ports would be heard as neighbour discovery.
+        // Link-local addresses of the bridge and its ports would send neighbour discovery messages.
         for scope in ["all", "default"] {
             let path = format!("net/ipv6/conf/{scope}/disable_ipv6");
             if std::fs::exists(format!("/proc/sys/{path}"))? {
@@ -35,7 +35,7 @@ impl Switch {
         Ok(Self { namespace, ports: AtomicU32::new(0) })
     }
 
-    /// Plugs a host in: gives it the interface that `port` describes, up.
+    /// Connects a host: gives the host the interface that `port` describes, and sets the interface up.
     pub fn join<'a>(&self, host: &'a Namespace, port: &Port) -> Result<Link<'a>> {
         let number = self.ports.fetch_add(1, Ordering::Relaxed);
         let (ours, theirs) =
@@ -44,7 +44,7 @@ impl Switch {
         Ok(theirs)
     }
 
-    /// The namespace that the bridge is in.
+    /// The namespace of the bridge.
     pub fn namespace(&self) -> &Namespace {
         &self.namespace
     }

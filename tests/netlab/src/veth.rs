@@ -7,7 +7,7 @@ use rtnetlink::{LinkMessageBuilder, LinkUnspec, LinkVeth};
 
 use crate::{link::Link, namespace::Namespace};
 
-/// How one end of a cable is to be.
+/// Properties of one end of a cable.
 #[derive(Debug, Clone)]
 pub struct Port {
     name: String,
@@ -17,26 +17,26 @@ pub struct Port {
 }
 
 impl Port {
-    /// An interface of this name, with what the kernel gives it by default.
+    /// An interface of this name, with the kernel's defaults.
     pub fn new(name: &str) -> Self {
         Self { name: name.to_owned(), mac: None, mtu: None, addresses: Vec::new() }
     }
 
-    /// With this link-layer address.
+    /// Sets the link-layer address.
     #[must_use]
     pub fn mac(mut self, mac: [u8; 6]) -> Self {
         self.mac = Some(mac);
         self
     }
 
-    /// With this MTU; at the other end too, unless that one has its own.
+    /// Sets the MTU; at the other end too, unless the other end has its own.
     #[must_use]
     pub fn mtu(mut self, mtu: u32) -> Self {
         self.mtu = Some(mtu);
         self
     }
 
-    /// With this address alongside those it already has; the prefix is on the link.
+    /// Adds an address. The prefix is on the link.
     #[must_use]
     pub fn address(mut self, address: IpNet) -> Self {
         self.addresses.push(address);
@@ -74,7 +74,7 @@ impl Port {
 pub struct Veth;
 
 impl Veth {
-    /// Lays a cable between two namespaces: both ends get what their [`Port`] says, and are up.
+    /// Connects two namespaces by a cable: both ends get the properties of their [`Port`], and are up.
     pub fn connect<'a, 'b>(
         (here, near): (&'a Namespace, &Port),
         (there, far): (&'b Namespace, &Port),

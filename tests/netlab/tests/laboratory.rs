@@ -1,4 +1,4 @@
-//! The laboratory itself: what is built works, and goes by itself.
+//! Tests of the laboratory itself: its parts work, and disappear without a clean-up.
 
 #![expect(clippy::unwrap_used, reason = "a panic keeps the place where it happened")]
 
@@ -70,7 +70,7 @@ fn a_switch_joins_hosts_and_routes_lead_over_one() {
     let gateway: IpAddr = "10.2.0.2".parse().unwrap();
     hosts[0].add_route("10.3.0.0/24".parse().unwrap(), gateway).unwrap();
     echo(&hosts[0], &hosts[1], "10.3.0.1:7000");
-    // lo, the bridge and three ports are all that the switch has.
+    // The switch has lo, the bridge and three ports, and nothing else.
     assert_eq!(switch.namespace().links().unwrap().len(), 5);
 }
 
@@ -140,7 +140,7 @@ fn what_was_dropped_is_gone() {
     }
     let (left, right) = pair();
     drop(left);
-    // The kernel takes a namespace apart in its own time.
+    // The kernel removes a namespace asynchronously.
     for _ in 0..200 {
         if right.links().unwrap().len() == 1 {
             return;
@@ -160,7 +160,7 @@ fn a_receiving_thread_does_the_receiving_and_its_time_shows_it() {
     let near = Port::new("eth0").address("10.1.0.1/24".parse().unwrap());
     let far = Port::new(&name).address("10.1.0.2/24".parse().unwrap());
     let (peer, link) = Veth::connect((&left, &near), (&right, &far)).unwrap();
-    // Otherwise the sender's own processor receives: the kernel sees nothing to merge.
+    // Otherwise the sender's own processor receives, because the kernel has nothing to merge.
     peer.set_offload(Offload::TcpSegmentation, false).unwrap();
     link.set_offload(Offload::GenericReceive, true).unwrap();
     let receiver = link.receive_in_thread().unwrap();

@@ -1,5 +1,5 @@
-//! Puts the policy of a settings file in force as a reload does, and ends: a change that can be cut
-//! short anywhere without the seconds that verifying the programs takes.
+//! Puts the policy of a settings file in force as a reload does, and exits. A test can interrupt this change
+//! at any point without waiting the seconds that the verification of the programs takes.
 
 use std::{env, path::Path, process::ExitCode};
 

@@ -1,4 +1,4 @@
-//! What an operator writes: the site file and the server's settings.
+//! The files that an operator writes: the site file and the server's settings.
 
 use std::{
     fs,
@@ -8,11 +8,11 @@ use std::{
 
 use super::{INTERFACE, Lab, binary};
 
-/// Where the daemon's metrics are, in the server's own namespace.
+/// The port of the daemon's metrics page on the loopback address of the server's namespace.
 pub(super) const METRICS: u16 = 9843;
 const METRICS_AT: &str = "127.0.0.1:9843";
 
-/// What a test may choose in `pomguard.toml`.
+/// The settings of `pomguard.toml` that a test may choose.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
     /// `[enforcement] inbound`.
@@ -54,17 +54,17 @@ impl Lab {
         self.file("pomguard.toml")
     }
 
-    /// Where the daemon's lock lies.
+    /// Path of the daemon's lock file.
     pub fn lock(&self) -> PathBuf {
         self.file("runtime/pomguard.lock")
     }
 
-    /// Where the daemon keeps what survives a reboot.
+    /// The folder of the daemon's state, which survives a reboot.
     pub fn state(&self) -> PathBuf {
         self.file("state")
     }
 
-    /// Where the daemon's socket and locks are.
+    /// The folder of the daemon's socket and locks.
     pub fn runtime(&self) -> PathBuf {
         self.file("runtime")
     }
@@ -79,7 +79,8 @@ impl Lab {
         fs::set_permissions(self.folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
     }
 
-    /// A copy of the daemon's binary where every user can run it.
+    /// Returns the path of a copy of the daemon's binary that every user can run. Makes the copy on the first
+    /// call.
     pub fn public_binary(&self) -> PathBuf {
         let copy = self.file("pomguard");
         if !copy.exists() {
@@ -89,7 +90,7 @@ impl Lab {
         copy
     }
 
-    /// A file in the folder that holds the settings, the daemon's state and its logs.
+    /// Path of a file in the folder that holds the settings, the daemon's state and its logs.
     pub fn file(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }

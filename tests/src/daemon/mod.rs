@@ -1,8 +1,8 @@
-//! A guarded server with a peer that the site file knows and a stranger that it does not, each in a
-//! network namespace of its own, and a real `pomguard` on the server.
+//! A guarded server, a peer that the site file knows and a stranger that the site file does not know, each in
+//! a network namespace of its own, and a real `pomguard` on the server.
 //!
-//! What a daemon pins lies in a bpffs that only the test's thread and its children see: it goes with
-//! them, and two tests never meet.
+//! The daemon pins its objects in a bpffs that only the test's thread and its children see. That bpffs ends
+//! with them, and two tests never meet.
 
 #![expect(
     clippy::unwrap_used,
@@ -55,48 +55,48 @@ pub use self::{
 pub const INTERFACE: &str = "eth0";
 /// The guarded server.
 pub const SERVER: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
-/// The same, IPv6.
+/// IPv6 address of the guarded server.
 pub const SERVER6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x77, 0, 0, 0, 0, 0, 1);
 /// The machine that the site file knows.
 pub const PEER: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
-/// The same, IPv6.
+/// IPv6 address of the machine that the site file knows.
 pub const PEER6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x77, 0, 0, 0, 0, 0, 2);
-/// The machine that it does not.
+/// The machine that the site file does not know.
 pub const STRANGER: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 3);
-/// The same, IPv6.
+/// IPv6 address of the machine that the site file does not know.
 pub const STRANGER6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x77, 0, 0, 0, 0, 0, 3);
 
-/// Row 15 lists it: the peer's Agent Desktops open it at the server's Agent Manager.
+/// A port of row 15: the peer's Agent Desktops open it at the server's Agent Manager.
 pub const LISTED: u16 = 9970;
-/// Row 16 lists it, for the WFO on the peer; a test may take the row out.
+/// A port of row 16, for the WFO on the peer. A test may take the row out.
 pub const REMOVABLE: u16 = 7999;
-/// Nothing lists it.
+/// A port that no row lists.
 pub const UNLISTED: u16 = 9000;
-/// Row 6 lists it outbound: the server's Agent Manager opens it at the AES on the peer.
+/// An outbound port of row 6: the server's Agent Manager opens it at the AES on the peer.
 pub const LISTED_OUT: u16 = 443;
 
 const BPFFS: &str = "/sys/fs/bpf";
 
-/// Whether code runs some twenty times slower here.
+/// Returns true if this machine is emulated, where code runs about twenty times slower.
 pub fn emulated() -> bool {
     env::var_os("POMGUARD_EMULATED").is_some()
 }
 
-/// `seconds`, or more of them where code runs slower.
+/// Returns `seconds` as a duration, eight times as long in emulation.
 pub(crate) fn patience(seconds: u64) -> Duration {
     Duration::from_secs(if emulated() { 8 * seconds } else { seconds })
 }
 
-/// The guarded server and its neighbours.
+/// The guarded server and the two machines around it.
 #[derive(Debug)]
 pub struct Lab {
-    // Stations end before the namespaces they are in.
+    // Declared first: stations end before the namespaces they are in.
     stations: Vec<Station>,
-    /// Where pomguard runs.
+    /// The namespace in which pomguard runs.
     pub server: Namespace,
-    /// Known to the site file.
+    /// The machine that the site file knows.
     pub peer: Namespace,
-    /// Not known.
+    /// The machine that the site file does not know.
     pub stranger: Namespace,
     _switch: Option<Switch>,
     folder: tempfile::TempDir,
@@ -105,8 +105,8 @@ pub struct Lab {
 }
 
 impl Lab {
-    /// All three on one switch. None, said aloud, where the test cannot run: without root, and in
-    /// emulation unless its name says `basic`.
+    /// Builds all three machines on one switch. Returns `None`, after a message, if the test cannot run:
+    /// without root, and in emulation unless the name of the test begins with `basic_`.
     pub fn new(test: &str) -> Option<Self> {
         Self::build(test, Namespace::new, |hosts| {
             let switch = Switch::new("switch").unwrap();
@@ -118,7 +118,8 @@ impl Lab {
         })
     }
 
-    /// Server and peer at the two ends of one cable: what the one sends, the other sees, and no more.
+    /// Connects server and peer with one cable. A frame that one end sends reaches the other end and nobody
+    /// else.
     pub fn with_one_cable(test: &str) -> Option<Self> {
         Self::build(test, Namespace::new, |[server, peer, _]| {
             let (near, far) = (port(SERVER, SERVER6), port(PEER, PEER6));
@@ -127,28 +128,28 @@ impl Lab {
         })
     }
 
-    /// Turns this whole machine into the server, without a cable to anybody. For an emulated machine that
-    /// belongs to the test; the test's name must begin with `basic`.
+    /// Makes this whole machine the server, without a cable to anybody. For an emulated machine that belongs
+    /// to the test; the test's name must begin with `basic_`.
     pub fn in_guest(test: &str) -> Option<Self> {
         Self::build(test, Namespace::own, |_| None)
     }
 
-    /// Pulls the cable of a laboratory with one cable: the interfaces at both ends are gone.
+    /// Removes the cable of a laboratory with one cable, and with it the interfaces at both ends.
     pub fn unplug(&self) {
         self.server.link(INTERFACE).delete().unwrap();
     }
 
-    /// Plugs another cable in: interfaces of the same names and addresses, that nobody has seen yet.
+    /// Connects a new cable: new interfaces with the same names and addresses.
     pub fn plug(&self) {
         let (near, far) = (port(SERVER, SERVER6), port(PEER, PEER6));
         Veth::connect((&self.server, &near), (&self.peer, &far)).unwrap();
     }
 
-    /// Gives an interface of the server its addresses again, as far as it lost them, and takes it up.
+    /// Restores the addresses that an interface of the server has lost, and sets the interface up.
     pub fn dress(&self, name: &str) {
         let link = self.server.link(name);
         for (address, length) in [(IpAddr::from(SERVER), 24), (SERVER6.into(), 64)] {
-            // Refused where it still has the address.
+            // The kernel refuses an address that the interface still has.
             let _ = link.add_address(IpNet::new(address, length).unwrap());
         }
         link.up().unwrap();
@@ -190,12 +191,12 @@ impl Lab {
         Some(lab)
     }
 
-    /// Runs a verb of pomguard on the server, with the daemon's settings.
+    /// Runs a pomguard command on the server, with the daemon's settings.
     pub fn pomguard<S: AsRef<OsStr>>(&self, arguments: &[S]) -> Output {
         self.pomguard_command(arguments).output().unwrap()
     }
 
-    /// The same, not run yet.
+    /// Returns the command that `pomguard` would run.
     pub fn pomguard_command<S: AsRef<OsStr>>(&self, arguments: &[S]) -> Command {
         let (verb, rest) = arguments.split_first().expect("a verb");
         let mut command = self.command(binary());
@@ -203,7 +204,7 @@ impl Lab {
         command
     }
 
-    /// The counters, from `pomguard stats --json`.
+    /// Reads the counters from `pomguard stats --json`.
     pub fn stats(&self) -> Stats {
         let output = self.pomguard(&["stats", "--json"]);
         let complaint = String::from_utf8_lossy(&output.stderr);
@@ -211,12 +212,12 @@ impl Lab {
         Stats::parse(&output.stdout)
     }
 
-    /// What the daemon's metrics page says.
+    /// Reads the daemon's metrics page.
     pub fn metrics(&self) -> String {
         self.server.run(scrape).unwrap()
     }
 
-    /// The same; none while nobody serves it.
+    /// Reads the daemon's metrics page. Returns `None` if nothing listens at its port.
     pub fn try_metrics(&self) -> Option<String> {
         let at = (Ipv4Addr::LOCALHOST, files::METRICS);
         self.server.run(|| std::net::TcpStream::connect(at)).unwrap().ok()?;
@@ -228,7 +229,7 @@ impl Lab {
         &self.pins
     }
 
-    /// What lies in the folder of the pins, with the name of the folder below it.
+    /// Returns the sorted paths of all pins: the entries of each subfolder of the folder of pins.
     pub fn pinned(&self) -> Vec<PathBuf> {
         let entries = |folder: &Path| fs::read_dir(folder).into_iter().flatten().flatten();
         let mut found: Vec<PathBuf> =
@@ -244,12 +245,12 @@ impl Lab {
         state.map(|state| state.program)
     }
 
-    /// A station on the peer, for as long as the laboratory stands.
+    /// Keeps a station running as long as the laboratory exists.
     pub(crate) fn keep(&mut self, station: Station) {
         self.stations.push(station);
     }
 
-    /// A program on the server that reads nothing.
+    /// Returns a command that runs on the server with an empty standard input.
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = self.server.command(program).unwrap();
         command.stdin(Stdio::null());
@@ -262,7 +263,7 @@ fn port(v4: Ipv4Addr, v6: Ipv6Addr) -> Port {
     Port::new(INTERFACE).address(on_link(v4.into(), 24)).address(on_link(v6.into(), 64))
 }
 
-/// The daemon's binary: the one that the tests were told of, or the one alongside them.
+/// Path of the daemon's binary: `POMGUARD_BIN`, or else the binary alongside the tests.
 pub fn binary() -> PathBuf {
     if let Some(binary) = env::var_os("POMGUARD_BIN") {
         return binary.into();
@@ -293,7 +294,7 @@ impl Bpffs {
 
 impl Drop for Bpffs {
     fn drop(&mut self) {
-        // The thread may be the process' main one, and live on.
+        // The thread may be the process' main thread and live on.
         let _ = umount2(BPFFS, MntFlags::MNT_DETACH);
     }
 }

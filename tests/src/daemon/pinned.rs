@@ -1,4 +1,4 @@
-//! The daemon's pinned programs, asked about frames as the kernel asks them.
+//! Runs the daemon's pinned programs on frames, as the kernel runs them.
 
 use std::path::Path;
 
@@ -43,8 +43,8 @@ impl Pinned {
         }
     }
 
-    /// Judges a frame as if it came in or left by an interface of the calling thread's namespace. Returns true if it
-    /// passes.
+    /// Judges a frame as if it came in or left by an interface of the calling thread's namespace. Returns
+    /// true if the frame passes.
     pub fn judges(&self, interface: u32, frame: &[u8]) -> bool {
         let mut words = match self {
             Self::Inbound(_) => vec![0; XDP_WORDS],
@@ -60,7 +60,8 @@ impl Pinned {
         self.run(TestRunOptions { data_in: Some(frame), ctx_in: Some(&context), ..TestRunOptions::default() })
     }
 
-    /// Tests the program on a frame: the kernel takes the loopback for its interface. Returns true if it passes.
+    /// Runs the program on a frame as the kernel's test run does, with the loopback interface. Returns true
+    /// if the frame passes.
     pub fn tests(&self, frame: &[u8]) -> bool {
         self.run(TestRunOptions { data_in: Some(frame), ..TestRunOptions::default() })
     }

@@ -1,4 +1,4 @@
-//! The daemon itself, and what it tells systemd.
+//! The daemon's process, and its messages to systemd.
 
 use std::{
     ffi::OsString,
@@ -26,10 +26,10 @@ use nix::{
 
 use super::{Lab, binary, patience};
 
-/// How often something is looked at that nobody tells of.
+/// The polling interval for events that nothing announces.
 const BEAT: Duration = Duration::from_millis(20);
 
-/// A running `pomguard run`; killed when this is dropped.
+/// A running `pomguard run`. Dropping it kills the process.
 #[derive(Debug)]
 pub struct Daemon {
     child: Child,
@@ -39,7 +39,7 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// Starts the daemon, and waits until it says that it enforces.
+    /// Starts the daemon and waits until it reports that it enforces.
     pub fn start(lab: &Lab) -> Self {
         let daemon = Self::spawn(lab);
         daemon.wait_ready();
@@ -51,27 +51,27 @@ impl Daemon {
         Self::spawn_prepared(lab, |_| {})
     }
 
-    /// Starts the daemon with more in its environment.
+    /// Starts the daemon with additional environment variables.
     pub fn spawn_with(lab: &Lab, environment: &[(&str, &str)]) -> Self {
         Self::spawn_prepared(lab, |command| {
             command.envs(environment.iter().copied());
         })
     }
 
-    /// Starts the daemon after something was done to the command that does it. What that does before the
-    /// daemon's first instruction, it does with all powers.
+    /// Starts the daemon after `prepare` has changed the command. A `pre_exec` function that `prepare` adds
+    /// runs with all capabilities.
     pub fn spawn_prepared(lab: &Lab, prepare: impl FnOnce(&mut Command)) -> Self {
         Self::spawn_as(lab, &[binary().into()], prepare)
     }
 
-    /// Starts the daemon by other words before its own than the binary's path alone: it must keep the
-    /// process that these make.
+    /// Starts the daemon through another program, whose words precede the daemon's own arguments. The program
+    /// must replace itself by the daemon, so that the process stays the same.
     pub fn spawn_by(lab: &Lab, words: &[OsString]) -> Self {
         Self::spawn_as(lab, words, |_| {})
     }
 
-    /// Starts the daemon without one of the powers that the unit gives it, by its number in
-    /// linux/capability.h.
+    /// Starts the daemon without one of the capabilities that the unit gives it. `capability` is the number
+    /// in linux/capability.h.
     pub fn spawn_without(lab: &Lab, capability: libc::c_ulong) -> Self {
         Self::spawn_prepared(lab, |command| {
             let drop_it = move || {
@@ -86,7 +86,7 @@ impl Daemon {
         })
     }
 
-    /// Each daemon has a log of its own: the one before it wrote another file.
+    /// Each daemon has a log of its own, because the previous daemon wrote another file.
     fn spawn_as(lab: &Lab, words: &[OsString], prepare: impl FnOnce(&mut Command)) -> Self {
         let number = (0..u32::MAX).find(|number| !lab.file(&format!("log{number}")).exists()).unwrap_or(0);
         let log = lab.file(&format!("log{number}"));
@@ -103,7 +103,7 @@ impl Daemon {
             .args(["run", "--config"])
             .arg(lab.config())
             .env("NOTIFY_SOCKET", &socket)
-            // As the unit's StateDirectory= does.
+            // The unit's StateDirectory= sets this variable.
             .env("STATE_DIRECTORY", lab.file("state"))
             .stdout(output.try_clone().unwrap())
             .stderr(output)
@@ -112,13 +112,14 @@ impl Daemon {
         Self { child, log, notify, socket }
     }
 
-    /// Waits until the daemon says that it enforces, and returns its status line.
+    /// Waits until the daemon reports that it enforces, and returns its status line.
     pub fn wait_ready(&self) -> String {
         let said = self.wait_told(|line| line == "READY=1");
         said.lines().find_map(|line| line.strip_prefix("STATUS=")).unwrap_or_default().to_owned()
     }
 
-    /// Waits until the daemon tells systemd a line like this, and returns all that it told with it.
+    /// Waits until the daemon sends systemd a message with a line that `expected` accepts, and returns the
+    /// whole message.
     fn wait_told(&self, expected: impl Fn(&str) -> bool) -> String {
         let until = Instant::now() + patience(30);
         let mut buffer = [0; 4096];
@@ -133,7 +134,7 @@ impl Daemon {
         panic!("not told; the log:\n{}", self.log());
     }
 
-    /// How often the daemon feeds its watchdog for a while.
+    /// Counts the watchdog messages that the daemon sends within a time.
     pub fn fed(&self, within: Duration) -> usize {
         let until = Instant::now() + within;
         let (mut fed, mut buffer) = (0, [0; 4096]);
@@ -145,11 +146,11 @@ impl Daemon {
         fed
     }
 
-    /// Has the files taken anew, waits until that is done and returns the status line.
+    /// Sends SIGHUP, waits until the reload that it starts is complete, and returns the status line.
     pub fn reload(&self) -> String {
         let asked = clock_gettime(ClockId::CLOCK_MONOTONIC).unwrap();
         self.signal(Signal::SIGHUP);
-        // What it says of a reload that began earlier says nothing of this one.
+        // A message about a reload that began before the signal does not count.
         self.wait_told(|line| {
             let began = line.strip_prefix("MONOTONIC_USEC=").and_then(|it| it.parse().ok());
             began.is_some_and(|began| TimeSpec::microseconds(began) >= asked - TimeSpec::microseconds(1))
@@ -162,14 +163,14 @@ impl Daemon {
         kill(Pid::from_raw(self.child.id().cast_signed()), signal).unwrap();
     }
 
-    /// SIGKILL, and it is gone.
+    /// Sends SIGKILL and waits for the end of the process.
     pub fn kill(mut self) {
         self.child.kill().unwrap();
         let status = self.child.wait().unwrap();
         assert_eq!(status.signal(), Some(Signal::SIGKILL as i32), "its log:\n{}", self.log());
     }
 
-    /// SIGKILL after a delay, and how it ended: it may have been quicker.
+    /// Sends SIGKILL after a delay. Returns the exit status and the log: the daemon may have ended before.
     pub fn kill_after(mut self, delay: Duration) -> (ExitStatus, String) {
         thread::sleep(delay);
         self.child.kill().unwrap();
@@ -177,23 +178,23 @@ impl Daemon {
         (status, self.log())
     }
 
-    /// How it ended, if it has.
+    /// Returns the exit status if the daemon has ended.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().unwrap()
     }
 
-    /// Its process.
+    /// The process id of the daemon.
     pub fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// SIGTERM, and how it ended.
+    /// Sends SIGTERM and returns the exit status.
     pub fn stop(mut self) -> ExitStatus {
         self.signal(Signal::SIGTERM);
         self.wait_end()
     }
 
-    /// Waits until the daemon ends by itself.
+    /// Waits until the daemon ends, and returns the exit status.
     pub fn wait_end(&mut self) -> ExitStatus {
         let until = Instant::now() + patience(30);
         while Instant::now() < until {
@@ -205,7 +206,7 @@ impl Daemon {
         panic!("it does not end; the log:\n{}", self.log());
     }
 
-    /// Waits until the log says this.
+    /// Waits until the log contains `words`.
     pub fn wait_log(&self, words: &str) {
         let until = Instant::now() + patience(30);
         while !self.log().contains(words) {
@@ -214,30 +215,32 @@ impl Daemon {
         }
     }
 
-    /// Everything that it wrote so far.
+    /// Everything that the daemon has written so far.
     pub fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
 
-    /// A zombie has no state but Z; waiting for it would need the child to be ours alone.
+    /// Returns true if the process exists and is not a zombie (state Z). Waiting for the process would need
+    /// the child to be ours alone.
     fn alive(&self) -> bool {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap_or_default();
         stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z'))
     }
 }
 
-/// Gives the command the powers of config/systemd/pomguard.service, and no other: what takes more fails
-/// here as it would there.
+/// Gives the command the capabilities of config/systemd/pomguard.service and no others, so that an operation
+/// that needs more fails here as it would in the service.
 fn like_the_unit(command: &mut Command) {
     /// Capability numbers of linux/capability.h: CAP_NET_ADMIN, CAP_PERFMON, CAP_BPF.
     const KEPT: [libc::c_ulong; 3] = [12, 38, 39];
     // SAFETY: between fork and exec the closure makes system calls and allocates nothing.
     unsafe {
         command.pre_exec(|| {
-            // LimitMEMLOCK=; refused to some roots, and then only kernels before 5.11 mind.
+            // The unit's LimitMEMLOCK=. Some environments refuse it even to root; only kernels before 5.11
+            // need it.
             let _ = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY);
             for capability in (0..64).filter(|number| !KEPT.contains(number)) {
-                // Refused beyond the last one that the kernel knows.
+                // The kernel refuses numbers beyond its last capability.
                 libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0);
             }
             Ok(())

@@ -1,5 +1,5 @@
-//! How soon the daemon puts right what it watches over, measured so that a busy machine does not make a slow
-//! daemon of a quick one.
+//! Measures how soon the daemon restores the state that it watches over, such that a busy machine does not
+//! make a quick daemon look slow.
 
 use std::{
     fs,
@@ -10,15 +10,16 @@ use std::{
 
 use super::{Daemon, emulated, patience};
 
-/// Programs, links, pins, interfaces, and the words that say what is in force.
+/// The promised time for programs, links, pins, interfaces and the control words that say which policy is in
+/// force.
 pub const MENDED: Duration = Duration::from_secs(1);
-/// Tables that take more than a moment to compare.
+/// The promised time for tables, which take longer to compare.
 pub const TABLES_MENDED: Duration = Duration::from_secs(5);
 
 impl Daemon {
-    /// Waits until something is so, and asserts that it was within what is promised. What does not count is
-    /// the time during which the daemon, or whoever looks, could have gone on and other processes had the
-    /// processors. `so` should be a short look: how long it takes does count.
+    /// Waits until `so` returns true and asserts that this took no longer than `promise`. The measured time
+    /// leaves out the time during which the daemon or the observer was ready to run while other processes had
+    /// the processors. `so` should return quickly, because its duration counts.
     pub fn keeps(&self, promise: Duration, what: &str, mut so: impl FnMut() -> bool) -> Duration {
         let promise = if emulated() { 8 * promise } else { promise };
         let tasks = format!("/proc/{}/task", self.id());
@@ -43,8 +44,9 @@ impl Daemon {
     }
 }
 
-/// How long a task was ready to run and did not (Documentation/scheduler/sched-stats.rst): its second number,
-/// in nanoseconds. Nothing where the kernel does not count it.
+/// Returns how long a task was ready to run but did not run: the second number of its `schedstat` file
+/// (Documentation/scheduler/sched-stats.rst), in nanoseconds. Returns zero where the kernel does not count
+/// this time.
 fn queued(task: &Path) -> Duration {
     let counts = fs::read_to_string(task.join("schedstat")).unwrap_or_default();
     let queued = counts.split_whitespace().nth(1).and_then(|count| count.parse().ok());

@@ -1,4 +1,4 @@
-//! `pomguard stats --json`, as any monitoring would read it.
+//! `pomguard stats --json`, as a monitoring system would read it.
 
 use serde_json::Value;
 
@@ -21,38 +21,38 @@ impl Stats {
         self.0["generation"].as_u64().unwrap()
     }
 
-    /// A field of text at the top.
+    /// A text field of the top level.
     pub fn text(&self, field: &str) -> String {
         self.0[field].as_str().unwrap_or_else(|| panic!("no {field} in {}", self.0)).to_owned()
     }
 
-    /// How the XDP program is attached, per interface.
+    /// The XDP attach mode of each interface.
     pub fn attached(&self) -> Vec<String> {
         let attach = self.0["attach"].as_array().unwrap();
         attach.iter().map(|info| info["xdp"].as_str().unwrap().to_owned()).collect()
     }
 
-    /// How both programs are attached to the first interface: XDP, then TC.
+    /// The attach modes of both programs at the first interface: XDP, then TC.
     pub fn attachment(&self) -> [String; 2] {
         let info = &self.0["attach"][0];
         ["xdp", "tc"].map(|hook| info[hook].as_str().unwrap_or("none").to_owned())
     }
 
-    /// A number of one direction's totals: `seen`, `passed`, `dropped`, `audited`.
+    /// A number of the totals of one direction: `seen`, `passed`, `dropped`, `audited`.
     pub fn total(&self, direction: &str, field: &str) -> u64 {
         let totals = self.0["totals"].as_array().unwrap();
         let of = totals.iter().find(|total| total["direction"] == direction);
         of.unwrap_or_else(|| panic!("no totals of {direction} in {}", self.0))[field].as_u64().unwrap()
     }
 
-    /// A number of one row: `packets`, `bytes`, `connections`; 0 when the row is not there.
+    /// A number of one row: `packets`, `bytes`, `connections`. Returns 0 if the row is absent.
     pub fn row(&self, id: &str, direction: &str, field: &str) -> u64 {
         let rows = self.0["rows"].as_array().unwrap();
         let of = rows.iter().find(|row| row["id"] == id && row["direction"] == direction);
         of.map_or(0, |row| row[field].as_u64().unwrap())
     }
 
-    /// The mode of one row, as it was read back from the kernel.
+    /// The mode of one row, as read back from the kernel.
     pub fn row_mode(&self, id: &str, direction: &str) -> String {
         let rows = self.0["rows"].as_array().unwrap();
         let of = rows.iter().find(|row| row["id"] == id && row["direction"] == direction);
@@ -60,7 +60,7 @@ impl Stats {
         of["mode"].as_str().unwrap().to_owned()
     }
 
-    /// Packets of one reason; 0 when it never occurred.
+    /// Packets of one reason. Returns 0 if the reason never occurred.
     pub fn reason(&self, name: &str, direction: &str, verdict: &str) -> u64 {
         let reasons = self.0["reasons"].as_array().unwrap();
         reasons
@@ -70,17 +70,17 @@ impl Stats {
             .sum()
     }
 
-    /// Flows that were entered into the flow table.
+    /// The number of flows that were entered into the flow table.
     pub fn flows_opened(&self) -> u64 {
         self.0["flows"]["opened"].as_u64().unwrap()
     }
 
-    /// Entries of the flow table of one kind.
+    /// The number of flow table entries of one kind.
     pub fn flows(&self, kind: &str) -> u64 {
         self.0["flows"]["kinds"][kind].as_u64().unwrap_or_else(|| panic!("no {kind} in {}", self.0))
     }
 
-    /// Reasons under which packets were dropped, and how many.
+    /// The reasons under which packets were dropped, each with the number of packets.
     pub fn drops(&self, direction: &str) -> Vec<(String, u64)> {
         let reasons = self.0["reasons"].as_array().unwrap().iter();
         let dropped = reasons.filter(|it| it["direction"] == direction && it["verdict"] == "drop");
@@ -96,7 +96,7 @@ impl Stats {
         of.map(|it| it["packets"].as_u64().unwrap()).sum()
     }
 
-    /// Asserts that no counter of `before` is larger than it is now.
+    /// Asserts that no counter is smaller than in `before`.
     pub fn assert_not_behind(&self, before: &Self) {
         for direction in ["inbound", "outbound"] {
             for field in ["seen", "seen_bytes", "passed", "dropped"] {

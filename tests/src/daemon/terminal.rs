@@ -1,4 +1,4 @@
-//! A terminal of somebody who is logged in.
+//! A terminal on which a user is logged in.
 
 use std::{
     fs::{File, Permissions},
@@ -15,16 +15,16 @@ use nix::{
 
 use super::patience;
 
-/// A terminal that takes messages.
+/// A terminal that accepts messages.
 #[derive(Debug)]
 pub struct Terminal {
     screen: File,
-    /// Kept open: without it there is no terminal.
+    /// Kept open: without this end the terminal does not exist.
     _line: File,
 }
 
 impl Terminal {
-    /// Opens one, as after `mesg y`.
+    /// Opens a terminal, with the permissions that `mesg y` sets.
     pub fn open() -> Self {
         let ends = openpty(None, None).unwrap();
         let (screen, line) = (File::from(ends.master), File::from(ends.slave));
@@ -33,7 +33,7 @@ impl Terminal {
         Self { screen, _line: line }
     }
 
-    /// Waits until these words are on the screen.
+    /// Waits until the words are on the screen.
     pub fn wait_for(&mut self, words: &str) {
         let until = Instant::now() + patience(30);
         let mut shown = String::new();

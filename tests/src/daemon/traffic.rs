@@ -1,4 +1,4 @@
-//! Flows between the machines.
+//! Connections between the machines.
 
 use std::{
     io::{self, Read as _, Write as _},
@@ -14,16 +14,16 @@ use tokio::{
 
 use super::{LISTED, LISTED_OUT, Lab, PEER, REMOVABLE, SERVER, UNLISTED, emulated, files::METRICS, patience};
 
-/// Ports that every machine echoes at.
+/// The ports at which every machine runs an echo server.
 const ECHOING: [u16; 4] = [LISTED, REMOVABLE, UNLISTED, LISTED_OUT];
 
-/// How long an answer is waited for that shall not come: one SYN, not its repetition.
+/// The time to wait for an answer that must not come: long enough for one SYN, not for its repetition.
 fn long_enough() -> Duration {
     Duration::from_millis(if emulated() { 4_000 } else { 400 })
 }
 
 impl Lab {
-    /// Has every machine echo at every port, listed or not, IPv4 and IPv6.
+    /// Starts echo servers on every machine at every port, listed or not, for IPv4 and IPv6.
     pub(super) fn serve(&mut self) {
         for station in [&self.server, &self.peer, &self.stranger].map(|it| it.station().unwrap()) {
             echo_everywhere(&station);
@@ -33,8 +33,8 @@ impl Lab {
 }
 
 impl Lab {
-    /// Asserts that packets get through which the fast programs decide none of: address resolution, and what
-    /// opens a flow of the server's.
+    /// Asserts that packets of the general path get through: address resolution, and the opening of a flow by
+    /// the server.
     pub fn assert_general(&self, when: &str) {
         for namespace in [&self.server, &self.peer] {
             let flushed = namespace.command("ip").unwrap().args(["neigh", "flush", "all"]).status().unwrap();
@@ -73,12 +73,12 @@ async fn echo(mut stream: Stream) {
     }
 }
 
-/// Whether a machine can open a port of another. A refusal counts as neither: it panics.
+/// Returns true if a machine can open a port of another machine. Panics if the port refuses the connection.
 pub fn opens(from: &Namespace, to: impl Into<IpAddr>, port: u16) -> bool {
     attempt(from, to.into(), port, patience(5)).is_some_and(|mut connection| connection.answers())
 }
 
-/// Whether nothing answers when a machine opens a port of another.
+/// Returns true if nothing answers when a machine opens a port of another machine.
 pub fn is_shut(from: &Namespace, to: impl Into<IpAddr>, port: u16) -> bool {
     attempt(from, to.into(), port, long_enough()).is_none()
 }
@@ -92,44 +92,44 @@ fn attempt(from: &Namespace, to: IpAddr, port: u16, within: Duration) -> Option<
     }
 }
 
-/// Nothing came back. What may not leave is refused to the sender at once on some kernels.
+/// Returns true if no answer came. Some kernels refuse a packet that may not leave to the sender at once.
 fn is_silence(error: &io::Error) -> bool {
     use io::ErrorKind::{PermissionDenied, TimedOut, WouldBlock};
     matches!(error.kind(), TimedOut | WouldBlock | PermissionDenied)
 }
 
-/// An established connection to an echo.
+/// An established connection to an echo server.
 #[derive(Debug)]
 pub struct Connection(TcpStream);
 
 impl Connection {
-    /// Opens one; it must succeed.
+    /// Opens a connection, which must succeed.
     pub fn open(from: &Namespace, to: impl Into<IpAddr>, port: u16) -> Self {
         let to = to.into();
         attempt(from, to, port, patience(5)).unwrap_or_else(|| panic!("{to} does not answer at {port}"))
     }
 
-    /// Its near end.
+    /// Address of the near end.
     pub fn local(&self) -> SocketAddr {
         self.0.local_addr().unwrap()
     }
 
-    /// Its far end.
+    /// Address of the far end.
     pub fn peer(&self) -> SocketAddr {
         self.0.peer_addr().unwrap()
     }
 
-    /// Whether a word comes back.
+    /// Returns true if the echo of a message comes back.
     pub fn answers(&mut self) -> bool {
         self.carries(b"still there?", patience(5))
     }
 
-    /// Whether nothing comes back: what is sent is lost, one way or the other.
+    /// Returns true if no echo comes back: the message or its echo was lost.
     pub fn is_cut(&mut self) -> bool {
         !self.carries(b"anybody?", long_enough())
     }
 
-    /// Sends this and reads it back.
+    /// Sends `words` and returns true if they come back.
     pub fn carries(&mut self, words: &[u8], within: Duration) -> bool {
         self.0.set_read_timeout(Some(within)).unwrap();
         let mut heard = vec![0; words.len()];
@@ -141,7 +141,7 @@ impl Connection {
     }
 }
 
-/// What the metrics page of the machine says whose namespace the thread is in.
+/// Reads the metrics page of the machine in whose namespace the calling thread is.
 pub fn scrape() -> String {
     let from = SocketAddr::from((Ipv4Addr::LOCALHOST, METRICS));
     let mut stream = TcpStream::connect_timeout(&from, patience(5)).unwrap();

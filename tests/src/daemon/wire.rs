@@ -1,4 +1,4 @@
-//! What no socket would send: frames of our own making, and echo requests.
+//! Frames of our own making, which no socket would send, and echo requests.
 
 use std::{
     io,
@@ -15,14 +15,14 @@ use super::{INTERFACE, Lab, patience};
 /// TCP flags of a segment that claims to answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Claim {
-    /// SYN and ACK: answers an opening.
+    /// SYN and ACK: claims to answer an opening.
     SynAck,
-    /// ACK alone: belongs to something established.
+    /// ACK alone: claims to belong to an established connection.
     Ack,
 }
 
 impl Lab {
-    /// Has the peer send one TCP segment to the server that claims to answer it.
+    /// Sends one TCP segment from the peer to the server that claims to answer the server.
     pub fn claim(&self, from: (Ipv4Addr, u16), to: (Ipv4Addr, u16), claim: Claim) {
         let mac = |namespace: &Namespace| namespace.link(INTERFACE).state().unwrap().mac.unwrap();
         let segment = PacketBuilder::ethernet2(mac(&self.peer), mac(&self.server))
@@ -36,17 +36,17 @@ impl Lab {
     }
 }
 
-/// A machine's side of its cable: frames as they are, out and in.
+/// A machine's end of a cable: sends and receives raw frames.
 #[derive(Debug)]
 pub struct Wire(UdpSocket);
 
 impl Wire {
-    /// The cable of a machine.
+    /// Opens the cable at the machine's `eth0`.
     pub fn of(machine: &Namespace) -> Self {
         Self::at(machine, INTERFACE)
     }
 
-    /// The cable at an interface of a machine.
+    /// Opens the cable at an interface of a machine.
     pub fn at(machine: &Namespace, interface: &str) -> Self {
         machine.run(|| Self::open(interface)).unwrap()
     }
@@ -58,8 +58,8 @@ impl Wire {
         let socket =
             unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, i32::from(ALL)) };
         assert!(socket >= 0, "AF_PACKET: {}", io::Error::last_os_error());
-        // SAFETY: the descriptor was made above, and nobody else has it. What is called on it below,
-        // send and recv, packet sockets have too.
+        // SAFETY: the descriptor was made above, and nobody else has it. Packet sockets support `send` and
+        // `recv`, the only calls made on it below.
         let socket = unsafe { UdpSocket::from_raw_fd(socket) };
         // SAFETY: `sockaddr_ll` is plain C data, for which all zeroes is a valid value.
         let mut at: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
@@ -70,7 +70,7 @@ impl Wire {
         // SAFETY: the pointer is to a live value of the size that is given.
         let bound = unsafe { libc::bind(socket.as_raw_fd(), (&raw const at).cast(), length) };
         assert_eq!(bound, 0, "{}", io::Error::last_os_error());
-        // What goes out would fill the buffer for what comes in.
+        // Outgoing frames would fill the buffer for incoming frames.
         let yes = 1;
         let length = size_of_val(&yes) as u32;
         let (level, option) = (libc::SOL_PACKET, libc::PACKET_IGNORE_OUTGOING);
@@ -81,12 +81,12 @@ impl Wire {
         Self(socket)
     }
 
-    /// Puts a frame on the wire.
+    /// Sends a frame.
     pub fn send(&self, frame: &[u8]) {
         assert_eq!(self.0.send(frame).unwrap(), frame.len());
     }
 
-    /// Puts frames on the wire, in one system call; as many as it takes.
+    /// Sends frames with `sendmmsg`: each system call takes as many as it can.
     pub fn send_all(&self, frames: &[Vec<u8>]) {
         let parts: Vec<libc::iovec> = frames
             .iter()
@@ -105,21 +105,21 @@ impl Wire {
         let mut sent = 0;
         while sent < messages.len() {
             let left = &mut messages[sent..];
-            // SAFETY: the messages point to `parts`, and those to `frames`; all outlive the call.
+            // SAFETY: the messages point to `parts`, and `parts` to `frames`; all of them outlive the call.
             let count =
                 unsafe { libc::sendmmsg(self.0.as_raw_fd(), left.as_mut_ptr(), left.len() as u32, 0) };
             if let Ok(count) = usize::try_from(count) {
                 sent += count;
                 continue;
             }
-            // The receiver is behind: its buffer takes more in a moment.
+            // The receiver is behind. Its buffer accepts more after a moment.
             let error = io::Error::last_os_error();
             assert!(matches!(error.raw_os_error(), Some(libc::ENOBUFS | libc::EAGAIN)), "{error}");
             std::thread::yield_now();
         }
     }
 
-    /// The next frame that comes, if there is one within this time.
+    /// Returns the next frame, or `None` if no frame comes within this time.
     pub fn next(&self, within: Duration) -> Option<Vec<u8>> {
         self.0.set_read_timeout(Some(within)).unwrap();
         let mut buffer = vec![0; 4_096];
@@ -141,7 +141,7 @@ impl Cable for Wire {
     fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
         self.0.set_read_timeout(Some(Duration::from_millis(100)))?;
         match self.0.recv(buffer) {
-            // Told once to every socket of an interface that went down.
+            // The kernel reports this once to every socket of an interface that went down.
             Err(error) if error.raw_os_error() == Some(libc::ENETDOWN) => {
                 Err(io::ErrorKind::WouldBlock.into())
             }
@@ -150,7 +150,7 @@ impl Cable for Wire {
     }
 }
 
-/// Whether an echo request comes back.
+/// Returns true if an echo request is answered.
 pub fn pings(from: &Namespace, to: impl Into<IpAddr>) -> bool {
     let to = to.into();
     from.set_sysctl("net/ipv4/ping_group_range", "0 0").unwrap();
@@ -162,8 +162,8 @@ pub fn pings(from: &Namespace, to: impl Into<IpAddr>) -> bool {
         // SAFETY: takes no pointer.
         let socket = unsafe { libc::socket(family, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, protocol) };
         assert!(socket >= 0, "an echo socket: {}", io::Error::last_os_error());
-        // SAFETY: the descriptor was made above, and nobody else has it. The calls on it are those of
-        // any datagram socket; identifier and checksum are the kernel's to fill in.
+        // SAFETY: the descriptor was made above, and nobody else has it. The calls on it are valid for any
+        // datagram socket; the kernel fills in identifier and checksum.
         let socket = unsafe { UdpSocket::from_raw_fd(socket) };
         socket.set_read_timeout(Some(patience(2))).unwrap();
         socket.send_to(&[request, 0, 0, 0, 0, 0, 0, 1], SocketAddr::new(to, 0)).unwrap();

@@ -15,7 +15,7 @@ use crate::{
     reference::{Places, row},
 };
 
-/// Rows that let everybody send echo requests to this host, and this host to everybody.
+/// Rows that allow echo requests from everybody to this host, and from this host to everybody.
 const ECHO_ROWS: Set = Set {
     message: "",
     key: None,
@@ -45,7 +45,7 @@ const fn kinds(places: &Places) -> (u8, u8) {
     if places.is_v6() { (128, 129) } else { (8, 0) }
 }
 
-/// An error about a packet that this host sent, or received.
+/// An ICMP error about a packet that this host sent or received.
 fn about(places: &Places, kind: u8, quoted: &Packet) -> Packet {
     eth().ip(places.elsewhere, places.host).icmp(kind, 0).rest(1_400).payload(&quoted.quoted())
 }
@@ -63,7 +63,7 @@ fn kind(places: &Places) -> u8 {
     if places.is_v6() { 2 } else { 3 }
 }
 
-/// Errors: what they quote decides.
+/// ICMP errors: the quoted packet decides.
 fn errors(packet: &'static str) -> Class {
     class(packet)
         .inbound("when it quotes a flow that this host opened", Reason::IcmpRelated, |at| {
@@ -85,7 +85,7 @@ fn errors(packet: &'static str) -> Class {
         })
 }
 
-/// Echo as both families have it: outbound requests, and replies inbound.
+/// The rows of echo replies that both families share: replies to outbound requests, inbound.
 fn echo_reply() -> Class {
     class("echo reply")
         .inbound("of a flow that this host opened", Reason::OwnFlow, pong)
@@ -153,7 +153,7 @@ fn near(kind: u8, hops: u8) -> Packet {
     eth().ip(address("fe80::7"), address("fd00:9::2")).hops(hops).icmp(kind, 0).payload(&[0; 16])
 }
 
-/// The same from this host.
+/// A message from this host to a group.
 fn ours(kind: u8, hops: u8) -> Packet {
     eth().ip(address("fe80::2"), address("ff02::1")).hops(hops).icmp(kind, 0).payload(&[0; 16])
 }

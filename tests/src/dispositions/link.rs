@@ -8,12 +8,12 @@ use crate::{
     reference::Places,
 };
 
-/// What row A2 allows.
+/// A packet that row A2 allows.
 pub(super) fn allowed(places: &Places) -> Packet {
     eth().ip(places.stranger, places.host).tcp(40_000, 443)
 }
 
-/// Its answer.
+/// The answer to `allowed`.
 pub(super) fn reply(places: &Places) -> Packet {
     allowed(places).mirrored().flags(0x12)
 }
@@ -37,7 +37,7 @@ pub(super) fn frames() -> Section {
                 "",
                 Reason::Truncated,
                 |at| allowed(at).truncate(53),
-                // The kernel's test run sends no shorter ones untagged.
+                // The kernel's test run does not send shorter frames untagged.
                 |at| ask(at).vlan(0).truncate(57),
             )
             .reads("drop `truncated`"),
@@ -78,12 +78,12 @@ has taken out before XDP, nor one that is put in after TC.";
     Section { title: "The frame", notes: ["", after], classes }
 }
 
-/// What row E1 lets this host open.
+/// A packet that row E1 lets this host send.
 pub(super) fn ask(places: &Places) -> Packet {
     eth().ip(places.host, places.database).tcp(40_000, 5_432)
 }
 
-/// What no row allows.
+/// A packet that no row allows.
 fn denied(places: &Places) -> Packet {
     eth().ip(places.stranger, places.host).tcp(40_000, 8_080)
 }

@@ -1,5 +1,5 @@
-//! The published disposition of every class of packet: what docs/packets.md says, with the frames that
-//! show it. The document is written from this table, and the table is tried on the loaded programs.
+//! The published disposition of every class of packet: the content of docs/packets.md, with frames that show
+//! each entry. The document is written from this table, and the tests try the table on the loaded programs.
 
 use std::net::IpAddr;
 
@@ -19,64 +19,64 @@ mod trial;
 
 pub use self::{render::document, trial::Trial};
 
-/// Makes the frame that shows something, in one address family.
+/// Makes an example frame in one address family.
 type Make = fn(&Places) -> Packet;
 
 /// A section of the document.
 #[derive(Debug)]
 pub struct Section {
     pub(self) title: &'static str,
-    /// What stands before the table, and behind it.
+    /// The text before the table, and the text after it.
     pub(self) notes: [&'static str; 2],
-    /// The classes of its table.
+    /// The rows of the table.
     pub classes: Vec<Class>,
 }
 
 /// A class of packets: a row of a table.
 #[derive(Clone, Debug)]
 pub struct Class {
-    /// What the packets are.
+    /// Description of the packets.
     pub packet: &'static str,
-    /// What stands in a cell instead of its outcomes.
+    /// The text of the inbound and outbound cell, if it replaces the outcomes.
     reads: [Option<&'static str>; 2],
-    /// What becomes of them.
+    /// The dispositions of the packets.
     pub outcomes: Vec<Outcome>,
 }
 
-/// What becomes of a packet in one direction, under some condition.
+/// The disposition of a packet in one direction, under a condition.
 #[derive(Clone, Debug)]
 pub struct Outcome {
-    /// In which direction.
+    /// Direction of the packet.
     pub direction: Direction,
-    /// On which condition; empty for always.
+    /// The condition; empty for always.
     when: &'static str,
-    /// Under what it is counted.
+    /// The reason under which the packet is counted.
     pub reason: Reason,
-    /// Under what it is counted in audit, where that differs.
+    /// The reason under which the packet is counted in audit, if different.
     pub audited: Option<Reason>,
-    /// What the operator has set, other than the defaults.
+    /// The setting other than the defaults.
     pub set: Option<Set>,
-    /// What happened before.
+    /// The packets before this packet.
     pub before: Vec<(Direction, Make)>,
-    /// A packet that it becomes of.
+    /// An example packet.
     pub packet: Make,
-    /// Only in this family: true for IPv6.
+    /// Limits the outcome to one address family: `Some(true)` for IPv6.
     family: Option<bool>,
 }
 
-/// Something that an operator may set.
+/// A setting of the operator.
 #[derive(Clone, Copy, Debug)]
 pub struct Set {
-    /// Told in the cell.
+    /// The description of the setting in the cell.
     message: &'static str,
-    /// Its key in `[packets]`, when it is there.
+    /// The key of the setting in `[packets]`, if any.
     key: Option<&'static str>,
-    /// Sets it.
+    /// Applies the setting to a policy.
     pub apply: fn(&mut Policy),
 }
 
 impl Outcome {
-    /// The address families that it is about, by who takes part.
+    /// The address families of the outcome, each as the addresses that take part.
     pub fn families(&self) -> impl Iterator<Item = Places> {
         let family = self.family;
         Places::both().into_iter().filter(move |places| family.is_none_or(|v6| v6 == places.is_v6()))
@@ -102,12 +102,13 @@ impl Class {
         self.outcome(Direction::Outbound, when, reason, packet)
     }
 
-    /// Inbound and outbound alike; `packet` makes the one and `mirror` the other.
+    /// Adds the same outcome inbound and outbound. `packet` makes the inbound packet, `mirror` the outbound
+    /// one.
     fn both(self, when: &'static str, reason: Reason, packet: Make, mirror: Make) -> Self {
         self.inbound(when, reason, packet).outbound(when, reason, mirror)
     }
 
-    /// Of a frame that has no direction.
+    /// Adds the same outcome in both directions for a frame that has no direction.
     fn each_way(self, reason: Reason, packet: Make) -> Self {
         self.both("", reason, packet, packet)
     }
@@ -117,51 +118,51 @@ impl Class {
         self
     }
 
-    /// Before the last one, this came in.
+    /// Puts an inbound packet before the last outcome.
     fn after_inbound(self, packet: Make) -> Self {
         self.last(|it| it.before.push((Direction::Inbound, packet)))
     }
 
-    /// Before the last one, this left.
+    /// Puts an outbound packet before the last outcome.
     fn after_outbound(self, packet: Make) -> Self {
         self.last(|it| it.before.push((Direction::Outbound, packet)))
     }
 
-    /// In audit, the last one is counted under this.
+    /// Sets the reason under which audit counts the last outcome.
     fn audited_as(self, reason: Reason) -> Self {
         self.last(|it| it.audited = Some(reason))
     }
 
-    /// The last one is so when this is set.
+    /// Sets the setting of the last outcome.
     fn with(self, set: Set) -> Self {
         self.last(|it| it.set = Some(set))
     }
 
-    /// The last two are so when this is set.
+    /// Sets the setting of the last two outcomes.
     fn both_with(mut self, set: Set) -> Self {
         self.outcomes.iter_mut().rev().take(2).for_each(|it| it.set = Some(set));
         self
     }
 
-    /// All of it is about IPv4.
+    /// Limits all outcomes to IPv4.
     fn v4(mut self) -> Self {
         self.outcomes.iter_mut().for_each(|it| it.family = Some(false));
         self
     }
 
-    /// All of it is about IPv6.
+    /// Limits all outcomes to IPv6.
     fn v6(mut self) -> Self {
         self.outcomes.iter_mut().for_each(|it| it.family = Some(true));
         self
     }
 
-    /// Both cells say this; the outcomes are examples of it.
+    /// Sets the text of both cells; the outcomes are examples of it.
     fn reads(mut self, cell: &'static str) -> Self {
         self.reads = [Some(cell), Some(cell)];
         self
     }
 
-    /// The outbound cell says this.
+    /// Sets the text of the outbound cell.
     fn reads_outbound(mut self, cell: &'static str) -> Self {
         self.reads[1] = Some(cell);
         self
@@ -189,7 +190,7 @@ sets! {
     };
 }
 
-/// What a key of `[packets]` is when the file says nothing.
+/// Returns the default of a key of `[packets]`.
 fn default_of(key: &str) -> String {
     let settings = serde_json::to_value(PacketSettings::default()).unwrap_or_default();
     match settings.get(key) {
@@ -215,7 +216,8 @@ pub fn sections() -> Vec<Section> {
     ]
 }
 
-/// Reasons that no class of the table ends under, with why: what they need is not a packet.
+/// The reasons under which no class of the table ends, each with the explanation: they need more than a
+/// packet.
 pub const BESIDES: [(Reason, &str); 8] = [
     (
         Reason::OwnMulticast,

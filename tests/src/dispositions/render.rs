@@ -1,4 +1,4 @@
-//! docs/packets.md.
+//! Writes docs/packets.md.
 
 use std::fmt::Write as _;
 
@@ -22,7 +22,7 @@ A setting is a key of `[packets]` in `pomguard.toml`; its default is in brackets
 This file is written from a table in the tests, which tries each line on the loaded programs: `cargo xtask docs`.
 ";
 
-/// The document.
+/// Returns the text of the document.
 #[must_use]
 pub fn document() -> String {
     let mut text = HEAD.to_owned();
@@ -67,7 +67,7 @@ impl Class {
         let mut message: Vec<String> = Vec::new();
         for outcome in self.outcomes.iter().filter(|outcome| outcome.direction == direction) {
             let cell = outcome.message();
-            // The other one of two reasons that *k* tells of, and further examples of one sentence.
+            // Left out: the second one of two reasons that *k* marks, and further examples of one sentence.
             let further = outcome.when.is_empty() && message.iter().any(|it| it.starts_with(&cell));
             if !outcome.reason.name().ends_with("-known") && !further && !message.contains(&cell) {
                 message.push(cell);

@@ -14,17 +14,17 @@ use crate::{
     reference::Places,
 };
 
-/// From a stranger to a port that nobody may use.
+/// A packet from a stranger to a port that nobody may use.
 fn stray(places: &Places) -> Packet {
     eth().ip(places.stranger, places.host).tcp(40_000, 8_080)
 }
 
-/// From somebody known.
+/// A packet from a known peer to a port that nobody may use.
 fn known(places: &Places) -> Packet {
     eth().ip(places.office, places.host).tcp(40_000, 8_080)
 }
 
-/// What the database sends back.
+/// The database's answer to `ask`.
 fn answer(places: &Places) -> Packet {
     ask(places).mirrored().flags(SYN | ACK)
 }
@@ -114,7 +114,7 @@ fn stranger_to(places: &Places, port: u16) -> Packet {
     eth().ip(places.stranger, places.host).tcp(40_000, port)
 }
 
-/// A question to the names, and what row A3 lets in.
+/// A query to the name servers; the next function is a query that row A3 allows.
 fn names(places: &Places) -> Packet {
     eth().ip(places.host, places.stranger).udp(40_000, 53)
 }
@@ -135,7 +135,7 @@ fn lease(places: &Places) -> Packet {
     eth().to([0xff; 6]).ip(places.elsewhere, address("255.255.255.255")).udp(67, 68).payload(&[0; 8])
 }
 
-/// A client's question for one.
+/// A client's request for a lease.
 fn discover(places: &Places) -> Packet {
     if places.is_v6() {
         return eth().ip(address("fe80::2"), address("ff02::1:2")).udp(546, 547).payload(&[0; 8]);

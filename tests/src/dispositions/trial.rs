@@ -1,4 +1,4 @@
-//! The table, tried.
+//! Tries the table on a subject.
 
 use anyhow::Result;
 use pomguard::policy::{Direction, Mode, Policy};
@@ -11,7 +11,7 @@ use crate::{
     reference::{self, Places},
 };
 
-/// The policy that an outcome is about; in the other modes when it has to be audited.
+/// The policy of an outcome, in the other mode if the outcome has to be audited.
 fn policy(outcome: &Outcome, audited: bool) -> Policy {
     let mut policy = reference::policy();
     if let Some(set) = outcome.set {
@@ -26,21 +26,22 @@ fn policy(outcome: &Outcome, audited: bool) -> Policy {
     policy
 }
 
-/// What judges, and what is in force there: to change that takes the kernel longer than a hundred packets.
+/// A subject and the policy in force there. Replacing the policy takes the kernel longer than a hundred
+/// packets.
 pub struct Trial<'a> {
     subject: &'a mut dyn Subject,
     in_force: Option<Policy>,
-    /// A flow or a fragment may be remembered.
+    /// True if the subject may remember a flow or a fragmented datagram.
     remembers: bool,
 }
 
 impl<'a> Trial<'a> {
-    /// Has this judge.
+    /// Creates a trial of a subject.
     pub fn new(subject: &'a mut dyn Subject) -> Self {
         Self { subject, in_force: None, remembers: false }
     }
 
-    /// Puts a policy in force and forgets what was before.
+    /// Puts a policy in force and removes all flows and fragments.
     fn begin(&mut self, policy: Policy) -> Result<()> {
         if self.in_force.as_ref() != Some(&policy) {
             self.subject.renew(policy.clone())?;
@@ -59,7 +60,7 @@ impl<'a> Trial<'a> {
         Ok((reason, audited))
     }
 
-    /// Says what is wrong with an outcome. Returns `None` if the outcome is as published.
+    /// Describes the error of an outcome. Returns `None` if the outcome is as published.
     ///
     /// # Errors
     /// If a frame cannot be run, or the kernel refuses the policy.

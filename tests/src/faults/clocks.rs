@@ -1,5 +1,5 @@
-//! A daemon whose clocks are not the machine's: the monotonic one by a time namespace, the wall clock by a
-//! library that steps it while the daemon runs. Nobody else's clock moves.
+//! A daemon whose clocks differ from the machine's: a time namespace shifts the monotonic clock, and a
+//! library steps the wall clock while the daemon runs. No other process is affected.
 
 use std::{
     fs::{self, File},
@@ -16,7 +16,7 @@ use nix::{
 
 use crate::daemon::{Daemon, Lab};
 
-/// The loader finds the folder's name for this machine.
+/// The loader replaces `$LIB` by the folder's name on this machine.
 const LIBRARY: &str = "/usr/$LIB/faketime/libfaketime.so.1";
 
 /// The wall clock of one daemon.
@@ -24,8 +24,8 @@ const LIBRARY: &str = "/usr/$LIB/faketime/libfaketime.so.1";
 pub struct WallClock(PathBuf);
 
 impl WallClock {
-    /// Starts a daemon whose monotonic clock is `ahead` seconds ahead of the kernel's, and its wall clock
-    /// right until it is stepped.
+    /// Starts a daemon whose monotonic clock is `ahead` seconds ahead of the kernel's. The wall clock is
+    /// right until `step` changes it.
     pub fn of_a_daemon(lab: &Lab, ahead: i64) -> (Self, Daemon) {
         let clock = Self(lab.file("clock"));
         clock.step(0);
@@ -43,22 +43,23 @@ impl WallClock {
         (clock, daemon)
     }
 
-    /// Sets it so many seconds ahead of the machine's, or behind it.
+    /// Sets the wall clock so many seconds ahead of the machine's (negative: behind it).
     pub fn step(&self, seconds: i64) {
-        // In one step: the daemon may read it at any moment.
+        // Written by a rename in one step, because the daemon may read the file at any moment.
         let next = self.0.with_extension("next");
         fs::write(&next, format!("{seconds:+}\n")).unwrap();
         fs::rename(&next, &self.0).unwrap();
     }
 }
 
-/// As far back as a monotonic clock can be set, at most an hour: it does not go below 0.
+/// Returns the largest possible negative shift of the monotonic clock in seconds, at most an hour: the clock
+/// cannot go below 0.
 pub fn behind() -> i64 {
     let up = clock_gettime(ClockId::CLOCK_MONOTONIC).unwrap().tv_sec();
     -(up / 2).min(3_600)
 }
 
-/// Has the command begin in a time namespace of its own.
+/// Makes the command start in a time namespace of its own.
 fn enter_time_namespace(command: &mut Command, offsets: String) {
     let enter = move || -> io::Result<()> {
         unshare(CloneFlags::from_bits_retain(libc::CLONE_NEWTIME))?;

@@ -1,4 +1,4 @@
-//! Flows that must live, whatever happens alongside them.
+//! Allowed flows that must survive, whatever else happens.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -22,13 +22,13 @@ use crate::{
     random::Random,
 };
 
-/// What one side says; the other says it back.
+/// The number of bytes that one side sends and the other side echoes.
 const WORD: usize = 200;
-/// So long an answer may take before its flow counts as lost. A packet that was dropped once
-/// comes again sooner: that none was, the counters say.
+/// The longest time for an answer before its flow counts as lost. TCP repeats a packet that was dropped once
+/// sooner than that; the counters show that none was dropped.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Live connections to the echoes of the laboratory, each with a word on its way now and then.
+/// Live connections to the echo servers of the laboratory, each with an exchange every 50 to 250 ms.
 #[derive(Debug)]
 pub struct Flows {
     stations: Vec<Station>,
@@ -37,20 +37,20 @@ pub struct Flows {
     said: Arc<AtomicU64>,
 }
 
-/// How the flows fared.
+/// The results of the flows.
 #[derive(Debug)]
 pub struct Fared {
-    /// Flows.
+    /// The number of flows.
     pub flows: usize,
-    /// Words that came back.
+    /// The number of exchanges that were answered.
     pub words: u64,
-    /// What ended those that ended.
+    /// The errors that ended flows.
     pub lost: Vec<String>,
 }
 
 impl Flows {
-    /// Opens `count` flows: half by the peer at the server, half by the server at the peer,
-    /// half of each over IPv6.
+    /// Opens `count` flows: half from the peer to the server, half from the server to the peer, half of each
+    /// over IPv6.
     pub fn open(lab: &Lab, count: usize) -> Self {
         let inbound: [(IpAddr, u16); 4] = [
             (SERVER.into(), LISTED),
@@ -80,7 +80,7 @@ impl Flows {
                 let stream = timeout(PATIENCE, TcpStream::connect(to)).await;
                 let mut stream =
                     stream.map_err(|_| format!("{to} does not answer"))?.map_err(|it| it.to_string())?;
-                // Whoever waits for it waits long enough.
+                // The receiver waits long enough.
                 let _ = opened.send(());
                 let mut random = Random(number as u64);
                 while !stop.load(Ordering::Relaxed) {
@@ -97,7 +97,7 @@ impl Flows {
         self.stations.push(station);
     }
 
-    /// Has each say one more word, and tells how all of them fared.
+    /// Makes one more exchange on each flow, and returns the results of all of them.
     pub fn close(self) -> Fared {
         self.stop.store(true, Ordering::Relaxed);
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();

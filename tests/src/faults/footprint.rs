@@ -1,13 +1,13 @@
-//! What a running daemon has taken of the machine.
+//! The resources of a running daemon.
 
 use std::{fs, thread, time::Duration};
 
 use crate::daemon::{Daemon, Lab};
 
-/// More than this it may not grow, in KiB, however much it has done.
+/// The most that the daemon's memory may grow, in KiB, whatever the daemon has done.
 const GROWTH: u64 = 1_024;
 
-/// How often descriptors are counted.
+/// The number of times that the descriptors are counted.
 const LOOKS: usize = 20;
 
 fn later<T>(look: impl Fn() -> T) -> T {
@@ -15,17 +15,17 @@ fn later<T>(look: impl Fn() -> T) -> T {
     look()
 }
 
-/// What it has taken until now.
+/// Resources of a daemon at one moment.
 #[derive(Debug)]
 pub struct Footprint {
-    /// Memory of its own, in KiB.
+    /// Anonymous resident memory (`RssAnon`), in KiB.
     memory: u64,
     descriptors: usize,
     pins: usize,
 }
 
 impl Footprint {
-    /// Looks at it.
+    /// Measures the daemon.
     pub fn of(daemon: &Daemon, lab: &Lab) -> Self {
         let process = format!("/proc/{}", daemon.id());
         let status = fs::read_to_string(format!("{process}/status")).unwrap();
@@ -34,13 +34,15 @@ impl Footprint {
         let descriptors = || fs::read_dir(format!("{process}/fd")).unwrap().count();
         Self {
             memory: memory.expect("the kernel tells it").parse().unwrap(),
-            // It opens some for a moment at each look: what stays open is what counts.
+            // The daemon opens some descriptors for a moment at each self-check. The smallest count leaves
+            // them out.
             descriptors: (0..LOOKS).map(|_| later(descriptors)).min().unwrap_or_default(),
             pins: lab.pinned().len(),
         }
     }
 
-    /// Asserts that nothing was added to what it was `before`, and says how it is now.
+    /// Asserts that the daemon uses nothing more than `before`, except for `GROWTH` KiB of memory, and
+    /// returns a report.
     pub fn assert_flat(&self, before: &Self, when: &str) -> String {
         let Self { memory, descriptors, pins } = self;
         assert_eq!((descriptors, pins), (&before.descriptors, &before.pins), "{when}: descriptors and pins");

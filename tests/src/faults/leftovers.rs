@@ -1,4 +1,4 @@
-//! What daemons leave in the kernel: all that is pinned and attached, and nothing else.
+//! The objects that daemons leave in the kernel: all that must be pinned and attached, and nothing else.
 
 use std::collections::BTreeSet;
 
@@ -11,18 +11,18 @@ use pomguard_common::{
 
 use crate::daemon::{INTERFACE, Lab};
 
-/// What is there now.
+/// The pinned and attached objects at one moment.
 #[derive(Debug)]
 pub struct Leftovers {
-    /// Pins, each with the name of its folder.
+    /// Paths of the pins below the folder of pins.
     pins: BTreeSet<String>,
-    /// Programs on the egress hook, by TCX and by clsact.
+    /// Number of programs on the egress hook, by TCX and by clsact.
     egress: [usize; 2],
     attached: [String; 2],
 }
 
 impl Leftovers {
-    /// Looks at the server.
+    /// Reads the state of the server.
     pub fn of(lab: &Lab) -> Self {
         let below =
             |path: std::path::PathBuf| path.strip_prefix(lab.pins()).unwrap().to_string_lossy().into_owned();
@@ -31,7 +31,7 @@ impl Leftovers {
             .server
             .run(|| {
                 let info = attach::describe(&pins, INTERFACE);
-                // A kernel without TCX has nothing there.
+                // A kernel without TCX refuses the query.
                 let tcx = SchedClassifier::query_tcx(INTERFACE, TcAttachType::Egress);
                 let clsact = attach::clsact_program(info.ifindex).unwrap();
                 (info, [tcx.map_or(0, |(_, programs)| programs.len()), usize::from(clsact.is_some())])
@@ -40,8 +40,8 @@ impl Leftovers {
         Self { pins: lab.pinned().into_iter().map(below).collect(), egress, attached: [info.xdp, info.tc] }
     }
 
-    /// Asserts that the host is guarded by one program per hook, and that nothing is pinned that a
-    /// daemon does not always pin. A start that was killed may leave a set of programs alongside those in force.
+    /// Asserts that one program per hook guards the host, and that nothing is pinned except the objects that
+    /// a daemon always pins. A killed start may leave a spare set of programs.
     pub fn assert_guarded(&self, when: &str) {
         let [xdp, tc] = &self.attached;
         assert_eq!(xdp, "native", "{when}: {self:?}");
@@ -52,7 +52,7 @@ impl Leftovers {
         assert!(strangers.is_empty(), "{when}: pinned besides: {strangers:?}");
     }
 
-    /// Asserts that all is there that a daemon in force pins.
+    /// Asserts that every object is pinned that a daemon in force pins.
     pub fn assert_whole(&self, when: &str) {
         self.assert_guarded(when);
         let missing: Vec<_> =
@@ -74,7 +74,7 @@ fn all() -> BTreeSet<String> {
     images.chain(maps).chain(programs).chain(links).collect()
 }
 
-/// The end of the pin's path in a spare set, if it is one of programs.
+/// Returns the end of the pin's path in a spare set of programs, or `None` if the pin is not a program.
 fn spare(pin: &str) -> Option<String> {
     Some(format!("/{}", pin.strip_prefix("programs/")?))
 }

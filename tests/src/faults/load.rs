@@ -1,4 +1,4 @@
-//! A guarded server under load, and everything that must not come of it.
+//! A guarded server under load, and the assertions that must hold under this load.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -13,19 +13,19 @@ use crate::{
 /// An address of each family.
 pub type Pair = (Ipv4Addr, Ipv6Addr);
 
-/// The machines of the laboratory.
+/// The addresses of the server.
 pub const THE_SERVER: Pair = (SERVER, SERVER6);
-/// Known to the site file.
+/// The addresses of the machine that the site file knows.
 pub const THE_PEER: Pair = (PEER, PEER6);
-/// Not known.
+/// The addresses of the machine that the site file does not know.
 pub const THE_STRANGER: Pair = (STRANGER, STRANGER6);
 
-/// Why the packets that the load sends and nobody allows are dropped, and so the only reasons to drop.
+/// The only expected reasons for drops, by direction: the reasons of the denied packets that the load sends.
 const EXPECTED: [(&str, &[&str]); 2] =
     [("inbound", &["port", "source", "no-flow", "port-known"]), ("outbound", &["destination"])];
 
-/// Packets that are denied, all the time: from a stranger at listed and unlisted ports, from the known
-/// peer at unlisted ones, and from the server to the stranger; alongside them flows that are allowed.
+/// A constant stream of denied packets (from a stranger to listed and unlisted ports, from the known peer to
+/// unlisted ports, from the server to the stranger), and a number of allowed flows.
 #[derive(Debug)]
 pub struct Load {
     flows: Flows,
@@ -34,22 +34,22 @@ pub struct Load {
     before: Stats,
 }
 
-/// What it came to.
+/// The result of a load.
 #[derive(Debug)]
 pub struct Outcome {
     /// Denied packets that were sent.
     pub offered: u64,
-    /// Those of them that a program judged.
+    /// Denied packets that a program judged.
     pub dropped: u64,
-    /// Those of them that reached a machine's stack.
+    /// Denied packets that reached a machine's stack.
     pub delivered: u64,
-    /// The allowed flows.
+    /// Results of the allowed flows.
     pub fared: Fared,
 }
 
 impl Load {
-    /// Begins, on a server that is guarded already: so many flows, and about so many denied
-    /// packets a second.
+    /// Starts a load on a guarded server: `flows` flows, and about `per_second` denied packets a second from
+    /// each of the senders.
     pub fn start(lab: &Lab, flows: usize, per_second: u32) -> Self {
         let flows = Flows::open(lab, flows);
         let before = lab.stats();
@@ -87,14 +87,15 @@ impl Load {
         Self { flows, offers, ears, before }
     }
 
-    /// Asserts that no denied packet got through until now.
+    /// Asserts that no denied packet has got through until now.
     pub fn assert_none_delivered(&mut self, when: &str) {
         for (whose, counter) in &mut self.ears {
             assert_eq!(counter.heard(), 0, "{when}: denied packets got through, {whose}");
         }
     }
 
-    /// Ends it. Asserts that nothing that is allowed was dropped: no packet of any flow.
+    /// Ends the load. Asserts that no allowed packet was dropped: packets were dropped only for the expected
+    /// reasons.
     pub fn finish(mut self, lab: &Lab, when: &str) -> Outcome {
         let offered = self.offers.drain(..).map(TrafficGenerator::stop).sum();
         let stats = lab.stats();
@@ -115,7 +116,7 @@ impl Load {
 }
 
 impl Outcome {
-    /// Asserts that nothing denied was delivered, and no flow lost; says so with the counts.
+    /// Asserts that no denied packet was delivered and no flow was lost. Returns a report with the counts.
     pub fn assert_none_delivered_none_lost(&self) -> String {
         let Self { offered, dropped, delivered, fared } = self;
         assert_eq!(*delivered, 0, "denied packets delivered, of {offered}");

@@ -1,5 +1,5 @@
-//! What the tests of faults have in common: traffic that goes on while something breaks, an ear for
-//! what got through, and a look at what was left behind.
+//! Common parts of the fault tests: traffic that continues while something breaks, counters of the packets
+//! that get through, and a check of the objects that are left behind.
 
 #![expect(
     clippy::unwrap_used,
@@ -32,12 +32,13 @@ pub use self::{
     traffic_generator::TrafficGenerator,
 };
 
-/// How often something is done: what the variable says, or so often.
+/// Returns the number in an environment variable, or `or` if the variable is not set.
 pub fn times(variable: &str, or: usize) -> usize {
     env::var(variable).map_or(or, |text| text.parse().expect("a number"))
 }
 
-/// Says what a test came to, past the test runner's capture: the counts are the point of it.
+/// Prints the result of a test past the test runner's capture, because the counts are the purpose of the
+/// test.
 pub fn report(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }

@@ -1,4 +1,4 @@
-//! Counts what reaches a machine's stack, past XDP and before anything else of it looks.
+//! Counts the packets that reach a machine's stack, after XDP and before any other part of the stack.
 
 use std::{
     io,
@@ -12,7 +12,7 @@ use pomguard_netlab::Namespace;
 use super::sender::packet_socket;
 use crate::{daemon::INTERFACE, packet::ether};
 
-/// A socket whose filter takes the TCP and UDP packets of one sender. The kernel counts them; nobody
+/// A socket whose filter accepts the TCP and UDP packets of one sender. The kernel counts them and nobody
 /// reads them, so that a flood costs the machine nothing more.
 #[derive(Debug)]
 pub struct PacketCounter {
@@ -28,19 +28,19 @@ const JUMP_EQUAL: u16 = 0x15;
 const RETURN: u16 = 0x06;
 
 impl PacketCounter {
-    /// Hears what `sender` sends to `port` (to any port: none), at the machine's interface.
+    /// Counts packets from `sender` to `port` (`None`: to any port) at the machine's interface.
     pub fn new(machine: &Namespace, sender: (Ipv4Addr, Ipv6Addr), port: Option<u16>) -> Self {
         let program = filter(sender, port);
         let socket = machine.run(|| packet_socket(INTERFACE, libc::ETH_P_ALL as u16, &program)).unwrap();
         Self { socket, heard: 0 }
     }
 
-    /// Packets until now.
+    /// Returns the number of packets until now.
     pub fn heard(&mut self) -> u64 {
-        // SAFETY: two integers, for which zero is a value.
+        // SAFETY: two integers, for which zero is a valid value.
         let mut counts: libc::tpacket_stats = unsafe { std::mem::zeroed() };
         let mut length = size_of_val(&counts) as libc::socklen_t;
-        // SAFETY: both pointers are to live values, and the length is that of the first.
+        // SAFETY: both pointers are to live values, and the length is the size of the first.
         let result = unsafe {
             libc::getsockopt(
                 self.socket.as_raw_fd(),
@@ -51,14 +51,15 @@ impl PacketCounter {
             )
         };
         assert_eq!(result, 0, "PACKET_STATISTICS: {}", io::Error::last_os_error());
-        // The kernel counts anew from here on; what found no room in the socket is among the packets.
+        // The kernel resets its counters with each read. Packets that found no room in the socket are
+        // counted, too.
         self.heard += u64::from(counts.tp_packets);
         self.heard
     }
 }
 
-/// Takes TCP and UDP of a sender. Offsets are those of frames without options and extension headers,
-/// which are all that these tests send.
+/// Builds a filter for TCP and UDP packets of a sender. Offsets are valid for frames without options and
+/// extension headers; these tests send no others.
 fn filter((v4, v6): (Ipv4Addr, Ipv6Addr), port: Option<u16>) -> Vec<libc::sock_filter> {
     let last_word = v6.to_bits() as u32;
     let family = |next, source, sender, at| {
@@ -72,7 +73,7 @@ fn filter((v4, v6): (Ipv4Addr, Ipv6Addr), port: Option<u16>) -> Vec<libc::sock_f
         if let Some(port) = port {
             program.extend([(LOAD_HALF, at, None), (JUMP_EQUAL, port.into(), Some((0, REFUSE)))]);
         }
-        // As much as the socket is to keep of it.
+        // The number of bytes that the socket keeps of the packet.
         program.push((RETURN, 64, None));
         program
     };
@@ -95,5 +96,5 @@ fn filter((v4, v6): (Ipv4Addr, Ipv6Addr), port: Option<u16>) -> Vec<libc::sock_f
         .collect()
 }
 
-/// A jump to the end of the filter.
+/// A jump target: the end of the filter.
 const REFUSE: u8 = u8::MAX;

@@ -1,4 +1,4 @@
-//! Two policies that take turns, and one look at the traffic that tells which of them is in force.
+//! Two policies that alternate, and a test with traffic that determines which of them is in force.
 
 use std::{
     thread,
@@ -13,12 +13,12 @@ use crate::{daemon::Lab, packet::eth};
 pub enum Policy {
     /// Lets the peer reach port 20001.
     One,
-    /// Lets it reach port 20002 instead.
+    /// Lets the peer reach port 20002 instead.
     Other,
 }
 
 impl Policy {
-    /// The policy that is not this one.
+    /// Returns the other policy.
     #[must_use]
     pub const fn next(self) -> Self {
         match self {
@@ -27,7 +27,7 @@ impl Policy {
         }
     }
 
-    /// The port that it alone allows.
+    /// The port that only this policy allows.
     #[must_use]
     pub const fn port(self) -> u16 {
         match self {
@@ -36,7 +36,7 @@ impl Policy {
         }
     }
 
-    /// Writes it as the laboratory's site file.
+    /// Writes the policy as the laboratory's site file.
     pub fn write(self, lab: &Lab) {
         let rows = [("turn", self.port()), ("both", BOTH)].map(|(name, port)| {
             format!(
@@ -48,15 +48,15 @@ impl Policy {
     }
 }
 
-/// The port that both allow.
+/// A port that both policies allow.
 pub const BOTH: u16 = 20_000;
-/// A port that neither allows.
+/// A port that neither policy allows.
 pub const NEITHER: u16 = 20_003;
 
-/// So long a packet may be on its way across a busy machine.
+/// The longest time that a packet may take across a busy machine.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Sends one packet to each of the four ports, and hears which arrive.
+/// Sends one packet to each of four ports and counts the arrivals.
 #[derive(Debug)]
 pub struct Touchstone {
     sender: Sender,
@@ -65,11 +65,12 @@ pub struct Touchstone {
     heard: [u64; 4],
 }
 
-/// In the order in which they are sent: when the last has arrived, the others had their chance.
+/// The ports in the order of sending. When the packet to the last port has arrived, the packets to the others
+/// had their chance.
 const PORTS: [u16; 4] = [Policy::One.port(), Policy::Other.port(), NEITHER, BOTH];
 
 impl Touchstone {
-    /// From the peer to the server.
+    /// Sends from the peer to the server.
     pub fn new(lab: &Lab) -> Self {
         let counter = |port| PacketCounter::new(&lab.server, THE_PEER, Some(port));
         let packets = |from, to| PORTS.map(|port| eth().ip(from, to).udp(40_002, port)).into();
@@ -78,10 +79,10 @@ impl Touchstone {
         Self { sender: Sender::at(&lab.peer), rounds, ears: PORTS.map(counter), heard: [0; 4] }
     }
 
-    /// Which policy is in force, by what arrives over IPv4 and over IPv6.
+    /// Returns the policy in force, judged by the packets that arrive over IPv4 and over IPv6.
     ///
     /// # Panics
-    /// When what arrives is neither exactly the one nor exactly the other.
+    /// If the arrivals match neither policy exactly.
     pub fn which(&mut self, when: &str) -> Policy {
         let found: Vec<_> = (0..self.rounds.len()).map(|round| self.arrived(round, when)).collect();
         match found[..] {

@@ -1,4 +1,4 @@
-//! Daemons cut short, or refused something, at one system call of the tester's choice: by strace.
+//! Uses strace to end a daemon, or make a system call fail, at one system call that the test chooses.
 
 use std::{collections::HashMap, ffi::OsString, fmt, fs, iter::StepBy, path::Path, process, slice};
 
@@ -7,14 +7,14 @@ use super::times;
 /// A system call of a program's run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Call {
-    /// Its name.
+    /// Name of the system call.
     pub name: String,
-    /// Which call of that name it is, from 1.
+    /// The number of the call among the calls of that name, from 1.
     pub nth: usize,
 }
 
-/// Those calls of a run that are tried: every third, from a first one that differs from run to run, or as
-/// `POMGUARD_FAULT_EVERY` and `POMGUARD_FAULT_FIRST` say.
+/// The system calls of a run that the test tries: every third from a first one that differs between runs, or
+/// as `POMGUARD_FAULT_EVERY` and `POMGUARD_FAULT_FIRST` say.
 #[derive(Clone, Debug)]
 pub struct Sample<'a> {
     all: &'a [Call],
@@ -23,26 +23,27 @@ pub struct Sample<'a> {
 }
 
 impl<'a> Sample<'a> {
-    /// Of all calls of a run.
+    /// Takes a sample of all calls of a run.
     pub fn of(all: &'a [Call]) -> Self {
         Self::thin(all, 3)
     }
 
-    /// Of all calls of a run that takes long: every so many of them, where nothing else is asked for.
+    /// Takes a thinner sample of the calls of a long run: every `every`th call, unless the environment says
+    /// otherwise.
     pub fn thin(all: &'a [Call], every: usize) -> Self {
         let every = times("POMGUARD_FAULT_EVERY", every).max(1);
         let first = times("POMGUARD_FAULT_FIRST", process::id() as usize % every);
         Self { all, every, first }
     }
 
-    /// Them.
+    /// The calls of the sample.
     pub fn calls(&self) -> StepBy<slice::Iter<'a, Call>> {
         self.all.get(self.first..).unwrap_or_default().iter().step_by(self.every)
     }
 }
 
 impl fmt::Display for Sample<'_> {
-    /// With what has the same calls tried again.
+    /// Writes the values that repeat the same sample.
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { all, every, first } = self;
         let tried = self.calls().len();
@@ -50,13 +51,13 @@ impl fmt::Display for Sample<'_> {
     }
 }
 
-/// Options of strace that follow `calls` into a file.
+/// The options of strace that log `calls` to a file.
 pub fn follow(calls: &str, log: &Path) -> Vec<String> {
     ["-f", "-qq", "-o", &log.display().to_string(), "-e", &format!("trace={calls}")].map(str::to_owned).into()
 }
 
-/// Options of strace that have something happen at one call: `signal=KILL`, `error=ENOMEM`. The process
-/// gets the signal before the call does anything.
+/// The options of strace that inject a fault at one call: `signal=KILL`, `error=ENOMEM`. The process gets the
+/// signal before the call has an effect.
 pub fn inject(call: &Call, what: &str, log: &Path) -> Vec<String> {
     let Call { name, nth } = call;
     let mut options = follow(name, log);
@@ -64,21 +65,22 @@ pub fn inject(call: &Call, what: &str, log: &Path) -> Vec<String> {
     options
 }
 
-/// The words that run a program under strace. It keeps the process that it would have without.
+/// The words that run a program under strace. With `-D` the program keeps the process id that it would have
+/// without strace.
 pub fn words(options: &[String], program: &Path) -> Vec<OsString> {
     let options = options.iter().map(OsString::from);
     ["strace".into(), "-D".into()].into_iter().chain(options).chain(["--".into(), program.into()]).collect()
 }
 
-/// System calls in a log of strace, in their order, from the first line on that says `from`: a program's
-/// run begins with those of its loader.
+/// Reads the system calls in a log of strace, in order, from the first line that contains `from`: a program's
+/// run begins with the calls of its loader.
 pub fn calls(log: &Path, from: &str) -> Vec<Call> {
     let log = fs::read_to_string(log).unwrap_or_default();
     let mut counts: HashMap<&str, usize> = HashMap::new();
     let mut begun = false;
     let mut calls = Vec::new();
     for line in log.lines() {
-        // A process id, the call; lines on signals and ends have no such form.
+        // The form is a process id and the call. Lines about signals and exits have another form.
         let Some((name, _)) = line.split_whitespace().nth(1).and_then(|it| it.split_once('(')) else {
             continue;
         };

@@ -1,4 +1,4 @@
-//! Packets offered from somewhere, over and over, while something else happens.
+//! Packets sent from a machine again and again while something else happens.
 
 use std::{
     sync::{
@@ -13,7 +13,7 @@ use pomguard_netlab::Namespace;
 
 use super::Sender;
 
-/// Frames in one go. A cable holds more, so that none is lost before a program sees it.
+/// Frames per burst. A cable holds more, so that no frame is lost before a program sees it.
 const BURST: usize = 32;
 
 /// A thread that sends frames until it is stopped.
@@ -25,7 +25,7 @@ pub struct TrafficGenerator {
 }
 
 impl TrafficGenerator {
-    /// Sends the frames in turn at the machine's interface, about so many a second.
+    /// Sends the frames in turn from the machine's interface, about `per_second` a second.
     pub fn start(machine: &Namespace, frames: Vec<Vec<u8>>, per_second: u32) -> Self {
         let (stop, offered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let pause = Duration::from_secs(BURST as u64) / per_second;
@@ -35,7 +35,7 @@ impl TrafficGenerator {
             let mut frames = frames.iter().cycle();
             while !stopped.load(Ordering::Relaxed) {
                 for frame in frames.by_ref().take(BURST) {
-                    // What the egress hook drops was offered, too.
+                    // A frame that the egress hook drops counts as offered, too.
                     sender.send(frame);
                 }
                 count.fetch_add(BURST as u64, Ordering::Relaxed);
@@ -45,12 +45,12 @@ impl TrafficGenerator {
         Self { stop, offered, thread: Some(thread) }
     }
 
-    /// Packets until now.
+    /// Returns the number of packets until now.
     pub fn offered(&self) -> u64 {
         self.offered.load(Ordering::Relaxed)
     }
 
-    /// Ends it; packets in all.
+    /// Stops the thread and returns the total number of packets.
     pub fn stop(mut self) -> u64 {
         self.end();
         self.offered()

@@ -1,8 +1,8 @@
-//! What an address is, as the standard library and the RFCs tell.
+//! Properties of addresses by the standard library and the RFCs.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// Whether packets can come from an address (RFC 1122 section 3.2.1.3, RFC 4291, RFC 6092 REC-3).
+/// Returns true if the address is a valid source (RFC 1122 section 3.2.1.3, RFC 4291, RFC 6092 REC-3).
 pub(super) fn may_send(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => {
@@ -17,7 +17,7 @@ pub(super) fn may_send(address: IpAddr) -> bool {
     }
 }
 
-/// The IPv4 address in a 6to4 or well-known NAT64 address (RFC 3056, RFC 6052).
+/// Returns the IPv4 address in a 6to4 or well-known NAT64 address (RFC 3056, RFC 6052).
 fn embedded(address: Ipv6Addr) -> Option<Ipv4Addr> {
     let bytes = address.octets();
     let four = |at: usize| Ipv4Addr::new(bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]);
@@ -40,7 +40,8 @@ pub(super) fn is_link_local(address: IpAddr) -> bool {
     matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local())
 }
 
-/// The address of somebody who has none yet; IPv4's is no address at all here.
+/// Returns true for the IPv6 source of a host that has no address yet. IPv4's counterpart is not a valid
+/// source here.
 pub(super) fn is_newborn(address: IpAddr) -> bool {
     address.is_ipv6() && address.is_unspecified()
 }

@@ -6,7 +6,7 @@ use pomguard::policy::Policy;
 
 use super::address::is_group;
 
-/// Numbers of which Linux may take frames: blocks of the list that its header has, first and last.
+/// EtherTypes whose frames Linux may accept: the blocks of the list in its header, first and last.
 const TAKEN: [(usize, usize); 11] = [
     (3, 0x05ff),
     (0x0800, 0x08ff),
@@ -21,7 +21,8 @@ const TAKEN: [(usize, usize); 11] = [
     (0xfb00, 0xfbff),
 ];
 
-/// Whether the frame can be what this host sent to a group, and is nothing that anybody takes when it came by the wire.
+/// Returns true if the frame can be a copy of a packet that this host sent to a group, and if no protocol
+/// accepts the same bytes as an Ethernet frame from the wire.
 pub(super) fn is_own_multicast(policy: &Policy, frame: &[u8]) -> bool {
     let Some((source, destination)) = ends(frame) else { return false };
     let kind = usize::from(frame[12]) << 8 | usize::from(frame[13]);
@@ -30,7 +31,7 @@ pub(super) fn is_own_multicast(policy: &Policy, frame: &[u8]) -> bool {
     policy.local.contains(&source) && is_group(destination) && !taken && !novell
 }
 
-/// Who sends to whom, when the frame begins with an IP header that fits it.
+/// Returns source and destination, if the frame begins with an IP header whose lengths fit the frame.
 fn ends(frame: &[u8]) -> Option<(IpAddr, IpAddr)> {
     let two = |at: usize| Some(usize::from(*frame.get(at)?) << 8 | usize::from(*frame.get(at + 1)?));
     match frame.first()? / 16 {

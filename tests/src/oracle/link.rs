@@ -1,4 +1,4 @@
-//! What a link needs to work, whatever the rows say.
+//! Services that a link needs, whatever the rows say.
 
 use std::net::IpAddr;
 
@@ -10,7 +10,7 @@ use super::{
     read::{Body, Seen},
 };
 
-/// The reason under which a packet is decided as the link's own; none when it is not.
+/// Returns the reason of a service of the link, or `None` if the packet does not belong to one.
 pub(super) fn service(policy: &Policy, direction: Direction, seen: &Seen) -> Option<Reason> {
     let packets = &policy.packets;
     if seen.piece.is_some() {

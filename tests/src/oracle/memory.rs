@@ -7,7 +7,7 @@ use pomguard_common::protocol::{TCP, UDP};
 
 use super::read::{Body, Segment};
 
-/// A flow of this host.
+/// The key of a flow of this host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Talk {
     pub(super) protocol: u8,
@@ -15,7 +15,7 @@ pub(super) struct Talk {
     pub(super) peer: (IpAddr, u16),
 }
 
-/// How far a flow is.
+/// The phase of a flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
     Opening,
@@ -27,7 +27,7 @@ pub(super) enum Phase {
 }
 
 impl Phase {
-    /// Seconds for which it is remembered (docs/policy.md).
+    /// Seconds after which a flow in this phase expires (docs/policy.md).
     const fn age(self) -> u64 {
         match self {
             Self::Opening => 2 * 60,
@@ -40,22 +40,22 @@ impl Phase {
     }
 }
 
-/// What is known of a flow.
+/// The state of a flow.
 #[derive(Clone, Debug)]
 pub(super) struct Memory {
     phase: Phase,
-    /// Of TCP: this host has sent its FIN, this host has sent a RST, the peer has sent its FIN.
+    /// Flags of a TCP flow: this host has sent its FIN, this host has sent a RST, the peer has sent its FIN.
     fin: bool,
     rst: bool,
     peer_fin: bool,
     pub(super) row: Option<RowId>,
-    /// Under which policy it was judged.
+    /// The epoch: generation of the policy that judged the flow last.
     pub(super) generation: u32,
     seen: u64,
 }
 
 impl Memory {
-    /// This host sent a segment.
+    /// Updates the flow for a segment that this host sent.
     fn segment_sent(&mut self, segment: Segment, now: u64) {
         if segment.rst() {
             if self.phase != Phase::Closed {
@@ -80,9 +80,9 @@ impl Memory {
         }
     }
 
-    /// The peer sent a segment.
+    /// Updates the flow for a segment that the peer sent.
     fn segment_heard(&mut self, segment: Segment, now: u64) {
-        // It makes the flow suspect, which only a full table shows.
+        // A RST makes the flow suspect, which has an effect only in a full table.
         if segment.rst() {
             return;
         }
@@ -99,33 +99,34 @@ impl Memory {
     }
 }
 
-/// A datagram in pieces: whose, which.
+/// The key of a fragmented datagram: source, destination, identification, protocol (IPv4 only), and true for
+/// outbound.
 pub(super) type FragmentKey = (IpAddr, IpAddr, u32, u8, bool);
 
-/// How a first fragment passed.
+/// The way in which a first fragment passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Passed {
     Allowed,
     Isolated,
-    /// Counted as a drop, under which policy.
+    /// Counted as a drop, under the policy of this generation.
     Audited(u32),
 }
 
-/// The port of this host, with its protocol; of a protocol without ports that alone.
+/// Returns the protocol and the port of this host, which is 0 for a protocol without ports.
 const fn port(talk: &Talk) -> (u8, u16) {
     (talk.protocol, if matches!(talk.protocol, TCP | UDP) { talk.host.1 } else { 0 })
 }
 
-/// Seconds for which a first fragment is remembered.
+/// Seconds after which the record of a first fragment expires.
 const FRAGMENT_AGE: u64 = 60;
 
-/// Everything that a host remembers.
+/// All tables of a host.
 #[derive(Clone, Debug, Default)]
 pub(super) struct FlowTable {
     talks: HashMap<Talk, Memory>,
-    /// When each first fragment came, and how it passed.
+    /// The time at which each first fragment came, and the way in which it passed.
     fragmented: HashMap<FragmentKey, (u64, Passed)>,
-    /// When something that is no answer was last let in to a port, by protocol.
+    /// The time at which a packet that is not an answer last came in to a port, by protocol and port.
     served: HashMap<(u8, u16), u64>,
     now: u64,
 }
@@ -139,7 +140,7 @@ impl FlowTable {
         self.now
     }
 
-    /// A flow that is not past its age.
+    /// Returns a flow that has not expired.
     pub(super) fn talk(&mut self, talk: &Talk) -> Option<&mut Memory> {
         let now = self.now;
         self.talks.get_mut(talk).filter(|memory| now - memory.seen <= memory.phase.age())
@@ -151,7 +152,7 @@ impl FlowTable {
         self.talks.insert(talk, memory);
     }
 
-    /// This host sent something on a flow.
+    /// Updates a flow for a packet that this host sent.
     pub(super) fn sent(&mut self, talk: &Talk, body: &Body) {
         let now = self.now;
         let Some(memory) = self.talks.get_mut(talk) else { return };
@@ -161,19 +162,19 @@ impl FlowTable {
         }
     }
 
-    /// The peer sent something on a flow.
+    /// Updates a flow for a packet that the peer sent.
     pub(super) fn heard(&mut self, talk: &Talk, body: &Body) {
         let now = self.now;
         let Some(memory) = self.talks.get_mut(talk) else { return };
         match body {
             Body::Tcp(segment) => memory.segment_heard(*segment, now),
-            // It has answered, and does not keep the flow.
+            // The peer has answered. An answer does not extend the life of the flow.
             Body::Udp { .. } => memory.phase = Phase::Answered,
             _ => {}
         }
     }
 
-    /// How a first fragment passed, if it did.
+    /// Returns the way in which a first fragment passed, or `None` if no first fragment is recorded.
     pub(super) fn fragment_key(&self, fragment_key: &FragmentKey) -> Option<Passed> {
         self.fragmented
             .get(fragment_key)
@@ -185,14 +186,14 @@ impl FlowTable {
         self.fragmented.insert(fragment_key, (self.now, how));
     }
 
-    /// Whether a port of this host serves; of a protocol without ports, whether that does.
+    /// Returns true if a port of this host serves; for a protocol without ports, true if the protocol serves.
     pub(super) fn serves(&self, talk: &Talk) -> bool {
         let age = if talk.protocol == TCP { 24 * 60 * 60 } else { 2 * 60 };
         self.served.get(&port(talk)).is_some_and(|seen| self.now - seen <= age)
     }
 
-    /// Something that is no answer was let in to a port of this host. What does not open only keeps one that
-    /// serves.
+    /// Records that a packet that is not an answer came in to a port of this host. A packet that does not
+    /// open only prolongs the record of a port that serves.
     pub(super) fn let_in(&mut self, talk: &Talk, opens: bool) {
         if opens || self.serves(talk) {
             self.served.insert(port(talk), self.now);

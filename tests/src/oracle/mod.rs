@@ -1,7 +1,7 @@
-//! A second reading of what should become of a frame, written from docs/packets.md and docs/policy.md
-//! as simply as it can be: slices, hash maps, and the policy's own oracle for the rows.
+//! A second implementation of the dispositions, written from docs/packets.md and docs/policy.md as simply as
+//! possible: slices, hash maps, and the policy's own oracle for the rows.
 //!
-//! It shares no code with the programs, neither to read packets nor to judge them.
+//! This module shares no code with the programs, neither for parsing packets nor for judging them.
 
 use std::net::IpAddr;
 
@@ -34,18 +34,18 @@ use address::{is_group, is_link_local, is_mapped, is_newborn, may_send};
 use memory::{FlowTable, FragmentKey, Memory, Passed, Phase, Talk};
 use read::{Body, Seen, Segment};
 
-/// What becomes of a packet, all of it.
+/// The complete disposition of a packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ruling {
-    /// Under what it is counted.
+    /// The reason under which the packet is counted.
     pub reason: Reason,
-    /// It passes although the reason is a drop: audit.
+    /// True if the packet passes although the reason is a drop: audit.
     pub audited: bool,
-    /// The row that it is counted under.
+    /// The row under which the packet is counted.
     pub row: Option<RowId>,
-    /// It counts as a new connection of the row.
+    /// True if the packet counts as a new connection of the row.
     pub connection: bool,
-    /// It enters this flow into the flow table; whether this host has sent its FIN.
+    /// The flow that the packet enters into the flow table, and true if this host has sent its FIN.
     entry: Option<(Talk, Phase, bool)>,
 }
 
@@ -54,18 +54,18 @@ impl Ruling {
         Self { reason, audited: false, row: None, connection: false, entry: None }
     }
 
-    /// A row allows it, or would not have it dropped yet.
+    /// Returns true if a row allows the packet, or a row in audit spares the packet.
     const fn is_listed(&self) -> bool {
         self.row.is_some() || self.audited
     }
 
-    /// The same drop, which a row in audit names as not enforced yet.
+    /// Returns the same drop, marked as not enforced if `audit`: a row in audit names the packet.
     fn in_audit(self, audit: bool) -> Self {
         Self { audited: audit, ..self }
     }
 
-    /// The same with the counter slot that its row has, in the policy or alongside it; none for a row that is
-    /// no more in force, which a flow may outlive.
+    /// Returns the effect with the counter slot of the ruling's row, in the policy or alongside the policy. A
+    /// row that is no longer in force, which a flow may outlive, has no slot.
     #[must_use]
     pub fn effect(&self, in_force: &InForce, direction: Direction) -> Effect {
         let of = |row| operator_state::slot(row).or_else(|| in_force.slot(&row.0, direction).ok());
@@ -79,14 +79,14 @@ impl Ruling {
         }
     }
 
-    /// Whether the packet goes on.
+    /// Returns true if the packet passes.
     #[must_use]
     pub const fn passes(&self) -> bool {
         self.audited || self.reason.verdict().is_pass()
     }
 }
 
-/// Why no row allows something.
+/// The part of a rule that no row satisfies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Refusal {
     Port,
@@ -94,10 +94,10 @@ enum Refusal {
     ClientPort,
 }
 
-/// Of a flow that no policy has judged yet; policies are counted from 1.
+/// The epoch of a flow that no policy has judged yet. Generations begin at 1.
 const UNJUDGED: u32 = 0;
 
-/// A guarded host.
+/// A guarded host with its policy and tables.
 #[derive(Clone, Debug)]
 pub struct Host {
     policy: Policy,
@@ -107,34 +107,34 @@ pub struct Host {
 }
 
 impl Host {
-    /// One that has no flows.
+    /// Creates a host without flows.
     #[must_use]
     pub fn new(policy: Policy) -> Self {
         Self { policy, generation: 1, notes: FlowTable::default(), holding: Holding::default() }
     }
 
-    /// Puts another policy in force, and nothing alongside it. Flows stay.
+    /// Puts another policy in force, without any state alongside it. Flows stay.
     pub fn enforce(&mut self, policy: Policy) {
         self.policy = policy;
         self.generation += 1;
         self.holding = Holding::default();
     }
 
-    /// Time goes by.
+    /// Advances the clock.
     pub const fn wait(&mut self, seconds: u32) {
         self.notes.wait(seconds as u64);
     }
 
-    /// What a frame says, in the words of the programs, or the reason that decides it.
+    /// Parses a frame into the form that the programs use.
     ///
     /// # Errors
-    /// The reason.
+    /// The reason, if the frame itself decides its disposition.
     pub fn read(&self, frame: &[u8]) -> Result<Datagram, Reason> {
         let packets = PacketSettings { link_control: true, ..self.policy.packets.clone() };
         read::frame(&packets, frame).map(|seen| seen.datagram())
     }
 
-    /// What becomes of a frame.
+    /// Judges a frame.
     pub fn judge(&mut self, direction: Direction, frame: &[u8]) -> Ruling {
         if self.holding.no_policy {
             return self.without_policy(direction, frame);
@@ -158,12 +158,12 @@ impl Host {
             }
         };
         if let Some((talk, phase, fin)) = ruling.entry {
-            // What holds alongside the policies no policy has judged.
+            // No policy has judged a flow that state alongside the policy admits.
             let control_state = matches!(ruling.reason, Reason::Exception | Reason::Failsafe);
             let generation = if control_state { UNJUDGED } else { self.generation };
             self.notes.enter(talk, phase, fin, ruling.row.clone(), generation);
         }
-        // What inbound audit let in may be answered.
+        // An answer to a packet that inbound audit let in passes in audit.
         let answered =
             ruling.reason == Reason::UnsolicitedReply && self.mode(Direction::Inbound) != Mode::Enforce;
         let enforces = self.mode(direction) == Mode::Enforce;
@@ -189,7 +189,7 @@ impl Host {
         ruling
     }
 
-    /// Notes what was let in without being an answer.
+    /// Records a packet that came in without being an answer.
     fn let_in(&mut self, seen: &Seen, ruling: &Ruling) {
         let allowed = [Reason::Row, Reason::Failsafe, Reason::Exception, Reason::Grace];
         let would_be_denied = ruling.audited && MISSES.contains(&ruling.reason);
@@ -204,7 +204,7 @@ impl Host {
         self.notes.let_in(&talk(Direction::Inbound, seen), opens);
     }
 
-    /// Whether a flow of ours goes on that no row allows, for the mode's sake.
+    /// Returns true if the mode keeps a flow of this host alive that no row allows.
     fn keeps_unlisted(&self) -> bool {
         match self.mode(Direction::Outbound) {
             Mode::Track => true,
@@ -213,7 +213,7 @@ impl Host {
         }
     }
 
-    /// The mode that holds: while the host is opened, none enforces.
+    /// The effective mode. While a panic opens the host, no direction enforces.
     fn mode(&self, direction: Direction) -> Mode {
         let mode = match direction {
             Direction::Inbound => self.policy.inbound,
@@ -226,7 +226,8 @@ impl Host {
         self.policy.known.iter().any(|known| known.prefix.contains(&address))
     }
 
-    /// The row that lets a peer and this host talk, opened in this direction, or why there is none.
+    /// Returns the row under which a peer and this host may talk, if opened in this direction, and true if
+    /// the row is a failsafe row. Otherwise the reason why no row allows the flow.
     fn row(&self, opened: Direction, talk: &Talk) -> Result<(RowId, bool), Refusal> {
         let ((source, from), (destination, to)) = match opened {
             Direction::Inbound => (talk.peer, talk.host),
@@ -261,7 +262,7 @@ impl Host {
         })
     }
 
-    /// Whether a row in audit names what is opened to, for whomever.
+    /// Returns true if a row in audit names the service, for any peer.
     fn in_audit(&self, opened: Direction, talk: &Talk) -> bool {
         let port = if opened == Direction::Inbound { talk.host.1 } else { talk.peer.1 };
         let ported = matches!(talk.protocol, TCP | UDP);
@@ -271,7 +272,7 @@ impl Host {
         })
     }
 
-    /// A flow of ours that the policy in force still lets us have.
+    /// Returns a flow of this host that the policy in force still allows.
     fn connection(&mut self, talk: &Talk) -> Option<Memory> {
         let judged = self.notes.talk(talk)?.generation;
         if judged != self.generation {
@@ -336,7 +337,7 @@ impl Host {
                     (Refusal::Peer, true) => either(Reason::SourceKnown, Reason::Source),
                     (Refusal::Port, true) => either(Reason::PortKnown, Reason::Port),
                 };
-                // What accepts asks for nothing.
+                // A SYN-ACK asks for nothing.
                 ruling.in_audit(audit && !(*syn && *ack))
             }
             Body::Udp { .. } => {
@@ -410,7 +411,8 @@ impl Host {
         }
         let talk = talk(Direction::Outbound, seen);
         let (request, reply) = echo_types(seen.source);
-        // What answers on a service that a row's audit opens leaves, and is no flow of ours.
+        // An answer on a service that only a row in audit opens may leave, and does not become a flow of this
+        // host.
         let audit = self.in_audit(Direction::Inbound, &talk);
         let answers_audited = Ruling::of(Reason::UnsolicitedReply).in_audit(true);
         match &seen.body {
@@ -478,14 +480,14 @@ impl Host {
         self.opens(*talk, if opens { Phase::Opening } else { Phase::Open }, body, opens)
     }
 
-    /// Goes on with a flow, if there is one.
+    /// Continues a flow, if there is one.
     fn goes_on(&mut self, talk: &Talk, body: &Body) -> Option<Ruling> {
         let row = self.connection(talk)?.row;
         self.notes.sent(talk, body);
         Some(Ruling { row, ..Ruling::of(Reason::OwnFlow) })
     }
 
-    /// Opens a flow, or enters one that was forgotten.
+    /// Opens a flow, or enters again a flow that has expired.
     fn opens(&mut self, talk: Talk, phase: Phase, body: &Body, connects: bool) -> Ruling {
         let mut ruling = self.outbound_row(&talk);
         if !ruling.is_listed() && !self.keeps_unlisted() {
@@ -503,8 +505,8 @@ impl Host {
         ruling
     }
 
-    /// What no row lets leave leaves while inbound audits, if it may answer what that let in: a datagram from a
-    /// port, or of a protocol, that serves.
+    /// Lets a packet that no row allows leave while inbound audits, if the packet may answer a packet that
+    /// audit let in: a datagram from a port, or of a protocol, that serves.
     fn may_answer(&self, talk: &Talk, ruling: Ruling) -> Ruling {
         let answers = !matches!(talk.protocol, TCP | ICMP | ICMPV6) && self.notes.serves(talk);
         let audits = self.mode(Direction::Inbound) != Mode::Enforce;
@@ -533,13 +535,13 @@ impl Host {
         }
     }
 
-    /// An ICMP error: about a flow of ours, or about one that an inbound row allows.
+    /// Judges an ICMP error, which must quote a flow of this host or a flow that an inbound row allows.
     fn related(&mut self, direction: Direction, seen: &Seen, kind: u8, rest: &[u8]) -> Ruling {
         let v6 = seen.source.is_ipv6();
         let Some(quote) = rest.get(4..).and_then(|bytes| read::quote(bytes, v6, seen.before + 8)) else {
             return Ruling::of(Reason::IcmpUnrelated);
         };
-        // No IPv6 link is narrower than 1,280 bytes.
+        // The MTU of an IPv6 link is at least 1,280 bytes.
         let narrow = v6 && kind == 2 && rest[..2] == [0, 0] && rest[2] < 5;
         let (sender, receiver) = ((quote.source, quote.from), (quote.destination, quote.to));
         let (host, peer, ours) = match direction {
@@ -562,7 +564,8 @@ impl Host {
         }
     }
 
-    /// Whether an inbound row allows a flow with a peer, who may be quoted as anybody.
+    /// Returns true if an inbound row allows a flow with a peer. The quoted address of the peer may be any
+    /// address.
     fn row_by_prefix(&self, talk: &Talk) -> bool {
         let ported = matches!(talk.protocol, TCP | UDP);
         let (source_port, destination_port) = if ported { (talk.peer.1, talk.host.1) } else { (0, 0) };
@@ -578,7 +581,8 @@ impl Host {
     }
 }
 
-/// The entry of a flow that begins or goes on with this; none of a RST, which nothing answers.
+/// Returns the entry of a flow that begins or continues with this packet. Returns `None` for a RST, which
+/// nobody answers.
 fn entry(talk: Talk, phase: Phase, body: &Body) -> Option<(Talk, Phase, bool)> {
     match body {
         Body::Tcp(segment) if segment.rst() => None,
@@ -596,12 +600,12 @@ const fn echo_types(address: IpAddr) -> (u8, u8) {
     if address.is_ipv4() { (8, 0) } else { (128, 129) }
 }
 
-/// Unreachable, too big, time exceeded, parameter problem.
+/// Returns true for unreachable, too big, time exceeded and parameter problem.
 fn is_error(v4: bool, kind: u8) -> bool {
     if v4 { [3, 11, 12].contains(&kind) } else { [1, 2, 3, 4].contains(&kind) }
 }
 
-/// The flow that a packet belongs to; without ports both are 0.
+/// Returns the key of the flow that a packet belongs to. Without ports, both ports are 0.
 fn talk(direction: Direction, seen: &Seen) -> Talk {
     let (from, to) = match &seen.body {
         Body::Tcp(Segment { from, to, .. }) | Body::Udp { from, to } => (*from, *to),
@@ -616,7 +620,8 @@ fn talk(direction: Direction, seen: &Seen) -> Talk {
     Talk { protocol: seen.protocol, host, peer }
 }
 
-/// The datagram that a piece belongs to. In IPv6 only the first piece's protocol counts.
+/// Returns the key of the datagram that a fragment belongs to. In IPv6 the protocol is not part of the key:
+/// only the first fragment's protocol counts.
 fn fragment_key(direction: Direction, seen: &Seen, id: u32) -> FragmentKey {
     let protocol = if seen.source.is_ipv4() { seen.protocol } else { 0 };
     (seen.source, seen.destination, id, protocol, direction == Direction::Outbound)

@@ -1,5 +1,5 @@
-//! What holds alongside the policy and above it, from docs/policy.md: failsafe rows, timed exceptions, grace
-//! and panic; and what is left while there is no policy.
+//! State alongside the policy, which the programs ask about as well, by docs/policy.md: failsafe rows, timed
+//! exceptions, grace period and panic; and the rules that apply while there is no policy.
 
 use pomguard::policy::{Direction, PacketSettings, Row, RowId};
 use pomguard_common::{
@@ -17,10 +17,10 @@ use super::{
 };
 use crate::operator_state::{OperatorState, Panic};
 
-/// No deadline that a scenario reaches.
+/// A deadline later than the end of any scenario.
 const FOREVER: u64 = u64::MAX;
 
-/// What is held, each with the moment at which it ends.
+/// The state alongside the policy, each part with the time at which it ends.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Holding {
     panic: Option<(Panic, u64)>,
@@ -30,7 +30,7 @@ pub(super) struct Holding {
     pub(super) generic: bool,
 }
 
-/// Reasons for which nothing but the want of a row stands behind.
+/// The reasons that only the lack of a row causes.
 pub(super) const MISSES: [Reason; 12] = [
     Reason::Port,
     Reason::PortKnown,
@@ -46,7 +46,8 @@ pub(super) const MISSES: [Reason; 12] = [
     Reason::UnsolicitedReply,
 ];
 
-/// What an isolated host still does: its failsafe rows, and what the link itself needs.
+/// The reasons under which an isolated host still passes packets: its failsafe rows, and the services of the
+/// link.
 const ISOLATED: [Reason; 11] = [
     Reason::OwnMulticast,
     Reason::Failsafe,
@@ -62,7 +63,7 @@ const ISOLATED: [Reason; 11] = [
 ];
 
 impl Host {
-    /// From now on this holds alongside the policy, and nothing else.
+    /// Replaces the state alongside the policy.
     pub fn hold(&mut self, held: &OperatorState) {
         let until = |seconds: u32| self.notes.now() + u64::from(seconds);
         self.holding = Holding {
@@ -78,7 +79,7 @@ impl Host {
         self.holding.panic.is_some_and(|(kind, until)| kind == panic && self.notes.now() < until)
     }
 
-    /// The first failsafe row or exception under which the two may talk, opened in this direction.
+    /// Returns the first failsafe row or exception that allows the flow, opened in this direction.
     fn held(&self, opened: Direction, talk: &Talk, failsafe_only: bool) -> Option<&Row> {
         let own = self.policy.rows.iter().filter(|row| row.failsafe).map(|row| (row, FOREVER));
         let held = self.holding.rows.iter().map(|(row, until)| (row, *until));
@@ -101,7 +102,7 @@ impl Host {
         found.map(|(row, _)| row)
     }
 
-    /// What comes of a ruling on a frame that was read, when all that holds is looked at.
+    /// Returns the final ruling on a frame, from the ruling of the policy and the state alongside the policy.
     pub(super) fn control_state(&mut self, direction: Direction, seen: &Seen, first: Ruling) -> Ruling {
         let isolated = self.panics(Panic::Isolate);
         if isolated && ISOLATED.contains(&first.reason) {
@@ -170,11 +171,11 @@ impl Host {
         })
     }
 
-    /// Whether an ICMP error about a flow that the policy does not know, or that waits in isolation,
-    /// is about one that is held.
+    /// Returns true if an ICMP error quotes a flow that a failsafe row or an exception allows. Asked if the
+    /// policy does not know the flow, or if the host is isolated.
     pub(super) fn related_alongside(&mut self, direction: Direction, talk: &Talk) -> bool {
         let isolated = self.panics(Panic::Isolate);
-        // Of ICMP only requests are quoted, which answer nothing.
+        // Of ICMP, errors quote only requests, which answer nothing.
         let (opened, answered) = (true, matches!(talk.protocol, TCP | UDP));
         let (serves, uses) = match direction {
             Direction::Inbound => (answered, opened),
@@ -186,7 +187,7 @@ impl Host {
                 && self.held(Direction::Outbound, talk, isolated).is_some()
     }
 
-    /// What becomes of a frame while there is no policy.
+    /// Returns the ruling on a frame while there is no policy.
     pub(super) fn without_policy(&self, direction: Direction, frame: &[u8]) -> Ruling {
         let packets = PacketSettings { vlans: Vec::new(), link_control: true, ..self.policy.packets.clone() };
         let mut ruling = match read::frame(&packets, frame) {
@@ -227,7 +228,8 @@ fn by(row: &Row, connection: bool) -> Ruling {
     Ruling { row: Some(id), connection, ..Ruling::of(reason) }
 }
 
-/// Whether a packet may open something or go on with it, and whether it may answer.
+/// Returns two values: true if the packet may open or continue a flow, and true if the packet may be an
+/// answer.
 fn may(seen: &Seen) -> (bool, bool) {
     let (request, reply) = echo_types(seen.source);
     match &seen.body {

@@ -1,4 +1,4 @@
-//! A frame taken apart, byte slice by byte slice, as the RFCs draw the headers.
+//! Parses a frame, byte slice by byte slice, as the RFCs draw the headers.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -16,17 +16,17 @@ pub(super) struct Seen {
     pub(super) destination: IpAddr,
     pub(super) hops: u8,
     pub(super) protocol: u8,
-    /// To a broadcast or multicast station.
+    /// True if the frame is addressed to a broadcast or multicast MAC address.
     pub(super) to_group_station: bool,
-    /// Its place, when it is a piece of a datagram.
+    /// The position in a datagram, if the packet is a fragment.
     pub(super) piece: Option<Piece>,
-    /// What the frame has in front of the upper layer, and as far as that goes.
+    /// Number of bytes of the frame before the upper layer, and the end of the upper layer.
     pub(super) before: usize,
     pub(super) end: usize,
     pub(super) body: Body,
 }
 
-/// What the packet carries.
+/// The upper layer of a packet.
 #[derive(Clone, Debug)]
 pub(super) enum Body {
     Tcp(Segment),
@@ -34,14 +34,14 @@ pub(super) enum Body {
         from: u16,
         to: u16,
     },
-    /// ICMP of the packet's own family, with what follows its checksum.
+    /// ICMP of the packet's own family, with the bytes after the checksum.
     Icmp {
         kind: u8,
         code: u8,
         id: u16,
         rest: Vec<u8>,
     },
-    /// A later piece: no header of its own.
+    /// A later fragment, which has no upper header.
     Later,
     Other,
 }
@@ -53,7 +53,7 @@ pub(super) struct Segment {
     pub(super) to: u16,
     pub(super) syn: bool,
     pub(super) ack: bool,
-    /// All flags, as they stand in the header.
+    /// All flags, as in the header.
     pub(super) flags: u8,
 }
 
@@ -68,7 +68,7 @@ impl Segment {
 }
 
 impl Seen {
-    /// The same in the words of the programs.
+    /// Returns the packet in the form that the programs use.
     pub(super) fn datagram(&self) -> Datagram {
         let mut datagram = Datagram {
             family: if self.source.is_ipv4() { Family::V4 } else { Family::V6 },
@@ -113,7 +113,7 @@ impl Seen {
     }
 }
 
-/// An address as four words; IPv4 takes the first.
+/// Returns an address as four words. IPv4 uses the first.
 fn words(address: IpAddr) -> [u32; 4] {
     match address {
         IpAddr::V4(v4) => [v4.into(), 0, 0, 0],
@@ -124,18 +124,19 @@ fn words(address: IpAddr) -> [u32; 4] {
     }
 }
 
-/// Extension headers walked at most, and how far into the frame headers may begin (docs/packets.md).
+/// The number of extension headers that are walked at most, the offset in the frame at which headers must
+/// begin, and the number of tags (docs/packets.md).
 const HEADERS: usize = 16;
 const REACH: usize = 2_048;
 const TAGS: usize = 4;
-/// The most that a length field can say. A frame that holds more was made by the kernel (docs/packets.md).
+/// The largest value of a length field. Only the kernel makes longer frames (docs/packets.md).
 const LONGEST: usize = 65_535;
 
 fn number(bytes: &[u8]) -> usize {
     bytes.iter().fold(0, |sum, byte| sum << 8 | usize::from(*byte))
 }
 
-/// Reads a frame; the reason, when the frame itself decides what becomes of it.
+/// Parses a frame. Returns the reason if the frame itself decides its disposition.
 pub(super) fn frame(packets: &PacketSettings, frame: &[u8]) -> Result<Seen, Reason> {
     let Some((link, mut rest)) = frame.split_at_checked(14) else { return Err(Reason::Truncated) };
     let bridges = link.starts_with(&[0x01, 0x80, 0xc2, 0x00]);
@@ -171,7 +172,7 @@ pub(super) fn frame(packets: &PacketSettings, frame: &[u8]) -> Result<Seen, Reas
     Ok(seen)
 }
 
-/// What the IP header and those behind it say, before the upper layer is read.
+/// The fields of the IP header and its extension headers, before the upper layer is parsed.
 struct Ip<'a> {
     source: IpAddr,
     destination: IpAddr,
@@ -182,7 +183,7 @@ struct Ip<'a> {
     upper: &'a [u8],
 }
 
-/// A place in a datagram.
+/// A position in a fragmented datagram.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Piece {
     pub(super) id: u32,
@@ -204,7 +205,7 @@ fn ipv4(bytes: &[u8], before: usize) -> Result<Seen, Reason> {
     }
     let Some(packet) = bytes.get(..total) else { return Err(Reason::Truncated) };
     let protocol = packet[9];
-    // The Router Alert of IGMP is the one option that is used.
+    // The Router Alert of IGMP is the only option in use.
     if header > 20 && (protocol != 2 || packet[20..header] != [0x94, 4, 0, 0]) {
         return Err(Reason::IpOptions);
     }
@@ -231,7 +232,7 @@ fn ipv6(bytes: &[u8], before: usize) -> Result<Seen, Reason> {
         return Err(Reason::Malformed);
     }
     let (first, body) = match (payload, bytes[6]) {
-        // Segments that the kernel holds in one packet, with or without its jumbo option.
+        // TCP segments that the kernel holds in one packet, with or without its jumbo option.
         (0, 6) if rest.len() > LONGEST => (6, rest),
         (0, 0) if rest.len() > LONGEST && rest[..4] == [6, 0, 0xc2, 4] => {
             if number(&rest[4..8]) != rest.len() {
@@ -244,7 +245,7 @@ fn ipv6(bytes: &[u8], before: usize) -> Result<Seen, Reason> {
     };
     let walked = if payload == 0 { rest.len() - body.len() } else { 0 };
     let chain = walk(first, body, before + 40 + walked)?;
-    // An upper header far into the frame is not looked for.
+    // The programs do not look for an upper header far into the frame.
     if chain.before > REACH + 40 {
         return Err(Reason::ExtensionLimit);
     }
@@ -266,7 +267,7 @@ struct Chain<'a> {
     upper: &'a [u8],
 }
 
-/// Steps over extension headers; `before` is what the frame has in front of `rest`.
+/// Walks the extension headers. `before` is the number of bytes of the frame before `rest`.
 fn walk(first: u8, mut rest: &[u8], mut before: usize) -> Result<Chain<'_>, Reason> {
     let (mut next, mut piece, mut atomic) = (first, None::<Piece>, false);
     for step in 0.. {
@@ -308,7 +309,7 @@ fn walk(first: u8, mut rest: &[u8], mut before: usize) -> Result<Chain<'_>, Reas
         let walked_out = length > rest.len();
         rest = rest.get(length..).unwrap_or_default();
         if walked_out {
-            // Where the packet ends, the next header is missing; unless the limits come first.
+            // At the end of the packet the next header is missing. The limits come first.
             let walks_on = matches!(next, 0 | 43 | 44 | 60);
             if walks_on && (step + 1 == HEADERS || before > REACH) {
                 return Err(Reason::ExtensionLimit);
@@ -379,7 +380,8 @@ fn tcp(bytes: &[u8], short: Reason) -> Result<Segment, Reason> {
     }
     let bit = |number: u8| bytes[13] >> number & 1 == 1;
     let (fin, syn, rst, ack, urg) = (bit(0), bit(1), bit(2), bit(4), bit(5));
-    // What TCP endpoints send: open, accept, reset, close, go on; urgent data only where data may be.
+    // The combinations that TCP endpoints send: open, accept, reset, close, continue; urgent data only where
+    // data is possible.
     let real = match (syn, rst, fin, ack) {
         (true, false, false, false) | (false, false, _, true) => true,
         (true, false, false, true) | (false, true, false, _) => !urg,
@@ -399,7 +401,7 @@ fn ports(bytes: &[u8]) -> Result<(u16, u16), Reason> {
     }
 }
 
-/// The packet that an ICMP error quotes: who sent it to whom, and its ports or echo identifier.
+/// The packet that an ICMP error quotes: source, destination, and ports or echo identifier.
 pub(super) struct Quote {
     pub(super) source: IpAddr,
     pub(super) destination: IpAddr,
@@ -408,7 +410,8 @@ pub(super) struct Quote {
     pub(super) to: u16,
 }
 
-/// Reads a quoted packet as far as it goes; `before` is what the frame has in front of it.
+/// Parses a quoted packet as far as the quote goes. `before` is the number of bytes of the frame before the
+/// quote.
 pub(super) fn quote(bytes: &[u8], v6: bool, before: usize) -> Option<Quote> {
     let (source, destination, protocol, upper): (IpAddr, IpAddr, u8, &[u8]) = if v6 {
         let body = bytes.get(40..)?;

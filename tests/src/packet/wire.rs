@@ -93,7 +93,7 @@ impl Packet {
     }
 }
 
-/// The Internet checksum (RFC 1071) of `bytes`, begun at `start`.
+/// Returns the Internet checksum (RFC 1071) of `bytes`, begun at `start`.
 fn checksum(start: u32, bytes: &[u8]) -> u16 {
     let words = bytes.chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(*pair.get(1).unwrap_or(&0)));
     let mut sum = words.fold(start, |sum, word| sum + word);

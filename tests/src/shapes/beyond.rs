@@ -1,5 +1,5 @@
-//! Shapes of which no list of filter tests speaks: other destinations that the same host answers for,
-//! protocols in protocols, and lengths that contradict each other.
+//! Shapes that no list of filter tests mentions: other destinations that the same host answers for, protocols
+//! in protocols, and lengths that contradict each other.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -7,12 +7,12 @@ use crate::packet::{Part, eth, ether, extension, flag::SYN};
 
 use super::{KNOCKS, Making, knock};
 
-/// Stations that frames to groups go to.
+/// MAC addresses of groups.
 const ALL_STATIONS: [u8; 6] = [0xff; 6];
 const ALL_HOSTS: [u8; 6] = [1, 0, 0x5e, 0, 0, 1];
 const ALL_NODES: [u8; 6] = [0x33, 0x33, 0, 0, 0, 1];
 
-/// Protocols that carry a packet of their own, or stand in front of one.
+/// Protocols that carry a packet, or stand in front of one.
 const CARRIERS: [(&str, u8); 9] = [
     ("IPv4", 4),
     ("IPv6", 41),
@@ -25,11 +25,11 @@ const CARRIERS: [(&str, u8); 9] = [
     ("MPLS in IP", 137),
 ];
 
-/// UDP ports behind which tunnels end.
+/// UDP ports at which tunnels end.
 const TUNNELS: [(&str, u16); 6] =
     [("VXLAN", 4_789), ("Geneve", 6_081), ("GTP", 2_152), ("Teredo", 3_544), ("L2TP", 1_701), ("GUE", 6_080)];
 
-/// EtherTypes in front of an IP packet that a station might look through, and what stands between.
+/// EtherTypes in front of an IP packet that a station might look through, and the bytes between.
 const LINKS: [(&str, u16, &[u8]); 7] = [
     ("MPLS", 0x8847, &[0, 0, 0x01, 0x40]),
     ("MPLS, explicit null", 0x8847, &[0, 0, 0x01, 0xff]),
@@ -40,7 +40,7 @@ const LINKS: [(&str, u16, &[u8]); 7] = [
     ("cut-through tagging", 0x8926, &[0, 0, 0x08, 0]),
 ];
 
-/// Adds them all.
+/// Adds all shapes of this module.
 pub(super) fn add(making: &mut Making) {
     destinations(making);
     sources(making);
@@ -49,7 +49,7 @@ pub(super) fn add(making: &mut Making) {
     if making.doors.to.is_ipv4() { icmp(making) } else { chains(making) }
 }
 
-/// Groups that every host is in, and addresses that mean "whoever hears it".
+/// Adds shapes to groups that every host belongs to, and to addresses that reach any host.
 fn destinations(making: &mut Making) {
     let doors = making.doors;
     let groups: &[(&str, IpAddr, [u8; 6])] = match doors.to {
@@ -83,7 +83,7 @@ fn destinations(making: &mut Making) {
     }
 }
 
-/// Sources that nobody has, or nobody else.
+/// Adds shapes from sources that nobody has, or that are the host's own.
 fn sources(making: &mut Making) {
     let doors = making.doors;
     let from: Vec<IpAddr> = match doors.to {
@@ -113,7 +113,7 @@ fn sources(making: &mut Making) {
     }
 }
 
-/// Knocks inside something else.
+/// Adds knocks inside another protocol.
 fn wrapped(making: &mut Making) {
     let doors = making.doors;
     for (carrier, number) in CARRIERS {
@@ -163,7 +163,7 @@ fn wrapped(making: &mut Making) {
     }
 }
 
-/// Lengths that say less or more than there is, and ports that nobody has.
+/// Adds shapes with lengths that are below or above the truth, and ports that nobody has.
 fn lengths(making: &mut Making) {
     let doors = making.doors;
     let headers: u16 = if doors.to.is_ipv4() { 20 } else { 0 };
@@ -203,7 +203,7 @@ fn lengths(making: &mut Making) {
     });
 }
 
-/// Questions of ICMP alongside the plain ones.
+/// Adds ICMP requests other than the plain ones.
 fn icmp(making: &mut Making) {
     for (name, kind, code) in [
         ("an echo request of code 1", 8, 1),
@@ -225,7 +225,7 @@ fn icmp(making: &mut Making) {
     }
 }
 
-/// Chains of extension headers that are out of order, cut, or hide another address.
+/// Adds chains of extension headers that are out of order, cut, or hide another address.
 fn chains(making: &mut Making) {
     let doors = making.doors;
     let home = [&[0xc9, 16][..], &[0xfd, 0, 0, 0x77, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9]].concat();

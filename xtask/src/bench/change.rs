@@ -1,4 +1,4 @@
-//! A policy is replaced again and again, while packets come in as fast as the host takes them.
+//! Replaces a policy again and again, while packets come in as fast as the host takes them.
 
 use std::{
     sync::atomic::{AtomicBool, Ordering},
@@ -24,13 +24,13 @@ use crate::{record, workspace};
 /// Sizes of the policies.
 const TUPLES: &[usize] = &[10_000, 100_000];
 const QUICK_TUPLES: &[usize] = &[10_000];
-/// How long a policy is replaced under load, once with packets to pass and once with packets to drop.
+/// The time for which a policy is replaced under load: once with packets to pass, once with packets to drop.
 const UNDER_LOAD: Duration = Duration::from_secs(4);
 const QUICK_UNDER_LOAD: Duration = Duration::from_secs(2);
-/// Changes without load.
+/// Number of changes without load.
 const AT_REST: usize = 5;
 
-/// What replaces a policy.
+/// A way to replace a policy.
 enum Replacer<'a> {
     Pomguard(Box<Guard>),
     NftStateless(&'a Host),
@@ -56,7 +56,7 @@ impl<'a> Replacer<'a> {
         Ok(if filter == Filter::NftStateless { Self::NftStateless(host) } else { Self::NftStateful(host) })
     }
 
-    /// Puts another one in force; how long it takes.
+    /// Puts another policy in force and returns the duration.
     fn replace(&mut self, policy: &Policy) -> Result<Duration> {
         let (host, table, rules) = match self {
             Self::Pomguard(guard) => {
@@ -68,7 +68,7 @@ impl<'a> Replacer<'a> {
             Self::NftStateless(host) => (*host, "netdev", filter::nft_stateless(&host.interface, policy)?),
             Self::NftStateful(host) => (*host, "ip", filter::nft_stateful(policy)?),
         };
-        // One transaction: packets should see the old table or the new one.
+        // One transaction: each packet should see the old table or the new one.
         let text = format!("delete table {table} bench\n{rules}");
         let begin = Instant::now();
         filter::feed(&host.namespace, "nft", &["-f", "-"], &text)?;
@@ -109,7 +109,7 @@ fn measure(
     let mut random = Random(1);
     let mut loaded = Vec::new();
     let mut receive = |mix: Mix| -> Result<Receipt> {
-        // Packets on which both policies agree.
+        // Packets that both policies treat alike.
         let flows = mix.flows(&policies[0], &mut random)?;
         sender.fill(&mix.headers(policies[0].family, &flows))?;
         let before = host.idle()?;
@@ -130,7 +130,7 @@ fn measure(
     })
 }
 
-/// Replaces the policy while packets come in; the milliseconds of each change.
+/// Replaces the policy while packets come in. Returns the milliseconds of each change.
 fn under_load(
     sender: &mut Sender,
     host: &Host,

@@ -1,4 +1,4 @@
-//! What was measured, as it is kept, printed and drawn.
+//! The measured figures, as they are stored, printed and drawn.
 
 use std::{fs, path::Path};
 
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::policy::Family;
 
-/// The repeats of one measurement: the middle one and how far apart they are.
+/// The repeats of one measurement: their median and their range.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(super) struct Spread {
     pub(super) least: f64,
@@ -16,7 +16,7 @@ pub(super) struct Spread {
 }
 
 impl Spread {
-    /// Of samples; none of none.
+    /// Computes the spread of samples. Returns `None` if there are no samples.
     pub(super) fn of(mut samples: Vec<f64>) -> Option<Self> {
         samples.sort_by(f64::total_cmp);
         let median = *samples.get(samples.len() / 2)?;
@@ -24,18 +24,18 @@ impl Spread {
     }
 }
 
-/// Where and how something was measured.
+/// The place and the conditions of a measurement.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Circumstances {
     /// Day, UTC.
     pub(super) date: String,
     /// `uname -r`.
     pub(super) kernel: String,
-    /// The processor's name as it says it.
+    /// Name of the processor, as the processor reports it.
     pub(super) processor: String,
-    /// How many of them there are.
+    /// Number of processors.
     pub(super) processors: usize,
-    /// What was typed.
+    /// The command line.
     pub(super) command: String,
 }
 
@@ -52,14 +52,14 @@ pub(super) struct ProgramFigure {
     pub(super) case: String,
     pub(super) family: Family,
     pub(super) tuples: usize,
-    /// Of the POM site, not of a random policy.
+    /// True for the POM site, false for a random policy.
     #[serde(default)]
     pub(super) pom: bool,
     /// `enforce` or `audit`.
     pub(super) inbound: String,
-    /// Of the program that does nothing.
+    /// Nanoseconds of the program that does nothing.
     pub(super) floor: f64,
-    /// Beyond the floor.
+    /// Nanoseconds beyond the floor.
     pub(super) over: Spread,
 }
 
@@ -68,36 +68,36 @@ pub(super) struct ProgramFigure {
 pub(super) struct LiveFigure {
     pub(super) family: Family,
     pub(super) tuples: usize,
-    /// Of the POM site, not of a random policy.
+    /// True for the POM site, false for a random policy.
     #[serde(default)]
     pub(super) pom: bool,
     pub(super) mix: String,
     pub(super) filter: String,
-    /// Nanoseconds that the receiving processor works per packet.
+    /// Nanoseconds of the receiving processor per packet.
     pub(super) cost: Spread,
 }
 
-/// Replacing the policy again and again under full load.
+/// Repeated replacement of the policy under full load.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct ChangeFigure {
     pub(super) filter: String,
     pub(super) tuples: usize,
     pub(super) changes: usize,
-    /// Milliseconds per change, from the command to its end, while nothing arrives.
+    /// Milliseconds per change, from the command to its end, while no packets arrive.
     pub(super) at_rest: Spread,
-    /// The same under load, sender and receiver taking a processor each.
+    /// Milliseconds per change under load, while sender and receiver take a processor each.
     pub(super) under_load: Spread,
     /// Packets that both policies allow.
     pub(super) allowed: u64,
-    /// Those of them that were dropped.
+    /// Packets that both policies allow and that were dropped.
     pub(super) lost: u64,
-    /// Packets that neither allows.
+    /// Packets that neither policy allows.
     pub(super) denied: u64,
-    /// Those of them that passed.
+    /// Packets that neither policy allows and that passed.
     pub(super) let_in: u64,
 }
 
-/// What an application notices.
+/// The effects that an application notices.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct ServiceFigure {
     pub(super) filter: String,
@@ -105,11 +105,11 @@ pub(super) struct ServiceFigure {
     pub(super) throughput: Spread,
     /// Microseconds per request and answer on an open connection.
     pub(super) request: Spread,
-    /// Microseconds per connection opened, used once and closed.
+    /// Microseconds per connection that is opened, used once and closed.
     pub(super) connection: Spread,
 }
 
-/// What the daemon and the maps take.
+/// Resources of the daemon and the maps.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct FootprintFigure {
     pub(super) what: String,
@@ -117,7 +117,7 @@ pub(super) struct FootprintFigure {
     pub(super) unit: String,
 }
 
-/// All parts, those that were measured.
+/// The figures of all parts that were measured.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Figures {
     pub(super) program: Option<Measured<ProgramFigure>>,
@@ -128,7 +128,7 @@ pub(super) struct Figures {
 }
 
 impl Figures {
-    /// What a file holds; nothing when it is not there.
+    /// Reads the figures of a file. Returns no figures if the file does not exist.
     pub(super) fn read(path: &Path) -> Result<Self> {
         if !path.exists() {
             return Ok(Self::default());
@@ -137,14 +137,14 @@ impl Figures {
         serde_json::from_str(&text).with_context(|| path.display().to_string())
     }
 
-    /// Writes them to a file.
+    /// Writes the figures to a file.
     pub(super) fn write(&self, path: &Path) -> Result<()> {
         let mut text = serde_json::to_string_pretty(self)?;
         text.push('\n');
         fs::write(path, text).with_context(|| path.display().to_string())
     }
 
-    /// These, and the parts of `earlier` that these lack.
+    /// Returns these figures, with the parts of `earlier` where these have none.
     pub(super) fn over(self, earlier: Self) -> Self {
         Self {
             program: self.program.or(earlier.program),
@@ -157,12 +157,12 @@ impl Figures {
 }
 
 impl Circumstances {
-    /// Figures that were measured under them.
+    /// Combines figures with the circumstances of their measurement.
     pub(super) fn measured<T>(&self, figures: Vec<T>) -> Measured<T> {
         Measured { circumstances: self.clone(), figures }
     }
 
-    /// Of this machine, now.
+    /// The circumstances of this machine, now.
     pub(super) fn now() -> Result<Self> {
         let release = fs::read_to_string("/proc/sys/kernel/osrelease").context("the kernel's release")?;
         let cpuinfo = fs::read_to_string("/proc/cpuinfo").context("/proc/cpuinfo")?;
@@ -178,7 +178,7 @@ impl Circumstances {
     }
 }
 
-/// Today, UTC.
+/// Returns the present date, UTC.
 fn date() -> Result<String> {
     let text = crate::process::output(std::process::Command::new("date").args(["-u", "+%Y-%m-%d"]))?;
     Ok(text.trim().to_owned())

@@ -1,4 +1,4 @@
-//! The filters that are compared, each given the same policy in its own best form.
+//! The compared filters, each with the same policy in its own best form.
 
 use std::{
     collections::HashSet,
@@ -18,17 +18,17 @@ use super::{
 };
 use crate::process;
 
-/// Addresses that xdp-filter's own table holds (its `MAX_ENTRIES`), less some.
+/// The number of addresses in xdp-filter's own table (its `MAX_ENTRIES`), with a margin.
 const XDP_FILTER_ADDRESSES: usize = 2_000;
-/// Rules of linear iptables at most: with more, one packet takes longer than the sender waits.
+/// The most rules for linear iptables: with more, one packet takes longer than the sender waits.
 const LINEAR_RULES: usize = 10_000;
 
-/// What stands between the wire and the host.
+/// The filter between the wire and the host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Filter {
     /// No filter.
     Nothing,
-    /// An XDP program that reads the right answer out of the packet: the floor.
+    /// An XDP program that reads the right answer from the packet: the floor.
     Floor,
     /// pomguard in native mode.
     Pomguard,
@@ -36,18 +36,18 @@ pub(super) enum Filter {
     PomguardGeneric,
     /// nftables without connection tracking: a netdev hook with a set of ports and a concatenated one.
     NftStateless,
-    /// nftables with connection tracking, as it is commonly written.
+    /// nftables with connection tracking, in the usual form.
     NftStateful,
     /// iptables with one set of ipset.
     Ipset,
     /// iptables, one rule per tuple.
     Iptables,
-    /// xdp-filter, which knows addresses or ports, not both together: it is given the addresses.
+    /// xdp-filter, which can filter by addresses or by ports but not by both: the bench uses the addresses.
     Addresses,
 }
 
 impl Filter {
-    /// All of them, in the order of the tables.
+    /// All filters, in the order of the tables.
     pub(super) const SHOWN: [Self; 9] = [
         Self::Nothing,
         Self::Floor,
@@ -60,7 +60,7 @@ impl Filter {
         Self::Iptables,
     ];
 
-    /// All but pomguard.
+    /// All filters except pomguard.
     pub(super) const PEERS: [Self; 7] = [
         Self::Nothing,
         Self::Floor,
@@ -71,7 +71,7 @@ impl Filter {
         Self::Iptables,
     ];
 
-    /// What it is called in tables.
+    /// Name of the filter in tables.
     pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Nothing => "no filter",
@@ -86,7 +86,7 @@ impl Filter {
         }
     }
 
-    /// Whether it can hold the policy.
+    /// Returns true if the filter can hold the policy.
     pub(super) fn holds(self, policy: &Policy) -> bool {
         match self {
             Self::Iptables => policy.tuples.len() <= LINEAR_RULES,
@@ -95,7 +95,7 @@ impl Filter {
         }
     }
 
-    /// Puts it in force on a host.
+    /// Puts the policy in force on a host by this filter.
     pub(super) fn enforce(
         self,
         sender: &mut Sender,
@@ -108,11 +108,11 @@ impl Filter {
         match self {
             Self::Nothing => Ok(()),
             Self::Floor => sender.attach_oracle(host, interface),
-            // A daemon's life is its guard's business.
+            // The guard starts and stops a daemon.
             Self::Pomguard | Self::PomguardGeneric => bail!("pomguard is no other filter"),
             Self::NftStateless => nft(nft_stateless(interface, policy)?),
             Self::NftStateful => {
-                // The wrong checksums of the bench's packets are TCP's business, not conntrack's.
+                // TCP must find the wrong checksums of the bench's packets, not conntrack.
                 host.set_sysctl("net/netfilter/nf_conntrack_checksum", "0")?;
                 nft(nft_stateful(policy)?)
             }
@@ -129,7 +129,7 @@ impl Filter {
     }
 }
 
-/// The nftables form that costs least: everything in the netdev hook, unlisted ports first.
+/// Returns the cheapest nftables form: everything in the netdev hook, unlisted ports first.
 pub(super) fn nft_stateless(interface: &str, policy: &Policy) -> Result<String> {
     let (ip, _) = nft_names(policy.family);
     let ports: Vec<String> = policy.ports().map(|port| port.to_string()).collect();
@@ -143,7 +143,7 @@ pub(super) fn nft_stateless(interface: &str, policy: &Policy) -> Result<String> 
     ))
 }
 
-/// What administrators write: established first, then the set.
+/// Returns the form that administrators usually write: established connections first, then the set.
 pub(super) fn nft_stateful(policy: &Policy) -> Result<String> {
     let (ip, _) = nft_names(policy.family);
     Ok(format!(
@@ -164,7 +164,7 @@ fn nft_set(policy: &Policy) -> Result<String> {
     Ok(text)
 }
 
-/// The tuples that no wider one covers: an interval set of nftables takes no other.
+/// Returns the tuples that no wider tuple covers. An interval set of nftables takes no overlapping elements.
 fn apart(policy: &Policy) -> impl Iterator<Item = &Tuple> {
     let all: HashSet<_> = policy.tuples.iter().map(|tuple| (tuple.peer, tuple.port)).collect();
     policy.tuples.iter().filter(move |tuple| {
@@ -205,7 +205,8 @@ const fn iptables_restore(family: Family) -> &'static str {
     }
 }
 
-/// The single addresses that xdp-filter needs for the policy; none when they are more than it takes.
+/// Returns the single addresses that xdp-filter needs for the policy, or `None` if xdp-filter cannot hold
+/// them.
 fn addresses(policy: &Policy) -> Option<Vec<IpAddr>> {
     let mut all = Vec::new();
     for tuple in &policy.tuples {
@@ -237,7 +238,7 @@ fn xdp_filter(host: &Namespace, interface: &str, policy: &Policy) -> Result<()> 
     Ok(())
 }
 
-/// Runs a program on a host, with this for its standard input.
+/// Runs a program on a host with `text` as the standard input.
 pub(super) fn feed(host: &Namespace, program: &str, arguments: &[&str], text: &str) -> Result<()> {
     let path =
         process::find(program).with_context(|| format!("{program} is not here: `cargo xtask setup`"))?;
@@ -245,12 +246,12 @@ pub(super) fn feed(host: &Namespace, program: &str, arguments: &[&str], text: &s
     command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
     let line = process::line(&command);
     let mut child = command.spawn().with_context(|| line.clone())?;
-    // A program that ends early closes its side: its own complaint says why.
+    // A program that ends early closes its side of the pipe. Its own error message gives the reason.
     let written = child.stdin.take().map_or(Ok(()), |mut input| input.write_all(text.as_bytes()));
     let output = child.wait_with_output().with_context(|| line.clone())?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);
-        // nft repeats the whole line that it does not like.
+        // nft repeats the whole line that contains the error.
         bail!("{line}: {}: {}", output.status, said.chars().take(400).collect::<String>().trim_end());
     }
     written.with_context(|| line)

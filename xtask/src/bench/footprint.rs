@@ -1,4 +1,4 @@
-//! What pomguard takes alongside the packets: memory, processor time at rest, and the time of a scrape.
+//! Costs of pomguard other than the packets: memory, processor time at rest, and the time of a scrape.
 
 use std::{
     fmt::Write as _,
@@ -29,14 +29,14 @@ use super::{
 };
 use crate::{process, record, workspace};
 
-/// How long the daemon is watched doing nothing.
+/// The time for which the idle daemon is observed.
 const AT_REST: Duration = Duration::from_secs(4);
-/// Scrapes at rest and under a flood.
+/// Number of scrapes, at rest and under a flood.
 const SCRAPES: usize = 5;
-/// Runs of a command that is timed.
+/// Number of runs of a command that is timed.
 const LOOKS: usize = 5;
 
-/// Measures a daemon at the POM site of the examples, and one with as many tuples as it takes.
+/// Measures a daemon with the POM site of the examples, and a daemon with the largest number of tuples.
 pub(super) fn run(setting: &Setting) -> Result<Vec<FootprintFigure>> {
     let mut sender = Sender::new(&workspace::root().join(record::BENCH_OBJECT))?;
     let mut figures = Vec::new();
@@ -85,10 +85,10 @@ pub(super) fn run(setting: &Setting) -> Result<Vec<FootprintFigure>> {
     Ok(figures)
 }
 
-/// A site file with as many inbound rows as there may be.
+/// Returns a site file with the largest possible number of inbound rows.
 fn many_rows() -> Result<String> {
     let mut text = Policy::random(Family::V4, 0)?.site_file()?;
-    // The outbound row to anywhere is an inbound one too: anywhere is also the host.
+    // The outbound row to anywhere is an inbound row, too, because "anywhere" includes the host.
     for row in 1..limits::ROWS {
         let [high, low] = (row as u16).to_be_bytes();
         writeln!(
@@ -109,7 +109,7 @@ fn resident(process: u32) -> Result<f64> {
     Ok(kilobytes * 1024.0 / 1e6)
 }
 
-/// Milliseconds that a process runs per second while nobody asks anything of it.
+/// Milliseconds per second that an idle process runs.
 fn at_rest(process: u32) -> Result<f64> {
     let run_time = || -> Result<f64> {
         let mut all = 0.0;
@@ -125,7 +125,7 @@ fn at_rest(process: u32) -> Result<f64> {
     Ok((run_time()? - before) / AT_REST.as_secs_f64())
 }
 
-/// Bytes of a pinned map, as the kernel accounts for them.
+/// Bytes of a pinned map, by the kernel's accounting.
 fn locked(pin: &Path) -> Result<f64> {
     let map = MapData::from_pin(pin).with_context(|| pin.display().to_string())?;
     let text = fs::read_to_string(format!("/proc/self/fdinfo/{}", map.fd().as_fd().as_raw_fd()))?;
@@ -139,7 +139,7 @@ fn folder(pins: &Path) -> Result<f64> {
     entries.map(|entry| locked(&entry?.path())).sum()
 }
 
-/// Milliseconds of some scrapes, one after the other.
+/// Milliseconds of some scrapes, one after another.
 fn scrapes(host: &Host) -> Result<Spread> {
     let one = || -> Result<f64> {
         let begin = Instant::now();
@@ -153,7 +153,7 @@ fn scrapes(host: &Host) -> Result<Spread> {
             bail!("the metrics page says: {}", page.lines().next().unwrap_or_default());
         }
         let took = begin.elapsed();
-        // A page is kept for a second: a later scrape has it made anew.
+        // The daemon caches a page for a second. A later scrape makes a new page.
         thread::sleep(Duration::from_millis(1_100));
         Ok(took.as_secs_f64() * 1e3)
     };
@@ -161,8 +161,8 @@ fn scrapes(host: &Host) -> Result<Spread> {
     Spread::of(samples).context("nobody scraped")
 }
 
-/// Milliseconds of `pomguard stats`. Started from inside the namespace: a command that enters it by itself
-/// is forked off, and to copy what the bench has mapped takes longer than the look.
+/// Milliseconds of `pomguard stats`. The command starts from inside the namespace: a command that enters the
+/// namespace by itself is forked, and copying the bench's mappings takes longer than the measured command.
 fn looks(setting: &Setting, guard: &Guard, host: &Host) -> Result<Spread> {
     let mut command = Command::new(&setting.binary);
     command.args(["stats", "--json", "--config"]).arg(&guard.config).stdout(Stdio::null());
@@ -176,7 +176,7 @@ fn checks(setting: &Setting, guard: &Guard) -> Result<Spread> {
     Spread::of(times(&mut command)?).context("nothing was checked")
 }
 
-/// Milliseconds of some runs of a command.
+/// Milliseconds of several runs of a command.
 fn times(command: &mut Command) -> Result<Vec<f64>> {
     let one = |_| {
         let begin = Instant::now();
@@ -186,7 +186,7 @@ fn times(command: &mut Command) -> Result<Vec<f64>> {
     (0..LOOKS).map(one).collect()
 }
 
-/// Does `work` while packets come in as fast as the host takes them.
+/// Runs `work` while packets come in as fast as the host takes them.
 fn flooded<T>(sender: &mut Sender, host: &Host, work: impl FnOnce() -> Result<T>) -> Result<T> {
     let enough = AtomicBool::new(false);
     thread::scope(|scope| {

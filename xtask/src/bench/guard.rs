@@ -1,4 +1,4 @@
-//! A pomguard that enforces a policy of ours.
+//! A pomguard that enforces a given policy.
 
 use std::{fs, path::PathBuf};
 
@@ -12,17 +12,17 @@ use super::{
 };
 use crate::lab::daemon::Daemon;
 
-/// The interface that it guards.
+/// The guarded interface.
 pub(super) const INTERFACE: &str = "eth0";
 
-/// Where it serves its metrics, on its own host.
+/// Address of the metrics page, on the guard's own host.
 pub(super) const METRICS: &str = "127.0.0.1:9843";
 
-/// How pomguard is to be run. Outbound it enforces.
+/// The settings of a pomguard. Outbound is always enforced.
 pub(super) struct Order<'a> {
-    /// Of its folders.
+    /// Name of the pomguard's folders.
     pub(super) name: &'a str,
-    /// The site file.
+    /// Content of the site file.
     pub(super) site: &'a str,
     /// `audit` or `enforce`.
     pub(super) inbound: &'a str,
@@ -31,19 +31,19 @@ pub(super) struct Order<'a> {
 }
 
 impl<'a> Order<'a> {
-    /// To enforce a site file in native mode.
+    /// Settings that enforce a site file in native mode.
     pub(super) const fn enforce(name: &'a str, site: &'a str) -> Self {
         Self { name, site, inbound: "enforce", attach: "native" }
     }
 }
 
-/// A running daemon on a host of its own.
+/// A running daemon on a host.
 pub(super) struct Guard {
-    /// Below which it pins.
+    /// The folder of the daemon's pins.
     pub(super) pins: PathBuf,
     /// The daemon's settings.
     pub(super) config: PathBuf,
-    // The daemon ends before what it runs in.
+    // Declared first: the daemon ends before its namespace.
     daemon: Daemon,
     site_file: PathBuf,
     _host: Option<(Namespace, Switch)>,
@@ -59,7 +59,7 @@ impl Guard {
         Ok(Self { _host: Some((namespace, switch)), ..guard })
     }
 
-    /// As the other, on a host that is there and has an interface of this name.
+    /// Starts pomguard on an existing host that has an interface of this name.
     pub(super) fn on(
         setting: &Setting,
         namespace: &Namespace,
@@ -110,12 +110,12 @@ runtime = "{runtime}"
         self.daemon.reload()
     }
 
-    /// The daemon's process.
+    /// The daemon's process id.
     pub(super) fn process(&self) -> u32 {
         self.daemon.process()
     }
 
-    /// Fails with the end of the log when the daemon has ended.
+    /// Fails with the end of the log if the daemon has ended.
     pub(super) fn check_alive(&mut self) -> Result<()> {
         self.daemon.check_alive()
     }

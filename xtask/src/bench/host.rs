@@ -1,4 +1,4 @@
-//! A host under test: one interface, whose receive work one kernel thread does.
+//! A host under test: one interface, whose packets one kernel thread receives.
 
 use std::{
     fs, process,
@@ -21,29 +21,29 @@ use super::{
     shuffler,
 };
 
-/// Where answers go: a neighbour that throws them away.
+/// The gateway for answers: a neighbour that discards them.
 const GATEWAY: [&str; 2] = ["10.9.0.1", "fd00:9::1"];
-/// A receiver that has nothing to do sleeps at once; one that does not within this time is stuck.
+/// The time within which an idle receiver must sleep. A receiver that does not is stuck.
 const IDLE_WITHIN: Duration = Duration::from_secs(10);
 
 /// A host with an interface to the sender.
 pub(super) struct Host {
     pub(super) namespace: Namespace,
-    /// The interface that it receives on.
+    /// The receiving interface.
     pub(super) interface: String,
-    /// Number of the sender's end of the cable.
+    /// Interface index of the sender's end of the cable.
     pub(super) link: u32,
     receiver: Receiver,
 }
 
-/// What receiving came to.
+/// The result of receiving.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Receipt {
-    /// Packets that the driver took in.
+    /// Packets that the driver received.
     pub(super) packets: u64,
-    /// Time that the receiving thread ran for them.
+    /// Run time of the receiving thread for these packets.
     pub(super) time: Duration,
-    /// Those of them that got as far as TCP.
+    /// The part of the packets that reached TCP.
     pub(super) delivered: u64,
 }
 
@@ -53,7 +53,7 @@ impl Receipt {
         self.time.as_nanos() as f64 / self.packets.max(1) as f64
     }
 
-    /// What came in since an earlier moment.
+    /// Returns the difference to an earlier receipt.
     pub(super) fn since(&self, before: &Self) -> Self {
         Self {
             packets: self.packets - before.packets,
@@ -64,11 +64,11 @@ impl Receipt {
 }
 
 impl Host {
-    /// A host without a filter, whose receiver goes before everything else on its processor.
+    /// Creates a host without a filter. The receiver runs before everything else on its processor.
     pub(super) fn new(sender: &mut Sender, name: &str) -> Result<Self> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let namespace = Namespace::new(name)?;
-        // A name of its own on the whole machine: its receiving thread is found by it.
+        // The name must be unique on the whole machine: the receiving thread is found by it.
         let interface = format!("b{}x{}", process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
         let port = Port::new(&interface)
             .mac(shuffler::DESTINATION)
@@ -91,12 +91,12 @@ impl Host {
         Ok(Self { namespace, interface, link, receiver })
     }
 
-    /// From now on the receiver shares its processor with what else runs there.
+    /// Makes the receiver share its processor with other threads.
     pub(super) fn share_processor(&self) -> Result<()> {
         self.receiver.occupy(last_processor()?, Right::Ordinary)
     }
 
-    /// Waits until the receiving thread sleeps; what has been received then.
+    /// Waits until the receiving thread sleeps, and returns the receipt of that moment.
     pub(super) fn idle(&self) -> Result<Receipt> {
         let until = Instant::now() + IDLE_WITHIN;
         let mut last = self.receipt()?;
@@ -111,7 +111,7 @@ impl Host {
         bail!("{} does not come to rest", self.namespace.name())
     }
 
-    /// What has been received since the host was made. Exact only while nothing arrives.
+    /// Returns the receipt since the host was made. Exact only while no packets arrive.
     fn receipt(&self) -> Result<Receipt> {
         Ok(Receipt {
             packets: self.namespace.link(&self.interface).state()?.received,
@@ -120,7 +120,7 @@ impl Host {
         })
     }
 
-    /// TCP segments that came up to TCP, good or not.
+    /// TCP segments that reached TCP, valid or not.
     fn segments(&self) -> Result<u64> {
         let text = self.namespace.run(|| fs::read_to_string("/proc/thread-self/net/snmp"))??;
         let mut lines = text.lines().filter_map(|line| line.strip_prefix("Tcp: "));
@@ -131,7 +131,7 @@ impl Host {
     }
 }
 
-/// The processor that receives.
+/// The number of the receiving processor.
 fn last_processor() -> Result<usize> {
     let set = sched_getaffinity(Pid::from_raw(0))?;
     let found = (1..CpuSet::count()).rev().find(|&at| set.is_set(at).unwrap_or(false));

@@ -1,9 +1,9 @@
-//! The whole receive path: what a packet costs the receiving processor, from the driver up to TCP,
-//! with each filter in its way.
+//! The whole receive path: the cost of a packet to the receiving processor, from the driver up to TCP, for
+//! each filter.
 //!
-//! Every host under test is a network namespace at the other end of a veth. Its receive work is done by
-//! one kernel thread on a processor of its own (threaded NAPI), whose run time is the measure. The
-//! frames are made in the kernel on another processor; the sender sends more than anyone takes.
+//! Every host under test is a network namespace at the other end of a veth. One kernel thread on a processor
+//! of its own does the receive work (threaded NAPI); its run time is the measure. The frames are made in the
+//! kernel on another processor, and the sender sends more than any host can take.
 
 use std::{
     collections::BTreeMap,
@@ -30,7 +30,7 @@ use super::{
 };
 use crate::{record, workspace};
 
-/// Policies that are measured.
+/// The measured policies.
 const PLANS: &[(Family, Scope)] = &[
     (Family::V4, Scope::Pom),
     (Family::V4, Scope::Random(10)),
@@ -40,15 +40,16 @@ const PLANS: &[(Family, Scope)] = &[
     (Family::V4, Scope::Random(100_000)),
     (Family::V6, Scope::Random(10_000)),
 ];
-/// For a first look.
+/// The policies of a quick run.
 const QUICK: &[(Family, Scope)] = &[(Family::V4, Scope::Random(10)), (Family::V4, Scope::Random(10_000))];
-/// Rounds per mix that are wanted; each is a burst per filter.
+/// The number of rounds per mix. A round is a burst per filter.
 const ROUNDS: usize = 5;
 const QUICK_ROUNDS: usize = 3;
-/// A round counts when the host without a filter took no longer than this, of its least, before and after it.
+/// A round counts only if the host without a filter took at most this multiple of its least time, both before
+/// and after the round.
 const STEADY: f64 = 1.15;
 
-/// Hosts by their filters, each with what has to be kept for it.
+/// The hosts by their filters.
 type Hosts = BTreeMap<Filter, Host>;
 
 /// Measures all filters with all policies.
@@ -96,11 +97,11 @@ pub(super) fn run(setting: &Setting) -> Result<Vec<LiveFigure>> {
     Ok(figures)
 }
 
-/// Sends bursts to each host in turn; what they cost.
+/// Sends bursts to each host in turn, and returns their costs.
 ///
-/// A virtual machine's processor may run at two thirds of its speed for a while, and then again at all
-/// of it. So every round begins and ends with the host that has no filter, and rounds in which that one
-/// was slow are measured again, up to twice as many rounds in all.
+/// A virtual machine's processor may run at two thirds of its speed for a while, and then at full speed
+/// again. So every round begins and ends with the host without a filter. Rounds in which that host was slow
+/// are measured again, up to twice as many rounds in all.
 fn measure(
     sender: &mut Sender,
     hosts: &[(Filter, &Host)],
@@ -110,7 +111,7 @@ fn measure(
 ) -> Result<Vec<(Filter, Spread)>> {
     let reference = hosts.iter().filter(|(filter, _)| *filter == Filter::Nothing);
     let mut rounds: Vec<Round> = Vec::new();
-    // The first round only warms the caches, and has conntrack learn the flows.
+    // The first round only warms the caches and makes conntrack learn the connections.
     for turn in 0..=2 * wanted {
         let mut costs = Vec::new();
         for &(filter, host) in hosts.iter().chain(reference.clone()) {
@@ -157,8 +158,8 @@ fn steady(rounds: &[Round]) -> impl Iterator<Item = &Round> {
     rounds.iter().filter(move |round| round.reference() <= STEADY * least)
 }
 
-/// Fails when a filter did not do what it is measured for. A few packets of the kernel's own (router
-/// solicitations, say) are not held against it.
+/// Fails if a filter did not pass or drop the packets as the mix requires. A few packets of the kernel's own
+/// (router solicitations, for example) are tolerated.
 fn judge(due: Due, receipt: Receipt) -> Result<()> {
     let share = |percent: u64| receipt.packets * percent / 100;
     let right = match due {
@@ -172,7 +173,7 @@ fn judge(due: Due, receipt: Receipt) -> Result<()> {
     Ok(())
 }
 
-/// Has the host answer in each flow, so that connection tracking has seen both sides of it.
+/// Makes the host answer on each connection, so that connection tracking has seen both sides.
 fn answer(host: &Host, flows: &[Endpoints]) -> Result<()> {
     host.namespace.run(|| -> Result<()> {
         let [v4, v6] = [AddressFamily::Inet, AddressFamily::Inet6]

@@ -1,4 +1,4 @@
-//! What the sender sends.
+//! The packets that the sender sends.
 
 use anyhow::Result;
 use pomguard_common::bench::DENIED;
@@ -9,41 +9,41 @@ use super::{
     traffic::{self, Endpoints, Header, segment},
 };
 
-/// Flows that take turns.
+/// The number of connections that alternate.
 const FLOWS: usize = 100_000;
 
 /// A kind of traffic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Mix {
-    /// Strangers knock at ports that no row lists.
+    /// Strangers to ports that no row lists.
     Port,
-    /// Strangers knock at ports that are listed for others.
+    /// Strangers to ports that are listed for other peers.
     Stranger,
-    /// Peers open connections.
+    /// Peers that open connections.
     Opening,
     /// Segments of many open connections.
     Established,
     /// Segments of one open connection.
     Hot,
-    /// Nine of ten packets are forbidden, and the host answers the rest.
+    /// Nine of ten packets are denied, and the host answers the rest.
     Scan,
 }
 
-/// What has to become of the packets.
+/// The required fate of the packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Due {
     Passes,
     Drops,
-    /// One of ten passes.
+    /// One of ten packets passes.
     Tenth,
 }
 
 impl Mix {
-    /// All of them, in the order of the tables.
+    /// All mixes, in the order of the tables.
     pub(super) const ALL: [Self; 6] =
         [Self::Port, Self::Stranger, Self::Established, Self::Hot, Self::Opening, Self::Scan];
 
-    /// What it is called in tables.
+    /// Name of the mix in tables.
     pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Port => "denied port",
@@ -55,7 +55,7 @@ impl Mix {
         }
     }
 
-    /// What has to become of it.
+    /// The required fate of the mix.
     pub(super) const fn due(self) -> Due {
         match self {
             Self::Port | Self::Stranger => Due::Drops,
@@ -64,12 +64,12 @@ impl Mix {
         }
     }
 
-    /// Whether a stateful filter has to know the flows beforehand.
+    /// Returns true if a stateful filter must know the connections beforehand.
     pub(super) const fn is_established(self) -> bool {
         matches!(self, Self::Established | Self::Hot)
     }
 
-    /// The two ends of each flow, in the order in which they are sent.
+    /// The two ends of each connection, in the order of sending.
     pub(super) fn flows(self, policy: &Policy, random: &mut Random) -> Result<Vec<Endpoints>> {
         match self {
             Self::Port => Ok(traffic::port_scan(policy, random, FLOWS)),
@@ -90,10 +90,10 @@ impl Mix {
         }
     }
 
-    /// The packets of these flows.
+    /// Makes the packets of these connections.
     ///
-    /// Except in the scan their TCP checksum is wrong. So TCP takes them in, and no further: the path is
-    /// whole, and nobody answers them. The right verdict is written behind each datagram for the floor.
+    /// Except in the scan their TCP checksum is wrong: TCP receives the packets and discards them. So the
+    /// path is complete, and nobody answers. The right verdict is written behind each datagram for the floor.
     pub(super) fn headers(self, family: Family, flows: &[Endpoints]) -> Vec<Header> {
         let flags = if self.is_established() { segment::ACK } else { segment::SYN };
         let checksum = if family == Family::V4 { 20 } else { 40 } + 16;

@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: what a packet costs, on this machine, against a floor measured in the same run.
+//! `cargo xtask bench`: the cost of a packet on this machine, against a floor measured in the same run.
 //!
 //! ```text
 //! policy ─┬─ guard (a real pomguard with that policy) ─┬─ program: ns per run of the programs
@@ -40,13 +40,13 @@ use crate::{
     setup::{self, Tool},
 };
 
-/// How `cargo xtask bench` is called.
+/// Arguments of `cargo xtask bench`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Measure only this part
     #[arg(long, value_enum, value_name = "PART")]
     only: Vec<Part>,
-    /// Fewer policies and repeats: for a first look
+    /// Measure fewer policies with fewer repeats
     #[arg(long)]
     quick: bool,
     /// Also measure this eBPF object, alongside the committed one in the same run (repeatable)
@@ -63,22 +63,22 @@ pub(crate) struct Args {
     pomguard: Option<PathBuf>,
 }
 
-/// What can be measured by itself.
+/// A part of the bench that can run alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum Part {
-    /// Nanoseconds per run of the programs, over packets that vary
+    /// Nanoseconds per run of the programs, over varied packets
     Program,
-    /// Processor time per packet of the whole receive path, alongside other filters
+    /// Processor time per packet of the whole receive path, compared with other filters
     Live,
-    /// Time and packets lost of policy changes under full load
+    /// Duration of policy changes, and packets lost, under full load
     Change,
     /// Throughput and latency of TCP
     Service,
-    /// Memory, rest and scrapes
+    /// Memory, processor time at rest, and scrapes
     Footprint,
 }
 
-/// What the parts have in common.
+/// The common settings of all parts.
 struct Setting {
     /// The pomguard that compiles and installs the policies.
     binary: PathBuf,
@@ -88,7 +88,7 @@ struct Setting {
 }
 
 impl Setting {
-    /// One line on stderr for what begins now.
+    /// Prints one line on stderr about the next step.
     fn say(&self, what: &str) {
         eprintln!("{:6.1} s  {what}", self.started.elapsed().as_secs_f32());
     }
@@ -109,7 +109,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let asked = |part| args.only.is_empty() || args.only.contains(&part);
     let circumstances = Circumstances::now()?;
     let mut figures = Figures::default();
-    // After each part: one that fails takes nothing from those before it.
+    // Stores the figures after each part, so that a part that fails does not lose the figures before it.
     let keep = |figures: &Figures| -> Result<()> {
         if let Some(path) = &args.json {
             figures.write(path)?;

@@ -1,4 +1,4 @@
-//! Policies of any size, as an operator would write them.
+//! Policies of any size, in the form that an operator would write.
 
 use std::{
     collections::{BTreeSet, HashSet},
@@ -18,23 +18,23 @@ use crate::{process, workspace};
 /// The guarded host.
 pub(super) const HOST: [IpAddr; 2] =
     [IpAddr::V4(Ipv4Addr::new(10, 9, 0, 2)), IpAddr::V6(Ipv6Addr::new(0xfd00, 9, 0, 0, 0, 0, 0, 2))];
-/// Its name in the site file.
+/// Name of the guarded host in the site file.
 pub(super) const NAME: &str = "server";
-/// The same host in the POM site of the examples.
+/// The addresses of the guarded host in the POM site of the examples.
 pub(super) const POM_HOST: [IpAddr; 2] =
     [IpAddr::V4(Ipv4Addr::new(10, 20, 0, 11)), IpAddr::V6(Ipv6Addr::new(0xfd00, 0x20, 0, 0, 0, 0, 0, 0x11))];
-/// Its name there.
+/// Name of the guarded host in the POM site of the examples, quoted.
 const POM_NAME: &str = "\"pom1\"";
-/// The example, from the workspace's root.
+/// Path of the example site, from the workspace's root.
 const POM_SITE: &str = "config/site.example.toml";
-/// Ports that a large policy serves.
+/// The number of ports that a large policy serves.
 const PORTS: u16 = 20;
-/// The first of them.
+/// The first port that a large policy serves.
 const FIRST_PORT: u16 = 20_000;
-/// The port to which the host opens flows, anywhere.
+/// The port to which the host may open connections, anywhere.
 pub(super) const OUTBOUND_PORT: u16 = 5_432;
 
-/// Tuples of the outbound row: one per IP version.
+/// The number of tuples of the outbound row: one per IP version.
 const OUTBOUND_TUPLES: usize = 2;
 
 /// An IP version.
@@ -53,23 +53,23 @@ impl Family {
         }
     }
 
-    /// A random address that no policy here names by anything but chance.
+    /// Returns a random address that a policy of this bench names only by chance.
     pub(super) fn address(self, random: &mut Random) -> IpAddr {
         let bits = random.bits();
         match self {
-            // Unicast, and neither private nor loopback.
+            // Unicast, neither private nor loopback.
             Self::V4 => {
                 Ipv4Addr::from((11 + (bits >> 32) as u32 % 89) << 24 | bits as u32 & 0x00ff_ffff).into()
             }
             Self::V6 => {
-                // Short enough that a site file of 100,000 stays below its limit.
+                // Short enough that a site file with 100,000 addresses stays below its limit.
                 let host = u128::from(random.bits() as u32);
                 Ipv6Addr::from(u128::from(0x2a00 << 48 | bits >> 16) << 64 | host).into()
             }
         }
     }
 
-    /// Whether the address is one of its addresses.
+    /// Returns true if the address belongs to this family.
     const fn has(self, address: IpAddr) -> bool {
         matches!(self, Self::V4) == address.is_ipv4()
     }
@@ -83,7 +83,7 @@ impl Family {
     }
 }
 
-/// Who may open what.
+/// A peer and a port of the host that the peer may open.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Tuple {
     /// The peer.
@@ -92,17 +92,17 @@ pub(super) struct Tuple {
     pub(super) port: u16,
 }
 
-/// Which policy it is.
+/// The kind of a policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Scope {
-    /// Random hosts and prefixes, so many tuples.
+    /// Random hosts and prefixes, with this number of tuples.
     Random(usize),
     /// The POM site of the examples, for its first server.
     Pom,
 }
 
 impl Scope {
-    /// What is to be said of it alongside the number of its tuples.
+    /// Text to print after the number of tuples.
     pub(super) const fn says(self) -> &'static str {
         match self {
             Self::Random(_) => "",
@@ -111,27 +111,27 @@ impl Scope {
     }
 }
 
-/// One host's inbound rows; outbound one row, to anywhere.
+/// The inbound rows of one host, and one outbound row to anywhere.
 #[derive(Clone, Debug)]
 pub(super) struct Policy {
     pub(super) family: Family,
-    /// The address that it guards.
+    /// The guarded address.
     pub(super) host: IpAddr,
     pub(super) tuples: Vec<Tuple>,
     peers: HashSet<IpNet>,
-    /// Ports that inbound rows name, for whomever.
+    /// Ports that inbound rows name, for any peer.
     ports: BTreeSet<u16>,
-    /// The site file, when it is not made from the tuples.
+    /// The site file, if it is not made from the tuples.
     written: Option<String>,
 }
 
-/// What `pomguard check --json` says.
+/// The output of `pomguard check --json`.
 #[derive(Deserialize)]
 struct Checked {
     inbound: Vec<CheckedRow>,
 }
 
-/// One of its rows.
+/// One row of the output.
 #[derive(Deserialize)]
 struct CheckedRow {
     ports: Vec<String>,
@@ -141,7 +141,7 @@ struct CheckedRow {
 }
 
 impl CheckedRow {
-    /// Single ports.
+    /// Expands the ranges to single ports.
     fn ports(&self) -> Result<Vec<u16>> {
         let mut all = Vec::new();
         for range in &self.ports {
@@ -153,7 +153,7 @@ impl CheckedRow {
 }
 
 impl Policy {
-    /// Of an extent, in a family.
+    /// Makes the policy of a scope, in a family.
     pub(super) fn of(setting: &Setting, family: Family, scope: Scope) -> Result<Self> {
         match scope {
             Scope::Random(tuples) => Self::random(family, tuples),
@@ -161,7 +161,8 @@ impl Policy {
         }
     }
 
-    /// What the POM site of the examples lets in over TCP at its first server, and our row outward.
+    /// Reads the inbound TCP rows of the first server of the example POM site, and adds the bench's outbound
+    /// row.
     fn pom(setting: &Setting, family: Family) -> Result<Self> {
         let path = workspace::root().join(POM_SITE);
         let site = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
@@ -204,7 +205,8 @@ impl Policy {
         }
     }
 
-    /// So many tuples, the outbound ones among them, spread over twenty ports: the same ones in every run.
+    /// Makes a policy with this number of tuples, including the outbound row's, spread over twenty ports. The
+    /// tuples are the same in every run.
     pub(super) fn random(family: Family, tuples: usize) -> Result<Self> {
         let mut random = Random(tuples as u64);
         let mut policy = Self::empty(family, HOST);
@@ -225,7 +227,7 @@ impl Policy {
         Ok(policy)
     }
 
-    /// How many tuples it has, the outbound ones among them.
+    /// The number of tuples, including the outbound row's.
     pub(super) fn size(&self) -> usize {
         self.tuples.len() + OUTBOUND_TUPLES
     }
@@ -238,7 +240,7 @@ impl Policy {
         smaller
     }
 
-    /// Lets one more peer in; at which port.
+    /// Admits one more peer and returns the port.
     pub(super) fn admit(&mut self, peer: IpNet) -> Option<u16> {
         let port = self.ports().next()?;
         self.peers.insert(peer);
@@ -251,19 +253,19 @@ impl Policy {
         self.ports.iter().copied()
     }
 
-    /// Whether a row names the port.
+    /// Returns true if a row names the port.
     pub(super) fn lists(&self, port: u16) -> bool {
-        // "Anywhere" is the host itself too: the outbound row's port is listed.
+        // "Anywhere" includes the host itself, so the outbound row's port is listed.
         port == OUTBOUND_PORT || self.ports.contains(&port)
     }
 
-    /// Whether no peer covers the address.
+    /// Returns true if no peer covers the address.
     pub(super) fn is_stranger(&self, address: IpAddr) -> bool {
         let mut prefixes = std::iter::successors(Some(IpNet::from(address)), IpNet::supernet);
         !prefixes.any(|prefix| self.peers.contains(&prefix))
     }
 
-    /// The site file.
+    /// Content of the site file.
     pub(super) fn site_file(&self) -> Result<String> {
         if let Some(site) = &self.written {
             return Ok(site.clone());

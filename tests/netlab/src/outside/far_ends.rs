@@ -1,4 +1,4 @@
-//! Knocks by order of the server, over a stream that is no network.
+//! Knocks on request of the server, over a stream that is not a network.
 
 use std::{
     collections::BTreeMap,
@@ -12,14 +12,14 @@ use anyhow::{Context as _, Error, Result, bail};
 
 use super::{Knocker, Tally};
 
-/// An order of the server, with the name of the card that it concerns.
+/// A request of the server, with the name of the card.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Request {
-    /// Knock once at everything, wait at most so long, and tell the tally.
+    /// Knock once at everything, wait at most this long, and report the tally.
     Knock(String, Duration),
     /// Begin to watch.
     Watch(String),
-    /// End the watch, and tell the tally.
+    /// End the watch, and report the tally.
     Rest(String),
 }
 
@@ -53,7 +53,7 @@ impl FromStr for Request {
 pub struct FarEnds(BTreeMap<String, Knocker>);
 
 impl FarEnds {
-    /// A scratch for these far ends.
+    /// Creates a scratch for these far ends.
     #[must_use]
     pub fn new(knockers: impl IntoIterator<Item = (String, Knocker)>) -> Self {
         Self(knockers.into_iter().collect())

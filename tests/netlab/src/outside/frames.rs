@@ -79,7 +79,7 @@ impl Segment {
         }
     }
 
-    /// RFC 826.
+    /// Answers an ARP request (RFC 826).
     fn arp_answer(self, frame: &[u8]) -> Option<Vec<u8>> {
         const REQUEST: [u8; 2] = [0, 1];
         let asked: [u8; 4] = frame.get(38..42)?.try_into().ok()?;
@@ -92,7 +92,7 @@ impl Segment {
         Some(padded(answer))
     }
 
-    /// RFC 4861, 4.3 and 4.4.
+    /// Answers a neighbour solicitation (RFC 4861, 4.3 and 4.4).
     fn neighbour_answer(self, frame: &[u8]) -> Option<Vec<u8>> {
         const SOLICITATION: u8 = 135;
         const ADVERTISEMENT: u8 = 136;
@@ -130,7 +130,7 @@ pub(super) enum Heard<'a> {
     Refusal { to_port: u16 },
 }
 
-/// Reads a frame.
+/// Parses a frame. Returns `None` if the frame does not concern a knock.
 pub(super) fn read(frame: &[u8]) -> Option<Heard<'_>> {
     let packet = SlicedPacket::from_ethernet(frame).ok()?;
     match packet.transport? {

@@ -79,7 +79,7 @@ enum By {
 }
 
 impl Knocker {
-    /// Stands at the far end of a cable.
+    /// Starts a host at the far end of a cable.
     pub fn start(cable: impl Cable, segment: Segment) -> io::Result<Self> {
         let shared = Arc::new(Shared {
             cable: Box::new(cable),
@@ -100,8 +100,8 @@ impl Knocker {
         Ok(Self { shared, ears: Some(ears) })
     }
 
-    /// Knocks once at everything, waits at most so long for the answers to allowed knocks, and returns the
-    /// tally since the one that was returned last.
+    /// Knocks once at everything, waits at most `patience` for the answers to allowed knocks, and returns the
+    /// tally since the last returned tally.
     pub fn knock(&self, patience: Duration) -> io::Result<Tally> {
         let segment = self.shared.segment;
         let (server, known, stranger) = (segment.server(), segment.known(), segment.stranger());
@@ -119,12 +119,12 @@ impl Knocker {
         self.take()
     }
 
-    /// Begins to knock ten times a second at what is denied, until [`Self::rest`].
+    /// Begins to knock ten times a second at the denied ports, until [`Self::rest`].
     pub fn watch(&self) {
         self.shared.state().watching = true;
     }
 
-    /// Ends the watch, and returns the tally since the one that was returned last.
+    /// Ends the watch, and returns the tally since the last returned tally.
     pub fn rest(&self) -> io::Result<Tally> {
         self.shared.state().watching = false;
         thread::sleep(QUIET);
@@ -144,7 +144,7 @@ impl Drop for Knocker {
     fn drop(&mut self) {
         self.shared.stopped.store(true, Ordering::Relaxed);
         if let Some(ears) = self.ears.take() {
-            // The thread ends within a tenth of a second; a panic in there was shown when it happened.
+            // The thread ends within a tenth of a second. A panic in that thread was shown when it happened.
             let _ = ears.join();
         }
     }
@@ -224,7 +224,7 @@ impl Shared {
         Ok(())
     }
 
-    /// Takes in a frame.
+    /// Processes a frame.
     fn hear(&self, frame: &[u8]) -> io::Result<()> {
         if let Some(answer) = self.segment.resolution(frame) {
             return self.cable.send(&answer);

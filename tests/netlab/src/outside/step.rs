@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context as _, Error, Result, bail};
 
-/// The first word of each line, which tells the line from anything else that the machine prints.
+/// The first word of each line, which distinguishes the line from other output of the machine.
 const MARK: &str = "guest-step";
 
 /// The outcome of a step.
@@ -24,20 +24,20 @@ pub enum Verdict {
 /// One step of an emulated machine.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Step {
-    /// The name.
+    /// Name of the step.
     pub name: String,
-    /// The outcome.
+    /// Outcome of the step.
     pub verdict: Verdict,
-    /// The duration.
+    /// Duration in seconds.
     pub seconds: f32,
-    /// A word on the outcome, or the fault. Without line breaks.
+    /// A short remark on the outcome, or the error. Without line breaks.
     pub note: String,
 }
 
 impl Step {
     const END: &str = "end";
 
-    /// The line after the last step, which says how many steps there were.
+    /// Returns the line after the last step, which holds the number of steps.
     #[must_use]
     pub fn end(steps: usize) -> Self {
         Self {
@@ -48,7 +48,7 @@ impl Step {
         }
     }
 
-    /// Returns how many steps there were. Returns `None` if this is a step, and not the line after the last.
+    /// Returns the number of steps. Returns `None` if this is a step, and not the line after the last.
     #[must_use]
     pub fn steps(&self) -> Option<usize> {
         if self.name != Self::END {

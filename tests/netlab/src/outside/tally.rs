@@ -16,17 +16,17 @@ pub struct Count {
     pub answered: u64,
 }
 
-/// All knocks of a while.
+/// All knocks of a period.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Tally {
-    /// What the policy denies. Any answer counts: a refusal tells a stranger as much as a welcome.
+    /// Knocks that the policy denies. Any answer counts: a refusal tells a stranger as much as a welcome.
     pub denied: Count,
-    /// What the policy allows. An echo of the words that were sent counts, nothing less.
+    /// Knocks that the policy allows. Only an echo of the sent words counts as an answer.
     pub allowed: Count,
 }
 
 impl Tally {
-    /// Returns true if the server answered everything that is allowed, and nothing else.
+    /// Returns true if the server answered all allowed knocks and no denied one.
     #[must_use]
     pub const fn is_guarded(&self) -> bool {
         self.denied.sent > 0
@@ -35,7 +35,7 @@ impl Tally {
             && self.allowed.answered == self.allowed.sent
     }
 
-    /// Returns true if the server answered everything.
+    /// Returns true if the server answered all knocks.
     #[must_use]
     pub const fn is_open(&self) -> bool {
         self.denied.sent > 0

@@ -1,4 +1,4 @@
-//! What is measured: one kind of packet at one hook.
+//! One measured case: one kind of packet at one hook.
 
 use anyhow::Result;
 use pomguard_common::{Direction, reason::Reason};
@@ -9,9 +9,9 @@ use crate::bench::{
     traffic::{self, Header, segment},
 };
 
-/// Packets of one kind.
+/// The number of packets of one kind.
 const PACKETS: usize = 65_536;
-/// Flows that are open at once.
+/// The number of flows that are open at once.
 const FLOWS: usize = 100_000;
 
 /// Packets for a hook, in random order.
@@ -23,13 +23,13 @@ pub(super) struct Step {
 /// One kind of packet.
 pub(super) struct Case {
     pub(super) name: &'static str,
-    /// What happens before the measurement.
+    /// The packets to send before the measurement.
     pub(super) before: Vec<Step>,
     pub(super) hook: Direction,
     pub(super) headers: Vec<Header>,
-    /// What every one of them is to be counted under.
+    /// The reason under which every packet must be counted.
     pub(super) reason: Reason,
-    /// Counted as a drop that audit lets pass.
+    /// True if the packets are counted as drops that audit lets pass.
     pub(super) audited: bool,
 }
 
@@ -54,7 +54,7 @@ pub(super) fn all(policy: &Policy, inbound: &str) -> Result<Vec<Case>> {
         |ends: &[traffic::Endpoints], flags| ends.iter().map(|ends| ends.asks(flags)).collect::<Vec<_>>();
     let answers =
         |ends: &[traffic::Endpoints], flags| ends.iter().map(|ends| ends.answers(flags)).collect::<Vec<_>>();
-    // What was opened in one order is spoken on in another.
+    // The order of the segments differs from the order of the openings.
     let mut shuffled = opened.clone();
     for at in (1..shuffled.len()).rev() {
         shuffled.swap(at, random.below(at + 1));

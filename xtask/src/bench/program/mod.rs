@@ -1,10 +1,10 @@
-//! Nanoseconds per run of the programs, over packets that vary.
+//! Nanoseconds per run of the programs, over varied packets.
 //!
-//! The kernel runs a program many times over one packet (BPF_PROG_TEST_RUN). Here that program is a
-//! shuffler: it writes the next of up to 131,072 prepared headers into the packet and tail-calls the
-//! program under test. The floor is the same shuffler before a program that does nothing. Floor and
-//! subjects take turns, so that what else the machine does hits all of them; what counts is the
-//! difference in the same round, its median and its least.
+//! The kernel runs a program many times over one packet (BPF_PROG_TEST_RUN). Here that program is a shuffler:
+//! it writes the next of up to 131,072 prepared headers into the packet and tail-calls the program under
+//! test. The floor is the same shuffler before a program that does nothing. Floor and subjects alternate, so
+//! that other load on the machine affects all of them. The result is the difference within a round: its
+//! median and its least value.
 
 mod case;
 mod subject;
@@ -32,7 +32,7 @@ use super::{
 };
 use crate::{record, workspace};
 
-/// What is measured under one policy.
+/// The conditions of one measurement.
 #[derive(Clone, Copy)]
 struct Plan {
     family: Family,
@@ -57,16 +57,16 @@ const PLANS: &[Plan] = &[
     plan(Family::V6, 100_000, "enforce"),
 ];
 
-/// For a first look.
+/// The plans of a quick run.
 const QUICK: &[Plan] = &[PLANS[0], plan(Family::V4, 10_000, "enforce"), plan(Family::V6, 10_000, "enforce")];
 
 /// Rounds per case.
 const ROUNDS: usize = 21;
 const QUICK_ROUNDS: usize = 15;
 
-/// Measures the committed object and `others`; the figures of the committed one.
+/// Measures the committed object and `others`. Returns the figures of the committed object.
 pub(super) fn run(setting: &Setting, others: &[PathBuf]) -> Result<Vec<ProgramFigure>> {
-    // One processor: the next packet finds in its caches what the one before left there.
+    // One processor: each packet finds in the caches the data of the packet before.
     let mut last = CpuSet::new();
     last.set(std::thread::available_parallelism()?.get() - 1)?;
     sched_setaffinity(Pid::from_raw(0), &last).context("staying on one processor")?;
@@ -108,7 +108,7 @@ pub(super) fn run(setting: &Setting, others: &[PathBuf]) -> Result<Vec<ProgramFi
     Ok(lines.iter().step_by(objects.len()).filter_map(Line::figure).collect())
 }
 
-/// Lets the floor and every subject see the packets of a case, in turns.
+/// Runs the floor and every subject over the packets of a case, in turns.
 fn measure(
     shuffler: &mut Shuffler,
     subjects: &mut [Subject],

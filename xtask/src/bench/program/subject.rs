@@ -1,4 +1,4 @@
-//! An object under test: pomguard's programs, on the policy that a guard has pinned.
+//! An object under test: pomguard's programs, with the policy that a guard has pinned.
 
 use std::{fs, path::Path};
 
@@ -18,14 +18,14 @@ use pomguard_common::{
 use super::case::Case;
 use crate::bench::shuffler::Shuffler;
 
-/// Loaded programs with counters and flows of their own.
+/// Loaded programs with counters and flow tables of their own.
 pub(super) struct Subject {
     pub(super) name: String,
     ebpf: Ebpf,
 }
 
 impl Subject {
-    /// Loads an object on the policy that is pinned below `pins`.
+    /// Loads an object with the policy that is pinned below `pins`.
     pub(super) fn load(object: &Path, pins: &Path) -> Result<Self> {
         let bytes = fs::read(object).with_context(|| object.display().to_string())?;
         let maps = pins.join("maps");
@@ -37,7 +37,7 @@ impl Subject {
             .override_global("TICK_SHIFT", &shift, true)
             .override_global("FLOW_SECRET", &host.flow_secret, true)
             .override_global(aya_log::LEVEL, &0_u8, true)
-            // Test packets count as traffic here; an older object has no other kind.
+            // Test packets count as traffic here. An older object has no such distinction.
             .override_global(names::GLOBAL_SELF_TEST, &0_u32, false);
         for name in [names::MAP_POLICY, names::MAP_CONTROL, names::MAP_OVERRIDES] {
             loader.map_pin_path(name, maps.join(name));
@@ -51,8 +51,8 @@ impl Subject {
         Ok(subject)
     }
 
-    /// Loads the general programs and puts them where the fast ones jump to. An object of an earlier version
-    /// has neither.
+    /// Loads the general programs and puts them into the arrays through which the fast programs jump. An
+    /// object of an earlier version has neither.
     fn fill_arrays(&mut self) -> Result<()> {
         for (array, program) in names::ARRAYS {
             let Some(program) = self.ebpf.program_mut(program) else { continue };
@@ -83,14 +83,14 @@ impl Subject {
         })
     }
 
-    /// Nanoseconds per packet over the shuffler's headers.
+    /// Returns the nanoseconds per packet over the shuffler's headers.
     pub(super) fn run(&mut self, shuffler: &mut Shuffler, hook: Direction, runs: usize) -> Result<f64> {
         let program = self.program(hook)?;
         shuffler.run(hook, &program, runs)
     }
 
-    /// The same, for a case. It is an error when packets were not counted under the case's reason; a
-    /// few may: of a hundred thousand flows some have found no room in their two buckets.
+    /// Runs a case like `run`. Fails if packets were not counted under the case's reason, except for a few:
+    /// of a hundred thousand flows some have found no room in their two buckets.
     pub(super) fn counted(&mut self, shuffler: &mut Shuffler, case: &Case, runs: usize) -> Result<f64> {
         let before = self.count(case)?;
         let nanoseconds = self.run(shuffler, case.hook, runs)?;
@@ -120,7 +120,7 @@ impl Subject {
         Ok(self.counters()?.iter().map(of_cpu).sum())
     }
 
-    /// Everything counted at a hook.
+    /// All reasons counted at a hook, with their packets.
     fn all(&self, hook: Direction) -> Result<Vec<(&'static str, u64)>> {
         let counters = self.counters()?;
         let of_reason = |reason: &Reason| {

@@ -1,4 +1,4 @@
-//! What was measured, and how it is shown.
+//! The measured values and their table.
 
 use comfy_table::{CellAlignment, Table, presets};
 
@@ -15,30 +15,31 @@ pub(super) struct Measured {
 }
 
 impl Measured {
-    /// Adds a round: the floor, and the subject.
+    /// Adds a round: the values of the floor and of the subject.
     pub(super) fn add(&mut self, floor: f64, subject: f64) {
         self.floor.push(floor);
         self.over.push(subject - floor);
     }
 
-    /// The floor's median.
+    /// Median of the floor.
     fn floor(&self) -> f64 {
         quantile(&self.floor, 50)
     }
 
-    /// The middle, and nine of ten samples around it: of forty rounds one or two always meet something.
+    /// Returns the median and the range of nine of ten samples. Of forty rounds one or two are always
+    /// disturbed.
     fn spread(&self) -> Option<Spread> {
         let some = !self.over.is_empty();
         some.then(|| Spread { least: self.over(10), median: self.over(50), most: self.over(90) })
     }
 
-    /// Quantile, in percent, of what the subject takes beyond the floor.
+    /// A quantile, in percent, of the subject's time beyond the floor.
     fn over(&self, percent: usize) -> f64 {
         quantile(&self.over, percent)
     }
 }
 
-/// The sample below which `percent` of all lie.
+/// The sample below which `percent` of all samples lie.
 fn quantile(samples: &[f64], percent: usize) -> f64 {
     let mut sorted = samples.to_vec();
     sorted.sort_by(f64::total_cmp);
@@ -57,7 +58,7 @@ pub(super) struct Line {
 }
 
 impl Line {
-    /// The line as it is kept; none when nothing was measured.
+    /// Returns the line in its stored form, or `None` if nothing was measured.
     pub(super) fn figure(&self) -> Option<ProgramFigure> {
         Some(ProgramFigure {
             case: self.case.to_owned(),
@@ -71,7 +72,7 @@ impl Line {
     }
 }
 
-/// Prints them, to compare objects.
+/// Prints the lines, to compare objects.
 pub(super) fn print(lines: &[Line]) {
     let mut table = Table::new();
     table.load_style(presets::ASCII_MARKDOWN);

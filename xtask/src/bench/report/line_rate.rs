@@ -1,4 +1,4 @@
-//! What one core and eight hold at a line rate, by arithmetic on the measured costs.
+//! The line rates that one core and eight cores can sustain, computed from the measured costs.
 
 use super::tables::{Sheet, cost, grid, situations};
 use crate::bench::{
@@ -10,24 +10,24 @@ use crate::bench::{
 
 /// Link rates in Gbit/s.
 const LINKS: [f64; 3] = [10.0, 25.0, 100.0];
-/// Bytes of a frame, and what such frames are.
+/// Length of a frame in bytes, and its description.
 const FRAMES: [(f64, &str); 2] = [(64.0, "64 bytes"), (600.0, "600 bytes")];
 /// Preamble, start of frame and gap between frames (IEEE 802.3).
 const BETWEEN_FRAMES: f64 = 20.0;
-/// What a native driver needs to take a frame in and hand its page back: published rates of a single core
-/// that drops in XDP are 24 to 26 million per second (mlx5, ice, i40e).
+/// Nanoseconds that a native driver needs to receive a frame and recycle its page. Published rates of a
+/// single core that drops in XDP are 24 to 26 million per second (mlx5, ice, i40e).
 const NATIVE_DRIVER: f64 = 40.0;
 const CORES: [f64; 2] = [1.0, 8.0];
 const TUPLES: usize = 10_000;
 
-/// What a packet costs where, in nanoseconds.
+/// The cost of a packet in nanoseconds, by attach mode and traffic.
 struct Cost {
     mode: &'static str,
     traffic: &'static str,
     nanoseconds: f64,
 }
 
-/// The sheet; none when a part that it stands on was not measured.
+/// Returns the sheet, or `None` if a part that it needs was not measured.
 pub(super) fn sheet(figures: &Figures) -> Option<Sheet> {
     let costs = costs(&figures.program.as_ref()?.figures, &figures.live.as_ref()?.figures)?;
     let mut rows = Vec::new();
@@ -55,7 +55,7 @@ pub(super) fn sheet(figures: &Figures) -> Option<Sheet> {
     })
 }
 
-/// A rate as a part of the line rate.
+/// Returns a rate as a percentage of the line rate.
 fn held(rate: f64, line_rate: f64) -> String {
     if rate >= line_rate { "all".to_owned() } else { format!("{:.0} %", 100.0 * rate / line_rate) }
 }

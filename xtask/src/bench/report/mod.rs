@@ -1,4 +1,4 @@
-//! The figures for people: tables on the terminal, tables and plots in `docs/performance.md`.
+//! Presents the figures to people: tables on the terminal, tables and plots in `docs/performance.md`.
 
 mod line_rate;
 mod page;
@@ -15,12 +15,12 @@ use self::tables::Sheet;
 use super::figures::{Circumstances, Figures};
 use crate::workspace;
 
-/// Where recorded figures, plots and the page are, below the workspace.
+/// Paths of the recorded figures, the plots and the page, from the workspace's root.
 const FIGURES: &str = "docs/performance/figures.json";
 const PLOTS: &str = "docs/performance";
 const PAGE: &str = "docs/performance.md";
 
-/// A part of the page, by the name that its marks have.
+/// A part of the page. `name` is the name in its marks.
 struct Section {
     name: &'static str,
     circumstances: Option<Circumstances>,
@@ -29,7 +29,7 @@ struct Section {
     plots: Vec<(&'static str, String)>,
 }
 
-/// Prints all that was measured.
+/// Prints all measured figures.
 pub(super) fn print(figures: &Figures) -> Result<()> {
     for section in sections(figures)? {
         for sheet in &section.sheets {
@@ -39,7 +39,7 @@ pub(super) fn print(figures: &Figures) -> Result<()> {
     Ok(())
 }
 
-/// Writes figures, plots and page. Parts that were not measured stay as they were recorded.
+/// Writes figures, plots and page. Parts that were not measured keep their recorded figures.
 pub(super) fn record(figures: &Figures) -> Result<()> {
     let root = workspace::root();
     let figures = figures.clone().over(Figures::read(&root.join(FIGURES))?);

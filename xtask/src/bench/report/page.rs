@@ -1,8 +1,8 @@
-//! The page's figures stand between marks; the words around them are written by hand.
+//! The page's figures are between marks; the text around them is written by hand.
 
 use anyhow::{Result, bail};
 
-/// Replaces what stands between the marks of a section.
+/// Replaces the text between the marks of a section.
 pub(super) fn fill(page: &str, section: &str, figures: &str) -> Result<String> {
     let (begin, end) = (format!("<!-- figures: {section} -->\n"), format!("<!-- end: {section} -->"));
     let parts = page.split_once(&begin).and_then(|(before, rest)| Some((before, rest.split_once(&end)?.1)));
