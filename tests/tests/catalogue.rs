@@ -1,5 +1,5 @@
-//! `tests/catalogue.toml` says which test tries which case of the catalogue that this firewall is built
-//! against. Here, that it leaves none out and that each test named there exists and names the case.
+//! `tests/catalogue.toml` lists the tests of each case of the catalogue that this firewall is built against.
+//! These tests check that the list is complete, and that each listed test exists and names the case.
 
 #![expect(clippy::expect_used, reason = "a test stops at the first surprise")]
 
@@ -11,15 +11,15 @@ use std::{
 
 use toml::{Table, Value};
 
-/// The list, checked as far as its own shape goes.
+/// The list, parsed.
 struct List {
-    /// All cases that there are.
+    /// All case numbers of the catalogue.
     all: BTreeSet<String>,
-    /// The tests of each, as `file::function`.
+    /// The tests of each case, as `file::function`.
     tests: BTreeMap<String, Vec<String>>,
-    /// What of a case no test tries, and why.
+    /// The part of a case that no test tries, and the reason.
     not_tried: BTreeMap<String, String>,
-    /// What is done otherwise than a case asks.
+    /// The deviation from a case, if the firewall does otherwise.
     otherwise: BTreeMap<String, String>,
 }
 
@@ -50,12 +50,12 @@ impl List {
     }
 }
 
-/// The function of a source file that is a test of this name, with its doc comment.
+/// Returns the text of the test function with this name, including its doc comment.
 fn test_in<'a>(source: &'a str, name: &str) -> Option<&'a str> {
     let found = source.find(&format!("fn {name}("))?;
     let line = source[..found].rfind('\n')? + 1;
     let indent = &source[line..found];
-    // A test, and what is written above it.
+    // Includes the attributes and comments above the function.
     let mut start = line;
     let above = source[..line].lines().rev().take_while(|it| it.trim_start().starts_with(['#', '/']));
     let mut is_test = false;
@@ -68,7 +68,7 @@ fn test_in<'a>(source: &'a str, name: &str) -> Option<&'a str> {
     is_test.then_some(&source[start..end])
 }
 
-/// Whether a test speaks of a case: `FL-12` anywhere in it, or `fl_12` in its name.
+/// Returns true if a test names a case: `FL-12` anywhere in the text, or `fl_12` in the name.
 fn names(test: &str, function: &str, id: &str) -> bool {
     let spelled = id.to_lowercase().replace('-', "_");
     test.contains(id) || format!("_{function}_").contains(&format!("_{spelled}_"))

@@ -1,10 +1,10 @@
-//! `cargo xtask docs`: writes anew what is written from tables in the code.
+//! `cargo xtask docs`: writes the files again that are written from tables in the code.
 
 use anyhow::Result;
 
 use crate::{process, workspace};
 
-/// Runs the command. The tests that hold the files against the code write them when they are told to.
+/// Runs the command. The tests that compare the files with the code also write them on request.
 pub(crate) fn run() -> Result<()> {
     let mut packets = workspace::cargo("test");
     packets.args([

@@ -1,4 +1,4 @@
-//! `cargo xtask faults`: the fault tests with more of everything than `cargo xtask test` has time for.
+//! `cargo xtask faults`: the fault tests with larger numbers than `cargo xtask test` has time for.
 
 use std::time::Instant;
 
@@ -12,16 +12,16 @@ pub(crate) struct Args {
     /// Daemons killed at random moments
     #[arg(long, default_value_t = 1_000)]
     kills: usize,
-    /// Policies that take turns under load
+    /// Policies that alternate under load
     #[arg(long, default_value_t = 10_000)]
     changes: usize,
     /// Daemons started two at a time
     #[arg(long, default_value_t = 100)]
     pairs: usize,
-    /// Daemons ended and started in good order
+    /// Daemons stopped and started in order
     #[arg(long, default_value_t = 100)]
     restarts: usize,
-    /// Of the system calls of a change, one in so many is refused or killed at
+    /// Of the system calls of a change, fail or kill at one in this many
     #[arg(long, default_value_t = 1)]
     every: usize,
     /// Seconds of each flood
@@ -36,7 +36,7 @@ pub(crate) struct Args {
 
 impl Default for Args {
     fn default() -> Self {
-        // The defaults stand at the arguments: an empty command line has them.
+        // The defaults are declared at the arguments: parsing an empty command line applies them.
         #[derive(clap::Parser)]
         struct Line {
             #[command(flatten)]

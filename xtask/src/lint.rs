@@ -17,7 +17,7 @@ use crate::{
 /// Arguments of `cargo xtask lint`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Let rustfmt rewrite what is not formatted
+    /// Let rustfmt rewrite unformatted files
     #[arg(long)]
     fix: bool,
 }
@@ -41,12 +41,12 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
 }
 
-/// Every file is as rustfmt would write it.
+/// Checks that rustfmt would change no file.
 pub(crate) fn formatting() -> Result<()> {
     process::run(workspace::cargo("fmt").args(["--all", "--check"]))
 }
 
-/// Every member takes the workspace's lint table: a table that nobody inherits checks nothing.
+/// Checks that every member inherits the workspace's lint table: a table that nobody inherits checks nothing.
 pub(crate) fn inheritance() -> Result<()> {
     let read = |path: &str| -> Result<toml::Table> {
         let text = fs::read_to_string(workspace::root().join(path)).with_context(|| path.to_owned())?;
@@ -64,14 +64,14 @@ pub(crate) fn inheritance() -> Result<()> {
     Ok(())
 }
 
-/// Clippy finds nothing in what is built for this machine, tests included.
+/// Checks with clippy all code that is built for this machine, including tests.
 pub(crate) fn clippy() -> Result<()> {
     let mut command = workspace::cargo("clippy");
     command.args(["--locked", "--workspace", "--exclude", "pomguard-ebpf", "--all-targets", "--quiet"]);
     process::run(command.args(["--", "--deny", "warnings"]))
 }
 
-/// Clippy finds nothing in the BPF programs, compiled for their own target.
+/// Checks with clippy the BPF programs, compiled for their own target.
 pub(crate) fn clippy_bpf(compiler: &Compiler) -> Result<()> {
     let mut command = compiler.cargo("clippy");
     command.args(["--locked", "--package", "pomguard-ebpf", "--target", TARGET, "--release", "--quiet"]);
@@ -82,12 +82,12 @@ pub(crate) fn clippy_bpf(compiler: &Compiler) -> Result<()> {
     process::run(command.args(["--", "--deny", "warnings"]))
 }
 
-/// Whether this Cargo has clippy.
+/// Returns true if this Cargo has clippy.
 pub(crate) fn has_clippy() -> bool {
     process::succeeds(workspace::cargo("clippy").arg("--version"))
 }
 
-/// Whether this Cargo has rustfmt.
+/// Returns true if this Cargo has rustfmt.
 pub(crate) fn has_rustfmt() -> bool {
     process::succeeds(workspace::cargo("fmt").arg("--version"))
 }

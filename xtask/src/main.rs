@@ -1,4 +1,4 @@
-//! What pomguard's developers run: one file or folder per command.
+//! The commands of pomguard's developers: one file or folder per command.
 
 use std::process::ExitCode;
 
@@ -22,7 +22,7 @@ mod setup;
 mod test;
 mod workspace;
 
-/// What pomguard's developers run.
+/// The commands of pomguard's developers
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", disable_help_subcommand = true)]
 struct Cli {
@@ -32,15 +32,15 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Measure what a packet costs, over a floor of the same run.
+    /// Measure the cost of a packet, over a floor of the same run
     Bench(bench::Args),
-    /// Build a POM site out of network namespaces and try every connection of the matrix.
+    /// Build a POM site out of network namespaces and try every connection of the matrix
     Demo(demo::Args),
-    /// Build the file that runs on every supported distribution, and check it.
+    /// Build the file that runs on every supported distribution, and check it
     Dist(dist::Args),
-    /// Write the documents anew that are made from tables in the code: docs/packets.md.
+    /// Write the documents that are made from tables in the code: docs/packets.md
     Docs,
-    /// Run all checks and tests that this machine can run, and say which it cannot.
+    /// Run all checks and tests that this machine can run, and list the others
     Test(test::Args),
     /// Check formatting, the shared lint table and clippy.
     Lint(lint::Args),
@@ -48,11 +48,11 @@ enum Command {
     Ebpf(ebpf::Args),
     /// Kill the daemon, starve it, flood it: the fault tests, longer.
     Faults(faults::Args),
-    /// Feed the programs, the packet parser and the readers of the three files what nobody wrote.
+    /// Feed random inputs to the programs, the packet parser and the readers of the three files
     Fuzz(fuzz::Args),
-    /// Send millions of mixed packets over a cable, and see that each is counted once.
+    /// Send millions of mixed packets over a cable, and check that each is counted once
     Account(account::Args),
-    /// Change the packet code in one place at a time, and see whether the tests notice.
+    /// Change the packet code in one place at a time, and check that the tests notice
     Mutate(mutate::Args),
     /// Install the BPF toolchain and the test tools.
     Setup(setup::Args),

@@ -1,4 +1,4 @@
-//! Other programs: found, run, and their failure told with the command line.
+//! Finds and runs other programs. An error contains the command line.
 
 use std::{
     env,
@@ -11,21 +11,21 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::workspace;
 
-/// A program by name, in PATH or among Cargo's installed ones.
+/// Returns the path of a program, in PATH or among Cargo's installed programs.
 pub(crate) fn find(name: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
-    // Debian keeps root's tools out of an ordinary user's PATH.
+    // Debian leaves root's tools out of an ordinary user's PATH.
     let more = [workspace::cargo_home().join("bin"), "/usr/sbin".into(), "/sbin".into()];
     env::split_paths(&path).chain(more).map(|folder| folder.join(name)).find(|program| program.is_file())
 }
 
-/// Runs a command to its end, its output shown; anything but success is an error.
+/// Runs a command to its end and shows its output. Fails unless the command succeeds.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
     let status = command.stdin(Stdio::null()).status().with_context(|| line(command))?;
     if status.success() { Ok(()) } else { bail!("{} ended with {status}", line(command)) }
 }
 
-/// Runs a command quietly; its standard output.
+/// Runs a command quietly and returns its standard output.
 pub(crate) fn output(command: &mut Command) -> Result<String> {
     let output = command.stdin(Stdio::null()).output().with_context(|| line(command))?;
     if !output.status.success() {
@@ -35,13 +35,13 @@ pub(crate) fn output(command: &mut Command) -> Result<String> {
     String::from_utf8(output.stdout).with_context(|| format!("{} printed no UTF-8", line(command)))
 }
 
-/// Whether a command can be started and succeeds.
+/// Returns true if a command can be started and succeeds.
 pub(crate) fn succeeds(command: &mut Command) -> bool {
     let quiet = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     quiet.status().is_ok_and(|status| status.success())
 }
 
-/// Runs a command to its end, its output shown and each line of it handed to `see`; its exit status.
+/// Runs a command to its end, shows its output, passes each line to `see`, and returns the exit status.
 pub(crate) fn watch(command: &mut Command, mut see: impl FnMut(&str)) -> Result<Option<i32>> {
     let mut child =
         command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().with_context(|| line(command))?;
@@ -56,7 +56,7 @@ pub(crate) fn watch(command: &mut Command, mut see: impl FnMut(&str)) -> Result<
     Ok(child.wait().with_context(|| line(command))?.code())
 }
 
-/// A command as one would type it.
+/// Formats a command as a user would type it.
 pub(crate) fn line(command: &Command) -> String {
     let program = Path::new(command.get_program()).file_name().unwrap_or(command.get_program());
     let words = std::iter::once(program).chain(command.get_args());

@@ -1,4 +1,4 @@
-//! Where things are, and the Cargo that builds them.
+//! Paths of the workspace, and the Cargo that builds it.
 
 use std::{
     env,
@@ -12,30 +12,30 @@ pub(crate) fn root() -> &'static Path {
     package.parent().unwrap_or(package)
 }
 
-/// Where Cargo puts what it builds for this machine.
+/// Cargo's folder of build products for this machine.
 pub(crate) fn target() -> PathBuf {
     root().join(env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into()))
 }
 
-/// Where Cargo keeps installed programs and fetched crates.
+/// Cargo's folder of installed programs and fetched crates.
 pub(crate) fn cargo_home() -> PathBuf {
     let home = || Path::new(&env::var_os("HOME").unwrap_or_else(|| "/root".into())).join(".cargo");
     env::var_os("CARGO_HOME").map_or_else(home, PathBuf::from)
 }
 
-/// The Cargo that runs this program, in the workspace's folder.
+/// Returns a command of the Cargo that runs this program, in the workspace's folder.
 pub(crate) fn cargo(subcommand: &str) -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(root()).arg(subcommand);
     command
 }
 
-/// Takes away what a running Cargo leaves in the environment for its children, so that another
-/// toolchain's Cargo starts as if from a shell. Settings of the network and the registry stay.
+/// Removes the environment variables that a running Cargo sets for its children, so that another toolchain's
+/// Cargo starts as if from a shell. Settings of the network and the registry stay.
 pub(crate) fn forget_outer_cargo(command: &mut Command) {
     const KEPT: &[&str] =
         &["CARGO_HOME", "CARGO_HTTP_", "CARGO_NET_", "CARGO_REGISTR", "CARGO_SOURCE_", "CARGO_BUILD_JOBS"];
-    // The outer toolchain's libraries, found first, would be loaded into the other one's programs.
+    // The outer toolchain's libraries, found first, would be loaded into the other toolchain's programs.
     const GONE: &[&str] = &["CARGO", "RUSTC", "RUSTDOC", "RUSTFLAGS", "RUSTUP_TOOLCHAIN", "LD_LIBRARY_PATH"];
     for (name, _) in env::vars_os() {
         let Some(text) = name.to_str() else { continue };

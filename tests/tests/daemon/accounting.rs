@@ -1,4 +1,4 @@
-//! Every packet is counted, once, as passed or dropped.
+//! Every packet is counted once, as passed or dropped.
 
 use std::{
     env, fs,
@@ -18,16 +18,17 @@ use pomguard_tests::{
     random::{Random, Stream},
 };
 
-/// Packets that the interface sent, by the kernel's count. What the other end had no room for is not
-/// among them.
+/// Packets that the interface sent, by the kernel's count. Packets for which the other end had no room are
+/// not included.
 fn sent(from: &Namespace) -> u64 {
     let table = from.run(|| fs::read_to_string("/proc/thread-self/net/dev")).unwrap().unwrap();
     let line = table.lines().find_map(|line| line.trim().strip_prefix(&format!("{INTERFACE}:")));
-    // Eight numbers of what was received, then bytes and packets of what was sent.
+    // Eight numbers about received packets, then bytes and packets sent.
     line.and_then(|line| line.split_whitespace().nth(9)).unwrap().parse().unwrap()
 }
 
-/// What the peer and the server sent, and what pomguard counted, at a moment when nothing moves.
+/// Returns the packets that the peer and the server sent, and pomguard's counters, at a moment without
+/// traffic.
 fn at_rest(lab: &Lab) -> (u64, u64, Stats) {
     for _ in 0..100 {
         let before = (sent(&lab.peer), sent(&lab.server));
@@ -74,8 +75,8 @@ fn packets_sent_are_packets_seen_are_packets_passed_and_dropped() {
     assert!(grown("inbound", "dropped") >= 1_000, "{after}");
 }
 
-/// Mixed frames, as many as `POMGUARD_ACCOUNT_PACKETS` says; every one that the cable carries is counted
-/// once, under one reason.
+/// Sends mixed frames, their number from `POMGUARD_ACCOUNT_PACKETS`. Every frame that the cable carries must
+/// be counted once, under one reason.
 fn mixed_packets_are_accounted_for(test: &str, attach: &'static str) {
     const FRAMES: usize = 20_000;
     const BATCH: usize = 32;
@@ -84,7 +85,8 @@ fn mixed_packets_are_accounted_for(test: &str, attach: &'static str) {
     let packets: usize = asked.map_or(500_000, |text| text.parse().unwrap());
     let seed = 2026;
     lab.write_settings(&Settings { attach, ..Settings::default() });
-    // The station that the frames are for: the server's stack takes what pomguard lets on, and answers.
+    // The destination MAC address of the frames, so that the server's stack accepts what pomguard passes, and
+    // answers.
     lab.server.link(INTERFACE).set_mac([2, 0, 0, 0, 0, 2]).unwrap();
     let _daemon = Daemon::start(&lab);
     let wire = Wire::of(&lab.peer);
@@ -92,12 +94,12 @@ fn mixed_packets_are_accounted_for(test: &str, attach: &'static str) {
     let mut frames: Vec<Vec<u8>> = Vec::new();
     while frames.len() < FRAMES {
         let frame = stream.frame(Direction::Inbound);
-        // What a cable carries.
+        // The lengths that a cable carries.
         if (15..1_500).contains(&frame.len()) {
             frames.push(frame);
         }
     }
-    // Among them what the server lets in: its stack answers, and that is counted outbound.
+    // Some frames are allowed: the server's stack answers, and the answers are counted outbound.
     for (at, port) in (0..FRAMES).step_by(10).zip((1_024..).cycle()) {
         frames[at] = eth().ipv4(PEER, SERVER).tcp(port, LISTED).build();
     }

@@ -1,4 +1,5 @@
-//! What two real stacks say to each other that no rule book has: refusals, and answers out of their time.
+//! Segments that real stacks exchange outside of the usual sequences: refusals, and answers at the wrong
+//! time.
 
 use std::{
     io::ErrorKind,
@@ -13,10 +14,10 @@ use pomguard_tests::{
     packet::flag::{ACK, RST, SYN},
 };
 
-/// An address of the peer's side of the cable at which nobody answers but the test.
+/// An address on the peer's side of the cable, at which only the test answers.
 const GHOST: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 9);
 const PORT: u16 = 443;
-/// The only port that the server may call from, so that it is used again.
+/// The only local port that the server may use, so that the port is used again.
 const OURS: u16 = 40_000;
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -41,7 +42,7 @@ fn tp_25_allowed_port_without_a_server_sends_a_reset() {
     assert_eq!(stats.drops("outbound"), [], "{stats}");
 }
 
-/// What the server says to the ghost.
+/// A segment from the server to the ghost.
 #[derive(Clone, Copy, Debug)]
 struct Segment {
     port: u16,
@@ -55,7 +56,7 @@ struct Ghost<'a> {
 }
 
 impl Ghost<'_> {
-    /// The next segment with these flags, whatever else comes before.
+    /// Returns the next segment with these flags, and ignores all other frames.
     fn hears(&self, flags: u8) -> Segment {
         loop {
             let frame = self.wire.next(PATIENCE).unwrap_or_else(|| panic!("no segment of {flags:#08b}"));
@@ -68,7 +69,7 @@ impl Ghost<'_> {
         }
     }
 
-    /// A SYN-ACK, or a reset, which acknowledges this.
+    /// Sends a SYN-ACK or a reset that acknowledges `acknowledged`.
     fn says(&self, flags: u8, to: u16, sequence: u32, acknowledged: u32) {
         let mac =
             |machine: &pomguard_netlab::Namespace| machine.link(INTERFACE).state().unwrap().mac.unwrap();

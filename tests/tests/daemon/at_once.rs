@@ -1,4 +1,4 @@
-//! One flow on several processors at the same instant.
+//! Packets of one flow on several processors at the same instant.
 
 use std::{
     sync::{
@@ -20,21 +20,20 @@ use pomguard_tests::{
 
 use super::watch::metric;
 
-/// The server calls from so many ports.
+/// The number of local ports that the server uses.
 const PORTS: u32 = 60_000;
 
-/// What the programs judge on the three processors.
+/// The frames that the programs judge on the three processors.
 type Frames = [Vec<u8>; 3];
 
-/// The packets of a flow of the server's from this port, by who sees them when all goes well: SYN
-/// and ACK on their way out, the SYN-ACK on its way in.
+/// Returns the packets of a handshake from this port of the server: SYN and ACK outbound, SYN-ACK inbound.
 fn handshake(port: u16) -> Frames {
     let ask = |flags| eth().ipv4(SERVER, PEER).tcp(port, LISTED_OUT).flags(flags);
     [ask(SYN).build(), ask(SYN | ACK).mirrored().build(), ask(ACK).build()]
 }
 
-/// No host sends its SYN and the segment after it at the same instant: here both may enter the flow, and
-/// whichever entry is not used goes with its age.
+/// No host sends its SYN and the next segment at the same instant. In this test both may enter the flow, and
+/// the entry that is not used expires.
 #[test]
 fn tp_23_handshake_on_three_processors_loses_no_flow() {
     let name = "tp_23_handshake_on_three_processors_loses_no_flow";
@@ -44,7 +43,7 @@ fn tp_23_handshake_on_three_processors_loses_no_flow() {
     let port = |round: u32| 1_024 + (round % PORTS) as u16;
     let before = metric(&lab, "pomguard_flows_opened_total");
     let (barrier, index) = (Barrier::new(3), lab.server.link(INTERFACE).index().unwrap());
-    // Rounds in which the answer came first, and was dropped as that of nobody.
+    // Rounds in which the answer came first and was dropped, because no flow existed.
     let early = AtomicU32::new(0);
     let lost = thread::scope(|scope| {
         let judges = [0, 1, 2].map(|part: usize| {
@@ -60,7 +59,7 @@ fn tp_23_handshake_on_three_processors_loses_no_flow() {
                     assert!(passed || part == 1, "what leaves is allowed by its row");
                     early.fetch_add(u32::from(!passed), Ordering::Relaxed);
                     barrier.wait();
-                    // Whatever came first: it is known now, and the answer comes in.
+                    // By now the flow exists, whatever came first, and the answer passes.
                     if part == 1 && !program.judges(index, frame) {
                         lost += 1;
                     }
@@ -79,6 +78,6 @@ fn tp_23_handshake_on_three_processors_loses_no_flow() {
         early.load(Ordering::Relaxed)
     ));
     assert_eq!(lost, 0);
-    // One entry for each processor that sends, at the most.
+    // At most one entry for each processor that sends.
     assert!((connections..=2 * connections).contains(&opened), "{opened} of {connections}");
 }

@@ -1,4 +1,4 @@
-//! Starts with files or a state that cannot be used, and disks that take nothing.
+//! Starts with unusable files or an unusable state, and with disks that accept no data.
 
 use std::{fs, process::ExitStatus};
 
@@ -15,7 +15,7 @@ fn assert_guarded(lab: &Lab, when: &str) {
     assert!(opens(&lab.server, PEER, LISTED_OUT), "{when}: the server does not reach what it may");
 }
 
-/// What a reboot leaves of a daemon that ran: the disk.
+/// Simulates a reboot after a daemon has run: only the disk is left.
 fn reboot(lab: &Lab, daemon: Daemon) {
     assert!(daemon.stop().success());
     assert!(lab.pomguard(&["detach", "--yes"]).status.success());
@@ -50,7 +50,8 @@ fn basic_boot_with_broken_files_enforces_the_confirmed_policy() {
     assert_eq!(after.row("pom-4.0/15", "inbound", "connections"), 1, "the labels came with it:\n{after}");
     assert!(is_state(&lab, "files-refused"));
 
-    // The settings are broken, too: systemd says where the state lies, and that has the settings.
+    // The settings are broken, too. systemd's environment variable names the state folder, which holds a copy
+    // of the settings.
     let settings = fs::read_to_string(lab.config()).unwrap();
     daemon.kill();
     fs::write(lab.config(), "interfaces = [\n").unwrap();
@@ -129,7 +130,7 @@ fn lc_21_full_disk_is_named_and_retried_while_enforcing() {
     fs::create_dir_all(lab.state()).unwrap();
     let daemon = Daemon::start(&lab);
     let image = lab.state().join(IMAGE);
-    // A full disk, one without inodes, one that cannot be written at all.
+    // A full disk, a disk without inodes, and a read-only disk.
     for (what, options, flags) in [
         ("full", "size=8k", MsFlags::empty()),
         ("without inodes", "nr_inodes=1", MsFlags::empty()),

@@ -1,4 +1,4 @@
-//! The control socket: changes through the daemon, confirmed or not, and who may ask for them.
+//! The control socket: changes through the daemon, confirmed or not, and the users who may request them.
 
 use std::{
     fs,
@@ -15,10 +15,10 @@ use serde_json::Value;
 
 use super::cli::{done, json, refused, said};
 
-/// Row 16 goes.
+/// Disables row 16.
 const WITHOUT_REMOVABLE: &str = "[[row]]\nid = \"pom-4.0/16\"\nenabled = false\nforce = true\n";
 
-/// What became of each change, oldest first.
+/// Returns the outcome of each change, oldest first.
 fn outcomes(lab: &Lab) -> Vec<String> {
     let name = |record: &Value| match &record["outcome"] {
         Value::String(word) => word.clone(),
@@ -27,7 +27,7 @@ fn outcomes(lab: &Lab) -> Vec<String> {
     json(lab, &["history"]).as_array().unwrap().iter().map(name).collect()
 }
 
-/// Waits until this holds.
+/// Waits until `holds` returns true.
 fn eventually(what: &str, within: Duration, mut holds: impl FnMut() -> bool) {
     let until = Instant::now() + within;
     while !holds() {
@@ -83,7 +83,7 @@ fn unconfirmed_apply_is_rolled_back_on_time_and_recorded() {
     assert!(opens(&lab.peer, SERVER, REMOVABLE), "the old policy is back");
     assert_eq!(lab.stats().image(), before);
     assert!(refused(&lab, &["confirm", "--quiet"]).contains("nothing waits"));
-    // A start does not take the refused files by itself; an operator can.
+    // A start does not apply the rejected files by itself; an operator can.
     assert!(daemon.stop().success());
     let daemon = Daemon::start(&lab);
     assert!(daemon.log().contains("those of change 2, which was taken back"), "{}", daemon.log());
@@ -92,7 +92,7 @@ fn unconfirmed_apply_is_rolled_back_on_time_and_recorded() {
     assert!(is_shut(&lab.peer, SERVER, REMOVABLE));
 }
 
-/// The dead-man is in the kernel: nobody has to live for it.
+/// The rollback at the deadline happens in the kernel and needs no living process.
 #[test]
 fn the_old_policy_is_back_on_time_with_the_daemon_dead() {
     let Some(lab) = Lab::new("the_old_policy_is_back_on_time_with_the_daemon_dead") else { return };
@@ -115,7 +115,7 @@ fn the_old_policy_is_back_on_time_with_the_daemon_dead() {
     assert!(kept.answers(), "what both policies allow goes on");
     let status = json(&lab, &["status"]);
     assert!(status["daemon"].is_null() && status["confirmed"] == true, "{status}");
-    // The next daemon finds out, and leaves the refused files alone.
+    // The next daemon notices the rollback, and does not apply the rejected files.
     let _daemon = Daemon::start(&lab);
     assert_eq!(outcomes(&lab), ["in-force", "not-confirmed"]);
     assert!(opens(&lab.peer, SERVER, REMOVABLE) && is_shut(&lab.peer, SERVER, UNLISTED));
@@ -158,7 +158,7 @@ fn a_rollback_needs_no_file_but_the_history() {
     assert!(is_shut(&lab.peer, SERVER, UNLISTED) && opens(&lab.peer, SERVER, REMOVABLE));
     assert_eq!(lab.stats().image(), first);
     assert!(refused(&lab, &["rollback", "9", "--quiet"]).contains("no change 9"));
-    // Without a number: what waits is taken back; else the one before.
+    // Without a number `rollback` takes the pending change back, or else the last one.
     lab.write_site(WITHOUT_REMOVABLE);
     lab.write_settings(&Settings::default());
     json(&lab, &["apply", "--confirm-within", "120s", "--quiet"]);
@@ -212,7 +212,7 @@ fn plan_shows_a_packet_a_change_and_warns_of_a_lockout() {
     assert!(other.contains("no failsafe row covers your own session"), "{other}");
     assert_eq!(lab.stats().generation(), generation, "a plan changes nothing");
     assert!(cut.answers() && opens(&lab.peer, SERVER, REMOVABLE));
-    // What would lock out whoever types it takes a --yes, or a confirmation.
+    // A change that would lock out the operator who types it needs --yes or a confirmation.
     let _daemon = Daemon::start(&lab);
     lab.write_site(&format!(
         "{WITHOUT_REMOVABLE}[[row]]\nid = \"pom-4.0/15\"\nenabled = false\nforce = true\n"
@@ -231,7 +231,7 @@ fn plan_shows_a_packet_a_change_and_warns_of_a_lockout() {
 #[test]
 fn root_may_change_a_group_may_ask_and_others_are_refused() {
     let Some(lab) = Lab::new("root_may_change_a_group_may_ask_and_others_are_refused") else { return };
-    // Any group of the system will do; all have this one.
+    // Any group of the system will do; every system has this one.
     let Some(group) = Group::from_name("daemon").unwrap() else { panic!("no group `daemon`") };
     lab.write_settings(&Settings { control_group: "daemon", ..Settings::default() });
     lab.let_others_in();

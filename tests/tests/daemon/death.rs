@@ -1,4 +1,4 @@
-//! The daemon dies, and another comes.
+//! The daemon dies, and another starts.
 
 use std::os::unix::process::ExitStatusExt as _;
 
@@ -48,7 +48,7 @@ fn basic_killed_daemon_leaves_enforcement_to_its_successor() {
     assert!(is_shut(&lab.peer, SERVER, UNLISTED));
 }
 
-/// A panic in any task aborts the process where it is built for release, and the unit starts another.
+/// A panic in any task aborts the process in a release build, and the unit starts another.
 #[test]
 fn cp_12_aborted_daemon_leaves_enforcement_to_its_successor() {
     let name = "cp_12_aborted_daemon_leaves_enforcement_to_its_successor";

@@ -1,4 +1,4 @@
-//! `explain` asks the files and the kernel, and says when they differ.
+//! `explain` asks the files and the kernel, and reports when they differ.
 
 use pomguard_tests::daemon::{Daemon, Lab};
 

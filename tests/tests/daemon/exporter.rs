@@ -1,4 +1,4 @@
-//! The metrics page from a process of its own.
+//! The metrics page, served by a separate process.
 
 use std::{
     fs::{self, File},
@@ -17,7 +17,7 @@ use crate::watch::{is_state, wait_until};
 use pomguard_netlab::die_with_parent;
 use pomguard_tests::daemon::{Daemon, LISTED, Lab, SERVER, Settings, UNLISTED, binary, is_shut, opens};
 
-/// CP-13: what has no power is the process; under the unit it is another user, too.
+/// CP-13: the process has no privileges; under the unit it also runs as another user.
 #[test]
 fn a_process_without_power_serves_what_the_daemon_tells_it() {
     let Some(lab) = Lab::new("a_process_without_power_serves_what_the_daemon_tells_it") else { return };
@@ -30,9 +30,9 @@ fn a_process_without_power_serves_what_the_daemon_tells_it() {
     let page = lab.metrics();
     assert!(page.contains("\npomguard_policy_generation 1\n"), "{page}");
     assert!(page.contains("\npomguard_state{state=\"files-refused\"} 0\n"), "{page}");
-    // With the daemon gone a scrape fails aloud; with the next one it works again.
+    // Without the daemon a scrape fails with an error; with the next daemon it works again.
     daemon.kill();
-    // Longer than a page is handed out again.
+    // Longer than the time for which a page is cached.
     thread::sleep(Duration::from_millis(500));
     let page = lab.metrics();
     assert!(page.contains(" 500 ") && page.contains("no daemon answers"), "{page}");
@@ -46,7 +46,7 @@ fn a_process_without_power_serves_what_the_daemon_tells_it() {
 fn exporter_with_a_taken_address_says_so_and_serves_later() {
     let name = "exporter_with_a_taken_address_says_so_and_serves_later";
     let Some(lab) = Lab::new(name) else { return };
-    // The daemon itself has it: the usual slip.
+    // The daemon itself uses the address: the usual mistake.
     let daemon = Daemon::start(&lab);
     let log = lab.file("exporter");
     let said = || fs::read_to_string(&log).unwrap();
@@ -70,7 +70,7 @@ fn exporter_with_a_taken_address_says_so_and_serves_later() {
     exporter.kill().unwrap();
     exporter.wait().unwrap();
 
-    // One that this host does not have is waited for, too, and a signal ends the wait.
+    // The exporter also waits for an address that this host does not have, and a signal ends the wait.
     let mut command = lab.command(binary());
     die_with_parent(&mut command);
     command.args(["serve-metrics", "--listen", "192.0.2.1:9843"]).stderr(File::create(&log).unwrap());

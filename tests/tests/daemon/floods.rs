@@ -1,4 +1,4 @@
-//! Announcements in floods: interfaces that come and go alongside the guarded one, and one that flaps.
+//! Floods of link messages: interfaces that come and go alongside the guarded one, and one that flaps.
 
 use std::{
     fmt::Write as _,
@@ -12,10 +12,11 @@ use pomguard_tests::daemon::{Daemon, INTERFACE, LISTED, Lab, SERVER, UNLISTED, i
 
 use crate::watch::{repairs, wait_until};
 
-/// Interfaces that come and go: so many pairs at once, and how often. The kernel takes a group away in one go.
+/// The number of interface pairs at once, and the number of rounds. The kernel removes a group of interfaces
+/// in one operation.
 const PAIRS: u32 = 250;
 const ROUNDS: u32 = 6;
-/// The longest that a repair may take meanwhile.
+/// The longest time of a repair during the flood.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 #[test]

@@ -1,4 +1,4 @@
-//! Datagrams in pieces, put together by a real stack behind a guarded interface.
+//! Fragmented datagrams, reassembled by a real stack behind a guarded interface.
 
 use std::{
     fs,
@@ -14,21 +14,21 @@ use pomguard_tests::{
     packet::eth,
 };
 
-/// Where the server answers questions, and the row for it.
+/// The port at which the server answers, and the row that allows the port.
 const PORT: u16 = 5_300;
 const ROW: &str = "[[allow]]\nname = \"questions\"\nfrom = [\"10.77.0.2\", \"fd00:77::2\"]\nto = [\"server\"]\n\
                    ports = \"5300\"\nprotocol = \"udp\"\n";
 
-/// In what order the pieces of a datagram are sent.
+/// The order in which the fragments of a datagram are sent.
 #[derive(Clone, Copy, Debug)]
 enum Order {
     Plain,
     Twice,
-    /// With one over the end of the first and the beginning of the second, unlike both.
+    /// With a different fragment that overlaps the end of the first and the beginning of the second.
     Overlapping,
 }
 
-/// A datagram of 64 bytes of `content` in three pieces, IPv4 and IPv6.
+/// Returns a datagram of 64 bytes of `content` in three fragments, for IPv4 and IPv6.
 fn datagram(lab: &Lab, content: u8, order: Order) -> [Vec<Vec<u8>>; 2] {
     let id = u32::from(content);
     let pieces = frames(&lab.peer, &lab.server, |from, to| {
@@ -78,19 +78,19 @@ fn fragmented_datagram_arrives_once_and_overlaps_do_not() {
     }
     let stats = lab.stats();
     assert_eq!(stats.drops("inbound"), [], "{stats}");
-    // Of each family, for each of the four datagrams in turn: first pieces, then later ones.
+    // The four datagrams in turn, in each family: first fragments, then later fragments.
     assert_eq!(stats.row("site/questions", "inbound", "packets"), 2 * (1 + 2 + 1 + 1), "{stats}");
     assert_eq!(stats.reason("fragment", "inbound", "pass"), 2 * (2 + 4 + 3 + 2), "{stats}");
 }
 
-/// Bytes that the server's stack holds for IPv6 datagrams that are not whole yet.
+/// Bytes of incomplete IPv6 datagrams in the server's stack.
 fn reassembly_memory(lab: &Lab) -> u64 {
     let text = lab.server.run(|| fs::read_to_string("/proc/thread-self/net/sockstat6")).unwrap().unwrap();
     let line = text.lines().find(|line| line.starts_with("FRAG6:")).unwrap();
     line.split(' ').next_back().unwrap().parse().unwrap()
 }
 
-/// Case f12: the followers of a first fragment of an echo request passed without any rate.
+/// Case f12: later fragments after the first fragment of an echo request passed without any rate limit.
 #[test]
 fn fl_19_a_stranger_reserves_no_reassembly_memory() {
     const DATAGRAMS: u32 = 400;
@@ -114,7 +114,8 @@ fn fl_19_a_stranger_reserves_no_reassembly_memory() {
             }
         }
     };
-    // The host itself takes them, so that the test can tell: as soon as its interface does.
+    // Without a guard the host itself stores the fragments, which shows that the test measures the right
+    // value. The first ones may be lost until the interface is up.
     let until = Instant::now() + Duration::from_secs(10);
     for round in 0.. {
         flood(10 * round..10 * (round + 1));

@@ -1,4 +1,4 @@
-//! A group that a process of the server has joined.
+//! A multicast group that a process of the server has joined.
 
 use std::{
     net::{Ipv4Addr, Ipv6Addr, UdpSocket},
@@ -15,17 +15,17 @@ use pomguard_tests::{
 
 const GROUP: Ipv4Addr = Ipv4Addr::new(239, 1, 2, 3);
 const GROUP6: Ipv6Addr = Ipv6Addr::new(0xff05, 0, 0, 0, 0, 0, 1, 3);
-/// A router of the link.
+/// Link-local address of a router.
 const ROUTER6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 7);
 
-/// The internet checksum of a message.
+/// Computes the Internet checksum of a message.
 fn sum(bytes: &[u8]) -> [u8; 2] {
     let words = bytes.chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(pair[1]));
     let sum: u32 = words.sum();
     (!((sum & 0xffff) + (sum >> 16)) as u16).to_be_bytes()
 }
 
-/// Queries to all groups, to be answered within a tenth of a second.
+/// Returns queries to all groups that require an answer within a tenth of a second.
 fn queries() -> [Vec<u8>; 2] {
     let mut igmp = [0x11, 1, 0, 0, 0, 0, 0, 0];
     let checksum = sum(&igmp);

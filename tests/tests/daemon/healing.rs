@@ -1,4 +1,4 @@
-//! What somebody takes away or changes behind the daemon's back, found and put right.
+//! Objects that someone removes or changes without the daemon, and that the daemon restores.
 
 use std::{fs, path::Path, thread, time::Duration};
 
@@ -41,7 +41,7 @@ fn assert_guarded(lab: &Lab, when: &str) {
     assert!(is_shut(&lab.server, PEER, UNLISTED), "{when}: the server reaches what it may not");
 }
 
-/// The program of the server's XDP hook, as the interface has it now.
+/// Returns the id of the XDP program that the interface has now.
 fn xdp_of(namespace: &Namespace, link: &str) -> Option<u32> {
     let index = namespace.link(link).index().ok()?;
     namespace.run(|| interface::xdp(index)).unwrap().unwrap().map(|state| state.program)
@@ -91,7 +91,7 @@ fn lc_25_recreated_interface_is_found_without_an_announcement() {
     let daemon = Daemon::start(&lab);
     daemon.signal(Signal::SIGSTOP);
     let link = lab.server.link(INTERFACE);
-    // More announcements than the socket of a daemon that sleeps has room for.
+    // More messages than the socket of a stopped daemon can hold.
     for mtu in (0..500).map(|round| 1_400 + round % 2) {
         link.set_mtu(mtu).unwrap();
     }
@@ -102,7 +102,7 @@ fn lc_25_recreated_interface_is_found_without_an_announcement() {
     daemon.keeps(MENDED, "attached", || xdp_of(&lab.server, INTERFACE).is_some());
     assert_guarded(&lab, "after lost announcements");
     wait_until("counted", &daemon, || repairs(&lab, "interface") == 1);
-    // Nobody took a program away: the interface went, with both.
+    // Nobody removed a program: the interface disappeared with both programs.
     assert_eq!((repairs(&lab, "xdp"), repairs(&lab, "tc")), (0, 0), "{}", daemon.log());
 }
 
@@ -170,7 +170,7 @@ fn lc_13_a_deleted_clsact_or_replaced_filter_is_put_back() {
     assert_guarded(&lab, "after the filter was deleted");
     assert!(daemon.log().contains("eth0: tc was taken away: attached again"), "{}", daemon.log());
 
-    // Somebody else's program in the place of ours.
+    // A foreign program in the place of the daemon's.
     let mut object = foreign();
     let program: &mut SchedClassifier = object.program_mut(PROGRAM_EGRESS).unwrap().try_into().unwrap();
     program.load().unwrap();
@@ -239,7 +239,7 @@ fn removed_pins_come_back_and_enforcement_never_stops() {
     fs::remove_dir_all(lab.pins()).unwrap();
     daemon.keeps(MENDED, "folder and pins are back", || lab.pinned() == before);
     assert!(connection.answers());
-    // A second bpffs over the first.
+    // A second bpffs mounted over the first.
     mount(Some("bpf"), BPFFS, Some("bpf"), MsFlags::empty(), Some("mode=0700")).unwrap();
     daemon.keeps(MENDED, "pinned in the new one", || lab.pinned() == before);
     assert_guarded(&lab, "with a second bpffs");
@@ -248,7 +248,7 @@ fn removed_pins_come_back_and_enforcement_never_stops() {
     assert_eq!(lab.pinned(), before, "those below it were never touched");
     assert_guarded(&lab, "with the first bpffs again");
 
-    // What was pinned again is what is in force: the next daemon takes it over.
+    // The pins that were made again are in force: the next daemon takes them over.
     daemon.kill();
     let _daemon = Daemon::start(&lab);
     assert!(connection.answers());
@@ -284,7 +284,7 @@ fn the_word_in_force_is_put_back(lab: &Lab, daemon: &Daemon) {
     let path = lab.pins().join("maps").join(MAP_CONTROL);
     let mut map: Array<MapData, [u64; Control::WORDS]> = Array::try_from(opened(&path)).unwrap();
     let good = map.get(&0, 0).unwrap();
-    // Another slot, in which nothing hangs: without a repair every packet would be dropped.
+    // Another slot, without a generation. Without a repair every packet would be dropped.
     let mut bad = good;
     bad[word::ACTIVE] ^= 0x0303;
     map.set(0, bad, 0).unwrap();
@@ -299,7 +299,7 @@ fn the_image_in_force_is_put_back(lab: &Lab, daemon: &Daemon) {
     let image = |slot: u32| images.join(slot.to_string());
     let pinned: Vec<u32> = (0..4).filter(|&slot| image(slot).exists()).collect();
     assert_eq!(pinned.len(), 2, "{pinned:?}");
-    // Each in the place of the other: one of the two is in force.
+    // Exchanges the two images, of which one is in force.
     let at = |path: &Path| path.to_str().unwrap().to_owned();
     let policy = at(&lab.pins().join("maps").join(MAP_POLICY));
     for (slot, other) in [(pinned[0], pinned[1]), (pinned[1], pinned[0])] {
@@ -396,7 +396,7 @@ fn lc_02_the_watchdog_is_fed_only_while_all_can_be_looked_at() {
     let daemon = Daemon::spawn_with(&lab, &[("WATCHDOG_USEC", "2000000")]);
     daemon.wait_ready();
     assert!(daemon.fed(Duration::from_secs(3)) >= 2, "{}", daemon.log());
-    // No bpffs where the pins were, and none can be made: nothing is verified any more.
+    // No bpffs at the folder of pins, and none can be mounted: the self-check fails.
     mount(Some("none"), BPFFS, Some("tmpfs"), MsFlags::empty(), None::<&str>).unwrap();
     daemon.wait_log("self-check-failed: ");
     daemon.fed(Duration::from_millis(100));
@@ -404,7 +404,7 @@ fn lc_02_the_watchdog_is_fed_only_while_all_can_be_looked_at() {
     umount2(BPFFS, MntFlags::MNT_DETACH).unwrap();
     daemon.wait_log("self-check-failed: no more");
     assert!(daemon.fed(Duration::from_secs(3)) >= 2, "{}", daemon.log());
-    // Stopped, it says nothing, and what is in force is in force.
+    // A stopped daemon sends no watchdog messages, and the policy stays in force.
     daemon.signal(Signal::SIGSTOP);
     daemon.fed(Duration::from_millis(100));
     assert_eq!(daemon.fed(Duration::from_secs(3)), 0);
@@ -419,14 +419,14 @@ fn a_host_that_is_detached_stays_open_though_the_daemon_runs() {
     assert!(lab.pomguard(&["detach", "--yes"]).status.success());
     assert_eq!(xdp_of(&lab.server, INTERFACE), None);
     daemon.wait_log("detached: ");
-    // Longer than any beat: it does not come back.
+    // Longer than any interval of the reconciler: the program does not come back.
     thread::sleep(Duration::from_secs(2));
     assert_eq!(xdp_of(&lab.server, INTERFACE), None, "{}", daemon.log());
     assert!(lab.pinned().is_empty(), "{:?}", lab.pinned());
     assert!(opens(&lab.stranger, SERVER, UNLISTED));
 }
 
-/// An object of somebody else's: ours, loaded apart.
+/// Loads a foreign object: a second copy of pomguard's object.
 fn foreign() -> Ebpf {
     EbpfLoader::new().load(OBJECT).unwrap()
 }
@@ -440,7 +440,7 @@ fn detach_link(lab: &Lab, pin: &str) {
     run(lab, &["bpftool", "link", "detach", "pinned", pin.to_str().unwrap()]);
 }
 
-/// Runs a command on the server; whether it succeeded.
+/// Runs a command on the server. Returns true if the command succeeds.
 fn command(lab: &Lab, words: &[&str]) -> bool {
     let output = lab.server.command(words[0]).unwrap().args(&words[1..]).output().unwrap();
     println!("{words:?}: {}{}", output.status, String::from_utf8_lossy(&output.stderr));

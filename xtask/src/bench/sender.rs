@@ -1,4 +1,4 @@
-//! The host that sends, into any of the hosts under test.
+//! The host that sends packets to the hosts under test.
 
 use std::path::Path;
 
@@ -12,9 +12,9 @@ use super::{
     traffic::Header,
 };
 
-/// The processor that sends; what receives runs on another one.
+/// The sending processor. The receiver runs on another one.
 const PROCESSOR: usize = 0;
-/// Frames per call: some 30 ms of them. The kernel waits some 15 ms before and after.
+/// The number of frames per call: about 30 ms of sending. The kernel waits about 15 ms before and after.
 pub(super) const FRAMES: u32 = 262_144;
 
 /// A host with one cable to each host under test.
@@ -24,17 +24,18 @@ pub(super) struct Sender {
 }
 
 impl Sender {
-    /// A sender with the programs of the bench's object.
+    /// Creates a sender with the programs of the bench's object.
     pub(super) fn new(object: &Path) -> Result<Self> {
         let namespace = Namespace::new("sender")?;
-        // It says nothing of its own: every frame that a host sees is one of the experiment.
+        // The sender sends no frames of its own: every frame that a host sees belongs to the experiment.
         for scope in ["all", "default"] {
             namespace.set_sysctl(&format!("net/ipv6/conf/{scope}/disable_ipv6"), "1")?;
         }
         Ok(Self { namespace, shuffler: Shuffler::load(object)? })
     }
 
-    /// Lays a cable to a host; the number of this end. What comes back on it is thrown away.
+    /// Connects a host by a cable and returns the interface index of this end. Frames that come back are
+    /// dropped.
     pub(super) fn connect(&mut self, host: &Namespace, interface: &Port) -> Result<u32> {
         let port = Port::new("new").mac(shuffler::SOURCE);
         let (near, _) = Veth::connect((&self.namespace, &port), (host, interface))?;
@@ -45,12 +46,13 @@ impl Sender {
         Ok(index)
     }
 
-    /// Sets the headers that are sent in turn.
+    /// Sets the headers to send in turn.
     pub(super) fn fill(&mut self, headers: &[Header]) -> Result<()> {
         self.shuffler.fill(headers)
     }
 
-    /// Sends [`FRAMES`] through the cable whose near end is `link`, as fast as it can, before everything else on its processor.
+    /// Sends [`FRAMES`] through the cable whose near end is `link`, as fast as possible, before everything else on
+    /// the processor.
     pub(super) fn burst(&mut self, link: u32) -> Result<()> {
         self.shuffler.direct(link)?;
         self.namespace.run(|| {
@@ -59,7 +61,8 @@ impl Sender {
         })?
     }
 
-    /// Sends through the cable whose near end is `link` as fast as it can, by ordinary right, while `more` says so.
+    /// Sends through the cable whose near end is `link` as fast as possible, with ordinary scheduling, as long as
+    /// `more` returns true.
     pub(super) fn flood(&mut self, link: u32, more: impl Fn() -> bool + Sync) -> Result<()> {
         self.shuffler.direct(link)?;
         self.namespace.run(|| {

@@ -1,4 +1,4 @@
-//! What an application notices: throughput and latency of TCP with each filter in the way.
+//! The effects that an application notices: throughput and latency of TCP with each filter.
 
 use std::{
     io::{Read as _, Write as _},
@@ -21,19 +21,19 @@ use super::{
 };
 use crate::{record, workspace};
 
-/// The one who asks.
+/// Address of the client.
 const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 9, 0, 77));
 const INTERFACE: &str = "eth0";
 const TUPLES: usize = 10_000;
 const ROUNDS: usize = 5;
 const QUICK_ROUNDS: usize = 3;
-/// How long one transfer lasts.
+/// Duration of one transfer.
 const TRANSFER: Duration = Duration::from_millis(400);
 /// Requests on one connection.
 const REQUESTS: u32 = 4_000;
-/// Connections opened one after the other.
+/// Connections opened one after another.
 const CONNECTIONS: u32 = 400;
-/// Nobody waits longer for anything.
+/// Timeout of every wait.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 const FILTERS: [Filter; 5] =
@@ -93,7 +93,7 @@ impl Pair {
         Ok(Self { filter, server, client, _guard: guard })
     }
 
-    /// Has the server serve one port with `serve`, and the client do its part.
+    /// Runs `serve` on the server, at one port, and `ask` on the client.
     fn between<T: Send>(
         &self,
         port: u16,
@@ -105,14 +105,14 @@ impl Pair {
         thread::scope(|scope| {
             let server = scope.spawn(move || serve(listener));
             let answer = self.client.run(|| ask(address))?;
-            // Without a client's success the server may wait for ever: its threads end with the process.
+            // If the client fails, the server may wait for ever: its threads end with the process.
             let answer = answer?;
             server.join().map_err(|_| anyhow!("the server panicked"))??;
             Ok(answer)
         })
     }
 
-    /// Gbit/s of one connection.
+    /// Measures the throughput of one connection in Gbit/s.
     fn throughput(&self, port: u16) -> Result<f64> {
         let serve = |listener: TcpListener| {
             let (mut stream, _) = listener.accept()?;
@@ -140,7 +140,7 @@ impl Pair {
         })
     }
 
-    /// Microseconds per request on an open connection.
+    /// Measures the microseconds per request on an open connection.
     fn requests(&self, port: u16) -> Result<f64> {
         let serve = |listener: TcpListener| echo(listener.accept()?.0);
         self.between(port, serve, |address| {
@@ -153,7 +153,7 @@ impl Pair {
         })
     }
 
-    /// Microseconds per connection with one request.
+    /// Measures the microseconds per connection with one request.
     fn connections(&self, port: u16) -> Result<f64> {
         let serve = |listener: TcpListener| {
             for _ in 0..CONNECTIONS {

@@ -12,12 +12,12 @@ use pomguard_common::{Direction, bench};
 
 use super::traffic::Header;
 
-/// Live frames that the kernel makes at a time; 256 at most.
+/// Live frames that the kernel makes at once; at most 256.
 const BATCH: u32 = 64;
 
-/// Link-layer address that the frames go to.
+/// Destination MAC address of the frames.
 pub(super) const DESTINATION: [u8; 6] = [2, 0, 0, 0, 0, 1];
-/// Link-layer address that they come from.
+/// Source MAC address of the frames.
 pub(super) const SOURCE: [u8; 6] = [2, 0, 0, 0, 0, 2];
 
 /// The loaded shufflers.
@@ -48,7 +48,7 @@ impl Shuffler {
         Ok(self.ebpf.program_mut(name).with_context(|| format!("no program {name}"))?.try_into()?)
     }
 
-    /// Sets the headers that the next runs go through.
+    /// Sets the headers for the next runs.
     pub(super) fn fill(&mut self, headers: &[Header]) -> Result<()> {
         if headers.is_empty() || headers.len() > bench::HEADERS {
             bail!("{} headers; the bench's map holds {}", headers.len(), bench::HEADERS);
@@ -67,7 +67,7 @@ impl Shuffler {
         Ok(map.set(0, place, 0)?)
     }
 
-    /// Nanoseconds per run of a program that does nothing.
+    /// Measures the nanoseconds per run of a program that does nothing.
     pub(super) fn floor(&mut self, hook: Direction, runs: usize) -> Result<f64> {
         let target = match hook {
             Direction::Inbound => self.xdp(bench::FLOOR_XDP)?.fd()?.try_clone()?,
@@ -76,14 +76,14 @@ impl Shuffler {
         self.run(hook, &target, runs)
     }
 
-    /// Nanoseconds per run of `target` behind the shuffler.
+    /// Measures the nanoseconds per run of `target` behind the shuffler.
     pub(super) fn run(&mut self, hook: Direction, target: &ProgramFd, runs: usize) -> Result<f64> {
         let (map, program) = match hook {
             Direction::Inbound => (bench::MAP_TARGET_XDP, bench::SHUFFLE_XDP),
             Direction::Outbound => (bench::MAP_TARGET_TC, bench::SHUFFLE_TC),
         };
         self.aim(map, target)?;
-        // From the first header on, so that every run of a case sees the same packets.
+        // Starts at the first header, so that every run of a case sees the same packets.
         let headers = self.place()?.count;
         self.set_place(bench::Place { next: 0, count: headers })?;
         let frame = self.frame()?;
@@ -112,7 +112,7 @@ impl Shuffler {
         Ok(())
     }
 
-    /// From now on the packets of [`Self::send`] leave by this interface.
+    /// Makes the packets of [`Self::send`] leave by this interface.
     pub(super) fn direct(&mut self, interface: u32) -> Result<()> {
         let forward = self.xdp(bench::FORWARD_XDP)?.fd()?.try_clone()?;
         self.aim(bench::MAP_TARGET_XDP, &forward)?;
@@ -121,7 +121,7 @@ impl Shuffler {
         Ok(link.set(0, interface, 0)?)
     }
 
-    /// Sends so many frames, each with the next header, from the calling thread's namespace.
+    /// Sends this number of frames, each with the next header, from the calling thread's namespace.
     ///
     /// The kernel makes them (`BPF_PROG_TEST_RUN` with live frames, Linux 5.18): no socket, no copy.
     pub(super) fn send(&mut self, frames: u32) -> Result<()> {
@@ -142,7 +142,7 @@ impl Shuffler {
         Ok(map.get(&0, 0)?)
     }
 
-    /// An Ethernet frame around the first header: the kernel looks at it before the program runs.
+    /// Returns an Ethernet frame around the first header. The kernel reads the frame before the program runs.
     fn frame(&self) -> Result<Vec<u8>> {
         let map: Array<_, Header> =
             self.ebpf.map(bench::MAP_HEADERS).context("no map of headers")?.try_into()?;

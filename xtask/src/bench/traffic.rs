@@ -1,4 +1,4 @@
-//! Packets of the kinds that a policy tells apart, random within their kind.
+//! Random packets of each kind that a policy distinguishes.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -11,10 +11,10 @@ use super::{
     random::Random,
 };
 
-/// The IP header and what follows it, up to the end of the frame.
+/// The IP header and all that follows, up to the end of the frame.
 pub(super) type Header = [u8; bench::HEADER];
 
-/// Segments of a TCP flow.
+/// Flags of TCP segments.
 pub(super) mod segment {
     use super::tcp_flag;
 
@@ -23,22 +23,22 @@ pub(super) mod segment {
     pub(crate) const ACK: u8 = tcp_flag::ACK;
 }
 
-/// The two ends of a flow.
+/// The two ends of a connection.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Endpoints {
-    /// The side that opens.
+    /// The side that opens the connection.
     pub(super) client: SocketAddr,
-    /// The side that is opened to.
+    /// The side that accepts the connection.
     pub(super) server: SocketAddr,
 }
 
 impl Endpoints {
-    /// A segment from the client to the server.
+    /// Makes a segment from the client to the server.
     pub(super) fn asks(&self, flags: u8) -> Header {
         tcp(self.client, self.server, flags)
     }
 
-    /// A segment from the server to the client.
+    /// Makes a segment from the server to the client.
     pub(super) fn answers(&self, flags: u8) -> Header {
         tcp(self.server, self.client, flags)
     }
@@ -48,7 +48,7 @@ fn client_port(random: &mut Random) -> u16 {
     1_024 + random.below(64_512) as u16
 }
 
-/// A random address that the prefix covers.
+/// Returns a random address that the prefix covers.
 fn inside(prefix: IpNet, random: &mut Random) -> IpAddr {
     let bits = u128::from(random.bits()) << 64 | u128::from(random.bits());
     match (prefix.network(), prefix.hostmask()) {
@@ -58,7 +58,7 @@ fn inside(prefix: IpNet, random: &mut Random) -> IpAddr {
         (IpAddr::V6(network), IpAddr::V6(mask)) => {
             IpAddr::V6((u128::from(network) | bits & u128::from(mask)).into())
         }
-        // The two are of one family by their making.
+        // The two are always of one family.
         (network, _) => network,
     }
 }
@@ -72,7 +72,7 @@ fn stranger(policy: &Policy, random: &mut Random) -> IpAddr {
     }
 }
 
-/// Flows that a peer opens and a row allows.
+/// Makes connections that peers open and a row allows.
 pub(super) fn allowed(policy: &Policy, random: &mut Random, count: usize) -> Result<Vec<Endpoints>> {
     let make = |_| {
         let tuple = random.of(&policy.tuples).context("the policy has no tuple")?;
@@ -83,7 +83,7 @@ pub(super) fn allowed(policy: &Policy, random: &mut Random, count: usize) -> Res
     (0..count).map(make).collect()
 }
 
-/// Strangers that try ports which no row lists.
+/// Makes connections from strangers to ports that no row lists.
 pub(super) fn port_scan(policy: &Policy, random: &mut Random, count: usize) -> Vec<Endpoints> {
     let make = |_| {
         let client = SocketAddr::new(stranger(policy, random), client_port(random));
@@ -96,7 +96,7 @@ pub(super) fn port_scan(policy: &Policy, random: &mut Random, count: usize) -> V
     (0..count).map(make).collect()
 }
 
-/// Strangers that try ports which rows list for others.
+/// Makes connections from strangers to ports that rows list for other peers.
 pub(super) fn strangers(policy: &Policy, random: &mut Random, count: usize) -> Result<Vec<Endpoints>> {
     let make = |_| {
         let port = random.of(&policy.tuples).context("the policy has no tuple")?.port;
@@ -106,17 +106,17 @@ pub(super) fn strangers(policy: &Policy, random: &mut Random, count: usize) -> R
     (0..count).map(make).collect()
 }
 
-/// Flows that the host opens, all different.
+/// Makes different connections that the host opens.
 pub(super) fn opened(policy: &Policy, random: &mut Random, count: usize) -> Vec<Endpoints> {
     let make = |index| {
-        // Addresses and ports may repeat by chance, both at once in the same order not.
+        // Addresses and ports may repeat by chance, but not both at once in the same order.
         let client = SocketAddr::new(policy.host, 32_768 + (index % 28_000) as u16);
         Endpoints { client, server: SocketAddr::new(policy.family.address(random), OUTBOUND_PORT) }
     };
     (0..count).map(make).collect()
 }
 
-/// Headers of a TCP segment without data, with right checksums.
+/// Makes the headers of a TCP segment without data, with correct checksums.
 fn tcp(source: SocketAddr, destination: SocketAddr, flags: u8) -> Header {
     let mut segment = [0; 20];
     segment[..2].copy_from_slice(&source.port().to_be_bytes());
@@ -127,7 +127,7 @@ fn tcp(source: SocketAddr, destination: SocketAddr, flags: u8) -> Header {
     let mut header = [0; bench::HEADER];
     let (length, addresses) = match (source.ip(), destination.ip()) {
         (IpAddr::V4(from), IpAddr::V4(to)) => {
-            // Version and header length, then: 40 bytes, not to be fragmented, TTL 64, TCP.
+            // Version and header length, then: 40 bytes, don't fragment, TTL 64, TCP.
             header[..10].copy_from_slice(&[0x45, 0, 0, 40, 0, 0, 0x40, 0, 64, 6]);
             header[12..16].copy_from_slice(&from.octets());
             header[16..20].copy_from_slice(&to.octets());
@@ -159,7 +159,7 @@ fn word(two: &[u8]) -> u32 {
     two.iter().fold(0, |word, &byte| word << 8 | u32::from(byte))
 }
 
-/// The Internet checksum (RFC 1071) of bytes and a sum begun.
+/// Computes the Internet checksum (RFC 1071) of bytes, begun with a sum.
 fn checksum(begun: u32, bytes: &[u8]) -> u16 {
     let mut sum = bytes.chunks(2).map(word).sum::<u32>() + begun;
     while sum >> 16 != 0 {

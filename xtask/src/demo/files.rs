@@ -1,4 +1,4 @@
-//! Writes what an operator would write: the site file, and one daemon file per POM server.
+//! Writes the files that an operator would write: the site file, and one `pomguard.toml` per POM server.
 
 use std::{
     fmt::Write as _,
@@ -19,12 +19,12 @@ pub(super) fn write_site(directory: &Path, matrix: &Matrix, zones: u16, machines
     fs::write(directory.join("site.toml"), text).context("writing site.toml")
 }
 
-/// The site file of the demo site.
+/// Returns the site file of the demo site.
 pub(super) fn site(matrix: &Matrix, zones: u16, machines: &[Machine]) -> Result<String> {
     let mut text = format!("matrix = {:?}\nzones = {zones}\n", matrix.id);
     let mut written: Vec<&[&str]> = Vec::new();
     for machine in machines {
-        // Machines that share a range are one entry.
+        // Machines that share a prefix are one entry.
         let repeated = !machine.within.is_empty() && written.contains(&machine.within);
         if machine.role == Role::Stranger || repeated {
             continue;
@@ -41,7 +41,7 @@ pub(super) fn site(matrix: &Matrix, zones: u16, machines: &[Machine]) -> Result<
             Role::Pom => writeln!(text, "\n[[host]]\nname = {:?}", machine.name)?,
             _ => writeln!(text, "\n[[peer]] # {}", machine.name)?,
         }
-        // Rust's and TOML's notation of an array of plain strings are the same.
+        // Rust and TOML have the same notation for an array of plain strings.
         writeln!(text, "addresses = {addresses:?}\nsystems = {systems:?}")?;
     }
     Ok(text)

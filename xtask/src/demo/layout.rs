@@ -1,8 +1,8 @@
-//! Who stands where: the machines of the demo's site.
+//! The machines of the demo's site.
 //!
-//! The systems are spread so that every row has its source and its destination on different machines,
-//! that every system which talks to its own kind has two machines, and that as many rows as possible
-//! have a pair of machines that no lower row covers, so that their own counter moves.
+//! The systems are spread such that every row has its source and its destination on different machines, that
+//! every system which talks to its own kind has two machines, and that as many rows as possible have a pair
+//! of machines that no lower row covers, so that their own counter moves.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -10,7 +10,7 @@ use anyhow::{Result, bail};
 
 use super::matrix::{Matrix, Row};
 
-/// What a machine is to the site.
+/// The role of a machine in the site.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Role {
     /// A POM server: pomguard runs on it.
@@ -21,7 +21,7 @@ pub(super) enum Role {
     Stranger,
 }
 
-/// One machine, which becomes one network namespace.
+/// One machine, and so one network namespace.
 #[derive(Debug)]
 pub(super) struct Machine {
     pub(super) name: &'static str,
@@ -30,7 +30,7 @@ pub(super) struct Machine {
     pub(super) systems: Vec<usize>,
     pub(super) v4: Ipv4Addr,
     pub(super) v6: Ipv6Addr,
-    /// The prefixes under which the site file lists it, where that is not its own two addresses.
+    /// The prefixes under which the site file lists the machine, if not its own two addresses.
     pub(super) within: &'static [&'static str],
 }
 
@@ -54,13 +54,13 @@ impl Family {
     pub(super) const BOTH: [Self; 2] = [Self::V4, Self::V6];
 }
 
-/// All machines are on one link, as far as the prefixes go.
+/// The prefixes make all machines neighbours on one link.
 pub(super) const PREFIX_V4: u8 = 16;
 pub(super) const PREFIX_V6: u8 = 48;
 
 const DESKTOPS: &[&str] = &["10.20.50.0/24", "fd00:20:0:50::/64"];
 
-/// Name, role, systems, third and fourth group of the address, prefixes in the site file.
+/// Name, role, systems, third and fourth group of the address, and prefixes in the site file.
 type Place = (&'static str, Role, &'static [&'static str], (u8, u8), &'static [&'static str]);
 
 const PLACES: &[Place] = &[
@@ -130,7 +130,7 @@ const PLACES: &[Place] = &[
     ("outsider", Role::Stranger, &[], (99, 99), &[]),
 ];
 
-/// The machines of the demo. Fails when the matrix has a system or a row that finds no place.
+/// Returns the machines of the demo. Fails if the matrix has a system or a row without a place.
 pub(super) fn machines(matrix: &Matrix) -> Result<Vec<Machine>> {
     let machines: Vec<_> = PLACES.iter().map(|place| machine(matrix, place)).collect();
     for (system, named) in matrix.systems.iter().enumerate() {
@@ -146,8 +146,8 @@ pub(super) fn machines(matrix: &Matrix) -> Result<Vec<Machine>> {
     Ok(machines)
 }
 
-/// The (source, destination) machines of a row, without those that are one and the same: such traffic
-/// stays on `lo`.
+/// Returns the (source, destination) machines of a row, except for pairs of a machine with itself: such
+/// traffic stays on `lo`.
 pub(super) fn pairs(machines: &[Machine], row: &Row) -> impl Iterator<Item = (usize, usize)> {
     let runs = |machine: &Machine, systems: &[usize]| machine.systems.iter().any(|it| systems.contains(it));
     machines.iter().enumerate().filter(move |(_, from)| runs(from, &row.source)).flat_map(
@@ -162,7 +162,7 @@ pub(super) fn pairs(machines: &[Machine], row: &Row) -> impl Iterator<Item = (us
 }
 
 fn machine(matrix: &Matrix, &(name, role, systems, (third, fourth), within): &Place) -> Machine {
-    // The same digits in both families, so that a reader recognises the machine: 10.20.50.7 is
+    // The digits are the same in both families, so that a reader recognises the machine: 10.20.50.7 is
     // fd00:20:0:50::7.
     let digits = |number: u8| u16::from_str_radix(&number.to_string(), 16).unwrap_or_default();
     Machine {

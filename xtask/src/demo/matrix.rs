@@ -1,17 +1,17 @@
-//! Reads the published matrix for itself.
+//! Reads the published matrix.
 //!
-//! On purpose not pomguard's own reader: the demo would compare a mistake with itself.
+//! The demo deliberately does not use pomguard's own reader, which would compare a mistake with itself.
 
 use std::{fs, ops::RangeInclusive, path::Path};
 
 use anyhow::{Context as _, Result, bail};
 use serde::Deserialize;
 
-/// The published table, with the site's number of zones put in.
+/// The published table, with the site's number of zones applied.
 #[derive(Debug)]
 pub(super) struct Matrix {
     pub(super) id: String,
-    /// Every system's name and the other ways the table spells it.
+    /// The name of every system and its other spellings in the table.
     pub(super) systems: Vec<System>,
     pub(super) rows: Vec<Row>,
 }
@@ -80,7 +80,7 @@ impl Matrix {
         Ok(matrix)
     }
 
-    /// The system of this name, however it is spelled: case, spaces and signs do not count.
+    /// Returns the system of this name. Case, spaces and punctuation do not matter.
     pub(super) fn system(&self, name: &str) -> Option<usize> {
         let wanted = letters(name);
         self.systems.iter().position(|system| {
@@ -88,7 +88,7 @@ impl Matrix {
         })
     }
 
-    /// `Agent Manager, Rule Engine`
+    /// Formats the names of systems: `Agent Manager, Rule Engine`.
     pub(super) fn names(&self, systems: &[usize]) -> String {
         let names: Vec<_> = systems.iter().map(|&system| self.systems[system].name.as_str()).collect();
         names.join(", ")
@@ -121,7 +121,7 @@ fn letters(name: &str) -> String {
     name.chars().filter(char::is_ascii_alphanumeric).map(|sign| sign.to_ascii_lowercase()).collect()
 }
 
-/// `443`, `47100-47102`, or `9995+zones`: as many ports from 9995 up as there are zones.
+/// Parses `443`, `47100-47102`, or `9995+zones`: one port per zone from 9995 up.
 fn port_range(text: &str, zones: u16) -> Result<RangeInclusive<u16>> {
     let number = |text: &str| text.trim().parse::<u16>().with_context(|| format!("port {text:?}"));
     if let Some(base) = text.strip_suffix("+zones") {

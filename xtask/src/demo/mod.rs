@@ -1,5 +1,5 @@
-//! `cargo xtask demo`: a whole POM site out of network namespaces, guarded by real daemons, and every
-//! connection that the matrix lists, and many that it does not, really tried.
+//! `cargo xtask demo`: builds a whole POM site from network namespaces, guarded by real daemons, and tries
+//! every connection that the matrix lists and many that the matrix does not list.
 //!
 //! ```text
 //! matrix.toml ─ matrix ─┬─ layout ─── plan ────────────┐
@@ -50,13 +50,13 @@ use crate::{
     workspace,
 };
 
-/// How `cargo xtask demo` is called.
+/// Arguments of `cargo xtask demo`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Number of zones of the site: how many ports the rows with one port per zone have.
+    /// Number of zones of the site: the number of ports of each row with one port per zone.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=50))]
     zones: u16,
-    /// Try what the matrix does not list even when a listed row is wrong.
+    /// Try unlisted connections even if a listed row is wrong.
     #[arg(long)]
     keep_going: bool,
     /// Print the result as JSON.
@@ -67,14 +67,14 @@ pub(crate) struct Args {
     pomguard: Option<PathBuf>,
 }
 
-/// One machine with a daemon on it.
+/// One machine with a daemon.
 struct Guard {
     machine: usize,
     config: PathBuf,
     daemon: Daemon,
 }
 
-/// Runs the demo. Fails when one row is wrong, or one attempt got through that should not have.
+/// Runs the demo. Fails if a row is wrong, or if an attempt succeeded that must not.
 pub(crate) fn run(args: &Args) -> Result<()> {
     let progress = Progress::start();
     sandbox::require_root()?;

@@ -1,4 +1,4 @@
-//! What will be tried: everything that the matrix lists, and much that it does not.
+//! The attempts: everything that the matrix lists, and much that the matrix does not list.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -7,10 +7,11 @@ use super::{
     matrix::Matrix,
 };
 
-/// Ports of other services, at which every machine listens: whatever gets through is noticed.
+/// Ports of other services. Every machine listens at these ports, so that a packet that gets through is
+/// noticed.
 const POPULAR: &[u16] = &[22, 23, 80, 111, 443, 2049, 3306, 5060, 6379, 8080, 8443, 9090, 9200];
-/// Ports at which nobody listens: whatever gets through is refused, which is noticed as well. 9843 is
-/// pomguard's own metrics page, which is for the loopback interface.
+/// Ports at which nobody listens. A packet that gets through is refused, which is noticed as well. 9843 is
+/// pomguard's own metrics page, which serves only the loopback interface.
 const QUIET: &[u16] = &[21, 25, 53, 139, 445, 1023, 1024, 3389, 5900, 9843, 9994, 65535];
 
 /// One connection to try.
@@ -20,11 +21,11 @@ pub(super) struct Attempt {
     pub(super) to: usize,
     pub(super) family: Family,
     pub(super) port: u16,
-    /// Where it is not left to the kernel.
+    /// The source port, if not chosen by the kernel.
     pub(super) source_port: Option<u16>,
 }
 
-/// A source machine, a destination machine, and the port that one opens at the other.
+/// A source machine, a destination machine, and the port that the source opens at the destination.
 type Tuple = (usize, usize, u16);
 
 /// All attempts.
@@ -32,10 +33,10 @@ type Tuple = (usize, usize, u16);
 pub(super) struct Plan {
     /// By index into the matrix's rows.
     pub(super) rows: Vec<Vec<Attempt>>,
-    /// The lowest row that lists a tuple: the one it is counted under.
+    /// The lowest row that lists a tuple: the connection is counted under this row.
     lowest: HashMap<Tuple, usize>,
     pub(super) denied: Vec<Denied>,
-    /// What must not arrive by UDP: no row is about UDP.
+    /// UDP attempts, none of which may arrive: no row allows UDP.
     pub(super) datagrams: Vec<Attempt>,
     /// The ports at which every machine listens.
     pub(super) listening: BTreeSet<u16>,
@@ -70,12 +71,12 @@ impl Plan {
         plan
     }
 
-    /// The row under which an attempt that the matrix lists is counted.
+    /// Returns the row under which a listed attempt is counted.
     pub(super) fn counted_under(&self, attempt: &Attempt) -> Option<usize> {
         self.lowest.get(&(attempt.from, attempt.to, attempt.port)).copied()
     }
 
-    /// Every row, at every port, between every two machines, in both families; and once from each end of
+    /// Adds every row, at every port, between every two machines, in both families, and once from each end of
     /// its source-port range.
     fn list_rows(&mut self, matrix: &Matrix, machines: &[Machine]) {
         let mut edges = HashSet::new();
@@ -89,7 +90,8 @@ impl Plan {
                 }
             }
             for edge in [*row.source_ports.start(), *row.source_ports.end()] {
-                // Two connections cannot share all four numbers, so rows that repeat a tuple take turns.
+                // Two connections cannot share all four numbers, so rows that repeat a tuple take different
+                // ones.
                 let free = attempts
                     .iter()
                     .filter(|attempt| attempt.source_port.is_none())
@@ -138,7 +140,8 @@ impl Plan {
         ];
     }
 
-    /// Each row once from just below its source-port range, and once from just above where there is one.
+    /// Returns an attempt for each row from just below its source-port range, and another from just above, if
+    /// there are such ports.
     fn outside_source_range(&self, matrix: &Matrix, machines: &[Machine]) -> Vec<Attempt> {
         let mut attempts = Vec::new();
         let mut seen = HashSet::new();

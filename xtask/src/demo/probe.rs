@@ -1,4 +1,4 @@
-//! Opens real connections between the machines, and says what became of them.
+//! Opens real connections between the machines and returns their outcomes.
 
 use std::{
     io,
@@ -21,7 +21,7 @@ use super::{
     site::Site,
 };
 
-/// How patient the attempts are, and how many are made at once.
+/// The timeout of an attempt, and the number of attempts at once.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Pace {
     pub(super) patience: Duration,
@@ -29,34 +29,34 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    /// For what must pass: a lost packet may be sent again twice.
+    /// For allowed attempts: long enough to send a lost packet again twice.
     pub(super) const LISTED: Self = Self { patience: Duration::from_secs(4), at_once: 128 };
-    /// For what must not: a drop is silent, so every attempt takes this long. That it is dropped and not
-    /// late is what the drop counters tell.
+    /// For denied attempts: a drop is silent, so every attempt takes this long. The drop counters show that
+    /// the packet was dropped and is not late.
     pub(super) const DENIED: Self = Self { patience: Duration::from_millis(300), at_once: 1024 };
 }
 
-/// What became of an attempt.
+/// The outcome of an attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Outcome {
-    /// Connected, and what was sent came back.
+    /// The connection opened, and the sent data came back.
     Answered,
-    /// The machine answered that nobody listens: packets passed both ways.
+    /// The machine answered that nobody listens: packets passed in both directions.
     Refused,
     /// No answer.
     Silent,
-    /// The attempt went wrong in another way.
+    /// Another error.
     Failed(String),
 }
 
 impl Outcome {
-    /// Whether a packet came there and an answer back.
+    /// Returns true if a packet arrived and an answer came back.
     pub(super) fn reached(&self) -> bool {
         matches!(self, Self::Answered | Self::Refused)
     }
 }
 
-/// Tries TCP connections and returns what became of them, in the attempts' order.
+/// Tries TCP connections and returns their outcomes, in the order of the attempts.
 pub(super) async fn connect_all(
     site: &Site,
     machines: &[Machine],
@@ -82,7 +82,7 @@ pub(super) async fn connect_all(
     Ok(results)
 }
 
-/// Sends one datagram per attempt; what arrives is for the site to tell.
+/// Sends one datagram per attempt. The site records the arrivals.
 pub(super) async fn send_all(site: &Site, machines: &[Machine], attempts: &[Attempt]) -> Result<()> {
     let mut senders = Vec::new();
     for (from, sender) in machines.iter().enumerate() {
@@ -153,10 +153,10 @@ async fn send(local: [SocketAddr; 2], messages: Vec<(SocketAddr, String)>) -> io
     let (v4, v6) = (UdpSocket::bind(v4).await?, UdpSocket::bind(v6).await?);
     for (number, (to, text)) in messages.into_iter().enumerate() {
         let socket = if to.is_ipv4() { &v4 } else { &v6 };
-        // A sender is told of some drops on its own machine; that is not an arrival.
+        // Some drops on its own machine are reported to the sender. Such an error is not an arrival.
         let _ = socket.send_to(text.as_bytes(), to).await;
         if number % 64 == 0 {
-            // The receivers share two cores with the senders: let them empty their queues.
+            // The receivers share two cores with the senders. The pause lets them empty their queues.
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }

@@ -1,4 +1,4 @@
-//! Tells what takes its time.
+//! Prints the progress.
 
 use std::{
     cell::Cell,
@@ -19,13 +19,14 @@ impl Progress {
         Self { started: now, terminal: std::io::stderr().is_terminal(), counted: Cell::new(now) }
     }
 
-    /// One line for what begins now.
+    /// Prints one line about the next step.
     pub(super) fn say(&self, what: &str) {
         eprintln!("{:6.1} s  {what}", self.started.elapsed().as_secs_f32());
         self.counted.set(Instant::now());
     }
 
-    /// How far it is, on a line that is written over; once in a while, and only for a reader.
+    /// Prints the count on a line that the next count overwrites: four times a second at most, and only on a
+    /// terminal.
     pub(super) fn count(&self, done: usize, all: usize) {
         let due = self.counted.get().elapsed() >= Duration::from_millis(250);
         if !self.terminal || (!due && done < all) {

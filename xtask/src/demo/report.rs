@@ -1,4 +1,4 @@
-//! The tables that the demo ends with, and the same as JSON.
+//! The tables at the end of the demo, and the same as JSON.
 
 use std::io::{self, Write};
 
@@ -7,10 +7,10 @@ use serde::Serialize;
 
 use super::verdict::{DeniedVerdict, RowVerdict};
 
-/// Columns of a table that goes into a file; on a terminal it is as wide as that.
+/// Width in columns of a table that goes into a file. A terminal determines the width itself.
 const WIDTH: u16 = 130;
 
-/// Everything that was found out.
+/// All results.
 #[derive(Debug, Serialize)]
 pub(super) struct Report {
     pub(super) matrix: String,
@@ -21,7 +21,7 @@ pub(super) struct Report {
     pub(super) seconds: f32,
 }
 
-/// What a machine got that the site file does not know.
+/// The attempts of a machine that the site file does not know, and their number that succeeded.
 #[derive(Debug, Default, Serialize)]
 pub(super) struct Outsider {
     pub(super) tried: usize,
@@ -29,7 +29,7 @@ pub(super) struct Outsider {
 }
 
 impl Report {
-    /// How many rows and kinds of denied attempts are not as they should be.
+    /// Returns the number of wrong rows, and of wrong kinds of denied attempts.
     pub(super) fn wrong(&self) -> (usize, usize) {
         let rows = self.rows.iter().filter(|row| !row.wrong.is_empty()).count();
         let denied = self.denied.iter().filter(|denied| !denied.wrong.is_empty()).count();
@@ -120,7 +120,8 @@ fn explain<'a>(to: &mut impl Write, all: impl Iterator<Item = (String, &'a Vec<S
     Ok(())
 }
 
-/// Connections counted under the row itself, and the lower rows under which the others were counted.
+/// Formats the connections counted under the row itself, and the lower rows under which the others were
+/// counted.
 fn counted(row: &RowVerdict) -> String {
     if !row.guarded {
         return "no POM server at either end".to_owned();

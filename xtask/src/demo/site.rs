@@ -1,4 +1,4 @@
-//! The site as it stands: every machine a network namespace on one switch, listening.
+//! The running site: every machine is a network namespace on one switch, and listens.
 
 use std::{
     collections::BTreeSet,
@@ -14,22 +14,22 @@ use tokio::{
 
 use super::layout::{Machine, PREFIX_V4, PREFIX_V6};
 
-/// The interface that every machine has, and that pomguard guards.
+/// The interface of every machine, which pomguard guards.
 pub(super) const INTERFACE: &str = "eth0";
 
-/// Room for what waits for one neighbour to be found.
+/// Size of the queue of packets that wait for a neighbour's address to be resolved.
 const WAITING_BYTES: &str = "8388608";
 
 /// All machines, connected.
 pub(super) struct Site {
-    // Stations end before the namespaces they are in.
+    // Declared first: stations end before the namespaces they are in.
     stations: Vec<Station>,
     namespaces: Vec<Namespace>,
     switch: Switch,
     heard: Heard,
 }
 
-/// Datagrams that arrived: "who → where".
+/// Datagrams that arrived, as "sender → receiver".
 type Heard = Arc<Mutex<Vec<String>>>;
 
 impl Site {
@@ -43,8 +43,8 @@ impl Site {
                 .address(ipnet::IpNet::new(machine.v4.into(), PREFIX_V4)?)
                 .address(ipnet::IpNet::new(machine.v6.into(), PREFIX_V6)?);
             site.switch.join(&namespace, &port)?;
-            // Hundreds of attempts begin before the neighbour is known: none may be lost on the way to
-            // pomguard, which is to count them all.
+            // Hundreds of attempts begin before the neighbour is known. None may be lost before pomguard,
+            // which must count all of them.
             for family in ["ipv4", "ipv6"] {
                 let path = format!("net/{family}/neigh/{INTERFACE}/unres_qlen_bytes");
                 namespace.set_sysctl(&path, WAITING_BYTES)?;
@@ -55,7 +55,7 @@ impl Site {
         Ok(site)
     }
 
-    /// Has every machine listen at these ports: TCP echoes, UDP takes note.
+    /// Makes every machine listen at these ports: TCP echoes, UDP records.
     pub(super) async fn listen(&self, ports: &BTreeSet<u16>) -> Result<()> {
         for (station, namespace) in self.stations.iter().zip(&self.namespaces) {
             let (ports, heard) = (ports.clone(), Arc::clone(&self.heard));
@@ -80,7 +80,7 @@ impl Site {
         &self.stations[machine]
     }
 
-    /// The datagrams that arrived since the last call.
+    /// Returns the datagrams that arrived since the last call.
     pub(super) fn take_heard(&self) -> Vec<String> {
         std::mem::take(&mut self.heard.lock().unwrap_or_else(PoisonError::into_inner))
     }

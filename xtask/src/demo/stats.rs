@@ -1,4 +1,4 @@
-//! Reads `pomguard stats --json`, as any monitoring would.
+//! Reads `pomguard stats --json`, as a monitoring system would.
 
 use std::{collections::BTreeMap, path::Path, process::Stdio};
 
@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, bail};
 use pomguard_netlab::Namespace;
 use serde::Deserialize;
 
-/// Which way packets go, seen from the guarded machine.
+/// The direction of packets, seen from the guarded machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Direction {
@@ -45,7 +45,7 @@ struct ReasonStats {
 }
 
 impl Counters {
-    /// Asks the machine's pomguard.
+    /// Reads the counters of the machine's pomguard.
     pub(super) fn read(binary: &Path, namespace: &Namespace, config: &Path) -> Result<Self> {
         let output = namespace
             .command(binary)?
@@ -73,14 +73,14 @@ impl Counters {
         Ok(counters)
     }
 
-    /// New connections of a row since `earlier`.
+    /// Returns the new connections of a row since `earlier`.
     pub(super) fn connections_since(&self, earlier: &Self, direction: Direction, row: &str) -> u64 {
         let key = (direction, row.to_owned());
         let at = |counters: &Self| counters.connections.get(&key).copied().unwrap_or(0);
         at(self).saturating_sub(at(earlier))
     }
 
-    /// Packets dropped since `earlier`, by reason; only reasons that moved.
+    /// Returns the packets dropped since `earlier`, by reason. Reasons without new drops are left out.
     pub(super) fn dropped_since(&self, earlier: &Self) -> BTreeMap<(Direction, String), u64> {
         let since = |(key, now): (&(Direction, String), &u64)| {
             let more = now.saturating_sub(earlier.dropped.get(key).copied().unwrap_or(0));

@@ -1,8 +1,8 @@
-//! The demo without pomguard: then everything gets through, and every probe notices it.
+//! The demo without pomguard: everything gets through, and every probe notices it.
 
 use super::*;
 
-/// Each form that a row can take, on the systems that the layout has a place for.
+/// Each form of a row, with systems that have a place in the layout.
 const MATRIX: &str = r#"
 [matrix]
 id = "test"
@@ -67,7 +67,7 @@ fn a_row_becomes_all_its_ports_between_all_its_machines() {
     let machines = layout::machines(&matrix).unwrap();
     let plan = Plan::new(&matrix, &machines);
     let tried: Vec<_> = plan.rows.iter().map(Vec::len).collect();
-    // Pairs × ports × families, and one from each end of the source-port range.
+    // Pairs × ports × families, and one attempt from each end of the source-port range.
     assert_eq!(tried, [2 * 3 * 2 + 2, 4 * 4 * 2 + 2, 6 * 4 * 2 + 2, 6 * 2 + 2, 2 + 2]);
     assert!(plan.rows[3].iter().all(|attempt| plan.counted_under(attempt) == Some(2)));
     let listed = plan.rows.concat();
@@ -118,7 +118,7 @@ fn alone_without_a_firewall_everything_gets_through() {
     });
 }
 
-/// The exhaustive proof of the port space reads the committed copy: it is the site of the demo.
+/// The exhaustive proof of the port space reads the committed copy, which must be the site of the demo.
 #[test]
 fn committed_site_file_matches_the_matrix_at_three_zones() {
     let root = concat!(env!("CARGO_MANIFEST_DIR"), "/..");

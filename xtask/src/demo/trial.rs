@@ -1,4 +1,4 @@
-//! Carries out the plan on a site and judges what comes of it.
+//! Carries out the plan on a site and judges the results.
 
 use anyhow::Result;
 
@@ -14,14 +14,14 @@ use super::{
     verdict::{Counted, DeniedVerdict, RowVerdict, judge_denied, judge_rows, not_denied},
 };
 
-/// All that a trial works with.
+/// The inputs of a trial.
 pub(super) struct Trial<'a> {
     pub(super) matrix: &'a Matrix,
     pub(super) machines: &'a [Machine],
     pub(super) plan: &'a Plan,
     pub(super) site: &'a Site,
     pub(super) progress: &'a Progress,
-    /// The machines that pomguard guards, and how to read their counters.
+    /// The machines that pomguard guards, and the function that reads their counters.
     pub(super) guarded: &'a [usize],
     pub(super) counters: &'a dyn Fn(usize) -> Result<Counters>,
 }
@@ -40,7 +40,7 @@ impl Trial<'_> {
         Ok(judge_rows(matrix, machines, plan, &by_row, &counted))
     }
 
-    /// Tries what it does not list.
+    /// Tries everything that the matrix does not list.
     pub(super) async fn denied(&self) -> Result<(Vec<DeniedVerdict>, Outsider)> {
         let Self { machines, plan, .. } = *self;
         let mut verdicts = Vec::new();

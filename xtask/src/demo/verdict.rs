@@ -1,4 +1,4 @@
-//! What the outcomes mean: which row is right, and which denied attempt was not denied.
+//! Judges the outcomes: the rows that are right, and the denied attempts that were not denied.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,36 +12,37 @@ use super::{
     stats::{Counters, Direction},
 };
 
-/// More than this many attempts are not listed one by one.
+/// The number of attempts up to which each is listed.
 const SHOWN: usize = 8;
 
-/// One guarded machine's counters before and after something.
+/// One guarded machine's counters before and after a step.
 pub(super) struct Counted {
     pub(super) machine: usize,
     pub(super) before: Counters,
     pub(super) after: Counters,
 }
 
-/// One row, tried.
+/// The result of one row.
 #[derive(Debug, Serialize)]
 pub(super) struct RowVerdict {
     pub(super) row: u16,
     pub(super) source: String,
     pub(super) destination: String,
     pub(super) printed: String,
-    /// Different machines, source → destination.
+    /// Number of pairs of different machines, source → destination.
     pub(super) pairs: usize,
     pub(super) tried: usize,
     pub(super) passed: usize,
-    /// Whether pomguard runs on one of the ends at least.
+    /// True if pomguard runs on at least one of the ends.
     pub(super) guarded: bool,
-    /// How far the row's own counters moved, on all guarded machines together: where the connections
-    /// came in, and where they went out.
+    /// The increase of the row's own counters on all guarded machines together: at the machines where the
+    /// connections came in, and at the machines where they went out.
     pub(super) counted_inbound: u64,
     pub(super) counted_outbound: u64,
-    /// Lower rows that list the same machines and ports: there the connection is counted under them.
+    /// Lower rows that list the same machines and ports. The connections between these machines are counted
+    /// under them.
     pub(super) counted_under: BTreeSet<u16>,
-    /// Empty when the row is right.
+    /// The errors; empty if the row is right.
     pub(super) wrong: Vec<String>,
 }
 
@@ -53,11 +54,11 @@ pub(super) struct DeniedVerdict {
     pub(super) reached: usize,
     /// Packets dropped meanwhile, by direction and reason.
     pub(super) reasons: BTreeMap<String, u64>,
-    /// Empty when all were denied and all drops counted.
+    /// The errors; empty if all attempts were denied and all drops counted.
     pub(super) wrong: Vec<String>,
 }
 
-/// Judges every row by its attempts' outcomes and by the counters.
+/// Judges every row by the outcomes of its attempts and by the counters.
 pub(super) fn judge_rows(
     matrix: &Matrix,
     machines: &[Machine],
@@ -65,7 +66,7 @@ pub(super) fn judge_rows(
     outcomes: &[Vec<Outcome>],
     counted: &[Counted],
 ) -> Vec<RowVerdict> {
-    // Per machine, direction and row: the connections that its counter must have seen.
+    // The connections that each counter must have seen, by machine, direction and row.
     let mut due: BTreeMap<(usize, Direction, usize), u64> = BTreeMap::new();
     for (attempt, outcome) in plan.rows.iter().flatten().zip(outcomes.iter().flatten()) {
         let Some(row) = plan.counted_under(attempt) else { continue };
@@ -124,7 +125,7 @@ pub(super) fn judge_rows(
     verdicts
 }
 
-/// Judges attempts that should have failed. `reached` describes those that did not.
+/// Judges attempts that should have failed. `reached` describes the attempts that succeeded.
 pub(super) fn judge_denied(
     what: &str,
     machines: &[Machine],
@@ -161,7 +162,7 @@ pub(super) fn judge_denied(
     verdict
 }
 
-/// The attempts that got through, or went wrong in a way that proves nothing.
+/// Describes the attempts that got through, or failed in a way that proves nothing.
 pub(super) fn not_denied(machines: &[Machine], attempts: &[Attempt], outcomes: &[Outcome]) -> Vec<String> {
     attempts
         .iter()
@@ -171,7 +172,8 @@ pub(super) fn not_denied(machines: &[Machine], attempts: &[Attempt], outcomes: &
         .collect()
 }
 
-/// Where a packet that no row lists is dropped: on its way out of a guarded machine, else on its way in.
+/// Returns the machine and the direction at which a packet that no row lists is dropped: on its way out of a
+/// guarded machine, or else on its way in.
 fn guard(machines: &[Machine], attempt: &Attempt) -> Option<(usize, Direction)> {
     let guarded = |machine: usize| machines[machine].role == Role::Pom;
     if guarded(attempt.from) {

@@ -1,4 +1,4 @@
-//! What a linked file asks of the machine that it is to run on, read from the file.
+//! Reads from a linked file the requirements on the machine that runs the file.
 
 use std::{fs, path::Path};
 
@@ -17,16 +17,16 @@ const OF_GLIBC: [&str; 6] =
 
 /// A linked file.
 pub(super) struct Artefact {
-    /// Bytes.
+    /// Size in bytes.
     pub(super) size: u64,
-    /// The newest version of the C library that it has a symbol of.
+    /// The newest version of the C library among the file's symbols.
     pub(super) glibc: Version,
-    /// Libraries that it loads.
+    /// Libraries that the file loads.
     pub(super) libraries: Vec<String>,
 }
 
 impl Artefact {
-    /// Reads a file, and refuses one that loads more than the C library, or is not linked against it.
+    /// Reads a file. Refuses a file that loads more than the C library, or that is not linked against it.
     pub(super) fn read(file: &Path) -> Result<Self> {
         let data = fs::read(file).with_context(|| file.display().to_string())?;
         Self::of(&data).with_context(|| format!("read {}", file.display()))
@@ -65,7 +65,7 @@ impl Artefact {
     }
 }
 
-/// `2.28` and `2.2.5`, whose last part is of no account.
+/// Parses `2.28` or `2.2.5`, whose last part does not matter.
 fn parse(number: &str) -> Result<Version> {
     let mut parts = number.split('.').map(str::parse);
     match (parts.next(), parts.next()) {
@@ -85,7 +85,7 @@ mod tests {
         assert!(parse("PRIVATE").is_err() && parse("2").is_err());
     }
 
-    /// The test itself is a file of that kind, linked on this machine.
+    /// The test's own executable is such a file, linked on this machine.
     #[test]
     fn own_file_asks_for_a_version_of_this_machine() {
         let data = fs::read(std::env::current_exe().unwrap()).unwrap();
@@ -94,7 +94,7 @@ mod tests {
                 assert!(own.glibc >= Version(2, 2) && own.size == data.len() as u64);
                 assert!(own.libraries.contains(&"libc.so.6".to_owned()), "{:?}", own.libraries);
             }
-            // Linked in another way than the artefact is.
+            // Linked in another way than the artefact.
             Err(error) => assert!(format!("{error:#}").contains("not every machine has"), "{error:#}"),
         }
         assert!(Artefact::of(&data[..100]).is_err() && Artefact::of(b"#!/bin/sh\n").is_err());

@@ -1,8 +1,9 @@
-//! `cargo xtask dist`: the one file that runs on every supported distribution, built and checked.
+//! `cargo xtask dist`: builds and checks the one file that runs on every supported distribution.
 //!
-//! A binary runs where the C library is at least as new as the one that it was linked against. RHEL 8 has
-//! glibc 2.28, so the linker of zig, which carries the symbols of every glibc, links against that. A static
-//! binary is no way out: where nsswitch.conf names a module, the look-up of a group loads it, and aborts.
+//! A binary runs where the C library is at least as new as the library that it was linked against. RHEL 8 has
+//! glibc 2.28, so the file is linked against that version, by the linker of zig, which carries the symbols of
+//! every glibc. A static binary is no alternative: where nsswitch.conf names a module, the look-up of a group
+//! loads that module, and aborts.
 
 use std::{
     fs,
@@ -22,20 +23,20 @@ use artefact::Artefact;
 
 /// The oldest C library that the file must run on.
 const GLIBC: Version = Version(2, 28);
-/// What it may weigh, in bytes.
+/// The largest size of the file, in bytes.
 const LARGEST: u64 = 8_000_000;
-/// For which machine.
+/// The target machine.
 const TARGET: &str = "x86_64-unknown-linux-gnu";
-/// What links it, from PyPI. Another version may link another file.
+/// The tools that link the file, from PyPI. Another version may link another file.
 const TOOLS: [&str; 2] = ["cargo-zigbuild==0.24.1", "ziglang==0.17.1"];
 
 /// Arguments of `cargo xtask dist`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Run the file in a root of an older distribution, too: as root, with mmdebstrap
+    /// Also run the file in a root of an older distribution (needs root and mmdebstrap)
     #[arg(long = "try")]
     tried: bool,
-    /// The distribution of that root, a suite of Debian's
+    /// The distribution of that root: a suite of Debian
     #[arg(long, value_name = "SUITE", default_value = "bullseye", requires = "tried")]
     suite: String,
     /// Check this file instead of building one
@@ -72,12 +73,12 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// The folder with the tools and the file.
+/// Path of the folder with the tools and the file.
 fn folder() -> PathBuf {
     workspace::target().join("dist")
 }
 
-/// Builds the file, without symbols, and puts it where it is found.
+/// Builds the file without symbols, and copies it to the folder.
 fn build() -> Result<PathBuf> {
     let tools = tools()?;
     let path = std::env::var_os("PATH").unwrap_or_default();
@@ -96,7 +97,8 @@ fn build() -> Result<PathBuf> {
     Ok(file)
 }
 
-/// Installs the tools into a folder of their own, unless they are there; the folder with the programs.
+/// Installs the tools into a folder of their own, unless they are installed. Returns the folder of their
+/// programs.
 fn tools() -> Result<PathBuf> {
     let home = folder().join("tools");
     let (programs, mark) = (home.join("bin"), home.join("installed"));
@@ -113,12 +115,12 @@ fn tools() -> Result<PathBuf> {
     Ok(programs)
 }
 
-/// Fails without root, which `what` takes.
+/// Fails without root; `what` names the operation that needs root.
 fn need_root(what: &str) -> Result<()> {
     if nix::unistd::geteuid().is_root() { Ok(()) } else { bail!("{what} takes root") }
 }
 
-/// A path as text, for a command line.
+/// Returns a path as text, for a command line.
 fn text(path: &Path) -> Result<&str> {
     path.to_str().with_context(|| format!("{} is no UTF-8", path.display()))
 }

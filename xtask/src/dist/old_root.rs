@@ -1,4 +1,4 @@
-//! The file in the userland of an older distribution: does it start, read, enforce, and know a group?
+//! Tries the file in the userland of an older distribution: does it start, read, enforce, and know a group?
 
 use std::{
     fs,
@@ -11,13 +11,13 @@ use anyhow::{Context as _, Result, bail};
 use super::{folder, need_root, text};
 use crate::{process, workspace};
 
-/// Packages that the root has besides the smallest set: a command for the interface, and a module for the
-/// look-up of groups that a static binary fails at.
+/// Packages of the root besides the smallest set: a command for the interface, and a module for the look-up
+/// of groups, at which a static binary fails.
 const PACKAGES: &str = "iproute2,libnss-systemd";
-/// Tries the file inside the root; see there.
+/// The script that tries the file inside the root, with its own explanation.
 const SCRIPT: &str = include_str!("try.sh");
 
-/// Makes the root, unless it is there, and runs the file in it.
+/// Makes the root, unless it exists, and runs the file in it.
 pub(super) fn try_in(suite: &str, file: &Path) -> Result<()> {
     need_root("the try in another root")?;
     let root = make(suite)?;
@@ -48,7 +48,7 @@ pub(super) fn try_in(suite: &str, file: &Path) -> Result<()> {
     Ok(())
 }
 
-/// A root of a suite, made once.
+/// Makes a root of a suite, once.
 fn make(suite: &str) -> Result<PathBuf> {
     let root = folder().join(format!("root-{suite}"));
     let mark = folder().join(format!("root-{suite}.made"));
@@ -65,7 +65,7 @@ fn make(suite: &str) -> Result<PathBuf> {
     let mut command = Command::new(mmdebstrap);
     command
         .args(["--quiet", "--variant=minbase", "--format=directory", &format!("--include={PACKAGES}")])
-        // An older suite is not signed anew.
+        // Old suites are not signed again.
         .args(["--aptopt=Acquire::Check-Valid-Until \"false\"", suite, text(&root)?])
         .arg(format!("deb [signed-by={keyring}] {archive} {suite} main"));
     process::run(&mut command)?;
@@ -73,7 +73,7 @@ fn make(suite: &str) -> Result<PathBuf> {
     Ok(root)
 }
 
-/// The archive that this machine's own packages come from.
+/// Returns the archive of this machine's own packages.
 fn archive() -> Result<String> {
     let mut command = Command::new("apt-get");
     command.args(["indextargets", "--format", "$(REPO_URI) $(CODENAME)", "Created-By: Packages"]);

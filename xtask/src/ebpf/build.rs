@@ -1,4 +1,4 @@
-//! Compiles the object, takes the debug information out, and makes sure that no path of this machine is left.
+//! Compiles the object, removes the debug information, and checks that no path of this machine is left.
 
 use std::{
     collections::BTreeSet,
@@ -13,7 +13,7 @@ use serde::Deserialize;
 use super::toolchain::{TARGET, Toolchain};
 use crate::{process, workspace};
 
-/// The objects and what built them.
+/// The objects and the toolchain that built them.
 pub(crate) struct Built {
     /// The programs that enforce.
     pub(crate) object: Vec<u8>,
@@ -26,7 +26,7 @@ pub(crate) struct Built {
 pub(crate) fn objects(toolchain: &Toolchain, cpu: &str) -> Result<Built> {
     let by = format!("{}, cpu {cpu}", toolchain.versions()?);
     println!("building with the {} compiler: {by}", toolchain.compiler.name);
-    // Alongside the host's own artefacts: two compilers in one folder would rebuild each other's.
+    // A folder apart from the host's own artefacts: two compilers in one folder would rebuild each other's.
     let folder = workspace::target().join("bpf");
     let mut command = toolchain.compiler.cargo("build");
     command.args(["--locked", "--release", "--package", "pomguard-ebpf", "--target", TARGET]);
@@ -42,7 +42,7 @@ pub(crate) fn objects(toolchain: &Toolchain, cpu: &str) -> Result<Built> {
     Ok(Built { object: linked("pomguard-ebpf")?, bench: linked("pomguard-bench")?, by })
 }
 
-/// An object as it is kept: without debug information and paths of this machine.
+/// Returns an object in its stored form: without debug information and paths of this machine.
 fn finished(toolchain: &Toolchain, linked: &Path) -> Result<Vec<u8>> {
     let bytes = without_debug_information(toolchain, linked)?;
     for path in [workspace::root(), &workspace::cargo_home()] {
@@ -57,14 +57,14 @@ fn finished(toolchain: &Toolchain, linked: &Path) -> Result<Vec<u8>> {
 /// Compiler flags, in the form that keeps spaces in paths.
 fn flags(toolchain: &Toolchain, cpu: &str) -> Result<OsString> {
     let mut flags: Vec<OsString> = [
-        // The linker makes BTF out of the debug information.
+        // The linker makes BTF from the debug information.
         "-Cdebuginfo=2",
         "-Clink-arg=--btf",
-        // Keeps a loop's back edge a jump. Linux 5.10 refuses one that falls through into the head of
+        // Keeps a loop's back edge a jump. Linux 5.10 refuses a back edge that falls through into the head of
         // the loop ("back-edge from insn N to N+1"), which is how the pass lays rotated loops out.
         "-Clink-arg=--llvm-args=-disable-block-placement",
-        // The contexts of both programs are the same on every 64-bit little-endian machine: naming
-        // one makes the object the same wherever it is built.
+        // The contexts of both programs are the same on every 64-bit little-endian machine. Naming one
+        // architecture makes the object the same wherever it is built.
         "--cfg=bpf_target_arch=\"x86_64\"",
     ]
     .map(OsString::from)
@@ -85,7 +85,7 @@ fn prefixed(before: &str, path: &Path, after: &str) -> OsString {
     flag
 }
 
-/// Where the sources of the crates lie that Cargo fetches (it does so now, if it has not).
+/// Returns the folders of the sources that Cargo fetches. Cargo fetches missing sources now.
 fn crate_folders(toolchain: &Toolchain) -> Result<BTreeSet<PathBuf>> {
     #[derive(Deserialize)]
     struct Metadata {
@@ -105,8 +105,8 @@ fn crate_folders(toolchain: &Toolchain) -> Result<BTreeSet<PathBuf>> {
         .collect())
 }
 
-/// Drops DWARF, which is nine tenths of the object. BTF stays: the loader needs its types for the
-/// maps, and the verifier's log shows its source lines.
+/// Removes DWARF, which is nine tenths of the object. BTF stays: the loader needs its types for the maps, and
+/// the verifier's log shows its source lines.
 fn without_debug_information(toolchain: &Toolchain, linked: &Path) -> Result<Vec<u8>> {
     let stripped = linked.with_extension("stripped");
     let llvm = toolchain.compiler.llvm()?;

@@ -1,12 +1,12 @@
-//! What is in an object, read by the parser that the daemon's loader uses.
+//! Prints the contents of an object, read by the parser that the daemon's loader uses.
 
 use anyhow::{Context as _, Result, bail};
 use aya_obj::Object;
 
 use super::stack;
 
-/// Prints size, programs, maps and stack; an object that the loader cannot read, or that an older kernel
-/// would refuse for its stack, is an error.
+/// Prints size, programs, maps and stack. Fails if the loader cannot read the object, or if an older kernel
+/// would refuse the object for its stack.
 pub(crate) fn print(bytes: &[u8]) -> Result<()> {
     let object = Object::parse(bytes).context("the loader cannot read the object")?;
     if object.btf.is_none() {

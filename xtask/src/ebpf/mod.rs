@@ -1,4 +1,4 @@
-//! `cargo xtask ebpf`: the object from source, with whichever BPF toolchain is there.
+//! `cargo xtask ebpf`: builds the object from source, with the BPF toolchain of this machine.
 
 use std::{
     fs,
@@ -22,7 +22,7 @@ pub(crate) struct Args {
     /// Write the object here, and no record, instead of replacing the committed one
     #[arg(long, value_name = "PATH", conflicts_with = "check")]
     out: Option<PathBuf>,
-    /// Write nothing; fail unless the committed object is what the sources make
+    /// Write nothing; fail unless the sources build the committed object
     #[arg(long)]
     check: bool,
     /// The BPF instruction set; v3 (Linux 5.1) is the newest that every supported kernel has
@@ -30,16 +30,17 @@ pub(crate) struct Args {
     cpu: String,
 }
 
-/// v3 adds 32-bit arithmetic and jumps. Its atomics that return a value need Linux 5.12: not used.
+/// v3 adds 32-bit arithmetic and jumps. The programs do not use its atomics that return a value, which need
+/// Linux 5.12.
 pub(crate) const DEFAULT_CPU: &str = "v3";
 
-/// What comparing a fresh build with the committed object says.
+/// The result of comparing a fresh build with the committed object.
 pub(crate) enum Comparison {
-    /// The same bytes.
+    /// The bytes are the same.
     Same,
-    /// Built by another toolchain than the committed one, so the bytes say nothing.
+    /// Another toolchain built the committed object, so a comparison of the bytes proves nothing.
     OtherToolchain,
-    /// The committed object is not what the sources make: why.
+    /// The sources do not build the committed object, with the reason.
     Stale(String),
 }
 
@@ -77,7 +78,7 @@ pub(crate) fn fresh(path: &Path) -> Result<Comparison> {
     compare(&built)
 }
 
-/// Whether the committed object was built from the sources as they are, and is what they make.
+/// Checks that the committed object was built from the present sources and that they build it again.
 fn compare(built: &build::Built) -> Result<Comparison> {
     let root = workspace::root();
     let text = fs::read_to_string(root.join(record::RECORD)).context(record::RECORD)?;
@@ -107,7 +108,7 @@ fn compare(built: &build::Built) -> Result<Comparison> {
 }
 
 impl build::Built {
-    /// Where each object is committed, and its bytes.
+    /// The path and the bytes of each committed object.
     fn objects(&self) -> [(&'static str, &[u8]); 2] {
         [(record::OBJECT, &self.object), (record::BENCH_OBJECT, &self.bench)]
     }

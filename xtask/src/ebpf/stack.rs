@@ -1,22 +1,22 @@
-//! How much stack a program's deepest chain of calls takes, counted as the strictest kernel counts it.
+//! Computes the stack of a program's deepest chain of calls, by the rules of the strictest kernel.
 //!
-//! The verifier allows 512 bytes for a whole chain (`MAX_BPF_STACK`). Linux 5.10 rounds each frame up
-//! to 32 bytes, newer kernels that have a JIT to 16, so one that the newest takes may be one that 5.10
-//! refuses ("combined stack size of 3 calls is 544. Too large"). The verifier of the machine at hand cannot
-//! tell; the object can.
+//! The verifier allows 512 bytes for a whole chain (`MAX_BPF_STACK`). Linux 5.10 rounds each frame up to 32
+//! bytes; newer kernels that have a JIT round to 16. So 5.10 may refuse a program that the newest kernel
+//! accepts ("combined stack size of 3 calls is 544. Too large"). The verifier of this machine cannot find
+//! that out; the object shows it.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use aya_obj::{Object, generated::bpf_insn};
 
-/// What a chain of calls may take, in bytes.
+/// The largest stack of a chain of calls, in bytes.
 pub(crate) const LIMIT: u32 = 512;
 
-/// To what the older kernels round a frame up, in bytes.
+/// Older kernels round a frame up to a multiple of this number of bytes.
 const ROUNDING: u32 = 32;
 
-/// Frames that a chain may have (`MAX_CALL_FRAMES`).
+/// The largest number of frames in a chain (`MAX_CALL_FRAMES`).
 const FRAMES: usize = 8;
 
 /// A call of a function of the same program (`BPF_JMP | BPF_CALL` with `BPF_PSEUDO_CALL`), or of a helper.
@@ -30,11 +30,11 @@ const ADD: u8 = 0x07;
 /// The frame pointer.
 const FRAME: u8 = 10;
 
-/// Bytes of stack that the deepest chain of each program takes, by the program's name.
+/// Returns the bytes of stack of the deepest chain of each program, by the program's name.
 ///
 /// # Errors
-/// When the loader cannot read or link the object, a program's functions call each other in a circle, or a
-/// program has both calls of its own functions and tail calls.
+/// If the loader cannot read or link the object, if a program's functions call each other in a circle, or if
+/// a program has both calls of its own functions and tail calls.
 pub(crate) fn of_programs(bytes: &[u8]) -> Result<BTreeMap<String, u32>> {
     let mut object = Object::parse(bytes).context("the loader cannot read the object")?;
     let sections: HashSet<usize> = object.functions.keys().map(|&(section, _)| section).collect();
@@ -49,7 +49,7 @@ pub(crate) fn of_programs(bytes: &[u8]) -> Result<BTreeMap<String, u32>> {
     Ok(deepest)
 }
 
-/// Fails when a chain of a program is too deep for the strictest kernel.
+/// Fails if a chain of a program is too deep for the strictest kernel.
 pub(crate) fn check(bytes: &[u8]) -> Result<()> {
     for (name, depth) in of_programs(bytes)? {
         println!("  {name}: {depth} of {LIMIT} bytes of stack, as Linux 5.10 counts");
@@ -61,7 +61,8 @@ pub(crate) fn check(bytes: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// The deepest chain in a linked program: its functions lie one behind another, the program's own first.
+/// Returns the stack of the deepest chain in a linked program. Its functions are in sequence, and the
+/// program's own comes first.
 fn deepest_chain(instructions: &[bpf_insn]) -> Result<u32> {
     let starts: BTreeSet<usize> =
         (0..instructions.len()).filter_map(|at| called(instructions, at)).chain([0]).collect();
@@ -75,7 +76,7 @@ fn deepest_chain(instructions: &[bpf_insn]) -> Result<u32> {
     below(&frames, 0, FRAMES)
 }
 
-/// The function that the instruction at `at` calls, if it calls one: its first instruction.
+/// Returns the first instruction of the function that the instruction at `at` calls, if any.
 fn called(instructions: &[bpf_insn], at: usize) -> Option<usize> {
     let instruction = instructions.get(at)?;
     let calls = instruction.code == CALL && instruction.src_reg() == PSEUDO_CALL;
@@ -83,8 +84,9 @@ fn called(instructions: &[bpf_insn], at: usize) -> Option<usize> {
     calls.then(|| (at + 1).checked_add_signed(instruction.imm as isize)).flatten()
 }
 
-/// Fails when a program has both calls of its own functions and tail calls: kernels before Linux 5.10, and
-/// those of RHEL 8.4, refuse it ("tail_calls are not allowed in programs with bpf-to-bpf calls").
+/// Fails if a program has both calls of its own functions and tail calls. Kernels before Linux 5.10, and the
+/// kernels of RHEL 8.4, refuse such a program ("tail_calls are not allowed in programs with bpf-to-bpf
+/// calls").
 fn refuse_mixed(instructions: &[bpf_insn]) -> Result<()> {
     let calls = (0..instructions.len()).any(|at| called(instructions, at).is_some());
     let jumps = instructions.iter().any(|it| it.code == CALL && it.src_reg() == 0 && it.imm == TAIL_CALL);
@@ -92,7 +94,7 @@ fn refuse_mixed(instructions: &[bpf_insn]) -> Result<()> {
     Ok(())
 }
 
-/// What a function and the deepest chain of those that it calls take.
+/// Returns the stack of a function together with the deepest chain of its callees.
 fn below(frames: &BTreeMap<usize, (u32, BTreeSet<usize>)>, at: usize, left: usize) -> Result<u32> {
     let Some(left) = left.checked_sub(1) else { bail!("a chain of more than {FRAMES} frames") };
     let (own, calls) = frames.get(&at).context("a call leads nowhere")?;
@@ -103,15 +105,15 @@ fn below(frames: &BTreeMap<usize, (u32, BTreeSet<usize>)>, at: usize, left: usiz
     Ok(own + deepest)
 }
 
-/// How far below the frame pointer a function reaches: what it reads and writes there, and the addresses
-/// that it makes of it.
+/// Returns how far below the frame pointer a function reaches: by reads and writes there, and by addresses
+/// that it derives from the frame pointer.
 fn frame(instructions: &[bpf_insn]) -> u32 {
     let mut deepest = 0;
     let mut copies = HashSet::new();
     for instruction in instructions {
         let (to, from) = (instruction.dst_reg(), instruction.src_reg());
         let reach = match instruction.code & 0x07 {
-            // BPF_LDX and, for BPF_ST and BPF_STX, the register that is written through.
+            // BPF_LDX, and for BPF_ST and BPF_STX the register that is written through.
             0x01 if from == FRAME => i32::from(instruction.off),
             0x02 | 0x03 if to == FRAME => i32::from(instruction.off),
             _ if instruction.code == ADD && copies.contains(&to) => instruction.imm,

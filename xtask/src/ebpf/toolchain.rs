@@ -1,4 +1,4 @@
-//! Which BPF toolchain is there.
+//! Finds a BPF toolchain on this machine.
 
 use std::{
     env,
@@ -15,22 +15,22 @@ pub(crate) const TARGET: &str = "bpfel-unknown-none";
 
 /// A compiler and its Cargo that can compile for the BPF target.
 pub(crate) struct Compiler {
-    /// What to call it.
+    /// Name of the compiler for messages.
     pub(crate) name: &'static str,
     pub(crate) cargo: PathBuf,
     pub(crate) rustc: PathBuf,
-    /// No `core` for the target comes with it, so Cargo has to build that too.
+    /// True if the compiler comes without `core` for the target, so that Cargo has to build `core`, too.
     pub(crate) builds_core: bool,
 }
 
-/// A compiler, and the linker that makes BPF objects of what it compiles.
+/// A compiler, and the linker that makes BPF objects from its output.
 pub(crate) struct Toolchain {
     pub(crate) compiler: Compiler,
     pub(crate) linker: PathBuf,
 }
 
 impl Toolchain {
-    /// The first compiler that is there, and the linker.
+    /// Returns the first complete compiler, and the linker.
     pub(crate) fn find() -> Result<Self> {
         let compiler = Compiler::find()?;
         let Some(linker) = process::find("bpf-linker") else {
@@ -39,7 +39,8 @@ impl Toolchain {
         Ok(Self { compiler, linker })
     }
 
-    /// What compiled an object: two objects of the same sources and the same of this are the same.
+    /// Describes the toolchain of an object. Two objects with the same sources and the same description are
+    /// the same.
     pub(crate) fn versions(&self) -> Result<String> {
         let rustc = process::output(bare(&self.compiler.rustc).arg("--version"))?;
         let linker = process::output(bare(&self.linker).arg("--version"))?;
@@ -48,7 +49,7 @@ impl Toolchain {
 }
 
 impl Compiler {
-    /// The first one that is complete; else an error that says what each way lacks.
+    /// Returns the first complete compiler. Fails with a list of the parts that each kind lacks.
     pub(crate) fn find() -> Result<Self> {
         let mut missing = Vec::new();
         for way in [Self::of_distribution, Self::of_rustup] {
@@ -60,7 +61,7 @@ impl Compiler {
         bail!("no BPF compiler here: `cargo xtask setup` installs one ({})", missing.join("; "))
     }
 
-    /// A compiler under /usr with a prebuilt `core` for the target, as Debian packages one.
+    /// Returns a compiler under /usr with a prebuilt `core` for the target, as Debian packages it.
     fn of_distribution() -> Result<Self> {
         let (cargo, rustc) = (PathBuf::from("/usr/bin/cargo"), PathBuf::from("/usr/bin/rustc"));
         if !cargo.is_file() || !rustc.is_file() {
@@ -75,12 +76,12 @@ impl Compiler {
         Ok(Self { name: "distribution", cargo, rustc, builds_core: false })
     }
 
-    /// A nightly of rustup's with the standard library's sources.
+    /// Returns a nightly compiler of rustup with the standard library's sources.
     fn of_rustup() -> Result<Self> {
         let Some(rustup) = process::find("rustup") else { bail!("rustup: not installed") };
         let which = |program| {
             let mut ask = bare(&rustup);
-            // Asking must not start a download.
+            // This query must not start a download.
             ask.args(["which", "--toolchain", "nightly", program]).env("RUSTUP_AUTO_INSTALL", "0");
             process::output(&mut ask).map(|path| PathBuf::from(path.trim()))
         };
@@ -95,19 +96,19 @@ impl Compiler {
         Ok(Self { name: "rustup nightly", cargo, rustc, builds_core: true })
     }
 
-    /// The version of the compiler's LLVM.
+    /// Returns the version of the compiler's LLVM.
     pub(crate) fn llvm(&self) -> Result<String> {
         llvm_of(&self.rustc)
     }
 
-    /// A command of this toolchain's Cargo, as if typed in a shell that knows no other toolchain.
+    /// Returns a command of this toolchain's Cargo, as if typed in a shell that knows no other toolchain.
     pub(crate) fn cargo(&self, subcommand: &str) -> Command {
         let mut command = bare(&self.cargo);
         command.current_dir(workspace::root()).arg(subcommand).env("RUSTC", &self.rustc);
-        // aya-ebpf uses inline assembly for BPF, which no stable compiler calls stable.
+        // aya-ebpf uses inline assembly for BPF, which is unstable in every stable compiler.
         command.env("RUSTC_BOOTSTRAP", "1");
-        // A build script that asks for `rustc`, and `cargo clippy`, go by PATH. Cargo would look among
-        // its installed programs first, where rustup's are, unless PATH names that folder later.
+        // A build script that runs `rustc`, and `cargo clippy`, search PATH. Cargo would search its installed
+        // programs first, where rustup's are, unless PATH names that folder later.
         let first = self.cargo.parent().into_iter().map(Path::to_path_buf);
         let path = env::var_os("PATH").unwrap_or_default();
         let last = workspace::cargo_home().join("bin");
@@ -118,7 +119,7 @@ impl Compiler {
     }
 }
 
-/// The version of a compiler's LLVM.
+/// Returns the version of a compiler's LLVM.
 pub(crate) fn llvm_of(rustc: &Path) -> Result<String> {
     let text = process::output(bare(rustc).arg("-vV"))?;
     let version = text.lines().find_map(|line| line.strip_prefix("LLVM version: "));

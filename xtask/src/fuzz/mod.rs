@@ -1,4 +1,4 @@
-//! `cargo xtask fuzz`: inputs that nobody wrote.
+//! `cargo xtask fuzz`: generated inputs.
 
 use anyhow::{Result, bail};
 
@@ -9,22 +9,23 @@ pub(crate) mod target;
 /// Arguments of `cargo xtask fuzz`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// So many random packets through the loaded programs and two models, instead of the targets
+    /// Send this number of random packets through the loaded programs and two models, instead of running the
+    /// targets
     #[arg(long, conflicts_with_all = ["target", "seconds"])]
     packets: Option<u64>,
-    /// Repeats a run of packets: the seed that it printed
+    /// Repeat a run of packets: the seed that the run printed
     #[arg(long, requires = "packets")]
     seed: Option<u64>,
-    /// A coverage-guided target of `fuzz/`; all of them, one after the other, where none is named
+    /// A coverage-guided target of `fuzz/`; without this option all targets, one after another
     #[arg(long, value_parser = target::TARGETS)]
     target: Option<String>,
-    /// How long each target runs
+    /// Seconds that each target runs
     #[arg(long, default_value_t = 60)]
     seconds: u32,
 }
 
 impl Args {
-    /// All coverage-guided targets, each for so many seconds.
+    /// All coverage-guided targets, each for this number of seconds.
     pub(crate) fn targets(seconds: u32) -> Self {
         Self { packets: None, seed: None, target: None, seconds }
     }

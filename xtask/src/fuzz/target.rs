@@ -1,13 +1,13 @@
-//! The coverage-guided targets of `fuzz/`, by cargo-fuzz.
+//! Runs the coverage-guided targets of `fuzz/` with cargo-fuzz.
 
 use anyhow::{Context as _, Result};
 
 use crate::{process, setup::Tool, workspace};
 
-/// The targets, with what each is about.
+/// The names of the targets, which say what they read.
 pub(crate) const TARGETS: [&str; 4] = ["packet", "matrix", "site", "settings"];
 
-/// Runs a target for some seconds. Findings are panics: cargo-fuzz prints the input and keeps it below
+/// Runs a target for some seconds. A finding is a panic: cargo-fuzz prints the input and stores it below
 /// `fuzz/artifacts`.
 pub(crate) fn run(target: &str, seconds: u32) -> Result<()> {
     if !Tool::CargoFuzz.is_here() {
@@ -15,15 +15,15 @@ pub(crate) fn run(target: &str, seconds: u32) -> Result<()> {
     }
     seed()?;
     let mut command = workspace::cargo("fuzz");
-    // Coverage needs unstable flags of the compiler, and no other compiler. The code has no unsafe
-    // block that an input reaches, so there is nothing for an address sanitizer to see.
+    // Coverage needs unstable flags of the compiler, which another compiler may not have. The code has no
+    // unsafe block that an input reaches, so an address sanitizer would find nothing.
     command.env("RUSTC_BOOTSTRAP", "1").current_dir(workspace::root().join("fuzz"));
     command.args(["run", "--fuzz-dir", ".", "--dev", "--sanitizer", "none", target, "--"]);
     command.arg(format!("-max_total_time={seconds}")).args(["-print_final_stats=1", "-verbosity=0"]);
     process::run(&mut command).with_context(|| format!("the target `{target}` found something"))
 }
 
-/// Lays the starting inputs into the corpus.
+/// Writes the initial inputs into the corpus.
 fn seed() -> Result<()> {
     let mut command = workspace::cargo("run");
     command.args(["--locked", "--quiet", "--package", "pomguard-fuzz", "--example", "seeds", "--"]);

@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use crate::workspace;
 
-/// The lines of cargo's `--message-format=json` that matter here.
+/// The fields of Cargo's `--message-format=json` lines that this module reads.
 #[derive(Deserialize)]
 struct Message {
     reason: String,
@@ -20,16 +20,16 @@ struct Target {
     name: String,
 }
 
-/// How pomguard is compiled.
+/// The way to compile pomguard.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Profile {
-    /// Quickly, as the tests are.
+    /// Without optimisation, like the tests.
     Dev,
-    /// As it is shipped.
+    /// With optimisation, like a release.
     Release,
 }
 
-/// Builds the binary and returns where it is. Cargo shows its own progress.
+/// Builds the binary and returns its path. Cargo shows its own progress.
 pub(crate) fn build(profile: Profile) -> Result<PathBuf> {
     let mut cargo = workspace::cargo("build");
     if profile == Profile::Release {

@@ -16,12 +16,12 @@ use nix::{
 };
 use pomguard_netlab::Namespace;
 
-/// From the start to READY.
+/// The longest time from the start to READY.
 const READY_WITHIN: Duration = Duration::from_secs(30);
-/// From SIGTERM to the end.
+/// The longest time from SIGTERM to the end.
 const STOPPED_WITHIN: Duration = Duration::from_secs(5);
 
-/// A running daemon; it is stopped when this is dropped.
+/// A running daemon. Dropping it stops the process.
 pub(crate) struct Daemon {
     host: String,
     child: Child,
@@ -30,7 +30,7 @@ pub(crate) struct Daemon {
 }
 
 impl Daemon {
-    /// Starts the daemon of the configuration file. The calling thread must outlive it.
+    /// Starts the daemon with a configuration file. The calling thread must outlive the daemon.
     pub(crate) fn start(binary: &Path, namespace: &Namespace, config: &Path) -> Result<Self> {
         let (log, socket) = (config.with_file_name("log"), config.with_file_name("notify"));
         let notify = UnixDatagram::bind(&socket).with_context(|| socket.display().to_string())?;
@@ -50,12 +50,12 @@ impl Daemon {
         Ok(Self { host: namespace.name().to_owned(), child, log, notify })
     }
 
-    /// Waits until the daemon says that it enforces.
+    /// Waits until the daemon reports that it enforces.
     pub(crate) fn wait_ready(&mut self) -> Result<()> {
         self.hear_ready().map(drop)
     }
 
-    /// Has the daemon read its files anew, and waits until they are in force.
+    /// Makes the daemon read its files again, and waits until they are in force.
     pub(crate) fn reload(&mut self) -> Result<()> {
         kill(Pid::from_raw(self.child.id().cast_signed()), Signal::SIGHUP).context("SIGHUP")?;
         let said = self.hear_ready()?;
@@ -65,18 +65,18 @@ impl Daemon {
         Ok(())
     }
 
-    /// The daemon's process.
+    /// The daemon's process id.
     pub(crate) fn process(&self) -> u32 {
         self.child.id()
     }
 
-    /// Waits for the message that tells readiness; all of it.
+    /// Waits for the message that reports readiness and returns the whole message.
     fn hear_ready(&mut self) -> Result<String> {
         let until = Instant::now() + READY_WITHIN;
         let mut buffer = [0; 4096];
         while Instant::now() < until {
             self.check_alive()?;
-            // A time-out is no error here: the loop looks after the daemon and listens again.
+            // A timeout is not an error: the loop checks the daemon and listens again.
             let Ok(length) = self.notify.recv(&mut buffer) else { continue };
             let said = String::from_utf8_lossy(&buffer[..length]);
             if said.lines().any(|line| line == "READY=1") {
@@ -90,7 +90,7 @@ impl Daemon {
         );
     }
 
-    /// Fails with the end of the log when the daemon has ended.
+    /// Fails with the end of the log if the daemon has ended.
     pub(crate) fn check_alive(&mut self) -> Result<()> {
         if let Some(status) = self.child.try_wait()? {
             bail!("pomguard on {} ended ({status}); its log ends:\n{}", self.host, self.tail());

@@ -1,4 +1,4 @@
-//! What the demo and the benches run on: pomguard as it is shipped, in surroundings that vanish.
+//! The environment of the demo and the benches: pomguard in its released form, in a sandbox that disappears.
 
 pub(crate) mod binary;
 pub(crate) mod daemon;

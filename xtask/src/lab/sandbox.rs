@@ -1,4 +1,4 @@
-//! What a run needs around it, arranged so that nothing stays when it ends, however it ends.
+//! The environment of a run, arranged such that nothing is left when the run ends, however it ends.
 
 use std::{
     path::{Path, PathBuf},
@@ -13,18 +13,18 @@ use nix::{
     unistd::geteuid,
 };
 
-/// Where bpffs is mounted, everywhere.
+/// The mount point of bpffs on every machine.
 const BPFFS: &str = "/sys/fs/bpf";
-/// A folder that every machine has and no program here uses: a tmpfs covers it.
+/// A folder that every machine has and no program here uses. The sandbox mounts a tmpfs there.
 const FILES: &str = "/dev/shm";
-/// Two listeners per machine and port are 3,500; a thousand connections under way have two ends each.
+/// Two listeners per machine and port are 3,500 files; a thousand connections at once have two ends each.
 const OPEN_FILES: u64 = 16_384;
 
-/// Where a run keeps things; both vanish with the last process that sees them.
+/// The folders of a run. Both disappear with the last process that sees them.
 pub(crate) struct Sandbox {
-    /// Under which the daemons pin.
+    /// The folder of the daemons' pins.
     pub(crate) pins: PathBuf,
-    /// For configuration, state and logs.
+    /// The folder of configuration, state and logs.
     pub(crate) files: PathBuf,
 }
 
@@ -36,11 +36,11 @@ pub(crate) fn require_root() -> Result<()> {
     Ok(())
 }
 
-/// Gives this thread, and what it starts, a bpffs and a tmpfs that nobody else sees. Call it before any
-/// thread or child that is to see them is started.
+/// Gives this thread, and its later children, a bpffs and a tmpfs that nobody else sees. Call this function
+/// before you start any thread or child that must see them.
 ///
-/// This is all the cleaning up there is: when the process ends, by a signal or otherwise, the kernel
-/// kills the daemons, and takes down the namespaces and file systems that nobody holds any more.
+/// No other clean-up is needed: when the process ends, by a signal or otherwise, the kernel kills the
+/// daemons, and removes the namespaces and file systems that nobody holds any more.
 pub(crate) fn enter() -> Result<Sandbox> {
     unshare(CloneFlags::CLONE_NEWNS).context("unshare(CLONE_NEWNS)")?;
     mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)
@@ -54,11 +54,12 @@ pub(crate) fn enter() -> Result<Sandbox> {
     Ok(Sandbox { pins, files: FILES.into() })
 }
 
-/// Lets this process open as many files as the listeners and connections need.
+/// Raises the limit of open files to the number that the listeners and connections need.
 pub(crate) fn allow_open_files() -> Result<()> {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     if soft < OPEN_FILES {
-        // Within the hard limit anyone may raise it; beyond, only who has CAP_SYS_RESOURCE.
+        // Any process may raise the soft limit up to the hard limit; beyond that the process needs
+        // CAP_SYS_RESOURCE.
         setrlimit(Resource::RLIMIT_NOFILE, OPEN_FILES, hard.max(OPEN_FILES)).with_context(|| {
             format!("a run opens {OPEN_FILES} files at most, and the limit is {hard} here (ulimit -Hn)")
         })?;

@@ -1,4 +1,4 @@
-//! Mutants that change nothing that anybody could see, each with the reason why.
+//! Mutants without an observable effect, each with the reason.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,7 +11,7 @@ use serde::Deserialize;
 use super::schema::Mutant;
 use crate::workspace;
 
-/// Where they are listed, from the workspace's root.
+/// Path of their list, from the workspace's root.
 pub(super) const LIST: &str = "xtask/src/mutate/equivalent.toml";
 
 #[derive(Deserialize)]
@@ -23,13 +23,13 @@ struct List {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Entry {
-    /// The file, from `pomguard-common/src` on.
+    /// The file, relative to `pomguard-common/src`.
     file: String,
-    /// The line as it stands there.
+    /// The unchanged line.
     text: String,
-    /// What is changed.
+    /// The changes to the line.
     changes: Vec<String>,
-    /// Why nobody sees it.
+    /// The reason why no change has an effect.
     why: String,
 }
 
@@ -40,7 +40,7 @@ impl Equivalents {
     /// Reads the list.
     ///
     /// # Errors
-    /// When an entry is about no mutant: the line was changed, and wants to be looked at anew.
+    /// If an entry matches no mutant: the line was changed, and the entry needs a new review.
     pub(super) fn of(mutants: &[Mutant]) -> Result<Self> {
         let list = fs::read_to_string(workspace::root().join(LIST)).context(LIST)?;
         let list: List = toml::from_str(&list).context(LIST)?;
@@ -64,7 +64,7 @@ impl Equivalents {
         Ok(Self(reasons))
     }
 
-    /// Why the mutant changes nothing; none when it is not known to.
+    /// Returns the reason why the mutant has no effect, or `None` if the mutant is not on the list.
     pub(super) fn why(&self, mutant: &Mutant) -> Option<&str> {
         self.0.get(&mutant.number).map(String::as_str)
     }

@@ -1,4 +1,4 @@
-//! `cargo xtask mutate`: is there a test that notices, when the packet code is changed in one place?
+//! `cargo xtask mutate`: checks that a test fails if the packet code is changed in one place.
 
 use std::{
     collections::BTreeMap,
@@ -20,16 +20,16 @@ mod schema;
 use equivalent::Equivalents;
 use schema::Mutant;
 
-/// What is changed.
+/// The file and the folder that the mutants change.
 const PARSER: &str = "pomguard-common/src/parse.rs";
 const RULINGS: &str = "pomguard-common/src/decide";
-/// Chooses the mutant in a program that holds them all.
+/// The environment variable that chooses the mutant in a program with all mutants.
 const CHOICE: &str = "POMGUARD_MUTANT";
-/// Percent of the mutants that must be noticed.
+/// The least percentage of mutants that the tests must notice.
 const ENOUGH: usize = 95;
-/// A mutant that runs in circles is noticed, too.
+/// The timeout of a mutant. A mutant in an endless loop counts as noticed.
 const LONGEST: Duration = Duration::from_secs(60);
-/// What a mutant asks.
+/// The function by which a changed place asks for the chosen mutant.
 const ASKS: &str = "
 /// Which change of the sources is in force.
 pub mod mutant {
@@ -47,7 +47,7 @@ pub mod mutant {
 /// Arguments of `cargo xtask mutate`.
 #[derive(Default, clap::Args)]
 pub(crate) struct Args {
-    /// Only mutants of files whose path holds this
+    /// Only mutants of files whose path contains this text
     #[arg(long, value_name = "TEXT")]
     file: Option<String>,
 }
@@ -64,7 +64,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     conclude(&mutants, &survivors, &equivalents)
 }
 
-/// Copies the sources, with every mutant in its place.
+/// Copies the sources and puts all mutants into them.
 fn lay_out(tree: &Path) -> Result<Vec<Mutant>> {
     let listed = process::output(Command::new("git").current_dir(workspace::root()).args([
         "ls-files",
@@ -84,7 +84,7 @@ fn lay_out(tree: &Path) -> Result<Vec<Mutant>> {
             let source = fs::read_to_string(&from)?;
             write(&to, &schema::schema(name, &source, &mut mutants)?)?;
         } else if name == "pomguard-common/src/lib.rs" {
-            // A mutant that reads alongside its array is to run, and to be noticed.
+            // A mutant that reads outside its array must compile and run, and be noticed.
             let own = fs::read_to_string(&from)?;
             let own = own.replace(
                 "#![no_std]",
@@ -99,7 +99,7 @@ fn lay_out(tree: &Path) -> Result<Vec<Mutant>> {
     Ok(mutants)
 }
 
-/// Writes what has changed: an old file is not built again.
+/// Writes a file only if its text has changed: Cargo does not build an unchanged file again.
 fn write(path: &Path, text: &str) -> Result<()> {
     if fs::read_to_string(path).is_ok_and(|old| old == text) {
         return Ok(());
@@ -107,13 +107,13 @@ fn write(path: &Path, text: &str) -> Result<()> {
     fs::write(path, text).with_context(|| path.display().to_string())
 }
 
-/// The test programs that hold every mutant, quickest first.
+/// Builds the test programs that hold every mutant, quickest first.
 fn build(tree: &Path) -> Result<Vec<PathBuf>> {
     let test = |package: &str, chosen: &[&str]| {
         let mut command = workspace::cargo("test");
-        // Not into the folder of the unchanged sources: Cargo would take a mutated crate for theirs.
+        // A folder apart from the unchanged sources: Cargo would take a mutated crate for the original.
         command.current_dir(tree).env("CARGO_TARGET_DIR", tree.join("target"));
-        // The object was not built from these sources; it is not what is tried.
+        // The object was not built from these sources, and is not under test.
         command.env("POMGUARD_EBPF_OBJECT", workspace::root().join("pomguard-ebpf/object/pomguard.bpf.o"));
         command.args(["--locked", "--quiet", "--package", package]).args(chosen);
         command.args(["--no-run", "--message-format=json"]);
@@ -121,14 +121,14 @@ fn build(tree: &Path) -> Result<Vec<PathBuf>> {
     };
     let mut programs = test("pomguard-common", &["--lib"])?;
     let mut whole = test("pomguard-tests", &["--test", "differential", "--test", "packets"])?;
-    // What the tests start themselves is made, too.
+    // The build also makes the programs that the tests start themselves. They are left out.
     whole.retain(|program| program.parent().is_some_and(|folder| folder.ends_with("deps")));
     whole.sort();
     programs.append(&mut whole);
     Ok(programs)
 }
 
-/// Whether the tests notice a mutant.
+/// Returns true if the tests notice a mutant.
 fn notices(programs: &[PathBuf], number: u32) -> Result<bool> {
     for program in programs {
         let differential = program.to_string_lossy().contains("differential-");
@@ -164,7 +164,7 @@ fn notices(programs: &[PathBuf], number: u32) -> Result<bool> {
     Ok(false)
 }
 
-/// Mutants that no test notices.
+/// Returns the mutants that no test notices.
 fn survivors<'a>(programs: &[PathBuf], mutants: &'a [Mutant]) -> Result<Vec<&'a Mutant>> {
     let next = AtomicUsize::new(0);
     let tries = || -> Result<Vec<&Mutant>> {
@@ -241,7 +241,7 @@ fn conclude(mutants: &[Mutant], survivors: &[&Mutant], equivalents: &Equivalents
     Ok(())
 }
 
-/// A share with one decimal place, cut.
+/// Formats a percentage with one decimal place, rounded down.
 fn percent(part: usize, whole: usize) -> String {
     let tenths = part * 1_000 / whole.max(1);
     format!("{}.{}", tenths / 10, tenths % 10)

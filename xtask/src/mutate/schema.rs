@@ -1,9 +1,9 @@
-//! Puts every mutant of a source file into it at once: each changed place asks at run time whether it is
-//! its turn, so that one build holds them all.
+//! Puts every mutant of a source file into that file at once. Each changed place asks at run time if its
+//! mutant is the chosen one, so that one build holds all mutants.
 //!
-//! One change each: a comparison moved by one or turned round, an operator swapped, a number one higher, a
-//! named constant one higher, a field read one byte aside, a window asked to be one byte longer, a branch
-//! taken always or never, an arm of a match left out, a reason exchanged.
+//! A mutant is one change: a comparison shifted by one or reversed, an operator exchanged, a number one
+//! higher, a named constant one higher, a field read one byte aside, a window one byte longer, a branch taken
+//! always or never, an arm of a match left out, a reason exchanged.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -23,15 +23,15 @@ use syn::{
 /// One changed place.
 #[derive(Clone, Debug)]
 pub(super) struct Mutant {
-    /// What chooses it.
+    /// The number that chooses the mutant.
     pub(super) number: u32,
     /// The file, from the workspace's root.
     pub(super) file: String,
-    /// The line.
+    /// The line number.
     pub(super) line: usize,
-    /// What stands there.
+    /// The unchanged line.
     pub(super) text: String,
-    /// What is changed.
+    /// Description of the change.
     pub(super) change: String,
 }
 
@@ -42,7 +42,7 @@ impl Display for Mutant {
     }
 }
 
-/// Rewrites a file; its mutants join `mutants`.
+/// Rewrites a file with mutants and appends them to `mutants`.
 pub(super) fn schema(name: &str, source: &str, mutants: &mut Vec<Mutant>) -> Result<String> {
     let mut file: File = syn::parse_file(source).with_context(|| name.to_owned())?;
     let computed = computed_constants(&file);
@@ -52,7 +52,7 @@ pub(super) fn schema(name: &str, source: &str, mutants: &mut Vec<Mutant>) -> Res
     Ok(file.into_token_stream().to_string())
 }
 
-/// Numbers those that are alike in one line.
+/// Numbers mutants with the same description in one line.
 fn tell_apart(mutants: &mut [Mutant]) {
     let mut alike: BTreeMap<(String, usize, String), Vec<usize>> = BTreeMap::new();
     for (at, mutant) in mutants.iter().enumerate() {
@@ -67,7 +67,7 @@ fn tell_apart(mutants: &mut [Mutant]) {
     }
 }
 
-/// Private constants that are worked out: they become functions, so that their terms can change.
+/// Returns the private constants that are computed: they become functions, so that their terms can change.
 fn computed_constants(file: &File) -> BTreeSet<String> {
     let items = file.items.iter().filter_map(|item| match item {
         Item::Const(item) if item.ident != "_" && !matches!(*item.expr, Expr::Lit(_)) => {
@@ -89,9 +89,9 @@ struct Rewriting<'a> {
     computed: BTreeSet<String>,
 }
 
-/// The last name of a path that looks like a constant with a number in it.
+/// Returns the last name of a path if it looks like the name of an integer constant.
 fn constant(path: &Path) -> Option<String> {
-    /// Those that are no numbers.
+    /// Constants that are not numbers.
     const OTHERS: [&str; 8] = ["WHOLE", "NONE", "NOTHING", "UNASKED", "FREE", "ALL", "V4", "V6"];
     let name = path.segments.last()?.ident.to_string();
     let upper =
@@ -100,7 +100,7 @@ fn constant(path: &Path) -> Option<String> {
         .then_some(name)
 }
 
-/// A number one higher, or one lower where that does not fit.
+/// Returns a number one higher, or one lower where one higher does not fit.
 fn adjacent(number: &LitInt) -> Option<LitInt> {
     let value: u64 = number.base10_parse().ok()?;
     let full = [0xff, 0xffff, 0xffff_ffff, u64::MAX].contains(&value);
@@ -125,7 +125,7 @@ impl Rewriting<'_> {
         number
     }
 
-    /// `other` when it is the new mutant's turn.
+    /// Returns an expression that is `other` if the new mutant is chosen, and `own` otherwise.
     fn either(
         &mut self,
         span: Span,
@@ -204,7 +204,7 @@ impl Rewriting<'_> {
             .collect();
         let [at, rest @ .., window] = &numbers[..] else { return };
         let aside = if at + 1 + width <= *window { Some(at + 1) } else { at.checked_sub(1) };
-        // A field that fills its window has no place alongside it.
+        // A field that fills its window cannot be read aside.
         let Some(aside) = aside else { return };
         let literal = |number: &u64| LitInt::new(&number.to_string(), Span::call_site());
         let all: Vec<LitInt> = [&aside].into_iter().chain(rest).chain([window]).map(literal).collect();
@@ -227,7 +227,8 @@ impl Rewriting<'_> {
         *expr = self.either(span, format!("the window of {bytes} bytes is one longer"), &mutated, &own);
     }
 
-    /// A condition: taken always, taken never; one that binds, never.
+    /// Adds the mutants of a condition: taken always and taken never. A condition with a binding is only
+    /// taken never.
     fn condition(&mut self, span: Span, condition: &mut Expr, always: bool) {
         let never = self.note(span, "the branch is never taken");
         if has_let(condition) {
@@ -250,11 +251,11 @@ impl Rewriting<'_> {
         };
     }
 
-    /// The arms of a match, each left out once, and each number in a pattern changed once.
+    /// Adds the mutants of a match: each arm left out once, and each number in a pattern changed once.
     fn arms(&mut self, arms: Vec<Arm>) -> Vec<Arm> {
         let split: Vec<Arm> = arms.into_iter().flat_map(split).collect();
         let last = split.len().saturating_sub(1);
-        // `None` is no name for what is left, though it looks like one.
+        // `None` is not a binding that takes all remaining values, although it looks like one.
         let takes_all = |pattern: &Pat| match pattern {
             Pat::Wild(_) => true,
             Pat::Ident(it) => it.ident.to_string().starts_with(|it: char| it.is_ascii_lowercase()),
@@ -278,7 +279,7 @@ impl Rewriting<'_> {
         split.into_iter().enumerate().map(arm).collect()
     }
 
-    /// Takes the numbers out of a pattern, and puts comparisons with them into `guards`.
+    /// Removes the numbers from a pattern, and adds comparisons with them to `guards`.
     fn pattern(&mut self, pattern: &mut Pat, behind_reference: bool, guards: &mut Vec<TokenStream>) {
         if is_number(pattern) {
             let binding = format_ident!("bound_{}", self.mutants.len());
@@ -300,7 +301,7 @@ impl Rewriting<'_> {
         }
     }
 
-    /// Whether a value is what the pattern says, with each of its numbers changed once.
+    /// Returns the test of a value against a pattern, with each number of the pattern changed once.
     fn test(&mut self, pattern: &Pat, value: &TokenStream) -> TokenStream {
         match pattern {
             Pat::Or(it) => {
@@ -343,7 +344,7 @@ impl Rewriting<'_> {
     }
 }
 
-/// Whether a pattern is made of numbers alone.
+/// Returns true if a pattern consists of numbers alone.
 fn is_number(pattern: &Pat) -> bool {
     match pattern {
         Pat::Lit(it) => matches!(it.lit, Lit::Int(_)),
@@ -355,7 +356,7 @@ fn is_number(pattern: &Pat) -> bool {
     }
 }
 
-/// An arm of alternatives that are more than numbers is as many arms.
+/// Splits an arm with alternatives into an arm for each, unless the alternatives are numbers.
 fn split(arm: Arm) -> Vec<Arm> {
     match &arm.pat {
         Pat::Or(it) if !is_number(&arm.pat) => {
@@ -365,7 +366,7 @@ fn split(arm: Arm) -> Vec<Arm> {
     }
 }
 
-/// `matches!(value, pattern if guard)` as a match.
+/// Rewrites `matches!(value, pattern if guard)` as a match.
 fn as_match(tokens: &TokenStream) -> Option<ExprMatch> {
     let parse = |input: syn::parse::ParseStream<'_>| {
         let value: Expr = input.parse()?;
@@ -404,13 +405,13 @@ impl VisitMut for Rewriting<'_> {
     }
 
     fn visit_signature_mut(&mut self, signature: &mut syn::Signature) {
-        // Which mutant it is cannot be asked at compile time.
+        // The chosen mutant is not known at compile time.
         signature.constness = None;
     }
 
     fn visit_stmt_mut(&mut self, statement: &mut Stmt) {
         match statement {
-            // A constant that a function works out: the function is none for the compiler any more.
+            // A constant that a function computes becomes a variable: the function is no longer `const`.
             Stmt::Item(Item::Const(constant)) if matches!(*constant.expr, Expr::Call(_)) => {
                 let (name, kind, mut value) = (&constant.ident, &constant.ty, constant.expr.clone());
                 self.visit_expr_mut(&mut value);
@@ -437,11 +438,11 @@ impl VisitMut for Rewriting<'_> {
             Expr::Const(_) | Expr::Repeat(_) | Expr::Verbatim(_) | Expr::Macro(_) => return,
             Expr::Match(it) => return self.rewrite_match(it),
             Expr::Call(it) => {
-                // A name that is called is no value.
+                // The name of a called function is not a value.
                 it.args.iter_mut().for_each(|argument| self.visit_expr_mut(argument));
             }
             Expr::Index(it) => {
-                // A constant that has an index is an array, and no number.
+                // A constant with an index is an array, not a number.
                 if !matches!(*it.expr, Expr::Path(_)) {
                     self.visit_expr_mut(&mut it.expr);
                 }

@@ -1,4 +1,4 @@
-//! Tools that no distribution has: compiled by Cargo, at versions that are known to work.
+//! Tools that are in no distribution: compiled by Cargo, at versions that are known to work.
 
 use std::{path::Path, process::Command};
 
@@ -11,7 +11,8 @@ const LINKER: &str = "0.13.0";
 const DENY: &str = "0.20.2";
 const FUZZ: &str = "0.13.2";
 
-/// bpf-linker reads the compiler's bitcode, so it is built against the LLVM of the same version.
+/// Installs bpf-linker against the LLVM of the packaged compiler: the linker reads the compiler's bitcode, so
+/// both need the same version.
 pub(super) fn linker_for_packaged_compiler(distribution: Distribution) -> Result<()> {
     let version = ebpf::llvm_of(Path::new("/usr/bin/rustc"))?;
     let major = version.split('.').next().context("the compiler has no LLVM version")?;
@@ -25,7 +26,7 @@ pub(super) fn linker_for_packaged_compiler(distribution: Distribution) -> Result
     process::run(command.args(["--no-default-features", "--features", &format!("llvm-{major}")]))
 }
 
-/// Without a packaged compiler for the target, rustup's nightly builds `core` itself.
+/// Installs rustup's nightly, which builds `core` for the target where no packaged compiler has it.
 pub(super) fn nightly() -> Result<()> {
     let rustup = process::find("rustup").context("no rustup here, and no packaged BPF compiler")?;
     let mut command = Command::new(rustup);
@@ -33,7 +34,7 @@ pub(super) fn nightly() -> Result<()> {
     process::run(command.args(["--profile", "minimal"]))
 }
 
-/// The linker, built against its own choice of LLVM.
+/// Installs the linker, built against its own choice of LLVM.
 pub(super) fn linker() -> Result<()> {
     match process::find("bpf-linker") {
         Some(_) => Ok(()),
@@ -41,12 +42,12 @@ pub(super) fn linker() -> Result<()> {
     }
 }
 
-/// cargo-deny takes some minutes on two cores.
+/// Installs cargo-deny, which takes some minutes on two cores.
 pub(super) fn deny() -> Result<()> {
     process::run(install("cargo-deny", DENY).arg("--locked"))
 }
 
-/// Builds and runs the targets of `fuzz/`.
+/// Installs cargo-fuzz, which builds and runs the targets of `fuzz/`.
 pub(super) fn fuzz() -> Result<()> {
     if process::find("cargo-fuzz").is_some() {
         return Ok(());

@@ -9,14 +9,14 @@ use crate::process;
 /// A family of distributions, by its package manager.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Distribution {
-    /// Debian and what derives from it.
+    /// Debian and its derivatives.
     Apt,
-    /// RHEL, Fedora and what derives from them.
+    /// RHEL, Fedora and their derivatives.
     Dnf,
 }
 
 impl Distribution {
-    /// What this machine runs; an error when nothing can be installed here.
+    /// Returns this machine's distribution. Fails if nothing can be installed here.
     pub(crate) fn of_this_machine() -> Result<Self> {
         if !nix::unistd::geteuid().is_root() {
             bail!("installing packages needs root");
@@ -30,7 +30,7 @@ impl Distribution {
         }
     }
 
-    /// The package manager's name.
+    /// Name of the package manager.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Apt => "apt",
@@ -38,7 +38,8 @@ impl Distribution {
         }
     }
 
-    /// Installs packages without asking; the lists are refreshed first, or old ones name gone files.
+    /// Installs packages without questions. The lists are refreshed first, because old lists name files that
+    /// are gone.
     pub(crate) fn install(self, packages: &[&str]) -> Result<()> {
         if packages.is_empty() {
             return Ok(());

@@ -1,4 +1,5 @@
-//! `cargo xtask setup`: what the build from source and the tests need, from the distribution where it has it.
+//! `cargo xtask setup`: installs the tools of the build from source and of the tests, from the distribution
+//! if possible.
 
 use std::time::Instant;
 
@@ -15,7 +16,7 @@ use distribution::Distribution;
 /// Arguments of `cargo xtask setup`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Only say what is missing; fail when something is
+    /// Only list the missing tools; fail if any is missing
     #[arg(long)]
     no_install: bool,
 }
@@ -40,7 +41,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
 }
 
-/// Installs those of the tools that are not there; says which, and how long each took.
+/// Installs the missing tools, and prints their names and the time that each took.
 pub(crate) fn install(tools: &[Tool]) -> Result<()> {
     let missing: Vec<Tool> = tools.iter().copied().filter(|tool| !tool.is_here()).collect();
     if missing.is_empty() {
@@ -48,7 +49,7 @@ pub(crate) fn install(tools: &[Tool]) -> Result<()> {
     }
     let distribution = Distribution::of_this_machine()?;
     println!("installing {} with {}", names(&missing), distribution.name());
-    // One transaction for all packages; what has to be compiled comes after it.
+    // One transaction for all packages, then the tools that have to be compiled.
     let packages: Vec<&str> =
         missing.iter().flat_map(|tool| tool.packages(distribution).iter().copied()).collect();
     distribution.install(&packages)?;

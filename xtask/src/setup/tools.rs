@@ -1,4 +1,4 @@
-//! What can be installed: how to see that it is there, and which packages it is in.
+//! The tools that can be installed: the check for each, and the packages.
 
 use anyhow::Result;
 
@@ -8,7 +8,7 @@ use crate::{
     lint, process,
 };
 
-/// Something that a command here needs and a machine may lack.
+/// A tool that a command of xtask needs and a machine may lack.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Tool {
     BpfCompiler,
@@ -27,7 +27,7 @@ pub(crate) enum Tool {
 }
 
 impl Tool {
-    /// All of them, in the order in which they are installed.
+    /// All tools, in the order of their installation.
     pub(crate) const ALL: &[Self] = &[
         Self::BpfCompiler,
         Self::BpfClippy,
@@ -44,7 +44,7 @@ impl Tool {
         Self::CargoFuzz,
     ];
 
-    /// What it is called.
+    /// Name of the tool.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::BpfCompiler => "BPF compiler",
@@ -63,7 +63,7 @@ impl Tool {
         }
     }
 
-    /// What it is for.
+    /// Purpose of the tool.
     pub(crate) fn purpose(self) -> &'static str {
         match self {
             Self::BpfCompiler => "compiles the BPF programs",
@@ -84,7 +84,7 @@ impl Tool {
         }
     }
 
-    /// Whether it is there, complete.
+    /// Returns true if the tool is completely installed.
     pub(crate) fn is_here(self) -> bool {
         match self {
             Self::BpfCompiler => Compiler::find().is_ok(),
@@ -110,12 +110,12 @@ impl Tool {
         }
     }
 
-    /// The packages that have it, or what compiling it needs.
+    /// The packages of the tool, or the packages that compiling it needs.
     pub(crate) fn packages(self, distribution: Distribution) -> &'static [&'static str] {
         match (self, distribution) {
             (Self::BpfCompiler, Distribution::Apt) => &["rustc-web", "cargo-web", "libstd-rust-web-dev-bpf"],
             (Self::BpfCompiler | Self::CargoFuzz, Distribution::Dnf) => &["gcc-c++"],
-            // The libraries of the compiler's LLVM follow once its version is known.
+            // The libraries of the compiler's LLVM follow when its version is known.
             (Self::BpfLinker, Distribution::Apt) => &["libzstd-dev", "zlib1g-dev", "g++"],
             (Self::BpfLinker, Distribution::Dnf) => &["gcc-c++", "llvm-devel", "libzstd-devel", "zlib-devel"],
             (Self::BpfClippy, Distribution::Apt) => &["rust-web-clippy"],
@@ -123,7 +123,7 @@ impl Tool {
                 &["qemu-system-x86", "busybox-static", "cpio", "kmod", "xz-utils", "zstd"]
             }
             (Self::OtherKernels, Distribution::Dnf) => &["qemu-kvm", "busybox", "cpio", "kmod", "xz", "zstd"],
-            // The container is a Debian, made by Debian's tool, which Fedora has too.
+            // The container is a Debian, made by Debian's tool, which Fedora has, too.
             (Self::Container, _) => &["systemd-container", "mmdebstrap", "e2fsprogs"],
             (Self::Network, Distribution::Apt) => &["iproute2", "ethtool", "bpftool", "nftables", "nmap"],
             (Self::Network, Distribution::Dnf) => {
@@ -137,14 +137,14 @@ impl Tool {
             (Self::Promtool, Distribution::Apt) => &["prometheus"],
             (Self::Promtool, Distribution::Dnf) => &["golang-github-prometheus"],
             (Self::SystemdAnalyze, _) => &["systemd"],
-            // These come with rustup's nightly, or are compiled.
+            // These tools come with rustup's nightly, or are compiled.
             (Self::BpfClippy, Distribution::Dnf) | (Self::CargoDeny, _) => &[],
             // libFuzzer is C++.
             (Self::CargoFuzz, Distribution::Apt) => &["g++"],
         }
     }
 
-    /// What is not in packages.
+    /// Compiles a tool that is not in packages.
     pub(crate) fn compile(self, distribution: Distribution) -> Result<()> {
         match (self, distribution) {
             (Self::BpfCompiler, Distribution::Dnf) => cargo_tools::nightly(),

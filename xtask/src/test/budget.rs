@@ -1,31 +1,31 @@
-//! The seconds that each part of a run may take, and how they are stretched on a slow machine.
+//! The time budget of each part of a run, and how it is stretched on a slow machine.
 //!
-//! The budgets were dealt for two processors of the speed of [`REFERENCE`]. A machine that does the same
-//! work more slowly, or shares its processors with others at the moment, gets more time in proportion: a
-//! busy machine fails no run, a run that grew does.
+//! The budgets were measured on two processors of the speed of [`REFERENCE`]. A machine that does the same
+//! work more slowly, or that shares its processors with others at the moment, gets more time in proportion.
+//! So a busy machine does not fail a run, but a run that has grown does.
 
 use std::{
     thread,
     time::{Duration, Instant},
 };
 
-/// Steps that each processor takes in a measurement.
+/// Steps of each processor in a measurement.
 const STEPS: u64 = 60_000_000;
-/// Words of memory that the steps go to and fro in: 4 MiB, more than a processor's own cache.
+/// Words of memory that the steps read and write: 4 MiB, more than a processor's own cache.
 const WORDS: usize = 1 << 19;
-/// Time of a measurement on the machine that the budgets were dealt for, in seconds
-/// (two quiet processors, Linux 6.18, 2026-11-30).
+/// Seconds of a measurement on the reference machine of the budgets (two quiet processors, Linux 6.18,
+/// 2026-11-30).
 const REFERENCE: f64 = 0.46;
 
-/// Machines are shared: a part fails the run when it took more than this many times its budget.
+/// Machines are shared: a part fails the run if it takes more than this multiple of its budget.
 const TOLERANCE: f64 = 1.5;
 
-/// How many times longer than on the reference machine a fixed piece of work takes now; 1 at least.
+/// Returns how many times longer than on the reference machine a fixed piece of work takes now; at least 1.
 pub(super) fn slowness() -> f64 {
     (measure().as_secs_f64() / REFERENCE).max(1.0)
 }
 
-/// The time in which every processor does the piece of work, all at once: arithmetic and memory, no
+/// Measures the time in which all processors at once do a fixed piece of work: arithmetic and memory, no
 /// instructions that only some processors have.
 fn measure() -> Duration {
     let processors = thread::available_parallelism().map_or(1, usize::from);
@@ -43,7 +43,7 @@ fn measure() -> Duration {
                     let word = &mut memory[state as usize % WORDS];
                     *word = word.wrapping_add(state);
                 }
-                // The result has to be used, or there would be no work.
+                // The result has to be used, or the optimizer would remove the work.
                 std::hint::black_box(memory);
             });
         }
@@ -51,19 +51,19 @@ fn measure() -> Duration {
     began.elapsed()
 }
 
-/// A budget on a machine that is so many times slower.
+/// Stretches a budget for a machine that is `slowness` times slower.
 pub(super) fn stretched(budget: Duration, slowness: f64) -> Duration {
     budget.mul_f64(slowness.max(1.0))
 }
 
-/// What a part that took so long has to say for itself, alongside its stretched budget.
+/// The result of comparing a time with a stretched budget.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Spending {
     /// Within the budget.
     Within,
-    /// Over the budget, by no more than a busy machine explains. A warning.
+    /// Over the budget, by no more than a busy machine explains: a warning.
     Over,
-    /// So far over the budget that the run fails.
+    /// Over the budget by so much that the run fails.
     TooMuch,
 }
 

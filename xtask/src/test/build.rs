@@ -1,4 +1,4 @@
-//! The one build that every test program comes from.
+//! The one build of all test programs.
 
 use std::{
     ffi::OsString,
@@ -13,19 +13,19 @@ use crate::workspace;
 
 /// A program that runs tests.
 pub(super) struct TestProgram {
-    /// The package that it belongs to.
+    /// The package of the program.
     pub(super) package: String,
-    /// The file or folder of `tests/` that it is made of, or the crate whose unit tests it holds.
+    /// The file or folder of `tests/` that the program is made from, or the crate whose unit tests it holds.
     pub(super) name: String,
-    /// True if it holds the tests that stand alongside the code of a library or binary.
+    /// True if the program holds the unit tests of a library or binary.
     pub(super) is_unit: bool,
     /// The compiled program.
     pub(super) path: PathBuf,
-    /// The folder of the package: tests find their files from here.
+    /// The folder of the package, from which tests find their files.
     pub(super) folder: PathBuf,
 }
 
-/// Everything that one build made.
+/// The products of one build.
 pub(super) struct Built {
     /// The daemon that the tests drive.
     pub(super) daemon: PathBuf,
@@ -34,7 +34,7 @@ pub(super) struct Built {
 }
 
 impl Built {
-    /// The path of a test program of `pomguard-tests`.
+    /// Returns a test program of `pomguard-tests`.
     pub(super) fn test(&self, name: &str) -> Result<&TestProgram> {
         self.tests
             .iter()
@@ -43,10 +43,10 @@ impl Built {
     }
 }
 
-/// The package of the tests that want root and a kernel.
+/// The package of the tests that need root and a kernel.
 pub(super) const TESTS: &str = "pomguard-tests";
 
-/// Tells the build which object to embed.
+/// The environment variable that tells the build which object to embed.
 const OBJECT: &str = "POMGUARD_EBPF_OBJECT";
 
 /// A line of Cargo's JSON.
@@ -75,7 +75,7 @@ pub(super) fn everything() -> Result<Built> {
     build(None)
 }
 
-/// The same with another object than the committed one in the daemon and in the tests.
+/// Builds the workspace with another object than the committed one in the daemon and in the tests.
 pub(super) fn with_object(object: &Path) -> Result<Built> {
     build(Some(object))
 }
@@ -86,7 +86,7 @@ fn build(object: Option<&Path>) -> Result<Built> {
     command.args(["--message-format=json-render-diagnostics"]);
     match object {
         Some(object) => command.env(OBJECT, object),
-        // The committed object, whatever the caller's environment says.
+        // Uses the committed object, whatever the caller's environment says.
         None => command.env_remove(OBJECT),
     };
     let output = command.stdin(Stdio::null()).stderr(Stdio::inherit()).output().context("cargo build")?;
@@ -117,7 +117,7 @@ fn build(object: Option<&Path>) -> Result<Built> {
     Ok(Built { daemon: daemon.context("the build made no daemon")?, tests })
 }
 
-/// The name of the package that a manifest describes.
+/// Returns the name of the package that a manifest describes.
 fn package_of(manifest: &Path) -> Result<String> {
     let text = std::fs::read_to_string(manifest).with_context(|| manifest.display().to_string())?;
     let table: toml::Table = text.parse().with_context(|| manifest.display().to_string())?;
@@ -125,7 +125,7 @@ fn package_of(manifest: &Path) -> Result<String> {
     Ok(name.with_context(|| format!("{} names no package", manifest.display()))?.to_owned())
 }
 
-/// The environment of every test program: where the daemon is.
+/// Returns the environment of every test program: the path of the daemon.
 pub(super) fn environment(daemon: &Path) -> Vec<(&'static str, OsString)> {
     vec![(super::kernel::BINARY, daemon.as_os_str().to_owned())]
 }

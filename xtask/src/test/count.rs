@@ -1,6 +1,6 @@
-//! The closing lines of Rust's test harness, added up.
+//! Adds up the result lines of Rust's test harness.
 
-/// How many tests ran, and with which result.
+/// The number of tests by result.
 #[derive(Default, PartialEq, Eq, Debug, Clone, Copy)]
 pub(super) struct Count {
     pub(super) passed: u64,
@@ -9,7 +9,7 @@ pub(super) struct Count {
 }
 
 impl Count {
-    /// Adds `test result: ok. 3 passed; 0 failed; 1 ignored; …`; other lines say nothing.
+    /// Adds `test result: ok. 3 passed; 0 failed; 1 ignored; …`. Ignores other lines.
     pub(super) fn see(&mut self, line: &str) {
         let Some((_, numbers)) = line.strip_prefix("test result: ").and_then(|rest| rest.split_once(". "))
         else {

@@ -1,5 +1,5 @@
-//! One boot for each kernel: load, attach, verdicts, link changes, a kill and the end of it, over emulated
-//! cards. The guest's side is `tests/tests/guest`.
+//! One boot for each kernel: load, attach, verdicts, link changes, a kill and the end of the kill, over
+//! emulated cards. The guest's side is `tests/tests/guest`.
 
 use std::{
     fmt::Write as _,
@@ -20,7 +20,7 @@ mod known;
 
 use boot::{Boot, End};
 
-/// How many guests run at once: each keeps a processor busy.
+/// The number of guests that run at once. Each keeps a processor busy.
 const AT_ONCE: usize = 2;
 /// The test target that runs in the guest.
 const TARGET: &str = "guest";
@@ -60,7 +60,8 @@ pub(super) fn run(run: &mut Run) -> Result<Outcome> {
     conclude(&finished)
 }
 
-/// The steps in rows and the kernels in columns: seconds, or what came instead.
+/// Makes a table with the steps in rows and the kernels in columns. A cell holds the seconds, or the result
+/// if the step did not pass.
 fn table(kernels: &[Kernel]) -> comfy_table::Table {
     let mut table = comfy_table::Table::new();
     table.load_style(comfy_table::presets::NOTHING);

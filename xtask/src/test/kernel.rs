@@ -1,4 +1,4 @@
-//! The tests that need root and a kernel, on this machine's own.
+//! The tests that need root and a kernel, on this machine's own kernel.
 
 use std::{fs, path::Path, process::Command};
 
@@ -12,15 +12,16 @@ use super::{
 };
 use crate::{process, setup::Tool, workspace};
 
-/// Tells the tests where the daemon's binary is.
+/// The environment variable that holds the path of the daemon's binary.
 pub(super) const BINARY: &str = "POMGUARD_BIN";
 /// The test program that has a stage of its own.
 const FAULTS: &str = "faults";
-/// Programs whose tests share what they load: one process each.
+/// Programs whose tests share what they load: one process for each program.
 const SHARING: &[&str] = &["object", "packets"];
-/// Programs that need neither root nor this kernel, or another machine: other stages run them.
+/// Programs that other stages run, because they need neither root nor this kernel, or because they need
+/// another machine.
 const ELSEWHERE: &[&str] = &["catalogue", FAULTS, "guest"];
-/// Tests that take longest are started first, or the run would wait for them at its end.
+/// The tests that take longest. They start first, or else the run would wait for them at its end.
 const FIRST: &[&str] = &[
     "units_work_through",
     "every_port_of_the_demo_site",
@@ -36,11 +37,11 @@ const FIRST: &[&str] = &[
     "reload_refused_any_call",
     "packets_sent_are_packets_seen",
 ];
-/// What the fault tests break things with.
+/// The tools of the fault tests.
 pub(crate) const FAULT_TOOLS: &[Tool] = &[Tool::Strace, Tool::Faketime];
 const BPFFS: &str = "/sys/fs/bpf";
 
-/// Packets, policies and daemons in the kernel, in namespaces and under a real systemd.
+/// Runs the tests of packets, policies and daemons in the kernel, in namespaces and under a real systemd.
 pub(super) fn tests(run: &mut Run) -> Result<Outcome> {
     if let Some(reason) = obstacle()? {
         return Ok(Outcome::NotRun(reason));
@@ -62,7 +63,7 @@ pub(super) fn tests(run: &mut Run) -> Result<Outcome> {
     Ok(Outcome::Passed(count.to_string()))
 }
 
-/// The tests that break something while traffic goes on.
+/// Runs the tests that break something while traffic continues.
 pub(super) fn faults(run: &mut Run) -> Result<Outcome> {
     if let Some(reason) = obstacle()? {
         return Ok(Outcome::NotRun(reason));
@@ -78,32 +79,33 @@ pub(super) fn faults(run: &mut Run) -> Result<Outcome> {
     Ok(Outcome::Passed(count.to_string()))
 }
 
-/// The demo on the daemon that the tests drive.
+/// Runs the demo with the daemon that the tests use.
 pub(super) fn demo(run: &mut Run) -> Result<Outcome> {
     if let Some(reason) = obstacle()? {
         return Ok(Outcome::NotRun(reason));
     }
     let (built, _) = run.built()?;
-    // A process of its own, since the demo arranges its surroundings for good. The build may have put another
-    // file where this program was started from.
+    // The demo needs a process of its own, because it changes its environment permanently. The build may have
+    // replaced the file that this program was started from.
     let mut command = Command::new("/proc/self/exe");
     process::run(command.arg("demo").arg("--pomguard").arg(&built.daemon))?;
     Ok(Outcome::passed())
 }
 
-/// Each test in a process of its own, but for those that the stage without root runs.
+/// Returns each test as a job with a process of its own, except for the tests that the stage without root
+/// runs.
 fn each(program: &TestProgram) -> Result<Vec<Job<'_>>> {
     let mut jobs = Job::each(program)?;
     jobs.retain(|job| !job.is_named(super::source::ON_THE_HOST));
     Ok(jobs)
 }
 
-/// Puts the tests of [`FIRST`] first, in the order of that list.
+/// Sorts the tests of [`FIRST`] to the front, in the order of that list.
 fn longest_first(jobs: &mut [Job<'_>]) {
     jobs.sort_by_key(|job| FIRST.iter().position(|name| job.is_named(name)).unwrap_or(FIRST.len()));
 }
 
-/// Runs so many random packets through the loaded programs and their models.
+/// Runs this number of random packets through the loaded programs and their models.
 pub(crate) fn differential(packets: u64, seed: Option<u64>) -> Result<()> {
     let mut command = workspace::cargo("test");
     command.args(["--locked", "--package", TESTS, "--test", "differential"]);
@@ -114,14 +116,14 @@ pub(crate) fn differential(packets: u64, seed: Option<u64>) -> Result<()> {
     process::run(command.args(["loaded_programs", "--", "--nocapture", "--test-threads=1"]))
 }
 
-/// The command that runs the fault tests one after the other, with room for more words.
+/// Returns the command that runs the fault tests one after another. Arguments can be appended.
 pub(crate) fn fault_tests() -> Result<Command> {
     let mut command = with_daemon()?;
     command.args(["--test", FAULTS, "--", "--test-threads=1"]);
     Ok(command)
 }
 
-/// Sends so many mixed packets to a daemon, and checks that each is counted.
+/// Sends this number of mixed packets to a daemon, and checks that each is counted.
 pub(crate) fn accounting(packets: u64) -> Result<()> {
     let mut command = with_daemon()?;
     command.args(["--test", "daemon", "mixed_packets"]);
@@ -129,7 +131,7 @@ pub(crate) fn accounting(packets: u64) -> Result<()> {
     process::run(command.args(["--", "--nocapture", "--test-threads=1"]))
 }
 
-/// A Cargo command that runs tests of `pomguard-tests`, with the daemon that they drive.
+/// Returns a Cargo command that runs tests of `pomguard-tests` with the built daemon.
 fn with_daemon() -> Result<Command> {
     let daemon = build::everything()?.daemon;
     let mut command = workspace::cargo("test");
@@ -137,7 +139,7 @@ fn with_daemon() -> Result<Command> {
     Ok(command)
 }
 
-/// Why the tests cannot run here, if they cannot.
+/// Returns the reason why the tests cannot run here, if any.
 pub(crate) fn obstacle() -> Result<Option<String>> {
     if !nix::unistd::geteuid().is_root() {
         return Ok(Some("needs root".into()));
@@ -146,7 +148,8 @@ pub(crate) fn obstacle() -> Result<Option<String>> {
     Ok(None)
 }
 
-/// Containers and small systems come without a bpffs, and without it nothing can be pinned.
+/// Mounts a bpffs if there is none: containers and small systems come without a bpffs, and nothing can be
+/// pinned without one.
 fn mount_bpffs() -> Result<()> {
     let mounts = fs::read_to_string("/proc/self/mounts").context("/proc/self/mounts")?;
     if mounts.lines().any(|line| line.split(' ').nth(1) == Some(BPFFS)) {

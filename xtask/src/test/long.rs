@@ -17,11 +17,11 @@ use crate::{
     workspace,
 };
 
-/// A proof that a change does not wait for.
+/// A proof that takes too long to run for every change.
 struct Proof {
     name: &'static str,
     title: &'static str,
-    /// About how many minutes it takes on two cores.
+    /// Approximate duration in minutes on two cores.
     minutes: u32,
     needs: &'static [Tool],
     run: fn() -> Result<Outcome>,
@@ -100,7 +100,7 @@ const PROOFS: &[Proof] = &[
     },
 ];
 
-/// Every proof's name, for the command line.
+/// Returns the names of all proofs, for the command line.
 pub(super) fn names() -> Vec<&'static str> {
     PROOFS.iter().map(|proof| proof.name).collect()
 }
@@ -133,8 +133,8 @@ pub(super) fn run(args: &Args) -> Result<()> {
     conclude(&finished, &[], args.no_skips)
 }
 
-/// Builds the objects from source and compares them with the committed ones. Another toolchain makes other
-/// bytes of the same sources: then every kernel test runs on its object, too.
+/// Builds the objects from source and compares them with the committed objects. Another toolchain makes other
+/// bytes from the same sources: then every kernel test runs on the new object, too.
 fn object() -> Result<Outcome> {
     let fresh: PathBuf = workspace::target().join("bpf/fresh.bpf.o");
     match ebpf::fresh(&fresh)? {
@@ -159,6 +159,6 @@ fn dependencies() -> Result<Outcome> {
     let mut command = Command::new(deny);
     command.current_dir(workspace::root()).args(["--log-level", "error", "--locked"]);
     process::run(command.args(["check", "bans", "licenses", "sources"]))?;
-    // Its database lies on a host that a build machine may not reach.
+    // The database of advisories is on a host that a build machine may not reach.
     Ok(Outcome::Passed("advisories are for `cargo deny check advisories`".into()))
 }

@@ -1,5 +1,5 @@
-//! `cargo xtask test`: everything that can be checked, in parts with a budget each; what was not run is named.
-//! `--long` runs the proofs that take longer than a change can wait for.
+//! `cargo xtask test`: all checks, in parts with a budget each. The result lists the stages that did not run.
+//! `--long` runs the proofs that take too long to run for every change.
 
 use std::{
     io::Write as _,
@@ -35,16 +35,16 @@ use stages::{PARTS, Part, Stage};
 #[derive(clap::Args)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub(crate) struct Args {
-    /// Install nothing; stages that lack their tool are not run
+    /// Install nothing; stages without their tool do not run
     #[arg(long)]
     no_install: bool,
-    /// A stage that was not run is a failure
+    /// Fail if a stage did not run
     #[arg(long)]
     no_skips: bool,
-    /// The proofs that take too long for every change, instead of the others
+    /// Run the proofs that take too long for every change, instead of the stages
     #[arg(long)]
     long: bool,
-    /// Name the stages and end; with --long, with the minutes that each takes
+    /// List the stages and exit; with --long, with the minutes that each proof takes
     #[arg(long)]
     list: bool,
     /// Run only these stages
@@ -53,7 +53,7 @@ pub(crate) struct Args {
     /// Leave these stages out
     #[arg(long, value_name = "STAGE", num_args = 1.., value_parser = all_names())]
     skip: Vec<String>,
-    /// When the run began, in seconds since 1970: counts the build of this program into the build's budget
+    /// The start of the run, in seconds since 1970: counts the build of this program into the build's budget
     #[arg(long, value_name = "SECONDS", hide = true)]
     began: Option<u64>,
 }
@@ -62,7 +62,7 @@ fn all_names() -> Vec<&'static str> {
     stages::names().into_iter().chain(long::names()).collect()
 }
 
-/// What one stage came to.
+/// The result of one stage.
 enum Verdict {
     Passed(String),
     Failed(String),
@@ -79,7 +79,7 @@ struct Finished {
 struct Spent {
     part: &'static Part,
     took: Duration,
-    /// How many times slower than the reference the machine was meanwhile.
+    /// How many times slower than the reference the machine was during the part.
     slowness: f64,
 }
 
@@ -137,17 +137,17 @@ impl Args {
     }
 }
 
-/// The time since a second of the wall clock; none if the clock was set back.
+/// Returns the time since a second of the wall clock, or zero if the clock was set back.
 fn since(seconds: u64) -> Duration {
     SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))
         .unwrap_or_default()
 }
 
-/// Runs a stage or proof between two lines that name it.
+/// Runs a stage or proof between two lines with its name.
 fn attempt(name: &'static str, title: &str, work: impl FnOnce() -> Result<Outcome>) -> Finished {
     println!("\n=== {name}: {title}");
-    // The programs that follow write to the same place.
+    // The programs that follow write to the same output.
     let _ = std::io::stdout().flush();
     let start = Instant::now();
     let verdict = match work() {
@@ -162,7 +162,8 @@ fn attempt(name: &'static str, title: &str, work: impl FnOnce() -> Result<Outcom
     Finished { name, verdict, took }
 }
 
-/// Installs what the chosen stages need. What cannot be had shows again at its stage, with its reason.
+/// Installs the tools that the chosen stages need. A failure is only printed: the stage reports the missing
+/// tool and the reason.
 fn install(tools: &[Tool]) {
     let mut needed: Vec<Tool> = Vec::new();
     for tool in tools {
@@ -179,14 +180,14 @@ fn print_table(finished: &[Finished]) {
     let mut table = comfy_table::Table::new();
     table.load_style(comfy_table::presets::NOTHING).set_header(["stage", "", "s", ""]);
     for Finished { name, verdict, took } in finished {
-        // The whole of a long reason stands at its stage.
+        // The complete reason is printed at its stage.
         let first_line: String = verdict.note().lines().next().unwrap_or_default().chars().take(90).collect();
         table.add_row([*name, verdict.word(), &format!("{:.1}", took.as_secs_f32()), &first_line]);
     }
     println!("{table}");
 }
 
-/// Prints the seconds of each part alongside its budget; names the parts that took far more.
+/// Prints the seconds of each part alongside its budget. Returns the names of the parts that took far more.
 fn print_parts(spent: &[Spent]) -> Vec<&'static str> {
     let mut table = comfy_table::Table::new();
     table.load_style(comfy_table::presets::NOTHING).set_header(["part", "s", "budget", "machine", ""]);
@@ -213,7 +214,7 @@ fn print_parts(spent: &[Spent]) -> Vec<&'static str> {
     over
 }
 
-/// The line that a program may read, and the exit code.
+/// Prints the summary line, which a program can read, and returns the error that determines the exit code.
 fn conclude(finished: &[Finished], over: &[&str], no_skips: bool) -> Result<()> {
     let names = |wanted: fn(&Verdict) -> bool| -> Vec<&str> {
         finished.iter().filter(|it| wanted(&it.verdict)).map(|it| it.name).collect()

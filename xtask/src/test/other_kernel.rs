@@ -1,4 +1,4 @@
-//! The in-kernel tests on another kernel, booted in QEMU.
+//! Runs the in-kernel tests on another kernel, booted in QEMU.
 
 use std::{
     env,
@@ -13,15 +13,15 @@ use serde::Deserialize;
 use super::{build, count::Count, kernel, outcome::Outcome};
 use crate::{process, workspace};
 
-/// Names another folder with the scripts that boot kernels.
+/// The environment variable that holds another folder of the scripts that boot kernels.
 const SCRIPTS: &str = "POMGUARD_VM_SCRIPTS";
-/// Emulation is slow, most of all while two cores are shared.
+/// Timeout of a guest. Emulation is slow, above all while two cores are shared.
 const TIMEOUT_SECONDS: &str = "2400";
 
-/// How the script says that a kernel cannot be had.
+/// The exit code of the script for a kernel that is not available.
 pub(super) const NOT_TO_BE_HAD: i32 = 69;
 
-/// The kernels, by the script's names. Each stands for others: docs/kernel-support.md.
+/// The kernels, by their names in the script. Each stands for others: docs/kernel-support.md.
 pub(super) const KERNELS: [&str; 3] = ["5.10", "6.1", "6.12"];
 
 /// Runs all packet tests and the basic daemon tests on a kernel.
@@ -37,7 +37,7 @@ pub(super) fn corpus(version: &str) -> Result<Outcome> {
         .collect::<Result<_>>()?;
     let mut command = Command::new(&script);
     command.args(["--timeout", TIMEOUT_SECONDS, "--mem", "2048"]);
-    // Tests may name files by their place in the tree: they find them at the same path.
+    // Tests may use the path of a file in the tree, so each file has the same path in the guest.
     for path in tests.iter().copied().chain([built.daemon.as_path(), &workspace::root().join("config")]) {
         command.arg("--file").arg(at_the_same_path(path));
     }
@@ -55,13 +55,14 @@ pub(super) fn corpus(version: &str) -> Result<Outcome> {
     }
 }
 
-/// Which test binaries run in the guest, at which levels of JIT hardening (`bpf_jit_harden`: the
-/// verifier and the JIT do other things at 2; 1, the default of RHEL, is 0 for root), and which of their tests. Emulation is some twenty
-/// times slower: what proves by volume (every port, random packets) stays on the machine's own kernel.
+/// The test binaries that run in the guest, the levels of JIT hardening for each (`bpf_jit_harden`: at 2 the
+/// verifier and the JIT work differently; 1, the default of RHEL, has the effect of 0 for root), and a filter
+/// of their tests. Emulation is about twenty times slower: tests that prove by volume (every port, random
+/// packets) stay on the machine's own kernel.
 const PLAN: [(&str, &str, &str); 3] =
     [("object", "1 2", ""), ("packets", "1", ""), ("daemon", "1", "basic_")];
 
-/// The script that boots a kernel, or why there is none.
+/// Returns the script that boots a kernel. Fails with the reason if there is none.
 pub(super) fn script() -> Result<PathBuf, String> {
     let folder = workspace::root().join(env::var_os(SCRIPTS).unwrap_or_else(|| "../shared/vm".into()));
     let script = folder.join("run-on-kernel.sh");
@@ -72,7 +73,7 @@ pub(super) fn script() -> Result<PathBuf, String> {
     }
 }
 
-/// Every planned test binary, all of them even when one fails.
+/// Returns a script that runs every planned test binary, all of them even if one fails.
 fn guest_script(tests: &[&Path]) -> String {
     let mut script = String::from("failed=0; harden=/proc/sys/net/core/bpf_jit_harden\n");
     for (name, levels, filter) in PLAN {
@@ -99,7 +100,7 @@ pub(super) fn at_the_same_path(path: &Path) -> OsString {
     argument
 }
 
-/// The programs that a Cargo command makes, which has to speak JSON.
+/// Returns the programs that a Cargo command builds. The command must print JSON messages.
 pub(crate) fn executables(command: &mut Command) -> Result<Vec<PathBuf>> {
     #[derive(Deserialize)]
     struct Message {

@@ -2,14 +2,14 @@
 
 /// The result of a stage that did not fail.
 pub(super) enum Outcome {
-    /// With what is worth a word in the table.
+    /// With a note for the table.
     Passed(String),
-    /// And why not.
+    /// With the reason.
     NotRun(String),
 }
 
 impl Outcome {
-    /// Passed, and nothing to add.
+    /// Returns `Passed` without a note.
     pub(super) fn passed() -> Self {
         Self::Passed(String::new())
     }

@@ -1,4 +1,5 @@
-//! What the tests need that is not built here: packages, other kernels, a small Debian for a container.
+//! Prepares the parts of the tests that are not built here: packages, other kernels, a small Debian for a
+//! container.
 
 use std::process::Command;
 
@@ -7,7 +8,7 @@ use anyhow::Result;
 use super::{other_kernel, outcome::Outcome, run::Run};
 use crate::process;
 
-/// The Debian of the container, by the name of its release.
+/// The release name of the container's Debian.
 const SYSTEM: &str = "bookworm";
 
 /// Fetches kernels and makes the container's system, both kept for the next run. The tools were installed

@@ -1,4 +1,5 @@
-//! Runs test programs side by side, and those that need the machine to themselves one by one after that.
+//! Runs test programs side by side, and afterwards, one by one, the tests that need the machine to
+//! themselves.
 
 use std::{
     collections::VecDeque,
@@ -19,15 +20,15 @@ use nix::{
 
 use super::{build::TestProgram, count::Count, times::TestTime};
 
-/// A test program that has not ended by then hangs.
+/// The timeout of a test program.
 const LONGEST: Duration = Duration::from_secs(900);
-/// Time in which the output of a program that has ended must be read to its end. A process that the
-/// program left behind keeps the output open.
+/// The time within which the output of an ended program must be read to its end. A process that the program
+/// left behind keeps the output open.
 const LAST_WORDS: Duration = Duration::from_secs(10);
-/// A test whose name begins so measures the machine, or fills it: it runs with nothing alongside it.
+/// The prefix of tests that measure or fill the machine. They run alone.
 const ALONE: &str = "alone_";
 
-/// One process: a test program with all of its tests, or with one of them.
+/// One process: a test program with all of its tests, or with one test.
 pub(super) struct Job<'a> {
     program: &'a TestProgram,
     test: Option<String>,
@@ -35,27 +36,28 @@ pub(super) struct Job<'a> {
 }
 
 impl<'a> Job<'a> {
-    /// All tests of a program in one process, one after the other: they share what they load.
+    /// Runs all tests of a program in one process, one after another: they share what they load.
     pub(super) fn whole(program: &'a TestProgram) -> Self {
         Self { program, test: None, threads: 1 }
     }
 
-    /// All tests of a program in one process, as many at once as there are processors: they share nothing.
+    /// Runs all tests of a program in one process, as many at once as there are processors: they share
+    /// nothing.
     pub(super) fn pure(program: &'a TestProgram) -> Self {
         Self { program, test: None, threads: processors() }
     }
 
-    /// One test in a process of its own.
+    /// Runs one test in a process of its own.
     pub(super) fn single(program: &'a TestProgram, test: &str) -> Self {
         Self { program, test: Some(test.to_owned()), threads: 1 }
     }
 
-    /// Each test of a program in a process of its own.
+    /// Runs each test of a program in a process of its own.
     pub(super) fn each(program: &'a TestProgram) -> Result<Vec<Self>> {
         Ok(names(program)?.iter().map(|name| Self::single(program, name)).collect())
     }
 
-    /// The program and the test.
+    /// Names of the program and the test.
     fn title(&self) -> String {
         let Self { program, test, .. } = self;
         match test {
@@ -65,7 +67,8 @@ impl<'a> Job<'a> {
         }
     }
 
-    /// Returns true if the job is one test whose name holds `text`, or the whole of a program of that name.
+    /// Returns true if the job is one test whose name contains `text`, or the whole of a program with this
+    /// name.
     pub(super) fn is_named(&self, text: &str) -> bool {
         self.test.as_deref().map_or(self.program.name == text, |test| test.contains(text))
     }
@@ -92,7 +95,7 @@ fn is_alone(test: &str) -> bool {
     test.rsplit("::").next().is_some_and(|name| name.starts_with(ALONE))
 }
 
-/// The names of the tests of a program.
+/// Returns the names of the tests of a program.
 pub(super) fn names(program: &TestProgram) -> Result<Vec<String>> {
     let mut command = Command::new(&program.path);
     let text = crate::process::output(command.args(["--list", "--format", "terse"]))?;
@@ -105,7 +108,7 @@ struct Finished {
     took: Duration,
     count: Count,
     times: Vec<TestTime>,
-    /// What a person is to read: everything after a failure, else what the tests reported.
+    /// The output for the reader: everything after a failure, or else the lines that the tests reported.
     text: Vec<String>,
     failed: Option<String>,
 }
@@ -114,13 +117,13 @@ fn processors() -> usize {
     thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// How many processes run at once: daemons of the tests wait more than they work.
+/// Returns the number of processes to run at once. The daemons of the tests wait more than they work.
 fn workers() -> usize {
     (processors() * 3).div_ceil(2)
 }
 
-/// Runs the jobs in their order, as many at once as the machine bears; adds what each test took to `times`.
-/// An error names the jobs that failed.
+/// Runs the jobs in order, as many at once as the machine bears, and appends the time of each test to
+/// `times`. The error names the failed jobs.
 pub(super) fn run(
     jobs: Vec<Job<'_>>,
     environment: &[(&str, OsString)],
@@ -136,7 +139,8 @@ pub(super) fn run(
             Some(_) => again.push(job),
         }
     }
-    // A shared machine can starve one of several tests. What it found has to show again without the others.
+    // A shared machine can starve one of several tests. A failure counts only if it occurs again when the
+    // test runs alone.
     let alongside_nothing = again.iter().map(Job::title).collect::<Vec<_>>();
     for title in &alongside_nothing {
         println!("again, with nothing alongside it: {title}");
@@ -154,7 +158,7 @@ pub(super) fn run(
     if failed.is_empty() { Ok(total) } else { bail!("{total}; failed: {}", failed.join(", ")) }
 }
 
-/// Runs jobs in their order, so many at once; prints each when it has ended.
+/// Runs jobs in order, `workers` at once, and prints each when it has ended.
 fn side_by_side<'a>(
     jobs: Vec<Job<'a>>,
     workers: usize,
@@ -203,10 +207,10 @@ fn finish(job: &Job<'_>, environment: &[(&str, OsString)]) -> Result<Finished> {
     let began = Instant::now();
     let (reader, writer) = pipe().context("a pipe")?;
     let mut command = job.command(environment);
-    // A group of its own, so that a program that hangs is ended with all that it started.
+    // A process group of its own, so that a hanging program is killed with all its children.
     command.stdin(Stdio::null()).stdout(writer.try_clone()?).stderr(writer).process_group(0);
     let mut child = command.spawn().with_context(|| title.clone())?;
-    // The command holds the writing end of the pipe.
+    // The command holds the write end of the pipe.
     drop(command);
     let lines = listen(reader);
     let mut said: Vec<(Duration, String)> = Vec::new();
@@ -227,7 +231,7 @@ fn finish(job: &Job<'_>, environment: &[(&str, OsString)]) -> Result<Finished> {
             None => {
                 if began.elapsed() > LONGEST {
                     failed = Some(format!("not done after {} s", LONGEST.as_secs()));
-                    // The group may be gone by now.
+                    // The group may have ended by now.
                     let _ = killpg(Pid::from_raw(child.id().cast_signed()), Signal::SIGKILL);
                 }
                 ended = child.try_wait()?.map(|status| (status, Instant::now()));
@@ -246,7 +250,7 @@ fn finish(job: &Job<'_>, environment: &[(&str, OsString)]) -> Result<Finished> {
     }
     let times = match &job.test {
         Some(_) => vec![TestTime { name: title.clone(), took: began.elapsed() }],
-        // Side by side, the end of one test says nothing about the time of the next.
+        // When tests run side by side, the end of one test says nothing about the time of the next.
         None if job.threads > 1 => vec![TestTime { name: title.clone(), took: began.elapsed() }],
         None => times_of(job.program, &said),
     };
@@ -255,7 +259,7 @@ fn finish(job: &Job<'_>, environment: &[(&str, OsString)]) -> Result<Finished> {
     Ok(Finished { title, took: began.elapsed(), count, times, text, failed })
 }
 
-/// Hands on the lines of a pipe as they come.
+/// Passes on the lines of a pipe as they come.
 fn listen(reader: PipeReader) -> mpsc::Receiver<String> {
     let (sender, receiver) = mpsc::channel();
     thread::spawn(move || {
@@ -268,13 +272,14 @@ fn listen(reader: PipeReader) -> mpsc::Receiver<String> {
     receiver
 }
 
-/// Returns true if a test printed the line past the harness, for a person to read.
+/// Returns true if a test printed the line past the harness for the reader.
 fn is_report(line: &str) -> bool {
     const HARNESS: [&str; 3] = ["running ", "test ", "test result"];
     !line.trim().is_empty() && !HARNESS.iter().any(|start| line.starts_with(start))
 }
 
-/// The time of each test of a program that ran several: from the end of the one before to its own.
+/// Returns the time of each test of a program that ran several: from the end of the test before to its own
+/// end.
 fn times_of(program: &TestProgram, said: &[(Duration, String)]) -> Vec<TestTime> {
     let mut last = Duration::ZERO;
     let mut times = Vec::new();

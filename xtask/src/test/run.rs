@@ -1,4 +1,4 @@
-//! What the stages of one run share: the build, and the time of each test.
+//! The state that the stages of one run share: the build, and the time of each test.
 
 use anyhow::Result;
 
@@ -18,13 +18,13 @@ pub(super) struct Run {
 }
 
 impl Run {
-    /// A run of tests that were built otherwise than by the build of all.
+    /// Creates a run with tests from another build than the common one.
     pub(super) fn with(built: Built) -> Self {
         Self { built: Some(built), ..Self::default() }
     }
 
-    /// Everything that the build made, and the list that takes the time of each test. Builds if no stage
-    /// has built yet.
+    /// Returns the products of the build, and the list for the time of each test. Builds if no stage has
+    /// built yet.
     pub(super) fn built(&mut self) -> Result<(&Built, &mut Vec<TestTime>)> {
         let Self { built, times, .. } = self;
         let built = match built {

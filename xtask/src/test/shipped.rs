@@ -1,4 +1,4 @@
-//! Files that pomguard ships, judged by the programs that will read them.
+//! Checks the files that pomguard ships with the programs that will read them.
 
 use std::{
     fs,
@@ -11,10 +11,10 @@ use anyhow::{Context as _, Result, bail};
 use super::{outcome::Outcome, run::Run};
 use crate::{process, workspace};
 
-/// The units, and the exposure that each may reach: of 10, in tenths, as the program wants it.
+/// The units and the exposure that each may reach: of 10, in tenths, the form that the program expects.
 const UNITS: [(&str, &str); 2] =
     [("config/systemd/pomguard.service", "20"), ("config/systemd/pomguard-exporter.service", "12")];
-/// Alert rules, and pages as the daemon serves them.
+/// Folder of the alert rules, and folder of metrics pages as the daemon serves them.
 const RULES: &str = "config/prometheus";
 const PAGES: &str = "tests/golden";
 
@@ -44,7 +44,7 @@ pub(super) fn prometheus(_: &mut Run) -> Result<Outcome> {
     for file in &rules {
         process::run(Command::new(&promtool).args(["check", "rules"]).arg(file))?;
     }
-    // Series and the alerts that they must raise.
+    // Time series and the alerts that they must raise.
     let cases = files_in(RULES, "test.yml")?;
     for file in &cases {
         process::run(Command::new(&promtool).args(["test", "rules"]).arg(file))?;
@@ -65,7 +65,7 @@ pub(super) fn prometheus(_: &mut Run) -> Result<Outcome> {
     Ok(Outcome::Passed(format!("{rules} rule files, {cases} case files, {pages} pages")))
 }
 
-/// Files of a folder whose names end so; none if there is no such folder.
+/// Returns the files of a folder whose names have this end. Returns no files if there is no such folder.
 fn files_in(folder: &str, end: &str) -> Result<Vec<PathBuf>> {
     let folder: &Path = &workspace::root().join(folder);
     if !folder.is_dir() {

@@ -1,4 +1,4 @@
-//! Stages that need no kernel: the sources, and what the compiler and its companions say about them.
+//! Stages that need no kernel: checks of the sources by the compiler and related tools.
 
 use anyhow::Result;
 
@@ -16,7 +16,7 @@ pub(super) const ON_THE_HOST: &str = "decision_code_agrees_with_a_naive_reading_
 /// The package of this program.
 const DEVELOPERS: &str = env!("CARGO_PKG_NAME");
 
-/// The build that all stages after it use.
+/// Builds the workspace for all later stages.
 pub(super) fn build(run: &mut Run) -> Result<Outcome> {
     let (built, _) = run.built()?;
     Ok(Outcome::Passed(format!("{} test programs", built.tests.len())))
@@ -55,7 +55,7 @@ pub(super) fn lint_bpf(_: &mut Run) -> Result<Outcome> {
     Ok(Outcome::passed())
 }
 
-/// Every test that needs neither root nor a kernel of its own.
+/// Runs every test that needs neither root nor a kernel of its own.
 pub(super) fn unit(run: &mut Run) -> Result<Outcome> {
     let (built, times) = run.built()?;
     let mut jobs = Vec::new();

@@ -1,4 +1,4 @@
-//! The parts of a run and their stages, in the order in which they run: what is quick to fail comes first.
+//! The parts of a run and their stages, in the order of execution: stages that fail quickly come first.
 
 use std::time::Duration;
 
@@ -10,16 +10,16 @@ use crate::setup::Tool;
 /// Stages that share a budget.
 pub(super) struct Part {
     pub(super) name: &'static str,
-    /// The seconds that all its stages may take, on the machine that the budgets were dealt for.
+    /// The time that all its stages together may take, on the reference machine of the budgets.
     pub(super) budget: Duration,
     pub(super) stages: &'static [Stage],
 }
 
-/// One thing that is checked.
+/// One check.
 pub(super) struct Stage {
     pub(super) name: &'static str,
     pub(super) title: &'static str,
-    /// Tools that are installed first, where that is allowed.
+    /// Tools that are installed first, if installation is allowed.
     pub(super) needs: &'static [Tool],
     pub(super) run: fn(&mut Run) -> Result<Outcome>,
 }
@@ -132,7 +132,7 @@ pub(super) const PARTS: &[Part] = &[
     },
 ];
 
-/// Every stage's name, for the command line.
+/// Returns the names of all stages, for the command line.
 pub(super) fn names() -> Vec<&'static str> {
     PARTS.iter().flat_map(|part| part.stages).map(|stage| stage.name).collect()
 }
@@ -141,7 +141,7 @@ pub(super) fn names() -> Vec<&'static str> {
 mod tests {
     use super::*;
 
-    /// What a run may take on two cores, from a fresh clone.
+    /// The longest time of a run on two cores, from a fresh clone.
     const WHOLE: Duration = Duration::from_secs(1_500);
 
     #[test]

@@ -1,15 +1,15 @@
-//! How long each test took, and which took longest.
+//! The time of each test, and the slowest tests.
 
 use std::time::Duration;
 
-/// How many of the slowest tests a run names.
+/// The number of slowest tests that a run lists.
 const SLOWEST: usize = 10;
 
 /// One test and its time.
 pub(super) struct TestTime {
-    /// The test program and the test.
+    /// Names of the test program and the test.
     pub(super) name: String,
-    /// From its start to its end.
+    /// Time from the start of the test to the end.
     pub(super) took: Duration,
 }
 

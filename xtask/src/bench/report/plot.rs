@@ -1,7 +1,7 @@
 //! Line and bar plots as SVG.
 //!
-//! Series differ by colour, by the shape of their points and by the dashes of their lines, and each is
-//! named where it ends: nobody has to tell colours apart. The colours are Okabe and Ito's.
+//! Series differ by colour, by the shape of their points and by the dashes of their lines, and each has a
+//! label at its end: nobody has to tell colours apart. The colours are Okabe and Ito's.
 
 use std::fmt::Write as _;
 
@@ -13,7 +13,7 @@ const LEFT: f64 = 96.0;
 const RIGHT: f64 = 236.0;
 const TOP: f64 = 56.0;
 const BOTTOM: f64 = 64.0;
-/// Least distance between the names of two series.
+/// Least distance between the labels of two series.
 const LINE: f64 = 16.0;
 
 /// Colour, dashes, and shape of the points.
@@ -41,18 +41,18 @@ enum Shape {
 /// One line of a plot.
 pub(super) struct Series {
     pub(super) name: String,
-    /// Left to right, both positive.
+    /// From left to right, both coordinates positive.
     pub(super) points: Vec<(f64, f64)>,
 }
 
-/// What is written alongside a plot.
+/// The texts of a plot.
 pub(super) struct Words<'a> {
     pub(super) title: &'a str,
     pub(super) x: &'a str,
     pub(super) y: &'a str,
 }
 
-/// Lines over powers of ten; `logarithmic` is the vertical axis.
+/// Draws lines over a logarithmic horizontal axis. The vertical axis is logarithmic if `logarithmic`.
 pub(super) fn lines(words: &Words<'_>, series: &[Series], logarithmic: bool) -> Result<String> {
     let points = || series.iter().flat_map(|line| &line.points);
     let least = |values: &mut dyn Iterator<Item = f64>| values.fold(f64::INFINITY, f64::min);
@@ -82,7 +82,7 @@ pub(super) fn lines(words: &Words<'_>, series: &[Series], logarithmic: bool) -> 
         tick *= 10.0;
     }
     frame(&mut svg, HEIGHT)?;
-    // Names alongside the last points, pushed apart where they would lie upon each other.
+    // Labels alongside the last points, moved apart where they would overlap.
     let mut names: Vec<(f64, f64, usize)> = Vec::new();
     for (number, (line, style)) in series.iter().zip(STYLES.iter().cycle()).enumerate() {
         let (colour, dashes, shape) = style;
@@ -105,7 +105,7 @@ pub(super) fn lines(words: &Words<'_>, series: &[Series], logarithmic: bool) -> 
     let mut free = TOP - LINE;
     let room = HEIGHT - BOTTOM - LINE * names.len() as f64;
     for (turn, (y, x, number)) in names.into_iter().enumerate() {
-        // As near as the names above and below allow.
+        // As near to the point as the labels above and below allow.
         let label = y.max(free + LINE).min(room + LINE * (turn + 1) as f64);
         free = label;
         let (Some(line), Some((colour, ..))) = (series.get(number), STYLES.iter().cycle().nth(number)) else {
@@ -132,11 +132,11 @@ pub(super) fn lines(words: &Words<'_>, series: &[Series], logarithmic: bool) -> 
 /// One group of bars.
 pub(super) struct Group {
     pub(super) name: String,
-    /// One per kind; none where there is nothing to show.
+    /// One bar per kind; `None` where there is no value.
     pub(super) bars: Vec<Option<f64>>,
 }
 
-/// Horizontal bars over a logarithmic axis, grouped; each says its value.
+/// Draws horizontal bars over a logarithmic axis, in groups. Each bar shows its value.
 pub(super) fn bars(words: &Words<'_>, kinds: &[&str], groups: &[Group]) -> Result<String> {
     const BAR: f64 = 15.0;
     const GAP: f64 = 14.0;
@@ -191,7 +191,7 @@ pub(super) fn bars(words: &Words<'_>, kinds: &[&str], groups: &[Group]) -> Resul
     Ok(svg)
 }
 
-/// From values to places.
+/// A mapping from values to positions.
 struct Axis {
     from: f64,
     to: f64,
@@ -206,7 +206,7 @@ impl Axis {
     }
 }
 
-/// Ticks 1, 2, 5, 10… that enclose the values, and the first and last of them.
+/// Returns ticks 1, 2, 5, 10… that enclose the values, and the first and last tick.
 fn decades(low: f64, high: f64) -> (Vec<f64>, f64, f64) {
     let wide = high / low > 300.0;
     let mut all = Vec::new();
@@ -222,7 +222,7 @@ fn decades(low: f64, high: f64) -> (Vec<f64>, f64, f64) {
     (all, from, to)
 }
 
-/// Even ticks from 0 to beyond the highest value.
+/// Returns even ticks from 0 to beyond the highest value, and the first and last tick.
 fn steps(high: f64) -> (Vec<f64>, f64, f64) {
     let rough = high / 6.0;
     let decade = 10_f64.powf(rough.log10().floor());
@@ -281,7 +281,7 @@ fn point(svg: &mut String, shape: Shape, x: f64, y: f64, colour: &str) -> Result
     }
 }
 
-/// Kinds of bars: plain, hatched, light.
+/// Returns the fill of a kind of bars: plain, hatched, light.
 fn fill(number: usize) -> &'static str {
     const FILLS: [&str; 3] = [
         r##"fill="#0072b2""##,
@@ -303,7 +303,7 @@ fn escape(words: &str) -> String {
     words.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
-/// A number with its thousands apart.
+/// Formats a number with commas between the thousands.
 pub(super) fn grouped(value: f64) -> String {
     if value.fract() != 0.0 {
         return value.to_string();

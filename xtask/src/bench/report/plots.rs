@@ -1,4 +1,4 @@
-//! Which figures are drawn.
+//! Selects the figures to draw.
 
 use anyhow::Result;
 
@@ -13,10 +13,10 @@ use crate::bench::{
     policy::Family,
 };
 
-/// The policy that the bars are of.
+/// The number of tuples of the policy behind the bars.
 const TUPLES: usize = 10_000;
 
-/// The programs over the number of tuples.
+/// Draws the costs of the programs over the number of tuples.
 pub(super) fn program(figures: &[ProgramFigure]) -> Result<Vec<(&'static str, String)>> {
     let mut series: Vec<Series> = Vec::new();
     for figure in figures.iter().filter(|it| !it.pom && it.family == Family::V4 && it.inbound == "enforce") {
@@ -37,7 +37,7 @@ pub(super) fn program(figures: &[ProgramFigure]) -> Result<Vec<(&'static str, St
     Ok(vec![("program-cost.svg", lines(&words, &series, false)?)])
 }
 
-/// The whole receive path, by filter.
+/// Draws the costs of the whole receive path, by filter.
 pub(super) fn live(figures: &[LiveFigure]) -> Result<Vec<(&'static str, String)>> {
     let situations = situations(figures);
     let mut plots = Vec::new();
@@ -87,7 +87,7 @@ pub(super) fn live(figures: &[LiveFigure]) -> Result<Vec<(&'static str, String)>
             });
             Series { name: filter.name().to_owned(), points: own.collect() }
         };
-        // Linear rules would press all the others together; the bars show them.
+        // Linear rules would press all other lines together. The bars show them.
         let shown = Filter::SHOWN.iter().filter(|&&filter| filter != Filter::Iptables);
         let series: Vec<Series> = shown.map(line).filter(|line| line.points.len() > 1).collect();
         if !series.is_empty() {

@@ -1,4 +1,4 @@
-//! The figures as tables: Markdown that is aligned, for the terminal and for the page alike.
+//! The figures as aligned Markdown tables, for the terminal and for the page.
 
 use comfy_table::{CellAlignment, Table, presets};
 
@@ -9,13 +9,13 @@ use crate::bench::{
     policy::Family,
 };
 
-/// A table with what it shows.
+/// A table with a title.
 pub(super) struct Sheet {
     pub(super) title: String,
     pub(super) table: String,
 }
 
-/// Makes a table; all columns but the first `words` are numbers.
+/// Makes a table. All columns after the first `words` columns hold numbers.
 pub(super) fn grid(head: &[&str], rows: Vec<Vec<String>>, words: usize) -> String {
     let mut table = Table::new();
     table.load_style(presets::ASCII_MARKDOWN);
@@ -29,19 +29,19 @@ pub(super) fn grid(head: &[&str], rows: Vec<Vec<String>>, words: usize) -> Strin
     table.to_string()
 }
 
-/// The middle of the repeats, and how far they are apart.
+/// Formats the median and the range of the repeats.
 fn spread(it: &Spread) -> String {
     let digits = usize::from(it.median < 100.0 && it.median.fract() != 0.0 && it.median < 20.0);
     format!("{:.digits$} ({:.digits$}–{:.digits$})", it.median, it.least, it.most)
 }
 
-/// How large a policy is, and whose.
+/// Formats the size of a policy, and marks the POM site's.
 fn extent(tuples: usize, pom: bool) -> String {
     let tuples = grouped(tuples as f64);
     if pom { format!("POM site: {tuples}") } else { tuples }
 }
 
-/// The programs, run by run.
+/// Makes the table of the programs.
 pub(super) fn program(figures: &[ProgramFigure]) -> Sheet {
     let row = |figure: &ProgramFigure| {
         vec![
@@ -61,7 +61,7 @@ pub(super) fn program(figures: &[ProgramFigure]) -> Sheet {
     }
 }
 
-/// What was measured in one situation, by filter.
+/// Groups the figures by situation: family, tuples, site and mix. A group holds the figures of all filters.
 pub(super) fn situations(figures: &[LiveFigure]) -> Vec<Vec<&LiveFigure>> {
     let mut all: Vec<Vec<&LiveFigure>> = Vec::new();
     for figure in figures {
@@ -79,12 +79,12 @@ pub(super) fn situations(figures: &[LiveFigure]) -> Vec<Vec<&LiveFigure>> {
     all
 }
 
-/// What a filter's packet costs in a situation.
+/// Returns the cost of a packet with a filter in a situation.
 pub(super) fn cost<'a>(situation: &[&'a LiveFigure], filter: Filter) -> Option<&'a Spread> {
     situation.iter().find(|figure| figure.filter == filter.name()).map(|figure| &figure.cost)
 }
 
-/// The whole receive path: costs, packets per second, and ratios.
+/// Makes the tables of the whole receive path: costs, packets per second, and ratios.
 pub(super) fn live(figures: &[LiveFigure]) -> Vec<Sheet> {
     let mut sheets = Vec::new();
     let situations = situations(figures);
@@ -130,7 +130,7 @@ pub(super) fn live(figures: &[LiveFigure]) -> Vec<Sheet> {
     sheets
 }
 
-/// Policy changes under load.
+/// Makes the table of policy changes under load.
 pub(super) fn change(figures: &[ChangeFigure]) -> Sheet {
     let row = |figure: &ChangeFigure| {
         vec![
@@ -162,7 +162,7 @@ pub(super) fn change(figures: &[ChangeFigure]) -> Sheet {
     }
 }
 
-/// What an application notices.
+/// Makes the table of the effects that an application notices.
 pub(super) fn service(figures: &[ServiceFigure]) -> Sheet {
     let row = |figure: &ServiceFigure| {
         vec![
@@ -179,7 +179,7 @@ pub(super) fn service(figures: &[ServiceFigure]) -> Sheet {
     }
 }
 
-/// What it takes.
+/// Makes the table of resources.
 pub(super) fn footprint(figures: &[FootprintFigure]) -> Sheet {
     let row = |figure: &FootprintFigure| {
         let digits = if figure.value < 10.0 { 2 } else { 1 };

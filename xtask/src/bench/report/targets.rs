@@ -1,4 +1,4 @@
-//! What is aimed at, and whether it is reached.
+//! The targets, and the check whether they are met.
 
 use super::tables::{Sheet, cost, grid, situations};
 use crate::bench::{
@@ -8,7 +8,7 @@ use crate::bench::{
     policy::Family,
 };
 
-/// One aim.
+/// One target with its measured value.
 struct Target {
     case: String,
     aim: String,
@@ -23,7 +23,7 @@ impl Target {
     }
 }
 
-/// All aims, with what was found.
+/// Makes the table of all targets with the measured values.
 pub(super) fn sheet(figures: &Figures) -> Sheet {
     let mut all = Vec::new();
     if let Some(part) = &figures.program {

@@ -15,11 +15,11 @@ use pomguard_netlab::outside::{CARDS, Cable, Card, FarEnds, Knocker, Step, Verdi
 
 use crate::test::other_kernel;
 
-/// A guest is ended after so many seconds. Two of them are as slow as the machine is busy.
+/// The seconds after which a guest is killed. The time of two guests depends on the load of the machine.
 const TIMEOUT_SECONDS: &str = "900";
-/// The name of the stream over which the guest speaks to its far ends.
+/// The name of the stream between the guest and its far ends.
 const STREAM: &str = "outside";
-/// The last lines of a guest that are shown when it fails.
+/// The number of last lines that are shown if a guest fails.
 const SHOWN: usize = 60;
 
 /// The files that a boot needs.
@@ -30,11 +30,11 @@ pub(super) struct Boot<'a> {
     pub(super) test: &'a Path,
 }
 
-/// How a boot ended.
+/// The end of a boot.
 pub(super) enum End {
-    /// With these steps.
+    /// The guest reported these steps.
     Steps(Vec<Step>),
-    /// The kernel cannot be had here.
+    /// The kernel is not available here.
     NotToBeHad,
 }
 
@@ -44,7 +44,8 @@ impl Boot<'_> {
         let folder = tempfile::tempdir().context("a folder for the sockets")?;
         let far_ends = far_ends(folder.path())?;
         let control = UnixListener::bind(folder.path().join(STREAM)).context("the stream's socket")?;
-        // Ends with the guest, which closes the stream; and where QEMU never came, with this process.
+        // The thread ends with the guest, which closes the stream, or with this process if QEMU never
+        // connects.
         thread::spawn(move || -> Result<()> {
             let (stream, _) = control.accept().context("the guest's stream")?;
             far_ends.serve_all(stream.try_clone().context("the guest's stream")?, stream)
@@ -53,7 +54,7 @@ impl Boot<'_> {
         let mut command = self.command(kernel, folder.path());
         command.stdin(Stdio::null()).stdout(write.try_clone().context("a pipe")?).stderr(write);
         let mut child = command.spawn().with_context(|| self.script.display().to_string())?;
-        // The pipe ends with the guest, not with this process' own end of it.
+        // Closes this process' own end of the pipe, so that the pipe ends with the guest.
         drop(command);
         let (mut steps, mut said) = (Vec::new(), Vec::new());
         for line in BufReader::new(output).split(b'\n') {
@@ -70,7 +71,7 @@ impl Boot<'_> {
         let status = child.wait().context("the guest")?.code();
         match status {
             Some(other_kernel::NOT_TO_BE_HAD) => Ok(End::NotToBeHad),
-            // 101: a step failed, which may be known.
+            // 101: a step failed, possibly a known failure.
             Some(0 | 101) if steps.last().is_some_and(|step| step.steps().is_some()) => Ok(End::Steps(steps)),
             status => {
                 let last = &said[said.len().saturating_sub(SHOWN)..];
@@ -143,17 +144,17 @@ fn show(kernel: &str, step: &Step) {
     }
 }
 
-/// QEMU's end of a card's cable.
+/// Path of QEMU's end of a card's cable.
 fn near(folder: &Path, card: Card) -> PathBuf {
     folder.join(format!("{}.near", card.driver))
 }
 
-/// This process' end.
+/// Path of this process' end of a card's cable.
 fn far(folder: &Path, card: Card) -> PathBuf {
     folder.join(format!("{}.far", card.driver))
 }
 
-/// The far ends of all cards.
+/// Starts the far ends of all cards.
 fn far_ends(folder: &Path) -> Result<FarEnds> {
     let mut knockers = Vec::new();
     for card in CARDS {
@@ -177,8 +178,8 @@ impl Cable for Datagrams {
     fn send(&self, frame: &[u8]) -> io::Result<()> {
         use io::ErrorKind::{ConnectionRefused, NotFound, WouldBlock};
         match self.socket.send_to(frame, &self.near) {
-            // QEMU is not there yet, or no more; or the guest took no frame for a second, and a card would
-            // lose the next one too.
+            // QEMU is not there yet, or has gone; or the guest took no frame for a second. A card would lose
+            // the frame, too.
             Err(error) if matches!(error.kind(), NotFound | ConnectionRefused | WouldBlock) => Ok(()),
             sent => sent.map(drop),
         }

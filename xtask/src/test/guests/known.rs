@@ -1,28 +1,28 @@
-//! The steps that are known to fail, and the judgement of a guest's report.
+//! The steps that are known to fail, and the check of a guest's report.
 
 use pomguard_netlab::outside::{Step, Verdict};
 
-/// A step that fails on a kernel until something is mended.
+/// A step that fails on a kernel until a defect is repaired.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Known {
     kernel: &'static str,
     pub(super) step: &'static str,
-    /// Part of the step's fault. A step that fails otherwise is no known failure.
+    /// Part of the step's fault. A step that fails for another reason is not a known failure.
     error: &'static str,
-    /// The cause, in words for the reader of a run.
+    /// The cause, as text for the reader of a run.
     pub(super) reason: &'static str,
 }
 
-/// All of them. One that passes fails the run: then take the line off this list.
+/// All known failures. If such a step passes, the run fails: then remove the line from this list.
 pub(super) const KNOWN: &[Known] = &[];
 
-/// A report, judged.
+/// A checked report.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Judged<'a> {
     pub(super) passed: usize,
     /// Everything that fails the run.
     pub(super) faults: Vec<String>,
-    /// The lines of the list that the report confirms.
+    /// The entries of the list that the report confirms.
     pub(super) known: Vec<&'a Known>,
 }
 
