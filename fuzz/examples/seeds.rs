@@ -1,5 +1,5 @@
-//! Lays frames of every kind that the generator makes, and the shipped files, into a corpus folder, so
-//! that a short run starts behind the first branches: `cargo run --example seeds -- CORPUS`.
+//! Writes frames of every kind that the generator makes, and the shipped files, into a corpus folder, so that
+//! a short run starts behind the first branches: `cargo run --example seeds -- CORPUS`.
 
 use std::{env, fs, io, path::Path, process::ExitCode};
 
@@ -8,7 +8,7 @@ use pomguard_tests::random::{Random, Stream};
 
 /// Frames of each direction.
 const FRAMES: usize = 500;
-/// Fixed, so that two runs start alike.
+/// Fixed, so that two runs start with the same frames.
 const SEED: u64 = 1;
 
 fn main() -> ExitCode {

@@ -1,4 +1,4 @@
-//! What the fuzz targets hold to be true of any input. A crash becomes a named case: its bytes go into
+//! The properties that the fuzz targets check for any input. A crash becomes a named case: its bytes go into
 //! the list of `regressions`, and stay there.
 
 #![expect(
@@ -22,8 +22,8 @@ mod regressions;
 /// A clock of four ticks a second.
 const CLOCK: Clock = Clock { ticks_per_1000s: 4_000, offset: 0 };
 
-/// The first byte chooses the hook, the rest is a frame: the programs' own code on the host and the
-/// naive reading agree about it in everything, under the reference policy and without flows.
+/// Judges a frame. The first byte chooses the hook, the rest is the frame. The programs' own code on the host
+/// and the oracle must agree about the whole effect, under the reference policy and with empty tables.
 pub fn packet(data: &[u8]) {
     thread_local! {
         static DATAPATH: RefCell<HostDatapath> =
@@ -39,7 +39,7 @@ pub fn packet(data: &[u8]) {
     });
 }
 
-/// Any text is a matrix, or is refused with faults that name a place in it.
+/// Parses a matrix: any text is accepted, or refused with errors that name a line of the text.
 pub fn matrix(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     if let Err(faults) = Matrix::parse("matrix.toml", text) {
@@ -47,11 +47,11 @@ pub fn matrix(data: &[u8]) {
     }
 }
 
-/// Any text is a site file, or is refused with faults that name a place in it. What is accepted resolves
-/// for each of its hosts and compiles, or is refused in words.
+/// Parses a site file: any text is accepted, or refused with errors that name a line of the text. An accepted
+/// file resolves for each of its hosts and compiles, or is refused with an error.
 pub fn site(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
-    // Only the shipped matrix: another is a file, and an input must not choose which one is read.
+    // Only the shipped matrix: another one is a file, and an input must not choose which file is read.
     if text.contains("matrix") && !text.contains("matrix = \"pom-4.0\"") {
         return;
     }
@@ -66,12 +66,12 @@ pub fn site(data: &[u8]) {
         let draft = Draft { matrix: matrix.clone(), site: found.clone(), settings };
         let Ok(policy) = policy::resolve(&draft, &[]) else { continue };
         let Ok(slots) = SlotTable::assign(&[], &policy) else { continue };
-        // A limit is a refusal with numbers; anything else is an image.
+        // The result is an image, or an error about an exceeded limit.
         let _ = compile::compile(&policy, &slots, CLOCK, 1);
     }
 }
 
-/// Any text is a settings file, or is refused with faults that name a place in it.
+/// Parses a settings file: any text is accepted, or refused with errors that name a line of the text.
 pub fn settings(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     if let Err(faults) = Settings::parse("pomguard.toml", text) {
@@ -79,7 +79,7 @@ pub fn settings(data: &[u8]) {
     }
 }
 
-/// A refusal says why, and where: on a line that the text has.
+/// Asserts that each error has a text, and names an existing line.
 fn in_place(faults: &Diagnostics, text: &str) {
     let lines = text.lines().count().max(1) + usize::from(text.ends_with('\n'));
     assert!(!faults.0.is_empty(), "refused without a word");

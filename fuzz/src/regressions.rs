@@ -1,4 +1,4 @@
-//! Every input that a target once stumbled over, by what it shows.
+//! Every input that once made a target fail, by the defect that it showed.
 
 #[test]
 fn the_shipped_files_are_accepted_by_their_readers() {

@@ -1,7 +1,7 @@
-//! Random packets under random policies: the loaded programs, the same code on the host, which catches
-//! what the compiler and the verifier could change, and a naive second reading of the documentation.
+//! Random packets under random policies, judged by the loaded programs, by the same code on the host, which
+//! finds changes by the compiler and the verifier, and by a naive second implementation of the documentation.
 //!
-//! `POMGUARD_FUZZ_PACKETS` says how many packets, `POMGUARD_FUZZ_SEED` repeats a run.
+//! `POMGUARD_FUZZ_PACKETS` sets the number of packets, `POMGUARD_FUZZ_SEED` repeats a run.
 
 use std::time::Instant;
 
@@ -13,14 +13,16 @@ use pomguard_tests::{
     reference,
 };
 
-/// What no random packet comes to: no rate is reached, there is room, and the image is whole.
+/// Reasons that no random packet reaches: no rate is exceeded, the tables have room, and the image is
+/// complete.
 const NEVER: [Reason; 3] = [Reason::RateLimited, Reason::FlowTableFull, Reason::Internal];
 
 fn concluded(packets: u64, begun: Instant, reasons: &Reasons) {
     println!("{packets} packets in {:.1?}: no difference; {reasons:?}", begun.elapsed());
     let made = |reason: &&Reason| !NEVER.contains(reason) && !reasons.contains_key(reason.name());
     let missed: Vec<&str> = Reason::ALL.iter().filter(made).map(|reason| reason.name()).collect();
-    // Of the rarest some forty are expected among so many: to miss one by chance takes more runs than there will be.
+    // About forty packets of the rarest reason are expected in this number: to miss that reason by chance
+    // takes more runs than there will be.
     assert!(packets < 200_000 || missed.is_empty(), "the generator never made a packet of {missed:?}");
 }
 
@@ -35,7 +37,8 @@ fn decision_code_agrees_with_a_naive_reading_of_the_docs() -> Result<()> {
     Ok(())
 }
 
-/// An audit that counts less than enforce drops makes a promotion look clean that cuts.
+/// If audit counts fewer packets than enforce drops, a promotion looks clean although it will cut
+/// connections.
 #[test]
 fn enforce_and_audit_count_the_same_frames_alike() -> Result<()> {
     let run = Run::asked("enforce and audit", 200_000)?;

@@ -1,5 +1,6 @@
-//! What a stock Linux host answers, and that nobody is answered who may not ask, whatever the shape of
-//! the question: a real listener at a port that no row lists, first without pomguard, then with it.
+//! A stock Linux host answers many shapes of packets. With pomguard no peer that is not allowed gets an
+//! answer, whatever the shape: a real listener at a port that no row lists, first without pomguard, then with
+//! it.
 
 #![expect(clippy::unwrap_used, reason = "a panic keeps the place where it happened")]
 
@@ -18,15 +19,15 @@ use pomguard_tests::{
     shapes::{Doors, Shape, shapes},
 };
 
-/// Those that [`eth`] speaks from and to.
+/// The MAC addresses that [`eth`] uses.
 const STATIONS: ([u8; 6], [u8; 6]) = ([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]);
-/// Nothing listens here.
+/// A port without a listener.
 const CLOSED: u16 = UNLISTED + 1;
-/// Shapes with several oddities, per family.
+/// The number of shapes with several oddities, per family.
 const MIXED: usize = 300;
 const SEED: u64 = 2026;
 
-/// Every shape, IPv4 and IPv6.
+/// Returns every shape, for IPv4 and IPv6.
 fn all_shapes() -> Vec<Shape> {
     let doors = |from, to| Doors { from, to, open: UNLISTED, closed: CLOSED };
     let mut random = Random(SEED);
@@ -35,7 +36,7 @@ fn all_shapes() -> Vec<Shape> {
     all
 }
 
-/// Fixed stations and neighbours: no resolution comes between question and answer.
+/// Sets fixed MAC addresses and neighbours, so that no address resolution occurs between question and answer.
 fn introduce(lab: &Lab) {
     let (peer, server) = (lab.peer.link(INTERFACE), lab.server.link(INTERFACE));
     peer.set_mac(STATIONS.0).unwrap();
@@ -46,13 +47,13 @@ fn introduce(lab: &Lab) {
     for address in [SERVER.into(), SERVER6.into()] {
         peer.add_neighbour(address, STATIONS.1).unwrap();
     }
-    // A host that rate-limits its complaints would seem not to answer.
+    // A host that limits the rate of its ICMP errors would seem not to answer.
     lab.server.set_sysctl("net/ipv4/icmp_ratelimit", "0").unwrap();
     lab.server.set_sysctl("net/ipv6/icmp/ratelimit", "0").unwrap();
     lab.server.set_sysctl("net/ipv4/icmp_msgs_per_sec", "100000").unwrap_or_default();
 }
 
-/// Answers everything that UDP brings to the unlisted port.
+/// Answers every UDP datagram to the unlisted port.
 fn answer_udp(lab: &Lab) {
     let socket = lab.server.run(|| UdpSocket::bind((Ipv6Addr::UNSPECIFIED, UNLISTED))).unwrap().unwrap();
     thread::spawn(move || {
@@ -63,7 +64,7 @@ fn answer_udp(lab: &Lab) {
     });
 }
 
-/// Whether a frame comes from the server's IP, and is none of the link's own.
+/// Returns true if a frame is an IP packet of the server that does not belong to the link's services.
 fn is_answer(frame: &[u8]) -> bool {
     let from_server = frame.get(6..12) == Some(&STATIONS.1[..]);
     let neighbours = frame.get(12..14) == Some(&[0x86, 0xdd])
@@ -72,29 +73,30 @@ fn is_answer(frame: &[u8]) -> bool {
     from_server && matches!(frame.get(12..14), Some([0x08, 0x00] | [0x86, 0xdd])) && !neighbours
 }
 
-/// Whether it shows the mark of a shape.
+/// Returns true if a frame contains the mark of a shape.
 fn shows(frame: &[u8], mark: u16) -> bool {
     frame[14..].windows(2).any(|two| two == mark.to_be_bytes())
 }
 
-/// An own address of the server whose third group spells the EtherType of IPv4, and whose last bytes spell the
-/// beginning of an IPv4 header: what the server sends from it to a group begins, without an Ethernet header, like a frame
-/// that carries UDP to the server itself. `id` is free.
+/// Returns an own address of the server whose third group equals the EtherType of IPv4, and whose last bytes
+/// equal the beginning of an IPv4 header. A packet from this address to a group, without an Ethernet header,
+/// begins like a frame that carries UDP to the server itself. `id` is free.
 fn spelling(id: u16) -> Ipv6Addr {
     let total = 26 + TWIN_PAYLOAD;
     Ipv6Addr::new(0xfd00, 0x77, 0x0800, 0x4500, total, id, 0x4000, 0x4011)
 }
 
-/// Bytes behind the IPv6 header of such a packet: a checksum of UDP and its data.
+/// Number of bytes after the IPv6 header of such a packet: a UDP checksum and its data.
 const TWIN_PAYLOAD: u16 = 20;
-/// The station that the frame is for: the first bytes of that IPv6 header.
+/// The destination MAC address of the frame: the first bytes of that IPv6 header.
 const TWIN_STATION: [u8; 6] = [0x60, 0, 0, 0, 0, TWIN_PAYLOAD as u8];
 
-/// The forged twin of the server's own multicast, and the server's address that it spells: IPv6 from that address to a
-/// group when it is read without an Ethernet header, UDP from the peer to an unlisted port when it is read with one.
+/// Returns the forged twin of the server's own multicast, and the server's address in it. Without an Ethernet
+/// header the bytes are IPv6 from that address to a group; with an Ethernet header they are UDP from the peer
+/// to an unlisted port.
 fn datapath(mark: u16) -> (Ipv6Addr, Vec<u8>) {
     let [from, to] = [PEER, SERVER].map(|address| address.octets());
-    // The header's checksum stands where the group begins.
+    // The header's checksum is at the position where the group address begins.
     let found = (0..=u16::MAX).find_map(|id| {
         let own = spelling(id);
         let header = [&own.octets()[6..], &[0, 0], &from, &to].concat();
@@ -113,7 +115,7 @@ fn datapath(mark: u16) -> (Ipv6Addr, Vec<u8>) {
     (own, frame)
 }
 
-/// Whether the server answers a shape in the time that it takes.
+/// Returns true if the server answers a shape within a time.
 fn is_answered(wire: &Wire, shape: &Shape, patience: Duration) -> bool {
     for frame in &shape.frames {
         wire.send(frame);

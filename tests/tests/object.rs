@@ -1,4 +1,4 @@
-//! The embedded object: the kernel's verifier accepts every program of it.
+//! The embedded object: the kernel's verifier accepts all of its programs.
 
 use std::fs;
 
@@ -20,10 +20,11 @@ fn the_verifier_accepts_every_program() {
     }
 }
 
-/// The verifier gives up at 1,000,000 instructions. In the order of [`PROGRAMS`].
+/// The largest number of instructions that the verifier may walk, in the order of [`PROGRAMS`]. The verifier
+/// gives up at 1,000,000.
 const CEILINGS: [u32; PROGRAMS.len()] = [150_000, 55_000, 490_000, 400_000];
 
-/// Whether a kernel of this release tells how many instructions its verifier walked (Linux 5.16).
+/// Returns true if a kernel of this release reports how many instructions its verifier walked (Linux 5.16).
 fn tells_how_far_it_walked(release: &str) -> bool {
     let mut numbers = release.split('.').map_while(|number| number.parse::<u32>().ok());
     (numbers.next(), numbers.next()) >= (Some(5), Some(16))

@@ -1,5 +1,5 @@
-//! The port space, exhaustively: every system of a site against each of its hosts, all 65,536 ports,
-//! TCP and UDP, both families, both directions. The loaded program says what the plain oracle says.
+//! The port space, exhaustively: every system of a site against each of its hosts, all 65,536 ports, TCP and
+//! UDP, both families, both directions. The loaded program must agree with the plain oracle.
 
 #![expect(clippy::expect_used, clippy::panic, reason = "a test stops at the first surprise")]
 
@@ -16,10 +16,10 @@ use pomguard_tests::{
 };
 
 const EXAMPLE: &str = include_str!("../../config/site.example.toml");
-/// The site of `cargo xtask demo`; a test alongside the demo keeps the copy what the demo makes.
+/// The site of `cargo xtask demo`; a test alongside the demo compares this copy with the demo's output.
 const DEMO: &str = include_str!("../site/demo.toml");
 const CLIENT_PORT: u16 = 40_000;
-/// No site has them (RFC 5737, RFC 3849).
+/// Addresses that no site has (RFC 5737, RFC 3849).
 const OUTSIDERS: [&str; 2] = ["198.51.100.77", "2001:db8::77"];
 
 #[test]
@@ -32,7 +32,7 @@ fn every_port_of_the_demo_site_answers_as_the_oracle() {
     prove("every_port_of_the_demo_site_answers_as_the_oracle", DEMO);
 }
 
-/// The policies of all hosts of a site, each with the addresses of everybody else.
+/// Returns the policies of all hosts of a site, each with the addresses of all other machines.
 fn policies(site: &str) -> Vec<(Policy, BTreeSet<IpAddr>)> {
     let settings = |host: &str| {
         format!(
@@ -57,7 +57,7 @@ fn policies(site: &str) -> Vec<(Policy, BTreeSet<IpAddr>)> {
         .collect()
 }
 
-/// The first address of every system in each family, of every literal in the rows, and outsiders.
+/// Returns the first address of every system in each family, of every literal in the rows, and the outsiders.
 fn others(draft: &Draft, policy: &Policy) -> BTreeSet<IpAddr> {
     let hosts = draft.site.hosts.iter().flat_map(|host| host.addresses.iter().map(|at| at.value));
     let mut found: BTreeSet<IpAddr> = hosts.collect();
@@ -97,7 +97,8 @@ impl Pair {
         packet.build()
     }
 
-    /// Where the destination port stands: the programs do not look at checksums.
+    /// Offset of the destination port. Changing the port needs no new checksum, because the programs ignore
+    /// checksums.
     const fn port_at(&self) -> usize {
         14 + if self.host.is_ipv6() { 40 } else { 20 } + 2
     }
@@ -146,7 +147,7 @@ fn prove(what: &str, site: &str) {
     assert_ne!(passed, 0, "a site that allows nothing proves nothing");
 }
 
-/// The verdict of every port; how many are allowed.
+/// Compares the verdict of every port. Returns the number of allowed ports.
 fn all_ports(bench: &mut Bench, policy: &Policy, pair: Pair) -> usize {
     let (differs, passed) = std::thread::scope(|scope| {
         let oracle = scope.spawn(|| {
@@ -169,7 +170,7 @@ fn all_ports(bench: &mut Bench, policy: &Policy, pair: Pair) -> usize {
     passed
 }
 
-/// The row that is counted, at every edge of what is listed and of the client ports.
+/// Compares the counted row at every edge of the listed ports and of the client ports.
 fn edges(bench: &mut Bench, policy: &Policy, pair: Pair) {
     let mut ports = BTreeSet::new();
     let mut clients = BTreeSet::from([1, CLIENT_PORT, u16::MAX]);
@@ -188,7 +189,7 @@ fn edges(bench: &mut Bench, policy: &Policy, pair: Pair) {
         ]);
     }
     for (port, client) in ports.iter().flat_map(|&port| clients.iter().map(move |&client| (port, client))) {
-        // Port 0 is nobody's, whatever a row of any client port says.
+        // Port 0 is always dropped, whatever a row for any client port says.
         if port == 0 || client == 0 {
             continue;
         }

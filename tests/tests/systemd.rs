@@ -14,12 +14,12 @@ use std::{
 use pomguard_netlab::root_or_skip;
 use pomguard_tests::daemon::binary;
 
-/// Names another folder with the scripts that start the container.
+/// The environment variable that holds another folder of the scripts that start the container.
 const SCRIPTS: &str = "POMGUARD_VM_SCRIPTS";
-/// How the script says that it cannot be done here.
+/// The exit code of the script if the container cannot run here.
 const NOT_TO_BE_HAD: i32 = 69;
 
-/// What is done in the container. Every line of it has to succeed.
+/// The script for the container. Each of its lines must succeed.
 const GUEST: &str = "set -e
 # The files come in read-only: they are to change.
 mkdir /run/etc; cp /etc/pomguard/* /run/etc; mount --bind /run/etc /etc/pomguard
@@ -118,7 +118,7 @@ touch /run/enough
 ";
 
 fn skip(why: &str) {
-    // Past the test runner's capture: a skipped test must not look like one that ran.
+    // Printed past the test runner's capture: a skipped test must not look like a test that ran.
     let _ = writeln!(std::io::stderr(), "skipped: the unit under systemd: {why}");
 }
 
@@ -145,14 +145,14 @@ fn units_work_through_start_reload_kill_hang_detach_and_boot() {
     assert!(status.success(), "{status}:\n{said}");
 }
 
-/// Runs the guest's commands, and shows the unit's journal when one failed.
+/// Runs the script in the container, and shows the unit's journal if a command failed.
 fn run(script: &Path, tree: &Path) -> Output {
     let folder = tempfile::tempdir().unwrap();
     let etc = folder.path().join("etc");
     fs::create_dir(&etc).unwrap();
     fs::write(etc.join("pomguard.toml"), SETTINGS).unwrap();
     fs::write(etc.join("site.toml"), SITE).unwrap();
-    // The unit's own fifteen seconds are long to wait for.
+    // Shorter than the unit's own fifteen seconds, to save time.
     let watchdog = folder.path().join("watchdog.conf");
     fs::write(&watchdog, "[Service]\nWatchdogSec=3s\n").unwrap();
     let guest = folder.path().join("guest.sh");

@@ -1,4 +1,4 @@
-//! The first start on a host that is already talking.
+//! The first start on a host with live traffic.
 
 use std::{
     net::{IpAddr, SocketAddr, UdpSocket},
@@ -13,10 +13,10 @@ use pomguard_tests::daemon::{
     is_shut, opens,
 };
 
-/// Flows of each sort.
+/// The number of connections of each kind.
 const EACH: usize = 26;
 
-/// Two connected UDP sockets, and whether they hear each other.
+/// Two connected UDP sockets, which can test the exchange in both directions.
 struct Datagrams(UdpSocket, UdpSocket);
 
 impl Datagrams {
@@ -36,7 +36,7 @@ impl Datagrams {
     fn hear_each_other(&self) -> bool {
         let heard =
             |from: &UdpSocket, to: &UdpSocket| from.send(b"word").is_ok() && to.recv(&mut [0; 8]).is_ok();
-        // From outside first: nothing that leaves makes way for it.
+        // From outside first: no packet that leaves has opened a flow yet.
         heard(&self.1, &self.0) && heard(&self.0, &self.1)
     }
 }
@@ -46,7 +46,7 @@ fn lc_20_live_flows_survive_a_first_start_into_enforce() {
     let name = "lc_20_live_flows_survive_a_first_start_into_enforce";
     let Some(lab) = Lab::new(name) else { return };
     let (mut idle, mut streaming, mut datagrams) = (Vec::new(), Vec::new(), Vec::new());
-    // No row allows any of these but the last two sorts; of each a few stream.
+    // No row allows any of these connections except the last two kinds. A few of each kind stream.
     let sorts: [(&Namespace, IpAddr, u16); 12] = [
         (&lab.peer, SERVER.into(), UNLISTED),
         (&lab.peer, SERVER6.into(), UNLISTED),

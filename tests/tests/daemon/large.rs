@@ -1,4 +1,4 @@
-//! TCP segments that the kernel holds in one packet, beyond what a length field can say (BIG TCP).
+//! TCP segments that the kernel holds in one packet that is longer than a length field can say (BIG TCP).
 
 use std::{
     io::{Read as _, Write as _},
@@ -10,11 +10,11 @@ use std::{
 use pomguard_netlab::Namespace;
 use pomguard_tests::daemon::{Daemon, INTERFACE, Lab, PEER, PEER6, SERVER, SERVER6, Settings};
 
-/// Bytes of TCP that may be in one packet.
+/// The largest number of bytes of TCP in one packet.
 const IN_ONE: u32 = 200_000;
-/// Bytes of a transfer.
+/// The number of bytes of a transfer.
 const BYTES: usize = 32 << 20;
-/// Where the peer listens, and where the server does.
+/// The port of the peer's listener, and the port of the server's.
 const OUT: u16 = 5_001;
 const IN: u16 = 5_002;
 const ROWS: &str = "[[allow]]\nname = \"out\"\nfrom = [\"server\"]\nto = [\"10.77.0.2\", \"fd00:77::2\"]\n\
@@ -22,7 +22,7 @@ const ROWS: &str = "[[allow]]\nname = \"out\"\nfrom = [\"server\"]\nto = [\"10.7
                     from = [\"10.77.0.2\", \"fd00:77::2\"]\nto = [\"server\"]\nports = \"5002\"\n\
                     protocol = \"tcp\"\n";
 
-/// Sends [`BYTES`] from one machine to another. Returns how many arrive.
+/// Sends [`BYTES`] from one machine to another. Returns the number of bytes that arrive.
 fn transfer(from: &Namespace, to: &Namespace, address: IpAddr, port: u16) -> usize {
     let listener = to.run(|| TcpListener::bind((address, port))).unwrap().unwrap();
     let taker = thread::spawn(move || {
@@ -36,7 +36,7 @@ fn transfer(from: &Namespace, to: &Namespace, address: IpAddr, port: u16) -> usi
     });
     let mut stream = from.run(|| TcpStream::connect((address, port))).unwrap().unwrap();
     stream.set_write_timeout(Some(Duration::from_secs(5))).unwrap();
-    // A cut transfer shows at the other end.
+    // The other end notices a cut transfer.
     let _ = stream.write_all(&vec![7; BYTES]);
     drop(stream);
     taker.join().unwrap()
@@ -64,12 +64,12 @@ fn segments_in_one_packet_arrive(test: &str, attach: &'static str) {
     for direction in ["inbound", "outbound"] {
         assert_eq!(stats.drops(direction), [], "{stats}");
     }
-    // Packets count as the programs see them, so that their mean size tells what was in one.
+    // Packets are counted as the programs see them, so the mean size shows how much one packet held.
     let mean = |row, direction| stats.row(row, direction, "bytes") / stats.row(row, direction, "packets");
     let [out, within] = [mean("site/out", "outbound"), mean("site/in", "inbound")];
     println!("{test}: mean bytes: {out} out, {within} in");
     assert!(out > 66_000, "the kernel held segments in one packet: {out}");
-    // XDP in the driver is before the kernel puts segments together.
+    // XDP in the driver runs before the kernel merges segments.
     assert!(attach == "native" || within > 66_000, "{within}");
 }
 

@@ -1,4 +1,4 @@
-//! A start alongside pinned maps of another layout: new ones take their place, and no packet goes unjudged.
+//! A start with pinned maps of another layout: new maps replace them, and every packet is judged meanwhile.
 
 use std::{
     collections::BTreeSet,
@@ -32,12 +32,12 @@ use crate::{
 const ROW: &str = "pom-4.0/15";
 const REMOVABLE_ROW: &str = "pom-4.0/16";
 
-/// Has the pinned maps be of layout 1, as an earlier version would have left them.
+/// Changes the layout number of the pinned maps to 1, as an earlier version would have left them.
 pub(crate) fn age(lab: &Lab) {
     age_to(lab, 1);
 }
 
-/// The same, for any number.
+/// Changes the layout number of the pinned maps.
 fn age_to(lab: &Lab, abi: u32) {
     let map = Map::from_map_data(MapData::from_pin(lab.pins().join("maps").join(MAP_HOST)).unwrap()).unwrap();
     let mut host: Array<_, HostRecord> = map.try_into().unwrap();
@@ -45,7 +45,7 @@ fn age_to(lab: &Lab, abi: u32) {
     host.set(0, HostRecord { abi, ..record }, 0).unwrap();
 }
 
-/// Ids of everything that is pinned but the links.
+/// Ids of all pinned objects except the links.
 #[derive(Debug)]
 struct Ids {
     maps: BTreeSet<u32>,
@@ -68,7 +68,7 @@ impl Ids {
         }
     }
 
-    /// Whether the kernel has none of them any more.
+    /// Returns true if the kernel has none of these objects any more.
     fn are_gone(&self) -> bool {
         let mut maps = loaded_maps().filter_map(|info| Some(info.ok()?.id()));
         let mut programs = loaded_programs().filter_map(|info| Some(info.ok()?.id()));
@@ -76,7 +76,7 @@ impl Ids {
     }
 }
 
-/// A stream of packets that nothing allows, and who would hear them.
+/// A stream of packets that nothing allows, and the socket that would receive them.
 pub(crate) struct Denied {
     from: UdpSocket,
     hears: UdpSocket,
@@ -91,7 +91,7 @@ impl Denied {
         Self { from, hears }
     }
 
-    /// Sends while this lasts; how many there were.
+    /// Sends packets as long as `lasts` returns true. Returns the number of packets.
     pub(crate) fn stream(&self, lasts: impl Fn() -> bool) -> u64 {
         let mut sent = 0;
         while lasts() {
@@ -106,7 +106,7 @@ impl Denied {
     }
 }
 
-/// Raises a flag when dropped.
+/// A guard that sets a flag when dropped.
 pub(crate) struct Raise<'a>(pub(crate) &'a AtomicBool);
 
 impl Drop for Raise<'_> {
@@ -115,8 +115,8 @@ impl Drop for Raise<'_> {
     }
 }
 
-/// Does something while flows that are allowed go on and packets that are not are sent: none of the
-/// ones is cut, none of the others heard.
+/// Runs `act` while allowed connections continue and denied packets are sent. Asserts that no connection is
+/// cut and no denied packet arrives.
 fn under_load<T>(lab: &Lab, connections: &mut [Connection], act: impl FnOnce() -> T) -> T {
     let denied = Denied::at(lab);
     let (over, rounds) = (AtomicBool::new(false), AtomicU64::new(0));
@@ -136,7 +136,7 @@ fn under_load<T>(lab: &Lab, connections: &mut [Connection], act: impl FnOnce() -
             }));
         }
         let result = act();
-        // What comes after the last step counts, too.
+        // The time after the last step counts, too.
         thread::sleep(Duration::from_millis(300));
         drop(end);
         assert!(talks.into_iter().all(|talk| talk.join().is_ok()));
@@ -201,7 +201,7 @@ fn maps_of_another_layout_are_replaced(lab: &Lab) {
     assert_eq!(lab.pinned(), pinned, "what is pinned has its place, and nothing lies alongside it");
     wait_until("nothing is left of the former maps and programs", &daemon, || former.are_gone());
 
-    // It is a start like any other for whoever comes next.
+    // For the next daemon this start is like any other.
     let before = lab.stats();
     assert!(daemon.stop().success());
     let daemon = Daemon::start(lab);
@@ -219,12 +219,13 @@ fn basic_maps_of_another_layout_are_replaced_without_a_gap() {
     maps_of_another_layout_are_replaced(&lab);
 }
 
-/// Reasons of an earlier version. A reason that came later has no counter in its maps.
+/// The number of reasons of an earlier version. Later reasons have no counter in its maps.
 const EARLIER_REASONS: usize = 40;
-/// Words of its counters: two directions of packets and bytes seen, judged and audited, and three others.
+/// The number of words of its counters: two directions of packets and bytes seen, judged and audited, and
+/// three others.
 const EARLIER_WORDS: usize = 2 * (2 + 4 * EARLIER_REASONS) + 3;
 
-/// Puts a per-CPU map of another size into the place of the pinned counters.
+/// Replaces the pinned counters by a per-CPU map of another size.
 fn replace_counters<V: aya::Pod>(lab: &Lab, value: V) {
     let path = lab.pins().join("maps").join(MAP_COUNTERS);
     fs::remove_file(&path).unwrap();
@@ -237,7 +238,7 @@ fn replace_counters<V: aya::Pod>(lab: &Lab, value: V) {
     map.set(0, values, 0).unwrap();
 }
 
-/// CP-09: the counts of a version with fewer reasons go on, by reason number and row id.
+/// CP-09: the counts of a version with fewer reasons continue, by reason number and row id.
 #[test]
 fn counters_of_a_smaller_layout_go_on() {
     let Some(lab) = Lab::new("counters_of_a_smaller_layout_go_on") else { return };
@@ -256,7 +257,7 @@ fn counters_of_a_smaller_layout_go_on() {
     let reasons: Vec<Reason> =
         Reason::ALL.iter().copied().filter(|it| it.index() < EARLIER_REASONS).collect();
     let cpus = aya::util::nr_cpus().unwrap() as u64;
-    // Larger than all that comes of the packets of this test.
+    // Larger than any count from the packets of this test.
     let expected = |direction: usize, audited: usize, reason: Reason| {
         1_000_000 * (1 + reason.index() as u64 + 100 * direction as u64 + 10_000 * audited as u64)
     };
@@ -309,8 +310,8 @@ fn counters_of_a_smaller_layout_go_on() {
     );
 }
 
-/// A layout that nobody knows, and one whose maps are not as it had them: the counters begin at zero, which is
-/// said, and nothing else suffers.
+/// An unknown layout, and a known layout whose maps have another form: the counters begin at zero, which is
+/// reported, and nothing else is affected.
 #[test]
 fn counters_of_an_unknown_layout_begin_at_zero() {
     let Some(lab) = Lab::new("counters_of_an_unknown_layout_begin_at_zero") else { return };
@@ -357,7 +358,7 @@ fn what_was_denied_is_not_let_in_by_new_maps() {
     let ends = format!("no row allows {} -> {}", revoked_out.local(), revoked_out.peer());
     daemon.kill();
     age(&lab);
-    // One that this host tries to open all the while.
+    // A denied connection that this host tries to open all the time.
     let over = AtomicBool::new(false);
     let daemon = thread::scope(|scope| {
         let end = Raise(&over);
@@ -407,7 +408,7 @@ fn suspension_exceptions_and_pending_change_outlive_the_maps() {
     wait_until("it returned to the policy before", &daemon, || opens(&lab.peer, SERVER, REMOVABLE));
     assert!(done(&lab, &["history"]).contains("not confirmed"), "{}", done(&lab, &["history"]));
 
-    // A panic that is over does not come back.
+    // An expired panic does not come back.
     daemon.kill();
     age(&lab);
     let _daemon = Daemon::start(&lab);
@@ -415,7 +416,7 @@ fn suspension_exceptions_and_pending_change_outlive_the_maps() {
     assert!(opens(&lab.peer, SERVER, REMOVABLE));
 }
 
-/// Ids of the programs behind both hooks of an interface, as the kernel says.
+/// Returns the ids of the programs at both hooks of an interface, as the kernel reports them.
 fn hooks(lab: &Lab, interface: &str) -> (Option<u32>, Vec<u32>) {
     let index = lab.server.link(interface).index().unwrap();
     let look = || {
@@ -426,7 +427,7 @@ fn hooks(lab: &Lab, interface: &str) -> (Option<u32>, Vec<u32>) {
     lab.server.run(look).unwrap()
 }
 
-/// A link that loses its last pin goes once the kernel gets to it.
+/// Waits until a link without pins is gone: the kernel removes it asynchronously.
 fn wait_for_bare_egress(lab: &Lab) {
     let start = Instant::now();
     while !hooks(lab, INTERFACE).1.is_empty() {
@@ -435,15 +436,16 @@ fn wait_for_bare_egress(lab: &Lab) {
     }
 }
 
-/// A bridge takes XDP in generic mode alone, and is asked for native after the first has its new program.
+/// A bridge, which supports XDP only in generic mode. The daemon asks for native mode after the first
+/// interface has its new program.
 const SECOND: &str = "br0";
 
-/// Settings for both interfaces.
+/// Returns settings with both interfaces.
 fn on_both(attach: &'static str) -> Settings {
     Settings { interfaces: &[INTERFACE, SECOND], attach, ..Settings::default() }
 }
 
-/// A start that attaches to the first interface and is refused at the second one.
+/// Runs a start that attaches to the first interface and fails at the second one.
 fn fails_at_the_second(lab: &Lab) {
     lab.write_settings(&on_both("native"));
     let mut daemon = Daemon::spawn(lab);

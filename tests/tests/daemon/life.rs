@@ -1,4 +1,4 @@
-//! From before the first start to after `detach`.
+//! The life of a guarded host, from before the first start until after `detach`.
 
 use std::{fs, path::Path};
 
@@ -8,7 +8,7 @@ use pomguard_tests::daemon::{
     is_shut, opens,
 };
 
-/// Asserts that every machine reaches every port of the server, and the server theirs.
+/// Asserts that every machine reaches every port of the server, and that the server reaches theirs.
 fn assert_open(lab: &Lab, when: &str) {
     for (from, name) in [(&lab.peer, "the peer"), (&lab.stranger, "the stranger")] {
         for port in [LISTED, UNLISTED] {
@@ -19,7 +19,7 @@ fn assert_open(lab: &Lab, when: &str) {
     assert!(opens(&lab.server, STRANGER, UNLISTED), "{when}: the server does not reach the stranger");
 }
 
-/// Asserts that what the site file lists can be opened, and nothing else.
+/// Asserts that the listed connections can be opened, and no others.
 fn assert_enforced(lab: &Lab, when: &str) {
     for server in [SERVER.into(), std::net::IpAddr::from(SERVER6)] {
         assert!(
@@ -58,7 +58,7 @@ fn is_open_before_enforced_during_and_open_again_after(lab: &Lab, attached: &str
     assert_open(lab, "after detach");
 }
 
-/// LC-36, and LC-34 as far as it is not the package's.
+/// LC-36, and LC-34 except for the part of the package.
 #[test]
 fn basic_host_is_open_before_enforced_during_and_open_after() {
     let Some(lab) = Lab::new("basic_host_is_open_before_enforced_during_and_open_after") else {
@@ -78,7 +78,7 @@ fn generic_mode_gives_the_same_results() {
 #[test]
 fn an_emergency_needs_no_settings_the_usual_paths_will_do() {
     let Some(lab) = Lab::new("an_emergency_needs_no_settings_the_usual_paths_will_do") else { return };
-    // The bpffs is the test's own; so is what the machine keeps in /run, from here on.
+    // From here on the bpffs and /run belong to this test alone.
     let run = Path::new("/run");
     mount(Some("run"), run, Some("tmpfs"), MsFlags::empty(), Some("size=1m")).unwrap();
     let settings = fs::read_to_string(lab.config()).unwrap();

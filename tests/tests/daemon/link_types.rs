@@ -1,10 +1,10 @@
-//! Interfaces whose frames are no Ethernet: the programs would read other bytes as headers.
+//! Interfaces whose frames are not Ethernet: the programs would read wrong bytes as headers.
 
 use pomguard_tests::daemon::{Daemon, INTERFACE, LISTED, Lab, SERVER, Settings, UNLISTED, is_shut, opens};
 
 use crate::watch::{is_state, wait_until};
 
-/// Interfaces of other link types, by what makes each, and the words for each.
+/// Interfaces of other link types: the command that makes each, and the words of the error message.
 const OTHERS: [(&str, &str); 4] = [
     ("tuntap add dev other mode tun", "a tunnel of bare IP packets"),
     ("link add other type ipip local 10.77.0.1 remote 10.77.0.2", "an IP tunnel"),
@@ -22,7 +22,7 @@ fn other_link_types_are_refused_at_the_start_by_name() {
     lab.write_settings(&Settings { interfaces: &[INTERFACE, "other"], ..Settings::default() });
     let mut tried = 0;
     for (making, words) in OTHERS {
-        // Not every kernel has every sort.
+        // Not every kernel has every type.
         if !ip(&lab, making) {
             continue;
         }
@@ -48,7 +48,7 @@ fn name_that_comes_back_as_another_type_is_refused_by_name() {
     assert!(ip(&lab, "link del side0") && ip(&lab, "tuntap add dev side0 mode tun"));
     wait_until("refused", &daemon, || is_state(&lab, "interface-refused"));
     assert!(daemon.log().contains("side0 is NOT protected: side0 is a tunnel"), "{}", daemon.log());
-    // A tap has Ethernet's header.
+    // A tap interface has an Ethernet header.
     assert!(ip(&lab, "link del side0") && ip(&lab, "tuntap add dev side0 mode tap"));
     wait_until("attached", &daemon, || !is_state(&lab, "interface-refused"));
     assert!(opens(&lab.peer, SERVER, LISTED) && is_shut(&lab.peer, SERVER, UNLISTED));

@@ -20,7 +20,7 @@ fn no_connection_fails_while_policies_change() {
     let running = || !done.load(Ordering::Relaxed);
     let mut transfer = Connection::open(&lab.peer, SERVER, LISTED);
     thread::scope(|scope| {
-        // Whatever fails below, the others come to an end.
+        // If anything fails below, the other threads still end.
         let _end = Raise(&done);
         let streams = [SERVER.into(), std::net::IpAddr::from(SERVER6)].map(|server| {
             let (lab, opened) = (&lab, &opened);
@@ -52,7 +52,7 @@ fn no_connection_fails_while_policies_change() {
     let last = lab.stats();
     assert_eq!(last.generation(), first.generation() + RELOADS);
     assert!(opened.load(Ordering::Relaxed) > RELOADS, "there was load");
-    // A lost SYN would be sent again: what counts is that none was dropped.
+    // TCP would send a lost SYN again, so the drop counters show that none was dropped.
     for direction in ["inbound", "outbound"] {
         assert_eq!(last.total(direction, "dropped"), 0, "{direction}: {last}");
     }
@@ -60,7 +60,7 @@ fn no_connection_fails_while_policies_change() {
     assert_eq!(connections, opened.load(Ordering::Relaxed), "each was counted once");
 }
 
-/// Raises a flag when dropped.
+/// A guard that sets a flag when dropped.
 struct Raise<'a>(&'a AtomicBool);
 
 impl Drop for Raise<'_> {

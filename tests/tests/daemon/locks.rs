@@ -1,4 +1,4 @@
-//! Locks, of which a user without any right could hold none (case f09).
+//! Locks, none of which an unprivileged user can hold (case f09).
 
 use std::{
     fs,
@@ -14,11 +14,11 @@ use pomguard_tests::daemon::{Daemon, LISTED, Lab, SERVER, UNLISTED, is_shut, ope
 
 use crate::cli::{done, said};
 
-/// A process of an ordinary user that tries to lock a file, and keeps the lock until it is dropped.
+/// A process of an ordinary user that tries to lock a file, and keeps the lock until the value is dropped.
 struct Nobody(Child);
 
 impl Nobody {
-    /// Says what became of it: `held`, or the reason why not.
+    /// Starts the process and returns its result: `held`, or an empty line if the lock was refused.
     fn lock(path: &Path) -> (Self, String) {
         let script = "exec 9<\"$1\" && /usr/bin/flock --nonblock 9 && echo held && exec /bin/sleep 600";
         let mut command = Command::new("/usr/bin/setpriv");
@@ -46,7 +46,7 @@ impl Drop for Nobody {
     }
 }
 
-/// Starts the daemon as a shell with this umask would.
+/// Starts the daemon as a shell with this umask would start it.
 fn start(lab: &Lab, mask: u32) -> Daemon {
     let daemon = Daemon::spawn_prepared(lab, |command| {
         let set = move || {
@@ -62,7 +62,7 @@ fn start(lab: &Lab, mask: u32) -> Daemon {
     daemon
 }
 
-/// Nobody can hold either lock, and so neither a change nor the next start.
+/// Asserts that an ordinary user can hold neither lock, and so block neither a change nor the next start.
 fn locks_are_private(lab: &Lab) {
     for name in ["pomguard.lock", "change.lock"] {
         let path = lab.runtime().join(name);
@@ -86,14 +86,14 @@ fn f09_locks_are_private_whatever_the_umask() {
         assert!(daemon.stop().success());
         fs::remove_dir_all(lab.runtime()).unwrap();
     }
-    // A verb of root's shell that comes before the daemon leaves none that others could hold, either.
+    // A command in root's shell before the start of the daemon leaves no lock that others could hold, either.
     done(&lab, &["detach", "--yes"]);
     let daemon = start(&lab, 0o077);
     locks_are_private(&lab);
     drop(daemon);
 }
 
-/// An earlier version left locks that anybody could open, and somebody holds them.
+/// An earlier version left locks that every user could open, and a user holds them.
 #[test]
 fn f09_held_locks_of_an_earlier_version_keep_nobody_up() {
     let Some(lab) = Lab::new("f09_held_locks_of_an_earlier_version_keep_nobody_up") else { return };

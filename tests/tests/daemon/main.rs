@@ -1,7 +1,7 @@
-//! A real daemon between real machines: what it does from its first start to `detach`.
+//! A real daemon between real machines, from its first start to `detach`.
 //!
-//! Tests whose name begins with `basic_` run on other kernels in emulation too, where a start alone
-//! takes some twenty seconds; the others say there that they were skipped.
+//! Tests whose name begins with `basic_` run on other kernels in emulation, too, where a start alone takes
+//! about twenty seconds. The other tests report there that they were skipped.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a panic keeps the place where it happened")]
 

@@ -1,5 +1,6 @@
-//! Changes of the XDP mode of an interface that is guarded: no denied packet reaches a socket meanwhile. Packet
-//! sockets see what the bridge drops, since it stands behind them.
+//! Changes of the XDP mode of a guarded interface: no denied packet reaches a socket meanwhile. Packet
+//! sockets see the packets that the bridging program drops, because that program runs after them, at TC
+//! ingress.
 
 use std::{
     sync::atomic::{AtomicBool, Ordering},
@@ -16,17 +17,17 @@ use crate::{
     watch::{metric, wait_until},
 };
 
-/// The longest that everything may be dropped for a change, in milliseconds.
+/// The longest time, in milliseconds, for which a change may drop everything.
 const LONGEST: u64 = 50;
 
-/// How long the changes of a daemon dropped everything, in milliseconds, by its log.
+/// Returns the milliseconds for which each change of mode dropped everything, from the daemon's log.
 fn closings(daemon: &Daemon) -> Vec<u64> {
     let log = daemon.log();
     let message = log.lines().filter_map(|line| line.split_once("mode; for ")?.1.split(' ').next());
     message.map(|number| number.parse().unwrap()).collect()
 }
 
-/// Does something while denied datagrams come; none is heard.
+/// Runs `act` while denied datagrams come, and asserts that none arrives.
 fn under_denied(lab: &Lab, when: &str, act: impl FnOnce()) {
     let (denied, over) = (Denied::at(lab), AtomicBool::new(false));
     let sent = thread::scope(|scope| {
@@ -61,7 +62,7 @@ fn mode_changed_by_the_settings_delivers_no_denied_packet() {
     let closings = closings(&daemon);
     println!("everything was dropped for {closings:?} ms");
     assert_eq!(closings.len(), 4, "{}", daemon.log());
-    // One that the machine had no time for says nothing of the others.
+    // A single change may have been delayed by the machine's load. It says nothing about the others.
     assert!(closings.iter().any(|&closed| closed < LONGEST), "{closings:?}");
     assert!(opens(&lab.peer, SERVER, LISTED) && is_shut(&lab.peer, SERVER, UNLISTED));
     assert!(daemon.stop().success());

@@ -1,11 +1,11 @@
-//! Audit, track and enforce, and the way from one to the next.
+//! Audit, track and enforce, and the change from one to the next.
 
 use pomguard_tests::daemon::{
     Connection, Daemon, LISTED, LISTED_OUT, Lab, PEER, REMOVABLE, SERVER, SERVER6, STRANGER, Settings,
     UNLISTED, is_shut, opens,
 };
 
-/// Rows 16, inbound, and 6, outbound, are in audit.
+/// Puts rows 16, inbound, and 6, outbound, in audit.
 const ROWS_IN_AUDIT: &str =
     "[[row]]\nid = \"pom-4.0/16\"\nmode = \"audit\"\n\n[[row]]\nid = \"pom-4.0/6\"\nmode = \"audit\"\n";
 
@@ -86,7 +86,7 @@ fn a_row_is_promoted_from_audit_to_enforce_by_a_reload() {
     let plan = String::from_utf8_lossy(&plan.stdout).into_owned();
     assert!(plan.contains("pom-4.0/16 is in audit inbound"), "{plan}");
 
-    // The files alone change nothing of what is shown: the modes are those of the kernel.
+    // The files alone change nothing in the output: the modes shown are the kernel's.
     lab.write_site("");
     assert_eq!(lab.stats().row_mode("pom-4.0/16", "inbound"), "audit");
     daemon.reload();
@@ -102,7 +102,7 @@ fn a_row_is_promoted_from_audit_to_enforce_by_a_reload() {
     enforce.assert_not_behind(&audit);
 }
 
-/// The modes with which the page shows the packets of a row.
+/// Returns the modes that the metrics page shows with the packets of a row.
 fn rows_shown(lab: &Lab, id: &str, direction: &str) -> Vec<String> {
     let page = lab.metrics();
     let (id, direction) = (format!("row=\"{id}\""), format!("direction=\"{direction}\""));

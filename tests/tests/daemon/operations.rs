@@ -1,5 +1,5 @@
-//! docs/operations.md, typed in from its first command to its last. What a service manager would do at
-//! `systemctl` and `journalctl` is done here; all else is the shell's.
+//! Types in docs/operations.md from the first command to the last. The test stands in for `systemctl` and
+//! `journalctl`; a shell runs everything else.
 
 use std::{
     fs,
@@ -21,7 +21,7 @@ use crate::{
 
 const PAGE: &str = include_str!("../../../docs/operations.md");
 
-/// The files before any change, as a test's laboratory has them, but in audit as an installation is.
+/// The settings before any change: the laboratory's, but in audit like a new installation.
 const AUDIT: Settings = Settings {
     inbound: "audit",
     outbound: "track",
@@ -33,11 +33,11 @@ const AUDIT: Settings = Settings {
     control_group: "pomguard",
 };
 
-/// The stranger becomes another Agent Desktop.
+/// Makes the stranger another Agent Desktop.
 const ANOTHER: &str =
     "[[peer]]\nname = \"pom3\"\naddresses = [\"10.77.0.3\"]\nsystems = [\"Agent Desktop\"]\n";
 
-/// What is typed on the page, in its order: the title of the section, and the line.
+/// Returns the commands of the page in order: the title of the section, and the line.
 fn commands() -> Vec<(&'static str, &'static str)> {
     let (mut title, mut typed, mut found) = ("", false, Vec::new());
     for line in PAGE.lines().map(str::trim) {
@@ -52,14 +52,14 @@ fn commands() -> Vec<(&'static str, &'static str)> {
     found
 }
 
-/// Whoever reads the page, at the server.
+/// The reader of the page, at the server.
 struct Operator {
     lab: Lab,
     daemon: Option<Daemon>,
     exporter: Option<Child>,
-    /// A folder with a `pomguard` that knows the laboratory's settings.
+    /// A folder with a `pomguard` that uses the laboratory's settings.
     path: PathBuf,
-    /// Goes on since before the first start.
+    /// A connection that was open before the first start.
     _early: Connection,
 }
 
@@ -80,7 +80,7 @@ impl Operator {
         Self { lab, daemon: None, exporter: None, path, _early: early }
     }
 
-    /// Types a line; what it says. It must succeed, and a plan must find something where there is something.
+    /// Types a line and returns the output. Asserts the expected exit code.
     fn types(&mut self, line: &str, expected: i32) -> String {
         println!("# {line}");
         let words: Vec<&str> = line.split_whitespace().collect();
@@ -138,7 +138,7 @@ impl Operator {
         }
     }
 
-    /// What the daemons wrote, as far as the line asks for it.
+    /// Returns the lines of the daemons' logs that the command line selects.
     fn journal(&self, line: &str) -> String {
         let logs = (0..).map_while(|number| fs::read_to_string(self.lab.file(&format!("log{number}"))).ok());
         let all = logs.collect::<String>();
@@ -154,27 +154,28 @@ impl Operator {
         self.daemon.as_ref().unwrap()
     }
 
-    /// What the page says is done by hand, or has happened, when this line is due.
+    /// Prepares for a line: does what the page says is done by hand, or has happened, before that line.
     fn before(&mut self, title: &str, line: &str) {
         let lab = &self.lab;
         match (title, line) {
             ("Promote", "pomguard check") => lab.write_settings(&Settings { inbound: "enforce", ..AUDIT }),
             ("Change", "pomguard plan") => lab.write_site(ANOTHER),
             ("Roll back", "pomguard history") => {
-                // As many changes as the page has one by its number; in the even ones the stranger is known.
+                // Enough changes that the page's change number exists. In the even changes the stranger is
+                // known.
                 for number in 4..=14 {
                     let site = if number % 2 == 0 { ANOTHER.to_owned() } else { format!("# {number}\n") };
                     lab.write_site(&format!("{site}# {number}\n"));
                     done(lab, &["apply", "--why", "as it goes", "--quiet"]);
                 }
             }
-            // The files are those of a change that was rolled back: a mended one is applied.
+            // The files are the files of a change that was rolled back. A corrected file is applied.
             ("Emergency", line) if line.starts_with("pomguard allow 10.9.0.7") => {
                 lab.write_site("# mended\n");
                 done(lab, &["apply", "--why", "mended", "--quiet"]);
             }
             ("When something is not as it should be", line) if line.starts_with("journalctl") => {
-                // The host was opened as the last resort: the table says how it is closed again.
+                // The host was opened as the last resort. The table describes how to close it again.
                 self.systemctl(&["restart", "pomguard"]);
                 let pin = self.lab.pins().join("links/xdp-eth0");
                 fs::remove_file(&pin).unwrap();
@@ -188,7 +189,7 @@ impl Operator {
         }
     }
 
-    /// What the page promises of the line that was typed.
+    /// Checks the promises of the page after a line was typed.
     fn after(&mut self, title: &str, line: &str, said: &str) {
         let lab = &self.lab;
         let (known, unknown) = (|| opens(&lab.peer, SERVER, LISTED), || is_shut(&lab.peer, SERVER, UNLISTED));
@@ -274,7 +275,7 @@ fn operations_page_commands_work_from_first_to_last() {
     assert!(commands.len() >= 35, "only {} commands were found", commands.len());
     for (title, line) in commands {
         operator.before(title, line);
-        // There is something to plan where the page has just had something changed.
+        // `plan` exits with 3 if there is a difference: where the page has just described a change.
         let planned = line == "pomguard plan" && matches!(title, "Promote" | "Change");
         let said = operator.types(line, if planned { 3 } else { 0 });
         operator.after(title, line, &said);

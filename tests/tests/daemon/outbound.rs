@@ -1,4 +1,4 @@
-//! What the server opens itself: only the answers to it come in.
+//! Connections that the server opens: only answers to them come in.
 
 use std::{net::UdpSocket, time::Duration};
 
@@ -46,7 +46,7 @@ fn udp_question_is_answered_from_the_asked_port_only() {
     asking.send_to(b"who?", (PEER, 53)).unwrap();
     let mut heard = [0; 16];
     let (_, asker) = names.recv_from(&mut heard).unwrap();
-    // The false answer first: what arrives must be the true one.
+    // Sends the false answer first: only the true answer may arrive.
     other.send_to(b"false", asker).unwrap();
     names.send_to(b"true", asker).unwrap();
     let (length, from) = asking.recv_from(&mut heard).unwrap();
@@ -73,7 +73,7 @@ fn basic_neighbours_find_each_other_from_a_cold_cache() {
     let _daemon = Daemon::start(&lab);
     assert!(opens(&lab.server, PEER, LISTED_OUT), "the server asks first, IPv4");
     assert!(opens(&lab.server, PEER6, LISTED_OUT), "the server asks first, IPv6");
-    // The stranger's questions are answered too, whatever becomes of its packets.
+    // The stranger's address resolution is answered, too, whatever happens to its other packets.
     assert!(is_shut(&lab.stranger, SERVER, UNLISTED) && is_shut(&lab.stranger, SERVER6, UNLISTED));
     let stats = lab.stats();
     for direction in ["inbound", "outbound"] {

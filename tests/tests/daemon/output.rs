@@ -1,4 +1,4 @@
-//! Output that nobody takes: a closed pipe and a full disk end what a verb says, never what it does.
+//! Output that cannot be written: a closed pipe and a full disk end the output of a command, never its work.
 
 use std::{
     collections::BTreeSet,
@@ -19,12 +19,12 @@ use pomguard_tests::daemon::{
 
 use crate::cli::{done, said};
 
-/// A place that takes no byte.
+/// A destination that accepts no byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Sink {
-    /// A pipe whose reader is gone, as after `| head -1`.
+    /// A pipe whose reader has gone, as after `| head -1`.
     ClosedPipe,
-    /// A disk without room.
+    /// A full disk.
     FullDisk,
 }
 
@@ -43,7 +43,8 @@ fn full_disk() -> File {
     OpenOptions::new().write(true).open("/dev/full").unwrap()
 }
 
-/// Runs a command whose output, and whose errors on request, go to such a place. It must not panic.
+/// Runs a command with such a destination for the output, and on request for errors. Asserts that the command
+/// does not panic.
 fn into_sink(mut command: Command, sink: Sink, errors_too: bool) -> ExitStatus {
     command.stdout(sink.open());
     command.stderr(if errors_too { sink.open() } else { Stdio::piped() });
@@ -54,7 +55,7 @@ fn into_sink(mut command: Command, sink: Sink, errors_too: bool) -> ExitStatus {
     output.status
 }
 
-/// Verbs that change nothing, each with the code with which it ends when its output is taken.
+/// Returns the commands that change nothing, each with the exit code when its output can be written.
 fn readers(lab: &Lab) -> Vec<(Vec<&'static str>, i32)> {
     let pair = ["10.77.0.2", "10.77.0.1:9970/tcp"];
     let readers: [&[&str]; 13] = [
@@ -74,7 +75,7 @@ fn readers(lab: &Lab) -> Vec<(Vec<&'static str>, i32)> {
     ];
     let code = |arguments: &[&'static str]| {
         if arguments.contains(&"--watch") {
-            // It ends by its output alone.
+            // This command ends only when its output fails.
             return 0;
         }
         let output = lab.pomguard(arguments);
@@ -83,7 +84,7 @@ fn readers(lab: &Lab) -> Vec<(Vec<&'static str>, i32)> {
     readers.into_iter().map(|arguments| (arguments.to_vec(), code(arguments))).collect()
 }
 
-/// Verbs that change something, in an order in which each of them can.
+/// Returns the commands that change something, in an order in which each can succeed.
 fn changes() -> Vec<Vec<&'static str>> {
     let why = ["--why", "test"];
     let changes: [&[&str]; 9] = [
@@ -100,7 +101,7 @@ fn changes() -> Vec<Vec<&'static str>> {
     changes.into_iter().map(|words| [words, &why[..]].concat()).collect()
 }
 
-/// The verbs that the command line has, by its own list.
+/// Returns the commands that the command line lists in its help.
 fn verbs(lab: &Lab) -> BTreeSet<String> {
     let help = lab.command(binary()).arg("--help").output().unwrap();
     let help = String::from_utf8(help.stdout).unwrap();
@@ -118,7 +119,7 @@ fn every_verb_outlives_a_closed_pipe_and_a_full_disk() {
     let mut tried: BTreeSet<String> = BTreeSet::new();
     let mut note = |arguments: &[&str]| tried.extend(arguments.first().map(|verb| (*verb).to_owned()));
 
-    // The daemon itself, whose log nobody takes.
+    // The daemon itself, whose log cannot be written.
     for sink in Sink::ALL {
         note(&["run"]);
         let mut command = lab.pomguard_command(&["run"]);
@@ -141,7 +142,7 @@ fn every_verb_outlives_a_closed_pipe_and_a_full_disk() {
             for (arguments, code) in readers(&lab) {
                 note(&arguments);
                 let status = into_sink(lab.pomguard_command(&arguments), sink, errors_too);
-                // A reader that leaves early has seen enough. A disk that is full loses what was asked for.
+                // A reader that leaves early has seen enough. On a full disk the requested output is lost.
                 let code = if sink == Sink::ClosedPipe { code } else { 1 };
                 assert_eq!(status.code(), Some(code), "{arguments:?} into {sink:?}");
             }
@@ -158,7 +159,7 @@ fn every_verb_outlives_a_closed_pipe_and_a_full_disk() {
                 let status = into_sink(lab.pomguard_command(&arguments), sink, errors_too);
                 assert!(status.success(), "{arguments:?} into {sink:?}: {status}\n{}", daemon.log());
             }
-            // A refusal ends with its own code, whether or not anybody hears the reason.
+            // A refusal ends with its own code, whether or not the reason can be written.
             let status = into_sink(lab.pomguard_command(&["revoke", "none"]), sink, errors_too);
             assert_eq!(status.code(), Some(1));
         }
@@ -204,8 +205,8 @@ fn a_detach_into_a_closed_pipe_opens_every_interface() {
     }
 }
 
-/// Each form in which somebody may write an exception, above all in one quoted argument: the advice of the
-/// refusal, typed literally.
+/// Each form of an exception, above all one quoted argument: the advice of the error message, typed
+/// literally.
 #[test]
 fn an_exception_may_be_one_quoted_argument() {
     let Some(lab) = Lab::new("an_exception_may_be_one_quoted_argument") else { return };

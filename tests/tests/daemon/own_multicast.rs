@@ -1,4 +1,4 @@
-//! What a host sends to a group, and hears itself because it is a member.
+//! Multicast datagrams that a host sends to a group and receives itself, because it is a member.
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
@@ -14,10 +14,10 @@ use pomguard_tests::{
 const GROUP: Ipv4Addr = Ipv4Addr::new(239, 1, 2, 3);
 const GROUP6: Ipv6Addr = Ipv6Addr::new(0xff05, 0, 0, 0, 0, 0, 1, 0x77);
 const PORT: u16 = 4_446;
-/// Datagrams to each group.
+/// The number of datagrams to each group.
 const EACH: u64 = 5;
 
-/// The server's socket in each group, and one to send from.
+/// Opens the server's socket in each group, and a socket to send from.
 fn members(lab: &Lab) -> [(UdpSocket, UdpSocket, SocketAddr); 2] {
     let index = lab.server.link(INTERFACE).index().unwrap();
     lab.server
@@ -34,7 +34,7 @@ fn members(lab: &Lab) -> [(UdpSocket, UdpSocket, SocketAddr); 2] {
         .unwrap()
 }
 
-/// How many datagrams that the server sends to a group it hears itself.
+/// Returns the number of datagrams to each group that the server sends and receives itself.
 fn hears(members: &[(UdpSocket, UdpSocket, SocketAddr); 2]) -> [u64; 2] {
     [0, 1].map(|family| {
         let (heard, said, to) = &members[family];
@@ -47,7 +47,7 @@ fn hears(members: &[(UdpSocket, UdpSocket, SocketAddr); 2]) -> [u64; 2] {
     })
 }
 
-/// The same bytes as the server's own datagrams, as frames of the wire.
+/// Returns the bytes of the server's own datagrams as frames of the wire.
 fn twins() -> [Vec<u8>; 2] {
     [(IpAddr::from(SERVER), IpAddr::from(GROUP)), (SERVER6.into(), GROUP6.into())]
         .map(|(from, to)| eth().ip(from, to).udp(40_000, PORT).payload(b"forged").bare().build())
@@ -68,7 +68,7 @@ fn f08_own_multicast_comes_back_in_generic_mode() {
     assert_eq!(hears(&members), [EACH, EACH], "{}", lab.stats());
     let stats = lab.stats();
     assert!(stats.reason("own-multicast", "inbound", "pass") >= 2 * EACH, "{stats}");
-    // A frame of the wire with the same bytes passes the program, and goes to nobody.
+    // A frame of the wire with the same bytes passes the program, and nobody receives it.
     let (sender, before) = (Sender::at(&lab.peer), stats.reason("own-multicast", "inbound", "pass"));
     for datapath in twins() {
         assert!(sender.send(&datapath), "nothing guards the peer");
@@ -78,7 +78,7 @@ fn f08_own_multicast_comes_back_in_generic_mode() {
     }
     assert_eq!(lab.stats().reason("own-multicast", "inbound", "pass") - before, 2, "{}", lab.stats());
 
-    // A bridge would hand the twin on: at its port nothing is the host's own.
+    // A bridge would forward the frame, so at a bridge port no packet counts as the host's own.
     assert!(daemon.stop().success());
     let bridge = lab.server.add_bridge("br9").unwrap();
     lab.server.link(INTERFACE).attach_to(&bridge).unwrap();

@@ -1,4 +1,4 @@
-//! Files decide who may connect, so root alone decides about them (case f15).
+//! Files decide who may connect, so only root may decide about them (case f15).
 
 use std::{
     fs,
@@ -17,13 +17,13 @@ fn mode(path: &Path, mode: u32) {
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
 }
 
-/// A way in which a file can be in somebody else's hands.
+/// A way in which another user can control a file.
 struct Way {
-    /// Puts it there.
+    /// Gives the control to another user.
     spoil: fn(&Lab),
-    /// Takes it back.
+    /// Restores the owner or the permissions.
     mend: fn(&Lab),
-    /// The command that the refusal names, up to the path.
+    /// The command that the error message names, up to the path.
     command: &'static str,
 }
 
@@ -65,7 +65,7 @@ fn f15_files_in_other_hands_are_refused_by_every_way_in() {
     lab.let_others_in();
     let daemon = Daemon::start(&lab);
     let before = lab.stats();
-    // These files would take a row away.
+    // These files would remove a row.
     lab.write_site("[[row]]\nid = \"pom-4.0/16\"\nenabled = false\nforce = true\n");
     for Way { spoil, mend, command } in WAYS {
         spoil(&lab);
@@ -74,7 +74,7 @@ fn f15_files_in_other_hands_are_refused_by_every_way_in() {
             assert!(message.contains(command), "{verb:?}: {command} is not in: {message}");
         }
         assert!(daemon.reload().contains("refused"), "{command}");
-        // As an ordinary user, and for a site that is only tried, it is a warning.
+        // For an ordinary user, and for a site that is only tried, the check is a warning.
         let as_nobody = |verb: &[&str]| {
             let mut command = Command::new("/usr/bin/setpriv");
             command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"]);
@@ -100,7 +100,7 @@ fn f15_files_in_other_hands_are_refused_by_every_way_in() {
     assert_eq!(lab.stats().image(), before.image(), "nothing of it was put in force");
     assert!(opens(&lab.peer, SERVER, REMOVABLE));
 
-    // A start with such files goes on with the policy before, and says so.
+    // A start with such files continues with the previous policy, and reports it.
     assert!(daemon.stop().success());
     lchown(lab.site(), Some(NOBODY), None).unwrap();
     let daemon = Daemon::start(&lab);
@@ -118,7 +118,7 @@ fn f15_files_in_other_hands_are_refused_by_every_way_in() {
     drop(daemon);
 }
 
-/// The first start of a host: nothing is in force, and nothing of such files is put in force.
+/// The first start of a host: nothing is in force, and such files are not put in force.
 #[test]
 fn f15_first_start_with_files_in_other_hands_fails_aloud() {
     let Some(lab) = Lab::new("f15_first_start_with_files_in_other_hands_fails_aloud") else { return };
@@ -128,7 +128,7 @@ fn f15_first_start_with_files_in_other_hands_fails_aloud() {
     let site = lab.site().display().to_string();
     assert!(daemon.log().contains(&format!("`chown root {site}`")), "{}", daemon.log());
     assert_eq!(lab.xdp_program(), None);
-    // The owner that the settings name may have it.
+    // The owner that the settings name may own the files.
     let settings = fs::read_to_string(lab.config()).unwrap();
     fs::write(lab.config(), format!("{settings}\n[files]\nowner = \"{NOBODY}\"\n")).unwrap();
     let _daemon = Daemon::start(&lab);

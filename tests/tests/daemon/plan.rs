@@ -1,4 +1,4 @@
-//! What `plan` says of traffic that the kernel counted.
+//! The part of `plan` about traffic that the kernel counted.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -6,7 +6,7 @@ use pomguard_tests::daemon::{Daemon, LISTED, Lab, PEER, REMOVABLE, SERVER, Setti
 
 use super::cli::{json, said};
 
-/// Rows 15 and 16 go; nobody uses the first.
+/// Disables rows 15 and 16; nobody uses row 15.
 const WITHOUT_TWO: &str = "[[row]]\nid = \"pom-4.0/15\"\nenabled = false\nforce = true\n\n\
                            [[row]]\nid = \"pom-4.0/16\"\nenabled = false\nforce = true\n";
 
@@ -40,7 +40,7 @@ fn a_plan_names_the_rows_that_carried_traffic_and_go() {
     assert_eq!((&row["packets"], &row["connections"]), (&packets.into(), &3.into()), "{plan:#}");
     assert_eq!((&row["kind"], &row["newly_denied"]), (&"removed".into(), &true.into()), "{plan:#}");
     for moment in [&recent["counting_since"], &row["first_hit"], &row["last_hit"]] {
-        // Ticks are rounded to the second on the way.
+        // Ticks are rounded to seconds.
         let moment = moment.as_u64().unwrap();
         assert!((before - 2..=now() + 2).contains(&moment), "{moment} of {plan:#}");
     }

@@ -1,5 +1,5 @@
-//! Starts whose kernel refuses the programs while nothing of ours is attached: the host is closed but for
-//! failsafe rows, or open, and never without a word.
+//! Starts at which the kernel refuses the programs and no program of pomguard is attached: the host is closed
+//! except for failsafe rows, or open, and the daemon always reports which.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -37,14 +37,16 @@ use crate::{
     watch::{is_state, wait_until},
 };
 
-/// CAP_PERFMON: without it the verifier takes no access at a variable offset, and refuses the programs.
+/// CAP_PERFMON: without this capability the verifier accepts no access at a variable offset, and refuses the
+/// programs.
 const PERFMON: libc::c_ulong = 38;
-/// The way in of the site file below: the peer to a port that no row lists.
+/// The port of the failsafe row of the site file below: the peer may reach it, and no other row lists it.
 const FAILSAFE: u16 = UNLISTED;
 const WAY_IN: &str = "[[allow]]\nname = \"way-in\"\nfrom = [\"10.77.0.2\", \"fd00:77::2\"]\nto = [\"server\"]\nprotocol = \"tcp\"\n\
                       ports = \"9000\"\nfailsafe = true\n";
 
-/// Enforced and confirmed once, with a way in; then what a reboot leaves.
+/// Returns a laboratory that enforced a confirmed policy with a failsafe row once, in the state after a
+/// reboot.
 fn rebooted(test: &str) -> Option<Lab> {
     let lab = Lab::new(test)?;
     lab.write_site(WAY_IN);
@@ -58,14 +60,14 @@ fn reboot(lab: &Lab, daemon: Daemon) {
     assert!(opens(&lab.stranger, SERVER, LISTED), "nothing is in force");
 }
 
-/// A daemon whose kernel refuses every call of bpf(2).
+/// Starts a daemon for which the kernel refuses every call of bpf(2).
 fn without_bpf(lab: &Lab) -> Daemon {
     let mut options = trace::follow("bpf", &lab.file("bpf-calls"));
     options.extend(["-e", "inject=bpf:error=EPERM"].map(str::to_owned));
     Daemon::spawn_by(lab, &trace::words(&options, &binary()))
 }
 
-/// Neighbours that were learned before say nothing about whether they can be learned.
+/// Clears the neighbour tables: neighbours that were learned before do not show that they can be learned now.
 fn forget_neighbours(lab: &Lab) {
     for machine in [&lab.server, &lab.peer] {
         for family in ["-4", "-6"] {
@@ -92,7 +94,7 @@ fn assert_closed(lab: &Lab, when: &str) {
     assert!(is_shut(&lab.server, PEER, LISTED_OUT), "{when}: what the host opens");
 }
 
-/// The first line of `status` and its exit code are there with the daemon and without.
+/// Asserts the first line of `status` and its exit code, which do not depend on the daemon.
 fn assert_announced(lab: &Lab, words: &str, when: &str) {
     let output = lab.pomguard(&["status"]);
     let text = said(&output);
@@ -101,25 +103,25 @@ fn assert_announced(lab: &Lab, words: &str, when: &str) {
     assert!(first.starts_with("ATTENTION: not-enforcing: ") && first.contains(words), "{when}: {text}");
 }
 
-/// The kernel's log, which the console shows, from a moment on.
+/// The kernel's log, which the console shows, from one moment on.
 struct KernelLog(File);
 
 impl KernelLog {
-    /// Listens from now on.
+    /// Opens the log at its end.
     fn from_now() -> Self {
         let mut log = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open("/dev/kmsg").unwrap();
         log.seek(SeekFrom::End(0)).unwrap();
         Self(log)
     }
 
-    /// The records that came since, and hold a text. Each read gives one; others log as well.
+    /// Counts the new records that contain a text. Each read returns one record; other programs log as well.
     fn count(&mut self, text: &str) -> usize {
         let mut record = [0; 8_192];
         let mut found = 0;
         loop {
             match self.0.read(&mut record) {
                 Ok(length) => found += usize::from(String::from_utf8_lossy(&record[..length]).contains(text)),
-                // Records that were overwritten before they were read.
+                // Records were overwritten before they were read.
                 Err(error) if error.raw_os_error() == Some(libc::EPIPE) => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return found,
                 Err(error) => panic!("/dev/kmsg: {error}"),
@@ -149,13 +151,13 @@ fn refused_programs_close_all_but_failsafe_rows() {
     assert_closed(&lab, "with the daemon gone");
     assert_announced(&lab, "eth0 by the minimal program", "without the daemon");
 
-    // The same again, as systemd would start it: it goes on from what it finds.
+    // The same start once more, as systemd would try it: the daemon continues from the present state.
     let daemon = Daemon::spawn_without(&lab, PERFMON);
     daemon.wait_ready();
     assert_closed(&lab, "by the next daemon");
     daemon.kill();
 
-    // The real programs take the links over: nobody gets in meanwhile.
+    // The real programs take over the links, without a gap in between.
     let daemon = Daemon::start(&lab);
     assert!(opens(&lab.peer, SERVER, LISTED) && opens(&lab.server, PEER, LISTED_OUT));
     assert!(is_shut(&lab.stranger, SERVER, LISTED));
@@ -197,7 +199,7 @@ fn detach_opens_a_host_closed_for_refused_programs() {
         assert_closed(&lab, "before");
         done(&lab, &["detach", "--yes"]);
         assert!(opens(&lab.stranger, SERVER, LISTED), "with BPF {bpf}: detach opens the host");
-        // The daemon that still runs leaves it so.
+        // The daemon that still runs does not change this.
         daemon.wait_log("`pomguard detach` opened this host");
         assert!(opens(&lab.stranger, SERVER, LISTED), "with BPF {bpf}: and it stays open");
         daemon.kill();
@@ -221,7 +223,7 @@ fn refused_programs_after_audit_leave_the_host_open() {
     fs::write(lab.config(), settings.replace("inbound = \"enforce\"", "inbound = \"audit\"")).unwrap();
     reboot(&lab, Daemon::start(&lab));
     open("watched by audit");
-    // The operator's word is stronger: also for a host that was never guarded, by the rows of its files.
+    // The setting has precedence, also for a host that was never guarded, which gets the rows of its files.
     lab.write_site(WAY_IN);
     fs::remove_dir_all(lab.state()).unwrap();
     fs::write(lab.config(), settings.replace("[attach]", "[attach]\non_load_failure = \"closed\"")).unwrap();
@@ -235,7 +237,8 @@ fn refused_programs_after_audit_leave_the_host_open() {
     open("by the setting");
 }
 
-/// Sources that no stack takes from a link: nowhere, the loopback, groups, IPv4 within IPv6 (6to4 among it).
+/// Returns true for sources that no stack accepts from a link: unspecified, loopback, groups, IPv4 within
+/// IPv6 (including 6to4).
 fn has_impossible_source(frame: &[u8]) -> bool {
     let frame = if frame.get(12..14) == Some(&[0x81, 0x00]) { &frame[4..] } else { frame };
     match (frame.get(12..14), frame.get(26), frame.get(22..38)) {
@@ -247,8 +250,8 @@ fn has_impossible_source(frame: &[u8]) -> bool {
     }
 }
 
-/// What the minimal program passes, the real one passes too while no policy is in force, save what no TCP/IP
-/// stack takes: random packets about random failsafe rows, in both directions.
+/// A packet that the minimal program passes must also pass the real program without a policy, except for
+/// packets that no TCP/IP stack accepts: random packets about random failsafe rows, in both directions.
 #[test]
 fn basic_minimal_program_passes_no_more_than_the_real_one() {
     let Some(lab) = Lab::new("basic_minimal_program_passes_no_more_than_the_real_one") else { return };
@@ -257,7 +260,7 @@ fn basic_minimal_program_passes_no_more_than_the_real_one() {
     for _ in 0..if emulated() { 2 } else { 40 } {
         let mut policy = random::policy(&mut random);
         policy.rows.iter_mut().for_each(|row| row.failsafe = true);
-        // More failsafe tuples than there is room for make no policy.
+        // More failsafe tuples than the table has room for do not compile.
         let Ok(mut datapath) = HostDatapath::new(policy.clone()) else { continue };
         let tuples = datapath.in_force().overrides().unwrap();
         datapath.hold(&ControlState { no_policy: true, ..ControlState::default() }).unwrap();
@@ -271,7 +274,7 @@ fn basic_minimal_program_passes_no_more_than_the_real_one() {
         for _ in 0..if emulated() { 100 } else { 2_000 } {
             let direction = stream.random.of(&Direction::ALL);
             let frame = stream.frame(direction);
-            // The kernel runs a program on no other frame.
+            // The kernel runs a program on no other frames.
             if !(14..3_000).contains(&frame.len()) {
                 continue;
             }
@@ -280,7 +283,7 @@ fn basic_minimal_program_passes_no_more_than_the_real_one() {
                 Direction::Inbound => xdp.test_run(options),
                 Direction::Outbound => tc.test_run(options),
             };
-            // Frames that are shorter than their headers are none that the kernel runs a program on.
+            // The kernel does not run a program on frames that are shorter than their headers.
             let Ok(ran) = ran else { continue };
             let verdict = ran.return_value;
             let pass = match direction {

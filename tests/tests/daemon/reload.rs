@@ -1,11 +1,11 @@
-//! SIGHUP: new files taken, broken ones refused.
+//! SIGHUP: valid files are applied, broken files refused.
 
 use pomguard_tests::daemon::{
     Connection, Daemon, INTERFACE, LISTED, LISTED_OUT, Lab, PEER, REMOVABLE, SERVER, Settings, UNLISTED,
     is_shut, opens,
 };
 
-/// Takes row 16 out.
+/// Disables row 16.
 const WITHOUT_REMOVABLE: &str = "[[row]]\nid = \"pom-4.0/16\"\nenabled = false\nforce = true\n";
 
 #[test]
@@ -42,7 +42,7 @@ fn basic_broken_site_file_changes_nothing_and_a_good_one_does() {
     assert!(page.contains("\npomguard_reload_failures_total 1\n"), "{page}");
 }
 
-/// TP-21: there is no draining.
+/// TP-21: connections are not drained.
 #[test]
 fn row_removed_by_a_reload_cuts_inbound_at_the_next_packet() {
     let Some(lab) = Lab::new("row_removed_by_a_reload_cuts_inbound_at_the_next_packet") else {
@@ -124,7 +124,7 @@ fn reload_that_cannot_attach_names_the_policy_in_force() {
     assert!(page.contains("\npomguard_last_reload_successful 0\n"), "{page}");
 }
 
-/// CP-06: what somebody writes into a file, or on the command line, is shown as it can be shown.
+/// CP-06: text from a file or the command line is escaped before it is shown.
 #[test]
 fn control_characters_in_names_reach_no_log_page_or_status() {
     let name = "control_characters_in_names_reach_no_log_page_or_status";
@@ -163,7 +163,7 @@ fn control_characters_in_names_reach_no_log_page_or_status() {
     assert_harmless(&page, "the page");
 }
 
-/// Asserts that a text holds nothing but what is to be seen, and ends of lines.
+/// Asserts that a text contains only visible characters and ends of lines.
 fn assert_harmless(text: &str, what: &str) {
     let harmful = |letter: char| (letter.is_control() && letter != '\n') || letter == '\u{202e}';
     assert!(!text.contains(harmful), "CP-06: {what}: {text:?}");

@@ -1,4 +1,4 @@
-//! Test runs of the programs that enforce: never traffic, and never at the mercy of traffic.
+//! Test runs of the programs that enforce: they never count as traffic, and never depend on traffic.
 
 use std::fs;
 
@@ -33,14 +33,14 @@ fn opened(lab: &Lab) -> u64 {
     json(&lab.stats())["flows"]["opened"].as_u64().unwrap()
 }
 
-/// Every number of the traffic that `pomguard stats` knows: totals, reasons, rows and flows.
+/// Returns every number of `pomguard stats` about traffic: totals, reasons, rows and flows.
 fn numbers(stats: &Stats) -> String {
     let value = json(stats);
     ["totals", "reasons", "rows", "flows"].map(|part| value[part].to_string()).join("\n")
 }
 
-/// The rate of neighbours is used up at every moment. The start asks the programs about an ARP request, and a real
-/// one is dropped as too many then.
+/// The rate of neighbours is used up at every moment. The start runs the programs on an ARP request, while
+/// real requests are dropped by the rate limit.
 #[test]
 fn a_start_under_an_arp_flood_succeeds() {
     let Some(lab) = Lab::with_one_cable("a_start_under_an_arp_flood_succeeds") else { return };

@@ -1,4 +1,4 @@
-//! Packets larger than a frame: those that the stack hands over whole, and links that carry large ones.
+//! Packets larger than a frame: packets that the stack hands over unsegmented, and links with a large MTU.
 
 use std::{
     net::{IpAddr, UdpSocket},
@@ -10,13 +10,13 @@ use pomguard_tests::daemon::{
     UNLISTED, is_shut, opens,
 };
 
-/// In one write.
+/// Bytes in one write.
 const CHUNK: usize = 64_000;
 const CHUNKS: usize = 16;
-/// Ethernet, IP and TCP with timestamps.
+/// Length of the Ethernet, IP and TCP headers with timestamps, in bytes.
 const HEADERS_V4: u64 = 14 + 20 + 32;
 const HEADERS_V6: u64 = 14 + 40 + 32;
-/// The largest frame of an MTU of 1,500 bytes.
+/// The largest frame at an MTU of 1,500 bytes.
 const FRAME: u64 = 1_514;
 
 fn carries_all(connection: &mut Connection) {
@@ -46,7 +46,7 @@ fn large_outbound_packet_is_judged_once_with_all_its_bytes() {
     assert_eq!(lab.stats().drops("outbound"), []);
 }
 
-/// What four large datagrams come to, by reason: an allowed and a denied one in each family.
+/// Sends four large datagrams, an allowed and a denied one in each family, and returns the counts by reason.
 fn datagrams(lab: &Lab) -> Vec<(&'static str, u64)> {
     let before = lab.stats();
     let socket = lab.server.run(|| UdpSocket::bind(("::", 5_300))).unwrap().unwrap();
@@ -70,8 +70,7 @@ fn datagrams(lab: &Lab) -> Vec<(&'static str, u64)> {
         .collect()
 }
 
-/// IP-13: what comes out of TCP is a clone, in many buffers and without headroom; much of it is larger than
-/// a frame.
+/// IP-13: packets from TCP are clones, in many buffers and without headroom; many are larger than a frame.
 #[test]
 fn generic_mode_judges_like_native_in_any_buffer() {
     let name = "generic_mode_judges_like_native_in_any_buffer";
@@ -97,7 +96,7 @@ fn generic_mode_judges_like_native_in_any_buffer() {
         let stats = lab.stats();
         let [packets, bytes] = ["packets", "bytes"].map(|field| stats.row("pom-4.0/15", "inbound", field));
         let large = bytes > packets * FRAME;
-        // XDP in the driver takes segmentation from the other end; generic XDP does not.
+        // XDP in the driver disables segmentation at the other end; generic XDP does not.
         assert_eq!(large, attach == "generic", "{attach}: {packets} packets of {bytes} bytes");
         let seen = stats.total("inbound", "seen");
         assert_eq!(seen, stats.total("inbound", "passed") + stats.total("inbound", "dropped"), "{stats}");
@@ -107,7 +106,7 @@ fn generic_mode_judges_like_native_in_any_buffer() {
     assert!(pieces("fragment") >= 8 && pieces("fragment-unknown") == pieces("fragment"), "{found:?}");
 }
 
-/// IP-12, as far as a cable without hardware goes.
+/// IP-12, as far as a cable without hardware allows.
 #[test]
 fn large_frames_are_refused_natively_and_judged_generically() {
     let name = "large_frames_are_refused_natively_and_judged_generically";

@@ -1,4 +1,4 @@
-//! Starts that must fail, and what they leave; starts that must not.
+//! Starts that must fail, with their remains, and starts that must not fail.
 
 use std::{
     fs::{self, Permissions},
@@ -51,7 +51,7 @@ fn a_second_daemon_names_the_lock_and_leaves_the_first_alone() {
     assert!(opens(&lab.peer, SERVER, LISTED) && is_shut(&lab.peer, SERVER, UNLISTED));
 }
 
-/// Attaches a program that is not the daemon's, for as long as the object is kept.
+/// Attaches a foreign program for as long as the object is kept.
 fn attach_foreign(lab: &Lab) -> Ebpf {
     let mut object = EbpfLoader::new().load(OBJECT).unwrap();
     let program: &mut Xdp = object.program_mut(PROGRAM_INGRESS).unwrap().try_into().unwrap();
@@ -102,7 +102,8 @@ fn incomplete_pins_of_an_interrupted_start_do_not_stop_the_next() {
         return;
     };
     Daemon::start(&lab).kill();
-    // Without the secret of the flow table, the policy, the word that says which is in force.
+    // Without the secret of the flow table, without the policy, and without the word that names the
+    // generation in force.
     for gone in [MAP_HOST, MAP_POLICY, MAP_CONTROL] {
         fs::remove_file(lab.pins().join("maps").join(gone)).unwrap();
         let daemon = Daemon::start(&lab);
@@ -117,7 +118,7 @@ fn cp_04_foreign_pin_folder_is_refused_and_left_alone() {
     let name = "cp_04_foreign_pin_folder_is_refused_and_left_alone";
     let Some(lab) = Lab::new(name) else { return };
     let pins = lab.pins().display().to_string();
-    // Where everybody may make folders, as some systems mount it.
+    // A bpffs in which every user may make folders, as some systems mount it.
     fs::create_dir(lab.pins()).unwrap();
     chown(lab.pins(), Some(65_534), Some(65_534)).unwrap();
     let log = refusal(&lab);
@@ -134,7 +135,7 @@ fn cp_04_foreign_pin_folder_is_refused_and_left_alone() {
     assert_eq!(lab.xdp_program(), None, "nothing was attached");
     fs::remove_file(lab.pins()).unwrap();
 
-    // One of its own that is open to others is closed before anything is pinned in it.
+    // A folder of root's that is open to others is closed before anything is pinned there.
     fs::create_dir(lab.pins()).unwrap();
     fs::set_permissions(lab.pins(), Permissions::from_mode(0o777)).unwrap();
     let _daemon = Daemon::start(&lab);
@@ -161,7 +162,7 @@ fn cf_15_interface_is_guarded_by_any_name_and_once_by_two() {
     let Some(lab) = Lab::new("cf_15_interface_is_guarded_by_any_name_and_once_by_two") else {
         return;
     };
-    // A dot, which a bpffs takes in no name; and as long as a name can be.
+    // A name with a dot, which a bpffs allows in no name, and of the greatest length.
     const ODD: &str = "br.0-of-fifteen";
     lab.server.add_bridge(ODD).unwrap();
     lab.write_settings(&Settings { interfaces: &[INTERFACE, ODD], ..Settings::default() });

@@ -1,4 +1,4 @@
-//! What holds alongside the policy for a while: timed exceptions and panic, which the programs end by themselves.
+//! Temporary state alongside the policy: timed exceptions and panic, which the programs end by themselves.
 
 use std::{
     thread,
@@ -18,7 +18,7 @@ use super::{
     watch::{repairs, wait_until as wait_until_it_is},
 };
 
-/// The way in of the peer.
+/// The peer's failsafe row.
 const WAY_IN: &str = "[[allow]]\nname = \"ops\"\nfrom = [\"10.77.0.2\"]\nto = [\"server\"]\nprotocol = \"tcp\"\n\
                       ports = \"9970\"\nfailsafe = true\n";
 
@@ -26,7 +26,7 @@ fn wait_until(moment: Instant) {
     thread::sleep(moment.saturating_duration_since(Instant::now()));
 }
 
-/// What ends by itself ends by the clock of the kernel that the programs run on.
+/// A timed state ends by the clock of the kernel that runs the programs.
 #[test]
 fn basic_timed_states_end_on_time_with_the_daemon_dead() {
     let name = "basic_timed_states_end_on_time_with_the_daemon_dead";
@@ -130,7 +130,7 @@ fn exception_survives_a_restart_and_can_be_revoked() {
     done(&lab, &["allow", &to, &service, "--out", "--for", "1h", "--why", "import"]);
     assert!(opens(&lab.server, PEER, UNLISTED));
     assert!(daemon.stop().success());
-    // Pins gone too: as after a reboot, but for the boot's name.
+    // The pins are gone, too, as after a reboot. Only the boot id is still the same.
     assert!(lab.pomguard(&["detach", "--yes"]).status.success());
     let _daemon = Daemon::start(&lab);
     assert!(opens(&lab.server, PEER, UNLISTED), "brought back from disk");
@@ -170,7 +170,8 @@ fn lockdown_leaves_failsafe_rows_and_ends_with_the_daemon_dead() {
     assert!(begun.elapsed() < Duration::from_secs(19), "the machine was too slow to look in time");
     assert!(call.is_cut() && way_in.answers(), "with the daemon dead");
     wait_until(begun + Duration::from_secs(21));
-    // What was sent into the panic is still being repeated, ever more slowly: a new call shows it sooner.
+    // TCP repeats the segments that were sent during the panic at ever longer intervals. A new connection
+    // shows the end sooner.
     assert!(opens(&lab.peer, SERVER, REMOVABLE), "it is over by itself");
     assert_eq!(json(&lab, &["status"])["suspension"], Value::Null);
 }

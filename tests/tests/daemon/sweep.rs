@@ -1,4 +1,4 @@
-//! Flows that have ended: the daemon looks them up in the socket table.
+//! Flows that have ended, which the daemon removes after a look-up in the socket table.
 
 use std::{
     io::{Read as _, Write as _},
@@ -16,10 +16,10 @@ use pomguard_tests::{
 
 const PORT: u16 = 8_443;
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Three sweeps, and some time for a busy machine.
+/// Time for three sweeps on a busy machine.
 const SWEPT: Duration = Duration::from_secs(45);
 
-/// A connection from the server to the peer, both ends.
+/// Both ends of a connection from the server to the peer.
 struct Pair {
     server: TcpStream,
     peer: TcpStream,
@@ -41,7 +41,7 @@ fn reset(stream: TcpStream) {
     drop(stream);
 }
 
-/// Frames of the server and of the peer that no socket sends.
+/// Sends frames of the server and of the peer that no socket sends.
 struct Forger<'a>(&'a Lab);
 
 impl Forger<'_> {
@@ -49,7 +49,7 @@ impl Forger<'_> {
         [&self.0.server, &self.0.peer].map(|it| it.link(INTERFACE).state().unwrap().mac.unwrap())
     }
 
-    /// A segment to a port of the server, out of every window.
+    /// Sends a segment to a port of the server, outside of every window.
     fn claims(&self, port: u16, flags: u8) {
         let [server, peer] = self.mac();
         let segment = PacketBuilder::ethernet2(peer, server).ipv4(PEER.octets(), SERVER.octets(), 64);
@@ -60,7 +60,8 @@ impl Forger<'_> {
         Wire::of(&self.0.peer).send(&frame);
     }
 
-    /// A SYN of the server, as if it forwarded or translated it. Its stack refuses the answer.
+    /// Sends a SYN of the server, as if the server forwarded or translated the packet. The server's stack
+    /// refuses the answer.
     fn opens(&self, port: u16) {
         let [server, peer] = self.mac();
         let segment = PacketBuilder::ethernet2(server, peer).ipv4(SERVER.octets(), PEER.octets(), 64);
@@ -70,7 +71,7 @@ impl Forger<'_> {
     }
 }
 
-/// Waits until the flow table holds so many flows that are opening, established, suspect and closed.
+/// Waits until the flow table holds these numbers of opening, established, suspect and closed flows.
 fn until(lab: &Lab, expected: [u64; 4], within: Duration) {
     let start = Instant::now();
     loop {
@@ -105,14 +106,14 @@ fn tp_11_tp_12_flows_leave_the_table_once_their_socket_is_gone() {
     let ended = families.map(open);
     let mut half = open(PEER.into());
     for pair in families.map(open) {
-        // The peer resets: the server's stack has closed the connection, and says nothing.
+        // The peer resets the connection: the server's stack has closed it, and sends nothing.
         reset(pair.peer);
         drop(pair.server);
     }
     for pair in ended {
         reset(pair.server);
     }
-    // Nobody listens there.
+    // Nobody listens at this port.
     for to in families {
         let to = SocketAddr::new(to, PORT + 1);
         lab.server.run(|| TcpStream::connect_timeout(&to, PATIENCE)).unwrap().unwrap_err();
@@ -123,8 +124,8 @@ fn tp_11_tp_12_flows_leave_the_table_once_their_socket_is_gone() {
     half.server.shutdown(Shutdown::Write).unwrap();
     forger.claims(half.server.local_addr().unwrap().port(), FIN | ACK);
     assert_eq!(half.peer.read(&mut [0; 4]).unwrap(), 0, "the server has sent its FIN");
-    // The flow that lives keeps its mark, the one that no socket of the server opened keeps its place, and the
-    // half-closed one is open again.
+    // The flow that lives stays suspect, the flow that no socket of the server opened keeps its place, and
+    // the half-closed flow is open again.
     until(&lab, [0, 2, 1, 1], SWEPT);
     let freed = lab.server.run(scrape).unwrap();
     assert!(freed.contains("\npomguard_flows_freed_total 6\n"), "{freed}");

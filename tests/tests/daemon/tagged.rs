@@ -1,6 +1,7 @@
-//! VLAN tags that are alongside a packet, not in it: at TC what leaves through a VLAN interface, at XDP what comes from a
-//! card that takes tags out. A bridge makes both: it takes the tag out of what comes in at one of its ports, and hands
-//! it on alongside what leaves through the other.
+//! VLAN tags that are in the packet's metadata, not in the packet: at TC the tags of packets that leave
+//! through a VLAN interface, at XDP the tags that a card removes. A bridge produces both: it moves the tag of
+//! a frame that comes in at one port into the metadata, and passes the metadata on when the frame leaves
+//! through the other port.
 
 use pomguard_netlab::{Namespace, Offload, Port, Veth};
 use pomguard_tests::{
@@ -9,7 +10,7 @@ use pomguard_tests::{
     packet::{Packet, eth, flag},
 };
 
-/// Makes the machine's guarded or other interface a port of a bridge; what is sent into the other port.
+/// Makes the machine's interface a port of a bridge. Returns a sender into the other port.
 fn bridge(lab: &Lab, machine: &Namespace) -> Sender {
     let bridge = machine.add_bridge("br9").unwrap();
     let (side, _) =
@@ -19,7 +20,7 @@ fn bridge(lab: &Lab, machine: &Namespace) -> Sender {
     Sender::at_link(&lab.stranger, "side1")
 }
 
-/// SYNs of both families behind a tag of VLAN 5, to an allowed port and to a denied one.
+/// Returns SYNs of both families behind a tag of VLAN 5, to an allowed port and to a denied one.
 fn tagged(
     (from, to): (&Namespace, &Namespace),
     (source, destination): (Pair, Pair),
@@ -36,7 +37,7 @@ fn sends(sender: &Sender, frames: &[Vec<u8>]) {
     assert!(frames.iter().all(|frame| sender.send(frame)), "nothing guards the stranger");
 }
 
-/// How much more there is of each than before.
+/// Returns the increase of each number.
 fn since<const N: usize>(before: &Stats, after: &Stats, of: impl Fn(&Stats) -> [u64; N]) -> [u64; N] {
     let (old, new) = (of(before), of(after));
     std::array::from_fn(|at| new[at] - old[at])
@@ -59,7 +60,7 @@ fn l2_11_outbound_frame_with_an_offloaded_tag_is_judged_inside() {
     assert_eq!(since(&before, &after, of), [2, 2, 0], "{after}");
 }
 
-/// Nobody tells XDP of such a tag, and nobody is told: packets.md says so.
+/// XDP does not see such a tag, so nothing can report it; packets.md says so.
 #[test]
 fn l2_10_inbound_offloaded_tag_is_judged_as_untagged() {
     let name = "l2_10_inbound_offloaded_tag_is_judged_as_untagged";

@@ -1,5 +1,5 @@
-//! What goes past the hooks. These are limits that operations.md names: the tests say that they are what it
-//! says, and would notice if a kernel changed that.
+//! Packets that bypass the hooks. operations.md names these limits: the tests show that they are as
+//! described, and would fail if a kernel changed them.
 
 use pomguard_netlab::{Port, Veth};
 use pomguard_tests::{

@@ -1,4 +1,4 @@
-//! Waiting for what a daemon does by itself.
+//! Waits for changes that the daemon makes by itself.
 
 use std::{
     thread,
@@ -7,7 +7,7 @@ use std::{
 
 use pomguard_tests::daemon::{Daemon, Lab};
 
-/// Waits until something is so, and says how long that took.
+/// Waits until `so` returns true. Returns the duration.
 pub(crate) fn wait_until(what: &str, daemon: &Daemon, mut so: impl FnMut() -> bool) -> Duration {
     let start = Instant::now();
     while !so() {
@@ -19,19 +19,19 @@ pub(crate) fn wait_until(what: &str, daemon: &Daemon, mut so: impl FnMut() -> bo
     took
 }
 
-/// A counter or gauge of the metrics page.
+/// Returns a counter or gauge of the metrics page.
 pub(crate) fn metric(lab: &Lab, name: &str) -> u64 {
     let page = lab.metrics();
     let line = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
     line.unwrap_or_else(|| panic!("no {name} in:\n{page}")).parse().unwrap()
 }
 
-/// Repairs of a kind so far.
+/// Returns the number of repairs of a kind so far.
 pub(crate) fn repairs(lab: &Lab, what: &str) -> u64 {
     metric(lab, &format!("pomguard_repairs_total{{what=\"{what}\"}}"))
 }
 
-/// Whether the daemon says that it is in this state.
+/// Returns true if the daemon reports this condition.
 pub(crate) fn is_state(lab: &Lab, state: &str) -> bool {
     metric(lab, &format!("pomguard_state{{state=\"{state}\"}}")) == 1
 }

@@ -1,4 +1,4 @@
-//! Policies that take turns under full load: no packet sees a mixture of two.
+//! Policies that alternate under full load: no packet sees a mixture of two.
 
 use std::net::{Ipv4Addr, Ipv6Addr, UdpSocket};
 
@@ -13,13 +13,14 @@ use pomguard_tests::{
     packet::eth,
 };
 
-/// Packets a second, of each of the four kinds.
+/// Packets a second of each of the four kinds.
 const RATE: u32 = 5_000;
 
-/// After so many changes a daemon has taken all that it needs.
+/// The number of changes after which a daemon has reached its final size.
 const WARM: usize = 200;
 
-/// An address that the one policy lets reach a port of its own, and one that the other does.
+/// An address that only the first policy allows, at a port of its own, and one that only the other policy
+/// allows.
 const ONE: Pair = (Ipv4Addr::new(10, 77, 0, 4), Ipv6Addr::new(0xfd00, 0x77, 0, 0, 0, 0, 0, 4));
 const OTHER: Pair = (Ipv4Addr::new(10, 77, 0, 5), Ipv6Addr::new(0xfd00, 0x77, 0, 0, 0, 0, 0, 5));
 const ONES_PORT: u16 = 20_011;
@@ -33,8 +34,8 @@ fn allow(name: &str, from: Pair, port: u16) -> String {
     )
 }
 
-/// Writes a policy. The stranger's row holds in both; the site knows all others, so that a packet of
-/// the stranger's, were it ever dropped, would be dropped under a reason of its own.
+/// Writes a policy. Both policies contain the stranger's row. The site knows all other addresses, so that a
+/// drop of the stranger's packet would have a reason of its own.
 fn write(lab: &Lab, policy: Policy) {
     let known: Vec<String> =
         [ONE, OTHER].iter().flat_map(|(v4, v6)| [v4.to_string(), v6.to_string()]).collect();
@@ -50,15 +51,15 @@ fn write(lab: &Lab, policy: Policy) {
     ));
 }
 
-/// FL-09; and FL-15, as far as minutes show it.
+/// FL-09; and FL-15, as far as a test of some minutes can show it.
 #[test]
 fn policy_changes_drop_no_common_allow_and_pass_no_common_deny() {
     let name = "policy_changes_drop_no_common_allow_and_pass_no_common_deny";
     let Some(lab) = Lab::new(name) else { return };
     let changes = times("POMGUARD_FAULT_CHANGES", 1_000);
     write(&lab, Policy::One);
-    // Each port is listened at. From a closed one an error goes back, which is rightly dropped when the
-    // policy that allowed what it quotes has gone meanwhile.
+    // Every port has a listener. A closed port would answer with an ICMP error, which is rightly dropped if
+    // the policy that allowed the quoted packet is no longer in force.
     let ports = [BOTH, ONES_PORT, OTHERS_PORT, Policy::One.port(), Policy::Other.port()];
     let _listeners =
         ports.map(|port| lab.server.run(|| UdpSocket::bind((Ipv6Addr::UNSPECIFIED, port)).unwrap()));
@@ -71,7 +72,7 @@ fn policy_changes_drop_no_common_allow_and_pass_no_common_deny() {
         )
     };
     let counter = |from, port| PacketCounter::new(&lab.server, from, Some(port));
-    // A mixture would know the one's address and the other's port.
+    // A mixture would know the address of one policy and the port of the other.
     let neither = [(THE_PEER, NEITHER), (ONE, OTHERS_PORT), (OTHER, ONES_PORT)];
     let turns = [
         (THE_PEER, Policy::One.port()),

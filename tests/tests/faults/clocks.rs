@@ -1,5 +1,5 @@
-//! Deadlines of a daemon whose clocks are wrong, or step while a deadline runs: the programs end what they
-//! end by the kernel's ticks, and the daemon counts the same ones.
+//! Deadlines of a daemon whose clocks are wrong, or step while a deadline runs: the programs end timed states
+//! by the kernel's ticks, and the daemon counts the same ticks.
 
 use std::{
     process::Output,
@@ -18,9 +18,9 @@ use pomguard_tests::{
 };
 use serde_json::Value;
 
-/// What the deadlines are set to: time enough to look at things before, on a busy machine.
+/// The time of the deadlines: enough for the checks before them, on a busy machine.
 const DEADLINE: Duration = Duration::from_secs(12);
-/// So much later than asked a deadline may pass: a tick, and the requests that set it.
+/// The largest delay of a deadline: a tick, and the requests that set the deadline.
 const LATE: Duration = Duration::from_secs(6);
 const HOUR: i64 = 3_600;
 
@@ -31,12 +31,12 @@ fn done(lab: &Lab, arguments: &[&str]) -> Output {
 }
 
 fn json(lab: &Lab, arguments: &[&str]) -> Value {
-    // `status` ends with 3 where it has something to say.
+    // `status` exits with 3 if it reports something.
     let output = lab.pomguard(&[arguments, &["--json"]].concat());
     serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{arguments:?}: {output:?}"))
 }
 
-/// Asserts that a moment of the daemon's, whose clock is `ahead`, lies before the deadline and not in the past.
+/// Asserts that a time of the daemon, whose clock is `ahead`, is before the deadline and not in the past.
 fn assert_soon(moment: &Value, ahead: i64, what: &str) {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs().cast_signed() + ahead;
     let left = moment.as_i64().unwrap_or_else(|| panic!("{what}: {moment}")) - now;
@@ -44,8 +44,8 @@ fn assert_soon(moment: &Value, ahead: i64, what: &str) {
     assert!((0..=longest).contains(&left), "{what}: in {left} s");
 }
 
-/// A change that nobody confirms and an exception, each with its deadline, while flows live; the
-/// daemon's monotonic clock is `ahead` by so many seconds, and its wall clock makes a `step`.
+/// Tests an unconfirmed change and an exception, each with a deadline, while flows are live. The daemon's
+/// monotonic clock is ahead by `ahead` seconds, and its wall clock is stepped by `step` seconds.
 fn deadlines_hold(test: &str, ahead: i64, step: i64) {
     let Some(lab) = Lab::new(test) else { return };
     Policy::One.write(&lab);
@@ -69,7 +69,7 @@ fn deadlines_hold(test: &str, ahead: i64, step: i64) {
     assert!(!daemon.log().contains("is over"), "LC-23: too early: {}", daemon.log());
     assert!(begun.elapsed() < DEADLINE, "the machine was too slow to look in time");
 
-    // From here on only the programs can end anything.
+    // From here on only the programs can end the states.
     daemon.kill();
     while lab.stats().image() != old {
         assert!(begun.elapsed() < DEADLINE + LATE, "LC-23: the policy does not return");
@@ -77,11 +77,11 @@ fn deadlines_hold(test: &str, ahead: i64, step: i64) {
     }
     let returned = begun.elapsed();
     assert!(returned >= DEADLINE, "LC-23: too early, after {returned:?}");
-    // `stats` computes the tick, the programs read it: the two are up to one apart.
+    // `stats` computes the tick, the programs read it: the two differ by up to one.
     thread::sleep(Duration::from_secs(1));
     assert_eq!(touchstone.which("LC-23, after the return"), Policy::One);
     load.assert_none_delivered("LC-23");
-    // The next one has the right time. It keeps what returned, whatever the files say.
+    // The next daemon has the right time. It keeps the policy that returned, whatever the files say.
     let daemon = Daemon::start(&lab);
     assert_eq!(touchstone.which("LC-23, the next daemon"), Policy::One);
     assert_eq!(json(&lab, &["status"])["confirmed"], true);

@@ -1,4 +1,4 @@
-//! A change of policy cut short at each of its system calls, or refused one of them; a start cut short while it
+//! A change of policy that is killed, or fails, at each of its system calls; a start that is killed while it
 //! exchanges the programs.
 
 use std::{ffi::OsString, fs, os::unix::process::ExitStatusExt as _, path::Path, process::Output};
@@ -14,13 +14,13 @@ use pomguard_tests::{
     },
 };
 
-/// Puts a policy in force as a reload does, without a daemon.
+/// Path of the program that puts a policy in force as a reload does, without a daemon.
 const CHANGE: &str = env!("CARGO_BIN_EXE_change-policy");
-/// System calls of a change that reach the kernel's maps or the file system, and those that can run out
-/// of something.
+/// The system calls of a change that reach the kernel's maps or the file system, and the calls that can run
+/// out of a resource.
 const CALLS: &str = "bpf,mmap,munmap,openat,mkdir,unlink,unlinkat,rename,renameat,renameat2,fsync,fdatasync,write,chmod,socket,sendto,recvfrom";
 
-/// Changes the policy to what the site file says.
+/// Changes the policy to the site file's.
 fn change(lab: &Lab, error: Option<(&Call, &str)>) -> Output {
     let log = lab.file("calls");
     let options =
@@ -30,7 +30,7 @@ fn change(lab: &Lab, error: Option<(&Call, &str)>) -> Output {
     command.args(&words[1..]).arg(lab.config()).output().unwrap()
 }
 
-/// A guarded server without a daemon, with [`Policy::One`] in force.
+/// Prepares a guarded server without a daemon, with [`Policy::One`] in force.
 fn guarded(test: &str) -> Option<(Lab, Touchstone)> {
     let lab = Lab::new(test)?;
     Policy::One.write(&lab);
@@ -39,8 +39,8 @@ fn guarded(test: &str) -> Option<(Lab, Touchstone)> {
     Some((lab, touchstone))
 }
 
-/// Cuts or hinders a change at each of its calls: afterwards the old or the new policy is in force, and
-/// the next change goes through.
+/// Kills a change or makes it fail at each of its calls. Afterwards the old or the new policy must be in
+/// force, and the next change must succeed.
 fn sweep(
     (lab, mut touchstone): (Lab, Touchstone),
     what: &'static str,
@@ -102,16 +102,16 @@ fn change_refused_any_call_keeps_the_old_policy_or_has_the_new() {
     report(&format!("a change refused {calls}: {old} times the old policy, {new} the new one, 0 mixtures"));
 }
 
-/// System calls of a start that make, move and remove pins and attach programs.
+/// The system calls of a start that make, move and remove pins and attach programs.
 const EXCHANGE: &str = "bpf,mkdir,rename,renameat,renameat2,unlink,unlinkat,rmdir";
 
-/// Calls of a start from the first pin of its programs to the last one of those before that it removes.
+/// Returns the calls of a start from the first pin of its programs to the removal of the last former pin.
 fn exchange(lab: &Lab) -> Vec<Call> {
     let log = lab.file("calls");
     let daemon = Daemon::spawn_by(lab, &trace::words(&trace::follow(EXCHANGE, &log), &binary()));
     daemon.wait_ready();
     daemon.kill();
-    // Calls are counted by thread: those of the first one, which all of these are made by.
+    // Calls are counted by thread. The first thread makes all of these calls.
     let text = fs::read_to_string(&log).unwrap();
     let process = text.split_whitespace().next().unwrap().to_owned();
     let own: Vec<&str> = text.lines().filter(|line| line.starts_with(&process)).collect();
@@ -120,7 +120,8 @@ fn exchange(lab: &Lab) -> Vec<Call> {
     trace::calls(&log, "programs-")
 }
 
-/// A set of programs without the array through which it reaches its general ones would drop what those judge.
+/// A set of programs without the array that leads to its general programs would drop the packets of the
+/// general path.
 #[test]
 fn start_killed_during_the_exchange_leaves_whole_program_sets() {
     let Some((lab, _)) = guarded("start_killed_during_the_exchange_leaves_whole_program_sets") else {

@@ -1,4 +1,4 @@
-//! A state folder on a disk that takes nothing any more, under load.
+//! A state folder on a disk that accepts no more data, under load.
 
 use std::{
     fs,
@@ -18,14 +18,13 @@ use pomguard_tests::{
     },
 };
 
-/// So long something may take that takes no time, on a busy machine. What was not saved is tried again
-/// every few seconds.
+/// The longest time of a step on a busy machine. The daemon tries to save its state again every few seconds.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Room for what a daemon keeps of a few changes, and files as many.
+/// Room for the files of a few changes, and that number of inodes.
 const SMALL: &str = "size=4m,nr_inodes=256";
 const FILLING: &str = "filling";
 
-/// Why the disk takes nothing.
+/// The reason why the disk accepts no data.
 #[derive(Clone, Copy, Debug)]
 enum Refusal {
     Full,
@@ -33,7 +32,7 @@ enum Refusal {
     ReadOnly,
 }
 
-/// The lab's state folder, on a small disk of its own.
+/// The laboratory's state folder, on a small disk of its own.
 struct Disk<'a>(&'a Path);
 
 impl<'a> Disk<'a> {
@@ -81,12 +80,12 @@ impl<'a> Disk<'a> {
 
 impl Drop for Disk<'_> {
     fn drop(&mut self) {
-        // The thread may be the process' main one, and live on.
+        // The thread may be the process' main thread and live on.
         let _ = umount2(self.0, MntFlags::MNT_DETACH);
     }
 }
 
-/// Waits until the daemon says, or says no more, that its state is not on disk.
+/// Waits until the daemon reports, or no longer reports, that its state is not on disk.
 fn wait_unsaved(lab: &Lab, daemon: &Daemon, unsaved: bool, when: &str) {
     let line = format!("pomguard_state{{state=\"state-unsaved\"}} {}", u8::from(unsaved));
     let until = Instant::now() + PATIENCE;
@@ -143,7 +142,7 @@ fn lc_21_full_disk_under_load_hinders_no_reload() {
     assert!(!daemon.log().contains("panicked"), "{}", daemon.log());
     assert!(daemon.stop().success());
 
-    // What is on the disk is the policy in force: a boot goes by it where the files cannot be used.
+    // The disk holds the policy in force, which a boot uses if the files are unusable.
     assert!(lab.pomguard(&["detach", "--yes"]).status.success());
     fs::write(lab.site(), "systems = 7\n").unwrap();
     let daemon = Daemon::start(&lab);

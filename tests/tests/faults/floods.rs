@@ -1,4 +1,4 @@
-//! Floods on the cable, with hundreds of real flows alongside them, most of them idle.
+//! Floods on the cable alongside hundreds of real flows, most of them idle.
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
@@ -15,15 +15,16 @@ use pomguard_tests::{
     random::Random,
 };
 
-/// Flows that the server has opened, and that others have opened to it; half of each over IPv6.
+/// The number of flows that the server has opened, and of flows that others have opened; half of each over
+/// IPv6.
 const OUTBOUND: usize = 1_000;
 const INBOUND: usize = 200;
 /// Packets a second of each flood.
 const RATE: u32 = 40_000;
-/// Addresses that a flood comes from, in turn.
+/// The number of source addresses of a flood, which alternate.
 const SOURCES: usize = 4_096;
 
-/// Opens so many idle connections from one machine to the other's two addresses.
+/// Opens this number of idle connections between the machines, half of them over IPv6.
 fn idle(lab: &Lab, count: usize, outbound: bool) -> Vec<Connection> {
     let from = if outbound { &lab.server } else { &lab.peer };
     (0..count)
@@ -36,7 +37,7 @@ fn idle(lab: &Lab, count: usize, outbound: bool) -> Vec<Connection> {
         .collect()
 }
 
-/// Addresses of nobody.
+/// Returns a random address that no machine has.
 fn nobody(random: &mut Random) -> Pair {
     let word = random.word();
     let v4 = Ipv4Addr::from_bits(0xc612_0000 | word as u32 & 0x1_ffff);
@@ -48,7 +49,7 @@ fn flows_outlive_floods_at_open_and_closed_ports() {
     let name = "flows_outlive_floods_at_open_and_closed_ports";
     let Some(lab) = Lab::new(name) else { return };
     let seconds = times("POMGUARD_FAULT_FLOOD", 10);
-    // Anybody may open it, as a portal's port.
+    // A port that everybody may open, like a portal's.
     lab.write_site(&format!(
         "[[allow]]\nname = \"portal\"\nfrom = [\"0.0.0.0/0\", \"::/0\"]\nto = [\"server\"]\nports = \"{UNLISTED}\"\n\
          protocol = \"tcp\"\nanywhere = true\n"
@@ -108,7 +109,7 @@ fn flows_outlive_forged_resets_and_ends() {
     let _daemon = Daemon::start(&lab);
     let mut outbound = idle(&lab, 64, true);
     let mut inbound = idle(&lab, 64, false);
-    // Whoever forges does not see the sequence numbers, and guesses.
+    // A forger who does not see the sequence numbers guesses them.
     let mut random = Random(1);
     let mut forged = Vec::new();
     for (connection, from, to) in outbound
@@ -122,7 +123,8 @@ fn flows_outlive_forged_resets_and_ends() {
             })(THE_PEER, THE_SERVER);
             let v6 = usize::from(connection.peer().is_ipv6());
             let mut frame = segment[v6].clone();
-            // After the link, the network header and the two ports: sequence and acknowledgement.
+            // Offset of sequence and acknowledgement number, after the link header, the network header and
+            // the two ports.
             let sequence = if v6 == 1 { 58 } else { 38 };
             frame[sequence..sequence + 8].copy_from_slice(&random.word().to_be_bytes());
             forged.push(frame);
@@ -151,7 +153,7 @@ fn flows_outlive_floods_of_link_packets_and_icmp_errors() {
     let seconds = times("POMGUARD_FAULT_FLOOD", 5);
     let _daemon = Daemon::start(&lab);
     let mut connections = idle(&lab, 64, true);
-    // FL-08, IC-22: errors that quote a live connection. A host unreachable is a hint, and ends nothing.
+    // FL-08, IC-22: errors that quote a live flow. "Host unreachable" is a hint, and ends no flow.
     let errors = connections.iter().filter_map(|it| {
         let (ours, theirs) = (it.local().port(), it.peer().port());
         let made = frames(&lab.stranger, &lab.server, |_, host| {
@@ -165,7 +167,7 @@ fn flows_outlive_floods_of_link_packets_and_icmp_errors() {
         made.into_iter().nth(usize::from(it.peer().is_ipv6()))
     });
     let errors: Vec<_> = errors.collect();
-    // L2-03: nonsense in ARP, which the stack ignores, so that what is tried is the filter.
+    // L2-03: malformed ARP, which the stack ignores, so that only the filter is tested.
     let arp = vec![eth().to([0xff; 6]).ether_type(ether::ARP).payload(&[0; 46]).build()];
     let offers = [
         TrafficGenerator::start(&lab.stranger, errors, RATE),
@@ -186,7 +188,7 @@ fn flows_outlive_floods_of_link_packets_and_icmp_errors() {
         (after.reason("icmp-related", "inbound", "pass"), after.reason("arp", "inbound", "pass"));
     let limited = after.reason("rate-limited", "inbound", "drop");
     assert!(limited > 0 && related > 0 && arp > 0, "{limited} {related} {arp}: {after}");
-    // A second of the default rates, and one that is begun, on each processor.
+    // The default rates for one second, and for a second that has begun, on each processor.
     let most = |rate: u64| {
         rate * (seconds as u64 + 2) * thread::available_parallelism().map_or(1, |it| it.get() as u64)
     };
@@ -208,7 +210,7 @@ fn fl_16_attaching_during_a_flood_leaves_the_link_working() {
     let made = frames(&lab.peer, &lab.server, |from, to| {
         vec![eth().ip(from, to).udp(5_000, 53), eth().ip(from, to).tcp(5_000, 8_080).flags(flag::RST)]
     })(THE_STRANGER, THE_SERVER);
-    // As many as the machine can send.
+    // As many packets as the machine can send.
     let offers = [0, 1].map(|_| TrafficGenerator::start(&lab.peer, made.clone(), u32::MAX));
     let mut judged = 0;
     for round in 1..=3 {

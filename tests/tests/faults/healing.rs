@@ -1,4 +1,4 @@
-//! What somebody takes away while packets come in: put right as soon as on a quiet machine.
+//! Objects that someone removes while packets come in: restored as soon as on a quiet machine.
 
 use std::{fs, process::Command};
 
@@ -60,7 +60,7 @@ fn cp_05_lc_13_damage_under_a_flood_is_repaired_in_time() {
         assert!(deleted.success());
         at_once.push(daemon.keeps(MENDED, "clsact and filter are back", || filter() == ours));
         let mut word = good.0;
-        // There are no overrides: where to look for them matters to nobody.
+        // There are no overrides, so the filter of their ports has no effect.
         word[word::PORT_BLOOM] ^= 1;
         control.set(0, word, 0).unwrap();
         at_once.push(daemon.keeps(MENDED, "the word is back", || control.get(&0, 0).unwrap() == good.0));

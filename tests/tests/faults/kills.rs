@@ -1,4 +1,4 @@
-//! Daemons killed at random moments while denied packets and allowed flows go on.
+//! Daemons killed at random moments while denied packets and allowed flows continue.
 
 use std::{
     os::unix::process::ExitStatusExt as _,
@@ -13,31 +13,32 @@ use pomguard_tests::{
     random::Random,
 };
 
-/// Laboratories at once, each with a daemon of its own.
+/// The number of laboratories at once, each with a daemon of its own.
 const LABORATORIES: usize = 2;
-/// Flows in each.
+/// The number of flows in each laboratory.
 const FLOWS: usize = 128;
-/// Denied packets a second in each.
+/// Denied packets a second in each laboratory.
 const DENIED: u32 = 10_000;
-/// A site file with a row more than without it: a reload changes something.
+/// An additional row of the site file, so that a reload changes something.
 const TURN: &str = "[[allow]]\nname = \"turn\"\nfrom = [\"10.77.0.9\"]\nto = [\"server\"]\nports = \"20000\"\nprotocol = \"tcp\"\n";
 
-/// When the daemon dies.
+/// The moment at which the daemon is killed.
 #[derive(Clone, Copy, Debug)]
 enum Moment {
-    /// Between its first instruction and the verifier.
+    /// Between the first instruction and the verification of the programs.
     Beginning,
-    /// Anywhere in its start.
+    /// At any time of the start.
     Starting,
-    /// After the policy is in force, while or after it attaches.
+    /// After the policy is in force, during or after the attachment.
     Attaching,
-    /// While it takes a changed site file.
+    /// During a reload of a changed site file.
     Reloading,
-    /// While it ends.
+    /// During the shutdown.
     Stopping,
 }
 
-/// Verifying the programs takes seconds of a processor: one in eight lives long enough for it.
+/// Chooses a moment. Verifying the programs takes seconds of a processor, so only one daemon in eight lives
+/// long enough for it.
 fn moment(random: &mut Random) -> Moment {
     match random.below(32) {
         0 => Moment::Starting,
@@ -48,7 +49,7 @@ fn moment(random: &mut Random) -> Moment {
     }
 }
 
-/// How long parts of a daemon's life take here.
+/// Durations of parts of a daemon's life on this machine.
 struct Pace {
     start: Duration,
     reload: Duration,
@@ -74,7 +75,7 @@ fn random_kills_deliver_lose_and_leave_nothing() {
     }
 }
 
-/// Kills so many daemons of a laboratory of its own, one after the other.
+/// Kills this number of daemons, one after another, in a laboratory of its own.
 fn campaign(name: &str, seed: u64, kills: usize) -> Option<Outcome> {
     let lab = Lab::new(name)?;
     let began = Instant::now();
@@ -101,7 +102,7 @@ fn campaign(name: &str, seed: u64, kills: usize) -> Option<Outcome> {
     Some(outcome)
 }
 
-/// Starts a daemon and kills it; its log.
+/// Starts a daemon and kills it. Returns the log.
 fn kill_one(lab: &Lab, moment: Moment, pace: &Pace, random: &mut Random) -> String {
     lab.write_site(random.of(&[TURN, ""]));
     let mut within = |longest: Duration| longest / 1_000 * random.below(1_000) as u32;

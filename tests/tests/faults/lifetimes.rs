@@ -1,5 +1,5 @@
-//! Daemons that end and start in good order, and starts that the kernel refuses; what an operator does to the
-//! interface meanwhile.
+//! Daemons that stop and start in order, and starts that the kernel refuses, while an operator changes the
+//! interface.
 
 use std::{thread, time::Duration};
 
@@ -12,12 +12,12 @@ use pomguard_tests::{
     },
 };
 
-/// CAP_PERFMON: without it the verifier takes no access at a variable offset.
+/// CAP_PERFMON: without this capability the verifier accepts no access at a variable offset.
 const PERFMON: u64 = 38;
 
-/// How often the interface's carrier came and went.
+/// Returns the number of carrier changes of the interface.
 fn carrier_changes(lab: &Lab) -> String {
-    // The test's own /sys is that of the machine's namespace.
+    // The test's own /sys shows the namespace of the machine.
     let look = format!("mount -t sysfs sysfs /mnt && cat /mnt/class/net/{INTERFACE}/carrier_changes");
     let output = lab.command("unshare").args(["--mount", "sh", "-c", &look]).output().unwrap();
     assert!(output.status.success(), "{output:?}");
@@ -46,7 +46,7 @@ fn lc_04_restarts_under_load_lose_nothing_on_the_link() {
         load.assert_none_delivered(&when);
     }
     assert_eq!(carrier_changes(&lab), changes, "LC-04: the link was reset");
-    // The image moves on to another slot with each start.
+    // Each start puts the image into another slot.
     let besides = |pins: Vec<std::path::PathBuf>| -> Vec<_> {
         pins.into_iter().filter(|pin| !pin.parent().is_some_and(|it| it.ends_with("images"))).collect()
     };
@@ -120,7 +120,7 @@ fn lc_10_interface_operations_interrupt_no_enforcement() {
         if words.ends_with("up") {
             lab.dress(INTERFACE);
         }
-        // Some hundred denied packets later.
+        // Time for some hundred denied packets.
         thread::sleep(Duration::from_millis(100));
         assert_eq!(lab.xdp_program(), program, "{when}: the program at the hook");
         Leftovers::of(&lab).assert_whole(&when);

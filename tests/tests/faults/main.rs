@@ -1,7 +1,7 @@
-//! A real daemon, real traffic, and something that breaks: killed at any moment, refused a system call,
-//! started twice, out of room, told another time, flooded. Each test says what came of it in numbers.
+//! A real daemon, real traffic, and a fault: the daemon is killed at any moment, fails at a system call,
+//! starts twice, runs out of space, gets another time, is flooded. Each test reports its result in numbers.
 //!
-//! What the counts of a longer run are to be is in the environment: `cargo xtask faults` sets it.
+//! The environment sets the numbers of a longer run: see `cargo xtask faults`.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a panic keeps the place where it happened")]
 

@@ -1,4 +1,4 @@
-//! Connections that are allowed, in a mix half of which is not.
+//! Allowed connections in a mix of which half is denied.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -17,20 +17,20 @@ use tokio::{
     time::timeout,
 };
 
-/// Connections of each kind; the legal ones come one after the other.
+/// The number of connections of each kind; allowed connections are opened one after another.
 const EACH: usize = 250;
-/// Attempts at once of each illegal kind: each waits for an answer that does not come.
+/// The number of attempts at once of each denied kind: each waits for an answer that does not come.
 const AT_ONCE: usize = 16;
-/// So long a legal connection may take on a busy machine, and so long an illegal one is waited for.
+/// The timeout of an allowed connection on a busy machine, and the time to wait for a denied one.
 const PATIENCE: Duration = Duration::from_secs(20);
 const LONG_ENOUGH: Duration = Duration::from_millis(300);
-/// What one side says, and the other says back.
+/// The bytes that one side sends and the other side echoes.
 const WORD: &[u8] = b"is anybody there?";
 
-/// Who opens what at whom, and whether it is allowed.
+/// The opening machine, the address and port, and true if the connection is allowed.
 type Kind<'a> = (&'a Namespace, IpAddr, u16, bool);
 
-/// Whether a connection can be opened and a word comes back.
+/// Returns true if a connection can be opened and an echo comes back.
 async fn exchanged(to: SocketAddr, within: Duration) -> bool {
     let exchange = async {
         let mut stream = TcpStream::connect(to).await?;
@@ -72,7 +72,7 @@ fn fl_10_mixed_load_makes_every_legal_connection_and_no_other() {
                     for _ in 0..share {
                         made += usize::from(exchanged((to, port).into(), within).await);
                     }
-                    // Whoever counts them waits for all.
+                    // The receiver waits for all results.
                     let _ = message.send((legal, share, made));
                 });
             }

@@ -1,4 +1,5 @@
-//! What the other tests rely on: an ear hears every packet that it is meant to hear, and no other.
+//! A test of the packet counter that other tests use: it counts every packet that its filter names, and no
+//! other.
 
 use pomguard_tests::{
     daemon::{Daemon, LISTED, Lab, UNLISTED},
@@ -11,7 +12,7 @@ fn packet_counter_counts_what_an_open_server_gets_only() {
     let name = "packet_counter_counts_what_an_open_server_gets_only";
     let Some(lab) = Lab::with_one_cable(name) else { return };
     let packets = |from, to| {
-        // Nobody answers a reset: the machines add nothing of their own.
+        // Nobody answers a reset, so the machines add no packets of their own.
         let tcp = |port| eth().ip(from, to).tcp(40_000, port).flags(flag::RST);
         let udp = |port| eth().ip(from, to).udp(40_000, port).payload(b"?");
         vec![tcp(LISTED), tcp(UNLISTED), udp(UNLISTED), eth().ip(from, to).icmp(8, 0)]

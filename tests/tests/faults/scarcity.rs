@@ -1,4 +1,4 @@
-//! A daemon without enough of something: descriptors, memory, answers from the kernel.
+//! A daemon that lacks a resource: descriptors, memory, answers from the kernel.
 
 use std::{
     process::{Child, Command, Stdio},
@@ -20,12 +20,12 @@ use pomguard_tests::{
     },
 };
 
-/// So long something may take that takes no time, on a busy machine.
+/// The longest time of a step on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// System calls of a reload that the kernel may refuse: to the maps, to files, for memory.
+/// System calls of a reload that the test makes fail: for maps, for files, for memory.
 const REFUSED: [&str; 4] = ["bpf", "openat", "mmap", "unlink"];
 
-/// A guarded server with [`Policy::One`] in force, and no daemon.
+/// Prepares a guarded server with [`Policy::One`] in force, and without a daemon.
 fn guarded(test: &str) -> Option<(Lab, Touchstone)> {
     let lab = Lab::new(test)?;
     Policy::One.write(&lab);
@@ -65,7 +65,7 @@ fn reload_without_descriptors_is_refused_and_the_next_works() {
     let daemon = Daemon::start(&lab);
     Policy::Other.write(&lab);
     let before = limit(&daemon, "--nofile");
-    // It has a few more than that open, so that the kernel gives it no other.
+    // The daemon has more files open than this limit, so the kernel gives it no further descriptor.
     set_limit(&daemon, &format!("--nofile=3:{before}"));
     daemon.signal(Signal::SIGHUP);
     daemon.wait_log("reload refused");
@@ -90,7 +90,7 @@ fn reload_without_memory_leaves_the_old_policy() {
     let Some((lab, mut touchstone)) = guarded(name) else { return };
     let mut daemon = Daemon::start(&lab);
     Policy::Other.write(&lab);
-    // Below what it has already: it gets no page more.
+    // A limit below the present size: the daemon gets no further page.
     set_limit(&daemon, "--as=1048576");
     daemon.signal(Signal::SIGHUP);
     let until = Instant::now() + PATIENCE;
@@ -105,7 +105,7 @@ fn reload_without_memory_leaves_the_old_policy() {
     assert_eq!(touchstone.which("LC-24, the next daemon"), Policy::Other);
 }
 
-/// A site with so many tuples besides: a thousand peers, each at every port of a list.
+/// Returns a site with this number of additional tuples: a thousand peers, each with every port of a list.
 fn many(tuples: usize) -> String {
     let peers: Vec<_> = (0..1_000).map(|peer| format!("10.80.{}.{}", peer / 250, peer % 250 + 1)).collect();
     let ports: Vec<_> = (0..tuples / 1_000).map(|port| (30_000 + 2 * port).to_string()).collect();
@@ -177,7 +177,7 @@ fn daemon_works_while_systemd_does_not_listen() {
     let Some((lab, mut touchstone)) = guarded(name) else { return };
     let daemon = Daemon::start(&lab);
     let mut policy = Policy::One;
-    // More messages than a socket holds that nobody reads.
+    // More messages than a socket without a reader holds.
     for reload in 1..=12 {
         policy = policy.next();
         policy.write(&lab);
@@ -190,7 +190,7 @@ fn daemon_works_while_systemd_does_not_listen() {
     let pins = lab.pinned();
     std::fs::remove_file(&pins[0]).unwrap();
     wait_until("the pin is back", &daemon, || lab.pinned() == pins);
-    // All that it had to tell comes in the end, in its order: a reload is answered by its own words.
+    // All messages arrive in the end, in order: a reload gets its own answer.
     assert!(!daemon.reload().contains("refused"), "{}", daemon.log());
     daemon.wait_log("systemd listens again");
     assert!(daemon.stop().success());
@@ -204,7 +204,7 @@ fn wait_until(what: &str, daemon: &Daemon, so: impl Fn() -> bool) {
     }
 }
 
-/// A limit of the daemon's process.
+/// Returns a limit of the daemon's process.
 fn limit(daemon: &Daemon, resource: &str) -> String {
     let id = daemon.id().to_string();
     let output = Command::new("prlimit")
@@ -220,7 +220,7 @@ fn set_limit(daemon: &Daemon, limit: &str) {
     assert!(output.status.success(), "prlimit {limit}: {output:?}");
 }
 
-/// A strace that has hold of a running daemon.
+/// A strace that is attached to a running daemon.
 struct DescriptorHolder(Child);
 
 impl DescriptorHolder {
@@ -247,7 +247,7 @@ impl DescriptorHolder {
 }
 
 impl Drop for DescriptorHolder {
-    /// Lets the daemon go on by itself.
+    /// Detaches, so that the daemon continues untraced.
     fn drop(&mut self) {
         let id = Pid::from_raw(self.0.id().cast_signed());
         let _ = kill(id, Signal::SIGTERM);

@@ -1,4 +1,4 @@
-//! The metrics page and the daemon's log while floods go on.
+//! The metrics page and the daemon's log during floods.
 
 use std::{
     collections::BTreeSet,
@@ -16,12 +16,12 @@ use pomguard_tests::{
 
 /// Packets a second of each flood.
 const RATE: u32 = 40_000;
-/// Addresses of each family that a flood comes from.
+/// The number of source addresses of a flood in each family.
 const SOURCES: usize = 32_768;
-/// So long a scrape may take.
+/// The longest duration of a scrape.
 const ANSWERED: Duration = Duration::from_secs(1);
 
-/// The series of a page: names and labels, without the values.
+/// Returns the series of a page: names and labels, without the values.
 fn series(page: &str) -> BTreeSet<&str> {
     let body = page.split_once("\r\n\r\n").map_or("", |(_, body)| body);
     body.lines()
@@ -30,7 +30,7 @@ fn series(page: &str) -> BTreeSet<&str> {
         .collect()
 }
 
-/// And FL-06, in which nobody reads along.
+/// Also FL-06: nobody reads the counters during the flood.
 #[test]
 fn alone_fl_07_cp_07_scrapes_under_floods_answer_in_a_second() {
     let name = "alone_fl_07_cp_07_scrapes_under_floods_answer_in_a_second";
@@ -60,7 +60,7 @@ fn alone_fl_07_cp_07_scrapes_under_floods_answer_in_a_second() {
         .map(|it| TrafficGenerator::start(&lab.stranger, it, RATE));
 
     let until = Instant::now() + Duration::from_secs(seconds);
-    // When a row was first and last hit is told once it was.
+    // The page shows the times of a row's first and last hit only after a hit.
     thread::sleep(Duration::from_millis(500));
     let first = lab.metrics();
     let mut scrapes = Vec::new();
@@ -75,7 +75,7 @@ fn alone_fl_07_cp_07_scrapes_under_floods_answer_in_a_second() {
         scrapes.push(scraped.unwrap());
         assert!(page.starts_with("HTTP/1.1 200"), "FL-07: {page}");
         assert_eq!(series(&page), series(&first), "CP-07: no series comes with the addresses of strangers");
-        // Longer than a page is handed out again.
+        // Longer than the time for which a page is cached.
         thread::sleep(Duration::from_millis(300));
     }
     let offered: u64 = offers.into_iter().map(TrafficGenerator::stop).sum();

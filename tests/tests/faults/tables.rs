@@ -1,5 +1,5 @@
-//! Tables at their limit, in the loaded programs: what lives stays, whatever comes in or leaves by the
-//! hundred thousand.
+//! Tables at their limit, in the loaded programs: live flows stay, whatever comes in or leaves by the hundred
+//! thousand.
 
 use std::net::IpAddr;
 
@@ -12,24 +12,24 @@ use pomguard_tests::{
     reference::{self, Places},
 };
 
-/// Flows that have to live through a flood.
+/// The number of flows that must survive a flood.
 const LIVE: u32 = 1_000;
-/// Packets of a flood: more than the table has room for.
+/// The number of packets of a flood: more than the table has room for.
 const FLOOD: u32 = 400_000;
 
-/// The bench, with the places of the reference policy.
+/// The bench, with the addresses of the reference policy.
 struct Table<'a> {
     bench: &'a mut Bench,
     places: Places,
 }
 
-/// One TCP flow of this host's, by number: a frame of each kind, put together once, takes it in.
+/// Frames of TCP flows of this host, by number. A frame of each kind is built once and then modified.
 struct Frames {
     out: Vec<u8>,
     back: Vec<u8>,
 }
 
-/// Where the parts that differ stand in a frame of IPv4.
+/// Offsets of the varying fields in an IPv4 frame.
 const SOURCE: usize = 26;
 const DESTINATION: usize = 30;
 const SOURCE_PORT: usize = 34;
@@ -48,14 +48,14 @@ impl Frames {
         }
     }
 
-    /// What this host sends: 64,000 ports of its own, to up to 250 databases.
+    /// Returns an outbound frame of a flow: from 64,000 ports of this host to up to 250 databases.
     fn out(&mut self, number: u32) -> &[u8] {
         put(&mut self.out, SOURCE_PORT, &port(number).to_be_bytes());
         put(&mut self.out, DESTINATION + 3, &[database(number)]);
         &self.out
     }
 
-    /// What comes back.
+    /// Returns an inbound frame of a flow.
     fn back(&mut self, number: u32) -> &[u8] {
         put(&mut self.back, DESTINATION_PORT, &port(number).to_be_bytes());
         put(&mut self.back, SOURCE + 3, &[database(number)]);
@@ -84,7 +84,7 @@ impl Table<'_> {
         self.passes(Direction::Inbound, frame)
     }
 
-    /// Opens a flow, and has it answered; whether there was room for it.
+    /// Opens a flow and lets the peer answer. Returns true if the table had room for the flow.
     fn establish(&mut self, opening: &mut Frames, number: u32) -> bool {
         if !self.sends(opening.out(number)) {
             return false;
@@ -93,13 +93,13 @@ impl Table<'_> {
         true
     }
 
-    /// How many of these flows do not get their answers in any more.
+    /// Returns how many of these flows no longer receive their answers.
     fn lost(&mut self, numbers: impl Iterator<Item = u32>) -> usize {
         let mut running = Frames::new(&self.places, flag::ACK, flag::ACK);
         numbers.filter(|&number| !self.takes(running.back(number))).count()
     }
 
-    /// Flows opened and evicted, packets dropped for want of room.
+    /// Returns the numbers of flows opened, of flows evicted, and of packets dropped for lack of room.
     fn counts(&self) -> [u64; 3] {
         let counters = self.bench.probe.counters().unwrap();
         let full =
@@ -113,14 +113,14 @@ impl Table<'_> {
     }
 }
 
-/// Runs `test` on a bench with the reference policy; nothing without root.
+/// Runs `test` on a bench with the reference policy. Does nothing without root.
 fn with_table(name: &str, test: impl FnOnce(&mut Table<'_>)) {
     let Some(mut bench) = bench(name, reference::policy()) else { return };
     test(&mut Table { bench: &mut bench, places: Places::v4() });
     bench.forget().unwrap();
 }
 
-/// A SYN of this host's, and its answer.
+/// Returns a SYN of this host and its answer.
 fn opening(places: &Places) -> Frames {
     Frames::new(places, flag::SYN, flag::SYN | flag::ACK)
 }
@@ -205,13 +205,13 @@ fn floods_from_outside_leave_no_trace_in_the_table() {
         let (host, stranger) = (table.places.host, table.places.stranger);
         let tcp = |port, flags| eth().ip(stranger, host).tcp(5_000, port).flags(flags).build();
         let udp = eth().ip(stranger, host).udp(5_000, 8_080).payload(b"flood").build();
-        // FL-01 at a port that anybody may open, FL-03 at ports that nobody may.
+        // FL-01 at a port that everybody may open, FL-03 at ports that nobody may open.
         let kinds = [
             (tcp(443, flag::SYN), true),
             (tcp(22, flag::SYN), false),
             (tcp(8_080, flag::SYN), false),
             (tcp(8_080, flag::SYN | flag::ACK), false),
-            // TP-06 at both.
+            // TP-06 at both kinds of ports.
             (tcp(22, flag::ACK), false),
             (tcp(8_080, flag::RST), false),
             (tcp(8_080, flag::FIN | flag::ACK), false),
@@ -221,7 +221,7 @@ fn floods_from_outside_leave_no_trace_in_the_table() {
         let sent = kinds.len() * each;
         for (mut frame, expected) in kinds {
             for _ in 0..each {
-                // Some /8 that is neither ours nor special.
+                // An address of a /8 that is neither the host's network nor special.
                 put(
                     &mut frame,
                     SOURCE,
@@ -247,7 +247,7 @@ fn fl_12_all_flows_of_one_allowed_source_take_no_room() {
         assert!((0..LIVE).all(|number| table.establish(&mut opening, number)));
         let before = table.counts();
         let places = table.places;
-        // SYN, SYN and ACK, ACK: complete, and idle from then on.
+        // SYN, SYN and ACK, ACK: a complete handshake, and idle from then on.
         let packet = |flags| eth().ip(places.office, places.host).tcp(1_024, 22).flags(flags);
         let (mut syn, mut ack) = (packet(flag::SYN).build(), packet(flag::ACK).build());
         let mut answer = packet(flag::ACK).mirrored().flags(flag::SYN | flag::ACK).build();
@@ -289,7 +289,7 @@ fn forged_resets_and_ends_do_not_end_a_live_flow() {
                 for frames in &mut forged {
                     table.takes(frames.back(number));
                 }
-                // Now the one side goes on first, now the other.
+                // The two sides alternate in sending first.
                 let when = format!("FL-13: flow {number} in round {round}");
                 let comes_first = (round + number) % 2 == 0;
                 assert!(!comes_first || table.takes(running.back(number)), "{when}");
@@ -322,7 +322,8 @@ fn fragment_flood_leaves_flows_alone_and_the_newest_datagrams() {
         }
         let newest = fragmented - 100..fragmented;
         let follows = newest.filter(|&id| table.takes(&follower(id))).count();
-        // Their age is known to a quarter of a second: within one, new ones may push out new ones.
+        // The resolution of their age is a quarter of a second: within that time, new datagrams may evict
+        // new ones.
         assert!(follows >= 80, "FL-08, FR-13: {follows} of the newest 100 trains are whole");
         assert!(!table.takes(&follower(fragmented)), "FL-08: what follows nothing does not pass");
         assert_eq!(table.since(before), [0, 0, 0], "FL-08: no entry, no eviction among the flows");

@@ -10,12 +10,12 @@ use pomguard_tests::{
     faults::{Leftovers, Load, report, times},
 };
 
-/// Every so many pairs the one that won is let finish its start.
+/// In every pair of this number, the winner may finish its start.
 const FINISHED: usize = 25;
-/// So long the second of a pair may take to see that it is not alone, on a busy machine.
+/// The longest time that the second of a pair may take on a busy machine to notice the first.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Starts two at once and waits until one of them gives up; the other, and the log of that one.
+/// Starts two daemons at once and waits until one gives up. Returns the other, and the log of the first.
 fn pair(lab: &Lab, when: &str) -> (Daemon, String) {
     let mut both = [Daemon::spawn(lab), Daemon::spawn(lab)];
     let until = Instant::now() + PATIENCE;

@@ -1,4 +1,4 @@
-//! The emulated machine: the interfaces, and the way to the far end of each.
+//! The emulated machine: the interfaces, and the connection to the far end of each.
 
 use std::{
     cell::{Cell, RefCell},
@@ -21,20 +21,20 @@ use pomguard_netlab::{
 };
 use pomguard_tests::daemon::{Lab, Wire};
 
-/// The interface that is attached to in generic mode and by clsact, whatever the kernel has.
+/// The interface that always uses generic mode and clsact, whatever the kernel supports.
 pub(crate) const GENERIC: &str = "veth-generic";
 /// The name of the stream to the outside.
 const OUTSIDE: &str = "outside";
-/// How long an allowed connection may take: an interface that was down needs a moment.
+/// The longest time of an allowed connection. An interface that was down needs a moment.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// How long a watch goes on after something was done.
+/// The time for which a watch continues after a step.
 const AFTERWARDS: Duration = Duration::from_secs(1);
-/// How far the counters may be apart that are read one after the other.
+/// The largest difference between counters that are read one after another.
 const MOMENT: u64 = 2;
 
 /// A guarded interface.
 pub(crate) struct End {
-    /// The name.
+    /// Name of the interface.
     pub(crate) interface: &'static str,
     segment: Segment,
     /// True if the far end is outside of the machine.
@@ -44,7 +44,7 @@ pub(crate) struct End {
 }
 
 impl End {
-    /// Nothing was answered during the last watch of an interface.
+    /// Checks that nothing was answered during the last watch of the interface.
     pub(crate) fn was_shut(&self) -> Result<()> {
         let tally = self.watched.get();
         ensure!(tally.denied.sent > 0, "nobody knocked");
@@ -59,7 +59,7 @@ impl Display for End {
     }
 }
 
-/// The machine.
+/// The emulated machine, which is the guarded server.
 pub(crate) struct Machine {
     /// The daemon's fixture; the server is this machine.
     pub(crate) lab: Lab,
@@ -70,7 +70,7 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    /// Names the cards, lays the cables, and writes the site file.
+    /// Renames the cards, connects the cables, and writes the site file.
     pub(crate) fn new(lab: Lab) -> Self {
         let mut ends = Vec::new();
         let (mut far, mut knockers) = (Vec::new(), Vec::new());
@@ -96,7 +96,7 @@ impl Machine {
                 watched: Cell::default(),
             });
         }
-        // The one that joins later comes last.
+        // Sorts the interface that joins later to the end.
         ends.sort_by_key(|end| end.interface == GENERIC);
         let outside = RefCell::new(File::options().read(true).write(true).open(stream()).unwrap());
         let machine = Self { lab, ends, far_ends: FarEnds::new(knockers), outside, _far: far };
@@ -120,11 +120,11 @@ impl Machine {
         self.ends.last().unwrap()
     }
 
-    /// Gives an interface the addresses that it lacks, and takes it up.
+    /// Gives an interface the addresses that it lacks, and sets it up.
     pub(crate) fn dress(&self, end: &End) {
         let link = self.lab.server.link(end.interface);
         for address in end.segment.server() {
-            // Refused where the interface still has the address.
+            // The kernel refuses an address that the interface still has.
             let _ = link.add_address(IpNet::new(address, Segment::prefix_length(address)).unwrap());
         }
         link.up().unwrap();
@@ -144,15 +144,16 @@ impl Machine {
         fs::write(self.lab.site(), text).unwrap();
     }
 
-    /// Every knock at an interface is answered: no guard is there, and nothing else hinders a knock.
+    /// Checks that every knock at an interface is answered: no guard is there, and nothing else hinders a
+    /// knock.
     pub(crate) fn is_open(&self, end: &End) -> Result<String> {
         let tally = self.ask(end, &Request::Knock(end.interface.to_owned(), PATIENCE))?;
         ensure!(tally.is_open(), "{tally}");
         Ok(tally.to_string())
     }
 
-    /// An interface answers what is allowed and nothing else, and the guard saw every frame that the
-    /// interface took.
+    /// Checks that an interface answers all allowed knocks and nothing else, and that the guard saw every
+    /// frame that the interface received.
     pub(crate) fn is_guarded(&self, end: &End) -> Result<String> {
         let (before, card_before, all_before) = (self.counters()?, self.link(end)?, self.received()?);
         let tally = self.ask(end, &Request::Knock(end.interface.to_owned(), PATIENCE))?;
@@ -166,12 +167,12 @@ impl Machine {
         ensure!(tally.is_guarded(), "CUT: {tally}; {counted}");
         ensure!(took >= tally.denied.sent + tally.allowed.sent, "{counted}; {tally}");
         ensure!(came.abs_diff(all) <= MOMENT, "BLIND: {counted}; {tally}");
-        // An opening segment is answered, and so are words.
+        // An opening segment is answered, and so is the data.
         ensure!(left >= 2 * tally.allowed.answered, "BLIND: {counted}; {tally}");
         Ok(counted)
     }
 
-    /// Nothing leaves through an interface that no outbound row allows.
+    /// Checks that nothing leaves through an interface that no outbound row allows.
     pub(crate) fn keeps_in(&self, end: &End) -> Result<String> {
         const DATAGRAMS: u64 = 3;
         let (before, card_before) = (self.counters()?, self.link(end)?);
@@ -179,7 +180,7 @@ impl Machine {
         let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
         for _ in 0..DATAGRAMS {
             match socket.send_to(b"Is anybody there?", (known, DENIED)) {
-                // Some kernels tell the sender.
+                // Some kernels report the drop to the sender.
                 Err(error) if error.kind() == ErrorKind::PermissionDenied => {}
                 sent => drop(sent?),
             }
@@ -194,7 +195,8 @@ impl Machine {
         Ok(counted)
     }
 
-    /// Does something to an interface while the far end knocks at what is denied: nothing may be answered.
+    /// Runs `work` on an interface while the far end knocks at denied ports, and checks that nothing is
+    /// answered.
     pub(crate) fn watched_at(&self, end: &End, work: impl FnOnce() -> Result<()>) -> Result<()> {
         self.watch(end)?;
         let done = work();
@@ -204,7 +206,7 @@ impl Machine {
         end.was_shut()
     }
 
-    /// Does something while every far end knocks at what is denied. [`End::was_shut`] tells of the answers.
+    /// Runs `work` while every far end knocks at denied ports. [`End::was_shut`] checks the answers.
     pub(crate) fn watch_all(&self, work: impl FnOnce() -> Result<String>) -> Result<String> {
         self.ends().try_for_each(|end| self.watch(end))?;
         let done = work();
@@ -239,22 +241,22 @@ impl Machine {
         String::from_utf8_lossy(&line).parse()
     }
 
-    /// The daemon's pins.
+    /// The folder of the daemon's pins.
     pub(crate) fn pins(&self) -> Pins {
         Pins::new(self.lab.pins())
     }
 
-    /// The guard's counters.
+    /// Reads the guard's counters.
     fn counters(&self) -> Result<Counters> {
         Ok(counters::counters(&self.pins())?)
     }
 
-    /// An interface with its own counters.
+    /// Reads the state of an interface, with its own counters.
     fn link(&self, end: &End) -> Result<LinkState> {
         self.lab.server.link(end.interface).state()
     }
 
-    /// Frames that all guarded interfaces took.
+    /// Returns the number of frames that all guarded interfaces received.
     fn received(&self) -> Result<u64> {
         let links = self.lab.server.links()?;
         let guarded = links.iter().filter(|link| self.ends.iter().any(|end| end.interface == link.name));
@@ -266,7 +268,7 @@ fn seen(counters: &Counters, direction: Direction) -> u64 {
     counters.direction[direction.index()].seen.packets
 }
 
-/// The device of the stream to the outside.
+/// Returns the path of the stream device to the outside.
 fn stream() -> PathBuf {
     let ports = fs::read_dir("/sys/class/virtio-ports").unwrap();
     let named = ports

@@ -1,9 +1,9 @@
 //! One boot of an emulated machine: everything that differs between kernels and network cards.
 //!
-//! The machine has two emulated cards, whose far ends are outside, and two veth pairs. A load of the
-//! programs takes half a minute in emulation, so everything here happens with three: one start of the
-//! daemon, a second start after SIGKILL, and the programs that the verdicts are asked of.
-//! `cargo xtask test --only guests` boots the machine and judges the report.
+//! The machine has two emulated cards, whose far ends are outside, and two veth pairs. Loading the programs
+//! takes half a minute in emulation, so the test loads them only three times: one start of the daemon, a
+//! second start after SIGKILL, and the programs that judge the test packets. `cargo xtask test --only guests`
+//! boots the machine and judges the report.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a panic keeps the place where it happened")]
 
@@ -26,9 +26,9 @@ use self::{
 
 /// The interfaces of the first start.
 const AT_FIRST: &[&str] = &["veth-native", "vmxnet3", "virtio_net"];
-/// Those, and the one that joins later.
+/// All interfaces: the one that joins later is the last.
 const ALL: &[&str] = &["veth-native", "vmxnet3", "virtio_net", GENERIC];
-/// The MTU that an interface is changed to. The least that IPv6 takes is 1,280.
+/// The changed MTU of an interface. The least MTU of IPv6 is 1,280.
 const OTHER_MTU: u32 = 1_400;
 
 #[test]
@@ -39,7 +39,7 @@ fn basic_guest() {
     let mut report = Report::new();
     let machine = Machine::new(lab);
     thread::scope(|scope| {
-        // Alongside the first start: both wait for the verifier.
+        // In parallel with the first start: both wait for the verifier.
         let verdicts = scope.spawn(verdicts::all);
         for end in machine.ends() {
             report.step(&format!("open {end}"), || machine.is_open(end));
@@ -111,7 +111,7 @@ fn guarded(report: &mut Report, machine: &Machine, kernel: &Kernel, daemon: Daem
     }
 }
 
-/// An interface judges, and judges still after what an administrator does to the interface.
+/// Checks that an interface judges packets, and still does after typical operations of an administrator.
 fn change(report: &mut Report, machine: &Machine, end: &End) {
     report.step(&format!("judge {end}"), || machine.is_guarded(end));
     let link = machine.lab.server.link(end.interface);
@@ -135,7 +135,7 @@ fn change(report: &mut Report, machine: &Machine, end: &End) {
     });
 }
 
-/// Names everything that needs the first start.
+/// Reports everything that needs the first start as not reached.
 fn not_reached(report: &mut Report, machine: &Machine) {
     for end in machine.ends() {
         for step in ["attach", "judge", "flap", "mtu", "killed", "re-adopted", "leave", "detached"] {
@@ -147,7 +147,7 @@ fn not_reached(report: &mut Report, machine: &Machine) {
     }
 }
 
-/// The settings of a start: how to attach, and the mode of what leaves.
+/// The settings of a start: the attach modes, and the outbound mode.
 #[derive(Clone, Copy)]
 struct Way {
     xdp: &'static str,
@@ -155,11 +155,11 @@ struct Way {
     outbound: &'static str,
 }
 
-/// In track the answers of a hole leave, so that the outside sees the hole.
+/// With outbound track the answers to a packet that got through leave, so that the outside notices it.
 const BEST_WAY: Way = Way { xdp: "auto", tc: "auto", outbound: "track" };
-/// For the interface that joins later. The others stay attached as they are.
+/// The settings for the interface that joins later. The others stay attached as they are.
 const OTHER_WAY: Way = Way { xdp: "generic", tc: "clsact", ..BEST_WAY };
-/// For the second start.
+/// The settings of the second start.
 const IN_ENFORCE: Way = Way { outbound: "enforce", ..OTHER_WAY };
 
 fn settings(machine: &Machine, interfaces: &'static [&'static str], way: Way) {
@@ -167,7 +167,7 @@ fn settings(machine: &Machine, interfaces: &'static [&'static str], way: Way) {
     machine.lab.write_settings(&Settings { interfaces, attach: xdp, tc, outbound, ..Settings::default() });
 }
 
-/// Starts the daemon, and returns the daemon and a word on the start.
+/// Starts the daemon, and returns the daemon and a note for the report.
 fn start(machine: &Machine, interfaces: &'static [&'static str], way: Way) -> (Daemon, String) {
     settings(machine, interfaces, way);
     let daemon = Daemon::start(&machine.lab);
@@ -183,7 +183,7 @@ fn is_attached(machine: &Machine, end: &End, wanted: [&str; 2]) -> Result<String
     Ok(wanted.join(", "))
 }
 
-/// The XDP program of an interface.
+/// Returns the id of an interface's XDP program.
 fn program(machine: &Machine, end: &End) -> Result<Option<u32>> {
     let index = machine.lab.server.link(end.interface).index()?;
     Ok(interface::xdp(index)?.map(|state| state.program))
@@ -193,7 +193,7 @@ fn programs(machine: &Machine) -> Vec<Option<u32>> {
     machine.ends().map(|end| program(machine, end).ok().flatten()).collect()
 }
 
-/// The second daemon's programs took the first one's place, and counting went on.
+/// Checks that the second daemon's programs have replaced the first one's, and that the counters continue.
 fn is_taken_over(machine: &Machine, before: &Stats, programs_before: &[Option<u32>]) -> Result<()> {
     for ((end, before), now) in machine.ends().zip(programs_before).zip(programs(machine)) {
         ensure!(before.is_some() && now.is_some(), "{end}: program {before:?} before, {now:?} now");

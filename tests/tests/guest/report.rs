@@ -1,4 +1,4 @@
-//! The steps, and how each came out.
+//! The steps and their results.
 
 use std::{
     any::Any,
@@ -17,14 +17,14 @@ pub(crate) struct Report {
 }
 
 impl Report {
-    /// An empty report.
+    /// Creates an empty report.
     pub(crate) fn new() -> Self {
-        // The test runner's line "test … ..." is not ended yet.
+        // Ends the test runner's line "test … ...".
         println!();
         Self { steps: 0, failed: Vec::new() }
     }
 
-    /// Runs a step, which returns a word on its outcome.
+    /// Runs a step, which returns a note on its outcome.
     pub(crate) fn step(&mut self, name: &str, step: impl FnOnce() -> Result<String>) {
         self.step_with(name, || step().map(|message| ((), message)));
     }
@@ -60,12 +60,12 @@ impl Report {
         self.write(name, verdict, seconds, note);
     }
 
-    /// Names a step that is not run, because of another one that failed.
+    /// Records a step that does not run because another step failed.
     pub(crate) fn not_reached(&mut self, name: &str, cause: &str) {
         self.write(name, Verdict::NotReached(cause.to_owned()), 0.0, String::new());
     }
 
-    /// Says how many steps there were. Panics if one failed.
+    /// Prints the number of steps. Panics if a step failed.
     pub(crate) fn end(self) {
         println!("{}", Step::end(self.steps));
         assert!(self.failed.is_empty(), "failed: {}", self.failed.join(", "));
@@ -80,7 +80,7 @@ impl Report {
     }
 }
 
-/// The message of a panic.
+/// Returns the message of a panic.
 fn error(panicked: &(dyn Any + Send)) -> anyhow::Error {
     let text = panicked.downcast_ref::<String>().map(String::as_str);
     anyhow!("{}", text.or_else(|| panicked.downcast_ref::<&str>().copied()).unwrap_or("panicked"))

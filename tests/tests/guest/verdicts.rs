@@ -1,4 +1,4 @@
-//! One packet for each reason, on the programs as this kernel loads them.
+//! One packet for each reason, judged by the programs as this kernel loads them.
 
 use std::{collections::BTreeSet, net::Ipv4Addr, time::Instant};
 
@@ -18,13 +18,13 @@ use pomguard_tests::{
     reference::{self, Places},
 };
 
-/// The reasons without a packet here. To fill the flow table takes a quarter of a million packets, and the
-/// other one counts a fault that no packet causes.
+/// The reasons without a packet here. Filling the flow table takes a quarter of a million packets, and the
+/// other reason counts a fault that no packet causes.
 const WITHOUT_PACKET: [Reason; 2] = [Reason::FlowTableFull, Reason::Internal];
-/// ARP requests in a burst; the rate allows ten in a second.
+/// The number of ARP requests in a burst. The rate allows ten in a second.
 const BURST: usize = 400;
 
-/// Asks for every verdict, and tells how long that took, with the load.
+/// Tries every verdict. Returns the result and the duration in seconds, including the load of the programs.
 pub(crate) fn all() -> (Result<String>, f32) {
     let start = Instant::now();
     (try_all(), start.elapsed().as_secs_f32())
@@ -41,11 +41,12 @@ fn try_all() -> Result<String> {
     Ok(format!("{} reasons", shown.len() - WITHOUT_PACKET.len()))
 }
 
-/// The first packet of the published table for each reason.
+/// Tries the first packet of the published table for each reason.
 fn of_packets(subject: &mut dyn Subject) -> Result<BTreeSet<Reason>> {
     let sections = sections();
     let outcomes = || sections.iter().flat_map(|section| &section.classes).flat_map(|class| &class.outcomes);
-    // Another policy takes the kernel longer than all packets: the packets of the reference policy first.
+    // A change of policy takes the kernel longer than all packets, so the packets of the reference policy
+    // come first.
     let ordered = outcomes().filter(|it| it.set.is_none()).chain(outcomes().filter(|it| it.set.is_some()));
     let mut trial = Trial::new(subject);
     let (mut shown, mut faults) = (BTreeSet::new(), Vec::new());
@@ -66,7 +67,7 @@ fn name(outcome: &Outcome) -> String {
     format!("{} {}", outcome.direction.name(), outcome.reason.name())
 }
 
-/// The reasons that need more than a packet.
+/// Tries the reasons that need more than a packet.
 fn of_circumstances(bench: &mut Bench) -> Result<Vec<Reason>> {
     const MINUTES: u32 = 600;
     let places = Places::v4();
@@ -114,12 +115,12 @@ fn of_circumstances(bench: &mut Bench) -> Result<Vec<Reason>> {
     Ok(shown)
 }
 
-/// The first and the last port in one word, as an override holds them.
+/// Returns the first and the last port in one word, the form of an override.
 fn port_range(first: u16, last: u16) -> u32 {
     u32::from(first) | u32::from(last) << 16
 }
 
-/// Lets the stranger open port 8443.
+/// Returns an override that lets the stranger open port 8443.
 fn exception() -> Override {
     let std::net::IpAddr::V4(stranger) = Places::v4().stranger else { return Override::FREE };
     Override {

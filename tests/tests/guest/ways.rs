@@ -1,4 +1,4 @@
-//! The ways of attaching that a kernel has.
+//! The attach modes that a kernel supports.
 
 use std::fs;
 
@@ -6,7 +6,7 @@ use std::fs;
 pub(crate) struct Kernel(u32, u32);
 
 impl Kernel {
-    /// The kernel that runs.
+    /// Returns the running kernel.
     pub(crate) fn running() -> Self {
         let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
         let mut numbers = release.split(['.', '-']).map_while(|number| number.parse().ok());
@@ -17,11 +17,11 @@ impl Kernel {
         self.0 > major || self.0 == major && self.1 >= minor
     }
 
-    /// The best way that this kernel has for an interface: of XDP, and of TC.
+    /// Returns the best attach modes of this kernel for an interface: of XDP, and of TC.
     pub(crate) fn first(&self, interface: &str) -> [&'static str; 2] {
         let native = match interface {
             // The driver has had native XDP since Linux 6.6, and loses the program at every reset of the
-            // card: `auto` never attaches natively there.
+            // card. So `auto` never attaches natively there.
             "vmxnet3" => false,
             _ => true,
         };

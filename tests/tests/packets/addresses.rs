@@ -1,4 +1,4 @@
-//! Addresses that cannot be, and those that are not this host's.
+//! Impossible addresses, and addresses that are not this host's.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -22,7 +22,7 @@ fn address(text: &str) -> IpAddr {
     text.parse().expect("an address")
 }
 
-/// A packet that row A2 would allow, had it another source and destination.
+/// Returns a packet that row A2 would allow if its source and destination were others.
 fn from_to(source: &str, destination: IpAddr) -> Packet {
     eth().ip(address(source), destination).tcp(40_000, 443)
 }
@@ -64,7 +64,8 @@ fn a_source_that_cannot_be_is_refused() {
         "0:0:1::1",
         "0:0:1::",
         "fe80::1",
-        // Local-use NAT64 (RFC 8215) and 6to4 around a global address: what follows is nobody's IPv4 address.
+        // Local-use NAT64 (RFC 8215) and 6to4 around a global address: the following bytes are not an IPv4
+        // address.
         "64:ff9b:1::7f00:1",
         "64:ff9b:0:1::7f00:1",
         "2002:808:808:ac10::1",
@@ -166,7 +167,7 @@ fn leases_pass_and_what_only_looks_like_one_does_not() {
     run("leases_pass_and_what_only_looks_like_one_does_not", &cases);
 }
 
-/// Prefixes of a row, and addresses in and alongside them.
+/// Prefixes of a row, and addresses inside and outside of them.
 type Edges = (&'static [&'static str], &'static [(&'static str, bool)]);
 
 #[test]

@@ -1,4 +1,4 @@
-//! The IP header itself.
+//! Tests of the IP header.
 
 use pomguard_common::reason::Reason;
 use pomguard_tests::{
@@ -12,7 +12,7 @@ fn allowed(places: &Places) -> Packet {
     eth().ip(places.stranger, places.host).tcp(40_000, 443)
 }
 
-/// Passes inbound under row A2, as an opening packet.
+/// Expects that an opening packet passes inbound under row A2.
 fn passes(id: &'static str, says: impl Into<String>, packet: &Packet) -> Case {
     case(id, says).inbound(packet, Reason::Row).row("A2").connects()
 }
@@ -135,7 +135,7 @@ fn unlisted_protocol_does_not_pass_as_a_listed_one() {
     for places in Places::both() {
         let segment = allowed(&places).quoted().split_off(if places.is_v6() { 40 } else { 20 });
         for number in 0..=255 {
-            // TCP, UDP and the family's ICMP have ports or types; IPv6 extension headers lead on.
+            // TCP, UDP and the family's ICMP have ports or types; IPv6 extension headers are walked.
             let walked = places.is_v6() && matches!(number, 0 | 43 | 44 | 58 | 60);
             if walked || matches!(number, 6 | 17) || !places.is_v6() && number == 1 {
                 continue;

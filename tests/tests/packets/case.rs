@@ -1,4 +1,4 @@
-//! Cases: what happens, step by step, and everything that each step is to count.
+//! Test cases: a sequence of steps, with everything that each step must count.
 
 use std::env;
 
@@ -19,7 +19,7 @@ enum Step {
     Change(Box<Policy>),
 }
 
-/// One case: steps on a table without flows.
+/// One case: steps on an empty flow table.
 #[must_use]
 pub(crate) struct Case {
     id: &'static str,
@@ -28,23 +28,23 @@ pub(crate) struct Case {
     tagged: bool,
 }
 
-/// A case of the catalogue, told in a sentence.
+/// Creates a case of the catalogue, described by a sentence.
 pub(crate) fn case(id: &'static str, says: impl Into<String>) -> Case {
     Case { id, says: says.into(), steps: Vec::new(), tagged: true }
 }
 
 impl Case {
-    /// A packet comes in.
+    /// Adds an inbound packet.
     pub(crate) fn inbound(self, packet: &Packet, reason: Reason) -> Self {
         self.packet(Direction::Inbound, packet, reason)
     }
 
-    /// A packet leaves.
+    /// Adds an outbound packet.
     pub(crate) fn outbound(self, packet: &Packet, reason: Reason) -> Self {
         self.packet(Direction::Outbound, packet, reason)
     }
 
-    /// A packet comes in, and its mirror image leaves: the same reason for both.
+    /// Adds an inbound packet and its outbound mirror image, with the same reason.
     pub(crate) fn both_ways(self, packet: &Packet, reason: Reason) -> Self {
         self.inbound(packet, reason).outbound(&packet.clone().mirrored(), reason)
     }
@@ -62,52 +62,53 @@ impl Case {
         self
     }
 
-    /// The last packet is counted under a row.
+    /// Expects the last packet to be counted under a row.
     pub(crate) fn row(self, id: &'static str) -> Self {
         self.last(|_, row| *row = Some(id))
     }
 
-    /// The last packet counts as a new connection of its row.
+    /// Expects the last packet to count as a new connection of its row.
     pub(crate) fn connects(self) -> Self {
         self.last(|effect, _| effect.connection = true)
     }
 
-    /// The last packet enters a flow into the flow table.
+    /// Expects the last packet to enter a flow into the flow table.
     pub(crate) fn enters(self) -> Self {
         self.last(|effect, _| effect.enters = true)
     }
 
-    /// The last packet passes because of audit.
+    /// Expects the last packet to pass because of audit.
     pub(crate) fn audited(self) -> Self {
         self.last(|effect, _| effect.audited = true)
     }
 
-    /// Time goes by, at least so much: in the kernel the time that the steps take counts, too. On an
-    /// emulated machine that is seconds, so what is to happen before an age ends keeps ten of them off.
+    /// Advances the clock by at least this time: in the kernel the duration of the steps is added. On an
+    /// emulated machine that takes seconds, so a step that must happen before an age ends keeps a margin of
+    /// ten seconds.
     pub(crate) fn wait(mut self, seconds: u32) -> Self {
         self.steps.push(Step::Wait(seconds));
         self
     }
 
-    /// From here on this holds alongside the policy, until another such step or the end of the case.
+    /// Sets the state alongside the policy, until another such step or the end of the case.
     pub(crate) fn holding(mut self, control_state: ControlState) -> Self {
         self.steps.push(Step::Hold(control_state));
         self
     }
 
-    /// From here on another policy is in force, until the end of the case.
+    /// Puts another policy in force, until the end of the case.
     pub(crate) fn change(mut self, policy: Policy) -> Self {
         self.steps.push(Step::Change(Box::new(policy)));
         self
     }
 
-    /// Not behind a priority tag: the case is about tags itself.
+    /// Excludes the run behind a priority tag: the case is about tags itself.
     pub(crate) fn untagged(mut self) -> Self {
         self.tagged = false;
         self
     }
 
-    /// Whether a step may have left a flow, a fragment or a port that serves behind.
+    /// Returns true if a step may have left a flow, a fragment or a port that serves.
     fn leaves_traces(&self) -> bool {
         self.steps.iter().any(|step| match step {
             Step::Packet { direction, packet, effect, .. } => {
@@ -167,7 +168,7 @@ impl Case {
     }
 }
 
-/// Runs all cases under the reference policy, and reports all that go wrong.
+/// Runs all cases under the reference policy, and reports all failures.
 pub(crate) fn run(what: &str, cases: &[Case]) {
     run_under(what, reference::policy(), cases);
 }
@@ -187,8 +188,8 @@ pub(crate) fn run_under(what: &str, policy: Policy, cases: &[Case]) {
     });
 }
 
-/// Runs `test` on the decision code as it is built for the host, then on the loaded programs. With
-/// `POMGUARD_HOST_ONLY` the first is all.
+/// Runs `test` on the decision code as built for the host, then on the loaded programs. With
+/// `POMGUARD_HOST_ONLY` only on the host.
 pub(crate) fn everywhere(what: &str, policy: Policy, test: impl Fn(&mut dyn Subject, &str)) {
     test(&mut HostDatapath::new(policy.clone()).expect("the policy compiles"), "on the host");
     if env::var_os("POMGUARD_HOST_ONLY").is_some() {

@@ -1,4 +1,4 @@
-//! What holds while no policy is in force.
+//! The rules that apply while no policy is in force.
 
 use pomguard_common::{
     control::Override,

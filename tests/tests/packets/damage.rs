@@ -1,4 +1,4 @@
-//! An image that is not whole: closed, and named.
+//! A damaged image: everything is dropped, under a reason of its own.
 
 use pomguard::policy::Mode;
 use pomguard_common::{Direction, image::SECTIONS, reason::Reason};
@@ -18,7 +18,7 @@ fn whole() -> HostDatapath {
     HostDatapath::new(policy).expect("the policy compiles")
 }
 
-/// What no row allows, whichever part of the image is there.
+/// Returns packets that no row allows, whichever part of the image is present.
 fn forbidden(places: &Places) -> Vec<(Direction, Packet)> {
     let from = |port| eth().ip(places.stranger, places.host).tcp(40_000, port);
     let to = |port| eth().ip(places.host, places.stranger).tcp(40_000, port);

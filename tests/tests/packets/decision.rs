@@ -1,4 +1,4 @@
-//! The word that a decision is handed on as.
+//! The word form of a decision, in which the programs pass it on.
 
 use pomguard_common::{
     decide::{Decision, NO_ROW},

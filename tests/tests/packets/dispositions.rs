@@ -1,4 +1,4 @@
-//! docs/packets.md: it says what the table says, and what the table says is what happens.
+//! docs/packets.md: the document has the contents of the table, and the table describes the real behaviour.
 
 use std::{collections::BTreeSet, env, fs, path::Path};
 
@@ -14,7 +14,7 @@ use crate::case::everywhere;
 
 #[test]
 fn the_published_table_is_the_one_that_is_tried() {
-    // Part of the test: on another kernel there is no such file.
+    // The text is compiled into the test: on another kernel the file is not available.
     const KEPT: &str = include_str!("../../../docs/packets.md");
     let text = document();
     if env::var_os("POMGUARD_BLESS").is_some() {
@@ -49,7 +49,7 @@ fn what_the_published_table_says_is_what_happens() {
         let sections = sections();
         let classes = || sections.iter().flat_map(|section| &section.classes);
         let outcomes = || classes().flat_map(|class| class.outcomes.iter().map(|it| (class.packet, it)));
-        // Those of one policy together.
+        // Outcomes with the same policy are tried together.
         for (audited, direction) in [false, true].into_iter().flat_map(|it| Direction::ALL.map(|to| (it, to)))
         {
             for (packet, outcome) in outcomes().filter(|(_, outcome)| outcome.direction == direction) {

@@ -1,4 +1,4 @@
-//! IPv6 extension headers: walked up to a limit, refused where they lead astray.
+//! IPv6 extension headers: walked up to a limit, and refused if malformed.
 
 use pomguard_common::{limits, reason::Reason};
 use pomguard_tests::{
@@ -87,7 +87,7 @@ fn a_chain_is_walked_up_to_the_limit_and_ends_in_a_drop_beyond() {
 
 #[test]
 fn upper_header_is_searched_up_to_a_limit_in_the_frame() {
-    // Seven headers of 256 bytes and one more, behind 54 bytes: the upper layer stands at `place`.
+    // Seven headers of 256 bytes and one more, after 54 bytes: the upper layer begins at `place`.
     let stands_at = |place: usize| {
         let long = (0..7).fold(base(), |packet, _| packet.ext_header(extension::DESTINATION, &[1; 254]));
         let rest = place - 54 - 7 * 256;
@@ -143,7 +143,7 @@ fn what_is_not_walked_ends_the_chain_under_its_own_number() {
     for (id, number) in kinds.into_iter().chain(others) {
         let bare = base().protocol(number).payload(&segment);
         cases.push(case(id, format!("next header {number}")).inbound(&bare, Reason::Protocol));
-        // As if its first bytes were a next header and a length.
+        // The first bytes look like a next header and a length.
         let posing = [&[6, 0, 1, 4, 0, 0, 0, 0], &segment[..]].concat();
         let packet = base().ext_header(extension::DESTINATION, &PAD).protocol(number).payload(&posing);
         let says = format!("next header {number} posing as a chain");

@@ -1,5 +1,5 @@
-//! The plain packet, which the fast program decides: that it does, since only the cost would show otherwise;
-//! and the others, for which it needs the general program.
+//! Plain packets, which the fast program decides. These tests check that it does, because otherwise only the
+//! cost would show a change; and that it needs the general program for all other packets.
 
 use pomguard::policy::{Mode, Policy};
 use pomguard_common::{
@@ -19,7 +19,7 @@ use pomguard_tests::{
     reference::{self, Places},
 };
 
-/// Plain packets of one family, in an order in which each finds the flow that it goes on with.
+/// Returns plain packets of one family, in an order in which each finds its flow.
 fn ordinary(places: &Places) -> Vec<(&'static str, Direction, Packet)> {
     let (host, stranger) = (places.host, places.stranger);
     let allowed = eth().ip(stranger, host).tcp(40_000, 443);
@@ -68,7 +68,7 @@ fn plain_packet_takes_the_fast_path() {
     }
 }
 
-/// Packets that open flows of one family.
+/// Returns packets that open flows of one family.
 fn openings(places: &Places) -> [(Direction, Packet); 3] {
     let ask = eth().ip(places.host, places.database).tcp(40_000, 5_432);
     [
@@ -78,7 +78,8 @@ fn openings(places: &Places) -> [(Direction, Packet); 3] {
     ]
 }
 
-/// Everything that is counted for plain packets of both families and what opens their flows.
+/// Runs the plain packets of both families and the packets that open their flows. Returns the increase of all
+/// counters.
 fn counted(bench: &mut Bench) -> (Counters, Vec<(u16, RowTally)>) {
     let before = (bench.probe.counters().expect("is read"), bench.tallies().expect("are read"));
     for places in Places::both() {
@@ -123,7 +124,7 @@ fn both_programs_count_ordinary_packets_alike() {
     assert!(fast.0.direction.iter().all(|half| half.seen.packets > 10), "{fast:?}");
 }
 
-/// Under this policy in both directions.
+/// Returns the reference policy with this mode in both directions.
 fn policy(mode: Mode) -> Policy {
     Policy { inbound: mode, outbound: mode, ..reference::policy() }
 }
@@ -146,10 +147,10 @@ fn missing_general_program_is_a_counted_drop() {
         is(&mut bench, direction, &arp, error);
     }
     is(&mut bench, Outbound, &reply, Effect::of(Reason::PeerFlow));
-    // Nothing is ordinary while grace may hold.
+    // While a grace period may be in force, the fast program decides nothing.
     bench.leave_all_to_general().expect("the kernel takes it");
     is(&mut bench, Outbound, &reply, error);
-    // What audit and panic, open, pass they pass then too.
+    // In audit and with panic open the packets pass, without the general program, too.
     bench.enforce(policy(Mode::Audit)).expect("the kernel takes it");
     for direction in [Inbound, Outbound] {
         is(&mut bench, direction, &arp, Effect { audited: true, ..error });

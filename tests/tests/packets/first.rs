@@ -1,5 +1,5 @@
-//! Connections that were there before pomguard was. In the kernel a daemon tries them
-//! (`tests/daemon/seeding.rs`); here, that the decision code knows them.
+//! Flows from before the first start of pomguard. `tests/daemon/seeding.rs` tests them with a daemon in the
+//! kernel; these tests check that the decision code knows them.
 
 use pomguard::policy::{Mode, Policy};
 use pomguard_common::{Direction, decide::NO_ROW, reason::Reason};
@@ -48,7 +48,7 @@ fn grandfathered_flow_goes_on_and_opens_nothing() {
         for _ in 0..2 {
             comes_to(&mut datapath, Direction::Inbound, &theirs, Reason::OwnFlow);
             comes_to(&mut datapath, Direction::Outbound, &ours, Reason::OwnFlow);
-            // No policy judged it, and none will.
+            // No policy has judged the flow, and none will.
             datapath.enforce(policy.clone()).expect("the policy compiles");
         }
         comes_to(&mut datapath, Direction::Outbound, &ours.clone().flags(SYN), Reason::Destination);

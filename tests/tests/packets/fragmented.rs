@@ -1,5 +1,5 @@
-//! Fragmented datagrams: pieces that come twice, that overlap, that come in floods or over several VLANs. What
-//! the host makes of pieces that contradict each other is its own affair, and tried in `daemon/fragments.rs`.
+//! Fragmented datagrams: fragments that come twice, that overlap, that come in floods or over several VLANs.
+//! `daemon/fragments.rs` tests how the host treats fragments that contradict each other.
 
 use std::net::IpAddr;
 
@@ -17,12 +17,12 @@ use pomguard_tests::{
 
 use crate::case::{case, run, run_under};
 
-/// The first 24 bytes of a datagram to port 53 that is longer.
+/// Returns the first 24 bytes of a longer datagram to port 53.
 fn head(source: IpAddr, destination: IpAddr) -> Packet {
     eth().ip(source, destination).fragment(7, 0, true).udp(40_000, 53).payload(&[1; 16])
 }
 
-/// A later piece of it.
+/// Returns a later fragment of this datagram.
 fn follower(source: IpAddr, destination: IpAddr, offset: u16, more: bool) -> Packet {
     eth().ip(source, destination).fragment(7, offset, more).protocol(UDP).payload(&[2; 16])
 }
@@ -108,7 +108,8 @@ fn overlapping_fragments_pass_for_the_host_to_refuse() {
                 .inbound(&middle, Reason::Fragment),
         );
     }
-    // The ports behind an extension header begin where a later piece may: no host takes both.
+    // Ports after an extension header begin at an offset where a later fragment may begin: no host accepts
+    // both.
     let Places { host, resolver, .. } = Places::v6();
     let chained = eth()
         .ip(resolver, host)
@@ -154,7 +155,7 @@ fn ipv6_fragments_share_the_fate_of_the_first() {
     run("ipv6_fragments_share_the_fate_of_the_first", &cases);
 }
 
-/// As the kernel does: it keeps datagrams apart by interface only for virtual routers.
+/// The kernel does the same: it distinguishes datagrams by interface only for virtual routers.
 #[test]
 fn fragmented_datagram_spans_served_vlans_only() {
     let packets = PacketSettings { vlans: vec![5, 6], ..reference::policy().packets };
@@ -180,11 +181,11 @@ fn fragmented_datagram_spans_served_vlans_only() {
     run_under("fragmented_datagram_spans_served_vlans_only", policy, &cases);
 }
 
-/// A million first pieces take a while in the kernel: `faults/tables.rs` sends tens of thousands there.
+/// A million first fragments take a while in the kernel: `faults/tables.rs` sends tens of thousands there.
 #[test]
 fn million_first_fragments_leave_flows_and_the_newest_whole() {
     const HEADS: u32 = 1_000_000;
-    /// Where the identification stands in a frame whose first extension header is the fragment's.
+    /// The offset of the identification in a frame whose first extension header is the fragment header.
     const ID: usize = 14 + 40 + 4;
     let places = Places::v6();
     let mut datapath = HostDatapath::new(reference::policy()).expect("the policy compiles");

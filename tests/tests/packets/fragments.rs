@@ -1,4 +1,4 @@
-//! Datagrams in pieces: judged by the first, followed by the rest, in that order only.
+//! Fragmented datagrams: the first fragment is judged and the others follow, in that order only.
 
 use std::net::IpAddr;
 
@@ -14,12 +14,12 @@ use pomguard_tests::{
 
 use crate::case::{case, run, run_under};
 
-/// The first 24 bytes of a UDP datagram that is longer.
+/// Returns the first 24 bytes of a longer UDP datagram.
 fn head(source: IpAddr, destination: IpAddr, port: u16, id: u32) -> Packet {
     eth().ip(source, destination).fragment(id, 0, true).udp(40_000, port).payload(&[1; 16])
 }
 
-/// A piece that carries no header.
+/// Returns a later fragment, without a header.
 fn follower(source: IpAddr, destination: IpAddr, id: u32, offset: u16, more: bool) -> Packet {
     eth().ip(source, destination).fragment(id, offset, more).protocol(UDP).payload(&[2; 16])
 }
@@ -254,8 +254,8 @@ fn the_last_piece_of_an_allowed_ping_needs_no_header() {
     run_under("the_last_piece_of_an_allowed_ping_needs_no_header", policy, &cases);
 }
 
-/// A first fragment that passed would bring followers that no rate counts: a stranger could fill the host's
-/// reassembly memory with them.
+/// A first fragment that passed would admit later fragments without any rate limit: a stranger could fill the
+/// host's reassembly memory with them.
 #[test]
 fn fl_19_icmp_without_a_row_never_comes_in_fragments() {
     let mut cases = Vec::new();

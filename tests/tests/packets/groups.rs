@@ -1,4 +1,4 @@
-//! Group membership: queries and reports pass both ways unless that is switched off.
+//! Group membership: queries and reports pass in both directions unless the setting is off.
 
 use std::net::IpAddr;
 
@@ -15,7 +15,7 @@ fn address(text: &str) -> IpAddr {
     text.parse().expect("an address")
 }
 
-/// IGMP with its Router Alert.
+/// Returns an IGMP message with its Router Alert.
 fn igmp(source: IpAddr, group: &str, kind: u8) -> Packet {
     eth()
         .to([1, 0, 0x5e, 0, 0, 1])
@@ -26,7 +26,7 @@ fn igmp(source: IpAddr, group: &str, kind: u8) -> Packet {
         .payload(&[kind, 0, 0, 0, 0, 0, 0, 0])
 }
 
-/// MLD with its Router Alert.
+/// Returns an MLD message with its Router Alert.
 fn mld(source: &str, group: &str, kind: u8) -> Packet {
     eth()
         .to([0x33, 0x33, 0, 0, 0, 1])
@@ -37,7 +37,7 @@ fn mld(source: &str, group: &str, kind: u8) -> Packet {
         .payload(&[0; 16])
 }
 
-/// What a router asks.
+/// Returns the queries of a router.
 fn queries() -> Vec<(&'static str, Packet)> {
     let router = Places::v4().office;
     vec![
@@ -48,7 +48,7 @@ fn queries() -> Vec<(&'static str, Packet)> {
     ]
 }
 
-/// What this host says when it joins, stays and leaves.
+/// Returns the messages of this host when it joins, stays and leaves.
 fn reports() -> Vec<(&'static str, Packet)> {
     let host = Places::v4().host;
     vec![

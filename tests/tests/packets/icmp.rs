@@ -1,4 +1,4 @@
-//! ICMP that is not an error: echo, the link's own messages, and what is not needed.
+//! ICMP messages other than errors: echo, the link's own messages, and unneeded messages.
 
 use std::net::IpAddr;
 
@@ -18,7 +18,7 @@ fn address(text: &str) -> IpAddr {
     text.parse().expect("an address")
 }
 
-/// Types of an echo request and of its reply.
+/// Returns the types of an echo request and of its reply.
 const fn echo(places: &Places) -> (u8, u8) {
     if places.is_v6() { (128, 129) } else { (8, 0) }
 }
@@ -189,7 +189,7 @@ fn redirects_are_refused_unless_switched_on() {
     run_under("redirects_are_refused_unless_switched_on", policy, &on);
 }
 
-/// Types that nothing here needs, and unknown ones.
+/// Returns types that nothing here needs, and unknown types.
 fn needless(places: &Places) -> Vec<u8> {
     if places.is_v6() {
         let some = [0, 5, 99, 100, 101, 127, 138, 139, 140, 144, 145, 146, 147, 150];
@@ -206,7 +206,7 @@ fn messages_that_nobody_needs_are_dropped() {
     for places in Places::both() {
         let id = if places.is_v6() { "IC-15" } else { "IC-20" };
         for kind in needless(&places) {
-            // With all that a message of the link would have.
+            // With all properties of a message of the link.
             let near = if places.is_v6() { address("fe80::7") } else { places.office };
             for hops in [1, 64, 255] {
                 let packet: Packet = eth().ip(near, places.host).hops(hops).icmp(kind, 0).payload(&[0; 40]);

@@ -1,4 +1,4 @@
-//! ICMP errors: believed when they quote what this host sends, and never allowed to change anything.
+//! ICMP errors: accepted if they quote a packet that this host sends, and never allowed to change anything.
 
 use pomguard_common::{protocol, reason::Reason};
 use pomguard_tests::{
@@ -11,17 +11,17 @@ use pomguard_tests::{
 
 use crate::case::{Case, case, run};
 
-/// What this host sends to the database.
+/// Returns a packet from this host to the database.
 fn ours(places: &Places) -> Packet {
     eth().ip(places.host, places.database).tcp(40_000, 5_432)
 }
 
-/// The type and code of "too big", which both families have.
+/// Returns type and code of "too big" in the family.
 const fn too_big(places: &Places) -> (u8, u8) {
     if places.is_v6() { (2, 0) } else { (3, 4) }
 }
 
-/// A router on the way says that `packet` was too big for 1,400 bytes.
+/// Returns an ICMP error of a router: `packet` was too big for 1,400 bytes.
 fn complaint(places: &Places, packet: &Packet) -> Packet {
     let (kind, code) = too_big(places);
     eth().ip(places.stranger, places.host).icmp(kind, code).rest(1_400).payload(&packet.quoted())
@@ -134,7 +134,7 @@ fn the_quoted_packet_is_read_as_far_as_it_goes() {
     }
     for places in Places::both() {
         for sort in errors(&places) {
-            // RFC 1122 section 3.2.2 and RFC 4443 section 2.4: nobody complains about a complaint.
+            // RFC 1122 section 3.2.2 and RFC 4443 section 2.4: no error is sent about an error.
             let about = eth().ip(places.host, places.database).icmp(sort.0, sort.1);
             let error = about.payload(&ours(&places).mirrored().quoted());
             let says = format!("an error of type {} and code {} inside", sort.0, sort.1);
@@ -166,7 +166,7 @@ fn the_quoted_packet_is_read_as_far_as_it_goes() {
     run("the_quoted_packet_is_read_as_far_as_it_goes", &cases);
 }
 
-/// The errors that must arrive, by type and code.
+/// Returns the errors that must arrive, by type and code.
 fn errors(places: &Places) -> Vec<(u8, u8)> {
     let v4 = (0..16).map(|code| (3, code)).chain([(11, 0), (11, 1), (12, 0), (12, 1), (12, 2)]);
     let v6 = (0..8).map(|code| (1, code)).chain([(2, 0), (3, 0), (3, 1), (4, 0), (4, 1), (4, 2)]);

@@ -1,5 +1,5 @@
-//! Frames of more than 65,535 bytes: TCP segments that the kernel holds in one packet (BIG TCP). The kernel's test run
-//! takes none of that size, so these run on the host; `daemon::large` sends real ones.
+//! Frames of more than 65,535 bytes: TCP segments that the kernel holds in one packet (BIG TCP). The kernel's
+//! test run accepts no frame of that size, so these tests run on the host; `daemon::large` sends real ones.
 
 use pomguard_common::{
     Direction::{self, Inbound, Outbound},
@@ -17,15 +17,15 @@ use pomguard_tests::{
     reference::{self, Places},
 };
 
-/// The most that a length field can say.
+/// The largest value of a length field.
 const LONGEST: usize = 65_535;
 
-/// Segments of an allowed call, and of a connection of the host's own.
+/// Returns a segment of an allowed connection.
 fn call(places: &Places) -> Packet {
     eth().ip(places.stranger, places.host).tcp(40_000, 443).flags(ACK)
 }
 
-/// The forms in which the kernel shows them, with the smallest size of IP that it shows so.
+/// Returns the forms in which the kernel passes such packets, each with its smallest size of IP in bytes.
 fn forms(packet: &Packet) -> Vec<(Packet, usize)> {
     let (least, jumbos) =
         if packet.is_v6() { (LONGEST + 41, &[false, true][..]) } else { (LONGEST + 1, &[false][..]) };
@@ -33,7 +33,7 @@ fn forms(packet: &Packet) -> Vec<(Packet, usize)> {
     jumbos.iter().map(form).collect()
 }
 
-/// The decision code's reading of the frame, which must be the oracle's.
+/// Returns the decision code's effect of the frame, which must equal the oracle's.
 fn reason(datapath: &mut HostDatapath, host: &mut Host, direction: Direction, frame: &[u8]) -> Effect {
     assert_eq!(datapath.read(frame), host.read(frame));
     let found = datapath.judge(direction, frame).expect("the frame runs");
@@ -78,7 +78,7 @@ fn f07_a_length_of_zero_counts_only_beyond_what_a_field_can_say() {
     for places in Places::both() {
         for (packet, least) in forms(&call(&places)) {
             let whole = packet.build();
-            // One byte less could have been announced. The jumbo option contradicts the frame then, too.
+            // The length of one byte less fits the field. The jumbo option contradicts this frame, too.
             let cut = &whole[..14 + least - 1];
             assert_eq!(reason(&mut datapath, &mut host, Inbound, cut).reason, Reason::Malformed);
             let short = &whole[..200];
@@ -88,7 +88,7 @@ fn f07_a_length_of_zero_counts_only_beyond_what_a_field_can_say() {
             let wanted = if jumbo { Reason::Malformed } else { Reason::Row };
             assert_eq!(reason(&mut datapath, &mut host, Inbound, &longer).reason, wanted);
         }
-        // The kernel holds TCP alone.
+        // The kernel merges only TCP.
         let bytes = LONGEST + 100;
         let udp = eth().ip(places.resolver, places.host).udp(40_000, 53).held_in_one(bytes, false);
         assert_eq!(reason(&mut datapath, &mut host, Inbound, &udp.build()).reason, Reason::Malformed);
@@ -115,7 +115,7 @@ fn f07_a_length_of_zero_counts_only_beyond_what_a_field_can_say() {
     }
 }
 
-/// A frame of which the kernel says that it holds no segments.
+/// A frame that holds no segments, by the kernel's information.
 struct One<'a>(&'a [u8]);
 
 impl Frame for One<'_> {
@@ -163,7 +163,7 @@ fn f07_what_the_kernel_calls_no_segments_is_malformed() {
     }
 }
 
-/// Any byte of the headers may be another one, and the end anywhere near the bound.
+/// Any byte of the headers may be changed, and the end may be anywhere near the limit.
 #[test]
 fn large_frames_are_read_as_the_naive_reading_does() {
     let (datapath, host) = both();

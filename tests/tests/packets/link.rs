@@ -1,4 +1,4 @@
-//! The frame around the packet: cut short, tagged, of another protocol, for the link itself.
+//! The frame around the packet: truncated, tagged, of another protocol, or for the link itself.
 
 use pomguard::policy::{PacketSettings, Policy};
 use pomguard_common::{Direction, reason::Reason};
@@ -24,7 +24,7 @@ fn a_frame_that_is_cut_short_never_passes() {
         for (places, tags) in Places::both().into_iter().flat_map(|places| [(places, 0), (places, 1)]) {
             let packet = if tags == 0 { allowed(&places) } else { allowed(&places).vlan(0) };
             let whole = packet.build().len();
-            // The kernel's test run has no frames below the Ethernet header.
+            // The kernel's test run accepts no frames below the Ethernet header.
             let least = if place == "on the host" { 0 } else { 14 };
             for length in least..=90 {
                 let frame = packet.clone().pad(&[0; 40]).truncate(length).build();
@@ -36,7 +36,7 @@ fn a_frame_that_is_cut_short_never_passes() {
                 };
                 let found = subject.differences(Direction::Inbound, &frame, effect).unwrap();
                 assert!(found.is_empty(), "L2-01: {places:?} inbound {place}, cut at {length}: {found:?}");
-                // Nor has it packets to send that end in an IP header.
+                // The test run sends no packets that end within an IP header.
                 if length < 14 + if places.is_v6() { 40 } else { 20 } {
                     continue;
                 }
@@ -152,7 +152,7 @@ fn a_group_station_does_not_carry_what_is_for_this_host_alone() {
     run("a_group_station_does_not_carry_what_is_for_this_host_alone", &cases);
 }
 
-/// Which stations a machine answers for is for its network card and its stack to say.
+/// The network card and the stack decide which MAC addresses a machine answers for.
 #[test]
 fn frame_for_another_station_is_judged_and_leaves_no_trace() {
     let mut cases = Vec::new();
@@ -172,7 +172,7 @@ fn frame_for_another_station_is_judged_and_leaves_no_trace() {
     run("frame_for_another_station_is_judged_and_leaves_no_trace", &cases);
 }
 
-/// Frames of the link's own protocols, and what each is called.
+/// Returns frames of the link's own protocols, with their names.
 fn link_control() -> Vec<(&'static str, Packet)> {
     let bridge = |last| [1, 0x80, 0xc2, 0, 0, last];
     let frame = |last, number: u16, body: &[u8]| eth().to(bridge(last)).ether_type(number).payload(body);

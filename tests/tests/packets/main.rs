@@ -1,9 +1,9 @@
-//! What the loaded programs do with a packet of every shape: verdict, reason, row, every other
-//! counter and the flow table. Each packet is run untagged and behind a priority tag, in both
-//! families, and its mirror image outbound where that means something.
+//! The result of the loaded programs for packets of every shape: verdict, reason, row, all other counters and
+//! the flow table. Each packet is run untagged and behind a priority tag, in both families, and its mirror
+//! image outbound where that makes sense.
 //!
-//! Ids are those of the test catalogue: L2 and IP (base parsing), FR (fragments), EH (extension
-//! headers), IC (ICMP), TP (TCP), UD (UDP), SP (spoofing).
+//! Ids are those of the test catalogue: L2 and IP (base parsing), FR (fragments), EH (extension headers), IC
+//! (ICMP), TP (TCP), UD (UDP), SP (spoofing).
 
 #![expect(clippy::expect_used, reason = "a test stops at the first surprise")]
 

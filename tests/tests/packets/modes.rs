@@ -1,4 +1,4 @@
-//! Modes other than enforce: what would be dropped passes, and is counted as what it is.
+//! Modes other than enforce: a packet that enforce would drop passes, and is counted under the same reason.
 
 use pomguard::policy::{Mode, Policy, PortRange};
 use pomguard_common::{
@@ -149,7 +149,7 @@ fn a_failsafe_row_is_counted_as_such() {
     run_under("a_failsafe_row_is_counted_as_such", policy, &cases);
 }
 
-/// The reference policy in enforce, with all but A2 and E2 in audit, and client ports for A1.
+/// Returns the reference policy in enforce, with all rows but A2 and E2 in audit, and client ports for A1.
 fn rows_in_audit() -> Policy {
     let mut policy = reference::policy();
     for row in policy.rows.iter_mut().filter(|row| ["A1", "A3", "E1"].contains(&row.id.0.as_str())) {
@@ -278,7 +278,7 @@ fn a_row_in_audit_excuses_nothing_but_peer_and_client_port() {
             case("SP-04", "what is not for this host")
                 .inbound(&eth().ip(places.stranger, places.elsewhere).tcp(40_000, 22), Reason::NotLocal),
         );
-        // Sent from the port of the row in audit, to where a failsafe tuple would let this host ask.
+        // Sent from the port of the row in audit, to a destination that a failsafe tuple lets this host open.
         let never_asked = eth().ip(places.host, places.stranger).tcp(22, 8_080);
         let (kind, code) = if places.is_v6() { (2, 0) } else { (3, 4) };
         let complaint = eth().ip(places.elsewhere, places.host).icmp(kind, code).rest(1_400);

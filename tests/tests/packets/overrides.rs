@@ -1,4 +1,4 @@
-//! What holds alongside the policy in force: failsafe tuples, timed exceptions, panic and grace.
+//! State alongside the policy in force: failsafe tuples, timed exceptions, panic and grace period.
 
 use std::net::IpAddr;
 
@@ -20,14 +20,14 @@ use pomguard_tests::{
 
 use crate::case::{case, run_under};
 
-/// No constant of the programs: it has no ports there.
+/// A protocol without a constant in the programs, which do not read its ports.
 const SCTP: u8 = 132;
 
-/// Slots of the reference policy's rows, in their order: A1 to A3, E1, E2.
+/// Slots of the reference policy's rows, whose order is A1 to A3, E1, E2.
 pub(crate) const A3: u16 = 2;
 pub(crate) const E1: u16 = 3;
 
-/// An override for one peer and one port, counted under the slot of a row.
+/// Returns an override for one peer and one port, counted under the slot of a row.
 pub(crate) fn override_rule(peer: IpAddr, protocol: u8, port: u16, row: u16, marks: u8) -> Override {
     let (words, family) = match peer {
         IpAddr::V4(peer) => ([u32::from(peer), 0, 0, 0], Family::V4),
@@ -53,7 +53,7 @@ pub(crate) fn exceptions_for(seconds: u32, lines: &[Override]) -> ControlState {
     ControlState { overrides: lines.iter().map(|line| (*line, seconds)).collect(), ..ControlState::default() }
 }
 
-/// A1 is a failsafe row.
+/// Returns the reference policy with A1 as a failsafe row.
 fn with_failsafe() -> Policy {
     let mut policy = reference::policy();
     policy.rows[0].failsafe = true;
@@ -240,7 +240,7 @@ fn flow_of_an_override_ages_as_one_of_a_row() {
                 .wait(303)
                 .inbound(&question.clone().mirrored(), Reason::Port),
         );
-        // In a tuple of no ports the protocol stands for the port.
+        // In a tuple without ports the protocol takes the place of the port.
         let associated =
             Override { client_ports: 0, ..override_rule(places.stranger, SCTP, SCTP.into(), E1, marks) };
         let chunk = eth().ip(places.host, places.stranger).protocol(SCTP).payload(&[0; 16]);
@@ -261,7 +261,7 @@ fn flow_of_an_override_ages_as_one_of_a_row() {
 fn single_override_is_found_by_any_bit_of_the_port_bloom() {
     let mut cases = Vec::new();
     for places in Places::both() {
-        // The lowest bit: the whole word is 1, as it would be if a port were a yes or no.
+        // The lowest bit: the whole word is 1, as it would be if the word were a boolean.
         let lowest = (1..u16::MAX).find(|port| Override::port_bloom_bit(TCP, *port) == 1).unwrap();
         let highest = (1..u16::MAX).find(|port| Override::port_bloom_bit(TCP, *port) == 1 << 63).unwrap();
         for port in [lowest, highest] {
@@ -315,7 +315,7 @@ fn outbound_failsafe_tuple_holds_in_lockdown_until_its_end() {
                 .enters()
                 .inbound(&complaint(&places, &ask), Reason::IcmpRelated),
         );
-        // A2 lets anybody ask at the port that this would be sent from.
+        // A2 lets anybody connect to the port that this packet would be sent from.
         let never_sent = eth().ip(places.host, places.stranger).tcp(443, 8_080);
         let outward = override_rule(places.stranger, TCP, 8_080, E1, Override::OUTBOUND);
         let outward = Override { client_ports: 65_535 << 16, ..outward };

@@ -1,5 +1,5 @@
-//! The host's own multicast at an interface in generic mode: IP packets without an Ethernet header, and their twins,
-//! frames of a wire with the same bytes.
+//! The host's own multicast at an interface in generic mode: IP packets without an Ethernet header, and their
+//! twins, frames of a wire with the same bytes.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -83,10 +83,11 @@ fn f08_only_what_this_host_sends_to_a_group_passes_bare() {
     run("f08_only_what_this_host_sends_to_a_group_passes_bare", &cases);
 }
 
-/// The host's own address spells the EtherType of the twin: nobody but the kernel can tell the two apart.
+/// The host's own address equals the EtherType of the twin: only the kernel can distinguish the two.
 #[test]
 fn f08_own_addresses_that_spell_an_ethertype_stay_refused() {
-    // Every first half of an IPv4 address of a host, and every third part of an IPv6 one that means something.
+    // First halves of a host's IPv4 address, and third groups of a host's IPv6 address, that have a meaning
+    // as an EtherType.
     let taken = |kind: u16| match kind {
         0..3 => false,
         3..0x0600 => true,
@@ -109,7 +110,7 @@ fn f08_own_addresses_that_spell_an_ethertype_stay_refused() {
         let wanted = if taken(kind) { Reason::EtherType } else { Reason::OwnMulticast };
         let says = format!("an own address that spells {kind:#06x}");
         let mut cases = vec![bare(&says).holding(GENERIC).inbound(&copy(v6.into(), "ff05::1:3"), wanted)];
-        // Below 0x0100 is no address of a host, but this function does not ask for that.
+        // A value below 0x0100 is not the address of a host, but this function does not check that.
         cases.push(bare(&says).holding(GENERIC).inbound(&copy(v4.into(), "239.1.2.3"), wanted));
         run_under("f08_own_addresses_that_spell_an_ethertype_stay_refused", policy, &cases);
     }
@@ -120,7 +121,7 @@ fn f08_own_addresses_that_spell_an_ethertype_stay_refused() {
         .holding(GENERIC)
         .inbound(&copy(novell.into(), "ff05::1:3"), Reason::EtherType)];
     run_under("f08_own_addresses_that_spell_an_ethertype_stay_refused", policy, &cases);
-    // What is known is decided as the frame that it may be, whatever that comes to, and never as a copy.
+    // A known EtherType is judged as the frame that it may be, with any result, and never as a copy.
     for kind in known {
         let mut policy = reference::policy();
         let own = Ipv6Addr::new(0xfd00, 9, kind, 0x4500, 0, 0, 0, 2);

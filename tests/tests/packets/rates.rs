@@ -1,5 +1,5 @@
-//! What comes in only so often. The kernel's clock goes on while it is asked: there a burst may meet two
-//! ticks, and the host's code, whose clock stands, says where the end is exactly.
+//! Rate limits of inbound packets. The kernel's clock continues during a test, so that a burst may meet two
+//! ticks. The host's code, whose clock stands still, shows the exact limit.
 
 use std::net::IpAddr;
 
@@ -13,22 +13,22 @@ use pomguard_tests::{
 
 use crate::case::everywhere;
 
-/// Packets that a tick has room for, under [`tight`].
+/// The packets that a tick allows under [`tight`].
 const BUDGET: usize = 2;
-/// In one go.
+/// Packets of a burst.
 const BURST: usize = 20;
 
-/// The reference policy with a rate for one class, and none that anything meets for the others.
+/// Returns the reference policy with a rate for one class, and rates for the others that no test reaches.
 fn tight(change: impl FnOnce(&mut Rates)) -> Policy {
     let mut policy = reference::policy();
     change(&mut policy.packets.rates);
     policy
 }
 
-/// A rate that comes to [`BUDGET`] packets in a tick, whatever the kernel's clock.
+/// A rate that allows [`BUDGET`] packets in a tick, whatever the kernel's clock.
 const RATE: u32 = 10;
 
-/// How many of a burst pass under `reason`; the others are too many, and counted as such.
+/// Returns how many of a burst pass under `reason`. The others must be counted as over the rate.
 fn passed(subject: &mut dyn Subject, packet: &Packet, reason: Reason) -> usize {
     let frame = packet.build();
     let reasons = (0..BURST).map(|_| subject.reason(Direction::Inbound, &frame).expect("the frame runs"));
@@ -37,7 +37,8 @@ fn passed(subject: &mut dyn Subject, packet: &Packet, reason: Reason) -> usize {
     passed.len()
 }
 
-/// A burst meets the end of the budget, and once more when time has gone by. `place` is that of [`everywhere`].
+/// Checks that a burst exceeds the budget, and again after some time. `place` is the argument of
+/// [`everywhere`].
 fn meets_its_end(subject: &mut dyn Subject, place: &str, packet: &Packet, reason: Reason) {
     for _ in 0..2 {
         let passed = passed(subject, packet, reason);
@@ -68,14 +69,14 @@ fn ping() -> Packet {
     eth().ip(places.stranger, places.host).icmp(128, 0)
 }
 
-/// An error about a flow of ours. The first opens it.
+/// Returns a packet that opens a flow, and an ICMP error about that flow.
 fn complaint(places: &Places, kind: u8, code: u8, rest: u32) -> (Packet, Packet) {
     let ask = eth().ip(places.host, places.database).tcp(40_000, 5_432);
     let error = eth().ip(places.stranger, places.host).icmp(kind, code).rest(rest).payload(&ask.quoted());
     (ask, error)
 }
 
-/// The error that tells the path's MTU, and another one.
+/// Returns the error that reports the path MTU, and another one.
 fn complaints(places: &Places) -> [(Packet, Packet); 2] {
     if places.is_v6() {
         [complaint(places, 2, 0, 1_400), complaint(places, 1, 4, 0)]
@@ -133,7 +134,7 @@ fn icmp_errors_meet_their_rate_and_mtu_errors_their_own() {
                 let (tight, free) = if mtu_is_tight { (&mtu, &other) } else { (&other, &mtu) };
                 meets_its_end(subject, place, tight, Reason::IcmpRelated);
                 meets_no_end(subject, free, Reason::IcmpRelated);
-                // The flow that they are about goes on.
+                // The flow that they are about continues.
                 let answer = ask.clone().mirrored().flags(ACK);
                 meets_no_end(subject, &answer, Reason::OwnFlow);
             }

@@ -1,5 +1,5 @@
-//! Room in the flow table: what one user of the host can take from others. On the host alone, since a flow
-//! table is filled with hundreds of thousands of packets.
+//! Room in the flow table: the share that one user of the host can take from others. Only on the host,
+//! because filling a flow table takes hundreds of thousands of packets.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -18,10 +18,10 @@ use pomguard_tests::{
 };
 
 const HOST: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 9, 0, 2));
-/// More packets than the table has slots.
+/// The number of packets of a flood: more than the table has slots.
 const FLOOD: u32 = 400_000;
 
-/// A host that may ask anybody for names, may ping anybody, and may connect to databases.
+/// Returns a host that may ask anybody for names, may ping anybody, and may connect to databases.
 fn host(change: impl FnOnce(&mut Row)) -> HostDatapath {
     let mut policy = reference::policy();
     policy.rows.push(row("E3", Outbound, &["0.0.0.0/0"], ICMP, PortRange::ANY));
@@ -31,7 +31,7 @@ fn host(change: impl FnOnce(&mut Row)) -> HostDatapath {
     HostDatapath::new(policy).expect("the policy compiles")
 }
 
-/// The peer and the port of this host of connection `number`.
+/// Returns the peer and the local port of connection `number`.
 fn ends(network: u8, number: u32) -> (IpAddr, u16) {
     (Ipv4Addr::new(10, 9, network, (number / 60_000) as u8).into(), 1_024 + (number % 60_000) as u16)
 }
@@ -55,7 +55,7 @@ fn judge(datapath: &mut HostDatapath, direction: pomguard_common::Direction, pac
     datapath.judge(direction, &packet.build()).expect("both ways agree").reason
 }
 
-/// Opens a connection, has it answered, and says whether there was room.
+/// Opens a connection and lets the peer answer. Returns true if the table had room.
 fn connect(datapath: &mut HostDatapath, number: u32) -> bool {
     if judge(datapath, Outbound, &connection(number)) == Reason::FlowTableFull {
         return false;
@@ -65,7 +65,7 @@ fn connect(datapath: &mut HostDatapath, number: u32) -> bool {
     true
 }
 
-/// Connections that are open when the first one finds no room.
+/// Returns the number of open connections when the first one finds no room.
 fn until_full(datapath: &mut HostDatapath) -> u32 {
     (0..limits::FLOWS as u32).find(|&number| !connect(datapath, number)).expect("the table has an end")
 }
@@ -115,7 +115,8 @@ fn unanswered_connections_take_no_room_from_udp_and_icmp() {
     assert_eq!(lost.count(), 0, "FL-18: what was answered stays");
 }
 
-/// Connections that are open when the first one finds no room, and when one of a hundred finds none.
+/// Returns the numbers of open connections when the first one finds no room, and when one of a hundred finds
+/// none.
 fn limits_of(datapath: &mut HostDatapath) -> (u32, u32) {
     const THOUSAND: u32 = 1_000;
     let (mut first, mut open) = (None, 0);
@@ -154,7 +155,7 @@ fn fl_18_open_connections_needed_to_fill_the_table() {
     );
     assert!(alone.0 >= 175_000 && alone.1 >= 200_000, "FL-18: {alone:?}");
     assert!(alongside_floods.0 >= 20_000 && alongside_floods.1 >= 50_000, "FL-18: {alongside_floods:?}");
-    // What was closed makes room at once.
+    // A closed connection makes room at once.
     for number in 0..1_000 {
         let reset = connection(number).flags(flag::RST);
         assert_eq!(judge(&mut datapath, Outbound, &reset), Reason::OwnFlow);
@@ -184,7 +185,7 @@ fn a_failsafe_row_outbound_always_finds_room() {
     assert!(refused > 5_000, "others find none: {refused}");
 }
 
-/// What finds no room leaves nevertheless where outbound is not enforced; it is counted.
+/// A packet whose flow finds no room leaves nevertheless if outbound is not enforced, and is counted.
 #[test]
 fn what_finds_no_room_leaves_in_track() {
     let mut policy = reference::policy();

@@ -1,4 +1,4 @@
-//! Packets that only test the programs: judged like any other, but for all that would be left of them.
+//! Packets that only test the programs: judged like any other, but without any lasting effect.
 
 use pomguard::policy::Direction;
 use pomguard_common::{

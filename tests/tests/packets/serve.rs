@@ -1,4 +1,5 @@
-//! A stranger's exchange ends with what let it in, and what only audit let in is counted packet by packet (f04).
+//! A stranger's exchange ends with the rule that admitted it, and an exchange that only audit admitted is
+//! counted packet by packet (f04).
 
 use std::iter;
 
@@ -29,7 +30,7 @@ fn modes(inbound: Mode, outbound: Mode) -> Policy {
     Policy { inbound, outbound, ..reference::policy() }
 }
 
-/// What a stranger and this host say to each other, TCP and UDP.
+/// The packets of an exchange between a stranger and this host, TCP and UDP.
 struct Talk {
     ask: Packet,
     accept: Packet,
@@ -53,7 +54,7 @@ impl Talk {
         }
     }
 
-    /// What `outbound` makes of an answer that nothing asks for, and of such a datagram.
+    /// Adds the results in mode `outbound` of an answer without a question, and of such a datagram.
     fn unasked(&self, mut case: Case, outbound: Mode) -> Case {
         case = case.outbound(&self.push, Reason::UnsolicitedReply);
         case = if outbound == Mode::Enforce { case } else { case.audited() };
@@ -64,7 +65,7 @@ impl Talk {
         }
     }
 
-    /// Nothing of it comes in, whatever this host says.
+    /// Expects that no packet of the exchange comes in, whatever this host sends.
     fn is_over(&self, case: Case, outbound: Mode) -> Case {
         let case = self.unasked(case, outbound);
         case.inbound(&self.say, Reason::NoFlow).inbound(&self.question, Reason::Port)
@@ -177,7 +178,7 @@ fn f04_what_a_row_let_in_ends_with_the_row() {
     }
 }
 
-/// A port that serves keeps nobody from opening, and an outbound row means what it says.
+/// A port that serves keeps nobody from opening connections, and an outbound row keeps its meaning.
 #[test]
 fn own_flows_from_a_serving_port_are_remembered() {
     let mut cases = Vec::new();
@@ -214,7 +215,7 @@ fn own_flows_from_a_serving_port_are_remembered() {
     run_under(name, modes(Mode::Audit, Mode::Track), &cases);
 }
 
-/// Of 20 packets of one exchange 20 are counted, as enforce would drop 20.
+/// Of 20 packets of one exchange 20 are counted, because enforce would drop 20.
 #[test]
 fn f04_audit_counts_every_packet_that_enforce_would_drop() {
     let closed = |places: &Places| {
@@ -259,7 +260,7 @@ fn f04_audit_counts_every_packet_that_enforce_would_drop() {
     run_under(name, modes(Mode::Audit, Mode::Track), &cases);
 }
 
-/// Inbound audit with outbound enforce: what answers leaves, and is counted as what enforce would drop.
+/// Inbound audit with outbound enforce: an answer leaves, and is counted as the drop that enforce would make.
 #[test]
 fn f04_answers_to_audit_passes_leave_in_every_protocol() {
     let mut cases = Vec::new();

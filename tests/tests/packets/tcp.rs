@@ -1,4 +1,4 @@
-//! TCP: flags that exist, flows that this host opened, and their ages.
+//! TCP: valid flags, flows that this host opened, and their ages.
 
 use std::net::Ipv4Addr;
 
@@ -15,22 +15,22 @@ use pomguard_tests::{
 
 use crate::case::{Case, case, run};
 
-/// From the database to a port of this host's own choice.
+/// Returns a segment from the database to a port that this host chose.
 fn answer(places: &Places, flags: u8) -> Packet {
     eth().ip(places.database, places.host).tcp(5_432, 40_000).flags(flags)
 }
 
-/// To the database.
+/// Returns a segment to the database.
 fn ask(places: &Places, flags: u8) -> Packet {
     answer(places, flags).mirrored()
 }
 
-/// This host has opened a flow.
+/// Returns a case in which this host has opened a flow.
 fn opened(id: &'static str, says: impl Into<String>, places: &Places) -> Case {
     case(id, says).outbound(&ask(places, SYN), Reason::Row).row("E1").connects().enters()
 }
 
-/// The other side has answered.
+/// Returns a case in which the other side has answered.
 fn established(id: &'static str, says: impl Into<String>, places: &Places) -> Case {
     opened(id, says, places)
         .inbound(&answer(places, SYN | ACK), Reason::OwnFlow)
@@ -38,7 +38,7 @@ fn established(id: &'static str, says: impl Into<String>, places: &Places) -> Ca
         .row("E1")
 }
 
-/// Flag sets of real flows, PSH, ECE and CWR aside.
+/// Flag sets of real connections, except for PSH, ECE and CWR.
 const REAL: [u8; 9] = [SYN, SYN | URG, SYN | ACK, RST, RST | ACK, FIN | ACK, FIN | ACK | URG, ACK, ACK | URG];
 
 #[test]
@@ -307,7 +307,7 @@ fn a_flow_that_is_entered_anew_by_a_fin_is_half_closed() {
     run("a_flow_that_is_entered_anew_by_a_fin_is_half_closed", &cases);
 }
 
-/// f01, f02: each way in which a connection is closed, and what goes on after it.
+/// f01, f02: each way in which a connection is closed, and the packets that may follow.
 #[test]
 fn a_flow_is_closed_by_both_fins_or_by_our_reset() {
     let mut cases = Vec::new();
@@ -330,7 +330,7 @@ fn a_flow_is_closed_by_both_fins_or_by_our_reset() {
         ];
         for (says, ended) in ends {
             cases.push(silent(ended(says), 243));
-            // The peer asks again what this host has not acknowledged.
+            // The peer repeats its FIN, which this host has not acknowledged.
             cases.push(silent(heard(ended(says).wait(200), FIN | ACK), 43));
             // TP-28.
             cases.push(again(reopened(ended(says))));
@@ -351,7 +351,7 @@ fn a_flow_is_closed_by_both_fins_or_by_our_reset() {
     run("a_flow_is_closed_by_both_fins_or_by_our_reset", &cases);
 }
 
-/// A quarter of a million flows are entered on the host alone: in the kernel that takes minutes.
+/// A quarter of a million flows are entered on the host only: in the kernel that takes minutes.
 #[test]
 fn what_cannot_be_remembered_does_not_leave() {
     let mut datapath = HostDatapath::new(reference::policy()).expect("the policy compiles");
@@ -365,7 +365,7 @@ fn what_cannot_be_remembered_does_not_leave() {
         if effect.reason != Reason::Row {
             return Some(effect);
         }
-        // Answered flows make room for nothing.
+        // An answered flow yields to nothing.
         let answer = packet.mirrored().flags(SYN | ACK).build();
         assert_eq!(
             datapath.judge(Direction::Inbound, &answer).expect("both ways agree").reason,

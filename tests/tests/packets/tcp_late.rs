@@ -1,4 +1,4 @@
-//! TCP that comes out of its turn, and what its options may say.
+//! TCP segments out of sequence, and TCP options.
 
 use pomguard_common::reason::Reason;
 use pomguard_tests::{
@@ -11,22 +11,22 @@ use pomguard_tests::{
 
 use crate::case::{Case, case, run};
 
-/// To the database.
+/// Returns a segment to the database.
 fn ask(places: &Places, flags: u8) -> Packet {
     eth().ip(places.host, places.database).tcp(40_000, 5_432).flags(flags)
 }
 
-/// From it.
+/// Returns a segment from the database.
 fn answer(places: &Places, flags: u8) -> Packet {
     ask(places, flags).mirrored()
 }
 
-/// This host has opened a flow.
+/// Returns a case in which this host has opened a flow.
 fn opened(id: &'static str, says: impl Into<String>, places: &Places) -> Case {
     case(id, says).outbound(&ask(places, SYN), Reason::Row).row("E1").connects().enters()
 }
 
-/// Goes on where the other side's SYN-ACK came.
+/// Continues a case with the other side's SYN-ACK and data.
 fn completed(case: Case, places: &Places) -> Case {
     case.inbound(&answer(places, SYN | ACK), Reason::OwnFlow)
         .outbound(&ask(places, ACK), Reason::OwnFlow)
@@ -50,7 +50,7 @@ fn stray_segments_at_a_denied_tuple_leave_no_trace() {
                 for _ in 0..3 {
                     case = case.inbound(&stray, reason);
                 }
-                // Nothing that it left behind lets an answer out.
+                // The stray segments left nothing behind that lets an answer out.
                 cases.push(case.outbound(&stray.mirrored().flags(ACK), Reason::UnsolicitedReply));
             }
         }
@@ -58,7 +58,8 @@ fn stray_segments_at_a_denied_tuple_leave_no_trace() {
     run("stray_segments_at_a_denied_tuple_leave_no_trace", &cases);
 }
 
-/// A refused opening is kept for the age of an opening, and no longer, unless the daemon finds its socket gone.
+/// A refused opening stays for the age of an opening, and no longer, unless the daemon finds that its socket
+/// is gone.
 #[test]
 fn a_reset_before_any_answer_ends_the_opening() {
     let mut cases = Vec::new();
@@ -93,7 +94,7 @@ fn a_reset_before_any_answer_ends_the_opening() {
 fn syn_ack_of_an_older_flow_does_not_hinder_the_next() {
     let mut cases = Vec::new();
     for places in Places::both() {
-        // Sequence and acknowledgement of another flow: the stack answers with a reset.
+        // Sequence and acknowledgement number of another connection: the stack answers with a reset.
         let old = answer(&places, SYN | ACK).poke(Part::Upper, 4, &[9; 8]);
         let refused = opened("TP-15", "an old SYN-ACK, our reset, the true one", &places)
             .inbound(&old, Reason::OwnFlow)
@@ -128,7 +129,7 @@ fn syn_ack_of_an_older_flow_does_not_hinder_the_next() {
     run("syn_ack_of_an_older_flow_does_not_hinder_the_next", &cases);
 }
 
-/// Options as they stand on the wire, by name.
+/// Returns options in wire format, by name.
 fn options() -> [(&'static str, Vec<u8>); 8] {
     let filled = |kind, length: usize| [&[kind, length as u8][..], &vec![7; length - 2]].concat();
     [
@@ -179,7 +180,7 @@ fn options_windows_and_probes_are_for_the_stack_alone() {
                 .row("E1")
                 .inbound(&closed(answer(&places, ACK)), Reason::OwnFlow),
         );
-        // Either side's probe keeps the flow, three times as long as silence would.
+        // A probe of either side keeps the flow alive, three times as long as silence would.
         let mut probed = completed(opened("TP-22", "keepalive probes of the other side", &places), &places);
         for _ in 0..3 {
             probed = probed.wait(7_400).inbound(&answer(&places, ACK), Reason::OwnFlow);

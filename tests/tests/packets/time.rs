@@ -1,4 +1,4 @@
-//! Time and epoch: nothing that is over comes back, however often a counter wraps.
+//! Time and epoch: nothing that has expired comes back, however often a counter wraps.
 
 use pomguard_common::{Direction, reason::Reason};
 use pomguard_tests::{
@@ -10,19 +10,20 @@ use pomguard_tests::{
     reference::{self, Places},
 };
 
-/// Ticks in ten years, at most.
+/// An upper bound of the ticks in ten years.
 const TEN_YEARS: u64 = 10 * 366 * 24 * 3_600 * 4;
-/// Five ticks before these, an entry is made: a counter of 28, 30, 31 or 32 bits wraps then, or none does.
+/// Ticks before which, by five ticks, an entry is made: a counter of 28, 30, 31 or 32 bits wraps then, or
+/// none does.
 const WRAPS: [u32; 5] = [1 << 28, 1 << 30, 1 << 31, 0, 1_000];
 
-/// An entry of some kind.
+/// A kind of entry.
 struct Kind {
     says: &'static str,
-    /// What makes it.
+    /// The packets that make the entry.
     makes: Vec<(Direction, Packet)>,
-    /// What passes by it, and by nothing else.
+    /// A packet that passes only because of the entry.
     passes: (Direction, Packet),
-    /// Seconds for which it lives.
+    /// Seconds for which the entry lives.
     age: u32,
 }
 
@@ -67,11 +68,11 @@ fn nothing_comes_back_within_ten_years() {
             for step in &kind.makes {
                 assert!(passes(&mut datapath, step), "{}: {:?}", kind.says, step.0);
             }
-            // It lives on over the wrap.
+            // The entry survives the wrap.
             let Kind { says, passes: asks, age, .. } = &kind;
             let mut elapsed = 8_u64;
             datapath.wait_ticks(8);
-            // An answer would make another kind of this one.
+            // An answer would change the kind of the entry.
             assert!(*says == "unanswered" || passes(&mut datapath, asks), "{says} at {wrap}: it is there");
             let over = 4 * (u64::from(*age) + 10);
             let mut moments: Vec<u64> = (16..32)
@@ -92,7 +93,7 @@ fn nothing_comes_back_within_ten_years() {
     }
 }
 
-/// A generation's number wraps, too, and two numbers mean something else.
+/// The number of a generation wraps, too, and two numbers have another meaning.
 #[test]
 fn flow_is_judged_by_the_policy_in_force_over_every_wrap() {
     let places = Places::v4();

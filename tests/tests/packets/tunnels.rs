@@ -1,4 +1,4 @@
-//! Tunnels: what they carry is not looked at, whatever it is.
+//! Tunnels: the programs do not look at the packets inside.
 
 use pomguard::policy::{Direction, PortRange};
 use pomguard_common::{protocol::UDP, reason::Reason};
@@ -9,7 +9,7 @@ use pomguard_tests::{
 
 use crate::case::{case, run, run_under};
 
-/// Tunnels in UDP: their ports, and the header before the frame or packet that they carry.
+/// Tunnels in UDP: their ports, and the header before the inner frame or packet.
 const TUNNELS: [(&str, u16, &[u8]); 4] = [
     ("VXLAN", 4_789, &[8, 0, 0, 0, 0, 0, 5, 0]),
     ("Geneve", 6_081, &[0, 0, 0x65, 0x58, 0, 0, 5, 0]),
@@ -21,7 +21,7 @@ const TUNNELS: [(&str, u16, &[u8]); 4] = [
 fn a_tunnel_in_udp_is_judged_by_its_own_addresses_and_port() {
     let mut cases = Vec::new();
     for places in Places::both() {
-        // Carried to a port that is denied, and under an address that cannot be: nobody looks.
+        // The inner packet goes to a denied port and has an impossible source: nobody looks.
         let inner = eth().ip(places.host, places.host).tcp(40_000, 22);
         for (name, port, header) in TUNNELS {
             let carried = [header, &inner.build()].concat();
@@ -52,7 +52,7 @@ fn a_tunnel_in_udp_is_judged_by_its_own_addresses_and_port() {
     let mut unlisted = Vec::new();
     for places in Places::both() {
         for (name, port, header) in TUNNELS {
-            // What it carries would be allowed.
+            // The inner packet would be allowed.
             let inner = eth().ip(places.resolver, places.host).udp(40_000, 53);
             let carried = [header, &inner.build()].concat();
             let packet = eth().ip(places.resolver, places.host).udp(40_000, port).payload(&carried);
@@ -63,8 +63,8 @@ fn a_tunnel_in_udp_is_judged_by_its_own_addresses_and_port() {
     run("a_tunnel_in_udp_is_judged_by_its_own_addresses_and_port", &unlisted);
 }
 
-/// SCTP has ports, which no row can name: a row for it is one for all of them, and one with ports is
-/// refused where the site file is read (`input/tests.rs`).
+/// SCTP has ports, which no row can name: a row for SCTP covers all of them, and the reader of the site file
+/// refuses a row with ports (`input/tests.rs`).
 #[test]
 fn a_row_for_sctp_is_for_all_its_ports_and_for_nothing_else() {
     const SCTP: u8 = 132;

@@ -1,4 +1,4 @@
-//! UDP: questions, answers, and for how long they belong together.
+//! UDP: queries, answers, and the time for which they belong together.
 
 use pomguard::policy::PortRange;
 use pomguard_common::reason::Reason;
@@ -9,7 +9,7 @@ use pomguard_tests::{
 
 use crate::case::{Case, case, run, run_under};
 
-/// Our question to a name server.
+/// Returns a query of this host to a name server.
 fn query(places: &Places) -> Packet {
     eth().ip(places.host, places.database).udp(40_000, 53)
 }
@@ -116,7 +116,7 @@ fn a_group_is_not_this_host() {
     run("a_group_is_not_this_host", &cases);
 }
 
-/// UD-04. A frame without a word in it is too short for the quick way.
+/// UD-04. A frame without payload is too short for the fast path.
 #[test]
 fn udp_payload_keeps_a_flow_alive_only_outbound() {
     let mut cases = Vec::new();
@@ -132,7 +132,8 @@ fn udp_payload_keeps_a_flow_alive_only_outbound() {
             silent = silent.wait(70).inbound(&answer, Reason::OwnFlow);
         }
         cases.push(silent.wait(25).inbound(&answer, Reason::PortKnown));
-        // On the host every second plain packet goes the quick way alone: once the last one does.
+        // On the host every second plain packet takes the fast path alone: in one of the two cases the last
+        // packet does.
         for again in [1, 2] {
             let mut long = asked("what leaves does, for as long as UDP is remembered").wait(200);
             for _ in 0..again {

@@ -1,8 +1,9 @@
-//! FL-17: a busy server for a week, on a clock that is moved. It opens connections and closes them in every
-//! way and by every side, asks for names, keeps idle pools, and strangers forge segments of its peers.
+//! FL-17: a week of a busy server, on a simulated clock. The server opens connections, which are closed in
+//! every way and by every side, asks for names and keeps idle pools, while strangers forge segments of its
+//! peers.
 //!
-//! Two things have to hold all the time: no packet of a connection that is open is dropped, and the entries
-//! that make room for nothing are about as many as the connections that are really open.
+//! Two conditions must hold all the time: no packet of an open connection is dropped, and the number of
+//! entries that yield to nothing is about the number of open connections.
 
 use std::{
     cmp::Reverse,
@@ -29,13 +30,13 @@ use pomguard_tests::{
 
 const HOST: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 2);
 const DATABASE: u16 = 5_432;
-/// Seconds from one look at the clock to the next.
+/// Seconds of a step of the clock.
 const STEP: u32 = 10;
-/// Steps from one look at the table to the next: the daemon looks at every step.
+/// Steps between two checks of the table. The daemon checks at every step.
 const LOOK: u32 = 18;
 /// Seconds for which a socket stays in TIME-WAIT.
 const TIME_WAIT: u32 = 60;
-/// Seconds after which what ended without a word has left the table, by the daemon's hand.
+/// Seconds within which the daemon has removed the flow of a connection that ended silently.
 const GONE: u32 = 60 + 3 * LOOK * STEP;
 const HOUR: u32 = 3_600;
 const DAY: u32 = 24 * HOUR;
@@ -43,7 +44,7 @@ const DAY: u32 = 24 * HOUR;
 /// The last byte of the peer's address, and the port of this host.
 type Endpoints = (u8, u16);
 
-/// Whose segment.
+/// The sender of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Side {
     Ours,
@@ -51,25 +52,25 @@ enum Side {
 }
 use Side::{Ours, Theirs};
 
-/// How the host's socket ends with the last segment.
+/// The state of the host's socket after the last segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
-    /// It is gone at once.
+    /// The socket is gone at once.
     Gone,
-    /// It stays in TIME-WAIT.
+    /// The socket stays in TIME-WAIT.
     TimeWait,
-    /// It is gone, and no segment has told so.
+    /// The socket is gone, and no segment has shown it.
     Silent,
 }
 
-/// A connection: segments, each so many seconds after the one before, and how its socket ends.
+/// A connection: its segments, each with the seconds after the segment before, and the end of its socket.
 struct Script {
     segments: Vec<(u32, Side, u8)>,
     end: End,
 }
 
 impl Script {
-    /// A connection that lasts for `length`, opened and closed in one of the ways of TCP.
+    /// Makes a connection of `length` seconds, which is opened and closed in one of the ways of TCP.
     fn new(random: &mut Random, length: u32) -> Self {
         const OPEN: [(u32, Side, u8); 3] = [(0, Ours, SYN), (0, Theirs, SYN | ACK), (0, Ours, ACK)];
         let fin = FIN | ACK;
@@ -80,13 +81,13 @@ impl Script {
             0..=4 => (ours_first.to_vec(), End::TimeWait),
             5..=8 => (theirs_first.to_vec(), End::Gone),
             9 => (vec![(0, Ours, fin), (0, Theirs, fin), (0, Ours, ACK), (0, Theirs, ACK)], End::TimeWait),
-            // The last acknowledgement is lost, and the FIN before it comes again.
+            // The last acknowledgement is lost, and the FIN before it is repeated.
             10 => ([&ours_first[..], &[(STEP, Theirs, fin), (0, Ours, ACK)]].concat(), End::TimeWait),
             11 => (
                 [&theirs_first[..3], &[(STEP, Ours, fin), (2 * STEP, Ours, fin), (0, Theirs, ACK)]].concat(),
                 End::Gone,
             ),
-            // Half-closed: what was asked for takes hours.
+            // Half-closed: the answer takes hours.
             12 => {
                 let mut close = vec![(0, Ours, fin), (0, Theirs, ACK)];
                 close.extend([(HOUR, Theirs, ACK | PSH), (0, Ours, ACK)].repeat(3));
@@ -95,7 +96,7 @@ impl Script {
             }
             13 => (vec![(0, Ours, RST | ACK)], End::Gone),
             14 => (vec![(0, Theirs, RST)], End::Silent),
-            // The peer has vanished: what is repeated goes unanswered until the host gives up.
+            // The peer has vanished: repeated segments are not answered, until the host gives up.
             _ => (
                 [STEP, STEP, 30, 60, 120, 120, 120].map(|wait| (wait, Ours, ACK | PSH)).to_vec(),
                 End::Silent,
@@ -115,7 +116,7 @@ impl Script {
         }
     }
 
-    /// A connection of a pool: idle for as long as a keepalive takes, for `length` in all.
+    /// Makes a connection of a pool: idle between keepalive probes, for `length` seconds in all.
     fn pooled(random: &mut Random, length: u32) -> Self {
         let mut segments = vec![(0, Ours, SYN), (0, Theirs, SYN | ACK), (0, Ours, ACK)];
         for _ in 0..length / (2 * HOUR) {
@@ -127,7 +128,7 @@ impl Script {
     }
 }
 
-/// One connection as it runs.
+/// One running connection.
 struct Connection {
     ends: Endpoints,
     script: Script,
@@ -139,13 +140,13 @@ struct Server {
     datapath: HostDatapath,
     random: Random,
     now: u32,
-    /// Frames of TCP out and in, of a query and of its answer.
+    /// Frames: TCP out, TCP in, a query, and its answer.
     frames: [Vec<u8>; 4],
     running: Vec<Connection>,
     due: BinaryHeap<Reverse<(u32, usize)>>,
-    /// Which connection has a socket, and until when those in TIME-WAIT have theirs.
+    /// The connection that has a socket at these ends, and the end of TIME-WAIT for sockets in that state.
     sockets: HashMap<Endpoints, (usize, Option<u32>)>,
-    /// When sockets ended of which no segment told.
+    /// The times at which sockets ended without any segment that shows it.
     silent: Vec<u32>,
     /// Ends of connections that have ended, to be used again.
     ended: Vec<Endpoints>,
@@ -184,7 +185,7 @@ impl Server {
         self.datapath.judge(direction, &self.frames[frame]).expect("both ways agree")
     }
 
-    /// Puts a segment on the wire, in the name of either end.
+    /// Judges a segment, in the name of either end.
     fn segment(&mut self, (peer, port): Endpoints, side: Side, flags: u8) -> Effect {
         let at = usize::from(side == Theirs);
         let frame = &mut self.frames[at];
@@ -196,7 +197,7 @@ impl Server {
         self.judge(side, at)
     }
 
-    /// A question for a name, and its answer if it gets one.
+    /// Sends a query for a name, and in most cases its answer.
     fn asks(&mut self) {
         let port = 1_024 + self.random.below(60_000) as u16;
         self.frames[2][SOURCE_PORT..SOURCE_PORT + 2].copy_from_slice(&port.to_be_bytes());
@@ -209,7 +210,7 @@ impl Server {
         }
     }
 
-    /// Ends that no connection has: fresh ones, or those of one that has just ended.
+    /// Returns ends that no connection has: fresh ones, or the ends of a connection that has just ended.
     fn ends(&mut self) -> Endpoints {
         loop {
             let again = self.random.once_in(4).then(|| self.ended.pop()).flatten();
@@ -229,7 +230,7 @@ impl Server {
         self.due.push(Reverse((self.now, number)));
     }
 
-    /// Runs a connection as far as it goes now.
+    /// Runs a connection up to its next wait.
     fn run(&mut self, number: usize) {
         loop {
             let Connection { ends, script, next } = &self.running[number];
@@ -237,14 +238,14 @@ impl Server {
             let (_, side, flags) = script.segments[at];
             let effect = self.segment(ends, side, flags);
             assert!(effect.passes(), "{side:?} {flags:#08b} of {ends:?} at {}: {effect:?}", self.now);
-            // A stranger who guesses the ends says something in the peer's name, which the host ignores.
+            // A stranger who guesses the ends sends segments in the peer's name, which the host ignores.
             if self.random.once_in(50) && at >= 2 && flags & (FIN | RST) == 0 {
                 self.segment(ends, Theirs, RST);
                 let ignored = self.segment(ends, Theirs, ACK);
                 assert!(ignored.passes(), "after a forged reset of {ends:?} at {}: {ignored:?}", self.now);
                 self.segment(ends, Theirs, RST);
                 if self.daemon {
-                    // It draws an acknowledgement, and no FIN.
+                    // The forged FIN causes an acknowledgement, and no FIN.
                     self.segment(ends, Theirs, FIN | ACK);
                     let ignored = self.segment(ends, Ours, ACK);
                     assert!(ignored.passes(), "after a forged FIN of {ends:?} at {}: {ignored:?}", self.now);
@@ -273,7 +274,7 @@ impl Server {
         self.ended.push(ends);
     }
 
-    /// Lets time go by until `end`, with so many connections and queries a second.
+    /// Lets time pass until `end`, with this number of connections and queries a second.
     fn lives(&mut self, end: u32, connections: f64, queries: f64) {
         let (mut owed, mut asked) = (0.0, 0.0);
         while self.now < end {
@@ -303,7 +304,7 @@ impl Server {
         }
     }
 
-    /// Looks at the table, as the daemon does if there is one.
+    /// Checks the table, with the daemon's sweep if there is a daemon.
     fn look(&mut self) {
         let now = self.now;
         self.sockets.retain(|_, (_, until)| until.is_none_or(|until| until > now));
@@ -320,12 +321,13 @@ impl Server {
             firm <= allowed,
             "at {now}: {firm} entries make no room; {open} open, {allowed} with those just gone"
         );
-        // The last few ended ones are tried again; all would be too many to remember.
+        // The most recently ended connections are tried again; all of them would need too much memory.
         let old = self.ended.len().saturating_sub(1_000);
         self.ended.drain(..old);
     }
 
-    /// Whether there is a socket with these ends and, if so, whether it has seen at most one FIN.
+    /// Returns `None` if there is no socket with these ends, and otherwise true if the socket has seen at
+    /// most one FIN.
     fn socket(&self, ends: Endpoints) -> Option<bool> {
         let (number, until) = self.sockets.get(&ends)?;
         let Connection { script, next, .. } = &self.running[*number];
@@ -334,7 +336,7 @@ impl Server {
         Some(until.is_none() && !(ended(Ours) && ended(Theirs)))
     }
 
-    /// A pool of connections that do nothing but keep alive.
+    /// Starts a pool of connections that only send keepalive probes.
     fn pool(&mut self, size: usize, length: u32) {
         for _ in 0..size {
             let script = Script::pooled(&mut self.random, length);
@@ -343,7 +345,7 @@ impl Server {
     }
 }
 
-/// The key that [`Server::look`] reads is that of the programs.
+/// Returns the programs' key of a connection, which [`Server::look`] reads.
 fn key((peer, port): Endpoints) -> Key {
     let address = |address: Ipv4Addr| [address.to_bits(), 0, 0, 0];
     Key::new(Family::V4, TCP, &address(HOST), port, &address(Ipv4Addr::new(10, 9, 2, peer)), DATABASE)
@@ -367,7 +369,7 @@ fn fl_17_a_busy_week_cuts_nothing_and_leaves_nothing_behind() {
     assert!(server.running.len() > 600_000, "{}", server.running.len());
 }
 
-/// The same without a daemon: only what ended without a word stays, until its age is up.
+/// The same without a daemon: only flows that ended silently stay until their age ends.
 #[test]
 fn fl_17_a_busy_day_without_a_daemon_cuts_nothing() {
     let mut server = Server::new(false);
