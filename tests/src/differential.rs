@@ -107,7 +107,7 @@ impl Run {
         Ok(Self { seed, packets })
     }
 
-    /// The scenarios of the run.
+    /// Returns the scenarios of the run.
     pub fn scenarios(self) -> impl Iterator<Item = Scenario> {
         (0..self.packets.div_ceil(PACKETS as u64))
             .map(move |round| Scenario::of(seed(self.seed, round), Sure::in_round(round)))
@@ -123,7 +123,7 @@ impl Scenario {
         let held = stream.random.once_in(3) || sure != Sure::Nothing;
         let holds = if held { holds(&mut stream, &policy, sure) } else { Vec::new() };
         let pause = stream.random.once_in(3).then(|| stream.random.below(PACKETS));
-        // No time passes without a policy: the clock step belongs to the policy.
+        // No time passes without a policy: a wait changes the clock of the policy's image.
         let pause = pause.filter(|_| !holds.iter().any(|(_, held)| held.no_policy));
         // State alongside a policy ends with that policy.
         let change = stream.random.once_in(3).then(|| stream.random.below(PACKETS));

@@ -60,7 +60,7 @@ impl InForce {
         Ok(compile::compile(&self.policy, &self.slots, self.clock, self.generation)?)
     }
 
-    /// The overrides of the policy's failsafe rows.
+    /// Returns the overrides of the policy's failsafe rows.
     ///
     /// # Errors
     /// If there are too many.
@@ -68,25 +68,25 @@ impl InForce {
         Ok(compile::overrides(&self.policy, &self.slots)?)
     }
 
-    /// The policy in force.
+    /// Returns the policy in force.
     #[must_use]
     pub const fn policy(&self) -> &Policy {
         &self.policy
     }
 
-    /// Number of the policy's generation.
+    /// Returns the number of the policy's generation.
     #[must_use]
     pub const fn generation(&self) -> u32 {
         self.generation
     }
 
-    /// The relation of ticks to time, and the offset that waits have added.
+    /// Returns the relation of ticks to time, and the offset that waits have added.
     #[must_use]
     pub const fn clock(&self) -> Clock {
         self.clock
     }
 
-    /// Counter slots of all rows, in the order of the policy.
+    /// Returns the counter slots of all rows, in the order of the policy.
     pub fn slots(&self) -> impl Iterator<Item = u16> {
         self.policy.rows.iter().filter_map(|row| self.slot_of(row))
     }
@@ -95,7 +95,7 @@ impl InForce {
         self.slots.of(&row.id, row.direction)
     }
 
-    /// Counter slot of a row.
+    /// Returns the counter slot of a row.
     ///
     /// # Errors
     /// If the policy does not have the row.
@@ -103,7 +103,7 @@ impl InForce {
         self.slots.of(&RowId(id.to_owned()), direction).with_context(|| format!("{id}: no such row"))
     }
 
-    /// Id of the row that a counter slot belongs to.
+    /// Returns the id of the row that a counter slot belongs to.
     #[must_use]
     pub fn row_name(&self, slot: u16) -> &str {
         let row = self.policy.rows.iter().find(|row| self.slot_of(row) == Some(slot));

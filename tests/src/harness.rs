@@ -63,7 +63,7 @@ impl Effect {
 
 /// A judge of packets under a policy: the loaded programs, or the same code on the host.
 pub trait Subject {
-    /// The policy in force.
+    /// Returns the policy in force.
     fn in_force(&self) -> &InForce;
 
     /// Advances the clock by `seconds`.
@@ -195,7 +195,7 @@ impl Bench {
         Ok(self.probe.set(&self.in_force.image()?, self.in_force.slots().collect())?)
     }
 
-    /// The counter slots and tallies of all rows in force.
+    /// Returns the counter slots and tallies of all rows in force.
     ///
     /// # Errors
     /// If the kernel refuses an operation.

@@ -95,7 +95,7 @@ struct ControlMemory {
     lines: Vec<Line>,
     control: Control,
     overrides: Vec<Override>,
-    /// Spent tokens of the rates: of traffic, and of self-tests.
+    /// Packets counted against each rate: of traffic, and of self-tests.
     spent: [[Word; Rated::COUNT]; 2],
     served: Vec<Served>,
     no_policy: bool,
@@ -132,7 +132,7 @@ impl Lines for ControlMemory {
     }
 }
 
-/// The table of ports that serve, with no entry.
+/// Returns the table of ports that serve, with no entry.
 fn unserved() -> Vec<Served> {
     iter::repeat_with(Served::default).take(Served::COUNT).collect()
 }
@@ -199,7 +199,7 @@ impl HostDatapath {
         self.held.self_tests = on;
     }
 
-    /// Number of lines of the image.
+    /// Returns the number of lines of the image.
     #[must_use]
     pub const fn lines(&self) -> usize {
         self.held.lines.len()

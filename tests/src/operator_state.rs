@@ -38,7 +38,7 @@ pub struct OperatorState {
     pub generic: bool,
 }
 
-/// Id of the row with this number.
+/// Returns the id of the row with this number.
 #[must_use]
 pub fn id(number: usize) -> RowId {
     RowId(format!("{PREFIX}{number}"))

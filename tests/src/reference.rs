@@ -27,19 +27,19 @@ pub struct Places {
 }
 
 impl Places {
-    /// The IPv4 addresses of the reference policy.
+    /// Returns the IPv4 addresses of the reference policy.
     #[must_use]
     pub fn v4() -> Self {
         Self::of(["10.9.0.2", "10.9.0.7", "10.9.1.7", "10.9.2.7", "198.51.100.9", "10.9.0.3"])
     }
 
-    /// The IPv6 addresses of the reference policy.
+    /// Returns the IPv6 addresses of the reference policy.
     #[must_use]
     pub fn v6() -> Self {
         Self::of(["fd00:9::2", "fd00:9::7", "fd00:9:1::7", "fd00:9:2::7", "2001:db8::9", "fd00:9::3"])
     }
 
-    /// The addresses of both families.
+    /// Returns the addresses of both families.
     #[must_use]
     pub fn both() -> [Self; 2] {
         [Self::v4(), Self::v6()]
@@ -96,7 +96,7 @@ pub fn row(id: &str, direction: Direction, peers: &[&str], protocol: u8, ports: 
     }
 }
 
-/// The reference policy: A1 to A3 inbound, E1 and E2 outbound, everything else denied.
+/// Returns the reference policy: A1 to A3 inbound, E1 and E2 outbound, everything else denied.
 ///
 /// # Panics
 /// Never.

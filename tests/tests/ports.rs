@@ -97,8 +97,8 @@ impl Pair {
         packet.build()
     }
 
-    /// Offset of the destination port. Changing the port needs no new checksum, because the programs ignore
-    /// checksums.
+    /// Returns the offset of the destination port. Changing the port needs no new checksum, because the
+    /// programs ignore checksums.
     const fn port_at(&self) -> usize {
         14 + if self.host.is_ipv6() { 40 } else { 20 } + 2
     }

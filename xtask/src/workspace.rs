@@ -6,18 +6,18 @@ use std::{
     process::Command,
 };
 
-/// The workspace's folder.
+/// Returns the workspace's folder.
 pub(crate) fn root() -> &'static Path {
     let package = Path::new(env!("CARGO_MANIFEST_DIR"));
     package.parent().unwrap_or(package)
 }
 
-/// Cargo's folder of build products for this machine.
+/// Returns Cargo's folder of build products for this machine.
 pub(crate) fn target() -> PathBuf {
     root().join(env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into()))
 }
 
-/// Cargo's folder of installed programs and fetched crates.
+/// Returns Cargo's folder of installed programs and fetched crates.
 pub(crate) fn cargo_home() -> PathBuf {
     let home = || Path::new(&env::var_os("HOME").unwrap_or_else(|| "/root".into())).join(".cargo");
     env::var_os("CARGO_HOME").map_or_else(home, PathBuf::from)

@@ -29,12 +29,12 @@ impl<'a> Link<'a> {
         self.namespace
     }
 
-    /// The interface's name.
+    /// Returns the interface's name.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Index of the interface in its namespace.
+    /// Returns the index of the interface in its namespace.
     pub fn index(&self) -> Result<u32> {
         self.namespace.index(&self.name)
     }

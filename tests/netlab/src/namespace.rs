@@ -68,7 +68,7 @@ impl Namespace {
         Ok(self)
     }
 
-    /// The name given to [`Namespace::new`].
+    /// Returns the name given to [`Namespace::new`].
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -158,7 +158,7 @@ impl Namespace {
         Ok(Self { name: self.name.clone(), handle: self.handle.try_clone()? })
     }
 
-    /// The descriptor's number, for netlink attributes.
+    /// Returns the descriptor's number, for netlink attributes.
     pub(crate) fn raw(&self) -> i32 {
         self.handle.as_raw_fd()
     }

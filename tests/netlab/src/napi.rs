@@ -14,9 +14,9 @@ use crate::namespace::Namespace;
 
 /// The kernel's limit of a name in `/proc`, in bytes. A longer name may be cut.
 const COMM: usize = 15;
-/// The number of searches for a new thread and the pause between two: a busy machine may not run the thread
-/// for seconds.
+/// The number of searches for a new thread: a busy machine may not run the thread for seconds.
 const PATIENCE: u32 = 2_000;
+/// The pause between two searches.
 const BEAT: Duration = Duration::from_millis(10);
 
 /// The kernel thread that receives the packets of an interface.

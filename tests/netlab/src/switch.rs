@@ -44,7 +44,7 @@ impl Switch {
         Ok(theirs)
     }
 
-    /// The namespace of the bridge.
+    /// Returns the namespace of the bridge.
     pub fn namespace(&self) -> &Namespace {
         &self.namespace
     }

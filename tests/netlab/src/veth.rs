@@ -17,7 +17,7 @@ pub struct Port {
 }
 
 impl Port {
-    /// An interface of this name, with the kernel's defaults.
+    /// Describes an interface of this name, with the kernel's defaults.
     pub fn new(name: &str) -> Self {
         Self { name: name.to_owned(), mac: None, mtu: None, addresses: Vec::new() }
     }

@@ -49,27 +49,27 @@ impl Default for Settings {
 }
 
 impl Lab {
-    /// The settings file.
+    /// Returns the settings file.
     pub fn config(&self) -> PathBuf {
         self.file("pomguard.toml")
     }
 
-    /// Path of the daemon's lock file.
+    /// Returns the path of the daemon's lock file.
     pub fn lock(&self) -> PathBuf {
         self.file("runtime/pomguard.lock")
     }
 
-    /// The folder of the daemon's state, which survives a reboot.
+    /// Returns the folder of the daemon's state, which survives a reboot.
     pub fn state(&self) -> PathBuf {
         self.file("state")
     }
 
-    /// The folder of the daemon's socket and locks.
+    /// Returns the folder of the daemon's socket and locks.
     pub fn runtime(&self) -> PathBuf {
         self.file("runtime")
     }
 
-    /// The site file.
+    /// Returns the site file.
     pub fn site(&self) -> PathBuf {
         self.file("site.toml")
     }
@@ -90,7 +90,7 @@ impl Lab {
         copy
     }
 
-    /// Path of a file in the folder that holds the settings, the daemon's state and its logs.
+    /// Returns the path of a file in the folder that holds the settings, the daemon's state and its logs.
     pub fn file(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }

@@ -224,7 +224,7 @@ impl Lab {
         Some(self.metrics())
     }
 
-    /// The folder that the daemon pins under.
+    /// Returns the folder that the daemon pins under.
     pub fn pins(&self) -> &Path {
         &self.pins
     }
@@ -238,7 +238,7 @@ impl Lab {
         found
     }
 
-    /// The id of the XDP program on an interface of the server.
+    /// Returns the id of the XDP program on an interface of the server.
     pub fn xdp_program(&self) -> Option<u32> {
         let index = self.server.link(INTERFACE).index().unwrap();
         let state = self.server.run(|| pomguard::kernel::interface::xdp(index)).unwrap().unwrap();
@@ -263,7 +263,7 @@ fn port(v4: Ipv4Addr, v6: Ipv6Addr) -> Port {
     Port::new(INTERFACE).address(on_link(v4.into(), 24)).address(on_link(v6.into(), 64))
 }
 
-/// Path of the daemon's binary: `POMGUARD_BIN`, or else the binary alongside the tests.
+/// Returns the path of the daemon's binary: `POMGUARD_BIN`, or else the binary alongside the tests.
 pub fn binary() -> PathBuf {
     if let Some(binary) = env::var_os("POMGUARD_BIN") {
         return binary.into();

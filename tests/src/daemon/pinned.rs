@@ -14,12 +14,15 @@ const XDP_PASS: u32 = 2;
 /// TC_ACT_SHOT.
 const TC_DROP: u32 = 2;
 
-/// Words of `struct xdp_md`: the packet's end, and the interface that it came in by.
+/// Number of words of `struct xdp_md`.
 const XDP_WORDS: usize = 6;
+/// The word of `struct xdp_md` with the packet's end.
 const XDP_END: usize = 1;
+/// The word of `struct xdp_md` with the interface that the packet came in by.
 const XDP_INTERFACE: usize = 3;
-/// Words of `struct __sk_buff` up to the interface that the packet leaves by.
+/// Number of words of `struct __sk_buff` up to the interface.
 const TC_WORDS: usize = 11;
+/// The word of `struct __sk_buff` with the interface that the packet leaves by.
 const TC_INTERFACE: usize = 10;
 
 /// A pinned program of the daemon.
@@ -32,7 +35,7 @@ pub enum Pinned {
 }
 
 impl Pinned {
-    /// The program of a direction, below the daemon's folder of pins.
+    /// Opens the program of a direction, below the daemon's folder of pins.
     pub fn open(pins: &Path, direction: Direction) -> Self {
         let at = |name: &str| pins.join("programs").join(name);
         match direction {

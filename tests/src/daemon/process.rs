@@ -86,7 +86,7 @@ impl Daemon {
         })
     }
 
-    /// Each daemon has a log of its own, because the previous daemon wrote another file.
+    /// Starts the daemon with a log of its own: the log of an earlier daemon is another file.
     fn spawn_as(lab: &Lab, words: &[OsString], prepare: impl FnOnce(&mut Command)) -> Self {
         let number = (0..u32::MAX).find(|number| !lab.file(&format!("log{number}")).exists()).unwrap_or(0);
         let log = lab.file(&format!("log{number}"));
@@ -183,7 +183,7 @@ impl Daemon {
         self.child.try_wait().unwrap()
     }
 
-    /// The process id of the daemon.
+    /// Returns the process id of the daemon.
     pub fn id(&self) -> u32 {
         self.child.id()
     }
@@ -215,7 +215,7 @@ impl Daemon {
         }
     }
 
-    /// Everything that the daemon has written so far.
+    /// Returns everything that the daemon has written so far.
     pub fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
     }

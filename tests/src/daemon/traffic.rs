@@ -17,7 +17,8 @@ use super::{LISTED, LISTED_OUT, Lab, PEER, REMOVABLE, SERVER, UNLISTED, emulated
 /// The ports at which every machine runs an echo server.
 const ECHOING: [u16; 4] = [LISTED, REMOVABLE, UNLISTED, LISTED_OUT];
 
-/// The time to wait for an answer that must not come: long enough for one SYN, not for its repetition.
+/// Returns the time to wait for an answer that must not come: long enough for one SYN, not for its
+/// repetition.
 fn long_enough() -> Duration {
     Duration::from_millis(if emulated() { 4_000 } else { 400 })
 }

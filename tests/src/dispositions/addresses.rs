@@ -11,17 +11,17 @@ use crate::{
     reference::Places,
 };
 
-/// A packet from another source to a served port.
+/// Returns a packet from another source to a served port.
 fn from(places: &Places, v4: &str, v6: &str) -> Packet {
     eth().ip(address(if places.is_v6() { v6 } else { v4 }), places.host).tcp(40_000, 443)
 }
 
-/// A packet to another destination, which a row for any address would allow.
+/// Returns a packet to another destination, which a row for any address would allow.
 fn to(places: &Places, v4: &str, v6: &str) -> Packet {
     eth().ip(places.host, address(if places.is_v6() { v6 } else { v4 })).udp(40_000, 53)
 }
 
-/// A packet from a stranger to another destination than this host.
+/// Returns a packet from a stranger to another destination than this host.
 fn past(places: &Places, v4: &str, v6: &str) -> Packet {
     eth().ip(places.stranger, address(if places.is_v6() { v6 } else { v4 })).udp(40_000, 53)
 }
@@ -110,7 +110,7 @@ pub(super) fn addresses() -> Section {
     Section { title: "Addresses", notes: ["", after], classes }
 }
 
-/// A neighbour solicitation for duplicate address detection.
+/// Returns a neighbour solicitation for duplicate address detection.
 fn newborn(_: &Places) -> Packet {
     eth().ip(address("::"), address("ff02::1:ff00:2")).hops(255).icmp(135, 0).payload(&[0; 16])
 }

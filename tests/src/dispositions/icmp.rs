@@ -45,7 +45,7 @@ const fn kinds(places: &Places) -> (u8, u8) {
     if places.is_v6() { (128, 129) } else { (8, 0) }
 }
 
-/// An ICMP error about a packet that this host sent or received.
+/// Returns an ICMP error about a packet that this host sent or received.
 fn about(places: &Places, kind: u8, quoted: &Packet) -> Packet {
     eth().ip(places.elsewhere, places.host).icmp(kind, 0).rest(1_400).payload(&quoted.quoted())
 }
@@ -54,7 +54,7 @@ fn complains(places: &Places, kind: u8, quoted: &Packet) -> Packet {
     eth().ip(places.host, places.stranger).icmp(kind, 0).rest(1_400).payload(&quoted.quoted())
 }
 
-/// The first fragment of a message.
+/// Returns the first fragment of a message.
 fn in_pieces(packet: &Packet) -> Packet {
     packet.cut(7, &[24]).remove(0)
 }
@@ -63,7 +63,7 @@ fn kind(places: &Places) -> u8 {
     if places.is_v6() { 2 } else { 3 }
 }
 
-/// ICMP errors: the quoted packet decides.
+/// Returns the class of ICMP errors, whose quoted packet decides.
 fn errors(packet: &'static str) -> Class {
     class(packet)
         .inbound("when it quotes a flow that this host opened", Reason::IcmpRelated, |at| {
@@ -85,7 +85,7 @@ fn errors(packet: &'static str) -> Class {
         })
 }
 
-/// The rows of echo replies that both families share: replies to outbound requests, inbound.
+/// Returns the class of echo replies in both families: inbound replies to outbound requests.
 fn echo_reply() -> Class {
     class("echo reply")
         .inbound("of a flow that this host opened", Reason::OwnFlow, pong)
@@ -148,12 +148,12 @@ one that this host sent. An error changes nothing about the flow.";
     Section { title: "ICMP", notes: ["", after], classes }
 }
 
-/// A message from a neighbour to this host or to a group.
+/// Returns a message from a neighbour to this host or to a group.
 fn near(kind: u8, hops: u8) -> Packet {
     eth().ip(address("fe80::7"), address("fd00:9::2")).hops(hops).icmp(kind, 0).payload(&[0; 16])
 }
 
-/// A message from this host to a group.
+/// Returns a message from this host to a group.
 fn ours(kind: u8, hops: u8) -> Packet {
     eth().ip(address("fe80::2"), address("ff02::1")).hops(hops).icmp(kind, 0).payload(&[0; 16])
 }

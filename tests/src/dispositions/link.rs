@@ -8,12 +8,12 @@ use crate::{
     reference::Places,
 };
 
-/// A packet that row A2 allows.
+/// Returns a packet that row A2 allows.
 pub(super) fn allowed(places: &Places) -> Packet {
     eth().ip(places.stranger, places.host).tcp(40_000, 443)
 }
 
-/// The answer to `allowed`.
+/// Returns the answer to `allowed`.
 pub(super) fn reply(places: &Places) -> Packet {
     allowed(places).mirrored().flags(0x12)
 }
@@ -78,12 +78,12 @@ has taken out before XDP, nor one that is put in after TC.";
     Section { title: "The frame", notes: ["", after], classes }
 }
 
-/// A packet that row E1 lets this host send.
+/// Returns a packet that row E1 lets this host send.
 pub(super) fn ask(places: &Places) -> Packet {
     eth().ip(places.host, places.database).tcp(40_000, 5_432)
 }
 
-/// A packet that no row allows.
+/// Returns a packet that no row allows.
 fn denied(places: &Places) -> Packet {
     eth().ip(places.stranger, places.host).tcp(40_000, 8_080)
 }

@@ -76,7 +76,7 @@ pub struct Set {
 }
 
 impl Outcome {
-    /// The address families of the outcome, each as the addresses that take part.
+    /// Returns the address families of the outcome, each as the addresses that take part.
     pub fn families(&self) -> impl Iterator<Item = Places> {
         let family = self.family;
         Places::both().into_iter().filter(move |places| family.is_none_or(|v6| v6 == places.is_v6()))
@@ -200,7 +200,7 @@ fn default_of(key: &str) -> String {
     }
 }
 
-/// The whole table.
+/// Returns the whole table.
 #[must_use]
 pub fn sections() -> Vec<Section> {
     vec![

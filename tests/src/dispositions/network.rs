@@ -131,14 +131,14 @@ fn bare(places: &Places, number: u8) -> Packet {
     eth().ip(places.stranger, places.host).protocol(number).payload(&[0; 40])
 }
 
-/// A membership query to all members of groups.
+/// Returns a membership query to all members of groups.
 fn query(from: IpAddr) -> Packet {
     let group = if from.is_ipv6() { "ff02::1" } else { "224.0.0.1" };
     let packet = eth().ip(from, super::address(group)).hops(1);
     packet.ip_options(&[0x94, 4, 0, 0]).protocol(2).payload(&[0; 8])
 }
 
-/// The first or a later fragment of a datagram that a row allows.
+/// Returns the first or a later fragment of a datagram that a row allows.
 fn piece(places: &Places, inbound: bool, offset: u16, more: bool, length: usize) -> Packet {
     let (from, to) = if inbound { (places.resolver, places.host) } else { (places.host, places.database) };
     let packet = eth().ip(from, to).fragment(9, offset, more);

@@ -14,17 +14,17 @@ use crate::{
     reference::Places,
 };
 
-/// A packet from a stranger to a port that nobody may use.
+/// Returns a packet from a stranger to a port that nobody may use.
 fn stray(places: &Places) -> Packet {
     eth().ip(places.stranger, places.host).tcp(40_000, 8_080)
 }
 
-/// A packet from a known peer to a port that nobody may use.
+/// Returns a packet from a known peer to a port that nobody may use.
 fn known(places: &Places) -> Packet {
     eth().ip(places.office, places.host).tcp(40_000, 8_080)
 }
 
-/// The database's answer to `ask`.
+/// Returns the database's answer to `ask`.
 fn answer(places: &Places) -> Packet {
     ask(places).mirrored().flags(SYN | ACK)
 }
@@ -114,11 +114,12 @@ fn stranger_to(places: &Places, port: u16) -> Packet {
     eth().ip(places.stranger, places.host).tcp(40_000, port)
 }
 
-/// A query to the name servers; the next function is a query that row A3 allows.
+/// Returns a query of this host to a name server.
 fn names(places: &Places) -> Packet {
     eth().ip(places.host, places.stranger).udp(40_000, 53)
 }
 
+/// Returns a query to this host that row A3 allows.
 fn question(places: &Places) -> Packet {
     eth().ip(places.resolver, places.host).udp(40_000, 53)
 }
@@ -127,7 +128,7 @@ fn nobody_serves(places: &Places) -> Packet {
     eth().ip(places.stranger, places.host).udp(40_000, 54)
 }
 
-/// A lease from a server.
+/// Returns a lease from a server.
 fn lease(places: &Places) -> Packet {
     if places.is_v6() {
         return eth().ip(address("fe80::7"), address("fe80::2")).udp(547, 546).payload(&[0; 8]);
@@ -135,7 +136,7 @@ fn lease(places: &Places) -> Packet {
     eth().to([0xff; 6]).ip(places.elsewhere, address("255.255.255.255")).udp(67, 68).payload(&[0; 8])
 }
 
-/// A client's request for a lease.
+/// Returns a client's request for a lease.
 fn discover(places: &Places) -> Packet {
     if places.is_v6() {
         return eth().ip(address("fe80::2"), address("ff02::1:2")).udp(546, 547).payload(&[0; 8]);

@@ -11,7 +11,7 @@ use crate::{
     reference::{self, Places},
 };
 
-/// The policy of an outcome, in the other mode if the outcome has to be audited.
+/// Returns the policy of an outcome, in the other mode if the outcome has to be audited.
 fn policy(outcome: &Outcome, audited: bool) -> Policy {
     let mut policy = reference::policy();
     if let Some(set) = outcome.set {

@@ -64,7 +64,7 @@ impl Leftovers {
     }
 }
 
-/// Every pin that a daemon makes for one interface.
+/// Returns every pin that a daemon makes for one interface.
 fn all() -> BTreeSet<String> {
     let images = (0..limits::GENERATIONS).map(|slot| format!("images/{slot}"));
     let maps = PINNED_MAPS.iter().map(|map| format!("maps/{map}"));

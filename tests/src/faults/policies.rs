@@ -27,7 +27,7 @@ impl Policy {
         }
     }
 
-    /// The port that only this policy allows.
+    /// Returns the port that only this policy allows.
     #[must_use]
     pub const fn port(self) -> u16 {
         match self {

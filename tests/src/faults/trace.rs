@@ -36,7 +36,7 @@ impl<'a> Sample<'a> {
         Self { all, every, first }
     }
 
-    /// The calls of the sample.
+    /// Returns the calls of the sample.
     pub fn calls(&self) -> StepBy<slice::Iter<'a, Call>> {
         self.all.get(self.first..).unwrap_or_default().iter().step_by(self.every)
     }
@@ -51,13 +51,13 @@ impl fmt::Display for Sample<'_> {
     }
 }
 
-/// The options of strace that log `calls` to a file.
+/// Returns the options of strace that log `calls` to a file.
 pub fn follow(calls: &str, log: &Path) -> Vec<String> {
     ["-f", "-qq", "-o", &log.display().to_string(), "-e", &format!("trace={calls}")].map(str::to_owned).into()
 }
 
-/// The options of strace that inject a fault at one call: `signal=KILL`, `error=ENOMEM`. The process gets the
-/// signal before the call has an effect.
+/// Returns the options of strace that inject a fault at one call: `signal=KILL`, `error=ENOMEM`. The process
+/// gets the signal before the call has an effect.
 pub fn inject(call: &Call, what: &str, log: &Path) -> Vec<String> {
     let Call { name, nth } = call;
     let mut options = follow(name, log);
@@ -65,8 +65,8 @@ pub fn inject(call: &Call, what: &str, log: &Path) -> Vec<String> {
     options
 }
 
-/// The words that run a program under strace. With `-D` the program keeps the process id that it would have
-/// without strace.
+/// Returns the words that run a program under strace. With `-D` the program keeps the process id that it
+/// would have without strace.
 pub fn words(options: &[String], program: &Path) -> Vec<OsString> {
     let options = options.iter().map(OsString::from);
     ["strace".into(), "-D".into()].into_iter().chain(options).chain(["--".into(), program.into()]).collect()

@@ -45,7 +45,7 @@ pub(super) fn service(policy: &Policy, direction: Direction, seen: &Seen) -> Opt
     }
 }
 
-/// ICMPv6 messages of the link (RFC 4890 section 4.4.1).
+/// Returns the reason of an ICMPv6 message of the link (RFC 4890 section 4.4.1).
 fn control(policy: &Policy, seen: &Seen, kind: u8, code: u8) -> Option<Reason> {
     let (link_local, newborn) = (is_link_local(seen.source), is_newborn(seen.source));
     let neighbours = [133, 134, 135, 136, 137, 141, 142, 148, 149].contains(&kind);

@@ -213,7 +213,7 @@ impl Host {
         }
     }
 
-    /// The effective mode. While a panic opens the host, no direction enforces.
+    /// Returns the effective mode. While a panic opens the host, no direction enforces.
     fn mode(&self, direction: Direction) -> Mode {
         let mode = match direction {
             Direction::Inbound => self.policy.inbound,

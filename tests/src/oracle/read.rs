@@ -124,10 +124,11 @@ fn words(address: IpAddr) -> [u32; 4] {
     }
 }
 
-/// The number of extension headers that are walked at most, the offset in the frame at which headers must
-/// begin, and the number of tags (docs/packets.md).
+/// The largest number of extension headers that are walked (docs/packets.md).
 const HEADERS: usize = 16;
+/// The largest offset in the frame, in bytes, at which an extension header may begin (docs/packets.md).
 const REACH: usize = 2_048;
+/// The largest number of VLAN tags (docs/packets.md).
 const TAGS: usize = 4;
 /// The largest value of a length field. Only the kernel makes longer frames (docs/packets.md).
 const LONGEST: usize = 65_535;

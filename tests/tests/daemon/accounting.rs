@@ -18,8 +18,8 @@ use pomguard_tests::{
     random::{Random, Stream},
 };
 
-/// Packets that the interface sent, by the kernel's count. Packets for which the other end had no room are
-/// not included.
+/// Returns the packets that the interface sent, by the kernel's count. Packets for which the other end had no
+/// room are not included.
 fn sent(from: &Namespace) -> u64 {
     let table = from.run(|| fs::read_to_string("/proc/thread-self/net/dev")).unwrap().unwrap();
     let line = table.lines().find_map(|line| line.trim().strip_prefix(&format!("{INTERFACE}:")));

@@ -16,6 +16,7 @@ use pomguard_tests::{
 
 /// An address on the peer's side of the cable, at which only the test answers.
 const GHOST: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 9);
+/// The port of that address.
 const PORT: u16 = 443;
 /// The only local port that the server may use, so that the port is used again.
 const OURS: u16 = 40_000;

@@ -12,9 +12,9 @@ use pomguard_tests::daemon::{Daemon, INTERFACE, LISTED, Lab, SERVER, UNLISTED, i
 
 use crate::watch::{repairs, wait_until};
 
-/// The number of interface pairs at once, and the number of rounds. The kernel removes a group of interfaces
-/// in one operation.
+/// The number of interface pairs that come at once. The kernel removes a group of interfaces in one operation.
 const PAIRS: u32 = 250;
+/// The number of times that these pairs come and go.
 const ROUNDS: u32 = 6;
 /// The longest time of a repair during the flood.
 const PATIENCE: Duration = Duration::from_secs(10);

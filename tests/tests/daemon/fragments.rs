@@ -14,8 +14,9 @@ use pomguard_tests::{
     packet::eth,
 };
 
-/// The port at which the server answers, and the row that allows the port.
+/// The port at which the server answers.
 const PORT: u16 = 5_300;
+/// The row that allows the port.
 const ROW: &str = "[[allow]]\nname = \"questions\"\nfrom = [\"10.77.0.2\", \"fd00:77::2\"]\nto = [\"server\"]\n\
                    ports = \"5300\"\nprotocol = \"udp\"\n";
 
@@ -83,7 +84,7 @@ fn fragmented_datagram_arrives_once_and_overlaps_do_not() {
     assert_eq!(stats.reason("fragment", "inbound", "pass"), 2 * (2 + 4 + 3 + 2), "{stats}");
 }
 
-/// Bytes of incomplete IPv6 datagrams in the server's stack.
+/// Returns the bytes of incomplete IPv6 datagrams in the server's stack.
 fn reassembly_memory(lab: &Lab) -> u64 {
     let text = lab.server.run(|| fs::read_to_string("/proc/thread-self/net/sockstat6")).unwrap().unwrap();
     let line = text.lines().find(|line| line.starts_with("FRAG6:")).unwrap();

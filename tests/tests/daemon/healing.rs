@@ -27,8 +27,9 @@ use pomguard_tests::daemon::{
     TABLES_MENDED, UNLISTED, is_shut, opens,
 };
 
-/// Handle and priority of the daemon's clsact filter.
+/// Handle of the daemon's clsact filter.
 const HANDLE: u32 = 0x706f_6d67;
+/// Priority of the daemon's clsact filter.
 const PRIORITY: u16 = 50;
 const BPFFS: &str = "/sys/fs/bpf";
 

@@ -14,8 +14,9 @@ use pomguard_tests::daemon::{Daemon, INTERFACE, Lab, PEER, PEER6, SERVER, SERVER
 const IN_ONE: u32 = 200_000;
 /// The number of bytes of a transfer.
 const BYTES: usize = 32 << 20;
-/// The port of the peer's listener, and the port of the server's.
+/// The port of the peer's listener.
 const OUT: u16 = 5_001;
+/// The port of the server's listener.
 const IN: u16 = 5_002;
 const ROWS: &str = "[[allow]]\nname = \"out\"\nfrom = [\"server\"]\nto = [\"10.77.0.2\", \"fd00:77::2\"]\n\
                     ports = \"5001\"\nprotocol = \"tcp\"\n\n[[allow]]\nname = \"in\"\n\

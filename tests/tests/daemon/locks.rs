@@ -18,7 +18,7 @@ use crate::cli::{done, said};
 struct Nobody(Child);
 
 impl Nobody {
-    /// Starts the process and returns its result: `held`, or an empty line if the lock was refused.
+    /// Starts the process and returns its result: `held`, or an empty text if the lock was refused.
     fn lock(path: &Path) -> (Self, String) {
         let script = "exec 9<\"$1\" && /usr/bin/flock --nonblock 9 && echo held && exec /bin/sleep 600";
         let mut command = Command::new("/usr/bin/setpriv");

@@ -42,6 +42,7 @@ use crate::{
 const PERFMON: libc::c_ulong = 38;
 /// The port of the failsafe row of the site file below: the peer may reach it, and no other row lists it.
 const FAILSAFE: u16 = UNLISTED;
+/// The failsafe row.
 const WAY_IN: &str = "[[allow]]\nname = \"way-in\"\nfrom = [\"10.77.0.2\", \"fd00:77::2\"]\nto = [\"server\"]\nprotocol = \"tcp\"\n\
                       ports = \"9000\"\nfailsafe = true\n";
 

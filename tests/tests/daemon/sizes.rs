@@ -13,8 +13,9 @@ use pomguard_tests::daemon::{
 /// Bytes in one write.
 const CHUNK: usize = 64_000;
 const CHUNKS: usize = 16;
-/// Length of the Ethernet, IP and TCP headers with timestamps, in bytes.
+/// Length of the Ethernet, IPv4 and TCP headers with timestamps, in bytes.
 const HEADERS_V4: u64 = 14 + 20 + 32;
+/// Length of the Ethernet, IPv6 and TCP headers with timestamps, in bytes.
 const HEADERS_V6: u64 = 14 + 40 + 32;
 /// The largest frame at an MTU of 1,500 bytes.
 const FRAME: u64 = 1_514;

@@ -19,11 +19,13 @@ const RATE: u32 = 5_000;
 /// The number of changes after which a daemon has reached its final size.
 const WARM: usize = 200;
 
-/// An address that only the first policy allows, at a port of its own, and one that only the other policy
-/// allows.
+/// Addresses that only the first policy allows, at [`ONES_PORT`].
 const ONE: Pair = (Ipv4Addr::new(10, 77, 0, 4), Ipv6Addr::new(0xfd00, 0x77, 0, 0, 0, 0, 0, 4));
+/// Addresses that only the other policy allows, at [`OTHERS_PORT`].
 const OTHER: Pair = (Ipv4Addr::new(10, 77, 0, 5), Ipv6Addr::new(0xfd00, 0x77, 0, 0, 0, 0, 0, 5));
+/// The port of [`ONE`].
 const ONES_PORT: u16 = 20_011;
+/// The port of [`OTHER`].
 const OTHERS_PORT: u16 = 20_012;
 
 fn allow(name: &str, from: Pair, port: u16) -> String {

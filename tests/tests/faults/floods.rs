@@ -15,9 +15,9 @@ use pomguard_tests::{
     random::Random,
 };
 
-/// The number of flows that the server has opened, and of flows that others have opened; half of each over
-/// IPv6.
+/// The number of flows that the server has opened, half of them over IPv6.
 const OUTBOUND: usize = 1_000;
+/// The number of flows that others have opened, half of them over IPv6.
 const INBOUND: usize = 200;
 /// Packets a second of each flood.
 const RATE: u32 = 40_000;

@@ -17,8 +17,9 @@ use pomguard_tests::{
 
 /// Packets a second.
 const RATE: u32 = 40_000;
-/// Handle and priority of the daemon's clsact filter.
+/// Handle of the daemon's clsact filter.
 const HANDLE: u32 = 0x706f_6d67;
+/// Priority of the daemon's clsact filter.
 const PRIORITY: u16 = 50;
 
 fn opened<T: TryFrom<Map, Error = aya::maps::MapError>>(lab: &Lab, map: &str) -> T {
@@ -60,7 +61,7 @@ fn cp_05_lc_13_damage_under_a_flood_is_repaired_in_time() {
         assert!(deleted.success());
         at_once.push(daemon.keeps(MENDED, "clsact and filter are back", || filter() == ours));
         let mut word = good.0;
-        // There are no overrides, so the filter of their ports has no effect.
+        // There are no overrides, so the bloom filter of their ports has no effect.
         word[word::PORT_BLOOM] ^= 1;
         control.set(0, word, 0).unwrap();
         at_once.push(daemon.keeps(MENDED, "the word is back", || control.get(&0, 0).unwrap() == good.0));

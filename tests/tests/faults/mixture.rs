@@ -21,8 +21,9 @@ use tokio::{
 const EACH: usize = 250;
 /// The number of attempts at once of each denied kind: each waits for an answer that does not come.
 const AT_ONCE: usize = 16;
-/// The timeout of an allowed connection on a busy machine, and the time to wait for a denied one.
+/// The timeout of an allowed connection on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// The time to wait for a denied connection.
 const LONG_ENOUGH: Duration = Duration::from_millis(300);
 /// The bytes that one side sends and the other side echoes.
 const WORD: &[u8] = b"is anybody there?";

@@ -115,7 +115,7 @@ fn many(tuples: usize) -> String {
     )
 }
 
-/// The size of the daemon's address space, in bytes.
+/// Returns the size of the daemon's address space, in bytes.
 fn size(daemon: &Daemon) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", daemon.id())).unwrap();
     let size = status.lines().find_map(|line| line.strip_prefix("VmSize:")?.trim().strip_suffix(" kB"));

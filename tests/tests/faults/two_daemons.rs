@@ -10,7 +10,7 @@ use pomguard_tests::{
     faults::{Leftovers, Load, report, times},
 };
 
-/// In every pair of this number, the winner may finish its start.
+/// One in this number of pairs lets its winner finish the start.
 const FINISHED: usize = 25;
 /// The longest time that the second of a pair may take on a busy machine to notice the first.
 const PATIENCE: Duration = Duration::from_secs(30);

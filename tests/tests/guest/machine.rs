@@ -105,17 +105,17 @@ impl Machine {
         machine
     }
 
-    /// Every interface.
+    /// Returns all interfaces.
     pub(crate) fn ends(&self) -> impl Iterator<Item = &End> {
         self.ends.iter()
     }
 
-    /// The interfaces of the first start.
+    /// Returns the interfaces of the first start.
     pub(crate) fn first(&self) -> impl Iterator<Item = &End> {
         self.ends.iter().filter(|end| end.interface != GENERIC)
     }
 
-    /// The interface that joins later.
+    /// Returns the interface that joins later.
     pub(crate) fn last(&self) -> &End {
         self.ends.last().unwrap()
     }
@@ -241,7 +241,7 @@ impl Machine {
         String::from_utf8_lossy(&line).parse()
     }
 
-    /// The folder of the daemon's pins.
+    /// Returns the folder of the daemon's pins.
     pub(crate) fn pins(&self) -> Pins {
         Pins::new(self.lab.pins())
     }

@@ -55,7 +55,7 @@ fn basic_guest() {
     report.end();
 }
 
-/// All steps from the first start to the end.
+/// Runs all steps from the first start to the end.
 fn guarded(report: &mut Report, machine: &Machine, kernel: &Kernel, daemon: Daemon) {
     for end in machine.first() {
         report.step(&format!("attach {end}"), || is_attached(machine, end, kernel.first(end.interface)));

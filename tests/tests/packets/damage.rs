@@ -1,4 +1,5 @@
-//! A damaged image: everything is dropped, under a reason of its own.
+//! A damaged image: no forbidden packet passes, and a packet whose row is missing is counted as an internal
+//! fault.
 
 use pomguard::policy::Mode;
 use pomguard_common::{Direction, image::SECTIONS, reason::Reason};

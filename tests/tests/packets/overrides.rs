@@ -23,8 +23,9 @@ use crate::case::{case, run_under};
 /// A protocol without a constant in the programs, which do not read its ports.
 const SCTP: u8 = 132;
 
-/// Slots of the reference policy's rows, whose order is A1 to A3, E1, E2.
+/// Counter slot of row A3 of the reference policy. The order of its rows is A1 to A3, E1, E2.
 pub(crate) const A3: u16 = 2;
+/// Counter slot of row E1 of the reference policy.
 pub(crate) const E1: u16 = 3;
 
 /// Returns an override for one peer and one port, counted under the slot of a row.

@@ -32,7 +32,7 @@ const HOST: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 2);
 const DATABASE: u16 = 5_432;
 /// Seconds of a step of the clock.
 const STEP: u32 = 10;
-/// Steps between two checks of the table. The daemon checks at every step.
+/// Steps between two checks of the table. A real daemon sweeps about once a step.
 const LOOK: u32 = 18;
 /// Seconds for which a socket stays in TIME-WAIT.
 const TIME_WAIT: u32 = 60;

@@ -162,7 +162,7 @@ impl Circumstances {
         Measured { circumstances: self.clone(), figures }
     }
 
-    /// The circumstances of this machine, now.
+    /// Returns the circumstances of this machine, now.
     pub(super) fn now() -> Result<Self> {
         let release = fs::read_to_string("/proc/sys/kernel/osrelease").context("the kernel's release")?;
         let cpuinfo = fs::read_to_string("/proc/cpuinfo").context("/proc/cpuinfo")?;

@@ -71,7 +71,7 @@ impl Filter {
         Self::Iptables,
     ];
 
-    /// Name of the filter in tables.
+    /// Returns the name of the filter in tables.
     pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Nothing => "no filter",

@@ -101,7 +101,7 @@ fn many_rows() -> Result<String> {
     Ok(text)
 }
 
-/// Resident memory of a process in megabytes.
+/// Returns the resident memory of a process in megabytes.
 fn resident(process: u32) -> Result<f64> {
     let status = fs::read_to_string(format!("/proc/{process}/status"))?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
@@ -109,7 +109,7 @@ fn resident(process: u32) -> Result<f64> {
     Ok(kilobytes * 1024.0 / 1e6)
 }
 
-/// Milliseconds per second that an idle process runs.
+/// Returns the milliseconds per second that an idle process runs.
 fn at_rest(process: u32) -> Result<f64> {
     let run_time = || -> Result<f64> {
         let mut all = 0.0;
@@ -125,7 +125,7 @@ fn at_rest(process: u32) -> Result<f64> {
     Ok((run_time()? - before) / AT_REST.as_secs_f64())
 }
 
-/// Bytes of a pinned map, by the kernel's accounting.
+/// Returns the bytes of a pinned map, by the kernel's accounting.
 fn locked(pin: &Path) -> Result<f64> {
     let map = MapData::from_pin(pin).with_context(|| pin.display().to_string())?;
     let text = fs::read_to_string(format!("/proc/self/fdinfo/{}", map.fd().as_fd().as_raw_fd()))?;
@@ -133,13 +133,13 @@ fn locked(pin: &Path) -> Result<f64> {
     line.trim().parse().context("memlock")
 }
 
-/// Bytes of all maps that are pinned in a folder.
+/// Returns the bytes of all maps that are pinned in a folder.
 fn folder(pins: &Path) -> Result<f64> {
     let entries = fs::read_dir(pins).with_context(|| pins.display().to_string())?;
     entries.map(|entry| locked(&entry?.path())).sum()
 }
 
-/// Milliseconds of some scrapes, one after another.
+/// Returns the milliseconds of some scrapes, one after another.
 fn scrapes(host: &Host) -> Result<Spread> {
     let one = || -> Result<f64> {
         let begin = Instant::now();
@@ -161,22 +161,23 @@ fn scrapes(host: &Host) -> Result<Spread> {
     Spread::of(samples).context("nobody scraped")
 }
 
-/// Milliseconds of `pomguard stats`. The command starts from inside the namespace: a command that enters the
-/// namespace by itself is forked, and copying the bench's mappings takes longer than the measured command.
+/// Returns the milliseconds of `pomguard stats`. The command starts from inside the namespace: a command that
+/// enters the namespace by itself is forked, and copying the bench's mappings takes longer than the measured
+/// command.
 fn looks(setting: &Setting, guard: &Guard, host: &Host) -> Result<Spread> {
     let mut command = Command::new(&setting.binary);
     command.args(["stats", "--json", "--config"]).arg(&guard.config).stdout(Stdio::null());
     Spread::of(host.namespace.run(|| times(&mut command))??).context("nobody looked")
 }
 
-/// Milliseconds of `pomguard check`: from the files to the image, without a kernel.
+/// Returns the milliseconds of `pomguard check`: from the files to the image, without a kernel.
 fn checks(setting: &Setting, guard: &Guard) -> Result<Spread> {
     let mut command = Command::new(&setting.binary);
     command.args(["check", "--quiet", "--config"]).arg(&guard.config);
     Spread::of(times(&mut command)?).context("nothing was checked")
 }
 
-/// Milliseconds of several runs of a command.
+/// Returns the milliseconds of several runs of a command.
 fn times(command: &mut Command) -> Result<Vec<f64>> {
     let one = |_| {
         let begin = Instant::now();

@@ -31,7 +31,7 @@ pub(super) struct Order<'a> {
 }
 
 impl<'a> Order<'a> {
-    /// Settings that enforce a site file in native mode.
+    /// Returns settings that enforce a site file in native mode.
     pub(super) const fn enforce(name: &'a str, site: &'a str) -> Self {
         Self { name, site, inbound: "enforce", attach: "native" }
     }
@@ -110,7 +110,7 @@ runtime = "{runtime}"
         self.daemon.reload()
     }
 
-    /// The daemon's process id.
+    /// Returns the daemon's process id.
     pub(super) fn process(&self) -> u32 {
         self.daemon.process()
     }

@@ -48,7 +48,7 @@ pub(super) struct Receipt {
 }
 
 impl Receipt {
-    /// Nanoseconds per packet.
+    /// Returns the nanoseconds per packet.
     pub(super) fn cost(&self) -> f64 {
         self.time.as_nanos() as f64 / self.packets.max(1) as f64
     }
@@ -120,7 +120,7 @@ impl Host {
         })
     }
 
-    /// TCP segments that reached TCP, valid or not.
+    /// Returns the TCP segments that reached TCP, valid or not.
     fn segments(&self) -> Result<u64> {
         let text = self.namespace.run(|| fs::read_to_string("/proc/thread-self/net/snmp"))??;
         let mut lines = text.lines().filter_map(|line| line.strip_prefix("Tcp: "));
@@ -131,7 +131,7 @@ impl Host {
     }
 }
 
-/// The number of the receiving processor.
+/// Returns the number of the receiving processor.
 fn last_processor() -> Result<usize> {
     let set = sched_getaffinity(Pid::from_raw(0))?;
     let found = (1..CpuSet::count()).rev().find(|&at| set.is_set(at).unwrap_or(false));

@@ -145,14 +145,14 @@ struct Round {
 }
 
 impl Round {
-    /// The longer of the two times of the host without a filter.
+    /// Returns the longer of the two times of the host without a filter.
     fn reference(&self) -> f64 {
         let own = self.costs.iter().filter(|(filter, _)| *filter == Filter::Nothing);
         own.map(|(_, cost)| *cost).fold(0.0, f64::max)
     }
 }
 
-/// The rounds in which the processor ran at the speed of the fastest of them.
+/// Returns the rounds in which the processor ran at the speed of the fastest of them.
 fn steady(rounds: &[Round]) -> impl Iterator<Item = &Round> {
     let least = rounds.iter().map(Round::reference).fold(f64::INFINITY, f64::min);
     rounds.iter().filter(move |round| round.reference() <= STEADY * least)

@@ -43,7 +43,7 @@ impl Mix {
     pub(super) const ALL: [Self; 6] =
         [Self::Port, Self::Stranger, Self::Established, Self::Hot, Self::Opening, Self::Scan];
 
-    /// Name of the mix in tables.
+    /// Returns the name of the mix in tables.
     pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Port => "denied port",
@@ -55,7 +55,7 @@ impl Mix {
         }
     }
 
-    /// The required fate of the mix.
+    /// Returns the required fate of the mix.
     pub(super) const fn due(self) -> Due {
         match self {
             Self::Port | Self::Stranger => Due::Drops,
@@ -69,7 +69,7 @@ impl Mix {
         matches!(self, Self::Established | Self::Hot)
     }
 
-    /// The two ends of each connection, in the order of sending.
+    /// Returns the two ends of each connection, in the order of sending.
     pub(super) fn flows(self, policy: &Policy, random: &mut Random) -> Result<Vec<Endpoints>> {
         match self {
             Self::Port => Ok(traffic::port_scan(policy, random, FLOWS)),

@@ -45,7 +45,7 @@ pub(super) enum Family {
 }
 
 impl Family {
-    /// `IPv4`
+    /// Returns `IPv4` or `IPv6`.
     pub(super) const fn name(self) -> &'static str {
         match self {
             Self::V4 => "IPv4",
@@ -74,7 +74,7 @@ impl Family {
         matches!(self, Self::V4) == address.is_ipv4()
     }
 
-    /// Prefix lengths of peers: mostly hosts, some networks.
+    /// Returns the prefix lengths of peers: mostly hosts, some networks.
     const fn lengths(self) -> [u8; 3] {
         match self {
             Self::V4 => [32, 28, 24],
@@ -102,7 +102,7 @@ pub(super) enum Scope {
 }
 
 impl Scope {
-    /// Text to print after the number of tuples.
+    /// Returns the text to print after the number of tuples.
     pub(super) const fn says(self) -> &'static str {
         match self {
             Self::Random(_) => "",
@@ -227,12 +227,12 @@ impl Policy {
         Ok(policy)
     }
 
-    /// The number of tuples, including the outbound row's.
+    /// Returns the number of tuples, including the outbound row's.
     pub(super) fn size(&self) -> usize {
         self.tuples.len() + OUTBOUND_TUPLES
     }
 
-    /// The same policy without its last tuple.
+    /// Returns the same policy without its last tuple.
     pub(super) fn without_last(&self) -> Self {
         let mut smaller = self.clone();
         smaller.tuples.pop();
@@ -248,7 +248,7 @@ impl Policy {
         Some(port)
     }
 
-    /// The ports that inbound rows name.
+    /// Returns the ports that inbound rows name.
     pub(super) fn ports(&self) -> impl Iterator<Item = u16> {
         self.ports.iter().copied()
     }
@@ -265,7 +265,7 @@ impl Policy {
         !prefixes.any(|prefix| self.peers.contains(&prefix))
     }
 
-    /// Content of the site file.
+    /// Returns the content of the site file.
     pub(super) fn site_file(&self) -> Result<String> {
         if let Some(site) = &self.written {
             return Ok(site.clone());
@@ -292,7 +292,7 @@ impl Policy {
     }
 }
 
-/// The outbound row.
+/// Returns the outbound row.
 fn outward() -> Result<String> {
     let mut text = String::new();
     writeln!(

@@ -54,8 +54,9 @@ impl Family {
     pub(super) const BOTH: [Self; 2] = [Self::V4, Self::V6];
 }
 
-/// The prefixes make all machines neighbours on one link.
+/// Length of the IPv4 prefix on the link, which makes all machines neighbours.
 pub(super) const PREFIX_V4: u8 = 16;
+/// Length of the IPv6 prefix on the link, which makes all machines neighbours.
 pub(super) const PREFIX_V6: u8 = 48;
 
 const DESKTOPS: &[&str] = &["10.20.50.0/24", "fd00:20:0:50::/64"];

@@ -73,7 +73,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// Path of the folder with the tools and the file.
+/// Returns the path of the folder with the tools and the file.
 fn folder() -> PathBuf {
     workspace::target().join("dist")
 }

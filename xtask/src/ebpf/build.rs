@@ -54,7 +54,7 @@ fn finished(toolchain: &Toolchain, linked: &Path) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Compiler flags, in the form that keeps spaces in paths.
+/// Returns the compiler flags, in the form that keeps spaces in paths.
 fn flags(toolchain: &Toolchain, cpu: &str) -> Result<OsString> {
     let mut flags: Vec<OsString> = [
         // The linker makes BTF from the debug information.

@@ -108,7 +108,7 @@ fn compare(built: &build::Built) -> Result<Comparison> {
 }
 
 impl build::Built {
-    /// The path and the bytes of each committed object.
+    /// Returns the path and the bytes of each committed object.
     fn objects(&self) -> [(&'static str, &[u8]); 2] {
         [(record::OBJECT, &self.object), (record::BENCH_OBJECT, &self.bench)]
     }

@@ -19,13 +19,15 @@ const ROUNDING: u32 = 32;
 /// The largest number of frames in a chain (`MAX_CALL_FRAMES`).
 const FRAMES: usize = 8;
 
-/// A call of a function of the same program (`BPF_JMP | BPF_CALL` with `BPF_PSEUDO_CALL`), or of a helper.
+/// A call of a function of the same program, or of a helper (`BPF_JMP | BPF_CALL`).
 const CALL: u8 = 0x85;
+/// Source register of a call of a function of the same program (`BPF_PSEUDO_CALL`).
 const PSEUDO_CALL: u8 = 1;
 /// The helper that jumps to another program (`BPF_FUNC_tail_call`).
 const TAIL_CALL: i32 = 12;
-/// `BPF_ALU64 | BPF_MOV | BPF_X` and `BPF_ALU64 | BPF_ADD | BPF_K`.
+/// `BPF_ALU64 | BPF_MOV | BPF_X`.
 const MOVE: u8 = 0xbf;
+/// `BPF_ALU64 | BPF_ADD | BPF_K`.
 const ADD: u8 = 0x07;
 /// The frame pointer.
 const FRAME: u8 = 10;

@@ -25,7 +25,7 @@ pub(crate) struct Args {
 }
 
 impl Args {
-    /// All coverage-guided targets, each for this number of seconds.
+    /// Chooses all coverage-guided targets, each for this number of seconds.
     pub(crate) fn targets(seconds: u32) -> Self {
         Self { packets: None, seed: None, target: None, seconds }
     }

@@ -65,7 +65,7 @@ impl Daemon {
         Ok(())
     }
 
-    /// The daemon's process id.
+    /// Returns the daemon's process id.
     pub(crate) fn process(&self) -> u32 {
         self.child.id()
     }

@@ -20,8 +20,9 @@ mod schema;
 use equivalent::Equivalents;
 use schema::Mutant;
 
-/// The file and the folder that the mutants change.
+/// The file of the parser, which mutants change.
 const PARSER: &str = "pomguard-common/src/parse.rs";
+/// The folder of the decision code, which mutants change.
 const RULINGS: &str = "pomguard-common/src/decide";
 /// The environment variable that chooses the mutant in a program with all mutants.
 const CHOICE: &str = "POMGUARD_MUTANT";

@@ -30,7 +30,7 @@ impl Distribution {
         }
     }
 
-    /// Name of the package manager.
+    /// Returns the name of the package manager.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Apt => "apt",

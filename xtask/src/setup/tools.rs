@@ -44,7 +44,7 @@ impl Tool {
         Self::CargoFuzz,
     ];
 
-    /// Name of the tool.
+    /// Returns the name of the tool.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::BpfCompiler => "BPF compiler",
@@ -63,7 +63,7 @@ impl Tool {
         }
     }
 
-    /// Purpose of the tool.
+    /// Returns the purpose of the tool.
     pub(crate) fn purpose(self) -> &'static str {
         match self {
             Self::BpfCompiler => "compiles the BPF programs",
@@ -110,7 +110,7 @@ impl Tool {
         }
     }
 
-    /// The packages of the tool, or the packages that compiling it needs.
+    /// Returns the packages of the tool, or the packages that compiling it needs.
     pub(crate) fn packages(self, distribution: Distribution) -> &'static [&'static str] {
         match (self, distribution) {
             (Self::BpfCompiler, Distribution::Apt) => &["rustc-web", "cargo-web", "libstd-rust-web-dev-bpf"],

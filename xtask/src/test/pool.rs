@@ -57,7 +57,7 @@ impl<'a> Job<'a> {
         Ok(names(program)?.iter().map(|name| Self::single(program, name)).collect())
     }
 
-    /// Names of the program and the test.
+    /// Returns the names of the program and the test.
     fn title(&self) -> String {
         let Self { program, test, .. } = self;
         match test {

@@ -14,8 +14,9 @@ use crate::{process, workspace};
 /// The units and the exposure that each may reach: of 10, in tenths, the form that the program expects.
 const UNITS: [(&str, &str); 2] =
     [("config/systemd/pomguard.service", "20"), ("config/systemd/pomguard-exporter.service", "12")];
-/// Folder of the alert rules, and folder of metrics pages as the daemon serves them.
+/// Folder of the alert rules.
 const RULES: &str = "config/prometheus";
+/// Folder of metrics pages as the daemon serves them.
 const PAGES: &str = "tests/golden";
 
 pub(super) fn unit_file(_: &mut Run) -> Result<Outcome> {

@@ -11,6 +11,7 @@ use super::Segment;
 
 /// The shortest frame on a wire, without the checksum.
 const SHORTEST: usize = 60;
+/// The TCP window of the far end, in bytes.
 const WINDOW: u16 = 64_000;
 
 /// The far end's side of a connection: addresses and ports.
@@ -157,7 +158,7 @@ pub(super) fn read(frame: &[u8]) -> Option<Heard<'_>> {
     }
 }
 
-/// The source port of a quoted datagram, which begins with so many bytes of IP.
+/// Returns the source port of a quoted datagram. `header` is the length of the IP header in bytes.
 fn quoted_port<'a>(quoted: &[u8], header: usize) -> Option<Heard<'a>> {
     let port = quoted.get(header..header + 2)?;
     Some(Heard::Refusal { to_port: u16::from_be_bytes(port.try_into().ok()?) })

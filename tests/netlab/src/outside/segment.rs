@@ -29,43 +29,43 @@ pub const CARDS: [Card; 2] = [
 pub struct Segment(u8);
 
 impl Segment {
-    /// The segment of this number: 10.77.`number`.0/24 and fd00:77:`number`::/64.
+    /// Returns the segment of this number: 10.77.`number`.0/24 and fd00:77:`number`::/64.
     #[must_use]
     pub const fn new(number: u8) -> Self {
         Self(number)
     }
 
-    /// The length of the prefix of an address.
+    /// Returns the length of the prefix of an address.
     #[must_use]
     pub const fn prefix_length(address: IpAddr) -> u8 {
         if address.is_ipv6() { 64 } else { 24 }
     }
 
-    /// The link-layer address of the server's interface.
+    /// Returns the link-layer address of the server's interface.
     #[must_use]
     pub const fn server_mac(self) -> [u8; 6] {
         [0x52, 0x54, 0, 0x77, self.0, 1]
     }
 
-    /// The link-layer address of the far end.
+    /// Returns the link-layer address of the far end.
     #[must_use]
     pub const fn far_mac(self) -> [u8; 6] {
         [0x52, 0x54, 0, 0x77, self.0, 2]
     }
 
-    /// The server, IPv4 and IPv6.
+    /// Returns the server's addresses, IPv4 and IPv6.
     #[must_use]
     pub const fn server(self) -> [IpAddr; 2] {
         self.host(1)
     }
 
-    /// The host that the site file knows.
+    /// Returns the addresses of the host that the site file knows.
     #[must_use]
     pub const fn known(self) -> [IpAddr; 2] {
         self.host(2)
     }
 
-    /// The host that the site file does not know.
+    /// Returns the addresses of the host that the site file does not know.
     #[must_use]
     pub const fn stranger(self) -> [IpAddr; 2] {
         self.host(3)

@@ -33,7 +33,7 @@ pub(super) struct Case {
     pub(super) audited: bool,
 }
 
-/// All cases of a policy.
+/// Returns all cases of a policy.
 pub(super) fn all(policy: &Policy, inbound: &str) -> Result<Vec<Case>> {
     use Direction::{Inbound, Outbound};
     let mut random = Random(42);

@@ -120,7 +120,7 @@ impl Subject {
         Ok(self.counters()?.iter().map(of_cpu).sum())
     }
 
-    /// All reasons counted at a hook, with their packets.
+    /// Returns all reasons counted at a hook, with their packets.
     fn all(&self, hook: Direction) -> Result<Vec<(&'static str, u64)>> {
         let counters = self.counters()?;
         let of_reason = |reason: &Reason| {

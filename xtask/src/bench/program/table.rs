@@ -21,7 +21,7 @@ impl Measured {
         self.over.push(subject - floor);
     }
 
-    /// Median of the floor.
+    /// Returns the median of the floor.
     fn floor(&self) -> f64 {
         quantile(&self.floor, 50)
     }
@@ -33,13 +33,13 @@ impl Measured {
         some.then(|| Spread { least: self.over(10), median: self.over(50), most: self.over(90) })
     }
 
-    /// A quantile, in percent, of the subject's time beyond the floor.
+    /// Returns a quantile, in percent, of the subject's time beyond the floor.
     fn over(&self, percent: usize) -> f64 {
         quantile(&self.over, percent)
     }
 }
 
-/// The sample below which `percent` of all samples lie.
+/// Returns the sample below which `percent` of all samples lie.
 fn quantile(samples: &[f64], percent: usize) -> f64 {
     let mut sorted = samples.to_vec();
     sorted.sort_by(f64::total_cmp);

@@ -15,9 +15,11 @@ use self::tables::Sheet;
 use super::figures::{Circumstances, Figures};
 use crate::workspace;
 
-/// Paths of the recorded figures, the plots and the page, from the workspace's root.
+/// Path of the recorded figures, from the workspace's root.
 const FIGURES: &str = "docs/performance/figures.json";
+/// Folder of the plots, from the workspace's root.
 const PLOTS: &str = "docs/performance";
+/// Path of the page, from the workspace's root.
 const PAGE: &str = "docs/performance.md";
 
 /// A part of the page. `name` is the name in its marks.

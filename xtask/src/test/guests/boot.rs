@@ -144,12 +144,12 @@ fn show(kernel: &str, step: &Step) {
     }
 }
 
-/// Path of QEMU's end of a card's cable.
+/// Returns the path of QEMU's end of a card's cable.
 fn near(folder: &Path, card: Card) -> PathBuf {
     folder.join(format!("{}.near", card.driver))
 }
 
-/// Path of this process' end of a card's cable.
+/// Returns the path of this process' end of a card's cable.
 fn far(folder: &Path, card: Card) -> PathBuf {
     folder.join(format!("{}.far", card.driver))
 }

@@ -59,7 +59,7 @@ pub(super) fn judge<'a>(kernel: &str, steps: &[Step], known: &'a [Known]) -> Jud
     judged
 }
 
-/// The word for a step in the table.
+/// Returns the word for a step in the table.
 pub(super) fn word(kernel: &str, step: &Step) -> String {
     let known = KNOWN.iter().find(|known| known.kernel == kernel && known.step == step.name);
     match &step.verdict {
