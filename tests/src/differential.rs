@@ -31,7 +31,7 @@ pub enum Step {
     Frame(Direction, Vec<u8>),
     /// A number of seconds passes.
     Wait(u32),
-    /// Another policy comes in force, without any state alongside it.
+    /// Another policy comes in force, and the state alongside the policy ends.
     Change(Box<Policy>),
     /// The state alongside the policy, or instead of it, changes.
     Hold(Box<OperatorState>),

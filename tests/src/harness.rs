@@ -78,7 +78,7 @@ pub trait Subject {
     /// If the policy does not compile, or the kernel refuses an operation.
     fn renew(&mut self, policy: Policy) -> Result<()>;
 
-    /// Puts another policy in force, without any state alongside it. Flows stay.
+    /// Puts another policy in force and ends the state alongside the policy. Flows stay.
     ///
     /// # Errors
     /// If the policy does not compile, or the kernel refuses an operation.
@@ -181,7 +181,7 @@ impl Bench {
     }
 
     /// Puts another policy in force under the next generation, with the overrides of its failsafe rows and no
-    /// other state alongside it. Flows stay.
+    /// other state alongside the policy. Flows stay.
     ///
     /// # Errors
     /// If the policy does not compile, or the kernel refuses an operation.

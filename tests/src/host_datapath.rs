@@ -166,7 +166,7 @@ impl HostDatapath {
     }
 
     /// Puts another policy in force under the next generation, with the overrides of its failsafe rows and no
-    /// other state alongside it. Flows stay.
+    /// other state alongside the policy. Flows stay.
     ///
     /// # Errors
     /// If the policy does not compile.

@@ -1,7 +1,7 @@
 //! Shapes of packets that a host may answer although nobody should reach the service that answers: unusual
 //! packets, with one oddity at a time and with several at once.
 //!
-//! A test finds out whether a stock Linux host answers a shape by sending it.
+//! A test sends each shape to find out if a stock Linux host answers.
 
 use std::net::IpAddr;
 

@@ -37,7 +37,7 @@ fn decision_code_agrees_with_a_naive_reading_of_the_docs() -> Result<()> {
     Ok(())
 }
 
-/// If audit counts fewer packets than enforce drops, a promotion looks clean although it will cut
+/// An audit that counts fewer packets than enforce drops makes a promotion look clean that will cut
 /// connections.
 #[test]
 fn enforce_and_audit_count_the_same_frames_alike() -> Result<()> {

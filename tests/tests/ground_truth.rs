@@ -1,6 +1,6 @@
 //! A stock Linux host answers many shapes of packets. With pomguard no peer that is not allowed gets an
-//! answer, whatever the shape: a real listener at a port that no row lists, first without pomguard, then with
-//! it.
+//! answer, whatever the shape. The tests use a real listener at a port that no row lists, first without
+//! pomguard, then with pomguard.
 
 #![expect(clippy::unwrap_used, reason = "a panic keeps the place where it happened")]
 

@@ -56,7 +56,7 @@ pub(crate) fn watch(command: &mut Command, mut see: impl FnMut(&str)) -> Result<
     Ok(child.wait().with_context(|| line(command))?.code())
 }
 
-/// Formats a command as a user would type it.
+/// Formats a command in the form that a user would type.
 pub(crate) fn line(command: &Command) -> String {
     let program = Path::new(command.get_program()).file_name().unwrap_or(command.get_program());
     let words = std::iter::once(program).chain(command.get_args());

@@ -66,13 +66,13 @@ pub const STRANGER: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 3);
 /// IPv6 address of the machine that the site file does not know.
 pub const STRANGER6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x77, 0, 0, 0, 0, 0, 3);
 
-/// A port of row 15: the peer's Agent Desktops open it at the server's Agent Manager.
+/// A port of row 15, which the peer's Agent Desktops open at the server's Agent Manager.
 pub const LISTED: u16 = 9970;
 /// A port of row 16, for the WFO on the peer. A test may take the row out.
 pub const REMOVABLE: u16 = 7999;
 /// A port that no row lists.
 pub const UNLISTED: u16 = 9000;
-/// An outbound port of row 6: the server's Agent Manager opens it at the AES on the peer.
+/// An outbound port of row 6, which the server's Agent Manager opens at the AES on the peer.
 pub const LISTED_OUT: u16 = 443;
 
 const BPFFS: &str = "/sys/fs/bpf";

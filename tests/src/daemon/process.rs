@@ -39,7 +39,7 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// Starts the daemon and waits until it reports that it enforces.
+    /// Starts the daemon and waits for the report that the policy is enforced.
     pub fn start(lab: &Lab) -> Self {
         let daemon = Self::spawn(lab);
         daemon.wait_ready();
@@ -112,7 +112,7 @@ impl Daemon {
         Self { child, log, notify, socket }
     }
 
-    /// Waits until the daemon reports that it enforces, and returns its status line.
+    /// Waits for the daemon's report that the policy is enforced, and returns the status line.
     pub fn wait_ready(&self) -> String {
         let said = self.wait_told(|line| line == "READY=1");
         said.lines().find_map(|line| line.strip_prefix("STATUS=")).unwrap_or_default().to_owned()

@@ -1,4 +1,4 @@
-//! `pomguard stats --json`, as a monitoring system would read it.
+//! Reads `pomguard stats --json`, as a monitoring system would.
 
 use serde_json::Value;
 

@@ -13,7 +13,7 @@ use pomguard_netlab::Namespace;
 
 use super::Sender;
 
-/// Frames per burst. A cable holds more, so that no frame is lost before a program sees it.
+/// Frames per burst. A cable holds more, so that every frame reaches a program.
 const BURST: usize = 32;
 
 /// A thread that sends frames until it is stopped.

@@ -113,7 +113,7 @@ impl Host {
         Self { policy, generation: 1, notes: FlowTable::default(), holding: Holding::default() }
     }
 
-    /// Puts another policy in force, without any state alongside it. Flows stay.
+    /// Puts another policy in force and ends the state alongside the policy. Flows stay.
     pub fn enforce(&mut self, policy: Policy) {
         self.policy = policy;
         self.generation += 1;

@@ -46,7 +46,7 @@ impl Drop for Nobody {
     }
 }
 
-/// Starts the daemon as a shell with this umask would start it.
+/// Starts the daemon like a shell with this umask.
 fn start(lab: &Lab, mask: u32) -> Daemon {
     let daemon = Daemon::spawn_prepared(lab, |command| {
         let set = move || {

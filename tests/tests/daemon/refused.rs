@@ -40,7 +40,7 @@ use crate::{
 /// CAP_PERFMON: without this capability the verifier accepts no access at a variable offset, and refuses the
 /// programs.
 const PERFMON: libc::c_ulong = 38;
-/// The port of the failsafe row of the site file below: the peer may reach it, and no other row lists it.
+/// The port of the failsafe row of the site file below, for the peer. No other row lists this port.
 const FAILSAFE: u16 = UNLISTED;
 /// The failsafe row.
 const WAY_IN: &str = "[[allow]]\nname = \"way-in\"\nfrom = [\"10.77.0.2\", \"fd00:77::2\"]\nto = [\"server\"]\nprotocol = \"tcp\"\n\

@@ -1,4 +1,4 @@
-//! The word form of a decision, in which the programs pass it on.
+//! The word in which the programs pass on a decision.
 
 use pomguard_common::{
     decide::{Decision, NO_ROW},

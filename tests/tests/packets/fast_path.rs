@@ -1,5 +1,5 @@
-//! Plain packets, which the fast program decides. These tests check that it does, because otherwise only the
-//! cost would show a change; and that it needs the general program for all other packets.
+//! Plain packets and all others. These tests check that the fast program decides every plain packet itself,
+//! because otherwise only the cost would show a change, and that all other packets need the general program.
 
 use pomguard::policy::{Mode, Policy};
 use pomguard_common::{

@@ -31,7 +31,7 @@ pub(super) struct Circumstances {
     pub(super) date: String,
     /// `uname -r`.
     pub(super) kernel: String,
-    /// Name of the processor, as the processor reports it.
+    /// The processor's own name.
     pub(super) processor: String,
     /// Number of processors.
     pub(super) processors: usize,

@@ -13,7 +13,7 @@ use super::matrix::{Matrix, Row};
 /// The role of a machine in the site.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Role {
-    /// A POM server: pomguard runs on it.
+    /// A POM server, on which pomguard runs.
     Pom,
     /// A machine that the site file lists and pomguard does not run on.
     Peer,

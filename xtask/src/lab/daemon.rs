@@ -50,7 +50,7 @@ impl Daemon {
         Ok(Self { host: namespace.name().to_owned(), child, log, notify })
     }
 
-    /// Waits until the daemon reports that it enforces.
+    /// Waits for the daemon's report that the policy is enforced.
     pub(crate) fn wait_ready(&mut self) -> Result<()> {
         self.hear_ready().map(drop)
     }
