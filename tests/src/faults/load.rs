@@ -48,8 +48,8 @@ pub struct Outcome {
 }
 
 impl Load {
-    /// Starts a load on a guarded server: `flows` flows, and about `per_second` denied packets a second from
-    /// each of the senders.
+    /// Starts a load on a guarded server: `flows` flows, and about `per_second` denied packets a second in
+    /// all, of which the stranger sends three fifths and the peer and the server one fifth each.
     pub fn start(lab: &Lab, flows: usize, per_second: u32) -> Self {
         let flows = Flows::open(lab, flows);
         let before = lab.stats();

@@ -39,8 +39,8 @@ fn guarded(test: &str) -> Option<(Lab, Touchstone)> {
     Some((lab, touchstone))
 }
 
-/// Kills a change, or makes a change fail, at each of its calls. Afterwards the old or the new policy must be in
-/// force, and the next change must succeed.
+/// Kills a change, or makes a change fail, at each of its calls. Afterwards the old or the new policy must
+/// be in force, and the next change must succeed.
 fn sweep(
     (lab, mut touchstone): (Lab, Touchstone),
     what: &'static str,

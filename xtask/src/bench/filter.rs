@@ -112,7 +112,8 @@ impl Filter {
             Self::Pomguard | Self::PomguardGeneric => bail!("pomguard is no other filter"),
             Self::NftStateless => nft(nft_stateless(interface, policy)?),
             Self::NftStateful => {
-                // TCP must find the wrong checksums of the bench's packets, not conntrack.
+                // The bench's packets have wrong checksums on purpose: TCP discards them for that reason,
+                // and conntrack must not check them before.
                 host.set_sysctl("net/netfilter/nf_conntrack_checksum", "0")?;
                 nft(nft_stateful(policy)?)
             }

@@ -15,8 +15,9 @@ pub(crate) fn run(target: &str, seconds: u32) -> Result<()> {
     }
     seed()?;
     let mut command = workspace::cargo("fuzz");
-    // Coverage needs unstable flags of the compiler, which another compiler may not have. The code has no
-    // unsafe block that an input reaches, so an address sanitizer would find nothing.
+    // Coverage needs unstable flags of the compiler, which `RUSTC_BOOTSTRAP` permits: another compiler is
+    // not necessary. The code has no unsafe block that an input reaches, so an address sanitizer would find
+    // nothing.
     command.env("RUSTC_BOOTSTRAP", "1").current_dir(workspace::root().join("fuzz"));
     command.args(["run", "--fuzz-dir", ".", "--dev", "--sanitizer", "none", target, "--"]);
     command.arg(format!("-max_total_time={seconds}")).args(["-print_final_stats=1", "-verbosity=0"]);
