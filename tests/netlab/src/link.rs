@@ -25,10 +25,6 @@ impl<'a> Link<'a> {
         Self { namespace, name: name.to_owned() }
     }
 
-    pub(crate) fn namespace(&self) -> &'a Namespace {
-        self.namespace
-    }
-
     /// Returns the interface's name.
     pub fn name(&self) -> &str {
         &self.name
