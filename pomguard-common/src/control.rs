@@ -1,5 +1,6 @@
 //! What holds alongside the generations: which one is in force, panic, the grace period after a first
-//! start, and the overrides (failsafe rows and timed exceptions), which hold in every generation.
+//! start, and the overrides: failsafe rows, which belong to a generation, and timed exceptions, which hold in
+//! all.
 //!
 //! Each is one aligned 64-bit word of one cache line, [`Control`], or one line of a small table, so
 //! that a packet sees the old state or the new one. Every deadline is in ticks and is judged by the
@@ -110,8 +111,7 @@ pub const fn over(deadline: u32, now: u32) -> bool {
     deadline != 0 && now.wrapping_sub(deadline) < 1 << 31
 }
 
-/// A way through that holds in every generation: a failsafe row, or a timed exception. One line of
-/// the override table.
+/// A failsafe row, or a timed exception. One line of the override table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C, align(64))]
 pub struct Override {
@@ -133,14 +133,17 @@ pub struct Override {
     /// [`Family`] as a number, with [`Override::OUTBOUND`], [`Override::EXCEPTION`]; 0 = the line is free.
     /// Written last and cleared first.
     pub marks: u8,
+    /// Generation slots that the line holds for, a bit each. A packet looks only at lines with the bit of the slot
+    /// that it is judged by, so the word that switches the policy switches its failsafe rows, too.
+    pub slots: u32,
     /// Zero.
-    pub reserved: [u32; 4],
+    pub reserved: [u32; 3],
 }
 
 const _: () = assert!(size_of::<Override>() == 64);
 
 #[cfg(feature = "user")]
-// SAFETY: integers and arrays of them, 16 + 16 + 3 * 4 + 4 + 16 bytes: no padding (asserted above).
+// SAFETY: integers and arrays of them, 16 + 16 + 3 * 4 + 4 + 4 + 12 bytes: no padding (asserted above).
 unsafe impl aya::Pod for Override {}
 
 impl Override {
@@ -154,12 +157,22 @@ impl Override {
         row: 0,
         protocol: 0,
         marks: 0,
-        reserved: [0; 4],
+        slots: 0,
+        reserved: [0; 3],
     };
     /// Mark: this host opens.
     pub const OUTBOUND: u8 = 1 << 4;
     /// Mark: a timed exception; without it a failsafe row.
     pub const EXCEPTION: u8 = 1 << 5;
+    /// The bits of all generation slots, see [`Override::slots`].
+    pub const EVERY_SLOT: u32 = (1 << limits::GENERATIONS) - 1;
+
+    /// Returns the bit of a generation slot, see [`Override::slots`].
+    #[must_use]
+    #[inline(always)]
+    pub const fn slot_bit(slot: u32) -> u32 {
+        1_u32.wrapping_shl(slot)
+    }
 
     /// The bit of a service port in the port bloom.
     #[must_use]
@@ -196,6 +209,9 @@ impl Override {
         let kind = (self.protocol as u64) << OverrideQuery::PROTOCOL_SHIFT
             | ((self.marks & !mark) as u64) << OverrideQuery::MARKS_SHIFT;
         if kind ^ query.0 >> OverrideQuery::PROTOCOL_SHIFT << OverrideQuery::PROTOCOL_SHIFT != 0 {
+            return false;
+        }
+        if ((self.slots & Self::EVERY_SLOT) as u64) << OverrideQuery::SLOTS_SHIFT & query.0 == 0 {
             return false;
         }
         let (port, client) =
@@ -249,6 +265,12 @@ pub trait ControlView {
         0
     }
 
+    /// [`Override::slot_bit`] of the generation that the packet is judged by; 0 where no override holds.
+    #[inline(always)]
+    fn slot_bit(&self) -> u64 {
+        0
+    }
+
     /// When a local port served; `None` beyond the end of the table.
     #[inline(always)]
     fn served(&self, index: u32) -> Option<&Served> {
@@ -266,19 +288,22 @@ impl OverrideQuery {
     pub const NOTHING: Self = Self(0);
     const CLIENT_SHIFT: u32 = 16;
     const FAILSAFE_ONLY: u64 = 1 << 32;
+    const SLOTS_SHIFT: u32 = 33;
     const PROTOCOL_SHIFT: u32 = 48;
     const MARKS_SHIFT: u32 = 56;
 
-    /// May a peer of this family have this tuple; and do only failsafe tuples count?
+    /// May a peer of this family have this tuple; and do only failsafe tuples count? `slot_bit` is that of
+    /// [`ControlView`].
     #[must_use]
     #[inline(always)]
-    pub const fn new(family: Family, tuple: &Tuple, failsafe_only: bool) -> Self {
+    pub const fn new(family: Family, tuple: &Tuple, failsafe_only: bool, slot_bit: u64) -> Self {
         let Tuple { direction, protocol, port, client_port } = *tuple;
         let marks = family as u64 | (direction as u64 * Override::OUTBOUND as u64);
         Self(
             port as u64
                 | (client_port as u64) << Self::CLIENT_SHIFT
                 | (failsafe_only as u64 * Self::FAILSAFE_ONLY)
+                | slot_bit << Self::SLOTS_SHIFT
                 | (protocol as u64) << Self::PROTOCOL_SHIFT
                 | marks << Self::MARKS_SHIFT,
         )
@@ -437,8 +462,11 @@ mod tests {
         row: 7,
         protocol: TCP,
         marks: Family::V4 as u8 | Override::EXCEPTION,
+        slots: Override::EVERY_SLOT,
         ..Override::FREE
     };
+    /// Of the generation that the questions are about.
+    const SLOT_BIT: u64 = Override::slot_bit(2) as u64;
     const QUERY: Tuple = Tuple { direction: Direction::Inbound, protocol: TCP, port: 23, client_port: 1_024 };
     const PEER: Address = [0x0a09_0007, 0, 0, 0];
 
@@ -449,7 +477,7 @@ mod tests {
         query: Tuple,
         now: u32,
     ) -> Option<u16> {
-        let query = OverrideQuery::new(family, &query, false);
+        let query = OverrideQuery::new(family, &query, false, SLOT_BIT);
         let matches = search(&given(overrides), peer, [OverrideQuery::NOTHING, query], now);
         assert!(!matches.first().is_some(), "what was not asked is not answered");
         matches.second().is_some().then(|| matches.second().row())
@@ -476,9 +504,23 @@ mod tests {
     }
 
     #[test]
+    fn line_of_another_generation_does_not_answer() {
+        for slot in 0..limits::GENERATIONS as u32 {
+            let line = Override { slots: Override::slot_bit(slot), ..LINE };
+            let expected = (slot == 2).then_some(7);
+            assert_eq!(matched(&[line], Family::V4, &PEER, QUERY, 99), expected, "slot {slot}");
+            let others = Override { slots: Override::EVERY_SLOT & !Override::slot_bit(slot), ..LINE };
+            let expected = (slot != 2).then_some(7);
+            assert_eq!(matched(&[others], Family::V4, &PEER, QUERY, 99), expected, "all slots but {slot}");
+        }
+        let stray = Override { slots: !Override::EVERY_SLOT, ..LINE };
+        assert_eq!(matched(&[stray], Family::V4, &PEER, QUERY, 99), None, "bits beyond the slots are none");
+    }
+
+    #[test]
     fn an_exception_does_not_answer_for_failsafe_tuples() {
-        let only = OverrideQuery::new(Family::V4, &QUERY, true);
-        let both = OverrideQuery::new(Family::V4, &QUERY, false);
+        let only = OverrideQuery::new(Family::V4, &QUERY, true, SLOT_BIT);
+        let both = OverrideQuery::new(Family::V4, &QUERY, false, SLOT_BIT);
         let failsafe = Override { marks: Family::V4 as u8, row: 9, ..LINE };
         let matches = search(&given(&[LINE]), &PEER, [only, both], 0);
         assert!(!matches.first().is_some());
@@ -490,7 +532,7 @@ mod tests {
 
     #[test]
     fn query_outside_the_port_bloom_finds_no_override() {
-        let query = OverrideQuery::new(Family::V4, &QUERY, false);
+        let query = OverrideQuery::new(Family::V4, &QUERY, false, SLOT_BIT);
         assert_eq!(query.filtered(LINE.port_bloom()), query);
         assert_eq!(query.filtered(!LINE.port_bloom()), OverrideQuery::NOTHING);
     }

@@ -31,7 +31,7 @@ pub(crate) static POLICY: ArrayOfMaps<Generation, { limits::GENERATIONS }> = Arr
 #[btf_map]
 pub(crate) static CONTROL: Array<Control, 1, MAPPED> = Array::new();
 
-/// Ways through that hold in every generation.
+/// Failsafe rows, each with the generation slots that it holds for, and timed exceptions.
 #[btf_map]
 pub(crate) static OVERRIDES: Array<Override, { limits::OVERRIDES }, MAPPED> = Array::new();
 
@@ -82,10 +82,10 @@ pub(crate) const KEY_WORDS: usize = size_of::<Key>() / 8;
 /// Words that candidates take in it.
 const CANDIDATE_WORDS: usize = size_of::<Candidates>() / 8;
 /// Words of the scratch map: the datagram under judgement and one that it quotes, one word to forget by,
-/// a key, what was let through of each packet class with a rate, 1 for a self-test, and candidates that may make
-/// room.
+/// a key, what was let through of each packet class with a rate, 1 for a self-test, the bit of the generation's slot,
+/// and candidates that may make room.
 const SCRATCH_WORDS: usize =
-    DATAGRAM_WORDS * ParsedSlot::ALL + 1 + KEY_WORDS + Rated::COUNT + 1 + CANDIDATE_WORDS;
+    DATAGRAM_WORDS * ParsedSlot::ALL + 1 + KEY_WORDS + Rated::COUNT + 2 + CANDIDATE_WORDS;
 
 /// What one packet needs alongside the stack: one value per hook, and two more for self-tests, which a packet of
 /// the network may interrupt. Plain words, because the kernel's BTF check refuses some of what a datagram is made of.

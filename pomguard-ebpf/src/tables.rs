@@ -35,8 +35,8 @@ trait Memory: Barrier + ControlView {
     fn candidates(&self) -> Option<&Candidates>;
 }
 
-/// The maps: a word of the scratch map, behind it the words for a key, those for rates, that for self-tests and
-/// those for candidates, and the control line.
+/// The maps: a word of the scratch map, behind it the words for a key, those for rates, that for self-tests, that
+/// for the slot and those for candidates, and the control line.
 #[derive(Clone, Copy)]
 struct Map {
     control: &'static Control,
@@ -74,8 +74,14 @@ impl ControlView for Map {
 
     #[inline(always)]
     fn self_test(&self) -> u64 {
-        // SAFETY: as in `spent`; `note_self_test` has written it.
+        // SAFETY: as in `spent`; `note` has written it.
         unsafe { self.self_test_word().read_volatile() }
+    }
+
+    #[inline(always)]
+    fn slot_bit(&self) -> u64 {
+        // SAFETY: as in `spent`; `note` has written it.
+        unsafe { self.self_test_word().wrapping_add(1).read_volatile() }
     }
 
     #[inline(always)]
@@ -91,11 +97,15 @@ impl Map {
         self.words.wrapping_add(1 + maps::KEY_WORDS + Rated::COUNT)
     }
 
-    /// Notes whether the packet is a self-test. In a map, because the stack is short.
+    /// Notes whether the packet is a self-test, and the slot that it is judged by. In a map, because the stack is
+    /// short.
     #[inline(always)]
-    fn note_self_test(&self, self_test: u32) {
-        // SAFETY: the last word of this CPU's value of the scratch map, kept for this alone.
-        unsafe { self.self_test_word().write_volatile(self_test.into()) };
+    fn note(&self, self_test: u32, slot: u32) {
+        let words = self.self_test_word();
+        // SAFETY: a word of this CPU's value of the scratch map, kept for this alone.
+        unsafe { words.write_volatile(self_test.into()) };
+        // SAFETY: the word behind it, likewise.
+        unsafe { words.wrapping_add(1).write_volatile(Override::slot_bit(slot).into()) };
     }
 }
 
@@ -113,8 +123,8 @@ impl Memory for Map {
 
     #[inline(always)]
     fn candidates(&self) -> Option<&Candidates> {
-        let place = self.self_test_word().wrapping_add(1).cast::<Candidates>();
-        // SAFETY: the words behind that for self-tests, which are this CPU's and kept for this alone.
+        let place = self.self_test_word().wrapping_add(2).cast::<Candidates>();
+        // SAFETY: the words behind that for the slot, which are this CPU's and kept for this alone.
         Some(unsafe { &*place })
     }
 }
@@ -175,6 +185,11 @@ impl<M: Memory> ControlView for Policy<M> {
     #[inline(always)]
     fn self_test(&self) -> u64 {
         self.memory.self_test()
+    }
+
+    #[inline(always)]
+    fn slot_bit(&self) -> u64 {
+        self.memory.slot_bit()
     }
 
     #[inline(always)]
@@ -316,10 +331,16 @@ fn scratch(hook: Direction, self_test: u32) -> Option<ScratchMap> {
     Some(ScratchMap(scratch.cast::<u64>()))
 }
 
-/// Looks up the generation in force, once for a packet: it sees no other.
+/// Returns the slot in force. Asked once for a packet: it sees no other.
+#[inline(always)]
+fn slot_in_force(control: &Control) -> u32 {
+    Active(control.word(word::ACTIVE)).slot(clock::now())
+}
+
+/// Looks up the generation in force, once for a packet.
 #[inline(always)]
 fn in_force(control: &Control) -> Option<&'static Generation> {
-    maps::POLICY.get(Active(control.word(word::ACTIVE)).slot(clock::now()))
+    maps::POLICY.get(slot_in_force(control))
 }
 
 /// The fast path: decides a plain packet by the generation in force. Returns `None` for any other
@@ -344,8 +365,9 @@ pub(crate) fn judge<C: Context>(hook: Direction, packet: &Frame<C>) -> Decision 
     let self_test = packet.self_test();
     let Some(scratch) = scratch(hook, self_test) else { return closed };
     let memory = scratch.memory(control);
-    memory.note_self_test(self_test);
-    let Some(generation) = in_force(control) else {
+    let slot = slot_in_force(control);
+    memory.note(self_test, slot);
+    let Some(generation) = maps::POLICY.get(slot) else {
         return decide::judge_without_policy(hook, packet, &memory, clock::now(), &scratch);
     };
     let policy = Policy { generation, memory };

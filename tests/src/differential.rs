@@ -170,8 +170,10 @@ fn holds(stream: &mut Stream, policy: &Policy, sure: Sure) -> Vec<(usize, Operat
     sure.set(&mut first);
     let second = if random.once_in(2) { random::held(random, policy) } else { OperatorState::default() };
     let (begin, end) = (random.below(PACKETS / 2), random.below(PACKETS / 2) + PACKETS / 2);
-    // Half of the packets are about a row of the policy or of one of the states.
-    let held = [&first, &second].into_iter().flat_map(|held| held.rows.iter().map(|(row, _)| row));
+    // Half of the packets are about a row, of whatever sort.
+    let held = [&first, &second]
+        .into_iter()
+        .flat_map(|held| held.rows.iter().map(|(row, _)| row).chain(&held.elsewhere));
     let rows: Vec<_> = policy.rows.iter().chain(held).cloned().collect();
     stream.aim(&rows);
     vec![(begin, first), (end, second)]

@@ -15,7 +15,7 @@ use pomguard_common::{
     decide::{self, NO_ROW, Tables},
     flow::{self, Bucket, Candidates, Entered, Key, Newcomer, State, Store, Tag, Word},
     image::{Barrier, Image, Line, Lines},
-    limits::{FLOW_BUCKETS, FRAGMENT_BUCKETS},
+    limits::{self, FLOW_BUCKETS, FRAGMENT_BUCKETS},
     parse::{self, Datagram, Link},
     rate::Rated,
     reason::Reason,
@@ -121,6 +121,11 @@ impl ControlView for ControlMemory {
         self.self_tests.into()
     }
 
+    fn slot_bit(&self) -> u64 {
+        let slot = if self.no_policy { NO_POLICY_SLOT } else { SLOT };
+        Override::slot_bit(slot).into()
+    }
+
     fn served(&self, index: u32) -> Option<&Served> {
         self.served.get(index as usize)
     }
@@ -131,6 +136,11 @@ impl Lines for ControlMemory {
         self.lines.get(index as usize)
     }
 }
+
+/// The slot of the image, and the one that is in force while there is no policy; as in a
+/// [`pomguard::kernel::probe::Probe`].
+const SLOT: u32 = 0;
+const NO_POLICY_SLOT: u32 = limits::GENERATIONS as u32 - 1;
 
 /// Returns the table of ports that serve, with no entry.
 fn unserved() -> Vec<Served> {

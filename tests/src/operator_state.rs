@@ -32,6 +32,8 @@ pub struct OperatorState {
     pub grace: Option<u32>,
     /// Failsafe rows and timed exceptions, each with a duration in seconds.
     pub rows: Vec<(Row, u32)>,
+    /// Failsafe rows of other generations, which are pending or were replaced. These rows change nothing.
+    pub elsewhere: Vec<Row>,
     /// True if there is no policy.
     pub no_policy: bool,
     /// True if XDP is in generic mode.
@@ -67,10 +69,17 @@ impl OperatorState {
             let (_, lines) = lines_of(row, 0);
             lines.iter().map(|line| (marked(line), *seconds)).collect()
         };
+        let mut overrides: Vec<(Override, u32)> = self.rows.iter().flat_map(lines).collect();
+        for row in &self.elsewhere {
+            let elsewhere = lines(&(row.clone(), u32::MAX / 8));
+            overrides.extend(elsewhere.into_iter().map(|(line, seconds)| {
+                (Override { slots: Override::slot_bit(1) | Override::slot_bit(2), ..line }, seconds)
+            }));
+        }
         ControlState {
             panic: self.panic.map(|(panic, seconds)| (kind(panic), seconds)),
             grace: self.grace,
-            overrides: self.rows.iter().flat_map(lines).collect(),
+            overrides,
             no_policy: self.no_policy,
             generic: self.generic,
         }

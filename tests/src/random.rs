@@ -167,19 +167,26 @@ fn row(random: &mut Random, id: RowId, peers: &[usize], services: &[usize]) -> R
 /// Returns a state that an operator might put alongside a policy, or in its place: up to four rows, panic and
 /// grace period, each of which ends soon or late.
 pub fn held(random: &mut Random, control_state: &Policy) -> OperatorState {
-    // The table's lines that the policy's own failsafe rows leave must suffice for four rows of two by two.
+    // Lines of the table that the policy's own failsafe rows leave: enough for six rows of two by two.
     let own = control_state.rows.iter().filter(|row| row.failsafe);
     let taken: usize = own.map(|row| row.peers.len() * row.services.len()).sum();
-    let rows = if taken + 16 > limits::OVERRIDES { 0 } else { random.below(5) };
+    let room = taken + 24 <= limits::OVERRIDES;
+    let rows = if room { random.below(5) } else { 0 };
     let ends = |random: &mut Random| random.of(&[60, LATE]);
     let rows = (0..rows).map(|number| {
         let row = row(random, operator_state::id(number), &[1, 2], &[1, 2]);
         (Row { failsafe: random.once_in(3), ..row }, ends(random))
     });
     let rows = rows.collect();
+    let elsewhere = if room { random.below(3) } else { 0 };
+    let elsewhere = (0..elsewhere).map(|number| {
+        let row = row(random, operator_state::id(8 + number), &[1, 2], &[1, 2]);
+        Row { failsafe: true, ..row }
+    });
+    let elsewhere = elsewhere.collect();
     let panic = random.once_in(4).then(|| (random.of(&[Panic::Isolate, Panic::Open]), ends(random)));
     let grace = random.once_in(4).then(|| ends(random));
-    OperatorState { panic, grace, rows, no_policy: random.once_in(8), generic: random.once_in(2) }
+    OperatorState { panic, grace, rows, elsewhere, no_policy: random.once_in(8), generic: random.once_in(2) }
 }
 
 /// Returns a policy that an operator might put in force after `before`: other rows or modes, or fewer rows

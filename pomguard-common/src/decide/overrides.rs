@@ -36,9 +36,10 @@ pub(super) fn allows<S: ControlView + Barrier + ?Sized>(
         Direction::Inbound => (&datagram.source, Direction::Outbound),
         Direction::Outbound => (&datagram.destination, Direction::Inbound),
     };
-    let port_bloom = view.control(word::PORT_BLOOM);
+    let (port_bloom, slot_bit) = (view.control(word::PORT_BLOOM), view.slot_bit());
     let ask = |may: bool, opened: Direction| {
-        let query = OverrideQuery::new(datagram.family, &tuple(hook, datagram, opened), failsafe_only);
+        let query =
+            OverrideQuery::new(datagram.family, &tuple(hook, datagram, opened), failsafe_only, slot_bit);
         if may { query.filtered(port_bloom) } else { OverrideQuery::NOTHING }
     };
     let (opens, answers) = opens_and_answers(datagram);

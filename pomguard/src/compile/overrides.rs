@@ -1,4 +1,4 @@
-//! Failsafe rows as lines of the override table, where they hold alongside every generation.
+//! Failsafe rows as lines of the override table, where they hold alongside the rows of the image.
 
 use pomguard_common::{
     Direction,
@@ -17,7 +17,8 @@ use super::{
 };
 use crate::policy::{Peer, Policy, PortRange, Row, Service};
 
-/// The overrides of a policy's failsafe rows: one per peer prefix and port range.
+/// The overrides of a policy's failsafe rows: one per peer prefix and port range. Each holds for every slot, until
+/// [`crate::kernel::install`] binds it to that of its generation.
 ///
 /// # Errors
 /// [`CompileError::Overrides`] when there are more than the table has lines, [`CompileError::Slot`] when
@@ -66,6 +67,7 @@ fn override_rule(row: &Row, peer: &Peer, service: &Service, slot: u16) -> Overri
         row: slot,
         protocol: service.protocol,
         marks: family as u8 | outbound,
+        slots: Override::EVERY_SLOT,
         ..Override::FREE
     }
 }

@@ -14,11 +14,7 @@ use super::{
 use crate::{
     control::protocol::{Changed, Panic},
     history::{Outcome, Record, in_force, pending},
-    kernel::{
-        clock::unix_now,
-        control,
-        install::{self, Installed},
-    },
+    kernel::{clock::unix_now, control, install::Installed},
     observe::{condition::Condition, reading},
     render::quantity::timestamp,
     terminals,
@@ -103,12 +99,6 @@ impl Daemon {
         let Waiting { next, replaced, installed, .. } = waiting;
         self.lasting_conditions.remove(&Condition::Unconfirmed);
         let mut notes = Vec::new();
-        if let Err(error) = install::keep_failsafe(&self.pins, &next.policy) {
-            notes.push(format!(
-                "failsafe rows of the policy before still hold: {:#}",
-                anyhow::Error::new(error)
-            ));
-        }
         // Interfaces that it no longer names were kept until now: their return could not be automatic.
         if let Err(error) = self.attach(&next.settings, true) {
             notes.push(format!("not on every interface: {error:#}"));
@@ -151,7 +141,7 @@ impl Daemon {
         };
         let Some(base) = base else {
             let active = control::active(&self.pins)?;
-            control::set_active(&self.pins, pomguard_common::image::Active::confirmed(active.fallback()))?;
+            control::stay(&self.pins, pomguard_common::image::Active::confirmed(active.fallback()))?;
             self.reconciler.record_baseline(&self.pins);
             bail!("the policy before is in force, and nobody knows any more which files it came from");
         };

@@ -62,8 +62,20 @@ pub fn set_active(pins: &Pins, active: Active) -> Result<(), KernelError> {
 /// As [`active`].
 pub fn record_active(pins: &Pins, now: u32) -> Result<Active, KernelError> {
     let confirmed = Active::confirmed(active(pins)?.slot(now) as u8);
-    set_active(pins, confirmed)?;
+    stay(pins, confirmed)?;
     Ok(confirmed)
+}
+
+/// Switches to a generation that stays, and frees the lines of failsafe rows that no generation has any more. The
+/// word alone decides which of them hold: freeing makes room and changes no verdict.
+///
+/// # Errors
+/// As [`active`].
+pub fn stay(pins: &Pins, confirmed: Active) -> Result<(), KernelError> {
+    let mut table = Table::open(pins)?;
+    table.flip(confirmed);
+    table.keep_live(confirmed);
+    Ok(())
 }
 
 /// Number of the generation in force at `now`; none before the first.
@@ -173,9 +185,64 @@ impl Table {
         self.control.set(word::ACTIVE, active.0);
     }
 
-    /// Ends every failsafe tuple but these. Exceptions stay.
-    pub(super) fn keep_failsafe(&mut self, kept: &[Override]) {
-        self.keep(|line| line.marks & Override::EXCEPTION != 0 || kept.contains(line));
+    /// Binds the failsafe tuples of a generation to its slot, which no packet is judged by yet: lines of these
+    /// tuples get its bit, missing ones are added, all others lose the bit. All of it or nothing.
+    pub(super) fn bind(&mut self, slot: u8, tuples: &[Override]) -> Result<(), KernelError> {
+        let bit = Override::slot_bit(slot.into());
+        let mut missing: Vec<Override> = Vec::new();
+        for tuple in tuples {
+            if !missing.iter().any(|line| same_tuple(line, tuple)) {
+                missing.push(Override { slots: bit, ..*tuple });
+            }
+        }
+        let mut changed = Vec::new();
+        for (at, line) in self.failsafe() {
+            let held = missing.iter().position(|tuple| same_tuple(&line, tuple));
+            let slots = if held.is_some() { line.slots | bit } else { line.slots & !bit };
+            if let Some(held) = held {
+                missing.swap_remove(held);
+            }
+            changed.push((at, Override { slots, ..line }));
+        }
+        let stay = self.taken().count() - changed.iter().filter(|(_, line)| line.slots == 0).count();
+        if stay + missing.len() > limits::OVERRIDES {
+            return Err(KernelError::Overrides { needed: stay + missing.len() });
+        }
+        for (at, line) in changed {
+            self.change(at, line);
+        }
+        self.add(&missing)
+    }
+
+    /// Frees the lines of failsafe tuples that neither the generation in force nor the one to return to has.
+    pub(super) fn keep_live(&mut self, active: Active) {
+        let live =
+            Override::slot_bit(active.installed().into()) | Override::slot_bit(active.fallback().into());
+        let lines: Vec<(usize, Override)> = self.failsafe().collect();
+        for (at, line) in lines {
+            self.change(at, Override { slots: line.slots & live, ..line });
+        }
+        fence(Ordering::Release);
+        self.announce();
+    }
+
+    fn failsafe(&self) -> impl Iterator<Item = (usize, Override)> + '_ {
+        self.taken().filter(|(_, line)| line.marks & Override::EXCEPTION == 0)
+    }
+
+    /// Changes the slots that a line holds for; one that holds for none becomes free.
+    fn change(&mut self, at: usize, line: Override) {
+        if line.slots == 0 {
+            self.free(at, line);
+        } else if self.lines.get(at) != Some(line) {
+            self.lines.set(at, line);
+        }
+    }
+
+    fn free(&mut self, at: usize, line: Override) {
+        self.lines.set(at, Override { marks: 0, ..line });
+        fence(Ordering::Release);
+        self.lines.set(at, Override::FREE);
     }
 
     /// Adds what is not there yet. All of it or nothing.
@@ -203,9 +270,7 @@ impl Table {
     fn keep(&mut self, keep: impl Fn(&Override) -> bool) {
         let gone: Vec<(usize, Override)> = self.taken().filter(|(_, line)| !keep(line)).collect();
         for (at, line) in gone {
-            self.lines.set(at, Override { marks: 0, ..line });
-            fence(Ordering::Release);
-            self.lines.set(at, Override::FREE);
+            self.free(at, line);
         }
         fence(Ordering::Release);
         self.announce();
@@ -220,13 +285,9 @@ impl Table {
     }
 }
 
-/// Ends every failsafe tuple but these. Exceptions stay.
-///
-/// # Errors
-/// As [`active`].
-pub fn keep_failsafe(pins: &Pins, kept: &[Override]) -> Result<(), KernelError> {
-    Table::open(pins)?.keep_failsafe(kept);
-    Ok(())
+/// Returns true if two lines are about the same tuple and counter slot, whatever generations they hold for.
+fn same_tuple(one: &Override, other: &Override) -> bool {
+    Override { slots: 0, ..*one } == Override { slots: 0, ..*other }
 }
 
 /// Lets timed exceptions in: a counter slot is found for `label` (its own, if it has one), and `lines`

@@ -54,8 +54,8 @@ pub enum InstallError {
 /// Compiles a policy and puts it in force. Whatever fails, what was in force stays.
 ///
 /// With a deadline (see [`Ticks::deadline`]) the programs return to what is in force now when it has
-/// passed, unless [`control::record_active`] comes first. Until then the failsafe tuples of both policies hold;
-/// afterwards [`keep_failsafe`] ends those of the other one.
+/// passed, unless [`control::record_active`] comes first. The failsafe tuples change with the policy, at the deadline
+/// too.
 ///
 /// [`Ticks::deadline`]: super::clock::Ticks::deadline
 ///
@@ -109,6 +109,8 @@ pub fn confirmed(pins: &Pins, installed: &Installed, settings: String) -> Result
     let labels = pins.mapped::<RowLabel>(names::MAP_LABELS, limits::ROW_SLOTS, false)?;
     let record = load::host_record(pins)?;
     let overrides = control::overrides(pins)?;
+    let of_generation = Override::slot_bit(installed.slot.into());
+    let failsafe = |it: &&Override| it.marks & Override::EXCEPTION == 0 && it.slots & of_generation != 0;
     let excepted: Vec<u16> =
         overrides.iter().filter(|it| it.marks & Override::EXCEPTION != 0).map(|it| it.row).collect();
     let of_rows =
@@ -121,19 +123,13 @@ pub fn confirmed(pins: &Pins, installed: &Installed, settings: String) -> Result
             settings,
         },
         labels: of_rows.map(|(label, slot)| (slot, label)).collect(),
-        overrides: overrides.iter().filter(|it| it.marks & Override::EXCEPTION == 0).copied().collect(),
+        overrides: overrides
+            .iter()
+            .filter(failsafe)
+            .map(|it| Override { slots: Override::EVERY_SLOT, ..*it })
+            .collect(),
         lines: installed.image.lines().to_vec(),
     })
-}
-
-/// Ends the failsafe tuples that `policy`, which is in force and stays, does not have.
-///
-/// # Errors
-/// When the labels in the kernel are not those of the policy, or cannot be read.
-pub fn keep_failsafe(pins: &Pins, policy: &Policy) -> Result<(), InstallError> {
-    let labels = pins.mapped::<RowLabel>(names::MAP_LABELS, limits::ROW_SLOTS, false)?;
-    let slots = SlotTable::assign(&held(pins, &labels)?, policy)?;
-    Ok(control::keep_failsafe(pins, &overrides(policy, &slots)?)?)
 }
 
 /// Which row ids hold which counter slots, as the kernel's labels say, and when each was last used.
@@ -253,9 +249,9 @@ fn relabel(pins: &Pins, mapping: &mut Mapping<RowLabel>, new: &[(u16, RowLabel)]
     Ok(())
 }
 
-/// The last step: the way in is open before the policy changes, and what only the old one had ends
-/// after it, unless the old one may return. All that can fail does so before the first store: whoever is
-/// told of a failure has the old policy, and nothing of the new one.
+/// Binds the failsafe tuples to the slot of the new generation, and flips the word, which switches policy and failsafe
+/// tuples in one store. Afterwards the lines that no generation needs are freed. All that can fail does so before
+/// the flip: whoever is told of a failure has the old policy, and nothing of the new one.
 fn bring_in_force(
     pins: &Pins,
     next: Active,
@@ -266,11 +262,9 @@ fn bring_in_force(
     let mut table = control::Table::open(pins)?;
     let mut mapping = pins.mapped::<HostRecord>(names::MAP_HOST, 1, true)?;
     let record = mapping.get(0).ok_or(KernelError::Unreadable)?;
-    table.add(failsafe)?;
+    table.bind(next.installed(), failsafe)?;
     table.flip(next);
-    if next.deadline() == 0 {
-        table.keep_failsafe(failsafe);
-    }
+    table.keep_live(next);
     mapping.set(
         0,
         HostRecord { host: padded(host), matrix: padded(matrix), installed_at: unix_now(), ..record },

@@ -262,11 +262,13 @@ fn read_label(bytes: &[u8]) -> Option<RowLabel> {
 }
 
 fn override_bytes(override_rule: &Override) -> Vec<u8> {
-    let Override { peer, mask, ports, client_ports, expires, row, protocol, marks, reserved } = override_rule;
+    let Override { peer, mask, ports, client_ports, expires, row, protocol, marks, slots, reserved } =
+        override_rule;
     let words = peer.iter().chain(mask).chain([ports, client_ports, expires]);
     let mut bytes: Vec<u8> = words.flat_map(|word| word.to_le_bytes()).collect();
     bytes.extend(row.to_le_bytes());
     bytes.extend([*protocol, *marks]);
+    bytes.extend(slots.to_le_bytes());
     bytes.extend(reserved.iter().flat_map(|word| word.to_le_bytes()));
     bytes
 }
@@ -282,6 +284,7 @@ fn read_override(bytes: &[u8]) -> Option<Override> {
         row: u16::from_le_bytes(cursor.take()?),
         protocol: cursor.take::<1>()?[0],
         marks: cursor.take::<1>()?[0],
+        slots: cursor.number()?,
         reserved: cursor.numbers()?,
     })
 }

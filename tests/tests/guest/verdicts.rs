@@ -130,6 +130,7 @@ fn exception() -> Override {
         client_ports: port_range(1_024, u16::MAX),
         protocol: TCP,
         marks: Family::V4 as u8 | Override::EXCEPTION,
+        slots: Override::EVERY_SLOT,
         ..Override::FREE
     }
 }

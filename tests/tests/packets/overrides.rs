@@ -6,6 +6,7 @@ use pomguard::policy::{Mode, Policy, PortRange};
 use pomguard_common::{
     control::{Override, panic},
     image::Family,
+    limits,
     protocol::{TCP, UDP},
     reason::Reason,
 };
@@ -42,6 +43,7 @@ pub(crate) fn override_rule(peer: IpAddr, protocol: u8, port: u16, row: u16, mar
         row,
         protocol,
         marks: family as u8 | marks,
+        slots: Override::EVERY_SLOT,
         ..Override::FREE
     }
 }
@@ -68,6 +70,50 @@ fn isolated(seconds: u32) -> ControlState {
 fn complaint(places: &Places, about: &Packet) -> Packet {
     let (kind, code) = if places.is_v6() { (2, 0) } else { (3, 4) };
     eth().ip(places.stranger, places.host).icmp(kind, code).rest(1_400).payload(&about.quoted())
+}
+
+/// A failsafe row belongs to a generation: packets are judged by slot 0 here, and by the last slot without a policy.
+#[test]
+fn failsafe_row_of_another_generation_lets_nothing_through() {
+    let mut cases = Vec::new();
+    let bit = |slot: usize| Override::slot_bit(slot as u32);
+    let last = limits::GENERATIONS - 1;
+    for places in Places::both() {
+        let login = eth().ip(places.stranger, places.host).tcp(40_000, 22);
+        let line = |slots| Override { slots, ..override_rule(places.stranger, TCP, 22, A3, 0) };
+        let under = |slots, panic, no_policy| ControlState { panic, no_policy, ..exceptions(&[line(slots)]) };
+        let isolated = Some((panic::ISOLATE, 60));
+        cases.push(
+            case("CF-11", "its own generation, another one, and both")
+                .holding(under(bit(0), None, false))
+                .inbound(&login, Reason::Failsafe)
+                .row("A3")
+                .connects()
+                .holding(under(Override::EVERY_SLOT & !bit(0), None, false))
+                .inbound(&login, Reason::Source)
+                .outbound(&login.clone().mirrored().flags(SYN | ACK), Reason::UnsolicitedReply)
+                .holding(under(bit(0) | bit(1), None, false))
+                .inbound(&login, Reason::Failsafe)
+                .row("A3")
+                .connects()
+                .holding(under(bit(1), isolated, false))
+                .inbound(&login, Reason::Isolated)
+                .holding(under(bit(0), isolated, false))
+                .inbound(&login, Reason::Failsafe)
+                .row("A3")
+                .connects(),
+        );
+        cases.push(
+            case("CF-11", "without a policy in its slot")
+                .holding(under(bit(0), None, true))
+                .inbound(&login, Reason::NoPolicy)
+                .holding(under(bit(last), None, true))
+                .inbound(&login, Reason::Failsafe)
+                .row("A3")
+                .connects(),
+        );
+    }
+    run_under("failsafe_row_of_another_generation_lets_nothing_through", reference::policy(), &cases);
 }
 
 #[test]
