@@ -8,12 +8,10 @@ use std::{
 use anyhow::{Context as _, anyhow, bail};
 use ipnet::IpNet;
 
-use super::{apply::runtime, duration, output::Output, status};
+use super::{duration, emergency::Verb, output::Output, status};
 use crate::{
-    control::{
-        client,
-        protocol::{Allowed, Request},
-    },
+    control::protocol::{Allowed, Request},
+    daemon::{emergency::Asker, exceptions::NewException},
     input::{Draft, address, ports, site::WrittenPlace},
     kernel::{clock::unix_now, interface},
     observe::status::Status,
@@ -24,6 +22,10 @@ use crate::{
 
 /// Options of `allow`.
 #[derive(Clone, Debug, clap::Args)]
+#[command(
+    override_usage = "pomguard allow <FROM> to <PORT/PROTO> --for <TIME> --why <TEXT> [OPTIONS]\n       \
+                      pomguard allow --list [OPTIONS]"
+)]
 pub struct Args {
     /// The other side, and what is opened to: `10.9.0.7 to 22/tcp`, `10.9.0.0/24,fd00:9::/64 9970-9973/tcp`,
     /// `10.9.0.7 to icmp`; a host, peer or system of the site file stands for its addresses: `"Agent Desktop"
@@ -78,14 +80,27 @@ pub fn run(args: &Args, out: &mut Output) -> anyhow::Result<ExitCode> {
     let Some(seconds) = args.time else { bail!("say for how long: --for 2h") };
     let peers = peers(from, &args.config)?;
     let meant = listed(&peers);
+    let services = services(to)?;
+    let direction = if args.out { Direction::Outbound } else { Direction::Inbound };
     let request = Request::Allow {
         name: args.name.clone(),
-        direction: if args.out { Direction::Outbound } else { Direction::Inbound },
-        peers,
-        services: services(to)?,
+        direction,
+        peers: peers.clone(),
+        services: services.clone(),
         seconds,
     };
-    let allowed: Allowed = client::ask(&runtime(&args.config), request, args.why.as_deref())?;
+    let settings = super::paths::settings(&args.config, out);
+    let verb = Verb { request, why: args.why.clone(), at_any_rate: false };
+    let grant = |asker: &Asker| NewException {
+        name: args.name.clone(),
+        direction,
+        peers: peers.clone(),
+        services: services.clone(),
+        seconds,
+        asker: asker.clone(),
+    };
+    let allowed: Allowed =
+        verb.run(&settings, out, |scene, asker| scene.allow(&mut scene.exceptions()?, grant(asker)))?;
     if args.json {
         out.json(&allowed)?;
     } else {
@@ -101,7 +116,10 @@ pub fn run(args: &Args, out: &mut Output) -> anyhow::Result<ExitCode> {
 /// Exit code 0 when it holds no more.
 pub fn revoke(args: &RevokeArgs, out: &mut Output) -> anyhow::Result<ExitCode> {
     let request = Request::Revoke { name: args.name.clone() };
-    let message: String = client::ask(&runtime(&args.config), request, args.why.as_deref())?;
+    let settings = super::paths::settings(&args.config, out);
+    let verb = Verb { request, why: args.why.clone(), at_any_rate: false };
+    let message: String =
+        verb.run(&settings, out, |scene, asker| scene.revoke(&mut scene.exceptions()?, &args.name, asker))?;
     out.line(message);
     Ok(ExitCode::SUCCESS)
 }

@@ -8,7 +8,11 @@ use std::{
 
 use anyhow::bail;
 
-use super::{duration, output::Output, session};
+use super::{
+    duration,
+    output::Output,
+    way_in::{self, ToCome},
+};
 use crate::{
     control::{
         client,
@@ -17,8 +21,8 @@ use crate::{
     input::{Draft, Files, settings::Settings},
     kernel::{clock::unix_now, interface},
     paths,
-    policy::{self, impact::WayIn},
-    render::{explain::described, quantity},
+    policy::{self, Policy},
+    render::quantity,
     terminals,
 };
 
@@ -31,6 +35,9 @@ pub struct Common {
     /// What for: kept in the history and in the journal
     #[arg(long, value_name = "TEXT")]
     pub why: Option<String>,
+    /// Go on even if this cuts the session that it is typed in, or a flow on a failsafe row
+    #[arg(long)]
+    pub yes: bool,
     /// Do not tell those who are logged in
     #[arg(long)]
     pub quiet: bool,
@@ -48,9 +55,6 @@ pub struct Args {
     /// Return to what is in force now unless `pomguard confirm` comes within this time (60s, 10m)
     #[arg(long, value_name = "TIME", value_parser = duration::seconds)]
     pub confirm_within: Option<u32>,
-    /// Apply even what would cut the session that this is typed in
-    #[arg(long)]
-    pub yes: bool,
 }
 
 /// Options of `confirm`.
@@ -76,37 +80,51 @@ pub struct RollbackArgs {
     pub confirm_within: Option<u32>,
 }
 
-/// Exit code 0 when it is in force, 1 when it was refused and nothing was changed.
+/// Exit code 0 when it is in force, 1 when it was refused and nothing was changed, 3 when it would cut the way in.
 pub fn run(args: &Args, out: &mut Output) -> anyhow::Result<ExitCode> {
-    if args.confirm_within.is_none() && !args.yes {
-        hold_the_way_in(&args.common.config)?;
+    if let Some(refused) = refusal(&args.common, out, |settings| {
+        // What is wrong with the files is for the daemon to say.
+        let draft = Draft::load(&args.common.config).ok()?;
+        Some((way_in::in_force(settings), policy::resolve(&draft, &interface::addresses().ok()?).ok()?))
+    }) {
+        return Ok(refused);
     }
     change(&args.common, Request::Apply { confirm_within: args.confirm_within }, out)
 }
 
-/// Exit code 0 when what waited is confirmed.
+/// Exit code 0 when what waited is confirmed, 3 when that would cut the way in for good.
 pub fn confirm(args: &ConfirmArgs, out: &mut Output) -> anyhow::Result<ExitCode> {
+    let pending = |settings: &Settings| Some((way_in::confirmed(settings), way_in::in_force(settings)?));
+    if let Some(refused) = refusal(&args.common, out, pending) {
+        return Ok(refused);
+    }
     change(&args.common, Request::Confirm, out)
 }
 
-/// Exit code 0 when the earlier policy is in force.
+/// Exit code 0 when the earlier policy is in force, 3 when it would cut the way in.
 pub fn rollback(args: &RollbackArgs, out: &mut Output) -> anyhow::Result<ExitCode> {
+    if let Some(refused) = refusal(&args.common, out, |settings| {
+        Some((way_in::in_force(settings), way_in::rolled_back(settings, args.to)?))
+    }) {
+        return Ok(refused);
+    }
     change(&args.common, Request::Rollback { to: args.to, confirm_within: args.confirm_within }, out)
 }
 
-/// Refuses what would lock out whoever types it. What is wrong with the files is for the daemon to say.
-fn hold_the_way_in(config: &Path) -> anyhow::Result<()> {
-    let Some(session) = session::ssh() else { return Ok(()) };
-    let Ok(draft) = Draft::load(config) else { return Ok(()) };
-    let Ok(policy) = policy::resolve(&draft, &interface::addresses()?) else { return Ok(()) };
-    if policy.local.contains(&session.destination) && WayIn::under(&policy, &session) == WayIn::Cut {
-        bail!(
-            "this would cut your own session ({}): add an [[allow]] for it with failsafe = true, or try it with \
-             --confirm-within 60s, or say --yes",
-            described(&session)
-        );
+/// The exit code if the change cuts the way in, and nobody said `--yes`. `policies` are the one in force, if it is
+/// known, and the one to come; where the latter is not known, the daemon has the word.
+fn refusal(
+    common: &Common,
+    out: &mut Output,
+    policies: impl FnOnce(&Settings) -> Option<(Option<Policy>, Policy)>,
+) -> Option<ExitCode> {
+    if common.yes {
+        return None;
     }
-    Ok(())
+    let settings = Settings::read(&mut Files::reported(), &common.config).ok()?;
+    let (before, after) = policies(&settings)?;
+    let to_come = ToCome { before: before.as_ref(), after: &after, failsafe_only: false };
+    way_in::refusal(&to_come, &settings, out)
 }
 
 fn change(common: &Common, request: Request, out: &mut Output) -> anyhow::Result<ExitCode> {

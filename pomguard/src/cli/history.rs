@@ -8,7 +8,7 @@ use std::{
 
 use super::{FAULT, output::Output};
 use crate::{
-    history::{Damaged, History, Record},
+    history::{By, Damaged, Event, History, Record},
     observe::printable::printable,
     paths,
     render::{
@@ -23,6 +23,9 @@ pub struct Args {
     /// The daemon's settings
     #[arg(long, value_name = "PATH", default_value = paths::SETTINGS)]
     pub config: PathBuf,
+    /// List emergency verbs instead: panic, exceptions, and flows that were cut or kept
+    #[arg(long)]
+    pub emergency: bool,
     /// Write JSON
     #[arg(long)]
     pub json: bool,
@@ -31,7 +34,17 @@ pub struct Args {
 /// Exit code 0; 1 when some of it is damaged.
 pub fn run(args: &Args, out: &mut Output) -> anyhow::Result<ExitCode> {
     let settings = super::paths::settings(&args.config, out);
-    let (records, damaged) = History::open(&settings.paths.state).list();
+    let history = History::open(&settings.paths.state);
+    if args.emergency {
+        let events = history.events();
+        if args.json {
+            out.json(&events)?;
+        } else {
+            print_events(&events, out)?;
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    let (records, damaged) = history.list();
     if args.json {
         out.json(&records)?;
     } else {
@@ -46,6 +59,35 @@ pub fn run(args: &Args, out: &mut Output) -> anyhow::Result<ExitCode> {
     Ok(if damaged.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(FAULT) })
 }
 
+/// The user who asked for something.
+fn user(by: Option<&By>) -> String {
+    match by {
+        None => "the daemon".to_owned(),
+        Some(By { uid, claimed: None, .. }) => format!("uid {uid}"),
+        Some(By { uid, claimed: Some(name), .. }) => format!("uid {uid} ({name})"),
+    }
+}
+
+fn print_events(events: &[Event], out: &mut impl Write) -> io::Result<()> {
+    if events.is_empty() {
+        return writeln!(out, "no emergency verb is kept yet");
+    }
+    let mut text = table(&["when", "verb", "by", "about", "why"]);
+    for event in events {
+        text.add_row([
+            timestamp(event.at),
+            printable(&event.verb).into_owned(),
+            printable(&user(event.by.as_ref())).into_owned(),
+            printable(&event.about).into_owned(),
+            printable(event.why.as_deref().unwrap_or("-")).into_owned(),
+        ]);
+    }
+    for line in lines(&text) {
+        writeln!(out, "{line}")?;
+    }
+    Ok(())
+}
+
 fn print(records: &[Record], out: &mut impl Write) -> io::Result<()> {
     if records.is_empty() {
         return writeln!(out, "no change of policy is kept yet");
@@ -53,19 +95,11 @@ fn print(records: &[Record], out: &mut impl Write) -> io::Result<()> {
     let mut text = table(&["change", "when", "cause", "by", "rows", "became", "why"]);
     align_right(&mut text, 0);
     for record in records {
-        let by = record.by.as_ref().map_or_else(
-            || "the daemon".to_owned(),
-            |by| {
-                by.claimed
-                    .as_ref()
-                    .map_or_else(|| format!("uid {}", by.uid), |name| format!("uid {} ({name})", by.uid))
-            },
-        );
         text.add_row([
             record.number.to_string(),
             timestamp(record.at),
             record.cause.to_string(),
-            printable(&by).into_owned(),
+            printable(&user(record.by.as_ref())).into_owned(),
             record.summary.to_string(),
             printable(&record.outcome.text()).into_owned(),
             printable(record.why.as_deref().unwrap_or("-")).into_owned(),

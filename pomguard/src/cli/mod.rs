@@ -15,9 +15,11 @@ pub mod apply;
 pub mod check;
 pub mod detach;
 mod duration;
+mod emergency;
 pub mod explain;
 pub mod generate;
 pub mod history;
+mod journal;
 pub mod matrix;
 pub mod output;
 mod paths;
@@ -28,6 +30,7 @@ mod session;
 pub mod stats;
 pub mod status;
 pub mod suspend;
+mod way_in;
 
 /// What the input or the state is at fault for.
 pub const FAULT: u8 = 1;

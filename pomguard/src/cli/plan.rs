@@ -4,7 +4,7 @@ use std::{collections::HashSet, path::PathBuf, process::ExitCode};
 
 use anyhow::Context as _;
 
-use super::{ATTENTION, output::Output, session};
+use super::{ATTENTION, output::Output, session, way_in::opening};
 use crate::{
     history::{self, History, Record},
     input::{Draft, Files},
@@ -19,7 +19,7 @@ use crate::{
     observe::{reading, recent::Recent, snapshot::Snapshot},
     paths,
     policy::{
-        Direction, Policy, conflict,
+        Policy, conflict,
         diff::Diff,
         impact::{Impact, WayIn},
         oracle::Opening,
@@ -121,19 +121,4 @@ fn in_force(draft: &Draft) -> anyhow::Result<Compared> {
     let (_, policy) = history.policy(record)?;
     let in_force = InForce::Change { number: record.number, at: record.at };
     Ok(Compared { in_force, policy: Some(policy), counters: Some(snapshot) })
-}
-
-/// A flow, as the packet that opened it.
-const fn opening(connection: &Connection) -> Opening {
-    let Connection { protocol, local, peer, inbound } = *connection;
-    let (direction, source, destination) =
-        if inbound { (Direction::Inbound, peer, local) } else { (Direction::Outbound, local, peer) };
-    Opening {
-        direction,
-        source: source.ip(),
-        source_port: source.port(),
-        destination: destination.ip(),
-        destination_port: destination.port(),
-        protocol,
-    }
 }

@@ -1,11 +1,58 @@
 //! The session that a command is typed in, where that came over the network.
 
-use std::{env, fs, net::IpAddr};
+use std::{collections::HashSet, env, fs, iter, net::IpAddr};
 
-use crate::policy::{Direction, oracle::Opening};
+use super::way_in::opening;
+use crate::{
+    kernel::sockets,
+    policy::{Direction, oracle::Opening},
+};
+
+/// Programs that serve a login over the network, as the kernel names their processes.
+const LOGIN_SERVERS: [&str; 4] = ["sshd", "sshd-session", "dropbear", "in.telnetd"];
 
 /// Ancestors that are looked at: a shell in a multiplexer in a shell is no more than a few.
 const ANCESTORS: usize = 16;
+
+/// Every session that this command may be typed in: the one that the environment names, and the connections of the
+/// programs that serve this login. The environment of a shell in a multiplexer may name a session that is over, and
+/// the environment after `su -` names none.
+pub(super) fn own() -> Vec<Opening> {
+    let mut found: Vec<Opening> = ssh().into_iter().collect();
+    let sockets: HashSet<u32> = ancestors().filter(|&pid| serves_a_login(pid)).flat_map(sockets_of).collect();
+    if !sockets.is_empty() {
+        for connection in sockets::owned(&sockets).unwrap_or_default() {
+            let connection = opening(&connection);
+            if !found.contains(&connection) {
+                found.push(connection);
+            }
+        }
+    }
+    found
+}
+
+/// The process numbers of this process' ancestors, nearest first.
+fn ancestors() -> impl Iterator<Item = u32> {
+    let first = std::os::unix::process::parent_id();
+    iter::successors(Some(first), |&pid| parent(pid)).take_while(|&pid| pid > 1).take(ANCESTORS)
+}
+
+fn serves_a_login(pid: u32) -> bool {
+    let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    LOGIN_SERVERS.contains(&name.trim_end())
+}
+
+/// Inode numbers of the sockets that a process has open.
+fn sockets_of(pid: u32) -> Vec<u32> {
+    let entries = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    let link = |entry: fs::DirEntry| fs::read_link(entry.path()).ok()?.into_os_string().into_string().ok();
+    entries.filter_map(link).filter_map(|link| socket_inode(&link)).collect()
+}
+
+/// The number in `socket:[number]`.
+fn socket_inode(link: &str) -> Option<u32> {
+    link.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
+}
 
 /// The SSH session of this command as this server sees it; none at a console.
 ///
@@ -14,20 +61,12 @@ pub(super) fn ssh() -> Option<Opening> {
     if let Some(found) = env::var("SSH_CONNECTION").ok().and_then(|value| read(&value)) {
         return Some(found);
     }
-    let mut pid = std::os::unix::process::parent_id();
-    for _ in 0..ANCESTORS {
-        if pid <= 1 {
-            return None;
-        }
+    ancestors().find_map(|pid| {
         let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
         let mut variables = environment.split(|&byte| byte == 0);
         let found = variables.find_map(|variable| variable.strip_prefix(b"SSH_CONNECTION="));
-        if let Some(found) = found.and_then(|value| read(&String::from_utf8_lossy(value))) {
-            return Some(found);
-        }
-        pid = parent(pid)?;
-    }
-    None
+        found.and_then(|value| read(&String::from_utf8_lossy(value)))
+    })
 }
 
 fn parent(pid: u32) -> Option<u32> {
@@ -70,6 +109,15 @@ mod tests {
         {
             assert_eq!(read(none), None, "{none}");
         }
+    }
+
+    #[test]
+    fn sockets_of_a_process_are_found_by_their_inodes() {
+        let (one, _other) = std::os::unix::net::UnixStream::pair().unwrap();
+        let link = fs::read_link(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&one))).unwrap();
+        let inode = socket_inode(link.to_str().unwrap()).unwrap();
+        assert!(sockets_of(std::process::id()).contains(&inode));
+        assert_eq!(socket_inode("pipe:[4]"), None);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::{path::PathBuf, process::ExitCode};
 use super::{ATTENTION, output::Output};
 use crate::{
     control::{client, protocol::Request},
+    daemon::{emergency::Scene, exceptions::explained},
     input::settings::Settings,
     kernel::{attach, clock::unix_now, pins::Pins},
     observe::{condition::Condition, in_force, status::Status},
@@ -50,6 +51,11 @@ pub(super) fn read(settings: &Settings) -> anyhow::Result<Status> {
                 }
                 None => in_force::status(&pins, &interfaces)?,
             };
+            // Without a daemon the disk says who granted what, and why.
+            if let Ok(scene) = Scene::open(&settings.paths) {
+                let held = scene.exceptions().unwrap_or_default();
+                explained(&mut status, &held, scene.recorded().unwrap_or_default().as_ref());
+            }
             status.attention.push(format!("{error}"));
             Ok(status)
         }

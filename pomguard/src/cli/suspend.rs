@@ -5,12 +5,14 @@ use std::{path::PathBuf, process::ExitCode};
 use anyhow::bail;
 use clap::ValueEnum;
 
-use super::{apply::runtime, duration, output::Output};
+use super::{
+    duration,
+    emergency::Verb,
+    output::Output,
+    way_in::{self, ToCome},
+};
 use crate::{
-    control::{
-        client,
-        protocol::{Panic, Request},
-    },
+    control::protocol::{Panic, Request},
     paths,
     render::quantity,
     terminals,
@@ -35,7 +37,7 @@ pub struct Common {
     /// The reason, for the journal
     #[arg(long, value_name = "TEXT")]
     pub why: Option<String>,
-    /// Do not ask
+    /// Do not ask, and go on even if this cuts the session that it is typed in
     #[arg(long)]
     pub yes: bool,
     /// Do not notify the users who are logged in
@@ -92,6 +94,11 @@ fn suspend(
     args: &Common,
     out: &mut Output,
 ) -> anyhow::Result<ExitCode> {
+    if !args.yes
+        && let Some(refused) = refusal(kind, args, out)
+    {
+        return Ok(refused);
+    }
     let Some(kind) = kind else { return say(args, Request::PanicOff, out) };
     let Some(seconds) = time else { bail!("say for how long: --for 10m") };
     if !args.yes {
@@ -100,8 +107,25 @@ fn suspend(
     say(args, Request::Panic { kind, seconds }, out)
 }
 
+/// Returns the exit code if this cuts the way in: a lockdown leaves failsafe rows alone, and the end of a bypass leaves
+/// what the policy allows.
+fn refusal(kind: Option<Panic>, args: &Common, out: &mut Output) -> Option<ExitCode> {
+    if kind == Some(Panic::Open) {
+        return None;
+    }
+    let settings = super::paths::settings(&args.config, out);
+    let policy = way_in::in_force(&settings)?;
+    let failsafe_only = kind.is_some();
+    way_in::refusal(&ToCome { before: Some(&policy), after: &policy, failsafe_only }, &settings, out)
+}
+
 fn say(args: &Common, request: Request, out: &mut Output) -> anyhow::Result<ExitCode> {
-    let message: String = client::ask(&runtime(&args.config), request, args.why.as_deref())?;
+    let settings = super::paths::settings(&args.config, out);
+    let verb = Verb { request: request.clone(), why: args.why.clone(), at_any_rate: true };
+    let message: String = verb.run(&settings, out, |scene, asker| match request {
+        Request::Panic { kind, seconds } => scene.suspend(kind, seconds, asker),
+        _ => scene.resume(asker),
+    })?;
     if !args.quiet {
         terminals::tell(&message);
     }

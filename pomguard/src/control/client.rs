@@ -3,21 +3,24 @@
 use std::{
     env,
     io::{self, Read as _, Write as _},
-    os::unix::net::UnixStream,
+    os::{fd::AsRawFd as _, unix::net::UnixStream},
     path::Path,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, bail};
 use nix::{
-    sys::socket::{getsockopt, sockopt::PeerCredentials},
+    sys::socket::{
+        AddressFamily, SockFlag, SockType, UnixAddr, connect as connect_to, getsockopt,
+        socket as make_socket, sockopt::PeerCredentials,
+    },
     unistd::geteuid,
 };
 use serde::de::DeserializeOwned;
 
 use super::{
     frame::Lines,
-    protocol::{Message, Reply, Request, VERSION},
+    protocol::{Message, Reply, Request, VERSION, since_boot},
     socket,
 };
 
@@ -25,6 +28,8 @@ use super::{
 const REPLY: usize = 64 << 20;
 /// How long the daemon may take. Compiling 100,000 tuples takes it about a second.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// Shortest wait: a socket takes 0 for no bound at all.
+const SHORTEST: Duration = Duration::from_millis(1);
 /// Bytes taken at a time.
 const CHUNK: usize = 64 << 10;
 
@@ -40,17 +45,62 @@ pub struct NoDaemon {
     source: io::Error,
 }
 
+/// Somebody listens at the socket and does not answer in time.
+#[derive(Debug, thiserror::Error)]
+#[error("the daemon does not answer within {} s", within.as_secs())]
+pub struct NoAnswer {
+    /// How long was waited.
+    within: Duration,
+}
+
 /// Sends one request and waits for its reply.
 ///
 /// # Errors
 /// [`NoDaemon`] when nobody listens; the daemon's own words when it refuses.
 pub fn ask<T: DeserializeOwned>(runtime: &Path, request: Request, why: Option<&str>) -> anyhow::Result<T> {
+    exchange(runtime, request, why, None)
+}
+
+/// Sends one request, which is void when nobody answers within this time.
+///
+/// # Errors
+/// As [`ask`], and [`NoAnswer`].
+pub fn ask_within<T: DeserializeOwned>(
+    runtime: &Path,
+    request: Request,
+    why: Option<&str>,
+    within: Duration,
+) -> anyhow::Result<T> {
+    exchange(runtime, request, why, Some(within))
+}
+
+/// Connects. A socket whose queue is full, since its daemon accepts nobody, is waited for no longer than `patience`.
+fn connect(path: &Path, patience: Duration) -> io::Result<UnixStream> {
+    let socket = make_socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+    let stream = UnixStream::from(socket);
+    stream.set_write_timeout(Some(patience))?;
+    connect_to(stream.as_raw_fd(), &UnixAddr::new(path)?)?;
+    Ok(stream)
+}
+
+fn exchange<T: DeserializeOwned>(
+    runtime: &Path,
+    request: Request,
+    why: Option<&str>,
+    within: Option<Duration>,
+) -> anyhow::Result<T> {
     let path = socket(runtime);
-    let mut stream =
-        UnixStream::connect(&path).map_err(|source| NoDaemon { path: path.display().to_string(), source })?;
+    let patience = within.unwrap_or(PATIENCE).max(SHORTEST);
+    let begun = Instant::now();
+    let mut stream = match connect(&path, patience) {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => bail!(NoAnswer { within: patience }),
+        connected => connected.map_err(|source| NoDaemon { path: path.display().to_string(), source })?,
+    };
     is_daemon(&stream).with_context(|| format!("ask {}", path.display()))?;
-    stream.set_read_timeout(Some(PATIENCE)).context("bound the wait for an answer")?;
-    let message = Message { version: VERSION, why: why.map(str::to_owned), claimed: claimed_name(), request };
+    let until = within
+        .map(|within| since_boot().saturating_add(u64::try_from(within.as_millis()).unwrap_or(u64::MAX)));
+    let message =
+        Message { version: VERSION, why: why.map(str::to_owned), claimed: claimed_name(), until, request };
     let mut line = serde_json::to_vec(&message)?;
     line.push(b'\n');
     // A daemon that turns us away closes at once; what it said is still there to be read.
@@ -61,6 +111,8 @@ pub fn ask<T: DeserializeOwned>(runtime: &Path, request: Request, why: Option<&s
         if let Some(line) = lines.next_line()? {
             return serde_json::from_slice::<Reply>(&line).context("read the daemon's answer")?.into_result();
         }
+        let left = patience.saturating_sub(begun.elapsed()).max(SHORTEST);
+        stream.set_read_timeout(Some(left)).context("bound the wait for an answer")?;
         match stream.read(&mut chunk) {
             Ok(0) => {
                 sent.context("ask the daemon")?;
@@ -68,6 +120,9 @@ pub fn ask<T: DeserializeOwned>(runtime: &Path, request: Request, why: Option<&s
             }
             Ok(length) => lines.feed(chunk.get(..length).unwrap_or_default()),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && within.is_some() => {
+                bail!(NoAnswer { within: patience });
+            }
             Err(error) => {
                 sent.context("ask the daemon")?;
                 return Err(error).context("wait for the daemon's answer");
@@ -89,7 +144,7 @@ fn is_daemon(stream: &UnixStream) -> anyhow::Result<()> {
 }
 
 /// Who the environment says is at the keyboard; for the record only.
-fn claimed_name() -> Option<String> {
+pub fn claimed_name() -> Option<String> {
     ["SUDO_USER", "LOGNAME", "USER"]
         .into_iter()
         .find_map(|name| env::var(name).ok().filter(|value| !value.is_empty()))

@@ -1,6 +1,9 @@
 //! What can be said over the control socket: one JSON object a line, one reply a request, in order.
 
+use std::time::Duration;
+
 use ipnet::IpNet;
+use nix::time::{ClockId, clock_gettime};
 use pomguard_common::Direction;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -27,8 +30,27 @@ pub struct Message {
     /// The login name that the client's environment claims. Anybody can write it there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub claimed: Option<String>,
+    /// Milliseconds since the boot after which nobody waits for an answer any more, and the request is void.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<u64>,
     /// What is wanted.
     pub request: Request,
+}
+
+impl Message {
+    /// Returns true if whoever sent this has stopped waiting.
+    #[must_use]
+    pub fn is_late(&self) -> bool {
+        self.until.is_some_and(|until| since_boot() > until)
+    }
+}
+
+/// Milliseconds since the boot, those in suspension among them.
+#[must_use]
+pub fn since_boot() -> u64 {
+    // The clock exists on every kernel that this runs on.
+    let now = clock_gettime(ClockId::CLOCK_BOOTTIME).map(Duration::from).unwrap_or_default();
+    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// What can be wanted.
@@ -214,7 +236,13 @@ mod tests {
     use super::*;
 
     fn message(request: Request) -> Message {
-        Message { version: VERSION, why: Some("a \"test\"\n".to_owned()), claimed: None, request }
+        Message {
+            version: VERSION,
+            why: Some("a \"test\"\n".to_owned()),
+            claimed: None,
+            until: None,
+            request,
+        }
     }
 
     #[test]
@@ -267,6 +295,14 @@ mod tests {
     fn only_questions_can_be_put_by_who_may_only_ask() {
         assert!(!Request::Status.changes() && !Request::Metrics.changes());
         assert!(Request::Confirm.changes() && Request::PanicOff.changes());
+    }
+
+    #[test]
+    fn request_is_void_when_nobody_waits_for_its_answer_any_more() {
+        let message = |until| Message { until, ..message(Request::PanicOff) };
+        assert!(!message(None).is_late(), "one without a limit");
+        assert!(!message(Some(since_boot() + 60_000)).is_late());
+        assert!(message(Some(since_boot().saturating_sub(1))).is_late());
     }
 
     proptest! {

@@ -8,7 +8,7 @@ use log::{error, info, warn};
 use super::{Daemon, check_interfaces, confirm::Waiting, read_policy};
 use crate::{
     control::protocol::Changed,
-    history::{By, Cause, HistoryError, Outcome, Pending, Record, Summary, in_force, refused},
+    history::{By, Cause, HistoryError, Outcome, Pending, Record, Summary, before, in_force, refused},
     input::{Draft, Settings, Sources},
     kernel::{
         clock::unix_now,
@@ -255,9 +255,9 @@ impl Daemon {
 
     fn one_before(&self) -> anyhow::Result<Record> {
         let (records, _) = self.history.list();
-        let now = in_force(&records).map_or(u64::MAX, |record| record.number);
-        let before = records.into_iter().rfind(|it| it.number < now && it.outcome == Outcome::Replaced);
-        before.context("there is no change before this one: `pomguard history` lists those there are")
+        before(&records)
+            .cloned()
+            .context("there is no change before this one: `pomguard history` lists those there are")
     }
 
     /// Puts in force what a start is to.

@@ -4,7 +4,13 @@ use std::sync::PoisonError;
 
 use log::{error, info};
 
-use super::{Daemon, change::ChangeRequest, exceptions::NewException, metrics_page};
+use super::{
+    Daemon,
+    change::ChangeRequest,
+    emergency::Asker,
+    exceptions::{NewException, explained},
+    metrics_page,
+};
 use crate::{
     control::{
         protocol::{Reply, Request},
@@ -39,6 +45,13 @@ impl Daemon {
     pub(super) fn command(&mut self, command: Command) {
         let Command { message, peer, answer } = command;
         let verb = message.request.verb();
+        if message.is_late() {
+            let message =
+                format!("{verb}: asked too long ago, and whoever asked has gone on without an answer");
+            error!("{peer}: {message}");
+            let _ = answer.send(Reply::Refused(message));
+            return;
+        }
         let by = By { uid: peer.uid, pid: peer.pid, claimed: message.claimed };
         let (asked_by, why) = (by.clone(), message.why.clone());
         let request =
@@ -62,19 +75,23 @@ impl Daemon {
             }
             Request::Allow { name, direction, peers, services, seconds } => {
                 let (by, why) = (by, message.why);
+                let asker = Asker { by, why };
                 Reply::from_result(self.allow(NewException {
                     name,
                     direction,
                     peers,
                     services,
                     seconds,
-                    by,
-                    why,
+                    asker,
                 }))
             }
-            Request::Revoke { name } => Reply::from_result(self.revoke(&name)),
-            Request::Panic { kind, seconds } => Reply::from_result(self.panic(kind, seconds)),
-            Request::PanicOff => Reply::from_result(self.end_panic()),
+            Request::Revoke { name } => {
+                Reply::from_result(self.revoke(&name, &Asker { by, why: message.why }))
+            }
+            Request::Panic { kind, seconds } => {
+                Reply::from_result(self.panic(kind, seconds, &Asker { by, why: message.why }))
+            }
+            Request::PanicOff => Reply::from_result(self.end_panic(&Asker { by, why: message.why })),
         };
         if let Reply::Refused(why) = &reply {
             error!("{peer}: {verb} refused: {why}");
@@ -86,6 +103,7 @@ impl Daemon {
     fn status(&self) -> anyhow::Result<Status> {
         let interfaces: Vec<String> = self.settings.interfaces.iter().map(|at| at.value.clone()).collect();
         let mut status = in_force::status(&self.pins, &interfaces)?;
+        explained(&mut status, &self.exceptions, self.suspension.as_ref());
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if !state.last_reload_successful {
             status.attention.push("the last change of policy failed: the journal says why".to_owned());

@@ -1,44 +1,57 @@
 //! Timed exceptions: what an operator lets through for a while, in every generation. The programs end
 //! each by themselves; the daemon brings them back after a reboot and tidies up after them.
 
-use std::io;
-
 use anyhow::{Context as _, anyhow, bail};
 use ipnet::IpNet;
 use log::{error, info, warn};
 use pomguard_common::control::{Override, over};
 
-use super::{Daemon, change::boot_id};
+use super::{
+    Daemon,
+    change::boot_id,
+    emergency::{Asker, Scene},
+};
 use crate::{
     compile::lines_of,
     control::protocol::Allowed,
-    history::By,
     input::site::plain_name,
-    kernel::{clock::unix_now, control},
-    observe::condition::Condition,
+    kernel::{clock::unix_now, control, pins::Pins},
+    observe::{condition::Condition, status::Status},
     policy::{Direction, Mode, Origin, Peer, PortRange, Row, RowId, Service},
     render::quantity::duration,
-    state::exceptions::{self, Exception},
+    state::{
+        exceptions::{self, Exception},
+        panic::Suspension,
+    },
 };
 
 /// Longest exception: thirty days. What is to last longer is a row of the site.
 const LONGEST: u32 = 30 * 86_400;
 
 /// What is to be let through.
-pub(super) struct NewException {
-    pub(super) name: Option<String>,
-    pub(super) direction: Direction,
-    pub(super) peers: Vec<IpNet>,
-    pub(super) services: Vec<Service>,
-    pub(super) seconds: u32,
-    pub(super) by: By,
-    pub(super) why: Option<String>,
+#[derive(Clone, Debug)]
+pub struct NewException {
+    /// Its name; `None` for the first free number.
+    pub name: Option<String>,
+    /// Who opens.
+    pub direction: Direction,
+    /// The other side.
+    pub peers: Vec<IpNet>,
+    /// What is opened to.
+    pub services: Vec<Service>,
+    /// For how long.
+    pub seconds: u32,
+    /// Who wants it, and what for.
+    pub asker: Asker,
 }
 
-impl Daemon {
-    /// Lets something through for a while.
-    pub(super) fn allow(&mut self, new_exception: NewException) -> anyhow::Result<Allowed> {
-        let NewException { name, direction, peers, services, seconds, by, why } = new_exception;
+impl Scene {
+    /// Lets something through for a while; `held` are the exceptions that hold.
+    ///
+    /// # Errors
+    /// If it is no exception, or there is no room; then nothing was changed.
+    pub fn allow(&self, held: &mut Vec<Exception>, new_exception: NewException) -> anyhow::Result<Allowed> {
+        let NewException { name, direction, peers, services, seconds, asker } = new_exception;
         if seconds == 0 || seconds > LONGEST {
             let longest = duration(LONGEST.into());
             bail!("an exception lasts from one second to {longest}: what is to last longer is an [[allow]]");
@@ -51,13 +64,14 @@ impl Daemon {
         }
         let name = match name {
             Some(name) => plain_name(&name).map_err(|error| anyhow!("{name}: {error}"))?,
-            None => self.free_name(),
+            None => free_name(held),
         };
-        if self.exceptions.iter().any(|held| held.name == name) {
+        if held.iter().any(|held| held.name == name) {
             bail!(
                 "there is an exception {name} already: `pomguard revoke {name}` first, or give another --name"
             );
         }
+        self.check_attached()?;
         let exception = Exception {
             name: name.clone(),
             direction,
@@ -67,31 +81,97 @@ impl Daemon {
             seconds,
             boot: boot_id().context("read the boot's id")?,
             deadline: self.ticks.deadline(seconds)?,
-            by,
-            why,
+            by: asker.by.clone(),
+            why: asker.why.clone(),
         };
-        let _entitled = self.entitled()?;
-        self.let_in(&exception)?;
-        self.reconciler.record_baseline(&self.pins);
-        warn!("exception/{name} for {}", duration(seconds.into()));
         let ends = exception.granted + u64::from(seconds);
-        self.exceptions.push(exception);
-        self.save_exceptions();
+        held.push(exception.clone());
+        self.save(held);
+        if let Err(error) = let_in(&self.pins, &exception) {
+            held.retain(|held| held.name != name);
+            self.save(held);
+            return Err(error);
+        }
+        let message = format!("exception/{name} for {}", duration(seconds.into()));
+        warn!("{message}");
+        self.note("allow", &message, &asker);
         Ok(Allowed { name, ends })
     }
 
     /// Takes an exception back. Returns a sentence about it.
-    pub(super) fn revoke(&mut self, name: &str) -> anyhow::Result<String> {
-        let Some(at) = self.exceptions.iter().position(|held| held.name == name) else {
+    ///
+    /// # Errors
+    /// If there is none of this name, or the maps cannot be written; then it holds as before.
+    pub fn revoke(&self, held: &mut Vec<Exception>, name: &str, asker: &Asker) -> anyhow::Result<String> {
+        let Some(at) = held.iter().position(|held| held.name == name) else {
             bail!("there is no exception {name}: `pomguard allow --list` shows those there are");
         };
-        let _entitled = self.entitled()?;
-        let exception = self.exceptions.remove(at);
-        self.end(&exception)?;
-        self.reconciler.record_baseline(&self.pins);
-        self.save_exceptions();
+        self.check_attached()?;
+        let exception = held.remove(at);
+        self.save(held);
+        if let Err(error) = end(&self.pins, &exception) {
+            held.insert(at, exception);
+            self.save(held);
+            return Err(error);
+        }
         let message = format!("exception/{name} is over");
         warn!("{message}");
+        self.note("revoke", &message, asker);
+        Ok(message)
+    }
+
+    /// The exceptions on disk that hold, as the one who has no daemon to ask finds them.
+    ///
+    /// # Errors
+    /// If the file cannot be read.
+    pub fn exceptions(&self) -> anyhow::Result<Vec<Exception>> {
+        let (boot, now) = (boot_id().context("read the boot's id")?, self.ticks.now()? as u32);
+        let mut found = exceptions::load(&self.state).context("read the exceptions on disk")?;
+        found.retain(|held| held.boot != boot || !over(held.deadline, now));
+        Ok(found)
+    }
+
+    /// Writes the exceptions to disk. In an emergency a disk that takes nothing is no reason to stop.
+    fn save(&self, held: &[Exception]) {
+        if let Err(error) = exceptions::save(&self.state, held) {
+            error!("exceptions hold, but a reboot will forget them: {error}");
+        }
+    }
+}
+
+/// Has a status say who granted each exception and began the panic, since when, and what for.
+pub fn explained(status: &mut Status, held: &[Exception], suspension: Option<&Suspension>) {
+    for exception in &mut status.exceptions {
+        let same = |held: &&Exception| exception.id.0 == format!("exception/{}", held.name);
+        if let Some(held) = held.iter().find(same) {
+            exception.since = Some(held.granted);
+            exception.by = Some(held.by.clone());
+            exception.why.clone_from(&held.why);
+        }
+    }
+    if let (Some(panic), Some(suspension)) = (&mut status.suspension, suspension)
+        && panic.kind == suspension.kind
+    {
+        panic.since = (suspension.since != 0).then_some(suspension.since);
+        panic.by.clone_from(&suspension.by);
+        panic.why.clone_from(&suspension.why);
+    }
+}
+
+impl Daemon {
+    /// Lets something through for a while.
+    pub(super) fn allow(&mut self, new_exception: NewException) -> anyhow::Result<Allowed> {
+        let _entitled = self.entitled()?;
+        let allowed = self.scene().allow(&mut self.exceptions, new_exception)?;
+        self.reconciler.record_baseline(&self.pins);
+        Ok(allowed)
+    }
+
+    /// Takes an exception back. Returns a sentence about it.
+    pub(super) fn revoke(&mut self, name: &str, asker: &Asker) -> anyhow::Result<String> {
+        let _entitled = self.entitled()?;
+        let message = self.scene().revoke(&mut self.exceptions, name, asker)?;
+        self.reconciler.record_baseline(&self.pins);
         Ok(message)
     }
 
@@ -118,7 +198,7 @@ impl Daemon {
             }
             if over(exception.deadline, now) {
                 info!("exception/{} is over", exception.name);
-            } else if let Err(error) = self.let_in(&exception) {
+            } else if let Err(error) = let_in(&self.pins, &exception) {
                 error!("exception/{} is lost: {error:#}", exception.name);
             } else {
                 self.exceptions.push(exception);
@@ -146,40 +226,33 @@ impl Daemon {
             error!("exceptions whose time is up keep their places: {:#}", anyhow!(error));
         }
         self.reconciler.record_baseline(&self.pins);
-        self.save_exceptions();
+        self.scene().save(&self.exceptions);
     }
+}
 
-    fn let_in(&self, exception: &Exception) -> anyhow::Result<()> {
-        let row = row(exception);
-        let (label, lines) = lines_of(&row, exception.deadline);
-        control::allow(&self.pins, &label, &lines).context("let the exception in")?;
-        Ok(())
-    }
+fn let_in(pins: &Pins, exception: &Exception) -> anyhow::Result<()> {
+    let row = row(exception);
+    let (label, lines) = lines_of(&row, exception.deadline);
+    control::allow(pins, &label, &lines).context("let the exception in")?;
+    Ok(())
+}
 
-    fn end(&self, exception: &Exception) -> anyhow::Result<()> {
-        let row = row(exception);
-        let (_, lines) = lines_of(&row, exception.deadline);
-        // The slot is the kernel side's to choose; all else is as it was let in.
-        let same = |held: &Override| {
-            lines.iter().any(|line| {
-                Override { row: held.row, marks: line.marks | Override::EXCEPTION, ..*line } == *held
-            })
-        };
-        control::revoke(&self.pins, same).context("end the exception")?;
-        Ok(())
-    }
+fn end(pins: &Pins, exception: &Exception) -> anyhow::Result<()> {
+    let row = row(exception);
+    let (_, lines) = lines_of(&row, exception.deadline);
+    // The slot is the kernel side's to choose; all else is as it was let in.
+    let same = |held: &Override| {
+        lines
+            .iter()
+            .any(|line| Override { row: held.row, marks: line.marks | Override::EXCEPTION, ..*line } == *held)
+    };
+    control::revoke(pins, same).context("end the exception")?;
+    Ok(())
+}
 
-    fn free_name(&self) -> String {
-        let taken = |number: &usize| self.exceptions.iter().any(|held| held.name == number.to_string());
-        (1..=self.exceptions.len() + 1).find(|number| !taken(number)).unwrap_or_default().to_string()
-    }
-
-    fn save_exceptions(&mut self) {
-        let saved: io::Result<()> = exceptions::save(&self.settings.paths.state, &self.exceptions);
-        if let Err(error) = saved {
-            error!("exceptions hold, but a reboot will forget them: {error}");
-        }
-    }
+fn free_name(held: &[Exception]) -> String {
+    let taken = |number: &usize| held.iter().any(|held| held.name == number.to_string());
+    (1..=held.len() + 1).find(|number| !taken(number)).unwrap_or_default().to_string()
 }
 
 /// An exception in the form of a row.

@@ -51,14 +51,15 @@ use crate::{
         reading,
     },
     policy::{self, Policy},
-    state::{confirmed::Confirmed, exceptions::Exception, runtime::Runtime},
+    state::{confirmed::Confirmed, exceptions::Exception, panic::Suspension, runtime::Runtime},
 };
 
 mod boot;
 mod change;
 mod command;
 mod confirm;
-mod exceptions;
+pub mod emergency;
+pub mod exceptions;
 mod flows;
 mod metrics_listener;
 mod notify;
@@ -69,6 +70,7 @@ mod refused;
 mod sight;
 
 use boot::StartSource;
+use emergency::Scene;
 use flows::Sweeper;
 use notify::Systemd;
 use reconcile_timer::ReconcileTimer;
@@ -99,6 +101,8 @@ struct Daemon {
     waiting: Option<Waiting>,
     /// What is let through for a while.
     exceptions: Vec<Exception>,
+    /// The panic that the record on disk and the maps had when both were last in step.
+    suspension: Option<Suspension>,
     pins: Pins,
     runtime: Runtime,
     ticks: Ticks,
@@ -226,6 +230,7 @@ fn start(
         held: None,
         waiting: None,
         exceptions: Vec::new(),
+        suspension: None,
         pins,
         runtime,
         ticks,
@@ -246,9 +251,7 @@ fn start(
     daemon.follow_program_log();
     // The policy before the programs: the first packet that one sees is judged by it.
     daemon.restore_exceptions()?;
-    if takeover.is_some() {
-        daemon.continue_panic()?;
-    }
+    daemon.continue_panic()?;
     if daemon.continue_waiting()? {
         daemon.take_over()?;
     } else {
@@ -266,7 +269,6 @@ fn start(
         daemon.pins = takeover.finish().context("give the new maps their place")?;
     }
     daemon.end_closing();
-    daemon.record_panic();
     daemon.reconciler.record_baseline(&daemon.pins);
     drop(change);
     Ok(Started { daemon, timer })
@@ -369,6 +371,11 @@ impl Daemon {
             bail!(reconciler::DETACHED);
         }
         Ok(change)
+    }
+
+    /// The maps and folders that the emergency verbs write to.
+    fn scene(&self) -> Scene {
+        Scene::new(self.pins.clone(), &self.settings.paths, self.ticks)
     }
 
     fn failed(&self) {

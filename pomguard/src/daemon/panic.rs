@@ -1,85 +1,105 @@
 //! Panic: the policy suspended for a while, one way or the other. The programs end it by themselves.
 
-use anyhow::{Context as _, anyhow, bail};
+use anyhow::Context as _;
 use log::{error, warn};
 use pomguard_common::control::{Timed, over};
 
-use super::{Daemon, change::boot_id};
+use super::{Daemon, change::boot_id, emergency::Asker};
 use crate::{
     control::protocol::Panic,
-    kernel::control,
-    render::quantity::duration,
-    state::panic::{self, Suspension},
+    kernel::{clock::unix_now, control},
+    state::panic::Suspension,
 };
-
-/// Longest panic: a day. What is to last longer is a policy.
-const LONGEST: u32 = 86_400;
 
 impl Daemon {
     /// Suspends the policy. Returns a sentence about it.
-    pub(super) fn panic(&mut self, kind: Panic, seconds: u32) -> anyhow::Result<String> {
-        if seconds == 0 || seconds > LONGEST {
-            bail!(
-                "a {} lasts from one second to {}: what is to last longer is a policy",
-                kind.name(),
-                duration(LONGEST.into())
-            );
-        }
-        let deadline = self.ticks.deadline(seconds)?;
+    pub(super) fn panic(&mut self, kind: Panic, seconds: u32, asker: &Asker) -> anyhow::Result<String> {
         let _entitled = self.entitled()?;
-        control::set_panic(&self.pins, Timed::until(kind.number(), deadline))
-            .with_context(|| format!("begin the {}", kind.name()))?;
-        self.reconciler.record_baseline(&self.pins);
-        self.record_panic();
-        let message = format!("{} for {}", kind.name(), duration(seconds.into()));
+        let message = self.scene().suspend(kind, seconds, asker)?;
+        self.in_step();
         error!("{message}: the policy is suspended");
         Ok(message)
     }
 
     /// Ends a panic before its time. Returns a sentence about it.
-    pub(super) fn end_panic(&mut self) -> anyhow::Result<String> {
-        let now = self.ticks.now()? as u32;
-        let held = control::panic(&self.pins)?.holds(now);
+    pub(super) fn end_panic(&mut self, asker: &Asker) -> anyhow::Result<String> {
         let _entitled = self.entitled()?;
-        control::set_panic(&self.pins, Timed::NONE).context("end bypass and lockdown")?;
-        self.reconciler.record_baseline(&self.pins);
-        self.record_panic();
-        let Some(kind) = Panic::of_number(held) else {
-            bail!("neither a bypass nor a lockdown is to be ended")
-        };
-        let message = format!("{} is over: the policy holds again", kind.name());
+        let ended = self.scene().resume(asker);
+        self.in_step();
+        let message = ended?;
         warn!("{message}");
         Ok(message)
     }
 
-    /// Has the record alongside the maps say what they say.
-    pub(super) fn record_panic(&self) {
-        let recorded = control::panic(&self.pins).map_err(anyhow::Error::from).and_then(|held| {
-            let suspension = match Panic::of_number(held.kind()) {
-                Some(kind) => Some(Suspension { kind, boot: boot_id()?, deadline: held.deadline() }),
-                None => None,
-            };
-            Ok(panic::save(&self.settings.paths.runtime, suspension.as_ref())?)
-        });
-        if let Err(error) = recorded {
-            error!("the bypass or lockdown is not recorded for a version with other maps: {error:#}");
-        }
+    /// Takes what the maps and the record hold now as what they are to hold.
+    fn in_step(&mut self) {
+        self.reconciler.record_baseline(&self.pins);
+        self.suspension = self.scene().recorded().unwrap_or_default();
     }
 
-    /// Has maps that are new hold the panic that the ones before them held.
-    pub(super) fn continue_panic(&self) -> anyhow::Result<()> {
-        let Some(Suspension { kind, boot, deadline }) =
-            panic::load(&self.settings.paths.runtime).map_err(|error| {
-                anyhow!(error).context("read the record of the bypass or lockdown that holds")
-            })?
-        else {
-            return Ok(());
+    /// Has the maps hold the panic that the record says holds: they may be new, or the one who wrote the record may
+    /// have ended before the maps were written. Where there is no record, the maps have the word, and it is recorded.
+    pub(super) fn continue_panic(&mut self) -> anyhow::Result<()> {
+        let scene = self.scene();
+        let recorded = match scene.recorded() {
+            // Maps that are new know of no panic: it is neither ended nor begun on a guess.
+            Err(error) if self.replaced.is_some() => return Err(error),
+            Err(error) => {
+                error!("{error:#}: the maps have the word");
+                None
+            }
+            Ok(recorded) => recorded,
         };
-        if boot == boot_id()? && !over(deadline, self.ticks.now()? as u32) {
-            control::set_panic(&self.pins, Timed::until(kind.number(), deadline))?;
-            error!("{} goes on", kind.name());
+        let held = control::panic(&self.pins)?;
+        if let Some(suspension) = &recorded {
+            let desired = Timed::until(suspension.kind.number(), suspension.deadline);
+            if desired != held {
+                control::set_panic(&self.pins, desired)?;
+                error!("{} goes on", suspension.kind.name());
+            }
+            self.suspension = recorded;
+            return Ok(());
         }
+        let now = self.ticks.now()? as u32;
+        let of_maps = Panic::of_number(held.holds(now)).map(|kind| {
+            let left = self.ticks.seconds(held.deadline().wrapping_sub(now));
+            let until = if held.deadline() == 0 { 0 } else { unix_now() + left };
+            let boot = boot_id().context("read the boot's id")?;
+            anyhow::Ok(Suspension {
+                kind,
+                boot,
+                deadline: held.deadline(),
+                since: 0,
+                until,
+                by: None,
+                why: None,
+            })
+        });
+        let of_maps = of_maps.transpose()?;
+        scene.record(of_maps.as_ref());
+        self.suspension = of_maps;
         Ok(())
+    }
+
+    /// Adopts a panic that began or ended on disk while this daemon did not answer; to be called with the lock on
+    /// changes, before what others wrote into the maps is put back.
+    pub(super) fn adopt_panic(&mut self) {
+        let Ok(recorded) = self.scene().recorded() else { return };
+        let Ok(now) = self.ticks.now().map(|now| now as u32) else { return };
+        let known = self.suspension.as_ref().filter(|it| !over(it.deadline, now));
+        if recorded.as_ref() == known {
+            return;
+        }
+        let desired = recorded.as_ref().map_or(Timed::NONE, |it| Timed::until(it.kind.number(), it.deadline));
+        if let Err(error) = control::set_panic(&self.pins, desired) {
+            return error!("the panic on disk is not in the maps: {:#}", anyhow::Error::new(error));
+        }
+        match &recorded {
+            Some(it) => error!("{} began while this daemon did not answer", it.kind.name()),
+            None => warn!("the panic ended while this daemon did not answer: the policy holds again"),
+        }
+        self.suspension = recorded;
+        self.reconciler.record_baseline(&self.pins);
     }
 
     /// Clears the words of panic and grace when their time is up; to be called with the lock on changes.
@@ -88,6 +108,10 @@ impl Daemon {
         // That the maps cannot be read or written is told by the look at what they hold.
         if control::clear_ended(&self.pins, now).is_ok_and(|any| any) {
             self.reconciler.record_baseline(&self.pins);
+        }
+        if self.suspension.as_ref().is_some_and(|it| over(it.deadline, now)) {
+            self.suspension = None;
+            self.scene().record(None);
         }
     }
 }

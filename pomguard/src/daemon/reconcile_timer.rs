@@ -104,6 +104,7 @@ impl Daemon {
         let mut check = if self.runtime.detached() {
             self.reconciler.release(&self.lasting_conditions)
         } else {
+            self.adopt_panic();
             let check = self.reconciler.check(
                 &mut self.loaded,
                 &self.pins,

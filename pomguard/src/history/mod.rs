@@ -5,9 +5,11 @@
 //! not at all, and is checked by digest whenever it is read.
 
 mod durable;
+mod event;
 mod record;
 mod store;
 
 pub use durable::replace;
-pub use record::{By, Cause, Outcome, Pending, Record, Summary, in_force, pending, refused};
+pub use event::Event;
+pub use record::{By, Cause, Outcome, Pending, Record, Summary, before, in_force, pending, refused};
 pub use store::{Damaged, History, HistoryError};

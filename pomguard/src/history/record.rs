@@ -157,6 +157,12 @@ pub fn in_force(records: &[Record]) -> Option<&Record> {
     records.iter().rfind(|record| record.outcome == Outcome::InForce)
 }
 
+/// The change that a return without a number goes to: the one before the change in force.
+pub fn before(records: &[Record]) -> Option<&Record> {
+    let now = in_force(records).map_or(u64::MAX, |record| record.number);
+    records.iter().rfind(|it| it.number < now && it.outcome == Outcome::Replaced)
+}
+
 /// The change that waits for its confirmation.
 pub fn pending(records: &[Record]) -> Option<&Record> {
     records.iter().rfind(|record| matches!(record.outcome, Outcome::Pending(_)))

@@ -11,6 +11,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::{
     durable::{create, replace, sync_folder},
+    event::{self, Event},
     record::{Outcome, Record},
 };
 use crate::{
@@ -81,6 +82,20 @@ impl History {
     #[must_use]
     pub fn open(state: &Path) -> Self {
         Self { folder: state.join("history") }
+    }
+
+    /// Adds an event that is no change of policy.
+    ///
+    /// # Errors
+    /// If the disk does not take it.
+    pub fn note(&self, event: &Event) -> io::Result<()> {
+        event::append(&self.folder, event)
+    }
+
+    /// Every event that is no change of policy, oldest first.
+    #[must_use]
+    pub fn events(&self) -> Vec<Event> {
+        event::read(&self.folder)
     }
 
     fn entry(&self, number: u64) -> PathBuf {

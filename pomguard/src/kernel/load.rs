@@ -245,6 +245,14 @@ fn random() -> io::Result<u64> {
     }
 }
 
+/// The clock that the programs judge deadlines by.
+///
+/// # Errors
+/// [`KernelError::NotInstalled`] if nothing is pinned, [`KernelError::Layout`] for maps of another version.
+pub fn ticks(pins: &Pins) -> Result<Ticks, KernelError> {
+    Ok(Ticks { shift: host_record(pins)?.tick_shift, ..Ticks::probe()? })
+}
+
 /// The record about the host. Whoever reads or writes other pinned maps asks for it first: maps of
 /// another layout are refused here. One that was never filled in (version 0) is of this layout.
 pub(crate) fn host_record(pins: &Pins) -> Result<HostRecord, KernelError> {

@@ -47,6 +47,20 @@ pub struct Connection {
 /// # Errors
 /// When the kernel does not answer.
 pub fn connections() -> Result<Vec<Connection>, KernelError> {
+    Ok(talking()?.into_iter().map(|(connection, _)| connection).collect())
+}
+
+/// Those whose sockets have these inode numbers.
+///
+/// # Errors
+/// When the kernel does not answer.
+pub fn owned(inodes: &HashSet<u32>) -> Result<Vec<Connection>, KernelError> {
+    let all = talking()?.into_iter();
+    Ok(all.filter(|(_, inode)| inodes.contains(inode)).map(|(connection, _)| connection).collect())
+}
+
+/// Every flow, with the inode number of its socket.
+fn talking() -> Result<Vec<(Connection, u32)>, KernelError> {
     let mut found = Vec::new();
     for protocol in [IPPROTO_TCP, IPPROTO_UDP] {
         let mut sockets = Vec::new();
@@ -60,7 +74,7 @@ pub fn connections() -> Result<Vec<Connection>, KernelError> {
             .collect();
         found.extend(sockets.into_iter().filter(|socket| talks(protocol, socket)).map(|socket| {
             let inbound = listening.contains(&socket.local.port());
-            Connection { protocol, local: socket.local, peer: socket.peer, inbound }
+            (Connection { protocol, local: socket.local, peer: socket.peer, inbound }, socket.inode)
         }));
     }
     Ok(found)
@@ -93,6 +107,8 @@ struct Line {
     state: u8,
     local: SocketAddr,
     peer: SocketAddr,
+    /// Inode number of the socket.
+    inode: u32,
 }
 
 fn listens(protocol: u8, line: &Line) -> bool {
@@ -151,6 +167,7 @@ fn dump_if_any(family: u8, protocol: u8) -> Result<Option<Vec<Line>>, KernelErro
                     let id = header.socket_id;
                     lines.push(Line {
                         state: header.state,
+                        inode: header.inode,
                         local: on_the_wire(id.source_address, id.source_port),
                         peer: on_the_wire(id.destination_address, id.destination_port),
                     });

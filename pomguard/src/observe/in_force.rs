@@ -25,7 +25,7 @@ use crate::{
 /// [`KernelError::NotInstalled`] when nothing is pinned.
 pub fn status(pins: &Pins, wanted: &[String]) -> Result<Status, KernelError> {
     let snapshot = reading::snapshot(pins)?;
-    let ticks = Ticks { shift: load::host_record(pins)?.tick_shift, ..Ticks::probe()? };
+    let ticks = load::ticks(pins)?;
     let now = ticks.now()?;
     let active = control::active(pins)?;
     let rollback_at = match active.deadline() {
@@ -59,8 +59,11 @@ pub fn status(pins: &Pins, wanted: &[String]) -> Result<Status, KernelError> {
         kind,
         ends: (held.deadline() != 0)
             .then(|| unix_now() + ticks.seconds(held.deadline().wrapping_sub(now as u32))),
+        since: None,
+        by: None,
+        why: None,
     });
-    if let Some(PanicStatus { kind, ends }) = suspension {
+    if let Some(PanicStatus { kind, ends, .. }) = &suspension {
         let left = ends.map_or_else(String::new, |at| format!(" for {} s", at.saturating_sub(unix_now())));
         attention.push(format!(
             "{0}{left}: the policy is suspended (`pomguard {0} --off` ends that)",
@@ -113,6 +116,9 @@ fn exceptions(
             ports: row.ports.clone(),
             ends: unix_now() + ticks.seconds(deadline.wrapping_sub(now)),
             packets: row.packets,
+            since: None,
+            by: None,
+            why: None,
         }));
     }
     Ok(found)

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::snapshot::AttachInfo;
 use crate::{
+    history::By,
     model::Panic,
     policy::{Direction, Mode, RowId},
 };
@@ -72,12 +73,21 @@ impl Status {
 }
 
 /// A bypass or lockdown that goes on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PanicStatus {
     /// Which way.
     pub kind: Panic,
     /// Seconds since 1970 when it ends; none for one without an end.
     pub ends: Option<u64>,
+    /// Seconds since 1970 when it began; `None` if nobody knows.
+    #[serde(default)]
+    pub since: Option<u64>,
+    /// By whom; `None` if nobody knows.
+    #[serde(default)]
+    pub by: Option<By>,
+    /// What for.
+    #[serde(default)]
+    pub why: Option<String>,
 }
 
 /// A timed exception that holds.
@@ -97,6 +107,15 @@ pub struct ExceptionStatus {
     pub ends: u64,
     /// Packets that it let through.
     pub packets: u64,
+    /// Seconds since 1970 when it was granted; `None` if nobody knows.
+    #[serde(default)]
+    pub since: Option<u64>,
+    /// By whom; `None` if nobody knows.
+    #[serde(default)]
+    pub by: Option<By>,
+    /// What for.
+    #[serde(default)]
+    pub why: Option<String>,
 }
 
 /// The daemon that answered.

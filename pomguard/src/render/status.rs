@@ -7,6 +7,7 @@ use super::{
     table::{lines, table},
 };
 use crate::{
+    history::By,
     observe::{
         printable::printable,
         status::{ExceptionStatus, Status},
@@ -19,16 +20,29 @@ fn ago(at: u64, now: u64) -> String {
     format!("{} ({} ago)", timestamp(at), duration(now.saturating_sub(at)))
 }
 
-/// What an exception lets through, for how long yet, and how much came.
+/// By whom, since when and what for, as far as it is known.
+fn origin(by: Option<&By>, since: Option<u64>, why: Option<&str>) -> String {
+    let by = by.map(|by| match &by.claimed {
+        Some(name) => format!(", by uid {} ({})", by.uid, printable(name)),
+        None => format!(", by uid {}", by.uid),
+    });
+    let since = since.map(|at| format!(", since {}", timestamp(at)));
+    let why = why.map(|why| format!(": {}", printable(why)));
+    [by, since, why].into_iter().flatten().collect()
+}
+
+/// What an exception lets through, until when, how much came, and who granted it when and what for.
 pub fn described(exception: &ExceptionStatus, now: u64) -> String {
     format!(
-        "{} from {} to {}, {}, {} left, {} packets",
+        "{} from {} to {}, {}, until {} ({} left), {} packets{}",
         exception.direction.name(),
         printable(&exception.source),
         printable(&exception.destination),
         exception.ports,
+        timestamp(exception.ends),
         duration(exception.ends.saturating_sub(now)),
-        grouped(exception.packets)
+        grouped(exception.packets),
+        origin(exception.by.as_ref(), exception.since, exception.why.as_deref())
     )
 }
 
@@ -48,13 +62,14 @@ pub fn print(status: &Status, now: u64, out: &mut impl Write) -> io::Result<()> 
         None => "yes".to_owned(),
         Some(at) => format!("no: the generation before returns in {}", duration(at.saturating_sub(now))),
     };
-    let suspension = status.suspension.map_or_else(
+    let suspension = status.suspension.as_ref().map_or_else(
         || "none".to_owned(),
         |panic| {
             let ends = panic
                 .ends
                 .map_or_else(String::new, |at| format!(" for {}", duration(at.saturating_sub(now))));
-            format!("{}{ends}", panic.kind.name().to_uppercase())
+            let origin = origin(panic.by.as_ref(), panic.since, panic.why.as_deref());
+            format!("{}{ends}{origin}", panic.kind.name().to_uppercase())
         },
     );
     let daemon = match &status.daemon {

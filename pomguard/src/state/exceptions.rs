@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     history::{By, replace},
-    policy::{Direction, Service},
+    policy::{Direction, Service, oracle::Opening},
 };
 
 /// Largest file that is read: 64 exceptions are far below it.
@@ -42,6 +42,24 @@ pub struct Exception {
 }
 
 impl Exception {
+    /// Returns true if a connection that is opened this way holds by the exception, by the wall clock.
+    #[must_use]
+    pub fn allows(&self, opening: &Opening, now: u64) -> bool {
+        let peer = match self.direction {
+            Direction::Inbound => opening.source,
+            Direction::Outbound => opening.destination,
+        };
+        let serves = |service: &Service| {
+            let ported = matches!(service.protocol, 6 | 17);
+            service.protocol == opening.protocol
+                && (!ported || service.ports.contains(opening.destination_port))
+        };
+        opening.direction == self.direction
+            && now < self.granted.saturating_add(self.seconds.into())
+            && self.peers.iter().any(|prefix| prefix.contains(&peer))
+            && self.services.iter().any(serves)
+    }
+
     /// Seconds that are left after a reboot, when ticks mean nothing any more and the wall clock is all
     /// there is. A clock that went back grants no more than was granted.
     #[must_use]

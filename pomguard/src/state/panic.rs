@@ -8,7 +8,10 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::{history::replace, model::Panic};
+use crate::{
+    history::{By, replace},
+    model::Panic,
+};
 
 /// A panic that goes on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,6 +22,18 @@ pub struct Suspension {
     pub boot: String,
     /// The tick at which it ends; 0 = without an end.
     pub deadline: u32,
+    /// Seconds since 1970 when it began; 0 if an earlier version wrote this.
+    #[serde(default)]
+    pub since: u64,
+    /// Seconds since 1970 when it ends, for people: the tick counts.
+    #[serde(default)]
+    pub until: u64,
+    /// By whom; `None` if nobody knows.
+    #[serde(default)]
+    pub by: Option<By>,
+    /// What for.
+    #[serde(default)]
+    pub why: Option<String>,
 }
 
 fn file(runtime: &Path) -> PathBuf {
@@ -70,13 +85,23 @@ mod tests {
     #[test]
     fn it_reads_as_it_was_written_and_is_gone_when_it_is_over() {
         let folder = tempfile::tempdir().unwrap();
-        let suspension = Suspension { kind: Panic::Isolate, boot: "a".to_owned(), deadline: 7 };
+        let suspension = Suspension {
+            kind: Panic::Isolate,
+            boot: "a".to_owned(),
+            deadline: 7,
+            since: 1,
+            until: 2,
+            by: Some(By { uid: 0, pid: 7, claimed: None }),
+            why: Some("intruder".to_owned()),
+        };
         save(folder.path(), None).unwrap();
         assert_eq!(load(folder.path()).unwrap(), None);
         save(folder.path(), Some(&suspension)).unwrap();
         assert_eq!(load(folder.path()).unwrap(), Some(suspension));
         save(folder.path(), None).unwrap();
         assert_eq!(load(folder.path()).unwrap(), None);
+        fs::write(file(folder.path()), r#"{"kind":"open","boot":"a","deadline":7}"#).unwrap();
+        assert_eq!(load(folder.path()).unwrap().unwrap().since, 0, "of an earlier version");
         fs::write(file(folder.path()), "{").unwrap();
         assert!(load(folder.path()).is_err());
     }

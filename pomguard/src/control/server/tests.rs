@@ -221,7 +221,7 @@ fn members_may_ask_and_strangers_are_told_why_not() {
 async fn request_of_root_is_served_before_those_that_waited_longer() {
     let (queues, mut requests) = queues();
     let command = |uid, verb| Command {
-        message: Message { version: VERSION, why: None, claimed: None, request: verb },
+        message: Message { version: VERSION, why: None, claimed: None, until: None, request: verb },
         peer: Peer { uid, pid: 1, groups: Vec::new() },
         answer: oneshot::channel().0,
     };

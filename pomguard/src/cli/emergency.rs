@@ -1,0 +1,124 @@
+//! The emergency verbs: through the daemon where one answers, and by its own functions where none does.
+
+use std::{
+    fs::File,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::bail;
+use nix::unistd::geteuid;
+use serde::de::DeserializeOwned;
+
+use super::{journal, output::Output};
+use crate::{
+    control::{
+        client::{self, NoAnswer, NoDaemon, claimed_name},
+        protocol::Request,
+    },
+    daemon::emergency::{Asker, Scene},
+    history::By,
+    input::settings::Settings,
+    observe::printable::printable,
+    state::runtime::{Runtime, RuntimeError},
+};
+
+/// How long the daemon may take to answer, and whoever holds a lock to give it back.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// Pause before the next attempt.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// A verb that an operator needs when nothing else works.
+pub(super) struct Verb {
+    /// For the daemon.
+    pub(super) request: Request,
+    /// What for.
+    pub(super) why: Option<String>,
+    /// True if it goes ahead although a daemon that does not answer has the locks: each is one word in the maps, and
+    /// a daemon that returns adopts what is newer on disk.
+    pub(super) at_any_rate: bool,
+}
+
+/// The locks of whoever changes something without a daemon.
+enum Locks {
+    /// No daemon runs, and nobody else changes anything.
+    Ours { _daemon: File, _change: File },
+    /// A daemon runs that does not answer, or somebody holds the lock on changes.
+    Others,
+}
+
+impl Verb {
+    /// Asks the daemon. Where none runs, `alone` does it under the daemon's locks. Prints what is out of the ordinary.
+    ///
+    /// # Errors
+    /// As the daemon refuses, or as `alone` fails.
+    pub(super) fn run<T: DeserializeOwned>(
+        self,
+        settings: &Settings,
+        out: &mut Output,
+        alone: impl FnOnce(&Scene, &Asker) -> anyhow::Result<T>,
+    ) -> anyhow::Result<T> {
+        let begun = Instant::now();
+        let runtime = Runtime::new(&settings.paths.runtime);
+        let locks = loop {
+            let left = PATIENCE.saturating_sub(begun.elapsed());
+            let why = self.why.as_deref();
+            match client::ask_within(&settings.paths.runtime, self.request.clone(), why, left) {
+                Err(error) if error.is::<NoAnswer>() => break Locks::Others,
+                Err(error) if error.is::<NoDaemon>() => {}
+                answered => return answered,
+            }
+            // A daemon that starts has its lock before it listens.
+            if let Some(locks) = locks(&runtime)? {
+                break locks;
+            }
+            if begun.elapsed() >= PATIENCE {
+                break Locks::Others;
+            }
+            thread::sleep(PAUSE);
+        };
+        let verb = self.request.verb();
+        if matches!(locks, Locks::Others) {
+            if !self.at_any_rate {
+                bail!(
+                    "another pomguard holds the lock and does not answer within {} s: `systemctl restart \
+                     pomguard`, then `pomguard {verb}` again (`pomguard panic` works without)",
+                    PATIENCE.as_secs()
+                );
+            }
+            out.complain(format_args!(
+                "pomguard: the daemon does not answer within {} s: done without it; `systemctl restart pomguard` \
+                 once there is time",
+                PATIENCE.as_secs()
+            ));
+        } else {
+            out.complain("pomguard: no daemon runs: done without it");
+        }
+        let pid = i32::try_from(std::process::id()).unwrap_or_default();
+        let by = By { uid: geteuid().as_raw(), pid, claimed: claimed_name() };
+        let asker = Asker { by, why: self.why };
+        let done = alone(&Scene::open(&settings.paths)?, &asker);
+        let outcome = match &done {
+            Ok(_) => "done without the daemon".to_owned(),
+            Err(error) => format!("FAILED without the daemon: {error:#}"),
+        };
+        let Asker { by, why } = asker;
+        journal::tell(&format!(
+            "uid {} pid {} (claims to be {}): {verb}; reason: {}; {outcome}",
+            by.uid,
+            by.pid,
+            printable(by.claimed.as_deref().unwrap_or("nobody")),
+            printable(why.as_deref().unwrap_or("none given"))
+        ));
+        done
+    }
+}
+
+/// Both locks, if nobody has them.
+fn locks(runtime: &Runtime) -> Result<Option<Locks>, RuntimeError> {
+    let daemon = match runtime.only_daemon() {
+        Err(RuntimeError::Running { .. }) => return Ok(None),
+        lock => lock?,
+    };
+    Ok(runtime.try_change()?.map(|change| Locks::Ours { _daemon: daemon, _change: change }))
+}

@@ -1,0 +1,157 @@
+//! Emergency verbs: each writes first to disk who wants what and why, then to the maps, then a line to the history.
+//! The daemon calls these functions, and so does the command line where no daemon answers.
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, bail};
+use log::error;
+use pomguard_common::control::{Timed, over};
+
+use super::{change::boot_id, reconciler::DETACHED};
+use crate::{
+    control::protocol::Panic,
+    history::{By, Event, History},
+    input::settings::Paths,
+    kernel::{
+        KernelError,
+        clock::{Ticks, unix_now},
+        control, load,
+        pins::Pins,
+    },
+    render::quantity::duration,
+    state::{
+        panic::{self, Suspension},
+        runtime::Runtime,
+    },
+};
+
+/// Longest panic: a day. What is to last longer is a policy.
+const LONGEST: u32 = 86_400;
+
+/// Who wants something, and what for.
+#[derive(Clone, Debug)]
+pub struct Asker {
+    /// The user and process.
+    pub by: By,
+    /// What for, in the operator's words.
+    pub why: Option<String>,
+}
+
+/// The maps and folders that the emergency verbs write to.
+#[derive(Clone, Debug)]
+pub struct Scene {
+    pub(super) pins: Pins,
+    pub(super) state: PathBuf,
+    runtime: PathBuf,
+    pub(super) ticks: Ticks,
+}
+
+impl Scene {
+    /// The maps that are pinned, with the clock that their deadlines are in.
+    ///
+    /// # Errors
+    /// If nothing is pinned, or the maps are of another layout.
+    pub fn open(paths: &Paths) -> Result<Self, KernelError> {
+        let pins = Pins::new(&paths.pins);
+        let ticks = load::ticks(&pins)?;
+        Ok(Self::new(pins, paths, ticks))
+    }
+
+    pub(super) fn new(pins: Pins, paths: &Paths, ticks: Ticks) -> Self {
+        Self { pins, state: paths.state.clone(), runtime: paths.runtime.clone(), ticks }
+    }
+
+    /// Refuses while the host is open on purpose: nothing of ours judges then.
+    pub(super) fn check_attached(&self) -> anyhow::Result<()> {
+        if Runtime::new(&self.runtime).detached() {
+            bail!(DETACHED);
+        }
+        Ok(())
+    }
+
+    /// Suspends the policy. Returns a sentence about it.
+    ///
+    /// # Errors
+    /// If the time is out of bounds, or the maps cannot be written; then nothing was changed.
+    pub fn suspend(&self, kind: Panic, seconds: u32, asker: &Asker) -> anyhow::Result<String> {
+        if seconds == 0 || seconds > LONGEST {
+            bail!(
+                "a {} lasts from one second to {}: what is to last longer is a policy",
+                kind.name(),
+                duration(LONGEST.into())
+            );
+        }
+        self.check_attached()?;
+        control::panic(&self.pins).with_context(|| format!("begin the {}", kind.name()))?;
+        let deadline = self.ticks.deadline(seconds)?;
+        let now = unix_now();
+        let suspension = Suspension {
+            kind,
+            boot: boot_id().context("read the boot's id")?,
+            deadline,
+            since: now,
+            until: now + u64::from(seconds),
+            by: Some(asker.by.clone()),
+            why: asker.why.clone(),
+        };
+        self.record(Some(&suspension));
+        control::set_panic(&self.pins, Timed::until(kind.number(), deadline))
+            .with_context(|| format!("begin the {}", kind.name()))?;
+        let message = format!("{} for {}", kind.name(), duration(seconds.into()));
+        self.note(kind.name(), &message, asker);
+        Ok(message)
+    }
+
+    /// Ends a panic before its time. Returns a sentence about it.
+    ///
+    /// # Errors
+    /// If there is none, or the maps cannot be written.
+    pub fn resume(&self, asker: &Asker) -> anyhow::Result<String> {
+        self.check_attached()?;
+        let held = control::panic(&self.pins)?.holds(self.ticks.now()? as u32);
+        self.record(None);
+        control::set_panic(&self.pins, Timed::NONE).context("end bypass and lockdown")?;
+        let Some(kind) = Panic::of_number(held) else {
+            bail!("neither a bypass nor a lockdown is to be ended")
+        };
+        let message = format!("{} is over: the policy holds again", kind.name());
+        self.note("off", &message, asker);
+        Ok(message)
+    }
+
+    /// The panic that the record on disk says holds.
+    ///
+    /// # Errors
+    /// If the record cannot be read.
+    pub fn recorded(&self) -> anyhow::Result<Option<Suspension>> {
+        let now = self.ticks.now()? as u32;
+        let boot = boot_id().context("read the boot's id")?;
+        let found =
+            panic::load(&self.runtime).context("read the record of the bypass or lockdown that holds")?;
+        Ok(found.filter(|it| it.boot == boot && !over(it.deadline, now)))
+    }
+
+    /// Writes the record of the panic that holds. In an emergency a disk that takes nothing is no reason to stop: the
+    /// word in the maps is what the programs go by.
+    pub(super) fn record(&self, suspension: Option<&Suspension>) {
+        if let Err(error) = panic::save(&self.runtime, suspension) {
+            error!(
+                "the bypass or lockdown is not on disk: a start with other maps will not know of it: {error}"
+            );
+        }
+    }
+
+    /// Adds a line to the history of emergency verbs.
+    pub(super) fn note(&self, verb: &str, about: &str, asker: &Asker) {
+        let event = Event {
+            at: unix_now(),
+            verb: verb.to_owned(),
+            about: about.to_owned(),
+            by: Some(asker.by.clone()),
+            why: asker.why.clone(),
+        };
+        if let Err(error) = History::open(&self.state).note(&event) {
+            error!("the history does not say `{about}`: {error}");
+        }
+    }
+}

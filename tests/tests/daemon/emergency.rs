@@ -1,0 +1,247 @@
+//! Emergency verbs while no daemon answers: it is dead, stopped, or in the middle of a change.
+
+use std::{
+    fs,
+    os::unix::net::UnixDatagram,
+    thread,
+    time::{Duration, Instant},
+};
+
+use nix::{
+    mount::{MsFlags, mount},
+    sys::signal::Signal,
+};
+use pomguard::state::runtime::Runtime;
+use pomguard_tests::daemon::{Connection, Daemon, LISTED, Lab, SERVER, STRANGER, UNLISTED, is_shut, opens};
+use serde_json::Value;
+
+use super::cli::{done, json, refused, said};
+
+/// The way in of the peer.
+const WAY_IN: &str = "[[allow]]\nname = \"ops\"\nfrom = [\"10.77.0.2\"]\nto = [\"server\"]\nprotocol = \"tcp\"\n\
+                      ports = \"9970\"\nfailsafe = true\n";
+
+const BYPASS: [&str; 7] = ["bypass", "--for", "10m", "--yes", "--quiet", "--why", "calls are lost"];
+const LOCKDOWN: [&str; 7] = ["lockdown", "--for", "10m", "--yes", "--quiet", "--why", "intruder"];
+
+/// Time enough for two looks of the daemon.
+const LOOKS: Duration = Duration::from_millis(1_500);
+/// Longer than a verb may take that waits two seconds for an answer.
+const LONG: Duration = Duration::from_secs(15);
+
+fn granted(service: &str) -> Vec<String> {
+    ["allow", &STRANGER.to_string(), "to", service, "--for", "10m", "--why", "ticket 9", "--name", "repair"]
+        .map(str::to_owned)
+        .to_vec()
+}
+
+/// Words of the emergency verbs in the history.
+fn verbs(lab: &Lab) -> Vec<String> {
+    let events = json(lab, &["history", "--emergency"]);
+    events.as_array().unwrap().iter().map(|it| it["verb"].as_str().unwrap().to_owned()).collect()
+}
+
+/// Waits until this holds.
+fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let until = Instant::now() + LONG;
+    while !holds() {
+        assert!(Instant::now() < until, "never: {what}");
+        thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// A socket where the journal's is, for this thread and its children alone.
+fn journal() -> UnixDatagram {
+    let folder = "/run/systemd/journal";
+    fs::create_dir_all(folder).unwrap();
+    mount(Some("tmpfs"), folder, Some("tmpfs"), MsFlags::empty(), None::<&str>).unwrap();
+    let socket = UnixDatagram::bind(format!("{folder}/socket")).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    socket
+}
+
+fn entry(journal: &UnixDatagram) -> String {
+    let mut buffer = [0; 4_096];
+    let length = journal.recv(&mut buffer).expect("an entry in the journal");
+    String::from_utf8_lossy(&buffer[..length]).into_owned()
+}
+
+#[test]
+fn bypass_and_lockdown_work_with_the_daemon_dead() {
+    let Some(lab) = Lab::new("bypass_and_lockdown_work_with_the_daemon_dead") else { return };
+    lab.write_site(WAY_IN);
+    Daemon::start(&lab).kill();
+    let journal = journal();
+    assert!(is_shut(&lab.stranger, SERVER, UNLISTED));
+
+    assert!(done(&lab, &BYPASS).contains("no daemon runs: done without it"));
+    assert!(opens(&lab.stranger, SERVER, UNLISTED), "nothing is dropped");
+    let entry = entry(&journal);
+    assert!(entry.contains("PRIORITY=3\n") && entry.contains("MESSAGE=uid 0 pid "), "{entry}");
+    assert!(entry.contains("bypass; reason: calls are lost; done without the daemon"), "{entry}");
+    let status = json(&lab, &["status"]);
+    assert_eq!(
+        (status["suspension"]["kind"].as_str(), status["suspension"]["by"]["uid"].as_u64()),
+        (Some("open"), Some(0))
+    );
+    assert_eq!(status["suspension"]["why"], "calls are lost");
+    assert!(status["suspension"]["since"].is_u64() && status["suspension"]["ends"].is_u64(), "{status}");
+    assert!(said(&lab.pomguard(&["status"])).contains("calls are lost"));
+
+    // The next daemon goes on with it, and knows all that is known of it.
+    let daemon = Daemon::start(&lab);
+    assert!(opens(&lab.stranger, SERVER, UNLISTED));
+    assert_eq!(json(&lab, &["status"])["suspension"]["why"], "calls are lost");
+    done(&lab, &LOCKDOWN);
+    daemon.kill();
+    assert!(is_shut(&lab.stranger, SERVER, UNLISTED) && opens(&lab.peer, SERVER, LISTED));
+    done(&lab, &["bypass", "--off", "--yes", "--quiet"]);
+    assert!(json(&lab, &["status"])["suspension"].is_null());
+    assert!(
+        refused(&lab, &["bypass", "--off", "--yes", "--quiet"]).contains("neither a bypass nor a lockdown")
+    );
+    let _daemon = Daemon::start(&lab);
+    thread::sleep(LOOKS);
+    assert!(json(&lab, &["status"])["suspension"].is_null());
+    assert_eq!(verbs(&lab), ["open", "isolate", "off"]);
+}
+
+#[test]
+fn exceptions_work_with_the_daemon_dead() {
+    let Some(lab) = Lab::new("exceptions_work_with_the_daemon_dead") else { return };
+    Daemon::start(&lab).kill();
+    let service = format!("{UNLISTED}/tcp");
+    let allow = granted(&service);
+    let allow: Vec<&str> = allow.iter().map(String::as_str).collect();
+    assert!(done(&lab, &allow).contains("exception/repair holds"));
+    assert!(opens(&lab.stranger, SERVER, UNLISTED) && is_shut(&lab.peer, SERVER, UNLISTED));
+    assert!(refused(&lab, &allow).contains("there is an exception repair already"));
+    let check = |when: &str| {
+        let listed = json(&lab, &["allow", "--list"]);
+        assert_eq!(
+            (listed[0]["id"].as_str(), listed[0]["why"].as_str()),
+            (Some("exception/repair"), Some("ticket 9"))
+        );
+        assert_eq!(listed[0]["by"]["uid"], 0, "{when}");
+        let (since, ends) = (listed[0]["since"].as_u64().unwrap(), listed[0]["ends"].as_u64().unwrap());
+        assert!((595..=605).contains(&(ends - since)), "{when}: {listed}");
+        let text = done(&lab, &["allow", "--list"]);
+        for words in ["ticket 9", "by uid 0", "since 2", "until 2"] {
+            assert!(text.contains(words), "{when}: {words}: {text}");
+        }
+    };
+    check("without a daemon");
+    let mut through = Connection::open(&lab.stranger, SERVER, UNLISTED);
+    let daemon = Daemon::start(&lab);
+    check("with the next one");
+    assert!(through.answers(), "the next daemon has it");
+    daemon.kill();
+    assert!(done(&lab, &["revoke", "repair", "--why", "done"]).contains("exception/repair is over"));
+    assert!(through.is_cut() && is_shut(&lab.stranger, SERVER, UNLISTED));
+    assert_eq!(json(&lab, &["allow", "--list"]), Value::Array(vec![]));
+    let _daemon = Daemon::start(&lab);
+    assert!(is_shut(&lab.stranger, SERVER, UNLISTED), "a start does not bring it back");
+    assert_eq!(verbs(&lab), ["allow", "revoke"]);
+}
+
+#[test]
+fn bypass_and_lockdown_work_with_the_daemon_stopped() {
+    let Some(lab) = Lab::new("bypass_and_lockdown_work_with_the_daemon_stopped") else { return };
+    lab.write_site(WAY_IN);
+    let daemon = Daemon::start(&lab);
+    daemon.signal(Signal::SIGSTOP);
+    let begun = Instant::now();
+    assert!(done(&lab, &BYPASS).contains("does not answer within 2 s"));
+    assert!(begun.elapsed() < LONG, "{:?}", begun.elapsed());
+    assert!(opens(&lab.stranger, SERVER, UNLISTED));
+    let allow = granted("22/tcp");
+    let allow: Vec<&str> = allow.iter().map(String::as_str).collect();
+    assert!(refused(&lab, &allow).contains("systemctl restart pomguard"));
+    assert!(refused(&lab, &["revoke", "repair"]).contains("systemctl restart pomguard"));
+
+    // A daemon that returns adopts it, and does not do again what it was asked meanwhile.
+    let deadline = json_ends(&lab);
+    daemon.signal(Signal::SIGCONT);
+    daemon.wait_log("asked too long ago");
+    thread::sleep(LOOKS);
+    assert!(opens(&lab.stranger, SERVER, UNLISTED), "{}", daemon.log());
+    assert!(daemon.log().contains("bypass began while this daemon did not answer"), "{}", daemon.log());
+    assert!(!daemon.log().contains("put back as it was installed"), "{}", daemon.log());
+    let status = json(&lab, &["status"]);
+    assert_eq!(
+        (status["suspension"]["why"].as_str(), status["exceptions"].as_array().unwrap().len()),
+        (Some("calls are lost"), 0)
+    );
+    assert!(json_ends(&lab).abs_diff(deadline) <= 1, "not begun anew");
+
+    daemon.signal(Signal::SIGSTOP);
+    done(&lab, &LOCKDOWN);
+    assert!(is_shut(&lab.stranger, SERVER, UNLISTED) && opens(&lab.peer, SERVER, LISTED));
+    done(&lab, &["bypass", "--off", "--yes", "--quiet"]);
+    daemon.signal(Signal::SIGCONT);
+    thread::sleep(LOOKS);
+    assert!(json(&lab, &["status"])["suspension"].is_null(), "{}", daemon.log());
+    assert!(is_shut(&lab.stranger, SERVER, UNLISTED), "the policy holds");
+    assert_eq!(verbs(&lab), ["open", "isolate", "off"]);
+}
+
+/// Seconds since 1970 when the panic ends, by the kernel alone.
+fn json_ends(lab: &Lab) -> u64 {
+    let pins = pomguard::kernel::pins::Pins::new(lab.pins());
+    pomguard::kernel::status::status(&pins, &[]).unwrap().panic.unwrap().ends.unwrap()
+}
+
+#[test]
+fn bypass_works_in_the_middle_of_a_change() {
+    let Some(lab) = Lab::new("bypass_works_in_the_middle_of_a_change") else { return };
+    let daemon = Daemon::start(&lab);
+    // Whoever has this lock keeps the daemon in the middle of a change.
+    let lock = Runtime::new(&lab.runtime()).change().unwrap();
+    lab.write_site("[[row]]\nid = \"pom-4.0/16\"\nenabled = false\nforce = true\n");
+    let mut apply = lab.pomguard_command(&["apply", "--quiet"]).spawn().unwrap();
+    daemon.wait_log(": apply; reason");
+    thread::sleep(Duration::from_millis(300));
+    let begun = Instant::now();
+    assert!(done(&lab, &BYPASS).contains("does not answer within 2 s"));
+    assert!(begun.elapsed() < LONG);
+    assert!(opens(&lab.stranger, SERVER, UNLISTED));
+    let allow = granted("22/tcp");
+    let allow: Vec<&str> = allow.iter().map(String::as_str).collect();
+    assert!(refused(&lab, &allow).contains("systemctl restart pomguard"));
+    drop(lock);
+    assert!(apply.wait().unwrap().success(), "the change goes on");
+    thread::sleep(LOOKS);
+    assert!(opens(&lab.stranger, SERVER, UNLISTED), "and the bypass with it: {}", daemon.log());
+    eventually("it answers", || json(&lab, &["status"])["suspension"]["why"] == "calls are lost");
+    done(&lab, &["bypass", "--off", "--yes", "--quiet"]);
+    assert!(is_shut(&lab.stranger, SERVER, UNLISTED));
+
+    // Somebody who is no daemon has the lock.
+    daemon.kill();
+    let lock = Runtime::new(&lab.runtime()).change().unwrap();
+    done(&lab, &BYPASS);
+    assert!(opens(&lab.stranger, SERVER, UNLISTED));
+    assert!(refused(&lab, &allow).contains("does not answer"));
+    drop(lock);
+    done(&lab, &["bypass", "--off", "--yes", "--quiet"]);
+    assert!(is_shut(&lab.stranger, SERVER, UNLISTED));
+}
+
+#[test]
+fn required_options_are_in_the_usage_line() {
+    let Some(lab) = Lab::new("required_options_are_in_the_usage_line") else { return };
+    for (verb, words) in [
+        (&["allow"][..], &["--for <TIME>", "--why <TEXT>", "--list"][..]),
+        (&["bypass"], &["--for <TIME>", "--off"]),
+        (&["allow", "--help"], &["--for <TIME> --why <TEXT>"]),
+    ] {
+        let mut command = lab.command(pomguard_tests::daemon::binary());
+        let output = command.args(verb).output().unwrap();
+        let all = said(&output);
+        let usage = all.split("Usage:").nth(1).unwrap_or_else(|| panic!("{all}"));
+        assert_eq!(output.status.code(), Some(if verb.contains(&"--help") { 0 } else { 2 }));
+        for word in words {
+            assert!(usage.lines().take(3).any(|line| line.contains(word)), "{verb:?}: {word}: {all}");
+        }
+    }
+}
