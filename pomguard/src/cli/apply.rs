@@ -18,6 +18,7 @@ use crate::{
         client,
         protocol::{Changed, Request},
     },
+    history::Existing,
     input::{Draft, Files, settings::Settings},
     kernel::{clock::unix_now, interface},
     paths,
@@ -55,6 +56,12 @@ pub struct Args {
     /// Return to what is in force now unless `pomguard confirm` comes within this time (60s, 10m)
     #[arg(long, value_name = "TIME", value_parser = duration::seconds)]
     pub confirm_within: Option<u32>,
+    /// End the live flows that no row allows at once, also those that are older than the first start
+    #[arg(long, conflicts_with = "keep_existing")]
+    pub cut: bool,
+    /// Let the live flows that no row allows go on until they end
+    #[arg(long)]
+    pub keep_existing: bool,
 }
 
 /// Options of `confirm`.
@@ -89,7 +96,12 @@ pub fn run(args: &Args, out: &mut Output) -> anyhow::Result<ExitCode> {
     }) {
         return Ok(refused);
     }
-    change(&args.common, Request::Apply { confirm_within: args.confirm_within }, out)
+    let existing = match (args.cut, args.keep_existing) {
+        (true, _) => Existing::Cut,
+        (_, true) => Existing::Keep,
+        _ => Existing::ByPolicy,
+    };
+    change(&args.common, Request::Apply { confirm_within: args.confirm_within, existing }, out)
 }
 
 /// Exit code 0 when what waited is confirmed, 3 when that would cut the way in for good.
@@ -177,6 +189,9 @@ fn print(verb: &str, changed: &Changed, out: &mut impl io::Write) -> io::Result<
         changed.summary,
         changed.took_ms
     )?;
+    if let Some(flows) = changed.existing {
+        writeln!(out, "{flows} live flows that no row allows were ended or kept, as asked for")?;
+    }
     if let Some(at) = changed.confirm_by {
         writeln!(
             out,

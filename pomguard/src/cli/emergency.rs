@@ -23,8 +23,10 @@ use crate::{
     state::runtime::{Runtime, RuntimeError},
 };
 
-/// How long the daemon may take to answer, and whoever holds a lock to give it back.
+/// How long the daemon may take to answer, and whoever holds a lock to give it back, before a verb goes ahead.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// The same for a verb that cannot go ahead: it loses nothing by waiting for a daemon that is busy.
+const LONG_PATIENCE: Duration = Duration::from_secs(5);
 /// Pause before the next attempt.
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -58,10 +60,11 @@ impl Verb {
         out: &mut Output,
         alone: impl FnOnce(&Scene, &Asker) -> anyhow::Result<T>,
     ) -> anyhow::Result<T> {
+        let patience = if self.at_any_rate { PATIENCE } else { LONG_PATIENCE };
         let begun = Instant::now();
         let runtime = Runtime::new(&settings.paths.runtime);
         let locks = loop {
-            let left = PATIENCE.saturating_sub(begun.elapsed());
+            let left = patience.saturating_sub(begun.elapsed());
             let why = self.why.as_deref();
             match client::ask_within(&settings.paths.runtime, self.request.clone(), why, left) {
                 Err(error) if error.is::<NoAnswer>() => break Locks::Others,
@@ -72,27 +75,21 @@ impl Verb {
             if let Some(locks) = locks(&runtime)? {
                 break locks;
             }
-            if begun.elapsed() >= PATIENCE {
+            if begun.elapsed() >= patience {
                 break Locks::Others;
             }
             thread::sleep(PAUSE);
         };
-        let verb = self.request.verb();
-        if matches!(locks, Locks::Others) {
-            if !self.at_any_rate {
-                bail!(
-                    "another pomguard holds the lock and does not answer within {} s: `systemctl restart \
-                     pomguard`, then `pomguard {verb}` again (`pomguard panic` works without)",
-                    PATIENCE.as_secs()
-                );
-            }
-            out.complain(format_args!(
-                "pomguard: the daemon does not answer within {} s: done without it; `systemctl restart pomguard` \
-                 once there is time",
-                PATIENCE.as_secs()
-            ));
-        } else {
-            out.complain("pomguard: no daemon runs: done without it");
+        let verb = match &self.request {
+            Request::Panic { kind, .. } => format!("panic {}", kind.name()),
+            other => other.verb().to_owned(),
+        };
+        if matches!(locks, Locks::Others) && !self.at_any_rate {
+            bail!(
+                "another pomguard holds the lock and does not answer within {} s: `systemctl restart pomguard`, then \
+                 `pomguard {verb}` again (`pomguard panic` works without)",
+                patience.as_secs()
+            );
         }
         let pid = i32::try_from(std::process::id()).unwrap_or_default();
         let by = By { uid: geteuid().as_raw(), pid, claimed: claimed_name() };
@@ -110,6 +107,16 @@ impl Verb {
             printable(by.claimed.as_deref().unwrap_or("nobody")),
             printable(why.as_deref().unwrap_or("none given"))
         ));
+        if done.is_ok() {
+            out.complain(match locks {
+                Locks::Ours { .. } => "pomguard: no daemon runs: done without it".to_owned(),
+                Locks::Others => format!(
+                    "pomguard: the daemon does not answer within {} s: done without it; `systemctl restart pomguard` \
+                     once there is time",
+                    patience.as_secs()
+                ),
+            });
+        }
         done
     }
 }

@@ -98,7 +98,7 @@ fn print(records: &[Record], out: &mut impl Write) -> io::Result<()> {
         text.add_row([
             record.number.to_string(),
             timestamp(record.at),
-            record.cause.to_string(),
+            format!("{}{}", record.cause, record.existing.option()),
             printable(&user(record.by.as_ref())).into_owned(),
             record.summary.to_string(),
             printable(&record.outcome.text()).into_owned(),

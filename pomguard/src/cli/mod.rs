@@ -17,6 +17,7 @@ pub mod detach;
 mod duration;
 mod emergency;
 pub mod explain;
+mod fates;
 pub mod generate;
 pub mod history;
 mod journal;
@@ -145,8 +146,9 @@ fn dispatch(verb: Verb, out: &mut Output) -> anyhow::Result<ExitCode> {
         Verb::Panic(args) => suspend::run_former(&args, out),
         Verb::Status(args) => status::run(&args, out),
         Verb::Stats(args) => {
-            let pins = Pins::new(&paths::settings(&args.config, out).paths.pins);
-            stats::run(&args, &|| Ok(reading::snapshot(&pins)?), out)
+            let settings = paths::settings(&args.config, out);
+            let pins = Pins::new(&settings.paths.pins);
+            stats::run(&args, &|| Ok(reading::snapshot(&pins)?), &|| fates::read(&settings), out)
         }
         Verb::Explain(args) => explain::run(&args, out),
         Verb::ServeMetrics(args) => serve_metrics::run(&args),

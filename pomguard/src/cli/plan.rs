@@ -4,7 +4,7 @@ use std::{collections::HashSet, path::PathBuf, process::ExitCode};
 
 use anyhow::Context as _;
 
-use super::{ATTENTION, output::Output, session, way_in::opening};
+use super::{ATTENTION, output::Output, session};
 use crate::{
     history::{self, History, Record},
     input::{Draft, Files},
@@ -26,6 +26,7 @@ use crate::{
         resolve,
     },
     render::plan::{InForce, Plan},
+    state::exceptions,
 };
 
 /// Options of `plan`.
@@ -66,17 +67,21 @@ fn make(config: &std::path::Path, files: &mut Files) -> anyhow::Result<Plan> {
         .map(|(diff, counters)| Recent::from_diff(diff, &new, &counters, unix_now()));
     let all = sockets::connections().context("list the connections of this server")?;
     let ours: Vec<Connection> = all.into_iter().filter(|it| new.local.contains(&it.local.ip())).collect();
-    let live: Vec<Opening> = ours.iter().map(opening).collect();
+    let live: Vec<Opening> = ours.iter().map(Connection::opening).collect();
     let older: HashSet<Opening> = match &in_force {
         // What was there before the first start is asked for no row.
         InForce::Nothing => live.iter().copied().collect(),
         InForce::OtherLayout { .. } => HashSet::new(),
         InForce::Change { .. } | InForce::Unknown { .. } => {
             let pins = Pins::new(&draft.settings.paths.pins);
-            seed::unjudged(&pins, &ours).context("read the flow table")?.iter().map(opening).collect()
+            let unjudged = seed::unjudged(&pins, &ours).context("read the flow table")?;
+            unjudged.iter().map(Connection::opening).collect()
         }
     };
-    let impact = Impact::new(old.as_ref(), &new, &live, |opening| older.contains(opening));
+    // An exception file that cannot be read holds nothing.
+    let exceptions = exceptions::load(&draft.settings.paths.state).unwrap_or_default();
+    let excepted = |opening: &Opening| exceptions.iter().any(|held| held.allows(opening, unix_now()));
+    let impact = Impact::new(old.as_ref(), &new, &live, |opening| older.contains(opening), excepted);
     let session = session::ssh().filter(|session| new.local.contains(&session.destination));
     let way_in = session.map(|session| (session, WayIn::under(&new, &session)));
     let failsafe = new.rows.iter().any(|row| row.failsafe && !row.peers.is_empty());

@@ -2,7 +2,6 @@
 
 use std::{collections::HashSet, env, fs, iter, net::IpAddr};
 
-use super::way_in::opening;
 use crate::{
     kernel::sockets,
     policy::{Direction, oracle::Opening},
@@ -22,7 +21,7 @@ pub(super) fn own() -> Vec<Opening> {
     let sockets: HashSet<u32> = ancestors().filter(|&pid| serves_a_login(pid)).flat_map(sockets_of).collect();
     if !sockets.is_empty() {
         for connection in sockets::owned(&sockets).unwrap_or_default() {
-            let connection = opening(&connection);
+            let connection = connection.opening();
             if !found.contains(&connection) {
                 found.push(connection);
             }

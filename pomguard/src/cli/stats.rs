@@ -11,12 +11,16 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use clap::Parser;
+use serde::Serialize;
 
 use super::output::Output;
 use crate::{
-    observe::snapshot::Snapshot,
+    observe::{snapshot::Snapshot, status::Flows},
     paths,
-    render::stats::{Options, Part, print_stats, print_watch},
+    render::{
+        flows,
+        stats::{Options, Part, print_stats, print_watch},
+    },
 };
 
 /// Shows what passed, what was dropped and why.
@@ -42,10 +46,37 @@ pub struct Args {
     pub reasons_only: bool,
 }
 
-/// Runs the command; `read` takes one reading of the maps.
-pub fn run(args: &Args, read: &dyn Fn() -> Result<Snapshot>, out: &mut Output) -> Result<ExitCode> {
+/// Runs the command; `read` takes one reading of the maps, `flows` one of the live flows.
+pub fn run(
+    args: &Args,
+    read: &dyn Fn() -> Result<Snapshot>,
+    flows: &dyn Fn() -> Option<Flows>,
+    out: &mut Output,
+) -> Result<ExitCode> {
+    if args.json && args.watch.is_none() {
+        out.json(&WithFlows { snapshot: read()?, flows: flows() })?;
+        return Ok(ExitCode::SUCCESS);
+    }
     print(args, read, out, Screen::of_process(), None)?;
+    let all = !(args.json || args.watch.is_some() || args.rows_only || args.reasons_only);
+    if all && let Some(flows) = flows() {
+        let when = if flows.if_enforced { ", if what is in audit were enforced now" } else { "" };
+        out.line("");
+        out.line(format_args!("live flows: {}{when}", flows::numbers(&flows.impact)));
+        for line in flows::losers(&flows.impact) {
+            out.line(format_args!("  {line}"));
+        }
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+/// One reading of everything, for programs.
+#[derive(Serialize)]
+struct WithFlows {
+    #[serde(flatten)]
+    snapshot: Snapshot,
+    /// `None` if they cannot be read.
+    flows: Option<Flows>,
 }
 
 /// What is known of the place the text goes to.

@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, process::ExitCode};
 
-use super::{ATTENTION, output::Output};
+use super::{ATTENTION, fates, output::Output};
 use crate::{
     control::{client, protocol::Request},
     daemon::{emergency::Scene, exceptions::explained},
@@ -26,7 +26,8 @@ pub struct Args {
 
 /// Exit code 0 when all is as it should be, 3 when something is not, 1 when nothing is in force.
 pub fn run(args: &Args, out: &mut Output) -> anyhow::Result<ExitCode> {
-    let status = read(&super::paths::settings(&args.config, out))?;
+    let settings = super::paths::settings(&args.config, out);
+    let status = Status { flows: fates::read(&settings), ..read(&settings)? };
     if args.json {
         out.json(&status)?;
     } else {

@@ -37,7 +37,7 @@ pub(super) fn refusal(to_come: &ToCome<'_>, settings: &Settings, out: &mut Outpu
     // An exception file that cannot be read allows nothing here: `--yes` is at hand.
     let exceptions = exceptions::load(&settings.paths.state).unwrap_or_default();
     let live = sockets::connections().unwrap_or_default();
-    let live: Vec<Opening> = live.iter().map(opening).collect();
+    let live: Vec<Opening> = live.iter().map(Connection::opening).collect();
     let words = complaints(to_come, &exceptions, &session::own(), &live);
     let (first, others) = words.split_first()?;
     out.complain(format_args!("pomguard: refused: {first}"));
@@ -125,19 +125,4 @@ fn recorded(
     let history = History::open(&settings.paths.state);
     let (records, _) = history.list();
     Some(history.policy(choose(&records)?).ok()?.1)
-}
-
-/// A connection, as the packet that opened it.
-pub(super) const fn opening(connection: &Connection) -> Opening {
-    let Connection { protocol, local, peer, inbound } = *connection;
-    let (direction, source, destination) =
-        if inbound { (Direction::Inbound, peer, local) } else { (Direction::Outbound, local, peer) };
-    Opening {
-        direction,
-        source: source.ip(),
-        source_port: source.port(),
-        destination: destination.ip(),
-        destination_port: destination.port(),
-        protocol,
-    }
 }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 pub use crate::model::Panic;
 use crate::{
-    history::Summary,
+    history::{Existing, Summary},
     policy::{Mode, Service},
 };
 
@@ -65,6 +65,9 @@ pub enum Request {
     Apply {
         /// Return to what was in force unless confirmed within so many seconds.
         confirm_within: Option<u32>,
+        /// What becomes of live flows that no row of the files allows.
+        #[serde(default)]
+        existing: Existing,
     },
     /// Keep what waits for a confirmation.
     Confirm,
@@ -149,6 +152,9 @@ pub struct Changed {
     pub took_ms: u64,
     /// Seconds since 1970 when it is taken back unless confirmed.
     pub confirm_by: Option<u64>,
+    /// Flows that `--cut` ended, or that `--keep-existing` keeps; `None` without either.
+    #[serde(default)]
+    pub existing: Option<usize>,
     /// What did not go as it should have.
     pub notes: Vec<String>,
 }
@@ -250,7 +256,7 @@ mod tests {
         let requests = [
             Request::Status,
             Request::Metrics,
-            Request::Apply { confirm_within: Some(60) },
+            Request::Apply { confirm_within: Some(60), existing: Existing::Cut },
             Request::Confirm,
             Request::Rollback { to: Some(3), confirm_within: None },
             Request::Allow {

@@ -8,7 +8,9 @@ use log::{error, info, warn};
 use super::{Daemon, check_interfaces, confirm::Waiting, read_policy};
 use crate::{
     control::protocol::Changed,
-    history::{By, Cause, HistoryError, Outcome, Pending, Record, Summary, before, in_force, refused},
+    history::{
+        By, Cause, Existing, HistoryError, Outcome, Pending, Record, Summary, before, in_force, refused,
+    },
     input::{Draft, Settings, Sources},
     kernel::{
         clock::unix_now,
@@ -29,12 +31,14 @@ pub(super) struct ChangeRequest {
     pub(super) why: Option<String>,
     /// Taken back unless confirmed within so many seconds.
     pub(super) confirm_within: Option<u32>,
+    /// What becomes of live flows that no row of it allows.
+    pub(super) existing: Existing,
 }
 
 impl ChangeRequest {
     /// Of the daemon itself.
     pub(super) const fn own(cause: Cause) -> Self {
-        Self { cause, by: None, why: None, confirm_within: None }
+        Self { cause, by: None, why: None, confirm_within: None, existing: Existing::ByPolicy }
     }
 }
 
@@ -105,6 +109,10 @@ impl Daemon {
         self.reconciler.record_baseline(&self.pins);
         self.succeeded(&settings, &installed);
         let mut notes = Vec::new();
+        let existing = self.treat_existing(request.existing, &policy).unwrap_or_else(|error| {
+            notes.push(format!("live flows are as the policy judges them, not as asked for: {error:#}"));
+            None
+        });
         let attached = if starting {
             self.attach_at_start(&settings, true)
         } else {
@@ -135,6 +143,7 @@ impl Daemon {
             summary: record.as_ref().map(|record| record.summary).unwrap_or_default(),
             took_ms,
             confirm_by: request.confirm_within.map(|seconds| unix_now() + u64::from(seconds)),
+            existing,
             notes,
         };
         let next = ActivePolicy { settings, policy, record: record.clone() };
@@ -199,6 +208,7 @@ impl Daemon {
             generation: 0,
             took_ms: 0,
             summary,
+            existing: request.existing,
             outcome,
         };
         match self.history.add(record, sources) {

@@ -17,7 +17,7 @@ use crate::{
         server::{self, Command, Requests},
         socket,
     },
-    history::{By, Cause},
+    history::{By, Cause, Existing},
     input::settings::Settings,
     observe::{
         condition::Condition,
@@ -54,14 +54,19 @@ impl Daemon {
         }
         let by = By { uid: peer.uid, pid: peer.pid, claimed: message.claimed };
         let (asked_by, why) = (by.clone(), message.why.clone());
-        let request =
-            |cause, confirm_within| ChangeRequest { cause, by: Some(asked_by), why, confirm_within };
+        let request = |cause, confirm_within, existing| ChangeRequest {
+            cause,
+            by: Some(asked_by),
+            why,
+            confirm_within,
+            existing,
+        };
         let reply = match message.request {
             Request::Status => Reply::from_result(self.status()),
             Request::Metrics => Reply::from_result(metrics_page(&self.pins, &self.state)),
-            Request::Apply { confirm_within } => {
+            Request::Apply { confirm_within, existing } => {
                 let waits = self.waiting.is_some();
-                let taken = self.take_files(&request(Cause::Apply, confirm_within));
+                let taken = self.take_files(&request(Cause::Apply, confirm_within, existing));
                 // What has to wait for another change has not failed.
                 Reply::from_result(taken.inspect_err(|_| {
                     if !waits {
@@ -70,9 +75,9 @@ impl Daemon {
                 }))
             }
             Request::Confirm => Reply::from_result(self.confirm()),
-            Request::Rollback { to, confirm_within } => {
-                Reply::from_result(self.roll_back(to, request(Cause::Apply, confirm_within)))
-            }
+            Request::Rollback { to, confirm_within } => Reply::from_result(
+                self.roll_back(to, request(Cause::Apply, confirm_within, Existing::default())),
+            ),
             Request::Allow { name, direction, peers, services, seconds } => {
                 let (by, why) = (by, message.why);
                 let asker = Asker { by, why };

@@ -257,6 +257,7 @@ fn message(held: &ActivePolicy, notes: Vec<String>) -> Changed {
         summary: record.map(|record| record.summary).unwrap_or_default(),
         took_ms: 0,
         confirm_by: None,
+        existing: None,
         notes,
     }
 }

@@ -5,14 +5,29 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::anyhow;
+use anyhow::{Context as _, anyhow};
 use log::{debug, warn};
 
 use super::Daemon;
-use crate::kernel::sweep;
+use crate::{
+    history::Existing,
+    kernel::{
+        KernelError,
+        clock::{Ticks, unix_now},
+        pins::Pins,
+        seed,
+        sockets::{self, Connection},
+        sweep,
+    },
+    policy::{Policy, impact::goes_on},
+    render::explain::described,
+};
 
 /// How often flows are looked up in the socket table.
 const SWEEP: Duration = Duration::from_secs(10);
+
+/// Flows that the log names; the others are counted.
+const NAMED: usize = 100;
 
 /// When the next sweep is due, and whether the last one failed.
 #[derive(Debug)]
@@ -28,6 +43,38 @@ impl Sweeper {
 }
 
 impl Daemon {
+    /// Ends the live flows that no row of the policy, which is in force, allows; or has them go on until they end.
+    /// Returns how many; `None` if neither was asked for.
+    pub(super) fn treat_existing(
+        &self,
+        existing: Existing,
+        policy: &Policy,
+    ) -> anyhow::Result<Option<usize>> {
+        let change: fn(&Pins, Ticks, &[Connection]) -> Result<Vec<Connection>, KernelError> = match existing {
+            Existing::ByPolicy => return Ok(None),
+            Existing::Cut => seed::forget,
+            Existing::Keep => seed::keep,
+        };
+        let now = unix_now();
+        let live = sockets::connections().context("list the flows of this server")?;
+        let unlisted: Vec<Connection> = live
+            .into_iter()
+            .filter(|flow| policy.local.contains(&flow.local.ip()))
+            .filter(|flow| {
+                let opening = flow.opening();
+                let excepted = self.exceptions.iter().any(|held| held.allows(&opening, now));
+                !excepted && !goes_on(policy, &opening)
+            })
+            .collect();
+        let done = change(&self.pins, self.ticks, &unlisted).context("change the flow table")?;
+        let word = if existing == Existing::Cut { "ended by --cut" } else { "kept by --keep-existing" };
+        for flow in done.iter().take(NAMED) {
+            warn!("{word}: {}", described(&flow.opening()));
+        }
+        warn!("{} flows that no row allows: {word}", done.len());
+        Ok(Some(done.len()))
+    }
+
     /// Frees flows whose socket is gone, if it is time to.
     pub(super) fn sweep_flows(&mut self) {
         if self.sweeper.due > Instant::now() {

@@ -11,5 +11,7 @@ mod store;
 
 pub use durable::replace;
 pub use event::Event;
-pub use record::{By, Cause, Outcome, Pending, Record, Summary, before, in_force, pending, refused};
+pub use record::{
+    By, Cause, Existing, Outcome, Pending, Record, Summary, before, in_force, pending, refused,
+};
 pub use store::{Damaged, History, HistoryError};

@@ -35,8 +35,42 @@ pub struct Record {
     pub took_ms: u64,
     /// What it changed, in numbers.
     pub summary: Summary,
+    /// What it made of live flows that no row of it allows.
+    #[serde(default, skip_serializing_if = "Existing::is_by_policy")]
+    pub existing: Existing,
     /// What became of it.
     pub outcome: Outcome,
+}
+
+/// What becomes of live flows that no row of a new policy allows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Existing {
+    /// Those that a policy judged end with the next packet; those that none judged go on until they end.
+    #[default]
+    ByPolicy,
+    /// All of them end at once.
+    Cut,
+    /// All of them go on until they end.
+    Keep,
+}
+
+impl Existing {
+    /// Returns true if nothing out of the ordinary was asked for.
+    #[must_use]
+    pub const fn is_by_policy(&self) -> bool {
+        matches!(self, Self::ByPolicy)
+    }
+
+    /// The option of `pomguard apply`; empty if there was none.
+    #[must_use]
+    pub const fn option(self) -> &'static str {
+        match self {
+            Self::ByPolicy => "",
+            Self::Cut => " --cut",
+            Self::Keep => " --keep-existing",
+        }
+    }
 }
 
 /// What brought a change about.
@@ -193,6 +227,7 @@ pub(super) mod tests {
             generation: 1,
             took_ms: 3,
             summary: Summary::default(),
+            existing: Existing::default(),
             outcome,
         }
     }

@@ -57,14 +57,8 @@ pub enum Unlisted {
 /// When there is no policy yet, or the kernel does not answer.
 pub fn seed(pins: &Pins, ticks: Ticks, unlisted: Unlisted) -> Result<Seeded, KernelError> {
     let lines = install::lines(pins)?;
-    let image = Image::open(lines.as_slice()).ok_or(KernelError::Unreadable)?;
-    let table = Table {
-        buckets: pins.mapped(names::MAP_FLOWS, limits::FLOW_BUCKETS, true)?,
-        secret: load::host_record(pins)?.flow_secret,
-        now: ticks.now()? as u32,
-        image,
-        candidates: Candidates::default(),
-    };
+    let table = Table::open(pins, &lines, ticks)?;
+    let image = table.image;
     let head = lines.first().ok_or(KernelError::Unreadable)?;
     let leaves_anyway = Mode::in_head(head, Direction::Outbound) != Mode::Enforce;
     let mut seeded = Seeded::default();
@@ -101,21 +95,58 @@ pub fn seed(pins: &Pins, ticks: Ticks, unlisted: Unlisted) -> Result<Seeded, Ker
     Ok(seeded)
 }
 
+/// Has these flows go on until they end, whatever the policies say: each is entered, or its entry is marked,
+/// as one that no policy judges. Returns those that are.
+///
+/// # Errors
+/// When there is no policy yet, or the maps cannot be read.
+pub fn keep(pins: &Pins, ticks: Ticks, connections: &[Connection]) -> Result<Vec<Connection>, KernelError> {
+    let lines = install::lines(pins)?;
+    let table = Table::open(pins, &lines, ticks)?;
+    let mut kept = Vec::new();
+    for connection in connections {
+        let Some(ends) = Endpoints::new(connection) else { continue };
+        if let Some(found) = flow::find(&table, ends.key()) {
+            flow::set_epoch(&table, &found, NO_ROW, GRANDFATHERED);
+            kept.push(*connection);
+            continue;
+        }
+        let state = if connection.protocol == protocol::TCP { State::Established } else { State::Udp };
+        let newcomer = Newcomer::new(state, NO_ROW, GRANDFATHERED).marked(mark::SOCKET);
+        if !matches!(flow::enter(&table, ends.key(), newcomer), Entered::Full) {
+            kept.push(*connection);
+        }
+    }
+    Ok(kept)
+}
+
+/// Forgets the entries of these flows, so that the policy judges their next packets. Returns those that had
+/// one.
+///
+/// # Errors
+/// When there is no policy yet, or the maps cannot be read.
+pub fn forget(pins: &Pins, ticks: Ticks, connections: &[Connection]) -> Result<Vec<Connection>, KernelError> {
+    let lines = install::lines(pins)?;
+    let table = Table::open(pins, &lines, ticks)?;
+    let had_entry = |connection: &&Connection| {
+        let found = Endpoints::new(connection).and_then(|ends| flow::find(&table, ends.key()));
+        found.is_some_and(|found| {
+            let (bucket, way) = (found.slot / FLOW_WAYS, found.slot % FLOW_WAYS);
+            let word = table.bucket(bucket).and_then(|bucket| bucket.tags.get(way as usize));
+            // A packet may have touched it since: its tag is another one then, and goes all the same.
+            word.is_some_and(|word| word.replace(found.tag.0, 0) || word.replace(word.load(), 0))
+        })
+    };
+    Ok(connections.iter().filter(had_entry).copied().collect())
+}
+
 /// Those of these flows that no policy judges, because they are older than the first attachment.
 ///
 /// # Errors
 /// When the maps cannot be read.
 pub fn unjudged(pins: &Pins, connections: &[Connection]) -> Result<Vec<Connection>, KernelError> {
     let lines = install::lines(pins)?;
-    let image = Image::open(lines.as_slice()).ok_or(KernelError::Unreadable)?;
-    let table = Table {
-        // Writable, because the programs write it, too; nothing is written here.
-        buckets: pins.mapped(names::MAP_FLOWS, limits::FLOW_BUCKETS, true)?,
-        secret: load::host_record(pins)?.flow_secret,
-        now: Ticks::probe()?.now()? as u32,
-        image,
-        candidates: Candidates::default(),
-    };
+    let table = Table::open(pins, &lines, load::ticks(pins)?)?;
     let is_unjudged = |connection: &&Connection| {
         let found = Endpoints::new(connection).and_then(|ends| flow::find(&table, ends.key()));
         found.is_some_and(|found| found.epoch == GRANDFATHERED)
@@ -190,6 +221,22 @@ struct Table<'a> {
     image: Image<'a, [Line]>,
     candidates: Candidates,
 }
+
+impl<'a> Table<'a> {
+    /// The pinned table under the policy that these lines are. Writable, because the programs write it, too.
+    fn open(pins: &Pins, lines: &'a [Line], ticks: Ticks) -> Result<Self, KernelError> {
+        Ok(Self {
+            buckets: pins.mapped(names::MAP_FLOWS, limits::FLOW_BUCKETS, true)?,
+            secret: load::host_record(pins)?.flow_secret,
+            now: ticks.now()? as u32,
+            image: Image::open(lines).ok_or(KernelError::Unreadable)?,
+            candidates: Candidates::default(),
+        })
+    }
+}
+
+/// Ways of a bucket of the flow table.
+const FLOW_WAYS: u32 = limits::FLOW_WAYS as u32;
 
 impl Barrier for Table<'_> {}
 

@@ -15,6 +15,7 @@ use netlink_packet_sock_diag::{
 use netlink_sys::{Socket, protocols::NETLINK_SOCK_DIAG};
 
 use super::KernelError;
+use crate::policy::{Direction, oracle::Opening};
 
 /// States of a socket (include/net/tcp_states.h).
 mod state {
@@ -39,6 +40,24 @@ pub struct Connection {
     pub peer: SocketAddr,
     /// The other side opened it: this machine listens at the local port.
     pub inbound: bool,
+}
+
+impl Connection {
+    /// The packet that opened it.
+    #[must_use]
+    pub const fn opening(&self) -> Opening {
+        let Self { protocol, local, peer, inbound } = *self;
+        let (direction, source, destination) =
+            if inbound { (Direction::Inbound, peer, local) } else { (Direction::Outbound, local, peer) };
+        Opening {
+            direction,
+            source: source.ip(),
+            source_port: source.port(),
+            destination: destination.ip(),
+            destination_port: destination.port(),
+            protocol,
+        }
+    }
 }
 
 /// Every flow with another machine that has two ends: TCP that is open in any way, UDP that is

@@ -87,6 +87,7 @@ pub fn status(pins: &Pins, wanted: &[String]) -> Result<Status, KernelError> {
         exceptions,
         failsafe: failsafe.map(|row| row.id.clone()).collect(),
         attach: attached,
+        flows: None,
         daemon: None,
         attention,
     })

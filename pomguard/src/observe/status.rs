@@ -4,9 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use super::snapshot::AttachInfo;
 use crate::{
-    history::By,
+    history::{By, Existing},
     model::Panic,
-    policy::{Direction, Mode, RowId},
+    policy::{Direction, Mode, RowId, impact::Impact},
 };
 
 /// One reading.
@@ -41,6 +41,9 @@ pub struct Status {
     pub failsafe: Vec<RowId>,
     /// Per interface that the settings name or a program is on.
     pub attach: Vec<AttachInfo>,
+    /// The fates of the live flows; `None` from the daemon itself, and where they cannot be read.
+    #[serde(default)]
+    pub flows: Option<Flows>,
     /// The daemon; none when it does not answer.
     pub daemon: Option<DaemonStatus>,
     /// What is not as it should be, a sentence each.
@@ -66,10 +69,22 @@ impl Status {
             exceptions: Vec::new(),
             failsafe: Vec::new(),
             attach,
+            flows: None,
             daemon: None,
             attention: vec![why],
         }
     }
+}
+
+/// The fates of the live flows under the policy in force.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Flows {
+    /// True if something is in audit: the fates are those of the moment when it is enforced.
+    pub if_enforced: bool,
+    /// What the change in force made of the flows that it found.
+    pub existing: Existing,
+    /// The flows.
+    pub impact: Impact,
 }
 
 /// A bypass or lockdown that goes on.

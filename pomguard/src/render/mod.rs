@@ -3,6 +3,7 @@
 
 pub mod check;
 pub mod explain;
+pub mod flows;
 mod grid;
 pub mod matrix;
 pub mod plan;

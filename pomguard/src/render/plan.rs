@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use super::{
     explain::described,
+    flows,
     quantity::{grouped, timestamp},
 };
 use crate::{
@@ -123,6 +124,7 @@ impl Plan {
             grouped(self.impact.connections as u64)
         )?;
         some(&self.impact.cut, out, described)?;
+        flows::print(&self.impact, out)?;
         if !self.impact.until_reconnect.is_empty() {
             writeln!(
                 out,

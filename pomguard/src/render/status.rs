@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 
 use super::{
+    flows,
     quantity::{duration, grouped, timestamp},
     table::{lines, table},
 };
@@ -105,6 +106,17 @@ pub fn print(status: &Status, now: u64, out: &mut impl Write) -> io::Result<()> 
     }
     for info in &status.attach {
         text.add_row([printable(&info.interface).into_owned(), format!("XDP {}, TC {}", info.xdp, info.tc)]);
+    }
+    if let Some(flows) = &status.flows {
+        let name = if flows.if_enforced { "flows, if enforced" } else { "flows" };
+        text.add_row([name.to_owned(), flows::numbers(&flows.impact)]);
+        if !flows.existing.is_by_policy() {
+            let message = format!("the change in force was made by apply{}", flows.existing.option());
+            text.add_row([String::new(), message]);
+        }
+        for line in flows::losers(&flows.impact) {
+            text.add_row([String::new(), line]);
+        }
     }
     for line in lines(&text).skip_while(String::is_empty) {
         writeln!(out, "{}", line.trim_start())?;

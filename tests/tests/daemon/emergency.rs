@@ -82,7 +82,7 @@ fn bypass_and_lockdown_work_with_the_daemon_dead() {
     let status = json(&lab, &["status"]);
     assert_eq!(
         (status["suspension"]["kind"].as_str(), status["suspension"]["by"]["uid"].as_u64()),
-        (Some("open"), Some(0))
+        (Some("bypass"), Some(0))
     );
     assert_eq!(status["suspension"]["why"], "calls are lost");
     assert!(status["suspension"]["since"].is_u64() && status["suspension"]["ends"].is_u64(), "{status}");

@@ -35,6 +35,7 @@ mod output;
 mod own_multicast;
 mod owners;
 mod plan;
+mod promotion;
 mod refused;
 mod reload;
 mod self_tests;

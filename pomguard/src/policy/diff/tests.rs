@@ -1,6 +1,6 @@
 use super::*;
 use crate::policy::{
-    impact::{Impact, WayIn},
+    impact::{Fate, Impact, WayIn, promoted},
     resolve,
 };
 
@@ -150,14 +150,26 @@ fn a_flow_is_cut_when_it_goes_on_now_and_would_not_then() {
     let new = policy("enforce", &allow("x", "\"10.1.0.0/16\"", "22", ""));
     let live = [opening("10.1.0.7", 22), opening("10.1.0.7", 23), opening("10.2.0.7", 23)];
     let judged = |_: &Opening| false;
-    let impact = Impact::new(Some(&old), &new, &live, judged);
+    let impact = Impact::new(Some(&old), &new, &live, judged, judged);
     assert_eq!((impact.connections, impact.cut), (3, vec![live[1]]), "the last one was denied before");
     assert!(impact.until_reconnect.is_empty());
-    let older = Impact::new(Some(&old), &new, &live, |opening| *opening == live[1]);
+    let older = Impact::new(Some(&old), &new, &live, |opening| *opening == live[1], judged);
     assert_eq!((older.cut, older.until_reconnect), (vec![], vec![live[1]]), "it is not judged by any policy");
     let audited = policy("audit", "");
-    assert!(Impact::new(Some(&old), &audited, &live, judged).cut.is_empty(), "audit cuts nothing");
-    assert_eq!(Impact::new(Some(&audited), &new, &live, judged).cut, live[1..], "enforce after audit does");
+    let excepted = Impact::new(Some(&old), &new, &live, judged, |opening| *opening == live[1]);
+    assert!(excepted.cut.is_empty() && excepted.count(Fate::Unaffected) == 2, "an exception holds it");
+    let twice = [live[1], Opening { source_port: 40_001, ..live[1] }, live[0]];
+    let groups = Impact::new(Some(&old), &new, &twice, judged, judged).groups;
+    let message: Vec<_> = groups.iter().map(|group| (group.fate, group.port, group.flows)).collect();
+    assert_eq!(message, [(Fate::CutNow, 23, 2), (Fate::Unaffected, 22, 1)]);
+    let promotion = Impact::new(Some(&audited), &promoted(&audited), &live, judged, judged);
+    assert_eq!(promotion.count(Fate::CutNow), 3, "no row allows any of them");
+    assert!(Impact::new(Some(&old), &audited, &live, judged, judged).cut.is_empty(), "audit cuts nothing");
+    assert_eq!(
+        Impact::new(Some(&audited), &new, &live, judged, judged).cut,
+        live[1..],
+        "enforce after audit does"
+    );
 }
 
 #[test]

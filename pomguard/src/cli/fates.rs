@@ -1,0 +1,43 @@
+//! The fates of live flows under the policy in force, for `status` and `stats`.
+
+use std::collections::HashSet;
+
+use super::way_in;
+use crate::{
+    history::{self, Existing, History},
+    input::settings::Settings,
+    kernel::{
+        clock::unix_now,
+        pins::Pins,
+        seed,
+        sockets::{self, Connection},
+    },
+    observe::status::Flows,
+    policy::{
+        impact::{Impact, promoted},
+        oracle::Opening,
+    },
+    state::exceptions,
+};
+
+/// The fates of the live flows if all that is in audit were in enforce now; `None` if nothing is in force, the history
+/// does not have it, or this user may not read it.
+pub(super) fn read(settings: &Settings) -> Option<Flows> {
+    let policy = way_in::in_force(settings)?;
+    let enforced = promoted(&policy);
+    let pins = Pins::new(&settings.paths.pins);
+    let live = sockets::connections().ok()?;
+    let ours: Vec<Connection> =
+        live.into_iter().filter(|flow| policy.local.contains(&flow.local.ip())).collect();
+    let unjudged: HashSet<Opening> =
+        seed::unjudged(&pins, &ours).ok()?.iter().map(Connection::opening).collect();
+    let openings: Vec<Opening> = ours.iter().map(Connection::opening).collect();
+    let exceptions = exceptions::load(&settings.paths.state).unwrap_or_default();
+    let excepted = |opening: &Opening| exceptions.iter().any(|held| held.allows(opening, unix_now()));
+    let is_unjudged = |opening: &Opening| unjudged.contains(opening);
+    let impact = Impact::new(Some(&policy), &enforced, &openings, is_unjudged, excepted);
+    let (records, _) = History::open(&settings.paths.state).list();
+    let current = history::pending(&records).or_else(|| history::in_force(&records));
+    let existing = current.map_or(Existing::ByPolicy, |record| record.existing);
+    Some(Flows { if_enforced: enforced != policy, existing, impact })
+}
