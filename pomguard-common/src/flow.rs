@@ -16,6 +16,9 @@
 //! them with the other's tag: it does not match, and the next packet that this host sends enters it again.
 
 mod entry;
+#[cfg(test)]
+mod port_tests;
+pub mod ports;
 mod room;
 mod tcp;
 #[cfg(test)]
@@ -25,7 +28,8 @@ pub use entry::{Bucket, Byte, Half, Key, Quarter, Slot, State, Tag, Word, mark};
 pub use room::{Candidates, Entered, Newcomer, enter};
 pub use tcp::{plain_segment, segment};
 
-use crate::{image::Barrier, limits::FLOW_WAYS};
+use self::ports::FlowPort;
+use crate::{image::Barrier, limits::FLOW_WAYS, protocol};
 
 /// Where the table lives: an array map in the kernel, a vector on the host.
 pub trait Store: Barrier {
@@ -42,6 +46,8 @@ pub trait Store: Barrier {
     /// Words in which [`enter`] notes the entries that may make room. In the kernel they lie in a map: the
     /// stack is short. `None` ends in [`Entered::Full`].
     fn candidates(&self) -> Option<&Candidates>;
+    /// The times of a local port; `None` if the table has none, and every key is to be searched for.
+    fn port(&self, port: u16) -> Option<&FlowPort>;
     /// Hands a key on by reference. In the kernel it lies in a map meanwhile: the stack is short.
     #[inline(always)]
     fn with<R>(&self, key: Key, then: impl FnOnce(&Key) -> R) -> R {
@@ -78,6 +84,11 @@ impl<S: Store> Store for &S {
     #[inline(always)]
     fn candidates(&self) -> Option<&Candidates> {
         (**self).candidates()
+    }
+
+    #[inline(always)]
+    fn port(&self, port: u16) -> Option<&FlowPort> {
+        (**self).port(port)
     }
 
     #[inline(always)]
@@ -133,6 +144,36 @@ fn at<S: Store>(store: &S, slot: u32) -> Option<(&Word, &Slot)> {
     Some((&bucket.tags[way], &bucket.slots[way]))
 }
 
+/// The time of the local port of a key; `None` if the table keeps none for it.
+#[inline(always)]
+fn port_time<'a, S: Store>(store: &'a S, key: &Key) -> Option<&'a Half> {
+    if !ports::keeps(key.protocol()) {
+        return None;
+    }
+    Some(store.port(key.local_port())?.time(key.protocol()))
+}
+
+/// Returns true if the table may hold a flow of this key.
+#[inline(always)]
+fn may_hold<S: Store>(store: &S, key: &Key, now: u32) -> bool {
+    match port_time(store, key) {
+        Some(time) => ports::may_have_flow(time.load(), port_age(store, key.protocol()), now),
+        None => true,
+    }
+}
+
+/// Ticks after which no flow of a transport is left at a port: no less than the age of each of its states. A sum and
+/// no maximum, which would cost a branch for each.
+#[inline(always)]
+fn port_age<S: Store>(store: &S, protocol: u8) -> u64 {
+    let age = |state| u64::from(store.age(state));
+    if protocol == protocol::UDP {
+        age(State::Udp) + age(State::Unanswered)
+    } else {
+        age(State::Opening) + age(State::Established) + age(State::Closed)
+    }
+}
+
 /// Finds a live connection.
 #[inline(always)]
 pub fn find<S: Store>(store: &S, key: Key) -> Option<Found> {
@@ -157,8 +198,11 @@ fn locate<S: Store>(store: &S, key: &Key) -> u32 {
 /// Finds a live connection, without leaving the function that asks.
 #[inline(always)]
 pub(crate) fn search<S: Store>(store: &S, key: &Key) -> Option<Found> {
-    let hash = key.hash(store.secret());
     let now = store.now();
+    if !may_hold(store, key, now) {
+        return None;
+    }
+    let hash = key.hash(store.secret());
     let mut number = hash as u32 & store.mask();
     let mut choice = 0;
     while choice < 2 {
@@ -171,6 +215,10 @@ pub(crate) fn search<S: Store>(store: &S, key: &Key) -> Option<Found> {
                 let state = tag.state();
                 if !matches!(state, State::Free) && tag.idle(now) <= store.age(state) {
                     let slot = number * FLOW_WAYS as u32 + way as u32;
+                    // Looked up again: a pointer that is kept over the search makes the verifier walk it more than once.
+                    if let Some(time) = port_time(store, key) {
+                        ports::note(time, now);
+                    }
                     return Some(Found { slot, tag, row: entry.row.load(), epoch: entry.epoch.load() });
                 }
             }

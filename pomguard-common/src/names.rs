@@ -40,6 +40,8 @@ pub const MAP_ROWS: &str = "ROWS";
 pub const MAP_LABELS: &str = "LABELS";
 /// Buckets of the flow table.
 pub const MAP_FLOWS: &str = "FLOWS";
+/// Local ports at which a flow can exist. They belong to the flow table. See [`crate::flow::ports`].
+pub const MAP_FLOW_PORTS: &str = "FLOW_PORTS";
 /// Buckets of the fragment table.
 pub const MAP_FRAGMENTS: &str = "FRAGMENTS";
 /// When each local port last served. See [`crate::serve::Served`].
@@ -57,6 +59,7 @@ pub const PINNED_MAPS: &[&str] = &[
     MAP_ROWS,
     MAP_LABELS,
     MAP_FLOWS,
+    MAP_FLOW_PORTS,
     MAP_FRAGMENTS,
     MAP_SERVED,
     MAP_HOST,

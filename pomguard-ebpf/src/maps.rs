@@ -9,7 +9,10 @@ use pomguard_common::{
     control::{Control, Override},
     counter::{self, Counters, HostRecord, RowLabel, RowTally},
     decide::ParsedSlot,
-    flow::{Bucket, Candidates, Key},
+    flow::{
+        Bucket, Candidates, Key,
+        ports::{self, FlowPort},
+    },
     image::Line,
     limits,
     parse::Datagram,
@@ -58,6 +61,10 @@ pub(crate) static HOST: Array<HostRecord, 1, MAPPED> = Array::new();
 /// The flow table.
 #[btf_map]
 pub(crate) static FLOWS: Array<Bucket, { limits::FLOW_BUCKETS }, MAPPED> = Array::new();
+
+/// Local ports at which a flow can exist.
+#[btf_map]
+pub(crate) static FLOW_PORTS: Array<FlowPort, { ports::COUNT }, MAPPED> = Array::new();
 
 /// The fragment table.
 #[btf_map]

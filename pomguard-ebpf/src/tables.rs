@@ -6,7 +6,7 @@ use pomguard_common::{
     Direction,
     control::{Control, ControlView, Override, word},
     decide::{self, Decision, ParsedSlot, Scratch, Tables},
-    flow::{Bucket, Candidates, Key, State, Store, Word},
+    flow::{Bucket, Candidates, Key, State, Store, Word, ports::FlowPort},
     image::{Active, Barrier, Image, Line, Lines},
     limits,
     parse::Datagram,
@@ -129,10 +129,20 @@ impl Memory for Map {
     }
 }
 
-/// The stack: nothing is forgotten, and nothing holds. For the fast path, which is short.
-struct Stack;
+/// No map: keys lie on the stack, and nothing holds. For the fast path, which is short.
+struct Stack {
+    /// A number that the verifier knows nothing of.
+    unknown: u64,
+}
 
-impl Barrier for Stack {}
+impl Barrier for Stack {
+    /// Without memory: the verifier knows nothing of the sum, and not that the difference takes away what the sum added.
+    #[inline(always)]
+    fn barrier(&self, value: u64) -> u64 {
+        let sum = hide(value.wrapping_add(self.unknown) as usize) as u64;
+        sum.wrapping_sub(self.unknown)
+    }
+}
 
 impl ControlView for Stack {
     #[inline(always)]
@@ -209,6 +219,7 @@ impl<M: Memory> Lines for Policy<M> {
 trait Home {
     const BUCKETS: usize;
     fn bucket(bucket: u32) -> Option<&'static Bucket>;
+    fn port(port: u16) -> Option<&'static FlowPort>;
 }
 
 /// The flow table.
@@ -221,6 +232,11 @@ impl Home for Flows {
     fn bucket(bucket: u32) -> Option<&'static Bucket> {
         maps::FLOWS.get(bucket)
     }
+
+    #[inline(always)]
+    fn port(port: u16) -> Option<&'static FlowPort> {
+        maps::FLOW_PORTS.get(port.into())
+    }
 }
 
 /// The fragment table.
@@ -232,6 +248,11 @@ impl Home for Fragments {
     #[inline(always)]
     fn bucket(bucket: u32) -> Option<&'static Bucket> {
         maps::FRAGMENTS.get(bucket)
+    }
+
+    #[inline(always)]
+    fn port(_: u16) -> Option<&'static FlowPort> {
+        None
     }
 }
 
@@ -289,6 +310,11 @@ impl<P: Home, M: Memory> Store for Table<'_, '_, P, M> {
     #[inline(always)]
     fn candidates(&self) -> Option<&Candidates> {
         self.image.lines().memory.candidates()
+    }
+
+    #[inline(always)]
+    fn port(&self, port: u16) -> Option<&FlowPort> {
+        P::port(port)
     }
 }
 
@@ -351,7 +377,8 @@ pub(crate) fn fast_path<C: Context>(hook: Direction, packet: &Frame<C>) -> Optio
     if control.word(word::PANIC) | control.word(word::GRACE) | u64::from(packet.self_test()) != 0 {
         return None;
     }
-    let policy = Policy { generation: in_force(control)?, memory: Stack };
+    let memory = Stack { unknown: control.word(word::ACTIVE) };
+    let policy = Policy { generation: in_force(control)?, memory };
     let image = Image::open(&policy)?;
     let tables = Tables::in_peace(&image, Table::<Flows, _>::of(&image), Table::<Fragments, _>::of(&image));
     decide::fast_path(hook, packet, &tables, control.word(word::PORT_BLOOM))

@@ -13,7 +13,10 @@ use pomguard_common::{
     Direction,
     control::{Control, ControlView, Override, word},
     decide::{self, NO_ROW, Tables},
-    flow::{self, Bucket, Candidates, Entered, Key, Newcomer, State, Store, Tag, Word},
+    flow::{
+        self, Bucket, Candidates, Entered, Key, Newcomer, State, Store, Tag, Word,
+        ports::{self, FlowPort},
+    },
     image::{Barrier, Image, Line, Lines},
     limits::{self, FLOW_BUCKETS, FRAGMENT_BUCKETS},
     parse::{self, Datagram, Link},
@@ -37,15 +40,18 @@ struct Table {
     ages: [u32; 8],
     now: u32,
     candidates: Candidates,
+    /// Empty where keys are no ends.
+    ports: Vec<FlowPort>,
 }
 
 impl Table {
-    fn new(buckets: usize) -> Self {
+    fn new(buckets: usize, ports: usize) -> Self {
         Self {
             buckets: iter::repeat_with(Bucket::default).take(buckets).collect(),
             ages: [0; 8],
             now: 0,
             candidates: Candidates::default(),
+            ports: iter::repeat_with(FlowPort::default).take(ports).collect(),
         }
     }
 }
@@ -75,6 +81,10 @@ impl Store for Table {
 
     fn candidates(&self) -> Option<&Candidates> {
         Some(&self.candidates)
+    }
+
+    fn port(&self, port: u16) -> Option<&FlowPort> {
+        self.ports.get(usize::from(port))
     }
 }
 
@@ -166,8 +176,8 @@ impl HostDatapath {
         let mut datapath = Self {
             in_force: InForce::new(policy, CLOCK)?,
             held: ControlMemory { served: unserved(), ..ControlMemory::default() },
-            flows: Table::new(FLOW_BUCKETS),
-            fragmented: Table::new(FRAGMENT_BUCKETS),
+            flows: Table::new(FLOW_BUCKETS, ports::COUNT),
+            fragmented: Table::new(FRAGMENT_BUCKETS, 0),
             ordinary: 0,
         };
         datapath.install()?;

@@ -10,7 +10,7 @@ use crate::{
     Direction,
     control::Override,
     flow::{self, Found, Key, Store},
-    image::{Class, Family, Image, Lines, MissReason},
+    image::{Barrier, Class, Family, Image, Lines, MissReason},
     packet::{Packet, be16, be32, be64},
     parse::{ethertype, tcp_flag, tcp_flags_occur},
     protocol,
@@ -60,6 +60,7 @@ where
     T: Store,
 {
     let (source, destination, segment) = I::read(packet)?;
+    let segment = segment.forgotten(tables.image.lines());
     match hook {
         Direction::Inbound => {
             let ends = Endpoints::<I> { ours: destination, theirs: source, segment };
@@ -120,6 +121,13 @@ impl Segment {
             return None;
         }
         Some(Self { protocol, flags, source_port, destination_port })
+    }
+
+    /// The same, of which the verifier forgets whether it is TCP: it walks the rest of the way once for both.
+    #[inline(always)]
+    fn forgotten<F: Barrier + ?Sized>(self, memory: &F) -> Self {
+        let word = memory.barrier(u64::from(self.protocol) << 8 | u64::from(self.flags));
+        Self { protocol: (word >> 8) as u8, flags: word as u8, ..self }
     }
 
     #[inline(always)]
@@ -315,6 +323,9 @@ impl<I: Ip> Endpoints<I> {
             if source_port == I::LEASE[0] && destination_port == I::LEASE[1] {
                 return None;
             }
+            // The way to the flow table is long: it is walked once, and not once for each reason.
+            let forgotten = image.lines().barrier(miss_reason as u64 | u64::from(audit) << 2) as u32;
+            (miss_reason, audit) = (MissReason::from_number(forgotten), forgotten & 4 != 0);
             let key = I::key(protocol, self.ours, destination_port, self.theirs, source_port);
             if let Some(found) = flow::search(&tables.flows, &key) {
                 if !fresh(image, &found) {

@@ -134,6 +134,20 @@ impl Key {
         Self([local[0], local[1], peer[0], peer[1], ports | (protocol as u64) << 8 | family as u64])
     }
 
+    /// The protocol.
+    #[must_use]
+    #[inline(always)]
+    pub const fn protocol(&self) -> u8 {
+        (self.0[4] >> 8) as u8
+    }
+
+    /// The port of this host's end.
+    #[must_use]
+    #[inline(always)]
+    pub const fn local_port(&self) -> u16 {
+        (self.0[4] >> 48) as u16
+    }
+
     /// The key of a fragmented datagram: who sends to whom under which identification.
     #[must_use]
     #[inline(always)]

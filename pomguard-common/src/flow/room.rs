@@ -16,7 +16,7 @@
 //! except for what must not fail ([`Newcomer::urgent`]): that takes an unanswered entry of any class, else
 //! answered UDP, else established TCP, each the longest idle one.
 
-use super::{State, Store, Tag, Word, at};
+use super::{State, Store, Tag, Word, at, port_time, ports};
 use crate::{
     flow::Key,
     limits::{FLOW_WAYS, FLOWS},
@@ -158,6 +158,10 @@ fn place<S: Store>(store: &S, key: &Key, what: u32, row: u64) -> Entered {
     let free = best[kind::FREE].load() != 0;
     let place = (chosen & ((1 << SLOT_BITS) - 1)) as u32;
     let Some((tag, slot)) = at(store, place) else { return Entered::Full };
+    // Before the tag: who sees the flow sees that its port has one.
+    if let Some(time) = port_time(store, key) {
+        ports::note(time, now);
+    }
     // Nobody matches the slot while its key is half written: the tag goes first and comes last.
     tag.store(0);
     let mut i = 0;

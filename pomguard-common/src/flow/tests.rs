@@ -6,8 +6,8 @@ use std::vec::Vec;
 use super::*;
 use crate::{Direction, image::Family, limits, parse::tcp_flag, protocol::TCP};
 
-/// Buckets, the time, and where candidates are noted.
-struct Table(Vec<Bucket>, u32, Candidates);
+/// Buckets, the time, where candidates are noted, and the local ports.
+struct Table(Vec<Bucket>, u32, Candidates, Vec<FlowPort>);
 
 impl Barrier for Table {}
 
@@ -35,10 +35,15 @@ impl Store for Table {
     fn candidates(&self) -> Option<&Candidates> {
         Some(&self.2)
     }
+
+    fn port(&self, port: u16) -> Option<&FlowPort> {
+        self.3.get(usize::from(port))
+    }
 }
 
 fn table(buckets: usize) -> Table {
-    Table(iter::repeat_with(Bucket::default).take(buckets).collect(), 7, Candidates::default())
+    let ports = iter::repeat_with(FlowPort::default).take(ports::COUNT).collect();
+    Table(iter::repeat_with(Bucket::default).take(buckets).collect(), 7, Candidates::default(), ports)
 }
 
 /// To another peer each.
@@ -78,7 +83,12 @@ const NOW: u32 = 5_000;
 impl Pair {
     fn new() -> Self {
         Self {
-            table: Table(iter::repeat_with(Bucket::default).take(2).collect(), NOW, Candidates::default()),
+            table: Table(
+                iter::repeat_with(Bucket::default).take(2).collect(),
+                NOW,
+                Candidates::default(),
+                Vec::new(),
+            ),
             next: 0,
         }
     }

@@ -43,6 +43,19 @@ pub enum MissReason {
     Broken = 3,
 }
 
+impl MissReason {
+    /// The one with this number; of a larger one, that of the lowest two bits.
+    #[inline(always)]
+    pub(crate) const fn from_number(number: u32) -> Self {
+        match number & 3 {
+            0 => Self::Port,
+            1 => Self::Peer,
+            2 => Self::ClientPort,
+            _ => Self::Broken,
+        }
+    }
+}
+
 /// Why no row allows a packet, and whether that is enforced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Miss {
@@ -487,12 +500,7 @@ const fn unpack(answer: u64) -> Result<RowMatch, Miss> {
     if answer & DENIED == 0 {
         return Ok(RowMatch { row: answer as u16, failsafe: answer >> 16 & 1 != 0 });
     }
-    let miss_reason = match answer & 3 {
-        0 => MissReason::Port,
-        1 => MissReason::Peer,
-        2 => MissReason::ClientPort,
-        _ => MissReason::Broken,
-    };
+    let miss_reason = MissReason::from_number(answer as u32);
     Err(Miss { miss_reason, audit: answer >> AUDIT_SHIFT & 1 != 0 })
 }
 

@@ -22,6 +22,7 @@ use tokio::{
 use self::{
     change::{ActivePolicy, ChangeRequest},
     confirm::Waiting,
+    phases::Phases,
 };
 use crate::{
     control::server::Requests,
@@ -64,6 +65,7 @@ mod flows;
 mod metrics_listener;
 mod notify;
 mod panic;
+mod phases;
 mod reconcile_timer;
 mod reconciler;
 mod refused;
@@ -200,6 +202,7 @@ fn start(
     pins: Pins,
     systemd: Systemd,
 ) -> anyhow::Result<Started> {
+    let mut phases = Phases::begin();
     check_interfaces(&pins, &settings, |_| true)?;
     // Before the first look: what happens meanwhile is announced, and looked at.
     let timer = ReconcileTimer::new()?;
@@ -213,11 +216,13 @@ fn start(
     let takeover = Takeover::begin(&pins).context("take the place of maps of another layout")?;
     let pins = takeover.as_ref().map_or(pins, Takeover::pins);
     let ticks = Ticks::probe()?;
+    phases.end("decide the pins");
     info!("loading the programs");
     let loaded = Loaded::new(&pins, Share::All, ticks, options.program_log);
     let mut loaded = loaded.map_err(|error| for_want_of_capabilities(error.into()))?;
     // Before the first of them is attached: see `programs`.
     let staged = Staged::new(&loaded, &pins).context("pin the programs")?;
+    phases.end("load the programs");
     let state = Arc::new(Mutex::new(DaemonState {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         ..DaemonState::default()
@@ -264,6 +269,7 @@ fn start(
             }
         }
     }
+    phases.end("put the policy in force and attach");
     staged.finish().context("give the new programs their place")?;
     if let Some(takeover) = takeover {
         daemon.pins = takeover.finish().context("give the new maps their place")?;

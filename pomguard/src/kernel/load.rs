@@ -5,6 +5,7 @@ use std::{
     os::fd::{AsFd as _, BorrowedFd},
     path::Path,
     thread,
+    time::Instant,
 };
 
 use aya::{
@@ -12,7 +13,8 @@ use aya::{
     maps::{Map, ProgramArray},
     programs::{Program, ProgramError, SchedClassifier, Xdp},
 };
-use pomguard_common::{ABI_VERSION, counter::HostRecord, limits, names};
+use log::debug;
+use pomguard_common::{ABI_VERSION, counter::HostRecord, flow::ports, limits, names};
 
 use super::{KernelError, clock::Ticks, clock::unix_now, mapping::Mapping, object::OBJECT, pins::Pins, raw};
 
@@ -79,10 +81,12 @@ impl Loaded {
         for (name, path) in &paths {
             loader.map_pin_path(name, path);
         }
+        let had_flows = share == Share::All && pins.map(names::MAP_FLOWS).exists();
         let ebpf = loader.load(OBJECT).map_err(|error| KernelError::Load(Box::new(error)))?;
         let mut loaded = Self { ebpf };
         if share == Share::All {
             introduce(pins, ticks, secret)?;
+            complete_ports(pins, had_flows, ticks.now()? as u32)?;
         }
         loaded.verify()?;
         loaded.fill_arrays()?;
@@ -101,7 +105,9 @@ impl Loaded {
         let results: Vec<_> = thread::scope(|scope| {
             let threads: Vec<_> = programs
                 .iter_mut()
-                .map(|(_, program)| thread::Builder::new().spawn_scoped(scope, || load(program)).ok())
+                .map(|(name, program)| {
+                    thread::Builder::new().spawn_scoped(scope, || timed(name, program)).ok()
+                })
                 .collect();
             threads.into_iter().map(|thread| thread.and_then(|thread| thread.join().ok())).collect()
         });
@@ -212,6 +218,14 @@ impl Loaded {
     }
 }
 
+/// Has the kernel verify a program, and logs how long it took.
+fn timed(name: &str, program: &mut Program) -> Result<(), ProgramError> {
+    let start = Instant::now();
+    let result = load(program);
+    debug!("{name}: verified in {} ms", start.elapsed().as_millis());
+    result
+}
+
 /// Has the kernel verify a program.
 fn load(program: &mut Program) -> Result<(), ProgramError> {
     match program {
@@ -280,6 +294,22 @@ fn introduce(pins: &Pins, ticks: Ticks, secret: u64) -> Result<(), KernelError> 
     }
     record.version = padded(env!("CARGO_PKG_VERSION"));
     mapping.set(0, record);
+    Ok(())
+}
+
+/// Has every local port say that it may have flows, if the flow table is older than the table of its ports: one that
+/// lost its pin, or whose first start was cut short. The mark that all ports are known comes last.
+fn complete_ports(pins: &Pins, had_flows: bool, now: u32) -> Result<(), KernelError> {
+    let mut table = pins.mapped::<[u32; 2]>(names::MAP_FLOW_PORTS, ports::COUNT, true)?;
+    if table.get(ports::COMPLETE).ok_or(KernelError::Unreadable)? != [0; 2] {
+        return Ok(());
+    }
+    if had_flows {
+        for port in 0..ports::COMPLETE {
+            table.set(port, [ports::unknown(now); 2]);
+        }
+    }
+    table.set(ports::COMPLETE, [1, 0]);
     Ok(())
 }
 

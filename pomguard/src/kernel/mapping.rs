@@ -8,7 +8,10 @@ use std::{
 };
 
 use aya::Pod;
-use pomguard_common::{flow::Bucket, serve::Served};
+use pomguard_common::{
+    flow::{Bucket, ports::FlowPort},
+    serve::Served,
+};
 
 /// A type all of whose bytes are atomic words, so that others may write while a reference to it lives.
 ///
@@ -20,6 +23,8 @@ pub(super) unsafe trait Words {}
 unsafe impl Words for Bucket {}
 // SAFETY: two atomic words.
 unsafe impl Words for Served {}
+// SAFETY: two atomic words.
+unsafe impl Words for FlowPort {}
 
 /// An array map of `T`, mapped into this process. The programs write it at the same time, so every
 /// access copies an element.

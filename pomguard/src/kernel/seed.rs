@@ -11,7 +11,10 @@ use pomguard_common::{
     Direction,
     control::ControlView,
     decide::NO_ROW,
-    flow::{self, Bucket, Candidates, Entered, GRANDFATHERED, Key, Newcomer, State, Store, mark},
+    flow::{
+        self, Bucket, Candidates, Entered, GRANDFATHERED, Key, Newcomer, State, Store, mark,
+        ports::{self, FlowPort},
+    },
     image::{Address, Barrier, Family, Image, Line, Tuple},
     limits, names, protocol,
     serve::{self, Served},
@@ -216,6 +219,7 @@ impl ControlView for Ports {
 /// The pinned flow table as memory.
 struct Table<'a> {
     buckets: Mapping<[u64; size_of::<Bucket>() / 8]>,
+    ports: Mapping<[u32; size_of::<FlowPort>() / 4]>,
     secret: u64,
     now: u32,
     image: Image<'a, [Line]>,
@@ -227,6 +231,7 @@ impl<'a> Table<'a> {
     fn open(pins: &Pins, lines: &'a [Line], ticks: Ticks) -> Result<Self, KernelError> {
         Ok(Self {
             buckets: pins.mapped(names::MAP_FLOWS, limits::FLOW_BUCKETS, true)?,
+            ports: pins.mapped(names::MAP_FLOW_PORTS, ports::COUNT, true)?,
             secret: load::host_record(pins)?.flow_secret,
             now: ticks.now()? as u32,
             image: Image::open(lines).ok_or(KernelError::Unreadable)?,
@@ -263,6 +268,10 @@ impl Store for Table<'_> {
 
     fn candidates(&self) -> Option<&Candidates> {
         Some(&self.candidates)
+    }
+
+    fn port(&self, port: u16) -> Option<&FlowPort> {
+        self.ports.shared(port.into())
     }
 }
 

@@ -18,6 +18,7 @@ mod exporter;
 mod failsafe;
 mod first_attach;
 mod floods;
+mod flow_ports;
 mod fragments;
 mod groups;
 mod healing;

@@ -52,6 +52,8 @@ pub(crate) struct Args {
     /// Also measure this eBPF object, alongside the committed one in the same run (repeatable)
     #[arg(long, value_name = "PATH")]
     object: Vec<PathBuf>,
+    #[command(flatten)]
+    programs: program::Only,
     /// Also write the figures as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -117,7 +119,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         if args.record { report::record(figures) } else { Ok(()) }
     };
     if asked(Part::Program) {
-        figures.program = Some(circumstances.measured(program::run(&setting, &objects)?));
+        figures.program = Some(circumstances.measured(program::run(&setting, &objects, &args.programs)?));
         keep(&figures)?;
     }
     if asked(Part::Live) {

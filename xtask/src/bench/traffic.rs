@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use anyhow::{Context as _, Result};
 use ipnet::IpNet;
-use pomguard_common::{bench, parse::tcp_flag};
+use pomguard_common::{bench, parse::tcp_flag, protocol};
 
 use super::{
     policy::{OUTBOUND_PORT, Policy},
@@ -36,6 +36,11 @@ impl Endpoints {
     /// Makes a segment from the client to the server.
     pub(super) fn asks(&self, flags: u8) -> Header {
         tcp(self.client, self.server, flags)
+    }
+
+    /// Makes a UDP datagram from the client to the server.
+    pub(super) fn asks_udp(&self) -> Header {
+        udp(self.client, self.server)
     }
 
     /// Makes a segment from the server to the client.
@@ -96,6 +101,21 @@ pub(super) fn port_scan(policy: &Policy, random: &mut Random, count: usize) -> V
     (0..count).map(make).collect()
 }
 
+/// Makes connections from strangers to the ports of this host's own flows.
+pub(super) fn at_open_ports(
+    policy: &Policy,
+    random: &mut Random,
+    opened: &[Endpoints],
+    count: usize,
+) -> Vec<Endpoints> {
+    let make = |_| {
+        let own = opened[random.below(opened.len())].client.port();
+        let client = SocketAddr::new(stranger(policy, random), client_port(random));
+        Endpoints { client, server: SocketAddr::new(policy.host, own) }
+    };
+    (0..count).map(make).collect()
+}
+
 /// Makes connections from strangers to ports that rows list for other peers.
 pub(super) fn strangers(policy: &Policy, random: &mut Random, count: usize) -> Result<Vec<Endpoints>> {
     let make = |_| {
@@ -119,16 +139,34 @@ pub(super) fn opened(policy: &Policy, random: &mut Random, count: usize) -> Vec<
 /// Makes the headers of a TCP segment without data, with correct checksums.
 fn tcp(source: SocketAddr, destination: SocketAddr, flags: u8) -> Header {
     let mut segment = [0; 20];
-    segment[..2].copy_from_slice(&source.port().to_be_bytes());
-    segment[2..4].copy_from_slice(&destination.port().to_be_bytes());
     segment[12] = 5 << 4;
     segment[13] = flags;
     segment[14..16].copy_from_slice(&8_192_u16.to_be_bytes());
+    headers(source, destination, protocol::TCP, &mut segment, 16)
+}
+
+/// Headers of a UDP datagram with twelve bytes of data, with right checksums: as long as a TCP segment.
+fn udp(source: SocketAddr, destination: SocketAddr) -> Header {
+    let mut datagram = [0; 20];
+    datagram[4..6].copy_from_slice(&20_u16.to_be_bytes());
+    headers(source, destination, protocol::UDP, &mut datagram, 6)
+}
+
+/// IP header and twenty bytes of the upper layer, which has its ports first and its checksum at `place`.
+fn headers(
+    source: SocketAddr,
+    destination: SocketAddr,
+    protocol: u8,
+    upper: &mut [u8; 20],
+    place: usize,
+) -> Header {
+    upper[..2].copy_from_slice(&source.port().to_be_bytes());
+    upper[2..4].copy_from_slice(&destination.port().to_be_bytes());
     let mut header = [0; bench::HEADER];
     let (length, addresses) = match (source.ip(), destination.ip()) {
         (IpAddr::V4(from), IpAddr::V4(to)) => {
-            // Version and header length, then: 40 bytes, don't fragment, TTL 64, TCP.
-            header[..10].copy_from_slice(&[0x45, 0, 0, 40, 0, 0, 0x40, 0, 64, 6]);
+            // Version and header length, then: 40 bytes, not to be fragmented, TTL 64.
+            header[..10].copy_from_slice(&[0x45, 0, 0, 40, 0, 0, 0x40, 0, 64, protocol]);
             header[12..16].copy_from_slice(&from.octets());
             header[16..20].copy_from_slice(&to.octets());
             let sum = checksum(0, &header[..20]);
@@ -140,18 +178,18 @@ fn tcp(source: SocketAddr, destination: SocketAddr, flags: u8) -> Header {
                 IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
                 IpAddr::V6(address) => address.octets(),
             };
-            // Version 6, then: 20 bytes of TCP, hop limit 64.
-            header[..8].copy_from_slice(&[0x60, 0, 0, 0, 0, 20, 6, 64]);
+            // Version 6, then: 20 bytes of the upper layer, hop limit 64.
+            header[..8].copy_from_slice(&[0x60, 0, 0, 0, 0, 20, protocol, 64]);
             header[8..24].copy_from_slice(&octets(from));
             header[24..40].copy_from_slice(&octets(to));
             (40, 8..40)
         }
     };
-    // The pseudo-header: addresses, protocol 6, length 20 (RFC 9293 section 3.1).
-    let pseudo = header[addresses].chunks(2).map(word).sum::<u32>() + 6 + 20;
-    let sum = checksum(pseudo, &segment);
-    segment[16..18].copy_from_slice(&sum.to_be_bytes());
-    header[length..length + 20].copy_from_slice(&segment);
+    // The pseudo-header: addresses, protocol, length 20 (RFC 9293 section 3.1, RFC 768).
+    let pseudo = header[addresses].chunks(2).map(word).sum::<u32>() + u32::from(protocol) + 20;
+    let sum = checksum(pseudo, upper);
+    upper[place..place + 2].copy_from_slice(&sum.to_be_bytes());
+    header[length..length + 20].copy_from_slice(upper);
     header
 }
 
@@ -178,10 +216,11 @@ mod tests {
         for family in [Family::V4, Family::V6] {
             let policy = Policy::random(family, 10).unwrap();
             let ends = opened(&policy, &mut Random(7), 3);
-            for header in ends.iter().map(|ends| ends.asks(segment::SYN)) {
+            let both = |ends: &Endpoints| [(ends.asks(segment::SYN), 6), (ends.asks_udp(), 17)];
+            for (header, protocol) in ends.iter().flat_map(both) {
                 let (ip, addresses) = if family == Family::V4 { (20, 12..20) } else { (40, 8..40) };
-                let pseudo = header[addresses].chunks(2).map(word).sum::<u32>() + 6 + 20;
-                assert_eq!(checksum(pseudo, &header[ip..ip + 20]), 0, "{family:?}: TCP");
+                let pseudo = header[addresses].chunks(2).map(word).sum::<u32>() + protocol + 20;
+                assert_eq!(checksum(pseudo, &header[ip..ip + 20]), 0, "{family:?}: protocol {protocol}");
                 if family == Family::V4 {
                     assert_eq!(checksum(0, &header[..20]), 0, "IP");
                 }

@@ -23,8 +23,6 @@ pub(super) struct Step {
 /// One kind of packet.
 pub(super) struct Case {
     pub(super) name: &'static str,
-    /// The packets to send before the measurement.
-    pub(super) before: Vec<Step>,
     pub(super) hook: Direction,
     pub(super) headers: Vec<Header>,
     /// The reason under which every packet must be counted.
@@ -33,19 +31,13 @@ pub(super) struct Case {
     pub(super) audited: bool,
 }
 
-/// Returns all cases of a policy.
-pub(super) fn all(policy: &Policy, inbound: &str) -> Result<Vec<Case>> {
+/// Returns the packets that open this host's own flows before any case, since an empty flow table flatters, and
+/// all cases of a policy.
+pub(super) fn all(policy: &Policy, inbound: &str) -> Result<(Vec<Step>, Vec<Case>)> {
     use Direction::{Inbound, Outbound};
     let mut random = Random(42);
     let audited = inbound == "audit";
-    let case = |name, hook, headers, reason| Case {
-        name,
-        before: Vec::new(),
-        hook,
-        headers,
-        reason,
-        audited: false,
-    };
+    let case = |name, hook, headers, reason| Case { name, hook, headers, reason, audited: false };
     let scan = traffic::port_scan(policy, &mut random, PACKETS);
     let strangers = traffic::strangers(policy, &mut random, PACKETS)?;
     let allowed = traffic::allowed(policy, &mut random, PACKETS)?;
@@ -63,8 +55,24 @@ pub(super) fn all(policy: &Policy, inbound: &str) -> Result<Vec<Case>> {
         Step { hook: Outbound, headers: asks(&opened, segment::SYN) },
         Step { hook: Inbound, headers: answers(&opened, segment::SYN_ACK) },
     ];
-    Ok(vec![
+    let knocks = traffic::at_open_ports(policy, &mut random, &opened, PACKETS);
+    let datagrams = scan.iter().map(traffic::Endpoints::asks_udp).collect();
+    let cases = vec![
         Case { audited, ..case("denied: port not listed", Inbound, asks(&scan, segment::SYN), Reason::Port) },
+        Case { audited, ..case("denied: port not listed, UDP", Inbound, datagrams, Reason::Port) },
+        Case {
+            audited,
+            ..case("denied: ACK of no flow", Inbound, asks(&scan, segment::ACK), Reason::NoFlow)
+        },
+        Case {
+            audited,
+            ..case(
+                "denied: ACK of no flow, at ports with flows",
+                Inbound,
+                asks(&knocks, segment::ACK),
+                Reason::NoFlow,
+            )
+        },
         Case {
             audited,
             ..case("denied: stranger, listed port", Inbound, asks(&strangers, segment::SYN), Reason::Source)
@@ -72,10 +80,8 @@ pub(super) fn all(policy: &Policy, inbound: &str) -> Result<Vec<Case>> {
         case("allowed inbound, opening", Inbound, asks(&allowed, segment::SYN), Reason::Row),
         case("allowed inbound, established", Inbound, asks(&allowed, segment::ACK), Reason::Row),
         case("egress, reply to a peer", Outbound, answers(&allowed, segment::ACK), Reason::PeerFlow),
-        Case {
-            before: established,
-            ..case("answer to our flow", Inbound, answers(&shuffled, segment::ACK), Reason::OwnFlow)
-        },
+        case("answer to our flow", Inbound, answers(&shuffled, segment::ACK), Reason::OwnFlow),
         case("egress, our flow", Outbound, asks(&shuffled, segment::ACK), Reason::OwnFlow),
-    ])
+    ];
+    Ok((established, cases))
 }

@@ -64,8 +64,29 @@ const QUICK: &[Plan] = &[PLANS[0], plan(Family::V4, 10_000, "enforce"), plan(Fam
 const ROUNDS: usize = 21;
 const QUICK_ROUNDS: usize = 15;
 
+/// A choice among policies and cases.
+#[derive(Debug, clap::Args)]
+pub(super) struct Only {
+    /// Of the programs, only policies with so many random tuples
+    #[arg(long, value_name = "NUMBER")]
+    tuples: Option<usize>,
+    /// Of the programs, only cases whose name contains this (repeatable)
+    #[arg(long, value_name = "TEXT")]
+    case: Vec<String>,
+}
+
+impl Only {
+    fn has_plan(&self, plan: &Plan) -> bool {
+        self.tuples.is_none_or(|tuples| plan.scope == Scope::Random(tuples))
+    }
+
+    fn has_case(&self, case: &Case) -> bool {
+        self.case.is_empty() || self.case.iter().any(|text| case.name.contains(text.as_str()))
+    }
+}
+
 /// Measures the committed object and `others`. Returns the figures of the committed object.
-pub(super) fn run(setting: &Setting, others: &[PathBuf]) -> Result<Vec<ProgramFigure>> {
+pub(super) fn run(setting: &Setting, others: &[PathBuf], only: &Only) -> Result<Vec<ProgramFigure>> {
     // One processor: each packet finds in the caches the data of the packet before.
     let mut last = CpuSet::new();
     last.set(std::thread::available_parallelism()?.get() - 1)?;
@@ -75,7 +96,7 @@ pub(super) fn run(setting: &Setting, others: &[PathBuf]) -> Result<Vec<ProgramFi
     let (plans, rounds) = if setting.quick { (QUICK, QUICK_ROUNDS) } else { (PLANS, ROUNDS) };
     let mut shuffler = Shuffler::load(&workspace::root().join(record::BENCH_OBJECT))?;
     let mut lines = Vec::new();
-    for (number, plan) in plans.iter().enumerate() {
+    for (number, plan) in plans.iter().filter(|plan| only.has_plan(plan)).enumerate() {
         let policy = Policy::of(setting, plan.family, plan.scope)?;
         let what = format!("{}, {} tuples{}", plan.family.name(), policy.size(), plan.scope.says());
         setting.say(&format!("the programs: {what}, inbound {}", plan.inbound));
@@ -84,7 +105,14 @@ pub(super) fn run(setting: &Setting, others: &[PathBuf]) -> Result<Vec<ProgramFi
         let mut guard = Guard::start(setting, &order)?;
         let subjects = objects.iter().map(|object| Subject::load(object, &guard.pins));
         let mut subjects = subjects.collect::<Result<Vec<_>>>()?;
-        for case in case::all(&policy, plan.inbound)? {
+        let (before, cases) = case::all(&policy, plan.inbound)?;
+        for subject in &mut subjects {
+            for step in &before {
+                shuffler.fill(&step.headers)?;
+                subject.run(&mut shuffler, step.hook, step.headers.len())?;
+            }
+        }
+        for case in cases.into_iter().filter(|case| only.has_case(case)) {
             let measured = measure(&mut shuffler, &mut subjects, &case, rounds)
                 .with_context(|| format!("{}: {what}", case.name))?;
             for (subject, measured) in subjects.iter().zip(measured) {
@@ -115,12 +143,6 @@ fn measure(
     case: &Case,
     rounds: usize,
 ) -> Result<Vec<Measured>> {
-    for subject in &mut *subjects {
-        for step in &case.before {
-            shuffler.fill(&step.headers)?;
-            subject.run(shuffler, step.hook, step.headers.len())?;
-        }
-    }
     shuffler.fill(&case.headers)?;
     let runs = case.headers.len();
     let mut measured: Vec<Measured> = subjects.iter().map(|_| Measured::default()).collect();

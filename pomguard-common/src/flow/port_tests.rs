@@ -1,0 +1,306 @@
+//! A look-up that asks the port first finds what a look-up finds that always searches.
+
+extern crate std;
+
+use core::{cell::Cell, iter};
+use std::vec::Vec;
+
+use super::*;
+use crate::{
+    Direction,
+    image::Family,
+    parse::tcp_flag,
+    protocol::{ICMP, TCP, UDP},
+};
+
+/// Ticks of a second.
+const SECOND: u32 = 4;
+
+/// A small flow table with the table of its ports.
+struct Table {
+    buckets: Vec<Bucket>,
+    ports: Vec<FlowPort>,
+    candidates: Candidates,
+    ages: Cell<[u32; 8]>,
+    now: Cell<u32>,
+}
+
+impl Table {
+    fn new(now: u32) -> Self {
+        Self {
+            buckets: iter::repeat_with(Bucket::default).take(64).collect(),
+            ports: iter::repeat_with(FlowPort::default).take(ports::COUNT).collect(),
+            candidates: Candidates::default(),
+            ages: Cell::new(core::array::from_fn(|state| {
+                State::from_number(state as u32).age_seconds() * SECOND
+            })),
+            now: Cell::new(now),
+        }
+    }
+
+    fn wait(&self, ticks: u32) {
+        self.now.set(self.now.get().wrapping_add(ticks));
+    }
+}
+
+impl Barrier for Table {}
+
+impl Store for Table {
+    fn bucket(&self, bucket: u32) -> Option<&Bucket> {
+        self.buckets.get(bucket as usize)
+    }
+
+    fn mask(&self) -> u32 {
+        self.buckets.len() as u32 - 1
+    }
+
+    fn secret(&self) -> u64 {
+        0x5eed
+    }
+
+    fn age(&self, state: State) -> u32 {
+        self.ages.get()[state as usize]
+    }
+
+    fn now(&self) -> u32 {
+        self.now.get()
+    }
+
+    fn candidates(&self) -> Option<&Candidates> {
+        Some(&self.candidates)
+    }
+
+    fn port(&self, port: u16) -> Option<&FlowPort> {
+        self.ports.get(usize::from(port))
+    }
+}
+
+/// The same flows, searched for whatever the port says.
+struct Searched<'a>(&'a Table);
+
+impl Barrier for Searched<'_> {}
+
+impl Store for Searched<'_> {
+    fn bucket(&self, bucket: u32) -> Option<&Bucket> {
+        self.0.bucket(bucket)
+    }
+
+    fn mask(&self) -> u32 {
+        self.0.mask()
+    }
+
+    fn secret(&self) -> u64 {
+        self.0.secret()
+    }
+
+    fn age(&self, state: State) -> u32 {
+        self.0.age(state)
+    }
+
+    fn now(&self) -> u32 {
+        self.0.now()
+    }
+
+    fn candidates(&self) -> Option<&Candidates> {
+        None
+    }
+
+    fn port(&self, _: u16) -> Option<&FlowPort> {
+        None
+    }
+}
+
+fn key(protocol: u8, port: u16, peer: u32) -> Key {
+    Key::new(Family::V4, protocol, &[0x0a4d_0001, 0, 0, 0], port, &[peer, 0, 0, 0], 443)
+}
+
+/// Numbers in an order that nobody planned (Marsaglia's xorshift).
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, end: u32) -> u32 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 32) as u32 % end
+    }
+}
+
+/// One step that changes a table: a packet that leaves or comes in, or time.
+fn step(table: &Table, random: &mut Random) {
+    let protocol = [TCP, TCP, UDP, UDP, ICMP][random.below(5) as usize];
+    let key = key(protocol, 40_000 + random.below(5) as u16, random.below(24));
+    let found = find(table, key);
+    assert_eq!(found, find(&Searched(table), key), "{protocol} at {}", table.now.get());
+    match random.below(12) {
+        // Mostly a moment, now and then about as long as a state lives, seldom days.
+        0 => table.wait(random.below(3)),
+        1 => table.wait(random.below(40 * SECOND)),
+        2 => table.wait(random.below(400 * SECOND)),
+        3 if random.below(8) == 0 => table.wait(random.below(8_000 * SECOND)),
+        3 if random.below(64) == 0 => table.wait(random.below(6 * 86_400 * SECOND)),
+        4 if random.below(32) == 0 => {
+            let established = if random.below(2) == 0 { 7_440 } else { 5 * 86_400 };
+            let mut ages = table.ages.get();
+            ages[State::Established as usize] = established * SECOND;
+            table.ages.set(ages);
+        }
+        packet => match (found, protocol) {
+            (None, _) => {
+                let state = match protocol {
+                    TCP => [State::Opening, State::Established][random.below(2) as usize],
+                    UDP => State::Unanswered,
+                    _ => State::Icmp,
+                };
+                enter(table, key, Newcomer::new(state, 1, 1).urgent(random.below(4) == 0));
+            }
+            (Some(found), TCP) => {
+                let hook = if packet % 2 == 0 { Direction::Inbound } else { Direction::Outbound };
+                let flags = [tcp_flag::ACK, tcp_flag::ACK, tcp_flag::FIN, tcp_flag::RST, tcp_flag::SYN];
+                segment(table, &found, hook, flags[random.below(5) as usize] | tcp_flag::ACK);
+            }
+            (Some(found), UDP) if packet % 2 == 0 => answered(table, &found),
+            (Some(found), _) => touch(table, &found, found.tag.state()),
+        },
+    }
+}
+
+#[test]
+fn port_never_denies_a_flow_that_a_search_finds() {
+    let mut random = Random(0x9e37_79b9_7f4a_7c15);
+    // Around the places where clocks and tags wrap.
+    for start in [0, 1, 7, u32::MAX, u32::MAX - 9_000 * SECOND, Tag::TIME - 9_000 * SECOND, 1 << 31] {
+        let table = Table::new(start);
+        for _ in 0..150_000 {
+            step(&table, &mut random);
+        }
+    }
+}
+
+#[test]
+fn clock_of_another_processor_denies_no_flow() {
+    for protocol in [TCP, UDP] {
+        for now in [0, 1, 5, 1_000, u32::MAX] {
+            let table = Table::new(now);
+            let state = if protocol == TCP { State::Established } else { State::Unanswered };
+            enter(&table, key(protocol, 40_000, 1), Newcomer::new(state, 1, 1));
+            let time = table.port(40_000).map(|port| port.time(protocol)).expect("it is kept").load();
+            for late in 0..=20_u32 {
+                let reader = now.wrapping_sub(late);
+                assert!(
+                    ports::may_have_flow(time, port_age(&table, protocol), reader),
+                    "{now} read at {reader}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn flow_is_found_in_the_last_tick_of_its_age_in_each_state() {
+    let states = [State::Opening, State::Established, State::Closed, State::Udp, State::Unanswered];
+    for state in states {
+        let protocol = if matches!(state, State::Udp | State::Unanswered) { UDP } else { TCP };
+        for long in [false, true] {
+            let table = Table::new(u32::MAX - 3);
+            if long {
+                let mut ages = table.ages.get();
+                ages[state as usize] = 60 * 86_400 * SECOND;
+                table.ages.set(ages);
+            }
+            let key = key(protocol, 50_000, 9);
+            // The port is not written again while its time is young, and the flow is.
+            enter(&table, self::key(protocol, 50_000, 8), Newcomer::new(state, 1, 1));
+            table.wait(59 * SECOND);
+            enter(&table, key, Newcomer::new(state, 1, 1));
+            table.wait(table.age(state));
+            assert!(find(&table, key).is_some(), "{state:?}");
+            table.wait(1);
+            assert!(find(&table, key).is_none(), "{state:?}");
+        }
+    }
+}
+
+/// A table of which a key is about to be entered.
+struct Entering<'a>(&'a Table, Key);
+
+impl Barrier for Entering<'_> {}
+
+impl Store for Entering<'_> {
+    fn bucket(&self, bucket: u32) -> Option<&Bucket> {
+        self.0.bucket(bucket)
+    }
+
+    fn mask(&self) -> u32 {
+        self.0.mask()
+    }
+
+    fn secret(&self) -> u64 {
+        self.0.secret()
+    }
+
+    fn age(&self, state: State) -> u32 {
+        self.0.age(state)
+    }
+
+    fn now(&self) -> u32 {
+        self.0.now()
+    }
+
+    fn candidates(&self) -> Option<&Candidates> {
+        self.0.candidates()
+    }
+
+    fn port(&self, port: u16) -> Option<&FlowPort> {
+        assert!(find(&Searched(self.0), self.1).is_none(), "the flow is in the table before its port");
+        self.0.port(port)
+    }
+}
+
+#[test]
+fn port_is_written_before_the_flow() {
+    let table = Table::new(9);
+    let key = key(UDP, 40_000, 1);
+    assert_eq!(enter(&Entering(&table, key), key, Newcomer::new(State::Unanswered, 1, 1)), Entered::New);
+    assert!(find(&table, key).is_some());
+}
+
+#[test]
+fn port_without_flows_is_not_searched() {
+    let table = Table::new(9);
+    let time = |protocol: u8, port: u16| {
+        let time = table.port(port).map(|port| port.time(protocol)).expect("it is kept").load();
+        ports::may_have_flow(time, port_age(&table, protocol), table.now())
+    };
+    enter(&table, key(TCP, 40_000, 1), Newcomer::new(State::Established, 1, 1));
+    assert!(time(TCP, 40_000));
+    assert!(!time(UDP, 40_000) && !time(TCP, 40_001), "another transport, another port");
+    enter(&table, key(UDP, 40_001, 1), Newcomer::new(State::Unanswered, 1, 1));
+    assert!(time(UDP, 40_001));
+    table.wait(330 * SECOND);
+    assert!(time(UDP, 40_001), "it lasts as long as both states of UDP");
+    table.wait(200 * SECOND);
+    assert!(!time(UDP, 40_001), "and no more than some minutes longer");
+    table.wait(8_000 * SECOND);
+    assert!(!time(TCP, 40_000));
+}
+
+#[test]
+fn flows_without_ports_are_always_searched() {
+    let table = Table::new(9);
+    let key = key(ICMP, 40_000, 1);
+    assert!(port_time(&table, &key).is_none());
+    enter(&table, key, Newcomer::new(State::Icmp, 1, 1));
+    assert!(find(&table, key).is_some());
+}
+
+#[test]
+fn port_of_which_nothing_is_known_may_have_flows_of_any_age() {
+    for now in [0, 1, 77, u32::MAX] {
+        let table = Table::new(now);
+        for age in [table.age(State::Closed), table.age(State::Established)] {
+            let later = now.wrapping_add(age);
+            assert!(ports::may_have_flow(ports::unknown(now), port_age(&table, TCP), later), "{now} + {age}");
+        }
+    }
+}
