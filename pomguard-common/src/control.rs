@@ -47,6 +47,8 @@ pub mod word {
     pub const OVERRIDES: usize = 3;
     /// [`super::Override::port_bloom`] of every override, or-ed: a packet whose own bit is not set has none.
     pub const PORT_BLOOM: usize = 4;
+    /// [`super::Timed`]: kind 1 while [`crate::image::Class::HELD`] is up to date. The daemon moves the end on.
+    pub const HOLDERS: usize = 5;
     /// The first of [`GENERIC_WORDS`] words, each [`super::generic`] of an interface whose XDP mode is generic, or 0.
     pub const GENERIC: usize = 8;
     /// Number of those words. Interfaces beyond it count as native.

@@ -19,8 +19,10 @@ pub const FRAGMENTS: usize = 8_192;
 pub const FRAGMENT_BUCKETS: usize = FRAGMENTS / FLOW_WAYS;
 /// Slots for the packets that came in by interface.
 pub const INTERFACES: usize = 256;
-/// Addresses of this host, per family.
+/// Addresses of this host that the fast path knows, per family. Packets to the others take the general path.
 pub const LOCAL_ADDRESSES: usize = 16;
+/// Addresses and prefixes of this host, per family.
+pub const OWN_ADDRESSES: usize = 256;
 /// Cache lines of one compiled policy (8 MiB).
 pub const IMAGE_LINES: usize = 131_072;
 /// Generations kept in the kernel: the running one, the one before, and room for the next.

@@ -141,6 +141,7 @@ reasons! {
         65 Internal "internal" "A map look-up failed that cannot fail, or the program for other than plain packets is not in its place. Should stay at zero.";
         66 Isolated "isolated" "Lockdown: only failsafe rows hold.";
         67 MappedAddress "mapped-address" "An IPv4-mapped IPv6 address on the wire (RFC 6092 REC-3).";
+        68 NotLocalKnown "not-local-known" "From an address that the site file knows, to an address of this machine that the site file does not give this host.";
     }
 }
 
@@ -157,7 +158,12 @@ impl Reason {
     pub const fn concerns_known_system(self) -> bool {
         matches!(
             self,
-            Self::ProtocolKnown | Self::PortKnown | Self::SourceKnown | Self::NoFlowKnown | Self::ClientPort
+            Self::ProtocolKnown
+                | Self::PortKnown
+                | Self::SourceKnown
+                | Self::NoFlowKnown
+                | Self::ClientPort
+                | Self::NotLocalKnown
         )
     }
 }
@@ -236,6 +242,7 @@ mod tests {
             (65, "internal"),
             (66, "isolated"),
             (67, "mapped-address"),
+            (68, "not-local-known"),
         ];
         for (number, name) in published {
             assert_eq!(Reason::from_number(*number).map(Reason::name), Some(*name));

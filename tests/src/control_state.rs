@@ -12,6 +12,8 @@ pub struct ControlState {
     pub panic: Option<(u8, u32)>,
     /// The duration of the grace period in seconds.
     pub grace: Option<u32>,
+    /// The duration in seconds for which the image is up to date about who holds floating addresses.
+    pub holders: Option<u32>,
     /// Overrides in addition to the policy's own failsafe rows, each with a duration in seconds.
     pub overrides: Vec<(Override, u32)>,
     /// True if there is no policy.
@@ -40,6 +42,7 @@ impl ControlState {
         let mut words = [0; Control::WORDS];
         words[word::PANIC] = self.panic.map_or(0, |(kind, seconds)| Timed::until(kind, after(seconds)).0);
         words[word::GRACE] = self.grace.map_or(0, |seconds| Timed::until(1, after(seconds)).0);
+        words[word::HOLDERS] = self.holders.map_or(0, |seconds| Timed::until(1, after(seconds)).0);
         words[word::OVERRIDES] = lines.len() as u64;
         words[word::PORT_BLOOM] = lines.iter().fold(0, |port_bloom, line| port_bloom | line.port_bloom());
         words[word::GENERIC + 3] = if self.generic { generic(limits::LOOPBACK) } else { 0 };

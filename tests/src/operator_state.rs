@@ -30,6 +30,8 @@ pub struct OperatorState {
     pub panic: Option<(Panic, u32)>,
     /// The duration of the grace period in seconds.
     pub grace: Option<u32>,
+    /// The duration in seconds for which the policy is up to date about who holds floating addresses.
+    pub holders: Option<u32>,
     /// Failsafe rows and timed exceptions, each with a duration in seconds.
     pub rows: Vec<(Row, u32)>,
     /// Failsafe rows of other generations, which are pending or were replaced. These rows change nothing.
@@ -79,6 +81,7 @@ impl OperatorState {
         ControlState {
             panic: self.panic.map(|(panic, seconds)| (kind(panic), seconds)),
             grace: self.grace,
+            holders: self.holders,
             overrides,
             no_policy: self.no_policy,
             generic: self.generic,

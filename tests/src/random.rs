@@ -3,7 +3,10 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
-use pomguard::policy::{Direction, Mode, PacketSettings, Policy, PortRange, Row, RowId, Service};
+use pomguard::policy::{
+    Direction, Mode, OwnAddresses, PacketSettings, Policy, PortRange, Row, RowId, Service,
+    own::{Addresses, Present},
+};
 use pomguard_common::{
     limits,
     protocol::{ICMP, ICMPV6, TCP, UDP},
@@ -56,8 +59,23 @@ pub const LATE: u32 = 100_000;
 /// Ports that occur in rows and in packets.
 const PORTS: [u16; 12] = [1, 22, 53, 67, 68, 443, 546, 547, 5_432, 9_995, 9_997, 40_000];
 
+/// Prefixes that the site file may give to the host: floating addresses and own prefixes, alone, inside and around
+/// the prefixes of others.
+const SHARED: [&str; 6] =
+    ["10.9.2.8/32", "198.51.100.8/31", "10.9.5.0/24", "fd00:9:2::8/128", "fd00:9:2::/48", "2001:db8::/64"];
+/// Addresses that the machine may have in addition to the listed ones.
+const MORE: [&str; 8] = [
+    "10.9.2.8",
+    "198.51.100.9",
+    "10.9.5.5",
+    "10.9.0.3",
+    "fd00:9:2::8",
+    "2001:db8::9",
+    "fd00:9:2:5::5",
+    "fd00:9::3",
+];
 /// Addresses of packets, besides the host's.
-const V4: [&str; 14] = [
+const V4: [&str; 15] = [
     "10.9.0.7",
     "10.9.0.2",
     "10.9.1.7",
@@ -72,8 +90,9 @@ const V4: [&str; 14] = [
     "255.255.255.255",
     "240.0.0.0",
     "10.9.0.3",
+    "10.9.5.5",
 ];
-const V6: [&str; 14] = [
+const V6: [&str; 15] = [
     "fd00:9::7",
     "fd00:9::2",
     "fd00:9:1::7",
@@ -88,6 +107,7 @@ const V6: [&str; 14] = [
     "fe80::7",
     "::ffff:10.9.0.7",
     "fd00:9::3",
+    "fd00:9:2:5::5",
 ];
 const PREFIXES: [&str; 14] = [
     "0.0.0.0/0",
@@ -121,6 +141,7 @@ pub fn policy(random: &mut Random) -> Policy {
     let mut rows: Vec<_> = rows.collect();
     rows.sort_by_key(|row| !row.failsafe);
     let enforce = !random.once_in(4);
+    let own = own(random);
     let on = |random: &mut Random| !random.once_in(4);
     Policy {
         inbound: if enforce { Mode::Enforce } else { Mode::Audit },
@@ -137,8 +158,33 @@ pub fn policy(random: &mut Random) -> Policy {
             // A rate depends on time, which passes only in the kernel. Tests of their own cover rates.
             rates: reference::unlimited(),
         },
-        ..reference::policy()
+        ..own
     }
+}
+
+/// Returns the reference policy, on a machine with some of [`MORE`] and a site file that gives some of them to the host.
+fn own(random: &mut Random) -> Policy {
+    let mut policy = reference::policy();
+    if random.once_in(2) {
+        return policy;
+    }
+    for text in SHARED {
+        if random.once_in(3)
+            && let Ok(prefix) = text.parse()
+        {
+            policy.shared.push(prefix);
+        }
+    }
+    policy.own_addresses = random.of(&[OwnAddresses::Listed, OwnAddresses::Machine]);
+    let mut addresses = Addresses::default();
+    for text in MORE {
+        if random.once_in(2)
+            && let Ok(address) = text.parse()
+        {
+            addresses.guarded.push(Present { address, interface: "eth0".into() });
+        }
+    }
+    policy.on(&addresses)
 }
 
 /// Returns a row of any kind, whose numbers of peers and services are among the given ones.
@@ -186,7 +232,16 @@ pub fn held(random: &mut Random, control_state: &Policy) -> OperatorState {
     let elsewhere = elsewhere.collect();
     let panic = random.once_in(4).then(|| (random.of(&[Panic::Isolate, Panic::Open]), ends(random)));
     let grace = random.once_in(4).then(|| ends(random));
-    OperatorState { panic, grace, rows, elsewhere, no_policy: random.once_in(8), generic: random.once_in(2) }
+    let holders = random.once_in(2).then(|| ends(random));
+    OperatorState {
+        panic,
+        grace,
+        holders,
+        rows,
+        elsewhere,
+        no_policy: random.once_in(8),
+        generic: random.once_in(2),
+    }
 }
 
 /// Returns a policy that an operator might put in force after `before`: other rows or modes, or fewer rows
@@ -215,6 +270,8 @@ fn port(random: &mut Random) -> u16 {
 fn addresses(random: &mut Random, direction: Direction, v6: bool) -> (IpAddr, IpAddr) {
     let places = if v6 { reference::Places::v6() } else { reference::Places::v4() };
     let texts = if v6 { &V6 } else { &V4 };
+    let more = if random.once_in(6) { random.of(&MORE).parse().ok() } else { None };
+    let more = more.filter(|address: &IpAddr| address.is_ipv6() == v6);
     let mut other = || match random.below(32) {
         1 if v6 => wrapped(random),
         0 if v6 => Ipv6Addr::from(u128::from(random.word()) << 64 | u128::from(random.word())).into(),
@@ -223,7 +280,7 @@ fn addresses(random: &mut Random, direction: Direction, v6: bool) -> (IpAddr, Ip
         2..24 => random.of(&texts[..7]).parse().unwrap_or(places.stranger),
         _ => random.of(&texts[..]).parse().unwrap_or(places.stranger),
     };
-    let (host, peer) = (places.host, other());
+    let (host, peer) = (more.unwrap_or(places.host), other());
     let (mut from, mut to) = match direction {
         Direction::Inbound => (peer, host),
         Direction::Outbound => (host, peer),

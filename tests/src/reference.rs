@@ -4,8 +4,8 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use pomguard::policy::{
-    Direction, Known, MatrixName, Mode, Origin, PacketSettings, Peer, Policy, PortRange, Rates, Row, RowId,
-    Service,
+    Direction, Known, Machine, MatrixName, Mode, Origin, OwnAddresses, PacketSettings, Peer, Policy,
+    PortRange, Rates, Row, RowId, Service,
 };
 use pomguard_common::protocol::{TCP, UDP};
 
@@ -115,6 +115,9 @@ pub fn policy() -> Policy {
         host: "reference".to_owned(),
         matrix: MatrixName { id: "reference".to_owned(), title: "Reference".to_owned() },
         local: vec![Places::v4().host, Places::v6().host],
+        shared: Vec::new(),
+        own_addresses: OwnAddresses::Listed,
+        machine: Machine::default(),
         inbound: Mode::Enforce,
         outbound: Mode::Enforce,
         rows: vec![

@@ -59,7 +59,7 @@ fn policies(site: &str) -> Vec<(Policy, BTreeSet<IpAddr>)> {
 
 /// Returns the first address of every system in each family, of every literal in the rows, and the outsiders.
 fn others(draft: &Draft, policy: &Policy) -> BTreeSet<IpAddr> {
-    let hosts = draft.site.hosts.iter().flat_map(|host| host.addresses.iter().map(|at| at.value));
+    let hosts = draft.site.hosts.iter().flat_map(|host| host.addresses.iter().map(|at| at.value.addr()));
     let mut found: BTreeSet<IpAddr> = hosts.collect();
     for group in &draft.site.peers {
         let prefixes = || group.addresses.iter().flat_map(|at| &at.value);

@@ -1,6 +1,24 @@
 //! Addresses that cannot be what they claim.
 
-use crate::image::{Address, Family};
+use crate::image::{Address, Class, Family, Image, Lines};
+
+/// Returns the class of an address. A function of its own in the programs.
+#[inline(never)]
+fn look_up<L: Lines + ?Sized>(image: &Image<'_, L>, family: Family, address: &Address) -> u32 {
+    image.class(family, address).0
+}
+
+/// Returns the class of an address.
+#[inline(always)]
+pub(super) fn class_of<L: Lines + ?Sized>(image: &Image<'_, L>, family: Family, address: &Address) -> Class {
+    Class(look_up(image, family, address))
+}
+
+/// Returns true if an address is a single machine's that the site file gives to nobody.
+#[inline(always)]
+pub(super) fn is_unclaimed(class: Class, family: Family, address: &Address) -> bool {
+    class.is_unclaimed() && !group(family, address) && !impossible_source(family, address)
+}
 
 /// Addresses that cannot be a source (RFC 1122 section 3.2.1.3, RFC 4291 section 2): this network,
 /// loopback, multicast, reserved, broadcast; in IPv6 also those that embed such an IPv4 address.

@@ -27,6 +27,9 @@ impl Decision {
     pub(super) const STATE: u64 = 7 << Self::STATE_SHIFT;
     pub(super) const FROM_SOCKET: u64 = 1 << 15;
     pub(super) const ROW_SHIFT: u32 = 16;
+    /// Of a drop: the address of this end is given to nobody by the site file, so overrides may let the packet
+    /// pass. No decision has it that leaves [`super::judge`].
+    pub(super) const UNCLAIMED: u64 = 1 << 32;
     /// What a ruling comes to for an ICMP error: see what it quotes.
     pub(super) const QUOTES: u64 = u64::MAX;
 
@@ -100,6 +103,24 @@ impl Decision {
     #[inline(always)]
     pub(super) const fn is_from_socket(self) -> bool {
         self.0 & Self::FROM_SOCKET != 0
+    }
+
+    /// The decision about a packet of whose two ends this host's is given to nobody.
+    #[inline(always)]
+    pub(super) const fn unclaimed(self, unclaimed: bool) -> Self {
+        Self(self.0 | (unclaimed as u64) << 32)
+    }
+
+    /// The decision as it leaves [`super::judge`].
+    #[inline(always)]
+    pub(super) const fn bare(self) -> Self {
+        Self(self.0 & !Self::UNCLAIMED)
+    }
+
+    /// Returns true if overrides may let a packet pass that would be dropped: nothing is wrong with the packet.
+    #[inline(always)]
+    pub(super) const fn may_be_overridden(self) -> bool {
+        self.is_miss() || self.0 & Self::UNCLAIMED != 0
     }
 
     /// A drop that is not enforced yet: counted as such, and passed.

@@ -305,6 +305,10 @@ impl<I: Ip> Endpoints<I> {
             image.service(Direction::Inbound, protocol, destination_port)
         };
         let class = I::class(image, self.theirs);
+        // From an address of this machine, or one that was: the general path knows whether that can be.
+        if class.is_held() {
+            return None;
+        }
         let (mut miss_reason, mut audit) = (MissReason::Port, false);
         if let Some(service) = service {
             match image.cell(class, service, source_port) {

@@ -2,66 +2,29 @@
 
 use super::{
     Decision, Tables,
-    address::{group, impossible_source, mapped, unspecified},
     context::{Context, echo, is_error},
     link::link_service,
 };
 use crate::{
     Direction,
     flow::Store,
-    image::{Family, Lines, Miss, MissReason, switch},
+    image::{Class, Family, Lines, Miss, MissReason, switch},
     parse::{Datagram, Kind, tcp_flag},
     protocol,
     reason::Reason,
 };
 
-/// Rules on a datagram that comes in; the word is a [`Decision`]. A function of its own in the programs.
+/// Rules on a datagram that comes in from a peer of this class; the word is a [`Decision`]. A function of its own in the
+/// programs.
 #[inline(never)]
-pub(super) fn inbound<L, F, T>(datagram: &Datagram, tables: &Tables<'_, L, F, T>) -> u64
+pub(super) fn inbound<L, F, T>(datagram: &Datagram, tables: &Tables<'_, L, F, T>, class: u32) -> u64
 where
     L: Lines + ?Sized,
     F: Store,
     T: Store,
 {
-    rule_inbound(datagram, tables).0
-}
-
-#[inline(always)]
-fn rule_inbound<L, F, T>(datagram: &Datagram, tables: &Tables<'_, L, F, T>) -> Decision
-where
-    L: Lines + ?Sized,
-    F: Store,
-    T: Store,
-{
-    let image = tables.image;
-    let family = datagram.family;
-    let class = image.class(family, &datagram.source);
-    let context = Context { hook: Direction::Inbound, datagram, tables, class };
-    if matches!(family, Family::V6) && (mapped(&datagram.source) || mapped(&datagram.destination)) {
-        return Decision::because(Reason::MappedAddress);
-    }
-    // Duplicate address detection and MLD start from the unspecified address.
-    let newborn = matches!(family, Family::V6) && unspecified(&datagram.source);
-    let impossible = impossible_source(family, &datagram.source) && !newborn;
-    if impossible || image.is_local(family, &datagram.source) {
-        return Decision::because(Reason::SpoofedSource);
-    }
-    if newborn || !image.is_local(family, &datagram.destination) {
-        return Decision::because(match link_service(Direction::Inbound, datagram, image) {
-            Some(reason) => reason,
-            None if newborn => Reason::SpoofedSource,
-            None if group(family, &datagram.destination) => Reason::Broadcast,
-            None => Reason::NotLocal,
-        });
-    }
-    // A broadcast frame has no business with a unicast address (RFC 1122 section 3.3.6).
-    if datagram.group_mac {
-        return Decision::because(Reason::Broadcast);
-    }
-    if matches!(datagram.kind, Kind::Follower) {
-        return context.follower();
-    }
-    addressed_to_us(&context)
+    let context = Context { hook: Direction::Inbound, datagram, tables, class: Class(class) };
+    if matches!(datagram.kind, Kind::Follower) { context.follower().0 } else { addressed_to_us(&context).0 }
 }
 
 /// Judges what is properly addressed to this host.
@@ -101,7 +64,7 @@ where
         }
         let opens = if tcp { syn && !ack } else { !icmp };
         if matches!(datagram.kind, Kind::Ports)
-            && let Some(reason) = link_service(Direction::Inbound, datagram, context.image())
+            && let Some(reason) = link_service(Direction::Inbound, datagram, context.image(), true)
         {
             return Decision::because(reason);
         }
@@ -113,7 +76,7 @@ where
         })
         .not_enforced(audit);
     }
-    if let Some(reason) = link_service(Direction::Inbound, datagram, context.image()) {
+    if let Some(reason) = link_service(Direction::Inbound, datagram, context.image(), true) {
         return Decision::because(reason);
     }
     if !icmp {

@@ -9,12 +9,14 @@ use crate::{
     reason::Reason,
 };
 
-/// What the link needs to work, decided without rows: none when it is nothing of the sort.
+/// What the link needs to work, decided without rows: none when it is nothing of the sort. `ours` says whether a lease
+/// may come in to the destination.
 #[inline(always)]
 pub(super) fn link_service<L: Lines + ?Sized>(
     hook: Direction,
     datagram: &Datagram,
     image: &Image<'_, L>,
+    ours: bool,
 ) -> Option<Reason> {
     if datagram.fragment.is_part() {
         return None;
@@ -30,7 +32,7 @@ pub(super) fn link_service<L: Lines + ?Sized>(
                 Direction::Outbound => (client, server),
             };
             let lease = datagram.source_port == from && datagram.destination_port == to;
-            (lease && proper_lease(hook, datagram, image) && image.switch(switch::DHCP))
+            (lease && proper_lease(hook, datagram, ours) && image.switch(switch::DHCP))
                 .then_some(Reason::Dhcp)
         }
         (protocol::ICMPV6, Kind::Icmp) => control_v6(datagram, image),
@@ -55,16 +57,12 @@ pub(super) fn link_service<L: Lines + ?Sized>(
 /// this host (checked before). DHCPv6 servers and relays answer from link-local addresses (RFC 8415
 /// sections 18.3.10 and 19.2).
 #[inline(always)]
-fn proper_lease<L: Lines + ?Sized>(hook: Direction, datagram: &Datagram, image: &Image<'_, L>) -> bool {
+fn proper_lease(hook: Direction, datagram: &Datagram, ours: bool) -> bool {
     let Datagram { family, source, destination, .. } = datagram;
     match (hook, family) {
         (Direction::Outbound, _) => true,
-        (Direction::Inbound, Family::V4) => {
-            destination[0] == u32::MAX || image.is_local(*family, destination)
-        }
-        (Direction::Inbound, Family::V6) => {
-            link_local(source) && (link_local(destination) || image.is_local(*family, destination))
-        }
+        (Direction::Inbound, Family::V4) => destination[0] == u32::MAX || ours,
+        (Direction::Inbound, Family::V6) => link_local(source) && (link_local(destination) || ours),
     }
 }
 

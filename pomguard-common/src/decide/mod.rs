@@ -27,6 +27,7 @@
 mod address;
 mod context;
 mod decision;
+mod ends;
 mod fast_path;
 mod inbound;
 mod link;
@@ -40,6 +41,7 @@ pub use decision::{Decision, NO_ROW};
 pub use fast_path::fast_path;
 
 use self::{
+    ends::{Endpoints, arrives, departs},
     inbound::inbound,
     outbound::outbound,
     overrides::reconsider,
@@ -150,7 +152,13 @@ impl<'a, L: Lines + ?Sized, F: Store, T: Store> Tables<'a, L, F, T> {
             return true;
         }
         let lines = self.image.lines();
-        decision.is_miss() && lines.control(word::PORT_BLOOM) | lines.control(word::GRACE) != 0
+        decision.may_be_overridden() && lines.control(word::PORT_BLOOM) | lines.control(word::GRACE) != 0
+    }
+
+    /// Returns true if the image is up to date about who holds the addresses that several hosts may hold.
+    #[inline(always)]
+    fn knows_holders(&self) -> bool {
+        Timed(self.image.lines().control(word::HOLDERS)).holds(self.flows.now()) != 0
     }
 
     /// Whether a flow of ours goes on that no outbound row allows: where outbound tracks; and where it audits
@@ -234,7 +242,7 @@ where
     let number = read(packet, &Vlans(image), image.switch(switch::LINK_CONTROL), scratch);
     if number != 0 {
         let number = if number == Reason::EtherType as u8 && matches!(hook, Direction::Inbound) {
-            own_multicast(packet, image)
+            own_multicast(packet, tables)
         } else {
             number
         };
@@ -245,9 +253,14 @@ where
         return audited(hook, tables, limited(hook, tables, decision, false));
     }
     let Some(datagram) = scratch.load(ParsedSlot::Outer) else { return Decision::because(Reason::Internal) };
-    let word = match hook {
-        Direction::Inbound => inbound(datagram, tables),
-        Direction::Outbound => outbound(datagram, tables),
+    let ends = Endpoints(match hook {
+        Direction::Inbound => arrives(datagram, tables),
+        Direction::Outbound => departs(datagram, tables),
+    });
+    let word = match (ends.decision(), hook) {
+        (Some(decision), _) => decision.0,
+        (None, Direction::Inbound) => inbound(datagram, tables, ends.class().0),
+        (None, Direction::Outbound) => outbound(datagram, tables, ends.class().0),
     };
     let decision = if word == Decision::QUOTES {
         match quote(hook, &packet.again(), datagram, tables.image.lines(), scratch) {
@@ -269,6 +282,7 @@ where
     } else {
         decision
     };
+    let decision = decision.bare();
     let self_test = image.lines().self_test();
     let decision = decision.without_trace(self_test);
     let decision = limited(hook, tables, decision, tells_mtu(datagram));

@@ -2,9 +2,7 @@
 
 use super::{
     Decision, NO_ROW, Tables,
-    address::{group, impossible_source, link_local, mapped, unspecified},
     context::{Context, echo, is_error},
-    link::link_service,
 };
 use crate::{
     Direction,
@@ -15,49 +13,17 @@ use crate::{
     reason::Reason,
 };
 
-/// Rules on a datagram that leaves; the word is a [`Decision`]. A function of its own in the programs.
+/// Rules on a datagram that leaves to a peer of this class; the word is a [`Decision`]. A function of its own in the
+/// programs.
 #[inline(never)]
-pub(super) fn outbound<L, F, T>(datagram: &Datagram, tables: &Tables<'_, L, F, T>) -> u64
+pub(super) fn outbound<L, F, T>(datagram: &Datagram, tables: &Tables<'_, L, F, T>, class: u32) -> u64
 where
     L: Lines + ?Sized,
     F: Store,
     T: Store,
 {
-    rule_outbound(datagram, tables).0
-}
-
-#[inline(always)]
-fn rule_outbound<L, F, T>(datagram: &Datagram, tables: &Tables<'_, L, F, T>) -> Decision
-where
-    L: Lines + ?Sized,
-    F: Store,
-    T: Store,
-{
-    let image = tables.image;
-    let family = datagram.family;
-    let class = image.class(family, &datagram.destination);
-    if matches!(family, Family::V6) && (mapped(&datagram.source) || mapped(&datagram.destination)) {
-        return Decision::because(Reason::MappedAddress);
-    }
-    // The link's own protocols also speak from link-local addresses, and from none while there is none.
-    let ours = image.is_local(family, &datagram.source);
-    let early = unspecified(&datagram.source) || matches!(family, Family::V6) && link_local(&datagram.source);
-    if (ours || early)
-        && let Some(reason) = link_service(Direction::Outbound, datagram, image)
-    {
-        return Decision::because(reason);
-    }
-    if !ours {
-        return Decision::because(Reason::SourceNotOurs);
-    }
-    // A row that says "anywhere" means hosts, not groups nor this machine.
-    let nobody = group(family, &datagram.destination) || impossible_source(family, &datagram.destination);
-    let class = if nobody { Class::NONE } else { class };
-    let context = Context { hook: Direction::Outbound, datagram, tables, class };
-    if matches!(datagram.kind, Kind::Follower) {
-        return context.follower();
-    }
-    sent_by_us(&context)
+    let context = Context { hook: Direction::Outbound, datagram, tables, class: Class(class) };
+    if matches!(datagram.kind, Kind::Follower) { context.follower().0 } else { sent_by_us(&context).0 }
 }
 
 /// Judges what this host sends under its own address.

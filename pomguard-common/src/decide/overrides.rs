@@ -84,7 +84,7 @@ where
     let now = tables.flows.now();
     // What the policy would pass, or drops for want of a row. What is broken, spoofed or not for this
     // host ends whatever the overrides say.
-    if first.passes() || first.is_miss() {
+    if first.passes() || first.may_be_overridden() {
         let context = Context { hook, datagram, tables, class: Class::NONE };
         let matches = Matches(allows(hook, datagram, lines, now, isolated));
         let decision = match hook {

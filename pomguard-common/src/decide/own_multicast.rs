@@ -9,10 +9,14 @@
 //! takes frames of this EtherType: the copy goes to the group's members, and the twin goes to nobody. A host whose own
 //! address spells an EtherType of the kernel does not hear its own multicast in generic mode.
 
-use super::address::group;
+use super::{
+    Tables,
+    address::{class_of, group},
+};
 use crate::{
     control::{generic, word},
-    image::{Family, Image, Lines},
+    flow::Store,
+    image::{Address, Family, Lines},
     packet::{Packet, be16, be32, words},
     parse::ethertype,
     reason::Reason,
@@ -22,12 +26,14 @@ use crate::{
 /// the host's own multicast at an interface in generic mode, else [`Reason::EtherType`]. A function of its own in
 /// the programs.
 #[inline(never)]
-pub(super) fn own_multicast<P, L>(packet: &P, image: &Image<'_, L>) -> u8
+pub(super) fn own_multicast<P, L, F, T>(packet: &P, tables: &Tables<'_, L, F, T>) -> u8
 where
     P: Packet + ?Sized,
     L: Lines + ?Sized,
+    F: Store,
+    T: Store,
 {
-    let lines = image.lines();
+    let lines = tables.image.lines();
     let wanted = generic(packet.interface());
     // Without branches, each of which the verifier would follow.
     let mut listed = 0;
@@ -36,7 +42,7 @@ where
         listed |= (lines.control(word::GENERIC + at) ^ wanted).wrapping_sub(1) >> 63;
         at += 1;
     }
-    if lines.barrier(listed) != 0 && is_copy(packet, image) {
+    if lines.barrier(listed) != 0 && is_copy(packet, tables) {
         Reason::OwnMulticast as u8
     } else {
         Reason::EtherType as u8
@@ -46,10 +52,12 @@ where
 /// Returns true if the frame is an IP packet without a link header from this host to a group, and its twin goes to
 /// nobody.
 #[inline(always)]
-fn is_copy<P, L>(packet: &P, image: &Image<'_, L>) -> bool
+fn is_copy<P, L, F, T>(packet: &P, tables: &Tables<'_, L, F, T>) -> bool
 where
     P: Packet + ?Sized,
     L: Lines + ?Sized,
+    F: Store,
+    T: Store,
 {
     let Some(start) = packet.window::<20>(0) else { return false };
     if !goes_to_nobody(be16::<12, 20>(start), be16::<14, 20>(start)) {
@@ -60,17 +68,28 @@ where
             let (header, total) = (u16::from(start[0] & 0x0f) * 4, be16::<2, 20>(start));
             let whole = header >= 20 && total >= header && u32::from(total) <= packet.length();
             let (source, destination) = ([be32::<12, 20>(start), 0, 0, 0], [be32::<16, 20>(start), 0, 0, 0]);
-            whole && group(Family::V4, &destination) && image.is_local(Family::V4, &source)
+            whole && group(Family::V4, &destination) && sends(tables, Family::V4, &source)
         }
         6 => {
             let Some(start) = packet.window::<40>(0) else { return false };
             let whole = 40 + u32::from(be16::<4, 40>(start)) <= packet.length();
             let source = words::<8, 12, 16, 20, 40>(start);
             let destination = words::<24, 28, 32, 36, 40>(start);
-            whole && group(Family::V6, &destination) && image.is_local(Family::V6, &source)
+            whole && group(Family::V6, &destination) && sends(tables, Family::V6, &source)
         }
         _ => false,
     }
+}
+
+/// Returns true if this host may send from an address.
+#[inline(always)]
+fn sends<L, F, T>(tables: &Tables<'_, L, F, T>, family: Family, address: &Address) -> bool
+where
+    L: Lines + ?Sized,
+    F: Store,
+    T: Store,
+{
+    class_of(tables.image, family, address).may_send(tables.knows_holders())
 }
 
 /// Returns true if the kernel delivers a frame of this EtherType to nobody, whatever modules it has. `next` is what

@@ -163,45 +163,6 @@ impl<'a, L: Lines + ?Sized> Image<'a, L> {
         false
     }
 
-    /// Whether the address is one of this host's.
-    #[inline(always)]
-    pub fn is_local(&self, family: Family, address: &Address) -> bool {
-        self.lines.barrier(self.search_local(family, address).into()) != 0
-    }
-
-    #[inline(always)]
-    fn search_local(&self, family: Family, address: &Address) -> bool {
-        if matches!(family, Family::V4) {
-            let Some(line) = self.lines.line(LOCAL_V4) else { return false };
-            // The first line holds them all; the first ones are the likely ones.
-            let mut i = 0;
-            while i < limits::LOCAL_ADDRESSES as u32 {
-                if line.word(i) == address[0] {
-                    return true;
-                }
-                i += 1;
-            }
-            return false;
-        }
-        let mut at = LOCAL_V6;
-        while at < LOCAL_V6 + limits::LOCAL_ADDRESSES as u32 / 4 {
-            let Some(line) = self.lines.line(at) else { return false };
-            let mut i = 0;
-            while i < 4 {
-                if line.word(4 * i) == address[0]
-                    && line.word(4 * i + 1) == address[1]
-                    && line.word(4 * i + 2) == address[2]
-                    && line.word(4 * i + 3) == address[3]
-                {
-                    return true;
-                }
-                i += 1;
-            }
-            at += 1;
-        }
-        false
-    }
-
     /// Whether an IPv4 address is one of this host's.
     #[inline(always)]
     pub(crate) fn is_local_v4(&self, address: u32) -> bool {

@@ -108,9 +108,10 @@ impl Lines for [Line] {
 
 /// Line of the [`head`].
 pub const HEAD: u32 = 0;
-/// Line of the local IPv4 addresses: sixteen, the first repeated to fill up.
+/// Line of this host's IPv4 addresses that the fast path knows: sixteen, the first repeated to fill up. The general
+/// path asks [`Class`], which has all of them.
 pub const LOCAL_V4: u32 = 1;
-/// First line of the local IPv6 addresses: four each.
+/// First line of this host's IPv6 addresses that the fast path knows: four each.
 pub const LOCAL_V6: u32 = 2;
 /// Line of the IPv4 prefix masks, longest first, eight words; then eight words of lengths.
 pub const LEVELS_V4: u32 = 6;
@@ -301,11 +302,23 @@ impl Service {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Class(pub u32);
 
+const _: () =
+    assert!(4 * crate::limits::IMAGE_LINES <= Class::OFFSET as usize, "an offset into the cells fits");
+
 impl Class {
     /// A stranger: no prefix of the site covers the address.
     pub const NONE: Self = Self(0);
     /// Bits of the offset.
-    pub const OFFSET: u32 = 0x00ff_ffff;
+    pub const OFFSET: u32 = 0x000f_ffff;
+    /// Packets to the address are for this host. It may send from the address if the class is also
+    /// [`Self::HELD`].
+    pub const OWN: u32 = 1 << 20;
+    /// The address is on this machine, so that nobody else sends from it. Without [`Self::OWN`] the site file
+    /// does not give the address to this host.
+    pub const HELD: u32 = 1 << 21;
+    /// Another host may take the address over, and this host may lose it: [`Self::HELD`] is true for as long as
+    /// the daemon says so, see [`crate::control::word::HOLDERS`].
+    pub const SHARED: u32 = 1 << 22;
     /// Bits of the prefix level.
     pub const LEVEL: u32 = 0x0700_0000;
     /// Position of the prefix level.
@@ -329,6 +342,41 @@ impl Class {
     #[inline(always)]
     pub const fn known(self) -> bool {
         self.0 & Self::KNOWN != 0
+    }
+
+    /// Returns true if packets to the address are for this host.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_own(self) -> bool {
+        self.0 & Self::OWN != 0
+    }
+
+    /// Returns true if the address was on this machine when the image was made.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_held(self) -> bool {
+        self.0 & Self::HELD != 0
+    }
+
+    /// Returns true if this host may send from the address. `fresh` says whether [`Self::HELD`] is up to date.
+    #[must_use]
+    #[inline(always)]
+    pub const fn may_send(self, fresh: bool) -> bool {
+        self.is_own() && (self.is_held() || self.0 & Self::SHARED != 0 && !fresh)
+    }
+
+    /// Returns true if nobody else sends from the address. `fresh` says whether [`Self::HELD`] is up to date.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_sent_by_us_alone(self, fresh: bool) -> bool {
+        self.is_held() && (fresh || self.0 & Self::SHARED == 0)
+    }
+
+    /// Returns true if the site file gives the address to nobody: neither to this host nor to another.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_unclaimed(self) -> bool {
+        self.0 & (Self::OWN | Self::KNOWN) == 0
     }
 }
 

@@ -8,15 +8,16 @@ use std::{
 
 use anyhow::Context as _;
 
-use super::{FAULT, output::Output};
+use super::{FAULT, machine, output::Output};
 use crate::{
     compile::{CompileError, fits},
     input::{At, Diagnostic, Diagnostics, Draft, Files, Settings},
     kernel::{pins::Pins, takeover},
     paths,
     policy::{
-        Origin,
+        Direction, Origin, Policy,
         conflict::{self, Note},
+        own::Differences,
         resolve,
     },
     render,
@@ -64,6 +65,9 @@ pub fn run(args: &Args, out: &mut Output) -> anyhow::Result<ExitCode> {
     let mut notes = conflict::notes(&draft, &policy);
     notes.extend(files.concerns().iter().map(changeable));
     notes.extend(other_layout(&draft));
+    if args.host.is_none() && args.config.exists() {
+        notes.extend(on_this_machine(&draft, &policy));
+    }
     let report = render::check::Report::new(&draft, &policy, notes);
     if args.json {
         out.json(&report)?;
@@ -87,7 +91,41 @@ fn other_layout(draft: &Draft) -> Option<Note> {
     Some(Note { kind: "map-layout", message: takeover::notice(found), rows: Vec::new() })
 }
 
-type Checked = Result<(Draft, crate::policy::Policy), Diagnostics>;
+/// What the files say and this machine does not have, and the other way round.
+fn on_this_machine(draft: &Draft, policy: &Policy) -> Vec<Note> {
+    let note = |kind, message| Note { kind, message, rows: Vec::new() };
+    let mut notes = Vec::new();
+    let failsafe: Vec<String> = policy
+        .rows_in(Direction::Inbound)
+        .filter(|row| row.failsafe && !row.peers.is_empty())
+        .map(|row| row.id.0.clone())
+        .collect();
+    if !failsafe.is_empty() && machine::forwards() {
+        let message = "this machine forwards packets (ip_forward is 1): failsafe rows and exceptions also let in what \
+                       is for an address that the site file gives to nobody, and the kernel forwards such packets";
+        notes.push(Note { kind: "forwarding", message: message.to_owned(), rows: failsafe });
+    }
+    let Some((policy, addresses)) = machine::on(&draft.settings.interfaces, policy.clone()) else {
+        return notes;
+    };
+    let Differences { missing, unlisted, conflict } = policy.differences(&addresses);
+    notes.extend(missing.into_iter().map(|about| note("address-missing", about)));
+    notes.extend(unlisted.into_iter().map(|about| note("address-unlisted", about)));
+    notes.extend(conflict.into_iter().map(|about| note("address-conflict", about)));
+    for by_interface in addresses.others.chunk_by(|one, next| one.interface == next.interface) {
+        let list: Vec<String> = by_interface.iter().map(|it| it.address.to_string()).collect();
+        let Some(first) = by_interface.first() else { continue };
+        let message = format!(
+            "{} ({}) is not in `interfaces`: what comes in there is not judged, whatever address it is for",
+            first.interface,
+            list.join(", ")
+        );
+        notes.push(note("unguarded-interface", message));
+    }
+    notes
+}
+
+type Checked = Result<(Draft, Policy), Diagnostics>;
 
 fn read(args: &Args, files: &mut Files) -> anyhow::Result<Checked> {
     let settings = match &args.site {

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use pomguard_common::decide::NO_ROW;
 use serde::Serialize;
 
-use super::{FAULT, output::Output};
+use super::{FAULT, machine, output::Output};
 use crate::{
     input::Draft,
     kernel::{KernelError, counters, frame, interface, pins::Pins, probe::Probe},
@@ -57,6 +57,7 @@ struct Answer<'a> {
 pub fn run(args: &Args, out: &mut Output) -> anyhow::Result<ExitCode> {
     let draft = Draft::load(&args.config)?;
     let policy = policy::resolve(&draft, &interface::addresses()?)?;
+    let policy = machine::on(&draft.settings.interfaces, policy.clone()).map_or(policy, |(on, _)| on);
     let opening = explain::question(&policy, &args.source, &args.destination)
         .map_err(|error| anyhow::anyhow!("{}: {}", error.problem, error.remedy))?;
     let explanation = explain::explain(&policy, &opening);

@@ -8,7 +8,11 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use self::output::Output;
-use crate::{control::protocol::Panic, kernel::pins::Pins, observe::reading};
+use crate::{
+    control::protocol::Panic,
+    kernel::pins::Pins,
+    observe::{reading, snapshot::Snapshot},
+};
 
 pub mod allow;
 pub mod apply;
@@ -21,6 +25,7 @@ mod fates;
 pub mod generate;
 pub mod history;
 mod journal;
+mod machine;
 pub mod matrix;
 pub mod output;
 mod paths;
@@ -148,7 +153,11 @@ fn dispatch(verb: Verb, out: &mut Output) -> anyhow::Result<ExitCode> {
         Verb::Stats(args) => {
             let settings = paths::settings(&args.config, out);
             let pins = Pins::new(&settings.paths.pins);
-            stats::run(&args, &|| Ok(reading::snapshot(&pins)?), &|| fates::read(&settings), out)
+            let read = || {
+                let differences = machine::attention(&args.config);
+                Ok(Snapshot { differences, ..reading::snapshot(&pins)? })
+            };
+            stats::run(&args, &read, &|| fates::read(&settings), out)
         }
         Verb::Explain(args) => explain::run(&args, out),
         Verb::ServeMetrics(args) => serve_metrics::run(&args),

@@ -4,7 +4,7 @@ use std::{collections::HashSet, path::PathBuf, process::ExitCode};
 
 use anyhow::Context as _;
 
-use super::{ATTENTION, output::Output, session};
+use super::{ATTENTION, machine, output::Output, session};
 use crate::{
     history::{self, History, Record},
     input::{Draft, Files},
@@ -59,6 +59,7 @@ pub fn run(args: &Args, out: &mut Output) -> anyhow::Result<ExitCode> {
 fn make(config: &std::path::Path, files: &mut Files) -> anyhow::Result<Plan> {
     let draft = Draft::read(files, config)?;
     let new = resolve(&draft, &interface::addresses()?)?;
+    let new = machine::on(&draft.settings.interfaces, new.clone()).map_or(new, |(on, _)| on);
     let Compared { in_force, policy: old, counters } = in_force(&draft)?;
     let diff = old.as_ref().map(|old| Diff::between(old, &new));
     let recent = diff
@@ -66,7 +67,7 @@ fn make(config: &std::path::Path, files: &mut Files) -> anyhow::Result<Plan> {
         .zip(counters)
         .map(|(diff, counters)| Recent::from_diff(diff, &new, &counters, unix_now()));
     let all = sockets::connections().context("list the connections of this server")?;
-    let ours: Vec<Connection> = all.into_iter().filter(|it| new.local.contains(&it.local.ip())).collect();
+    let ours: Vec<Connection> = all.into_iter().filter(|it| new.is_own(it.local.ip())).collect();
     let live: Vec<Opening> = ours.iter().map(Connection::opening).collect();
     let older: HashSet<Opening> = match &in_force {
         // What was there before the first start is asked for no row.
@@ -82,7 +83,7 @@ fn make(config: &std::path::Path, files: &mut Files) -> anyhow::Result<Plan> {
     let exceptions = exceptions::load(&draft.settings.paths.state).unwrap_or_default();
     let excepted = |opening: &Opening| exceptions.iter().any(|held| held.allows(opening, unix_now()));
     let impact = Impact::new(old.as_ref(), &new, &live, |opening| older.contains(opening), excepted);
-    let session = session::ssh().filter(|session| new.local.contains(&session.destination));
+    let session = session::ssh().filter(|session| new.is_own(session.destination));
     let way_in = session.map(|session| (session, WayIn::under(&new, &session)));
     let failsafe = new.rows.iter().any(|row| row.failsafe && !row.peers.is_empty());
     let in_audit = conflict::in_audit(&new);

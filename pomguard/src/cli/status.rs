@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, process::ExitCode};
 
-use super::{ATTENTION, fates, output::Output};
+use super::{ATTENTION, fates, machine, output::Output};
 use crate::{
     control::{client, protocol::Request},
     daemon::{emergency::Scene, exceptions::explained},
@@ -27,7 +27,10 @@ pub struct Args {
 /// Exit code 0 when all is as it should be, 3 when something is not, 1 when nothing is in force.
 pub fn run(args: &Args, out: &mut Output) -> anyhow::Result<ExitCode> {
     let settings = super::paths::settings(&args.config, out);
-    let status = Status { flows: fates::read(&settings), ..read(&settings)? };
+    let mut status = Status { flows: fates::read(&settings), ..read(&settings)? };
+    if status.daemon.is_none() {
+        status.attention.extend(machine::attention(&args.config));
+    }
     if args.json {
         out.json(&status)?;
     } else {

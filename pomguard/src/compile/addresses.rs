@@ -28,8 +28,7 @@ pub(super) struct Buckets {
 }
 
 fn value(entry: &Entry, level: u32, offsets: &[u32]) -> u32 {
-    let known = if entry.known { Class::KNOWN } else { 0 };
-    Class::PRESENT | known | level << Class::LEVEL_SHIFT | offsets[entry.class as usize]
+    Class::PRESENT | entry.marks | level << Class::LEVEL_SHIFT | offsets[entry.class as usize]
 }
 
 impl Table {

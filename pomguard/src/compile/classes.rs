@@ -3,7 +3,10 @@
 //! Prefixes are laminar: two of them are nested or apart. Sorted, one walk with a stack sees for each
 //! the prefixes around it; a narrow one inherits their rows and so never hides a wide one.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, net::IpAddr};
+
+use ipnet::IpNet;
+use pomguard_common::image::Class;
 
 use super::{
     error::CompileError,
@@ -23,8 +26,8 @@ pub(super) struct Entry {
     pub(super) prefix: Prefix,
     /// Number of its class.
     pub(super) class: u32,
-    /// Whether the site file names the address.
-    pub(super) known: bool,
+    /// [`Class::KNOWN`], [`Class::OWN`], [`Class::HELD`] and [`Class::SHARED`].
+    pub(super) marks: u32,
 }
 
 /// Distinct sets of rows. The sets are sorted; the first one is empty.
@@ -82,13 +85,12 @@ impl Classes {
     /// The entries of one family, sorted. A prefix that means what the next wider one means is left
     /// out: the longest prefix of an address decides, and both say the same.
     pub(super) fn entries(&mut self, policy: &Policy, family: Family) -> Result<Vec<Entry>, CompileError> {
-        /// Stands for the list of known addresses among the rows.
-        const KNOWN: u32 = u32::MAX;
         let rows = policy.rows.iter().zip(0_u32..);
         let of_rows = rows.flat_map(|(row, number)| row.peers.iter().map(move |peer| (peer.prefix, number)));
-        let known = policy.known.iter().map(|known| (known.prefix, KNOWN));
+        let known = policy.known.iter().map(|known| (known.prefix, Class::KNOWN));
         let mut named: Vec<(Prefix, u32)> = of_rows
             .chain(known)
+            .chain(own(policy))
             .filter(|(net, _)| family.has(net.addr()))
             .map(|(net, number)| (Prefix::of(net), number))
             .collect();
@@ -102,17 +104,38 @@ impl Classes {
             while around.last().is_some_and(|wider| !wider.prefix.covers(prefix)) {
                 around.pop();
             }
-            let (outer, known) = around.last().map_or((EMPTY, false), |wider| (wider.class, wider.known));
+            let (outer, wider) = around.last().map_or((EMPTY, 0), |wider| (wider.class, wider.marks));
             own.clear();
-            own.extend(group.iter().map(|&(_, row)| row).filter(|&row| row != KNOWN));
+            own.extend(group.iter().map(|&(_, row)| row).filter(|&row| row < MARKS));
+            let marks =
+                group.iter().map(|&(_, row)| row).filter(|&row| row >= MARKS).fold(0, |all, it| all | it);
             let number = self.number(&own)?;
             let class = self.union(outer, number)?;
-            let entry = Entry { prefix, class, known: known || group.iter().any(|&(_, row)| row == KNOWN) };
-            if (class, entry.known) != (outer, known) {
+            let entry = Entry { prefix, class, marks: marks | inherited(wider, marks) };
+            if (class, entry.marks) != (outer, wider) {
                 entries.push(entry);
                 around.push(entry);
             }
         }
         Ok(entries)
     }
+}
+
+/// Numbers from here on are marks, and below it rows.
+const MARKS: u32 = Class::OWN;
+
+/// The addresses of this host, each with marks.
+fn own(policy: &Policy) -> impl Iterator<Item = (IpNet, u32)> {
+    let single = |marks: u32| move |&address: &IpAddr| (IpNet::from(address), marks);
+    let alone = policy.local.iter().chain(&policy.machine.taken).map(single(Class::OWN | Class::HELD));
+    let shared = policy.shared.iter().map(|&prefix| (prefix, Class::OWN | Class::SHARED));
+    let held = policy.machine.held.iter().map(single(Class::HELD | Class::SHARED));
+    alone.chain(shared).chain(held)
+}
+
+/// The marks that a prefix has from the next wider one. A prefix that is given to somebody else is not this
+/// host's.
+const fn inherited(wider: u32, marks: u32) -> u32 {
+    let given_away = marks & Class::KNOWN != 0 && marks & Class::OWN == 0;
+    if given_away { wider & Class::KNOWN } else { wider & (Class::KNOWN | Class::OWN | Class::SHARED) }
 }

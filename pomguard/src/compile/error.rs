@@ -26,8 +26,8 @@ pub enum CompileError {
     },
     /// Addresses of this host.
     #[error(
-        "this host has {found} {family} addresses in the site file; the limit is {}",
-        limits::LOCAL_ADDRESSES
+        "this host has {found} {family} addresses and prefixes of its own; the limit is {}",
+        limits::OWN_ADDRESSES
     )]
     LocalAddresses {
         /// Which sort.

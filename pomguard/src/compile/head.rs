@@ -8,7 +8,7 @@ use pomguard_common::{
         self, AGES, BUDGETS, CLOCK_WORD, GENERATION_WORD, LOCAL_V4, LOCAL_V6, Line, SECTIONS, VLANS, mode,
         switch,
     },
-    limits::LOCAL_ADDRESSES,
+    limits::{LOCAL_ADDRESSES, OWN_ADDRESSES},
     rate::Rated,
 };
 
@@ -98,19 +98,22 @@ fn switches(packets: &PacketSettings) -> u32 {
 }
 
 fn local(policy: &Policy, lines: &mut [Line]) -> Result<(), CompileError> {
-    if policy.local.is_empty() {
+    let alone = || policy.local.iter().chain(&policy.machine.taken).copied();
+    if alone().next().is_none() && policy.shared.is_empty() {
         return Err(CompileError::NoLocalAddress);
     }
     let of = |family: Family| -> Result<Vec<u128>, CompileError> {
         let mut found: Vec<u128> = Vec::new();
-        for address in policy.local.iter().copied().filter(|&address: &IpAddr| family.has(address)) {
+        let shared = policy.shared.iter().filter(|prefix| family.has(prefix.addr())).count();
+        let own = alone().filter(|&address: &IpAddr| family.has(address)).count() + shared;
+        if own > OWN_ADDRESSES {
+            return Err(CompileError::LocalAddresses { family, found: own });
+        }
+        for address in alone().filter(|&address: &IpAddr| family.has(address)) {
             let address = left_aligned(address);
             if !found.contains(&address) {
                 found.push(address);
             }
-        }
-        if found.len() > LOCAL_ADDRESSES {
-            return Err(CompileError::LocalAddresses { family, found: found.len() });
         }
         let nobody = match family {
             Family::V4 => u128::from(NOBODY_V4) << 96,

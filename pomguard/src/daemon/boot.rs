@@ -89,7 +89,7 @@ fn by_last_name(config: &Path) -> Option<DesiredState> {
     let last = confirmed::load(&draft.settings.paths.state).ok()??.about.host;
     let host =
         draft.site.hosts.iter().find(|host| draft.settings.host.is_none() && host.name.value == last)?;
-    let known: Vec<IpAddr> = host.addresses.iter().map(|at| at.value).collect();
+    let known: Vec<IpAddr> = host.addresses.iter().map(|at| at.value.addr()).collect();
     let policy = policy::resolve(&draft, &known).ok()?;
     warn!("this host has no address of the site yet: it goes by its last name, {last}");
     Some(DesiredState::new(draft, policy))

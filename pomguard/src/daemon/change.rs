@@ -85,6 +85,8 @@ impl Daemon {
             );
         }
         let DesiredState { settings, policy, sources } = desired;
+        let interfaces: Vec<String> = settings.interfaces.iter().map(|at| at.value.clone()).collect();
+        let policy = self.on_this_machine(policy, &interfaces);
         if settings.paths.pins != self.pins.root() {
             bail!("{}: `paths.pins` changed: that takes a restart", settings.file);
         }

@@ -150,6 +150,8 @@ impl Daemon {
 
     /// Puts what was in force before in force again, under its old record.
     fn restore(&mut self, mut base: ActivePolicy) -> anyhow::Result<Changed> {
+        let interfaces: Vec<String> = base.settings.interfaces.iter().map(|at| at.value.clone()).collect();
+        base.policy = self.on_this_machine(base.policy, &interfaces);
         let installed = self.install(&base.policy, None)?;
         self.reconciler.record_baseline(&self.pins);
         if let Some(record) = &mut base.record {

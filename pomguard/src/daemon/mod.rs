@@ -55,6 +55,7 @@ use crate::{
     state::{confirmed::Confirmed, exceptions::Exception, panic::Suspension, runtime::Runtime},
 };
 
+mod addresses;
 mod boot;
 mod change;
 mod command;
@@ -537,8 +538,7 @@ fn for_want_of_capabilities(error: anyhow::Error) -> anyhow::Error {
 /// Reads the files and resolves them for this host.
 fn read_policy(config: &Path) -> anyhow::Result<(Draft, Policy)> {
     let draft = Draft::load(config)?;
-    let addresses = interface::addresses()?;
-    let policy = policy::resolve(&draft, &addresses)?;
+    let policy = policy::resolve(&draft, &interface::addresses()?)?;
     Ok((draft, policy))
 }
 

@@ -105,12 +105,14 @@ impl Daemon {
             self.reconciler.release(&self.lasting_conditions)
         } else {
             self.adopt_panic();
-            let check = self.reconciler.check(
+            let mut check = self.reconciler.check(
                 &mut self.loaded,
                 &self.pins,
                 self.settings.attach,
                 &self.lasting_conditions,
             );
+            self.check_addresses(&mut check);
+            self.reconciler.tell(&check);
             // After what others wrote was put back, so that nothing but this is new in what is sealed.
             self.clear_ended();
             self.sweep_flows();

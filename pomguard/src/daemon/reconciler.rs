@@ -109,7 +109,7 @@ pub(super) struct Check {
 }
 
 impl Check {
-    fn note(&mut self, condition: Condition, about: &str) {
+    pub(super) fn note(&mut self, condition: Condition, about: &str) {
         let message = self.conditions.entry(condition).or_default();
         if !message.is_empty() {
             message.push_str(", ");
@@ -201,7 +201,7 @@ impl Reconciler {
         check
     }
 
-    /// Looks at everything once, and puts right what can be.
+    /// Looks at everything once, and puts right what can be. [`Self::tell`] logs the result.
     pub(super) fn check(
         &mut self,
         loaded: &mut Loaded,
@@ -219,7 +219,6 @@ impl Reconciler {
         for renamed in &self.renamed_interfaces {
             check.note(Condition::InterfaceRenamed, renamed.interface());
         }
-        self.tell(&check);
         check
     }
 
@@ -352,7 +351,7 @@ impl Reconciler {
     }
 
     /// Logs what began, changed and ended.
-    fn tell(&mut self, check: &Check) {
+    pub(super) fn tell(&mut self, check: &Check) {
         for (condition, about) in &check.conditions {
             if self.last_status.get(condition) != Some(about) {
                 error!("{}: {about}", condition.name());

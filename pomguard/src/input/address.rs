@@ -50,13 +50,26 @@ fn without_leading_zeros(written: &str) -> Option<Ipv4Addr> {
     }
 }
 
-/// An address that a server of the site can have.
+/// Shortest prefixes that a server can have as its own: IPv4 and IPv6.
+const WIDEST: [u8; 2] = [16, 48];
+
+/// An address or a prefix that a server of the site can have as its own.
+pub fn host_addresses(written: &str) -> Result<IpNet, Fault> {
+    let Some((base, length)) = written.split_once('/') else { return Ok(host_address(written)?.into()) };
+    let net = prefix(base, length)?;
+    host_address(base)?;
+    let widest = WIDEST[usize::from(net.addr().is_ipv6())];
+    if net.prefix_len() < widest {
+        let problem = format!("wider than the addresses of one server can be: at least /{widest} is needed");
+        return Err(Fault::new(problem, "write the prefix that this server takes its addresses from"));
+    }
+    Ok(net)
+}
+
+/// A single address that a server of the site can have.
 pub fn host_address(written: &str) -> Result<IpAddr, Fault> {
     if let Some((Ok(single), _)) = written.split_once('/').map(|(base, length)| (address(base), length)) {
-        return Err(Fault::new(
-            "a prefix, where a server has single addresses",
-            format!("write \"{single}\""),
-        ));
+        return Err(Fault::new("a prefix, where a single address is needed", format!("write \"{single}\"")));
     }
     let address = address(written)?;
     let broadcast = matches!(address, IpAddr::V4(v4) if v4.is_broadcast());

@@ -17,6 +17,7 @@ use super::{
 use crate::{
     model::{Mode, PacketSettings, Rates},
     paths,
+    policy::OwnAddresses,
 };
 
 /// Longest interface name that Linux takes.
@@ -114,6 +115,8 @@ pub struct Settings {
     pub site: PathBuf,
     /// This host's name in the site file, where its addresses do not tell.
     pub host: Option<At<String>>,
+    /// Which addresses of the machine are this host's own.
+    pub own_addresses: OwnAddresses,
     /// The interfaces to enforce on.
     pub interfaces: Vec<At<String>>,
     /// What inbound packets that no row allows come to.
@@ -146,6 +149,7 @@ impl Settings {
             source: Source { name: "default".to_owned(), text: String::new() },
             site: site.to_owned(),
             host: None,
+            own_addresses: OwnAddresses::default(),
             interfaces: Vec::new(),
             inbound: Mode::Audit,
             outbound: Mode::Track,
@@ -207,6 +211,11 @@ fn read(text: &Text, folder: &Path) -> Result<Settings, Diagnostics> {
         interfaces,
         ..Settings::without_file(&folder.join(site.map(|at| at.value).unwrap_or_default()))
     };
+    let owns = [("listed", OwnAddresses::Listed), ("machine", OwnAddresses::Machine)];
+    set(
+        &mut settings.own_addresses,
+        top.get("own_addresses").and_then(|value| value.word(&owns, &mut faults)),
+    );
     if let Some(mut table) = section(&mut top, "enforcement", "[enforcement]", &mut faults) {
         let inbound = [("audit", Mode::Audit), ("enforce", Mode::Enforce)];
         let outbound = [("track", Mode::Track), ("audit", Mode::Audit), ("enforce", Mode::Enforce)];

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, fs, net::IpAddr, os::unix::fs::PermissionsExt a
 use proptest::prelude::*;
 
 use super::{Diagnostics, Draft, Settings, settings::TcMode, site};
-use crate::model::{Mode, Policy, Rates, RowId, resolve};
+use crate::policy::{Mode, Policy, Rates, RowId, resolve};
 
 const SITE: &str = include_str!("../../../config/site.example.toml");
 const SETTINGS: &str = include_str!("../../../config/pomguard.toml");
@@ -156,7 +156,10 @@ fn names_and_addresses_are_one_machines_only() {
     for taken in ["pom1", "AES", "CMS", "every-host"] {
         assert!(faults(&host(taken, "10.20.0.12")).to_string().contains("taken"), "{taken}");
     }
-    assert!(faults(&host("pom2", "10.20.0.12/24")).to_string().contains("write \"10.20.0.12\""));
+    assert!(
+        faults(&host("pom2", "10.20.0.12/24")).to_string().contains("\"10.20.0.12\" for the one address")
+    );
+    assert!(faults(&host("pom2", "10.0.0.0/8")).to_string().contains("at least /16"));
     assert!(
         faults("[[peer]]\nname = \"x y\"\naddress = 1\n").0.len() >= 3,
         "one fault does not hide the others"

@@ -55,6 +55,15 @@ pub fn set_active(pins: &Pins, active: Active) -> Result<(), KernelError> {
     set_word(pins, word::ACTIVE, active.0)
 }
 
+/// Says until which tick the images are up to date about who holds the addresses that several hosts may hold.
+/// The programs judge the deadline: when the daemon is dead, each of these hosts may hold them.
+///
+/// # Errors
+/// As [`active`].
+pub fn set_holders(pins: &Pins, until: u32) -> Result<(), KernelError> {
+    set_word(pins, word::HOLDERS, Timed::until(1, until).0)
+}
+
 /// Makes the generation in force at `now` the one that stays: a pending confirmation is given, or, past
 /// its deadline, the return to the generation before is final.
 ///
@@ -212,6 +221,19 @@ impl Table {
             self.change(at, line);
         }
         self.add(&missing)
+    }
+
+    /// Binds the failsafe tuples of slot `from` to slot `to` as well, by which no packet is judged yet. All others
+    /// lose the bit of `to`.
+    pub(super) fn rebind(&mut self, from: u8, to: u8) {
+        let (from, to) = (Override::slot_bit(from.into()), Override::slot_bit(to.into()));
+        let lines: Vec<(usize, Override)> = self.failsafe().collect();
+        for (at, line) in lines {
+            let slots = if line.slots & from == 0 { line.slots & !to } else { line.slots | to };
+            self.change(at, Override { slots, ..line });
+        }
+        fence(Ordering::Release);
+        self.announce();
     }
 
     /// Frees the lines of failsafe tuples that neither the generation in force nor the one to return to has.

@@ -84,6 +84,45 @@ pub fn install(
     Ok(Installed { generation, slot, digest: image.digest(), image })
 }
 
+/// Puts the policy in force again on a machine whose addresses changed, and alongside it `base`, the policy that
+/// returns unless the change before is confirmed. Generation, deadline, rows, failsafe tuples and flows stay as they
+/// are. Whatever fails, what was in force stays.
+///
+/// # Errors
+/// When a limit is exceeded or the kernel refuses, and when a change waits for its confirmation and `base` is `None`.
+pub fn readdress(
+    pins: &Pins,
+    policy: &Policy,
+    base: Option<&Policy>,
+    clock: Clock,
+) -> Result<Installed, InstallError> {
+    let active = control::active(pins)?;
+    let labels = pins.mapped::<RowLabel>(names::MAP_LABELS, limits::ROW_SLOTS, false)?;
+    let held = held(pins, &labels)?;
+    let again = |policy: &Policy, slot: u8| -> Result<Image, InstallError> {
+        let generation = generation::generation_of(pins, slot)?.ok_or(KernelError::Unreadable)?;
+        Ok(compile(policy, &SlotTable::assign(&held, policy)?, clock, generation)?)
+    };
+    let image = again(policy, active.installed())?;
+    let generation = generation::generation_of(pins, active.installed())?.ok_or(KernelError::Unreadable)?;
+    let mut taken = vec![active.installed(), active.fallback()];
+    let slot = put_alongside(pins, &image, &taken)?;
+    let mut table = control::Table::open(pins)?;
+    table.rebind(active.installed(), slot);
+    let next = if active.deadline() == 0 {
+        Active::confirmed(slot)
+    } else {
+        let base = again(base.ok_or(KernelError::Unreadable)?, active.fallback())?;
+        taken.push(slot);
+        let fallback = put_alongside(pins, &base, &taken)?;
+        table.rebind(active.fallback(), fallback);
+        Active::until(slot, fallback, active.deadline())
+    };
+    table.flip(next);
+    table.keep_live(next);
+    Ok(Installed { generation, slot, digest: image.digest(), image })
+}
+
 /// Puts a policy in force that was compiled and confirmed before. Whatever fails, what was in force stays.
 ///
 /// # Errors
@@ -173,7 +212,11 @@ pub(super) fn lines(pins: &Pins) -> Result<Vec<Line>, KernelError> {
 /// Writes an image into a fresh array, freezes it, reads it back and hangs it into a slot that no
 /// packet looks at.
 fn put(pins: &Pins, image: &Image, active: Active) -> Result<u8, KernelError> {
-    let taken = [active.installed(), active.fallback()];
+    put_alongside(pins, image, &[active.installed(), active.fallback()])
+}
+
+/// The same, into a slot that is none of `taken`.
+fn put_alongside(pins: &Pins, image: &Image, taken: &[u8]) -> Result<u8, KernelError> {
     let slot = (0..limits::GENERATIONS as u8).find(|slot| !taken.contains(slot)).unwrap_or(0);
     let data = image_array::fresh()?;
     fill(&data, image)?;

@@ -265,7 +265,7 @@ fn program_of_filter(attribute: &TcAttribute) -> Option<u32> {
 }
 
 /// Asks rtnetlink, and collects the answers.
-fn ask(request: RouteNetlinkMessage, flags: u16) -> Result<Vec<RouteNetlinkMessage>, KernelError> {
+pub(super) fn ask(request: RouteNetlinkMessage, flags: u16) -> Result<Vec<RouteNetlinkMessage>, KernelError> {
     let fail = || KernelError::system("netlink", "request to the kernel's routing socket");
     let socket = Socket::new(NETLINK_ROUTE).map_err(fail())?;
     let mut message = NetlinkMessage::from(request);

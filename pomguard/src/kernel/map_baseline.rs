@@ -94,7 +94,12 @@ impl MapBaseline {
         if restore(pins, names::MAP_OVERRIDES, &self.overrides)? {
             mended.push(names::MAP_OVERRIDES);
         }
-        if restore(pins, names::MAP_CONTROL, &self.control)? {
+        let mut control = self.control.clone();
+        // The daemon moves this word on all the time.
+        if let (Some(word), Ok(now)) = (control.get_mut(word::HOLDERS), control::word(pins, word::HOLDERS)) {
+            *word = now;
+        }
+        if restore(pins, names::MAP_CONTROL, &control)? {
             mended.push(names::MAP_CONTROL);
         }
         Ok(mended)

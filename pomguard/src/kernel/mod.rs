@@ -25,6 +25,7 @@
 //! Everything that outlives the daemon is pinned. What reads or changes maps goes by the pins and
 //! works alike with the daemon dead or alive.
 
+pub mod address;
 pub mod attach;
 mod bridge;
 pub mod capabilities;

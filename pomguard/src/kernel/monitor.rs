@@ -1,4 +1,4 @@
-//! The kernel's announcements of what happens to interfaces and traffic-control filters.
+//! The kernel's announcements of what happens to interfaces, their addresses and traffic-control filters.
 
 use std::io;
 
@@ -8,8 +8,8 @@ use netlink_sys::{
 
 use super::KernelError;
 
-/// Groups of linux/rtnetlink.h: interfaces, and traffic control.
-const GROUPS: u32 = 1 | 8;
+/// Groups of linux/rtnetlink.h: interfaces, traffic control, IPv4 addresses and IPv6 addresses.
+const GROUPS: u32 = 1 | 8 | 0x10 | 0x100;
 /// Bytes of an announcement that are read; the rest of a longer one is dropped with it.
 const LONG: usize = 4_096;
 /// Announcements that are taken at once.

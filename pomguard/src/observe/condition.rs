@@ -33,13 +33,19 @@ pub enum Condition {
     Panic,
     /// Nobody can scrape the metrics: the address is taken, say.
     MetricsUnserved,
+    /// An address that the site file gives this host is on no guarded interface.
+    AddressMissing,
+    /// A guarded interface has an address that the site file gives to nobody.
+    AddressUnlisted,
+    /// A guarded interface has an address that the site file gives to somebody else.
+    AddressConflict,
     /// The files could not be taken for want of descriptors or memory; the policy before them is in force.
     ResourcesExhausted,
 }
 
 impl Condition {
     /// Every one.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 19] = [
         Self::NotEnforcing,
         Self::FilesRefused,
         Self::InterfaceMissing,
@@ -55,6 +61,9 @@ impl Condition {
         Self::Unconfirmed,
         Self::Panic,
         Self::MetricsUnserved,
+        Self::AddressMissing,
+        Self::AddressUnlisted,
+        Self::AddressConflict,
         Self::ResourcesExhausted,
     ];
 
@@ -77,6 +86,9 @@ impl Condition {
             Self::Unconfirmed => "unconfirmed",
             Self::Panic => "suspended",
             Self::MetricsUnserved => "metrics-unserved",
+            Self::AddressMissing => "address-missing",
+            Self::AddressUnlisted => "address-unlisted",
+            Self::AddressConflict => "address-conflict",
             Self::ResourcesExhausted => "resources-exhausted",
         }
     }

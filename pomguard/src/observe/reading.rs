@@ -55,6 +55,7 @@ pub fn snapshot(pins: &Pins) -> Result<Snapshot, KernelError> {
         flows: flows(pins, &ages, now as u32, &counters)?,
         capacity: capacity(&record),
         events_lost: counters.events_lost,
+        differences: Vec::new(),
     })
 }
 

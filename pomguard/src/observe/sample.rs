@@ -138,6 +138,7 @@ pub(crate) fn snapshot() -> Snapshot {
             Capacity { name: "lines".to_owned(), used: 1_280, limit: 131_072 },
         ],
         events_lost: 0,
+        differences: Vec::new(),
     }
 }
 

@@ -1,6 +1,9 @@
 //! What an operator should know about a policy before it is in force.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use ipnet::IpNet;
 use pomguard_common::protocol;
@@ -11,7 +14,12 @@ use super::{
     collision::collisions,
     resolve::{Effective, effective},
 };
-use crate::input::{Draft, matrix::RunsOn, ports::PortSpec, site::Host};
+use crate::input::{
+    Draft,
+    matrix::RunsOn,
+    ports::PortSpec,
+    site::{Host, Place},
+};
 
 /// One remark.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -39,12 +47,34 @@ pub fn notes(draft: &Draft, policy: &Policy) -> Vec<Note> {
     unplaced(draft, &mut notes);
     misplaced(draft, &mut notes);
     no_way_in(policy, &mut notes);
+    to_groups(draft, &mut notes);
     if !draft.site.end_marked {
         let message = "the site file has no end mark: a copy cut short between two tables would not be noticed; \
                        write end_marker = true at its top and [end] as its last line";
         notes.push(Note { kind: "no-end-mark", message: message.to_owned(), rows: Vec::new() });
     }
     notes
+}
+
+/// Rows that name a multicast or broadcast address: no packet that a row is asked about has one at either end.
+fn to_groups(draft: &Draft, notes: &mut Vec<Note>) {
+    let group = |net: &IpNet| {
+        net.addr().is_multicast() || matches!(net.addr(), IpAddr::V4(address) if address.is_broadcast())
+    };
+    for allow in &draft.site.allows {
+        let places = allow.from.iter().chain(&allow.to);
+        let named = places.filter(|at| matches!(&at.place, Place::Addresses(nets) if nets.iter().any(group)));
+        let named: Vec<&str> = named.map(|at| &*at.written).collect();
+        if !named.is_empty() {
+            let id = format!("site/{}", allow.name.value);
+            let message = format!(
+                "{id} ({}) names {}, a multicast or broadcast address: no row matches packets to it or from it",
+                allow.origin,
+                named.join(", ")
+            );
+            notes.push(Note { kind: "group-address", message, rows: vec![id] });
+        }
+    }
 }
 
 /// Inbound enforce, and nothing that holds the way in when the rest is wrong.
@@ -284,7 +314,7 @@ fn misplaced(draft: &Draft, notes: &mut Vec<Note>) {
             notes.push(note("misplaced-system", message));
         }
         for prefix in peer.addresses.iter().flat_map(|at| &at.value) {
-            let same = |host: &&Host| host.addresses.iter().any(|at| IpNet::from(at.value) == *prefix);
+            let same = |host: &&Host| host.addresses.iter().any(|at| at.value == *prefix);
             if let Some(host) = draft.site.hosts.iter().find(same) {
                 let name = &host.name.value;
                 let message = format!(

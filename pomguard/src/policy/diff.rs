@@ -156,6 +156,14 @@ fn other(old: &Policy, new: &Policy) -> Vec<String> {
     if old.local != new.local {
         found.push(format!("own addresses are {} now, and were {}", list(&new.local), list(&old.local)));
     }
+    let prefixes = |of: &Policy| of.shared.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    if old.shared != new.shared {
+        let (old, new) = (prefixes(old), prefixes(new));
+        found.push(format!("floating addresses and own prefixes are [{new}] now, and were [{old}]"));
+    }
+    if old.own_addresses != new.own_addresses {
+        found.push("whose addresses are this host's own changes (`own_addresses`)".to_owned());
+    }
     if old.packets != new.packets {
         found.push("packet classes change (`[packets]`)".to_owned());
     }

@@ -11,6 +11,7 @@ use super::{
     Direction, Mode, Origin, Policy, Row, RowId,
     nearest::{Near, nearest},
     oracle::{Opening, judge},
+    own::Owner,
 };
 use crate::input::{address, diagnostic::Fault};
 
@@ -24,6 +25,8 @@ pub struct Explanation {
     pub opening: Opening,
     /// Whether it may pass in the direction's mode.
     pub passes: bool,
+    /// What is special about the address at this host's end; `None` if this host owns the address.
+    pub end: Option<String>,
     /// The mode of the direction.
     pub mode: Mode,
     /// The row that is counted.
@@ -63,6 +66,8 @@ pub struct MatchedRow {
 
 /// What the policy says about `opening`, and why.
 pub fn explain(policy: &Policy, opening: &Opening) -> Explanation {
+    let (end, restricted) = at_our_end(policy, opening);
+    let policy = restricted.as_ref().unwrap_or(policy);
     let answer = judge(policy, opening);
     let mode = match opening.direction {
         Direction::Inbound => policy.inbound,
@@ -74,7 +79,46 @@ pub fn explain(policy: &Policy, opening: &Opening) -> Explanation {
     let passes = answer.passes() || mode != Mode::Enforce;
     let in_audit = if row.is_some() { Vec::new() } else { answer.in_audit };
     let row = row.and_then(|row| matched(row, opening));
-    Explanation { opening: *opening, passes, mode, row, all: answer.all, in_audit, nearest }
+    Explanation { opening: *opening, passes, end, mode, row, all: answer.all, in_audit, nearest }
+}
+
+/// Says what is special about the address at this host's end, and returns the policy with the rows that hold there, if
+/// these are not all.
+fn at_our_end(policy: &Policy, opening: &Opening) -> (Option<String>, Option<Policy>) {
+    let (ours, theirs, may) = match opening.direction {
+        Direction::Inbound => (opening.destination, opening.source, policy.is_own(opening.destination)),
+        Direction::Outbound => (opening.source, opening.destination, policy.may_send(opening.source)),
+    };
+    let none = || Some(Policy { rows: Vec::new(), ..policy.clone() });
+    let sends_itself = opening.direction == Direction::Inbound && policy.may_send(theirs);
+    if sends_itself {
+        let about = format!("{theirs} is this host's own: from the network it is a spoofed source");
+        return (Some(about), none());
+    }
+    if may {
+        return (None, None);
+    }
+    let group = ours.is_multicast() || matches!(ours, IpAddr::V4(address) if address.is_broadcast());
+    if group || ours.is_unspecified() || ours.is_loopback() {
+        return (Some(format!("{ours} is no address of one host: no row matches")), none());
+    }
+    match policy.owner(ours) {
+        Owner::Listed | Owner::Shared => (
+            Some(format!("{ours} is this host's, which does not hold it now: it does not send from there")),
+            none(),
+        ),
+        Owner::Other(name) => {
+            (Some(format!("{ours} belongs to {name}: no row of this host matches")), none())
+        }
+        Owner::Nobody => {
+            let rows = policy.rows.iter().filter(|row| row.failsafe).cloned().collect();
+            let here = if policy.machine.held.contains(&ours) { "this machine has it, and " } else { "" };
+            let about = format!(
+                "{here}the site file gives {ours} to nobody: only failsafe rows and timed exceptions hold there"
+            );
+            (Some(about), Some(Policy { rows, ..policy.clone() }))
+        }
+    }
 }
 
 fn matched(row: &Row, opening: &Opening) -> Option<MatchedRow> {
@@ -98,7 +142,8 @@ fn matched(row: &Row, opening: &Opening) -> Option<MatchedRow> {
     })
 }
 
-/// Reads `SRC[:PORT] DST:PORT/PROTO`. The direction follows from which of the two is this host.
+/// Reads `SRC[:PORT] DST:PORT/PROTO`. The direction follows from which of the two is this host; if neither is, the
+/// question is about a packet that comes in.
 pub fn question(policy: &Policy, source: &str, destination: &str) -> Result<Opening, Fault> {
     let form = "write it as SRC[:PORT] DST:PORT/PROTO, such as 10.50.3.7 10.20.0.11:9970/tcp, IPv6 as [fd00::1]:9970/tcp";
     let wrong = |problem: &str| Fault::new(problem, form);
@@ -121,11 +166,13 @@ pub fn question(policy: &Policy, source: &str, destination: &str) -> Result<Open
         (true, Some(port)) => (port, from_port.unwrap_or(SOME_CLIENT_PORT)),
         (true, None) => return Err(wrong("the destination port is missing")),
     };
-    let direction = match (policy.local.contains(&source), policy.local.contains(&destination)) {
-        (true, true) => return Err(wrong("both addresses are this host's: that traffic stays on lo")),
+    // A host that does not hold a floating address opens to it like to any other host's.
+    let direction = match (policy.is_own(source), policy.is_own(destination)) {
+        (true, true) if policy.may_send(source) && !policy.may_send(destination) => Direction::Outbound,
+        (_, true) => Direction::Inbound,
         (true, false) => Direction::Outbound,
-        (false, true) => Direction::Inbound,
-        (false, false) => return Err(wrong("neither address is this host's")),
+        (false, false) if policy.machine.held.contains(&source) => Direction::Outbound,
+        (false, false) => Direction::Inbound,
     };
     Ok(Opening { direction, source, source_port, destination, destination_port, protocol })
 }

@@ -18,9 +18,11 @@ pub mod explain;
 pub mod impact;
 pub mod nearest;
 pub mod oracle;
+pub mod own;
 mod resolve;
 
 pub use crate::model::{Mode, Origin, PacketSettings, PortRange, Rates, RowId};
+pub use own::{Machine, OwnAddresses};
 pub use resolve::{Effective, addresses_of, effective, resolve};
 
 /// An IP protocol together with what may be chosen inside it.
@@ -102,6 +104,13 @@ pub struct Policy {
     pub matrix: MatrixName,
     /// This host's own addresses, as the site file lists them.
     pub local: Vec<IpAddr>,
+    /// Own prefixes, and floating addresses: packets to them are for this host, which sends from those that it
+    /// holds.
+    pub shared: Vec<IpNet>,
+    /// Which addresses of the machine count as own.
+    pub own_addresses: OwnAddresses,
+    /// Addresses that this machine has now.
+    pub machine: Machine,
     /// What inbound packets that no row allows come to: [`Mode::Audit`] or [`Mode::Enforce`].
     pub inbound: Mode,
     /// What outbound packets that no row allows come to.

@@ -4,7 +4,9 @@ use std::{net::IpAddr, sync::Arc};
 
 use ipnet::IpNet;
 
-use super::{Direction, Known, MatrixName, Mode, Origin, Peer, Policy, PortRange, Row, RowId, Service};
+use super::{
+    Direction, Known, Machine, MatrixName, Mode, Origin, Peer, Policy, PortRange, Row, RowId, Service,
+};
 use crate::input::{
     Diagnostics, Draft,
     matrix::MatrixRow,
@@ -87,7 +89,10 @@ pub fn resolve(draft: &Draft, interfaces: &[IpAddr]) -> Result<Policy, Diagnosti
     faults.into_result(Policy {
         host: host.name.value.clone(),
         matrix: MatrixName { id: draft.matrix.id.clone(), title: draft.matrix.title.clone() },
-        local: host.addresses.iter().map(|at| at.value).collect(),
+        local: host.addresses.iter().filter(|at| is_single(&at.value)).map(|at| at.value.addr()).collect(),
+        shared: view.shared(),
+        own_addresses: draft.settings.own_addresses,
+        machine: Machine::default(),
         inbound: draft.settings.inbound,
         outbound: draft.settings.outbound,
         rows,
@@ -123,7 +128,7 @@ fn this_host<'a>(draft: &'a Draft, interfaces: &[IpAddr]) -> Result<&'a Host, Di
             Diagnostics::one(named.origin.clone(), &named.value, "the site has no such host", &remedy)
         });
     }
-    let here = |host: &&Host| host.addresses.iter().any(|at| interfaces.contains(&at.value));
+    let here = |host: &&Host| interfaces.iter().any(|&address| host.has(address));
     let found: Vec<&Host> = hosts.iter().filter(here).collect();
     let origin = || Origin { file: draft.settings.file.clone(), line: 1 };
     match found.as_slice() {
@@ -171,6 +176,15 @@ impl Peers {
 }
 
 impl View<'_> {
+    /// Own prefixes and floating addresses, sorted.
+    fn shared(&self) -> Vec<IpNet> {
+        let prefixes = self.host.addresses.iter().map(|at| at.value).filter(|net| !is_single(net));
+        let floating = self.draft.site.floating_of(self.host).map(|at| IpNet::from(at.value));
+        let mut shared: Vec<IpNet> = prefixes.chain(floating).collect();
+        shared.sort_unstable();
+        shared
+    }
+
     fn runs(&self, systems: &[String]) -> bool {
         self.host.systems.iter().any(|system| systems.contains(&system.value))
     }
@@ -180,6 +194,13 @@ impl View<'_> {
         self.host.addresses.iter().any(|at| prefix.contains(&at.value))
     }
 
+    /// Returns true if these prefixes cover all addresses of this host.
+    fn covers(&self, nets: &[IpNet]) -> bool {
+        let floating = self.draft.site.floating_of(self.host).map(|at| IpNet::from(at.value));
+        let mut own = self.host.addresses.iter().map(|at| at.value).chain(floating);
+        own.all(|own| nets.iter().any(|net| net.contains(&own)))
+    }
+
     /// Adds another host. This host never is its own peer: what it sends itself stays on `lo`.
     fn add_host(&self, host: &Host, peers: &mut Peers) {
         if host.name.value == self.host.name.value {
@@ -187,12 +208,15 @@ impl View<'_> {
         }
         let name = host.name.value.as_str().into();
         for at in &host.addresses {
+            peers.add(at.value, &name, &at.origin);
+        }
+        for at in self.draft.site.floating_of(host) {
             peers.add(IpNet::from(at.value), &name, &at.origin);
         }
     }
 
     fn add_prefixes(&self, prefixes: &[IpNet], name: &Arc<str>, origin: &Origin, peers: &mut Peers) {
-        let own = |prefix: &&IpNet| self.host.addresses.iter().any(|at| IpNet::from(at.value) == **prefix);
+        let own = |prefix: &&IpNet| self.host.addresses.iter().any(|at| at.value == **prefix);
         for &prefix in prefixes.iter().filter(|prefix| !own(prefix)) {
             peers.add(prefix, name, origin);
         }
@@ -251,8 +275,6 @@ impl View<'_> {
 
     fn site_row(&self, allow: &Allow) -> Vec<Row> {
         let id = RowId(format!("site/{}", allow.name.value));
-        let written =
-            |places: &[WrittenPlace]| places.iter().map(|place| place.written.clone()).collect::<Vec<_>>();
         let mut rows = Vec::new();
         for (direction, here, there) in
             [(Direction::Inbound, &allow.to, &allow.from), (Direction::Outbound, &allow.from, &allow.to)]
@@ -271,12 +293,22 @@ impl View<'_> {
                 [ICMPV6] => peers.retain(|peer| peer.prefix.addr().is_ipv6()),
                 _ => {}
             }
+            // A row is about a host: an address that stands for this host opens all addresses of this host.
+            let named = |places: &[WrittenPlace], ours: bool| {
+                let name = |place: &WrittenPlace| match &place.place {
+                    Place::Addresses(nets) if ours && !self.covers(nets) && self.is_here(&place.place) => {
+                        format!("{} ({})", self.host.name.value, place.written).into()
+                    }
+                    _ => place.written.clone(),
+                };
+                places.iter().map(name).collect::<Vec<Arc<str>>>()
+            };
             rows.push(Row {
                 mode: if allow.failsafe { Mode::Enforce } else { mode_here(self.draft, &id, allow.mode) },
                 id: id.clone(),
                 direction,
-                source: written(&allow.from),
-                destination: written(&allow.to),
+                source: named(&allow.from, direction == Direction::Outbound),
+                destination: named(&allow.to, direction == Direction::Inbound),
                 printed: allow.printed.clone(),
                 protocol: allow.protocol.clone(),
                 peers,
@@ -340,6 +372,11 @@ impl View<'_> {
         }
         known.finish().into_iter().map(|peer| Known { prefix: peer.prefix, name: peer.name }).collect()
     }
+}
+
+/// Returns true if a prefix is one address.
+fn is_single(net: &IpNet) -> bool {
+    net.prefix_len() == net.max_prefix_len()
 }
 
 fn shared(names: &[String]) -> Vec<Arc<str>> {

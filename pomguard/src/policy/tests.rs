@@ -65,7 +65,7 @@ fn kinds<'a>(notes: &'a [Note], kind: &str) -> Vec<&'a Note> {
 fn example_site_places_all_systems_and_resolves_everywhere() {
     let draft = draft();
     for host in &draft.site.hosts {
-        let addresses: Vec<IpAddr> = host.addresses.iter().map(|at| at.value).collect();
+        let addresses: Vec<IpAddr> = host.addresses.iter().map(|at| at.value.addr()).collect();
         let policy = resolve(&draft, &addresses).expect("a host of the example");
         assert_eq!(policy.host, host.name.value);
         let remarks = notes(&draft, &policy);
@@ -221,7 +221,15 @@ fn explain_names_the_row_or_what_differs() {
     assert_eq!(miss.nearest[0].differs, "port 9971 is allowed from Agent Desktop; 10.60.0.1 is WFO");
     let low = ask("10.50.3.7:22", "10.20.0.11:9971/tcp");
     assert_eq!(low.nearest[0].differs, "client ports are 1024-65535, not 22");
-    assert!(question(&policy, "10.1.1.1", "10.2.2.2:80/tcp").is_err(), "neither is this host");
+    let past = ask("10.60.0.1", "10.2.2.2:9970/tcp");
+    assert!(!past.passes && past.row.is_none(), "{past:?}");
+    assert!(past.end.expect("a word about the address").contains("gives 10.2.2.2 to nobody"));
+    let other = ask("10.60.0.1", "10.20.0.12:9970/tcp");
+    assert!(other.end.expect("a word about the address").contains("belongs to pom2"));
+    let group = ask("10.20.0.12", "228.1.2.4:47400/udp");
+    assert!(!group.passes && group.end.expect("a word about the address").contains("no address of one host"));
+    let spoofed = ask("10.20.0.11", "10.20.0.11:9970/tcp");
+    assert!(!spoofed.passes && spoofed.end.expect("a word about the address").contains("spoofed"));
 }
 
 #[test]

@@ -41,6 +41,9 @@ pub fn print(explanation: &Explanation, out: &mut impl Write) -> io::Result<()> 
         opening.destination_port,
         opening.protocol
     )?;
+    if let Some(end) = &explanation.end {
+        writeln!(out, "  address  {end}")?;
+    }
     if let Some(row) = &explanation.row {
         let (source, destination) = (row.source.join(", "), row.destination.join(", "));
         writeln!(out, "  row      {} ({})", row.id, row.origin)?;

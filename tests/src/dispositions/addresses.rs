@@ -106,7 +106,9 @@ pub(super) fn addresses() -> Section {
             .reads("drop `broadcast`")
             .reads_outbound(""),
     ];
-    let after = "This host's addresses are those that the site file gives it.";
+    let after = "This host's addresses are those that the site file gives it, and those of\n\
+        [policy.md](policy.md#this-hosts-own-addresses). At an address that nobody has, failsafe rows, timed exceptions \
+        and services\nof the link hold as well.";
     Section { title: "Addresses", notes: ["", after], classes }
 }
 

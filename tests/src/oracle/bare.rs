@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use pomguard::policy::Policy;
 
-use super::address::is_group;
+use super::{address::is_group, own::sends};
 
 /// EtherTypes whose frames Linux may accept: the blocks of the list in its header, first and last.
 const TAKEN: [(usize, usize); 11] = [
@@ -23,12 +23,12 @@ const TAKEN: [(usize, usize); 11] = [
 
 /// Returns true if the frame can be a copy of a packet that this host sent to a group, and if no protocol
 /// accepts the same bytes as an Ethernet frame from the wire.
-pub(super) fn is_own_multicast(policy: &Policy, frame: &[u8]) -> bool {
+pub(super) fn is_own_multicast(policy: &Policy, fresh: bool, frame: &[u8]) -> bool {
     let Some((source, destination)) = ends(frame) else { return false };
     let kind = usize::from(frame[12]) << 8 | usize::from(frame[13]);
     let taken = TAKEN.iter().any(|&(first, last)| (first..=last).contains(&kind));
     let novell = kind < 3 && frame[14..16] == [0xff, 0xff];
-    policy.local.contains(&source) && is_group(destination) && !taken && !novell
+    sends(policy, source, fresh) && is_group(destination) && !taken && !novell
 }
 
 /// Returns source and destination, if the frame begins with an IP header whose lengths fit the frame.

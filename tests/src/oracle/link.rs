@@ -6,7 +6,8 @@ use pomguard::policy::{Direction, Policy};
 use pomguard_common::reason::Reason;
 
 use super::{
-    address::{is_group, is_link_local, is_newborn},
+    address::{is_group, is_link_local, is_newborn, may_send},
+    own::{Whose, is_own, whose},
     read::{Body, Seen},
 };
 
@@ -24,7 +25,10 @@ pub(super) fn service(policy: &Policy, direction: Direction, seen: &Seen) -> Opt
                 (Direction::Inbound, false) => (*from, *to) == (547, 546),
                 (Direction::Outbound, false) => (*from, *to) == (546, 547),
             };
-            let ours = policy.local.contains(&seen.destination);
+            let ours = is_own(policy, seen.destination)
+                || whose(policy, seen.destination) == Whose::Nobodys
+                    && may_send(seen.destination)
+                    && !seen.to_group_station;
             let proper = match seen.destination {
                 _ if direction == Direction::Outbound => true,
                 IpAddr::V4(destination) => destination.is_broadcast() || ours,

@@ -27,11 +27,13 @@ mod bare;
 mod link;
 mod memory;
 mod overrides;
+mod own;
 mod read;
 
 use self::overrides::{Holding, MISSES};
 use address::{is_group, is_link_local, is_mapped, is_newborn, may_send};
 use memory::{FlowTable, FragmentKey, Memory, Passed, Phase, Talk};
+use own::{Whose, is_own, only_we_send, sends, whose};
 use read::{Body, Seen, Segment};
 
 /// The complete disposition of a packet.
@@ -45,13 +47,16 @@ pub struct Ruling {
     pub row: Option<RowId>,
     /// True if the packet counts as a new connection of the row.
     pub connection: bool,
+    /// True if the packet's only fault is that nobody has the address of this host's side: overrides may admit the
+    /// packet.
+    unclaimed: bool,
     /// The flow that the packet enters into the flow table, and true if this host has sent its FIN.
     entry: Option<(Talk, Phase, bool)>,
 }
 
 impl Ruling {
     const fn of(reason: Reason) -> Self {
-        Self { reason, audited: false, row: None, connection: false, entry: None }
+        Self { reason, audited: false, row: None, connection: false, unclaimed: false, entry: None }
     }
 
     /// Returns true if a row allows the packet, or a row in audit spares the packet.
@@ -142,7 +147,9 @@ impl Host {
         let isolated = self.panics(Panic::Isolate);
         let mut seen = read::frame(&self.policy.packets, frame);
         let comes_bare = direction == Direction::Inbound && self.holding.generic;
-        if comes_bare && matches!(seen, Err(Reason::EtherType)) && bare::is_own_multicast(&self.policy, frame)
+        if comes_bare
+            && matches!(seen, Err(Reason::EtherType))
+            && bare::is_own_multicast(&self.policy, self.knows_holders(), frame)
         {
             seen = Err(Reason::OwnMulticast);
         }
@@ -291,21 +298,28 @@ impl Host {
 
     fn comes_in(&mut self, seen: &Seen) -> Ruling {
         let newborn = is_newborn(seen.source);
-        let local = &self.policy.local;
+        let policy = &self.policy;
         if is_mapped(seen.source) || is_mapped(seen.destination) {
             return Ruling::of(Reason::MappedAddress);
         }
-        if !newborn && !may_send(seen.source) || local.contains(&seen.source) {
+        if !newborn && !may_send(seen.source) || only_we_send(policy, seen.source, self.knows_holders()) {
             return Ruling::of(Reason::SpoofedSource);
         }
         let service = link::service(&self.policy, Direction::Inbound, seen);
-        if newborn || !local.contains(&seen.destination) {
-            return Ruling::of(match service {
-                Some(reason) => reason,
-                None if newborn => Reason::SpoofedSource,
-                None if is_group(seen.destination) => Reason::Broadcast,
-                None => Reason::NotLocal,
-            });
+        if newborn || !is_own(policy, seen.destination) {
+            let unclaimed = whose(policy, seen.destination) == Whose::Nobodys
+                && may_send(seen.destination)
+                && !seen.to_group_station;
+            let ours_by_mistake =
+                policy.machine.held.contains(&seen.destination) && self.is_known(seen.source);
+            return match service {
+                Some(reason) => Ruling::of(reason),
+                None if newborn => Ruling::of(Reason::SpoofedSource),
+                None if is_group(seen.destination) => Ruling::of(Reason::Broadcast),
+                None if unclaimed && matches!(seen.body, Body::Later) => self.later(Direction::Inbound, seen),
+                None if ours_by_mistake => Ruling { unclaimed, ..Ruling::of(Reason::NotLocalKnown) },
+                None => Ruling { unclaimed, ..Ruling::of(Reason::NotLocal) },
+            };
         }
         if seen.to_group_station {
             return Ruling::of(Reason::Broadcast);
@@ -399,15 +413,20 @@ impl Host {
         if is_mapped(seen.source) || is_mapped(seen.destination) {
             return Ruling::of(Reason::MappedAddress);
         }
-        let ours = self.policy.local.contains(&seen.source);
+        let ours = sends(&self.policy, seen.source, self.knows_holders());
+        let unclaimed = whose(&self.policy, seen.source) == Whose::Nobodys && may_send(seen.source);
         let early = seen.source.is_unspecified() || is_link_local(seen.source);
         if let Some(reason) = link::service(&self.policy, Direction::Outbound, seen)
-            && (ours || early)
+            && (ours || early || unclaimed)
         {
             return Ruling::of(reason);
         }
         if !ours {
-            return Ruling::of(Reason::SourceNotOurs);
+            return if unclaimed && matches!(seen.body, Body::Later) {
+                self.later(Direction::Outbound, seen)
+            } else {
+                Ruling { unclaimed, ..Ruling::of(Reason::SourceNotOurs) }
+            };
         }
         let talk = talk(Direction::Outbound, seen);
         let (request, reply) = echo_types(seen.source);

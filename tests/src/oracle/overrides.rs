@@ -25,6 +25,7 @@ const FOREVER: u64 = u64::MAX;
 pub(super) struct Holding {
     panic: Option<(Panic, u64)>,
     grace: Option<u64>,
+    holders: Option<u64>,
     rows: Vec<(Row, u64)>,
     pub(super) no_policy: bool,
     pub(super) generic: bool,
@@ -69,10 +70,16 @@ impl Host {
         self.holding = Holding {
             panic: held.panic.map(|(panic, seconds)| (panic, until(seconds))),
             grace: held.grace.map(until),
+            holders: held.holders.map(until),
             rows: held.rows.iter().map(|(row, seconds)| (row.clone(), until(*seconds))).collect(),
             no_policy: held.no_policy,
             generic: held.generic,
         };
+    }
+
+    /// Whether the policy knows who holds the floating addresses.
+    pub(super) fn knows_holders(&self) -> bool {
+        self.holding.holders.is_some_and(|until| self.notes.now() < until)
     }
 
     pub(super) fn panics(&self, panic: Panic) -> bool {
@@ -108,7 +115,7 @@ impl Host {
         if isolated && ISOLATED.contains(&first.reason) {
             return first;
         }
-        let denied = MISSES.contains(&first.reason);
+        let denied = MISSES.contains(&first.reason) || first.unclaimed;
         if denied || isolated && first.reason.verdict().is_pass() {
             let again = match direction {
                 Direction::Inbound => self.comes_in_alongside(seen, isolated),

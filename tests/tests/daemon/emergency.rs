@@ -188,7 +188,7 @@ fn bypass_and_lockdown_work_with_the_daemon_stopped() {
 /// Seconds since 1970 when the panic ends, by the kernel alone.
 fn json_ends(lab: &Lab) -> u64 {
     let pins = pomguard::kernel::pins::Pins::new(lab.pins());
-    pomguard::kernel::status::status(&pins, &[]).unwrap().panic.unwrap().ends.unwrap()
+    pomguard::observe::in_force::status(&pins, &[]).unwrap().suspension.unwrap().ends.unwrap()
 }
 
 #[test]

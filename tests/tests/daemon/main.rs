@@ -6,6 +6,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a panic keeps the place where it happened")]
 
 mod accounting;
+mod addresses;
 mod answers;
 mod at_once;
 mod boot;

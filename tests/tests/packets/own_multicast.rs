@@ -12,8 +12,14 @@ use pomguard_tests::{
 
 use crate::case::{Case, case, run, run_under};
 
-const GENERIC: ControlState =
-    ControlState { panic: None, grace: None, overrides: Vec::new(), no_policy: false, generic: true };
+const GENERIC: ControlState = ControlState {
+    panic: None,
+    grace: None,
+    holders: None,
+    overrides: Vec::new(),
+    no_policy: false,
+    generic: true,
+};
 
 fn groups(places: &Places) -> &'static [&'static str] {
     if places.is_v6() {

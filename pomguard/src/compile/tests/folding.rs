@@ -53,7 +53,7 @@ fn what_covers_everything_needs_no_bucket() {
         ..policy(vec![tcp("test-1/1", &["::/0"], 443, 443), tcp("test-1/2", &["0.0.0.0/0"], 443, 443)])
     };
     let case = Case::new(policy);
-    assert_eq!(case.image.record().prefixes, [0, 0]);
+    assert_eq!(case.image.record().prefixes, [1, 0], "the host's own address alone");
     for other in ["203.0.113.7", "0.0.0.0", "255.255.255.255", "2001:db8::1", "::", "ffff::"] {
         case.agrees(&opening(Direction::Inbound, host(other), TCP, 443, 1));
         assert_eq!(class(&case.image, host(other)).known(), host(other).is_ipv4());

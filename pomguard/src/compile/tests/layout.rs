@@ -35,7 +35,7 @@ fn local_addresses_are_found_and_a_missing_family_has_none() {
     let mut policy = policy(Vec::new());
     let is_local = |policy: &Policy, written: &str| {
         let (family, address) = words(written.parse().expect("an address"));
-        open(&compiled(policy)).is_local(family, &address)
+        open(&compiled(policy)).class(family, &address).is_own()
     };
     for foreign in ["10.20.0.12", "0.0.0.0", "255.255.255.255", "::", "fd00:20::11", "ff02::1"] {
         assert!(!is_local(&policy, foreign), "{foreign}");
@@ -92,7 +92,7 @@ fn the_record_and_the_digest_can_be_read_from_the_map_alone() {
     assert_eq!(record, *image.record());
     assert_eq!((record.tuples, record.rows, record.generation), (2, [1, 0], 1));
     assert_eq!((record.lines as usize, record.hex()), (image.used(), image.digest()));
-    assert_eq!((record.prefixes, record.classes, record.services), ([2, 0], 2, 1));
+    assert_eq!((record.prefixes, record.classes, record.services), ([3, 0], 2, 1));
     assert!(record.holds(&map));
     for damaged in [0, 1, image::SECTIONS as usize + 5, image.used() - 1, image.used(), IMAGE_LINES - 1] {
         let mut map = map.clone();

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use pomguard_common::limits::{LOCAL_ADDRESSES, ROWS, TUPLES};
+use pomguard_common::limits::{OWN_ADDRESSES, ROWS, TUPLES};
 
 use super::*;
 use crate::compile::Family;
@@ -49,10 +49,12 @@ fn rows_of_each_direction() {
 #[test]
 fn local_addresses() {
     let mut over = policy(Vec::new());
-    over.local = (0..=LOCAL_ADDRESSES as u8).map(|last| IpAddr::from([10, 20, 0, last])).collect();
+    over.local = (0..=OWN_ADDRESSES).map(|at| IpAddr::from([10, 20, (at >> 8) as u8, at as u8])).collect();
     let error = attempt(&over).expect_err("one too many");
-    assert_eq!(error, CompileError::LocalAddresses { family: Family::V4, found: 17 });
-    says(&error, &["17 IPv4", "16"]);
+    assert_eq!(error, CompileError::LocalAddresses { family: Family::V4, found: 257 });
+    says(&error, &["257 IPv4", "256"]);
+    over.local.pop();
+    assert!(attempt(&over).is_ok());
     over.local.clear();
     assert_eq!(attempt(&over), Err(CompileError::NoLocalAddress));
 }

@@ -10,7 +10,8 @@ use pomguard_common::{
 
 use super::{Clock, CompileError, Image, SlotTable, compile};
 use crate::policy::{
-    Known, MatrixName, Mode, Origin, PacketSettings, Peer, Policy, PortRange, Row, RowId, Service,
+    Known, Machine, MatrixName, Mode, Origin, OwnAddresses, PacketSettings, Peer, Policy, PortRange, Row,
+    RowId, Service,
     oracle::{self, Opening},
 };
 
@@ -66,6 +67,9 @@ fn policy(rows: Vec<Row>) -> Policy {
         host: "pom1".to_owned(),
         matrix: MatrixName { id: "test-1".to_owned(), title: String::new() },
         local: vec![IpAddr::from([10, 20, 0, 11])],
+        shared: Vec::new(),
+        own_addresses: OwnAddresses::Listed,
+        machine: Machine::default(),
         inbound: Mode::Enforce,
         outbound: Mode::Track,
         rows,

@@ -1,7 +1,7 @@
 use std::os::unix::fs::{PermissionsExt as _, lchown, symlink};
 
 use super::*;
-use crate::input::Draft;
+use crate::input::{Draft, Settings};
 
 const NOBODY: u32 = 65_534;
 

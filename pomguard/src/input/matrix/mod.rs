@@ -1,6 +1,6 @@
 //! The published table as data: systems, rows as printed and as read, errata.
 
-use std::{collections::HashMap, path::Path};
+use std::{collections::HashMap, fs, io, path::Path};
 
 use serde::Serialize;
 
@@ -155,7 +155,17 @@ impl Matrix {
                 &remedy,
             ));
         }
-        read::read(&Text::load(files, &folder.join(&name.value))?)
+        let path = folder.join(&name.value);
+        // The fault is in the file that names the matrix, not in the one that is not there.
+        if fs::metadata(&path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
+            return Err(Diagnostics::one(
+                name.origin.clone(),
+                &name.value,
+                &format!("there is no file {}", path.display()),
+                "correct the path, which is relative to the folder of this file, or write a shipped name",
+            ));
+        }
+        read::read(&Text::load(files, &path)?)
     }
 
     /// A matrix from a text in memory; `name` stands for the file in messages.

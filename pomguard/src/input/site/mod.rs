@@ -2,6 +2,8 @@
 
 use std::{net::IpAddr, path::Path, sync::Arc};
 
+use ipnet::IpNet;
+
 use super::{
     address::Prefixes,
     diagnostic::{Diagnostics, Fault},
@@ -31,6 +33,8 @@ pub struct Site {
     pub zones: u16,
     /// Servers that run pomguard.
     pub hosts: Vec<Host>,
+    /// Addresses that one of several hosts holds.
+    pub floating: Vec<Floating>,
     /// Machines that do not.
     pub peers: Vec<PeerGroup>,
     /// Changes to matrix rows.
@@ -44,10 +48,35 @@ pub struct Site {
 pub struct Host {
     /// Its name.
     pub name: At<String>,
-    /// Its addresses.
-    pub addresses: Vec<At<IpAddr>>,
+    /// Its addresses. A prefix means all addresses in it that the file gives to nobody else.
+    pub addresses: Vec<At<IpNet>>,
     /// The systems that it runs, by the matrix's names.
     pub systems: Vec<At<String>>,
+}
+
+impl Host {
+    /// Returns true if the address is one of the host's, floating ones aside.
+    #[must_use]
+    pub fn has(&self, address: IpAddr) -> bool {
+        self.addresses.iter().any(|at| at.value.contains(&address))
+    }
+}
+
+/// `[[floating]]`: addresses that one of several hosts holds.
+#[derive(Clone, Debug)]
+pub struct Floating {
+    /// The addresses.
+    pub addresses: Vec<At<IpAddr>>,
+    /// Names of the hosts that may hold them.
+    pub hosts: Vec<At<String>>,
+}
+
+impl Floating {
+    /// Returns true if this host may hold the addresses.
+    #[must_use]
+    pub fn names(&self, host: &Host) -> bool {
+        self.hosts.iter().any(|at| at.value == host.name.value)
+    }
 }
 
 /// `[[peer]]`: machines that pomguard does not run on.
@@ -144,6 +173,11 @@ pub struct Allow {
 }
 
 impl Site {
+    /// The floating addresses of a host.
+    pub fn floating_of<'a>(&'a self, host: &'a Host) -> impl Iterator<Item = &'a At<IpAddr>> {
+        self.floating.iter().filter(|it| it.names(host)).flat_map(|it| &it.addresses)
+    }
+
     /// What a name of the site (a host, a peer entry, a system of the matrix, all hosts) or an address stands
     /// for, as in `from` and `to` of an [`Allow`].
     ///
@@ -176,3 +210,6 @@ pub(super) fn parse_with(name: &str, text: &str, matrix: Matrix) -> Result<(Site
     let text = Text::check(name.into(), text.as_bytes().to_vec())?;
     read::read(&text, |_| Ok(matrix))
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,11 +1,10 @@
 //! Reads the site file.
 
-use std::{
-    collections::{HashMap, HashSet},
-    net::IpAddr,
-};
+use std::collections::{HashMap, HashSet};
 
-use super::{Host, Override, PeerGroup, Place, Site};
+use ipnet::IpNet;
+
+use super::{Floating, Host, Override, PeerGroup, Place, Site};
 use crate::{
     input::{
         address::{self, Prefixes},
@@ -50,6 +49,7 @@ pub(super) fn read(
         end_marked: whole,
         zones,
         hosts: Vec::new(),
+        floating: Vec::new(),
         peers: Vec::new(),
         overrides: Vec::new(),
         allows: Vec::new(),
@@ -62,6 +62,10 @@ pub(super) fn read(
     if site.hosts.is_empty() && reader.faults.is_empty() {
         let problem = "has no [[host]]";
         reader.faults.add(top.origin(), "the file", problem, "add one for each server that runs pomguard");
+    }
+    for table in top.tables("floating", "[[floating]]", reader.faults) {
+        let floating = reader.floating(table);
+        site.floating.push(floating);
     }
     for table in top.tables("peer", "[[peer]]", reader.faults) {
         let peer = reader.peer(table);
@@ -76,6 +80,7 @@ pub(super) fn read(
         site.allows.extend(allow);
     }
     top.finish(&mut faults);
+    one_address_of_many(&site, &mut faults);
     zone_ranges(&matrix, &site, text, &mut faults);
     faults.into_result((site, matrix))
 }
@@ -96,6 +101,48 @@ fn end_mark(top: &mut Table<'_>, text: &Text, faults: &mut Diagnostics) -> bool 
         faults.add(top.origin(), "the file", problem, "copy it again, or write [end] as its last line");
     }
     promised
+}
+
+/// An address of a host in `from` or `to` would open all addresses of this host: a row is about a host. So it is
+/// refused where the host has others.
+fn one_address_of_many(site: &Site, faults: &mut Diagnostics) {
+    for written in site.allows.iter().flat_map(|allow| allow.from.iter().chain(&allow.to)) {
+        let Place::Addresses(nets) = &written.place else { continue };
+        let [net] = nets.as_slice() else { continue };
+        if net.prefix_len() != net.max_prefix_len() {
+            continue;
+        }
+        let floating = site.floating.iter().find(|it| it.addresses.iter().any(|at| at.value == net.addr()));
+        if let Some(floating) = floating {
+            let names: Vec<String> = floating.hosts.iter().map(|at| format!("\"{}\"", at.value)).collect();
+            let problem = "a floating address: a row is about all addresses of a host";
+            faults.add(
+                written.origin.clone(),
+                &*written.written,
+                problem,
+                format!("write {}", names.join(", ")),
+            );
+            continue;
+        }
+        let Some(host) = site.hosts.iter().find(|host| host.addresses.iter().any(|at| at.value == *net))
+        else {
+            continue;
+        };
+        let others = host.addresses.len() - 1 + site.floating_of(host).count();
+        if others > 0 {
+            let name = &host.name.value;
+            let problem =
+                format!("one address of {name}, which has {others} more: a row is about all of them");
+            faults.add(
+                written.origin.clone(),
+                &*written.written,
+                problem,
+                format!(
+                    "write \"{name}\" if all are meant; a row for one address of a host cannot be written"
+                ),
+            );
+        }
+    }
 }
 
 /// Per-zone ports must stay below 65536 at this number of zones.
@@ -130,7 +177,7 @@ pub(super) struct Seen {
     /// Names of hosts and peers: `from` and `to` must be able to tell them apart.
     pub(super) places: HashMap<String, Place>,
     /// Whose an address is.
-    owners: HashMap<IpAddr, String>,
+    owners: HashMap<IpNet, String>,
     /// Matrix rows that were changed.
     changed: HashSet<u32>,
     /// Names of the site's own rows.
@@ -142,18 +189,46 @@ impl Reader<'_, '_> {
         let name =
             table.need("name", "\"pom1\"", self.faults).and_then(|value| self.new_name(value, Place::Host));
         let label = name.as_ref().map_or("another host", |at| &at.value).to_owned();
-        let mut addresses: Vec<At<IpAddr>> = Vec::new();
+        let mut addresses: Vec<At<IpNet>> = Vec::new();
         for item in self.need_items(&mut table, "addresses", "[\"10.20.0.11\"]") {
-            let Some(address) = item.read(self.faults, address::host_address) else { continue };
-            if let Some(owner) = self.seen.owners.insert(address.value, label.clone()) {
-                let problem = format!("{owner} has this address already");
-                item.refuse(problem, "write each address once, at one host", self.faults);
-            }
+            let Some(address) = item.read(self.faults, address::host_addresses) else { continue };
+            self.owned_once(item, address.value, &label);
             addresses.push(address);
         }
         let systems = self.systems(&mut table, true);
         table.finish(self.faults);
         Some(Host { name: name?, addresses, systems })
+    }
+
+    /// Notes whose an address is, and refuses one that somebody has already.
+    fn owned_once(&mut self, item: Value<'_>, address: IpNet, label: &str) {
+        if let Some(owner) = self.seen.owners.insert(address, label.to_owned()) {
+            let problem = format!("{owner} has this address already");
+            let remedy = "write each address once, at one host; an address that several hosts may hold belongs in a \
+                          [[floating]] with addresses and hosts";
+            item.refuse(problem, remedy, self.faults);
+        }
+    }
+
+    fn floating(&mut self, mut table: Table<'_>) -> Floating {
+        let mut addresses = Vec::new();
+        for item in self.need_items(&mut table, "addresses", "[\"10.20.0.100\"]") {
+            let Some(address) = item.read(self.faults, address::host_address) else { continue };
+            self.owned_once(item, address.value.into(), "a [[floating]]");
+            addresses.push(address);
+        }
+        let mut hosts: Vec<At<String>> = Vec::new();
+        for item in self.need_items(&mut table, "hosts", "[\"pom1\", \"pom2\"]") {
+            let Some(name) = item.string(self.faults) else { continue };
+            if !matches!(self.seen.places.get(&name.value), Some(Place::Host(_))) {
+                item.refuse("no [[host]] has this name", "write the name of a [[host]]", self.faults);
+            } else if hosts.iter().any(|other| other.value == name.value) {
+                item.refuse("listed twice", "write each host once", self.faults);
+            }
+            hosts.push(name);
+        }
+        table.finish(self.faults);
+        Floating { addresses, hosts }
     }
 
     fn peer(&mut self, mut table: Table<'_>) -> PeerGroup {

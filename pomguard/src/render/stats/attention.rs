@@ -37,6 +37,7 @@ fn attention(snapshot: &Snapshot) -> Vec<String> {
             }
         }
     }
+    lines.extend(snapshot.differences.iter().map(|about| printable(about).into_owned() + "."));
     for on in &snapshot.attach {
         for (hook, state, direction) in [("XDP", &on.xdp, "inbound"), ("TC", &on.tc, "outbound")] {
             if state == "none" {

@@ -1,0 +1,137 @@
+//! The two addresses of a datagram: whether each can be what it claims, and the class of the peer.
+
+use super::{
+    Decision, Tables,
+    address::{class_of, group, impossible_source, is_unclaimed, link_local, mapped, unspecified},
+    link::link_service,
+};
+use crate::{
+    Direction,
+    flow::Store,
+    image::{Class, Family, Lines},
+    parse::{Datagram, Kind},
+    reason::Reason,
+};
+
+/// The answer of this module in one word: the class of the peer, or a decision.
+#[derive(Clone, Copy)]
+pub(super) struct Endpoints(pub(super) u64);
+
+impl Endpoints {
+    /// Mark above every [`Decision`] without [`Decision::QUOTES`].
+    const DECIDED: u64 = 1 << 62;
+
+    #[inline(always)]
+    const fn decided(decision: Decision) -> Self {
+        Self(decision.0 | Self::DECIDED)
+    }
+
+    /// Returns the decision, or `None` if rows are to be asked.
+    #[inline(always)]
+    pub(super) const fn decision(self) -> Option<Decision> {
+        if self.0 & Self::DECIDED != 0 { Some(Decision(self.0 & !Self::DECIDED)) } else { None }
+    }
+
+    /// The class of the peer.
+    #[inline(always)]
+    pub(super) const fn class(self) -> Class {
+        Class(self.0 as u32)
+    }
+}
+
+/// Judges the ends of a datagram that comes in; the word is [`Endpoints`]. A function of its own in the programs.
+#[inline(never)]
+pub(super) fn arrives<L, F, T>(datagram: &Datagram, tables: &Tables<'_, L, F, T>) -> u64
+where
+    L: Lines + ?Sized,
+    F: Store,
+    T: Store,
+{
+    tables.image.lines().barrier(ends_inbound(datagram, tables).0)
+}
+
+#[inline(always)]
+fn ends_inbound<L, F, T>(datagram: &Datagram, tables: &Tables<'_, L, F, T>) -> Endpoints
+where
+    L: Lines + ?Sized,
+    F: Store,
+    T: Store,
+{
+    let because = |reason| Endpoints::decided(Decision::because(reason));
+    let image = tables.image;
+    let family = datagram.family;
+    if matches!(family, Family::V6) && (mapped(&datagram.source) || mapped(&datagram.destination)) {
+        return because(Reason::MappedAddress);
+    }
+    let class = class_of(image, family, &datagram.source);
+    // Duplicate address detection and MLD start from the unspecified address.
+    let newborn = matches!(family, Family::V6) && unspecified(&datagram.source);
+    let impossible = impossible_source(family, &datagram.source) && !newborn;
+    if impossible || class.is_sent_by_us_alone(tables.knows_holders()) {
+        return because(Reason::SpoofedSource);
+    }
+    let target = class_of(image, family, &datagram.destination);
+    if target.is_own() && !newborn {
+        // A broadcast frame has no business with a unicast address (RFC 1122 section 3.3.6).
+        return if datagram.group_mac { because(Reason::Broadcast) } else { Endpoints(class.0.into()) };
+    }
+    let unclaimed = is_unclaimed(target, family, &datagram.destination) && !datagram.group_mac;
+    if let Some(reason) = link_service(Direction::Inbound, datagram, image, unclaimed) {
+        return because(reason);
+    }
+    if newborn {
+        return because(Reason::SpoofedSource);
+    }
+    if group(family, &datagram.destination) {
+        return because(Reason::Broadcast);
+    }
+    if unclaimed && matches!(datagram.kind, Kind::Follower) {
+        return Endpoints(class.0.into());
+    }
+    let reason = if target.is_held() && class.known() { Reason::NotLocalKnown } else { Reason::NotLocal };
+    Endpoints::decided(Decision::because(reason).unclaimed(unclaimed))
+}
+
+/// Judges the ends of a datagram that leaves; the word is [`Endpoints`]. A function of its own in the programs.
+#[inline(never)]
+pub(super) fn departs<L, F, T>(datagram: &Datagram, tables: &Tables<'_, L, F, T>) -> u64
+where
+    L: Lines + ?Sized,
+    F: Store,
+    T: Store,
+{
+    tables.image.lines().barrier(ends_outbound(datagram, tables).0)
+}
+
+#[inline(always)]
+fn ends_outbound<L, F, T>(datagram: &Datagram, tables: &Tables<'_, L, F, T>) -> Endpoints
+where
+    L: Lines + ?Sized,
+    F: Store,
+    T: Store,
+{
+    let because = |reason| Endpoints::decided(Decision::because(reason));
+    let image = tables.image;
+    let family = datagram.family;
+    if matches!(family, Family::V6) && (mapped(&datagram.source) || mapped(&datagram.destination)) {
+        return because(Reason::MappedAddress);
+    }
+    let sender = class_of(image, family, &datagram.source);
+    let ours = sender.may_send(tables.knows_holders());
+    let unclaimed = is_unclaimed(sender, family, &datagram.source);
+    // The link's own protocols also speak from link-local addresses, and from none while there is none.
+    let early = unspecified(&datagram.source) || matches!(family, Family::V6) && link_local(&datagram.source);
+    if (ours || unclaimed || early)
+        && let Some(reason) = link_service(Direction::Outbound, datagram, image, true)
+    {
+        return because(reason);
+    }
+    if !ours && !(unclaimed && matches!(datagram.kind, Kind::Follower)) {
+        return Endpoints::decided(Decision::because(Reason::SourceNotOurs).unclaimed(unclaimed));
+    }
+    // A row that says "anywhere" means hosts, not groups nor this machine.
+    if group(family, &datagram.destination) || impossible_source(family, &datagram.destination) {
+        return Endpoints(Class::NONE.0.into());
+    }
+    Endpoints(class_of(image, family, &datagram.destination).0.into())
+}

@@ -1,0 +1,43 @@
+//! This machine alongside the files: what verbs say that work without the daemon.
+
+use std::{fs, path::Path};
+
+use crate::{
+    input::{At, Draft},
+    kernel::{address, interface},
+    policy::{
+        self, Policy,
+        own::{Addresses, Differences},
+    },
+};
+
+/// The policy of the files on this machine; `None` if the files are refused or cannot be read.
+pub(super) fn policy(config: &Path) -> Option<(Policy, Addresses)> {
+    let draft = Draft::load(config).ok()?;
+    let policy = policy::resolve(&draft, &interface::addresses().ok()?).ok()?;
+    on(&draft.settings.interfaces, policy)
+}
+
+/// A policy on this machine, and the addresses of the machine.
+pub(super) fn on(interfaces: &[At<String>], policy: Policy) -> Option<(Policy, Addresses)> {
+    let names: Vec<String> = interfaces.iter().map(|at| at.value.clone()).collect();
+    let addresses = address::addresses(&names).ok()?;
+    Some((policy.on(&addresses), addresses))
+}
+
+/// Sentences about addresses on which the site file and this machine differ.
+pub(super) fn attention(config: &Path) -> Vec<String> {
+    let Some((policy, addresses)) = policy(config) else { return Vec::new() };
+    let Differences { missing, unlisted, conflict } = policy.differences(&addresses);
+    let named = |condition: &'static str| move |about: String| format!("{condition}: {about}");
+    let missing = missing.into_iter().map(named("address-missing"));
+    let unlisted = unlisted.into_iter().map(named("address-unlisted"));
+    missing.chain(unlisted).chain(conflict.into_iter().map(named("address-conflict"))).collect()
+}
+
+/// Returns true if the kernel forwards packets of either family.
+pub(super) fn forwards() -> bool {
+    ["/proc/sys/net/ipv4/ip_forward", "/proc/sys/net/ipv6/conf/all/forwarding"]
+        .into_iter()
+        .any(|path| fs::read_to_string(path).is_ok_and(|text| text.trim() != "0"))
+}

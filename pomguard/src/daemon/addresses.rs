@@ -1,0 +1,128 @@
+//! The host's own addresses: compared with the machine at every check, and brought in force when they change.
+
+use std::collections::BTreeMap;
+
+use anyhow::anyhow;
+use log::{info, warn};
+
+use super::{Daemon, reconciler::Check};
+use crate::{
+    kernel::{KernelError, address, control, install},
+    observe::condition::Condition,
+    policy::{
+        Policy,
+        own::{Addresses, Differences},
+    },
+};
+
+/// How long an image counts as up to date about who holds the floating addresses, in seconds. A daemon that lives
+/// says so twice a second.
+const HOLDERS: u32 = 3;
+
+impl Daemon {
+    /// Returns the policy as it is on this machine now.
+    pub(super) fn on_this_machine(&self, policy: Policy, interfaces: &[String]) -> Policy {
+        match address::addresses(interfaces) {
+            Ok(addresses) => policy.on(&addresses),
+            Err(error) => {
+                warn!("the addresses of this machine cannot be read: {:#}", anyhow!(error));
+                policy
+            }
+        }
+    }
+
+    /// Compares the own addresses in force with those of the machine, brings a change in force, and reports what
+    /// differs from the site file.
+    pub(super) fn check_addresses(&mut self, check: &mut Check) {
+        let addresses = match self.machine_addresses() {
+            Ok(addresses) => addresses,
+            Err(error) => return check.note(Condition::SelfCheckFailed, &format!("{:#}", anyhow!(error))),
+        };
+        // Without the files nobody knows whose an address is: the image stays as it is.
+        let Some(policy) = self.policy_in_force() else { return };
+        let machine = policy.machine_of(&addresses);
+        if machine != policy.machine
+            && let Err(error) = self.readdress(&addresses)
+        {
+            let about = format!("own addresses are not up to date: {error:#}");
+            return check.note(Condition::SelfCheckFailed, &about);
+        }
+        let until = self.ticks.deadline(HOLDERS).and_then(|until| control::set_holders(&self.pins, until));
+        if let Err(error) = until {
+            check.note(Condition::SelfCheckFailed, &format!("{:#}", anyhow!(error)));
+        }
+        let differences = self.policy_in_force().map(|policy| policy.differences(&addresses));
+        for (condition, about) in conditions(&differences.unwrap_or_default()) {
+            check.note(condition, &about);
+        }
+    }
+
+    fn machine_addresses(&self) -> Result<Addresses, KernelError> {
+        let waiting = self.waiting.iter().flat_map(|waiting| &waiting.next.settings.interfaces);
+        let names = self.settings.interfaces.iter().chain(waiting).map(|at| at.value.clone());
+        address::addresses(&names.collect::<Vec<_>>())
+    }
+
+    /// The policy that was put in force last.
+    fn policy_in_force(&self) -> Option<&Policy> {
+        let waiting = self.waiting.as_ref().map(|waiting| &waiting.next);
+        waiting.or(self.held.as_ref()).map(|held| &held.policy)
+    }
+
+    /// Puts the policy in force again with the addresses that the machine has now. A change that waits for its
+    /// confirmation goes on waiting.
+    fn readdress(&mut self, addresses: &Addresses) -> anyhow::Result<()> {
+        let base = self.held.as_ref().map(|held| held.policy.clone().on(addresses));
+        let Some(policy) = self.policy_in_force().map(|policy| policy.clone().on(addresses)) else {
+            return Ok(());
+        };
+        let installed = install::readdress(&self.pins, &policy, base.as_ref(), self.ticks.clock())?;
+        self.reconciler.record_baseline(&self.pins);
+        let list =
+            |of: &[std::net::IpAddr]| of.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        info!(
+            "the addresses of this machine changed: taken as own [{}], held [{}], image {}",
+            list(&policy.machine.taken),
+            list(&policy.machine.held),
+            installed.digest
+        );
+        let settings = self.settings.clone();
+        self.in_force(&settings, installed.digest.clone(), installed.generation.into());
+        if let (Some(held), Some(base)) = (&mut self.held, base) {
+            held.policy.machine = base.machine;
+        }
+        let record = match &mut self.waiting {
+            Some(waiting) => {
+                waiting.next.policy.machine = policy.machine;
+                waiting.record.image.clone_from(&installed.digest);
+                waiting.next.record = Some(waiting.record.clone());
+                waiting.installed = Some(installed);
+                Some(waiting.record.clone())
+            }
+            None => {
+                self.save(&installed);
+                self.held.as_mut().and_then(|held| held.record.as_mut()).map(|record| {
+                    record.image.clone_from(&installed.digest);
+                    record.clone()
+                })
+            }
+        };
+        // `plan` knows a change by its image.
+        self.rewrite(record.map(|record| (record.clone(), record.outcome)));
+        Ok(())
+    }
+}
+
+/// The differences between the site file and the machine, as conditions.
+fn conditions(differences: &Differences) -> BTreeMap<Condition, String> {
+    let Differences { missing, unlisted, conflict } = differences;
+    [
+        (Condition::AddressMissing, missing),
+        (Condition::AddressUnlisted, unlisted),
+        (Condition::AddressConflict, conflict),
+    ]
+    .into_iter()
+    .filter(|(_, found)| !found.is_empty())
+    .map(|(condition, found)| (condition, found.join("; ")))
+    .collect()
+}

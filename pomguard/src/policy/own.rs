@@ -1,0 +1,188 @@
+//! Which addresses are this host's own: those of the site file, compared with those of the machine.
+
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+
+use ipnet::IpNet;
+use pomguard_common::limits;
+use serde::{Deserialize, Serialize};
+
+use super::Policy;
+
+/// The setting `own_addresses`: which addresses of guarded interfaces are this host's own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OwnAddresses {
+    /// Those that the site file gives to this host.
+    #[default]
+    Listed,
+    /// Also those that the site file gives to nobody.
+    Machine,
+}
+
+/// Addresses that the machine has alongside those that the site file lists for this host alone.
+#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Machine {
+    /// Taken as own, by `own_addresses = "machine"`. Sorted.
+    pub taken: Vec<IpAddr>,
+    /// Addresses of [`Policy::shared`], and addresses that the site file gives to nobody. Sorted.
+    pub held: Vec<IpAddr>,
+}
+
+/// An address of an interface.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Present {
+    /// The address: global, and not tentative.
+    pub address: IpAddr,
+    /// The name of the interface.
+    pub interface: Arc<str>,
+}
+
+/// The addresses of a machine.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Addresses {
+    /// Of guarded interfaces, and of interfaces above them (a bridge, a bond, a VLAN). Sorted.
+    pub guarded: Vec<Present>,
+    /// Of all other interfaces but the loopback, sorted by interface.
+    pub others: Vec<Present>,
+}
+
+/// To whom the site file gives an address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Owner<'a> {
+    /// To this host alone.
+    Listed,
+    /// To this host, which may hold it or not.
+    Shared,
+    /// To somebody else.
+    Other(&'a str),
+    /// To nobody.
+    Nobody,
+}
+
+/// Differences between the site file and the machine, each as a sentence.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Differences {
+    /// Listed, and on no guarded interface.
+    pub missing: Vec<String>,
+    /// On a guarded interface, and not listed.
+    pub unlisted: Vec<String>,
+    /// On a guarded interface, and given to somebody else.
+    pub conflict: Vec<String>,
+}
+
+impl Differences {
+    /// Returns true if there are none.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.missing.is_empty() && self.unlisted.is_empty() && self.conflict.is_empty()
+    }
+}
+
+impl Policy {
+    /// Tells to whom the site file gives an address. The narrowest entry decides.
+    #[must_use]
+    pub fn owner(&self, address: IpAddr) -> Owner<'_> {
+        if self.local.contains(&address) {
+            return Owner::Listed;
+        }
+        let length = |net: &IpNet| net.contains(&address).then(|| net.prefix_len());
+        let shared = self.shared.iter().filter_map(length).max();
+        let known = self.known.iter().filter(|known| known.prefix.contains(&address));
+        let known = known.max_by_key(|known| known.prefix.prefix_len());
+        match (shared, known) {
+            (Some(shared), Some(known)) if known.prefix.prefix_len() > shared => Owner::Other(&known.name),
+            (Some(_), _) => Owner::Shared,
+            (None, Some(known)) => Owner::Other(&known.name),
+            (None, None) => Owner::Nobody,
+        }
+    }
+
+    /// Returns true if packets to the address are for this host.
+    #[must_use]
+    pub fn is_own(&self, address: IpAddr) -> bool {
+        matches!(self.owner(address), Owner::Listed | Owner::Shared) || self.machine.taken.contains(&address)
+    }
+
+    /// Returns true if this host sends from the address.
+    #[must_use]
+    pub fn may_send(&self, address: IpAddr) -> bool {
+        self.is_own(address) && (self.owner(address) != Owner::Shared || self.machine.held.contains(&address))
+    }
+
+    /// Sorts the addresses of the machine into those that are this host's own and those that only are here. An
+    /// address that the site file gives to somebody else is neither: whoever makes this machine take the address
+    /// must not cut the other one off.
+    #[must_use]
+    pub fn machine_of(&self, addresses: &Addresses) -> Machine {
+        let mut machine = Machine::default();
+        let mut room = BTreeMap::from([(true, limits::OWN_ADDRESSES), (false, limits::OWN_ADDRESSES)]);
+        let own = self.local.iter().copied().chain(self.shared.iter().map(IpNet::addr));
+        for address in own {
+            room.entry(address.is_ipv4()).and_modify(|room| *room = room.saturating_sub(1));
+        }
+        for address in addresses.guarded.iter().map(|it| it.address) {
+            let into = match self.owner(address) {
+                Owner::Shared => &mut machine.held,
+                Owner::Nobody if self.own_addresses == OwnAddresses::Machine => &mut machine.taken,
+                Owner::Nobody => &mut machine.held,
+                Owner::Listed | Owner::Other(_) => continue,
+            };
+            if let Some(room) = room.get_mut(&address.is_ipv4()).filter(|room| **room > 0)
+                && !into.contains(&address)
+            {
+                *room -= 1;
+                into.push(address);
+            }
+        }
+        machine.taken.sort_unstable();
+        machine.held.sort_unstable();
+        machine
+    }
+
+    /// The same policy on a machine with these addresses.
+    #[must_use]
+    pub fn on(mut self, addresses: &Addresses) -> Self {
+        self.machine = self.machine_of(addresses);
+        self
+    }
+
+    /// Compares the site file with the machine.
+    #[must_use]
+    pub fn differences(&self, addresses: &Addresses) -> Differences {
+        let mut found = Differences::default();
+        let here: Vec<String> = addresses
+            .guarded
+            .iter()
+            .filter(|it| !self.local.contains(&it.address))
+            .map(|it| format!("{} has {}", it.interface, it.address))
+            .collect();
+        for address in &self.local {
+            if addresses.guarded.iter().any(|it| it.address == *address) {
+                continue;
+            }
+            let elsewhere = addresses.others.iter().find(|it| it.address == *address);
+            found.missing.push(match elsewhere {
+                Some(it) => format!("{address} is on {}, which is not guarded", it.interface),
+                None if here.is_empty() => format!("{address} is on no interface of this machine"),
+                None => format!("{address} is on no interface of this machine; {}", here.join(", ")),
+            });
+        }
+        for Present { address, interface } in &addresses.guarded {
+            match self.owner(*address) {
+                Owner::Other(name) => found.conflict.push(format!(
+                    "{interface} has {address}, which the site file gives to {name}: it is not taken as this \
+                     host's"
+                )),
+                Owner::Nobody if !self.machine.taken.contains(address) => found.unlisted.push(format!(
+                    "{interface} has {address}, which the site file gives to nobody: only failsafe rows and \
+                     exceptions hold there"
+                )),
+                Owner::Listed | Owner::Shared | Owner::Nobody => {}
+            }
+        }
+        found
+    }
+}
+
+#[cfg(test)]
+mod tests;

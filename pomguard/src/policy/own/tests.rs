@@ -1,0 +1,108 @@
+use std::net::IpAddr;
+
+use super::*;
+use crate::{input::Draft, policy::resolve};
+
+const SITE: &str = r#"
+matrix = "pom-4.0"
+zones = 1
+[[host]]
+name = "pom1"
+addresses = ["10.20.0.11", "fd00:20:1::/64"]
+systems = ["Agent Manager"]
+[[host]]
+name = "pom2"
+addresses = ["10.20.0.12", "fd00:20:1::12"]
+systems = ["Agent Manager"]
+[[floating]]
+addresses = ["10.20.0.100"]
+hosts = ["pom1", "pom2"]
+[[peer]]
+systems = ["Agent Desktop"]
+addresses = ["10.20.0.50"]
+"#;
+
+fn policy(own_addresses: OwnAddresses) -> Policy {
+    let word = if own_addresses == OwnAddresses::Machine { "machine" } else { "listed" };
+    let settings = format!("site = \"site.toml\"\ninterfaces = [\"eth0\"]\nown_addresses = \"{word}\"\n");
+    let draft = Draft::from_texts(("pomguard.toml", &settings), ("site.toml", SITE));
+    let draft = draft.unwrap_or_else(|faults| panic!("{faults}"));
+    resolve(&draft, &[ip("10.20.0.11")]).unwrap_or_else(|faults| panic!("{faults}"))
+}
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+fn addresses(guarded: &[&str]) -> Addresses {
+    let present = |text: &&str| Present { address: ip(text), interface: "eth0".into() };
+    Addresses { guarded: guarded.iter().map(present).collect(), others: Vec::new() }
+}
+
+#[test]
+fn narrowest_entry_says_whose_an_address_is() {
+    let policy = policy(OwnAddresses::Listed);
+    assert_eq!(policy.owner(ip("10.20.0.11")), Owner::Listed);
+    assert_eq!(policy.owner(ip("10.20.0.100")), Owner::Shared);
+    assert_eq!(policy.owner(ip("fd00:20:1::77")), Owner::Shared);
+    assert_eq!(policy.owner(ip("fd00:20:1::12")), Owner::Other("pom2"));
+    assert_eq!(policy.owner(ip("10.20.0.77")), Owner::Nobody);
+}
+
+#[test]
+fn floating_address_is_own_always_and_sent_from_while_held() {
+    let policy = policy(OwnAddresses::Listed);
+    let floating = ip("10.20.0.100");
+    assert!(policy.is_own(floating) && !policy.may_send(floating));
+    let holder = policy.on(&addresses(&["10.20.0.11", "10.20.0.100"]));
+    assert!(holder.is_own(floating) && holder.may_send(floating));
+    assert!(holder.differences(&addresses(&["10.20.0.11", "10.20.0.100"])).is_empty());
+}
+
+#[test]
+fn address_of_the_machine_is_taken_only_where_the_setting_says_so_and_nobody_has_it() {
+    let here = addresses(&["10.20.0.11", "10.20.0.77", "10.20.0.50", "10.20.0.12"]);
+    let listed = policy(OwnAddresses::Listed).on(&here);
+    assert_eq!(listed.machine, Machine { taken: vec![], held: vec![ip("10.20.0.77")] });
+    assert!(!listed.is_own(ip("10.20.0.77")));
+    let machine = policy(OwnAddresses::Machine).on(&here);
+    assert_eq!(machine.machine, Machine { taken: vec![ip("10.20.0.77")], held: vec![] });
+    assert!(machine.is_own(ip("10.20.0.77")) && machine.may_send(ip("10.20.0.77")));
+    for of_others in ["10.20.0.50", "10.20.0.12"] {
+        assert!(!machine.is_own(ip(of_others)), "{of_others}");
+    }
+    let found = machine.differences(&here);
+    assert_eq!((found.missing.len(), found.unlisted.len(), found.conflict.len()), (0, 0, 2), "{found:?}");
+    assert!(found.conflict[0].contains("10.20.0.50") && found.conflict[0].contains("Agent Desktop"));
+    assert_eq!(listed.differences(&here).unlisted.len(), 1);
+}
+
+#[test]
+fn missing_address_is_named_with_what_is_there_instead() {
+    let policy = policy(OwnAddresses::Listed);
+    let found = policy.differences(&addresses(&["10.20.0.77"]));
+    assert_eq!(found.missing, ["10.20.0.11 is on no interface of this machine; eth0 has 10.20.0.77"]);
+    let elsewhere = Present { address: ip("10.20.0.11"), interface: "eth9".into() };
+    let found = policy.differences(&Addresses { guarded: Vec::new(), others: vec![elsewhere] });
+    assert_eq!(found.missing, ["10.20.0.11 is on eth9, which is not guarded"]);
+}
+
+#[test]
+fn addresses_beyond_the_limit_are_not_taken_and_are_named() {
+    let many: Vec<String> = (0..300).map(|at| format!("10.99.{}.{}", at / 200, at % 200 + 1)).collect();
+    let here = addresses(&many.iter().map(String::as_str).collect::<Vec<_>>());
+    let policy = policy(OwnAddresses::Machine).on(&here);
+    // One listed and one floating address leave so much room.
+    assert_eq!(policy.machine.taken.len(), limits::OWN_ADDRESSES - 2);
+    assert_eq!(policy.differences(&here).unlisted.len(), 300 - (limits::OWN_ADDRESSES - 2));
+    assert!(crate::compile::fits(&policy).is_ok());
+}
+
+#[test]
+fn other_hosts_meet_the_floating_address_of_a_system_under_its_name() {
+    let policy = policy(OwnAddresses::Listed);
+    let known: Vec<_> =
+        policy.known.iter().filter(|known| known.prefix.contains(&ip("10.20.0.100"))).collect();
+    assert_eq!(known.len(), 1);
+    assert_eq!(&*known[0].name, "pom2");
+}
