@@ -163,6 +163,8 @@ pub struct HostDatapath {
     held: ControlMemory,
     flows: Table,
     fragmented: Table,
+    /// Number of lines of the image before lines were removed.
+    whole: usize,
     /// Number of plain packets so far.
     ordinary: u64,
 }
@@ -178,6 +180,7 @@ impl HostDatapath {
             held: ControlMemory { served: unserved(), ..ControlMemory::default() },
             flows: Table::new(FLOW_BUCKETS, ports::COUNT),
             fragmented: Table::new(FRAGMENT_BUCKETS, 0),
+            whole: 0,
             ordinary: 0,
         };
         datapath.install()?;
@@ -204,6 +207,7 @@ impl HostDatapath {
         for table in [&mut self.flows, &mut self.fragmented] {
             table.ages = ages;
         }
+        self.whole = lines.len();
         self.held.lines = lines;
         self.tell_time();
         Ok(())
@@ -335,7 +339,10 @@ impl HostDatapath {
         let tables = Tables::new(&image, &self.flows, &self.fragmented);
         let decision = decide::judge(direction, frame, &tables, &scratch);
         if let Some(quick) = quick.flatten() {
-            ensure!(quick == decision, "the quick way comes to {quick:?}, the general one to {decision:?}");
+            // Own addresses lie in two parts of an image. Where one is lost, both paths drop, each for its reason.
+            let damaged = self.held.lines.len() < self.whole;
+            let agree = if damaged { quick.passes() == decision.passes() } else { quick == decision };
+            ensure!(agree, "the quick way comes to {quick:?}, the general one to {decision:?}");
         }
         Ok(Effect::by(decision))
     }

@@ -218,7 +218,7 @@ pub fn sections() -> Vec<Section> {
 
 /// The reasons under which no class of the table ends, each with the explanation: they need more than a
 /// packet.
-pub const BESIDES: [(Reason, &str); 8] = [
+pub const BESIDES: [(Reason, &str); 9] = [
     (
         Reason::OwnMulticast,
         "inbound, at an interface in generic mode: a copy of what this host sent to a group, which the kernel hands back \
@@ -228,6 +228,11 @@ pub const BESIDES: [(Reason, &str); 8] = [
          the third group of an IPv6 one. Where Linux may take frames of that number, the copy stays dropped, as \
          `ethertype`: 0x0003 to 0x05ff, and what begins with 0x08, 0x22, 0x43, 0x60, 0x65, 0x80 to 0x9f, 0xda, 0xe0, \
          0xe1, 0xed or 0xfb. Private IPv4 addresses are not among them. In native mode the copy does not pass XDP",
+    ),
+    (
+        Reason::NotLocalKnown,
+        "inbound, from an address that the site file names: to an address that this machine has and the site file gives \
+         to nobody",
     ),
     (Reason::Exception, "what a timed exception is about, where no row allows it"),
     (

@@ -150,7 +150,13 @@ fn leases_pass_and_what_only_looks_like_one_does_not() {
         case("SP-06", "a question for a lease in somebody else's name")
             .outbound(&v4("10.9.0.99", "198.51.100.9").udp(68, 67), Reason::SourceNotOurs),
         case("SP-06", "a neighbour's advertisement in somebody else's name")
-            .outbound(&v6("2001:db8::77", "2001:db8::9").hops(255).icmp(136, 0), Reason::SourceNotOurs),
+            .outbound(&v6("fd00:9::77", "2001:db8::9").hops(255).icmp(136, 0), Reason::SourceNotOurs),
+        case("SP-06", "our advertisement from an address that the site file gives to nobody")
+            .outbound(&v6("2001:db8::77", "2001:db8::9").hops(255).icmp(136, 0), Reason::Neighbour),
+        case("SP-03", "a DHCP acknowledgement to an address that the site file gives to nobody")
+            .inbound(&v4("10.9.0.1", "10.9.7.7").to([2, 0, 0, 0, 0, 2]).udp(67, 68), Reason::Dhcp),
+        case("SP-03", "the same in a frame to everybody")
+            .inbound(&v4("10.9.0.1", "10.9.7.7").udp(67, 68), Reason::NotLocal),
         case("SP-03", "our DHCPv6 question")
             .outbound(&v6("fe80::2", "ff02::1:2").udp(546, 547), Reason::Dhcp),
         case("SP-03", "somebody else's discovery")
