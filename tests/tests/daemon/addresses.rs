@@ -7,12 +7,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nix::sys::signal::Signal;
 use pomguard_netlab::Namespace;
-use pomguard_tests::{
-    daemon::{Daemon, INTERFACE, LISTED, Lab, PEER, SERVER, Settings, UNLISTED, Wire, is_shut, opens},
-    packet::eth,
-};
+use pomguard_tests::daemon::{Daemon, INTERFACE, LISTED, Lab, SERVER, Settings, UNLISTED, is_shut, opens};
 
 /// One of two hosts holds it.
 const FLOATING: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 100);
@@ -117,25 +113,6 @@ fn floating_address_fails_over_with_the_daemon_dead() {
         lab.stats()
     );
     address(&lab, "del", FLOATING);
-}
-
-#[test]
-fn floating_address_is_not_sent_from_while_somebody_else_has_it() {
-    let Some(lab) = lab("floating_address_is_not_sent_from_while_somebody_else_has_it") else { return };
-    let daemon = Daemon::start(&lab);
-    let wire = Wire::of(&lab.server);
-    let frame = eth().ip(FLOATING.into(), PEER.into()).udp(40_000, UNLISTED).build();
-    let refused = || {
-        wire.send(&frame);
-        lab.stats().reason("source-not-ours", "outbound", "drop")
-    };
-    assert!(refused() > 0, "{}", lab.stats());
-    daemon.signal(Signal::SIGSTOP);
-    thread::sleep(LAPSED);
-    let before = lab.stats().reason("source-not-ours", "outbound", "drop");
-    assert_eq!(refused(), before, "the word of a daemon that stands still lapses: {}", lab.stats());
-    daemon.signal(Signal::SIGCONT);
-    soon("the daemon says again who has it", || refused() > before);
 }
 
 #[test]
