@@ -28,7 +28,7 @@ pub(super) fn read(settings: &Settings) -> Option<Flows> {
     let pins = Pins::new(&settings.paths.pins);
     let live = sockets::connections().ok()?;
     let ours: Vec<Connection> =
-        live.into_iter().filter(|flow| policy.local.contains(&flow.local.ip())).collect();
+        live.into_iter().filter(|flow| policy.is_own(flow.local.ip())).collect();
     let unjudged: HashSet<Opening> =
         seed::unjudged(&pins, &ours).ok()?.iter().map(Connection::opening).collect();
     let openings: Vec<Opening> = ours.iter().map(Connection::opening).collect();

@@ -1,6 +1,6 @@
 //! The session that a command is typed in, where that came over the network.
 
-use std::{collections::HashSet, env, fs, iter, net::IpAddr};
+use std::{env, fs, iter, net::IpAddr};
 
 use crate::{
     kernel::sockets,
@@ -18,7 +18,7 @@ const ANCESTORS: usize = 16;
 /// the environment after `su -` names none.
 pub(super) fn own() -> Vec<Opening> {
     let mut found: Vec<Opening> = ssh().into_iter().collect();
-    let sockets: HashSet<u32> = ancestors().filter(|&pid| serves_a_login(pid)).flat_map(sockets_of).collect();
+    let sockets: Vec<u32> = ancestors().filter(|&pid| serves_a_login(pid)).flat_map(sockets_of).collect();
     if !sockets.is_empty() {
         for connection in sockets::owned(&sockets).unwrap_or_default() {
             let connection = connection.opening();

@@ -99,12 +99,12 @@ fn suspend(
     {
         return Ok(refused);
     }
-    let Some(kind) = kind else { return say(args, Request::PanicOff, out) };
+    let Some(kind) = kind else { return say(args, &Request::PanicOff, out) };
     let Some(seconds) = time else { bail!("say for how long: --for 10m") };
     if !args.yes {
         ask(kind, seconds, out)?;
     }
-    say(args, Request::Panic { kind, seconds }, out)
+    say(args, &Request::Panic { kind, seconds }, out)
 }
 
 /// Returns the exit code if this cuts the way in: a lockdown leaves failsafe rows alone, and the end of a bypass leaves
@@ -119,11 +119,11 @@ fn refusal(kind: Option<Panic>, args: &Common, out: &mut Output) -> Option<ExitC
     way_in::refusal(&ToCome { before: Some(&policy), after: &policy, failsafe_only }, &settings, out)
 }
 
-fn say(args: &Common, request: Request, out: &mut Output) -> anyhow::Result<ExitCode> {
+fn say(args: &Common, request: &Request, out: &mut Output) -> anyhow::Result<ExitCode> {
     let settings = super::paths::settings(&args.config, out);
     let verb = Verb { request: request.clone(), why: args.why.clone(), at_any_rate: true };
     let message: String = verb.run(&settings, out, |scene, asker| match request {
-        Request::Panic { kind, seconds } => scene.suspend(kind, seconds, asker),
+        Request::Panic { kind, seconds } => scene.suspend(*kind, *seconds, asker),
         _ => scene.resume(asker),
     })?;
     if !args.quiet {

@@ -92,7 +92,7 @@ fn is_own(policy: &Policy, opening: &Opening) -> bool {
         Direction::Inbound => opening.destination,
         Direction::Outbound => opening.source,
     };
-    policy.local.contains(&end)
+    policy.is_own(end)
 }
 
 /// The policy in force, by its image; `None` if the history does not have it, or nothing is in force.
@@ -106,7 +106,7 @@ pub(super) fn in_force(settings: &Settings) -> Option<Policy> {
 
 /// The policy that was confirmed last.
 pub(super) fn confirmed(settings: &Settings) -> Option<Policy> {
-    recorded(settings, |records| history::in_force(records))
+    recorded(settings, history::in_force)
 }
 
 /// The policy that `pomguard rollback` returns to.

@@ -12,9 +12,7 @@ use super::Daemon;
 use crate::{
     history::Existing,
     kernel::{
-        KernelError,
-        clock::{Ticks, unix_now},
-        pins::Pins,
+        clock::unix_now,
         seed,
         sockets::{self, Connection},
         sweep,
@@ -50,22 +48,21 @@ impl Daemon {
         existing: Existing,
         policy: &Policy,
     ) -> anyhow::Result<Option<usize>> {
-        let change: fn(&Pins, Ticks, &[Connection]) -> Result<Vec<Connection>, KernelError> = match existing {
-            Existing::ByPolicy => return Ok(None),
-            Existing::Cut => seed::forget,
-            Existing::Keep => seed::keep,
-        };
+        if existing.is_by_policy() {
+            return Ok(None);
+        }
         let now = unix_now();
         let live = sockets::connections().context("list the flows of this server")?;
         let unlisted: Vec<Connection> = live
             .into_iter()
-            .filter(|flow| policy.local.contains(&flow.local.ip()))
+            .filter(|flow| policy.is_own(flow.local.ip()))
             .filter(|flow| {
                 let opening = flow.opening();
                 let excepted = self.exceptions.iter().any(|held| held.allows(&opening, now));
                 !excepted && !goes_on(policy, &opening)
             })
             .collect();
+        let change = if existing == Existing::Cut { seed::forget } else { seed::keep };
         let done = change(&self.pins, self.ticks, &unlisted).context("change the flow table")?;
         let word = if existing == Existing::Cut { "ended by --cut" } else { "kept by --keep-existing" };
         for flow in done.iter().take(NAMED) {

@@ -73,7 +73,7 @@ pub fn connections() -> Result<Vec<Connection>, KernelError> {
 ///
 /// # Errors
 /// When the kernel does not answer.
-pub fn owned(inodes: &HashSet<u32>) -> Result<Vec<Connection>, KernelError> {
+pub fn owned(inodes: &[u32]) -> Result<Vec<Connection>, KernelError> {
     let all = talking()?.into_iter();
     Ok(all.filter(|(_, inode)| inodes.contains(inode)).map(|(connection, _)| connection).collect())
 }
