@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use pomguard::policy::{
-    Direction, Known, Machine, MatrixName, Mode, Origin, OwnAddresses, PacketSettings, Peer, Policy,
+    Direction, Known, MachineAddresses, MatrixName, Mode, Origin, OwnAddresses, PacketSettings, Peer, Policy,
     PortRange, Rates, Row, RowId, Service,
 };
 use pomguard_common::protocol::{TCP, UDP};
@@ -117,7 +117,7 @@ pub fn policy() -> Policy {
         local: vec![Places::v4().host, Places::v6().host],
         shared: Vec::new(),
         own_addresses: OwnAddresses::Listed,
-        machine: Machine::default(),
+        machine: MachineAddresses::default(),
         inbound: Mode::Enforce,
         outbound: Mode::Enforce,
         rows: vec![

@@ -52,8 +52,8 @@ script --quiet --flush --command 'sleep 300' /run/screen >/dev/null </dev/null &
 for beat in $(seq 100); do [ -c /dev/pts/0 ] && break; sleep 0.1; done
 chown nobody:tty /dev/pts/0; chmod 620 /dev/pts/0
 pomguard apply --confirm-within 3s --quiet
-for beat in $(seq 200); do grep -q 'was not confirmed in time' /run/screen && break; sleep 0.1; done
-grep -q 'was not confirmed in time' /run/screen; started 'an automatic return is announced on the terminals'
+for beat in $(seq 200); do grep -q 'because nobody confirmed it' /run/screen && break; sleep 0.1; done
+grep -q 'because nobody confirmed it' /run/screen; started 'an automatic return is announced on the terminals'
 pomguard apply --quiet
 
 systemctl kill --kill-whom=main --signal=KILL pomguard

@@ -85,6 +85,9 @@ pub struct RollbackArgs {
     /// Undo the return unless `pomguard confirm` comes within this time
     #[arg(long, value_name = "TIME", value_parser = duration::seconds)]
     pub confirm_within: Option<u32>,
+    /// Return even to what takes the guard off an interface
+    #[arg(long)]
+    pub yes: bool,
 }
 
 /// Exit code 0 when it is in force, 1 when it was refused and nothing was changed, 3 when it would cut the way in.
@@ -101,7 +104,8 @@ pub fn run(args: &Args, out: &mut Output) -> anyhow::Result<ExitCode> {
         (_, true) => Existing::Keep,
         _ => Existing::ByPolicy,
     };
-    change(&args.common, Request::Apply { confirm_within: args.confirm_within, existing }, out)
+    let request = Request::Apply { confirm_within: args.confirm_within, existing, yes: args.common.yes };
+    change(&args.common, request, out)
 }
 
 /// Exit code 0 when what waited is confirmed, 3 when that would cut the way in for good.
@@ -120,7 +124,9 @@ pub fn rollback(args: &RollbackArgs, out: &mut Output) -> anyhow::Result<ExitCod
     }) {
         return Ok(refused);
     }
-    change(&args.common, Request::Rollback { to: args.to, confirm_within: args.confirm_within }, out)
+    let request =
+        Request::Rollback { to: args.to, confirm_within: args.confirm_within, yes: args.common.yes };
+    change(&args.common, request, out)
 }
 
 /// The exit code if the change cuts the way in, and nobody said `--yes`. `policies` are the one in force, if it is
@@ -143,7 +149,7 @@ fn change(common: &Common, request: Request, out: &mut Output) -> anyhow::Result
     let runtime = runtime(&common.config);
     let verb = request.verb();
     let changed: Changed = client::ask(&runtime, request, common.why.as_deref())?;
-    if !common.quiet {
+    if !common.quiet && changed.changed {
         terminals::tell(&message(verb, &changed));
     }
     if common.json {
@@ -179,6 +185,21 @@ fn message(verb: &str, changed: &Changed) -> String {
 fn print(verb: &str, changed: &Changed, out: &mut impl io::Write) -> io::Result<()> {
     let number =
         changed.number.map_or_else(|| "not in the history".to_owned(), |number| format!("change {number}"));
+    if !changed.changed {
+        return writeln!(
+            out,
+            "{verb}: nothing changes: {number}, generation {} is in force",
+            changed.generation
+        );
+    }
+    for interface in &changed.unguarded {
+        let when = if changed.confirm_by.is_some() {
+            "loses its guard at `pomguard confirm`"
+        } else {
+            "LOST ITS GUARD"
+        };
+        writeln!(out, "{interface} {when}: nothing that comes in by it is filtered then")?;
+    }
     writeln!(
         out,
         "{verb}: {number}, generation {}: inbound {}, outbound {}, {} tuples ({} rows), {} ms",
@@ -191,6 +212,9 @@ fn print(verb: &str, changed: &Changed, out: &mut impl io::Write) -> io::Result<
     )?;
     if let Some(flows) = changed.existing {
         writeln!(out, "{flows} live flows that no row allows were ended or kept, as asked for")?;
+    }
+    for setting in &changed.settings {
+        writeln!(out, "  {}", setting.text())?;
     }
     if let Some(at) = changed.confirm_by {
         writeln!(

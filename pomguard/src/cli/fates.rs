@@ -27,8 +27,7 @@ pub(super) fn read(settings: &Settings) -> Option<Flows> {
     let enforced = promoted(&policy);
     let pins = Pins::new(&settings.paths.pins);
     let live = sockets::connections().ok()?;
-    let ours: Vec<Connection> =
-        live.into_iter().filter(|flow| policy.is_own(flow.local.ip())).collect();
+    let ours: Vec<Connection> = live.into_iter().filter(|flow| policy.is_own(flow.local.ip())).collect();
     let unjudged: HashSet<Opening> =
         seed::unjudged(&pins, &ours).ok()?.iter().map(Connection::opening).collect();
     let openings: Vec<Opening> = ours.iter().map(Connection::opening).collect();

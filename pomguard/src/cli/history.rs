@@ -108,5 +108,10 @@ fn print(records: &[Record], out: &mut impl Write) -> io::Result<()> {
     for line in lines(&text) {
         writeln!(out, "{line}")?;
     }
+    for record in records.iter().filter(|record| !record.settings.is_empty()) {
+        for setting in &record.settings {
+            writeln!(out, "change {}: {}", record.number, printable(&setting.text()))?;
+        }
+    }
     Ok(())
 }

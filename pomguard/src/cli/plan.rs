@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use super::{ATTENTION, machine, output::Output, session};
 use crate::{
     history::{self, History, Record},
-    input::{Draft, Files},
+    input::{Draft, Files, Settings},
     kernel::{
         KernelError,
         clock::unix_now,
@@ -25,7 +25,7 @@ use crate::{
         oracle::Opening,
         resolve,
     },
-    render::plan::{InForce, Plan},
+    render::plan::{Guards, InForce, Plan},
     state::exceptions,
 };
 
@@ -60,13 +60,19 @@ fn make(config: &std::path::Path, files: &mut Files) -> anyhow::Result<Plan> {
     let draft = Draft::read(files, config)?;
     let new = resolve(&draft, &interface::addresses()?)?;
     let new = machine::on(&draft.settings.interfaces, new.clone()).map_or(new, |(on, _)| on);
-    let Compared { in_force, policy: old, counters } = in_force(&draft)?;
-    let diff = old.as_ref().map(|old| Diff::between(old, &new));
+    let Compared { in_force, before, counters } = in_force(&draft)?;
+    let old = before.as_ref().map(|(_, policy)| policy);
+    let diff = before
+        .as_ref()
+        .map(|(old, policy)| Diff::between(policy, &new).with_settings(&old.settings, &draft.settings));
+    let guards = guards(&draft, before.as_ref().map(|(old, _)| &old.settings));
     let recent = diff
         .as_ref()
         .zip(counters)
         .map(|(diff, counters)| Recent::from_diff(diff, &new, &counters, unix_now()));
-    let all = sockets::connections().context("list the connections of this server")?;
+    let mut all = sockets::connections().context("list the connections of this server")?;
+    // The kernel has no order of its own: two plans of one state are to read alike.
+    all.sort_unstable();
     let ours: Vec<Connection> = all.into_iter().filter(|it| new.is_own(it.local.ip())).collect();
     let live: Vec<Opening> = ours.iter().map(Connection::opening).collect();
     let older: HashSet<Opening> = match &in_force {
@@ -82,20 +88,39 @@ fn make(config: &std::path::Path, files: &mut Files) -> anyhow::Result<Plan> {
     // An exception file that cannot be read holds nothing.
     let exceptions = exceptions::load(&draft.settings.paths.state).unwrap_or_default();
     let excepted = |opening: &Opening| exceptions.iter().any(|held| held.allows(opening, unix_now()));
-    let impact = Impact::new(old.as_ref(), &new, &live, |opening| older.contains(opening), excepted);
+    let impact = Impact::new(old, &new, &live, |opening| older.contains(opening), excepted);
     let session = session::ssh().filter(|session| new.is_own(session.destination));
     let way_in = session.map(|session| (session, WayIn::under(&new, &session)));
     let failsafe = new.rows.iter().any(|row| row.failsafe && !row.peers.is_empty());
     let in_audit = conflict::in_audit(&new);
     let (inbound, outbound) = (new.inbound, new.outbound);
-    Ok(Plan { in_force, inbound, outbound, diff, impact, recent, way_in, failsafe, in_audit })
+    Ok(Plan { in_force, guards, inbound, outbound, diff, impact, recent, way_in, failsafe, in_audit })
+}
+
+/// What the files would change about the guards of interfaces, compared with the settings before.
+fn guards(draft: &Draft, before: Option<&Settings>) -> Guards {
+    let named = |settings: &Settings| -> Vec<String> {
+        settings.interfaces.iter().map(|at| at.value.clone()).collect()
+    };
+    let linked: Vec<String> = Pins::new(&draft.settings.paths.pins)
+        .linked("xdp")
+        .into_iter()
+        .filter(|name| interface::index(name).is_ok())
+        .collect();
+    let then = named(&draft.settings);
+    let now = before.map_or_else(|| linked.clone(), named);
+    let unnamed = |name: &String| !then.contains(name) && linked.contains(name);
+    let (lost, kept) =
+        linked.iter().filter(|name| unnamed(name)).cloned().partition(|name| now.contains(name));
+    let gained = then.into_iter().filter(|name| before.is_some() && !now.contains(name)).collect();
+    Guards { lost, gained, kept }
 }
 
 /// What the files are compared with.
 struct Compared {
     in_force: InForce,
-    /// The policy that it is, if the history has it.
-    policy: Option<Policy>,
+    /// The files that it came from and the policy that it is, if the history has it.
+    before: Option<(Draft, Policy)>,
     /// What its counters say, if they can be read.
     counters: Option<Snapshot>,
 }
@@ -103,7 +128,7 @@ struct Compared {
 /// What is in force; the history knows its policy by its image.
 fn in_force(draft: &Draft) -> anyhow::Result<Compared> {
     let history = History::open(&draft.settings.paths.state);
-    let uncounted = |in_force, policy| Compared { in_force, policy, counters: None };
+    let uncounted = |in_force, before| Compared { in_force, before, counters: None };
     let snapshot = match reading::snapshot(&Pins::new(&draft.settings.paths.pins)) {
         Ok(snapshot) => snapshot,
         Err(KernelError::NotInstalled { .. }) => return Ok(uncounted(InForce::Nothing, None)),
@@ -113,18 +138,22 @@ fn in_force(draft: &Draft) -> anyhow::Result<Compared> {
             let Some(record) = history::in_force(&records) else {
                 return Ok(uncounted(InForce::OtherLayout { found, number: None }, None));
             };
-            let (_, policy) = history.policy(record)?;
+            let before = history.policy(record)?;
             let number = Some(record.number);
-            return Ok(uncounted(InForce::OtherLayout { found, number }, Some(policy)));
+            return Ok(uncounted(InForce::OtherLayout { found, number }, Some(before)));
         }
         Err(error) => return Err(error).context("read what is in force"),
     };
     let (records, _) = history.list();
     let is_it = |record: &&Record| record.image == snapshot.image;
-    let Some(record) = records.iter().rfind(is_it) else {
+    // Changes of settings alone have one image.
+    let is_this = |record: &&Record| is_it(record) && u64::from(record.generation) == snapshot.generation;
+    let current = history::in_force(&records).filter(is_it);
+    let record = records.iter().rfind(is_this).or(current).or_else(|| records.iter().rfind(is_it));
+    let Some(record) = record else {
         return Ok(uncounted(InForce::Unknown { image: snapshot.image }, None));
     };
-    let (_, policy) = history.policy(record)?;
+    let before = history.policy(record)?;
     let in_force = InForce::Change { number: record.number, at: record.at };
-    Ok(Compared { in_force, policy: Some(policy), counters: Some(snapshot) })
+    Ok(Compared { in_force, before: Some(before), counters: Some(snapshot) })
 }

@@ -106,23 +106,23 @@ pub(super) fn in_force(settings: &Settings) -> Option<Policy> {
 
 /// The policy that was confirmed last.
 pub(super) fn confirmed(settings: &Settings) -> Option<Policy> {
-    recorded(settings, history::in_force)
+    recorded(settings, |_, records| history::in_force(records))
 }
 
 /// The policy that `pomguard rollback` returns to.
 pub(super) fn rolled_back(settings: &Settings, to: Option<u64>) -> Option<Policy> {
-    recorded(settings, |records| match to {
+    recorded(settings, |history, records| match to {
         Some(number) => records.iter().find(|record| record.number == number),
         None if history::pending(records).is_some() => history::in_force(records),
-        None => history::before(records),
+        None => history.before(records),
     })
 }
 
 fn recorded(
     settings: &Settings,
-    choose: impl for<'a> Fn(&'a [Record]) -> Option<&'a Record>,
+    choose: impl for<'a> Fn(&History, &'a [Record]) -> Option<&'a Record>,
 ) -> Option<Policy> {
     let history = History::open(&settings.paths.state);
     let (records, _) = history.list();
-    Some(history.policy(choose(&records)?).ok()?.1)
+    Some(history.policy(choose(&history, &records)?).ok()?.1)
 }

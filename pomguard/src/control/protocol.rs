@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 pub use crate::model::Panic;
 use crate::{
     history::{Existing, Summary},
-    policy::{Mode, Service},
+    policy::{Mode, Service, setting::SettingChange},
 };
 
 /// Version of the protocol. Another one is refused with both numbers.
@@ -65,9 +65,12 @@ pub enum Request {
     Apply {
         /// Return to what was in force unless confirmed within so many seconds.
         confirm_within: Option<u32>,
-        /// What becomes of live flows that no row of the files allows.
+        /// The treatment of live flows that no row of the files allows.
         #[serde(default)]
         existing: Existing,
+        /// Take the guard off interfaces that the settings no longer name.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        yes: bool,
     },
     /// Keep what waits for a confirmation.
     Confirm,
@@ -77,6 +80,9 @@ pub enum Request {
         to: Option<u64>,
         /// As with apply.
         confirm_within: Option<u32>,
+        /// As with apply.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        yes: bool,
     },
     /// Let something through for a while.
     Allow {
@@ -134,6 +140,9 @@ impl Request {
 /// A change of policy that was made.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Changed {
+    /// False if what was asked for is in force already: nothing was done then.
+    #[serde(default = "yes")]
+    pub changed: bool,
     /// Its number in the history; none when the disk did not take it.
     pub number: Option<u64>,
     /// The generation in force.
@@ -148,6 +157,12 @@ pub struct Changed {
     pub tuples: usize,
     /// What it changed, in numbers.
     pub summary: Summary,
+    /// Settings that it changed.
+    #[serde(default)]
+    pub settings: Vec<SettingChange>,
+    /// Interfaces that lose their guard by it: now, or when it is confirmed.
+    #[serde(default)]
+    pub unguarded: Vec<String>,
     /// Milliseconds from the reading of the files to the flip.
     pub took_ms: u64,
     /// Seconds since 1970 when it is taken back unless confirmed.
@@ -157,6 +172,11 @@ pub struct Changed {
     pub existing: Option<usize>,
     /// What did not go as it should have.
     pub notes: Vec<String>,
+}
+
+/// The answer of a daemon that does not say.
+const fn yes() -> bool {
+    true
 }
 
 /// An exception that was granted.
@@ -256,9 +276,10 @@ mod tests {
         let requests = [
             Request::Status,
             Request::Metrics,
-            Request::Apply { confirm_within: Some(60), existing: Existing::Cut },
+            Request::Apply { confirm_within: Some(60), existing: Existing::Cut, yes: false },
+            Request::Apply { confirm_within: None, existing: Existing::ByPolicy, yes: true },
             Request::Confirm,
-            Request::Rollback { to: Some(3), confirm_within: None },
+            Request::Rollback { to: Some(3), confirm_within: None, yes: true },
             Request::Allow {
                 name: None,
                 direction: Direction::Outbound,

@@ -1,23 +1,26 @@
 //! A change of policy: the files anew, or an earlier change again; kept in the history either way.
 
-use std::time::Instant;
+use std::{sync::PoisonError, time::Instant};
 
 use anyhow::{Context as _, bail};
 use log::{error, info, warn};
 
-use super::{Daemon, check_interfaces, confirm::Waiting, read_policy};
+use super::{
+    Daemon, check_interfaces,
+    confirm::{Waiting, message},
+    read_policy,
+};
 use crate::{
     control::protocol::Changed,
-    history::{
-        By, Cause, Existing, HistoryError, Outcome, Pending, Record, Summary, before, in_force, refused,
-    },
+    history::{By, Cause, Existing, HistoryError, Outcome, Pending, Record, Summary, in_force, refused},
     input::{Draft, Settings, Sources},
     kernel::{
         clock::unix_now,
         install::{self, Installed},
+        interface,
     },
     observe::condition::Condition,
-    policy::{Policy, diff::Diff},
+    policy::{Policy, diff::Diff, setting},
     render::quantity::timestamp,
 };
 
@@ -31,14 +34,43 @@ pub(super) struct ChangeRequest {
     pub(super) why: Option<String>,
     /// Taken back unless confirmed within so many seconds.
     pub(super) confirm_within: Option<u32>,
-    /// What becomes of live flows that no row of it allows.
+    /// The treatment of live flows that no row of the change allows.
     pub(super) existing: Existing,
+    /// Interfaces may lose their guard by it.
+    pub(super) yes: bool,
+}
+
+/// The interfaces that lose their guard.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Leave {
+    /// No interface.
+    None,
+    /// These, where they have one.
+    These(Vec<String>),
+    /// Every interface that the settings do not name.
+    Unnamed,
+}
+
+impl Leave {
+    /// Those that settings name and later ones do not.
+    pub(super) fn named_by(before: &Settings, after: &Settings) -> Self {
+        Self::These(no_longer_named(before, after))
+    }
+
+    /// Returns true if an interface that the settings do not name loses its guard.
+    pub(super) fn names(&self, interface: &str) -> bool {
+        match self {
+            Self::None => false,
+            Self::These(names) => names.iter().any(|name| name == interface),
+            Self::Unnamed => true,
+        }
+    }
 }
 
 impl ChangeRequest {
     /// Of the daemon itself.
     pub(super) const fn own(cause: Cause) -> Self {
-        Self { cause, by: None, why: None, confirm_within: None, existing: Existing::ByPolicy }
+        Self { cause, by: None, why: None, confirm_within: None, existing: Existing::ByPolicy, yes: false }
     }
 }
 
@@ -87,12 +119,25 @@ impl Daemon {
         let DesiredState { settings, policy, sources } = desired;
         let interfaces: Vec<String> = settings.interfaces.iter().map(|at| at.value.clone()).collect();
         let policy = self.on_this_machine(policy, &interfaces);
-        if settings.paths.pins != self.pins.root() {
-            bail!("{}: `paths.pins` changed: that takes a restart", settings.file);
-        }
         let starting = request.cause == Cause::Start;
+        let mut unguarded = Vec::new();
+        if !starting {
+            self.refuse_other_paths(&settings)?;
+            let confirmed_policy = if request.yes { self.reconciler.unnamed() } else { Vec::new() };
+            if confirmed_policy.is_empty()
+                && let Some(unchanged) = self.unchanged(&settings, &policy)
+            {
+                return Ok(unchanged);
+            }
+            unguarded = no_longer_named(&self.settings, &settings);
+            unguarded.retain(|name| interface::index(name).is_ok());
+            if !request.yes {
+                refuse_lost_guards(request.cause, &unguarded)?;
+            }
+            unguarded.extend(confirmed_policy);
+        }
         check_interfaces(&self.pins, &settings, |name| starting || self.reconciler.watches(name))?;
-        let record = self.note(request, &policy, &sources)?;
+        let record = self.note(request, &settings, &policy, &sources)?;
         let deadline = request.confirm_within.map(|seconds| self.ticks.deadline(seconds)).transpose()?;
         let installed = match self.install(&policy, deadline) {
             Ok(installed) => installed,
@@ -115,10 +160,14 @@ impl Daemon {
             notes.push(format!("live flows are as the policy judges them, not as asked for: {error:#}"));
             None
         });
+        let leave = if request.yes { Leave::Unnamed } else { Leave::None };
         let attached = if starting {
-            self.attach_at_start(&settings, true)
+            self.attach_at_start(&settings)
+        } else if deadline.is_some() {
+            // With the daemon dead at the deadline nobody could put a guard on again: all stay until `confirm`.
+            self.attach(&settings, &Leave::None)
         } else {
-            self.attach(&settings, deadline.is_none())
+            self.attach(&settings, &leave)
         };
         match attached {
             Err(error) if starting => return Err(error),
@@ -136,6 +185,7 @@ impl Daemon {
             notes.push("this change is not in the history: the journal says why".to_owned());
         }
         let changed = Changed {
+            changed: true,
             number: record.as_ref().map(|record| record.number),
             generation: installed.generation,
             image: installed.digest.clone(),
@@ -143,6 +193,8 @@ impl Daemon {
             outbound: policy.outbound,
             tuples: installed.image.tuples(),
             summary: record.as_ref().map(|record| record.summary).unwrap_or_default(),
+            settings: record.as_ref().map(|record| record.settings.clone()).unwrap_or_default(),
+            unguarded,
             took_ms,
             confirm_by: request.confirm_within.map(|seconds| unix_now() + u64::from(seconds)),
             existing,
@@ -159,7 +211,8 @@ impl Daemon {
                 record.number, request.confirm_within
             );
             let replaced = replaced_by(request.cause);
-            self.waiting = Some(Waiting { deadline, record, next, replaced, installed: Some(installed) });
+            let installed = Some(installed);
+            self.waiting = Some(Waiting { deadline, record, next, replaced, installed, leave });
         } else {
             self.record_active(next, &replaced_by(request.cause));
             self.save(&installed);
@@ -168,11 +221,44 @@ impl Daemon {
         Ok(changed)
     }
 
+    /// Refuses folders that only a start can go over to.
+    fn refuse_other_paths(&self, settings: &Settings) -> anyhow::Result<()> {
+        let (old, new) = (&self.settings.paths, &settings.paths);
+        let differ = [
+            ("pins", new.pins != self.pins.root()),
+            ("state", new.state != old.state),
+            ("runtime", new.runtime != old.runtime),
+        ];
+        if let Some((key, _)) = differ.into_iter().find(|(_, differs)| *differs) {
+            bail!("{}: `paths.{key}` changed: that takes a restart", settings.file);
+        }
+        Ok(())
+    }
+
+    /// What is in force, if these settings and this policy are in force already.
+    fn unchanged(&mut self, settings: &Settings, policy: &Policy) -> Option<Changed> {
+        let held = self.held.as_ref()?;
+        let same = held.policy.is_same(policy) && setting::changes(&held.settings, settings).is_empty();
+        if !same || !self.reconciler.is_whole() {
+            return None;
+        }
+        let changed = message(held, Vec::new());
+        info!("the files are in force already: nothing is changed");
+        for over in [Condition::FilesRefused, Condition::ResourcesExhausted, Condition::NotConfirmed] {
+            self.lasting_conditions.remove(&over);
+        }
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.last_reload_success = Some(unix_now());
+        state.last_reload_successful = true;
+        Some(Changed { summary: Summary::default(), settings: Vec::new(), ..changed })
+    }
+
     /// Writes the record before anything changes. An operator's change needs one: without it nobody could
     /// tell what was in force, or return to it. A start or a reload goes on without.
     fn note(
         &self,
         request: &ChangeRequest,
+        settings: &Settings,
         policy: &Policy,
         sources: &Sources,
     ) -> anyhow::Result<Option<Record>> {
@@ -192,9 +278,11 @@ impl Daemon {
         {
             return Ok(Some(record.clone()));
         }
-        let before = self.held.as_ref();
-        let summary =
-            before.map(|held| Summary::from_diff(&Diff::counted(&held.policy, policy))).unwrap_or_default();
+        let diff = self
+            .held
+            .as_ref()
+            .map(|held| Diff::counted(&held.policy, policy).with_settings(&held.settings, settings));
+        let diff = diff.unwrap_or_default();
         let names = [&sources.settings, &sources.site, &sources.matrix].map(|source| source.name.clone());
         let record = Record {
             number: 0,
@@ -209,7 +297,8 @@ impl Daemon {
             image: String::new(),
             generation: 0,
             took_ms: 0,
-            summary,
+            summary: Summary::from_diff(&diff),
+            settings: diff.settings,
             existing: request.existing,
             outcome,
         };
@@ -265,11 +354,11 @@ impl Daemon {
         )
     }
 
+    /// The last change that was in force before, and is not what is in force now under another number.
     fn one_before(&self) -> anyhow::Result<Record> {
         let (records, _) = self.history.list();
-        before(&records)
-            .cloned()
-            .context("there is no change before this one: `pomguard history` lists those there are")
+        let before = self.history.before(&records).cloned();
+        before.context("there is no change before this one: `pomguard history` lists those there are")
     }
 
     /// Puts in force what a start is to.
@@ -337,6 +426,31 @@ impl Daemon {
             warn!("{count} rows grant nothing, for the site has no address of their other side: {idle}");
         }
         Ok(installed)
+    }
+}
+
+/// The interfaces that settings name and later ones do not.
+fn no_longer_named(before: &Settings, after: &Settings) -> Vec<String> {
+    let confirmed_policy = |name: &str| after.interfaces.iter().any(|at| at.value == name);
+    let names = before.interfaces.iter().map(|at| at.value.clone());
+    names.filter(|name| !confirmed_policy(name)).collect()
+}
+
+/// Refuses to take a guard off that nobody agreed to take off.
+fn refuse_lost_guards(cause: Cause, interfaces: &[String]) -> anyhow::Result<()> {
+    if interfaces.is_empty() {
+        return Ok(());
+    }
+    let names = interfaces.join(", ");
+    match cause {
+        Cause::Reload | Cause::Start => bail!(
+            "{names} would lose its guard: nothing that comes in by it would be filtered, and a reload takes no \
+             guard off; `pomguard apply --yes` does"
+        ),
+        Cause::Apply | Cause::Rollback(_) => bail!(
+            "{names} would lose its guard: nothing that comes in by it would be filtered; say --yes to take the \
+             guard off, or keep it in `interfaces`"
+        ),
     }
 }
 

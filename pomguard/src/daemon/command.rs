@@ -54,19 +54,20 @@ impl Daemon {
         }
         let by = By { uid: peer.uid, pid: peer.pid, claimed: message.claimed };
         let (asked_by, why) = (by.clone(), message.why.clone());
-        let request = |cause, confirm_within, existing| ChangeRequest {
+        let request = |cause, confirm_within, existing, yes| ChangeRequest {
             cause,
             by: Some(asked_by),
             why,
             confirm_within,
             existing,
+            yes,
         };
         let reply = match message.request {
             Request::Status => Reply::from_result(self.status()),
             Request::Metrics => Reply::from_result(metrics_page(&self.pins, &self.state)),
-            Request::Apply { confirm_within, existing } => {
+            Request::Apply { confirm_within, existing, yes } => {
                 let waits = self.waiting.is_some();
-                let taken = self.take_files(&request(Cause::Apply, confirm_within, existing));
+                let taken = self.take_files(&request(Cause::Apply, confirm_within, existing, yes));
                 // What has to wait for another change has not failed.
                 Reply::from_result(taken.inspect_err(|_| {
                     if !waits {
@@ -75,8 +76,8 @@ impl Daemon {
                 }))
             }
             Request::Confirm => Reply::from_result(self.confirm()),
-            Request::Rollback { to, confirm_within } => Reply::from_result(
-                self.roll_back(to, request(Cause::Apply, confirm_within, Existing::default())),
+            Request::Rollback { to, confirm_within, yes } => Reply::from_result(
+                self.roll_back(to, request(Cause::Apply, confirm_within, Existing::default(), yes)),
             ),
             Request::Allow { name, direction, peers, services, seconds } => {
                 let (by, why) = (by, message.why);
@@ -106,7 +107,8 @@ impl Daemon {
     }
 
     fn status(&self) -> anyhow::Result<Status> {
-        let interfaces: Vec<String> = self.settings.interfaces.iter().map(|at| at.value.clone()).collect();
+        let settings = self.waiting.as_ref().map_or(&self.settings, |waiting| &waiting.next.settings);
+        let interfaces: Vec<String> = settings.interfaces.iter().map(|at| at.value.clone()).collect();
         let mut status = in_force::status(&self.pins, &interfaces)?;
         explained(&mut status, &self.exceptions, self.suspension.as_ref());
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);

@@ -9,7 +9,7 @@ use pomguard_common::control::over;
 
 use super::{
     Daemon,
-    change::{ActivePolicy, DesiredState, boot_id, replaced_by},
+    change::{ActivePolicy, DesiredState, Leave, boot_id, replaced_by},
 };
 use crate::{
     control::protocol::{Changed, Panic},
@@ -35,6 +35,8 @@ pub(super) struct Waiting {
     pub(super) replaced: Outcome,
     /// Its image, to be saved for the next boot; none when another daemon installed it.
     pub(super) installed: Option<Installed>,
+    /// What confirming it takes the guard off.
+    pub(super) leave: Leave,
 }
 
 impl Waiting {
@@ -65,13 +67,12 @@ impl Daemon {
         if !self.ticks.now().is_ok_and(|now| over(waiting.deadline, now as u32)) {
             return;
         }
-        let number = waiting.record.number;
-        announce(&format!(
-            "change {number} was not confirmed in time: the programs returned to the policy before it"
-        ));
+        let message = returned(waiting.record.number);
+        announce(&message);
         if let Err(error) = self.take_back(&Outcome::NotConfirmed) {
             error!("the policy before it is in force, but could not be put in order: {error:#}");
         }
+        self.lasting_conditions.insert(Condition::NotConfirmed, message);
         self.failed();
     }
 
@@ -84,7 +85,7 @@ impl Daemon {
 
     /// Keeps what waits.
     pub(super) fn confirm(&mut self) -> anyhow::Result<Changed> {
-        let Some(waiting) = &self.waiting else { bail!("nothing waits for a confirmation") };
+        let Some(waiting) = &self.waiting else { return self.nothing_to_confirm() };
         let number = waiting.record.number;
         let now = self.ticks.now()? as u32;
         // A tick of reserve: the programs must not return to the old policy while it is being confirmed.
@@ -96,11 +97,11 @@ impl Daemon {
         control::record_active(&self.pins, now).context("confirm in the kernel")?;
         let Some(waiting) = self.waiting.take() else { bail!("nothing waits for a confirmation") };
         info!("change {number} is confirmed");
-        let Waiting { next, replaced, installed, .. } = waiting;
+        let Waiting { next, replaced, installed, leave, .. } = waiting;
         self.lasting_conditions.remove(&Condition::Unconfirmed);
         let mut notes = Vec::new();
         // Interfaces that it no longer names were kept until now: their return could not be automatic.
-        if let Err(error) = self.attach(&next.settings, true) {
+        if let Err(error) = self.attach(&next.settings, &leave) {
             notes.push(format!("not on every interface: {error:#}"));
         }
         for note in &notes {
@@ -109,11 +110,22 @@ impl Daemon {
         // Only what stays is what the next boot goes by.
         let installed = installed.map_or_else(|| self.install(&next.policy, None), Ok)?;
         self.reconciler.record_baseline(&self.pins);
-        let changed = message(&next, notes);
+        let changed = Changed { changed: true, ..message(&next, notes) };
         self.record_active(next, &replaced);
         self.save(&installed);
         self.status = self.line();
         Ok(changed)
+    }
+
+    /// Answers a confirmation while nothing waits. Whoever confirms a change that changed nothing is told so; one
+    /// who is late is told that it was taken back.
+    fn nothing_to_confirm(&self) -> anyhow::Result<Changed> {
+        if let Some(last) = self.history.list().0.last().filter(|it| it.outcome == Outcome::NotConfirmed) {
+            bail!("too late: {}", returned(last.number));
+        }
+        let held =
+            self.held.as_ref().context("nothing waits for a confirmation, and nothing is in force yet")?;
+        Ok(message(held, Vec::new()))
     }
 
     /// Returns to what was in force before the change that waits.
@@ -160,11 +172,12 @@ impl Daemon {
         }
         self.succeeded(&base.settings, &installed);
         let mut notes = Vec::new();
-        if let Err(error) = self.attach(&base.settings, true) {
+        // What the change that is taken back put a guard on keeps it.
+        if let Err(error) = self.attach(&base.settings, &Leave::None) {
             error!("not on every interface: {error:#}");
             notes.push(format!("not on every interface: {error:#}"));
         }
-        let changed = message(&base, notes);
+        let changed = Changed { changed: true, ..message(&base, notes) };
         self.record_active(base, &Outcome::Replaced);
         self.save(&installed);
         Ok(changed)
@@ -184,10 +197,7 @@ impl Daemon {
         let active = control::active(&self.pins)?;
         let now = self.ticks.now()? as u32;
         if !same_boot || active.deadline() == 0 || over(active.deadline(), now) {
-            announce(&format!(
-                "change {} was not confirmed in time: the policy before it holds",
-                record.number
-            ));
+            announce(&returned(record.number));
             self.rewrite(Some((record, Outcome::NotConfirmed)));
             return Ok(false);
         }
@@ -197,7 +207,10 @@ impl Daemon {
         let about = format!("change {} until {}", record.number, timestamp(until.until));
         self.lasting_conditions.insert(Condition::Unconfirmed, about);
         self.held = self.base(&records);
+        // Whoever applied it was asked about each of these.
+        let leave = self.held.as_ref().map_or(Leave::None, |held| Leave::named_by(&held.settings, &settings));
         self.waiting = Some(Waiting {
+            leave,
             deadline: active.deadline(),
             next: ActivePolicy { settings, policy, record: Some(record.clone()) },
             replaced: replaced_by(record.cause),
@@ -231,7 +244,7 @@ impl Daemon {
         self.in_force(&settings, in_force.image, in_force.generation);
         self.settings = settings.clone();
         self.status = self.line();
-        self.attach_at_start(&settings, false)
+        self.attach_at_start(&settings)
     }
 
     pub(super) fn base(&self, records: &[Record]) -> Option<ActivePolicy> {
@@ -247,9 +260,18 @@ fn announce(sentence: &str) {
     terminals::tell(sentence);
 }
 
-fn message(held: &ActivePolicy, notes: Vec<String>) -> Changed {
+/// Words about a change that nobody confirmed.
+fn returned(number: u64) -> String {
+    format!(
+        "change {number} was taken back because nobody confirmed it in time: the policy before it is in force"
+    )
+}
+
+/// What is in force, without a change.
+pub(super) fn message(held: &ActivePolicy, notes: Vec<String>) -> Changed {
     let record = held.record.as_ref();
     Changed {
+        changed: false,
         number: record.map(|record| record.number),
         generation: record.map_or(0, |record| record.generation),
         image: record.map(|record| record.image.clone()).unwrap_or_default(),
@@ -257,6 +279,8 @@ fn message(held: &ActivePolicy, notes: Vec<String>) -> Changed {
         outbound: held.policy.outbound,
         tuples: held.policy.tuples().values().sum(),
         summary: record.map(|record| record.summary).unwrap_or_default(),
+        settings: record.map(|record| record.settings.clone()).unwrap_or_default(),
+        unguarded: Vec::new(),
         took_ms: 0,
         confirm_by: None,
         existing: None,

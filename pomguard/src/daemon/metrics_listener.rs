@@ -13,7 +13,7 @@ use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 
 use super::Daemon;
 use crate::{
-    input::{At, Settings},
+    input::At,
     observe::{condition::Condition, http},
 };
 
@@ -34,17 +34,45 @@ impl Fault {
     }
 }
 
-/// Starts serving, if the settings want it. The first attempt is over when this returns: where it worked,
+/// Where the page is to be served; `None` for nowhere.
+type Address = Option<At<SocketAddr>>;
+
+/// Where the page is to be served, as the settings in force say.
+pub(super) struct DesiredAddress(watch::Sender<Address>);
+
+impl DesiredAddress {
+    pub(super) fn new(at: Address) -> Self {
+        Self(watch::channel(at).0)
+    }
+
+    /// Has the page served at another address, or nowhere.
+    pub(super) fn want(&self, at: Option<&At<SocketAddr>>) {
+        self.0.send_if_modified(|current| {
+            let same = current.as_ref().map(|it| it.value) == at.map(|it| it.value);
+            *current = at.cloned();
+            !same
+        });
+    }
+
+    pub(super) fn subscribe(&self) -> watch::Receiver<Address> {
+        self.0.subscribe()
+    }
+}
+
+/// Starts serving where the settings want it. The first attempt is over when this returns: where it worked,
 /// a daemon that is ready answers scrapes.
 pub(super) async fn serve(
-    settings: &Settings,
+    mut desired: watch::Receiver<Address>,
     source: http::Source,
     error: Fault,
     stopped: watch::Receiver<bool>,
-) -> Option<JoinHandle<()>> {
-    let at = settings.metrics.clone()?;
-    let first = bind(&at, &error).await;
-    Some(tokio::spawn(keep(at, first, source, error, stopped)))
+) -> JoinHandle<()> {
+    let at = desired.borrow_and_update().clone();
+    let first = match &at {
+        Some(at) => bind(at, &error).await,
+        None => None,
+    };
+    tokio::spawn(keep(desired, first, source, error, stopped))
 }
 
 impl Daemon {
@@ -57,33 +85,47 @@ impl Daemon {
     }
 }
 
-/// Serves until told to stop; a listener that fails is made anew.
+/// Serves until told to stop, at another address when the settings name one; a listener that fails is made anew.
 async fn keep(
-    at: At<SocketAddr>,
+    mut desired: watch::Receiver<Address>,
     mut listener: Option<TcpListener>,
     source: http::Source,
     error: Fault,
     mut stopped: watch::Receiver<bool>,
 ) {
     loop {
-        if let Some(listener) = listener.take() {
-            match http::serve(listener, Arc::clone(&source), until(stopped.clone())).await {
-                Ok(()) => return,
-                Err(ended) => error.set(Some(format!("{}: {:#}", at.value, anyhow!(ended)))),
+        let at = desired.borrow().clone();
+        if let Some((listener, at)) = listener.take().zip(at.as_ref()) {
+            let end = until(stopped.clone(), desired.clone());
+            if let Err(ended) = http::serve(listener, Arc::clone(&source), end).await {
+                error.set(Some(format!("{}: {:#}", at.value, anyhow!(ended))));
             }
         }
+        // A wait that the change or the stop itself ended is over at once.
         tokio::select! {
+            biased;
             _ = stopped.wait_for(|&stop| stop) => return,
-            () = tokio::time::sleep(RETRY) => {}
+            changed = desired.changed() => if changed.is_err() { return },
+            () = tokio::time::sleep(RETRY), if at.is_some() => {}
         }
-        listener = bind(&at, &error).await;
+        let at = desired.borrow_and_update().clone();
+        match &at {
+            Some(at) => listener = bind(at, &error).await,
+            None => {
+                info!("no metrics any more: the settings say `off`");
+                error.set(None);
+            }
+        }
     }
 }
 
-/// Completes when the daemon stops.
-async fn until(mut stopped: watch::Receiver<bool>) {
+/// Completes when the daemon stops, or the page is wanted elsewhere.
+async fn until(mut stopped: watch::Receiver<bool>, mut desired: watch::Receiver<Address>) {
     // A sender that is gone has stopped, too.
-    let _ = stopped.wait_for(|&stop| stop).await;
+    tokio::select! {
+        _ = stopped.wait_for(|&stop| stop) => {}
+        _ = desired.changed() => {}
+    }
 }
 
 async fn bind(at: &At<SocketAddr>, error: &Fault) -> Option<TcpListener> {

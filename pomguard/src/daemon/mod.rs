@@ -20,7 +20,7 @@ use tokio::{
 };
 
 use self::{
-    change::{ActivePolicy, ChangeRequest},
+    change::{ActivePolicy, ChangeRequest, Leave},
     confirm::Waiting,
     phases::Phases,
 };
@@ -29,7 +29,7 @@ use crate::{
     history::{Cause, History},
     input::{
         Draft,
-        settings::{AttachMode, OnAttachFailure, Settings},
+        settings::{Attach, AttachMode, OnAttachFailure, Settings},
     },
     kernel::{
         KernelError, attach, capabilities,
@@ -39,7 +39,7 @@ use crate::{
         install::Installed,
         interface,
         load::{Loaded, Share},
-        minimal,
+        machine, minimal,
         pins::Pins,
         programs::{self, Staged},
         selfprobe,
@@ -51,7 +51,7 @@ use crate::{
         metrics::{self, DaemonState},
         reading,
     },
-    policy::{self, Policy},
+    policy::{self, Policy, machine::Machine},
     state::{confirmed::Confirmed, exceptions::Exception, panic::Suspension, runtime::Runtime},
 };
 
@@ -77,7 +77,7 @@ use emergency::Scene;
 use flows::Sweeper;
 use notify::Systemd;
 use reconcile_timer::ReconcileTimer;
-use reconciler::Reconciler;
+use reconciler::{Reconciler, Watched};
 use refused::Refused;
 
 /// How often the programs' own log is brought to ours.
@@ -125,6 +125,8 @@ struct Daemon {
     unsaved: Option<(Confirmed, Instant)>,
     /// All that is not as it should be.
     conditions: BTreeMap<Condition, String>,
+    /// Where the metrics page is to be served.
+    listen: metrics_listener::DesiredAddress,
     /// Why the metrics page is not served.
     unserved: metrics_listener::Fault,
     systemd: Systemd,
@@ -170,7 +172,9 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> anyhow
     };
     let settings = daemon.settings.clone();
     let (stop, stopped) = watch::channel(false);
-    let metrics = metrics_listener::serve(&settings, daemon.page(), daemon.unserved.clone(), stopped).await;
+    let metrics =
+        metrics_listener::serve(daemon.listen.subscribe(), daemon.page(), daemon.unserved.clone(), stopped)
+            .await;
     let requests = command::listen(&settings);
     // Read back, and asked: only then is it said to be in force.
     daemon.check();
@@ -181,9 +185,7 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> anyhow
     info!("stopping; what is in force stays in force (`pomguard detach` opens the host)");
     // Nobody listening is as good as told.
     let _ = stop.send(true);
-    if let Some(metrics) = metrics {
-        metrics.await.context("the metrics listener")?;
-    }
+    metrics.await.context("the metrics listener")?;
     drop(lock);
     Ok(Ending::Enforcing)
 }
@@ -250,6 +252,7 @@ fn start(
         lasting_conditions: BTreeMap::new(),
         unsaved: None,
         conditions: BTreeMap::new(),
+        listen: metrics_listener::DesiredAddress::new(None),
         unserved: metrics_listener::Fault::default(),
         systemd,
         last_status: String::new(),
@@ -266,7 +269,7 @@ fn start(
             StartSource::ConfirmedPolicy(confirmed_policy) => {
                 daemon.keep(*confirmed_policy)?;
                 let settings = daemon.settings.clone();
-                daemon.attach_at_start(&settings, true)?;
+                daemon.attach_at_start(&settings)?;
             }
         }
     }
@@ -392,7 +395,7 @@ impl Daemon {
     }
 
     /// Attaches at a start. At the very first one, and where the flow table is new, what talks already goes on.
-    fn attach_at_start(&mut self, settings: &Settings, leave: bool) -> anyhow::Result<()> {
+    fn attach_at_start(&mut self, settings: &Settings) -> anyhow::Result<()> {
         let replaces = self.replaced.is_some();
         let new = replaces || self.pins.linked("xdp").is_empty();
         if new {
@@ -407,7 +410,8 @@ impl Daemon {
         {
             error!("what was counted since this start began is lost: {:#}", anyhow!(error));
         }
-        self.attach(settings, leave)?;
+        // Nobody who starts a daemon is asked: an interface that the files no longer name keeps its guard.
+        self.attach(settings, &Leave::None)?;
         if new {
             // What was opened since.
             self.seed();
@@ -415,13 +419,19 @@ impl Daemon {
         Ok(())
     }
 
-    /// Attaches to every interface of the settings, and leaves those that are no longer named, or
-    /// goes on watching them too. One that does not exist is waited for.
-    fn attach(&mut self, settings: &Settings, leave: bool) -> anyhow::Result<()> {
+    /// Attaches to every interface of the settings, lower devices first, and takes the guard off those that
+    /// `leave` names. Every other interface keeps its guard and is watched on, whether or not the settings name
+    /// it. One that does not exist is waited for.
+    fn attach(&mut self, settings: &Settings, leave: &Leave) -> anyhow::Result<()> {
         let mut watched = Vec::new();
         let mut refused = None;
-        for interface in settings.interfaces.iter().map(|at| &at.value) {
-            let how = self.reconciler.how(interface, settings.attach);
+        let before = self.reconciler.mode.or_else(|| Some(self.held.as_ref()?.settings.attach.mode));
+        let leave_generic = settings.attach.mode == AttachMode::Auto && before == Some(AttachMode::Generic);
+        let desired = Attach { leave_generic, ..settings.attach };
+        self.reconciler.mode = Some(settings.attach.mode);
+        for interface in lower_first(settings) {
+            let how = self.reconciler.how(&interface, desired);
+            let interface = &interface;
             let attached = attach::attach(&mut self.loaded, &self.pins, interface, how)
                 .and_then(|_| HookHandles::take(&self.pins, interface));
             let hold = match attached {
@@ -439,19 +449,19 @@ impl Daemon {
                     None
                 }
             };
-            watched.push((interface.clone(), hold));
+            watched.push(Watched { name: interface.clone(), hold, named: true });
         }
-        let confirmed_policy = |name: &String| watched.iter().any(|(desired, _)| desired == name);
+        let confirmed_policy = |name: &String| watched.iter().any(|other| other.name == *name);
         let unnamed: Vec<String> =
             self.pins.linked("xdp").into_iter().filter(|name| !confirmed_policy(name)).collect();
         for left in unnamed {
-            // What is refused may end this start: then the programs before go on here, too.
-            if !leave || refused.is_some() {
+            // A guard stays where another one could not be put on: it may be the one that still holds.
+            if !leave.names(&left) || refused.is_some() {
                 let hold = HookHandles::take(&self.pins, &left).ok();
-                watched.push((left, hold));
+                watched.push(Watched { name: left, hold, named: false });
                 continue;
             }
-            warn!("{left} is no longer in `interfaces`: detaching from it");
+            warn!("{left} is no longer in `interfaces`: its guard is taken off");
             attach::detach(&self.pins, &left)?;
         }
         self.reconciler.watch(watched);
@@ -460,7 +470,7 @@ impl Daemon {
 
     /// Notes that the files were taken, and what is in force.
     fn succeeded(&mut self, settings: &Settings, installed: &Installed) {
-        for over in [Condition::FilesRefused, Condition::ResourcesExhausted] {
+        for over in [Condition::FilesRefused, Condition::ResourcesExhausted, Condition::NotConfirmed] {
             self.lasting_conditions.remove(&over);
         }
         self.in_force(settings, installed.digest.clone(), installed.generation.into());
@@ -469,8 +479,9 @@ impl Daemon {
         state.last_reload_successful = true;
     }
 
-    /// Notes what is in force, for the metrics page.
+    /// Notes what is in force, for the metrics page, and has that served where the settings say.
     fn in_force(&self, settings: &Settings, image: String, generation: u64) {
+        self.listen.want(settings.metrics.as_ref());
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         match settings.attach.mode {
             AttachMode::Auto => "auto",
@@ -498,6 +509,16 @@ impl Daemon {
             }
         });
     }
+}
+
+/// Returns the interfaces of the settings, each before those that stand on it.
+fn lower_first(settings: &Settings) -> Vec<String> {
+    let names = settings.interfaces.iter().map(|at| at.value.as_str());
+    let machine = machine::devices().unwrap_or_else(|error| {
+        warn!("interfaces are taken in the order of the file: {:#}", anyhow!(error));
+        Machine::default()
+    });
+    machine.lower_first(names).into_iter().map(str::to_owned).collect()
 }
 
 /// Refuses what attaching would refuse, before anything is changed for it. An interface that is not

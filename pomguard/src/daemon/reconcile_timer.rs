@@ -105,12 +105,10 @@ impl Daemon {
             self.reconciler.release(&self.lasting_conditions)
         } else {
             self.adopt_panic();
-            let mut check = self.reconciler.check(
-                &mut self.loaded,
-                &self.pins,
-                self.settings.attach,
-                &self.lasting_conditions,
-            );
+            let settings = self.waiting.as_ref().map_or(&self.settings, |waiting| &waiting.next.settings);
+            let how = settings.attach;
+            let mut check =
+                self.reconciler.check(&mut self.loaded, &self.pins, how, &self.lasting_conditions);
             self.check_addresses(&mut check);
             self.reconciler.tell(&check);
             // After what others wrote was put back, so that nothing but this is new in what is sealed.

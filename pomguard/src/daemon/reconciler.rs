@@ -35,9 +35,20 @@ const RETRY: Duration = Duration::from_secs(5);
 pub(super) const DETACHED: &str =
     "`pomguard detach` opened this host; `systemctl restart pomguard` enforces again";
 
-/// An interface of the settings.
+/// An interface to be watched over.
+pub(super) struct Watched {
+    pub(super) name: String,
+    /// None while it is not attached to.
+    pub(super) hold: Option<HookHandles>,
+    /// True if the settings name it.
+    pub(super) named: bool,
+}
+
+/// An interface that is guarded, or is to be.
 struct Guarded {
     name: String,
+    /// True if the settings name it; one that they no longer name keeps its guard until it is taken off.
+    named: bool,
     /// None while it is not attached to.
     hold: Option<HookHandles>,
     /// Whether it once was.
@@ -51,9 +62,9 @@ struct Guarded {
 }
 
 impl Guarded {
-    fn new(name: String, hold: Option<HookHandles>) -> Self {
+    fn new(Watched { name, hold, named }: Watched) -> Self {
         let known = hold.is_some();
-        Self { name, hold, known, refused: None, watch: Watch::default(), blinded: false }
+        Self { name, named, hold, known, refused: None, watch: Watch::default(), blinded: false }
     }
 
     /// How it is attached to.
@@ -68,7 +79,8 @@ impl Guarded {
 
 impl Guarded {
     /// Compares what the card took with what the guard saw, and does something about a guard that is blind.
-    fn compare(&mut self, loaded: &mut Loaded, pins: &Pins, check: &mut Check) -> Result<(), KernelError> {
+    /// Returns true if the link is another one now.
+    fn compare(&mut self, loaded: &mut Loaded, pins: &Pins, check: &mut Check) -> Result<bool, KernelError> {
         let now = Instant::now();
         let view = if self.watch.is_due(now) {
             let ifindex = interface::index(&self.name)?;
@@ -85,7 +97,7 @@ impl Guarded {
         if view.partly {
             check.note(Condition::PartlyUnseen, &self.name);
         }
-        let Some(act) = view.act else { return Ok(()) };
+        let Some(act) = view.act else { return Ok(false) };
         let generic = act == Act::Generic;
         let word = if generic { "changed to generic mode" } else { "the program is put on again" };
         error!("{}: its card takes packets, and the guard sees none: {word}", self.name);
@@ -94,7 +106,7 @@ impl Guarded {
             self.blinded = true;
             self.hold = Some(HookHandles::take(pins, &self.name)?);
         }
-        Ok(())
+        Ok(generic)
     }
 }
 
@@ -131,6 +143,8 @@ pub(super) struct Reconciler {
     tables_due: Instant,
     /// What was said last, so that a state is told once.
     last_status: BTreeMap<Condition, String>,
+    /// The mode that was asked for when interfaces were attached to last; `None` before the first time.
+    pub(super) mode: Option<AttachMode>,
 }
 
 impl Reconciler {
@@ -143,6 +157,7 @@ impl Reconciler {
             baseline_due: false,
             tables_due: Instant::now(),
             last_status: BTreeMap::new(),
+            mode: None,
         })
     }
 
@@ -166,13 +181,23 @@ impl Reconciler {
         self.interfaces.iter().any(|guarded| guarded.name == name)
     }
 
-    /// Replaces the interfaces that are watched over: these names, with what they are held by.
-    pub(super) fn watch(&mut self, interfaces: Vec<(String, Option<HookHandles>)>) {
+    /// Returns true if every interface is attached to.
+    pub(super) fn is_whole(&self) -> bool {
+        self.interfaces.iter().all(|guarded| guarded.hold.is_some())
+    }
+
+    /// Returns the interfaces that are guarded and that the settings do not name.
+    pub(super) fn unnamed(&self) -> Vec<String> {
+        self.interfaces.iter().filter(|it| !it.named).map(|it| it.name.clone()).collect()
+    }
+
+    /// Replaces the interfaces that are watched over.
+    pub(super) fn watch(&mut self, interfaces: Vec<Watched>) {
         let mut former = std::mem::take(&mut self.interfaces);
         self.interfaces = interfaces
             .into_iter()
-            .map(|(name, hold)| {
-                let fresh = Guarded::new(name, hold);
+            .map(|watched| {
+                let fresh = Guarded::new(watched);
                 match former.iter().position(|guarded| guarded.name == fresh.name) {
                     Some(at) => {
                         let Guarded { watch, blinded, .. } = former.swap_remove(at);
@@ -213,8 +238,16 @@ impl Reconciler {
         if let Err(error) = self.mend(pins, &mut check) {
             check.note(Condition::SelfCheckFailed, &format!("{:#}", anyhow!(error)));
         }
+        // An interface that the settings do not name and that is gone is not waited for.
+        self.interfaces.retain(|it| it.named || interface::index(&it.name).is_ok());
         for at in 0..self.interfaces.len() {
             self.check_interface(at, loaded, pins, how, &mut check);
+        }
+        // Until a change is confirmed, what it takes the guard off keeps it as a matter of course.
+        if !lasting_conditions.contains_key(&Condition::Unconfirmed) {
+            for confirmed_policy in self.interfaces.iter().filter(|it| !it.named) {
+                check.note(Condition::GuardKept, &confirmed_policy.name);
+            }
         }
         for renamed in &self.renamed_interfaces {
             check.note(Condition::InterfaceRenamed, renamed.interface());
@@ -280,8 +313,10 @@ impl Reconciler {
                     }
                     _ => {}
                 }
-                if let Err(error) = guarded.compare(loaded, pins, check) {
-                    check.note(Condition::SelfCheckFailed, &format!("{:#}", anyhow!(error)));
+                match guarded.compare(loaded, pins, check) {
+                    Ok(false) => {}
+                    Ok(true) => self.hold_again(at, pins),
+                    Err(error) => check.note(Condition::SelfCheckFailed, &format!("{:#}", anyhow!(error))),
                 }
                 return;
             }
@@ -341,11 +376,22 @@ impl Reconciler {
                 }
                 check.repairs.extend(repairs);
                 (guarded.hold, guarded.known, guarded.refused) = (Some(hold), true, None);
+                self.hold_again(at, pins);
             }
             Err(error) => {
                 let why = format!("{} is NOT protected: {:#}", guarded.name, anyhow!(error));
                 check.note(Condition::InterfaceRefused, &why);
                 guarded.refused = Some((why, Instant::now() + RETRY));
+            }
+        }
+    }
+
+    /// Holds the links of all interfaces but one again: attaching below others makes new ones there.
+    fn hold_again(&mut self, but: usize, pins: &Pins) {
+        let others = self.interfaces.iter_mut().enumerate().filter(|(at, _)| *at != but);
+        for (_, guarded) in others.filter(|(_, guarded)| guarded.hold.is_some()) {
+            if let Ok(hold) = HookHandles::take(pins, &guarded.name) {
+                guarded.hold = Some(hold);
             }
         }
     }

@@ -147,13 +147,9 @@ impl Refused {
         self.check();
         let mut requests = command::listen(&self.settings);
         let (stop, stopped) = watch::channel(false);
-        let served = metrics_listener::serve(
-            &self.settings,
-            Arc::new(page),
-            metrics_listener::Fault::default(),
-            stopped,
-        )
-        .await;
+        let desired = metrics_listener::DesiredAddress::new(self.settings.metrics.clone());
+        let error = metrics_listener::Fault::default();
+        let served = metrics_listener::serve(desired.subscribe(), Arc::new(page), error, stopped).await;
         self.systemd.ready(&self.message());
         tokio::pin!(shutdown);
         let mut timer = regular();
@@ -193,9 +189,7 @@ impl Refused {
         }
         self.systemd.stopping();
         let _ = stop.send(true);
-        if let Some(served) = served {
-            served.await?;
-        }
+        served.await?;
         Ok(Ending::NotEnforcing)
     }
 

@@ -11,7 +11,5 @@ mod store;
 
 pub use durable::replace;
 pub use event::Event;
-pub use record::{
-    By, Cause, Existing, Outcome, Pending, Record, Summary, before, in_force, pending, refused,
-};
+pub use record::{By, Cause, Existing, Outcome, Pending, Record, Summary, in_force, pending, refused};
 pub use store::{Damaged, History, HistoryError};

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::policy::diff::Diff;
+use crate::policy::{diff::Diff, setting::SettingChange};
 
 /// One change of policy.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,6 +38,9 @@ pub struct Record {
     /// What it made of live flows that no row of it allows.
     #[serde(default, skip_serializing_if = "Existing::is_by_policy")]
     pub existing: Existing,
+    /// Settings that it changed.
+    #[serde(default)]
+    pub settings: Vec<SettingChange>,
     /// What became of it.
     pub outcome: Outcome,
 }
@@ -120,6 +123,9 @@ pub struct Summary {
     pub changed: usize,
     /// Whether a direction's mode changed.
     pub modes: bool,
+    /// Settings that changed.
+    #[serde(default)]
+    pub settings: usize,
 }
 
 impl Summary {
@@ -133,6 +139,7 @@ impl Summary {
             removed: count(&[Kind::Removed]),
             changed: diff.rows.len() - count(&[Kind::Added, Kind::Removed]),
             modes: !diff.modes.is_empty(),
+            settings: diff.settings.len(),
         }
     }
 }
@@ -140,7 +147,12 @@ impl Summary {
 impl fmt::Display for Summary {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let modes = if self.modes { ", modes" } else { "" };
-        write!(out, "+{} -{} ~{}{modes}", self.added, self.removed, self.changed)
+        write!(out, "+{} -{} ~{}{modes}", self.added, self.removed, self.changed)?;
+        match self.settings {
+            0 => Ok(()),
+            1 => out.write_str(", 1 setting"),
+            number => write!(out, ", {number} settings"),
+        }
     }
 }
 
@@ -179,7 +191,7 @@ impl Outcome {
             Self::Pending(_) => "waits for confirm".to_owned(),
             Self::InForce => "in force".to_owned(),
             Self::Replaced => "replaced".to_owned(),
-            Self::NotConfirmed => "rolled back: not confirmed".to_owned(),
+            Self::NotConfirmed => "taken back: nobody confirmed it".to_owned(),
             Self::RolledBack => "rolled back".to_owned(),
             Self::Failed(why) => format!("failed: {why}"),
         }
@@ -189,12 +201,6 @@ impl Outcome {
 /// The change that is in force, or is returned to when the pending one is not confirmed.
 pub fn in_force(records: &[Record]) -> Option<&Record> {
     records.iter().rfind(|record| record.outcome == Outcome::InForce)
-}
-
-/// The change that a return without a number goes to: the one before the change in force.
-pub fn before(records: &[Record]) -> Option<&Record> {
-    let now = in_force(records).map_or(u64::MAX, |record| record.number);
-    records.iter().rfind(|it| it.number < now && it.outcome == Outcome::Replaced)
 }
 
 /// The change that waits for its confirmation.
@@ -228,6 +234,7 @@ pub(super) mod tests {
             took_ms: 3,
             summary: Summary::default(),
             existing: Existing::default(),
+            settings: Vec::new(),
             outcome,
         }
     }

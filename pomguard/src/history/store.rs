@@ -12,13 +12,13 @@ use sha2::{Digest as _, Sha256};
 use super::{
     durable::{create, replace, sync_folder},
     event::{self, Event},
-    record::{Outcome, Record},
+    record::{Outcome, Record, in_force},
 };
 use crate::{
     digest::hex,
     input::At,
     input::{Diagnostics, Draft, Sources, sources::Source},
-    policy::{Origin, Policy, resolve},
+    policy::{Origin, Policy, resolve, setting},
 };
 
 /// Changes that are kept.
@@ -171,6 +171,22 @@ impl History {
         draft.settings.host = Some(At { value: record.host.clone(), origin });
         let policy = resolve(&draft, &[]).map_err(outdated)?;
         Ok((draft, policy))
+    }
+
+    /// Returns the change that a return without a number goes to: the last change before the one in force that
+    /// differs from it. Settings are in no image, so they are compared as well.
+    #[must_use]
+    pub fn before<'a>(&self, records: &'a [Record]) -> Option<&'a Record> {
+        let now = in_force(records);
+        let settings = |record: &Record| Some(self.policy(record).ok()?.0.settings);
+        let is_before = |it: &Record| now.is_none_or(|now| it.number < now.number);
+        let is_same = |it: &Record| {
+            let Some(now) = now.filter(|now| now.image == it.image) else { return false };
+            settings(now)
+                .zip(settings(it))
+                .is_some_and(|(now, then)| setting::changes(&then, &now).is_empty())
+        };
+        records.iter().rfind(|it| is_before(it) && it.outcome == Outcome::Replaced && !is_same(it))
     }
 
     /// Keeps a change under the next number, which it returns. Changes beyond the limits go, oldest

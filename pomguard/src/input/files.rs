@@ -40,6 +40,13 @@ pub struct FileOwner {
     pub group: Option<String>,
 }
 
+impl fmt::Display for FileOwner {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(self.user.as_deref().unwrap_or_default())?;
+        self.group.as_ref().map_or(Ok(()), |group| write!(out, ":{group}"))
+    }
+}
+
 impl FileOwner {
     /// Reads `user`, `user:group` or `:group`.
     pub(super) fn read(written: &str) -> Result<Self, Fault> {

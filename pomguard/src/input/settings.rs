@@ -85,6 +85,8 @@ pub struct Attach {
     pub tc: TcMode,
     /// Closed or open when the kernel refuses the programs; `None` follows the mode confirmed last.
     pub on_load_failure: Option<OnLoadFailure>,
+    /// True if the mode before was generic and `auto` is asked for instead. No key of the file: the daemon knows it.
+    pub leave_generic: bool,
 }
 
 /// `[paths]`.

@@ -21,6 +21,7 @@ use super::{
     pins::Pins,
     raw,
     sight::Seen,
+    upper::Lifted,
 };
 use crate::input::settings::{Attach, AttachMode, TcMode};
 
@@ -217,7 +218,7 @@ pub(super) fn restore_clsact(pins: &Pins, interface: &str) -> Result<(), KernelE
 }
 
 /// Whether a link is pinned there and is on this interface.
-fn pinned_on(path: &Path, ifindex: u32) -> bool {
+pub(super) fn pinned_on(path: &Path, ifindex: u32) -> bool {
     ifindex != 0
         && raw::open_pin(path)
             .and_then(|link| raw::link_facts(link.as_fd()))
@@ -259,12 +260,20 @@ fn attach_xdp(
     if let Some(link) = adopt(&path, interface, ifindex)? {
         let native = interface::xdp(ifindex)?.is_some_and(|state| state.native);
         let wanted = match mode {
+            // Asked for anew, and not what generic mode stands in for.
+            AttachMode::Auto if how.leave_generic => true,
             AttachMode::Auto => native,
             AttachMode::Native => true,
             AttachMode::Generic => false,
         };
         if wanted != native {
-            return change_mode(program, pins, interface, ifindex, wanted);
+            return match change_mode(program, pins, interface, ifindex, wanted) {
+                Err(KernelError::NoNative { reason, .. }) if mode == AttachMode::Auto => {
+                    info!("{interface}: no native XDP ({reason}), generic as before");
+                    Ok(())
+                }
+                changed => changed,
+            };
         }
         // The program behind the link is exchanged in one step: no packet goes unjudged.
         let id = program
@@ -274,6 +283,20 @@ fn attach_xdp(
         return Ok(());
     }
     refuse_foreign(interface, ifindex)?;
+    let lifted = Lifted::begin(pins, interface)?;
+    let attached = attach_fresh(program, pins, interface, ifindex, mode);
+    lifted.end(program)?;
+    attached
+}
+
+/// Attaches where no program is.
+fn attach_fresh(
+    program: &mut Xdp,
+    pins: &Pins,
+    interface: &str,
+    ifindex: u32,
+    mode: AttachMode,
+) -> Result<(), KernelError> {
     let attempt = if mode == AttachMode::Generic {
         program.attach_to_if_index(ifindex, XdpMode::Skb)
     } else {
@@ -292,7 +315,7 @@ fn attach_xdp(
             Ok(id) => Ok(id),
         }
     };
-    let id = attempt.map_err(fail())?;
+    let id = attempt.map_err(KernelError::program(PROGRAM_INGRESS))?;
     pin_xdp(program, id, interface, pins)
 }
 
@@ -312,6 +335,20 @@ pub(super) fn mode(interface: &str, how: Attach) -> AttachMode {
 /// Changes the mode of an interface that has our program. Both modes exclude each other: everything that comes
 /// in is dropped until the other one has taken over. Where the driver refuses, the mode stays.
 fn change_mode(
+    program: &mut Xdp,
+    pins: &Pins,
+    interface: &str,
+    ifindex: u32,
+    native: bool,
+) -> Result<(), KernelError> {
+    let lifted = Lifted::begin(pins, interface)?;
+    let changed = exchange_mode(program, pins, interface, ifindex, native);
+    lifted.end(program)?;
+    changed
+}
+
+/// Takes the program off in one mode and puts it on in the other.
+fn exchange_mode(
     program: &mut Xdp,
     pins: &Pins,
     interface: &str,
@@ -421,6 +458,11 @@ fn attach_tc(
         let link = SchedClassifierLink::try_from(link).map_err(|error| odd_link(interface, error))?;
         let id = program.attach_to_link(link).map_err(fail())?;
         program.take_link(id).map_err(fail())?;
+        if mode == TcMode::Clsact {
+            // The filter before the link leaves: nothing goes out unjudged.
+            attach_clsact(program, interface, ifindex)?;
+            take_off(&pins.link(TCX, interface))?;
+        }
         return Ok(());
     }
     attach_egress(program, pins, interface, ifindex, mode)

@@ -32,13 +32,13 @@ const DROP_ALL: [u64; 2] = [0x0000_0002_0000_00b7, 0x95];
 /// A bridge that stands. Dropped before [`Self::end`], it stays: closed rather than open.
 pub(super) struct Bridge<'a> {
     pins: &'a Pins,
-    interface: &'a str,
+    interface: String,
     begun: Instant,
 }
 
 impl<'a> Bridge<'a> {
     /// Has everything that comes in by an interface dropped.
-    pub(super) fn begin(pins: &'a Pins, interface: &'a str) -> Result<Self, KernelError> {
+    pub(super) fn begin(pins: &'a Pins, interface: &str) -> Result<Self, KernelError> {
         end(pins, interface)?;
         pins.prepare_minimal()?;
         let path = pins.minimal(PROGRAM);
@@ -56,7 +56,7 @@ impl<'a> Bridge<'a> {
             let link = program.take_link(id).map_err(KernelError::program(PROGRAM))?;
             let link = FdLink::try_from(link).map_err(|error| link_pin::odd_link(interface, error))?;
             link_pin::pin(link, &pins.link(LINK, interface))?;
-            return Ok(Self { pins, interface, begun });
+            return Ok(Self { pins, interface: interface.to_owned(), begun });
         }
         let _ = tc::qdisc_add_clsact(interface);
         let options = NlOptions {
@@ -69,14 +69,14 @@ impl<'a> Bridge<'a> {
             .map_err(KernelError::program(PROGRAM))?;
         // It stays until it is deleted.
         std::mem::forget(program.take_link(id).map_err(KernelError::program(PROGRAM))?);
-        Ok(Self { pins, interface, begun })
+        Ok(Self { pins, interface: interface.to_owned(), begun })
     }
 
     /// Takes the bridge away; how long it stood. The kernel takes it off first, and then waits until no packet
     /// can be in it any more.
     pub(super) fn end(self) -> Result<Duration, KernelError> {
         let stood = self.begun.elapsed();
-        end(self.pins, self.interface)?;
+        end(self.pins, &self.interface)?;
         Ok(stood)
     }
 }

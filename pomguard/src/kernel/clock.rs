@@ -92,8 +92,25 @@ impl Ticks {
     #[must_use]
     pub fn to_unix(self, tick: u64, now: u64) -> u64 {
         let ago = (now as u32).wrapping_sub(tick as u32);
-        let seconds = (u64::from(ago) << self.shift) / u64::from(self.hz);
-        unix_now().saturating_sub(seconds)
+        let hz = u64::from(self.hz);
+        let jiffies = u64::from(ago) << self.shift;
+        // What has passed of the tick that goes on: without it two readings of one tick differ by a second.
+        let rest = self.since_tick(now).unwrap_or_default();
+        let since = Duration::new(jiffies / hz, ((jiffies % hz) * 1_000_000_000 / hz) as u32) + rest;
+        SystemTime::now()
+            .checked_sub(since)
+            .and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok())
+            .map_or(0, |at| at.as_secs())
+    }
+
+    /// How long ago the tick `now` began.
+    fn since_tick(self, now: u64) -> Option<Duration> {
+        let time = clock_gettime(ClockId::CLOCK_MONOTONIC).ok()?;
+        let own = time.tv_sec() * 1_000_000_000 + time.tv_nsec() - self.ahead;
+        let hz = u64::from(self.hz);
+        let jiffies = (now << self.shift).checked_sub((1_u64 << 32) - 300 * hz)?;
+        let begun = jiffies / hz * 1_000_000_000 + jiffies % hz * 1_000_000_000 / hz;
+        own.cast_unsigned().checked_sub(begun).map(Duration::from_nanos)
     }
 }
 
@@ -172,10 +189,22 @@ mod tests {
 
     #[test]
     fn a_tick_of_the_past_becomes_its_time_even_across_the_wrap() {
-        let ticks = Ticks::new(250);
-        let before = 0xffff_fff0_u64;
-        let now = (1_u64 << 32) + 0x10;
-        let ago = unix_now() - ticks.to_unix(before, now);
-        assert!((8..=9).contains(&ago), "32 ticks of 0.256 s: {ago}");
+        let ticks = Ticks::probe().unwrap();
+        let now = ticks.now().unwrap();
+        // Kept in 32 bits, which wrap.
+        let kept = u64::from((now as u32).wrapping_sub(32));
+        let ago = unix_now() - ticks.to_unix(kept, now);
+        assert!((7..=9).contains(&ago), "32 ticks of about 0.256 s: {ago}");
+    }
+
+    #[test]
+    fn tick_of_the_past_is_the_same_time_at_every_reading() {
+        let ticks = Ticks::probe().unwrap();
+        let tick = ticks.now().unwrap() - 100;
+        let first = ticks.to_unix(tick, ticks.now().unwrap());
+        for _ in 0..200 {
+            std::thread::sleep(Duration::from_millis(7));
+            assert_eq!(ticks.to_unix(tick, ticks.now().unwrap()), first);
+        }
     }
 }

@@ -109,6 +109,18 @@ pub enum KernelError {
         /// Its id.
         program: u32,
     },
+    /// A device above the interface has a program of somebody else.
+    #[error(
+        "the kernel takes no program on {interface} while {above}, which stands on top of it, has one, and XDP program {program} on {above} is somebody else's: detach it, or take {interface} out of `interfaces`"
+    )]
+    ForeignAbove {
+        /// The interface.
+        interface: String,
+        /// The device above it.
+        above: String,
+        /// The id of its program.
+        program: u32,
+    },
     /// The driver refused native XDP and generic is not wanted.
     #[error(
         "{interface} does not take native XDP ({reason}); use `attach.mode = \"auto\"` or \"generic\" in pomguard.toml, or see `ethtool -i {interface}` for a driver that does"

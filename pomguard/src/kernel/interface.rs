@@ -43,22 +43,29 @@ pub fn name(ifindex: u32) -> Option<String> {
 /// # Errors
 /// When they cannot be read.
 pub fn addresses() -> Result<Vec<IpAddr>, KernelError> {
-    let all = nix::ifaddrs::getifaddrs()
-        .map_err(io::Error::from)
-        .map_err(KernelError::system("getifaddrs", "for this machine's addresses"))?;
-    let mut found: Vec<IpAddr> = all
-        .filter_map(|interface| {
-            let address = interface.address?;
-            if let Some(v4) = address.as_sockaddr_in() {
-                return Some(SocketAddr::from(std::net::SocketAddrV4::from(*v4)).ip());
-            }
-            address.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip()))
-        })
-        .filter(|address| !address.is_loopback())
-        .collect();
+    let mut found: Vec<IpAddr> = addresses_by_name()?.into_iter().map(|(_, address)| address).collect();
     found.sort();
     found.dedup();
     Ok(found)
+}
+
+/// Every address of this machine with the name of its interface, loopback addresses left out.
+///
+/// # Errors
+/// When they cannot be read.
+pub(super) fn addresses_by_name() -> Result<Vec<(String, IpAddr)>, KernelError> {
+    let all = nix::ifaddrs::getifaddrs()
+        .map_err(io::Error::from)
+        .map_err(KernelError::system("getifaddrs", "for this machine's addresses"))?;
+    let found = all.filter_map(|interface| {
+        let address = interface.address?;
+        let address = match address.as_sockaddr_in() {
+            Some(v4) => SocketAddr::from(std::net::SocketAddrV4::from(*v4)).ip(),
+            None => IpAddr::V6(address.as_sockaddr_in6()?.ip()),
+        };
+        (!address.is_loopback()).then_some((interface.interface_name, address))
+    });
+    Ok(found.collect())
 }
 
 /// The MTU of an interface in bytes, if there is such an interface.

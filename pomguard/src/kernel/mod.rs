@@ -17,6 +17,7 @@
 //! | the hooks, held open and looked at | [`hold`] |
 //! | what the maps are to hold, compared with what they do | [`content`] |
 //! | a change of XDP mode, without an open moment | `bridge`; which driver it is: [`driver`] |
+//! | devices that stand on each other | [`machine`], and to attach below others `upper` |
 //! | what a card took, alongside what the guard saw | [`sight`] |
 //! | what the kernel announces of interfaces | [`monitor`] |
 //! | what a process may not do that loading takes | [`powers`] |
@@ -43,6 +44,7 @@ pub mod install;
 pub mod interface;
 mod link_pin;
 pub mod load;
+pub mod machine;
 pub mod map_baseline;
 pub(crate) mod mapping;
 pub mod minimal;
@@ -60,5 +62,6 @@ pub mod sockets;
 pub mod sweep;
 pub mod takeover;
 pub(crate) mod tally;
+mod upper;
 
 pub use error::KernelError;

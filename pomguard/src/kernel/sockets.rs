@@ -15,7 +15,7 @@ use netlink_packet_sock_diag::{
 use netlink_sys::{Socket, protocols::NETLINK_SOCK_DIAG};
 
 use super::KernelError;
-use crate::policy::{Direction, oracle::Opening};
+use crate::policy::{Direction, machine::Listener, oracle::Opening};
 
 /// States of a socket (include/net/tcp_states.h).
 mod state {
@@ -30,7 +30,7 @@ mod state {
 }
 
 /// One flow with another machine.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Connection {
     /// IANA protocol number: TCP or UDP.
     pub protocol: u8,
@@ -96,6 +96,28 @@ fn talking() -> Result<Vec<(Connection, u32)>, KernelError> {
             (Connection { protocol, local: socket.local, peer: socket.peer, inbound }, socket.inode)
         }));
     }
+    Ok(found)
+}
+
+/// Every socket that waits for others, those on loopback addresses left out.
+///
+/// # Errors
+/// When the kernel does not answer.
+pub fn listeners() -> Result<Vec<Listener>, KernelError> {
+    let mut found = Vec::new();
+    for protocol in [IPPROTO_TCP, IPPROTO_UDP] {
+        for family in [AF_INET, AF_INET6] {
+            let waiting = dump(family, protocol)?.into_iter().filter(|line| listens(protocol, line));
+            found.extend(waiting.map(|line| Listener {
+                protocol,
+                address: line.local.ip(),
+                port: line.local.port(),
+            }));
+        }
+    }
+    found.retain(|listener| !listener.address.is_loopback());
+    found.sort();
+    found.dedup();
     Ok(found)
 }
 

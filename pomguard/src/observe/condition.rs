@@ -29,6 +29,10 @@ pub enum Condition {
     Detached,
     /// The policy in force is taken back unless it is confirmed.
     Unconfirmed,
+    /// A change was taken back because nobody confirmed it.
+    NotConfirmed,
+    /// An interface is guarded that the settings do not name.
+    GuardKept,
     /// A panic suspends the policy.
     Panic,
     /// Nobody can scrape the metrics: the address is taken, say.
@@ -45,7 +49,7 @@ pub enum Condition {
 
 impl Condition {
     /// Every one.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 21] = [
         Self::NotEnforcing,
         Self::FilesRefused,
         Self::InterfaceMissing,
@@ -59,6 +63,8 @@ impl Condition {
         Self::SelfCheckFailed,
         Self::Detached,
         Self::Unconfirmed,
+        Self::NotConfirmed,
+        Self::GuardKept,
         Self::Panic,
         Self::MetricsUnserved,
         Self::AddressMissing,
@@ -84,6 +90,8 @@ impl Condition {
             Self::SelfCheckFailed => "self-check-failed",
             Self::Detached => "detached",
             Self::Unconfirmed => "unconfirmed",
+            Self::NotConfirmed => "not-confirmed",
+            Self::GuardKept => "guard-kept",
             Self::Panic => "suspended",
             Self::MetricsUnserved => "metrics-unserved",
             Self::AddressMissing => "address-missing",

@@ -48,6 +48,12 @@ pub fn status(pins: &Pins, wanted: &[String]) -> Result<Status, KernelError> {
             }
         }
     }
+    if active.deadline() != 0 && rollback_at.is_none() {
+        attention.push(
+            "the last change was taken back because nobody confirmed it in time: the policy before it is in force"
+                .to_owned(),
+        );
+    }
     if let Some(at) = rollback_at {
         let left = at.saturating_sub(unix_now());
         attention.push(format!(

@@ -10,7 +10,9 @@ use super::{
     Direction, Mode, Policy, PortRange, Row, RowId, Service,
     area::Area,
     oracle::{Opening, judge},
+    setting::{self, SettingChange},
 };
+use crate::input::Settings;
 
 /// Questions to the oracle, each of which walks a whole policy: beyond them changes go without a packet.
 const QUESTIONS: usize = 4_000;
@@ -24,8 +26,11 @@ pub struct Diff {
     pub modes: Vec<ModeChange>,
     /// Rows that come, go or allow something else, in the new policy's order; those that go last.
     pub rows: Vec<RowChange>,
-    /// What changes alongside the rows: own addresses, packet classes.
+    /// What changes alongside the rows and the settings: own addresses, the matrix.
     pub other: Vec<String>,
+    /// Settings that change.
+    #[serde(default)]
+    pub settings: Vec<SettingChange>,
 }
 
 /// A direction's mode.
@@ -99,7 +104,13 @@ impl Diff {
     /// Whether nothing differs.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
-        self.modes.is_empty() && self.rows.is_empty() && self.other.is_empty()
+        self.modes.is_empty() && self.rows.is_empty() && self.other.is_empty() && self.settings.is_empty()
+    }
+
+    /// Adds the settings that differ.
+    #[must_use]
+    pub fn with_settings(self, old: &Settings, new: &Settings) -> Self {
+        Self { settings: setting::changes(old, new), ..self }
     }
 
     /// From one policy to another, with packets that show it.
@@ -133,6 +144,7 @@ impl Diff {
             modes: modes.into_iter().filter(|mode| mode.from != mode.to).collect(),
             rows: changes,
             other: other(old, new),
+            settings: Vec::new(),
         }
     }
 }
@@ -160,12 +172,6 @@ fn other(old: &Policy, new: &Policy) -> Vec<String> {
     if old.shared != new.shared {
         let (old, new) = (prefixes(old), prefixes(new));
         found.push(format!("floating addresses and own prefixes are [{new}] now, and were [{old}]"));
-    }
-    if old.own_addresses != new.own_addresses {
-        found.push("whose addresses are this host's own changes (`own_addresses`)".to_owned());
-    }
-    if old.packets != new.packets {
-        found.push("packet classes change (`[packets]`)".to_owned());
     }
     if old.known != new.known {
         let lacking = |from: &Policy, of: &Policy| {

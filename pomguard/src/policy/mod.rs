@@ -16,13 +16,15 @@ pub mod conflict;
 pub mod diff;
 pub mod explain;
 pub mod impact;
+pub mod machine;
 pub mod nearest;
 pub mod oracle;
 pub mod own;
 mod resolve;
+pub mod setting;
 
 pub use crate::model::{Mode, Origin, PacketSettings, PortRange, Rates, RowId};
-pub use own::{Machine, OwnAddresses};
+pub use own::{MachineAddresses, OwnAddresses};
 pub use resolve::{Effective, addresses_of, effective, resolve};
 
 /// An IP protocol together with what may be chosen inside it.
@@ -77,6 +79,18 @@ pub struct Row {
     pub origin: Origin,
 }
 
+impl Row {
+    /// Returns true if both come to the same, wherever they were written.
+    fn is_same(&self, other: &Self) -> bool {
+        let peers = |row: &Self| -> Vec<Peer> {
+            let peers = row.peers.iter().cloned();
+            peers.map(|peer| Peer { origin: self.origin.clone(), ..peer }).collect()
+        };
+        let without = |row: &Self| Self { peers: Vec::new(), origin: self.origin.clone(), ..row.clone() };
+        peers(self) == peers(other) && without(self) == without(other)
+    }
+}
+
 /// An address that the site file names, whether or not a row uses it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Known {
@@ -110,7 +124,7 @@ pub struct Policy {
     /// Which addresses of the machine count as own.
     pub own_addresses: OwnAddresses,
     /// Addresses that this machine has now.
-    pub machine: Machine,
+    pub machine: MachineAddresses,
     /// What inbound packets that no row allows come to: [`Mode::Audit`] or [`Mode::Enforce`].
     pub inbound: Mode,
     /// What outbound packets that no row allows come to.
@@ -125,6 +139,39 @@ pub struct Policy {
 }
 
 impl Policy {
+    /// Returns true if both come to the same, wherever their parts were written.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        let Self {
+            host,
+            matrix,
+            local,
+            shared,
+            own_addresses,
+            // The addresses of the moment are followed as they come and go, without a change of policy.
+            machine: _,
+            inbound,
+            outbound,
+            rows,
+            known,
+            packets,
+        } = self;
+        (host, matrix, local, shared, own_addresses, inbound, outbound, known, packets)
+            == (
+                &other.host,
+                &other.matrix,
+                &other.local,
+                &other.shared,
+                &other.own_addresses,
+                &other.inbound,
+                &other.outbound,
+                &other.known,
+                &other.packets,
+            )
+            && rows.len() == other.rows.len()
+            && rows.iter().zip(&other.rows).all(|(row, other)| row.is_same(other))
+    }
+
     /// What packets of a direction come to that no row allows.
     #[must_use]
     pub const fn mode(&self, direction: Direction) -> Mode {

@@ -19,9 +19,20 @@ pub enum OwnAddresses {
     Machine,
 }
 
+impl OwnAddresses {
+    /// The word of the setting.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Listed => "listed",
+            Self::Machine => "machine",
+        }
+    }
+}
+
 /// Addresses that the machine has alongside those that the site file lists for this host alone.
 #[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Machine {
+pub struct MachineAddresses {
     /// Taken as own, by `own_addresses = "machine"`. Sorted.
     pub taken: Vec<IpAddr>,
     /// Addresses of [`Policy::shared`], and addresses that the site file gives to nobody. Sorted.
@@ -113,8 +124,8 @@ impl Policy {
     /// address that the site file gives to somebody else is neither: whoever makes this machine take the address
     /// must not cut the other one off.
     #[must_use]
-    pub fn machine_of(&self, addresses: &Addresses) -> Machine {
-        let mut machine = Machine::default();
+    pub fn machine_of(&self, addresses: &Addresses) -> MachineAddresses {
+        let mut machine = MachineAddresses::default();
         let mut room = BTreeMap::from([(true, limits::OWN_ADDRESSES), (false, limits::OWN_ADDRESSES)]);
         let own = self.local.iter().copied().chain(self.shared.iter().map(IpNet::addr));
         for address in own {

@@ -5,7 +5,8 @@ use std::{net::IpAddr, sync::Arc};
 use ipnet::IpNet;
 
 use super::{
-    Direction, Known, Machine, MatrixName, Mode, Origin, Peer, Policy, PortRange, Row, RowId, Service,
+    Direction, Known, MachineAddresses, MatrixName, Mode, Origin, Peer, Policy, PortRange, Row, RowId,
+    Service,
 };
 use crate::input::{
     Diagnostics, Draft,
@@ -92,7 +93,7 @@ pub fn resolve(draft: &Draft, interfaces: &[IpAddr]) -> Result<Policy, Diagnosti
         local: host.addresses.iter().filter(|at| is_single(&at.value)).map(|at| at.value.addr()).collect(),
         shared: view.shared(),
         own_addresses: draft.settings.own_addresses,
-        machine: Machine::default(),
+        machine: MachineAddresses::default(),
         inbound: draft.settings.inbound,
         outbound: draft.settings.outbound,
         rows,

@@ -35,6 +35,8 @@ const SHOWN: usize = 8;
 pub struct Plan {
     /// What it is compared with.
     pub in_force: InForce,
+    /// The interfaces whose guard would change.
+    pub guards: Guards,
     /// The mode that the files give the inbound direction.
     pub inbound: Mode,
     /// The mode that the files give the outbound direction.
@@ -51,6 +53,17 @@ pub struct Plan {
     pub failsafe: bool,
     /// Remarks about rows in audit, and about what is in audit by them.
     pub in_audit: Vec<Note>,
+}
+
+/// Interfaces whose guard a change would touch.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Guards {
+    /// Guarded now, and not named by the files any more: `apply` takes the guard off, with `--yes`.
+    pub lost: Vec<String>,
+    /// Named by the files, and not before.
+    pub gained: Vec<String>,
+    /// Guarded, and named by no settings: a change that was taken back put the guard on.
+    pub kept: Vec<String>,
 }
 
 /// What is in force.
@@ -84,7 +97,7 @@ impl Plan {
     /// Whether applying the files would change anything.
     #[must_use]
     pub fn changes(&self) -> bool {
-        self.diff.as_ref().is_none_or(|diff| !diff.is_empty())
+        self.diff.as_ref().is_none_or(|diff| !diff.is_empty()) || !self.guards.lost.is_empty()
     }
 
     /// Writes what must not be missed first.
@@ -142,6 +155,24 @@ impl Plan {
 
     /// What the operator may regret.
     fn warn(&self, out: &mut impl Write) -> io::Result<()> {
+        for interface in &self.guards.lost {
+            writeln!(
+                out,
+                "WARNING: {} WOULD LOSE ITS GUARD: nothing that comes in by it would be filtered. `pomguard apply` \
+                 asks for --yes",
+                printable(interface)
+            )?;
+        }
+        for interface in &self.guards.gained {
+            writeln!(out, "{} would be guarded", printable(interface))?;
+        }
+        for interface in &self.guards.kept {
+            writeln!(
+                out,
+                "{} is guarded, and `interfaces` does not name it: `pomguard apply --yes` takes the guard off",
+                printable(interface)
+            )?;
+        }
         match &self.way_in {
             Some((session, WayIn::Cut)) => writeln!(
                 out,
@@ -175,6 +206,9 @@ fn print_diff(diff: &Diff, out: &mut impl Write) -> io::Result<()> {
             mode.from.name().to_uppercase(),
             mode.to.name().to_uppercase()
         )?;
+    }
+    for setting in &diff.settings {
+        writeln!(out, "  setting   {}", printable(&setting.text()))?;
     }
     for sentence in &diff.other {
         writeln!(out, "  {}", printable(sentence))?;

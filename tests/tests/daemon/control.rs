@@ -58,7 +58,12 @@ fn an_apply_that_is_confirmed_stays_and_both_are_in_the_history() {
     let status = lab.pomguard(&["status"]);
     assert!(status.status.success(), "all is as it should be: {}", said(&status));
     assert!(is_shut(&lab.peer, SERVER, REMOVABLE) && opens(&lab.peer, SERVER, LISTED));
-    assert!(refused(&lab, &["confirm", "--quiet"]).contains("nothing waits"));
+    let again = json(&lab, &["confirm", "--quiet"]);
+    assert_eq!(
+        (&again["changed"], &again["number"]),
+        (&Value::Bool(false), &2.into()),
+        "nothing waits: {again}"
+    );
     let history = json(&lab, &["history"]);
     assert_eq!((history[1]["why"].as_str(), history[1]["by"]["uid"].as_u64()), (Some("ticket 7"), Some(0)));
     assert_eq!(history[1]["summary"]["removed"], 1);
@@ -74,20 +79,28 @@ fn unconfirmed_apply_is_rolled_back_on_time_and_recorded() {
     let started = Instant::now();
     json(&lab, &["apply", "--confirm-within", "12s", "--quiet"]);
     assert!(is_shut(&lab.peer, SERVER, REMOVABLE));
-    daemon.wait_log("was not confirmed in time");
-    terminal.wait_for("pomguard: change 2 was not confirmed in time: the programs returned");
+    daemon.wait_log("because nobody confirmed it in time");
+    terminal.wait_for(
+        "pomguard: change 2 was taken back because nobody confirmed it in time: the policy before it",
+    );
+    eventually("status says so", Duration::from_secs(2), || {
+        let status = lab.pomguard(&["status"]);
+        status.status.code() == Some(3)
+            && said(&status).contains("change 2 was taken back because nobody confirmed it")
+    });
     assert!(started.elapsed() >= Duration::from_secs(12), "not before its time");
     eventually("the record says so", Duration::from_secs(5), || {
         outcomes(&lab) == ["in-force", "not-confirmed"]
     });
     assert!(opens(&lab.peer, SERVER, REMOVABLE), "the old policy is back");
     assert_eq!(lab.stats().image(), before);
-    assert!(refused(&lab, &["confirm", "--quiet"]).contains("nothing waits"));
+    assert!(refused(&lab, &["confirm", "--quiet"]).contains("too late: change 2 was taken back"));
     // A start does not apply the rejected files by itself; an operator can.
     assert!(daemon.stop().success());
     let daemon = Daemon::start(&lab);
     assert!(daemon.log().contains("those of change 2, which was taken back"), "{}", daemon.log());
     assert!(opens(&lab.peer, SERVER, REMOVABLE), "still the old policy");
+    assert!(refused(&lab, &["confirm", "--quiet"]).contains("too late"), "it is late after a restart, too");
     done(&lab, &["apply", "--quiet"]);
     assert!(is_shut(&lab.peer, SERVER, REMOVABLE));
 }
@@ -115,6 +128,7 @@ fn the_old_policy_is_back_on_time_with_the_daemon_dead() {
     assert!(kept.answers(), "what both policies allow goes on");
     let status = json(&lab, &["status"]);
     assert!(status["daemon"].is_null() && status["confirmed"] == true, "{status}");
+    assert!(status["attention"].to_string().contains("because nobody confirmed it"), "{status}");
     // The next daemon notices the rollback, and does not apply the rejected files.
     let _daemon = Daemon::start(&lab);
     assert_eq!(outcomes(&lab), ["in-force", "not-confirmed"]);

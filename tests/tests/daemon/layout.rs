@@ -406,7 +406,7 @@ fn suspension_exceptions_and_pending_change_outlive_the_maps() {
     thread::sleep(Duration::from_secs(58).saturating_sub(begun.elapsed()));
     assert!(is_shut(&lab.peer, SERVER, REMOVABLE), "until its time is up");
     wait_until("it returned to the policy before", &daemon, || opens(&lab.peer, SERVER, REMOVABLE));
-    assert!(done(&lab, &["history"]).contains("not confirmed"), "{}", done(&lab, &["history"]));
+    assert!(done(&lab, &["history"]).contains("nobody confirmed it"), "{}", done(&lab, &["history"]));
 
     // An expired panic does not come back.
     daemon.kill();

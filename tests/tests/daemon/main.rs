@@ -41,6 +41,7 @@ mod promotion;
 mod refused;
 mod reload;
 mod self_tests;
+mod settings;
 mod sizes;
 mod start;
 mod suspension;

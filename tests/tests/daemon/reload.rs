@@ -5,6 +5,8 @@ use pomguard_tests::daemon::{
     is_shut, opens,
 };
 
+use super::cli::done;
+
 /// Disables row 16.
 const WITHOUT_REMOVABLE: &str = "[[row]]\nid = \"pom-4.0/16\"\nenabled = false\nforce = true\n";
 
@@ -97,7 +99,10 @@ fn an_interface_is_attached_and_left_as_the_settings_name_it() {
     daemon.reload();
     assert_eq!(lab.stats().attached(), ["generic", "native"], "a bridge has no native XDP");
     lab.write_settings(&Settings::default());
-    daemon.reload();
+    let status = daemon.reload();
+    assert!(status.contains("refused"), "a reload takes no guard off: {status}");
+    assert_eq!(lab.stats().attached(), ["generic", "native"]);
+    done(&lab, &["apply", "--yes", "--quiet"]);
     assert_eq!(lab.stats().attached(), ["native"]);
     assert!(opens(&lab.peer, SERVER, LISTED) && is_shut(&lab.peer, SERVER, UNLISTED));
 }

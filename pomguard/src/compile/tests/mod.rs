@@ -10,8 +10,8 @@ use pomguard_common::{
 
 use super::{Clock, CompileError, Image, SlotTable, compile};
 use crate::policy::{
-    Known, Machine, MatrixName, Mode, Origin, OwnAddresses, PacketSettings, Peer, Policy, PortRange, Row,
-    RowId, Service,
+    Known, MachineAddresses, MatrixName, Mode, Origin, OwnAddresses, PacketSettings, Peer, Policy, PortRange,
+    Row, RowId, Service,
     oracle::{self, Opening},
 };
 
@@ -69,7 +69,7 @@ fn policy(rows: Vec<Row>) -> Policy {
         local: vec![IpAddr::from([10, 20, 0, 11])],
         shared: Vec::new(),
         own_addresses: OwnAddresses::Listed,
-        machine: Machine::default(),
+        machine: MachineAddresses::default(),
         inbound: Mode::Enforce,
         outbound: Mode::Track,
         rows,

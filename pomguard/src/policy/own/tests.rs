@@ -63,10 +63,10 @@ fn floating_address_is_own_always_and_sent_from_while_held() {
 fn address_of_the_machine_is_taken_only_where_the_setting_says_so_and_nobody_has_it() {
     let here = addresses(&["10.20.0.11", "10.20.0.77", "10.20.0.50", "10.20.0.12"]);
     let listed = policy(OwnAddresses::Listed).on(&here);
-    assert_eq!(listed.machine, Machine { taken: vec![], held: vec![ip("10.20.0.77")] });
+    assert_eq!(listed.machine, MachineAddresses { taken: vec![], held: vec![ip("10.20.0.77")] });
     assert!(!listed.is_own(ip("10.20.0.77")));
     let machine = policy(OwnAddresses::Machine).on(&here);
-    assert_eq!(machine.machine, Machine { taken: vec![ip("10.20.0.77")], held: vec![] });
+    assert_eq!(machine.machine, MachineAddresses { taken: vec![ip("10.20.0.77")], held: vec![] });
     assert!(machine.is_own(ip("10.20.0.77")) && machine.may_send(ip("10.20.0.77")));
     for of_others in ["10.20.0.50", "10.20.0.12"] {
         assert!(!machine.is_own(ip(of_others)), "{of_others}");

@@ -1,0 +1,109 @@
+//! Reads the network devices of this network namespace, and the sockets that wait for others.
+
+use netlink_packet_core::NLM_F_DUMP;
+use netlink_packet_route::{
+    AddressFamily, RouteNetlinkMessage,
+    link::{InfoData, InfoVlan, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage},
+    route::{RouteAttribute, RouteMessage, RouteType},
+};
+
+use super::{KernelError, driver, interface, sockets};
+use crate::policy::machine::{Device, Machine};
+
+/// Reads the devices alone: how they stand on each other.
+///
+/// # Errors
+/// When the kernel does not answer.
+pub fn devices() -> Result<Machine, KernelError> {
+    let answers = interface::ask(RouteNetlinkMessage::GetLink(LinkMessage::default()), NLM_F_DUMP)?;
+    let devices = answers.into_iter().filter_map(|answer| match answer {
+        RouteNetlinkMessage::NewLink(link) => Some(device(&link)),
+        _ => None,
+    });
+    Ok(Machine { devices: devices.collect(), listeners: Vec::new() })
+}
+
+/// Reads devices, addresses, default routes, VLAN offloads and listeners.
+///
+/// # Errors
+/// When the kernel does not answer.
+pub fn read() -> Result<Machine, KernelError> {
+    let mut machine = devices()?;
+    let addresses = interface::addresses_by_name()?;
+    let defaults = default_routes()?;
+    for device in &mut machine.devices {
+        let own = addresses.iter().filter(|(name, _)| *name == device.name);
+        device.addresses = own.map(|(_, address)| *address).collect();
+        device.default_route = defaults.contains(&device.index);
+        device.strips_vlan_tags = driver::strips_vlan_tags(&device.name);
+    }
+    machine.listeners = sockets::listeners()?;
+    Ok(machine)
+}
+
+fn device(link: &LinkMessage) -> Device {
+    let mut device = Device {
+        index: link.header.index,
+        ethernet: link.header.link_layer_type == LinkLayerType::Ether,
+        up: link.header.flags.contains(LinkFlags::Up),
+        ..Device::default()
+    };
+    let mut lower = None;
+    let mut elsewhere = false;
+    for attribute in &link.attributes {
+        match attribute {
+            LinkAttribute::IfName(name) => device.name.clone_from(name),
+            LinkAttribute::Controller(index @ 1..) => device.controller = Some(*index),
+            LinkAttribute::Link(index @ 1..) => lower = Some(*index),
+            LinkAttribute::LinkNetNsId(_) => elsewhere = true,
+            LinkAttribute::LinkInfo(info) => describe(info, &mut device),
+            _ => {}
+        }
+    }
+    let stands_on_a_card =
+        matches!(device.kind.as_str(), "vlan" | "macvlan" | "macvtap" | "ipvlan" | "ipvtap" | "macsec");
+    // The `link` of a veth is its other end, and that of a tunnel says where it is routed.
+    device.below = lower.filter(|_| stands_on_a_card && !elsewhere);
+    device.leaves_namespace = elsewhere && device.kind == "veth";
+    device
+}
+
+fn describe(info: &[LinkInfo], device: &mut Device) {
+    for fact in info {
+        match fact {
+            LinkInfo::Kind(kind) => device.kind = kind.to_string(),
+            LinkInfo::Data(InfoData::Vlan(vlan)) => {
+                device.vlan = vlan.iter().find_map(|it| match it {
+                    InfoVlan::Id(id) => Some(*id),
+                    _ => None,
+                });
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Indexes of the interfaces by which a default route of any table leaves.
+fn default_routes() -> Result<Vec<u32>, KernelError> {
+    let mut found = Vec::new();
+    for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+        let mut message = RouteMessage::default();
+        message.header.address_family = family;
+        for answer in interface::ask(RouteNetlinkMessage::GetRoute(message), NLM_F_DUMP)? {
+            let RouteNetlinkMessage::NewRoute(route) = answer else { continue };
+            if route.header.destination_prefix_length != 0 || route.header.kind != RouteType::Unicast {
+                continue;
+            }
+            for attribute in &route.attributes {
+                match attribute {
+                    RouteAttribute::Oif(index) => found.push(*index),
+                    RouteAttribute::MultiPath(hops) => {
+                        found.extend(hops.iter().map(|hop| hop.interface_index))
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+    Ok(found)
+}

@@ -1,0 +1,83 @@
+//! Makes room for a program on a device that others stand on.
+//!
+//! The kernel takes no XDP program on a device while a device right above it (a bridge, a bond, a VLAN or macvlan
+//! device) has one. So the program leaves those above for a moment, and everything that comes in by them is
+//! dropped until the program is back.
+
+use aya::programs::{Xdp, XdpMode};
+use log::warn;
+use pomguard_common::names::PROGRAM_INGRESS;
+
+use super::{
+    KernelError,
+    attach::{self, XDP},
+    bridge::Bridge,
+    interface, link_pin, machine,
+    pins::Pins,
+};
+
+/// The devices above one, without their programs and closed. Dropped before [`Self::end`], they stay closed.
+pub(super) struct Lifted<'a> {
+    pins: &'a Pins,
+    above: Vec<Above<'a>>,
+}
+
+struct Above<'a> {
+    name: String,
+    index: u32,
+    native: bool,
+    bridge: Bridge<'a>,
+}
+
+impl<'a> Lifted<'a> {
+    /// Takes our program off each device right above `name`.
+    ///
+    /// # Errors
+    /// When one of them has a program of somebody else; then nothing has changed.
+    pub(super) fn begin(pins: &'a Pins, name: &str) -> Result<Self, KernelError> {
+        let mut lifted = Self { pins, above: Vec::new() };
+        let machine = machine::devices()?;
+        let Some(device) = machine.device(name) else { return Ok(lifted) };
+        let mut ours = Vec::new();
+        for above in machine.above(device) {
+            let Some(state) = interface::xdp(above.index)? else { continue };
+            if !attach::pinned_on(&pins.link(XDP, &above.name), above.index) {
+                return Err(KernelError::ForeignAbove {
+                    interface: name.to_owned(),
+                    above: above.name.clone(),
+                    program: state.program,
+                });
+            }
+            ours.push((above.name.clone(), above.index, state.native));
+        }
+        for (name, index, native) in ours {
+            let bridge = Bridge::begin(pins, &name)?;
+            link_pin::take_off(&pins.link(XDP, &name))?;
+            lifted.above.push(Above { name, index, native, bridge });
+        }
+        Ok(lifted)
+    }
+
+    /// Puts the program back on each of them, in the mode that it had.
+    ///
+    /// # Errors
+    /// When the kernel refuses; that device stays closed then.
+    pub(super) fn end(self, program: &mut Xdp) -> Result<(), KernelError> {
+        for Above { name, index, native, bridge } in self.above {
+            let mode = if native { XdpMode::Driver } else { XdpMode::Skb };
+            let back = match program.attach_to_if_index(index, mode) {
+                // A bond takes no native program while a member has one.
+                Err(_) if native => program.attach_to_if_index(index, XdpMode::Skb),
+                back => back,
+            };
+            let id = back.map_err(KernelError::program(PROGRAM_INGRESS))?;
+            attach::pin_xdp(program, id, &name, self.pins)?;
+            attach::note_generic(self.pins)?;
+            let closed = bridge.end()?.as_millis();
+            warn!(
+                "{name}: a device below it was attached to; for {closed} ms everything that came in was dropped"
+            );
+        }
+        Ok(())
+    }
+}

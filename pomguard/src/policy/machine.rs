@@ -1,0 +1,140 @@
+//! The network devices of the machine as the kernel lists them, and how they stand on each other. Plain data:
+//! `kernel::machine` reads it.
+
+use std::{collections::BTreeSet, net::IpAddr};
+
+/// One network device of this network namespace.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Device {
+    /// Its index.
+    pub index: u32,
+    /// Its name.
+    pub name: String,
+    /// Its kind as `ip -d link` shows it (`bridge`, `vlan`, `veth`); empty for a card.
+    pub kind: String,
+    /// True if its frames have an Ethernet header.
+    pub ethernet: bool,
+    /// True if it is up.
+    pub up: bool,
+    /// Index of the bridge, bond or other device that takes what comes in by this one.
+    pub controller: Option<u32>,
+    /// Index of the device that this one stands on: the card below a VLAN or macvlan device.
+    pub below: Option<u32>,
+    /// True if its other end is in another network namespace: the interface of a container.
+    pub leaves_namespace: bool,
+    /// VLAN id of a VLAN device.
+    pub vlan: Option<u16>,
+    /// Its addresses.
+    pub addresses: Vec<IpAddr>,
+    /// True if a default route leaves by it.
+    pub default_route: bool,
+    /// True if the card takes VLAN tags off before a program sees a frame.
+    pub strips_vlan_tags: bool,
+}
+
+/// A socket that waits for others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Listener {
+    /// IANA protocol number: TCP or UDP.
+    pub protocol: u8,
+    /// Address that it is bound to; unspecified for every address.
+    pub address: IpAddr,
+    /// Port that it is bound to.
+    pub port: u16,
+}
+
+/// One reading of the machine.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Machine {
+    /// Every network device.
+    pub devices: Vec<Device>,
+    /// Every listening socket.
+    pub listeners: Vec<Listener>,
+}
+
+impl Machine {
+    /// Returns the device of this name.
+    #[must_use]
+    pub fn device(&self, name: &str) -> Option<&Device> {
+        self.devices.iter().find(|device| device.name == name)
+    }
+
+    /// Returns the devices that stand right on this one: its bridge or bond, its VLAN and macvlan devices.
+    pub fn above<'a>(&'a self, device: &'a Device) -> impl Iterator<Item = &'a Device> {
+        self.devices
+            .iter()
+            .filter(|other| device.controller == Some(other.index) || other.below == Some(device.index))
+    }
+
+    /// Returns the devices that this one stands right on: the ports of a bridge or bond, the card of a VLAN
+    /// device.
+    pub fn below<'a>(&'a self, device: &'a Device) -> impl Iterator<Item = &'a Device> {
+        self.devices
+            .iter()
+            .filter(|other| other.controller == Some(device.index) || device.below == Some(other.index))
+    }
+
+    /// Returns the names in an order in which every device comes before those that stand on it: the kernel takes
+    /// no program on a device while one above it has one. Names of no device keep their place at the end.
+    #[must_use]
+    pub fn lower_first<'a>(&self, names: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
+        let mut order: Vec<(usize, &str)> = names.into_iter().map(|name| (self.height(name), name)).collect();
+        // Stable: names of one height keep the order of the file.
+        order.sort_by_key(|(height, _)| *height);
+        order.into_iter().map(|(_, name)| name).collect()
+    }
+
+    /// Returns how many devices lie under this one in the longest chain; very many for a name of no device.
+    fn height(&self, name: &str) -> usize {
+        self.device(name).map_or(usize::MAX, |device| self.height_of(device, &mut BTreeSet::new()))
+    }
+
+    fn height_of(&self, device: &Device, seen: &mut BTreeSet<u32>) -> usize {
+        // The kernel makes no circles; a reading that is not of one moment may show one.
+        if !seen.insert(device.index) {
+            return 0;
+        }
+        let height = self.below(device).map(|lower| 1 + self.height_of(lower, seen)).max().unwrap_or(0);
+        seen.remove(&device.index);
+        height
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn device(index: u32, name: &str) -> Device {
+        Device { index, name: name.to_owned(), ..Device::default() }
+    }
+
+    #[test]
+    fn order_of_interfaces_lower_first() {
+        let machine = Machine {
+            devices: vec![
+                Device { controller: Some(3), ..device(2, "eth0") },
+                device(3, "bond0"),
+                Device { below: Some(3), controller: Some(5), ..device(4, "bond0.7") },
+                device(5, "br0"),
+                device(6, "eth9"),
+            ],
+            listeners: Vec::new(),
+        };
+        let names = ["br0", "absent", "bond0.7", "eth9", "bond0", "eth0"];
+        assert_eq!(machine.lower_first(names), ["eth9", "eth0", "bond0", "bond0.7", "br0", "absent"]);
+        let above: Vec<_> = machine.above(&machine.devices[1]).map(|it| it.name.as_str()).collect();
+        assert_eq!(above, ["bond0.7"]);
+    }
+
+    #[test]
+    fn order_of_interfaces_in_a_circle_ends() {
+        let machine = Machine {
+            devices: vec![
+                Device { below: Some(3), ..device(2, "a") },
+                Device { below: Some(2), ..device(3, "b") },
+            ],
+            listeners: Vec::new(),
+        };
+        assert_eq!(machine.lower_first(["b", "a"]).len(), 2);
+    }
+}
