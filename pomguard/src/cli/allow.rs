@@ -5,10 +5,10 @@ use std::{
     process::ExitCode,
 };
 
-use anyhow::{Context as _, anyhow, bail};
+use anyhow::{Context as _, bail};
 use ipnet::IpNet;
 
-use super::{duration, emergency::Verb, output::Output, status};
+use super::{Usage, duration, emergency::Verb, output::Output, status};
 use crate::{
     control::protocol::{Allowed, Request},
     daemon::{emergency::Asker, exceptions::NewException},
@@ -75,9 +75,9 @@ pub fn run(args: &Args, out: &mut Output) -> anyhow::Result<ExitCode> {
         return list(args, out);
     }
     let Some((from, to)) = ends(&args.what) else {
-        bail!("write it as FROM to PORT/PROTO, such as 10.9.0.7 to 22/tcp");
+        return Err(Usage("write it as FROM to PORT/PROTO, such as 10.9.0.7 to 22/tcp".to_owned()).into());
     };
-    let Some(seconds) = args.time else { bail!("say for how long: --for 2h") };
+    let Some(seconds) = args.time else { return Err(Usage("say for how long: --for 2h".to_owned()).into()) };
     let peers = peers(from, &args.config)?;
     let meant = listed(&peers);
     let services = services(to)?;
@@ -162,7 +162,7 @@ fn peers(written: &str, config: &Path) -> anyhow::Result<Vec<IpNet>> {
     let mut found = Vec::new();
     for part in written.split(',').map(str::trim) {
         if address::is_meant(part) || part.is_empty() {
-            found.extend(address::prefixes(part).map_err(|error| anyhow!("{part}: {error}"))?);
+            found.extend(address::prefixes(part).map_err(|error| Usage(format!("{part}: {error}")))?);
         } else {
             found.extend(
                 named(part, config).with_context(|| format!("{part}: not an address, and as a name"))?,
@@ -204,16 +204,16 @@ fn services(written: &str) -> anyhow::Result<Vec<Service>> {
         let protocol = match written {
             "icmp" => 1,
             "icmpv6" => 58,
-            _ => bail!("{written}: {form}"),
+            _ => return Err(Usage(format!("{written}: {form}")).into()),
         };
         return Ok(vec![Service { protocol, ports: PortRange::ANY }]);
     };
     let protocol = match protocol {
         "tcp" => 6,
         "udp" => 17,
-        _ => bail!("{written}: {form}"),
+        _ => return Err(Usage(format!("{written}: {form}")).into()),
     };
-    let ranges = ports::ranges(numbers).map_err(|error| anyhow!("{numbers}: {error}"))?;
+    let ranges = ports::ranges(numbers).map_err(|error| Usage(format!("{numbers}: {error}")))?;
     Ok(ranges.into_iter().map(|ports| Service { protocol, ports }).collect())
 }
 

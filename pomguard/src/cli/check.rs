@@ -8,11 +8,11 @@ use std::{
 
 use anyhow::Context as _;
 
-use super::{FAULT, machine, output::Output};
+use super::{ATTENTION, FAULT, output::Output, own_addresses};
 use crate::{
     compile::{CompileError, fits},
     input::{At, Diagnostic, Diagnostics, Draft, Files, Settings},
-    kernel::{pins::Pins, takeover},
+    kernel::{KernelError, machine, pins::Pins, takeover},
     paths,
     policy::{
         Direction, Origin, Policy,
@@ -38,12 +38,15 @@ pub struct Args {
     /// Write JSON
     #[arg(long)]
     pub json: bool,
-    /// Say nothing when the files are right
+    /// Print warnings and errors alone, no rows and no notes
     #[arg(long, conflicts_with = "json")]
     pub quiet: bool,
+    /// End with exit code 3 if there is a warning
+    #[arg(long)]
+    pub strict: bool,
 }
 
-/// Exit code 0 when the files are right, 1 when they are not.
+/// Exit code 0 when the files are right, 1 when they are not; 3 when they are, with warnings, and `--strict`.
 pub fn run(args: &Args, out: &mut Output) -> anyhow::Result<ExitCode> {
     // A site that is only tried may lie anywhere, and an ordinary user puts nothing in force.
     let mut files = if args.site.is_some() { Files::reported() } else { Files::of_process() };
@@ -59,22 +62,26 @@ pub fn run(args: &Args, out: &mut Output) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::from(FAULT));
         }
     };
-    if args.quiet {
-        return Ok(ExitCode::SUCCESS);
-    }
     let mut notes = conflict::notes(&draft, &policy);
     notes.extend(files.concerns().iter().map(changeable));
     notes.extend(other_layout(&draft));
-    if args.host.is_none() && args.config.exists() {
-        notes.extend(on_this_machine(&draft, &policy));
+    // Another site, or another host, is not this machine.
+    if args.site.is_none() && args.host.is_none() {
+        notes.extend(
+            machine::compare(&draft.settings, &policy).context("compare the files with this machine")?,
+        );
+        notes.extend(addresses(&draft, &policy, &notes));
     }
     let report = render::check::Report::new(&draft, &policy, notes);
     if args.json {
         out.json(&report)?;
+    } else if args.quiet {
+        report.print_warnings(out)?;
     } else {
         report.print(out)?;
     }
-    Ok(ExitCode::SUCCESS)
+    let found = args.strict && report.warnings() > 0;
+    Ok(if found { ExitCode::from(ATTENTION) } else { ExitCode::SUCCESS })
 }
 
 /// A file that somebody else than root could change, and that the service refuses.
@@ -85,14 +92,18 @@ fn changeable(concern: &Diagnostic) -> Note {
 }
 
 /// What the next start of this version would lose, where a version with another layout of the maps enforces.
-/// Who may not look at the maps is told nothing.
 fn other_layout(draft: &Draft) -> Option<Note> {
-    let found = takeover::other_layout(&Pins::new(&draft.settings.paths.pins)).ok().flatten()?;
-    Some(Note { kind: "map-layout", message: takeover::notice(found), rows: Vec::new() })
+    let note = |kind, message| Some(Note { kind, message, rows: Vec::new() });
+    match takeover::other_layout(&Pins::new(&draft.settings.paths.pins)) {
+        Ok(Some(found)) => note("map-layout", takeover::notice(found)),
+        Err(denied @ KernelError::Denied { .. }) => note("not-looked-at", denied.to_string()),
+        Ok(None) | Err(_) => None,
+    }
 }
 
-/// What the files say and this machine does not have, and the other way round.
-fn on_this_machine(draft: &Draft, policy: &Policy) -> Vec<Note> {
+/// Compares the addresses of the site file with those of this machine. `found` are the notes so far: an interface that
+/// one of them names is not named again.
+fn addresses(draft: &Draft, policy: &Policy, found: &[Note]) -> Vec<Note> {
     let note = |kind, message| Note { kind, message, rows: Vec::new() };
     let mut notes = Vec::new();
     let failsafe: Vec<String> = policy
@@ -100,12 +111,12 @@ fn on_this_machine(draft: &Draft, policy: &Policy) -> Vec<Note> {
         .filter(|row| row.failsafe && !row.peers.is_empty())
         .map(|row| row.id.0.clone())
         .collect();
-    if !failsafe.is_empty() && machine::forwards() {
+    if !failsafe.is_empty() && own_addresses::forwards() {
         let message = "this machine forwards packets (ip_forward is 1): failsafe rows and exceptions also let in what \
                        is for an address that the site file gives to nobody, and the kernel forwards such packets";
         notes.push(Note { kind: "forwarding", message: message.to_owned(), rows: failsafe });
     }
-    let Some((policy, addresses)) = machine::on(&draft.settings.interfaces, policy.clone()) else {
+    let Some((policy, addresses)) = own_addresses::on(&draft.settings.interfaces, policy.clone()) else {
         return notes;
     };
     let Differences { missing, unlisted, conflict } = policy.differences(&addresses);
@@ -115,6 +126,10 @@ fn on_this_machine(draft: &Draft, policy: &Policy) -> Vec<Note> {
     for by_interface in addresses.others.chunk_by(|one, next| one.interface == next.interface) {
         let list: Vec<String> = by_interface.iter().map(|it| it.address.to_string()).collect();
         let Some(first) = by_interface.first() else { continue };
+        let named = |note: &Note| note.kind == "open-interface" && note.message.contains(&*first.interface);
+        if found.iter().any(named) {
+            continue;
+        }
         let message = format!(
             "{} ({}) is not in `interfaces`: what comes in there is not judged, whatever address it is for",
             first.interface,
@@ -200,7 +215,14 @@ mod tests {
         );
         fs::write(&site, text).unwrap();
         let config = folder.path().join("pomguard.toml");
-        let args = Args { config, site: Some(site), host: Some("one".to_owned()), json: false, quiet: true };
+        let args = Args {
+            config,
+            site: Some(site),
+            host: Some("one".to_owned()),
+            json: false,
+            quiet: true,
+            strict: false,
+        };
         read(&args, &mut Files::reported()).unwrap()
     }
 

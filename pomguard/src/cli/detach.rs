@@ -6,6 +6,7 @@ use anyhow::{anyhow, bail};
 
 use super::output::Output;
 use crate::{
+    daemon::audit,
     kernel::{attach, minimal, pins::Pins},
     paths,
     state::runtime::Runtime,
@@ -27,6 +28,7 @@ pub fn run(args: &Args, out: &mut Output) -> anyhow::Result<ExitCode> {
     let settings = super::paths::settings(&args.config, out);
     let pins = Pins::new(&settings.paths.pins);
     let runtime = Runtime::new(&settings.paths.runtime);
+    pins.readable()?;
     let attached = attach::attached(&pins);
     if attached.is_empty() {
         out.line(format_args!("nothing is attached by the pins in {}", settings.paths.pins.display()));
@@ -54,7 +56,11 @@ pub fn run(args: &Args, out: &mut Output) -> anyhow::Result<ExitCode> {
         out.line("what held the host closed while its kernel refused the programs is gone");
     }
     pins.remove()?;
-    out.line("counters and flows are gone; a daemon that still runs takes effect again at its next start");
+    audit::detached(&attached);
+    out.line(
+        "counters and flows are gone; a daemon that still runs leaves the host open until it is restarted: \
+         `systemctl restart pomguard`",
+    );
     Ok(ExitCode::SUCCESS)
 }
 

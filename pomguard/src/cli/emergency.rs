@@ -14,6 +14,7 @@ use super::{journal, output::Output};
 use crate::{
     control::{
         client::{self, NoAnswer, NoDaemon, claimed_name},
+        peer::login_user,
         protocol::Request,
     },
     daemon::emergency::{Asker, Scene},
@@ -92,7 +93,7 @@ impl Verb {
             );
         }
         let pid = i32::try_from(std::process::id()).unwrap_or_default();
-        let by = By { uid: geteuid().as_raw(), pid, claimed: claimed_name() };
+        let by = By { uid: geteuid().as_raw(), pid, login: login_user(pid), claimed: claimed_name() };
         let asker = Asker { by, why: self.why };
         let done = alone(&Scene::open(&settings.paths)?, &asker);
         let outcome = match &done {

@@ -6,12 +6,12 @@ use anyhow::Context as _;
 use pomguard_common::decide::NO_ROW;
 use serde::Serialize;
 
-use super::{FAULT, machine, output::Output};
+use super::{ATTENTION, FAULT, Usage, output::Output, own_addresses};
 use crate::{
     input::Draft,
     kernel::{KernelError, counters, frame, interface, pins::Pins, probe::Probe},
     paths,
-    policy::{self, RowId, explain, oracle::Opening},
+    policy::{self, Mode, RowId, explain, oracle::Opening},
     render,
 };
 
@@ -53,19 +53,24 @@ struct Answer<'a> {
     agree: Option<bool>,
 }
 
-/// Exit code 0 when policy and kernel agree (or only one was asked), 1 when they do not.
+/// Exit code 0 when the packet passes, 3 when it is dropped, or would be if its direction enforced; 1 when policy
+/// and kernel disagree.
 pub fn run(args: &Args, out: &mut Output) -> anyhow::Result<ExitCode> {
     let draft = Draft::load(&args.config)?;
     let policy = policy::resolve(&draft, &interface::addresses()?)?;
-    let policy = machine::on(&draft.settings.interfaces, policy.clone()).map_or(policy, |(on, _)| on);
+    let policy = own_addresses::on(&draft.settings.interfaces, policy.clone()).map_or(policy, |(on, _)| on);
     let opening = explain::question(&policy, &args.source, &args.destination)
-        .map_err(|error| anyhow::anyhow!("{}: {}", error.problem, error.remedy))?;
+        .map_err(|error| Usage(format!("{}: {}", error.problem, error.remedy)))?;
     let explanation = explain::explain(&policy, &opening);
     let kernel = if args.offline { None } else { ask(&Pins::new(&draft.settings.paths.pins), &opening)? };
     let agree = kernel.as_ref().map(|kernel| {
         kernel.passes == explanation.passes
             && kernel.row == explanation.row.as_ref().map(|row| row.id.clone())
     });
+    let drops = match &kernel {
+        Some(kernel) => !kernel.passes || kernel.audited,
+        None => explanation.row.is_none() && explanation.mode != Mode::Track,
+    };
     if args.json {
         let answer = Answer { policy: &explanation, kernel, agree };
         out.json(&answer)?;
@@ -83,7 +88,7 @@ pub fn run(args: &Args, out: &mut Output) -> anyhow::Result<ExitCode> {
         );
         return Ok(ExitCode::from(FAULT));
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(if drops { ExitCode::from(ATTENTION) } else { ExitCode::SUCCESS })
 }
 
 fn tell(kernel: &Kernel, out: &mut Output) {

@@ -44,6 +44,7 @@ pub fn run(args: &Args, out: &mut Output) -> anyhow::Result<ExitCode> {
         }
         return Ok(ExitCode::SUCCESS);
     }
+    history.readable()?;
     let (records, damaged) = history.list();
     if args.json {
         out.json(&records)?;

@@ -1,7 +1,8 @@
 //! The command line: one file per verb, each with its `Args` and a `run`.
 //!
-//! Exit codes: 0 all is well, 1 the input or the state is at fault, 2 wrong usage, 3 there is something to
-//! attend to: `plan` would change something, `status` found something that is not as it should be.
+//! Exit codes: 0 all is well, 1 it failed, or files and kernel disagree, 2 wrong usage, 3 there is something to
+//! attend to: `plan` would change something, `status` found something that is not as it should be, `explain`
+//! tells of a packet that would be dropped, `check --strict` has warnings.
 
 use std::process::ExitCode;
 
@@ -25,9 +26,9 @@ mod fates;
 pub mod generate;
 pub mod history;
 mod journal;
-mod machine;
 pub mod matrix;
 pub mod output;
+mod own_addresses;
 mod paths;
 pub mod plan;
 pub mod run;
@@ -40,8 +41,15 @@ mod way_in;
 
 /// What the input or the state is at fault for.
 pub const FAULT: u8 = 1;
+/// The command line is wrong.
+pub const USAGE: u8 = 2;
 /// There is something to attend to.
 pub const ATTENTION: u8 = 3;
+
+/// A command line that is wrong in a way that only its verb can tell.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Usage(String);
 
 /// Enforces a published port matrix on a server's network interfaces, and can always say why.
 #[derive(Debug, Parser)]
@@ -154,7 +162,7 @@ fn dispatch(verb: Verb, out: &mut Output) -> anyhow::Result<ExitCode> {
             let settings = paths::settings(&args.config, out);
             let pins = Pins::new(&settings.paths.pins);
             let read = || {
-                let differences = machine::attention(&args.config);
+                let differences = own_addresses::attention(&args.config);
                 Ok(Snapshot { differences, ..reading::snapshot(&pins)? })
             };
             stats::run(&args, &read, &|| fates::read(&settings), out)

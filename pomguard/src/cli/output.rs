@@ -13,7 +13,7 @@ use std::{
 use anyhow::Context as _;
 use serde::Serialize;
 
-use super::FAULT;
+use super::{FAULT, USAGE, Usage};
 
 /// Bytes that are kept before they are written: as many as a pipe holds.
 const CHUNK: usize = 65_536;
@@ -116,7 +116,7 @@ impl Output {
         self.push();
         let code = result.unwrap_or_else(|error| {
             complain(format_args!("pomguard: {error:#}"));
-            ExitCode::from(FAULT)
+            ExitCode::from(if error.is::<Usage>() { USAGE } else { FAULT })
         });
         match self.lost {
             Some(error) if error.kind() != ErrorKind::BrokenPipe => {

@@ -4,14 +4,14 @@ use std::{collections::HashSet, path::PathBuf, process::ExitCode};
 
 use anyhow::Context as _;
 
-use super::{ATTENTION, machine, output::Output, session};
+use super::{ATTENTION, output::Output, own_addresses, session};
 use crate::{
     history::{self, History, Record},
     input::{Draft, Files, Settings},
     kernel::{
         KernelError,
         clock::unix_now,
-        interface,
+        interface, machine,
         pins::Pins,
         seed,
         sockets::{self, Connection},
@@ -19,7 +19,8 @@ use crate::{
     observe::{reading, recent::Recent, snapshot::Snapshot},
     paths,
     policy::{
-        Policy, conflict,
+        Policy,
+        conflict::{self, Weight},
         diff::Diff,
         impact::{Impact, WayIn},
         oracle::Opening,
@@ -59,7 +60,7 @@ pub fn run(args: &Args, out: &mut Output) -> anyhow::Result<ExitCode> {
 fn make(config: &std::path::Path, files: &mut Files) -> anyhow::Result<Plan> {
     let draft = Draft::read(files, config)?;
     let new = resolve(&draft, &interface::addresses()?)?;
-    let new = machine::on(&draft.settings.interfaces, new.clone()).map_or(new, |(on, _)| on);
+    let new = own_addresses::on(&draft.settings.interfaces, new.clone()).map_or(new, |(on, _)| on);
     let Compared { in_force, before, counters } = in_force(&draft)?;
     let old = before.as_ref().map(|(_, policy)| policy);
     let diff = before
@@ -94,7 +95,21 @@ fn make(config: &std::path::Path, files: &mut Files) -> anyhow::Result<Plan> {
     let failsafe = new.rows.iter().any(|row| row.failsafe && !row.peers.is_empty());
     let in_audit = conflict::in_audit(&new);
     let (inbound, outbound) = (new.inbound, new.outbound);
-    Ok(Plan { in_force, guards, inbound, outbound, diff, impact, recent, way_in, failsafe, in_audit })
+    let machine = machine::compare(&draft.settings, &new).context("compare the files with this machine")?;
+    let machine = machine.into_iter().filter(|note| note.weight() == Weight::Warning).collect();
+    Ok(Plan {
+        in_force,
+        guards,
+        machine,
+        inbound,
+        outbound,
+        diff,
+        impact,
+        recent,
+        way_in,
+        failsafe,
+        in_audit,
+    })
 }
 
 /// What the files would change about the guards of interfaces, compared with the settings before.
@@ -128,6 +143,7 @@ struct Compared {
 /// What is in force; the history knows its policy by its image.
 fn in_force(draft: &Draft) -> anyhow::Result<Compared> {
     let history = History::open(&draft.settings.paths.state);
+    history.readable()?;
     let uncounted = |in_force, before| Compared { in_force, before, counters: None };
     let snapshot = match reading::snapshot(&Pins::new(&draft.settings.paths.pins)) {
         Ok(snapshot) => snapshot,

@@ -2,14 +2,17 @@
 
 use std::{path::PathBuf, process::ExitCode};
 
-use super::{ATTENTION, fates, machine, output::Output};
+use super::{ATTENTION, fates, output::Output, own_addresses};
 use crate::{
     control::{client, protocol::Request},
     daemon::{emergency::Scene, exceptions::explained},
+    history::{self, History},
     input::settings::Settings,
-    kernel::{attach, clock::unix_now, pins::Pins},
+    kernel::{KernelError, attach, clock::unix_now, machine, pins::Pins},
     observe::{condition::Condition, in_force, status::Status},
-    paths, render,
+    paths,
+    policy::machine::needs_attention,
+    render,
     state::runtime::Runtime,
 };
 
@@ -24,12 +27,12 @@ pub struct Args {
     pub json: bool,
 }
 
-/// Exit code 0 when all is as it should be, 3 when something is not, 1 when nothing is in force.
+/// Exit code 0 when all is as it should be, 3 when something is not, 1 when nothing was ever in force.
 pub fn run(args: &Args, out: &mut Output) -> anyhow::Result<ExitCode> {
     let settings = super::paths::settings(&args.config, out);
     let mut status = Status { flows: fates::read(&settings), ..read(&settings)? };
     if status.daemon.is_none() {
-        status.attention.extend(machine::attention(&args.config));
+        status.attention.extend(own_addresses::attention(&args.config));
     }
     if args.json {
         out.json(&status)?;
@@ -39,13 +42,28 @@ pub fn run(args: &Args, out: &mut Output) -> anyhow::Result<ExitCode> {
     Ok(if status.attention.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(ATTENTION) })
 }
 
+/// The words for a host that was opened, and whose daemon does not run.
+const DETACHED_WITHOUT_DAEMON: &str =
+    "`pomguard detach` opened this host: every packet passes; `systemctl start pomguard` enforces again";
+
+/// What of this machine needs attention under the settings; nothing where the policy in force is not known.
+fn machine_now(settings: &Settings) -> Vec<String> {
+    let history = History::open(&settings.paths.state);
+    let (records, _) = history.list();
+    let known = history::in_force(&records).and_then(|record| history.policy(record).ok());
+    let notes = known.and_then(|(draft, policy)| machine::compare(&draft.settings, &policy).ok());
+    let notes = notes.unwrap_or_default().into_iter().filter(needs_attention);
+    notes.map(|note| format!("{}: {}", note.kind, note.message)).collect()
+}
+
 /// The daemon's answer; without a daemon what the kernel says.
 pub(super) fn read(settings: &Settings) -> anyhow::Result<Status> {
     match client::ask(&settings.paths.runtime, Request::Status, None) {
         Err(error) if error.is::<client::NoDaemon>() => {
             let interfaces: Vec<String> = settings.interfaces.iter().map(|at| at.value.clone()).collect();
             let pins = Pins::new(&settings.paths.pins);
-            let mut status = match Runtime::new(&settings.paths.runtime).not_enforcing() {
+            let runtime = Runtime::new(&settings.paths.runtime);
+            let mut status = match runtime.not_enforcing() {
                 Some(mark) => {
                     let attach = interfaces.iter().map(|name| attach::describe(&pins, name)).collect();
                     Status::not_enforcing(
@@ -53,7 +71,16 @@ pub(super) fn read(settings: &Settings) -> anyhow::Result<Status> {
                         attach,
                     )
                 }
-                None => in_force::status(&pins, &interfaces)?,
+                None => match in_force::status(&pins, &interfaces) {
+                    Err(KernelError::NotInstalled { .. }) if runtime.detached() => {
+                        let attach = interfaces.iter().map(|name| attach::describe(&pins, name)).collect();
+                        Status::not_enforcing(
+                            format!("{}: {DETACHED_WITHOUT_DAEMON}", Condition::Detached.name()),
+                            attach,
+                        )
+                    }
+                    status => status?,
+                },
             };
             // Without a daemon the disk says who granted what, and why.
             if let Ok(scene) = Scene::open(&settings.paths) {
@@ -61,6 +88,7 @@ pub(super) fn read(settings: &Settings) -> anyhow::Result<Status> {
                 explained(&mut status, &held, scene.recorded().unwrap_or_default().as_ref());
             }
             status.attention.push(format!("{error}"));
+            status.attention.extend(machine_now(settings));
             Ok(status)
         }
         answer => answer,

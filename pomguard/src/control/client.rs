@@ -94,6 +94,10 @@ fn exchange<T: DeserializeOwned>(
     let begun = Instant::now();
     let mut stream = match connect(&path, patience) {
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => bail!(NoAnswer { within: patience }),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => bail!(
+            "{}: permission denied: whether a daemon answers cannot be told; type it with sudo",
+            path.display()
+        ),
         connected => connected.map_err(|source| NoDaemon { path: path.display().to_string(), source })?,
     };
     is_daemon(&stream).with_context(|| format!("ask {}", path.display()))?;

@@ -1,6 +1,6 @@
 //! Who is on the other side of a connection, as the kernel says, and what they may.
 
-use std::{fmt, io, os::fd::AsRawFd as _};
+use std::{fmt, fs, io, os::fd::AsRawFd as _};
 
 use tokio::net::UnixStream;
 
@@ -14,6 +14,8 @@ pub struct Peer {
     pub uid: u32,
     /// Its process number, for the log; 0 when it is of another PID namespace.
     pub pid: i32,
+    /// The user who logged in where it comes from, as the kernel says; `None` for a process of a service.
+    pub login: Option<u32>,
     /// All its groups.
     pub groups: Vec<u32>,
 }
@@ -42,7 +44,8 @@ impl Peer {
         let credentials = stream.peer_cred()?;
         let mut groups = supplementary_groups(stream)?;
         groups.push(credentials.gid());
-        Ok(Self { uid: credentials.uid(), pid: credentials.pid().unwrap_or(0), groups })
+        let pid = credentials.pid().unwrap_or(0);
+        Ok(Self { uid: credentials.uid(), pid, login: login_user(pid), groups })
     }
 
     /// Root may everything, members of `readers` may ask; others nothing.
@@ -53,6 +56,13 @@ impl Peer {
         }
         readers.filter(|group| self.groups.contains(group)).map(|_| Access::Read)
     }
+}
+
+/// The user who logged in where a process comes from; `None` for a process of a service.
+#[must_use]
+pub fn login_user(pid: i32) -> Option<u32> {
+    let written = fs::read_to_string(format!("/proc/{pid}/loginuid")).ok()?;
+    written.trim().parse().ok().filter(|&uid| uid != u32::MAX)
 }
 
 /// SO_PEERGROUPS (Linux 4.13): the groups that the process had, not those that a file says it has.
@@ -90,7 +100,7 @@ mod tests {
     /// CP-01.
     #[test]
     fn root_may_everything_the_group_may_ask_and_others_nothing() {
-        let peer = |uid, groups: &[u32]| Peer { uid, pid: 1, groups: groups.to_vec() };
+        let peer = |uid, groups: &[u32]| Peer { uid, pid: 1, login: None, groups: groups.to_vec() };
         assert_eq!(peer(0, &[]).access(None), Some(Access::Full));
         assert_eq!(peer(1_000, &[7, 990]).access(Some(990)), Some(Access::Read));
         assert_eq!(peer(1_000, &[7]).access(Some(990)), None);

@@ -182,8 +182,11 @@ struct Served {
 #[derive(Default)]
 struct Places(VecDeque<Served>);
 
+/// Called for each request that was denied: whose it was, and the verb if there was one.
+pub type OnDenied = Arc<dyn Fn(&Peer, Option<&str>) + Send + Sync>;
+
 /// Serves until it is dropped; `readers` is the group whose members may ask.
-pub async fn serve(listener: UnixListener, readers: String, queues: Queues) {
+pub async fn serve(listener: UnixListener, readers: String, queues: Queues, denied: OnDenied) {
     let readers = Arc::new(Readers::new(readers));
     let (mut of_root, mut of_others) = (Places::default(), Places::default());
     loop {
@@ -210,7 +213,7 @@ pub async fn serve(listener: UnixListener, readers: String, queues: Queues) {
         let root = peer.access(None).is_some();
         // A stranger takes no place while it is known which group may ask.
         if !root && readers.fresh().is_some_and(|known| peer.access(known.group).is_none()) {
-            turn_away(&stream, &peer);
+            turn_away(&stream, &peer, &denied);
             continue;
         }
         let (places, most) = if root { (&mut of_root, OF_ROOT) } else { (&mut of_others, OF_OTHERS) };
@@ -218,7 +221,8 @@ pub async fn serve(listener: UnixListener, readers: String, queues: Queues) {
             continue;
         }
         let busy = Arc::new(AtomicBool::new(false));
-        let exchange = admit(stream, peer, Arc::clone(&readers), queues.clone(), Arc::clone(&busy));
+        let state = (Arc::clone(&readers), queues.clone(), Arc::clone(&denied));
+        let exchange = admit(stream, peer, state, Arc::clone(&busy));
         let task = tokio::spawn(async move {
             if let Err(error) = exchange.await {
                 debug!("a control connection ended: {error}");
@@ -255,8 +259,7 @@ impl Places {
 async fn admit(
     stream: UnixStream,
     peer: Peer,
-    readers: Arc<Readers>,
-    queues: Queues,
+    (readers, queues, denied): (Arc<Readers>, Queues, OnDenied),
     busy: Arc<AtomicBool>,
 ) -> io::Result<()> {
     let access = match peer.access(None) {
@@ -264,15 +267,16 @@ async fn admit(
         None => peer.access(readers.group().await),
     };
     if let Some(access) = access {
-        return converse(stream, peer, access, queues.of(access).clone(), busy).await;
+        return converse(stream, peer, access, (queues.of(access).clone(), denied), busy).await;
     }
-    turn_away(&stream, &peer);
+    turn_away(&stream, &peer, &denied);
     Ok(())
 }
 
 /// Says no without waiting: the reply fits the socket's buffer, or is lost.
-fn turn_away(stream: &UnixStream, peer: &Peer) {
+fn turn_away(stream: &UnixStream, peer: &Peer, denied: &OnDenied) {
     debug!("{peer} may not use the control socket");
+    denied(peer, None);
     let message = Reply::Refused(
         "only root, and members of the group that `[control] group` names, may use this socket".to_owned(),
     );
@@ -284,7 +288,7 @@ async fn converse(
     mut stream: UnixStream,
     peer: Peer,
     access: Access,
-    commands: mpsc::Sender<Command>,
+    (commands, denied): (mpsc::Sender<Command>, OnDenied),
     busy: Arc<AtomicBool>,
 ) -> io::Result<()> {
     let mut lines = Lines::new(REQUEST);
@@ -296,7 +300,7 @@ async fn converse(
         };
         busy.store(true, Ordering::Relaxed);
         let reply = match read(&line) {
-            Ok(message) => ask(message, &peer, access, &commands).await,
+            Ok(message) => ask(message, &peer, access, &commands, &denied).await,
             Err(message) => Reply::Refused(message),
         };
         busy.store(false, Ordering::Relaxed);
@@ -325,11 +329,18 @@ async fn next_request(
 }
 
 /// Hands a request to the daemon and waits for what it says.
-async fn ask(message: Message, peer: &Peer, access: Access, commands: &mpsc::Sender<Command>) -> Reply {
+async fn ask(
+    message: Message,
+    peer: &Peer,
+    access: Access,
+    commands: &mpsc::Sender<Command>,
+    denied: &OnDenied,
+) -> Reply {
     let verb = message.request.verb();
     if message.request.changes() {
         if access != Access::Full {
             warn!("{peer}: {verb} refused, only root may change anything");
+            denied(peer, Some(verb));
             return Reply::Refused(format!("only root may `{verb}`; you may ask for status and metrics"));
         }
         let claimed = message.claimed.as_deref().map_or("nobody", |name| name);

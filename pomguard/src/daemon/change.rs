@@ -6,7 +6,7 @@ use anyhow::{Context as _, bail};
 use log::{error, info, warn};
 
 use super::{
-    Daemon, check_interfaces,
+    Daemon, audit, check_interfaces,
     confirm::{Waiting, message},
     read_policy,
 };
@@ -138,6 +138,7 @@ impl Daemon {
         }
         check_interfaces(&self.pins, &settings, |name| starting || self.reconciler.watches(name))?;
         let record = self.note(request, &settings, &policy, &sources)?;
+        let before = self.image();
         let deadline = request.confirm_within.map(|seconds| self.ticks.deadline(seconds)).transpose()?;
         let installed = match self.install(&policy, deadline) {
             Ok(installed) => installed,
@@ -183,6 +184,9 @@ impl Daemon {
         }
         if record.is_none() {
             notes.push("this change is not in the history: the journal says why".to_owned());
+        }
+        if matches!(request.cause, Cause::Start | Cause::Reload) {
+            audit::own_change(request.cause, record.as_ref(), &before, &installed.digest);
         }
         let changed = Changed {
             changed: true,

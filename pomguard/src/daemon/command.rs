@@ -2,14 +2,17 @@
 
 use std::sync::PoisonError;
 
+use anyhow::anyhow;
 use log::{error, info};
 
 use super::{
     Daemon,
+    audit::{self, Audit},
     change::ChangeRequest,
     emergency::Asker,
     exceptions::{NewException, explained},
     metrics_page,
+    reconciler::DETACHED,
 };
 use crate::{
     control::{
@@ -19,11 +22,13 @@ use crate::{
     },
     history::{By, Cause, Existing},
     input::settings::Settings,
+    kernel::{KernelError, attach, machine},
     observe::{
         condition::Condition,
         in_force,
         status::{DaemonStatus, Status},
     },
+    policy::{conflict::Note, machine::needs_attention},
 };
 
 /// Opens the control socket. Without it the daemon enforces all the same: what is in force matters more.
@@ -32,7 +37,7 @@ pub(super) fn listen(settings: &Settings) -> Requests {
     let path = socket(&settings.paths.runtime);
     match server::listen(&path) {
         Ok(listener) => {
-            tokio::spawn(server::serve(listener, settings.control_group.clone(), queues));
+            tokio::spawn(server::serve(listener, settings.control_group.clone(), queues, audit::denied()));
             info!("control socket at {}", path.display());
         }
         Err(error) => error!("no control socket, so no `apply`, `allow`, `bypass` or `lockdown`: {error}"),
@@ -52,8 +57,12 @@ impl Daemon {
             let _ = answer.send(Reply::Refused(message));
             return;
         }
-        let by = By { uid: peer.uid, pid: peer.pid, claimed: message.claimed };
+        let by = By { uid: peer.uid, pid: peer.pid, login: peer.login, claimed: message.claimed };
         let (asked_by, why) = (by.clone(), message.why.clone());
+        let audit = message
+            .request
+            .changes()
+            .then(|| Audit::begin(&message.request, &by, why.as_deref(), self.image()));
         let request = |cause, confirm_within, existing, yes| ChangeRequest {
             cause,
             by: Some(asked_by),
@@ -64,7 +73,7 @@ impl Daemon {
         };
         let reply = match message.request {
             Request::Status => Reply::from_result(self.status()),
-            Request::Metrics => Reply::from_result(metrics_page(&self.pins, &self.state)),
+            Request::Metrics => Reply::from_result(metrics_page(&self.pins, &self.runtime, &self.state)),
             Request::Apply { confirm_within, existing, yes } => {
                 let waits = self.waiting.is_some();
                 let taken = self.take_files(&request(Cause::Apply, confirm_within, existing, yes));
@@ -102,6 +111,9 @@ impl Daemon {
         if let Reply::Refused(why) = &reply {
             error!("{peer}: {verb} refused: {why}");
         }
+        if let Some(audit) = audit {
+            audit.end(&reply, &self.image());
+        }
         // Whoever asked may be gone by now.
         let _ = answer.send(reply);
     }
@@ -109,14 +121,29 @@ impl Daemon {
     fn status(&self) -> anyhow::Result<Status> {
         let settings = self.waiting.as_ref().map_or(&self.settings, |waiting| &waiting.next.settings);
         let interfaces: Vec<String> = settings.interfaces.iter().map(|at| at.value.clone()).collect();
-        let mut status = in_force::status(&self.pins, &interfaces)?;
+        let detached = self.runtime.detached();
+        let mut status = match in_force::status(&self.pins, &interfaces) {
+            Err(KernelError::NotInstalled { .. }) if detached => {
+                let attach = interfaces.iter().map(|name| attach::describe(&self.pins, name)).collect();
+                Status::not_enforcing(format!("{}: {DETACHED}", Condition::Detached.name()), attach)
+            }
+            status => status?,
+        };
         explained(&mut status, &self.exceptions, self.suspension.as_ref());
+        let policy = self.waiting.as_ref().map(|waiting| &waiting.next).or(self.held.as_ref());
+        if let Some(held) = policy.filter(|_| !detached) {
+            let notes = machine::compare(settings, &held.policy).unwrap_or_else(|error| {
+                vec![Note { kind: "machine", message: format!("{:#}", anyhow!(error)), rows: Vec::new() }]
+            });
+            let notes = notes.into_iter().filter(|note| needs_attention(note) || note.kind == "machine");
+            status.attention.extend(notes.map(|note| format!("{}: {}", note.kind, note.message)));
+        }
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if !state.last_reload_successful {
             status.attention.push("the last change of policy failed: the journal says why".to_owned());
         }
         // The reading of the kernel has these two, with the seconds that are left.
-        let read = [Condition::Unconfirmed, Condition::Panic];
+        let read = [Condition::Unconfirmed, Condition::Panic, Condition::Detached];
         let conditions = self.conditions.iter().filter(|(condition, _)| !read.contains(condition));
         status
             .attention

@@ -8,7 +8,7 @@ use log::{error, info, warn};
 use pomguard_common::control::over;
 
 use super::{
-    Daemon,
+    Daemon, audit,
     change::{ActivePolicy, DesiredState, Leave, boot_id, replaced_by},
 };
 use crate::{
@@ -68,10 +68,12 @@ impl Daemon {
             return;
         }
         let message = returned(waiting.record.number);
+        let before = waiting.record.image.clone();
         announce(&message);
         if let Err(error) = self.take_back(&Outcome::NotConfirmed) {
             error!("the policy before it is in force, but could not be put in order: {error:#}");
         }
+        audit::returned(&message, &before, &self.image());
         self.lasting_conditions.insert(Condition::NotConfirmed, message);
         self.failed();
     }

@@ -56,6 +56,7 @@ use crate::{
 };
 
 mod addresses;
+pub mod audit;
 mod boot;
 mod change;
 mod command;
@@ -63,6 +64,7 @@ mod confirm;
 pub mod emergency;
 pub mod exceptions;
 mod flows;
+pub mod journal;
 mod metrics_listener;
 mod notify;
 mod panic;
@@ -298,8 +300,8 @@ impl Daemon {
 
     /// The metrics page.
     fn page(&self) -> http::Source {
-        let (pins, state) = (self.pins.clone(), Arc::clone(&self.state));
-        Arc::new(move || metrics_page(&pins, &state))
+        let (pins, runtime, state) = (self.pins.clone(), self.runtime.clone(), Arc::clone(&self.state));
+        Arc::new(move || metrics_page(&pins, &runtime, &state))
     }
 
     /// Waits for what may come.
@@ -333,6 +335,7 @@ impl Daemon {
             }
             Err(error) => {
                 error!("reload refused, the policy in force stays: {error:#}");
+                audit::reload_refused(&error, &self.image());
                 self.failed();
                 if self.waiting.is_none() {
                     self.refused(&error);
@@ -490,6 +493,7 @@ impl Daemon {
         }
         .clone_into(&mut state.attach_wanted);
         state.installed = Some(metrics::Installed { image, generation });
+        state.interfaces = settings.interfaces.iter().map(|at| at.value.clone()).collect();
     }
 
     /// Brings the programs' own log to ours, where it was asked for.
@@ -571,9 +575,14 @@ fn raise_locked_memory() {
     }
 }
 
-/// The metrics page as it is now.
-fn metrics_page(pins: &Pins, state: &Mutex<DaemonState>) -> anyhow::Result<String> {
-    let snapshot = reading::snapshot(pins)?;
-    let state = state.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    Ok(metrics::page(snapshot, state)?)
+/// The metrics page as it is now; after a detach, what is left to tell.
+fn metrics_page(pins: &Pins, runtime: &Runtime, state: &Mutex<DaemonState>) -> anyhow::Result<String> {
+    let snapshot = reading::snapshot(pins);
+    let mut state = state.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    if runtime.detached() && matches!(snapshot, Err(KernelError::NotInstalled { .. })) {
+        state.conditions.insert(Condition::Detached);
+        let open = state.interfaces.iter().map(|name| attach::describe(pins, name)).collect();
+        return Ok(metrics::page_without_maps(state, open)?);
+    }
+    Ok(metrics::page(snapshot?, state)?)
 }

@@ -6,7 +6,7 @@ use anyhow::anyhow;
 use log::{error, warn};
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 
-use super::{Daemon, confirm::Waiting};
+use super::{Daemon, audit, confirm::Waiting};
 use crate::{
     kernel::{
         KernelError,
@@ -117,6 +117,7 @@ impl Daemon {
             check
         };
         check.conditions.extend(self.panic_now());
+        audit::repairs(&check.repairs);
         {
             let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
             for repair in check.repairs {

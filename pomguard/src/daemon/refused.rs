@@ -272,11 +272,12 @@ impl Refused {
 
 /// Makes the metrics page.
 fn page() -> anyhow::Result<String> {
-    Ok(metrics::page_without_maps(DaemonState {
+    let daemon = DaemonState {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         conditions: BTreeSet::from([Condition::NotEnforcing]),
         ..DaemonState::default()
-    })?)
+    };
+    Ok(metrics::page_without_maps(daemon, Vec::new())?)
 }
 
 fn regular() -> Interval {

@@ -65,7 +65,7 @@ mod tests {
             at,
             verb: "isolate".to_owned(),
             about: "panic isolate for 10 min".to_owned(),
-            by: Some(By { uid: 0, pid: 7, claimed: None }),
+            by: Some(By { uid: 0, pid: 7, login: None, claimed: None }),
             why: Some("a \"ticket\"\n".to_owned()),
         }
     }

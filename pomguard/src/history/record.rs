@@ -108,6 +108,9 @@ pub struct By {
     pub uid: u32,
     /// The process, as the kernel says.
     pub pid: i32,
+    /// The user who logged in where the process comes from, as the kernel says; `None` for a process of a service.
+    #[serde(default)]
+    pub login: Option<u32>,
     /// The login name that the process claimed.
     pub claimed: Option<String>,
 }
@@ -223,7 +226,7 @@ pub(super) mod tests {
             number,
             at: 1_795_392_000 + number,
             cause: Cause::Apply,
-            by: Some(By { uid: 0, pid: 7, claimed: Some("ann".to_owned()) }),
+            by: Some(By { uid: 0, pid: 7, login: Some(1_000), claimed: Some("ann".to_owned()) }),
             why: Some("a \"ticket\"\n".to_owned()),
             version: "0.1.0".to_owned(),
             host: "pom1".to_owned(),

@@ -45,6 +45,9 @@ pub enum HistoryError {
         #[source]
         source: io::Error,
     },
+    /// This process may not look at the records.
+    #[error("{} cannot be looked into: permission denied; only root may, so type it with sudo", .0.display())]
+    Denied(PathBuf),
     /// There is no such change.
     #[error("the history has no change {0}: `pomguard history` lists those it has")]
     Unknown(u64),
@@ -102,6 +105,19 @@ impl History {
         self.folder.join(number.to_string())
     }
 
+    /// Makes sure that this process may look at the records: without the right to, there seem to be none.
+    ///
+    /// # Errors
+    /// [`HistoryError::Denied`].
+    pub fn readable(&self) -> Result<(), HistoryError> {
+        match fs::read_dir(&self.folder) {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                Err(HistoryError::Denied(self.folder.clone()))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Every change that can be read, oldest first, and what is wrong with the others.
     #[must_use]
     pub fn list(&self) -> (Vec<Record>, Vec<Damaged>) {
@@ -133,6 +149,7 @@ impl History {
     /// # Errors
     /// When there is none of this number, or it is damaged.
     pub fn record(&self, number: u64) -> Result<Record, HistoryError> {
+        self.readable()?;
         if !self.entry(number).exists() {
             return Err(HistoryError::Unknown(number));
         }

@@ -26,8 +26,14 @@ pub enum KernelError {
         /// What is wrong with it.
         problem: String,
     },
+    /// This process may not look at the pins: what it cannot see may well be there.
+    #[error("{} cannot be looked into: permission denied; only root may, so type it with sudo", path.display())]
+    Denied {
+        /// The folder.
+        path: PathBuf,
+    },
     /// There are no pinned maps: pomguard was never started, or was detached.
-    #[error("nothing is pinned under {}: pomguard is not enforcing here (start it with `systemctl start pomguard`)", path.display())]
+    #[error("nothing is pinned under {}: pomguard is not enforcing here (`systemctl restart pomguard` starts it)", path.display())]
     NotInstalled {
         /// The folder.
         path: PathBuf,

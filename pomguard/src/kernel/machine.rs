@@ -1,14 +1,34 @@
 //! Reads the network devices of this network namespace, and the sockets that wait for others.
 
+use std::net::IpAddr;
+
 use netlink_packet_core::NLM_F_DUMP;
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
     link::{InfoData, InfoVlan, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage},
-    route::{RouteAttribute, RouteMessage, RouteType},
+    route::{RouteAddress, RouteAttribute, RouteMessage, RouteType},
 };
 
 use super::{KernelError, driver, interface, sockets};
-use crate::policy::machine::{Device, Machine};
+use crate::{
+    input::Settings,
+    policy::{
+        Policy,
+        conflict::Note,
+        machine::{self, Device, Machine},
+    },
+};
+
+/// Peers whose path is asked for; a large site has a hundred thousand.
+const PATHS: usize = 32;
+
+/// Returns remarks about this machine, under these settings and this policy.
+///
+/// # Errors
+/// When the kernel does not answer.
+pub fn compare(settings: &Settings, policy: &Policy) -> Result<Vec<Note>, KernelError> {
+    Ok(machine::compare(settings, policy, &read(settings, policy)?))
+}
 
 /// Reads the devices alone: how they stand on each other.
 ///
@@ -20,14 +40,12 @@ pub fn devices() -> Result<Machine, KernelError> {
         RouteNetlinkMessage::NewLink(link) => Some(device(&link)),
         _ => None,
     });
-    Ok(Machine { devices: devices.collect(), listeners: Vec::new() })
+    Ok(Machine { devices: devices.collect(), ..Machine::default() })
 }
 
-/// Reads devices, addresses, default routes, VLAN offloads and listeners.
-///
-/// # Errors
-/// When the kernel does not answer.
-pub fn read() -> Result<Machine, KernelError> {
+/// Reads devices, addresses, default routes, the VLAN offload of guarded cards, listeners, and the paths to some
+/// peers.
+fn read(settings: &Settings, policy: &Policy) -> Result<Machine, KernelError> {
     let mut machine = devices()?;
     let addresses = interface::addresses_by_name()?;
     let defaults = default_routes()?;
@@ -35,10 +53,50 @@ pub fn read() -> Result<Machine, KernelError> {
         let own = addresses.iter().filter(|(name, _)| *name == device.name);
         device.addresses = own.map(|(_, address)| *address).collect();
         device.default_route = defaults.contains(&device.index);
-        device.strips_vlan_tags = driver::strips_vlan_tags(&device.name);
+        let guarded = settings.interfaces.iter().any(|at| at.value == device.name);
+        device.strips_vlan_tags = guarded && driver::strips_vlan_tags(&device.name);
     }
     machine.listeners = sockets::listeners()?;
+    for known in policy.known.iter().take(PATHS) {
+        let peer = known.prefix.addr();
+        machine.paths.extend(path(peer)?.map(|index| (peer, index)));
+    }
     Ok(machine)
+}
+
+/// Index of the interface by which packets to an address leave; `None` without a route there.
+fn path(to: IpAddr) -> Result<Option<u32>, KernelError> {
+    let mut message = RouteMessage::default();
+    let (family, address, length) = match to {
+        IpAddr::V4(v4) => (AddressFamily::Inet, RouteAddress::Inet(v4), 32),
+        IpAddr::V6(v6) => (AddressFamily::Inet6, RouteAddress::Inet6(v6), 128),
+    };
+    message.header.address_family = family;
+    message.header.destination_prefix_length = length;
+    message.attributes.push(RouteAttribute::Destination(address));
+    let answers = match interface::ask(RouteNetlinkMessage::GetRoute(message), 0) {
+        // The kernel's words for no route there, or one that refuses.
+        Err(KernelError::System { source, .. })
+            if matches!(
+                source.raw_os_error(),
+                Some(
+                    libc::ENETUNREACH | libc::EHOSTUNREACH | libc::EACCES | libc::EINVAL | libc::EAFNOSUPPORT
+                )
+            ) =>
+        {
+            return Ok(None);
+        }
+        answers => answers?,
+    };
+    Ok(answers.into_iter().find_map(|answer| match answer {
+        RouteNetlinkMessage::NewRoute(route) if route.header.kind == RouteType::Unicast => {
+            route.attributes.iter().find_map(|it| match it {
+                RouteAttribute::Oif(index) => Some(*index),
+                _ => None,
+            })
+        }
+        _ => None,
+    }))
 }
 
 fn device(link: &LinkMessage) -> Device {

@@ -226,11 +226,26 @@ impl Pins {
         [names::MAP_HOST, names::MAP_POLICY, names::MAP_CONTROL].iter().any(|name| self.map(name).exists())
     }
 
+    /// Makes sure that this process may look at the pins: without the right to, all of them seem to be missing.
+    ///
+    /// # Errors
+    /// [`KernelError::Denied`].
+    pub fn readable(&self) -> Result<(), KernelError> {
+        match fs::read_dir(&self.root) {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                Err(KernelError::Denied { path: self.root.clone() })
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// A pinned map.
     ///
     /// # Errors
-    /// [`KernelError::NotInstalled`] when nothing is pinned.
+    /// [`KernelError::NotInstalled`] when nothing is pinned, [`KernelError::Denied`] when this process may not
+    /// look.
     pub fn open(&self, name: &'static str) -> Result<MapData, KernelError> {
+        self.readable()?;
         if !self.installed() && !self.map(name).exists() {
             return Err(KernelError::NotInstalled { path: self.root.clone() });
         }

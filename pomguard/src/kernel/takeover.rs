@@ -45,6 +45,7 @@ pub fn losses(found: u32) -> String {
 pub fn other_layout(pins: &Pins) -> Result<Option<u32>, KernelError> {
     match load::host_record(pins) {
         Err(KernelError::Layout { found, .. }) => Ok(Some(found)),
+        Err(denied @ KernelError::Denied { .. }) => Err(denied),
         // An interrupted start may have left some of the maps, and not this one.
         Err(_) if !pins.map(MAP_HOST).exists() => Ok(None),
         result => result.map(|_| None),

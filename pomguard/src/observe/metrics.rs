@@ -23,7 +23,7 @@ use crate::observe::{
     condition::{Condition, Repair},
     family::{self, Family, Kind},
     printable::printable,
-    snapshot::{Outcome, RowStats, Snapshot},
+    snapshot::{AttachInfo, Outcome, RowStats, Snapshot},
 };
 
 /// What the daemon knows and the maps do not.
@@ -35,6 +35,8 @@ pub struct DaemonState {
     pub attach_wanted: String,
     /// What the daemon installed last; none until it installed something.
     pub installed: Option<Installed>,
+    /// The interfaces that the settings name.
+    pub interfaces: Vec<String>,
     /// Seconds since 1970 of the last reload that succeeded.
     pub last_reload_success: Option<u64>,
     /// Whether the last attempt succeeded.
@@ -74,22 +76,26 @@ pub fn page(snapshot: Snapshot, daemon: DaemonState) -> Result<String, fmt::Erro
 }
 
 /// The page of a daemon whose kernel refuses the programs: there are no maps to read.
-pub fn page_without_maps(daemon: DaemonState) -> Result<String, fmt::Error> {
+pub fn page_without_maps(daemon: DaemonState, attach: Vec<AttachInfo>) -> Result<String, fmt::Error> {
     let mut registry = Registry::default();
-    registry.register_collector(Box::new(Bare(daemon)));
+    registry.register_collector(Box::new(Bare { daemon, attach }));
     let mut out = String::new();
     text::encode(&mut out, &registry)?;
     Ok(out)
 }
 
 #[derive(Debug)]
-struct Bare(DaemonState);
+struct Bare {
+    daemon: DaemonState,
+    attach: Vec<AttachInfo>,
+}
 
 impl Collector for Bare {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let mut writer = Writer { encoder };
-        writer.family(&family::BUILD, [(vec![self.0.version.as_str()], 1)])?;
-        writer.states(&self.0)
+        writer.family(&family::BUILD, [(vec![self.daemon.version.as_str()], 1)])?;
+        writer.attached(&self.attach)?;
+        writer.states(&self.daemon)
     }
 }
 
@@ -187,14 +193,18 @@ impl Writer<'_> {
                 (vec![Direction::Outbound.name(), snapshot.outbound.name()], 1),
             ],
         )?;
+        self.attached(&snapshot.attach)?;
+        self.family(&family::ATTACH_WANTED, [(vec![daemon.attach_wanted.as_str()], 1)])
+    }
+
+    fn attached(&mut self, attach: &[AttachInfo]) -> fmt::Result {
         self.family(
             &family::ATTACH,
-            snapshot.attach.iter().map(|on| {
+            attach.iter().map(|on| {
                 let labels: Vec<&str> = vec![&on.interface, &on.xdp, &on.tc];
                 (labels, 1)
             }),
-        )?;
-        self.family(&family::ATTACH_WANTED, [(vec![daemon.attach_wanted.as_str()], 1)])
+        )
     }
 
     fn packets(&mut self, snapshot: &Snapshot) -> fmt::Result {

@@ -9,17 +9,24 @@ use ipnet::IpNet;
 use pomguard_common::protocol;
 use serde::Serialize;
 
+mod peers;
+
 use super::{
     Direction, Mode, Policy, PortRange, Row, Service,
     collision::collisions,
     resolve::{Effective, effective},
 };
-use crate::input::{
-    Draft,
-    matrix::RunsOn,
-    ports::PortSpec,
-    site::{Host, Place},
-};
+use crate::input::{Draft, matrix::RunsOn, ports::PortSpec, site::Host};
+
+/// How much a remark weighs; the first weighs most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Weight {
+    /// Something is open, cut, or will never work as it is written.
+    Warning,
+    /// Good to know.
+    Note,
+}
 
 /// One remark.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -32,6 +39,28 @@ pub struct Note {
     pub rows: Vec<String>,
 }
 
+impl Note {
+    /// Returns how much it weighs.
+    #[must_use]
+    pub fn weight(&self) -> Weight {
+        match self.kind {
+            "switched-off"
+            | "grants-nothing"
+            | "same-host"
+            | "shadowed"
+            | "repeated"
+            | "in-audit"
+            | "unplaced-system"
+            | "no-end-mark"
+            | "bridge-ports"
+            | "container-interface"
+            | "unlisted-listener"
+            | "not-looked-at" => Weight::Note,
+            _ => Weight::Warning,
+        }
+    }
+}
+
 /// All remarks about the site and about this host's part of it.
 pub fn notes(draft: &Draft, policy: &Policy) -> Vec<Note> {
     let rows = effective(draft);
@@ -40,14 +69,14 @@ pub fn notes(draft: &Draft, policy: &Policy) -> Vec<Note> {
     too_few_ports(draft, &rows, &mut notes);
     metrics_port(draft, &rows, &mut notes);
     switched_off(draft, &rows, &mut notes);
-    granting_nothing(policy, &mut notes);
+    granting_nothing(draft, policy, &mut notes);
     one_host_both_ends(draft, policy, &mut notes);
     covered(policy, &mut notes);
     notes.extend(in_audit(policy));
     unplaced(draft, &mut notes);
     misplaced(draft, &mut notes);
+    peers::notes(draft, &mut notes);
     no_way_in(policy, &mut notes);
-    to_groups(draft, &mut notes);
     if !draft.site.end_marked {
         let message = "the site file has no end mark: a copy cut short between two tables would not be noticed; \
                        write end_marker = true at its top and [end] as its last line";
@@ -56,34 +85,16 @@ pub fn notes(draft: &Draft, policy: &Policy) -> Vec<Note> {
     notes
 }
 
-/// Rows that name a multicast or broadcast address: no packet that a row is asked about has one at either end.
-fn to_groups(draft: &Draft, notes: &mut Vec<Note>) {
-    let group = |net: &IpNet| {
-        net.addr().is_multicast() || matches!(net.addr(), IpAddr::V4(address) if address.is_broadcast())
-    };
-    for allow in &draft.site.allows {
-        let places = allow.from.iter().chain(&allow.to);
-        let named = places.filter(|at| matches!(&at.place, Place::Addresses(nets) if nets.iter().any(group)));
-        let named: Vec<&str> = named.map(|at| &*at.written).collect();
-        if !named.is_empty() {
-            let id = format!("site/{}", allow.name.value);
-            let message = format!(
-                "{id} ({}) names {}, a multicast or broadcast address: no row matches packets to it or from it",
-                allow.origin,
-                named.join(", ")
-            );
-            notes.push(Note { kind: "group-address", message, rows: vec![id] });
-        }
-    }
-}
-
-/// Inbound enforce, and nothing that holds the way in when the rest is wrong.
+/// Nothing that holds the way in when the rest is wrong, in whatever mode.
 fn no_way_in(policy: &Policy, notes: &mut Vec<Note>) {
     let held = policy.rows_in(Direction::Inbound).any(|row| row.failsafe && !row.peers.is_empty());
-    if policy.inbound == Mode::Enforce && !held {
-        let message = "inbound is in enforce, and no failsafe row holds the way in when the rest is wrong; add an \
-                       [[allow]] for SSH from the management network with failsafe = true";
-        notes.push(Note { kind: "no-failsafe", message: message.to_owned(), rows: Vec::new() });
+    if !held {
+        let message = format!(
+            "inbound is in {}, and no failsafe row holds the way in when the rest is wrong; add an [[allow]] for SSH \
+             from the management network with failsafe = true",
+            policy.inbound.name()
+        );
+        notes.push(Note { kind: "no-failsafe", message, rows: Vec::new() });
     }
 }
 
@@ -139,24 +150,35 @@ fn metrics_port(draft: &Draft, rows: &[Effective<'_>], notes: &mut Vec<Note>) {
 }
 
 fn switched_off(draft: &Draft, rows: &[Effective<'_>], notes: &mut Vec<Note>) {
-    for row in rows.iter().filter(|row| !row.enabled) {
-        let id = draft.matrix.row_id(row.row.number).0;
-        let how = if row.row.optional { "optional" } else { "not optional: forced" };
-        let message = format!("{id} is switched off ({how})");
-        notes.push(Note { kind: "switched-off", message, rows: vec![id] });
+    for (optional, how) in [(true, "optional"), (false, "not optional: forced")] {
+        let off = rows.iter().filter(|row| !row.enabled && row.row.optional == optional);
+        let ids: Vec<String> = off.map(|row| draft.matrix.row_id(row.row.number).0).collect();
+        if !ids.is_empty() {
+            let verb = if ids.len() == 1 { "is" } else { "are" };
+            let message = format!("{} {verb} switched off ({how})", ids.join(", "));
+            notes.push(Note { kind: "switched-off", message, rows: ids });
+        }
     }
 }
 
-fn granting_nothing(policy: &Policy, notes: &mut Vec<Note>) {
+/// Rows without another side. A system that no machine runs has a line of its own, and is not repeated here.
+fn granting_nothing(draft: &Draft, policy: &Policy, notes: &mut Vec<Note>) {
+    let placed = placed(draft);
+    let is_system = |name: &str| draft.matrix.systems.iter().any(|system| system.name == name);
+    let mut by_side: BTreeMap<(Direction, String), Vec<String>> = BTreeMap::new();
     for row in policy.rows.iter().filter(|row| row.peers.is_empty()) {
         let other = match row.direction {
             Direction::Inbound => &row.source,
             Direction::Outbound => &row.destination,
         };
-        let direction = row.direction.name();
-        let message =
-            format!("{} grants nothing {direction}: no other machine is {}", row.id, other.join(", "));
-        notes.push(Note { kind: "grants-nothing", message, rows: vec![row.id.0.clone()] });
+        if other.iter().any(|name| placed.contains(&**name) || !is_system(name)) {
+            by_side.entry((row.direction, other.join(", "))).or_default().push(row.id.0.clone());
+        }
+    }
+    for ((direction, other), rows) in by_side {
+        let (verb, direction) = (if rows.len() == 1 { "grants" } else { "grant" }, direction.name());
+        let message = format!("{} {verb} nothing {direction}: no other machine is {other}", rows.join(", "));
+        notes.push(Note { kind: "grants-nothing", message, rows });
     }
 }
 
@@ -177,6 +199,8 @@ fn one_host_both_ends(draft: &Draft, policy: &Policy, notes: &mut Vec<Note>) {
 
 /// Rows of which every tuple is allowed by rows before them: they are never counted.
 fn covered(policy: &Policy, notes: &mut Vec<Note>) {
+    // One line for each kind, with all its rows.
+    let mut found: BTreeMap<&'static str, (Vec<String>, Vec<String>)> = BTreeMap::new();
     for direction in Direction::ALL {
         let rows: Vec<&Row> = policy.rows_in(direction).collect();
         let mut before: BTreeMap<IpNet, Vec<usize>> = BTreeMap::new();
@@ -189,22 +213,20 @@ fn covered(policy: &Policy, notes: &mut Vec<Note>) {
                     .filter_map(|&at| rows.get(at))
                     .any(|other| other.services == row.services && other.peers == row.peers);
                 let kind = if same { "repeated" } else { "shadowed" };
-                let message = format!(
-                    "{} is {kind} {}: {} allows all of it and is counted instead",
-                    row.id,
-                    direction.name(),
-                    by.join(", ")
-                );
-                notes.push(Note {
-                    kind,
-                    message,
-                    rows: std::iter::once(row.id.0.clone()).chain(by).collect(),
-                });
+                let (said, rows) = found.entry(kind).or_default();
+                said.push(format!("{} {} by {}", row.id, direction.name(), by.join(", ")));
+                rows.extend(std::iter::once(row.id.0.clone()).chain(by));
             }
             for peer in &row.peers {
                 before.entry(peer.prefix).or_default().push(index);
             }
         }
+    }
+    for (kind, (said, mut rows)) in found {
+        rows.sort();
+        rows.dedup();
+        let message = format!("{}: the other row allows all of it and is counted instead", said.join("; "));
+        notes.push(Note { kind, message, rows });
     }
 }
 
@@ -277,11 +299,16 @@ fn shared(row: &Row, other: &Row) -> String {
     named.collect::<Vec<_>>().join(" ")
 }
 
-/// Systems that no machine of the site runs, with the rows that wait for them.
-fn unplaced(draft: &Draft, notes: &mut Vec<Note>) {
+/// The systems that some machine of the site runs.
+fn placed(draft: &Draft) -> BTreeSet<&str> {
     let hosts = draft.site.hosts.iter().flat_map(|host| &host.systems);
     let peers = draft.site.peers.iter().flat_map(|peer| &peer.systems);
-    let placed: BTreeSet<&str> = hosts.chain(peers).map(|at| at.value.as_str()).collect();
+    hosts.chain(peers).map(|at| at.value.as_str()).collect()
+}
+
+/// Systems that no machine of the site runs, with the rows that wait for them.
+fn unplaced(draft: &Draft, notes: &mut Vec<Note>) {
+    let placed = placed(draft);
     for system in draft.matrix.systems.iter().filter(|system| !placed.contains(system.name.as_str())) {
         let uses = draft
             .matrix

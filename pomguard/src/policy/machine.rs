@@ -3,6 +3,10 @@
 
 use std::{collections::BTreeSet, net::IpAddr};
 
+mod compare;
+
+pub use compare::{compare, needs_attention};
+
 /// One network device of this network namespace.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Device {
@@ -50,6 +54,8 @@ pub struct Machine {
     pub devices: Vec<Device>,
     /// Every listening socket.
     pub listeners: Vec<Listener>,
+    /// Index of the device by which packets to some peers leave.
+    pub paths: Vec<(IpAddr, u32)>,
 }
 
 impl Machine {
@@ -118,7 +124,7 @@ mod tests {
                 device(5, "br0"),
                 device(6, "eth9"),
             ],
-            listeners: Vec::new(),
+            ..Machine::default()
         };
         let names = ["br0", "absent", "bond0.7", "eth9", "bond0", "eth0"];
         assert_eq!(machine.lower_first(names), ["eth9", "eth0", "bond0", "bond0.7", "br0", "absent"]);
@@ -133,7 +139,7 @@ mod tests {
                 Device { below: Some(3), ..device(2, "a") },
                 Device { below: Some(2), ..device(3, "b") },
             ],
-            listeners: Vec::new(),
+            ..Machine::default()
         };
         assert_eq!(machine.lower_first(["b", "a"]).len(), 2);
     }

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use super::{
     Direction, Mode, Policy, PortRange, Row,
-    conflict::{Note, notes},
+    conflict::{Note, Weight, notes},
     explain::{explain, question},
     oracle::{Opening, judge},
     resolve,
@@ -19,7 +19,7 @@ fn draft() -> Draft {
 }
 
 /// Two servers, and every row of the matrix as printed.
-pub(super) fn plain() -> Draft {
+pub(crate) fn plain() -> Draft {
     read(&small("")).expect("a small site")
 }
 
@@ -155,8 +155,17 @@ fn a_system_without_address_grants_nothing_and_is_listed() {
     let policy = on_pom1(&draft);
     assert_eq!(row(&policy, "pom-4.0/16", Direction::Inbound).peers, []);
     let remarks = notes(&draft, &policy);
-    assert!(kinds(&remarks, "grants-nothing").iter().any(|note| note.rows == ["pom-4.0/16"]));
-    assert!(kinds(&remarks, "unplaced-system").iter().any(|note| note.message.contains("WFO")));
+    let about = |kind, row: &str| {
+        kinds(&remarks, kind).iter().filter(|it| it.rows.iter().any(|id| id == row)).count()
+    };
+    assert_eq!(about("unplaced-system", "pom-4.0/16"), 1);
+    assert_eq!(about("grants-nothing", "pom-4.0/16"), 0, "it is said once");
+    let unplaced = kinds(&remarks, "unplaced-system");
+    assert_eq!(
+        unplaced.iter().filter(|note| note.message.contains("WFO")).count(),
+        1,
+        "a line for each system"
+    );
 }
 
 #[test]
@@ -185,11 +194,11 @@ fn repeated_rows_are_named_with_the_row_that_is_counted() {
     let remarks = notes(&draft, &on_pom1(&draft));
     for number in 41..=45 {
         let id = format!("pom-4.0/{number}");
-        assert!(
-            kinds(&remarks, "shadowed").iter().any(|note| note.rows == [id.as_str(), "pom-4.0/40"]),
-            "{id}"
-        );
+        let note = kinds(&remarks, "shadowed")[0];
+        assert!(note.message.contains(&format!("{id} inbound by pom-4.0/40")), "{note:?}");
+        assert!(note.rows.contains(&id), "{note:?}");
     }
+    assert_eq!(kinds(&remarks, "shadowed").len(), 1, "one line for each kind");
 }
 
 #[test]
@@ -258,6 +267,47 @@ fn a_server_that_is_listed_as_a_peer_too_is_pointed_out() {
     let policy = on_pom1(&draft);
     assert_eq!(row(&policy, "pom-4.0/16", Direction::Inbound).peers, [], "a host never is its own peer");
     assert_eq!(kinds(&notes(&draft, &policy), "peer-is-host").len(), 1);
+}
+
+#[test]
+fn peers_and_rows_that_can_never_match_are_warnings() {
+    let allow = |name: &str, from: &str, to: &str| {
+        format!(
+            "[[allow]]\nname = \"{name}\"\nfrom = [{from}]\nto = [{to}]\nports = \"47400\"\nprotocol = \"udp\"\n"
+        )
+    };
+    let tables = [
+        "[[peer]]\nsystems = [\"WFO\"]\naddresses = [\"127.0.0.9\", \"224.1.0.0/16\", \"255.255.255.255\", \"10.60.0.1\"]\n",
+        "[[peer]]\nname = \"lan\"\nsystems = [\"AES\"]\naddresses = [\"10.20.0.0/24\"]\n",
+        &allow("group", "\"10.20.0.50\"", "\"228.1.2.4\", \"pom1\""),
+        &allow("dead", "\"10.20.0.50\"", "\"228.1.2.4\", \"ff02::5\""),
+        &allow("elsewhere", "\"10.20.0.50\"", "\"10.30.0.1\""),
+        &allow("good", "\"10.20.0.50\"", "\"pom2\""),
+    ]
+    .concat();
+    let draft = read(&small(&tables)).unwrap_or_else(|faults| panic!("{faults}"));
+    let remarks = notes(&draft, &on_pom1(&draft));
+    let said =
+        |kind| kinds(&remarks, kind).iter().map(|note| note.message.as_str()).collect::<Vec<_>>().join("\n");
+    let strange = said("peer-not-unicast");
+    for address in ["127.0.0.9/32", "224.1.0.0/16", "255.255.255.255/32"] {
+        assert!(strange.contains(address), "{address}: {strange}");
+    }
+    assert!(!strange.contains("10.60.0.1"), "{strange}");
+    assert!(said("peer-covers-host").contains("10.20.0.0/24") && said("peer-covers-host").contains("pom2"));
+    let never = said("never-matches");
+    assert!(
+        never.contains("site/group") && never.contains("site/dead") && never.contains("ff02::5"),
+        "{never}"
+    );
+    assert!(!never.contains("site/good"), "{never}");
+    let nowhere = said("allow-nowhere");
+    assert!(nowhere.contains("site/elsewhere") && nowhere.contains("site/dead"), "{nowhere}");
+    assert!(!nowhere.contains("site/good") && !nowhere.contains("site/group"), "{nowhere}");
+    for kind in ["peer-not-unicast", "peer-covers-host", "never-matches", "allow-nowhere", "no-failsafe"] {
+        assert!(kinds(&remarks, kind).iter().all(|note| note.weight() == Weight::Warning), "{kind}");
+        assert!(!kinds(&remarks, kind).is_empty(), "{kind}");
+    }
 }
 
 #[test]

@@ -10,7 +10,11 @@ use serde::Serialize;
 use super::table::{align_right, lines, table};
 use crate::{
     input::Draft,
-    policy::{Direction, Mode, Policy, PortRange, Row, conflict::Note},
+    observe::printable::printable,
+    policy::{
+        Direction, Mode, Policy, PortRange, Row,
+        conflict::{Note, Weight},
+    },
 };
 
 /// How many prefixes of a row the table shows; JSON has them all.
@@ -31,8 +35,18 @@ pub struct Report {
     pub inbound: Vec<Line>,
     /// Rows whose source runs here.
     pub outbound: Vec<Line>,
-    /// Remarks.
-    pub notes: Vec<Note>,
+    /// Remarks, those that weigh most first.
+    pub notes: Vec<Graded>,
+}
+
+/// A remark and how much it weighs.
+#[derive(Debug, Serialize)]
+pub struct Graded {
+    /// How much it weighs.
+    pub weight: Weight,
+    /// The remark.
+    #[serde(flatten)]
+    pub note: Note,
 }
 
 /// Mode of each direction.
@@ -84,8 +98,23 @@ impl Report {
             modes: Modes { inbound: policy.inbound, outbound: policy.outbound },
             inbound: lines(Direction::Inbound),
             outbound: lines(Direction::Outbound),
-            notes,
+            notes: graded(notes),
         }
+    }
+
+    /// Returns how many remarks are warnings.
+    #[must_use]
+    pub fn warnings(&self) -> usize {
+        self.notes.iter().filter(|it| it.weight == Weight::Warning).count()
+    }
+
+    /// Writes the warnings alone.
+    pub fn print_warnings(&self, out: &mut impl Write) -> io::Result<()> {
+        let warnings = self.notes.iter().filter(|it| it.weight == Weight::Warning);
+        for Graded { note, .. } in warnings {
+            writeln!(out, "warning: {}: {}", note.kind, printable(&note.message))?;
+        }
+        Ok(())
     }
 
     /// Writes it for people.
@@ -117,14 +146,25 @@ impl Report {
                 writeln!(out, "{line}")?;
             }
         }
-        if !self.notes.is_empty() {
-            writeln!(out, "\nNOTES")?;
-            for note in &self.notes {
-                writeln!(out, " {}: {}", note.kind, note.message)?;
+        for (title, weight) in [("WARNINGS", Weight::Warning), ("NOTES", Weight::Note)] {
+            let mut of_weight = self.notes.iter().filter(|it| it.weight == weight).peekable();
+            if of_weight.peek().is_some() {
+                writeln!(out, "\n{title}")?;
+            }
+            for Graded { note, .. } in of_weight {
+                writeln!(out, " {}: {}", note.kind, printable(&note.message))?;
             }
         }
         Ok(())
     }
+}
+
+/// Sorts remarks by weight; within one weight they keep their order.
+fn graded(notes: Vec<Note>) -> Vec<Graded> {
+    let mut graded: Vec<Graded> =
+        notes.into_iter().map(|note| Graded { weight: note.weight(), note }).collect();
+    graded.sort_by_key(|it| it.weight);
+    graded
 }
 
 impl Line {
@@ -204,7 +244,7 @@ mod tests {
             assert!(!json["inbound"][1][key].is_null(), "{key}");
             assert!(!json["outbound"][1][key].is_null(), "{key}");
         }
-        for key in ["kind", "message", "rows"] {
+        for key in ["weight", "kind", "message", "rows"] {
             assert!(!json["notes"][0][key].is_null(), "{key}");
         }
     }

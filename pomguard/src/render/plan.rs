@@ -37,6 +37,8 @@ pub struct Plan {
     pub in_force: InForce,
     /// The interfaces whose guard would change.
     pub guards: Guards,
+    /// Warnings about this machine, under the files.
+    pub machine: Vec<Note>,
     /// The mode that the files give the inbound direction.
     pub inbound: Mode,
     /// The mode that the files give the outbound direction.
@@ -172,6 +174,9 @@ impl Plan {
                 "{} is guarded, and `interfaces` does not name it: `pomguard apply --yes` takes the guard off",
                 printable(interface)
             )?;
+        }
+        for note in &self.machine {
+            writeln!(out, "WARNING: {}: {}", note.kind, printable(&note.message))?;
         }
         match &self.way_in {
             Some((session, WayIn::Cut)) => writeln!(

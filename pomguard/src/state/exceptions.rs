@@ -110,7 +110,7 @@ mod tests {
             seconds: 600,
             boot: "a".to_owned(),
             deadline: 7,
-            by: By { uid: 0, pid: 1, claimed: None },
+            by: By { uid: 0, pid: 1, login: None, claimed: None },
             why: Some("ticket".to_owned()),
         }
     }

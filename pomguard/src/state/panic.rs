@@ -91,7 +91,7 @@ mod tests {
             deadline: 7,
             since: 1,
             until: 2,
-            by: Some(By { uid: 0, pid: 7, claimed: None }),
+            by: Some(By { uid: 0, pid: 7, login: None, claimed: None }),
             why: Some("intruder".to_owned()),
         };
         save(folder.path(), None).unwrap();

@@ -164,7 +164,12 @@ impl Runtime {
     /// The note, if there is one.
     #[must_use]
     pub fn not_enforcing(&self) -> Option<NotEnforcing> {
-        let text = fs::read(self.folder.join(NOT_ENFORCING)).ok()?;
+        let text = match fs::read(self.folder.join(NOT_ENFORCING)) {
+            Ok(text) => text,
+            // Who may not read it can see that it is there.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Vec::new(),
+            Err(_) => return None,
+        };
         let unreadable =
             || NotEnforcing { about: "a start failed: the journal says why".to_owned(), table: true };
         Some(serde_json::from_slice(&text).unwrap_or_else(|_| unreadable()))

@@ -1,6 +1,6 @@
 //! `explain` asks the files and the kernel, and reports when they differ.
 
-use pomguard_tests::daemon::{Daemon, Lab};
+use pomguard_tests::daemon::{Daemon, Lab, Settings};
 
 const REMOVED: &str = "[[row]]\nid = \"pom-4.0/16\"\nenabled = false\nforce = true\n";
 
@@ -23,7 +23,8 @@ fn explain_agrees_with_the_kernel_until_the_files_change() {
         ("10.77.0.1", "10.77.0.3:443/tcp", "DROP"),
     ] {
         let (code, said) = explain(&lab, source, destination);
-        assert_eq!(code, Some(0), "{source} to {destination}: {said}");
+        let expected = if verdict == "PASS" { 0 } else { 3 };
+        assert_eq!(code, Some(expected), "{source} to {destination}: {said}");
         assert!(said.contains(&format!("kernel   {verdict}")), "{source} to {destination}: {said}");
     }
     lab.write_site(REMOVED);
@@ -34,5 +35,15 @@ fn explain_agrees_with_the_kernel_until_the_files_change() {
     assert_eq!(code, Some(0), "what did not change is agreed on: {said}");
     daemon.reload();
     let (code, said) = explain(&lab, "10.77.0.2", "10.77.0.1:7999/tcp");
-    assert_eq!(code, Some(0), "{said}");
+    assert_eq!(code, Some(3), "{said}");
+    // A question that is none is wrong usage.
+    let (code, said) = explain(&lab, "10.77.0.2", "10.77.0.1:7999");
+    assert_eq!(code, Some(2), "{said}");
+    // In audit it passes, and would be dropped.
+    lab.write_settings(&Settings { inbound: "audit", ..Settings::default() });
+    daemon.reload();
+    for more in [&[][..], &["--offline"]] {
+        let output = lab.pomguard(&[&["explain", "10.77.0.3", "10.77.0.1:9970/tcp"], more].concat());
+        assert_eq!(output.status.code(), Some(3), "{more:?}");
+    }
 }

@@ -32,7 +32,7 @@ impl Server {
         runtime.block_on(async {
             let listener = listen(&path).unwrap();
             let (queues, mut requests) = queues();
-            tokio::spawn(serve(listener, readers.to_owned(), queues));
+            tokio::spawn(serve(listener, readers.to_owned(), queues, Arc::new(|_, _| {})));
             tokio::spawn(async move {
                 while let Some(command) = requests.next().await {
                     let verb = command.message.request.verb();
@@ -222,7 +222,7 @@ async fn request_of_root_is_served_before_those_that_waited_longer() {
     let (queues, mut requests) = queues();
     let command = |uid, verb| Command {
         message: Message { version: VERSION, why: None, claimed: None, until: None, request: verb },
-        peer: Peer { uid, pid: 1, groups: Vec::new() },
+        peer: Peer { uid, pid: 1, login: None, groups: Vec::new() },
         answer: oneshot::channel().0,
     };
     for _ in 0..WAITING {

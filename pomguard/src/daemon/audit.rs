@@ -1,0 +1,202 @@
+//! The audit trail: one entry of the journal for every change, emergency verb, denied request and repair.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use super::{
+    Daemon,
+    journal::{self, Entry, Priority, message_id},
+};
+use crate::{
+    control::{
+        peer::{self, Peer},
+        protocol::{Changed, Reply, Request},
+        server::OnDenied,
+    },
+    history::{By, Cause, Record},
+    observe::{condition::Repair, snapshot::AttachInfo},
+};
+
+/// How often one user's denied requests are written: a flood of them is one entry a second.
+const DENIED_EVERY: Duration = Duration::from_secs(1);
+
+/// A request that changes something, before it is done.
+pub(super) struct Audit {
+    verb: &'static str,
+    /// True for what suspends the policy or goes round it.
+    emergency: bool,
+    by: By,
+    why: String,
+    before: String,
+}
+
+impl Audit {
+    /// Notes a request; `before` is the digest of the image in force.
+    pub(super) fn begin(request: &Request, by: &By, why: Option<&str>, before: String) -> Self {
+        let change = matches!(request, Request::Apply { .. } | Request::Confirm | Request::Rollback { .. });
+        let why = why.unwrap_or_default().to_owned();
+        Self { verb: request.verb(), emergency: !change, by: by.clone(), why, before }
+    }
+
+    /// Writes what came of it; `after` is the digest of the image in force then.
+    pub(super) fn end(self, reply: &Reply, after: &str) {
+        let Self { verb, emergency, by, why, before } = self;
+        let who = match by.login {
+            Some(login) => format!("uid {} (logged in as uid {login})", by.uid),
+            None => format!("uid {}", by.uid),
+        };
+        let changed = match reply {
+            Reply::Done(value) => serde_json::from_value::<Changed>(value.clone()).ok(),
+            Reply::Refused(_) => None,
+        };
+        let number = changed.as_ref().and_then(|it| it.number);
+        let (outcome, message, priority) = match reply {
+            Reply::Refused(problem) => {
+                ("refused", format!("{verb} by {who} was refused: {problem}"), Priority::Warning)
+            }
+            Reply::Done(_) if changed.as_ref().is_some_and(|it| !it.changed) => {
+                ("unchanged", format!("{verb} by {who}: nothing changed"), Priority::Notice)
+            }
+            Reply::Done(_) => {
+                let number = number.map_or_else(String::new, |number| format!(": change {number}"));
+                let priority = if emergency { Priority::Warning } else { Priority::Notice };
+                ("done", format!("{verb} by {who}{number}"), priority)
+            }
+        };
+        journal::write(&Entry {
+            message_id: if emergency { message_id::EMERGENCY } else { message_id::CHANGE },
+            priority,
+            message,
+            fields: vec![
+                ("POMGUARD_VERB", verb.to_owned()),
+                ("POMGUARD_OUTCOME", outcome.to_owned()),
+                ("POMGUARD_UID", by.uid.to_string()),
+                ("POMGUARD_LOGIN_UID", by.login.map_or_else(String::new, |login| login.to_string())),
+                ("POMGUARD_PID", by.pid.to_string()),
+                ("POMGUARD_CLAIMED", by.claimed.unwrap_or_default()),
+                ("POMGUARD_WHY", why),
+                ("POMGUARD_CHANGE", number.map_or_else(String::new, |number| number.to_string())),
+                ("POMGUARD_OLD_IMAGE", before),
+                ("POMGUARD_NEW_IMAGE", after.to_owned()),
+            ],
+        });
+    }
+}
+
+impl Daemon {
+    /// The digest of the image that the daemon holds to be in force; empty before the first.
+    pub(super) fn image(&self) -> String {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.installed.as_ref().map(|installed| installed.image.clone()).unwrap_or_default()
+    }
+}
+
+/// Writes a change that the daemon made at its start or on SIGHUP.
+pub(super) fn own_change(cause: Cause, record: Option<&Record>, before: &str, after: &str) {
+    let number = record.map_or_else(String::new, |record| record.number.to_string());
+    journal::write(&Entry {
+        message_id: message_id::CHANGE,
+        priority: Priority::Notice,
+        message: format!("{cause}: change {number} is in force"),
+        fields: vec![
+            ("POMGUARD_VERB", cause.to_string()),
+            ("POMGUARD_OUTCOME", "done".to_owned()),
+            ("POMGUARD_CHANGE", number),
+            ("POMGUARD_OLD_IMAGE", before.to_owned()),
+            ("POMGUARD_NEW_IMAGE", after.to_owned()),
+        ],
+    });
+}
+
+/// Writes a reload that was refused.
+pub(super) fn reload_refused(why: &anyhow::Error, image: &str) {
+    journal::write(&Entry {
+        message_id: message_id::CHANGE,
+        priority: Priority::Warning,
+        message: format!("a reload was refused: {why:#}"),
+        fields: vec![
+            ("POMGUARD_VERB", Cause::Reload.to_string()),
+            ("POMGUARD_OUTCOME", "refused".to_owned()),
+            ("POMGUARD_OLD_IMAGE", image.to_owned()),
+            ("POMGUARD_NEW_IMAGE", image.to_owned()),
+        ],
+    });
+}
+
+/// Writes a change that was taken back because nobody confirmed it.
+pub(super) fn returned(message: &str, before: &str, after: &str) {
+    journal::write(&Entry {
+        message_id: message_id::CHANGE,
+        priority: Priority::Warning,
+        message: message.to_owned(),
+        fields: vec![
+            ("POMGUARD_VERB", "return".to_owned()),
+            ("POMGUARD_OUTCOME", "done".to_owned()),
+            ("POMGUARD_OLD_IMAGE", before.to_owned()),
+            ("POMGUARD_NEW_IMAGE", after.to_owned()),
+        ],
+    });
+}
+
+/// Writes each repair.
+pub(super) fn repairs(repairs: &[Repair]) {
+    for repair in repairs {
+        journal::write(&Entry {
+            message_id: message_id::REPAIR,
+            priority: Priority::Error,
+            message: format!("{} was changed from outside: put back", repair.name()),
+            fields: vec![("POMGUARD_REPAIR", repair.name().to_owned())],
+        });
+    }
+}
+
+/// Writes that this process opened the host.
+pub fn detached(attached: &[AttachInfo]) {
+    let interfaces: Vec<&str> = attached.iter().map(|info| info.interface.as_str()).collect();
+    let own = std::process::id().cast_signed();
+    let login = peer::login_user(own);
+    journal::write(&Entry {
+        message_id: message_id::EMERGENCY,
+        priority: Priority::Error,
+        message: format!("detach: {} is open", interfaces.join(", ")),
+        fields: vec![
+            ("POMGUARD_VERB", "detach".to_owned()),
+            ("POMGUARD_OUTCOME", "done".to_owned()),
+            ("POMGUARD_UID", nix::unistd::getuid().to_string()),
+            ("POMGUARD_LOGIN_UID", login.map_or_else(String::new, |login| login.to_string())),
+            ("POMGUARD_PID", own.to_string()),
+        ],
+    });
+}
+
+/// Returns what writes denied requests, at most one a second for each user.
+pub(super) fn denied() -> OnDenied {
+    let last: Mutex<BTreeMap<u32, Instant>> = Mutex::default();
+    Arc::new(move |peer: &Peer, verb| {
+        let now = Instant::now();
+        {
+            let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
+            last.retain(|_, at| now.saturating_duration_since(*at) < DENIED_EVERY);
+            if last.contains_key(&peer.uid) {
+                return;
+            }
+            last.insert(peer.uid, now);
+        }
+        let verb = verb.unwrap_or("connect");
+        journal::write(&Entry {
+            message_id: message_id::DENIED,
+            priority: Priority::Warning,
+            message: format!("{peer} may not {verb}"),
+            fields: vec![
+                ("POMGUARD_VERB", verb.to_owned()),
+                ("POMGUARD_OUTCOME", "denied".to_owned()),
+                ("POMGUARD_UID", peer.uid.to_string()),
+                ("POMGUARD_LOGIN_UID", peer.login.map_or_else(String::new, |login| login.to_string())),
+                ("POMGUARD_PID", peer.pid.to_string()),
+            ],
+        });
+    })
+}

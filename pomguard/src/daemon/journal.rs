@@ -1,0 +1,138 @@
+//! Entries of the systemd journal with fields of their own, over its native protocol
+//! (systemd.io/JOURNAL_NATIVE_PROTOCOL): what an auditor filters by, and no line of text has.
+//!
+//! Nothing here waits. Where no journal takes an entry, its message goes to the log.
+
+use std::{env, os::unix::net::UnixDatagram, path::PathBuf};
+
+use log::{error, info, warn};
+
+use crate::observe::printable::printable;
+
+/// Where the journal listens.
+const SOCKET: &str = "/run/systemd/journal/socket";
+/// Names another place, for tests.
+const SOCKET_VARIABLE: &str = "POMGUARD_JOURNAL";
+/// The program's name in each entry.
+const IDENTIFIER: &str = "pomguard";
+/// Characters of a field: an entry fits one datagram.
+const LONGEST: usize = 2_000;
+
+/// Ids of the kinds of entries, for `journalctl MESSAGE_ID=…`. Fixed for ever.
+pub mod message_id {
+    /// A change of policy was made, confirmed or taken back, or was refused.
+    pub const CHANGE: &str = "5b0d6b5c2f4e4f0e9b0b6a3e0d9c7a11";
+    /// An emergency verb was typed: an exception, a suspension of the policy, a detach.
+    pub const EMERGENCY: &str = "8e1c2d7a90a54b0f8f3f6b1de2a4c522";
+    /// Somebody asked for something without the right to.
+    pub const DENIED: &str = "c3f7a1e4d6b84a5e8a0c9d2b7f1e6033";
+    /// Something that was changed from outside was put back.
+    pub const REPAIR: &str = "f09a4be17c3d4d22b5e86ac1d37b9f44";
+
+    /// Every id with its name in documentation.
+    pub const ALL: [(&str, &str); 4] =
+        [("change", CHANGE), ("emergency", EMERGENCY), ("denied", DENIED), ("repair", REPAIR)];
+}
+
+/// How much an entry matters, as syslog(3) counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Priority {
+    /// Something is wrong, or was.
+    Error = 3,
+    /// Somebody should look at it.
+    Warning = 4,
+    /// Significant, and as it should be.
+    Notice = 5,
+}
+
+/// One entry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// One of [`message_id`].
+    pub message_id: &'static str,
+    /// How much it matters.
+    pub priority: Priority,
+    /// One sentence.
+    pub message: String,
+    /// Further fields: names in capitals with `POMGUARD_` before them, and their values. Empty values are left out.
+    pub fields: Vec<(&'static str, String)>,
+}
+
+/// Writes an entry.
+pub fn write(entry: &Entry) {
+    let path = env::var_os(SOCKET_VARIABLE).map_or_else(|| PathBuf::from(SOCKET), PathBuf::from);
+    let sent = UnixDatagram::unbound().and_then(|socket| {
+        socket.set_nonblocking(true)?;
+        socket.send_to(&entry.to_bytes(), &path)
+    });
+    if sent.is_ok() {
+        return;
+    }
+    let message = printable(&entry.message);
+    match entry.priority {
+        Priority::Error => error!("{message}"),
+        Priority::Warning => warn!("{message}"),
+        Priority::Notice => info!("{message}"),
+    }
+}
+
+impl Entry {
+    /// The datagram: `NAME=value` a line; a value with line ends goes with its length before it.
+    fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        put(&mut bytes, "MESSAGE", &self.message);
+        put(&mut bytes, "MESSAGE_ID", self.message_id);
+        put(&mut bytes, "PRIORITY", &(self.priority as u8).to_string());
+        put(&mut bytes, "SYSLOG_IDENTIFIER", IDENTIFIER);
+        for (name, value) in self.fields.iter().filter(|(_, value)| !value.is_empty()) {
+            put(&mut bytes, name, value);
+        }
+        bytes
+    }
+}
+
+fn put(bytes: &mut Vec<u8>, name: &str, value: &str) {
+    let value: String = value.chars().take(LONGEST).collect();
+    bytes.extend(name.as_bytes());
+    if value.contains('\n') {
+        bytes.push(b'\n');
+        bytes.extend((value.len() as u64).to_le_bytes());
+    } else {
+        bytes.push(b'=');
+    }
+    bytes.extend(value.as_bytes());
+    bytes.push(b'\n');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entry_is_a_datagram_of_fields() {
+        let entry = Entry {
+            message_id: message_id::CHANGE,
+            priority: Priority::Notice,
+            message: "change 5 is in force".to_owned(),
+            fields: vec![
+                ("POMGUARD_WHY", "two\nlines".to_owned()),
+                ("POMGUARD_UID", "0".to_owned()),
+                ("POMGUARD_CLAIMED", String::new()),
+            ],
+        };
+        let mut expected = b"MESSAGE=change 5 is in force\nMESSAGE_ID=5b0d6b5c2f4e4f0e9b0b6a3e0d9c7a11\n\
+                             PRIORITY=5\nSYSLOG_IDENTIFIER=pomguard\nPOMGUARD_WHY\n\x09\0\0\0\0\0\0\0two\nlines\n"
+            .to_vec();
+        expected.extend(b"POMGUARD_UID=0\n");
+        assert_eq!(entry.to_bytes(), expected);
+    }
+
+    #[test]
+    fn ids_are_of_the_form_that_the_journal_takes_and_documented() {
+        let operations = include_str!("../../../docs/operations.md");
+        for (name, id) in message_id::ALL {
+            assert!(id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit()), "{name}");
+            assert_eq!(operations.matches(id).count(), 1, "{name}: {id}");
+        }
+    }
+}
