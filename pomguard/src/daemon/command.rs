@@ -112,6 +112,8 @@ impl Daemon {
             error!("{peer}: {verb} refused: {why}");
         }
         if let Some(audit) = audit {
+            // Whoever asks next is to hear of what is so now.
+            self.check();
             audit.end(&reply, &self.image());
         }
         // Whoever asked may be gone by now.
@@ -144,7 +146,10 @@ impl Daemon {
         }
         // The reading of the kernel has these two, with the seconds that are left.
         let read = [Condition::Unconfirmed, Condition::Panic, Condition::Detached];
-        let conditions = self.conditions.iter().filter(|(condition, _)| !read.contains(condition));
+        // What began since the last look is known, too.
+        let mut conditions = self.conditions.clone();
+        conditions.extend(self.lasting_conditions.clone());
+        let conditions = conditions.iter().filter(|(condition, _)| !read.contains(condition));
         status
             .attention
             .extend(conditions.map(|(condition, about)| format!("{}: {about}", condition.name())));

@@ -4,6 +4,7 @@
 //! device) has one. So the program leaves those above for a moment, and everything that comes in by them is
 //! dropped until the program is back.
 
+use anyhow::anyhow;
 use aya::programs::{Xdp, XdpMode};
 use log::warn;
 use pomguard_common::names::PROGRAM_INGRESS;
@@ -15,6 +16,7 @@ use super::{
     interface, link_pin, machine,
     pins::Pins,
 };
+use crate::policy::machine::Machine;
 
 /// The devices above one, without their programs and closed. Dropped before [`Self::end`], they stay closed.
 pub(super) struct Lifted<'a> {
@@ -36,7 +38,10 @@ impl<'a> Lifted<'a> {
     /// When one of them has a program of somebody else; then nothing has changed.
     pub(super) fn begin(pins: &'a Pins, name: &str) -> Result<Self, KernelError> {
         let mut lifted = Self { pins, above: Vec::new() };
-        let machine = machine::devices()?;
+        let machine = machine::devices().unwrap_or_else(|error| {
+            warn!("{name}: devices above it are not known: {:#}", anyhow!(error));
+            Machine::default()
+        });
         let Some(device) = machine.device(name) else { return Ok(lifted) };
         let mut ours = Vec::new();
         for above in machine.above(device) {

@@ -16,19 +16,31 @@ use super::{cli::said, watch::wait_until};
 const JOURNALD: &str = "/lib/systemd/systemd-journald";
 const WITHOUT_REMOVABLE: &str = "[[row]]\nid = \"pom-4.0/16\"\nenabled = false\nforce = true\n";
 
-/// A journal of its own, in a mount namespace of its own.
-struct Journal(Child);
+/// A journal of its own, in a mount namespace of its own; its socket and its files are in the laboratory's folder,
+/// where a daemon without further powers reaches them.
+struct Journal {
+    child: Child,
+    socket: PathBuf,
+    files: PathBuf,
+}
 
 impl Journal {
     /// `None`, said aloud, where there is no journald.
-    fn start() -> Option<Self> {
+    fn start(lab: &Lab) -> Option<Self> {
         if !Path::new(JOURNALD).exists() {
             println!("skipped: no {JOURNALD}");
             return None;
         }
+        let [sockets, files] = ["journal", "journal-files"].map(|name| lab.file(name));
+        for folder in [&sockets, &files] {
+            fs::create_dir(folder).unwrap();
+        }
         let script = format!(
-            "mount --make-rprivate / && mount -t tmpfs tmpfs /run && mkdir -p /run/systemd/journal /run/log/journal \
-             && exec {JOURNALD}"
+            "mount --make-rprivate / && mount -t tmpfs tmpfs /run \
+             && mkdir -p /run/systemd/journal /run/log/journal && mount --bind {} /run/systemd/journal \
+             && mount --bind {} /run/log/journal && exec {JOURNALD}",
+            sockets.display(),
+            files.display()
         );
         let mut command = Command::new("unshare");
         die_with_parent(&mut command);
@@ -39,21 +51,13 @@ impl Journal {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        Some(Self(child))
-    }
-
-    fn path(&self, below: &str) -> PathBuf {
-        PathBuf::from(format!("/proc/{}/root/run/{below}", self.0.id()))
-    }
-
-    fn socket(&self) -> PathBuf {
-        self.path("systemd/journal/socket")
+        Some(Self { child, socket: sockets.join("socket"), files })
     }
 
     /// The entries with this id, oldest first.
     fn entries(&self, id: &str) -> Vec<Value> {
         let mut command = Command::new("journalctl");
-        command.arg("--directory").arg(self.path("log/journal")).args(["--output=json", "--no-pager"]);
+        command.arg("--directory").arg(&self.files).args(["--output=json", "--no-pager"]);
         let output = command.arg(format!("MESSAGE_ID={id}")).output().unwrap();
         let lines = String::from_utf8_lossy(&output.stdout).into_owned();
         lines.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
@@ -62,19 +66,19 @@ impl Journal {
 
 impl Drop for Journal {
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
 #[test]
 fn changes_emergencies_denials_and_repairs_are_an_entry_each() {
     let Some(lab) = Lab::new("changes_emergencies_denials_and_repairs_are_an_entry_each") else { return };
-    let Some(journal) = Journal::start() else { return };
-    let socket = journal.socket().display().to_string();
+    let Some(journal) = Journal::start(&lab) else { return };
+    let socket = journal.socket.display().to_string();
     let daemon = Daemon::spawn_with(&lab, &[("POMGUARD_JOURNAL", &socket)]);
     daemon.wait_ready();
-    wait_until("journald listens", &daemon, || journal.socket().exists());
+    wait_until("journald listens", &daemon, || journal.socket.exists());
     let run = |verb: &[&str]| -> Output {
         lab.pomguard_command(verb).env("POMGUARD_JOURNAL", &socket).output().unwrap()
     };

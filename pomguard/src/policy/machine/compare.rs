@@ -1,6 +1,6 @@
 //! What the settings and the policy say, alongside what the machine is.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, net::IpAddr};
 
 use super::{Device, Listener, Machine};
 use crate::{
@@ -30,7 +30,18 @@ pub fn compare(settings: &Settings, policy: &Policy, machine: &Machine) -> Vec<N
 /// Returns true if a remark of this kind is about something that is open, or cut, as long as it is so.
 #[must_use]
 pub fn needs_attention(note: &Note) -> bool {
-    matches!(note.kind, "unguarded-interface" | "answer-path" | "vlan-unserved" | "vlan-offload")
+    matches!(
+        note.kind,
+        "unguarded-interface" | "open-interface" | "answer-path" | "vlan-unserved" | "vlan-offload"
+    )
+}
+
+/// Returns true if an address is of no other network than that of its link.
+fn is_link_local(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => v4.is_link_local(),
+        IpAddr::V6(v6) => v6.is_unicast_link_local(),
+    }
 }
 
 struct View<'a> {
@@ -84,7 +95,11 @@ impl View<'_> {
     fn unguarded(&self, notes: &mut Vec<Note>) {
         for device in self.machine.devices.iter().filter(|it| it.up && it.name != "lo") {
             let own: Vec<_> = device.addresses.iter().filter(|it| self.policy.local.contains(it)).collect();
-            if self.is_covered(device) || (own.is_empty() && !device.default_route) {
+            if self.is_covered(device) {
+                continue;
+            }
+            if own.is_empty() && !device.default_route {
+                self.open(device, notes);
                 continue;
             }
             let mut why = Vec::new();
@@ -106,6 +121,23 @@ impl View<'_> {
             );
             notes.push(note("unguarded-interface", message));
         }
+    }
+
+    /// A card, or what stands on cards, that leads here though the site file gives this host no address there:
+    /// what comes in by it reaches every address of this host.
+    fn open(&self, device: &Device, notes: &mut Vec<Note>) {
+        let others: Vec<_> = device.addresses.iter().filter(|it| !is_link_local(**it)).collect();
+        let is_card = matches!(device.kind.as_str(), "" | "veth" | "vlan" | "bond" | "team");
+        if others.is_empty() || !is_card {
+            return;
+        }
+        let message = format!(
+            "{} is up, has {}, and is not guarded: whoever is there reaches every address of this host unfiltered; add \
+             it to `interfaces`",
+            device.name,
+            listed(&others)
+        );
+        notes.push(note("open-interface", message));
     }
 
     /// Interfaces that nothing guards and by which answers leave.
@@ -195,8 +227,11 @@ impl View<'_> {
     }
 
     fn containers(&self, notes: &mut Vec<Note>) {
-        let open =
-            self.machine.devices.iter().filter(|it| it.up && it.leaves_namespace && !self.is_guarded(it));
+        let of_containers = |it: &&Device| {
+            let bridge = it.kind == "bridge" && !it.addresses.is_empty();
+            it.up && (it.leaves_namespace || bridge) && !self.is_covered(it)
+        };
+        let open = self.machine.devices.iter().filter(of_containers);
         let names: Vec<&str> = open.map(|device| device.name.as_str()).collect();
         if !names.is_empty() {
             let message = format!(
@@ -256,7 +291,7 @@ mod tests {
         notes.into_iter().map(|note| (note.kind, note.message)).collect()
     }
 
-    fn own() -> Vec<std::net::IpAddr> {
+    fn own() -> Vec<IpAddr> {
         vec!["10.20.0.11".parse().unwrap()]
     }
 
@@ -274,6 +309,13 @@ mod tests {
         let machine = Machine { devices: vec![device(2, "eth0"), eth1, wg0], ..Machine::default() };
         let found = said("\"eth0\", \"eth7\"", "", &machine);
         let kinds: Vec<&str> = found.iter().map(|(kind, _)| *kind).collect();
+        let other = "192.0.2.7".parse().unwrap();
+        let eth2 = Device { addresses: vec![other, "fe80::1".parse().unwrap()], ..device(5, "eth2") };
+        let silent = Device { addresses: vec!["fe80::2".parse().unwrap()], ..device(6, "eth3") };
+        let staging = Machine { devices: vec![device(2, "eth0"), eth2, silent], ..Machine::default() };
+        let open = said("\"eth0\"", "", &staging);
+        assert!(open.len() == 1 && open[0].0 == "open-interface", "{open:?}");
+        assert!(open[0].1.starts_with("eth2 is up, has 192.0.2.7, and is not guarded"), "{open:?}");
         assert_eq!(kinds, ["interface-missing", "unguarded-interface", "unguarded-interface"], "{found:?}");
         assert!(
             found[0].1.contains("eth7") && found[1].1.contains("eth1 is up, has 10.20.0.11"),
