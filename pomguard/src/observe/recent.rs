@@ -24,6 +24,8 @@ pub const RECENT: u64 = 7 * 86_400;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Recent {
     /// Seconds since 1970 of the reading.
+    // Two plans of one state are to read alike.
+    #[serde(skip)]
     pub at: u64,
     /// Seconds since 1970 when the counters were set up: of what was before them they know nothing.
     pub counting_since: u64,

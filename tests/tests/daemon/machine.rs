@@ -48,7 +48,8 @@ fn interface_that_leads_here_unguarded_is_named_everywhere() {
     );
     assert!(done(&lab, &["check", "--quiet"]).is_empty(), "no warning, no word");
 
-    on_server(&lab, &["ip", "link", "add", "second", "type", "dummy"]);
+    on_server(&lab, &["ip", "link", "add", "second", "type", "veth", "peer", "name", "third"]);
+    on_server(&lab, &["ip", "link", "set", "third", "up"]);
     on_server(&lab, &["ip", "address", "add", "192.0.2.1/24", "dev", "second"]);
     on_server(&lab, &["ip", "link", "set", "second", "up"]);
     on_server(&lab, &["ip", "route", "add", "default", "via", "192.0.2.9"]);

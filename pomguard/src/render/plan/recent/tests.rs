@@ -135,7 +135,7 @@ fn json_has_the_promised_keys() {
     let mut recent = recent(vec![row("pom-4.0/15", Kind::Removed, 9)]);
     recent.unenforced.push(Unenforced { direction: Direction::Inbound, packets: 0, reasons: vec![] });
     let json = serde_json::to_value(recent).unwrap();
-    assert_eq!((&json["counting_since"], &json["at"]), (&(NOW - 864_000).into(), &NOW.into()));
+    assert_eq!((&json["counting_since"], &json["at"]), (&(NOW - 864_000).into(), &serde_json::Value::Null));
     assert_eq!(
         (&json["rows"][0]["kind"], &json["rows"][0]["direction"]),
         (&"removed".into(), &"inbound".into())
