@@ -1,9 +1,6 @@
 //! What an operator should know about a policy before it is in force.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
 use pomguard_common::protocol;
