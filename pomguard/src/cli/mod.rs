@@ -4,7 +4,7 @@
 //! attend to: `plan` would change something, `status` found something that is not as it should be, `explain`
 //! tells of a packet that would be dropped, `check --strict` has warnings.
 
-use std::process::ExitCode;
+use std::{process::ExitCode, sync::LazyLock};
 
 use clap::{Parser, Subcommand};
 
@@ -19,6 +19,7 @@ pub mod allow;
 pub mod apply;
 pub mod check;
 pub mod detach;
+pub mod doctor;
 mod duration;
 mod emergency;
 pub mod explain;
@@ -53,11 +54,20 @@ struct Usage(String);
 
 /// Enforces a published port matrix on a server's network interfaces, and can always say why.
 #[derive(Debug, Parser)]
-#[command(name = "pomguard", version, max_term_width = 100)]
+#[command(name = "pomguard", version, long_version = long_version(), max_term_width = 100)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub verb: Verb,
+}
+
+/// Returns the version and the layout of the maps, one a line: the scripts of the packages compare the layouts of
+/// two versions before a step back.
+fn long_version() -> &'static str {
+    static TEXT: LazyLock<String> = LazyLock::new(|| {
+        format!("{}\nmap layout {}", env!("CARGO_PKG_VERSION"), pomguard_common::ABI_VERSION)
+    });
+    &TEXT
 }
 
 /// The verbs.
@@ -90,6 +100,8 @@ pub enum Verb {
     Panic(suspend::FormerArgs),
     /// Show what is in force, and what is not as it should be
     Status(status::Args),
+    /// Examine this machine: kernel, interfaces, other firewalls, and what stands in the way of enforcement
+    Doctor(doctor::Args),
     /// Show what passed, what was dropped and why
     Stats(stats::Args),
     /// Tell what becomes of a packet, and why
@@ -126,6 +138,7 @@ impl Verb {
             | Self::Plan(_)
             | Self::History(_)
             | Self::Status(_)
+            | Self::Doctor(_)
             | Self::Stats(_)
             | Self::Explain(_)
             | Self::Matrix(_)
@@ -158,6 +171,7 @@ fn dispatch(verb: Verb, out: &mut Output) -> anyhow::Result<ExitCode> {
         Verb::Lockdown(args) => suspend::run(Panic::Isolate, &args, out),
         Verb::Panic(args) => suspend::run_former(&args, out),
         Verb::Status(args) => status::run(&args, out),
+        Verb::Doctor(args) => doctor::run(&args, out),
         Verb::Stats(args) => {
             let settings = paths::settings(&args.config, out);
             let pins = Pins::new(&settings.paths.pins);

@@ -19,7 +19,7 @@ use super::{
     link_pin::{odd_link, pin, take_off, unpin},
     load::Loaded,
     pins::Pins,
-    raw,
+    raw, refusal,
     sight::Seen,
     upper::Lifted,
 };
@@ -304,11 +304,11 @@ fn attach_fresh(
             Err(error) if mode == AttachMode::Native => {
                 return Err(KernelError::NoNative {
                     interface: interface.to_owned(),
-                    reason: not_native(ifindex, &error),
+                    reason: not_native(program, interface, ifindex, &error),
                 });
             }
             Err(error) => {
-                let why = not_native(ifindex, &error);
+                let why = not_native(program, interface, ifindex, &error);
                 warn!("{interface}: no native XDP ({why}), falling back to generic");
                 program.attach_to_if_index(ifindex, XdpMode::Skb)
             }
@@ -362,7 +362,7 @@ fn exchange_mode(
     let id = match program.attach_to_if_index(ifindex, flags(native)) {
         Ok(id) => id,
         Err(error) => {
-            refused = Some(not_native(ifindex, &error));
+            refused = Some(not_native(program, interface, ifindex, &error));
             program
                 .attach_to_if_index(ifindex, flags(!native))
                 .map_err(KernelError::program(PROGRAM_INGRESS))?
@@ -427,8 +427,11 @@ pub(super) fn refuse_foreign(interface: &str, ifindex: u32) -> Result<(), Kernel
 const ANY_DRIVER: u32 = 1_500;
 
 /// Why a driver did not take native XDP: the kernel's own words, and the MTU if that may be why.
-fn not_native(ifindex: u32, error: &ProgramError) -> String {
+fn not_native(program: &Xdp, interface: &str, ifindex: u32, error: &ProgramError) -> String {
     let words = reason(error);
+    if let Some(said) = program.fd().ok().and_then(|fd| refusal::words(ifindex, fd.as_fd())) {
+        return format!("{words}: the driver says \"{said}\"; `{}`", refusal::remedy(interface, &said));
+    }
     match interface::mtu(ifindex) {
         Ok(Some(mtu)) if mtu > ANY_DRIVER => {
             format!("{words}; the MTU is {mtu}, and most drivers take native XDP up to some 3,500 bytes")

@@ -236,7 +236,7 @@ pub fn ingress_filter(ifindex: u32, handle: u32, priority: u16) -> Result<Option
     Ok(filters(ifindex, INGRESS)?.into_iter().find(ours).and_then(|filter| filter.program))
 }
 
-fn filters(ifindex: u32, parent: u32) -> Result<Vec<ClsactFilter>, KernelError> {
+pub(super) fn filters(ifindex: u32, parent: u32) -> Result<Vec<ClsactFilter>, KernelError> {
     let mut message = TcMessage::default();
     message.header.index = ifindex.cast_signed();
     message.header.parent = TcHandle::from(parent);

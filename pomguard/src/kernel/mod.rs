@@ -18,9 +18,11 @@
 //! | what the maps are to hold, compared with what they do | [`content`] |
 //! | a change of XDP mode, without an open moment | `bridge`; which driver it is: [`driver`] |
 //! | devices that stand on each other | [`machine`], and to attach below others `upper` |
+//! | a driver's words for a refusal of native mode | `refusal` |
 //! | what a card took, alongside what the guard saw | [`sight`] |
 //! | what the kernel announces of interfaces | [`monitor`] |
 //! | what a process may not do that loading takes | [`powers`] |
+//! | this machine, for `pomguard doctor` | [`doctor`] |
 //! | a frame through the loaded program | [`probe`], [`selfprobe`] |
 //!
 //! Everything that outlives the daemon is pinned. What reads or changes maps goes by the pins and
@@ -34,6 +36,7 @@ pub mod carry;
 pub mod clock;
 pub mod control;
 pub mod counters;
+pub mod doctor;
 pub mod driver;
 mod error;
 pub mod frame;
@@ -55,6 +58,7 @@ pub mod pins;
 pub mod probe;
 pub mod programs;
 mod raw;
+mod refusal;
 pub mod seed;
 pub mod selfprobe;
 pub mod sight;

@@ -8,11 +8,13 @@
 //! | [`family`] | every metric: name, kind, labels, meaning |
 //! | [`metrics`] | the page, from a reading and the daemon's own state |
 //! | [`condition`] | named states and repairs |
+//! | [`doctor`] | what stands in the way of enforcement on this machine |
 //! | [`exposition`] | the page in the format that a scraper asks for |
 //! | [`http`] | the listener that serves it |
 //! | [`printable`] | names from files, made safe to show |
 
 pub mod condition;
+pub mod doctor;
 pub mod exposition;
 pub mod family;
 #[cfg(test)]

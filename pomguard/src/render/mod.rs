@@ -2,6 +2,7 @@
 //! test and a golden file show the same text; JSON is the same structure.
 
 pub mod check;
+pub mod doctor;
 pub mod explain;
 pub mod flows;
 mod grid;

@@ -14,6 +14,7 @@ mod boot;
 mod cli;
 mod control;
 mod death;
+mod doctor;
 mod emergency;
 mod explain;
 mod exporter;

@@ -1,0 +1,53 @@
+//! `pomguard doctor`: is this machine fit for pomguard, and what stands in the way?
+
+use std::{path::PathBuf, process::ExitCode};
+
+use serde::Serialize;
+
+use super::{ATTENTION, FAULT, output::Output};
+use crate::{
+    input::settings::Settings,
+    kernel::{doctor::Machine, pins::Pins},
+    observe::doctor::{self, Finding, Severity},
+    paths, render,
+};
+
+/// Options of `doctor`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The daemon's settings, whose interfaces are judged; without such a file all interfaces are
+    #[arg(long, value_name = "PATH", default_value = paths::SETTINGS)]
+    pub config: PathBuf,
+    /// Write JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// The findings as `--json` writes them.
+#[derive(Serialize)]
+struct Report<'a> {
+    /// The worst of them.
+    worst: Severity,
+    findings: &'a [Finding],
+}
+
+/// Exit code 0 when all is good, 3 when there is something to attend to, 1 when pomguard cannot enforce here.
+pub fn run(args: &Args, out: &mut Output) -> anyhow::Result<ExitCode> {
+    // Settings that are missing or broken are for `check` to tell.
+    let settings = Settings::load(&args.config).ok();
+    let pins = settings.as_ref().map_or_else(|| paths::PINS.into(), |it| it.paths.pins.clone());
+    let interfaces: Vec<String> =
+        settings.iter().flat_map(|it| &it.interfaces).map(|interface| interface.value.clone()).collect();
+    let findings = doctor::judge(&Machine::read(&Pins::new(&pins)), &interfaces);
+    let worst = doctor::worst(&findings);
+    if args.json {
+        out.json(&Report { worst, findings: &findings })?;
+    } else {
+        render::doctor::print(&findings, out)?;
+    }
+    Ok(match worst {
+        Severity::Failed => ExitCode::from(FAULT),
+        Severity::Attention => ExitCode::from(ATTENTION),
+        Severity::Note | Severity::Good => ExitCode::SUCCESS,
+    })
+}

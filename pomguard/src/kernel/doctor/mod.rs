@@ -1,0 +1,60 @@
+//! What `pomguard doctor` reads of this machine. Reading needs no settings, and what root alone may read is `None` for
+//! others. Nothing is changed. [`crate::observe::doctor`] judges the readings.
+//!
+//! | part | module |
+//! | --- | --- |
+//! | kernel, memory, clock, security | `system` |
+//! | interfaces and their relations | `links`, with `ethtool` and `xdp_features` |
+//! | sockets that take packets from the driver | `xdp_sockets` |
+//! | rules of other firewalls | `rules` |
+//! | this boot and the next one | `boot` |
+
+mod boot;
+mod ethtool;
+mod links;
+mod rules;
+mod system;
+mod xdp_features;
+mod xdp_sockets;
+
+pub use boot::Boot;
+pub use ethtool::{Features, Queues};
+pub use links::{Link, Programs};
+pub use rules::{Chain, Rules};
+pub use system::System;
+
+use super::{attach, pins::Pins};
+
+/// Everything that was read.
+#[derive(Clone, Debug, Default)]
+pub struct Machine {
+    /// True if root reads.
+    pub root: bool,
+    /// The kernel and the machine.
+    pub system: System,
+    /// Interfaces of this network namespace but for the loopback, by name.
+    pub links: Vec<Link>,
+    /// Indices of interfaces with AF_XDP sockets; `None` if the kernel does not tell.
+    pub xdp_sockets: Option<Vec<u32>>,
+    /// Rules of other firewalls; `None` if they could not be read.
+    pub rules: Option<Rules>,
+    /// This boot and the next one.
+    pub boot: Boot,
+}
+
+impl Machine {
+    /// Reads the machine; programs behind links that are pinned at `pins` are pomguard's own.
+    #[must_use]
+    pub fn read(pins: &Pins) -> Self {
+        let root = nix::unistd::geteuid().is_root();
+        let ours = root.then(|| attach::running(pins).unwrap_or_default());
+        Self {
+            root,
+            system: System::read(),
+            links: links::read(ours.as_ref()),
+            xdp_sockets: xdp_sockets::interfaces().ok(),
+            rules: rules::read(),
+            boot: Boot::read(),
+        }
+    }
+}
