@@ -1,4 +1,4 @@
-//! `cargo xtask dist`: builds and checks the one file that runs on every supported distribution.
+//! `cargo xtask dist`: builds the one file that runs on every supported distribution, its bill of materials and the packages.
 //!
 //! A binary runs where the C library is at least as new as the library that it was linked against. RHEL 8 has
 //! glibc 2.28, so the file is linked against that version, by the linker of zig, which carries the symbols of
@@ -13,11 +13,15 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
+use sha2::{Digest as _, Sha256};
 
 use crate::{process, workspace};
 
 mod artefact;
 mod old_root;
+pub(crate) mod packages;
+mod sbom;
+mod stage;
 
 use artefact::Artefact;
 
@@ -39,9 +43,12 @@ pub(crate) struct Args {
     /// The distribution of that root: a suite of Debian
     #[arg(long, value_name = "SUITE", default_value = "bullseye", requires = "tried")]
     suite: String,
-    /// Check this file instead of building one
+    /// Check and pack this file instead of building one
     #[arg(long, value_name = "PATH")]
     file: Option<PathBuf>,
+    /// Only the binary: no packages
+    #[arg(long)]
+    binary_only: bool,
 }
 
 /// A version of the C library.
@@ -70,7 +77,35 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if args.tried {
         old_root::try_in(&args.suite, &file)?;
     }
+    if args.binary_only {
+        return Ok(());
+    }
+    let made = packages::make(&file)?;
+    let bill = folder().join(format!("pomguard-{}.cdx.json", env!("CARGO_PKG_VERSION")));
+    let staged = stage::folder().join("pomguard.cdx.json");
+    fs::copy(&staged, &bill).with_context(|| format!("copy {}", staged.display()))?;
+    let files = [file, bill, made.rpm, made.deb];
+    let sums = files.iter().map(|file| sum(file)).collect::<Result<String>>()?;
+    fs::write(folder().join("SHA256SUMS"), &sums)?;
+    print!("{sums}");
     Ok(())
+}
+
+/// Builds the binary and both packages, or takes the binary that `POMGUARD_DIST_BINARY` names.
+pub(crate) fn packages_of_this_tree() -> Result<packages::Packages> {
+    let file = match std::env::var_os("POMGUARD_DIST_BINARY") {
+        Some(file) => PathBuf::from(file),
+        None => build()?,
+    };
+    packages::make(&file)
+}
+
+/// A line as `sha256sum --check` reads it.
+fn sum(file: &Path) -> Result<String> {
+    let data = fs::read(file).with_context(|| file.display().to_string())?;
+    let digest = Sha256::digest(&data).iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"));
+    let name = file.file_name().context("a file without a name")?.to_string_lossy();
+    Ok(format!("{digest}  {name}\n"))
 }
 
 /// Returns the path of the folder with the tools and the file.
@@ -88,6 +123,7 @@ fn build() -> Result<PathBuf> {
         .args(["--locked", "--release", "--package", "pomguard", "--bin", "pomguard"])
         .args(["--target", &format!("{TARGET}.{GLIBC}")])
         .env("PATH", path)
+        .env("RUSTFLAGS", same_paths_everywhere()?)
         .env("CARGO_PROFILE_RELEASE_STRIP", "symbols");
     process::run(&mut command)?;
     let built = workspace::target().join(TARGET).join("release/pomguard");
@@ -95,6 +131,14 @@ fn build() -> Result<PathBuf> {
     fs::copy(&built, &file).with_context(|| format!("copy {} to {}", built.display(), file.display()))?;
     fs::set_permissions(&file, fs::Permissions::from_mode(0o755))?;
     Ok(file)
+}
+
+/// Flags that write the same source paths into the file, in whatever folder it is built.
+fn same_paths_everywhere() -> Result<String> {
+    let (root, crates) = (workspace::root(), workspace::cargo_home());
+    let flags = [(root, "/usr/src/pomguard"), (crates.as_path(), "/usr/src/cargo")]
+        .map(|(from, to)| Ok::<_, anyhow::Error>(format!("--remap-path-prefix={}={to}", text(from)?)));
+    Ok(flags.into_iter().collect::<Result<Vec<_>>>()?.join(" "))
 }
 
 /// Installs the tools into a folder of their own, unless they are installed. Returns the folder of their

@@ -10,6 +10,9 @@ use crate::{ebpf, process, workspace};
 const LINKER: &str = "0.13.0";
 const DENY: &str = "0.20.2";
 const FUZZ: &str = "0.13.2";
+/// Another version may write other bytes.
+const PACKAGING: [(&str, &str); 3] =
+    [("cargo-generate-rpm", "0.21.1"), ("cargo-deb", "3.8.0"), ("cargo-cyclonedx", "0.5.9")];
 
 /// Installs bpf-linker against the LLVM of the packaged compiler: the linker reads the compiler's bitcode, so
 /// both need the same version.
@@ -53,6 +56,16 @@ pub(super) fn fuzz() -> Result<()> {
         return Ok(());
     }
     process::run(install("cargo-fuzz", FUZZ).arg("--locked"))
+}
+
+/// The tools that make the packages: some ten minutes on two cores, once.
+pub(super) fn packaging() -> Result<()> {
+    for (package, version) in PACKAGING {
+        if process::find(package).is_none() {
+            process::run(install(package, version).arg("--locked"))?;
+        }
+    }
+    Ok(())
 }
 
 fn install(package: &str, version: &str) -> Command {

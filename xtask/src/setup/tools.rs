@@ -22,6 +22,8 @@ pub(crate) enum Tool {
     Filters,
     Promtool,
     SystemdAnalyze,
+    Packaging,
+    PackageLints,
     CargoDeny,
     CargoFuzz,
 }
@@ -40,6 +42,8 @@ impl Tool {
         Self::Filters,
         Self::Promtool,
         Self::SystemdAnalyze,
+        Self::Packaging,
+        Self::PackageLints,
         Self::CargoDeny,
         Self::CargoFuzz,
     ];
@@ -58,6 +62,8 @@ impl Tool {
             Self::Filters => "other filters",
             Self::Promtool => "promtool",
             Self::SystemdAnalyze => "systemd",
+            Self::Packaging => "packaging",
+            Self::PackageLints => "package lints",
             Self::CargoDeny => "cargo-deny",
             Self::CargoFuzz => "cargo-fuzz",
         }
@@ -79,6 +85,8 @@ impl Tool {
             Self::Filters => "what the bench compares with: nftables, iptables, ipset, xdp-filter",
             Self::Promtool => "checks the metrics page and the alert rules",
             Self::SystemdAnalyze => "scores the unit's hardening",
+            Self::Packaging => "makes the RPM, the deb, the SELinux module and the bill of materials",
+            Self::PackageLints => "judges the RPM and the deb",
             Self::CargoDeny => "checks licences and sources of the dependencies",
             Self::CargoFuzz => "runs the coverage-guided fuzz targets",
         }
@@ -105,6 +113,15 @@ impl Tool {
             Self::Filters => &["nft", "iptables-restore", "ip6tables-restore", "ipset", "xdp-filter"],
             Self::Promtool => &["promtool"],
             Self::SystemdAnalyze => &["systemd-analyze"],
+            Self::Packaging => &[
+                "cargo-generate-rpm",
+                "cargo-deb",
+                "cargo-cyclonedx",
+                "checkmodule",
+                "semodule_package",
+                "gzip",
+            ],
+            Self::PackageLints => &["rpm", "rpmlint", "lintian"],
             Self::CargoDeny => &["cargo-deny"],
             Self::CargoFuzz => &["cargo-fuzz", "g++"],
         }
@@ -137,6 +154,10 @@ impl Tool {
             (Self::Promtool, Distribution::Apt) => &["prometheus"],
             (Self::Promtool, Distribution::Dnf) => &["golang-github-prometheus"],
             (Self::SystemdAnalyze, _) => &["systemd"],
+            (Self::Packaging, Distribution::Apt) => &["checkpolicy", "semodule-utils", "gzip"],
+            (Self::Packaging, Distribution::Dnf) => &["checkpolicy", "policycoreutils", "gzip"],
+            (Self::PackageLints, Distribution::Apt) => &["rpm", "rpmlint", "lintian"],
+            (Self::PackageLints, Distribution::Dnf) => &["rpm", "rpmlint"],
             // These tools come with rustup's nightly, or are compiled.
             (Self::BpfClippy, Distribution::Dnf) | (Self::CargoDeny, _) => &[],
             // libFuzzer is C++.
@@ -150,6 +171,7 @@ impl Tool {
             (Self::BpfCompiler, Distribution::Dnf) => cargo_tools::nightly(),
             (Self::BpfLinker, Distribution::Apt) => cargo_tools::linker_for_packaged_compiler(distribution),
             (Self::BpfLinker, Distribution::Dnf) => cargo_tools::linker(),
+            (Self::Packaging, _) => cargo_tools::packaging(),
             (Self::CargoDeny, _) => cargo_tools::deny(),
             (Self::CargoFuzz, _) => cargo_tools::fuzz(),
             _ => Ok(()),

@@ -8,7 +8,9 @@ use std::{
 
 use anyhow::{Result, bail};
 
-use super::{Args, attempt, build, conclude, kernel, other_kernel, outcome::Outcome, print_table, run::Run};
+use super::{
+    Args, attempt, build, conclude, kernel, other_kernel, outcome::Outcome, packaging, print_table, run::Run,
+};
 use crate::{
     account,
     ebpf::{self, Comparison},
@@ -41,6 +43,13 @@ const PROOFS: &[Proof] = &[
         minutes: 3,
         needs: &[Tool::CargoDeny],
         run: dependencies,
+    },
+    Proof {
+        name: "package-life",
+        title: "RPM and deb: install, upgrade, downgrade, remove, purge; lintian and rpmlint",
+        minutes: 15,
+        needs: &[Tool::Packaging, Tool::PackageLints, Tool::Container],
+        run: packaging::run,
     },
     Proof {
         name: "coverage",

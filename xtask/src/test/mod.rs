@@ -19,6 +19,7 @@ mod long;
 pub(crate) mod other_kernel;
 mod outcome;
 mod packages;
+mod packaging;
 mod pool;
 mod run;
 mod shipped;
