@@ -7,7 +7,7 @@ use nix::sys::{
     statfs::{FsType, statfs},
 };
 
-use crate::kernel::powers;
+use crate::kernel::capabilities;
 
 /// Magic number of the BPF file system (include/uapi/linux/magic.h).
 const BPF_FS: FsType = FsType(0xcafe_4a11);
@@ -54,7 +54,7 @@ impl System {
             release: line("/proc/sys/kernel/osrelease").unwrap_or_default(),
             btf: Path::new("/sys/kernel/btf/vmlinux").exists(),
             bpffs: statfs("/sys/fs/bpf").is_ok_and(|facts| facts.filesystem_type() == BPF_FS),
-            missing_capabilities: powers::missing(),
+            missing_capabilities: capabilities::missing(),
             jit: number("/proc/sys/net/core/bpf_jit_enable"),
             unprivileged: number("/proc/sys/kernel/unprivileged_bpf_disabled"),
             locked: getrlimit(Resource::RLIMIT_MEMLOCK)
