@@ -273,6 +273,13 @@ pub trait ControlView {
         0
     }
 
+    /// Notes that the datagram was read, with 1 if its peer is a known system, for the table of drops. A number,
+    /// as in [`Self::self_test`].
+    #[inline(always)]
+    fn note_peer(&self, known: u64) {
+        let _ = known;
+    }
+
     /// When a local port served; `None` beyond the end of the table.
     #[inline(always)]
     fn served(&self, index: u32) -> Option<&Served> {

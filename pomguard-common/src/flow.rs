@@ -233,7 +233,7 @@ pub(crate) fn search<S: Store>(store: &S, key: &Key) -> Option<Found> {
 /// The same value, of which the compiler knows nothing: it would make a branch of every term of a
 /// comparison, and the verifier walks them all.
 #[inline(always)]
-fn hide(value: u64) -> u64 {
+pub(crate) fn hide(value: u64) -> u64 {
     #[cfg(target_arch = "bpf")]
     {
         let mut value = value;

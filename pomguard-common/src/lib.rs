@@ -19,6 +19,7 @@
 //! | [`rate`] | what may come in only so often |
 //! | [`decide`] | what becomes of a packet, and why |
 //! | [`counter`] | what is counted |
+//! | [`drops`] | who was denied, at which port, and why |
 //! | [`mod@bench`] | what the bench's own programs are called and made of |
 
 #![no_std]
@@ -28,6 +29,7 @@ pub mod bench;
 pub mod control;
 pub mod counter;
 pub mod decide;
+pub mod drops;
 pub mod flow;
 pub mod image;
 pub mod limits;

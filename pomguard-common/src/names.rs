@@ -36,6 +36,8 @@ pub const MAP_COUNTERS: &str = "COUNTERS";
 pub const MAP_INTERFACES: &str = "INTERFACES";
 /// Per CPU: one tally per row slot.
 pub const MAP_ROWS: &str = "ROWS";
+/// Per CPU: who was denied. See [`crate::drops`].
+pub const MAP_DROPS: &str = "DROPS";
 /// What each row slot means, so that a reader needs nothing but the maps.
 pub const MAP_LABELS: &str = "LABELS";
 /// Buckets of the flow table.
@@ -57,6 +59,7 @@ pub const PINNED_MAPS: &[&str] = &[
     MAP_COUNTERS,
     MAP_INTERFACES,
     MAP_ROWS,
+    MAP_DROPS,
     MAP_LABELS,
     MAP_FLOWS,
     MAP_FLOW_PORTS,

@@ -16,11 +16,11 @@ use crate::{
 pub(crate) mod ethertype {
     pub(crate) const IPV4: u16 = 0x0800;
     pub(super) const ARP: u16 = 0x0806;
-    pub(super) const VLAN: u16 = 0x8100;
+    pub(crate) const VLAN: u16 = 0x8100;
     pub(crate) const IPV6: u16 = 0x86dd;
     pub(super) const SLOW: u16 = 0x8809;
     pub(super) const EAPOL: u16 = 0x888e;
-    pub(super) const SERVICE_VLAN: u16 = 0x88a8;
+    pub(crate) const SERVICE_VLAN: u16 = 0x88a8;
     pub(super) const LLDP: u16 = 0x88cc;
     /// Below this the field is a length (IEEE 802.3).
     pub(crate) const FIRST: u16 = 0x0600;

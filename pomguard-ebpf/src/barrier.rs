@@ -13,3 +13,11 @@ pub(crate) fn hide(mut value: usize) -> usize {
     unsafe { core::arch::asm!("{0} = {0}", inout(reg) value, options(nostack, preserves_flags)) };
     value
 }
+
+/// The same value, of which the verifier knows nothing either: bits that it does not know, all 64, are turned over
+/// and turned back. It walks what follows once, and not once for each value.
+#[inline(always)]
+pub(crate) fn hide_by(value: u64, unknown: u64) -> u64 {
+    let unknown = hide(unknown as usize);
+    (hide(value as usize ^ unknown) ^ unknown) as u64
+}

@@ -13,7 +13,12 @@ pub(crate) static TICK_SHIFT: Global<u8> = Global::new(6);
 /// 5576b991e9c1, Linux 5.6), where `bpf_ktime_get_ns` reads the clock hardware.
 #[inline(always)]
 pub(crate) fn now() -> u32 {
+    (jiffies() >> (TICK_SHIFT.load() & 31)) as u32
+}
+
+/// The kernel's tick counter, of which the verifier knows no bit.
+#[inline(always)]
+pub(crate) fn jiffies() -> u64 {
     // SAFETY: the helper takes no arguments and only returns a number.
-    let jiffies = unsafe { bpf_jiffies64() };
-    (jiffies >> (TICK_SHIFT.load() & 31)) as u32
+    unsafe { bpf_jiffies64() }
 }

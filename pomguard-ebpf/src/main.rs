@@ -16,10 +16,12 @@
 mod account;
 mod barrier;
 mod clock;
+mod drops;
 mod maps;
 mod packet;
 mod tables;
 
+use crate::barrier::hide_by;
 use aya_ebpf::{
     EbpfContext as _,
     bindings::{
@@ -29,7 +31,9 @@ use aya_ebpf::{
     macros::{classifier, xdp},
     programs::{TcContext, XdpContext},
 };
-use pomguard_common::{Direction, counter::Counters, decide::Decision, packet::Packet as _};
+use pomguard_common::{
+    Direction, counter::Counters, decide::Decision, drops::is_recorded, packet::Packet as _, reason::Reason,
+};
 
 /// Let the next program, or the stack, have the packet (TC_ACT_UNSPEC, and TCX_NEXT).
 const TC_NEXT: i32 = -1;
@@ -51,7 +55,7 @@ fn pomguard_xdp(ctx: XdpContext) -> u32 {
         unsafe { maps::GENERAL_XDP.tail_call(&ctx, 0) };
         tables::unjudged(Direction::Inbound, &frame)
     });
-    let passes = commit::<FAST_XDP>(counters, Direction::Inbound, decision, frame.length());
+    let passes = commit::<FAST_XDP, _>(counters, Direction::Inbound, &frame, decision, frame.length());
     if passes { XDP_PASS } else { XDP_DROP }
 }
 
@@ -64,7 +68,7 @@ fn pom_general_xdp(ctx: XdpContext) -> u32 {
     let decision = tables::judge(Direction::Inbound, &frame);
     // Looked up only now: what is kept over a call takes stack.
     let Some(counters) = account::counters(frame.self_test()) else { return XDP_DROP };
-    let passes = commit::<GENERAL>(counters, Direction::Inbound, decision, frame.length());
+    let passes = commit::<GENERAL, _>(counters, Direction::Inbound, &frame, decision, frame.length());
     if passes { XDP_PASS } else { XDP_DROP }
 }
 
@@ -82,7 +86,7 @@ fn pomguard_tc(ctx: TcContext) -> i32 {
         unsafe { maps::GENERAL_TC.tail_call(&ctx, 0) };
         tables::unjudged(Direction::Outbound, &frame)
     });
-    let passes = commit::<FAST_TC>(counters, Direction::Outbound, decision, ctx.len());
+    let passes = commit::<FAST_TC, _>(counters, Direction::Outbound, &frame, decision, ctx.len());
     if passes { TC_NEXT } else { TC_DROP }
 }
 
@@ -94,7 +98,7 @@ fn pom_general_tc(ctx: TcContext) -> i32 {
     let frame = packet::Frame::<__sk_buff>::new(ctx.as_ptr().cast());
     let decision = tables::judge(Direction::Outbound, &frame);
     let Some(counters) = account::counters(frame.self_test()) else { return TC_DROP };
-    let passes = commit::<GENERAL>(counters, Direction::Outbound, decision, ctx.len());
+    let passes = commit::<GENERAL, _>(counters, Direction::Outbound, &frame, decision, ctx.len());
     if passes { TC_NEXT } else { TC_DROP }
 }
 
@@ -104,15 +108,28 @@ const FAST_XDP: u8 = 0;
 const FAST_TC: u8 = 1;
 const GENERAL: u8 = 2;
 
-/// The one exit: counts and reports a decision. Returns true if the packet goes on.
+/// The one exit: counts, records and reports a decision. Returns true if the packet goes on.
 #[inline(always)]
-fn commit<const PROGRAM: u8>(
+fn commit<const PROGRAM: u8, C: packet::Context>(
     counters: &mut Counters,
     direction: Direction,
+    frame: &packet::Frame<C>,
     decision: Decision,
     bytes: u32,
 ) -> bool {
+    // Walked once, and not once for each reason and each check of the length before.
+    let unknown = clock::jiffies();
+    let decision =
+        Decision::of_word(hide_by(decision.word(), unknown)).unwrap_or(Decision::because(Reason::Internal));
+    let bytes = hide_by(bytes.into(), unknown) as u32;
     account::judged(counters, direction, decision, bytes);
+    if is_recorded(decision) && frame.self_test() == 0 {
+        if PROGRAM == GENERAL {
+            drops::any(frame.context(), direction as u32, decision.word(), bytes);
+        } else {
+            drops::plain(direction, frame, decision, bytes);
+        }
+    }
     if PROGRAM == GENERAL {
         log_apart(direction as u32, decision.word());
     } else {

@@ -9,6 +9,7 @@ use pomguard_common::{
     control::{Control, Override},
     counter::{self, Counters, HostRecord, RowLabel, RowTally},
     decide::ParsedSlot,
+    drops,
     flow::{
         Bucket, Candidates, Key,
         ports::{self, FlowPort},
@@ -50,6 +51,11 @@ pub(crate) static INTERFACES: PerCpuArray<u64, { limits::INTERFACES }> = PerCpuA
 #[btf_map]
 pub(crate) static ROWS: PerCpuArray<RowTally, { limits::ROW_SLOTS }> = PerCpuArray::new();
 
+/// Who was denied: this CPU's table. Plain words, because the kernel's BTF check refuses some of what a word of
+/// the flow table is made of.
+#[btf_map]
+pub(crate) static DROPS: PerCpuArray<[u64; drops::ELEMENT], { drops::ELEMENTS }> = PerCpuArray::new();
+
 /// What each row slot means; written and read by user space only.
 #[btf_map]
 pub(crate) static LABELS: Array<RowLabel, { limits::ROW_SLOTS }, MAPPED> = Array::new();
@@ -87,12 +93,12 @@ pub(crate) const DATAGRAM_WORDS: usize = size_of::<Datagram>().div_ceil(8);
 /// Words that a key takes in it.
 pub(crate) const KEY_WORDS: usize = size_of::<Key>() / 8;
 /// Words that candidates take in it.
-const CANDIDATE_WORDS: usize = size_of::<Candidates>() / 8;
+pub(crate) const CANDIDATE_WORDS: usize = size_of::<Candidates>() / 8;
 /// Words of the scratch map: the datagram under judgement and one that it quotes, one word to forget by,
 /// a key, what was let through of each packet class with a rate, 1 for a self-test, the bit of the generation's slot,
-/// and candidates that may make room.
-const SCRATCH_WORDS: usize =
-    DATAGRAM_WORDS * ParsedSlot::ALL + 1 + KEY_WORDS + Rated::COUNT + 2 + CANDIDATE_WORDS;
+/// candidates that may make room, and what is known of the peer.
+pub(crate) const SCRATCH_WORDS: usize =
+    DATAGRAM_WORDS * ParsedSlot::ALL + 1 + KEY_WORDS + Rated::COUNT + 2 + CANDIDATE_WORDS + 1;
 
 /// What one packet needs alongside the stack: one value per hook, and two more for self-tests, which a packet of
 /// the network may interrupt. Plain words, because the kernel's BTF check refuses some of what a datagram is made of.

@@ -160,6 +160,12 @@ impl<C: Context> Frame<C> {
         Self { context, data, end, length: C::measure(data, end) }
     }
 
+    /// The context.
+    #[inline(always)]
+    pub(crate) const fn context(&self) -> *mut C {
+        self.context
+    }
+
     /// The index of the interface that it came in by.
     #[inline(always)]
     pub(crate) fn interface(&self) -> u32 {

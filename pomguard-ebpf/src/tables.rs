@@ -74,14 +74,20 @@ impl ControlView for Map {
 
     #[inline(always)]
     fn self_test(&self) -> u64 {
-        // SAFETY: as in `spent`; `note` has written it.
+        // SAFETY: as in `spent`; `begin` has written it.
         unsafe { self.self_test_word().read_volatile() }
     }
 
     #[inline(always)]
     fn slot_bit(&self) -> u64 {
-        // SAFETY: as in `spent`; `note` has written it.
+        // SAFETY: as in `spent`; `begin` has written it.
         unsafe { self.self_test_word().wrapping_add(1).read_volatile() }
+    }
+
+    #[inline(always)]
+    fn note_peer(&self, known: u64) {
+        // SAFETY: the last word of this CPU's value of the scratch map, kept for this alone.
+        unsafe { self.peer_word().write_volatile(PEER_READ | known) };
     }
 
     #[inline(always)]
@@ -90,6 +96,9 @@ impl ControlView for Map {
     }
 }
 
+/// Mark alongside what is known of the peer: the datagram lies in the scratch map.
+const PEER_READ: u64 = 2;
+
 impl Map {
     /// The word behind those for rates.
     #[inline(always)]
@@ -97,15 +106,23 @@ impl Map {
         self.words.wrapping_add(1 + maps::KEY_WORDS + Rated::COUNT)
     }
 
-    /// Notes whether the packet is a self-test, and the slot that it is judged by. In a map, because the stack is
-    /// short.
+    /// The word behind the candidates.
     #[inline(always)]
-    fn note(&self, self_test: u32, slot: u32) {
+    fn peer_word(&self) -> *mut u64 {
+        self.self_test_word().wrapping_add(2 + maps::CANDIDATE_WORDS)
+    }
+
+    /// Begins a packet: notes whether it is a self-test, the slot that it is judged by, and that nothing is read of
+    /// it yet. In a map, because the stack is short.
+    #[inline(always)]
+    fn begin(&self, self_test: u32, slot: u32) {
         let words = self.self_test_word();
         // SAFETY: a word of this CPU's value of the scratch map, kept for this alone.
         unsafe { words.write_volatile(self_test.into()) };
         // SAFETY: the word behind it, likewise.
         unsafe { words.wrapping_add(1).write_volatile(Override::slot_bit(slot).into()) };
+        // SAFETY: the last word, likewise.
+        unsafe { self.peer_word().write_volatile(0) };
     }
 }
 
@@ -200,6 +217,11 @@ impl<M: Memory> ControlView for Policy<M> {
     #[inline(always)]
     fn slot_bit(&self) -> u64 {
         self.memory.slot_bit()
+    }
+
+    #[inline(always)]
+    fn note_peer(&self, known: u64) {
+        self.memory.note_peer(known);
     }
 
     #[inline(always)]
@@ -393,7 +415,7 @@ pub(crate) fn judge<C: Context>(hook: Direction, packet: &Frame<C>) -> Decision 
     let Some(scratch) = scratch(hook, self_test) else { return closed };
     let memory = scratch.memory(control);
     let slot = slot_in_force(control);
-    memory.note(self_test, slot);
+    memory.begin(self_test, slot);
     let Some(generation) = maps::POLICY.get(slot) else {
         return decide::judge_without_policy(hook, packet, &memory, clock::now(), &scratch);
     };
@@ -414,4 +436,21 @@ pub(crate) fn unjudged<C: Context>(hook: Direction, packet: &Frame<C>) -> Decisi
     let Some(image) = Image::open(&policy) else { return closed };
     let tables = Tables::new(&image, Table::<Flows, _>::of(&image), Table::<Fragments, _>::of(&image));
     decide::unjudged(hook, &tables)
+}
+
+/// Returns the datagram that the general path judged last at this hook, with 1 if its peer is a known system, or
+/// `None` if it could not be read.
+#[inline(always)]
+pub(crate) fn judged(hook: Direction) -> Option<(&'static Datagram, u64)> {
+    let scratch = maps::SCRATCH.get_ptr_mut(hook as u32)?;
+    let scratch = ScratchMap(scratch.cast::<u64>());
+    let noted = scratch.0.wrapping_add(maps::SCRATCH_WORDS - 1);
+    // SAFETY: the last word of this CPU's value of the scratch map.
+    let noted = unsafe { noted.read_volatile() };
+    if noted & PEER_READ == 0 {
+        return None;
+    }
+    let datagram = hide(scratch.place(ParsedSlot::Outer) as usize) as *const Datagram;
+    // SAFETY: `judge` has written it before it noted that, and the value lives as long as the program.
+    Some((unsafe { &*datagram }, noted & 1))
 }

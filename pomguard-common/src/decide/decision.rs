@@ -176,6 +176,13 @@ impl Decision {
         self.0 & Self::AUDITED != 0
     }
 
+    /// 1 if [`Self::audited`], else 0: without a branch.
+    #[must_use]
+    #[inline(always)]
+    pub(crate) const fn audited_bit(self) -> u64 {
+        self.0 / Self::AUDITED & 1
+    }
+
     /// What happened to the flow table.
     #[must_use]
     #[inline(always)]

@@ -60,10 +60,11 @@ where
     let because = |reason| Endpoints::decided(Decision::because(reason));
     let image = tables.image;
     let family = datagram.family;
+    let class = class_of(image, family, &datagram.source);
+    image.lines().note_peer(class.known_bit());
     if matches!(family, Family::V6) && (mapped(&datagram.source) || mapped(&datagram.destination)) {
         return because(Reason::MappedAddress);
     }
-    let class = class_of(image, family, &datagram.source);
     // Duplicate address detection and MLD start from the unspecified address.
     let newborn = matches!(family, Family::V6) && unspecified(&datagram.source);
     let impossible = impossible_source(family, &datagram.source) && !newborn;
@@ -113,6 +114,8 @@ where
     let because = |reason| Endpoints::decided(Decision::because(reason));
     let image = tables.image;
     let family = datagram.family;
+    let class = class_of(image, family, &datagram.destination);
+    image.lines().note_peer(class.known_bit());
     if matches!(family, Family::V6) && (mapped(&datagram.source) || mapped(&datagram.destination)) {
         return because(Reason::MappedAddress);
     }
@@ -133,5 +136,5 @@ where
     if group(family, &datagram.destination) || impossible_source(family, &datagram.destination) {
         return Endpoints(Class::NONE.0.into());
     }
-    Endpoints(class_of(image, family, &datagram.destination).0.into())
+    Endpoints(class.0.into())
 }

@@ -337,6 +337,13 @@ impl Class {
         self.0 & Self::OFFSET
     }
 
+    /// 1 if [`Self::known`], else 0: without a branch.
+    #[must_use]
+    #[inline(always)]
+    pub(crate) const fn known_bit(self) -> u64 {
+        (self.0 / Self::KNOWN) as u64
+    }
+
     /// Whether the site file names the address.
     #[must_use]
     #[inline(always)]

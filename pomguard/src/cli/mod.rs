@@ -20,6 +20,7 @@ pub mod apply;
 pub mod check;
 pub mod detach;
 pub mod doctor;
+pub mod drops;
 mod duration;
 mod emergency;
 pub mod explain;
@@ -104,6 +105,8 @@ pub enum Verb {
     Doctor(doctor::Args),
     /// Show what passed, what was dropped and why
     Stats(stats::Args),
+    /// Show who was denied, at which port and why; in audit, who would be
+    Drops(drops::Args),
     /// Tell what becomes of a packet, and why
     Explain(explain::Args),
     /// Serve the metrics page that the daemon makes: needs no power, only the daemon's group
@@ -140,6 +143,7 @@ impl Verb {
             | Self::Status(_)
             | Self::Doctor(_)
             | Self::Stats(_)
+            | Self::Drops(_)
             | Self::Explain(_)
             | Self::Matrix(_)
             | Self::Completions(_)
@@ -181,6 +185,7 @@ fn dispatch(verb: Verb, out: &mut Output) -> anyhow::Result<ExitCode> {
             };
             stats::run(&args, &read, &|| fates::read(&settings), out)
         }
+        Verb::Drops(args) => drops::run(&args, out),
         Verb::Explain(args) => explain::run(&args, out),
         Verb::ServeMetrics(args) => serve_metrics::run(&args),
         Verb::Detach(args) => detach::run(&args, out),

@@ -8,7 +8,7 @@
 //! | a compiled image: written, frozen, read back, switched to | [`install`] |
 //! | the array of one generation | `image_array`, `generation` |
 //! | what holds alongside the generations | [`control`] |
-//! | the counters of the maps | [`counters`], and of the rows `tally` |
+//! | the counters of the maps | [`counters`], of the rows `tally`, of who was denied [`drops`] |
 //! | connections that were there first | [`sockets`], [`seed`] |
 //! | pinned maps of another layout, replaced; their counters, carried over | [`takeover`], [`carry`] |
 //! | sets of programs, pinned before they are attached | [`programs`] |
@@ -38,6 +38,7 @@ pub mod control;
 pub mod counters;
 pub mod doctor;
 pub mod driver;
+pub mod drops;
 mod error;
 pub mod frame;
 pub(crate) mod generation;

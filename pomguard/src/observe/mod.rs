@@ -9,12 +9,14 @@
 //! | [`metrics`] | the page, from a reading and the daemon's own state |
 //! | [`condition`] | named states and repairs |
 //! | [`doctor`] | what stands in the way of enforcement on this machine |
+//! | [`drops`] | who was denied: accounts, history on disk, names |
 //! | [`exposition`] | the page in the format that a scraper asks for |
 //! | [`http`] | the listener that serves it |
 //! | [`printable`] | names from files, made safe to show |
 
 pub mod condition;
 pub mod doctor;
+pub mod drops;
 pub mod exposition;
 pub mod family;
 #[cfg(test)]

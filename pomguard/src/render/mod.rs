@@ -3,6 +3,7 @@
 
 pub mod check;
 pub mod doctor;
+pub mod drops;
 pub mod explain;
 pub mod flows;
 mod grid;

@@ -1,0 +1,507 @@
+//! The table of drops: who was denied, at which port, and why.
+//!
+//! Each CPU has a table of its own, so that plain additions are exact and no line is shared. It has two areas.
+//! *Known systems* have one, in which the key holds the peer's whole address. *Strangers* have the other one,
+//! in which the key holds the peer's prefix (/24, /48); the entry keeps the address that came first. No scan by
+//! strangers takes room from a known system.
+//!
+//! An area is an array of buckets. A bucket holds eight *tags* in one cache line, and eight *slots*. A tag has
+//! 32 bits of the key's hash and the time of the last packet. An entry is replaced if its bucket is full and no
+//! packet has come for [`IDLE`] ticks. The packets of a replaced entry, and those that found no room, are added
+//! to the *rest*, by area, direction, mode and reason. So at any time the entries and the rest add up to all
+//! that was recorded.
+
+use crate::{
+    Direction,
+    decide::Decision,
+    flow::{Word, hide},
+    image::Family,
+    packet::{Packet, be16, be32, be64},
+    parse::{Datagram, Kind, ethertype},
+    protocol,
+    reason::{FIRST_DROP, Reason},
+};
+
+/// Words of an element of the map. Its 16 KiB fit the kernel's unit of per-CPU allocation.
+pub const ELEMENT: usize = 2_048;
+/// Elements of one area.
+pub const AREA: usize = 4;
+/// The element that holds the rest.
+pub const REST: usize = 2 * AREA;
+/// Elements of the map: strangers, known systems, the rest.
+pub const ELEMENTS: usize = REST + 1;
+/// Slots of a bucket.
+pub const WAYS: usize = 8;
+/// Words of a slot.
+pub const SLOT: usize = 7;
+/// Words of a bucket: the tags, then the slots.
+pub const BUCKET: usize = WAYS + WAYS * SLOT;
+/// Buckets of an element.
+pub const BUCKETS: usize = ELEMENT / BUCKET;
+/// Slots of one area, on each CPU.
+pub const SLOTS: usize = AREA * BUCKETS * WAYS;
+/// Ticks without a packet after which an entry may make room: about 15 seconds. The daemon reads the table
+/// every second.
+pub const IDLE: u32 = 60;
+
+/// Words of a slot, by what they hold.
+pub mod field {
+    /// The peer's address: the first of its two words.
+    pub const PEER: usize = 0;
+    /// [`super::Key::what`]; 0 if the slot was never taken.
+    pub const WHAT: usize = 2;
+    /// Packets.
+    pub const PACKETS: usize = 3;
+    /// Bytes, link header included.
+    pub const BYTES: usize = 4;
+    /// The tick of the first packet in the low half; how often the slot was taken in the high half.
+    pub const FIRST: usize = 5;
+    /// The port at the other end of the first packet.
+    pub const OTHER_PORT: usize = 6;
+}
+
+/// Says how [`Key::peer`] is to be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum PeerKind {
+    /// The frame tells of no peer.
+    None = 0,
+    /// An IPv4 address in the upper half of the first word.
+    V4 = 1,
+    /// An IPv6 address.
+    V6 = 2,
+    /// A MAC address in the lower 48 bits of the first word: the frame is not IP.
+    Mac = 3,
+}
+
+/// What a drop is recorded under.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key {
+    /// The peer, as [`PeerKind`] says.
+    pub peer: [u64; 2],
+    /// From bit 0: port (16 bits), protocol (8), reason (8), VLAN (12), [`PeerKind`] (2), direction (1),
+    /// audited (1), known (1), service at the sender (1).
+    pub what: u64,
+}
+
+impl Key {
+    const PROTOCOL: u32 = 16;
+    const REASON: u32 = 24;
+    const VLAN: u32 = 32;
+    const KIND: u32 = 44;
+    /// The upper three marks name a part of the rest.
+    const PART: u32 = 46;
+    const AUDITED: u32 = 47;
+    const KNOWN: u32 = 48;
+    const SENDER: u32 = 49;
+
+    /// Puts a key together from a decision and where the packet came from.
+    #[must_use]
+    #[inline(always)]
+    pub const fn new(hook: Direction, decision: Decision, known: u64, end: End) -> Self {
+        let what = end.port as u64
+            | (end.protocol as u64) << Self::PROTOCOL
+            | (decision.reason_number() as u64) << Self::REASON
+            | (end.vlan as u64 & 0xfff) << Self::VLAN
+            | (end.kind as u64) << Self::KIND
+            | (hook as u64) << Self::PART
+            | decision.audited_bit() << Self::AUDITED
+            | (known & 1) << Self::KNOWN
+            | (end.sender as u64) << Self::SENDER;
+        Self { peer: end.peer, what }
+    }
+
+    /// The service port; ICMP type and code as the upper and lower byte; the EtherType of a frame that is not
+    /// IP; 0 where there is none.
+    #[must_use]
+    pub const fn port(self) -> u16 {
+        self.what as u16
+    }
+
+    /// The upper protocol; 0 if the frame is not IP, or could not be read so far.
+    #[must_use]
+    pub const fn protocol(self) -> u8 {
+        (self.what >> Self::PROTOCOL) as u8
+    }
+
+    /// Number of the reason.
+    #[must_use]
+    pub const fn reason_number(self) -> u8 {
+        (self.what >> Self::REASON) as u8
+    }
+
+    /// The VLAN id, if the reason is one about VLANs; else 0.
+    #[must_use]
+    pub const fn vlan(self) -> u16 {
+        (self.what >> Self::VLAN) as u16 & 0xfff
+    }
+
+    /// How the peer is to be read.
+    #[must_use]
+    pub const fn kind(self) -> PeerKind {
+        match self.what >> Self::KIND & 3 {
+            1 => PeerKind::V4,
+            2 => PeerKind::V6,
+            3 => PeerKind::Mac,
+            _ => PeerKind::None,
+        }
+    }
+
+    /// The direction.
+    #[must_use]
+    pub const fn direction(self) -> Direction {
+        if self.what >> Self::PART & 1 == 0 { Direction::Inbound } else { Direction::Outbound }
+    }
+
+    /// True if a mode let the packets pass.
+    #[must_use]
+    pub const fn audited(self) -> bool {
+        self.what >> Self::AUDITED & 1 != 0
+    }
+
+    /// True if the peer is a known system.
+    #[must_use]
+    pub const fn known(self) -> bool {
+        self.what >> Self::KNOWN & 1 != 0
+    }
+
+    /// True if the port is that of whoever sent the packets: they seem to answer.
+    #[must_use]
+    pub const fn is_sender_port(self) -> bool {
+        self.what >> Self::SENDER & 1 != 0
+    }
+
+    /// The bits of the peer that tell entries apart, as masks of both words: all for a known system and for a
+    /// MAC address, /24 and /48 for a stranger.
+    #[must_use]
+    #[inline(always)]
+    pub const fn mask(self) -> [u64; 2] {
+        if self.known() {
+            return [u64::MAX; 2];
+        }
+        match self.kind() {
+            PeerKind::V4 => [0xffff_ff00 << 32, 0],
+            PeerKind::V6 => [0xffff_ffff_ffff_0000, 0],
+            PeerKind::None | PeerKind::Mac => [u64::MAX, 0],
+        }
+    }
+
+    /// A 64-bit hash of the part that tells entries apart, keyed so that nobody outside can aim at a bucket.
+    #[inline(always)]
+    const fn hash(&self, mask: [u64; 2], secret: u64) -> u64 {
+        const A: u64 = 0x9e37_79b9_7f4a_7c15;
+        const B: u64 = 0xff51_afd7_ed55_8ccd;
+        let mut x = (self.peer[0] & mask[0] ^ secret).wrapping_mul(A);
+        x ^= x >> 32;
+        x = (x ^ self.peer[1] & mask[1] ^ self.what.rotate_left(17)).wrapping_mul(B);
+        x ^= x >> 29;
+        x = x.wrapping_mul(A);
+        x ^ x >> 32
+    }
+}
+
+/// The end of a packet that its drop is recorded under.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct End {
+    /// As [`Key::peer`].
+    pub peer: [u64; 2],
+    /// How to read it.
+    pub kind: PeerKind,
+    /// As [`Key::port`].
+    pub port: u16,
+    /// The port at the other end.
+    pub other_port: u16,
+    /// As [`Key::is_sender_port`].
+    pub sender: bool,
+    /// As [`Key::protocol`].
+    pub protocol: u8,
+    /// As [`Key::vlan`].
+    pub vlan: u16,
+}
+
+impl End {
+    /// Of a packet that says nothing.
+    pub const NOBODY: Self = Self {
+        peer: [0; 2],
+        kind: PeerKind::None,
+        port: 0,
+        other_port: 0,
+        sender: false,
+        protocol: 0,
+        vlan: 0,
+    };
+
+    /// The ports as recorded: the service's port, then the other one. The service is at the destination. Of a
+    /// packet that may answer it is the lower port: clients take high ones (RFC 6056).
+    #[inline(always)]
+    const fn between(mut self, reason: u8, source: u16, destination: u16) -> Self {
+        let may_answer = reason == Reason::NoFlow as u8
+            || reason == Reason::NoFlowKnown as u8
+            || reason == Reason::UnsolicitedReply as u8
+            || reason == Reason::Untracked as u8 && self.protocol == protocol::UDP;
+        self.sender = may_answer && source < destination;
+        (self.port, self.other_port) =
+            if self.sender { (source, destination) } else { (destination, source) };
+        self
+    }
+
+    /// The end of a datagram that was read.
+    #[must_use]
+    #[inline(always)]
+    pub const fn of_datagram(hook: Direction, datagram: &Datagram, reason: u8) -> Self {
+        let peer = match hook {
+            Direction::Inbound => &datagram.source,
+            Direction::Outbound => &datagram.destination,
+        };
+        let kind = match datagram.family {
+            Family::V4 => PeerKind::V4,
+            Family::V6 => PeerKind::V6,
+        };
+        let end = Self {
+            peer: [(peer[0] as u64) << 32 | peer[1] as u64, (peer[2] as u64) << 32 | peer[3] as u64],
+            kind,
+            protocol: datagram.protocol,
+            ..Self::NOBODY
+        };
+        match datagram.kind {
+            Kind::Ports => end.between(reason, datagram.source_port, datagram.destination_port),
+            Kind::Icmp => Self { port: (datagram.icmp_type as u16) << 8 | datagram.icmp_code as u16, ..end },
+            Kind::Other | Kind::Follower => end,
+        }
+    }
+
+    /// The end of a plain packet: TCP or UDP over IPv4 or IPv6 without VLAN tags, options and fragments.
+    #[must_use]
+    #[inline(always)]
+    pub fn of_plain<P: Packet + ?Sized>(hook: Direction, packet: &P, reason: u8) -> Self {
+        // A plain packet is at least as long in either family: see the fast path.
+        let Some(header) = packet.window::<54>(0) else { return Self::NOBODY };
+        if header[14] >> 4 == 4 {
+            let peer = match hook {
+                Direction::Inbound => be32::<26, 54>(header),
+                Direction::Outbound => be32::<30, 54>(header),
+            };
+            let end = Self {
+                peer: [u64::from(peer) << 32, 0],
+                kind: PeerKind::V4,
+                protocol: header[23],
+                ..Self::NOBODY
+            };
+            return end.between(reason, be16::<34, 54>(header), be16::<36, 54>(header));
+        }
+        let Some(ports) = packet.window::<4>(54) else { return Self::NOBODY };
+        let peer = match hook {
+            Direction::Inbound => [be64::<22, 54>(header), be64::<30, 54>(header)],
+            Direction::Outbound => [be64::<38, 54>(header), be64::<46, 54>(header)],
+        };
+        let end = Self { peer, kind: PeerKind::V6, protocol: header[20], ..Self::NOBODY };
+        end.between(reason, be16::<0, 4>(ports), be16::<2, 4>(ports))
+    }
+
+    /// The end of a frame that could not be read to its ports, as far as it can be told: the address behind at
+    /// most one VLAN tag, else the MAC address. Nothing vouches for what such a frame says.
+    #[must_use]
+    #[inline(always)]
+    pub fn of_frame<P: Packet + ?Sized>(hook: Direction, packet: &P, reason: u8) -> Self {
+        let Some(link) = packet.window::<14>(0) else { return Self::NOBODY };
+        let mut kind = be16::<12, 14>(link);
+        let mut offset = 14;
+        let mut vlan = 0;
+        if (kind == ethertype::VLAN || kind == ethertype::SERVICE_VLAN)
+            && let Some(tag) = packet.window::<4>(14)
+        {
+            vlan = be16::<0, 4>(tag) & 0xfff;
+            kind = be16::<2, 4>(tag);
+            offset = 18;
+        }
+        let about_vlans = reason == Reason::VlanUnknown as u8 || reason == Reason::VlanLimit as u8;
+        let end = Self { vlan: if about_vlans { vlan } else { 0 }, ..Self::NOBODY };
+        if kind == ethertype::IPV4
+            && let Some(header) = packet.window::<20>(offset)
+        {
+            let peer = match hook {
+                Direction::Inbound => be32::<12, 20>(header),
+                Direction::Outbound => be32::<16, 20>(header),
+            };
+            return Self { peer: [u64::from(peer) << 32, 0], kind: PeerKind::V4, protocol: header[9], ..end };
+        }
+        if kind == ethertype::IPV6
+            && let Some(header) = packet.window::<40>(offset)
+        {
+            let peer = match hook {
+                Direction::Inbound => [be64::<8, 40>(header), be64::<16, 40>(header)],
+                Direction::Outbound => [be64::<24, 40>(header), be64::<32, 40>(header)],
+            };
+            return Self { peer, kind: PeerKind::V6, protocol: header[6], ..end };
+        }
+        let mac = match hook {
+            Direction::Inbound => u64::from(be16::<6, 14>(link)) << 32 | u64::from(be32::<8, 14>(link)),
+            Direction::Outbound => u64::from(be16::<0, 14>(link)) << 32 | u64::from(be32::<2, 14>(link)),
+        };
+        Self { peer: [mac, 0], kind: PeerKind::Mac, port: kind, ..end }
+    }
+}
+
+/// Returns true if a decision is recorded: a drop, one that a mode let pass, or the opening of a flow that no
+/// row lists.
+#[must_use]
+#[inline(always)]
+pub const fn is_recorded(decision: Decision) -> bool {
+    decision.reason_number() >= FIRST_DROP || decision.reason_number() == Reason::Untracked as u8
+}
+
+/// 1 if the reason itself says that the peer is a known system.
+#[must_use]
+#[inline(always)]
+pub const fn known_by_reason(reason: u8) -> u64 {
+    const KNOWN: u64 = 1 << Reason::ProtocolKnown as u8
+        | 1 << Reason::PortKnown as u8
+        | 1 << Reason::SourceKnown as u8
+        | 1 << Reason::NoFlowKnown as u8
+        | 1 << Reason::ClientPort as u8;
+    KNOWN >> (reason & 63) & 1
+}
+
+/// Where the table of this CPU lives: a map in the kernel, a vector on the host.
+pub trait Store {
+    /// An element; `None` beyond the end.
+    fn element(&self, index: u32) -> Option<&[Word; ELEMENT]>;
+
+    /// Returns the same value, of which the verifier knows nothing: it walks what follows once, and not once for
+    /// each way that leads there.
+    #[inline(always)]
+    fn barrier(&self, value: u64) -> u64 {
+        value
+    }
+}
+
+#[inline(always)]
+fn add(word: &Word, more: u64) {
+    word.store(word.load().wrapping_add(more));
+}
+
+/// Adds packets and bytes to the rest, under the marks and the reason of a key.
+#[inline(always)]
+fn add_to_rest<S: Store>(store: &S, what: u64, packets: u64, bytes: u64) {
+    let Some(rest) = store.element(REST as u32) else { return };
+    let at = rest_at(what);
+    add(&rest[at], packets);
+    add(&rest[at + 1], bytes);
+}
+
+/// The first of the two words of the rest for a key: packets, then bytes.
+#[must_use]
+#[inline(always)]
+pub const fn rest_at(what: u64) -> usize {
+    let part = (what >> Key::PART & 7) as usize;
+    let reason = (what >> Key::REASON & 0x7f) as usize;
+    (part << 7 | reason) << 1
+}
+
+/// The key of a part of the rest, without peer and port.
+#[must_use]
+pub const fn rest_key(at: usize) -> Key {
+    let part = (at as u64 >> 8 & 7) << Key::PART;
+    Key { peer: [0; 2], what: part | (at as u64 >> 1 & 0x7f) << Key::REASON }
+}
+
+/// A bucket, and a key that is looked for in it.
+struct Bucket<'a> {
+    words: &'a [Word; ELEMENT],
+    /// Its first word.
+    start: usize,
+    key: Key,
+    mask: [u64; 2],
+    /// The upper half of the key's hash.
+    print: u64,
+    now: u32,
+}
+
+impl Bucket<'_> {
+    /// Counts a packet in a slot if that is the key's. Else notes in `oldest` the way that was idle longest so far
+    /// (three bits), and for how long above.
+    #[inline(always)]
+    fn count_in(&self, way: usize, bytes: u32, oldest: &mut u64) -> bool {
+        let Self { words, start, key, mask, print, now } = *self;
+        let tag = words[start + way].load();
+        // No branch but those two, and neither on what is used after it: see `hide`.
+        if hide(tag >> 32 ^ print) == 0 {
+            let slot = start + WAYS + way * SLOT;
+            let difference = (words[slot + field::PEER].load() ^ key.peer[0]) & mask[0]
+                | (words[slot + field::PEER + 1].load() ^ key.peer[1]) & mask[1]
+                | words[slot + field::WHAT].load() ^ key.what;
+            if hide(difference) == 0 {
+                add(&words[slot + field::PACKETS], 1);
+                add(&words[slot + field::BYTES], bytes.into());
+                words[start + way].store(print << 32 | u64::from(now));
+                return true;
+            }
+        }
+        // A free way is the oldest of all.
+        let free = hide(tag | tag.wrapping_neg()) >> 63 ^ 1;
+        let idle = u64::from(now.wrapping_sub(tag as u32)) | free << 32;
+        let candidate = idle << 3 | way as u64;
+        // All ones if the candidate is older: both are small, so the difference has a sign.
+        let older = hide(oldest.wrapping_sub(candidate)).cast_signed() >> 63;
+        *oldest ^= (*oldest ^ candidate) & older.cast_unsigned();
+        false
+    }
+}
+
+/// Records a packet: in its entry, in a new one, or in the rest.
+#[inline(always)]
+pub fn record<S: Store>(store: &S, key: Key, other_port: u16, bytes: u32, now: u32, secret: u64) {
+    let [high, low] = key.mask();
+    let mask = [store.barrier(high), store.barrier(low)];
+    let [high, low] = key.peer;
+    let key = Key { peer: [store.barrier(high), store.barrier(low)], what: store.barrier(key.what) };
+    let hash = key.hash(mask, secret);
+    let area = (key.what >> Key::KNOWN & 1) as u32 * AREA as u32;
+    let Some(words) = store.element(area + (hash as u32 & (AREA as u32 - 1))) else { return };
+    let start = (hash as usize >> 2 & (BUCKETS - 1)) * BUCKET;
+    // Never 0: such a tag is free.
+    let bucket = Bucket { words, start, key, mask, print: hash >> 32 | 1, now };
+    // Written out: the compiler leaves a loop alone, which the verifier walks once for each way through it.
+    let mut oldest = 0;
+    if bucket.count_in(0, bytes, &mut oldest)
+        || bucket.count_in(1, bytes, &mut oldest)
+        || bucket.count_in(2, bytes, &mut oldest)
+        || bucket.count_in(3, bytes, &mut oldest)
+        || bucket.count_in(4, bytes, &mut oldest)
+        || bucket.count_in(5, bytes, &mut oldest)
+        || bucket.count_in(6, bytes, &mut oldest)
+        || bucket.count_in(7, bytes, &mut oldest)
+    {
+        return;
+    }
+    let print = bucket.print;
+    if oldest >> 3 <= u64::from(IDLE) {
+        add_to_rest(store, key.what, 1, bytes.into());
+        return;
+    }
+    let way = oldest as usize & (WAYS - 1);
+    let slot = start + WAYS + way * SLOT;
+    if oldest >> 35 == 0 {
+        let what = words[slot + field::WHAT].load();
+        let (packets, bytes) = (words[slot + field::PACKETS].load(), words[slot + field::BYTES].load());
+        add_to_rest(store, what, packets, bytes);
+    }
+    words[slot + field::PEER].store(key.peer[0]);
+    words[slot + field::PEER + 1].store(key.peer[1]);
+    words[slot + field::WHAT].store(key.what);
+    words[slot + field::PACKETS].store(1);
+    words[slot + field::BYTES].store(bytes.into());
+    let taken = (words[slot + field::FIRST].load() >> 32).wrapping_add(1);
+    words[slot + field::FIRST].store(taken << 32 | u64::from(now));
+    words[slot + field::OTHER_PORT].store(other_port.into());
+    words[start + way].store(print << 32 | u64::from(now));
+}
+
+const _: () = {
+    assert!(BUCKET * BUCKETS == ELEMENT && BUCKETS.is_power_of_two());
+    assert!(AREA == 4, "two bits of the hash choose the element");
+    assert!(rest_at(u64::MAX) + 2 == ELEMENT, "the rest fills its element");
+};
+
+#[cfg(test)]
+mod tests;

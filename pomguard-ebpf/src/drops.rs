@@ -1,0 +1,67 @@
+//! Records who was denied. See [`pomguard_common::drops`].
+
+use pomguard_common::{
+    Direction,
+    decide::Decision,
+    drops::{self, End, Key, Store},
+    flow::Word,
+    packet::Packet as _,
+};
+
+use crate::{
+    barrier::hide_by,
+    clock, maps,
+    packet::{Context, Frame},
+    tables,
+};
+
+/// This CPU's table.
+struct Drops {
+    /// A number of which the verifier knows nothing.
+    unknown: u64,
+}
+
+impl Store for Drops {
+    #[inline(always)]
+    fn element(&self, index: u32) -> Option<&[Word; drops::ELEMENT]> {
+        let words = maps::DROPS.get_ptr_mut(index)?;
+        // SAFETY: a word is a number of the same size. The value is this CPU's; a program is not interrupted by
+        // another run at this CPU that records: softirqs do not nest, and egress holds them off.
+        Some(unsafe { &*words.cast::<[Word; drops::ELEMENT]>() })
+    }
+
+    #[inline(always)]
+    fn barrier(&self, value: u64) -> u64 {
+        hide_by(value, self.unknown)
+    }
+}
+
+#[inline(always)]
+fn record(hook: Direction, decision: Decision, known: u64, end: End, bytes: u32) {
+    let key = Key::new(hook, decision, known, end);
+    let unknown = clock::jiffies();
+    let other_port = hide_by(end.other_port.into(), unknown) as u16;
+    drops::record(&Drops { unknown }, key, other_port, bytes, clock::now(), tables::FLOW_SECRET.load());
+}
+
+/// Records a packet that the fast program denies.
+#[inline(always)]
+pub(crate) fn plain<C: Context>(hook: Direction, packet: &Frame<C>, decision: Decision, bytes: u32) {
+    let reason = decision.reason_number();
+    let end = End::of_plain(hook, &packet.again(), reason);
+    record(hook, decision, drops::known_by_reason(reason), end, bytes);
+}
+
+/// Records a packet that the general program denies. A function of its own, for its stack to be free again.
+#[inline(never)]
+pub(crate) fn any<C: Context>(context: *mut C, hook: u32, decision: u64, bytes: u32) -> u64 {
+    let hook = if hook == Direction::Inbound as u32 { Direction::Inbound } else { Direction::Outbound };
+    let Some(decision) = Decision::of_word(decision) else { return 0 };
+    let reason = decision.reason_number();
+    let (end, known) = match tables::judged(hook) {
+        Some((datagram, known)) => (End::of_datagram(hook, datagram, reason), known),
+        None => (End::of_frame(hook, &Frame::new(context), reason), 0),
+    };
+    record(hook, decision, known, end, bytes);
+    0
+}

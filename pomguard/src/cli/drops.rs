@@ -1,0 +1,169 @@
+//! `pomguard drops`: who was denied, at which port and why.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use anyhow::Context as _;
+use ipnet::IpNet;
+use pomguard_common::reason::Reason;
+
+use super::{duration, output::Output};
+use crate::{
+    input::Draft,
+    kernel::{KernelError, clock::unix_now, drops, interface, pins::Pins},
+    observe::drops::{
+        ledger::{Hour, Ledger},
+        report::{Query, Report},
+        store::Store,
+    },
+    paths,
+    policy::{self, Policy},
+    render,
+};
+
+/// Shows who was denied, at which port and why; in audit, who would be.
+///
+/// Known systems come first: a drop of theirs is probably a mistake in the files. Of strangers, packets are added
+/// up by prefix (/24, /48). It makes no difference whether the daemon runs.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// The daemon's settings
+    #[arg(long, value_name = "PATH", default_value = paths::SETTINGS)]
+    pub config: PathBuf,
+    /// Drops since that time ago (`1h`, `7d`), by the hour, or since the last change of policy (`change`)
+    #[arg(long, value_name = "TIME")]
+    pub since: Option<Since>,
+    /// Known systems alone
+    #[arg(long, conflicts_with = "strangers")]
+    pub known: bool,
+    /// Strangers alone
+    #[arg(long)]
+    pub strangers: bool,
+    /// One reason alone, by its name in `pomguard stats`
+    #[arg(long, value_name = "REASON", value_parser = reason)]
+    pub reason: Option<Reason>,
+    /// Peers with this address, or in this prefix
+    #[arg(long, value_name = "ADDRESS[/LENGTH]", value_parser = peer)]
+    pub peer: Option<IpNet>,
+    /// One port alone: the service's
+    #[arg(long, value_name = "PORT")]
+    pub port: Option<u16>,
+    /// Show every line
+    #[arg(long)]
+    pub all: bool,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// A point in time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Since {
+    /// So many seconds ago.
+    Ago(u32),
+    /// The last change of policy.
+    Change,
+}
+
+impl std::str::FromStr for Since {
+    type Err = String;
+
+    fn from_str(written: &str) -> Result<Self, String> {
+        if written == "change" {
+            return Ok(Self::Change);
+        }
+        duration::seconds(written).map(Self::Ago).map_err(|error| format!("{error}, or `change`"))
+    }
+}
+
+fn reason(written: &str) -> Result<Reason, String> {
+    let named = Reason::ALL.iter().find(|reason| reason.name() == written);
+    named.copied().ok_or_else(|| "no such reason: `pomguard stats` shows their names".to_owned())
+}
+
+fn peer(written: &str) -> Result<IpNet, String> {
+    let address = || written.parse().map(|address: std::net::IpAddr| IpNet::from(address));
+    written
+        .parse()
+        .or_else(|_| address())
+        .map_err(|_| "write an address, or one with `/` and a length".to_owned())
+}
+
+/// Runs the command.
+pub fn run(args: &Args, out: &mut Output) -> anyhow::Result<ExitCode> {
+    let settings = super::paths::settings(&args.config, out);
+    let pins = Pins::new(&settings.paths.pins);
+    let mut warnings = Vec::new();
+    let policy = names(args, &mut warnings);
+    let now = unix_now();
+    let (all, since) = collect(&pins, &Store::new(&settings.paths.state), args.since, now, &mut warnings)?;
+    let query = Query {
+        since,
+        known: if args.known { Some(true) } else { args.strangers.then_some(false) },
+        reason: args.reason,
+        peer: args.peer,
+        port: args.port,
+    };
+    let report = Report::new(&all, &query, policy.as_ref(), now);
+    if args.json {
+        out.json(&report)?;
+    } else {
+        let mut text = Vec::new();
+        render::drops::print(&report, args.all, &mut text)?;
+        out.write_bytes(&text);
+    }
+    for warning in warnings {
+        out.complain(format_args!("pomguard: warning: {warning}"));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The policy of the files, for names; without it addresses are shown alone.
+fn names(args: &Args, warnings: &mut Vec<String>) -> Option<Policy> {
+    let read = || -> anyhow::Result<Policy> {
+        let draft = Draft::load(&args.config)?;
+        Ok(policy::resolve(&draft, &interface::addresses()?)?)
+    };
+    read().map_err(|error| warnings.push(format!("no names, because the files are refused: {error:#}"))).ok()
+}
+
+/// Adds up what is on disk and what the kernel has more, and tells since when.
+fn collect(
+    pins: &Pins,
+    store: &Store,
+    since: Option<Since>,
+    now: u64,
+    warnings: &mut Vec<String>,
+) -> anyhow::Result<(Hour, u64)> {
+    let reading = match drops::read(pins) {
+        Ok(reading) => Some(reading),
+        Err(KernelError::NotInstalled { .. }) => None,
+        Err(error) => return Err(error).context("read the table of drops"),
+    };
+    let since = match (since, &reading) {
+        (None, _) => 0,
+        (Some(Since::Ago(seconds)), _) => now.saturating_sub(seconds.into()),
+        (Some(Since::Change), Some(reading)) => reading.installed_at,
+        (Some(Since::Change), None) => {
+            anyhow::bail!("nothing is in force here: `--since change` has no meaning")
+        }
+    };
+    let mut ledger = store.ledger().unwrap_or_else(|error| {
+        warnings.push(error.to_string());
+        None
+    });
+    if reading.is_none() && ledger.is_none() {
+        warnings.push("nothing is in force here, and nothing is kept on disk".to_owned());
+    }
+    let (hours, unreadable) = store.hours(since, ledger.as_ref().map_or(0, |ledger| ledger.hour.hour));
+    warnings.extend(unreadable.iter().map(ToString::to_string));
+    let mut all = Hour::default();
+    for hour in &hours {
+        all.merge(hour);
+    }
+    let ledger = ledger.get_or_insert_with(Ledger::default);
+    if let Some(reading) = &reading {
+        ledger.account(reading);
+    }
+    all.merge(&ledger.hour);
+    Ok((all, since))
+}

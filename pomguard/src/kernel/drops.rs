@@ -1,0 +1,151 @@
+//! The table of drops, read from its map.
+
+use std::os::fd::AsFd as _;
+
+use aya::util::nr_cpus;
+use pomguard_common::{
+    drops::{AREA, BUCKET, ELEMENT, Key, REST, SLOT, WAYS, field, rest_key},
+    names,
+};
+
+use super::{
+    KernelError,
+    clock::{Ticks, unix_now},
+    load,
+    pins::Pins,
+    raw,
+};
+
+/// An entry of one CPU's table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Where it stands, over all CPUs.
+    pub slot: u32,
+    /// How often its slot was taken: an entry of another number is another one, whatever its key.
+    pub taken: u32,
+    /// What it is recorded under.
+    pub key: Key,
+    /// Packets since it was made.
+    pub packets: u64,
+    /// Bytes of those, link header included.
+    pub bytes: u64,
+    /// Seconds since 1970 of the first packet.
+    pub first: u64,
+    /// Seconds since 1970 of the last packet.
+    pub last: u64,
+    /// The port at the other end of the first packet.
+    pub other_port: u16,
+}
+
+/// Packets of one area, direction, mode and reason that stand in no entry (any more), summed over the CPUs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rest {
+    /// Area, direction, mode and reason.
+    pub key: Key,
+    /// Packets.
+    pub packets: u64,
+    /// Bytes.
+    pub bytes: u64,
+}
+
+/// One reading of the table. Packets go on being recorded meanwhile.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reading {
+    /// Names this table among those that were pinned before it or will be after it.
+    pub table: u64,
+    /// Seconds since 1970.
+    pub at: u64,
+    /// Seconds since 1970 when the counters were set up.
+    pub counting_since: u64,
+    /// Seconds since 1970 when the generation in force was installed.
+    pub installed_at: u64,
+    /// Every entry.
+    pub entries: Vec<Entry>,
+    /// The rest.
+    pub rest: Vec<Rest>,
+}
+
+/// Reads the table.
+///
+/// # Errors
+/// [`KernelError::NotInstalled`] when nothing is pinned.
+pub fn read(pins: &Pins) -> Result<Reading, KernelError> {
+    let host = load::host_record(pins)?;
+    let ticks = Ticks { shift: host.tick_shift, ..Ticks::probe()? };
+    let map = pins.open(names::MAP_DROPS)?;
+    let cpus = nr_cpus().map_err(|(path, source)| KernelError::system("read", path)(source))?;
+    let element = |index: usize| {
+        let mut words = vec![0_u64; ELEMENT * cpus];
+        raw::lookup_words(map.fd().as_fd(), index as u32, &mut words)
+            .map_err(KernelError::system("bpf", format!("map {}", names::MAP_DROPS)))?;
+        Ok::<_, KernelError>(words)
+    };
+    // Before the entries: a packet is then missing from one of the two rather than in both.
+    let rest = rest(&element(REST)?);
+    let mut entries = Vec::new();
+    for index in 0..2 * AREA {
+        let before = element(index)?;
+        if before.iter().all(|&word| word == 0) {
+            continue;
+        }
+        // What a program was just writing is whole in the second reading, and differs from the first.
+        let words = element(index)?;
+        let now = ticks.now()?;
+        let buckets = before.chunks_exact(BUCKET).zip(words.chunks_exact(BUCKET));
+        for (number, (before, bucket)) in buckets.enumerate() {
+            for way in (0..WAYS).filter(|&way| bucket[way] != 0) {
+                let slot = WAYS + way * SLOT..WAYS + (way + 1) * SLOT;
+                let (Some(was), Some(is)) = (before.get(slot.clone()), bucket.get(slot)) else { continue };
+                if same_entry(was, is) {
+                    let place = (index * cpus * (ELEMENT / BUCKET) + number) * WAYS + way;
+                    entries.push(entry(place as u32, is, bucket[way], |tick| ticks.to_unix(tick, now)));
+                }
+            }
+        }
+    }
+    Ok(Reading {
+        table: identity(host.flow_secret, host.counting_since),
+        at: unix_now(),
+        counting_since: host.counting_since,
+        installed_at: host.installed_at,
+        entries,
+        rest,
+    })
+}
+
+fn same_entry(before: &[u64], now: &[u64]) -> bool {
+    [field::PEER, field::PEER + 1, field::WHAT, field::FIRST].iter().all(|&at| before[at] == now[at])
+}
+
+fn entry(slot: u32, words: &[u64], tag: u64, unix: impl Fn(u64) -> u64) -> Entry {
+    Entry {
+        slot,
+        taken: (words[field::FIRST] >> 32) as u32,
+        key: Key { peer: [words[field::PEER], words[field::PEER + 1]], what: words[field::WHAT] },
+        packets: words[field::PACKETS],
+        bytes: words[field::BYTES],
+        first: unix(words[field::FIRST]),
+        last: unix(tag),
+        other_port: words[field::OTHER_PORT] as u16,
+    }
+}
+
+/// Adds up the CPUs' rests.
+fn rest(words: &[u64]) -> Vec<Rest> {
+    let mut sums = vec![0_u64; ELEMENT];
+    for cpu in words.chunks_exact(ELEMENT) {
+        sums.iter_mut().zip(cpu).for_each(|(sum, word)| *sum = sum.wrapping_add(*word));
+    }
+    let parts = sums.chunks_exact(2).enumerate().filter(|(_, counts)| counts[0] != 0);
+    parts
+        .map(|(number, counts)| Rest { key: rest_key(2 * number), packets: counts[0], bytes: counts[1] })
+        .collect()
+}
+
+/// A number that tells this table from others, and nothing of the secret.
+fn identity(secret: u64, since: u64) -> u64 {
+    use sha2::{Digest as _, Sha256};
+    let digest =
+        Sha256::new().chain_update(secret.to_le_bytes()).chain_update(since.to_le_bytes()).finalize();
+    digest.iter().take(size_of::<u64>()).fold(0, |number, byte| number << 8 | u64::from(*byte))
+}

@@ -1,0 +1,149 @@
+//! Who was denied, at which port and why: the kernel's table, added up over time.
+//!
+//! | module | what it holds |
+//! | --- | --- |
+//! | this one | what is known of one peer at one port |
+//! | [`ledger`] | the counts of the present hour, and which of the kernel's counts are in it |
+//! | [`store`] | the hours on disk |
+//! | [`report`] | the same with names, chosen and sorted |
+
+use std::{collections::BTreeMap, fmt, net::IpAddr};
+
+use ipnet::IpNet;
+use pomguard_common::{
+    drops::{Key, PeerKind},
+    reason::Reason,
+};
+use serde::{Deserialize, Serialize};
+
+pub mod ledger;
+pub mod report;
+pub mod store;
+
+/// Packets of one peer or prefix at one port, under one reason.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counts {
+    /// Packets.
+    pub packets: u64,
+    /// Bytes, link header included.
+    pub bytes: u64,
+    /// Seconds since 1970 of the first packet.
+    pub first: u64,
+    /// Seconds since 1970 of the last packet.
+    pub last: u64,
+    /// The peer that came first: of a stranger's prefix, its address.
+    pub peer: [u64; 2],
+    /// The port at the other end of the first packet.
+    pub other_port: u16,
+}
+
+impl Counts {
+    /// Adds other counts of the same key.
+    pub const fn add(&mut self, more: &Self) {
+        if self.packets == 0 || more.packets != 0 && more.first < self.first {
+            self.first = more.first;
+            self.peer = more.peer;
+            self.other_port = more.other_port;
+        }
+        if more.last > self.last {
+            self.last = more.last;
+        }
+        self.packets = self.packets.saturating_add(more.packets);
+        self.bytes = self.bytes.saturating_add(more.bytes);
+    }
+}
+
+/// Counts by key. Of a stranger the key holds the prefix.
+pub type Table = BTreeMap<Key, Counts>;
+
+/// The key under which entries that belong together are added up: that of a stranger without the bits that do
+/// not tell entries apart.
+#[must_use]
+pub fn group(key: Key) -> Key {
+    let [high, low] = key.mask();
+    Key { peer: [key.peer[0] & high, key.peer[1] & low], what: key.what }
+}
+
+/// The peer of a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Peer {
+    /// The frame told of none.
+    None,
+    /// An address.
+    Address(IpAddr),
+    /// The MAC address of a frame that is not IP.
+    Mac([u8; 6]),
+}
+
+impl Peer {
+    /// Reads the words of a key, or those that came first for it.
+    #[must_use]
+    pub fn new(kind: PeerKind, words: [u64; 2]) -> Self {
+        match kind {
+            PeerKind::None => Self::None,
+            PeerKind::V4 => Self::Address(IpAddr::from(((words[0] >> 32) as u32).to_be_bytes())),
+            PeerKind::V6 => {
+                let number = u128::from(words[0]) << 64 | u128::from(words[1]);
+                Self::Address(IpAddr::from(number.to_be_bytes()))
+            }
+            PeerKind::Mac => {
+                let [_, _, mac @ ..] = words[0].to_be_bytes();
+                Self::Mac(mac)
+            }
+        }
+    }
+
+    /// The address, if it is one.
+    #[must_use]
+    pub const fn address(self) -> Option<IpAddr> {
+        match self {
+            Self::Address(address) => Some(address),
+            Self::None | Self::Mac(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::None => f.pad("-"),
+            Self::Address(address) => f.pad(&address.to_string()),
+            Self::Mac([a, b, c, d, e, g]) => {
+                f.pad(&format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}"))
+            }
+        }
+    }
+}
+
+/// The prefix of a stranger's key: /24, or /48. `None` for a known system, and where the peer has no address.
+#[must_use]
+pub fn prefix(key: Key) -> Option<IpNet> {
+    let length = match key.kind() {
+        PeerKind::V4 => 24,
+        PeerKind::V6 => 48,
+        PeerKind::None | PeerKind::Mac => return None,
+    };
+    let address = Peer::new(key.kind(), group(key).peer).address().filter(|_| !key.known())?;
+    IpNet::new(address, length).ok()
+}
+
+/// The reason of a key.
+#[must_use]
+pub fn reason(key: Key) -> Reason {
+    Reason::from_number(key.reason_number()).unwrap_or(Reason::Internal)
+}
+
+/// Port and protocol as people write them: `13724/tcp`, `icmp 8/0`, `gre`, `ethertype 0x88cc`.
+#[must_use]
+pub fn service(key: Key) -> String {
+    let port = key.port();
+    match (key.kind(), key.protocol()) {
+        (PeerKind::Mac, _) => format!("ethertype {port:#06x}"),
+        (PeerKind::None, _) => "-".to_owned(),
+        (_, 6) => format!("{port}/tcp"),
+        (_, 17) => format!("{port}/udp"),
+        (_, 1) => format!("icmp {}/{}", port >> 8, port & 0xff),
+        (_, 58) => format!("icmpv6 {}/{}", port >> 8, port & 0xff),
+        (_, number) => format!("protocol {number}"),
+    }
+}

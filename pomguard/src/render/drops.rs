@@ -1,0 +1,116 @@
+//! The drops as text, at most 80 columns wide.
+
+use std::io::{self, Write};
+
+use crate::{
+    observe::{
+        drops::report::{Item, Report, owner},
+        printable::printable,
+        snapshot::Outcome,
+    },
+    policy::Direction,
+    render::quantity::{duration, grouped, timestamp},
+};
+
+/// Lines of one peer or prefix, and strangers' prefixes, that are shown unless all are asked for.
+const SHOWN: usize = 10;
+
+/// Writes a report. `all` shows every line.
+pub fn print(report: &Report, all: bool, out: &mut impl Write) -> io::Result<()> {
+    let (known, strangers) = (report.packets(true), report.packets(false));
+    let since = if report.since == 0 { "all that is kept".to_owned() } else { timestamp(report.since) };
+    writeln!(out, "known systems: {} packets denied; strangers: {}", grouped(known), grouped(strangers))?;
+    writeln!(out, "counted since: {since}")?;
+    if report.drops.iter().any(|item| item.verdict == Outcome::Audit) {
+        writeln!(out, "audit: these packets passed, and enforce would drop them")?;
+    }
+    if report.drops.iter().any(|item| item.verdict == Outcome::Pass) {
+        writeln!(out, "pass: these left, and no outbound row lists them")?;
+    }
+    let mut groups: Vec<&[Item]> =
+        report.drops.chunk_by(|one, next| one.known == next.known && owner(one) == owner(next)).collect();
+    let strangers = groups.partition_point(|group| group.first().is_some_and(|item| item.known));
+    let hidden: Vec<&[Item]> = if all || groups.len() - strangers <= SHOWN {
+        Vec::new()
+    } else {
+        groups.split_off(strangers + SHOWN)
+    };
+    for group in groups {
+        print_group(group, all, report.at, out)?;
+    }
+    if !hidden.is_empty() {
+        let packets: u64 = hidden.iter().flat_map(|group| group.iter()).map(|item| item.packets).sum();
+        writeln!(out)?;
+        writeln!(
+            out,
+            "and {} more prefixes of strangers: {} packets (--all)",
+            hidden.len(),
+            grouped(packets)
+        )?;
+    }
+    for (at, rest) in report.rest.iter().enumerate() {
+        if at == 0 {
+            writeln!(out)?;
+            writeln!(out, "counted without a peer: the table had no room for these")?;
+        }
+        let whose = if rest.known { "known systems" } else { "strangers" };
+        writeln!(
+            out,
+            "  {:<3}  {:<13}  {:<20}  {:<5}  {:>13}",
+            short(rest.direction),
+            whose,
+            rest.reason,
+            rest.verdict.name(),
+            grouped(rest.packets)
+        )?;
+    }
+    Ok(())
+}
+
+fn print_group(group: &[Item], all: bool, now: u64, out: &mut impl Write) -> io::Result<()> {
+    let Some(first) = group.first() else { return Ok(()) };
+    writeln!(out)?;
+    writeln!(out, "{}", head(first))?;
+    let shown = if all || group.len() <= SHOWN { group.len() } else { SHOWN };
+    for item in group.iter().take(shown) {
+        let ago = duration(now.saturating_sub(item.last));
+        let vlan = item.vlan.map_or_else(String::new, |vlan| format!("  VLAN {vlan}"));
+        let row = item.row.as_ref().map_or_else(String::new, |row| format!("  {}", printable(&row.0)));
+        let line = format!(
+            "  {:<3}  {:<14}  {:<18}  {:<5} {:>11}  {:>8} ago",
+            short(item.direction),
+            item.service,
+            item.reason,
+            item.verdict.name(),
+            grouped(item.packets),
+            ago
+        );
+        writeln!(out, "{line}{vlan}")?;
+        if !row.is_empty() {
+            writeln!(out, "       named by row{row} for other peers")?;
+        }
+    }
+    let hidden = &group[shown..];
+    if !hidden.is_empty() {
+        let packets: u64 = hidden.iter().map(|item| item.packets).sum();
+        writeln!(out, "       and {} more ports: {} packets (--all)", hidden.len(), grouped(packets))?;
+    }
+    Ok(())
+}
+
+/// Whom a group is about.
+fn head(item: &Item) -> String {
+    let name = item.system.as_deref().map_or_else(String::new, |name| format!("{}  ", printable(name)));
+    match &item.prefix {
+        Some(prefix) if item.system.is_none() => format!("stranger {prefix}, first {}", item.peer),
+        _ if item.known || item.system.is_some() => format!("{name}{}", item.peer),
+        _ => format!("stranger {}", item.peer),
+    }
+}
+
+const fn short(direction: Direction) -> &'static str {
+    match direction {
+        Direction::Inbound => "in",
+        Direction::Outbound => "out",
+    }
+}
