@@ -40,7 +40,7 @@ pub mod set {
 pub struct Counters {
     /// Inbound, then outbound.
     pub direction: [DirectionCounters; 2],
-    /// Events that found the ring buffer full.
+    /// Nothing counts here: the place is kept, so that the layout of the counters stays as it was.
     pub events_lost: u64,
     /// Flows entered into the flow table.
     pub flows_opened: u64,

@@ -1,6 +1,6 @@
 //! `pomguard drops`: who was denied, at which port and why.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{path::PathBuf, process::ExitCode, thread, time::Duration};
 
 use anyhow::Context as _;
 use ipnet::IpNet;
@@ -50,7 +50,10 @@ pub struct Args {
     /// Show every line
     #[arg(long)]
     pub all: bool,
-    /// Print one JSON object
+    /// Show drops as they happen, added up by the second, until interrupted
+    #[arg(long, conflicts_with_all = ["since", "all"])]
+    pub follow: bool,
+    /// Print one JSON object; with --follow, one a line for each peer and port
     #[arg(long)]
     pub json: bool,
 }
@@ -80,7 +83,7 @@ fn reason(written: &str) -> Result<Reason, String> {
     named.copied().ok_or_else(|| "no such reason: `pomguard stats` shows their names".to_owned())
 }
 
-fn peer(written: &str) -> Result<IpNet, String> {
+pub(super) fn peer(written: &str) -> Result<IpNet, String> {
     let address = || written.parse().map(|address: std::net::IpAddr| IpNet::from(address));
     written
         .parse()
@@ -95,14 +98,21 @@ pub fn run(args: &Args, out: &mut Output) -> anyhow::Result<ExitCode> {
     let mut warnings = Vec::new();
     let policy = names(args, &mut warnings);
     let now = unix_now();
-    let (all, since) = collect(&pins, &Store::new(&settings.paths.state), args.since, now, &mut warnings)?;
-    let query = Query {
-        since,
+    let mut query = Query {
+        since: 0,
         known: if args.known { Some(true) } else { args.strangers.then_some(false) },
         reason: args.reason,
         peer: args.peer,
         port: args.port,
     };
+    if args.follow {
+        for warning in warnings {
+            out.complain(format_args!("pomguard: warning: {warning}"));
+        }
+        return follow(&pins, &query, policy.as_ref(), args.json, out);
+    }
+    let (all, since) = collect(&pins, &Store::new(&settings.paths.state), args.since, now, &mut warnings)?;
+    query.since = since;
     let report = Report::new(&all, &query, policy.as_ref(), now);
     if args.json {
         out.json(&report)?;
@@ -117,6 +127,40 @@ pub fn run(args: &Args, out: &mut Output) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Reads the table every second and shows what has come, until nobody takes the output.
+fn follow(
+    pins: &Pins,
+    query: &Query,
+    policy: Option<&Policy>,
+    json: bool,
+    out: &mut Output,
+) -> anyhow::Result<ExitCode> {
+    let read = || drops::read(pins).context("read the table of drops");
+    let mut ledger = Ledger::default();
+    ledger.account(&read()?);
+    while !out.is_lost() {
+        thread::sleep(Duration::from_secs(1));
+        let reading = read()?;
+        // What it adds up is of no use here, and would grow.
+        ledger.hour = Hour::default();
+        let report = Report::new(&ledger.account(&reading), query, policy, reading.at);
+        if json {
+            for item in &report.drops {
+                out.line(serde_json::to_string(item)?);
+            }
+            for rest in &report.rest {
+                out.line(serde_json::to_string(rest)?);
+            }
+        } else {
+            let mut text = Vec::new();
+            render::drops::print_lines(&report, &mut text)?;
+            out.write_bytes(&text);
+        }
+        out.push();
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
 /// The policy of the files, for names; without it addresses are shown alone.
 fn names(args: &Args, warnings: &mut Vec<String>) -> Option<Policy> {
     let read = || -> anyhow::Result<Policy> {
@@ -127,7 +171,7 @@ fn names(args: &Args, warnings: &mut Vec<String>) -> Option<Policy> {
 }
 
 /// Adds up what is on disk and what the kernel has more, and tells since when.
-fn collect(
+pub(super) fn collect(
     pins: &Pins,
     store: &Store,
     since: Option<Since>,

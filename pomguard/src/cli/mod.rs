@@ -38,6 +38,7 @@ pub mod serve_metrics;
 mod session;
 pub mod stats;
 pub mod status;
+pub mod suggest;
 pub mod suspend;
 mod way_in;
 
@@ -107,6 +108,8 @@ pub enum Verb {
     Stats(stats::Args),
     /// Show who was denied, at which port and why; in audit, who would be
     Drops(drops::Args),
+    /// Write rows for what was denied, to be pasted into the site file
+    Suggest(suggest::Args),
     /// Tell what becomes of a packet, and why
     Explain(explain::Args),
     /// Serve the metrics page that the daemon makes: needs no power, only the daemon's group
@@ -144,6 +147,7 @@ impl Verb {
             | Self::Doctor(_)
             | Self::Stats(_)
             | Self::Drops(_)
+            | Self::Suggest(_)
             | Self::Explain(_)
             | Self::Matrix(_)
             | Self::Completions(_)
@@ -186,6 +190,7 @@ fn dispatch(verb: Verb, out: &mut Output) -> anyhow::Result<ExitCode> {
             stats::run(&args, &read, &|| fates::read(&settings), out)
         }
         Verb::Drops(args) => drops::run(&args, out),
+        Verb::Suggest(args) => suggest::run(&args, out),
         Verb::Explain(args) => explain::run(&args, out),
         Verb::ServeMetrics(args) => serve_metrics::run(&args),
         Verb::Detach(args) => detach::run(&args, out),

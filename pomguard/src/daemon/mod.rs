@@ -61,6 +61,7 @@ mod boot;
 mod change;
 mod command;
 mod confirm;
+mod drops;
 pub mod emergency;
 pub mod exceptions;
 mod flows;
@@ -75,6 +76,7 @@ mod refused;
 mod sight;
 
 use boot::StartSource;
+use drops::Recorder;
 use emergency::Scene;
 use flows::Sweeper;
 use notify::Systemd;
@@ -114,6 +116,7 @@ struct Daemon {
     loaded: Loaded,
     reconciler: Reconciler,
     sweeper: Sweeper,
+    recorder: Recorder,
     /// The layout of the maps that were in force before, where it was another one.
     replaced: Option<u32>,
     /// Their counters, until the programs that count in them are exchanged.
@@ -183,6 +186,7 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> anyhow
     selfprobe::judge(&mut daemon.loaded, &daemon.pins).context("ask the programs that are in force")?;
     daemon.systemd.ready(&daemon.status_at_start());
     daemon.serve(&mut timer, hangup, requests, shutdown).await;
+    daemon.save_drops();
     daemon.systemd.stopping();
     info!("stopping; what is in force stays in force (`pomguard detach` opens the host)");
     // Nobody listening is as good as told.
@@ -236,6 +240,7 @@ fn start(
     let mut daemon = Daemon {
         options,
         history: History::open(&settings.paths.state),
+        recorder: Recorder::new(&settings.paths.state),
         settings,
         held: None,
         waiting: None,

@@ -118,6 +118,7 @@ impl Daemon {
         };
         check.conditions.extend(self.panic_now());
         audit::repairs(&check.repairs);
+        check.conditions.extend(self.record_drops());
         {
             let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
             for repair in check.repairs {

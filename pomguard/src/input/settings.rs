@@ -106,6 +106,25 @@ impl Default for Paths {
     }
 }
 
+/// `[drops]`: what is kept and told of who was denied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Drops {
+    /// Days that the history reaches back.
+    pub days: u32,
+    /// Megabytes (2^20 bytes) that it takes on disk.
+    pub megabytes: u32,
+    /// Seconds between two lines in the journal about one port of one known system.
+    pub journal_known: u32,
+    /// Lines a minute in the journal about all strangers; 0 = none.
+    pub journal_strangers: u32,
+}
+
+impl Default for Drops {
+    fn default() -> Self {
+        Self { days: 7, megabytes: 32, journal_known: 60, journal_strangers: 10 }
+    }
+}
+
 /// The whole file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
@@ -131,6 +150,8 @@ pub struct Settings {
     pub attach: Attach,
     /// Where the daemon itself serves metrics; `None` when it does not.
     pub metrics: Option<At<SocketAddr>>,
+    /// What is kept and told of who was denied.
+    pub drops: Drops,
     /// Packet classes.
     pub packets: PacketSettings,
     /// Folders.
@@ -158,6 +179,7 @@ impl Settings {
             grace: Some(GRACE),
             attach: Attach::default(),
             metrics: None,
+            drops: Drops::default(),
             packets: PacketSettings::default(),
             paths: Paths::default(),
             control_group: CONTROL_GROUP.to_owned(),
@@ -235,6 +257,18 @@ fn read(text: &Text, folder: &Path) -> Result<Settings, Diagnostics> {
     if let Some(mut table) = section(&mut top, "metrics", "[metrics]", &mut faults) {
         if let Some(listen) = table.get("listen").and_then(|value| value.read(&mut faults, listen)) {
             settings.metrics = listen.value.map(|value| At { value, origin: listen.origin });
+        }
+        table.finish(&mut faults);
+    }
+    if let Some(mut table) = section(&mut top, "drops", "[drops]", &mut faults) {
+        let drops = &mut settings.drops;
+        for (key, number, first, last) in [
+            ("days", &mut drops.days, 1, 90),
+            ("megabytes", &mut drops.megabytes, 1, 1_024),
+            ("journal_known", &mut drops.journal_known, 10, 86_400),
+            ("journal_strangers", &mut drops.journal_strangers, 0, 1_000),
+        ] {
+            set(number, table.get(key).and_then(|value| value.number(first, last, &mut faults)));
         }
         table.finish(&mut faults);
     }

@@ -23,6 +23,8 @@ pub enum Condition {
     StateUnreadable,
     /// The policy in force could not be saved for the next boot.
     StateUnsaved,
+    /// The disk does not take the history of drops.
+    DropsUnsaved,
     /// What is in the kernel could not be compared with what was installed.
     SelfCheckFailed,
     /// `pomguard detach` opened the host while the daemon ran.
@@ -49,7 +51,7 @@ pub enum Condition {
 
 impl Condition {
     /// Every one.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::NotEnforcing,
         Self::FilesRefused,
         Self::InterfaceMissing,
@@ -60,6 +62,7 @@ impl Condition {
         Self::EgressPreceded,
         Self::StateUnreadable,
         Self::StateUnsaved,
+        Self::DropsUnsaved,
         Self::SelfCheckFailed,
         Self::Detached,
         Self::Unconfirmed,
@@ -87,6 +90,7 @@ impl Condition {
             Self::EgressPreceded => "egress-preceded",
             Self::StateUnreadable => "state-unreadable",
             Self::StateUnsaved => "state-unsaved",
+            Self::DropsUnsaved => "drops-unsaved",
             Self::SelfCheckFailed => "self-check-failed",
             Self::Detached => "detached",
             Self::Unconfirmed => "unconfirmed",

@@ -104,6 +104,8 @@ families! {
         "Seen minus passed minus dropped; a reading under load is off by the packets in flight, and returns to 0.";
     KNOWN_SYSTEM_DROPS Counter "pomguard_known_system_drops_total" ["direction", "outcome"]
         "Packets dropped (or, in audit, nearly) although the site file knows their peer: probably our mistake.";
+    SYSTEM_DROPS Counter "pomguard_drops_by_system_total" ["system", "direction", "verdict"]
+        "Packets of a known system that were dropped or audited since the daemon started, by its name in the site file.";
     ROW_PACKETS Counter "pomguard_row_packets_total" ["row", "direction", "source", "destination", "mode"]
         "Packets that the row allowed.";
     ROW_BYTES Counter "pomguard_row_bytes_total" ["row", "direction", "source", "destination", "mode"]
@@ -130,8 +132,6 @@ families! {
         "How much of a limited resource the policy in force takes.";
     CAPACITY_LIMIT Gauge "pomguard_capacity_limit" ["resource"]
         "How much of it there is.";
-    EVENTS_LOST Counter "pomguard_events_lost_total" ["stage"]
-        "Drop events that nobody will read: no room in the kernel's ring, or a reader too slow for the daemon.";
     RELOAD_SUCCESS Gauge "pomguard_last_reload_success_timestamp_seconds" []
         "When the files were last read and put in force; absent until they were.";
     RELOAD_OK Gauge "pomguard_last_reload_successful" []

@@ -49,12 +49,12 @@ pub struct DaemonState {
     pub self_check_mismatches: u64,
     /// Flows that were freed because their socket was gone.
     pub flows_freed: u64,
+    /// Packets of known systems that were dropped or audited, by the name of the system, direction and verdict.
+    pub system_drops: BTreeMap<(String, Direction, &'static str), u64>,
     /// What is not as it should be.
     pub conditions: BTreeSet<Condition>,
     /// What was found changed from outside and put right, and how often.
     pub repairs: BTreeMap<Repair, u64>,
-    /// Events that a reader was too slow to take from the daemon; the kernel counts its own.
-    pub events_lost: u64,
 }
 
 /// What the daemon believes to be in force.
@@ -111,9 +111,10 @@ impl Collector for Page {
         let mut writer = Writer { encoder };
         writer.identity(snapshot, daemon)?;
         writer.packets(snapshot)?;
+        writer.systems(daemon)?;
         writer.rows(&snapshot.rows)?;
         writer.room(snapshot)?;
-        writer.daemon(snapshot, daemon)
+        writer.daemon(daemon)
     }
 }
 
@@ -237,6 +238,14 @@ impl Writer<'_> {
         self.family(&family::KNOWN_SYSTEM_DROPS, known)
     }
 
+    fn systems(&mut self, daemon: &DaemonState) -> fmt::Result {
+        let drops = daemon.system_drops.iter().map(|((system, direction, verdict), packets)| {
+            let labels: Vec<&str> = vec![system, direction.name(), verdict];
+            (labels, (*packets).into())
+        });
+        self.family(&family::SYSTEM_DROPS, drops)
+    }
+
     fn rows(&mut self, rows: &[RowStats]) -> fmt::Result {
         fn labels(row: &RowStats) -> Vec<&str> {
             vec![&row.id.0, row.direction.name(), &row.source, &row.destination, row.mode.name()]
@@ -270,11 +279,7 @@ impl Writer<'_> {
         self.family(&family::CAPACITY_LIMIT, capacity.iter().map(|c| (vec![c.name.as_str()], c.limit.into())))
     }
 
-    fn daemon(&mut self, snapshot: &Snapshot, daemon: &DaemonState) -> fmt::Result {
-        self.family(
-            &family::EVENTS_LOST,
-            [(vec!["kernel"], snapshot.events_lost.into()), (vec!["daemon"], daemon.events_lost.into())],
-        )?;
+    fn daemon(&mut self, daemon: &DaemonState) -> fmt::Result {
         if let Some(at) = daemon.last_reload_success {
             self.single(&family::RELOAD_SUCCESS, at)?;
         }

@@ -54,7 +54,6 @@ pub fn snapshot(pins: &Pins) -> Result<Snapshot, KernelError> {
         totals: totals(&counters),
         flows: flows(pins, &ages, now as u32, &counters)?,
         capacity: capacity(&record),
-        events_lost: counters.events_lost,
         differences: Vec::new(),
     })
 }

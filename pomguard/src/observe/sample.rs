@@ -137,7 +137,6 @@ pub(crate) fn snapshot() -> Snapshot {
             Capacity { name: "rows".to_owned(), used: 5, limit: 4_096 },
             Capacity { name: "lines".to_owned(), used: 1_280, limit: 131_072 },
         ],
-        events_lost: 0,
         differences: Vec::new(),
     }
 }
@@ -169,6 +168,7 @@ pub(crate) fn daemon() -> DaemonState {
         last_reload_success: Some(NOW - 3_600),
         last_reload_successful: true,
         flows_freed: 31,
+        system_drops: [(("backup".to_owned(), Direction::Inbound, "drop"), 5)].into(),
         rollback_at: Some(NOW + 60),
         ..DaemonState::default()
     }

@@ -39,8 +39,6 @@ pub struct Snapshot {
     pub flows: FlowStats,
     /// The image: what it uses of what there is.
     pub capacity: Vec<Capacity>,
-    /// Events that the ring buffer had no room for.
-    pub events_lost: u64,
     /// Addresses on which the site file and the machine differ, a sentence each; empty if nobody asked.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub differences: Vec<String>,

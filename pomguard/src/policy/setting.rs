@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::PacketSettings;
-use crate::input::settings::{AttachMode, OnAttachFailure, OnLoadFailure, Settings, TcMode};
+use crate::input::settings::{AttachMode, Drops, OnAttachFailure, OnLoadFailure, Settings, TcMode};
 
 /// A setting whose value changes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,6 +59,7 @@ fn values(settings: &Settings) -> Vec<(&'static str, String)> {
         grace,
         attach,
         metrics,
+        drops,
         packets,
         paths,
         control_group,
@@ -95,6 +96,13 @@ fn values(settings: &Settings) -> Vec<(&'static str, String)> {
         ("attach.on_load_failure", on_load_failure.to_owned()),
         ("metrics.listen", metrics.as_ref().map_or_else(|| "off".to_owned(), |at| at.value.to_string())),
     ];
+    let Drops { days, megabytes, journal_known, journal_strangers } = drops;
+    found.extend([
+        ("drops.days", days.to_string()),
+        ("drops.megabytes", megabytes.to_string()),
+        ("drops.journal_known", journal_known.to_string()),
+        ("drops.journal_strangers", journal_strangers.to_string()),
+    ]);
     found.extend(packet_values(packets));
     found.extend([
         ("paths.pins", paths.pins.display().to_string()),

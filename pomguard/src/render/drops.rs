@@ -98,6 +98,35 @@ fn print_group(group: &[Item], all: bool, now: u64, out: &mut impl Write) -> io:
     Ok(())
 }
 
+/// Writes one line for each peer and port, and one for each part of the rest, as they come.
+pub fn print_lines(report: &Report, out: &mut impl Write) -> io::Result<()> {
+    for item in &report.drops {
+        writeln!(
+            out,
+            "{:<3}  {:<14}  {:<18}  {:<5} {:>9}  {}",
+            short(item.direction),
+            item.service,
+            item.reason,
+            item.verdict.name(),
+            grouped(item.packets),
+            head(item)
+        )?;
+    }
+    for rest in &report.rest {
+        let whose = if rest.known { "known systems" } else { "strangers" };
+        writeln!(
+            out,
+            "{:<3}  {:<14}  {:<18}  {:<5} {:>9}  {whose}, no room for a peer",
+            short(rest.direction),
+            "-",
+            rest.reason,
+            rest.verdict.name(),
+            grouped(rest.packets)
+        )?;
+    }
+    Ok(())
+}
+
 /// Whom a group is about.
 fn head(item: &Item) -> String {
     let name = item.system.as_deref().map_or_else(String::new, |name| format!("{}  ", printable(name)));

@@ -12,4 +12,5 @@ pub mod plan;
 pub mod quantity;
 pub mod stats;
 pub mod status;
+pub mod suggest;
 pub mod table;

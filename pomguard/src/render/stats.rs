@@ -279,7 +279,6 @@ fn print_room(snapshot: &Snapshot, out: &mut impl Write, options: Options) -> io
     parts.extend(
         snapshot.capacity.iter().map(|c| format!("{} {}", printable(&c.name), filled(c.used, c.limit))),
     );
-    parts.push(format!("{} events lost", grouped(snapshot.events_lost)));
     for line in fold(parts.iter().map(String::as_str), " · ", options.width.or(Some(100))) {
         writeln!(out, "{line}")?;
     }

@@ -15,6 +15,7 @@ mod cli;
 mod control;
 mod death;
 mod doctor;
+mod drops;
 mod emergency;
 mod explain;
 mod exporter;

@@ -193,3 +193,6 @@ impl Ledger {
         Some(std::mem::replace(&mut self.hour, Hour { hour, ..Hour::default() }))
     }
 }
+
+#[cfg(test)]
+mod tests;

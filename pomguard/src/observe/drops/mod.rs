@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | this one | what is known of one peer at one port |
 //! | [`ledger`] | the counts of the present hour, and which of the kernel's counts are in it |
+//! | [`journal`] | lines for the system's journal |
 //! | [`store`] | the hours on disk |
 //! | [`report`] | the same with names, chosen and sorted |
 
@@ -16,6 +17,7 @@ use pomguard_common::{
 };
 use serde::{Deserialize, Serialize};
 
+pub mod journal;
 pub mod ledger;
 pub mod report;
 pub mod store;

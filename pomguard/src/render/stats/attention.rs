@@ -90,7 +90,7 @@ pub(super) fn print_attention(snapshot: &Snapshot, out: &mut impl Write, options
     let known =
         |direction| outcomes.iter().any(|&outcome| snapshot.known_system_drops(direction, outcome) > 0);
     if Direction::ALL.into_iter().any(known) {
-        writeln!(out, "`pomguard explain` says why for any pair of addresses.")?;
+        writeln!(out, "`pomguard drops` names them, and `pomguard explain` says why for any pair.")?;
     }
     Ok(())
 }

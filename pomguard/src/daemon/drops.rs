@@ -1,0 +1,175 @@
+//! Keeps account of who was denied: the history on disk, lines in the journal, and the counters by system.
+
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    sync::PoisonError,
+    time::{Duration, Instant},
+};
+
+use anyhow::anyhow;
+use log::{info, warn};
+
+use super::Daemon;
+use crate::{
+    kernel::drops,
+    observe::{
+        condition::Condition,
+        drops::{
+            journal::{self, Journal, Limits},
+            ledger::{Hour, Ledger},
+            report::item,
+            store::Store,
+        },
+        snapshot::Outcome,
+    },
+    policy::{Direction, Policy},
+};
+
+/// How often the kernel's table is read.
+const READ: Duration = Duration::from_secs(1);
+/// How often the present hour is written to the disk.
+const SAVE: Duration = Duration::from_secs(30);
+/// Systems that have a counter of their own.
+const SYSTEMS: usize = 200;
+/// The name under which the others are counted.
+const OTHERS: &str = "(other)";
+
+/// What is kept of drops.
+#[derive(Debug)]
+pub(super) struct Recorder {
+    store: Store,
+    ledger: Ledger,
+    journal: Journal,
+    read_at: Instant,
+    save_at: Instant,
+    /// Hours that are over and that the disk has not taken yet.
+    over: Vec<Hour>,
+    /// The table could not be read. Said once.
+    failed: bool,
+    /// Why the disk did not take the history.
+    unsaved: Option<String>,
+}
+
+impl Recorder {
+    /// Goes on with what is on disk.
+    pub(super) fn new(state: &Path) -> Self {
+        let store = Store::new(state);
+        let ledger = store.ledger().unwrap_or_else(|error| {
+            warn!("the present hour of the history of drops is lost: {error}");
+            None
+        });
+        let now = Instant::now();
+        Self {
+            store,
+            ledger: ledger.unwrap_or_default(),
+            journal: Journal::default(),
+            read_at: now,
+            save_at: now + SAVE,
+            over: Vec::new(),
+            failed: false,
+            unsaved: None,
+        }
+    }
+}
+
+impl Daemon {
+    /// Reads the table of drops, if it is time to, and returns the condition that this leaves.
+    pub(super) fn record_drops(&mut self) -> Option<(Condition, String)> {
+        if self.recorder.read_at <= Instant::now() {
+            self.recorder.read_at = Instant::now() + READ;
+            self.read_drops();
+        }
+        if self.recorder.save_at <= Instant::now() {
+            self.save_drops();
+        }
+        self.recorder.unsaved.clone().map(|error| (Condition::DropsUnsaved, error))
+    }
+
+    fn read_drops(&mut self) {
+        let reading = match drops::read(&self.pins) {
+            Ok(reading) => reading,
+            // Said once: what the kernel records meanwhile is read later.
+            Err(error) if !self.recorder.failed => {
+                self.recorder.failed = true;
+                return warn!("the table of drops cannot be read: {:#}", anyhow!(error));
+            }
+            Err(_) => return,
+        };
+        self.recorder.failed = false;
+        if let Some(over) = self.recorder.ledger.turn(reading.at) {
+            self.recorder.over.push(over);
+            self.recorder.save_at = Instant::now();
+        }
+        let more = self.recorder.ledger.account(&reading);
+        let policy = self.waiting.as_ref().map(|waiting| &waiting.next).or(self.held.as_ref());
+        let policy = policy.map(|held| &held.policy);
+        let limits = Limits {
+            known_interval: self.settings.drops.journal_known,
+            stranger_lines: self.settings.drops.journal_strangers,
+        };
+        for line in self.recorder.journal.lines(&more, limits, policy, reading.at) {
+            // Without a journal the daemon's own log has the text.
+            if line.send(Path::new(journal::SOCKET)).is_err() {
+                info!("{}", line.message);
+            }
+        }
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        count_by_system(&mut state.system_drops, &more, policy);
+    }
+
+    /// Writes the history to the disk. What it does not take is written with the next one.
+    pub(super) fn save_drops(&mut self) {
+        let drops = self.settings.drops;
+        let recorder = &mut self.recorder;
+        recorder.save_at = Instant::now() + SAVE;
+        let store = &recorder.store;
+        let saved = recorder
+            .over
+            .iter()
+            .try_for_each(|hour| store.close(hour))
+            .and_then(|()| store.save(&recorder.ledger))
+            .and_then(|()| {
+                let now = crate::kernel::clock::unix_now();
+                store.prune(now, drops.days, u64::from(drops.megabytes) << 20)
+            });
+        match saved {
+            Ok(()) => {
+                recorder.over.clear();
+                if recorder.unsaved.take().is_some() {
+                    info!("the history of drops is on disk again");
+                }
+            }
+            Err(error) => {
+                let error = format!("the history of drops is not on disk: {error}");
+                if recorder.unsaved.as_ref() != Some(&error) {
+                    warn!("{error}");
+                }
+                recorder.unsaved = Some(error);
+                // A disk that takes nothing for days costs memory for a day.
+                let surplus = recorder.over.len().saturating_sub(24);
+                recorder.over.drain(..surplus);
+            }
+        }
+    }
+}
+
+/// Adds what came to the counters of the known systems.
+fn count_by_system(
+    counters: &mut BTreeMap<(String, Direction, &'static str), u64>,
+    more: &Hour,
+    policy: Option<&Policy>,
+) {
+    for (key, counts) in more.table.iter().filter(|(key, _)| key.known()) {
+        let item = item(*key, counts, policy);
+        if item.verdict == Outcome::Pass {
+            continue;
+        }
+        let system = item.system.unwrap_or_else(|| OTHERS.to_owned());
+        let mut label = (system, item.direction, item.verdict.name());
+        if counters.len() >= SYSTEMS * 4 && !counters.contains_key(&label) {
+            OTHERS.clone_into(&mut label.0);
+        }
+        *counters.entry(label).or_default() += counts.packets;
+    }
+}

@@ -1,0 +1,182 @@
+//! `pomguard drops` and `suggest`: who was denied, in both modes and directions, and across restarts.
+
+use std::{os::unix::net::UnixDatagram, thread, time::Duration};
+
+use pomguard_tests::daemon::{
+    Daemon, LISTED, Lab, PEER, SERVER, SERVER6, STRANGER, Settings, Stats, UNLISTED, Wire, opens,
+};
+use serde_json::Value;
+
+use super::cli::{json, said};
+
+/// What is denied to an address at a port, by verdict.
+fn packets(report: &Value, peer: &str, port: u16, verdict: &str) -> u64 {
+    let drops = report["drops"].as_array().unwrap();
+    drops
+        .iter()
+        .filter(|drop| drop["peer"] == peer && drop["port"] == port && drop["verdict"] == verdict)
+        .map(|drop| drop["packets"].as_u64().unwrap())
+        .sum()
+}
+
+/// All packets of a direction and verdict, with those that have no peer.
+fn sum(report: &Value, direction: &str, verdict: &str) -> u64 {
+    [&report["drops"], &report["rest"]]
+        .iter()
+        .flat_map(|list| list.as_array().unwrap())
+        .filter(|drop| drop["direction"] == direction && drop["verdict"] == verdict)
+        .map(|drop| drop["packets"].as_u64().unwrap())
+        .sum()
+}
+
+#[test]
+fn drops_name_known_systems_and_strangers_in_audit_and_enforce() {
+    let Some(lab) = Lab::new("drops_name_known_systems_and_strangers_in_audit_and_enforce") else { return };
+    lab.write_settings(&Settings { inbound: "audit", outbound: "audit", ..Settings::default() });
+    let daemon = Daemon::start(&lab);
+    assert!(opens(&lab.peer, SERVER, UNLISTED) && opens(&lab.stranger, SERVER, LISTED));
+    assert!(opens(&lab.server, STRANGER, UNLISTED), "outbound in audit");
+    assert!(opens(&lab.peer, SERVER6, UNLISTED));
+    let report = json(&lab, &["drops"]);
+    let (peer, stranger) = (PEER.to_string(), STRANGER.to_string());
+    assert!(packets(&report, &peer, UNLISTED, "audit") > 0, "{report:#}");
+    assert!(packets(&report, &stranger, LISTED, "audit") > 0, "{report:#}");
+    let drops = report["drops"].as_array().unwrap();
+    assert!(drops.iter().any(|drop| drop["peer"] == "fd00:77::2" && drop["port"] == UNLISTED), "{report:#}");
+    let outward = |drop: &&Value| drop["direction"] == "outbound" && drop["reason"] == "destination";
+    let outward = drops.iter().find(outward).unwrap_or_else(|| panic!("{report:#}"));
+    assert_eq!((&outward["peer"], &outward["port"]), (&stranger.as_str().into(), &UNLISTED.into()));
+    let known = drops.iter().find(|drop| drop["reason"] == "port-known").unwrap();
+    assert!(known["system"].is_string() && known["known"] == true, "{known:#}");
+    let listed = drops.iter().find(|drop| drop["reason"] == "source").unwrap();
+    assert_eq!((&listed["row"], &listed["known"]), (&"pom-4.0/15".into(), &false.into()), "{listed:#}");
+
+    lab.write_settings(&Settings::default());
+    daemon.reload();
+    assert!(!opens(&lab.peer, SERVER, UNLISTED) && !opens(&lab.stranger, SERVER, LISTED));
+    let report = json(&lab, &["drops"]);
+    assert!(packets(&report, &peer, UNLISTED, "drop") > 0, "{report:#}");
+    assert!(packets(&report, &stranger, LISTED, "drop") > 0, "{report:#}");
+    // A packet may come between two readings.
+    let totals = |stats: &Stats| {
+        [("inbound", "dropped"), ("inbound", "audited"), ("outbound", "dropped"), ("outbound", "audited")]
+            .map(|(direction, outcome)| stats.total(direction, outcome))
+    };
+    let agree = (0..20).any(|_| {
+        let (before, report) = (totals(&lab.stats()), json(&lab, &["drops"]));
+        let after = totals(&lab.stats());
+        let recorded =
+            [("inbound", "drop"), ("inbound", "audit"), ("outbound", "drop"), ("outbound", "audit")]
+                .map(|(direction, verdict)| sum(&report, direction, verdict));
+        println!("counted {before:?} to {after:?}, recorded {recorded:?}");
+        before == after && before == recorded
+    });
+    assert!(agree, "what is recorded adds up to what is counted");
+
+    // Questions, and the text.
+    let only = json(&lab, &["drops", "--strangers", "--port", &LISTED.to_string()]);
+    assert!(
+        only["drops"].as_array().unwrap().iter().all(|drop| drop["peer"] == stranger.as_str()),
+        "{only:#}"
+    );
+    let only = json(&lab, &["drops", "--peer", &peer, "--reason", "port-known", "--since", "1h"]);
+    assert!(only["drops"].as_array().unwrap().len() >= 2, "{only:#}");
+    let text = said(&lab.pomguard(&["drops"]));
+    assert!(text.lines().next().unwrap().starts_with("known systems: "), "{text}");
+    assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+    assert!(text.contains(&peer) && text.contains(&format!("{UNLISTED}/tcp")), "{text}");
+}
+
+#[test]
+fn history_of_drops_outlives_daemon_and_reboot() {
+    let Some(lab) = Lab::new("history_of_drops_outlives_daemon_and_reboot") else { return };
+    let daemon = Daemon::start(&lab);
+    assert!(!opens(&lab.peer, SERVER, UNLISTED));
+    thread::sleep(Duration::from_secs(2));
+    let peer = PEER.to_string();
+    let count = |since: &str| packets(&json(&lab, &["drops", "--since", since]), &peer, UNLISTED, "drop");
+    let first = count("7d");
+    assert!(first > 0);
+    assert!(daemon.stop().success());
+    assert_eq!(count("7d"), first, "the daemon is dead");
+    let daemon = Daemon::start(&lab);
+    assert_eq!(count("7d"), first, "no packet counts twice");
+    assert!(!opens(&lab.peer, SERVER, UNLISTED));
+    thread::sleep(Duration::from_secs(2));
+    let second = count("7d");
+    assert!(second > first);
+    assert!(daemon.stop().success());
+    // A reboot: nothing is in the kernel any more.
+    assert!(lab.pomguard(&["detach", "--yes"]).status.success());
+    assert_eq!(count("7d"), second);
+    let _daemon = Daemon::start(&lab);
+    assert_eq!(count("7d"), second, "a new table goes on from there");
+    assert!(!opens(&lab.peer, SERVER, UNLISTED));
+    assert!(count("1h") > second);
+}
+
+#[test]
+fn suggested_rows_let_the_denied_through() {
+    let Some(lab) = Lab::new("suggested_rows_let_the_denied_through") else { return };
+    let daemon = Daemon::start(&lab);
+    assert!(!opens(&lab.peer, SERVER, UNLISTED) && !opens(&lab.stranger, SERVER, LISTED));
+    let rows = said(&lab.pomguard(&["suggest"]));
+    assert!(rows.contains(&format!("from = [\"{PEER}\"]")), "{rows}");
+    assert!(!rows.contains(&STRANGER.to_string()), "a stranger is not suggested: {rows}");
+    lab.write_site(&rows);
+    daemon.reload();
+    assert!(opens(&lab.peer, SERVER, UNLISTED), "{rows}");
+    assert!(!opens(&lab.peer, SERVER, UNLISTED + 1) && !opens(&lab.stranger, SERVER, UNLISTED));
+    let rows = said(&lab.pomguard(&["suggest"]));
+    assert!(!rows.contains("[[allow]]"), "it has its row by now: {rows}");
+    let rows = said(&lab.pomguard(&["suggest", "--strangers"]));
+    assert!(rows.contains(&format!("from = [\"{STRANGER}\"]")), "{rows}");
+}
+
+#[test]
+fn tagged_frame_is_recorded_with_its_vlan() {
+    let Some(lab) = Lab::new("tagged_frame_is_recorded_with_its_vlan") else { return };
+    let _daemon = Daemon::start(&lab);
+    let mut frame = vec![0xff_u8; 6];
+    frame.extend([2, 0, 0, 0, 0, 9, 0x81, 0, 0, 77, 8, 0, 0x45, 0, 0, 28, 0, 0, 0, 0, 64, 17, 0, 0]);
+    frame.extend(PEER.octets());
+    frame.extend(SERVER.octets());
+    frame.extend([0; 20]);
+    Wire::of(&lab.peer).send(&frame);
+    let report = json(&lab, &["drops", "--reason", "vlan-unknown"]);
+    let drop = &report["drops"][0];
+    assert_eq!((&drop["vlan"], &drop["peer"]), (&77.into(), &PEER.to_string().into()), "{report:#}");
+}
+
+#[test]
+fn journal_has_a_line_with_fields_for_a_known_system() {
+    let Some(lab) = Lab::new("journal_has_a_line_with_fields_for_a_known_system") else { return };
+    let Some(socket) = journal() else { return };
+    let _daemon = Daemon::start(&lab);
+    assert!(!opens(&lab.peer, SERVER, UNLISTED));
+    let mut datagram = vec![0; 4_096];
+    let length = socket.recv(&mut datagram).unwrap();
+    let text = String::from_utf8_lossy(&datagram[..length]).into_owned();
+    for field in [
+        "POMGUARD_REASON=port-known\n".to_owned(),
+        format!("POMGUARD_PEER={PEER}\n"),
+        format!("POMGUARD_PORT={UNLISTED}\n"),
+        "PRIORITY=4\n".to_owned(),
+    ] {
+        assert!(text.contains(&field), "{field} is not in {text}");
+    }
+}
+
+/// A socket where the journal listens, for this thread and its children alone. None where there is no such folder
+/// to hide.
+fn journal() -> Option<UnixDatagram> {
+    use nix::mount::{MsFlags, mount};
+    let nothing: Option<&str> = None;
+    mount(Some("tmpfs"), "/run/systemd", Some("tmpfs"), MsFlags::empty(), nothing)
+        .inspect_err(|error| eprintln!("skipped: /run/systemd cannot be hidden: {error}"))
+        .ok()?;
+    std::fs::create_dir_all("/run/systemd/journal").unwrap();
+    let socket = UnixDatagram::bind("/run/systemd/journal/socket").unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    Some(socket)
+}
