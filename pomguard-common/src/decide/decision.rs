@@ -180,7 +180,7 @@ impl Decision {
     #[must_use]
     #[inline(always)]
     pub(crate) const fn audited_bit(self) -> u64 {
-        self.0 / Self::AUDITED & 1
+        (self.0 / Self::AUDITED) & 1
     }
 
     /// What happened to the flow table.

@@ -20,8 +20,11 @@ fn table() -> Table {
     Table(repeat_with(element).take(ELEMENTS).collect())
 }
 
+/// Packets and bytes by what they are counted under.
+type Counted<K> = BTreeMap<K, (u64, u64)>;
+
 /// Packets and bytes of each entry, and of each part of the rest.
-fn contents(table: &Table) -> (BTreeMap<Key, (u64, u64)>, BTreeMap<u64, (u64, u64)>) {
+fn contents(table: &Table) -> (Counted<Key>, Counted<u64>) {
     let (mut entries, mut rest) = (BTreeMap::new(), BTreeMap::new());
     for element in &table.0[..REST] {
         for bucket in element.chunks(BUCKET) {
@@ -153,7 +156,7 @@ fn random_drops_add_up_as_in_a_table_without_limits() {
             let hook = Direction::ALL[pick as usize / 12 % 2];
             let known = known_by_reason(reason as u8);
             let key = Key::new(hook, Decision::because(reason), known, end);
-            now = now.wrapping_add(u32::from(random(&mut state) % 64 == 0));
+            now = now.wrapping_add(u32::from(random(&mut state).is_multiple_of(64)));
             record(&table, key, 0, 60, now, SECRET);
             model.record(key, 60);
         }

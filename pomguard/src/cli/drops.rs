@@ -25,6 +25,7 @@ use crate::{
 /// Known systems come first: a drop of theirs is probably a mistake in the files. Of strangers, packets are added
 /// up by prefix (/24, /48). It makes no difference whether the daemon runs.
 #[derive(Clone, Debug, clap::Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub struct Args {
     /// The daemon's settings
     #[arg(long, value_name = "PATH", default_value = paths::SETTINGS)]

@@ -120,7 +120,7 @@ fn write_row(
     let base = format!("seen-{protocol_name}-{way}-{}", plain.trim_matches('-'));
     let free = |name: &String| !names.contains(name);
     let name = std::iter::once(base.clone())
-        .chain((2..).map(|number| format!("{base}-{number}")))
+        .chain((2..u32::MAX).map(|number| format!("{base}-{number}")))
         .find(free)
         .unwrap_or(base);
     // Writing to a String cannot fail.

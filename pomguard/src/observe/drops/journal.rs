@@ -3,7 +3,9 @@
 //! A known system's drop is told at once, and then at most once in an interval for the same port and reason. Of
 //! strangers the largest prefixes are told once a minute.
 
-use std::{cmp::Reverse, collections::BTreeMap, io, os::unix::net::UnixDatagram, path::Path};
+use std::{
+    cmp::Reverse, collections::BTreeMap, fmt::Write as _, io, os::unix::net::UnixDatagram, path::Path,
+};
 
 use pomguard_common::drops::Key;
 
@@ -79,7 +81,8 @@ impl Line {
         );
         for (name, value) in &self.fields {
             // A value without line breaks needs no length.
-            text.push_str(&format!("{name}={}\n", printable(value)));
+            // Writing to a String cannot fail.
+            let _ = writeln!(text, "{name}={}", printable(value));
         }
         text.into_bytes()
     }

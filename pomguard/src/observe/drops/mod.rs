@@ -110,9 +110,7 @@ impl fmt::Display for Peer {
         match self {
             Self::None => f.pad("-"),
             Self::Address(address) => f.pad(&address.to_string()),
-            Self::Mac([a, b, c, d, e, g]) => {
-                f.pad(&format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}"))
-            }
+            Self::Mac(mac) => f.pad(&mac.map(|byte| format!("{byte:02x}")).join(":")),
         }
     }
 }
