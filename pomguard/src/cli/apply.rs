@@ -36,7 +36,8 @@ pub struct Common {
     /// What for: kept in the history and in the journal
     #[arg(long, value_name = "TEXT")]
     pub why: Option<String>,
-    /// Go on even if this cuts the session that it is typed in, or a flow on a failsafe row
+    /// Go on even if this cuts the session that it is typed in or a flow on a failsafe row, or takes the guard off an
+    /// interface
     #[arg(long)]
     pub yes: bool,
     /// Do not tell those who are logged in
@@ -85,9 +86,6 @@ pub struct RollbackArgs {
     /// Undo the return unless `pomguard confirm` comes within this time
     #[arg(long, value_name = "TIME", value_parser = duration::seconds)]
     pub confirm_within: Option<u32>,
-    /// Return even to what takes the guard off an interface
-    #[arg(long)]
-    pub yes: bool,
 }
 
 /// Exit code 0 when it is in force, 1 when it was refused and nothing was changed, 3 when it would cut the way in.

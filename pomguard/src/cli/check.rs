@@ -126,7 +126,10 @@ fn addresses(draft: &Draft, policy: &Policy, found: &[Note]) -> Vec<Note> {
     for by_interface in addresses.others.chunk_by(|one, next| one.interface == next.interface) {
         let list: Vec<String> = by_interface.iter().map(|it| it.address.to_string()).collect();
         let Some(first) = by_interface.first() else { continue };
-        let named = |note: &Note| note.kind == "open-interface" && note.message.contains(&*first.interface);
+        let named = |note: &Note| {
+            matches!(note.kind, "open-interface" | "unguarded-interface")
+                && note.message.contains(&*first.interface)
+        };
         if found.iter().any(named) {
             continue;
         }

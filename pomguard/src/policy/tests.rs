@@ -394,7 +394,7 @@ proptest::proptest! {
 }
 
 #[test]
-fn enforce_without_a_failsafe_row_is_remarked_on() {
+fn host_without_a_failsafe_row_is_remarked_on() {
     let settings = SETTINGS.replace("inbound = \"audit\"", "inbound = \"enforce\"");
     let remarks = |settings: &str, site: &str| {
         let draft = Draft::from_texts(("pomguard.toml", settings), ("site.toml", site)).expect("files");
@@ -406,7 +406,7 @@ fn enforce_without_a_failsafe_row_is_remarked_on() {
     );
     assert_eq!(remarks(&settings, &small("")), 1);
     assert_eq!(remarks(&settings, &way_in), 0);
-    assert_eq!(remarks(SETTINGS, &small("")), 0, "audit cuts nobody off");
+    assert_eq!(remarks(SETTINGS, &small("")), 1, "in audit, too: a lockdown would leave no way in");
 }
 
 #[test]

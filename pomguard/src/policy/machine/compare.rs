@@ -228,7 +228,9 @@ impl View<'_> {
 
     fn containers(&self, notes: &mut Vec<Note>) {
         let of_containers = |it: &&Device| {
-            let bridge = it.kind == "bridge" && !it.addresses.is_empty();
+            // A bridge over a guarded card is named with its ports.
+            let over_card = self.machine.below(it).any(|lower| self.is_guarded(lower));
+            let bridge = it.kind == "bridge" && !it.addresses.is_empty() && !over_card;
             it.up && (it.leaves_namespace || bridge) && !self.is_covered(it)
         };
         let open = self.machine.devices.iter().filter(of_containers);
