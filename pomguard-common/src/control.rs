@@ -7,10 +7,11 @@
 //! programs themselves: it passes whether or not a daemon lives.
 
 use crate::{
-    flow::Word,
-    image::{Address, Barrier, Family, Tuple},
+    barrier::Barrier,
     limits,
-    serve::Served,
+    net::{Address, Family, Tuple},
+    served::Served,
+    word::Word,
 };
 
 /// The value of the control map. User space writes single words of it, the programs read them.

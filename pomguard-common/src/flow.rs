@@ -24,12 +24,13 @@ mod tcp;
 #[cfg(test)]
 mod tests;
 
-pub use entry::{Bucket, Byte, Half, Key, Quarter, Slot, State, Tag, Word, mark};
+pub use entry::{Bucket, Key, Slot, State, Tag, mark};
 pub use room::{Candidates, Entered, Newcomer, enter};
 pub use tcp::{plain_segment, segment};
 
 use self::ports::FlowPort;
-use crate::{image::Barrier, limits::FLOW_WAYS, protocol};
+pub use crate::word::{Byte, Half, Quarter, Word};
+use crate::{barrier::Barrier, limits::FLOW_WAYS, protocol};
 
 /// Where the table lives: an array map in the kernel, a vector on the host.
 pub trait Store: Barrier {

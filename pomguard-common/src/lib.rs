@@ -25,20 +25,25 @@
 #![no_std]
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
+pub mod barrier;
 pub mod bench;
 pub mod control;
 pub mod counter;
+mod datagram;
 pub mod decide;
 pub mod drops;
 pub mod flow;
 pub mod image;
 pub mod limits;
 pub mod names;
+pub mod net;
 pub mod packet;
 pub mod parse;
 pub mod rate;
 pub mod reason;
 pub mod serve;
+mod served;
+mod word;
 
 /// Version of everything laid out here: map layouts, image layout, counter layout.
 /// A daemon that finds pinned maps of another version makes its own alongside them.

@@ -1,6 +1,6 @@
 //! Bytes of a frame, read safely: in the kernel straight from the packet, on the host from a slice.
 
-use crate::{limits, parse::Datagram};
+use crate::{datagram::Datagram, limits};
 
 /// A frame, from its Ethernet header on.
 pub trait Packet {
@@ -161,6 +161,6 @@ pub fn be64<const AT: usize, const N: usize>(window: &[u8; N]) -> u64 {
 #[inline(always)]
 pub fn words<const A: usize, const B: usize, const C: usize, const D: usize, const N: usize>(
     window: &[u8; N],
-) -> crate::image::Address {
+) -> crate::net::Address {
     [be32::<A, N>(window), be32::<B, N>(window), be32::<C, N>(window), be32::<D, N>(window)]
 }

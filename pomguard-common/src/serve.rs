@@ -7,24 +7,8 @@
 //!
 //! A stranger costs no memory here: there is one stamp for each port, whoever comes.
 
-use crate::{control::ControlView, flow::Half, protocol};
-
-/// When each transport of a port was last let in, in ticks; 0 = never.
-#[derive(Debug, Default)]
-#[repr(C)]
-pub struct Served {
-    /// TCP, or the protocol without ports that the element is for.
-    first: Half,
-    /// UDP.
-    second: Half,
-}
-
-impl Served {
-    /// Elements of the table: the ports, then the protocols without ports.
-    pub const COUNT: usize = 65_536 + 256;
-}
-
-const _: () = assert!(size_of::<Served>() == 8);
+pub use crate::served::Served;
+use crate::{control::ControlView, protocol};
 
 /// Ticks for which a TCP port serves: about a day. A connection that carries something now and then keeps it so.
 const TCP: u32 = 4 * 86_400;
@@ -41,13 +25,6 @@ const fn element(protocol: u8, port: u16) -> (u32, u32) {
         protocol::TCP => (port as u32, TCP),
         protocol::UDP => (port as u32, DATAGRAM),
         _ => (65_536 + protocol as u32, DATAGRAM),
-    }
-}
-
-impl Served {
-    #[inline(always)]
-    const fn last_served(&self, protocol: u8) -> &Half {
-        if protocol == protocol::UDP { &self.second } else { &self.first }
     }
 }
 

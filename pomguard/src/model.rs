@@ -173,6 +173,28 @@ impl Default for PacketSettings {
     }
 }
 
+/// The setting `own_addresses`: which addresses of guarded interfaces are this host's own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OwnAddresses {
+    /// Those that the site file gives to this host.
+    #[default]
+    Listed,
+    /// Also those that the site file gives to nobody.
+    Machine,
+}
+
+impl OwnAddresses {
+    /// The word of the setting.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Listed => "listed",
+            Self::Machine => "machine",
+        }
+    }
+}
+
 /// The two ways to suspend the policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Panic {

@@ -30,6 +30,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     formatting()?;
     inheritance()?;
     words::check()?;
+    imports::check()?;
 
     clippy()?;
     match Compiler::find() {

@@ -12,7 +12,7 @@ pub const NO_ROW: u16 = u16::MAX;
 /// What a packet comes to. The one exit of the programs turns it into an action and counts it.
 ///
 /// One word, so that the programs can put it where their verifier forgets what it knows of it
-/// ([`crate::image::Barrier`]): there are many ways to a decision, and one way on from it.
+/// ([`crate::barrier::Barrier`]): there are many ways to a decision, and one way on from it.
 #[must_use]
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Decision(pub(super) u64);

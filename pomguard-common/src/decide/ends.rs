@@ -129,7 +129,7 @@ where
     {
         return because(reason);
     }
-    if !ours && !(unclaimed && matches!(datagram.kind, Kind::Follower)) {
+    if !(ours || unclaimed && matches!(datagram.kind, Kind::Follower)) {
         return Endpoints::decided(Decision::because(Reason::SourceNotOurs).unclaimed(unclaimed));
     }
     // A row that says "anywhere" means hosts, not groups nor this machine.

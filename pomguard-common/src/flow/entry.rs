@@ -1,13 +1,9 @@
 //! What the table holds: a key, a state with its time, and how both lie in a bucket.
 
-#[cfg(target_arch = "bpf")]
-use core::cell::UnsafeCell;
-#[cfg(not(target_arch = "bpf"))]
-use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering::Relaxed};
-
 use crate::{
-    image::{Address, Family},
     limits::FLOW_WAYS,
+    net::{Address, Family},
+    word::{Byte, Half, Quarter, Word},
 };
 
 /// The state of a flow. Whether a peer's RST has made a flow suspect is told alongside it, see [`Tag::suspect`].
@@ -201,78 +197,6 @@ impl Key {
         }
         x = (x ^ secret).wrapping_mul(B);
         x ^ (x >> 32)
-    }
-}
-
-/// Defines a number that several processors read and write whole, in no particular order.
-macro_rules! shared {
-    ($(#[$doc:meta])* $name:ident, $atomic:ident, $number:ident) => {
-        $(#[$doc])*
-        #[derive(Debug, Default)]
-        #[repr(transparent)]
-        pub struct $name(
-            #[cfg(not(target_arch = "bpf"))] $atomic,
-            #[cfg(target_arch = "bpf")] UnsafeCell<$number>,
-        );
-
-        impl $name {
-            /// Reads it.
-            #[must_use]
-            #[inline(always)]
-            pub fn load(&self) -> $number {
-                #[cfg(target_arch = "bpf")]
-                {
-                    // SAFETY: the pointer is that of a live, aligned number. BPF has no relaxed atomic load
-                    // below cpu v4, and no atomics of less than 32 bits; an aligned load is one instruction
-                    // and whole on every machine.
-                    unsafe { self.0.get().read_volatile() }
-                }
-                #[cfg(not(target_arch = "bpf"))]
-                {
-                    self.0.load(Relaxed)
-                }
-            }
-
-            /// Writes it.
-            #[inline(always)]
-            pub fn store(&self, value: $number) {
-                #[cfg(target_arch = "bpf")]
-                {
-                    // SAFETY: as for the load; the number is only ever reached through this type.
-                    unsafe { self.0.get().write_volatile(value) };
-                }
-                #[cfg(not(target_arch = "bpf"))]
-                {
-                    self.0.store(value, Relaxed);
-                }
-            }
-        }
-    };
-}
-
-shared!(
-    /// A 64-bit word.
-    Word, AtomicU64, u64
-);
-shared!(
-    /// 32 bits.
-    Half, AtomicU32, u32
-);
-shared!(
-    /// 16 bits.
-    Quarter, AtomicU16, u16
-);
-shared!(
-    /// 8 bits.
-    Byte, AtomicU8, u8
-);
-
-#[cfg(not(target_arch = "bpf"))]
-impl Word {
-    /// Replaces the word if it is still `old`; true if it was. The programs write without asking, so what
-    /// they wrote before stays, and what they write after it stays, too.
-    pub fn replace(&self, old: u64, new: u64) -> bool {
-        self.0.compare_exchange(old, new, Relaxed, Relaxed).is_ok()
     }
 }
 

@@ -5,20 +5,7 @@ use super::{
     LOCAL_V6, Line, Lines, Service, VLAN_IDS, VLANS, bucket_v4, bucket_v6, cell, filter_v6, head,
     port_position,
 };
-use crate::{Direction, limits, rate::Rated};
-
-/// What the image is asked: may a peer use this service from this port?
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Tuple {
-    /// Inbound: the peer opens. Outbound: this host does.
-    pub direction: Direction,
-    /// Upper protocol.
-    pub protocol: u8,
-    /// Port of the side that is opened to; the protocol's own number where there are no ports.
-    pub port: u16,
-    /// Port of the side that opens; 0 where there are no ports.
-    pub client_port: u16,
-}
+use crate::{Direction, limits, net::Tuple, rate::Rated};
 
 /// The row that allows a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

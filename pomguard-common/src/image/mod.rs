@@ -22,9 +22,13 @@
 
 mod lookup;
 
-pub use lookup::{Image, Miss, MissReason, RowMatch, Tuple, ones};
+pub use lookup::{Image, Miss, MissReason, RowMatch, ones};
 
 use crate::{Direction, control::ControlView, protocol};
+pub use crate::{
+    barrier::Barrier,
+    net::{Address, Family, Tuple},
+};
 
 /// One line: what one array look-up returns. Words are in the host's byte order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,26 +71,6 @@ impl Line {
     #[inline(always)]
     pub const fn long(&self, index: u32) -> u64 {
         self.word(2 * index) as u64 | (self.word(2 * index + 1) as u64) << 32
-    }
-}
-
-/// Makes the kernel's verifier forget what it knows of a value.
-///
-/// It knows from which of sixteen places a value came, or that it is one of two constants, and walks
-/// everything behind once for each. Where ways join that differ in nothing else, the value goes
-/// through memory that the verifier knows nothing about. On the host it is the value.
-pub trait Barrier {
-    /// The same value.
-    #[inline(always)]
-    fn barrier(&self, value: u64) -> u64 {
-        value
-    }
-}
-
-impl<F: Barrier + ?Sized> Barrier for &F {
-    #[inline(always)]
-    fn barrier(&self, value: u64) -> u64 {
-        (**self).barrier(value)
     }
 }
 
@@ -401,19 +385,6 @@ pub mod cell {
     pub const NEXT: u32 = 3;
     /// Mark in the high half of [`ROW`]: a failsafe row.
     pub const FAILSAFE: u32 = 1 << 16;
-}
-
-/// An address as four words, most significant first; an IPv4 address is in the first word alone.
-pub type Address = [u32; 4];
-
-/// IP version of an address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[repr(u8)]
-pub enum Family {
-    /// IPv4.
-    V4 = 4,
-    /// IPv6.
-    V6 = 6,
 }
 
 /// Golden-ratio multiplier (Knuth, TAOCP 6.4).

@@ -11,7 +11,7 @@ use anyhow::{Context as _, anyhow};
 use log::{error, info, warn};
 use pomguard_common::control::Timed;
 
-use super::{Daemon, change::DesiredState, read_policy};
+use super::{Daemon, read_policy, transition::DesiredState};
 use crate::{
     input::{Draft, Settings},
     kernel::{

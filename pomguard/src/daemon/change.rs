@@ -6,14 +6,16 @@ use anyhow::{Context as _, bail};
 use log::{error, info, warn};
 
 use super::{
-    Daemon, audit, check_interfaces,
-    confirm::{Waiting, message},
-    read_policy,
+    Daemon, audit, check_interfaces, read_policy,
+    transition::{
+        ActivePolicy, ChangeRequest, DesiredState, Leave, Waiting, boot_id, message, no_longer_named,
+        replaced_by,
+    },
 };
 use crate::{
     control::protocol::Changed,
-    history::{By, Cause, Existing, HistoryError, Outcome, Pending, Record, Summary, in_force, refused},
-    input::{Draft, Settings, Sources},
+    history::{Cause, HistoryError, Outcome, Pending, Record, Summary, in_force, refused},
+    input::{Settings, Sources},
     kernel::{
         clock::unix_now,
         install::{self, Installed},
@@ -23,77 +25,6 @@ use crate::{
     policy::{Policy, diff::Diff, setting},
     render::quantity::timestamp,
 };
-
-/// A change that is wanted.
-pub(super) struct ChangeRequest {
-    /// What brings it about.
-    pub(super) cause: Cause,
-    /// Who wants it; none for the daemon itself.
-    pub(super) by: Option<By>,
-    /// What for.
-    pub(super) why: Option<String>,
-    /// Taken back unless confirmed within so many seconds.
-    pub(super) confirm_within: Option<u32>,
-    /// The treatment of live flows that no row of the change allows.
-    pub(super) existing: Existing,
-    /// Interfaces may lose their guard by it.
-    pub(super) yes: bool,
-}
-
-/// The interfaces that lose their guard.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Leave {
-    /// No interface.
-    None,
-    /// These, where they have one.
-    These(Vec<String>),
-    /// Every interface that the settings do not name.
-    Unnamed,
-}
-
-impl Leave {
-    /// Those that settings name and later ones do not.
-    pub(super) fn named_by(before: &Settings, after: &Settings) -> Self {
-        Self::These(no_longer_named(before, after))
-    }
-
-    /// Returns true if an interface that the settings do not name loses its guard.
-    pub(super) fn names(&self, interface: &str) -> bool {
-        match self {
-            Self::None => false,
-            Self::These(names) => names.iter().any(|name| name == interface),
-            Self::Unnamed => true,
-        }
-    }
-}
-
-impl ChangeRequest {
-    /// Of the daemon itself.
-    pub(super) const fn own(cause: Cause) -> Self {
-        Self { cause, by: None, why: None, confirm_within: None, existing: Existing::ByPolicy, yes: false }
-    }
-}
-
-/// What is to be put in force.
-pub(super) struct DesiredState {
-    pub(super) settings: Settings,
-    pub(super) policy: Policy,
-    pub(super) sources: Sources,
-}
-
-impl DesiredState {
-    pub(super) fn new(draft: Draft, policy: Policy) -> Self {
-        Self { sources: draft.sources(), settings: draft.settings, policy }
-    }
-}
-
-/// What was in force, and is again when a change is not confirmed.
-#[derive(Clone)]
-pub(super) struct ActivePolicy {
-    pub(super) settings: Settings,
-    pub(super) policy: Policy,
-    pub(super) record: Option<Record>,
-}
 
 impl Daemon {
     /// Takes the files. Whatever is wrong with them, what is in force stays.
@@ -433,13 +364,6 @@ impl Daemon {
     }
 }
 
-/// The interfaces that settings name and later ones do not.
-fn no_longer_named(before: &Settings, after: &Settings) -> Vec<String> {
-    let confirmed_policy = |name: &str| after.interfaces.iter().any(|at| at.value == name);
-    let names = before.interfaces.iter().map(|at| at.value.clone());
-    names.filter(|name| !confirmed_policy(name)).collect()
-}
-
 /// Refuses to take a guard off that nobody agreed to take off.
 fn refuse_lost_guards(cause: Cause, interfaces: &[String]) -> anyhow::Result<()> {
     if interfaces.is_empty() {
@@ -456,17 +380,4 @@ fn refuse_lost_guards(cause: Cause, interfaces: &[String]) -> anyhow::Result<()>
              guard off, or keep it in `interfaces`"
         ),
     }
-}
-
-/// What becomes of the change that another one takes the place of.
-pub(super) const fn replaced_by(cause: Cause) -> Outcome {
-    match cause {
-        Cause::Rollback(_) => Outcome::RolledBack,
-        Cause::Start | Cause::Reload | Cause::Apply => Outcome::Replaced,
-    }
-}
-
-/// A name for the time since the machine started: ticks and pins mean nothing beyond it.
-pub(super) fn boot_id() -> std::io::Result<String> {
-    Ok(std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
 }

@@ -8,11 +8,11 @@ use log::{error, info};
 use super::{
     Daemon,
     audit::{self, Audit},
-    change::ChangeRequest,
     emergency::Asker,
     exceptions::{NewException, explained},
     metrics_page,
     reconciler::DETACHED,
+    transition::ChangeRequest,
 };
 use crate::{
     control::{

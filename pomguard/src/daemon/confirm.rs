@@ -9,12 +9,12 @@ use pomguard_common::control::over;
 
 use super::{
     Daemon, audit,
-    change::{ActivePolicy, DesiredState, Leave, boot_id, replaced_by},
+    transition::{ActivePolicy, DesiredState, Leave, Waiting, boot_id, message, replaced_by},
 };
 use crate::{
     control::protocol::{Changed, Panic},
     history::{Outcome, Record, in_force, pending},
-    kernel::{clock::unix_now, control, install::Installed},
+    kernel::{clock::unix_now, control},
     observe::{condition::Condition, reading},
     render::quantity::timestamp,
     terminals,
@@ -22,32 +22,6 @@ use crate::{
 
 /// The shortest sleep: a deadline is a tick, and a tick may be about to come.
 const SHORTEST: Duration = Duration::from_millis(50);
-
-/// The change that waits.
-pub(super) struct Waiting {
-    /// The tick at which it is taken back.
-    pub(super) deadline: u32,
-    /// Its record.
-    pub(super) record: Record,
-    /// What is in force until then, and stays if it is confirmed.
-    pub(super) next: ActivePolicy,
-    /// What becomes then of what it replaces.
-    pub(super) replaced: Outcome,
-    /// Its image, to be saved for the next boot; none when another daemon installed it.
-    pub(super) installed: Option<Installed>,
-    /// What confirming it takes the guard off.
-    pub(super) leave: Leave,
-}
-
-impl Waiting {
-    /// Seconds since 1970 when it is taken back.
-    pub(super) fn until(&self) -> Option<u64> {
-        match &self.record.outcome {
-            Outcome::Pending(pending) => Some(pending.until),
-            _ => None,
-        }
-    }
-}
 
 impl Daemon {
     /// How long until the deadline of what waits; none when nothing does.
@@ -267,25 +241,4 @@ fn returned(number: u64) -> String {
     format!(
         "change {number} was taken back because nobody confirmed it in time: the policy before it is in force"
     )
-}
-
-/// What is in force, without a change.
-pub(super) fn message(held: &ActivePolicy, notes: Vec<String>) -> Changed {
-    let record = held.record.as_ref();
-    Changed {
-        changed: false,
-        number: record.map(|record| record.number),
-        generation: record.map_or(0, |record| record.generation),
-        image: record.map(|record| record.image.clone()).unwrap_or_default(),
-        inbound: held.policy.inbound,
-        outbound: held.policy.outbound,
-        tuples: held.policy.tuples().values().sum(),
-        summary: record.map(|record| record.summary).unwrap_or_default(),
-        settings: record.map(|record| record.settings.clone()).unwrap_or_default(),
-        unguarded: Vec::new(),
-        took_ms: 0,
-        confirm_by: None,
-        existing: None,
-        notes,
-    }
 }

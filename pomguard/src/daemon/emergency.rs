@@ -7,7 +7,7 @@ use anyhow::{Context as _, bail};
 use log::error;
 use pomguard_common::control::{Timed, over};
 
-use super::{change::boot_id, reconciler::DETACHED};
+use super::{reconciler::DETACHED, transition::boot_id};
 use crate::{
     control::protocol::Panic,
     history::{By, Event, History},

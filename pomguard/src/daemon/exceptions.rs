@@ -8,8 +8,8 @@ use pomguard_common::control::{Override, over};
 
 use super::{
     Daemon,
-    change::boot_id,
     emergency::{Asker, Scene},
+    transition::boot_id,
 };
 use crate::{
     compile::lines_of,

@@ -20,9 +20,9 @@ use tokio::{
 };
 
 use self::{
-    change::{ActivePolicy, ChangeRequest, Leave},
-    confirm::Waiting,
     phases::Phases,
+    transition::Waiting,
+    transition::{ActivePolicy, ChangeRequest, Leave},
 };
 use crate::{
     control::server::Requests,
@@ -74,6 +74,7 @@ mod reconcile_timer;
 mod reconciler;
 mod refused;
 mod sight;
+mod transition;
 
 use boot::StartSource;
 use drops::Recorder;

@@ -4,7 +4,7 @@ use anyhow::Context as _;
 use log::{error, warn};
 use pomguard_common::control::{Timed, over};
 
-use super::{Daemon, change::boot_id, emergency::Asker};
+use super::{Daemon, emergency::Asker, transition::boot_id};
 use crate::{
     control::protocol::Panic,
     kernel::{clock::unix_now, control},

@@ -6,7 +6,7 @@ use anyhow::anyhow;
 use log::{error, warn};
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 
-use super::{Daemon, audit, confirm::Waiting};
+use super::{Daemon, audit, transition::Waiting};
 use crate::{
     kernel::{
         KernelError,

@@ -57,7 +57,7 @@ impl FileOwner {
         let named = |name: &str| (!name.is_empty()).then(|| name.to_owned());
         let owner = Self { user: named(user), group: group.and_then(named) };
         let whole = group.is_none_or(|group| !group.is_empty()) && written != ":";
-        let taken = |name: &Option<String>| name.as_ref().is_none_or(|name| super::settings::is_name(name));
+        let taken = |name: &Option<String>| name.as_ref().is_none_or(|name| is_name(name));
         if !whole || !taken(&owner.user) || !taken(&owner.group) {
             return Err(Fault::new(
                 "no user or group",
@@ -379,6 +379,12 @@ fn quoted(path: &Path) -> String {
     let text = path.display().to_string();
     let plain = |letter: char| letter.is_ascii_alphanumeric() || "/._-+@%:,".contains(letter);
     if text.chars().all(plain) { text } else { format!("'{}'", text.replace('\'', "'\\''")) }
+}
+
+/// Returns true if useradd(8) and groupadd(8) take the name.
+pub(super) fn is_name(written: &str) -> bool {
+    let taken = |letter: char| letter.is_ascii_alphanumeric() || "_-.".contains(letter);
+    written.len() <= 32 && !written.starts_with('-') && written.chars().all(taken)
 }
 
 #[cfg(test)]

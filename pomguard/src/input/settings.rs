@@ -8,16 +8,15 @@ use std::{
 
 use super::{
     diagnostic::{Diagnostics, Fault},
-    files::{FileOwner, Files},
+    files::{FileOwner, Files, is_name},
     matrix::Matrix,
     sources::Source,
     text::{At, Text},
     walk::{self, Table, Value},
 };
 use crate::{
-    model::{Mode, PacketSettings, Rates},
+    model::{Mode, OwnAddresses, PacketSettings, Rates},
     paths,
-    policy::OwnAddresses,
 };
 
 /// Longest interface name that Linux takes.
@@ -385,12 +384,6 @@ fn group_name(written: &str) -> Result<String, Fault> {
         return Err(Fault::new("no name of a group", "write one such as \"pomguard\""));
     }
     Ok(written.to_owned())
-}
-
-/// Returns true if useradd(8) and groupadd(8) take the name.
-pub(super) fn is_name(written: &str) -> bool {
-    let taken = |letter: char| letter.is_ascii_alphanumeric() || "_-.".contains(letter);
-    written.len() <= 32 && !written.starts_with('-') && written.chars().all(taken)
 }
 
 fn attach(mut table: Table<'_>, faults: &mut Diagnostics) -> Attach {

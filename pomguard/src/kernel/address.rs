@@ -38,7 +38,7 @@ pub fn addresses(guarded: &[String]) -> Result<Addresses, KernelError> {
     let mut found = Addresses::default();
     for answer in ask(RouteNetlinkMessage::GetAddress(AddressMessage::default()), NLM_F_DUMP)? {
         let RouteNetlinkMessage::NewAddress(message) = answer else { continue };
-        let Some(address) = settled(&message).filter(|address| !address.is_loopback()) else { continue };
+        let Some(address) = usable(&message).filter(|address| !address.is_loopback()) else { continue };
         let index = message.header.index;
         let name =
             links.get(&index).map_or_else(|| format!("interface {index}").into(), |it| it.name.clone());
@@ -51,7 +51,7 @@ pub fn addresses(guarded: &[String]) -> Result<Addresses, KernelError> {
 }
 
 /// A global address that nobody else was found to have; `None` for others.
-fn settled(message: &AddressMessage) -> Option<IpAddr> {
+fn usable(message: &AddressMessage) -> Option<IpAddr> {
     let unsettled = AddressFlags::Tentative | AddressFlags::Dadfailed;
     let header = AddressHeaderFlags::Tentative | AddressHeaderFlags::Dadfailed;
     let flagged = message.attributes.iter().any(|attribute| match attribute {

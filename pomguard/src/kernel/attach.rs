@@ -6,49 +6,25 @@ use aya::programs::{
     LinkOrder, ProgramError, SchedClassifier, TcAttachType, Xdp, XdpMode,
     links::{FdLink, LinkError, PinnedLink},
     tc::{self, NlOptions, SchedClassifierLink, TcAttachOptions},
-    xdp::{XdpLink, XdpLinkId},
+    xdp::XdpLink,
 };
 use log::{info, warn};
 use pomguard_common::names::{PROGRAM_EGRESS, PROGRAM_INGRESS};
-use serde::{Deserialize, Serialize};
 
+pub use super::attached::{AttachInfo, attached, clsact_program, describe, note_generic};
+pub(super) use super::link_pin::{TCX, XDP};
 use super::{
     KernelError,
+    attached::{CLSACT_HANDLE, CLSACT_PRIORITY},
     bridge::{self, Bridge},
-    control, driver, interface,
-    link_pin::{odd_link, pin, take_off, unpin},
+    driver, interface,
+    link_pin::{odd_link, pin, pin_xdp, pinned_on, take_off, unpin},
     load::Loaded,
     pins::Pins,
     raw, refusal,
-    sight::Seen,
     upper::Lifted,
 };
 use crate::input::settings::{Attach, AttachMode, TcMode};
-
-/// How one interface is attached.
-#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
-pub struct AttachInfo {
-    /// Interface name.
-    pub interface: String,
-    /// Its index.
-    pub ifindex: u32,
-    /// `native`, `generic` or `none`.
-    pub xdp: String,
-    /// `tcx`, `clsact` or `none`.
-    pub tc: String,
-    /// Packets that the XDP program saw come in; of a bond, by all members.
-    #[serde(default)]
-    pub seen: u64,
-}
-
-/// Names of the links' pins.
-pub(super) const XDP: &str = "xdp";
-pub(super) const TCX: &str = "tcx";
-
-/// Priority of our clsact filter: before filters that nobody gave a priority (those start at 49152).
-const CLSACT_PRIORITY: u16 = 50;
-/// Its handle, so that it can be told from others and replaced in place.
-const CLSACT_HANDLE: u32 = 0x706f_6d67;
 
 /// Attaches both programs to an interface, or takes over what an earlier daemon attached there.
 ///
@@ -73,22 +49,6 @@ pub fn attach(
     Ok(info)
 }
 
-/// Tells the programs at which interfaces this host may hear its own multicast: those in generic mode, as the kernel
-/// says. A port of a bridge or bond is none of them: the address of the host is not there, and a bridge would hand a
-/// frame of the wire on, whatever its EtherType.
-///
-/// # Errors
-/// When the kernel does not answer, or the pinned words cannot be written.
-pub fn note_generic(pins: &Pins) -> Result<(), KernelError> {
-    let mut generic = Vec::new();
-    for info in attached(pins) {
-        if info.xdp == "generic" && !interface::has_controller(info.ifindex)? {
-            generic.push(info.ifindex);
-        }
-    }
-    control::set_generic(pins, &generic)
-}
-
 /// Finds out whether attaching would be refused, without touching anything.
 ///
 /// # Errors
@@ -100,36 +60,6 @@ pub fn check(pins: &Pins, interface: &str) -> Result<(), KernelError> {
         return Ok(());
     }
     refuse_foreign(interface, ifindex)
-}
-
-/// How an interface is attached, as the kernel says.
-#[must_use]
-pub fn describe(pins: &Pins, interface: &str) -> AttachInfo {
-    let ifindex = interface::index(interface).unwrap_or(0);
-    let linked = |hook| pinned_on(&pins.link(hook, interface), ifindex);
-    let xdp = match linked(XDP).then(|| interface::xdp(ifindex)) {
-        Some(Ok(Some(state))) if state.native => "native",
-        Some(Ok(Some(_))) => "generic",
-        _ => "none",
-    };
-    let clsact = || clsact_program(ifindex).is_ok_and(|program| program.is_some());
-    let tc = if linked(TCX) {
-        "tcx"
-    } else if ifindex != 0 && clsact() {
-        "clsact"
-    } else {
-        "none"
-    };
-    let seen = Seen::open(pins).and_then(|seen| seen.packets(ifindex, xdp == "native")).unwrap_or(0);
-    AttachInfo { interface: interface.to_owned(), ifindex, xdp: xdp.to_owned(), tc: tc.to_owned(), seen }
-}
-
-/// The program of our clsact filter on an interface, if that filter is there.
-///
-/// # Errors
-/// When the kernel does not answer.
-pub fn clsact_program(ifindex: u32) -> Result<Option<u32>, KernelError> {
-    interface::clsact_filter(ifindex, CLSACT_HANDLE, CLSACT_PRIORITY)
 }
 
 /// What runs on the egress hook before our program, and may let out what that would drop: in words. Ours
@@ -178,12 +108,6 @@ pub(super) fn running(pins: &Pins) -> Result<BTreeSet<u32>, KernelError> {
     Ok(running)
 }
 
-/// Every interface that has one of our links pinned.
-#[must_use]
-pub fn attached(pins: &Pins) -> Vec<AttachInfo> {
-    pins.linked(XDP).iter().map(|interface| describe(pins, interface)).collect()
-}
-
 /// Takes the programs off an interface, also where a daemon holds the links.
 ///
 /// # Errors
@@ -215,14 +139,6 @@ pub(super) fn restore_clsact(pins: &Pins, interface: &str) -> Result<(), KernelE
         .map_err(KernelError::program(PROGRAM_EGRESS))?;
     attach_clsact(&mut program, interface, interface::index(interface)?)?;
     take_off(&pins.link(TCX, interface))
-}
-
-/// Whether a link is pinned there and is on this interface.
-pub(super) fn pinned_on(path: &Path, ifindex: u32) -> bool {
-    ifindex != 0
-        && raw::open_pin(path)
-            .and_then(|link| raw::link_facts(link.as_fd()))
-            .is_ok_and(|facts| facts.ifindex == ifindex)
 }
 
 /// A pinned link that is still on this interface; one that is not is taken away. One that cannot be looked
@@ -396,17 +312,6 @@ pub fn revive(loaded: &mut Loaded, pins: &Pins, interface: &str, generic: bool) 
         .attach_to_link(XdpLink::try_from(link).map_err(|error| odd_link(interface, error))?)
         .map_err(fail())?;
     program.take_link(id).map(drop).map_err(fail())
-}
-
-/// Pins a fresh XDP link in its place.
-pub(super) fn pin_xdp(
-    program: &mut Xdp,
-    id: XdpLinkId,
-    interface: &str,
-    pins: &Pins,
-) -> Result<(), KernelError> {
-    let link = program.take_link(id).map_err(KernelError::program(PROGRAM_INGRESS))?;
-    pin(FdLink::try_from(link).map_err(|error| odd_link(interface, error))?, &pins.link(XDP, interface))
 }
 
 /// A program on the XDP hook that no pinned link of ours put there is never replaced.

@@ -2,9 +2,18 @@
 
 use std::{fs, io, os::fd::AsFd as _, path::Path};
 
-use aya::programs::links::{FdLink, LinkError};
+use aya::programs::{
+    Xdp,
+    links::{FdLink, LinkError},
+    xdp::XdpLinkId,
+};
+use pomguard_common::names::PROGRAM_INGRESS;
 
-use super::{KernelError, raw};
+use super::{KernelError, pins::Pins, raw};
+
+/// Names of the links' pins.
+pub(super) const XDP: &str = "xdp";
+pub(super) const TCX: &str = "tcx";
 
 /// Detaches a pinned link, also where somebody else holds it, and removes the pin.
 pub(super) fn take_off(path: &Path) -> Result<(), KernelError> {
@@ -39,4 +48,23 @@ pub(super) fn odd_link(interface: &str, error: LinkError) -> KernelError {
         what: format!("on {interface}: a kernel without links for this hook"),
         source: io::Error::other(error),
     }
+}
+
+/// Whether a link is pinned there and is on this interface.
+pub(super) fn pinned_on(path: &Path, ifindex: u32) -> bool {
+    ifindex != 0
+        && raw::open_pin(path)
+            .and_then(|link| raw::link_facts(link.as_fd()))
+            .is_ok_and(|facts| facts.ifindex == ifindex)
+}
+
+/// Pins a fresh XDP link in its place.
+pub(super) fn pin_xdp(
+    program: &mut Xdp,
+    id: XdpLinkId,
+    interface: &str,
+    pins: &Pins,
+) -> Result<(), KernelError> {
+    let link = program.take_link(id).map_err(KernelError::program(PROGRAM_INGRESS))?;
+    pin(FdLink::try_from(link).map_err(|error| odd_link(interface, error))?, &pins.link(XDP, interface))
 }

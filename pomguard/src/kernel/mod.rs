@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | the folder in the bpffs, and who may be in it | [`pins`] |
 //! | the object, its maps and programs | [`load`] |
-//! | the interfaces | [`attach`] |
+//! | the interfaces | [`attach`]; how they are attached now: [`attached`] |
 //! | a compiled image: written, frozen, read back, switched to | [`install`] |
 //! | the array of one generation | `image_array`, `generation` |
 //! | what holds alongside the generations | [`control`] |
@@ -30,6 +30,7 @@
 
 pub mod address;
 pub mod attach;
+pub mod attached;
 mod bridge;
 pub mod capabilities;
 pub mod carry;

@@ -9,13 +9,7 @@ use aya::programs::{Xdp, XdpMode};
 use log::warn;
 use pomguard_common::names::PROGRAM_INGRESS;
 
-use super::{
-    KernelError,
-    attach::{self, XDP},
-    bridge::Bridge,
-    interface, link_pin, machine,
-    pins::Pins,
-};
+use super::{KernelError, attached::note_generic, bridge::Bridge, interface, link_pin, machine, pins::Pins};
 use crate::policy::machine::Machine;
 
 /// The devices above one, without their programs and closed. Dropped before [`Self::end`], they stay closed.
@@ -46,7 +40,7 @@ impl<'a> Lifted<'a> {
         let mut ours = Vec::new();
         for above in machine.above(device) {
             let Some(state) = interface::xdp(above.index)? else { continue };
-            if !attach::pinned_on(&pins.link(XDP, &above.name), above.index) {
+            if !link_pin::pinned_on(&pins.link(link_pin::XDP, &above.name), above.index) {
                 return Err(KernelError::ForeignAbove {
                     interface: name.to_owned(),
                     above: above.name.clone(),
@@ -57,7 +51,7 @@ impl<'a> Lifted<'a> {
         }
         for (name, index, native) in ours {
             let bridge = Bridge::begin(pins, &name)?;
-            link_pin::take_off(&pins.link(XDP, &name))?;
+            link_pin::take_off(&pins.link(link_pin::XDP, &name))?;
             lifted.above.push(Above { name, index, native, bridge });
         }
         Ok(lifted)
@@ -76,8 +70,8 @@ impl<'a> Lifted<'a> {
                 back => back,
             };
             let id = back.map_err(KernelError::program(PROGRAM_INGRESS))?;
-            attach::pin_xdp(program, id, &name, self.pins)?;
-            attach::note_generic(self.pins)?;
+            link_pin::pin_xdp(program, id, &name, self.pins)?;
+            note_generic(self.pins)?;
             let closed = bridge.end()?.as_millis();
             warn!(
                 "{name}: a device below it was attached to; for {closed} ms everything that came in was dropped"

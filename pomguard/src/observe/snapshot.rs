@@ -5,7 +5,7 @@
 use pomguard_common::{Direction, reason::Reason};
 use serde::Serialize;
 
-pub use crate::kernel::attach::AttachInfo;
+pub use crate::kernel::attached::AttachInfo;
 use crate::model::{Mode, RowId};
 
 /// One reading of the maps.

@@ -23,8 +23,8 @@ pub mod own;
 mod resolve;
 pub mod setting;
 
-pub use crate::model::{Mode, Origin, PacketSettings, PortRange, Rates, RowId};
-pub use own::{MachineAddresses, OwnAddresses};
+pub use crate::model::{Mode, Origin, OwnAddresses, PacketSettings, PortRange, Rates, RowId};
+pub use own::MachineAddresses;
 pub use resolve::{Effective, addresses_of, effective, resolve};
 
 /// An IP protocol together with what may be chosen inside it.

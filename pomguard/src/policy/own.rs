@@ -6,29 +6,8 @@ use ipnet::IpNet;
 use pomguard_common::limits;
 use serde::{Deserialize, Serialize};
 
+use super::OwnAddresses;
 use super::Policy;
-
-/// The setting `own_addresses`: which addresses of guarded interfaces are this host's own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum OwnAddresses {
-    /// Those that the site file gives to this host.
-    #[default]
-    Listed,
-    /// Also those that the site file gives to nobody.
-    Machine,
-}
-
-impl OwnAddresses {
-    /// The word of the setting.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Listed => "listed",
-            Self::Machine => "machine",
-        }
-    }
-}
 
 /// Addresses that the machine has alongside those that the site file lists for this host alone.
 #[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]

@@ -46,7 +46,7 @@ impl Receiver {
             mount(Some("sysfs"), "/sys", Some("sysfs"), MsFlags::empty(), None::<&str>)?;
             fs::write(&path, "1").with_context(|| path.clone())
         })??;
-        let mut wanted = format!("napi/{}-", link);
+        let mut wanted = format!("napi/{link}-");
         wanted.truncate(COMM);
         for _ in 0..PATIENCE {
             let found = threads(&wanted)?;

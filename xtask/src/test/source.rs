@@ -33,6 +33,7 @@ pub(super) fn format(_: &mut Run) -> Result<Outcome> {
 pub(super) fn lint(_: &mut Run) -> Result<Outcome> {
     lint::inheritance()?;
     lint::words::check()?;
+    lint::imports::check()?;
     if !lint::has_clippy() {
         return Ok(Outcome::NotRun("no clippy here: `rustup component add clippy`".into()));
     }

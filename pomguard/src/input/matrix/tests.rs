@@ -14,7 +14,7 @@ fn cells(printed: &str) -> Vec<String> {
 #[test]
 fn no_row_of_the_published_table_is_lost_or_altered() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/seed/rows.tsv");
-    let Ok(seed) = std::fs::read_to_string(&path) else {
+    let Ok(seed) = fs::read_to_string(&path) else {
         eprintln!("NOT RUN: the published table is not at {}", path.display());
         return;
     };

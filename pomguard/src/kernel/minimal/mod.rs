@@ -163,7 +163,7 @@ impl Closing {
                     .attach_to_if_index(ifindex, XdpMode::Skb)
                     .map_err(KernelError::program(PROGRAM_INGRESS))?,
             };
-            attach::pin_xdp(&mut program, id, name, &self.pins)?;
+            link_pin::pin_xdp(&mut program, id, name, &self.pins)?;
         }
         if self.content.outbound
             && !is_at(&self.pins, TCX, name, ifindex)?
