@@ -31,6 +31,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     inheritance()?;
     words::check()?;
     imports::check()?;
+    prose::check()?;
 
     clippy()?;
     match Compiler::find() {

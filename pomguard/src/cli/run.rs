@@ -42,7 +42,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
                 _ = interrupt.recv() => {},
             }
         };
-        daemon::run(options, shutdown).await
+        Box::pin(daemon::run(options, shutdown)).await
     })?;
     Ok(match ending {
         Ending::Enforcing => ExitCode::SUCCESS,

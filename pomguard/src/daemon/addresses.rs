@@ -19,18 +19,18 @@ use crate::{
 /// says so twice a second.
 const HOLDERS: u32 = 3;
 
-impl Daemon {
-    /// Returns the policy as it is on this machine now.
-    pub(super) fn on_this_machine(&self, policy: Policy, interfaces: &[String]) -> Policy {
-        match address::addresses(interfaces) {
-            Ok(addresses) => policy.on(&addresses),
-            Err(error) => {
-                warn!("the addresses of this machine cannot be read: {:#}", anyhow!(error));
-                policy
-            }
+/// Returns the policy as it is on this machine now.
+pub(super) fn on_this_machine(policy: Policy, interfaces: &[String]) -> Policy {
+    match address::addresses(interfaces) {
+        Ok(addresses) => policy.on(&addresses),
+        Err(error) => {
+            warn!("the addresses of this machine cannot be read: {:#}", anyhow!(error));
+            policy
         }
     }
+}
 
+impl Daemon {
     /// Compares the own addresses in force with those of the machine, brings a change in force, and reports what
     /// differs from the site file.
     pub(super) fn check_addresses(&mut self, check: &mut Check) {
@@ -91,21 +91,18 @@ impl Daemon {
         if let (Some(held), Some(base)) = (&mut self.held, base) {
             held.policy.machine = base.machine;
         }
-        let record = match &mut self.waiting {
-            Some(waiting) => {
-                waiting.next.policy.machine = policy.machine;
-                waiting.record.image.clone_from(&installed.digest);
-                waiting.next.record = Some(waiting.record.clone());
-                waiting.installed = Some(installed);
-                Some(waiting.record.clone())
-            }
-            None => {
-                self.save(&installed);
-                self.held.as_mut().and_then(|held| held.record.as_mut()).map(|record| {
-                    record.image.clone_from(&installed.digest);
-                    record.clone()
-                })
-            }
+        let record = if let Some(waiting) = &mut self.waiting {
+            waiting.next.policy.machine = policy.machine;
+            waiting.record.image.clone_from(&installed.digest);
+            waiting.next.record = Some(waiting.record.clone());
+            waiting.installed = Some(installed);
+            Some(waiting.record.clone())
+        } else {
+            self.save(&installed);
+            self.held.as_mut().and_then(|held| held.record.as_mut()).map(|record| {
+                record.image.clone_from(&installed.digest);
+                record.clone()
+            })
         };
         // `plan` knows a change by its image.
         self.rewrite(record.map(|record| (record.clone(), record.outcome)));

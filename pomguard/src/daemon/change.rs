@@ -6,7 +6,9 @@ use anyhow::{Context as _, bail};
 use log::{error, info, warn};
 
 use super::{
-    Daemon, audit, check_interfaces, read_policy,
+    Daemon,
+    addresses::on_this_machine,
+    audit, check_interfaces, read_policy,
     transition::{
         ActivePolicy, ChangeRequest, DesiredState, Leave, Waiting, boot_id, message, no_longer_named,
         replaced_by,
@@ -49,7 +51,7 @@ impl Daemon {
         }
         let DesiredState { settings, policy, sources } = desired;
         let interfaces: Vec<String> = settings.interfaces.iter().map(|at| at.value.clone()).collect();
-        let policy = self.on_this_machine(policy, &interfaces);
+        let policy = on_this_machine(policy, &interfaces);
         let starting = request.cause == Cause::Start;
         let mut unguarded = Vec::new();
         if !starting {

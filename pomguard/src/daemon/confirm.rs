@@ -8,7 +8,9 @@ use log::{error, info, warn};
 use pomguard_common::control::over;
 
 use super::{
-    Daemon, audit,
+    Daemon,
+    addresses::on_this_machine,
+    audit,
     transition::{ActivePolicy, DesiredState, Leave, Waiting, boot_id, message, replaced_by},
 };
 use crate::{
@@ -139,7 +141,7 @@ impl Daemon {
     /// Puts what was in force before in force again, under its old record.
     fn restore(&mut self, mut base: ActivePolicy) -> anyhow::Result<Changed> {
         let interfaces: Vec<String> = base.settings.interfaces.iter().map(|at| at.value.clone()).collect();
-        base.policy = self.on_this_machine(base.policy, &interfaces);
+        base.policy = on_this_machine(base.policy, &interfaces);
         let installed = self.install(&base.policy, None)?;
         self.reconciler.record_baseline(&self.pins);
         if let Some(record) = &mut base.record {

@@ -109,12 +109,11 @@ async fn keep(
             () = tokio::time::sleep(RETRY), if at.is_some() => {}
         }
         let at = desired.borrow_and_update().clone();
-        match &at {
-            Some(at) => listener = bind(at, &error).await,
-            None => {
-                info!("no metrics any more: the settings say `off`");
-                error.set(None);
-            }
+        if let Some(at) = &at {
+            listener = bind(at, &error).await;
+        } else {
+            info!("no metrics any more: the settings say `off`");
+            error.set(None);
         }
     }
 }

@@ -135,7 +135,7 @@ impl Files {
         let group = group.map(|name| group_number(name).ok_or_else(|| unknown("group", name))).transpose()?;
         if group.is_some() && group == group_number(control_group) {
             return Err(wrong(
-                format!("the members of {} may ask the daemon, and never decide", control_group),
+                format!("the members of {control_group} may ask the daemon, and never decide"),
                 "write another group than that of [control]",
             ));
         }

@@ -156,7 +156,7 @@ fn default_routes() -> Result<Vec<u32>, KernelError> {
                 match attribute {
                     RouteAttribute::Oif(index) => found.push(*index),
                     RouteAttribute::MultiPath(hops) => {
-                        found.extend(hops.iter().map(|hop| hop.interface_index))
+                        found.extend(hops.iter().map(|hop| hop.interface_index));
                     }
                     _ => {}
                 }

@@ -169,10 +169,9 @@ pub fn question(policy: &Policy, source: &str, destination: &str) -> Result<Open
     // A host that does not hold a floating address opens to it like to any other host's.
     let direction = match (policy.is_own(source), policy.is_own(destination)) {
         (true, true) if policy.may_send(source) && !policy.may_send(destination) => Direction::Outbound,
-        (_, true) => Direction::Inbound,
         (true, false) => Direction::Outbound,
         (false, false) if policy.machine.held.contains(&source) => Direction::Outbound,
-        (false, false) => Direction::Inbound,
+        (_, true) | (false, false) => Direction::Inbound,
     };
     Ok(Opening { direction, source, source_port, destination, destination_port, protocol })
 }

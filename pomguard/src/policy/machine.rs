@@ -9,6 +9,7 @@ pub use compare::{compare, needs_attention};
 
 /// One network device of this network namespace.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own that the kernel lists")]
 pub struct Device {
     /// Its index.
     pub index: u32,

@@ -112,9 +112,8 @@ impl Policy {
         }
         for address in addresses.guarded.iter().map(|it| it.address) {
             let into = match self.owner(address) {
-                Owner::Shared => &mut machine.held,
                 Owner::Nobody if self.own_addresses == OwnAddresses::Machine => &mut machine.taken,
-                Owner::Nobody => &mut machine.held,
+                Owner::Nobody | Owner::Shared => &mut machine.held,
                 Owner::Listed | Owner::Other(_) => continue,
             };
             if let Some(room) = room.get_mut(&address.is_ipv4()).filter(|room| **room > 0)

@@ -8,14 +8,14 @@ use pomguard_tests::daemon::{Connection, Daemon, LISTED_OUT, Lab, PEER};
 
 /// The pinned table: times of TCP and of UDP.
 fn pinned(lab: &Lab) -> Array<MapData, [u32; 2]> {
-    let data = MapData::from_pin(lab.pins().join("maps").join(MAP_FLOW_PORTS)).expect("it is pinned");
-    Map::from_map_data(data).and_then(Array::try_from).expect("it is an array of two times")
+    let data = MapData::from_pin(lab.pins().join("maps").join(MAP_FLOW_PORTS)).unwrap();
+    Map::from_map_data(data).and_then(Array::try_from).unwrap()
 }
 
 /// How many ports may have TCP flows.
 fn ports_with_flows(lab: &Lab) -> usize {
     let table = pinned(lab);
-    (0..ports::COMPLETE as u32).filter(|port| table.get(port, 0).expect("a port")[0] != 0).count()
+    (0..ports::COMPLETE as u32).filter(|port| table.get(port, 0).unwrap()[0] != 0).count()
 }
 
 #[test]

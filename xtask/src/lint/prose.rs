@@ -1,7 +1,7 @@
 //! Bounds for the prose of comments, documents and operator text: few sentences that begin with a relative clause,
 //! few pronouns whose noun a reader has to look for.
 
-use std::{fs, process::Command};
+use std::{fs, path::Path, process::Command};
 
 use anyhow::{Context as _, Result, bail};
 use regex::Regex;
@@ -28,15 +28,16 @@ pub(crate) fn check() -> Result<()> {
         [("doc comments", String::new()), ("docs", String::new()), ("operator text", String::new())];
     for file in files.lines() {
         let read = || fs::read_to_string(workspace::root().join(file)).with_context(|| file.to_owned());
-        if file.ends_with(".rs") {
+        let is = |kind: &str| Path::new(file).extension().is_some_and(|extension| extension == kind);
+        if is("rs") {
             let text = read()?;
             texts[0].1 += &doc_comments(&text);
             if file == REASONS {
                 texts[2].1 += &strings(&text)?;
             }
-        } else if file.ends_with(".md") && (file.starts_with("docs/") || !file.contains('/')) {
+        } else if is("md") && (file.starts_with("docs/") || !file.contains('/')) {
             texts[1].1 += &markdown(&read()?);
-        } else if file.starts_with("config/") && file.ends_with(".toml") {
+        } else if file.starts_with("config/") && is("toml") {
             texts[2].1 += &hash_comments(&read()?);
         }
     }
@@ -88,7 +89,7 @@ impl Rates {
                 openings += 1;
             }
         }
-        let share = |part: usize, whole: usize, of: f64| of * part as f64 / whole.max(1) as f64;
+        let share = |part: usize, whole: usize, of: f64| of * number(part) / number(whole.max(1));
         Ok(Self {
             words: words.len(),
             what: share(count(&["what"]), words.len(), 1_000.0),
@@ -111,6 +112,11 @@ impl std::fmt::Display for Rates {
             "{words} words, what {what:.1}, it/its/those/ones {pronouns:.1}, What/Who openings {openings:.1} %"
         )
     }
+}
+
+/// Returns a count as a number with a fraction. No text has 2^32 words.
+fn number(count: usize) -> f64 {
+    u32::try_from(count).unwrap_or(u32::MAX).into()
 }
 
 /// Splits a text after each full stop, exclamation mark, question mark or colon that white space follows.

@@ -99,7 +99,7 @@ impl View<'_> {
                 continue;
             }
             if own.is_empty() && !device.default_route {
-                self.open(device, notes);
+                open(device, notes);
                 continue;
             }
             let mut why = Vec::new();
@@ -121,23 +121,6 @@ impl View<'_> {
             );
             notes.push(note("unguarded-interface", message));
         }
-    }
-
-    /// A card, or what stands on cards, that leads here though the site file gives this host no address there:
-    /// what comes in by it reaches every address of this host.
-    fn open(&self, device: &Device, notes: &mut Vec<Note>) {
-        let others: Vec<_> = device.addresses.iter().filter(|it| !is_link_local(**it)).collect();
-        let is_card = matches!(device.kind.as_str(), "" | "veth" | "vlan" | "bond" | "team");
-        if others.is_empty() || !is_card {
-            return;
-        }
-        let message = format!(
-            "{} is up, has {}, and is not guarded: whoever is there reaches every address of this host unfiltered; add \
-             it to `interfaces`",
-            device.name,
-            listed(&others)
-        );
-        notes.push(note("open-interface", message));
     }
 
     /// Interfaces that nothing guards and by which answers leave.
@@ -272,6 +255,23 @@ impl View<'_> {
         let message = format!("this server listens on {}, and no row lets anybody in there", listed(&ports));
         notes.push(note("unlisted-listener", message));
     }
+}
+
+/// A card, or what stands on cards, that leads here though the site file gives this host no address there:
+/// what comes in by it reaches every address of this host.
+fn open(device: &Device, notes: &mut Vec<Note>) {
+    let others: Vec<_> = device.addresses.iter().filter(|it| !is_link_local(**it)).collect();
+    let is_card = matches!(device.kind.as_str(), "" | "veth" | "vlan" | "bond" | "team");
+    if others.is_empty() || !is_card {
+        return;
+    }
+    let message = format!(
+        "{} is up, has {}, and is not guarded: whoever is there reaches every address of this host unfiltered; add \
+         it to `interfaces`",
+        device.name,
+        listed(&others)
+    );
+    notes.push(note("open-interface", message));
 }
 
 #[cfg(test)]
