@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-/// Bytes in hexadecimal, two lower-case digits each.
+/// Returns bytes in hexadecimal, two lower-case digits each.
 #[must_use]
 pub fn hex(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(2 * bytes.len());

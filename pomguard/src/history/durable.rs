@@ -1,4 +1,4 @@
-//! Files that are there whole or not at all, even when the power fails between two steps.
+//! Files that are written whole or not at all, even if the power fails between two steps.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -7,22 +7,22 @@ use std::{
     path::Path,
 };
 
-/// Writes a new file that only we may read, down to the disk.
+/// Writes a new file of mode 0600 and waits until the disk has the contents.
 pub(super) fn create(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     file.write_all(bytes)?;
     file.sync_all()
 }
 
-/// Has what changed in a folder reach the disk.
+/// Waits until the disk has the changes of a folder's entries.
 pub(super) fn sync_folder(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
-/// Replaces a file: a reader sees the old one or the new one.
+/// Replaces a file atomically: a reader sees the old contents or the new contents.
 ///
 /// # Errors
-/// When the disk is full or read-only; the old file is there then as it was.
+/// If the disk is full or read-only; the old file is unchanged then.
 pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(".new");
@@ -33,7 +33,7 @@ pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     }
     let result = create(&new, bytes).and_then(|()| fs::rename(&new, path));
     if result.is_err() {
-        // A half-written file would only take room on a disk that is full.
+        // Remove the half-written file: it takes room, and the disk may be full.
         let _ = fs::remove_file(&new);
     }
     result?;

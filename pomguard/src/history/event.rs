@@ -1,5 +1,4 @@
-//! Emergency verbs and other events that are no change of policy: a line of JSON each, in the order in which they
-//! happened.
+//! Events that are no change of policy, such as the emergency commands: one line of JSON each, oldest first.
 
 use std::{
     fs::{self, OpenOptions},
@@ -12,27 +11,27 @@ use serde::{Deserialize, Serialize};
 
 use super::{durable::replace, record::By};
 
-/// The file below the folder of the history.
+/// The name of the file in the history's folder.
 const FILE: &str = "events";
-/// Bytes at which the older half of the lines is dropped.
+/// The size in bytes from which on the older half of the lines is dropped.
 const LARGEST: u64 = 1 << 20;
 
-/// Something that an operator did alongside changes of policy.
+/// An event that is no change of policy, for example an emergency command.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {
     /// Seconds since 1970.
     pub at: u64,
-    /// Its word on the command line.
+    /// The command's word on the command line.
     pub verb: String,
-    /// A sentence about it.
+    /// A sentence that describes the event.
     pub about: String,
-    /// By whom; `None` for the daemon itself.
+    /// The process that asked for the event; `None` for the daemon itself.
     pub by: Option<By>,
-    /// What for, in the operator's words.
+    /// The operator's reason.
     pub why: Option<String>,
 }
 
-/// Adds a line, down to the disk.
+/// Appends an event as a line and waits until the disk has the line.
 pub(super) fn append(folder: &Path, event: &Event) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     let path = folder.join(FILE);
@@ -50,7 +49,7 @@ pub(super) fn append(folder: &Path, event: &Event) -> io::Result<()> {
     file.sync_all()
 }
 
-/// Every event that can be read, oldest first. A line that was cut short is left out.
+/// Returns every event that can be read, oldest first. Skips a line that was cut short.
 pub(super) fn read(folder: &Path) -> Vec<Event> {
     let text = fs::read_to_string(folder.join(FILE)).unwrap_or_default();
     text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()

@@ -1,8 +1,8 @@
-//! Every change of policy, kept: when, by whom, why, what changed, what became of it, and the texts
-//! of the files, so that returning to it takes nothing else.
+//! The history of policy changes. A record says when, by whom and why a change was made, the differences, and
+//! the outcome. The record keeps the texts of the files, so a rollback needs nothing else.
 //!
-//! One folder each under `history/` in the state folder, named by its number. It appears whole or
-//! not at all, and is checked by digest whenever it is read.
+//! Each change has a folder under `history/` in the state folder, named by the number of the change. The folder
+//! appears whole or not at all, and every read checks the digests.
 
 mod durable;
 mod event;

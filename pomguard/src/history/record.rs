@@ -1,4 +1,4 @@
-//! What is noted about one change.
+//! The record of one change.
 
 use std::fmt;
 
@@ -9,63 +9,64 @@ use crate::policy::{diff::Diff, setting::SettingChange};
 /// One change of policy.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
-    /// Its number, counted from 1.
+    /// Number of the change, counted from 1.
     pub number: u64,
     /// Seconds since 1970.
     pub at: u64,
-    /// What brought it about.
+    /// The trigger of the change.
     pub cause: Cause,
-    /// Who asked for it; none for the daemon itself, at its start or on SIGHUP.
+    /// The process that asked for the change; `None` for the daemon itself, at a start or on SIGHUP.
     pub by: Option<By>,
-    /// What for, in the operator's words.
+    /// The operator's reason.
     pub why: Option<String>,
-    /// The pomguard that made it.
+    /// The version of pomguard that made the change.
     pub version: String,
-    /// The host of the site file that this server was.
+    /// The name of this server in the site file.
     pub host: String,
-    /// Digest of the three texts.
+    /// Digest of the three texts: settings, site, matrix.
     pub files: String,
-    /// What the texts were called: settings, site, matrix.
+    /// The names of the texts: settings, site, matrix.
     pub names: [String; 3],
-    /// SHA-256 of the image; empty until it was installed.
+    /// SHA-256 of the image; empty until the image is installed.
     pub image: String,
-    /// The generation that it was; 0 until it was installed.
+    /// Number of the generation; 0 until the image is installed.
     pub generation: u32,
-    /// Milliseconds from the reading of the files to the flip.
+    /// Milliseconds from the reading of the files to the switch of the generation.
     pub took_ms: u64,
-    /// What it changed, in numbers.
+    /// The differences from the policy before, in numbers.
     pub summary: Summary,
-    /// What it made of live flows that no row of it allows.
+    /// The treatment of live flows that no row of the policy allows.
     #[serde(default, skip_serializing_if = "Existing::is_by_policy")]
     pub existing: Existing,
-    /// Settings that it changed.
+    /// The settings that the change changed.
     #[serde(default)]
     pub settings: Vec<SettingChange>,
-    /// What became of it.
+    /// The outcome of the change.
     pub outcome: Outcome,
 }
 
-/// What becomes of live flows that no row of a new policy allows.
+/// The treatment of live flows that no row of a new policy allows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Existing {
-    /// Those that a policy judged end with the next packet; those that none judged go on until they end.
+    /// A flow that a policy allowed ends with the next packet; a flow that no policy has judged goes on until
+    /// the end of the connection.
     #[default]
     ByPolicy,
-    /// All of them end at once.
+    /// All such flows end at once.
     Cut,
-    /// All of them go on until they end.
+    /// All such flows go on until they end.
     Keep,
 }
 
 impl Existing {
-    /// Returns true if nothing out of the ordinary was asked for.
+    /// Returns true if the treatment is the default.
     #[must_use]
     pub const fn is_by_policy(&self) -> bool {
         matches!(self, Self::ByPolicy)
     }
 
-    /// The option of `pomguard apply`; empty if there was none.
+    /// Returns the option of `pomguard apply` for the treatment, with a leading space; empty for the default.
     #[must_use]
     pub const fn option(self) -> &'static str {
         match self {
@@ -76,17 +77,17 @@ impl Existing {
     }
 }
 
-/// What brought a change about.
+/// The trigger of a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Cause {
-    /// The daemon started and found files that it had not taken yet.
+    /// The daemon started and found files that no record has yet.
     Start,
-    /// SIGHUP.
+    /// The daemon received SIGHUP.
     Reload,
-    /// `pomguard apply`.
+    /// An operator ran `pomguard apply`.
     Apply,
-    /// `pomguard rollback` to the change of this number.
+    /// An operator ran `pomguard rollback` to the change of this number.
     Rollback(u64),
 }
 
@@ -101,38 +102,38 @@ impl fmt::Display for Cause {
     }
 }
 
-/// Who asked for a change.
+/// The process that asked for a change.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct By {
-    /// The user, as the kernel says.
+    /// The user id that the kernel reports for the process.
     pub uid: u32,
-    /// The process, as the kernel says.
+    /// The process id that the kernel reports.
     pub pid: i32,
-    /// The user who logged in where the process comes from, as the kernel says; `None` for a process of a service.
+    /// The login user id that the kernel reports for the process; `None` for a process of a service.
     #[serde(default)]
     pub login: Option<u32>,
     /// The login name that the process claimed.
     pub claimed: Option<String>,
 }
 
-/// What a change changed, in numbers of rows.
+/// The differences of a change, in numbers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Summary {
-    /// Rows that came.
+    /// Number of rows that were added.
     pub added: usize,
-    /// Rows that went.
+    /// Number of rows that were removed.
     pub removed: usize,
-    /// Rows that allow more or less than before.
+    /// Number of rows that allow more or less than before.
     pub changed: usize,
-    /// Whether a direction's mode changed.
+    /// True if the mode of a direction changed.
     pub modes: bool,
-    /// Settings that changed.
+    /// Number of settings that changed.
     #[serde(default)]
     pub settings: usize,
 }
 
 impl Summary {
-    /// In numbers.
+    /// Counts the differences.
     #[must_use]
     pub fn from_diff(diff: &Diff) -> Self {
         use crate::policy::diff::Kind;
@@ -159,35 +160,35 @@ impl fmt::Display for Summary {
     }
 }
 
-/// When a change is taken back unless it is confirmed.
+/// The deadline after which a change is taken back unless an operator confirms the change.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pending {
-    /// Seconds since 1970, for people; the kernel's map has the deadline that counts.
+    /// Seconds since 1970, for people; the deadline in the kernel's map is the one that counts.
     pub until: u64,
-    /// The boot that the deadline belongs to: after the next one it has passed.
+    /// The id of the boot that the deadline belongs to: after a reboot the deadline has passed.
     pub boot: String,
 }
 
-/// What became of a change.
+/// The outcome of a change.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Outcome {
-    /// In force until its deadline.
+    /// The change is in force until a deadline.
     Pending(Pending),
-    /// In force, and what a start without usable files returns to.
+    /// The change is in force, and a start without usable files returns to this change.
     InForce,
-    /// Another one took its place.
+    /// A later change replaced this one.
     Replaced,
-    /// Nobody confirmed it in time: the one before returned by itself.
+    /// Nobody confirmed the change in time, so the policy before returned by itself.
     NotConfirmed,
-    /// An operator returned to an earlier one.
+    /// An operator returned to an earlier change.
     RolledBack,
-    /// It never was in force.
+    /// The change never was in force.
     Failed(String),
 }
 
 impl Outcome {
-    /// In a few words.
+    /// Returns the outcome in a few words.
     #[must_use]
     pub fn text(&self) -> String {
         match self {
@@ -201,17 +202,19 @@ impl Outcome {
     }
 }
 
-/// The change that is in force, or is returned to when the pending one is not confirmed.
+/// Returns the change that is in force; while another change is pending, the one to return to without a
+/// confirmation.
 pub fn in_force(records: &[Record]) -> Option<&Record> {
     records.iter().rfind(|record| record.outcome == Outcome::InForce)
 }
 
-/// The change that waits for its confirmation.
+/// Returns the change that waits for a confirmation.
 pub fn pending(records: &[Record]) -> Option<&Record> {
     records.iter().rfind(|record| matches!(record.outcome, Outcome::Pending(_)))
 }
 
-/// The change that these files were and that was taken back: no start takes them again by itself.
+/// Returns the latest change with these files if that change was taken back. No start applies such files again
+/// by itself.
 pub fn refused<'a>(records: &'a [Record], files: &str) -> Option<&'a Record> {
     let last = records.iter().rfind(|it| it.files == files && !matches!(it.outcome, Outcome::Failed(_)))?;
     matches!(last.outcome, Outcome::NotConfirmed | Outcome::RolledBack).then_some(last)

@@ -21,45 +21,45 @@ use crate::{
     policy::{Origin, Policy, resolve, setting},
 };
 
-/// Changes that are kept.
+/// Number of changes to keep.
 const KEPT: usize = 50;
-/// Bytes of text that are kept; a site file may have four megabytes.
+/// Total size in bytes of the texts to keep; a site file may have four megabytes.
 const KEPT_BYTES: u64 = 64 << 20;
-/// Longest file that is read: no text of ours is longer.
+/// Size limit in bytes of a file to read: no text that pomguard writes is longer.
 const LARGEST: u64 = 8 << 20;
-/// The file with the record itself, and those with the texts.
+/// The names of the record's file and of the texts' files.
 const RECORD: &str = "record";
 const TEXTS: [&str; 3] = ["pomguard.toml", "site.toml", "matrix.toml"];
 
-/// What can go wrong with the history. Enforcement never depends on it.
+/// An error of the history. Enforcement never depends on the history.
 #[derive(Debug, thiserror::Error)]
 pub enum HistoryError {
-    /// The disk did not take or give something.
+    /// The disk refused to write or read.
     #[error("{what} {}", path.display())]
     Disk {
-        /// What was done.
+        /// The operation, as a verb.
         what: &'static str,
-        /// To what.
+        /// The file or folder.
         path: PathBuf,
-        /// Why not.
+        /// The cause.
         #[source]
         source: io::Error,
     },
-    /// This process may not look at the records.
+    /// This process has no permission to read the records.
     #[error("{} cannot be looked into: permission denied; only root may, so type it with sudo", .0.display())]
     Denied(PathBuf),
-    /// There is no such change.
+    /// The history has no change of this number.
     #[error("the history has no change {0}: `pomguard history` lists those it has")]
     Unknown(u64),
-    /// What is on disk is not what was written.
+    /// The bytes on disk differ from the bytes that were written.
     #[error(transparent)]
     Damaged(#[from] Damaged),
-    /// The texts of an old change mean nothing to this version.
+    /// This version does not understand the texts of the change.
     #[error("the files of change {number} are no longer understood:\n{faults}")]
     Outdated {
-        /// The change.
+        /// Number of the change.
         number: u64,
-        /// What is wrong with them.
+        /// The errors in the texts.
         faults: Diagnostics,
     },
 }
@@ -68,20 +68,20 @@ pub enum HistoryError {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{} is damaged: {problem}", path.display())]
 pub struct Damaged {
-    /// The file.
+    /// The path of the file.
     pub path: PathBuf,
-    /// What is wrong with it.
+    /// A description of the damage.
     pub problem: String,
 }
 
-/// The folder with all of them.
+/// The folder of all records.
 #[derive(Clone, Debug)]
 pub struct History {
     folder: PathBuf,
 }
 
 impl History {
-    /// The history in a state folder, which need not have one yet.
+    /// Opens the history in a state folder. The history's folder need not exist yet.
     #[must_use]
     pub fn open(state: &Path) -> Self {
         Self { folder: state.join("history") }
@@ -90,12 +90,12 @@ impl History {
     /// Adds an event that is no change of policy.
     ///
     /// # Errors
-    /// If the disk does not take it.
+    /// If the disk cannot be written.
     pub fn note(&self, event: &Event) -> io::Result<()> {
         event::append(&self.folder, event)
     }
 
-    /// Every event that is no change of policy, oldest first.
+    /// Returns every event that is no change of policy, oldest first.
     #[must_use]
     pub fn events(&self) -> Vec<Event> {
         event::read(&self.folder)
@@ -105,7 +105,7 @@ impl History {
         self.folder.join(number.to_string())
     }
 
-    /// Makes sure that this process may look at the records: without the right to, there seem to be none.
+    /// Checks that this process may read the records. Without the permission the history looks empty.
     ///
     /// # Errors
     /// [`HistoryError::Denied`].
@@ -118,7 +118,7 @@ impl History {
         }
     }
 
-    /// Every change that can be read, oldest first, and what is wrong with the others.
+    /// Returns every change that can be read, oldest first, and the damage of the others.
     #[must_use]
     pub fn list(&self) -> (Vec<Record>, Vec<Damaged>) {
         let (mut records, mut damaged) = (Vec::new(), Vec::new());
@@ -135,7 +135,7 @@ impl History {
         (records, damaged)
     }
 
-    /// Numbers that are taken, lowest first, whether or not what lies there can be read.
+    /// Returns the numbers that are in use, in ascending order, including those of damaged records.
     fn numbers(&self) -> Vec<u64> {
         let entries = fs::read_dir(&self.folder).into_iter().flatten().flatten();
         let mut numbers: Vec<u64> =
@@ -144,10 +144,10 @@ impl History {
         numbers
     }
 
-    /// One change.
+    /// Reads one change.
     ///
     /// # Errors
-    /// When there is none of this number, or it is damaged.
+    /// If no change has this number, or the record is damaged.
     pub fn record(&self, number: u64) -> Result<Record, HistoryError> {
         self.readable()?;
         if !self.entry(number).exists() {
@@ -156,10 +156,10 @@ impl History {
         Ok(read_record(&self.entry(number))?)
     }
 
-    /// The texts of a change.
+    /// Reads the texts of a change.
     ///
     /// # Errors
-    /// When they are not there, or are not what was written.
+    /// If a text is missing, or the texts differ from those that were written.
     pub fn sources(&self, record: &Record) -> Result<Sources, HistoryError> {
         let folder = self.entry(record.number);
         let text = |index: usize| -> Result<Source, Damaged> {
@@ -176,22 +176,22 @@ impl History {
         Ok(sources)
     }
 
-    /// What a change put in force, as this version understands its texts.
+    /// Resolves the policy of a change from the saved texts, as this version understands them.
     ///
     /// # Errors
-    /// When the change is damaged, or of a form that is no longer read.
+    /// If the change is damaged, or this version no longer reads the form of the texts.
     pub fn policy(&self, record: &Record) -> Result<(Draft, Policy), HistoryError> {
         let outdated = |faults| HistoryError::Outdated { number: record.number, faults };
         let mut draft = Draft::from_sources(&self.sources(record)?).map_err(outdated)?;
         let origin = Origin { file: format!("change {}", record.number).into(), line: 1 };
-        // This server was that host then; its addresses may have changed since.
+        // Use the host name of the record: the addresses of this server may have changed since.
         draft.settings.host = Some(At { value: record.host.clone(), origin });
         let policy = resolve(&draft, &[]).map_err(outdated)?;
         Ok((draft, policy))
     }
 
-    /// Returns the change that a return without a number goes to: the last change before the one in force that
-    /// differs from it. Settings are in no image, so they are compared as well.
+    /// Returns the change that `rollback` without a number returns to: the last change before the one in force
+    /// that differs from that one. Settings are in no image, so this function compares settings, too.
     #[must_use]
     pub fn before<'a>(&self, records: &'a [Record]) -> Option<&'a Record> {
         let now = in_force(records);
@@ -206,11 +206,11 @@ impl History {
         records.iter().rfind(|it| is_before(it) && it.outcome == Outcome::Replaced && !is_same(it))
     }
 
-    /// Keeps a change under the next number, which it returns. Changes beyond the limits go, oldest
-    /// first; what is in force, or waits to be, never does.
+    /// Stores a change under the next number and returns the record with that number. Changes beyond the limits
+    /// are removed, oldest first, but never one that is in force or pending.
     ///
     /// # Errors
-    /// When the disk does not take it: then there is nothing of it.
+    /// If the disk cannot be written; then nothing of the change remains.
     pub fn add(&self, record: Record, sources: &Sources) -> Result<Record, HistoryError> {
         let disk = |what, path: &Path| {
             let path = path.to_owned();
@@ -248,10 +248,10 @@ impl History {
         Ok(record)
     }
 
-    /// Notes what became of a change.
+    /// Replaces the record of a change, for example with a new outcome.
     ///
     /// # Errors
-    /// When the disk does not take it: then it says what it said.
+    /// If the disk cannot be written; then the record is unchanged.
     pub fn update(&self, record: &Record) -> Result<(), HistoryError> {
         let path = self.entry(record.number).join(RECORD);
         let write = || replace(&path, &written(record)?);
@@ -288,7 +288,7 @@ fn size(folder: &Path) -> u64 {
     entries.filter_map(|entry| Some(entry.metadata().ok()?.len())).sum()
 }
 
-/// A record with its digest before it, so that damage shows.
+/// Serializes a record with a leading digest, so that damage is found.
 fn written(record: &Record) -> io::Result<Vec<u8>> {
     let json = serde_json::to_string(record)?;
     Ok(format!("{}\n{json}\n", digest(&json)).into_bytes())
