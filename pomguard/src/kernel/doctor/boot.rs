@@ -1,18 +1,18 @@
-//! When this boot was first enforced, and which kernel the next one may start.
+//! The time of this boot's first enforcement, and the kernels that the next boot may start.
 
 use std::{cmp::Ordering, fs, path::Path, process::Command};
 
 use super::system;
 
-/// This boot and the next one.
+/// Facts about this boot and the next one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Boot {
-    /// Microseconds from the kernel's start until the daemon said for the first time that the policy is in force, as
-    /// the journal has it; `None` if it did not, or the journal cannot be read.
+    /// Microseconds from the kernel's start until the journal first reports the service as ready, which means
+    /// that the policy is in force; `None` if there is no such entry, or the journal cannot be read.
     pub enforced: Option<u64>,
     /// True if the service runs; `None` if systemd does not tell.
     pub active: Option<bool>,
-    /// Microseconds until the network was let up.
+    /// Microseconds from the kernel's start until `network-pre.target`, after which the network comes up.
     pub network: Option<u64>,
     /// True if the service starts at a boot; `None` if systemd does not tell.
     pub enabled: Option<bool>,
@@ -21,7 +21,7 @@ pub struct Boot {
 }
 
 impl Boot {
-    /// Reads it.
+    /// Reads the facts from systemd, the journal and `/lib/modules`.
     pub(super) fn read() -> Self {
         let running = system::line("/proc/sys/kernel/osrelease").unwrap_or_default();
         Self {
@@ -34,21 +34,22 @@ impl Boot {
     }
 }
 
-/// A number that systemd tells of a unit; `None` for zero, which stands for never.
+/// Returns a numeric property of a systemd unit; `None` for zero, which means never.
 fn systemd(unit: &str, property: &str) -> Option<u64> {
     let output =
         Command::new("systemctl").args(["show", "--value", "--property", property, unit]).output().ok()?;
     String::from_utf8_lossy(&output.stdout).trim().parse().ok().filter(|&microseconds| microseconds > 0)
 }
 
-/// The answer of systemd to a yes-or-no question; `None` for any other answer.
+/// Returns systemd's answer to a yes-or-no question; `None` for any other answer.
 fn state(question: &str, yes: &str, no: &str) -> Option<bool> {
     let output = Command::new("systemctl").args([question, "pomguard.service"]).output().ok()?;
     let answer = String::from_utf8_lossy(&output.stdout).trim().to_owned();
     if answer == yes { Some(true) } else { (answer == no).then_some(false) }
 }
 
-/// When systemd wrote for the first time in this boot that the service is ready: a restart later does not count.
+/// Returns the time at which systemd first reported the service as ready in this boot: a later restart does not
+/// count.
 fn first_ready() -> Option<u64> {
     /// `SD_MESSAGE_UNIT_STARTED`, systemd/sd-messages.h.
     const STARTED: &str = "MESSAGE_ID=39f53479d3a045ac8e11786248231fbf";
@@ -59,14 +60,14 @@ fn first_ready() -> Option<u64> {
     first_time(&output.stdout)
 }
 
-/// The monotonic time of the first entry, in microseconds.
+/// Returns the monotonic time of the first entry, in microseconds.
 fn first_time(json: &[u8]) -> Option<u64> {
     let line = json.split(|&byte| byte == b'\n').next()?;
     let entry: serde_json::Value = serde_json::from_slice(line).ok()?;
     entry.get("__MONOTONIC_TIMESTAMP")?.as_str()?.parse().ok()
 }
 
-/// Releases with modules: those are installed.
+/// Returns the releases of the installed kernels: those that have modules.
 fn installed(folder: &Path) -> Vec<String> {
     let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
     entries
@@ -76,7 +77,7 @@ fn installed(folder: &Path) -> Vec<String> {
         .collect()
 }
 
-/// Those that are newer than the running one, newest first.
+/// Returns the releases that are newer than the running one, newest first.
 fn newer(mut installed: Vec<String>, running: &str) -> Vec<String> {
     installed.retain(|release| compare(release, running) == Ordering::Greater);
     installed.sort_by(|one, other| compare(other, one));

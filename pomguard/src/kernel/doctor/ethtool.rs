@@ -18,18 +18,18 @@ const LRO: u32 = 1 << 15;
 /// Offloads that change frames before a program sees them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Features {
-    /// The card merges segments (LRO): no native XDP.
+    /// True if the card merges segments (LRO), which excludes native XDP.
     pub lro: bool,
-    /// The card takes VLAN tags out.
+    /// True if the card removes VLAN tags from the frames.
     pub strips_vlan: bool,
 }
 
 /// Receive queues of a card.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Queues {
-    /// Queues that receive now, and at most.
+    /// Number of receive queues: current, maximum.
     pub receive: (u32, u32),
-    /// Frames in the receive ring of a queue now, and at most.
+    /// Number of frames in the receive ring of a queue: current, maximum.
     pub ring: (u32, u32),
 }
 
@@ -43,18 +43,19 @@ struct Request {
 
 const _: () = assert!(size_of::<Request>() == 40);
 
-/// The offloads of an interface; `None` if the driver does not tell.
+/// Returns the offloads of an interface; `None` if the driver does not tell.
 pub(super) fn features(interface: &str) -> Option<Features> {
     // `struct ethtool_value`: command and flags.
     let [_, flags] = ask(interface, [GET_FLAGS, 0]).ok()?;
     Some(Features { lro: flags & LRO != 0, strips_vlan: flags & STRIPS_VLAN != 0 })
 }
 
-/// Queues and rings of an interface; zero for a number that the driver does not tell.
+/// Returns queues and rings of an interface; a number that the driver does not tell is zero. `None` if the
+/// driver tells nothing.
 pub(super) fn queues(interface: &str) -> Option<Queues> {
-    // `struct ethtool_channels`: command; at most received, sent, other, combined; the same now.
+    // `struct ethtool_channels`: command; the maximum of received, sent, other, combined; the same four now.
     let channels = ask(interface, [GET_CHANNELS, 0, 0, 0, 0, 0, 0, 0, 0]).ok();
-    // `struct ethtool_ringparam`: command; at most received, mini, jumbo, sent; the same now.
+    // `struct ethtool_ringparam`: command; the maximum of received, mini, jumbo, sent; the same four now.
     let rings = ask(interface, [GET_RINGS, 0, 0, 0, 0, 0, 0, 0, 0]).ok();
     if channels.is_none() && rings.is_none() {
         return None;
@@ -66,15 +67,15 @@ pub(super) fn queues(interface: &str) -> Option<Queues> {
     Some(Queues { receive, ring })
 }
 
-/// Asks the driver: the words of a command, which the kernel fills.
+/// Sends a command to the driver; the kernel fills the words of the command's structure.
 fn ask<const N: usize>(interface: &str, mut words: [u32; N]) -> io::Result<[u32; N]> {
     let socket = UnixDatagram::unbound()?;
     let mut request = Request { name: [0; libc::IFNAMSIZ], data: words.as_mut_ptr(), rest: [0; 16] };
     for (to, from) in request.name[..libc::IFNAMSIZ - 1].iter_mut().zip(interface.bytes()) {
         *to = from;
     }
-    // SAFETY: the request is a whole `ifreq`, and what it points to has the size of the command's structure;
-    // both outlive the call.
+    // SAFETY: the request is a whole `ifreq`, and the words behind the pointer have the size of the command's
+    // structure; both outlive the call.
     let result = unsafe { libc::ioctl(socket.as_raw_fd(), ETHTOOL, &raw mut request) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(words) }
 }

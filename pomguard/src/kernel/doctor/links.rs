@@ -1,4 +1,4 @@
-//! Interfaces, their drivers, and how they hang together.
+//! Interfaces, their drivers, and their relations (bond, bridge, VLAN).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -21,19 +21,19 @@ const EGRESS: u32 = 0xffff_fff3;
 /// One interface.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Link {
-    /// Its name.
+    /// Name of the interface.
     pub name: String,
-    /// Its index.
+    /// Index of the interface.
     pub index: u32,
-    /// True if its frames begin with an Ethernet header.
+    /// True if the frames begin with an Ethernet header.
     pub ethernet: bool,
-    /// True if it is up.
+    /// True if the interface is up.
     pub up: bool,
     /// Sort of a software interface, as `ip -d link` shows it: `vlan`, `bond`, `bridge`, `veth`.
     pub kind: Option<String>,
-    /// Bytes.
+    /// MTU in bytes.
     pub mtu: u32,
-    /// The driver's name.
+    /// Name of the driver.
     pub driver: Option<String>,
     /// True if the driver says that it takes XDP programs; `None` if the kernel cannot tell (before Linux 6.3).
     pub native: Option<bool>,
@@ -41,15 +41,15 @@ pub struct Link {
     pub features: Option<Features>,
     /// Queues and rings; `None` if the driver does not tell.
     pub queues: Option<Queues>,
-    /// The bond, bridge or team that it is a member of.
+    /// The bond, bridge or team of which the interface is a member.
     pub controller: Option<String>,
-    /// The interface below it, as a VLAN has one.
+    /// The interface below, for example of a VLAN.
     pub below: Option<String>,
-    /// Members, or interfaces above it.
+    /// Members, or interfaces above.
     pub above: Vec<String>,
-    /// True if its other end is in another network namespace: a container.
+    /// True if the other end is in another network namespace: the interface of a container.
     pub container: bool,
-    /// Programs and filters of others; `None` if they could not be read.
+    /// Foreign programs and filters; `None` if they could not be read.
     pub foreign: Option<Programs>,
 }
 
@@ -58,13 +58,14 @@ pub struct Link {
 pub struct Programs {
     /// Id of the XDP program.
     pub xdp: Option<u32>,
-    /// Ids of TCX programs on the way out.
+    /// Ids of TCX programs on egress.
     pub tcx: Vec<u32>,
-    /// Filters on the clsact hooks: those that run on the way in, and out.
+    /// Number of filters on the clsact hooks: ingress, egress.
     pub clsact: (usize, usize),
 }
 
-/// Reads all interfaces but for the loopback. `ours` are ids of pomguard's own programs, `None` if they are not known.
+/// Reads all interfaces except the loopback. `ours` are the ids of pomguard's own programs, `None` if they are
+/// not known.
 pub(super) fn read(ours: Option<&BTreeSet<u32>>) -> Vec<Link> {
     let Ok(answers) = interface::ask(RouteNetlinkMessage::GetLink(LinkMessage::default()), NLM_F_DUMP) else {
         return Vec::new();
@@ -135,7 +136,7 @@ fn one(message: &LinkMessage, names: &BTreeMap<u32, String>, ours: Option<&BTree
     Some(link)
 }
 
-/// Tells each interface what is above it.
+/// Sets in each interface the names of the members or interfaces above.
 fn relate(links: &mut [Link]) {
     let mut above: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for link in links.iter() {
@@ -151,12 +152,12 @@ fn relate(links: &mut [Link]) {
     }
 }
 
-/// Programs and filters of others on the hooks of an interface.
+/// Returns the foreign programs and filters on the hooks of an interface.
 fn foreign(index: u32, ours: &BTreeSet<u32>) -> Option<Programs> {
     let is_foreign = |id: &u32| !ours.contains(id);
     let count = |parent| {
         let filters = interface::filters(index, parent).ok()?;
-        // An entry of handle 0 stands for all of a priority.
+        // An entry of handle 0 represents all filters of a priority.
         let of_others = |filter: &&interface::ClsactFilter| {
             filter.handle != 0 && filter.program.is_none_or(|program| is_foreign(&program))
         };

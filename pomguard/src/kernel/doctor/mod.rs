@@ -1,5 +1,6 @@
-//! What `pomguard doctor` reads of this machine. Reading needs no settings, and what root alone may read is `None` for
-//! others. Nothing is changed. [`crate::observe::doctor`] judges the readings.
+//! Reads the facts about this machine that `pomguard doctor` reports. Reading needs no settings and changes
+//! nothing. Facts that only root can read are `None` for other users. [`crate::observe::doctor`] judges the
+//! facts.
 //!
 //! | part | module |
 //! | --- | --- |
@@ -25,14 +26,14 @@ pub use system::System;
 
 use super::{attach, pins::Pins};
 
-/// Everything that was read.
+/// All facts about the machine.
 #[derive(Clone, Debug, Default)]
 pub struct Machine {
-    /// True if root reads.
+    /// True if root reads the facts.
     pub root: bool,
     /// The kernel and the machine.
     pub system: System,
-    /// Interfaces of this network namespace but for the loopback, by name.
+    /// Interfaces of this network namespace except the loopback, by name.
     pub links: Vec<Link>,
     /// Indices of interfaces with AF_XDP sockets; `None` if the kernel does not tell.
     pub xdp_sockets: Option<Vec<u32>>,
@@ -43,7 +44,7 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Reads the machine; programs behind links that are pinned at `pins` are pomguard's own.
+    /// Reads the machine. The programs behind the links pinned at `pins` are pomguard's own.
     #[must_use]
     pub fn read(pins: &Pins) -> Self {
         let root = nix::unistd::geteuid().is_root();

@@ -1,4 +1,4 @@
-//! Rules of nftables, which are those of firewalld and of today's iptables too, and of the older iptables.
+//! Rules of nftables (which firewalld and today's iptables use, too), and rules of the older iptables.
 
 use std::{fs, path::Path, process::Command};
 
@@ -7,7 +7,7 @@ use serde::Deserialize;
 /// Rules that may drop what pomguard passes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rules {
-    /// Chains on hooks that packets to or from this host run through.
+    /// Chains on hooks that packets to or from this host pass.
     pub chains: Vec<Chain>,
     /// Tables of the older iptables, which nftables does not show.
     pub legacy: Vec<String>,
@@ -18,27 +18,27 @@ pub struct Rules {
 /// One chain on a hook.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Chain {
-    /// Family, as `inet`.
+    /// Address family, such as `inet`.
     pub family: String,
     /// Name of the table.
     pub table: String,
     /// Name of the chain.
     pub name: String,
-    /// The hook, as `input`.
+    /// The hook, such as `input`.
     pub hook: String,
     /// True if a packet that no rule accepts is dropped.
     pub drops_by_default: bool,
-    /// Rules of the table that drop or reject.
+    /// Number of rules of the table that drop or reject.
     pub dropping_rules: usize,
 }
 
 /// Hooks that a packet to or from this host passes.
 const HOOKS: [&str; 5] = ["ingress", "prerouting", "input", "output", "postrouting"];
-/// Tables that pomguard makes itself.
+/// The table that pomguard creates.
 const OURS: &str = "pomguard_closed";
 
-/// Reads the rules; `None` if they cannot be read: without root, or while `nft` fails. Without the program `nft` there
-/// may be rules all the same, so that is `None` too.
+/// Reads the rules. Returns `None` if the rules cannot be read: without root, or if `nft` fails. Without the
+/// program `nft` there may still be rules, so the result is `None` then, too.
 pub(super) fn read() -> Option<Rules> {
     let legacy: Vec<String> = ["/proc/net/ip_tables_names", "/proc/net/ip6_tables_names"]
         .iter()
@@ -90,7 +90,7 @@ struct Listing {
     nftables: Vec<Entry>,
 }
 
-/// The chains of a listing that can drop something.
+/// Returns the chains of a listing that can drop a packet.
 fn chains(json: &[u8]) -> Option<Vec<Chain>> {
     let listing: Listing = serde_json::from_slice(json).ok()?;
     let drops = |rule: &RuleEntry| {

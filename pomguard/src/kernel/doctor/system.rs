@@ -12,7 +12,7 @@ use crate::kernel::capabilities;
 /// Magic number of the BPF file system (include/uapi/linux/magic.h).
 const BPF_FS: FsType = FsType(0xcafe_4a11);
 
-/// What holds for the whole machine. A number that cannot be read is `None`.
+/// Facts about the whole machine. A number that cannot be read is `None`.
 #[derive(Clone, Debug, Default)]
 pub struct System {
     /// The kernel's release, as `uname -r` shows it.
@@ -23,32 +23,32 @@ pub struct System {
     pub bpffs: bool,
     /// Capabilities that this process lacks.
     pub missing_capabilities: Vec<&'static str>,
-    /// `net.core.bpf_jit_enable`: 0 is the interpreter.
+    /// `net.core.bpf_jit_enable`: 0 means that programs are interpreted.
     pub jit: Option<u64>,
-    /// `kernel.unprivileged_bpf_disabled`: 0 lets everybody load programs.
+    /// `kernel.unprivileged_bpf_disabled`: 0 lets every user load programs.
     pub unprivileged: Option<u64>,
-    /// Bytes that may be locked; `None` is no limit. Counts before Linux 5.11 only.
+    /// Limit of locked memory in bytes; `None` means no limit. The limit counts only before Linux 5.11.
     pub locked: Option<u64>,
-    /// Bytes that are available.
+    /// Available memory in bytes.
     pub available: Option<u64>,
-    /// Processors that may ever be there: every per-processor map has a copy for each.
+    /// Number of possible processors: every per-CPU map has a copy for each.
     pub possible: Option<u32>,
-    /// Processors that are there.
+    /// Number of processors that are online.
     pub online: Option<u32>,
-    /// The clock's source.
+    /// The clock source.
     pub clock_source: Option<String>,
-    /// True if the clock is disciplined by a time server.
+    /// True if a time server disciplines the clock.
     pub synchronized: Option<bool>,
-    /// The mode of the kernel's lockdown.
+    /// The mode of the kernel's own lockdown (`/sys/kernel/security/lockdown`).
     pub lockdown: Option<String>,
-    /// SELinux: true enforcing, false permissive; `None` if it is not there.
+    /// True if SELinux enforces, false if permissive; `None` without SELinux.
     pub selinux: Option<bool>,
-    /// True if the policy module of pomguard is loaded, as far as the label of the binary tells.
+    /// SELinux label of the binary, which shows if pomguard's policy module is loaded.
     pub selinux_label: Option<String>,
 }
 
 impl System {
-    /// Reads them.
+    /// Reads the facts from `/proc`, `/sys` and system calls.
     pub(super) fn read() -> Self {
         Self {
             release: line("/proc/sys/kernel/osrelease").unwrap_or_default(),
@@ -73,7 +73,7 @@ impl System {
     }
 }
 
-/// The first line of a file; `None` if there is none.
+/// Returns the first line of a file; `None` if the file is missing or the line empty.
 pub(super) fn line(path: &str) -> Option<String> {
     let text = fs::read_to_string(path).ok()?;
     text.lines().next().map(|line| line.trim().to_owned()).filter(|line| !line.is_empty())
@@ -83,13 +83,13 @@ fn number(path: &str) -> Option<u64> {
     line(path)?.parse().ok()
 }
 
-/// Bytes, of `/proc/meminfo`.
+/// Returns the available memory in bytes from the text of `/proc/meminfo`.
 fn available(text: &str) -> Option<u64> {
     let rest = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
     rest.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kilobytes| kilobytes * 1024)
 }
 
-/// How many numbers a list of ranges has, as `0-3,8`.
+/// Counts the numbers in a list of ranges such as `0-3,8`.
 fn count(list: &str) -> Option<u32> {
     list.split(',').try_fold(0_u32, |sum, part| {
         let (first, last) = part.split_once('-').unwrap_or((part, part));
@@ -98,22 +98,22 @@ fn count(list: &str) -> Option<u32> {
     })
 }
 
-/// The word in brackets, as in `none [integrity] confidentiality`.
+/// Returns the word in brackets, as in `none [integrity] confidentiality`.
 fn chosen(list: &str) -> Option<String> {
     let (_, rest) = list.split_once('[')?;
     rest.split_once(']').map(|(word, _)| word.to_owned())
 }
 
-/// True if the kernel's clock is disciplined.
+/// Returns true if the kernel's clock is disciplined.
 fn synchronized() -> Option<bool> {
-    // SAFETY: all zeros is a `timex` that asks and changes nothing.
+    // SAFETY: an all-zero `timex` is a request that changes nothing.
     let mut state: libc::timex = unsafe { std::mem::zeroed() };
     // SAFETY: the kernel fills the whole `timex`, which outlives the call.
     let result = unsafe { libc::adjtimex(&raw mut state) };
     (result >= 0).then_some(state.status & libc::STA_UNSYNC == 0)
 }
 
-/// The SELinux label of a file.
+/// Returns the SELinux label of a file.
 fn label(path: &str) -> Option<String> {
     let path = std::ffi::CString::new(path).ok()?;
     let mut value = [0_u8; 256];

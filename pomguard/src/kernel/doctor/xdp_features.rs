@@ -1,4 +1,5 @@
-//! Does a driver take XDP programs? Linux 6.3 and later say so (`netdev` family of generic netlink).
+//! Asks the kernel if a driver supports XDP programs. Linux 6.3 and later answer (`netdev` family of generic
+//! netlink).
 
 use std::io;
 
@@ -9,16 +10,16 @@ const CONTROLLER: u16 = 16;
 const GET_FAMILY: u8 = 3;
 const FAMILY_ID: u16 = 1;
 const FAMILY_NAME: u16 = 2;
-/// linux/netdev.h: the command, the interface, what its driver takes.
+/// linux/netdev.h: the command, the interface, the features of the driver.
 const DEV_GET: u8 = 1;
 const IFINDEX: u16 = 1;
 const XDP_FEATURES: u16 = 3;
-/// A driver takes programs with the verdicts that pomguard gives (`NETDEV_XDP_ACT_BASIC`).
+/// The driver supports the verdicts that pomguard returns (`NETDEV_XDP_ACT_BASIC`).
 const BASIC: u64 = 1;
 /// Bytes of `struct nlmsghdr` with `struct genlmsghdr`.
 const HEADER: usize = 20;
 
-/// Returns true if the driver takes programs; `None` if the kernel does not tell.
+/// Returns true if the driver supports XDP programs; `None` if the kernel does not tell.
 pub(super) fn native(index: u32) -> Option<bool> {
     let socket = Socket::new(NETLINK_GENERIC).ok()?;
     let family = ask(&socket, CONTROLLER, GET_FAMILY, FAMILY_NAME, b"netdev\0").ok()?;
@@ -28,7 +29,7 @@ pub(super) fn native(index: u32) -> Option<bool> {
     Some(features & BASIC != 0)
 }
 
-/// Sends a request with one attribute; the attributes of the answer.
+/// Sends a request with one attribute and returns the attributes of the answer.
 fn ask(socket: &Socket, family: u16, command: u8, attribute: u16, value: &[u8]) -> io::Result<Vec<u8>> {
     let too_long = |_| io::Error::from(io::ErrorKind::InvalidInput);
     let padded = value.len().next_multiple_of(4);
@@ -51,7 +52,7 @@ fn ask(socket: &Socket, family: u16, command: u8, attribute: u16, value: &[u8]) 
     Ok(answer.get(HEADER..).unwrap_or_default().to_vec())
 }
 
-/// The value of an attribute.
+/// Returns the value of an attribute.
 fn find(bytes: &[u8], wanted: u16) -> Option<&[u8]> {
     let mut rest = bytes;
     loop {

@@ -1,4 +1,4 @@
-//! AF_XDP sockets, which take packets from a card past every filter of the host.
+//! AF_XDP sockets, which receive packets from a card and bypass every filter of the host.
 
 use std::io;
 
@@ -8,17 +8,17 @@ use netlink_sys::{Socket, protocols::NETLINK_SOCK_DIAG};
 const AF_XDP: u8 = 44;
 /// linux/sock_diag.h: the request and the answer.
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
-/// linux/xdp_diag.h: which interface and queue.
+/// linux/xdp_diag.h: asks for the interface and the queue.
 const XDP_SHOW_INFO: u32 = 1;
 const XDP_DIAG_INFO: u16 = 1;
 /// Bytes of `struct nlmsghdr` and `struct xdp_diag_msg`.
 const HEADER: usize = 16;
 const MESSAGE: usize = 16;
 
-/// Indices of the interfaces that have such sockets, each once.
+/// Returns the indices of the interfaces that have AF_XDP sockets, each once.
 pub(super) fn interfaces() -> io::Result<Vec<u32>> {
     let socket = Socket::new(NETLINK_SOCK_DIAG)?;
-    // `struct xdp_diag_req`: family, protocol, padding, inode, what to show, cookie.
+    // `struct xdp_diag_req`: family, protocol, padding, inode, requested information, cookie.
     let mut request = Vec::with_capacity(HEADER + 20);
     request.extend_from_slice(&36_u32.to_ne_bytes());
     request.extend_from_slice(&SOCK_DIAG_BY_FAMILY.to_ne_bytes());
@@ -41,8 +41,8 @@ pub(super) fn interfaces() -> io::Result<Vec<u32>> {
     }
 }
 
-/// Reads one buffer of answers; true at the end of the list. A kernel without AF_XDP answers that there is no such
-/// family.
+/// Reads one buffer of answers. Returns true at the end of the list. A kernel without AF_XDP answers that the
+/// family does not exist, which ends the list.
 fn read(bytes: &[u8], found: &mut Vec<u32>) -> io::Result<bool> {
     let mut rest = bytes;
     while rest.len() >= HEADER {
@@ -75,7 +75,7 @@ fn attributes(bytes: &[u8], found: &mut Vec<u32>) {
         if length < 4 || length > rest.len() {
             return;
         }
-        // `struct xdp_diag_info`: interface and queue. An interface of 0 is a socket that is not bound.
+        // `struct xdp_diag_info`: interface and queue. Interface 0 means that the socket is not bound.
         if half(rest, 2) == XDP_DIAG_INFO && length >= 12 && word(rest, 4) != 0 {
             found.push(word(rest, 4));
         }
@@ -83,12 +83,12 @@ fn attributes(bytes: &[u8], found: &mut Vec<u32>) {
     }
 }
 
-/// Four bytes in the machine's order; zero past the end.
+/// Returns four bytes in the byte order of this machine; zero beyond the end.
 fn word(bytes: &[u8], at: usize) -> u32 {
     bytes.get(at..at + 4).and_then(|part| part.try_into().ok()).map_or(0, u32::from_ne_bytes)
 }
 
-/// Two bytes in the machine's order; zero past the end.
+/// Returns two bytes in the byte order of this machine; zero beyond the end.
 fn half(bytes: &[u8], at: usize) -> u16 {
     bytes.get(at..at + 2).and_then(|part| part.try_into().ok()).map_or(0, u16::from_ne_bytes)
 }
@@ -125,7 +125,7 @@ mod tests {
 
     #[test]
     fn kernel_answers() {
-        // Without sockets of that sort, or without the right to ask, nothing is claimed.
+        // Without AF_XDP sockets, or without the permission to ask, the test claims nothing.
         let _ = interfaces().map(|found| assert!(found.iter().all(|index| *index > 0)));
     }
 }
