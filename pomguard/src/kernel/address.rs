@@ -16,22 +16,22 @@ use netlink_packet_route::{
 use super::{KernelError, interface::ask};
 use crate::policy::own::{Addresses, Present};
 
-/// What matters of an interface here.
+/// The facts about an interface that decide which interface guards an address.
 struct Link {
     name: Arc<str>,
-    /// The interface that takes what comes in by this one: its bridge or bond.
+    /// Index of the bridge or bond that receives the packets of this interface.
     controller: Option<u32>,
-    /// The interface that this one is made on: of a VLAN, macvlan or ipvlan.
+    /// Index of the interface below: for a VLAN, macvlan or ipvlan.
     below: Option<u32>,
 }
 
-/// Reads every address, by a dump: nothing that happened before is missed.
+/// Reads every address with a netlink dump, so that no earlier change is missed.
 ///
-/// `guarded` are the names of the guarded interfaces. What an interface above one of them has (a bridge, a bond, a
-/// VLAN, a macvlan) counts as theirs: its packets pass the guard, too.
+/// `guarded` are the names of the guarded interfaces. The addresses of an interface above a guarded one (a
+/// bridge, a bond, a VLAN, a macvlan) count as guarded: their packets pass the programs, too.
 ///
 /// # Errors
-/// When the kernel does not answer.
+/// If the kernel does not answer.
 pub fn addresses(guarded: &[String]) -> Result<Addresses, KernelError> {
     let links = links()?;
     let guarded = with_those_above(&links, guarded);
@@ -62,7 +62,7 @@ fn usable(message: &AddressMessage) -> Option<IpAddr> {
         return None;
     }
     let find = |of: fn(&AddressAttribute) -> Option<IpAddr>| message.attributes.iter().find_map(of);
-    // On a point-to-point link `Address` is the other end's.
+    // On a point-to-point link, `Address` is the address of the other end.
     let local = find(|attribute| match attribute {
         AddressAttribute::Local(address) => Some(*address),
         _ => None,
@@ -93,7 +93,7 @@ impl Link {
                 LinkAttribute::IfName(name) => link.name = name.as_str().into(),
                 LinkAttribute::Controller(index @ 1..) => link.controller = Some(*index),
                 LinkAttribute::Link(index) => lower = Some(*index),
-                // Of a veth the lower interface is the other end, in whatever namespace.
+                // The lower interface of a veth is the other end, possibly in another namespace.
                 LinkAttribute::LinkInfo(info) => {
                     stacked = info.iter().any(|it| {
                         matches!(
@@ -112,7 +112,7 @@ impl Link {
     }
 }
 
-/// The indexes of these interfaces and of all above them.
+/// Returns the indexes of these interfaces and of all interfaces above them.
 fn with_those_above(links: &BTreeMap<u32, Link>, names: &[String]) -> BTreeSet<u32> {
     let named = links.iter().filter(|(_, link)| names.iter().any(|name| **name == *link.name));
     let mut found: BTreeSet<u32> = named.map(|(index, _)| *index).collect();

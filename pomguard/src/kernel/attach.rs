@@ -1,4 +1,4 @@
-//! The programs on the interfaces: XDP on ingress, TCX or clsact on egress, by links that are pinned.
+//! Attaches the programs to interfaces: XDP on ingress, TCX or clsact on egress, with pinned links.
 
 use std::{collections::BTreeSet, io, os::fd::AsFd as _, path::Path};
 
@@ -26,11 +26,11 @@ use super::{
 };
 use crate::input::settings::{Attach, AttachMode, TcMode};
 
-/// Attaches both programs to an interface, or takes over what an earlier daemon attached there.
+/// Attaches both programs to an interface, or takes over the links that an earlier daemon left.
 ///
 /// # Errors
-/// When the interface is none of Ethernet, somebody else's program is in the way, the driver has no native XDP and generic is not
-/// wanted, or the kernel refuses.
+/// If the interface is no Ethernet interface, a foreign program occupies the hook, the driver has no native XDP
+/// and generic mode is not wanted, or the kernel refuses.
 pub fn attach(
     loaded: &mut Loaded,
     pins: &Pins,
@@ -42,17 +42,17 @@ pub fn attach(
     attach_xdp(loaded, pins, interface, ifindex, how)?;
     attach_tc(loaded, pins, interface, ifindex, how.tc)?;
     note_generic(pins)?;
-    // One that an earlier process left: the programs judge now.
+    // Remove a bridge that an earlier process left: the programs judge the packets now.
     bridge::end(pins, interface)?;
     let info = describe(pins, interface);
     info!("{interface}: XDP {}, TC {}", info.xdp, info.tc);
     Ok(info)
 }
 
-/// Finds out whether attaching would be refused, without touching anything.
+/// Checks whether an attachment would be refused, without changing anything.
 ///
 /// # Errors
-/// When the interface does not exist or is none of Ethernet, or somebody else's program is in the way.
+/// If the interface does not exist or is no Ethernet interface, or a foreign program occupies the hook.
 pub fn check(pins: &Pins, interface: &str) -> Result<(), KernelError> {
     let ifindex = interface::index(interface)?;
     interface::refuse_other_links(interface, ifindex)?;
@@ -62,11 +62,11 @@ pub fn check(pins: &Pins, interface: &str) -> Result<(), KernelError> {
     refuse_foreign(interface, ifindex)
 }
 
-/// What runs on the egress hook before our program, and may let out what that would drop: in words. Ours
-/// is the TCX program `tcx`, or else the clsact filter.
+/// Describes the programs on the egress hook that run before pomguard's program and may send packets that
+/// pomguard would drop. Pomguard's program is the TCX program `tcx`, or else the clsact filter.
 ///
 /// # Errors
-/// When the kernel does not answer.
+/// If the kernel does not answer.
 pub(super) fn before_ours(ifindex: u32, tcx: Option<u32>) -> Result<Vec<String>, KernelError> {
     let programs =
         raw::tcx_egress(ifindex).map_err(KernelError::system("BPF_PROG_QUERY", "of the egress hook"))?;
@@ -84,10 +84,11 @@ pub(super) fn before_ours(ifindex: u32, tcx: Option<u32>) -> Result<Vec<String>,
     Ok(found)
 }
 
-/// Ids of the programs that the hooks of ours run: those behind pinned links, and in our clsact filters.
+/// Returns the ids of the programs that pomguard's hooks run: those of the pinned links and of the clsact
+/// filters.
 ///
 /// # Errors
-/// When the kernel does not answer.
+/// If the kernel does not answer.
 pub(super) fn running(pins: &Pins) -> Result<BTreeSet<u32>, KernelError> {
     let mut running = BTreeSet::new();
     for hook in [XDP, TCX] {
@@ -96,7 +97,7 @@ pub(super) fn running(pins: &Pins) -> Result<BTreeSet<u32>, KernelError> {
             let failed = |call| KernelError::system(call, path.display().to_string());
             let link = raw::open_pin(&path).map_err(failed("BPF_OBJ_GET"))?;
             let facts = raw::link_facts(link.as_fd()).map_err(failed("BPF_OBJ_GET_INFO_BY_FD"))?;
-            // The interface of a link that is on none has gone.
+            // A link without an interface: the interface was deleted.
             if facts.ifindex != 0 {
                 running.insert(facts.program);
             }
@@ -108,32 +109,32 @@ pub(super) fn running(pins: &Pins) -> Result<BTreeSet<u32>, KernelError> {
     Ok(running)
 }
 
-/// Takes the programs off an interface, also where a daemon holds the links.
+/// Removes the programs from an interface, even if a daemon holds the links.
 ///
 /// # Errors
-/// When the kernel refuses, or a pin cannot be removed.
+/// If the kernel refuses, or a pin cannot be removed.
 pub fn detach(pins: &Pins, interface: &str) -> Result<(), KernelError> {
     take_off(&pins.link(XDP, interface))?;
     detach_egress(pins, interface)?;
     bridge::end(pins, interface)
 }
 
-/// Takes the egress program off an interface, be it there by TCX or by clsact.
+/// Removes the egress program from an interface, whether attached by TCX or by clsact.
 ///
 /// # Errors
-/// When the kernel refuses, or a pin cannot be removed.
+/// If the kernel refuses, or a pin cannot be removed.
 pub(super) fn detach_egress(pins: &Pins, interface: &str) -> Result<(), KernelError> {
     take_off(&pins.link(TCX, interface))?;
-    // Fails where there is no clsact, or nothing of ours on it: then there is nothing to take off.
+    // This fails if the interface has no clsact or no filter of pomguard; then there is nothing to remove.
     let _ = tc::qdisc_detach_program(interface, TcAttachType::Egress, PROGRAM_EGRESS);
     Ok(())
 }
 
-/// Puts the pinned egress program back as our clsact filter of an interface, and takes away what took the
-/// place of that: a TCX link.
+/// Restores the pinned egress program as the clsact filter of an interface, and removes the TCX link that
+/// replaced the filter.
 ///
 /// # Errors
-/// When the kernel refuses, or a pin cannot be read or removed.
+/// If the kernel refuses, or a pin cannot be read or removed.
 pub(super) fn restore_clsact(pins: &Pins, interface: &str) -> Result<(), KernelError> {
     let mut program = SchedClassifier::from_pin(pins.program(PROGRAM_EGRESS))
         .map_err(KernelError::program(PROGRAM_EGRESS))?;
@@ -141,8 +142,8 @@ pub(super) fn restore_clsact(pins: &Pins, interface: &str) -> Result<(), KernelE
     take_off(&pins.link(TCX, interface))
 }
 
-/// A pinned link that is still on this interface; one that is not is taken away. One that cannot be looked
-/// at stays: it may be what enforces.
+/// Returns the pinned link if the link is still attached to this interface. Removes the pin of a link that is
+/// not. Keeps a link that cannot be examined: that link may be the one that enforces.
 pub(super) fn adopt(path: &Path, interface: &str, ifindex: u32) -> Result<Option<FdLink>, KernelError> {
     let failed = |call| KernelError::system(call, path.display().to_string());
     if !path.try_exists().map_err(failed("stat"))? {
@@ -176,7 +177,7 @@ fn attach_xdp(
     if let Some(link) = adopt(&path, interface, ifindex)? {
         let native = interface::xdp(ifindex)?.is_some_and(|state| state.native);
         let wanted = match mode {
-            // Asked for anew, and not what generic mode stands in for.
+            // Ask the driver again, although the interface runs in generic mode as a substitute.
             AttachMode::Auto if how.leave_generic => true,
             AttachMode::Auto => native,
             AttachMode::Native => true,
@@ -191,7 +192,7 @@ fn attach_xdp(
                 changed => changed,
             };
         }
-        // The program behind the link is exchanged in one step: no packet goes unjudged.
+        // The kernel exchanges the program behind the link in one step: every packet is judged.
         let id = program
             .attach_to_link(XdpLink::try_from(link).map_err(|error| odd_link(interface, error))?)
             .map_err(fail())?;
@@ -205,7 +206,7 @@ fn attach_xdp(
     attached
 }
 
-/// Attaches where no program is.
+/// Attaches the XDP program to an interface that has none.
 fn attach_fresh(
     program: &mut Xdp,
     pins: &Pins,
@@ -235,11 +236,11 @@ fn attach_fresh(
     pin_xdp(program, id, interface, pins)
 }
 
-/// Drivers whose native mode loses the program when the card is reset (a change of MTU, link down and up) and
-/// says that it is attached.
+/// Drivers that lose a native program when the card is reset (a change of the MTU, link down and up) and still
+/// report the program as attached.
 const LOSES_NATIVE: [&str; 1] = ["vmxnet3"];
 
-/// The mode that the settings come to at an interface.
+/// Returns the mode that the settings mean for an interface.
 pub(super) fn mode(interface: &str, how: Attach) -> AttachMode {
     if how.require_native {
         return AttachMode::Native;
@@ -248,8 +249,9 @@ pub(super) fn mode(interface: &str, how: Attach) -> AttachMode {
     if how.mode == AttachMode::Auto && loses() { AttachMode::Generic } else { how.mode }
 }
 
-/// Changes the mode of an interface that has our program. Both modes exclude each other: everything that comes
-/// in is dropped until the other one has taken over. Where the driver refuses, the mode stays.
+/// Changes the XDP mode of an interface that has pomguard's program. Native and generic mode exclude each
+/// other, so every incoming packet is dropped until the new mode is attached. If the driver refuses, the mode
+/// stays.
 fn change_mode(
     program: &mut Xdp,
     pins: &Pins,
@@ -263,7 +265,7 @@ fn change_mode(
     changed
 }
 
-/// Takes the program off in one mode and puts it on in the other.
+/// Detaches the program in one mode and attaches the program in the other.
 fn exchange_mode(
     program: &mut Xdp,
     pins: &Pins,
@@ -285,7 +287,7 @@ fn exchange_mode(
         }
     };
     pin_xdp(program, id, interface, pins)?;
-    // Before anything comes in: the programs read a frame by the mode that they are in.
+    // Before the bridge opens: the programs parse a frame according to the mode that the control words give.
     note_generic(pins)?;
     let closed = bridge.end()?.as_millis();
     if let Some(reason) = refused {
@@ -296,10 +298,10 @@ fn exchange_mode(
     Ok(())
 }
 
-/// Puts our program behind the link of an interface once more, or changes the interface to generic mode.
+/// Attaches the program to the XDP link of an interface again, or changes the interface to generic mode.
 ///
 /// # Errors
-/// When the kernel refuses.
+/// If the kernel refuses.
 pub fn revive(loaded: &mut Loaded, pins: &Pins, interface: &str, generic: bool) -> Result<(), KernelError> {
     let ifindex = interface::index(interface)?;
     let program = loaded.xdp()?;
@@ -314,7 +316,8 @@ pub fn revive(loaded: &mut Loaded, pins: &Pins, interface: &str, generic: bool) 
     program.take_link(id).map(drop).map_err(fail())
 }
 
-/// A program on the XDP hook that no pinned link of ours put there is never replaced.
+/// Returns an error if the XDP hook has a program. The callers have no link of pomguard there, so the program
+/// is foreign, and pomguard never replaces a foreign program.
 pub(super) fn refuse_foreign(interface: &str, ifindex: u32) -> Result<(), KernelError> {
     match interface::xdp(ifindex)? {
         Some(state) => Err(KernelError::Foreign {
@@ -326,12 +329,13 @@ pub(super) fn refuse_foreign(interface: &str, ifindex: u32) -> Result<(), Kernel
     }
 }
 
-/// MTU that every driver with native XDP takes, in bytes. Beyond it a driver refuses with an error number that
-/// does not speak of the MTU: what a page holds is the limit of most (some 3,500 bytes), for programs that
-/// do not ask for frames in several buffers.
+/// MTU in bytes that every driver with native XDP accepts. Above this value a driver may refuse with an error
+/// number that does not mention the MTU. For most drivers the limit is the room in a page (about 3,500 bytes)
+/// for a program that does not support frames in several buffers.
 const ANY_DRIVER: u32 = 1_500;
 
-/// Why a driver did not take native XDP: the kernel's own words, and the MTU if that may be why.
+/// Returns the reason why a driver refused native XDP: the kernel's message, and the MTU if that may be the
+/// cause.
 fn not_native(program: &Xdp, interface: &str, ifindex: u32, error: &ProgramError) -> String {
     let words = reason(error);
     if let Some(said) = program.fd().ok().and_then(|fd| refusal::words(ifindex, fd.as_fd())) {
@@ -345,7 +349,7 @@ fn not_native(program: &Xdp, interface: &str, ifindex: u32, error: &ProgramError
     }
 }
 
-/// The kernel's own words, out of aya's.
+/// Returns the kernel's message from an error of aya.
 fn reason(error: &ProgramError) -> String {
     match error {
         ProgramError::SyscallError(error) => error.io_error.to_string(),
@@ -367,7 +371,7 @@ fn attach_tc(
         let id = program.attach_to_link(link).map_err(fail())?;
         program.take_link(id).map_err(fail())?;
         if mode == TcMode::Clsact {
-            // The filter before the link leaves: nothing goes out unjudged.
+            // Attach the filter before the link is removed: every outgoing packet is judged.
             attach_clsact(program, interface, ifindex)?;
             take_off(&pins.link(TCX, interface))?;
         }
@@ -376,7 +380,7 @@ fn attach_tc(
     attach_egress(program, pins, interface, ifindex, mode)
 }
 
-/// Attaches an egress program where no TCX link of ours is.
+/// Attaches an egress program to an interface without a TCX link of pomguard.
 pub(super) fn attach_egress(
     program: &mut SchedClassifier,
     pins: &Pins,
@@ -389,7 +393,7 @@ pub(super) fn attach_egress(
     if mode == TcMode::Clsact {
         return attach_clsact(program, interface, ifindex);
     }
-    // Whether the kernel has TCX is found out by asking for it; RHEL 9.4 has it and says 5.14.
+    // The attempt shows if the kernel has TCX. The version does not: RHEL 9.4 has TCX and reports 5.14.
     let options = TcAttachOptions::TcxOrder(LinkOrder::first());
     match program.attach_with_options(interface, TcAttachType::Egress, options) {
         Ok(id) => {
@@ -412,13 +416,14 @@ pub(super) fn attach_egress(
     }
 }
 
-/// Whether the kernel had no room, which says nothing of what it can do.
+/// Returns true if the kernel lacked memory or another resource. Such an error says nothing about the features
+/// of the kernel.
 fn scarce(error: &ProgramError) -> bool {
     const NO_ROOM: [i32; 5] = [libc::ENOMEM, libc::EMFILE, libc::ENFILE, libc::EAGAIN, libc::EINTR];
     matches!(error, ProgramError::SyscallError(error) if error.io_error.raw_os_error().is_some_and(|it| NO_ROOM.contains(&it)))
 }
 
-/// Our handle in aya's form.
+/// Returns the handle of the clsact filter in aya's type.
 const fn handle() -> tc::TcHandle {
     tc::TcHandle::new((CLSACT_HANDLE >> 16) as u16, CLSACT_HANDLE as u16)
 }
@@ -431,14 +436,15 @@ fn attach_clsact(program: &mut SchedClassifier, interface: &str, ifindex: u32) -
                 .map_err(KernelError::system("if_nametoindex", interface))?;
         program.attach_to_link(ours).map_err(fail())?
     } else {
-        // There already where somebody else uses it; a real fault shows when the filter is added.
+        // The qdisc exists already if another program uses clsact; a real error shows when the filter is added.
         let _ = tc::qdisc_add_clsact(interface);
         let options = NlOptions { priority: CLSACT_PRIORITY, handle: handle(), ..NlOptions::default() };
         program
             .attach_with_options(interface, TcAttachType::Egress, TcAttachOptions::Netlink(options))
             .map_err(fail())?
     };
-    // A filter has no link to pin: it stays until it is deleted, and must not be when this is dropped.
+    // A filter has no link to pin: the filter stays until deleted, and the drop of this value would delete the
+    // filter.
     std::mem::forget(program.take_link(id).map_err(fail())?);
     Ok(())
 }

@@ -9,34 +9,36 @@ use super::{
     sight::Seen,
 };
 
-/// Priority of our clsact filter: before filters that nobody gave a priority (those start at 49152).
+/// Priority of the clsact filter. Lower than 49152, where the kernel starts for filters without a priority:
+/// this filter runs before those.
 pub(super) const CLSACT_PRIORITY: u16 = 50;
-/// Its handle, so that it can be told from others and replaced in place.
+/// Handle of the clsact filter, which distinguishes this filter from others and lets the daemon replace the
+/// program in place.
 pub(super) const CLSACT_HANDLE: u32 = 0x706f_6d67;
 
-/// How one interface is attached.
+/// The attachment of one interface.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
 pub struct AttachInfo {
-    /// Interface name.
+    /// Name of the interface.
     pub interface: String,
-    /// Its index.
+    /// Index of the interface.
     pub ifindex: u32,
     /// `native`, `generic` or `none`.
     pub xdp: String,
     /// `tcx`, `clsact` or `none`.
     pub tc: String,
-    /// Packets that the XDP program saw come in; of a bond, by all members.
+    /// Number of packets that the XDP program received; for a bond, the sum of all members.
     #[serde(default)]
     pub seen: u64,
 }
 
-/// Every interface that has one of our links pinned.
+/// Returns the attachment of every interface that has a pinned XDP link of pomguard.
 #[must_use]
 pub fn attached(pins: &Pins) -> Vec<AttachInfo> {
     pins.linked(XDP).iter().map(|interface| describe(pins, interface)).collect()
 }
 
-/// How an interface is attached, as the kernel says.
+/// Returns the attachment of an interface, as the kernel reports the state.
 #[must_use]
 pub fn describe(pins: &Pins, interface: &str) -> AttachInfo {
     let ifindex = interface::index(interface).unwrap_or(0);
@@ -58,20 +60,21 @@ pub fn describe(pins: &Pins, interface: &str) -> AttachInfo {
     AttachInfo { interface: interface.to_owned(), ifindex, xdp: xdp.to_owned(), tc: tc.to_owned(), seen }
 }
 
-/// The program of our clsact filter on an interface, if that filter is there.
+/// Returns the id of the program in pomguard's clsact filter of an interface, or `None` if the filter does not
+/// exist.
 ///
 /// # Errors
-/// When the kernel does not answer.
+/// If the kernel does not answer.
 pub fn clsact_program(ifindex: u32) -> Result<Option<u32>, KernelError> {
     interface::clsact_filter(ifindex, CLSACT_HANDLE, CLSACT_PRIORITY)
 }
 
-/// Tells the programs at which interfaces this host may hear its own multicast: those in generic mode, as the kernel
-/// says. A port of a bridge or bond is none of them: the address of the host is not there, and a bridge would hand a
-/// frame of the wire on, whatever its EtherType.
+/// Writes the interfaces in generic mode, as the kernel reports them, into the control words. There this host
+/// may receive a copy of the multicast that this host sent. Ports of a bridge or bond are left out: the port
+/// has no address of the host, and a bridge forwards every frame of the wire, of any EtherType.
 ///
 /// # Errors
-/// When the kernel does not answer, or the pinned words cannot be written.
+/// If the kernel does not answer, or the pinned words cannot be written.
 pub fn note_generic(pins: &Pins) -> Result<(), KernelError> {
     let mut generic = Vec::new();
     for info in attached(pins) {

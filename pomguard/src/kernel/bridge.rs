@@ -1,8 +1,8 @@
-//! Bridges a change of XDP mode: native and generic exclude each other, so one leaves before the other comes.
-//! A TC ingress program that drops everything stands in meanwhile.
+//! Bridges a change of the XDP mode. Native and generic mode exclude each other, so the old program is detached
+//! before the new one is attached. In between, a TC ingress program drops every packet.
 //!
-//! Where the kernel has TCX, the link of that program is pinned: a daemon that is killed in between leaves the
-//! interface closed, and the next start takes the program away.
+//! On a kernel with TCX, the link of that program is pinned. If the daemon is killed during the change, the
+//! interface stays closed, and the next start removes the program.
 
 use std::{
     os::fd::AsFd as _,
@@ -18,18 +18,18 @@ use aya_obj::generated::bpf_prog_type;
 
 use super::{KernelError, interface, link_pin, pins::Pins, raw};
 
-/// The program's name, as the kernel shows it.
+/// Name of the program, as the kernel shows it.
 const PROGRAM: &str = "pomguard_bridge";
-/// The name of the link's pin.
+/// Name of the pin of the link.
 const LINK: &str = "bridge";
-/// Before every other filter of the ingress hook.
+/// Priority before every other filter of the ingress hook.
 const FIRST: u16 = 1;
-/// The filter's handle, so that it can be told from others.
+/// Handle of the filter, which distinguishes this filter from others.
 const HANDLE: u32 = 0x706f_6d62;
 /// `r0 = TC_ACT_SHOT; exit`.
 const DROP_ALL: [u64; 2] = [0x0000_0002_0000_00b7, 0x95];
 
-/// A bridge that stands. Dropped before [`Self::end`], it stays: closed rather than open.
+/// An active bridge. If dropped before [`Self::end`], the bridge stays: the interface fails closed.
 pub(super) struct Bridge<'a> {
     pins: &'a Pins,
     interface: String,
@@ -37,7 +37,7 @@ pub(super) struct Bridge<'a> {
 }
 
 impl<'a> Bridge<'a> {
-    /// Has everything that comes in by an interface dropped.
+    /// Attaches the program that drops every packet that arrives on an interface.
     pub(super) fn begin(pins: &'a Pins, interface: &str) -> Result<Self, KernelError> {
         end(pins, interface)?;
         pins.prepare_minimal()?;
@@ -67,13 +67,13 @@ impl<'a> Bridge<'a> {
         let id = program
             .attach_with_options(interface, TcAttachType::Ingress, TcAttachOptions::Netlink(options))
             .map_err(KernelError::program(PROGRAM))?;
-        // It stays until it is deleted.
+        // The filter stays until deleted.
         std::mem::forget(program.take_link(id).map_err(KernelError::program(PROGRAM))?);
         Ok(Self { pins, interface: interface.to_owned(), begun })
     }
 
-    /// Takes the bridge away; how long it stood. The kernel takes it off first, and then waits until no packet
-    /// can be in it any more.
+    /// Removes the bridge and returns how long the bridge was active. The kernel detaches the program first and
+    /// then waits until no packet can be in the program.
     pub(super) fn end(self) -> Result<Duration, KernelError> {
         let stood = self.begun.elapsed();
         end(self.pins, &self.interface)?;
@@ -81,7 +81,7 @@ impl<'a> Bridge<'a> {
     }
 }
 
-/// Takes a bridge away that an earlier process may have left.
+/// Removes a bridge that an earlier process may have left.
 pub(super) fn end(pins: &Pins, name: &str) -> Result<(), KernelError> {
     link_pin::take_off(&pins.link(LINK, name))?;
     let Ok(ifindex) = interface::index(name) else { return Ok(()) };

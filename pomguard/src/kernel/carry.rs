@@ -1,9 +1,9 @@
-//! Counters over a change of layout: the new maps go on from the counts of those of an earlier version.
+//! Carries the counters over a change of layout: the new maps continue from the counts of the former maps.
 //!
-//! Two readings are made, both before a new program judges a packet. The first copies the labels, so that each
-//! row keeps its slot, as over a restart. The second comes last of all before the programs are exchanged, and
-//! catches up with the former programs. A packet that they judge between it and the exchange, a few
-//! milliseconds, is judged and not counted.
+//! The counters are read twice, both times before a new program judges a packet. The first reading copies the
+//! labels, so that each row keeps the same slot, as over a restart. The second reading comes immediately before
+//! the exchange of the programs and adds the counts of the former programs since. A packet that a former
+//! program judges between the second reading and the exchange (a few milliseconds) is judged but not counted.
 
 use std::{
     ops::{Range, RangeInclusive},
@@ -22,13 +22,14 @@ use pomguard_common::{
 
 use super::{KernelError, clock::Ticks, load, pins::Pins, raw};
 
-/// Bytes of a word. All that is counted is counted in words.
+/// Bytes of a word. All counters are words.
 const WORD: usize = size_of::<u64>();
 
-/// The forms in which versions laid out the counters, oldest first. A change of one of these maps raises
-/// [`pomguard_common::ABI_VERSION`] and adds a line; a test holds the last line against the types of this version.
+/// The layouts of the counters in all versions, oldest first. A change of one of these maps raises
+/// [`pomguard_common::ABI_VERSION`] and adds a line; a test compares the last line with the types of this
+/// version.
 ///
-/// A reason has one number for ever, so the number of reasons is read from the size of the map.
+/// The number of a reason never changes, so the number of reasons follows from the size of the map.
 const FORMS: &[Form] = &[Form {
     versions: 1..=5,
     seen: 2,
@@ -46,21 +47,21 @@ const FORMS: &[Form] = &[Form {
     host: HostForm { size: 192, tick_shift: 4, counting_since: 16 },
 }];
 
-/// How some versions laid out the maps that count.
+/// The layout of the counting maps in a range of versions.
 #[derive(Debug)]
 struct Form {
     versions: RangeInclusive<u32>,
-    /// Words of a direction before the counters of its reasons: packets and bytes seen.
+    /// Number of words of a direction before the counters of the reasons: packets and bytes seen.
     seen: usize,
-    /// Words after both directions.
+    /// The words after both directions.
     after: &'static [Other],
-    /// Words of a row's counters.
+    /// The words of a row's counters.
     tally: &'static [TallyWord],
     label: LabelForm,
     host: HostForm,
 }
 
-/// A counter alongside those of the directions.
+/// A counter that belongs to no direction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Other {
     EventsLost,
@@ -78,7 +79,7 @@ enum TallyWord {
     Last,
 }
 
-/// Bytes of a label.
+/// Offsets in bytes of the fields of a label.
 #[derive(Debug)]
 struct LabelForm {
     size: usize,
@@ -90,7 +91,7 @@ struct LabelForm {
     failsafe: usize,
 }
 
-/// Bytes of the record about the host.
+/// Offsets in bytes of the fields of the host record.
 #[derive(Debug)]
 struct HostForm {
     size: usize,
@@ -98,7 +99,7 @@ struct HostForm {
     counting_since: usize,
 }
 
-/// Returns true if the counters of a layout are carried over.
+/// Returns true if the counters of this layout version can be carried over.
 #[must_use]
 pub fn knows(version: u32) -> bool {
     form(version).is_some()
@@ -108,22 +109,22 @@ fn form(version: u32) -> Option<&'static Form> {
     FORMS.iter().find(|form| form.versions.contains(&version))
 }
 
-/// The counters of the former maps, on their way into the new ones.
+/// A transfer of the former maps' counters into the new maps.
 pub struct Carry {
     form: &'static Form,
     former: Pins,
-    /// Bits that the former programs dropped from the kernel's tick counter.
+    /// Number of bits by which the former programs shift the kernel's tick counter to the right.
     shift: u32,
-    /// Slots that had a row, with its id and direction.
+    /// Slots that had a row, with the id and direction of the row.
     rows: Vec<(u16, [u8; LABEL_ID], u8)>,
 }
 
 impl Carry {
-    /// Makes the first reading: labels, counters, and since when they count. Returns `None` if nobody knows
-    /// how the layout of the former maps counted.
+    /// Makes the first reading: labels, counters, and the start time of the counts. Returns `None` if this
+    /// version does not know the layout of the former maps.
     ///
     /// # Errors
-    /// If a map is not of the form that its version has, or cannot be read or written.
+    /// If a map does not have the layout of the version, or cannot be read or written.
     pub fn begin(former: &Pins, version: u32, new: &Pins, ticks: Ticks) -> Result<Option<Self>, KernelError> {
         let Some(form) = form(version) else { return Ok(None) };
         let host = Former::open(former, names::MAP_HOST)?;
@@ -146,8 +147,8 @@ impl Carry {
         Ok(Some(carry))
     }
 
-    /// Copies the labels into the new map as those of rows that were once in force. The policy that is put in
-    /// force then finds its rows there, and gives each its slot.
+    /// Copies the labels into the new map as labels of past rows. The policy that is put in force later finds
+    /// its rows there and gives each row the same slot.
     fn labels(&mut self, new: &Pins) -> Result<(), KernelError> {
         let form = &self.form.label;
         let labels = Former::open(&self.former, names::MAP_LABELS)?;
@@ -164,11 +165,11 @@ impl Carry {
         Ok(())
     }
 
-    /// Makes a reading of the counters and puts it into the new maps, in place of what is there. No new program
-    /// judges packets yet.
+    /// Reads the counters and writes them into the new maps, over the present values. No new program judges
+    /// packets yet.
     ///
     /// # Errors
-    /// If a map is not of the form that its version has, or cannot be read or written.
+    /// If a map does not have the layout of the version, or cannot be read or written.
     pub fn counters(&self, new: &Pins, ticks: Ticks) -> Result<(), KernelError> {
         let counters = Former::open(&self.former, names::MAP_COUNTERS)?;
         let total =
@@ -181,7 +182,7 @@ impl Carry {
         let labels = new.mapped::<RowLabel>(names::MAP_LABELS, limits::ROW_SLOTS, false)?;
         let mut map: PerCpuArray<MapData, RowTally> = new.typed(names::MAP_ROWS)?;
         for (slot, id, direction) in &self.rows {
-            // A slot that another row needed has that row's counters.
+            // If another row took the slot, the slot has that row's counters.
             let same = |label: RowLabel| label.id == *id && label.direction == *direction;
             if !labels.get(usize::from(*slot)).is_some_and(same) {
                 continue;
@@ -199,7 +200,7 @@ impl Carry {
 }
 
 impl LabelForm {
-    /// The label of a row that was once in force.
+    /// Returns the label as that of a past row.
     fn read(&self, bytes: &[u8]) -> RowLabel {
         let byte = |at: usize| bytes.get(at).copied().unwrap_or_default();
         RowLabel {
@@ -215,27 +216,28 @@ impl LabelForm {
     }
 }
 
-/// A text of a label, cut or filled up with zero bytes.
+/// Returns a text of a label, cut or padded with zero bytes.
 fn text<const N: usize>(bytes: &[u8], at: &Range<usize>) -> [u8; N] {
     let from = bytes.get(at.clone()).unwrap_or_default();
     load::padded(&load::unpadded(from))
 }
 
-/// The number at a place of a record; 0 beyond its end.
+/// Returns the 32-bit number at a byte offset of a record; 0 beyond the end.
 fn number(bytes: &[u8], at: usize) -> u32 {
     let word = bytes.get(at..at + size_of::<u32>()).and_then(|word| word.try_into().ok());
     word.map_or(0, u32::from_ne_bytes)
 }
 
-/// The same of twice the size.
+/// Returns the 64-bit number at a byte offset of a record; 0 beyond the end.
 fn long(bytes: &[u8], at: usize) -> u64 {
     let word = bytes.get(at..at + WORD).and_then(|word| word.try_into().ok());
     word.map_or(0, u64::from_ne_bytes)
 }
 
 impl Form {
-    /// Adds up the counters of all CPUs. Packets that a program is just judging were seen and not judged: they
-    /// count from their verdict on, so that the sums agree. Returns `None` if the size is not one of this form.
+    /// Adds up the counters of all CPUs. A packet that a program is judging at this moment is seen but not
+    /// judged: `seen` leaves the packet out, so that the sums agree. Returns `None` if the size does not match
+    /// the layout.
     fn sum(&self, words: &[u64], value_size: usize) -> Option<Counters> {
         let of_direction =
             (value_size / WORD).checked_sub(self.after.len()).filter(|words| words % 2 == 0)? / 2;
@@ -268,7 +270,8 @@ impl Form {
         Some(total)
     }
 
-    /// Adds up a row's counters of all CPUs; `tick` brings one of theirs to the clock of the new programs.
+    /// Adds up a row's counters of all CPUs; `tick` converts a tick of the former programs to the clock of the
+    /// new ones.
     fn tally(&self, words: &[u64], tick: impl Fn(u64) -> u64) -> RowTally {
         let value = |words: &[u64]| {
             let mut tally = RowTally::default();
@@ -313,7 +316,7 @@ impl Former {
         Ok(Self { map, value_size, entries, cpus })
     }
 
-    /// Refuses another size of the values.
+    /// Returns an error if the values have another size.
     fn has(&self, size: usize) -> Result<(), KernelError> {
         if self.value_size == size { Ok(()) } else { Err(KernelError::Unreadable) }
     }
@@ -325,18 +328,18 @@ impl Former {
         Ok(words)
     }
 
-    /// The value of an element of a per-CPU map, for one CPU after the other.
+    /// Returns the value of an element of a per-CPU map, the CPUs in order.
     fn per_cpu(&self, key: u32) -> Result<Vec<u64>, KernelError> {
         self.words(key, self.cpus)
     }
 
-    /// The value of an element of any other map.
+    /// Returns the value of an element of a map that is not per-CPU.
     fn bytes(&self, key: u32) -> Result<Vec<u8>, KernelError> {
         Ok(self.words(key, 1)?.into_iter().flat_map(u64::to_ne_bytes).collect())
     }
 }
 
-/// A value for the first CPU, and none for the others: readers add them up.
+/// Returns per-CPU values with `value` on the first CPU and `zero` on the others: readers add them up.
 fn on_first<T: aya::Pod>(value: T, zero: T) -> Result<PerCpuValues<T>, KernelError> {
     let cpus = nr_cpus().map_err(|(path, source)| KernelError::system("read", path)(source))?;
     let values: Vec<T> =
@@ -352,7 +355,7 @@ mod tests {
 
     use super::*;
 
-    /// A change of a map that counts adds a form for the versions before it.
+    /// A change of a counting map adds a form for the versions before the change.
     #[test]
     fn last_form_is_that_of_this_version() {
         for version in 1..=ABI_VERSION {
@@ -403,7 +406,7 @@ mod tests {
         assert_eq!(host.counting_since, offset_of!(HostRecord, counting_since));
     }
 
-    /// The words of one CPU under a form, each with a value of its own.
+    /// Returns the words of one CPU under a form, all different.
     fn numbered(form: &Form, reasons: usize, from: u64) -> Vec<u64> {
         let words = 2 * (form.seen + 4 * reasons) + form.after.len();
         (from..from + words as u64).collect()

@@ -1,4 +1,4 @@
-//! The kernel's clock as the programs read it: its tick counter, shifted right.
+//! The clock of the programs: the kernel's tick counter, shifted to the right.
 
 use std::{
     fs, io,
@@ -10,22 +10,23 @@ use nix::time::{ClockId, clock_getres, clock_gettime};
 use super::KernelError;
 use crate::compile::Clock;
 
-/// How ticks relate to time on this kernel.
+/// The relation of ticks to time on this kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ticks {
     /// The kernel's ticks per second (`CONFIG_HZ`).
     pub hz: u32,
-    /// Bits dropped from its counter.
+    /// Number of bits by which the programs shift the kernel's tick counter to the right.
     pub shift: u32,
-    /// Nanoseconds that this process' monotonic clock is ahead of the kernel's own, by its time namespace.
+    /// Offset in nanoseconds that the time namespace of this process adds to the kernel's monotonic clock.
     pub ahead: i64,
 }
 
 impl Ticks {
-    /// Asks the kernel: the coarse clocks advance once a tick, so their resolution is its length.
+    /// Measures the tick rate: the coarse clocks advance once per kernel tick, so their resolution is the
+    /// length of a tick.
     ///
     /// # Errors
-    /// When the clock cannot be read, which no Linux does.
+    /// If the clock cannot be read, which happens on no Linux.
     pub fn probe() -> Result<Self, KernelError> {
         let resolution = clock_getres(ClockId::CLOCK_MONOTONIC_COARSE)
             .map_err(io::Error::from)
@@ -35,7 +36,7 @@ impl Ticks {
         Ok(Self { ahead: namespace_offset(), ..Self::new(hz) })
     }
 
-    /// Our ticks on a kernel of `hz` ticks a second: a quarter of a second, a little more or less. For a
+    /// Returns the ticks on a kernel of `hz` jiffies per second: about a quarter of a second each. For a
     /// process whose monotonic clock is the kernel's.
     #[must_use]
     pub const fn new(hz: u32) -> Self {
@@ -43,13 +44,13 @@ impl Ticks {
         Self { hz, shift: quarter.next_power_of_two().ilog2(), ahead: 0 }
     }
 
-    /// For the compiler.
+    /// Returns the clock in the compiler's form.
     #[must_use]
     pub const fn clock(self) -> Clock {
         Clock { ticks_per_1000s: ((self.hz as u64 * 1_000) >> self.shift) as u32, offset: 0 }
     }
 
-    /// The programs' clock now. The counter starts five minutes before 2^32 (`INITIAL_JIFFIES`,
+    /// Returns the programs' clock now. The counter starts five minutes before 2^32 (`INITIAL_JIFFIES`,
     /// include/linux/jiffies.h) and runs with the monotonic clock.
     ///
     /// # Errors
@@ -66,20 +67,20 @@ impl Ticks {
         Ok((start + elapsed) >> self.shift)
     }
 
-    /// Seconds that a number of ticks last, rounded up.
+    /// Returns the duration of a number of ticks in seconds, rounded up.
     #[must_use]
     pub fn seconds(self, ticks: u32) -> u64 {
         (u64::from(ticks) << self.shift).div_ceil(u64::from(self.hz))
     }
 
-    /// How long a number of ticks last, rounded up.
+    /// Returns the duration of a number of ticks, rounded up to milliseconds.
     #[must_use]
     pub fn duration(self, ticks: u32) -> Duration {
         Duration::from_millis(((u64::from(ticks) << self.shift) * 1_000).div_ceil(u64::from(self.hz)))
     }
 
-    /// The tick `seconds` from now, never earlier: the one that goes on is not counted. Never 0, which
-    /// stands for no deadline.
+    /// Returns the tick that is `seconds` from now or slightly later, never earlier: the current, partly
+    /// elapsed tick is not counted. Never returns 0, which means no deadline.
     ///
     /// # Errors
     /// As [`Self::probe`].
@@ -88,13 +89,14 @@ impl Ticks {
         Ok(((self.now()? + ticks + 1) as u32).max(1))
     }
 
-    /// Seconds since 1970 of a tick that lies in the past; ticks are 32 bits wide and wrap.
+    /// Converts a tick of the past to seconds since 1970; ticks are 32 bits wide and wrap.
     #[must_use]
     pub fn to_unix(self, tick: u64, now: u64) -> u64 {
         let ago = (now as u32).wrapping_sub(tick as u32);
         let hz = u64::from(self.hz);
         let jiffies = u64::from(ago) << self.shift;
-        // What has passed of the tick that goes on: without it two readings of one tick differ by a second.
+        // Add the elapsed part of the current tick: without that, two readings of one tick could differ by a
+        // second.
         let rest = self.since_tick(now).unwrap_or_default();
         let since = Duration::new(jiffies / hz, ((jiffies % hz) * 1_000_000_000 / hz) as u32) + rest;
         SystemTime::now()
@@ -103,7 +105,7 @@ impl Ticks {
             .map_or(0, |at| at.as_secs())
     }
 
-    /// How long ago the tick `now` began.
+    /// Returns the time since the tick `now` began.
     fn since_tick(self, now: u64) -> Option<Duration> {
         let time = clock_gettime(ClockId::CLOCK_MONOTONIC).ok()?;
         let own = time.tv_sec() * 1_000_000_000 + time.tv_nsec() - self.ahead;
@@ -114,10 +116,10 @@ impl Ticks {
     }
 }
 
-/// How far the time namespace of this process sets the monotonic clock ahead, in nanoseconds: the tick
-/// counter knows no namespaces (`time_namespaces(7)`). 0 on a kernel that has none.
+/// Returns the offset in nanoseconds that the time namespace of this process adds to the monotonic clock, or 0
+/// on a kernel without time namespaces. The tick counter has no namespaces (`time_namespaces(7)`).
 fn namespace_offset() -> i64 {
-    // The file tells of the namespace that children are born into; nearly always that is one's own.
+    // The file describes the namespace of future children, which is nearly always the process' own.
     let [own, children] =
         ["time", "time_for_children"].map(|it| fs::read_link(format!("/proc/self/ns/{it}")).ok());
     if own != children {
@@ -126,8 +128,8 @@ fn namespace_offset() -> i64 {
     fs::read_to_string("/proc/self/timens_offsets").map_or(0, |offsets| monotonic_offset(&offsets))
 }
 
-/// The offset of the monotonic clock in the text of `/proc/PID/timens_offsets`: a line per clock with its
-/// name, seconds and nanoseconds.
+/// Returns the offset of the monotonic clock in nanoseconds from the text of `/proc/PID/timens_offsets`, which
+/// has a line per clock with the name, seconds and nanoseconds.
 fn monotonic_offset(offsets: &str) -> i64 {
     let offset = offsets.lines().find_map(|line| {
         let mut words = line.split_whitespace();
@@ -138,7 +140,7 @@ fn monotonic_offset(offsets: &str) -> i64 {
     offset.unwrap_or(0)
 }
 
-/// Seconds since 1970.
+/// Returns the current time in seconds since 1970.
 #[must_use]
 pub fn unix_now() -> u64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
@@ -191,7 +193,7 @@ mod tests {
     fn a_tick_of_the_past_becomes_its_time_even_across_the_wrap() {
         let ticks = Ticks::probe().unwrap();
         let now = ticks.now().unwrap();
-        // Kept in 32 bits, which wrap.
+        // A kept tick has 32 bits and wraps.
         let kept = u64::from((now as u32).wrapping_sub(32));
         let ago = unix_now() - ticks.to_unix(kept, now);
         assert!((7..=9).contains(&ago), "32 ticks of about 0.256 s: {ago}");

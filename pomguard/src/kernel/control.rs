@@ -1,8 +1,9 @@
-//! What holds alongside the generations, by the pins, with the daemon dead or alive: which generation is
-//! in force and until when, panic, grace, failsafe tuples and timed exceptions.
+//! State in the pinned maps that does not belong to one generation and holds with the daemon dead or alive: the
+//! generation in force and the confirm deadline, bypass and lockdown, the grace period, failsafe tuples and
+//! timed exceptions.
 //!
-//! The programs judge every deadline by themselves. A deadline is a tick, see [`Ticks::deadline`].
-//! Writers do not lock each other out: the daemon is the only one while it lives.
+//! The programs check every deadline by themselves. A deadline is a tick, see [`Ticks::deadline`]. Writers do
+//! not lock each other out: the daemon is the only writer while the daemon lives.
 //!
 //! [`Ticks::deadline`]: super::clock::Ticks::deadline
 
@@ -25,29 +26,29 @@ use super::{
     tally::{tallies, zero_tally},
 };
 
-/// One word of the control line.
+/// Reads one word of the control line.
 pub(super) fn word(pins: &Pins, index: usize) -> Result<u64, KernelError> {
     load::host_record(pins)?;
     let line = pins.mapped::<u64>(names::MAP_CONTROL, Control::WORDS, false)?;
     line.get(index).ok_or(KernelError::Unreadable)
 }
 
-/// Replaces one word of the control line. An aligned 64-bit store: no packet sees half of it.
+/// Replaces one word of the control line with an aligned 64-bit store: no packet sees half of the word.
 fn set_word(pins: &Pins, index: usize, value: u64) -> Result<(), KernelError> {
     load::host_record(pins)?;
     let mut line = pins.mapped::<u64>(names::MAP_CONTROL, Control::WORDS, true)?;
     if line.set(index, value) { Ok(()) } else { Err(KernelError::Unreadable) }
 }
 
-/// The word that says which generation is in force, and until when.
+/// Returns the word with the generation in force and the deadline.
 ///
 /// # Errors
-/// [`KernelError::NotInstalled`] when nothing is pinned, [`KernelError::Layout`] for maps of another version.
+/// [`KernelError::NotInstalled`] if nothing is pinned, [`KernelError::Layout`] for maps of another version.
 pub fn active(pins: &Pins) -> Result<Active, KernelError> {
     word(pins, word::ACTIVE).map(Active)
 }
 
-/// Flips the word that says which generation is in force.
+/// Replaces the word with the generation in force.
 ///
 /// # Errors
 /// As [`active`].
@@ -55,8 +56,8 @@ pub fn set_active(pins: &Pins, active: Active) -> Result<(), KernelError> {
     set_word(pins, word::ACTIVE, active.0)
 }
 
-/// Says until which tick the images are up to date about who holds the addresses that several hosts may hold.
-/// The programs judge the deadline: when the daemon is dead, each of these hosts may hold them.
+/// Sets the tick until which the images know the current holder of each address that several hosts may hold.
+/// The programs check this deadline: if the daemon is dead, each of these hosts may hold the address.
 ///
 /// # Errors
 /// As [`active`].
@@ -64,8 +65,8 @@ pub fn set_holders(pins: &Pins, until: u32) -> Result<(), KernelError> {
     set_word(pins, word::HOLDERS, Timed::until(1, until).0)
 }
 
-/// Makes the generation in force at `now` the one that stays: a pending confirmation is given, or, past
-/// its deadline, the return to the generation before is final.
+/// Confirms the generation that is in force at `now`: before the deadline the pending change, after the
+/// deadline the generation to which the programs returned.
 ///
 /// # Errors
 /// As [`active`].
@@ -75,8 +76,8 @@ pub fn record_active(pins: &Pins, now: u32) -> Result<Active, KernelError> {
     Ok(confirmed)
 }
 
-/// Switches to a generation that stays, and frees the lines of failsafe rows that no generation has any more. The
-/// word alone decides which of them hold: freeing makes room and changes no verdict.
+/// Switches to a confirmed generation and frees the lines of failsafe rows that no generation has any more. The
+/// active word alone decides which failsafe lines hold: freeing makes room and changes no verdict.
 ///
 /// # Errors
 /// As [`active`].
@@ -87,15 +88,16 @@ pub fn stay(pins: &Pins, confirmed: Active) -> Result<(), KernelError> {
     Ok(())
 }
 
-/// Number of the generation in force at `now`; none before the first.
+/// Returns the number of the generation in force at `now`, or `None` before the first.
 ///
 /// # Errors
-/// As [`active`], and when the image cannot be read.
+/// As [`active`], and if the image cannot be read.
 pub fn generation(pins: &Pins, now: u32) -> Result<Option<u32>, KernelError> {
     generation::generation_of(pins, active(pins)?.slot(now) as u8)
 }
 
-/// The panic word: a kind of [`pomguard_common::control::panic`], and when it ends.
+/// Returns the suspension of the policy: a kind of [`pomguard_common::control::panic`] (bypass or lockdown),
+/// and the end.
 ///
 /// # Errors
 /// As [`active`].
@@ -103,7 +105,7 @@ pub fn panic(pins: &Pins) -> Result<Timed, KernelError> {
     word(pins, word::PANIC).map(Timed)
 }
 
-/// Begins or ends panic ([`Timed::NONE`]).
+/// Begins a bypass or lockdown, or ends the suspension ([`Timed::NONE`]).
 ///
 /// # Errors
 /// As [`active`].
@@ -111,7 +113,8 @@ pub fn set_panic(pins: &Pins, panic: Timed) -> Result<(), KernelError> {
     set_word(pins, word::PANIC, panic.0)
 }
 
-/// The grace word: kind 1 while packets in the middle of unknown connections pass.
+/// Returns the grace word: kind 1 during the grace period, in which mid-flow packets of unknown connections
+/// pass.
 ///
 /// # Errors
 /// As [`active`].
@@ -119,7 +122,7 @@ pub fn grace(pins: &Pins) -> Result<Timed, KernelError> {
     word(pins, word::GRACE).map(Timed)
 }
 
-/// Begins or ends grace ([`Timed::NONE`]).
+/// Begins or ends the grace period ([`Timed::NONE`]).
 ///
 /// # Errors
 /// As [`active`].
@@ -127,8 +130,8 @@ pub fn set_grace(pins: &Pins, grace: Timed) -> Result<(), KernelError> {
     set_word(pins, word::GRACE, grace.0)
 }
 
-/// Tells the programs at which interfaces they are in generic mode. Those beyond the room that there is count as
-/// native: there the host does not hear its own multicast.
+/// Writes the interfaces in generic mode into the control words. Interfaces beyond the number of words count as
+/// native: on those the host does not hear the multicast that the host sent.
 ///
 /// # Errors
 /// As [`active`].
@@ -144,8 +147,8 @@ pub fn set_generic(pins: &Pins, interfaces: &[u32]) -> Result<(), KernelError> {
     Ok(())
 }
 
-/// Clears panic and grace where their time is up at `now`. They hold no more in any case, but a word that is
-/// not zero sends every packet the general path. Returns whether there was any.
+/// Clears a suspension and a grace period that have ended at `now`. An ended one has no effect on a verdict,
+/// but a word that is not zero sends every packet through the general path. Returns true if a word was cleared.
 ///
 /// # Errors
 /// As [`active`].
@@ -162,7 +165,7 @@ pub fn clear_ended(pins: &Pins, now: u32) -> Result<bool, KernelError> {
     Ok(any)
 }
 
-/// Every failsafe tuple and timed exception in the table, those past their deadline too.
+/// Returns every failsafe tuple and timed exception in the table, including those past their deadline.
 ///
 /// # Errors
 /// As [`active`].
@@ -170,7 +173,7 @@ pub fn overrides(pins: &Pins) -> Result<Vec<Override>, KernelError> {
     Ok(Table::open(pins)?.taken().map(|(_, line)| line).collect())
 }
 
-/// The table of overrides, and the words alongside it.
+/// The table of overrides, with the control words.
 pub(super) struct Table {
     lines: Mapping<Override>,
     control: Mapping<u64>,
@@ -189,13 +192,14 @@ impl Table {
         self.lines.iter().enumerate().filter(|(_, line)| line.marks != 0)
     }
 
-    /// Flips the word that says which generation is in force. An aligned 64-bit store.
+    /// Replaces the word with the generation in force by an aligned 64-bit store.
     pub(super) fn flip(&mut self, active: Active) {
         self.control.set(word::ACTIVE, active.0);
     }
 
-    /// Binds the failsafe tuples of a generation to its slot, which no packet is judged by yet: lines of these
-    /// tuples get its bit, missing ones are added, all others lose the bit. All of it or nothing.
+    /// Binds the failsafe tuples of a generation to the generation's slot, which judges no packet yet. Lines of
+    /// these tuples get the slot's bit, missing lines are added, and all other lines lose the bit. On an error
+    /// nothing changes.
     pub(super) fn bind(&mut self, slot: u8, tuples: &[Override]) -> Result<(), KernelError> {
         let bit = Override::slot_bit(slot.into());
         let mut missing: Vec<Override> = Vec::new();
@@ -223,8 +227,8 @@ impl Table {
         self.add(&missing)
     }
 
-    /// Binds the failsafe tuples of slot `from` to slot `to` as well, by which no packet is judged yet. All others
-    /// lose the bit of `to`.
+    /// Binds the failsafe tuples of slot `from` to slot `to` as well, which judges no packet yet. All other
+    /// lines lose the bit of `to`.
     pub(super) fn rebind(&mut self, from: u8, to: u8) {
         let (from, to) = (Override::slot_bit(from.into()), Override::slot_bit(to.into()));
         let lines: Vec<(usize, Override)> = self.failsafe().collect();
@@ -236,7 +240,8 @@ impl Table {
         self.announce();
     }
 
-    /// Frees the lines of failsafe tuples that neither the generation in force nor the one to return to has.
+    /// Frees the lines of failsafe tuples that belong neither to the generation in force nor to the one to
+    /// return to.
     pub(super) fn keep_live(&mut self, active: Active) {
         let live =
             Override::slot_bit(active.installed().into()) | Override::slot_bit(active.fallback().into());
@@ -252,7 +257,7 @@ impl Table {
         self.taken().filter(|(_, line)| line.marks & Override::EXCEPTION == 0)
     }
 
-    /// Changes the slots that a line holds for; one that holds for none becomes free.
+    /// Changes the slots of a line; a line without a slot becomes free.
     fn change(&mut self, at: usize, line: Override) {
         if line.slots == 0 {
             self.free(at, line);
@@ -267,7 +272,7 @@ impl Table {
         self.lines.set(at, Override::FREE);
     }
 
-    /// Adds what is not there yet. All of it or nothing.
+    /// Adds the lines that are not in the table yet. On an error nothing changes.
     pub(super) fn add(&mut self, new: &[Override]) -> Result<(), KernelError> {
         let held: Vec<Override> = self.taken().map(|(_, line)| line).collect();
         let mut missing: Vec<Override> = new.iter().filter(|line| !held.contains(line)).copied().collect();
@@ -278,7 +283,7 @@ impl Table {
             return Err(KernelError::Overrides { needed: held.len() + missing.len() });
         }
         for (at, line) in free.into_iter().zip(missing.drain(..)) {
-            // The marks make the line count: they come when the rest is there.
+            // A line counts from its marks on: write the marks after the rest.
             self.lines.set(at, Override { marks: 0, ..line });
             fence(Ordering::Release);
             self.lines.set(at, line);
@@ -288,7 +293,7 @@ impl Table {
         Ok(())
     }
 
-    /// Frees the lines that are not to be kept.
+    /// Frees the lines for which `keep` returns false.
     fn keep(&mut self, keep: impl Fn(&Override) -> bool) {
         let gone: Vec<(usize, Override)> = self.taken().filter(|(_, line)| !keep(line)).collect();
         for (at, line) in gone {
@@ -298,7 +303,7 @@ impl Table {
         self.announce();
     }
 
-    /// Tells the programs how many lines to look at, and which ports are worth it.
+    /// Writes the number of lines to search and the port bloom into the control words.
     fn announce(&mut self) {
         let lines = self.taken().last().map_or(0, |(at, _)| at as u64 + 1);
         let port_bloom = self.taken().fold(0, |port_bloom, (_, line)| port_bloom | line.port_bloom());
@@ -307,16 +312,17 @@ impl Table {
     }
 }
 
-/// Returns true if two lines are about the same tuple and counter slot, whatever generations they hold for.
+/// Returns true if two lines have the same tuple and counter slot, regardless of the generations.
 fn same_tuple(one: &Override, other: &Override) -> bool {
     Override { slots: 0, ..*one } == Override { slots: 0, ..*other }
 }
 
-/// Lets timed exceptions in: a counter slot is found for `label` (its own, if it has one), and `lines`
-/// count under it. The slot, the marks' exception bit and nothing else of the lines are set here.
+/// Adds timed exceptions: finds a counter slot for `label` (the slot that the label already has, if any) and
+/// counts `lines` there. In the lines, only the slot and the exception bit of the marks are set here. Returns
+/// the slot.
 ///
 /// # Errors
-/// [`KernelError::Overrides`] or [`KernelError::NoSlot`] when there is no room, and then nothing was let in.
+/// [`KernelError::Overrides`] or [`KernelError::NoSlot`] if there is no room; then nothing was added.
 pub fn allow(pins: &Pins, label: &RowLabel, lines: &[Override]) -> Result<u16, KernelError> {
     let mut table = Table::open(pins)?;
     let mut labels = pins.mapped::<RowLabel>(names::MAP_LABELS, limits::ROW_SLOTS, true)?;
@@ -337,7 +343,7 @@ pub fn allow(pins: &Pins, label: &RowLabel, lines: &[Override]) -> Result<u16, K
     Ok(slot)
 }
 
-/// Ends every timed exception for which `over` says so; their counters stay. Returns their slots.
+/// Ends every timed exception for which `over` returns true and returns the slots. The counters stay.
 ///
 /// # Errors
 /// As [`active`].
@@ -359,7 +365,8 @@ pub fn revoke(pins: &Pins, over: impl Fn(&Override) -> bool) -> Result<Vec<u16>,
     Ok(ended)
 }
 
-/// Frees the lines of exceptions whose time is up at `now`. They hold no more in any case.
+/// Frees the lines of exceptions that have expired at `now` and returns the slots. An expired exception has no
+/// effect on a verdict.
 ///
 /// # Errors
 /// As [`active`].
@@ -367,7 +374,8 @@ pub fn sweep(pins: &Pins, now: u32) -> Result<Vec<u16>, KernelError> {
     revoke(pins, |line| over(line.expires, now))
 }
 
-/// The slot that the label has, or a free one, or that of a row which left the policy longest ago.
+/// Returns the slot that the label has, or else a free slot, or else the slot of the past row that was used
+/// longest ago.
 fn exception_slot(pins: &Pins, labels: &Mapping<RowLabel>, label: &RowLabel) -> Result<u16, KernelError> {
     let mut free = None;
     let mut past = Vec::new();
@@ -376,7 +384,7 @@ fn exception_slot(pins: &Pins, labels: &Mapping<RowLabel>, label: &RowLabel) -> 
             return Ok(slot as u16);
         }
         if held.id[0] == 0 {
-            // From the end: rows take theirs from the beginning.
+            // Take a free slot from the end: rows take slots from the beginning.
             free = Some(slot as u16);
         } else if held.live == 0 {
             past.push(slot as u16);

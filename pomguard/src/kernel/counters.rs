@@ -10,18 +10,19 @@ use pomguard_common::{
 use super::{KernelError, load, mapping::Mapping, pins::Pins};
 use crate::model::RowId;
 
-/// The counters, summed over the CPUs.
+/// Returns the counters, summed over the CPUs.
 ///
 /// # Errors
-/// When the map cannot be read.
+/// If the map cannot be read.
 pub fn counters(pins: &Pins) -> Result<Counters, KernelError> {
     counter_set(pins, set::TRAFFIC)
 }
 
-/// The counters of self-tests, which are apart from those of traffic, summed over the CPUs.
+/// Returns the counters of the self-tests, summed over the CPUs. They are separate from the counters of
+/// traffic.
 ///
 /// # Errors
-/// When the map cannot be read.
+/// If the map cannot be read.
 pub fn self_tests(pins: &Pins) -> Result<Counters, KernelError> {
     counter_set(pins, set::SELF_TESTS)
 }
@@ -31,7 +32,7 @@ fn counter_set(pins: &Pins, index: u32) -> Result<Counters, KernelError> {
     Ok(sum(&map.get(&index, 0).map_err(KernelError::map(names::MAP_COUNTERS))?))
 }
 
-/// Adds up the CPUs' counters.
+/// Adds up the counters of all CPUs.
 #[must_use]
 pub fn sum(values: &PerCpuValues<Counters>) -> Counters {
     let mut total = Counters::ZERO;
@@ -53,10 +54,10 @@ fn add(into: &mut Tally, from: Tally) {
     into.bytes += from.bytes;
 }
 
-/// Counter slots that are in use: slot, row, direction.
+/// Returns the counter slots in use: slot, row, direction.
 ///
 /// # Errors
-/// [`KernelError::NotInstalled`] when nothing is pinned.
+/// [`KernelError::NotInstalled`] if nothing is pinned.
 pub fn row_slots(pins: &Pins) -> Result<Vec<(u16, RowId, Direction)>, KernelError> {
     let labels = pins.mapped::<RowLabel>(names::MAP_LABELS, limits::ROW_SLOTS, false)?;
     let row = |slot: u16| {
@@ -66,8 +67,8 @@ pub fn row_slots(pins: &Pins) -> Result<Vec<(u16, RowId, Direction)>, KernelErro
     Ok(used(&labels).filter_map(row).collect())
 }
 
-/// The counter slots that are in use, in order. A free one is known by its first byte: the others are not
-/// even read.
+/// Returns the counter slots in use, in ascending order. The first byte of a label tells if the slot is free:
+/// the other bytes are not read.
 pub(crate) fn used(labels: &Mapping<RowLabel>) -> impl Iterator<Item = u16> + '_ {
     let used = |slot: &usize| labels.first_byte(*slot).is_some_and(|byte| byte != 0);
     (0..labels.len()).filter(used).map(|slot| slot as u16)

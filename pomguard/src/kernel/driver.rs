@@ -9,12 +9,12 @@ use std::{
 const ETHTOOL: libc::c_ulong = 0x8946;
 /// `ETHTOOL_GFLAGS`, linux/ethtool.h.
 const GET_FLAGS: u32 = 0x25;
-/// `ETH_FLAG_RXVLAN`: the card takes VLAN tags off.
+/// `ETH_FLAG_RXVLAN`: the card removes VLAN tags.
 const RX_VLAN: u32 = 1 << 8;
 /// `ETHTOOL_GDRVINFO`, linux/ethtool.h.
 const DRIVER_INFO: u32 = 3;
 
-/// `struct ethtool_drvinfo`: the command, the driver's name, and what is not asked for here.
+/// `struct ethtool_drvinfo`: the command, the driver's name, and fields that pomguard does not use.
 #[repr(C)]
 struct DriverInfo {
     command: u32,
@@ -40,14 +40,14 @@ struct Flags {
     data: u32,
 }
 
-/// The driver of an interface; none where it has none that tells.
+/// Returns the name of an interface's driver; `None` if the interface has no driver that tells.
 #[must_use]
 pub fn name(interface: &str) -> Option<String> {
     ask(interface).ok().filter(|name| !name.is_empty())
 }
 
-/// Returns true if the card of an interface takes VLAN tags off before a program sees a frame; false where it does
-/// not tell.
+/// Returns true if the card of an interface removes VLAN tags before a program sees a frame; false if the
+/// driver does not tell.
 #[must_use]
 pub fn strips_vlan_tags(interface: &str) -> bool {
     let mut flags = Flags { command: GET_FLAGS, data: 0 };
@@ -61,16 +61,17 @@ fn ask(interface: &str) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&info.driver[..end]).into_owned())
 }
 
-/// Asks the driver of an interface. `data` points to a whole structure of the command that it begins with.
+/// Sends a command to the driver of an interface. `data` points to a whole structure of the command, which is
+/// the first field.
 fn ethtool(interface: &str, data: *mut libc::c_void) -> io::Result<()> {
-    // Any socket will do, and the unit allows no other that needs no capability.
+    // Any socket works; the unit allows no other socket that needs no capability.
     let socket = UnixDatagram::unbound()?;
     let mut request = Request { name: [0; libc::IFNAMSIZ], data, rest: [0; 16] };
     for (to, from) in request.name[..libc::IFNAMSIZ - 1].iter_mut().zip(interface.bytes()) {
         *to = from;
     }
-    // SAFETY: the request is a whole `ifreq`, and the callers of this module point it to a whole structure of
-    // their command; both outlive the call.
+    // SAFETY: the request is a whole `ifreq`, and the callers in this module pass a pointer to a whole
+    // structure of their command; both outlive the call.
     let result = unsafe { libc::ioctl(socket.as_raw_fd(), ETHTOOL, &raw mut request) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }

@@ -1,4 +1,4 @@
-//! The table of drops, read from its map.
+//! Reads the table of drops from the pinned map.
 
 use std::os::fd::AsFd as _;
 
@@ -16,18 +16,19 @@ use super::{
     raw,
 };
 
-/// An entry of one CPU's table.
+/// An entry of the table of one CPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// Where it stands, over all CPUs.
+    /// Position of the entry, over all CPUs.
     pub slot: u32,
-    /// How often its slot was taken: an entry of another number is another one, whatever its key.
+    /// Number of times that the slot was reused: an entry with another number is another entry, even with the
+    /// same key.
     pub taken: u32,
-    /// What it is recorded under.
+    /// The key of the entry.
     pub key: Key,
-    /// Packets since it was made.
+    /// Number of packets since the entry was created.
     pub packets: u64,
-    /// Bytes of those, link header included.
+    /// Number of bytes of these packets, link header included.
     pub bytes: u64,
     /// Seconds since 1970 of the first packet.
     pub first: u64,
@@ -37,7 +38,7 @@ pub struct Entry {
     pub other_port: u16,
 }
 
-/// Packets of one area, direction, mode and reason that stand in no entry (any more), summed over the CPUs.
+/// Packets of one area, direction, mode and reason that are in no entry (any more), summed over the CPUs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rest {
     /// Area, direction, mode and reason.
@@ -48,10 +49,10 @@ pub struct Rest {
     pub bytes: u64,
 }
 
-/// One reading of the table. Packets go on being recorded meanwhile.
+/// One reading of the table. The programs record further packets meanwhile.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reading {
-    /// Names this table among those that were pinned before it or will be after it.
+    /// Identifies this table among tables that were pinned earlier or will be pinned later.
     pub table: u64,
     /// Seconds since 1970.
     pub at: u64,
@@ -61,14 +62,14 @@ pub struct Reading {
     pub installed_at: u64,
     /// Every entry.
     pub entries: Vec<Entry>,
-    /// The rest.
+    /// The packets that are in no entry.
     pub rest: Vec<Rest>,
 }
 
 /// Reads the table.
 ///
 /// # Errors
-/// [`KernelError::NotInstalled`] when nothing is pinned.
+/// [`KernelError::NotInstalled`] if nothing is pinned.
 pub fn read(pins: &Pins) -> Result<Reading, KernelError> {
     let host = load::host_record(pins)?;
     let ticks = Ticks { shift: host.tick_shift, ..Ticks::probe()? };
@@ -80,7 +81,7 @@ pub fn read(pins: &Pins) -> Result<Reading, KernelError> {
             .map_err(KernelError::system("bpf", format!("map {}", names::MAP_DROPS)))?;
         Ok::<_, KernelError>(words)
     };
-    // Before the entries: a packet is then missing from one of the two rather than in both.
+    // Read the rest before the entries: a packet may then be missing from both, but is never in both.
     let rest = rest(&element(REST)?);
     let mut entries = Vec::new();
     for index in 0..2 * AREA {
@@ -88,7 +89,7 @@ pub fn read(pins: &Pins) -> Result<Reading, KernelError> {
         if before.iter().all(|&word| word == 0) {
             continue;
         }
-        // What a program was just writing is whole in the second reading, and differs from the first.
+        // An entry that a program was writing is complete in the second reading and differs from the first.
         let words = element(index)?;
         let now = ticks.now()?;
         let buckets = before.chunks_exact(BUCKET).zip(words.chunks_exact(BUCKET));
@@ -130,7 +131,7 @@ fn entry(slot: u32, words: &[u64], tag: u64, unix: impl Fn(u64) -> u64) -> Entry
     }
 }
 
-/// Adds up the CPUs' rests.
+/// Adds up the rests of all CPUs.
 fn rest(words: &[u64]) -> Vec<Rest> {
     let mut sums = vec![0_u64; ELEMENT];
     for cpu in words.chunks_exact(ELEMENT) {
@@ -142,7 +143,7 @@ fn rest(words: &[u64]) -> Vec<Rest> {
         .collect()
 }
 
-/// A number that tells this table from others, and nothing of the secret.
+/// Returns a number that identifies this table and reveals nothing of the secret.
 fn identity(secret: u64, since: u64) -> u64 {
     use sha2::{Digest as _, Sha256};
     let digest =

@@ -1,32 +1,32 @@
-//! What can go wrong between us and the kernel.
+//! Errors of operations on the kernel.
 
 use std::{io, path::PathBuf};
 
 use aya::{EbpfError, maps::MapError, pin::PinError, programs::ProgramError};
 
-/// A step that the kernel did not take.
+/// An error of an operation on the kernel.
 #[derive(Debug, thiserror::Error)]
 pub enum KernelError {
     /// A system call failed.
     #[error("{call} {what}")]
     System {
-        /// The call.
+        /// The system call.
         call: &'static str,
-        /// On what.
+        /// The object of the call.
         what: String,
-        /// Why.
+        /// The cause.
         #[source]
         source: io::Error,
     },
-    /// The folder for the pins is not ours to use.
+    /// The folder for the pins is not safe to use.
     #[error("{} is not safe to use: {problem}", path.display())]
     Pins {
         /// The folder.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The problem.
         problem: String,
     },
-    /// This process may not look at the pins: what it cannot see may well be there.
+    /// This process has no permission to look into the folder: there may be pins that the process cannot see.
     #[error("{} cannot be looked into: permission denied; only root may, so type it with sudo", path.display())]
     Denied {
         /// The folder.
@@ -43,17 +43,17 @@ pub enum KernelError {
     Layout {
         /// The folder.
         path: PathBuf,
-        /// Layout of the pins.
+        /// The layout version of the pinned maps.
         found: u32,
-        /// Ours.
+        /// The layout version of this pomguard.
         known: u32,
     },
-    /// The programs with pinned maps of another layout are not pinned: nobody could put them back.
+    /// The programs that use pinned maps of another layout are not pinned, so nobody could restore them.
     #[error("{} is not pinned, so that it could not be put back if this start failed: start the version before once more, or open the host with `pomguard detach --yes`, then start this one", path.display())]
     NoWayBack {
-        /// Where the program should be.
+        /// The path at which the program should be pinned.
         path: PathBuf,
-        /// Why it cannot be had.
+        /// The cause.
         #[source]
         source: io::Error,
     },
@@ -63,34 +63,34 @@ pub enum KernelError {
     /// The verifier or the kernel refused a program.
     #[error("load or attach program {name}")]
     Program {
-        /// The program.
+        /// Name of the program.
         name: &'static str,
-        /// Why.
+        /// The cause.
         #[source]
         source: Box<ProgramError>,
     },
     /// A map operation failed.
     #[error("map {name}")]
     Map {
-        /// The map.
+        /// Name of the map.
         name: &'static str,
-        /// Why.
+        /// The cause.
         #[source]
         source: Box<MapError>,
     },
-    /// A pin could not be made.
+    /// A pin could not be created.
     #[error("pin {}", path.display())]
     Pin {
-        /// Where.
+        /// The path of the pin.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: Box<PinError>,
     },
-    /// The object lacks something that it always has.
+    /// The object lacks a map or program that every pomguard object has.
     #[error("the eBPF object has no {0}: it is not pomguard's")]
     Missing(&'static str),
-    /// No such interface.
+    /// The interface does not exist.
     #[error("no interface {0}: see `ip link` for those there are, and `interfaces` in pomguard.toml")]
     NoInterface(String),
     /// The interface's frames have no Ethernet header.
@@ -98,43 +98,43 @@ pub enum KernelError {
         "{interface} is {kind}, and pomguard reads Ethernet alone: name the Ethernet interface below it in `interfaces`, or take {interface} out"
     )]
     NotEthernet {
-        /// The interface.
+        /// Name of the interface.
         interface: String,
-        /// Its link type.
+        /// The link type.
         kind: String,
     },
-    /// Somebody else's program is attached.
+    /// A foreign program is attached.
     #[error(
         "{interface} already has {hook} program {program} of somebody else: it is not replaced; detach it, or take {interface} out of `interfaces`"
     )]
     Foreign {
-        /// The interface.
+        /// Name of the interface.
         interface: String,
         /// `XDP` or `TC`.
         hook: &'static str,
-        /// Its id.
+        /// Id of the program.
         program: u32,
     },
-    /// A device above the interface has a program of somebody else.
+    /// A device above the interface has a foreign program.
     #[error(
         "the kernel takes no program on {interface} while {above}, which stands on top of it, has one, and XDP program {program} on {above} is somebody else's: detach it, or take {interface} out of `interfaces`"
     )]
     ForeignAbove {
-        /// The interface.
+        /// Name of the interface.
         interface: String,
-        /// The device above it.
+        /// Name of the device above.
         above: String,
-        /// The id of its program.
+        /// Id of the device's program.
         program: u32,
     },
-    /// The driver refused native XDP and generic is not wanted.
+    /// The driver refused native XDP, and generic mode is not wanted.
     #[error(
         "{interface} does not take native XDP ({reason}); use `attach.mode = \"auto\"` or \"generic\" in pomguard.toml, or see `ethtool -i {interface}` for a driver that does"
     )]
     NoNative {
-        /// The interface.
+        /// Name of the interface.
         interface: String,
-        /// What the kernel said.
+        /// The kernel's message.
         reason: String,
     },
     /// The table of failsafe tuples and timed exceptions is full.
@@ -144,7 +144,7 @@ pub enum KernelError {
         pomguard_common::limits::OVERRIDES
     )]
     Overrides {
-        /// How many there would be.
+        /// Number of lines that the table would need.
         needed: usize,
     },
     /// Every counter slot is in use.
@@ -153,21 +153,21 @@ pub enum KernelError {
         pomguard_common::limits::ROW_SLOTS
     )]
     NoSlot,
-    /// What was written to a map is not what is in it.
+    /// A map does not contain the lines that were written.
     #[error("line {line} of the new image is not what was written: the change was not made")]
     ReadBack {
         /// The first line that differs.
         line: usize,
     },
-    /// A program did not judge a packet of our own as it must.
+    /// A program returned the wrong verdict for a probe packet.
     #[error("program {name} answers {verdict} to a packet that every policy passes, or does not count it")]
     SelfProbe {
-        /// The program.
+        /// Name of the program.
         name: &'static str,
-        /// What it answered.
+        /// The verdict of the program.
         verdict: u32,
     },
-    /// What is in the kernel is not an image.
+    /// The installed data is not a readable image.
     #[error(
         "the generation in force is not a readable image: reload the policy (`systemctl reload pomguard`)"
     )]

@@ -1,4 +1,4 @@
-//! The first packet of a flow, made to ask what would become of it.
+//! Builds the first packet of a flow, for a query that asks for the verdict.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -6,8 +6,8 @@ use pomguard_common::protocol;
 
 use crate::policy::oracle::Opening;
 
-/// An Ethernet frame that opens the flow: a SYN, a UDP datagram, an echo request, or an
-/// empty packet of another protocol. None when the addresses are of different families.
+/// Returns an Ethernet frame that opens the flow: a SYN, a UDP datagram, an echo request, or an empty packet of
+/// another protocol. Returns `None` if the addresses are of different families.
 #[must_use]
 pub fn opening(opening: &Opening) -> Option<Vec<u8>> {
     let upper = match opening.protocol {
@@ -38,7 +38,7 @@ fn ipv4(source: Ipv4Addr, destination: Ipv4Addr, protocol: u8, payload: usize) -
     let total = (20 + payload) as u16;
     let mut header = vec![0x45, 0];
     header.extend(total.to_be_bytes());
-    // Identification 0, don't fragment, TTL 64; the programs leave the checksum to the host.
+    // Identification 0, don't fragment, TTL 64; the programs do not check the checksum.
     header.extend([0, 0, 0x40, 0, 64, protocol, 0, 0]);
     header.extend(source.octets());
     header.extend(destination.octets());

@@ -13,8 +13,8 @@ pub(super) fn generation_of(pins: &Pins, slot: u8) -> Result<Option<u32>, Kernel
     if !pins.image(slot).exists() {
         return Ok(None);
     }
-    // A generation that is there and cannot be read is a fault: counting anew from 1 would have the
-    // flows of the first generation pass as judged by this one.
+    // An installed generation that cannot be read is an error: if counting restarted at 1, flows of the former
+    // generation 1 would count as validated by the new one.
     let ages = inner(pins, slot)?.get(&AGES, 0).map_err(KernelError::map(names::MAP_POLICY))?;
     Ok(Some(ages.word(GENERATION_WORD)))
 }

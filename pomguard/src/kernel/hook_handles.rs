@@ -1,4 +1,5 @@
-//! The hooks of an interface, held open and looked at: what a daemon needs to notice that one is gone.
+//! File descriptors of an interface's hooks. A daemon holds the descriptors and notices with their help if a
+//! hook is gone.
 
 use std::{
     fs,
@@ -18,17 +19,17 @@ use super::{
 /// Ids of the programs that a daemon loaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Programs {
-    /// Of the XDP program.
+    /// Id of the XDP program.
     pub xdp: u32,
-    /// Of the TC program.
+    /// Id of the TC program.
     pub tc: u32,
 }
 
 impl Programs {
-    /// Those of a loaded object.
+    /// Returns the ids of a loaded object's programs.
     ///
     /// # Errors
-    /// When the kernel does not say.
+    /// If the kernel does not answer.
     pub fn from_loaded(loaded: &mut Loaded) -> Result<Self, KernelError> {
         use pomguard_common::names::{PROGRAM_EGRESS, PROGRAM_INGRESS};
         let xdp = loaded.xdp()?.info().map_err(KernelError::program(PROGRAM_INGRESS))?.id();
@@ -37,37 +38,37 @@ impl Programs {
     }
 }
 
-/// What became of an interface since it was attached to.
+/// The state of an interface's hooks, compared with the attachment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Finding {
-    /// Both hooks are as they were made.
+    /// Both hooks are intact.
     Whole,
-    /// These hooks are not, or not any more: `xdp`, `tc`.
+    /// These hooks (`xdp`, `tc`) do not run pomguard's program.
     Broken(Vec<&'static str>),
-    /// It has another name now; the programs are still on it.
+    /// The interface has another name now; the programs are still attached.
     Renamed(String),
-    /// It is in another network namespace, or nobody here knows where; the link lives.
+    /// The interface is in another network namespace, or cannot be found here; the link still exists.
     Away,
-    /// It does not exist any more.
+    /// The interface no longer exists.
     Gone,
 }
 
-/// Both hooks of one interface. As long as this is held, the links live without their pins.
+/// Both hooks of one interface. While this value exists, the links stay attached without their pins.
 #[derive(Debug)]
 pub struct HookHandles {
     interface: String,
-    /// Its number when it was attached to, which no other interface gets while this one is there.
+    /// Index of the interface at the attachment. No other interface gets this index while this one exists.
     ifindex: u32,
     xdp: OwnedFd,
-    /// None where the egress program is a clsact filter: nothing can hold that.
+    /// `None` if the egress program is a clsact filter: a filter has no link that could be held.
     tcx: Option<OwnedFd>,
 }
 
 impl HookHandles {
-    /// Holds what is pinned for an interface that was just attached to.
+    /// Opens the pinned links of an interface that was just attached.
     ///
     /// # Errors
-    /// When the XDP link is not pinned.
+    /// If the XDP link is not pinned.
     pub fn take(pins: &Pins, interface: &str) -> Result<Self, KernelError> {
         let path = pins.link(XDP, interface);
         let xdp =
@@ -78,22 +79,22 @@ impl HookHandles {
         Ok(Self { interface: interface.to_owned(), ifindex: facts.ifindex, xdp, tcx })
     }
 
-    /// The interface as it was called when it was attached to.
+    /// Returns the name that the interface had at the attachment.
     #[must_use]
     pub fn interface(&self) -> &str {
         &self.interface
     }
 
-    /// Whether the other one is on the same interface, and not on one that has its name now.
+    /// Returns true if `other` is attached to the same interface, by index and not by name.
     #[must_use]
     pub fn is_of_same(&self, other: &Self) -> bool {
         self.ifindex == other.ifindex
     }
 
-    /// Looks at both hooks: the links, and what the kernel says of the interface.
+    /// Inspects both hooks: the links, and the kernel's report on the interface.
     ///
     /// # Errors
-    /// When the kernel does not answer.
+    /// If the kernel does not answer.
     pub fn inspect(&self, programs: Programs) -> Result<Finding, KernelError> {
         let facts = |link: &OwnedFd| {
             raw::link_facts(link.as_fd())
@@ -129,16 +130,16 @@ impl HookHandles {
         Ok(if broken.is_empty() { Finding::Whole } else { Finding::Broken(broken) })
     }
 
-    /// What runs on the egress hook before our program, in words.
+    /// Describes the programs on the egress hook that run before pomguard's program.
     ///
     /// # Errors
-    /// When the kernel does not answer.
+    /// If the kernel does not answer.
     pub fn preceded(&self, programs: Programs) -> Result<Vec<String>, KernelError> {
         before_ours(interface::index(&self.interface)?, self.tcx.is_some().then_some(programs.tc))
     }
 
-    /// Where the XDP link is now, if not on the interface that has the name: its device was renamed,
-    /// and another one has taken the name.
+    /// Returns the interface of the XDP link if that is not the interface with this name: the device was
+    /// renamed, and another device took the name.
     #[must_use]
     pub fn strayed(&self, programs: Programs) -> Option<String> {
         let facts = raw::link_facts(self.xdp.as_fd()).ok()?;
@@ -146,10 +147,10 @@ impl HookHandles {
         interface::xdp(facts.ifindex).ok()??.program.eq(&programs.xdp).then_some(name)
     }
 
-    /// Lets the pins follow the interface to its new name, so that they are found by it.
+    /// Renames the pins after the new name of the interface, so that they are found by that name.
     ///
     /// # Errors
-    /// When a pin cannot be moved.
+    /// If a pin cannot be moved.
     pub fn rename(&mut self, pins: &Pins, name: String) -> Result<(), KernelError> {
         for hook in [XDP, TCX] {
             let (from, to) = (pins.link(hook, &self.interface), pins.link(hook, &name));
@@ -161,7 +162,7 @@ impl HookHandles {
         Ok(())
     }
 
-    /// What has to be pinned for this interface, and where.
+    /// Returns the links of this interface, each with the path at which the link must be pinned.
     pub fn pins<'a>(&'a self, pins: &Pins) -> impl Iterator<Item = (PathBuf, &'a OwnedFd)> {
         let tcx = self.tcx.as_ref().map(|link| (pins.link(TCX, &self.interface), link));
         std::iter::once((pins.link(XDP, &self.interface), &self.xdp)).chain(tcx)

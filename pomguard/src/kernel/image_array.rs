@@ -1,10 +1,10 @@
-//! The array that holds one generation, made so that every kernel takes it into the map of images.
+//! Creates the array that holds one generation, in a form that every kernel accepts in the map of images.
 //!
-//! The object's template of such an array has type information (BTF), because aya gives every map of the
-//! object its own. Kernels of the age of Linux 6.1 compare where in a value a timer or a lock lies, and tell
-//! "nowhere" of a value with type information from "not known" of one without: an array without it is refused
-//! with EINVAL alongside a template that has it. An array with it is taken by every kernel, since none of them
-//! compares the types themselves.
+//! The object's template of such an array has type information (BTF), because aya gives every map of the object
+//! type information of its own. Kernels around Linux 6.1 compare the positions of a timer or a lock in a value.
+//! They record "none" for a value with type information and "not known" for a value without. Therefore an array
+//! without type information is refused with EINVAL if the template has type information. Every kernel accepts
+//! an array with type information, because no kernel compares the types themselves.
 
 use std::os::fd::{AsFd as _, OwnedFd};
 
@@ -13,7 +13,7 @@ use pomguard_common::{image::Line, limits, names};
 
 use super::{KernelError, raw};
 
-/// `BPF_F_MMAPABLE` (Linux 5.5): must be that of the object's declaration.
+/// `BPF_F_MMAPABLE` (Linux 5.5): must equal the flags of the object's declaration.
 const MAPPED: u32 = 1 << 10;
 /// The name that the kernel shows.
 const NAME: &str = "pomguard_image";
@@ -22,13 +22,13 @@ const NAME: &str = "pomguard_image";
 const KEY_TYPE: u32 = 1;
 const VALUE_TYPE: u32 = 2;
 
-/// Kinds of linux/btf.h, as they stand in a type's second word.
+/// Kinds of linux/btf.h, as encoded in the second word of a type.
 const KIND_INT: u32 = 1 << 24;
 const KIND_STRUCT: u32 = 4 << 24;
 /// The names: none, "u", "line", "word".
 const STRINGS: &[u8; 16] = b"\0u\0line\0word\0\0\0\0";
-/// The types: an unsigned integer of 32 bits, and a structure as long as a line whose only named part is its
-/// first word. Each word in the order of this machine.
+/// The types: an unsigned integer of 32 bits, and a structure of the size of a line with the first word as the
+/// only named member. Each word is in the byte order of this machine.
 const TYPES: [u32; 10] = [
     // name, kind, size, bits
     1,
@@ -44,7 +44,7 @@ const TYPES: [u32; 10] = [
     0,
 ];
 
-/// The type information, as the kernel takes it.
+/// Returns the type information in the kernel's format.
 fn btf() -> Vec<u8> {
     const MAGIC: u16 = 0xeb9f;
     const VERSION: u8 = 1;
@@ -59,10 +59,10 @@ fn btf() -> Vec<u8> {
     bytes
 }
 
-/// Makes an array of the size that the object declares for a generation.
+/// Creates an array of the size that the object declares for a generation.
 ///
 /// # Errors
-/// When the kernel refuses.
+/// If the kernel refuses.
 pub(super) fn fresh() -> Result<MapData, KernelError> {
     let types = match raw::load_btf(&btf()) {
         Ok(types) => Some(types),

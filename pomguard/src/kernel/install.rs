@@ -1,4 +1,5 @@
-//! A compiled image into the kernel: written alongside the one in force, frozen, read back, switched to.
+//! Installs a compiled image: writes the image into a new array, freezes the array, reads the lines back, and
+//! switches to the new generation.
 
 use std::{fs, io, os::fd::AsFd as _, path::Path};
 
@@ -27,40 +28,40 @@ use crate::{
     state::confirmed::{About, Confirmed},
 };
 
-/// What is in force.
+/// The generation in force.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Installed {
-    /// Generation, counted from 1.
+    /// Number of the generation, counted from 1.
     pub generation: u32,
-    /// The slot it lies in.
+    /// The slot of the generation.
     pub slot: u8,
     /// Digest of the image.
     pub digest: String,
-    /// The image, to check the kernel's copy against.
+    /// The image, for comparison with the kernel's copy.
     pub image: Image,
 }
 
-/// Why a policy could not be put in force.
+/// The error if a policy could not be put in force.
 #[derive(Debug, thiserror::Error)]
 pub enum InstallError {
-    /// It does not compile.
+    /// The policy does not compile.
     #[error(transparent)]
     Compile(#[from] CompileError),
-    /// The kernel did not take it.
+    /// The kernel refused the image.
     #[error(transparent)]
     Kernel(#[from] KernelError),
 }
 
-/// Compiles a policy and puts it in force. Whatever fails, what was in force stays.
+/// Compiles a policy and puts the policy in force. On any error the former policy stays in force.
 ///
-/// With a deadline (see [`Ticks::deadline`]) the programs return to what is in force now when it has
-/// passed, unless [`control::record_active`] comes first. The failsafe tuples change with the policy, at the deadline
-/// too.
+/// With a deadline (see [`Ticks::deadline`]) the programs return to the former policy when the deadline passes,
+/// unless [`control::record_active`] comes first. The failsafe tuples change together with the policy, also at
+/// the deadline.
 ///
 /// [`Ticks::deadline`]: super::clock::Ticks::deadline
 ///
 /// # Errors
-/// When a limit is exceeded (before the first map write) or the kernel refuses.
+/// If a limit is exceeded (before the first map write) or the kernel refuses.
 pub fn install(
     pins: &Pins,
     policy: &Policy,
@@ -73,7 +74,7 @@ pub fn install(
     let generation = generation::generation_of(pins, active.installed())?.map_or(1, flow::next_generation);
     let image = compile(policy, &slots, clock, generation)?;
     let failsafe = overrides(policy, &slots)?;
-    // Labels first: a counter that moves has a name. Slots keep their meaning across changes.
+    // Labels first: a counter that counts has a label. Slots keep their meaning across changes.
     relabel(pins, &mut old_labels, &labels(policy, &slots))?;
     let slot = put(pins, &image, active)?;
     let next = match deadline {
@@ -84,12 +85,12 @@ pub fn install(
     Ok(Installed { generation, slot, digest: image.digest(), image })
 }
 
-/// Puts the policy in force again on a machine whose addresses changed, and alongside it `base`, the policy that
-/// returns unless the change before is confirmed. Generation, deadline, rows, failsafe tuples and flows stay as they
-/// are. Whatever fails, what was in force stays.
+/// Compiles the policy again for the new addresses of this machine and puts the image in force, together with an
+/// image of `base`, the policy that returns unless the pending change is confirmed. Generation, deadline, rows,
+/// failsafe tuples and flows stay the same. On any error the former images stay in force.
 ///
 /// # Errors
-/// When a limit is exceeded or the kernel refuses, and when a change waits for its confirmation and `base` is `None`.
+/// If a limit is exceeded, the kernel refuses, or a change is pending and `base` is `None`.
 pub fn readdress(
     pins: &Pins,
     policy: &Policy,
@@ -123,10 +124,11 @@ pub fn readdress(
     Ok(Installed { generation, slot, digest: image.digest(), image })
 }
 
-/// Puts a policy in force that was compiled and confirmed before. Whatever fails, what was in force stays.
+/// Puts a policy in force that was compiled and confirmed before. On any error the former policy stays in
+/// force.
 ///
 /// # Errors
-/// When the kernel refuses, or what was kept is no image of this version.
+/// If the kernel refuses, or the saved lines are no image of this version.
 pub fn reinstall(pins: &Pins, confirmed: &Confirmed, clock: Clock) -> Result<Installed, KernelError> {
     let active = control::active(pins)?;
     let generation = generation::generation_of(pins, active.installed())?.map_or(1, flow::next_generation);
@@ -139,11 +141,11 @@ pub fn reinstall(pins: &Pins, confirmed: &Confirmed, clock: Clock) -> Result<Ins
     Ok(Installed { generation, slot, digest: image.digest(), image })
 }
 
-/// What is in force now, to be put in force again after a reboot. `settings` is the text of the
-/// settings that it was attached by.
+/// Returns the policy in force in the form that a start after a reboot puts in force again. `settings` is the
+/// text of the settings with which the interfaces were attached.
 ///
 /// # Errors
-/// When the maps cannot be read.
+/// If the maps cannot be read.
 pub fn confirmed(pins: &Pins, installed: &Installed, settings: String) -> Result<Confirmed, KernelError> {
     let labels = pins.mapped::<RowLabel>(names::MAP_LABELS, limits::ROW_SLOTS, false)?;
     let record = load::host_record(pins)?;
@@ -171,12 +173,12 @@ pub fn confirmed(pins: &Pins, installed: &Installed, settings: String) -> Result
     })
 }
 
-/// Which row ids hold which counter slots, as the kernel's labels say, and when each was last used.
+/// Returns the counter slots that have a row id in the kernel's labels, with the time of their last use.
 fn held(pins: &Pins, labels: &Mapping<RowLabel>) -> Result<Vec<HeldSlot>, KernelError> {
     let used = labels.iter().zip(0_u16..).filter(|(label, _)| label.id[0] != 0);
     let used: Vec<(RowLabel, u16)> = used.collect();
     let past: Vec<u16> = used.iter().filter(|(label, _)| label.live == 0).map(|&(_, slot)| slot).collect();
-    // One for each label that is not in force, in the same order.
+    // One tally for each label that is not in force, in the same order.
     let mut tallies = tallies(pins, &past)?.into_iter();
     let held = used.iter().filter_map(|(label, slot)| {
         let tally = if label.live == 0 { tallies.next() } else { None };
@@ -185,19 +187,19 @@ fn held(pins: &Pins, labels: &Mapping<RowLabel>) -> Result<Vec<HeldSlot>, Kernel
     Ok(held.collect())
 }
 
-/// One line of the image that was installed last.
+/// Returns one line of the image that was installed last.
 ///
 /// # Errors
-/// When there is none, or it cannot be read.
+/// If there is no image, or the image cannot be read.
 pub(super) fn line(pins: &Pins, index: u32) -> Result<Line, KernelError> {
     let array = generation::inner(pins, control::active(pins)?.installed())?;
     array.get(&index, 0).map_err(KernelError::map(names::MAP_POLICY))
 }
 
-/// The lines of the image that was installed last.
+/// Returns the lines of the image that was installed last.
 ///
 /// # Errors
-/// When there is none, or it cannot be read.
+/// If there is no image, or the image cannot be read.
 pub(super) fn lines(pins: &Pins) -> Result<Vec<Line>, KernelError> {
     let path = pins.image(control::active(pins)?.installed());
     let image =
@@ -209,13 +211,13 @@ pub(super) fn lines(pins: &Pins) -> Result<Vec<Line>, KernelError> {
     Ok(mapping.iter().take(used).collect())
 }
 
-/// Writes an image into a fresh array, freezes it, reads it back and hangs it into a slot that no
-/// packet looks at.
+/// Writes an image into a new array, freezes and verifies the array, and puts the array into a slot that no
+/// packet uses. Returns the slot.
 fn put(pins: &Pins, image: &Image, active: Active) -> Result<u8, KernelError> {
     put_alongside(pins, image, &[active.installed(), active.fallback()])
 }
 
-/// The same, into a slot that is none of `taken`.
+/// Does the same as [`put`], with a slot that is not in `taken`.
 fn put_alongside(pins: &Pins, image: &Image, taken: &[u8]) -> Result<u8, KernelError> {
     let slot = (0..limits::GENERATIONS as u8).find(|slot| !taken.contains(slot)).unwrap_or(0);
     let data = image_array::fresh()?;
@@ -225,13 +227,13 @@ fn put_alongside(pins: &Pins, image: &Image, taken: &[u8]) -> Result<u8, KernelE
     pin(&data, &pins.image(slot))?;
     let array = Array::try_from(aya::maps::Map::Array(data)).map_err(KernelError::map(names::MAP_POLICY))?;
     let mut policy: ArrayOfMaps<MapData, Array<MapData, Line>> = pins.typed(names::MAP_POLICY)?;
-    // The kernel waits here until no program can still be using what the slot held before.
+    // The kernel waits here until no program can still use the former array of the slot.
     policy.set(u32::from(slot), &array, 0).map_err(KernelError::map(names::MAP_POLICY))?;
     Ok(slot)
 }
 
-/// Pins an image in the place of the one that its slot held. No packet looks at that slot, so it does
-/// not matter that for a moment the pin is ahead of the map of maps.
+/// Pins an image and replaces the pin of the slot's former image. No packet uses that slot, so the pin may be
+/// ahead of the map of maps for a moment.
 fn pin(data: &MapData, path: &Path) -> Result<(), KernelError> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -252,7 +254,7 @@ pub(super) fn fill(data: &MapData, image: &Image) -> Result<(), KernelError> {
     Ok(())
 }
 
-/// Compares what an array holds with an image.
+/// Compares the contents of an array with an image.
 pub(super) fn verify(data: &MapData, image: &Image) -> Result<(), KernelError> {
     let mapping = Mapping::<Line>::new(data.fd().as_fd(), image.lines().len(), false)
         .map_err(KernelError::system("mmap", "of the new image"))?;
@@ -263,8 +265,8 @@ pub(super) fn verify(data: &MapData, image: &Image) -> Result<(), KernelError> {
     }
 }
 
-/// Writes the labels of the rows in force, marks the others but the exceptions as past, and zeroes the
-/// counters of a slot that has changed hands.
+/// Writes the labels of the rows in force, marks all other labels except the exceptions' as past, and zeroes
+/// the counters of a slot that another row takes.
 fn relabel(pins: &Pins, mapping: &mut Mapping<RowLabel>, new: &[(u16, RowLabel)]) -> Result<(), KernelError> {
     let exceptions: Vec<usize> = control::overrides(pins)?
         .into_iter()
@@ -292,9 +294,9 @@ fn relabel(pins: &Pins, mapping: &mut Mapping<RowLabel>, new: &[(u16, RowLabel)]
     Ok(())
 }
 
-/// Binds the failsafe tuples to the slot of the new generation, and flips the word, which switches policy and failsafe
-/// tuples in one store. Afterwards the lines that no generation needs are freed. All that can fail does so before
-/// the flip: whoever is told of a failure has the old policy, and nothing of the new one.
+/// Binds the failsafe tuples to the slot of the new generation and replaces the active word: one store switches
+/// policy and failsafe tuples. Afterwards frees the lines that no generation needs. Every step that can fail
+/// comes before the switch: after an error the old policy is in force, with nothing of the new one.
 fn bring_in_force(
     pins: &Pins,
     next: Active,

@@ -1,4 +1,4 @@
-//! What the kernel says of the network interfaces of this namespace.
+//! Queries the kernel for the network interfaces of this namespace.
 
 use std::{
     io,
@@ -18,13 +18,13 @@ use super::KernelError;
 /// The XDP program of an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct XdpState {
-    /// Its id.
+    /// Id of the program.
     pub program: u32,
-    /// In the driver, not on the socket buffer.
+    /// True if the program runs in the driver, not on the socket buffer.
     pub native: bool,
 }
 
-/// Index of an interface.
+/// Returns the index of an interface.
 ///
 /// # Errors
 /// [`KernelError::NoInterface`].
@@ -32,16 +32,16 @@ pub fn index(name: &str) -> Result<u32, KernelError> {
     nix::net::if_::if_nametoindex(name).map_err(|_| KernelError::NoInterface(name.to_owned()))
 }
 
-/// Name of the interface with this index; none when there is no such interface here.
+/// Returns the name of the interface with this index; `None` if this namespace has no such interface.
 #[must_use]
 pub fn name(ifindex: u32) -> Option<String> {
     nix::net::if_::if_indextoname(ifindex).ok()?.into_string().ok()
 }
 
-/// Every address of this machine, loopback left out.
+/// Returns every address of this machine except loopback addresses.
 ///
 /// # Errors
-/// When they cannot be read.
+/// If the addresses cannot be read.
 pub fn addresses() -> Result<Vec<IpAddr>, KernelError> {
     let mut found: Vec<IpAddr> = addresses_by_name()?.into_iter().map(|(_, address)| address).collect();
     found.sort();
@@ -49,10 +49,10 @@ pub fn addresses() -> Result<Vec<IpAddr>, KernelError> {
     Ok(found)
 }
 
-/// Every address of this machine with the name of its interface, loopback addresses left out.
+/// Returns every address of this machine except loopback addresses, each with the name of the interface.
 ///
 /// # Errors
-/// When they cannot be read.
+/// If the addresses cannot be read.
 pub(super) fn addresses_by_name() -> Result<Vec<(String, IpAddr)>, KernelError> {
     let all = nix::ifaddrs::getifaddrs()
         .map_err(io::Error::from)
@@ -68,10 +68,10 @@ pub(super) fn addresses_by_name() -> Result<Vec<(String, IpAddr)>, KernelError> 
     Ok(found.collect())
 }
 
-/// The MTU of an interface in bytes, if there is such an interface.
+/// Returns the MTU of an interface in bytes; `None` if the interface does not exist.
 ///
 /// # Errors
-/// When the kernel does not answer.
+/// If the kernel does not answer.
 pub fn mtu(ifindex: u32) -> Result<Option<u32>, KernelError> {
     Ok(attributes(ifindex)?.into_iter().find_map(|attribute| match attribute {
         LinkAttribute::Mtu(mtu) => Some(mtu),
@@ -79,11 +79,11 @@ pub fn mtu(ifindex: u32) -> Result<Option<u32>, KernelError> {
     }))
 }
 
-/// Refuses an interface whose frames do not begin with an Ethernet header: the programs would read something
-/// else as one.
+/// Refuses an interface whose frames do not begin with an Ethernet header: the programs would take other bytes
+/// for the header.
 ///
 /// # Errors
-/// [`KernelError::NotEthernet`], and when the kernel does not answer.
+/// [`KernelError::NotEthernet`], and if the kernel does not answer.
 pub fn refuse_other_links(name: &str, ifindex: u32) -> Result<(), KernelError> {
     match link(ifindex)?.map(|link| link.header.link_layer_type) {
         None | Some(LinkLayerType::Ether) => Ok(()),
@@ -91,7 +91,7 @@ pub fn refuse_other_links(name: &str, ifindex: u32) -> Result<(), KernelError> {
     }
 }
 
-/// A link type in words, with its number of linux/if_arp.h.
+/// Returns a description of a link type, with the number of linux/if_arp.h.
 fn kind_of(kind: LinkLayerType) -> String {
     let words = match kind {
         LinkLayerType::Loopback => "the loopback",
@@ -105,18 +105,20 @@ fn kind_of(kind: LinkLayerType) -> String {
     format!("{words} (type {})", u16::from(kind))
 }
 
-/// Returns true if an interface belongs to a bridge, a bond or another device that takes what comes in by it.
+/// Returns true if an interface belongs to a bridge, a bond or another device that receives the interface's
+/// packets.
 ///
 /// # Errors
-/// When the kernel does not answer.
+/// If the kernel does not answer.
 pub fn has_controller(ifindex: u32) -> Result<bool, KernelError> {
     Ok(attributes(ifindex)?.iter().any(|attribute| matches!(attribute, LinkAttribute::Controller(1..))))
 }
 
-/// Packets that an interface's driver counted as received; none where there is no such interface.
+/// Returns the number of packets that an interface's driver counted as received; `None` if the interface does
+/// not exist.
 ///
 /// # Errors
-/// When the kernel does not answer.
+/// If the kernel does not answer.
 pub fn received(ifindex: u32) -> Result<Option<u64>, KernelError> {
     Ok(attributes(ifindex)?.iter().find_map(packets))
 }
@@ -128,11 +130,11 @@ fn packets(attribute: &LinkAttribute) -> Option<u64> {
     }
 }
 
-/// The members of a bond, each with the packets that its driver counted as received; none where the
-/// interface is no bond.
+/// Returns the members of a bond, each with the number of packets that the driver counted as received; empty if
+/// the interface is no bond.
 ///
 /// # Errors
-/// When the kernel does not answer.
+/// If the kernel does not answer.
 pub fn bond_members(ifindex: u32) -> Result<Vec<(u32, u64)>, KernelError> {
     let is_bond = attributes(ifindex)?.into_iter().any(|attribute| match attribute {
         LinkAttribute::LinkInfo(info) => info.contains(&LinkInfo::Kind(InfoKind::Bond)),
@@ -141,7 +143,7 @@ pub fn bond_members(ifindex: u32) -> Result<Vec<(u32, u64)>, KernelError> {
     if !is_bond {
         return Ok(Vec::new());
     }
-    // The kernel leaves out what belongs to nobody else; one that does not know the filter names all.
+    // The kernel filters by controller; a kernel that does not know the filter returns all interfaces.
     let mut message = LinkMessage::default();
     message.attributes.push(LinkAttribute::Controller(ifindex));
     let answers = ask(RouteNetlinkMessage::GetLink(message), NLM_F_DUMP)?;
@@ -155,12 +157,12 @@ pub fn bond_members(ifindex: u32) -> Result<Vec<(u32, u64)>, KernelError> {
     Ok(members.collect())
 }
 
-/// What the kernel tells of an interface; nothing where there is none.
+/// Returns the kernel's attributes of an interface; empty if the interface does not exist.
 fn attributes(ifindex: u32) -> Result<Vec<LinkAttribute>, KernelError> {
     Ok(link(ifindex)?.map(|link| link.attributes).unwrap_or_default())
 }
 
-/// The kernel's record of an interface; none where there is no such interface.
+/// Returns the kernel's record of an interface; `None` if the interface does not exist.
 fn link(ifindex: u32) -> Result<Option<LinkMessage>, KernelError> {
     let mut message = LinkMessage::default();
     message.header.index = ifindex;
@@ -176,10 +178,10 @@ fn link(ifindex: u32) -> Result<Option<LinkMessage>, KernelError> {
     }))
 }
 
-/// The XDP program of an interface, if there is such an interface and it has one.
+/// Returns the XDP program of an interface; `None` if the interface does not exist or has no program.
 ///
 /// # Errors
-/// When the kernel does not answer.
+/// If the kernel does not answer.
 pub fn xdp(ifindex: u32) -> Result<Option<XdpState>, KernelError> {
     let Some(xdp) = attributes(ifindex)?.into_iter().find_map(|attribute| match attribute {
         LinkAttribute::Xdp(xdp) => Some(xdp),
@@ -203,32 +205,32 @@ pub fn xdp(ifindex: u32) -> Result<Option<XdpState>, KernelError> {
     Ok(program.map(|program| XdpState { program, native }))
 }
 
-/// A filter on the clsact egress hook.
+/// A filter on a clsact hook.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClsactFilter {
-    /// Its handle; 0 in an entry that stands for all filters of a priority.
+    /// Handle of the filter; 0 in an entry that represents all filters of a priority.
     pub handle: u32,
-    /// Lower ones run first.
+    /// Priority of the filter: lower ones run first.
     pub priority: u16,
-    /// Its program, if it is a BPF filter.
+    /// Id of the program, if this is a BPF filter.
     pub program: Option<u32>,
 }
 
-/// Every filter on the clsact egress hook, in the order in which they run.
+/// Returns every filter on the clsact egress hook, in the order of execution.
 ///
 /// # Errors
-/// When the kernel does not answer.
+/// If the kernel does not answer.
 pub fn clsact_filters(ifindex: u32) -> Result<Vec<ClsactFilter>, KernelError> {
     /// Parent of the clsact egress filters (TC_H_CLSACT with TC_H_MIN_EGRESS, linux/pkt_sched.h).
     const EGRESS: u32 = 0xffff_fff3;
     filters(ifindex, EGRESS)
 }
 
-/// The program of the BPF filter with this handle and priority on the clsact ingress hook; none when
+/// Returns the program of the BPF filter with this handle and priority on the clsact ingress hook; `None` if
 /// there is no such filter.
 ///
 /// # Errors
-/// When the kernel does not answer.
+/// If the kernel does not answer.
 pub fn ingress_filter(ifindex: u32, handle: u32, priority: u16) -> Result<Option<u32>, KernelError> {
     /// TC_H_CLSACT with TC_H_MIN_INGRESS.
     const INGRESS: u32 = 0xffff_fff2;
@@ -252,17 +254,17 @@ pub(super) fn filters(ifindex: u32, parent: u32) -> Result<Vec<ClsactFilter>, Ke
     Ok(filters.collect())
 }
 
-/// The program of the BPF filter with this handle and priority on the clsact egress hook; none when
+/// Returns the program of the BPF filter with this handle and priority on the clsact egress hook; `None` if
 /// there is no such filter.
 ///
 /// # Errors
-/// When the kernel does not answer.
+/// If the kernel does not answer.
 pub fn clsact_filter(ifindex: u32, handle: u32, priority: u16) -> Result<Option<u32>, KernelError> {
     let ours = |filter: &ClsactFilter| filter.handle == handle && filter.priority == priority;
     Ok(clsact_filters(ifindex)?.into_iter().find(ours).and_then(|filter| filter.program))
 }
 
-/// The program that a BPF filter's options name.
+/// Returns the id of the program in the options of a BPF filter.
 fn program_of_filter(attribute: &TcAttribute) -> Option<u32> {
     let TcAttribute::Options(options) = attribute else { return None };
     options.iter().find_map(|option| match option {
@@ -271,7 +273,7 @@ fn program_of_filter(attribute: &TcAttribute) -> Option<u32> {
     })
 }
 
-/// Asks rtnetlink, and collects the answers.
+/// Sends a request to rtnetlink and collects the answers.
 pub(super) fn ask(request: RouteNetlinkMessage, flags: u16) -> Result<Vec<RouteNetlinkMessage>, KernelError> {
     let fail = || KernelError::system("netlink", "request to the kernel's routing socket");
     let socket = Socket::new(NETLINK_ROUTE).map_err(fail())?;

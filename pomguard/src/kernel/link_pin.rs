@@ -1,4 +1,4 @@
-//! Pins of links: made, taken away, and the link behind one detached.
+//! Pins of links: creates and removes pins, and detaches the link behind a pin.
 
 use std::{fs, io, os::fd::AsFd as _, path::Path};
 
@@ -11,11 +11,11 @@ use pomguard_common::names::PROGRAM_INGRESS;
 
 use super::{KernelError, pins::Pins, raw};
 
-/// Names of the links' pins.
+/// Names of the pins of the links.
 pub(super) const XDP: &str = "xdp";
 pub(super) const TCX: &str = "tcx";
 
-/// Detaches a pinned link, also where somebody else holds it, and removes the pin.
+/// Detaches a pinned link, even if another process holds the link, and removes the pin.
 pub(super) fn take_off(path: &Path) -> Result<(), KernelError> {
     if let Ok(link) = raw::open_pin(path) {
         raw::detach_link(link.as_fd())
@@ -41,7 +41,8 @@ pub(super) fn pin(link: FdLink, path: &Path) -> Result<(), KernelError> {
         .map_err(|source| KernelError::Pin { path: path.to_owned(), source: Box::new(source) })
 }
 
-/// A link that is not one: the kernel attached, but cannot pin it (XDP links came with Linux 5.9).
+/// Returns the error for an attachment without a link: the kernel attached the program, but pomguard cannot pin
+/// the attachment (XDP links came with Linux 5.9).
 pub(super) fn odd_link(interface: &str, error: LinkError) -> KernelError {
     KernelError::System {
         call: "bpf_link_create",
@@ -50,7 +51,7 @@ pub(super) fn odd_link(interface: &str, error: LinkError) -> KernelError {
     }
 }
 
-/// Whether a link is pinned there and is on this interface.
+/// Returns true if a link is pinned at `path` and is attached to this interface.
 pub(super) fn pinned_on(path: &Path, ifindex: u32) -> bool {
     ifindex != 0
         && raw::open_pin(path)
@@ -58,7 +59,7 @@ pub(super) fn pinned_on(path: &Path, ifindex: u32) -> bool {
             .is_ok_and(|facts| facts.ifindex == ifindex)
 }
 
-/// Pins a fresh XDP link in its place.
+/// Pins a new XDP link of an interface.
 pub(super) fn pin_xdp(
     program: &mut Xdp,
     id: XdpLinkId,

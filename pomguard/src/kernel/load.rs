@@ -1,4 +1,4 @@
-//! The object: its maps made or taken over, its programs verified.
+//! Loads the eBPF object: creates or takes over the maps, and has the programs verified.
 
 use std::{
     io,
@@ -18,21 +18,21 @@ use pomguard_common::{ABI_VERSION, counter::HostRecord, flow::ports, limits, nam
 
 use super::{KernelError, clock::Ticks, clock::unix_now, mapping::Mapping, object::OBJECT, pins::Pins, raw};
 
-/// Bits dropped from the kernel's tick counter; see the object's `clock`.
+/// Number of bits by which the programs shift the kernel's tick counter to the right; see the object's `clock`.
 const GLOBAL_TICK_SHIFT: &str = "TICK_SHIFT";
-/// Keys the hash of the flow table; see the object's `tables`.
+/// Key of the flow table's hash; see the object's `tables`.
 const GLOBAL_FLOW_SECRET: &str = "FLOW_SECRET";
-/// Highest level that the programs' own log writes; 0 removes it from them.
+/// Highest level that the programs' own log writes; 0 removes the log from the programs.
 const GLOBAL_LOG_LEVEL: &str = aya_log::LEVEL;
 
-/// Which maps a loaded object shares with the pins.
+/// The maps that a loaded object shares with the pins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Share {
-    /// All that outlive the daemon: the object that enforces.
+    /// All maps that outlive the daemon: for the object that enforces.
     All,
-    /// The policy alone, with counters and flows of its own: an object to ask questions of.
+    /// The policy only, with separate counters and flows: for an object that answers queries.
     Policy,
-    /// None: an object for tests.
+    /// No map: for an object in a test.
     Nothing,
 }
 
@@ -45,8 +45,9 @@ impl Share {
         }
     }
 
-    /// The interface whose packets are self-tests; 0 = none. An object that enforces counts test packets apart from
-    /// traffic. One with counters of its own is there to be asked, and counts each question.
+    /// Returns the interface whose packets are self-tests; 0 means none. An enforcing object counts test
+    /// packets separately from traffic. An object with counters of its own exists for queries and counts each
+    /// query.
     const fn self_test_interface(self) -> u32 {
         match self {
             Self::All => limits::LOOPBACK,
@@ -61,12 +62,12 @@ pub struct Loaded {
 }
 
 impl Loaded {
-    /// Loads the object that is part of this binary.
+    /// Loads the object that is embedded in this binary.
     ///
-    /// `log_level` is that of the programs' own log (0 = off).
+    /// `log_level` is the level of the programs' own log (0 = off).
     ///
     /// # Errors
-    /// When pinned maps are of another layout, or the kernel refuses maps or programs.
+    /// If the pinned maps are of another layout, or the kernel refuses maps or programs.
     pub fn new(pins: &Pins, share: Share, ticks: Ticks, log_level: u8) -> Result<Self, KernelError> {
         let secret = flow_secret(pins, share)?;
         let shift = ticks.shift as u8;
@@ -93,8 +94,8 @@ impl Loaded {
         Ok(loaded)
     }
 
-    /// Has the kernel verify all programs at the same time: the verifier takes no common lock for who has
-    /// CAP_BPF, and a general program takes it more than a second.
+    /// Has the kernel verify all programs in parallel: for a process with CAP_BPF the verifier takes no global
+    /// lock, and one general program takes more than a second.
     fn verify(&mut self) -> Result<(), KernelError> {
         let mut programs = Vec::new();
         for (name, program) in self.ebpf.programs_mut() {
@@ -112,13 +113,13 @@ impl Loaded {
             threads.into_iter().map(|thread| thread.and_then(|thread| thread.join().ok())).collect()
         });
         for ((name, program), result) in programs.into_iter().zip(results) {
-            // A thread that there was no room for, or that ended early, has not loaded it.
+            // A thread that could not be created, or that ended early, has not loaded the program.
             result.unwrap_or_else(|| load(program)).map_err(KernelError::program(name))?;
         }
         Ok(())
     }
 
-    /// Puts each general program into its array. Before that a fast program cannot hand a packet on.
+    /// Puts each general program into the program array. Until then a fast program cannot hand a packet on.
     pub(super) fn fill_arrays(&mut self) -> Result<(), KernelError> {
         for (array, program) in names::ARRAYS {
             let general = self.program(program)?.fd().map_err(KernelError::program(program))?;
@@ -129,12 +130,12 @@ impl Loaded {
         Ok(())
     }
 
-    /// A program, whatever its type.
+    /// Returns a program of any type.
     fn program(&self, name: &'static str) -> Result<&Program, KernelError> {
         self.ebpf.program(name).ok_or(KernelError::Missing(name))
     }
 
-    /// The XDP program.
+    /// Returns the XDP program.
     pub(crate) fn xdp(&mut self) -> Result<&mut Xdp, KernelError> {
         let program = self
             .ebpf
@@ -143,7 +144,7 @@ impl Loaded {
         program.try_into().map_err(KernelError::program(names::PROGRAM_INGRESS))
     }
 
-    /// The TC program.
+    /// Returns the TC program.
     pub(crate) fn tc(&mut self) -> Result<&mut SchedClassifier, KernelError> {
         let program = self
             .ebpf
@@ -152,7 +153,7 @@ impl Loaded {
         program.try_into().map_err(KernelError::program(names::PROGRAM_EGRESS))
     }
 
-    /// A map of this object, as aya's typed form.
+    /// Returns a map of this object as aya's typed form.
     pub(crate) fn map<'a, T>(&'a self, name: &'static str) -> Result<T, KernelError>
     where
         T: TryFrom<&'a Map, Error = aya::maps::MapError>,
@@ -160,7 +161,7 @@ impl Loaded {
         T::try_from(self.ebpf.map(name).ok_or(KernelError::Missing(name))?).map_err(KernelError::map(name))
     }
 
-    /// A map of this object, to change.
+    /// Returns a map of this object as aya's typed form, for changes.
     pub(crate) fn map_mut<'a, T>(&'a mut self, name: &'static str) -> Result<T, KernelError>
     where
         T: TryFrom<&'a mut Map, Error = aya::maps::MapError>,
@@ -169,7 +170,7 @@ impl Loaded {
             .map_err(KernelError::map(name))
     }
 
-    /// An array of this object as memory, to change.
+    /// Maps an array of this object into memory, for changes.
     pub(super) fn mapped<T: Pod>(
         &self,
         name: &'static str,
@@ -182,12 +183,13 @@ impl Loaded {
         }
     }
 
-    /// The object itself, for the programs' log.
+    /// Returns the object itself, for the programs' log.
     pub fn ebpf(&mut self) -> &mut Ebpf {
         &mut self.ebpf
     }
 
-    /// Pins the programs and their arrays in a folder. A fast program comes last: with both, the set is whole.
+    /// Pins the programs and their arrays in a folder. The fast programs come last: if both are pinned, the set
+    /// is complete.
     pub(super) fn pin_programs(&self, folder: &Path) -> Result<(), KernelError> {
         let pin = |name: &str, object: BorrowedFd<'_>| {
             let path = folder.join(name);
@@ -206,8 +208,8 @@ impl Loaded {
         Ok(())
     }
 
-    /// Instructions that the verifier walked for each of [`names::PROGRAMS`] (Linux 5.16); none where it does
-    /// not say.
+    /// Returns the number of instructions that the verifier processed for each of [`names::PROGRAMS`] (Linux
+    /// 5.16); `None` if the kernel does not tell.
     pub fn verified_instructions(&self) -> Result<[Option<u32>; names::PROGRAMS.len()], KernelError> {
         let mut walked = [None; names::PROGRAMS.len()];
         for (walked, name) in walked.iter_mut().zip(names::PROGRAMS) {
@@ -218,7 +220,7 @@ impl Loaded {
     }
 }
 
-/// Has the kernel verify a program, and logs how long it took.
+/// Has the kernel verify a program and logs the duration.
 fn timed(name: &str, program: &mut Program) -> Result<(), ProgramError> {
     let start = Instant::now();
     let result = load(program);
@@ -235,9 +237,9 @@ fn load(program: &mut Program) -> Result<(), ProgramError> {
     }
 }
 
-/// The secret that belongs to the pinned flow table, or a new one.
+/// Returns the secret of the pinned flow table, or a new secret.
 fn flow_secret(pins: &Pins, share: Share) -> Result<u64, KernelError> {
-    // Not all of the maps need be there: a start may have been cut short.
+    // Some of the maps may be missing: a start may have been interrupted.
     if share == Share::All && pins.map(names::MAP_HOST).exists() {
         let record = host_record(pins)?;
         if record.flow_secret != 0 {
@@ -247,10 +249,10 @@ fn flow_secret(pins: &Pins, share: Share) -> Result<u64, KernelError> {
     random().map_err(KernelError::system("getrandom", "for the flow table"))
 }
 
-/// A random number that is not 0.
+/// Returns a random number that is not 0.
 fn random() -> io::Result<u64> {
     let mut bytes = [0_u8; 8];
-    // SAFETY: the buffer is as long as said.
+    // SAFETY: the buffer has the length that is passed.
     let got = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
     if got == bytes.len().cast_signed() {
         Ok(u64::from_ne_bytes(bytes) | 1)
@@ -259,7 +261,7 @@ fn random() -> io::Result<u64> {
     }
 }
 
-/// The clock that the programs judge deadlines by.
+/// Returns the clock by which the programs check deadlines.
 ///
 /// # Errors
 /// [`KernelError::NotInstalled`] if nothing is pinned, [`KernelError::Layout`] for maps of another version.
@@ -267,8 +269,9 @@ pub fn ticks(pins: &Pins) -> Result<Ticks, KernelError> {
     Ok(Ticks { shift: host_record(pins)?.tick_shift, ..Ticks::probe()? })
 }
 
-/// The record about the host. Whoever reads or writes other pinned maps asks for it first: maps of
-/// another layout are refused here. One that was never filled in (version 0) is of this layout.
+/// Returns the host record. Readers and writers of other pinned maps read this record first, because this
+/// function refuses maps of another layout. A record that was never filled in (version 0) counts as of this
+/// layout.
 pub(crate) fn host_record(pins: &Pins) -> Result<HostRecord, KernelError> {
     let mapping = pins.mapped::<HostRecord>(names::MAP_HOST, 1, false)?;
     let record = mapping.get(0).ok_or(KernelError::Unreadable)?;
@@ -282,7 +285,7 @@ pub(crate) fn host_record(pins: &Pins) -> Result<HostRecord, KernelError> {
     Ok(record)
 }
 
-/// Fills what is fixed for the life of the maps into the record about the host.
+/// Writes the fields that are fixed for the life of the maps into the host record.
 fn introduce(pins: &Pins, ticks: Ticks, secret: u64) -> Result<(), KernelError> {
     let mut mapping = pins.mapped::<HostRecord>(names::MAP_HOST, 1, true)?;
     let mut record = mapping.get(0).ok_or(KernelError::Unreadable)?;
@@ -297,8 +300,9 @@ fn introduce(pins: &Pins, ticks: Ticks, secret: u64) -> Result<(), KernelError> 
     Ok(())
 }
 
-/// Has every local port say that it may have flows, if the flow table is older than the table of its ports: one that
-/// lost its pin, or whose first start was cut short. The mark that all ports are known comes last.
+/// Marks every local port as possibly having flows if the flow table is older than the table of ports: the
+/// table of ports lost the pin, or the first start was interrupted. The mark that all ports are known is
+/// written last.
 fn complete_ports(pins: &Pins, had_flows: bool, now: u32) -> Result<(), KernelError> {
     let mut table = pins.mapped::<[u32; 2]>(names::MAP_FLOW_PORTS, ports::COUNT, true)?;
     if table.get(ports::COMPLETE).ok_or(KernelError::Unreadable)? != [0; 2] {
@@ -313,7 +317,7 @@ fn complete_ports(pins: &Pins, had_flows: bool, now: u32) -> Result<(), KernelEr
     Ok(())
 }
 
-/// Text cut to a fixed size at a character boundary and filled up with zero bytes.
+/// Returns a text, cut to a fixed size at a character boundary and padded with zero bytes.
 pub(super) fn padded<const N: usize>(text: &str) -> [u8; N] {
     let mut end = text.len().min(N);
     while !text.is_char_boundary(end) {
@@ -324,7 +328,7 @@ pub(super) fn padded<const N: usize>(text: &str) -> [u8; N] {
     bytes
 }
 
-/// The text of such a field.
+/// Returns the text of a padded field.
 pub(crate) fn unpadded(bytes: &[u8]) -> String {
     let end = bytes.iter().position(|&byte| byte == 0).unwrap_or(bytes.len());
     String::from_utf8_lossy(&bytes[..end]).into_owned()

@@ -1,4 +1,4 @@
-//! Reads the network devices of this network namespace, and the sockets that wait for others.
+//! Reads the network devices of this network namespace, and the listening sockets.
 
 use std::net::IpAddr;
 
@@ -19,21 +19,21 @@ use crate::{
     },
 };
 
-/// Peers whose path is asked for; a large site has a hundred thousand.
+/// Number of peers whose route is looked up; a large site has a hundred thousand.
 const PATHS: usize = 32;
 
-/// Returns remarks about this machine, under these settings and this policy.
+/// Compares this machine with the settings and the policy and returns remarks.
 ///
 /// # Errors
-/// When the kernel does not answer.
+/// If the kernel does not answer.
 pub fn compare(settings: &Settings, policy: &Policy) -> Result<Vec<Note>, KernelError> {
     Ok(machine::compare(settings, policy, &read(settings, policy)?))
 }
 
-/// Reads the devices alone: how they stand on each other.
+/// Reads only the devices and their relations.
 ///
 /// # Errors
-/// When the kernel does not answer.
+/// If the kernel does not answer.
 pub fn devices() -> Result<Machine, KernelError> {
     let answers = interface::ask(RouteNetlinkMessage::GetLink(LinkMessage::default()), NLM_F_DUMP)?;
     let devices = answers.into_iter().filter_map(|answer| match answer {
@@ -43,8 +43,8 @@ pub fn devices() -> Result<Machine, KernelError> {
     Ok(Machine { devices: devices.collect(), ..Machine::default() })
 }
 
-/// Reads devices, addresses, default routes, the VLAN offload of guarded cards, listeners, and the paths to some
-/// peers.
+/// Reads devices, addresses, default routes, the VLAN offload of guarded cards, listeners, and the routes to
+/// some peers.
 fn read(settings: &Settings, policy: &Policy) -> Result<Machine, KernelError> {
     let mut machine = devices()?;
     let addresses = interface::addresses_by_name()?;
@@ -64,7 +64,7 @@ fn read(settings: &Settings, policy: &Policy) -> Result<Machine, KernelError> {
     Ok(machine)
 }
 
-/// Index of the interface by which packets to an address leave; `None` without a route there.
+/// Returns the index of the interface through which packets to an address leave; `None` without a route.
 fn path(to: IpAddr) -> Result<Option<u32>, KernelError> {
     let mut message = RouteMessage::default();
     let (family, address, length) = match to {
@@ -75,7 +75,7 @@ fn path(to: IpAddr) -> Result<Option<u32>, KernelError> {
     message.header.destination_prefix_length = length;
     message.attributes.push(RouteAttribute::Destination(address));
     let answers = match interface::ask(RouteNetlinkMessage::GetRoute(message), 0) {
-        // The kernel's words for no route there, or one that refuses.
+        // The error numbers for a missing route or a route that refuses.
         Err(KernelError::System { source, .. })
             if matches!(
                 source.raw_os_error(),
@@ -120,7 +120,7 @@ fn device(link: &LinkMessage) -> Device {
     }
     let stands_on_a_card =
         matches!(device.kind.as_str(), "vlan" | "macvlan" | "macvtap" | "ipvlan" | "ipvtap" | "macsec");
-    // The `link` of a veth is its other end, and that of a tunnel says where it is routed.
+    // The `link` of a veth is the other end, and that of a tunnel is the device of the route.
     device.below = lower.filter(|_| stands_on_a_card && !elsewhere);
     device.leaves_namespace = elsewhere && device.kind == "veth";
     device
@@ -141,7 +141,7 @@ fn describe(info: &[LinkInfo], device: &mut Device) {
     }
 }
 
-/// Indexes of the interfaces by which a default route of any table leaves.
+/// Returns the indexes of the interfaces that a default route of any table uses.
 fn default_routes() -> Result<Vec<u32>, KernelError> {
     let mut found = Vec::new();
     for family in [AddressFamily::Inet, AddressFamily::Inet6] {

@@ -1,7 +1,7 @@
-//! What the maps are to hold that a daemon wrote, compared with what they do hold.
+//! Compares the contents of the maps with the contents that the daemon wrote.
 //!
-//! Root can write any map, by `bpftool` for one. An image is frozen, so only another one can be hung
-//! into its place; the words and tables alongside the images are compared as they are.
+//! Root can write any map, for example with `bpftool`. An image is frozen, so an image can only be replaced by
+//! another map; the words and tables next to the images are compared by value.
 
 use std::os::fd::AsFd as _;
 
@@ -18,14 +18,14 @@ use pomguard_common::{
 
 use super::{KernelError, control, pinned_objects::PinnedObjects, pins::Pins, raw};
 
-/// The maps' content as it was when somebody entitled had last changed it.
+/// The contents of the maps after the last legitimate change.
 #[derive(Debug)]
 pub struct MapBaseline {
-    /// The words alongside the generations, the one that says which is in force among them. Those about interfaces
-    /// follow the attachments, see [`super::attach::note_generic`].
+    /// The control words, including the generation in force. The words about interfaces follow the attachments,
+    /// see [`super::attach::note_generic`].
     control: Vec<u64>,
     overrides: Vec<Override>,
-    /// Slots that a packet may look at, with the id of the array that each is to hold.
+    /// The slots that a packet may use, each with the id of the expected array.
     images: Vec<(u8, u32)>,
     /// Ids of the general programs, in the order of [`names::ARRAYS`].
     general: Vec<u32>,
@@ -34,10 +34,10 @@ pub struct MapBaseline {
 }
 
 impl MapBaseline {
-    /// Takes what the maps hold now as what they are to hold.
+    /// Records the current contents of the maps as the baseline.
     ///
     /// # Errors
-    /// When they cannot be read.
+    /// If the maps cannot be read.
     pub fn read(pins: &Pins) -> Result<Self, KernelError> {
         let active = control::active(pins)?;
         let mut slots = vec![active.installed(), active.fallback()];
@@ -63,12 +63,11 @@ impl MapBaseline {
         })
     }
 
-    /// Compares what costs little, and puts back what differs: the images, what
-    /// holds alongside them, and the general programs.
-    /// Returns the maps that were mended.
+    /// Compares the parts that are cheap to compare (the images, the control words, the overrides and the
+    /// general programs) and restores the differences. Returns the maps that were restored.
     ///
     /// # Errors
-    /// When a map cannot be read or written.
+    /// If a map cannot be read or written.
     pub fn mend_words(&self, pins: &Pins, held: &PinnedObjects) -> Result<Vec<&'static str>, KernelError> {
         let mut mended = Vec::new();
         let outer = pins.open(names::MAP_POLICY)?;
@@ -95,7 +94,7 @@ impl MapBaseline {
             mended.push(names::MAP_OVERRIDES);
         }
         let mut control = self.control.clone();
-        // The daemon moves this word on all the time.
+        // The daemon advances this word all the time.
         if let (Some(word), Ok(now)) = (control.get_mut(word::HOLDERS), control::word(pins, word::HOLDERS)) {
             *word = now;
         }
@@ -105,10 +104,10 @@ impl MapBaseline {
         Ok(mended)
     }
 
-    /// Compares the tables, and puts back what differs. Returns the maps that were mended.
+    /// Compares the tables and restores the differences. Returns the maps that were restored.
     ///
     /// # Errors
-    /// When a map cannot be read or written.
+    /// If a map cannot be read or written.
     pub fn mend_tables(&self, pins: &Pins) -> Result<Vec<&'static str>, KernelError> {
         let mut mended = Vec::new();
         if restore(pins, names::MAP_LABELS, &self.labels)? {
@@ -121,7 +120,7 @@ impl MapBaseline {
     }
 }
 
-/// Hangs the image that is held for a slot into it again.
+/// Puts the held image of a slot back into the map of images.
 fn hang_in(pins: &Pins, held: &PinnedObjects, slot: u8) -> Result<(), KernelError> {
     let path = pins.image(slot);
     let image = held
@@ -140,7 +139,7 @@ fn all<T: Pod>(pins: &Pins, name: &'static str, length: usize) -> Result<Vec<T>,
     Ok(pins.mapped::<T>(name, length, false)?.iter().collect())
 }
 
-/// Writes every element that is not as it should be; whether there was one.
+/// Writes every element that differs from `wanted`. Returns true if an element differed.
 fn restore<T: Pod + PartialEq>(pins: &Pins, name: &'static str, wanted: &[T]) -> Result<bool, KernelError> {
     let mut mapping = pins.mapped::<T>(name, wanted.len(), true)?;
     let mut differed = false;

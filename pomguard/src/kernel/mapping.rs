@@ -1,4 +1,4 @@
-//! Array maps as memory: read and filled without one system call per element.
+//! Array maps as memory: reads and writes need no system call per element.
 
 use std::{
     io,
@@ -13,10 +13,11 @@ use pomguard_common::{
     serve::Served,
 };
 
-/// A type all of whose bytes are atomic words, so that others may write while a reference to it lives.
+/// A type that consists of atomic words only, so that other writers may change the bytes while a reference
+/// exists.
 ///
 /// # Safety
-/// Only such types, and any bytes are one.
+/// Implement this trait only for such types, for which any bytes are a valid value.
 pub(super) unsafe trait Words {}
 
 // SAFETY: atomic words, and arrays of them.
@@ -26,8 +27,8 @@ unsafe impl Words for Served {}
 // SAFETY: two atomic words.
 unsafe impl Words for FlowPort {}
 
-/// An array map of `T`, mapped into this process. The programs write it at the same time, so every
-/// access copies an element.
+/// An array map of `T`, mapped into this process. The programs write the map at the same time, so every access
+/// copies an element.
 pub(crate) struct Mapping<T: Pod> {
     start: NonNull<T>,
     length: usize,
@@ -44,7 +45,7 @@ impl<T: Pod> Mapping<T> {
         // The kernel lays elements out at multiples of eight bytes.
         const { assert!(size_of::<T>().is_multiple_of(8) && size_of::<T>() > 0) };
         let protection = if writable { libc::PROT_READ | libc::PROT_WRITE } else { libc::PROT_READ };
-        // SAFETY: a new mapping chosen by the kernel, of a map that is at least as long.
+        // SAFETY: the kernel chooses the address of the new mapping, and the map is at least as long.
         let start = unsafe {
             libc::mmap(
                 std::ptr::null_mut(),
@@ -62,12 +63,12 @@ impl<T: Pod> Mapping<T> {
         Ok(Self { start, length, writable, element: PhantomData })
     }
 
-    /// Number of elements.
+    /// Returns the number of elements.
     pub(crate) const fn len(&self) -> usize {
         self.length
     }
 
-    /// A copy of an element; none beyond the end.
+    /// Returns a copy of an element; `None` beyond the end.
     pub(crate) fn get(&self, index: usize) -> Option<T> {
         if index >= self.length {
             return None;
@@ -76,7 +77,7 @@ impl<T: Pod> Mapping<T> {
         Some(unsafe { self.start.add(index).read_volatile() })
     }
 
-    /// The first byte of an element; none beyond the end.
+    /// Returns the first byte of an element; `None` beyond the end.
     pub(crate) fn first_byte(&self, index: usize) -> Option<u8> {
         if index >= self.length {
             return None;
@@ -85,19 +86,19 @@ impl<T: Pod> Mapping<T> {
         Some(unsafe { self.start.add(index).cast::<u8>().read_volatile() })
     }
 
-    /// An element as it stands in the map; none beyond the end, or when the mapping is for reading.
+    /// Returns a reference to an element in the map; `None` beyond the end, or if the mapping is read-only.
     pub(super) fn shared<W: Words>(&self, index: usize) -> Option<&W> {
         const { assert!(size_of::<W>() == size_of::<T>() && align_of::<W>() <= 64) };
         let place = self.start.as_ptr().wrapping_add(index).cast::<W>();
         if index >= self.length || !self.writable || !place.is_aligned() {
             return None;
         }
-        // SAFETY: inside a mapping that lives as long as the reference, aligned (just seen), and of a
-        // type that may be written meanwhile.
+        // SAFETY: inside a mapping that lives as long as the reference, aligned (checked above), and of a type
+        // that other writers may change meanwhile.
         Some(unsafe { &*place })
     }
 
-    /// Replaces an element; false beyond the end, or when the mapping is for reading.
+    /// Replaces an element. Returns false beyond the end, or if the mapping is read-only.
     pub(super) fn set(&mut self, index: usize, value: T) -> bool {
         if index >= self.length || !self.writable {
             return false;
@@ -107,7 +108,7 @@ impl<T: Pod> Mapping<T> {
         true
     }
 
-    /// Copies of all elements.
+    /// Returns copies of all elements.
     pub(crate) fn iter(&self) -> impl Iterator<Item = T> + '_ {
         (0..self.length).filter_map(|index| self.get(index))
     }
@@ -115,7 +116,8 @@ impl<T: Pod> Mapping<T> {
 
 impl<T: Pod> Drop for Mapping<T> {
     fn drop(&mut self) {
-        // SAFETY: the mapping is ours and nothing borrows from it. A failure leaves it mapped, no worse.
+        // SAFETY: this value owns the mapping, and nothing borrows from the mapping. If `munmap` fails, the
+        // memory stays mapped, which does no harm.
         unsafe { libc::munmap(self.start.as_ptr().cast(), self.length * size_of::<T>()) };
     }
 }
