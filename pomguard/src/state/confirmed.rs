@@ -1,8 +1,9 @@
-//! The last confirmed policy, compiled, on disk: what boots when the files are refused.
+//! The last confirmed policy, compiled, on disk. A start uses this policy if the configuration files are
+//! refused.
 //!
-//! One file. A header with the format's version, the length and the SHA-256 of what follows; then what
-//! is known of the host and how it attaches, the counters' labels, the overrides of failsafe rows, and
-//! the lines of the image. Whatever of it is not as it was written makes all of it unusable.
+//! One file: a header with the version of the format, the length and the SHA-256 of the rest; then facts about
+//! the host and the attachment, the labels of the counters, the overrides of the failsafe rows, and the lines
+//! of the image. Any difference from the written bytes makes the whole file unusable.
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
@@ -23,51 +24,51 @@ use sha2::{Digest as _, Sha256};
 
 use crate::{compile::Record, policy::Mode};
 
-/// What the file is called in the state folder.
+/// Name of the file in the state folder.
 const NAME: &str = "confirmed.image";
-/// Begins the file.
+/// First bytes of the file.
 const MAGIC: [u8; 8] = *b"POMGUARD";
 /// Version of the format.
 const VERSION: u32 = 1;
-/// A layout of the maps whose images differ from those of this one in nothing but its number.
+/// A layout of the maps whose images differ from this layout's only in the layout number.
 const FORMER_LAYOUT: u32 = 4;
 /// Magic, version, layout of the maps, length of the rest, digest of the rest.
 const HEADER: usize = 8 + 4 + 4 + 8 + 32;
-/// Longer than any file that was ever written: the largest image with all labels is 10 MiB.
+/// Size limit in bytes, above any file that was ever written: the largest image with all labels is 10 MiB.
 const LONGEST: u64 = 16 << 20;
 /// Bytes of a label.
 const LABEL: usize = LABEL_ID + 2 * LABEL_SYSTEM + LABEL_PORTS + 4;
 
-/// Why what is on disk cannot be used, or nothing can be put there.
+/// The error if the file cannot be used or written.
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
     /// A file cannot be read or written.
     #[error("{what} {}", path.display())]
     File {
-        /// What was done.
+        /// The operation, as a verb.
         what: &'static str,
-        /// To what.
+        /// The file or folder.
         path: PathBuf,
-        /// Why not.
+        /// The cause.
         #[source]
         source: io::Error,
     },
-    /// The file is not what was once written.
+    /// The bytes of the file differ from the bytes that were written.
     #[error("{} is ignored: {problem}; the next policy that is put in force replaces it", path.display())]
     Broken {
-        /// The file.
+        /// The path of the file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// A description of the damage.
         problem: String,
     },
 }
 
-/// What is known alongside the image.
+/// Facts that are saved with the image.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct About {
     /// The host's name in the site file.
     pub host: String,
-    /// The matrix' id.
+    /// The id of the matrix.
     pub matrix: String,
     /// Seconds since 1970 when the policy was put in force.
     pub since: u64,
@@ -75,23 +76,23 @@ pub struct About {
     pub settings: String,
 }
 
-/// A policy as it was confirmed.
+/// A confirmed policy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Confirmed {
-    /// What is known alongside the image.
+    /// Facts that are saved with the image.
     pub about: About,
-    /// The rows' labels by counter slot.
+    /// The labels of the rows, with their counter slots.
     pub labels: Vec<(u16, RowLabel)>,
-    /// What the failsafe rows come to.
+    /// The overrides of the failsafe rows.
     pub overrides: Vec<Override>,
-    /// The image.
+    /// The lines of the image.
     pub lines: Vec<Line>,
 }
 
-/// Writes the file anew: whole, or not at all.
+/// Replaces the file atomically.
 ///
 /// # Errors
-/// When the disk does not take it; the file that was there stays.
+/// If the disk cannot be written; the old file stays.
 pub fn save(folder: &Path, confirmed: &Confirmed) -> Result<(), StateError> {
     let path = folder.join(NAME);
     let fresh = folder.join(format!("{NAME}.new"));
@@ -108,7 +109,7 @@ pub fn save(folder: &Path, confirmed: &Confirmed) -> Result<(), StateError> {
             },
         );
     if let Err(source) = written {
-        // Half a file is of no use, and may be what fills the disk.
+        // Remove the half-written file: it has no use and takes room, and the disk may be full.
         let _ = fs::remove_file(&fresh);
         return Err(StateError::File { what: "write", path: fresh, source });
     }
@@ -116,10 +117,10 @@ pub fn save(folder: &Path, confirmed: &Confirmed) -> Result<(), StateError> {
     File::open(folder).and_then(|folder| folder.sync_all()).map_err(fail("sync", folder))
 }
 
-/// Reads the file; none when there is none.
+/// Reads the file. Returns `None` if the file does not exist.
 ///
 /// # Errors
-/// [`StateError::Broken`] when it is not as it was written.
+/// [`StateError::Broken`] if the bytes differ from those that were written.
 pub fn load(folder: &Path) -> Result<Option<Confirmed>, StateError> {
     let path = folder.join(NAME);
     let file = match File::open(&path) {
@@ -143,13 +144,13 @@ pub fn load(folder: &Path) -> Result<Option<Confirmed>, StateError> {
 }
 
 impl Confirmed {
-    /// The mode of a direction.
+    /// Returns the mode of a direction.
     #[must_use]
     pub fn mode(&self, direction: Direction) -> Mode {
         self.lines.get(HEAD as usize).map_or(Mode::Enforce, |head| Mode::in_head(head, direction))
     }
 
-    /// The file.
+    /// Returns the bytes of the file.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut rest = Vec::with_capacity(self.lines.len() * 64 + 4_096);
@@ -176,10 +177,10 @@ impl Confirmed {
         bytes
     }
 
-    /// Reads what [`Self::to_bytes`] wrote.
+    /// Reads the bytes that [`Self::to_bytes`] wrote.
     ///
     /// # Errors
-    /// What is wrong with it, in words.
+    /// A description of the damage.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, &'static str> {
         let short = "it ends too early";
         let mut header = Cursor(bytes);
@@ -204,7 +205,7 @@ impl Confirmed {
         Self::of_rest(header.0, layout).ok_or("what is in it does not fit together")
     }
 
-    /// What follows the header; none when it is no policy.
+    /// Reads the bytes after the header; `None` if they are no policy.
     fn of_rest(rest: &[u8], layout: u32) -> Option<Self> {
         let mut cursor = Cursor(rest);
         let length = cursor.length(rest.len())?;
@@ -232,7 +233,7 @@ impl Confirmed {
         if lines.get(HEAD as usize)?.word(head::ABI) != layout {
             return None;
         }
-        // The image has a digest of its own, from when it was compiled.
+        // The image has a separate digest, from the time of the compilation.
         let whole = Record::adopt(&mut lines, layout)? && cursor.0.is_empty();
         whole.then_some(Self { about, labels, overrides, lines })
     }
@@ -289,7 +290,7 @@ fn read_override(bytes: &[u8]) -> Option<Override> {
     })
 }
 
-/// Takes from the front; none when there is not as much.
+/// Takes bytes from the front; `None` if fewer bytes are left.
 struct Cursor<'a>(&'a [u8]);
 
 impl<'a> Cursor<'a> {
@@ -315,7 +316,7 @@ impl<'a> Cursor<'a> {
         Some(numbers)
     }
 
-    /// A number of things to follow; none when there cannot be so many.
+    /// Returns a number of elements that follow; `None` if the number is above `most`.
     fn length(&mut self, most: usize) -> Option<usize> {
         usize::try_from(self.number()?).ok().filter(|&length| length <= most)
     }
@@ -331,7 +332,7 @@ mod tests {
     use super::*;
     use crate::compile::record;
 
-    /// The smallest image that has a record of its own.
+    /// Returns the smallest image with a record.
     fn lines() -> Vec<Line> {
         let mut lines = vec![Line::ZERO; SECTIONS as usize];
         lines[HEAD as usize].0[head::ABI as usize] = ABI_VERSION;
@@ -413,7 +414,7 @@ mod tests {
     fn lc_22_no_bit_flip_is_taken_for_a_policy() {
         let bytes = confirmed().to_bytes();
         let bits = bytes.len() * 8;
-        // An odd step reaches every bit of the header and 10,000 places of the file at least.
+        // An odd step reaches every bit of the header and at least 10,000 places of the file.
         let flips = (0..HEADER * 8).chain((0..bits).step_by((bits / 10_000).max(1)));
         let mut count = 0;
         for bit in flips {

@@ -1,4 +1,5 @@
-//! Timed exceptions on disk: what a reboot, which empties the kernel's maps, must not end before its time.
+//! Timed exceptions on disk. A reboot empties the kernel's maps, and these files restore the exceptions until
+//! their end.
 
 use std::{
     fs, io,
@@ -13,36 +14,36 @@ use crate::{
     policy::{Direction, Service, oracle::Opening},
 };
 
-/// Largest file that is read: 64 exceptions are far below it.
+/// Size limit in bytes of a file to read: 64 exceptions are far below this size.
 const LARGEST: u64 = 1 << 20;
 
-/// Something that is let through for a while.
+/// A timed exception.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Exception {
-    /// Its name: it is counted as `exception/NAME`.
+    /// Name of the exception, which is counted as `exception/NAME`.
     pub name: String,
-    /// Who opens.
+    /// The direction in which connections are opened.
     pub direction: Direction,
-    /// The other side.
+    /// The peers.
     pub peers: Vec<IpNet>,
-    /// What is opened to.
+    /// The services to which connections may be opened.
     pub services: Vec<Service>,
-    /// Seconds since 1970 when it was granted.
+    /// Seconds since 1970 when the exception was granted.
     pub granted: u64,
-    /// For how many seconds.
+    /// Duration in seconds.
     pub seconds: u32,
     /// The boot that `deadline` belongs to.
     pub boot: String,
-    /// The tick at which it ends, in that boot.
+    /// The tick in that boot at which the exception ends.
     pub deadline: u32,
-    /// By whom.
+    /// The process that asked for the exception.
     pub by: By,
-    /// What for.
+    /// The operator's reason.
     pub why: Option<String>,
 }
 
 impl Exception {
-    /// Returns true if a connection that is opened this way holds by the exception, by the wall clock.
+    /// Returns true if the exception allows a connection that is opened this way, by the wall clock.
     #[must_use]
     pub fn allows(&self, opening: &Opening, now: u64) -> bool {
         let peer = match self.direction {
@@ -60,8 +61,8 @@ impl Exception {
             && self.services.iter().any(serves)
     }
 
-    /// Seconds that are left after a reboot, when ticks mean nothing any more and the wall clock is all
-    /// there is. A clock that went back grants no more than was granted.
+    /// Returns the seconds that are left after a reboot. The ticks of the former boot mean nothing then, so the
+    /// wall clock decides. If the clock was set back, the result is at most the granted duration.
     #[must_use]
     pub fn left_after_reboot(&self, now: u64) -> u32 {
         let end = self.granted.saturating_add(self.seconds.into());
@@ -73,10 +74,10 @@ fn file(state: &Path) -> PathBuf {
     state.join("exceptions.json")
 }
 
-/// Reads them; a file that is not there has none.
+/// Reads the exceptions. Without a file there are none.
 ///
 /// # Errors
-/// When it is there and cannot be used.
+/// If the file exists and cannot be used.
 pub fn load(state: &Path) -> io::Result<Vec<Exception>> {
     let path = file(state);
     match fs::metadata(&path) {
@@ -87,10 +88,10 @@ pub fn load(state: &Path) -> io::Result<Vec<Exception>> {
     Ok(serde_json::from_slice(&fs::read(path)?)?)
 }
 
-/// Writes them, in one step.
+/// Writes the exceptions atomically.
 ///
 /// # Errors
-/// When the disk does not take it; the old file is there then.
+/// If the disk cannot be written; the old file stays.
 pub fn save(state: &Path, exceptions: &[Exception]) -> io::Result<()> {
     fs::create_dir_all(state)?;
     replace(&file(state), &serde_json::to_vec_pretty(exceptions)?)

@@ -1,11 +1,11 @@
-//! What the daemon keeps outside the kernel: files that survive a reboot, and marks that do not.
+//! Files of the daemon outside the kernel: files that survive a reboot, and marks that do not.
 //!
-//! | what | module | folder |
+//! | content | module | folder |
 //! | --- | --- | --- |
 //! | the last confirmed policy, compiled | [`confirmed`] | `paths.state` |
-//! | what is let through for a while | [`exceptions`] | `paths.state` |
-//! | the panic that holds | [`mod@panic`] | `paths.runtime` |
-//! | who may change what is in force, and whether it was taken off on purpose | [`runtime`] | `paths.runtime` |
+//! | timed exceptions | [`exceptions`] | `paths.state` |
+//! | the bypass or lockdown in force | [`mod@panic`] | `paths.runtime` |
+//! | the locks for changes, and the mark of a deliberate detach | [`runtime`] | `paths.runtime` |
 
 pub mod confirmed;
 pub mod exceptions;

@@ -1,5 +1,5 @@
-//! The panic that holds, outside the maps: a version with another layout of them does not read these, and
-//! must neither end a panic before its time nor begin one.
+//! The bypass or lockdown in force, saved outside the maps. A version with another layout of the maps cannot
+//! read them and must neither end a suspension early nor begin one.
 
 use std::{
     fs, io,
@@ -13,25 +13,25 @@ use crate::{
     model::Panic,
 };
 
-/// A panic that goes on.
+/// A suspension of the policy in force: bypass or lockdown.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Suspension {
-    /// Which way.
+    /// Bypass or lockdown.
     pub kind: Panic,
-    /// The boot that `deadline` belongs to. A reboot ends a panic.
+    /// The boot that `deadline` belongs to. A reboot ends a suspension.
     pub boot: String,
-    /// The tick at which it ends; 0 = without an end.
+    /// The tick at which the suspension ends; 0 means without an end.
     pub deadline: u32,
-    /// Seconds since 1970 when it began; 0 if an earlier version wrote this.
+    /// Seconds since 1970 at which the suspension began; 0 if an earlier version wrote the file.
     #[serde(default)]
     pub since: u64,
-    /// Seconds since 1970 when it ends, for people: the tick counts.
+    /// Seconds since 1970 at which the suspension ends, for people; the tick is the one that counts.
     #[serde(default)]
     pub until: u64,
-    /// By whom; `None` if nobody knows.
+    /// The process that asked for the suspension; `None` if unknown.
     #[serde(default)]
     pub by: Option<By>,
-    /// What for.
+    /// The operator's reason.
     #[serde(default)]
     pub why: Option<String>,
 }
@@ -40,15 +40,15 @@ fn file(runtime: &Path) -> PathBuf {
     runtime.join("suspension.json")
 }
 
-/// The file of versions with layout 4. The next save removes it.
+/// Returns the path of the file that versions with layout 4 wrote. The next save removes the file.
 fn former_file(runtime: &Path) -> PathBuf {
     runtime.join("panic.json")
 }
 
-/// Reads it; a file that is not there has none.
+/// Reads the suspension. Without a file there is none.
 ///
 /// # Errors
-/// When it is there and cannot be used.
+/// If the file exists and cannot be used.
 pub fn load(runtime: &Path) -> io::Result<Option<Suspension>> {
     for path in [file(runtime), former_file(runtime)] {
         match fs::read(path) {
@@ -66,10 +66,10 @@ fn remove(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Writes it, or takes the file away where there is none.
+/// Writes the suspension, or removes the file if there is none.
 ///
 /// # Errors
-/// When the file cannot be written or removed.
+/// If the file cannot be written or removed.
 pub fn save(runtime: &Path, suspension: Option<&Suspension>) -> io::Result<()> {
     match suspension {
         Some(suspension) => replace(&file(runtime), &serde_json::to_vec(suspension)?)?,

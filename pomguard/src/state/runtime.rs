@@ -1,8 +1,9 @@
 //! Locks and marks in the runtime folder, which a reboot empties.
 //!
-//! flock(2) needs no more than the right to read: whoever can open a lock can hold up everybody who waits for
-//! it. So every file here is private to the user that runs pomguard, whatever the umask of the process that
-//! made it. One that others could open is replaced, since its permissions do not take back what they opened.
+//! flock(2) needs only the permission to read: a process that can open a lock can block every process that
+//! waits for the lock. Therefore every file here is private to the user that runs pomguard, regardless of the
+//! umask of the creating process. A file that others could open is replaced, because a change of the
+//! permissions does not close descriptors that are already open.
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError},
@@ -16,67 +17,67 @@ use std::{
 use log::warn;
 use serde::{Deserialize, Serialize};
 
-/// Where a start that did not lead to enforcement is noted.
+/// Name of the file that records a start without enforcement.
 const NOT_ENFORCING: &str = "not-enforcing";
 /// Permissions of every file in the folder.
 const PRIVATE: u32 = 0o600;
-/// Permissions of everybody but the owner.
+/// Permission bits of all users except the owner.
 const OF_OTHERS: u32 = 0o077;
-/// Permissions of everybody but the owner to write.
+/// Permission bits to write of all users except the owner.
 const OTHERS_WRITE: u32 = 0o022;
-/// Pause before a lock is looked at again that a process of ours holds, and others could open.
+/// Pause before the next attempt at a lock that a process of this user holds and others could open.
 const PAUSE: Duration = Duration::from_millis(20);
-/// Replacements of one file in a row before something is wrong with the folder.
+/// Number of successive replacements of one file from which on something is wrong with the folder.
 const REPLACEMENTS: usize = 8;
 
-/// What can go wrong in the folder.
+/// An error of the runtime folder.
 #[derive(Debug, thiserror::Error)]
 pub enum RuntimeError {
-    /// A file cannot be made, read or removed.
+    /// A file cannot be created, read or removed.
     #[error("{what} {}", path.display())]
     File {
-        /// What was done.
+        /// The operation, as a verb.
         what: &'static str,
-        /// To what.
+        /// The file or folder.
         path: PathBuf,
-        /// Why not.
+        /// The cause.
         #[source]
         source: io::Error,
     },
-    /// Somebody else could replace what lies in the folder.
+    /// Another user could replace the files in the folder.
     #[error("{} is not safe for locks: {problem}; `{remedy}`", path.display())]
     Folder {
         /// The folder.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The problem.
         problem: String,
-        /// The command that mends it.
+        /// The command that solves the problem.
         remedy: String,
     },
-    /// There is one daemon at a time.
+    /// Another daemon runs; only one may run at a time.
     #[error("another pomguard runs already: it holds {}", path.display())]
     Running {
-        /// Its lock.
+        /// The path of the lock.
         path: PathBuf,
     },
 }
 
-/// A start that did not lead to enforcement, for those who ask later.
+/// The record of a start without enforcement, for later queries.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NotEnforcing {
-    /// Why, and what holds instead, in a sentence.
+    /// The cause and the rules that hold instead, in a sentence.
     pub about: String,
-    /// True if an nftables table holds the host closed.
+    /// True if an nftables table keeps the host closed.
     pub table: bool,
 }
 
-/// The folder.
+/// The runtime folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Runtime {
     folder: PathBuf,
 }
 
-/// How long to wait for a lock.
+/// The time to wait for a lock.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Wait {
     Never,
@@ -84,25 +85,25 @@ enum Wait {
 }
 
 impl Runtime {
-    /// The runtime folder at `folder`, which need not exist.
+    /// Returns the runtime folder at `folder`, which need not exist.
     #[must_use]
     pub fn new(folder: &Path) -> Self {
         Self { folder: folder.to_owned() }
     }
 
-    /// Takes the lock that only one daemon has, for as long as the file is kept.
+    /// Takes the lock that only one daemon can hold. The lock is held as long as the returned file is open.
     ///
     /// # Errors
-    /// [`RuntimeError::Running`] when another one has it.
+    /// [`RuntimeError::Running`] if another daemon holds the lock.
     pub fn only_daemon(&self) -> Result<File, RuntimeError> {
         let name = "pomguard.lock";
         self.lock(name, Wait::Never)?.ok_or_else(|| RuntimeError::Running { path: self.folder.join(name) })
     }
 
-    /// Takes the lock that whoever changes pins or links has meanwhile; waits for it.
+    /// Waits for and takes the lock that a process holds while changing pins or links.
     ///
     /// # Errors
-    /// When the file cannot be made or locked.
+    /// If the file cannot be created or locked.
     pub fn change(&self) -> Result<File, RuntimeError> {
         loop {
             if let Some(file) = self.lock("change.lock", Wait::Forever)? {
@@ -112,42 +113,44 @@ impl Runtime {
         }
     }
 
-    /// The same, without waiting: none while somebody else has it.
+    /// Takes the same lock as [`Self::change`] without waiting. Returns `None` if another process holds the
+    /// lock.
     ///
     /// # Errors
-    /// When the file cannot be made or locked.
+    /// If the file cannot be created or locked.
     pub fn try_change(&self) -> Result<Option<File>, RuntimeError> {
         self.lock("change.lock", Wait::Never)
     }
 
-    /// Notes that the programs were taken off on purpose: a daemon that runs does not put them back.
+    /// Records that an operator detached the programs deliberately: a running daemon does not attach them
+    /// again.
     ///
     /// # Errors
-    /// When the mark cannot be made.
+    /// If the mark cannot be created.
     pub fn mark_detached(&self) -> Result<(), RuntimeError> {
         self.prepare()?;
         let path = self.folder.join("detached");
         private(&path).map(drop).map_err(|source| RuntimeError::File { what: "make", path, source })
     }
 
-    /// Whether they were.
+    /// Returns true if an operator detached the programs deliberately.
     #[must_use]
     pub fn detached(&self) -> bool {
         self.folder.join("detached").exists()
     }
 
-    /// Takes the mark away: a start enforces again.
+    /// Removes the mark: a start enforces again.
     ///
     /// # Errors
-    /// When it cannot be removed.
+    /// If the mark cannot be removed.
     pub fn clear_detached(&self) -> Result<(), RuntimeError> {
         remove(&self.folder.join("detached"))
     }
 
-    /// Notes that the real programs do not enforce.
+    /// Records that the real programs do not enforce.
     ///
     /// # Errors
-    /// When the mark cannot be made.
+    /// If the mark cannot be created.
     pub fn mark_not_enforcing(&self, mark: &NotEnforcing) -> Result<(), RuntimeError> {
         self.prepare()?;
         let path = self.folder.join(NOT_ENFORCING);
@@ -161,12 +164,12 @@ impl Runtime {
         })
     }
 
-    /// The note, if there is one.
+    /// Returns the record of a start without enforcement, if there is one.
     #[must_use]
     pub fn not_enforcing(&self) -> Option<NotEnforcing> {
         let text = match fs::read(self.folder.join(NOT_ENFORCING)) {
             Ok(text) => text,
-            // Who may not read it can see that it is there.
+            // A process without the permission to read can still see that the file exists.
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Vec::new(),
             Err(_) => return None,
         };
@@ -175,16 +178,16 @@ impl Runtime {
         Some(serde_json::from_slice(&text).unwrap_or_else(|_| unreadable()))
     }
 
-    /// Takes the note away.
+    /// Removes the record.
     ///
     /// # Errors
-    /// When it cannot be removed.
+    /// If the record cannot be removed.
     pub fn clear_not_enforcing(&self) -> Result<(), RuntimeError> {
         remove(&self.folder.join(NOT_ENFORCING))
     }
 
-    /// Makes the folder. One that others may write to is closed; one of somebody else's is refused, for its
-    /// owner could replace any lock in it.
+    /// Creates the folder. Removes the permission of others to write. Refuses a folder of another user, because
+    /// the owner could replace any lock in the folder.
     fn prepare(&self) -> Result<(), RuntimeError> {
         let path = &self.folder;
         let error = |what| move |source| RuntimeError::File { what, path: path.clone(), source };
@@ -211,7 +214,7 @@ impl Runtime {
         Ok(())
     }
 
-    /// Locks a file. Returns `None` while a process of ours holds it, and this call is not to wait.
+    /// Locks a file. Returns `None` if a process of this user holds the lock and this call must not wait.
     fn lock(&self, name: &str, wait: Wait) -> Result<Option<File>, RuntimeError> {
         self.prepare()?;
         let path = self.folder.join(name);
@@ -222,7 +225,7 @@ impl Runtime {
         for _ in 0..REPLACEMENTS {
             let file = match private(&path) {
                 Ok(file) => file,
-                // A link, or something else that is no file: nothing of ours.
+                // A link or another non-regular file, which pomguard did not create.
                 Err(error) if matches!(error.raw_os_error(), Some(libc::ELOOP | libc::ENXIO)) => {
                     remove(&path)?;
                     continue;
@@ -248,7 +251,7 @@ impl Runtime {
                     Err(TryLockError::Error(source)) => return Err(error("lock")(source)),
                 },
             }
-            // It may have been replaced meanwhile: then the next one who asks locks another file.
+            // The file may have been replaced meanwhile: then the next process would lock another file.
             if is_at(&facts, &path) {
                 return Ok(Some(file));
             }
@@ -257,7 +260,7 @@ impl Runtime {
     }
 }
 
-/// Opens a file that nobody else can open, or the one that is there, whatever it is.
+/// Creates a file that no other user can open, or opens an existing file of any kind.
 fn private(path: &Path) -> io::Result<File> {
     let file = OpenOptions::new()
         .read(true)
@@ -268,14 +271,14 @@ fn private(path: &Path) -> io::Result<File> {
         .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_CLOEXEC)
         .open(path)?;
     let facts = file.metadata()?;
-    // The umask may have taken from the owner, too.
+    // The umask may have removed permissions of the owner, too.
     if is_private(&facts) && facts.mode() & 0o777 != PRIVATE {
         file.set_permissions(Permissions::from_mode(PRIVATE))?;
     }
     Ok(file)
 }
 
-/// Returns true if the file is ours and nobody else could open it.
+/// Returns true if the file belongs to this user and no other user could open the file.
 fn is_private(facts: &fs::Metadata) -> bool {
     facts.is_file() && facts.uid() == nix::unistd::geteuid().as_raw() && facts.mode() & OF_OTHERS == 0
 }
@@ -294,8 +297,8 @@ fn remove(path: &Path) -> Result<(), RuntimeError> {
     }
 }
 
-/// Returns true if a process of our user holds a lock on the file: an earlier version of pomguard, whose locks
-/// others could open. Its lock counts; one that somebody else holds does not.
+/// Returns true if a process of this user holds a lock on the file: an earlier version of pomguard, whose locks
+/// others could open. Such a lock counts; the lock of another user does not.
 fn held_by_own(facts: &fs::Metadata) -> bool {
     let dev = facts.dev();
     let file = format!("{:02x}:{:02x}:{}", libc::major(dev), libc::minor(dev), facts.ino());
@@ -303,16 +306,16 @@ fn held_by_own(facts: &fs::Metadata) -> bool {
     locks.lines().filter_map(|line| holder(line, &file)).any(is_of_own)
 }
 
-/// The process that holds a lock on `file`, by a line of /proc/locks: number, kind, `ADVISORY`, `WRITE`,
-/// process, file. A line of one that waits has an arrow after the number.
+/// Returns the process that holds a lock on `file`, from a line of /proc/locks: number, kind, `ADVISORY`,
+/// `WRITE`, process, file. The line of a waiting process has an arrow after the number.
 fn holder(line: &str, file: &str) -> Option<u32> {
     let mut words = line.split_whitespace().skip(1);
     let (kind, pid, at) = (words.next()?, words.nth(2)?, words.next()?);
     (kind == "FLOCK" && at == file).then(|| pid.parse().ok())?
 }
 
-/// Returns true if all user ids of a process are ours: a program that somebody else started is theirs, even
-/// one that runs with our rights.
+/// Returns true if all user ids of a process are this user's: a program that another user started counts as
+/// theirs, even if the program runs with the rights of this user.
 fn is_of_own(pid: u32) -> bool {
     let own = nix::unistd::geteuid().to_string();
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
@@ -372,7 +375,7 @@ mod tests {
         assert!(!runtime.detached());
     }
 
-    /// CP-03 and case f09: a lock of an earlier version, that anybody may open and somebody holds.
+    /// CP-03 and case f09: a lock of an earlier version that any user may open and some process holds.
     #[test]
     fn lock_that_others_could_open_is_replaced() {
         let folder = tempfile::tempdir().unwrap();
@@ -383,7 +386,7 @@ mod tests {
         let prepare: [fn(&Path); 5] = [
             |path| fs::set_permissions(path, Permissions::from_mode(0o644)).unwrap(),
             |path| fs::set_permissions(path, Permissions::from_mode(0o660)).unwrap(),
-            // Without root nobody can give a file away.
+            // Only root can give a file to another user.
             |path| drop(chown(path, Some(65_534), None)),
             |path| {
                 fs::remove_file(path).unwrap();
@@ -409,7 +412,7 @@ mod tests {
         assert_eq!(fs::read_to_string(elsewhere).unwrap(), "precious", "a link is not followed");
     }
 
-    /// An earlier version that runs made its lock with the umask of a shell: it still counts.
+    /// A running earlier version created the lock with the umask of a shell: the lock still counts.
     #[test]
     fn open_lock_that_a_process_of_ours_holds_is_kept() {
         let folder = tempfile::tempdir().unwrap();
