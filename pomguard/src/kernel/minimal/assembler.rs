@@ -1,4 +1,4 @@
-//! As much of an assembler for BPF instructions as the minimal program needs.
+//! An assembler for the BPF instructions that the minimal program needs.
 
 use std::collections::BTreeMap;
 
@@ -19,7 +19,7 @@ pub(super) enum Width {
     Double = 0x18,
 }
 
-/// A condition for a jump, as its operation code over an immediate.
+/// The condition of a jump, as the operation code of a comparison with an immediate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum When {
     /// Equal.
@@ -32,12 +32,12 @@ pub(super) enum When {
     Less = 0xa5,
 }
 
-/// Set in an operation code whose second operand is a register.
+/// Bit of an operation code: the second operand is a register.
 const OF_REGISTER: u8 = 0x08;
-/// Marks a map's value by its descriptor (`BPF_PSEUDO_MAP_VALUE`, Linux 5.2).
+/// Source register of a load that refers to a map's value by descriptor (`BPF_PSEUDO_MAP_VALUE`, Linux 5.2).
 const MAP_VALUE: u8 = 2;
 
-/// Instructions, and jumps whose targets are still names.
+/// Instructions, and jumps with unresolved targets.
 #[derive(Debug, Default)]
 pub(super) struct Assembler {
     instructions: Vec<u64>,
@@ -53,7 +53,7 @@ impl Assembler {
         self.instructions.push(u64::from_le_bytes([code, registers, low, high, a, b, c, d]));
     }
 
-    /// Names the next instruction.
+    /// Gives the next instruction a name, as the target of jumps.
     pub(super) fn label(&mut self, name: &'static str) {
         self.labels.insert(name, self.instructions.len());
     }
@@ -63,62 +63,62 @@ impl Assembler {
         self.push(0xb7, to, 0, 0, value);
     }
 
-    /// Copies a register.
+    /// Copies register `from` to register `to`.
     pub(super) fn copy(&mut self, to: Register, from: Register) {
         self.push(0xbf, to, from.0, 0, 0);
     }
 
-    /// Adds a number.
+    /// Adds a number to a register.
     pub(super) fn add(&mut self, to: Register, value: i32) {
         self.push(0x07, to, 0, 0, value);
     }
 
-    /// Ands a number.
+    /// Sets a register to the bitwise AND with a number.
     pub(super) fn and(&mut self, to: Register, value: i32) {
         self.push(0x57, to, 0, 0, value);
     }
 
-    /// Ors a number.
+    /// Sets a register to the bitwise OR with a number.
     pub(super) fn or(&mut self, to: Register, value: i32) {
         self.push(0x47, to, 0, 0, value);
     }
 
-    /// Shifts right by a number of bits.
+    /// Shifts a register to the right by a number of bits.
     pub(super) fn shift_right(&mut self, to: Register, bits: i32) {
         self.push(0x77, to, 0, 0, bits);
     }
 
-    /// Shifts right by another register.
+    /// Shifts a register to the right by another register.
     pub(super) fn shift_right_by(&mut self, to: Register, from: Register) {
         self.push(0x7f, to, from.0, 0, 0);
     }
 
-    /// Adds another register.
+    /// Adds another register to a register.
     pub(super) fn add_register(&mut self, to: Register, from: Register) {
         self.push(0x0f, to, from.0, 0, 0);
     }
 
-    /// Ands another register.
+    /// Sets a register to the bitwise AND with another register.
     pub(super) fn and_register(&mut self, to: Register, from: Register) {
         self.push(0x5f, to, from.0, 0, 0);
     }
 
-    /// Xors another register.
+    /// Sets a register to the bitwise XOR with another register.
     pub(super) fn xor_register(&mut self, to: Register, from: Register) {
         self.push(0xaf, to, from.0, 0, 0);
     }
 
-    /// Turns the low 16 bits from network order into the machine's.
+    /// Converts the low 16 bits of a register from network byte order to the byte order of this machine.
     pub(super) fn network_to_host(&mut self, to: Register) {
         self.push(0xdc, to, 0, 0, 16);
     }
 
-    /// Loads from memory.
+    /// Loads from memory at `base` + `offset`.
     pub(super) fn load(&mut self, width: Width, to: Register, base: Register, offset: i16) {
         self.push(0x61 | width as u8, to, base.0, offset, 0);
     }
 
-    /// Stores to memory.
+    /// Stores to memory at `base` + `offset`.
     pub(super) fn store(&mut self, width: Width, base: Register, offset: i16, from: Register) {
         self.push(0x63 | width as u8, base, from.0, offset, 0);
     }
@@ -129,19 +129,19 @@ impl Assembler {
         self.push(0, Register(0), 0, 0, 0);
     }
 
-    /// Jumps.
+    /// Jumps to a target.
     pub(super) fn jump(&mut self, target: &'static str) {
         self.jumps.push((self.instructions.len(), target));
         self.push(0x05, Register(0), 0, 0, 0);
     }
 
-    /// Jumps where a register compares so with a number.
+    /// Jumps if the comparison of a register with a number is true.
     pub(super) fn jump_if(&mut self, left: Register, when: When, right: i32, target: &'static str) {
         self.jumps.push((self.instructions.len(), target));
         self.push(when as u8, left, 0, 0, right);
     }
 
-    /// Jumps where a register compares so with another.
+    /// Jumps if the comparison of two registers is true.
     pub(super) fn jump_if_register(
         &mut self,
         left: Register,
@@ -158,7 +158,7 @@ impl Assembler {
         self.push(0x95, Register(0), 0, 0, 0);
     }
 
-    /// The instructions, with every jump resolved; none where a target has no name, or lies too far away.
+    /// Returns the instructions with every jump resolved; `None` if a target has no name or is too far away.
     pub(super) fn finish(mut self) -> Option<Vec<u64>> {
         for (at, target) in self.jumps {
             let distance = i64::try_from(*self.labels.get(target)?).ok()? - i64::try_from(at).ok()? - 1;

@@ -1,9 +1,9 @@
-//! A host whose kernel refuses the real programs, closed all the same: by a program of at most
-//! [`CEILING`] instructions at each interface, or, where the kernel takes none, by one nftables table.
+//! Closes a host whose kernel refuses the real programs: with a program of at most [`CEILING`] instructions at
+//! each interface, or, if the kernel accepts no program, with one nftables table.
 //!
-//! Either passes failsafe tuples, ARP, neighbour discovery and leases, and drops the rest. The links of the
-//! program lie where those of the real programs do: a start that succeeds takes them over and exchanges the
-//! program behind them in one step, so that the host is never open in between.
+//! Both pass failsafe tuples, ARP, neighbour discovery and DHCP leases, and drop everything else. The program's
+//! links have the same pins as the links of the real programs: a start that succeeds takes the links over and
+//! exchanges the program behind each in one step, so the host is never open in between.
 
 mod assembler;
 mod nftables;
@@ -36,49 +36,49 @@ use super::{
 };
 use crate::input::settings::{Attach, AttachMode};
 
-/// What passes a closed host alongside ARP and neighbour discovery.
+/// The packets that pass a closed host in addition to ARP and neighbour discovery.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Content {
     /// Failsafe tuples.
     pub tuples: Vec<Override>,
-    /// VLANs whose frames are judged like untagged ones.
+    /// VLANs whose frames are judged like untagged frames.
     pub vlans: Vec<u16>,
-    /// Leases.
+    /// True if DHCP leases pass.
     pub dhcp: bool,
     /// True if outbound packets are judged, too.
     pub outbound: bool,
 }
 
-/// How an interface is closed.
+/// The state of an interface of a closed host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Closed {
-    /// By the minimal program.
+    /// Closed by the minimal program.
     Program,
-    /// By the nftables table.
+    /// Closed by the nftables table.
     Nftables,
-    /// It does not exist.
+    /// The interface does not exist.
     Missing,
-    /// It is open; why.
+    /// The interface is open, for this reason.
     Open(String),
 }
 
-/// The hooks that hold a host closed.
+/// The hooks that keep a host closed.
 #[derive(Debug)]
 pub struct Closing {
     pins: Pins,
     content: Content,
     how: Attach,
-    /// True if the minimal programs are loaded and pinned.
+    /// `Ok` if the minimal programs are loaded and pinned, otherwise the kernel's refusal.
     loaded: Result<(), String>,
     /// Interfaces in the nftables table.
     table: Vec<String>,
-    /// Why the table is not as it should be.
+    /// The error of the last attempt to write the table.
     refused: Option<String>,
     state: BTreeMap<String, Closed>,
 }
 
 impl Closing {
-    /// Loads the minimal programs. Where the kernel refuses them, the table is used.
+    /// Loads the minimal programs. If the kernel refuses them, the table is used.
     pub fn begin(pins: &Pins, content: Content, how: Attach) -> Self {
         let loaded = load(pins, &content).map_err(|error| format!("{:#}", anyhow::anyhow!(error)));
         Self {
@@ -92,7 +92,7 @@ impl Closing {
         }
     }
 
-    /// Closes each interface that is not closed yet; to be called again and again, since one may appear.
+    /// Closes each interface that is not closed yet. Call this repeatedly, since an interface may appear later.
     pub fn check<'a>(&mut self, interfaces: impl Iterator<Item = &'a String>) -> &BTreeMap<String, Closed> {
         let mut in_table = Vec::new();
         for name in interfaces {
@@ -129,7 +129,7 @@ impl Closing {
         &self.state
     }
 
-    /// True if the table is in use.
+    /// Returns true if the table is in use.
     #[must_use]
     pub fn has_table(&self) -> bool {
         !self.table.is_empty() && self.refused.is_none()
@@ -145,9 +145,10 @@ impl Closing {
         Ok(())
     }
 
-    /// Attaches both programs to an interface that has neither.
+    /// Attaches the programs that an interface lacks.
     fn attach(&self, name: &str, ifindex: u32) -> Result<(), KernelError> {
-        // The table does not read headers that are not there.
+        // Refuse an interface without Ethernet headers: the program would misread the frames. The table would
+        // not, so the caller then uses the table.
         interface::refuse_other_links(name, ifindex)?;
         if !is_at(&self.pins, XDP, name, ifindex)? {
             attach::refuse_foreign(name, ifindex)?;
@@ -158,7 +159,7 @@ impl Closing {
             let id = native.then(|| program.attach_to_if_index(ifindex, XdpMode::Driver).ok()).flatten();
             let id = match id {
                 Some(id) => id,
-                // Closed in generic mode is better than open.
+                // An interface that is closed in generic mode is better than an open one.
                 None => program
                     .attach_to_if_index(ifindex, XdpMode::Skb)
                     .map_err(KernelError::program(PROGRAM_INGRESS))?,
@@ -177,7 +178,8 @@ impl Closing {
     }
 }
 
-/// True if a link of this hook is pinned and on this interface. One of an interface that is gone is unpinned.
+/// Returns true if a link of this hook is pinned and attached to this interface. Removes the pin if the link's
+/// interface is gone.
 fn is_at(pins: &Pins, hook: &str, name: &str, ifindex: u32) -> Result<bool, KernelError> {
     attach::adopt(&pins.link(hook, name), name, ifindex).map(|link| link.is_some())
 }
@@ -203,7 +205,7 @@ fn load(pins: &Pins, content: &Content) -> Result<(), KernelError> {
     Ok(())
 }
 
-/// The map behind both programs, filled and frozen.
+/// Creates, fills and freezes the map of both programs.
 fn table(content: &Content) -> Result<OwnedFd, KernelError> {
     let map = raw::create_array(&raw::ArrayDefinition {
         name: "pomguard_min",
@@ -219,10 +221,10 @@ fn table(content: &Content) -> Result<OwnedFd, KernelError> {
     Ok(map)
 }
 
-/// True if anything but the minimal program is behind a pinned link: the real programs enforce.
+/// Returns true if a pinned link runs a program other than the minimal one: the real programs enforce.
 ///
 /// # Errors
-/// When a link cannot be looked at.
+/// If a link cannot be examined.
 pub fn real_programs_enforce(pins: &Pins) -> Result<bool, KernelError> {
     let minimal = raw::open_pin(&pins.minimal(PROGRAM_INGRESS))
         .and_then(|program| raw::identity(program.as_fd()))
@@ -239,10 +241,11 @@ pub fn real_programs_enforce(pins: &Pins) -> Result<bool, KernelError> {
     Ok(false)
 }
 
-/// Takes the table and the minimal programs away: the real ones are behind every hook, or the host is opened.
+/// Removes the table and the minimal programs after the real programs are attached to every hook, or when the
+/// host is opened.
 ///
 /// # Errors
-/// When nft refuses, or a pin cannot be removed.
+/// If nft refuses, or a pin cannot be removed.
 pub fn end(pins: &Pins, has_table: bool) -> Result<(), KernelError> {
     if has_table {
         nftables::remove().map_err(KernelError::system("nft", "delete the table of a closed host"))?;

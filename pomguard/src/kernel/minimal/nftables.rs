@@ -1,4 +1,4 @@
-//! The same content as one nftables table, for a host whose kernel takes no BPF at all.
+//! The same rules as one nftables table, for a host whose kernel accepts no BPF program.
 
 use std::{
     fmt::Write as _,
@@ -13,14 +13,14 @@ use super::Content;
 
 /// Family and name of the table.
 const TABLE: &str = "netdev pomguard_closed";
-/// Where distributions put the program, for a caller whose PATH lacks the folder.
+/// Paths of the program, for a caller whose PATH lacks the folder.
 const PROGRAMS: [&str; 3] = ["nft", "/usr/sbin/nft", "/sbin/nft"];
 
-/// Puts the table in place for these interfaces, in one transaction that replaces an earlier one. False where
-/// the kernel has no egress hook (Linux 5.16) and outbound packets are not filtered although they should be.
+/// Writes the table for these interfaces in one transaction that replaces an earlier table. Returns false if
+/// outbound packets should be filtered and are not, because the kernel has no egress hook (Linux 5.16).
 ///
 /// # Errors
-/// When there is no nft, or it refuses.
+/// If nft is missing or refuses.
 pub(super) fn put(interfaces: &[String], content: &Content) -> io::Result<bool> {
     let inbound = script(interfaces, content, &[Direction::Inbound]);
     if !content.outbound {
@@ -32,10 +32,10 @@ pub(super) fn put(interfaces: &[String], content: &Content) -> io::Result<bool> 
     }
 }
 
-/// Takes the table away, if it is there.
+/// Deletes the table if the table exists.
 ///
 /// # Errors
-/// When there is no nft, or it refuses.
+/// If nft is missing or refuses.
 pub(super) fn remove() -> io::Result<()> {
     nft(&format!("table {TABLE}\ndelete table {TABLE}\n"))
 }
@@ -73,7 +73,7 @@ fn nft(script: &str) -> io::Result<()> {
     ))
 }
 
-/// The whole table: a chain for each interface and hook.
+/// Returns the script of the whole table: a chain for each interface and hook.
 fn script(interfaces: &[String], content: &Content, hooks: &[Direction]) -> String {
     let mut text = format!("table {TABLE}\ndelete table {TABLE}\ntable {TABLE} {{\n");
     for (number, interface) in interfaces.iter().enumerate() {
@@ -82,7 +82,7 @@ fn script(interfaces: &[String], content: &Content, hooks: &[Direction]) -> Stri
                 Direction::Inbound => ("in", "ingress"),
                 Direction::Outbound => ("out", "egress"),
             };
-            // A String takes whatever is written to it.
+            // Writing to a `String` cannot fail.
             let _ = writeln!(text, "chain {name}{number} {{");
             let _ =
                 writeln!(text, "type filter hook {word} device \"{interface}\" priority -500; policy drop;");
@@ -96,7 +96,8 @@ fn script(interfaces: &[String], content: &Content, hooks: &[Direction]) -> Stri
     text
 }
 
-/// What passes a hook. The kernel has taken a tag off before it asks, and still knows its VLAN.
+/// Returns the rules that pass packets at a hook. The kernel removes a VLAN tag before the hook but still knows
+/// the VLAN.
 fn rules(hook: Direction, content: &Content) -> Vec<String> {
     const DISCOVERY: &str = "nd-router-solicit, nd-router-advert, nd-neighbor-solicit, nd-neighbor-advert";
     let vlans: Vec<String> = [0].iter().chain(&content.vlans).map(u16::to_string).collect();
@@ -119,10 +120,10 @@ fn rules(hook: Direction, content: &Content) -> Vec<String> {
     rules
 }
 
-/// No fragment of a datagram.
+/// Matches packets that are no fragments.
 const WHOLE: &str = "ip frag-off & 0x3fff == 0";
 
-/// The rule for a failsafe tuple at a hook; none where nothing of it goes that way.
+/// Returns the rule for a failsafe tuple at a hook; `None` if no packet of the tuple goes in that direction.
 fn rule(hook: Direction, tuple: &Override) -> Option<String> {
     let side = if hook == Direction::Inbound { "saddr" } else { "daddr" };
     let length: u32 = tuple.mask.iter().map(|word| word.count_ones()).sum();
@@ -141,7 +142,7 @@ fn rule(hook: Direction, tuple: &Override) -> Option<String> {
             let kind = if opens == hook { "echo-request" } else { "echo-reply" };
             return Some(format!("{peer} {name} type {kind} accept"));
         }
-        // Nothing tells an answer of a protocol that has no ports.
+        // In a protocol without ports, an answer cannot be told from a request.
         other => return (opens == hook).then(|| format!("{peer} meta l4proto {other} accept")),
     };
     let range = |ports: u32| format!("{}-{}", ports & 0xffff, ports >> 16);
@@ -149,7 +150,7 @@ fn rule(hook: Direction, tuple: &Override) -> Option<String> {
     if opens == hook {
         return Some(format!("{peer} {name} dport {service} {name} sport {client} accept"));
     }
-    // Against the direction in which it opens, only answers go.
+    // In the direction opposite to the opening one, only answers pass.
     let answers = if name == "tcp" { " tcp flags & (ack | rst) != 0" } else { "" };
     Some(format!("{peer} {name} sport {service} {name} dport {client}{answers} accept"))
 }

@@ -1,9 +1,8 @@
-//! The minimal program: what a host is closed by whose kernel refuses the real ones.
+//! The minimal program, which closes a host whose kernel refuses the real programs.
 //!
-//! It is made of instructions here rather than compiled, and asks the kernel for as little as can be: no
-//! helper, no type information, no access to the packet at an offset that is not known, one loop over the
-//! failsafe tuples with a fixed end. What it does not understand at once (IP options, extension
-//! headers, fragments, two tags) it drops.
+//! The program is assembled here instead of compiled and needs as little of the kernel as possible: no helper,
+//! no type information, no packet access at a variable offset, one loop over the failsafe tuples with a fixed
+//! end. Packets that need more parsing (IP options, extension headers, fragments, two tags) are dropped.
 
 use pomguard_common::{Direction, control::Override, protocol};
 
@@ -12,7 +11,7 @@ use super::{
     assembler::{Assembler, Register, When, Width},
 };
 
-/// The most instructions that such a program may have.
+/// Maximum number of instructions of the program.
 pub const CEILING: usize = 200;
 
 /// Bytes of a tuple in the map: prefix and mask in network order, the two port ranges, and the kind.
@@ -22,19 +21,19 @@ const MASK: i16 = 16;
 const SERVICE: i16 = 32;
 const CLIENT: i16 = 36;
 const KIND: i16 = 40;
-/// Tuples that the map has room for.
+/// Number of tuples that fit in the map.
 pub(super) const TUPLES: usize = pomguard_common::limits::OVERRIDES;
 /// Bytes of the set of VLAN ids that follows the tuples.
 const VLANS: usize = 4_096 / 8;
-/// Bytes of the map's one value.
+/// Bytes of the map's only value.
 pub(super) const VALUE: usize = TUPLES * TUPLE + VLANS;
 
-/// Bits of a kind alongside the protocol.
+/// Bits of a kind next to the protocol.
 const V4: i32 = 4 << 8;
 const V6: i32 = 6 << 8;
 const OUTBOUND: i32 = 1 << 16;
 
-/// What the map holds.
+/// Returns the value of the map.
 pub(super) fn value(content: &Content) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(VALUE);
     for tuple in content.tuples.iter().take(TUPLES) {
@@ -42,7 +41,7 @@ pub(super) fn value(content: &Content) -> Vec<u8> {
     }
     bytes.resize(TUPLES * TUPLE, 0);
     let mut vlans = [0_u8; VLANS];
-    // A priority tag has id 0, and is judged like no tag.
+    // A priority tag has id 0: the frame is judged like an untagged one.
     for id in content.vlans.iter().copied().chain([0]) {
         if let Some(byte) = vlans.get_mut(usize::from(id / 8)) {
             *byte |= 1 << (id % 8);
@@ -58,7 +57,7 @@ fn tuple_bytes(tuple: &Override) -> Vec<u8> {
     let kind = i32::from(tuple.protocol) | family | if outbound { OUTBOUND } else { 0 };
     let words = tuple.peer.iter().chain(&tuple.mask);
     let mut bytes: Vec<u8> = words.flat_map(|word| word.to_be_bytes()).collect();
-    // First port in the low half, last one in the high half: two words of 16 bits each.
+    // First port in the low half, last port in the high half: two words of 16 bits each.
     bytes.extend(tuple.ports.to_le_bytes());
     bytes.extend(tuple.client_ports.to_le_bytes());
     bytes.extend(kind.to_le_bytes());
@@ -66,13 +65,13 @@ fn tuple_bytes(tuple: &Override) -> Vec<u8> {
     bytes
 }
 
-/// Places on the stack.
+/// Offsets on the stack.
 const PEER: i16 = -16;
 const OWN_PORT: i16 = -24;
 const PEER_PORT: i16 = -32;
 const MAY_BE: i16 = -40;
 
-/// Registers by what they hold.
+/// Registers, named after their contents.
 const RESULT: Register = Register(0);
 const CONTEXT: Register = Register(1);
 /// Scratch.
@@ -80,17 +79,17 @@ const A: Register = Register(2);
 const B: Register = Register(3);
 const C: Register = Register(4);
 const D: Register = Register(5);
-/// The header that is read now.
+/// The header that is being parsed.
 const HEADER: Register = Register(6);
-/// The packet's end, later the number of the tuple.
+/// The end of the packet, later the index of the tuple.
 const END: Register = Register(7);
-/// The tuple.
+/// The address of the tuple.
 const AT: Register = Register(8);
-/// Protocol and family.
+/// Protocol and family of the packet.
 const OWN_KIND: Register = Register(9);
 const STACK: Register = Register(10);
 
-/// The program for a hook, over a map of [`VALUE`] bytes; none only where this code is at fault.
+/// Returns the program for a hook, over a map of [`VALUE`] bytes; `None` only if this code has a bug.
 pub(super) fn program(hook: Direction, content: &Content, map: i32) -> Option<Vec<u64>> {
     let mut code = Assembler::default();
     link(&mut code, hook, map);
@@ -111,14 +110,14 @@ pub(super) fn program(hook: Direction, content: &Content, map: i32) -> Option<Ve
     code.finish()
 }
 
-/// Goes on only where the header that is read now has so many bytes.
+/// Drops the packet if the current header has fewer bytes than `bytes`.
 fn need(code: &mut Assembler, bytes: i32) {
     code.copy(A, HEADER);
     code.add(A, bytes);
     code.jump_if_register(A, When::Greater, END, "drop");
 }
 
-/// Ethernet, with one tag at most: leaves the type in `B`.
+/// Parses Ethernet with at most one tag. Leaves the EtherType in `B`.
 fn link(code: &mut Assembler, hook: Direction, map: i32) {
     const TAG: i32 = 0x8100;
     const ARP: i32 = 0x0806;
@@ -154,17 +153,17 @@ fn link(code: &mut Assembler, hook: Direction, map: i32) {
     code.jump_if(B, When::Equal, ARP, "pass");
 }
 
-/// IPv4 or IPv6: leaves protocol and family in `OWN_KIND`, the peer's address on the stack, and `HEADER` at
-/// what follows.
+/// Parses IPv4 or IPv6. Leaves protocol and family in `OWN_KIND` and the peer's address on the stack, and
+/// advances `HEADER` to the transport header.
 fn network(code: &mut Assembler, hook: Direction) {
     let inbound = hook == Direction::Inbound;
     code.jump_if(B, When::Equal, 0x86dd, "v6");
     code.jump_if(B, When::Differs, 0x0800, "drop");
     need(code, 34);
-    // Version 4, no options.
+    // Require version 4 without options.
     code.load(Width::Byte, A, HEADER, 14);
     code.jump_if(A, When::Differs, 0x45, "drop");
-    // No fragment.
+    // Require an unfragmented packet.
     code.load(Width::Half, A, HEADER, 20);
     code.network_to_host(A);
     code.and(A, 0x3fff);
@@ -191,7 +190,7 @@ fn network(code: &mut Assembler, hook: Direction) {
         code.store(Width::Double, STACK, PEER + half, A);
     }
     code.jump_if(OWN_KIND, When::Differs, protocol::ICMPV6.into(), "not-discovery");
-    // Solicitations and advertisements of routers and neighbours, by a machine on the link.
+    // Router and neighbour solicitations and advertisements from a machine on the link.
     code.load(Width::Byte, B, HEADER, 21);
     code.jump_if(B, When::Differs, 255, "not-discovery");
     code.copy(A, HEADER);
@@ -207,13 +206,13 @@ fn network(code: &mut Assembler, hook: Direction) {
     code.add(HEADER, 54);
 }
 
-/// Bits of what a packet may be: one that opens, or goes on with what its sender opened; one that answers.
+/// Bits of the roles that a packet may have: opens a flow or continues one that the sender opened; answers.
 const OPENS_SOME: i32 = 1;
 const ANSWERS_SOME: i32 = 2;
 
-/// Ports: leaves both on the stack, and in `D` what the packet may be.
+/// Reads the ports. Leaves both on the stack and the possible roles of the packet in `D`.
 fn transport(code: &mut Assembler, hook: Direction, dhcp: bool) {
-    /// SYN and ACK: both only ever answer, SYN alone only ever opens.
+    /// SYN and ACK: a packet with both can only answer, SYN alone can only open.
     const SYN: i32 = 0x02;
     const SYN_ACK: i32 = 0x12;
     let (own, peer) = if hook == Direction::Inbound { (2, 0) } else { (0, 2) };
@@ -223,7 +222,7 @@ fn transport(code: &mut Assembler, hook: Direction, dhcp: bool) {
     code.and(C, 0xff);
     code.jump_if(C, When::Equal, protocol::TCP.into(), "tcp");
     code.jump_if(C, When::Equal, protocol::UDP.into(), "udp");
-    // Tuples of protocols without ports have the protocol's number in the place of the service port.
+    // In tuples of protocols without ports, the service port is the number of the protocol.
     code.store(Width::Double, STACK, OWN_PORT, C);
     code.store(Width::Double, STACK, PEER_PORT, C);
     for (number, request, reply, other) in
@@ -282,7 +281,7 @@ fn transport(code: &mut Assembler, hook: Direction, dhcp: bool) {
     code.jump("ports");
 }
 
-/// Compares with every tuple.
+/// Compares the packet with every tuple.
 fn tuples(code: &mut Assembler, hook: Direction, count: u8, map: i32) {
     code.label("compare");
     code.store(Width::Double, STACK, MAY_BE, D);
@@ -294,8 +293,8 @@ fn tuples(code: &mut Assembler, hook: Direction, count: u8, map: i32) {
     code.label("tuple");
     code.load(Width::Word, A, AT, KIND);
     code.xor_register(A, OWN_KIND);
-    // The service is at this host for what others open, at the peer for what this host opens. Against the
-    // direction in which it opens, only answers go.
+    // For inbound tuples the service is at this host, for outbound tuples at the peer. In the direction
+    // opposite to the opening one, only answers pass.
     code.load(Width::Double, C, STACK, OWN_PORT);
     code.load(Width::Double, D, STACK, PEER_PORT);
     let must = |code: &mut Assembler, opened: Direction| {
