@@ -85,9 +85,9 @@ pub fn install(
     Ok(Installed { generation, slot, digest: image.digest(), image })
 }
 
-/// Compiles the policy again for the new addresses of this machine and puts the image in force, together with an
-/// image of `base`, the policy that returns unless the pending change is confirmed. Generation, deadline, rows,
-/// failsafe tuples and flows stay the same. On any error the former images stay in force.
+/// Compiles the policy again for the new addresses of this machine and puts the image in force, together
+/// with an image of `base`, the policy that returns unless the pending change is confirmed. Generation,
+/// deadline, rows, failsafe tuples and flows stay the same. On any error the former images stay in force.
 ///
 /// # Errors
 /// If a limit is exceeded, the kernel refuses, or a change is pending and `base` is `None`.

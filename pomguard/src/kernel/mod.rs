@@ -1,32 +1,32 @@
-//! Where a policy meets the kernel: the only module that calls it.
+//! The interface between a policy and the kernel: the only module that makes kernel calls.
 //!
 //! | step | module |
 //! | --- | --- |
-//! | the folder in the bpffs, and who may be in it | [`pins`] |
+//! | the folder in the bpffs, with owner and mode | [`pins`] |
 //! | the object, its maps and programs | [`load`] |
 //! | the interfaces | [`attach`]; how they are attached now: [`attached`] |
 //! | a compiled image: written, frozen, read back, switched to | [`install`] |
 //! | the array of one generation | `image_array`, `generation` |
-//! | what holds alongside the generations | [`control`] |
-//! | the counters of the maps | [`counters`], of the rows `tally`, of who was denied [`drops`] |
-//! | connections that were there first | [`sockets`], [`seed`] |
+//! | state that belongs to no generation | [`control`] |
+//! | the counters of the maps | [`counters`], of the rows `tally`, of the denied [`drops`] |
+//! | flows that exist before the programs | [`sockets`], [`seed`] |
 //! | pinned maps of another layout, replaced; their counters, carried over | [`takeover`], [`carry`] |
 //! | sets of programs, pinned before they are attached | [`programs`] |
 //! | a host whose kernel refuses the programs | [`minimal`] |
-//! | what is pinned, held open | [`held`] |
-//! | the hooks, held open and looked at | [`hold`] |
-//! | what the maps are to hold, compared with what they do | [`content`] |
-//! | a change of XDP mode, without an open moment | `bridge`; which driver it is: [`driver`] |
-//! | devices that stand on each other | [`machine`], and to attach below others `upper` |
-//! | a driver's words for a refusal of native mode | `refusal` |
-//! | what a card took, alongside what the guard saw | [`sight`] |
-//! | what the kernel announces of interfaces | [`monitor`] |
-//! | what a process may not do that loading takes | [`powers`] |
+//! | descriptors of the pinned objects | [`pinned_objects`] |
+//! | descriptors of the hooks, and their state | [`hook_handles`] |
+//! | the expected contents of the maps | [`map_baseline`] |
+//! | a change of XDP mode, without an open moment | `bridge`; the driver's name: [`driver`] |
+//! | relations of the devices | [`machine`], and to attach below others `upper` |
+//! | a driver's message for a refusal of native mode | `refusal` |
+//! | packets that a card received, next to those that the programs received | [`sight`] |
+//! | the kernel's announcements about interfaces | [`monitor`] |
+//! | capabilities that a process lacks | [`capabilities`] |
 //! | this machine, for `pomguard doctor` | [`doctor`] |
 //! | a frame through the loaded program | [`probe`], [`selfprobe`] |
 //!
-//! Everything that outlives the daemon is pinned. What reads or changes maps goes by the pins and
-//! works alike with the daemon dead or alive.
+//! Every object that outlives the daemon is pinned. Code that reads or changes maps opens the pins and works
+//! the same with the daemon dead or alive.
 
 pub mod address;
 pub mod attach;

@@ -1,4 +1,4 @@
-//! The kernel's announcements of what happens to interfaces, their addresses and traffic-control filters.
+//! The kernel's announcements about changes of interfaces, their addresses and traffic-control filters.
 
 use std::io;
 
@@ -10,31 +10,31 @@ use super::KernelError;
 
 /// Groups of linux/rtnetlink.h: interfaces, traffic control, IPv4 addresses and IPv6 addresses.
 const GROUPS: u32 = 1 | 8 | 0x10 | 0x100;
-/// Bytes of an announcement that are read; the rest of a longer one is dropped with it.
+/// Bytes of an announcement to read; the rest of a longer one is discarded.
 const LONG: usize = 4_096;
-/// Announcements that are taken at once.
+/// Maximum number of announcements to read at once.
 const ENOUGH: usize = 1_000;
 
-/// What the announcements came to.
+/// The result of reading announcements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum News {
     /// Something changed.
     Changed,
-    /// So much changed that the kernel could not tell all of it.
+    /// There were more changes than the kernel could announce.
     Missed,
 }
 
-/// Listens. What the announcements say is not read: whoever hears of a change looks at everything,
-/// so that a lost one costs nothing.
+/// A listener for announcements. The contents are not read: after any announcement the caller checks
+/// everything, so a lost announcement does no harm.
 pub struct Monitor {
     socket: TokioSocket,
 }
 
 impl Monitor {
-    /// Begins to listen, in the network namespace of the caller.
+    /// Begins to listen in the network namespace of the caller.
     ///
     /// # Errors
-    /// When the kernel gives no socket.
+    /// If the kernel provides no socket.
     pub fn new() -> Result<Self, KernelError> {
         let fail = || KernelError::system("netlink", "listen to the kernel's routing socket");
         let mut socket = TokioSocket::new(NETLINK_ROUTE).map_err(fail())?;
@@ -42,14 +42,14 @@ impl Monitor {
         Ok(Self { socket })
     }
 
-    /// Waits for the next announcement, and takes those that are there with it.
+    /// Waits for the next announcement and reads all that are queued.
     ///
     /// # Errors
-    /// When the socket fails.
+    /// If the socket fails.
     pub async fn news(&mut self) -> Result<News, KernelError> {
         let first = self.socket.recv(&mut [0_u8; LONG].as_mut_slice()).await.map(drop);
         let mut news = message(first)?;
-        // Bounded, so that a flood of announcements cannot keep the daemon from everything else.
+        // Bounded, so that a flood of announcements cannot keep the daemon from other work.
         for _ in 0..ENOUGH {
             match take(self.socket.socket_ref()) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
@@ -64,7 +64,7 @@ impl Monitor {
     }
 }
 
-/// What an attempt to read came to.
+/// Converts the result of a read into news.
 fn message(read: io::Result<()>) -> Result<News, KernelError> {
     match read {
         Ok(()) => Ok(News::Changed),
@@ -73,7 +73,7 @@ fn message(read: io::Result<()>) -> Result<News, KernelError> {
     }
 }
 
-/// Reads one announcement and drops it.
+/// Reads and discards one announcement.
 fn take(socket: &Socket) -> io::Result<()> {
     socket.recv(&mut [0_u8; LONG].as_mut_slice(), libc::MSG_DONTWAIT).map(drop)
 }

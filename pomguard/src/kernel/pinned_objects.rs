@@ -1,4 +1,4 @@
-//! Everything that is pinned, held open: what loses its pin lives on, and gets it back.
+//! Descriptors of all pinned objects: an object whose pin is deleted stays alive and is pinned again.
 
 use std::{
     fs, io,
@@ -15,10 +15,11 @@ pub struct PinnedObjects {
 }
 
 impl PinnedObjects {
-    /// Opens all that is pinned now but the links: those belong to their interface's hold.
+    /// Opens every object that is pinned now, except the links: those belong to the hook handles of their
+    /// interface.
     ///
     /// # Errors
-    /// When a pin cannot be opened.
+    /// If a pin cannot be opened.
     pub fn open(pins: &Pins) -> Result<Self, KernelError> {
         let mut objects = Vec::new();
         for path in pins.kept() {
@@ -29,16 +30,16 @@ impl PinnedObjects {
         Ok(Self { objects })
     }
 
-    /// The object that is pinned at this path.
+    /// Returns the object that is pinned at this path.
     #[must_use]
     pub fn object(&self, path: &Path) -> Option<BorrowedFd<'_>> {
         self.objects.iter().find(|(at, _)| at == path).map(|(_, object)| object.as_fd())
     }
 
-    /// Pins again whatever is not pinned where it belongs, `links` among it; returns those paths.
+    /// Pins every object again that is not pinned at the expected path, including `links`. Returns these paths.
     ///
     /// # Errors
-    /// When the folder is not ours any more, or the kernel refuses.
+    /// If the folder no longer belongs to pomguard, or the kernel refuses.
     pub fn restore<'a>(
         &'a self,
         pins: &Pins,
@@ -52,7 +53,8 @@ impl PinnedObjects {
             }
         }
         if !lost.is_empty() {
-            // Also when another file system was mounted over ours: then the folders are missing.
+            // This is also needed if another file system was mounted over the folder: then the folders are
+            // missing.
             pins.prepare()?;
         }
         for (path, object) in &lost {
@@ -69,7 +71,7 @@ impl PinnedObjects {
     }
 }
 
-/// Whether it is this very object that is pinned there.
+/// Returns true if exactly this object is pinned at the path.
 fn is_pinned(path: &Path, object: BorrowedFd<'_>) -> Result<bool, KernelError> {
     let fail = |path: &Path| KernelError::system("BPF_OBJ_GET_INFO_BY_FD", path.display().to_string());
     let own = raw::identity(object).map_err(fail(path))?;

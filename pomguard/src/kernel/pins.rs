@@ -1,4 +1,4 @@
-//! The folder in the bpffs that holds everything that outlives the daemon.
+//! The folder in the bpffs with every object that outlives the daemon.
 
 use std::{
     fs, io,
@@ -21,51 +21,51 @@ use super::{KernelError, mapping::Mapping};
 /// Magic number of the BPF file system (include/uapi/linux/magic.h).
 const BPF_FS: FsType = FsType(0xcafe_4a11);
 
-/// Links have their own folder whatever the layout of the maps is.
+/// The folder of the links, which is the same for every layout of the maps.
 const LINKS: &str = "links";
-/// Programs with the arrays that they jump through.
+/// The folder of the programs and of the arrays through which they jump.
 const PROGRAMS: &str = "programs";
-/// What belongs together and is of one layout, in the order in which it is taken away.
+/// The folders of a set of one layout, in the order of removal.
 const SET: [&str; 3] = [PROGRAMS, "images", "maps"];
-/// The programs of a host whose kernel refuses the real ones.
+/// The folder of the programs for a host whose kernel refuses the real ones.
 const MINIMAL: &str = "minimal";
-/// A set that is being made alongside the one in force.
+/// The folder of a set that is being created next to the one in force.
 const NEXT: &str = "next";
-/// A set that is in force already, and has yet to be moved to its place.
+/// The folder of a set that is already in force and must still be moved to the final place.
 const READY: &str = "ready";
 
-/// The folder, and what lies where in it.
+/// The folder of the pins, and the paths in the folder.
 #[derive(Clone, Debug)]
 pub struct Pins {
     root: PathBuf,
-    /// Where below it the set lies; none when it lies in its place.
+    /// The subfolder of a staged set; `None` for a set in the final place.
     stage: Option<&'static str>,
 }
 
 impl Pins {
-    /// The pins under `root`, which need not exist.
+    /// Returns the pins under `root`, which need not exist.
     #[must_use]
     pub fn new(root: &Path) -> Self {
         Self { root: root.to_owned(), stage: None }
     }
 
-    /// The same links, with a set of maps and programs alongside the one in force.
+    /// Returns pins with the same links and a staged set of maps and programs, next to the set in force.
     #[must_use]
     pub fn staging(&self) -> Self {
         Self { root: self.root.clone(), stage: Some(NEXT) }
     }
 
-    /// The folder.
+    /// Returns the folder.
     #[must_use]
     pub fn root(&self) -> &Path {
         &self.root
     }
 
-    /// Makes the folder, and refuses one that somebody else could have prepared: the top of the bpffs
-    /// may be writable for all.
+    /// Creates the folder, and refuses a folder that another user could have prepared: the top of the bpffs may
+    /// be writable for all.
     ///
     /// # Errors
-    /// [`KernelError::Pins`] when it is not on a bpffs, not root's, or open to others.
+    /// [`KernelError::Pins`] if the folder is not on a bpffs, is not root's, or is open to others.
     pub fn prepare(&self) -> Result<(), KernelError> {
         let stage = self.stage.map(|stage| self.root.join(stage));
         let below = std::iter::once(LINKS).chain(SET).map(|name| self.folder(name));
@@ -82,33 +82,33 @@ impl Pins {
         }
     }
 
-    /// Where a map is pinned.
+    /// Returns the path of a map's pin.
     #[must_use]
     pub fn map(&self, name: &str) -> PathBuf {
         self.folder("maps").join(name)
     }
 
-    /// Where the image in a generation slot is pinned.
+    /// Returns the path at which the image of a slot is pinned.
     ///
-    /// The map of maps names it by id, and opening a map by id takes CAP_SYS_ADMIN.
+    /// The map of maps contains only the id of the image, and opening a map by id needs CAP_SYS_ADMIN.
     #[must_use]
     pub fn image(&self, slot: u8) -> PathBuf {
         self.folder("images").join(slot.to_string())
     }
 
-    /// Where a program is pinned.
+    /// Returns the path of a program's pin.
     #[must_use]
     pub fn program(&self, name: &str) -> PathBuf {
         self.folder(PROGRAMS).join(name)
     }
 
-    /// Where the programs in force are pinned.
+    /// Returns the folder of the programs in force.
     pub(super) fn programs(&self) -> PathBuf {
         self.folder(PROGRAMS)
     }
 
-    /// Sets of programs alongside those in force: one that a start is about to attach, and those that a hook may
-    /// still run.
+    /// Returns the folders of the spare sets of programs: a set that a start is about to attach, and sets that
+    /// a hook may still run.
     pub(super) fn spare_programs(&self) -> Vec<PathBuf> {
         let Ok(entries) = fs::read_dir(&self.root) else { return Vec::new() };
         let number = |name: &str| name.strip_prefix(PROGRAMS)?.strip_prefix('-')?.parse::<u32>().ok();
@@ -118,14 +118,14 @@ impl Pins {
         found.into_iter().map(|name| self.root.join(name)).collect()
     }
 
-    /// A place for one more such set.
+    /// Returns an unused path for one more spare set.
     fn spare_place(&self) -> PathBuf {
         let place = |number: u32| self.root.join(format!("{PROGRAMS}-{number}"));
         (1..u32::MAX).map(place).find(|path| !path.exists()).unwrap_or_else(|| place(0))
     }
 
-    /// Makes a folder for a set of programs that is to be attached: in its place where there is none yet, as
-    /// a spare one alongside those in force else.
+    /// Returns a folder for a set of programs that is about to be attached: the final place if that is empty,
+    /// otherwise a new spare folder next to the programs in force.
     pub(super) fn new_programs(&self) -> Result<PathBuf, KernelError> {
         let place = self.programs();
         if fs::read_dir(&place).is_ok_and(|mut entries| entries.next().is_none()) {
@@ -139,7 +139,7 @@ impl Pins {
         Ok(place)
     }
 
-    /// Gives a spare set of programs the place of those in force, which become a spare one.
+    /// Moves a spare set of programs to the place of the programs in force, which become a spare set.
     pub(super) fn swap_programs(&self, spare: &Path) -> Result<(), KernelError> {
         let place = self.programs();
         if *spare == place {
@@ -149,20 +149,20 @@ impl Pins {
         rename(spare, &place)
     }
 
-    /// Makes a spare set of programs out of a folder: a hook may still run them, and the kernel empties a
+    /// Turns a folder of programs into a spare set: a hook may still run the programs, and the kernel empties a
     /// program array that has neither a pin nor a descriptor.
     fn set_aside(&self, programs: &Path) -> Result<(), KernelError> {
         let Ok(mut entries) = fs::read_dir(programs) else { return Ok(()) };
         if entries.next().is_none() { remove(programs) } else { rename(programs, &self.spare_place()) }
     }
 
-    /// Where the minimal program of this name is pinned.
+    /// Returns the path of the pin of a minimal program.
     #[must_use]
     pub fn minimal(&self, name: &str) -> PathBuf {
         self.root.join(MINIMAL).join(name)
     }
 
-    /// Makes the folders that the minimal programs and their links take.
+    /// Creates the folders of the minimal programs and their links.
     ///
     /// # Errors
     /// As [`Self::prepare`].
@@ -172,27 +172,27 @@ impl Pins {
             .try_for_each(|folder| make(folder, *folder == self.root))
     }
 
-    /// Removes their folder if nothing is in it.
+    /// Removes the folder of the minimal programs if the folder is empty.
     pub(super) fn remove_minimal_if_empty(&self) {
-        // It stays where a minimal program is in it.
+        // The call fails if the folder contains a minimal program; then the folder stays.
         let _ = fs::remove_dir(self.root.join(MINIMAL));
     }
 
     /// Removes the pins of the minimal programs.
     ///
     /// # Errors
-    /// When a pin cannot be removed.
+    /// If a pin cannot be removed.
     pub fn remove_minimal(&self) -> Result<(), KernelError> {
         remove(&self.root.join(MINIMAL))
     }
 
-    /// Where the link of a hook on an interface is pinned. A bpffs takes no dot in a name.
+    /// Returns the path at which the link of a hook on an interface is pinned. A bpffs allows no dot in a name.
     #[must_use]
     pub fn link(&self, hook: &str, interface: &str) -> PathBuf {
         self.folder(LINKS).join(format!("{hook}-{}", pin_name(interface)))
     }
 
-    /// Interfaces that have a pinned link of this hook.
+    /// Returns the interfaces that have a pinned link of this hook.
     pub fn linked(&self, hook: &str) -> Vec<String> {
         let Ok(entries) = fs::read_dir(self.folder(LINKS)) else { return Vec::new() };
         let prefix = format!("{hook}-");
@@ -204,7 +204,7 @@ impl Pins {
         found
     }
 
-    /// Every pin but the links: those have to be asked for by interface.
+    /// Returns every pin except the links, which are looked up by interface.
     #[must_use]
     pub fn kept(&self) -> Vec<PathBuf> {
         let mut found: Vec<PathBuf> = SET
@@ -218,15 +218,15 @@ impl Pins {
         found
     }
 
-    /// Whether the maps are there.
+    /// Returns true if the maps are pinned.
     #[must_use]
     pub fn installed(&self) -> bool {
-        // The first two are there in every version of the layout: one of another version is refused
-        // as such, not taken for nothing.
+        // Every version of the layout has the first two maps: a set of another version is then refused with the
+        // right error and not treated as missing.
         [names::MAP_HOST, names::MAP_POLICY, names::MAP_CONTROL].iter().any(|name| self.map(name).exists())
     }
 
-    /// Makes sure that this process may look at the pins: without the right to, all of them seem to be missing.
+    /// Checks that this process may read the pins. Without the permission all pins seem to be missing.
     ///
     /// # Errors
     /// [`KernelError::Denied`].
@@ -239,11 +239,11 @@ impl Pins {
         }
     }
 
-    /// A pinned map.
+    /// Opens a pinned map.
     ///
     /// # Errors
-    /// [`KernelError::NotInstalled`] when nothing is pinned, [`KernelError::Denied`] when this process may not
-    /// look.
+    /// [`KernelError::NotInstalled`] if nothing is pinned, [`KernelError::Denied`] if this process has no
+    /// permission.
     pub fn open(&self, name: &'static str) -> Result<MapData, KernelError> {
         self.readable()?;
         if !self.installed() && !self.map(name).exists() {
@@ -252,10 +252,10 @@ impl Pins {
         MapData::from_pin(self.map(name)).map_err(KernelError::map(name))
     }
 
-    /// A pinned map as aya's typed form.
+    /// Opens a pinned map as aya's typed form.
     ///
     /// # Errors
-    /// As [`Self::open`], and when the map is of another kind than `T`.
+    /// As [`Self::open`], and if the map is of another kind than `T`.
     pub(crate) fn typed<T>(&self, name: &'static str) -> Result<T, KernelError>
     where
         T: TryFrom<Map, Error = aya::maps::MapError>,
@@ -265,7 +265,7 @@ impl Pins {
         T::try_from(map).map_err(KernelError::map(name))
     }
 
-    /// A pinned array as memory.
+    /// Maps a pinned array into memory.
     pub(crate) fn mapped<T: Pod>(
         &self,
         name: &'static str,
@@ -277,15 +277,15 @@ impl Pins {
             .map_err(KernelError::system("mmap", format!("map {name}")))
     }
 
-    /// Removes every pin. The programs go with their links, unless something else holds them.
+    /// Removes every pin. The programs end with their links, unless another process holds them.
     ///
-    /// The folder itself stays, empty: tmpfiles.d made it, and a unit that names it in
+    /// The folder itself stays, empty: tmpfiles.d created the folder, and a unit that lists the folder in
     /// `ReadWritePaths=` does not start again without it.
     ///
     /// # Errors
-    /// When a pin cannot be removed.
+    /// If a pin cannot be removed.
     pub fn remove(&self) -> Result<(), KernelError> {
-        // Links first: the host is open from here on, and the maps go when nothing uses them.
+        // Links first: the host is open from here on, and the maps are freed when nothing uses them.
         for folder in std::iter::once(LINKS).chain(SET) {
             remove(&self.folder(folder))?;
         }
@@ -295,7 +295,7 @@ impl Pins {
         self.spare_programs().iter().try_for_each(|spare| remove(spare))
     }
 
-    /// Removes a set, but for its programs: those are set aside, because a hook may run them.
+    /// Removes a staged set except the programs, which become a spare set because a hook may run them.
     fn remove_set(&self, stage: &str) -> Result<(), KernelError> {
         let stage = self.root.join(stage);
         self.set_aside(&stage.join(PROGRAMS))?;
@@ -305,28 +305,28 @@ impl Pins {
         remove(&stage)
     }
 
-    /// Removes the set alongside the one in force.
+    /// Removes the set that is being created next to the one in force.
     ///
     /// # Errors
-    /// When a pin cannot be removed.
+    /// If a pin cannot be removed.
     pub fn discard_alongside(&self) -> Result<(), KernelError> {
         self.remove_set(NEXT)
     }
 
-    /// Has the set alongside the one in force count as the one in force: whatever ends this process, the next
-    /// start moves it to its place ([`Self::finish_migration`]).
+    /// Marks the set that was created next to the one in force as the set in force: even if this process is
+    /// killed, the next start moves the set to the final place ([`Self::finish_migration`]).
     ///
     /// # Errors
-    /// When the folder cannot be renamed; then nothing has changed.
+    /// If the folder cannot be renamed; then nothing has changed.
     pub fn promote_alongside(&self) -> Result<(), KernelError> {
         rename(&self.root.join(NEXT), &self.root.join(READY))
     }
 
-    /// Finishes what an earlier process began alongside the set in force, or takes it away where it was not
-    /// in force yet. Its programs stay until no hook runs them ([`super::programs::retire`]).
+    /// Moves a set that an earlier process put in force to the final place, or removes a set that was not in
+    /// force yet. The programs stay until no hook runs them ([`super::programs::retire`]).
     ///
     /// # Errors
-    /// When a pin cannot be moved or removed.
+    /// If a pin cannot be moved or removed.
     pub fn finish_migration(&self) -> Result<(), KernelError> {
         self.remove_set(NEXT)?;
         let ready = self.root.join(READY);
@@ -342,7 +342,7 @@ impl Pins {
             }
         }
         remove(&ready)?;
-        // Two sets of programs were to change places, and only the first left its own.
+        // Two sets of programs were being exchanged, and only the first was moved.
         let whole = |programs: &Path| programs.join(names::PROGRAM_INGRESS).exists();
         match self.spare_programs().into_iter().find(|spare| whole(spare)) {
             Some(spare) if !whole(&self.programs()) => self.swap_programs(&spare),
@@ -351,7 +351,7 @@ impl Pins {
     }
 }
 
-/// Makes a folder, with those above it if `all`, and refuses one that somebody else could write to.
+/// Creates a folder, with the parents if `all`, and refuses a folder that another user could write to.
 fn make(folder: &Path, all: bool) -> Result<(), KernelError> {
     match fs::DirBuilder::new().mode(0o700).recursive(all).create(folder) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
@@ -361,7 +361,7 @@ fn make(folder: &Path, all: bool) -> Result<(), KernelError> {
     }
 }
 
-/// Removes a folder that has nothing but pins in it, if it is there.
+/// Removes a folder that contains only pins, if the folder exists.
 pub(super) fn remove(folder: &Path) -> Result<(), KernelError> {
     let Ok(entries) = fs::read_dir(folder) else { return Ok(()) };
     for entry in entries.flatten() {
@@ -375,7 +375,7 @@ fn rename(from: &Path, to: &Path) -> Result<(), KernelError> {
     fs::rename(from, to).map_err(KernelError::system("rename", from.display().to_string()))
 }
 
-/// Refuses a folder that somebody else could write to.
+/// Refuses a folder that another user could write to.
 fn inspect(folder: &Path) -> Result<(), KernelError> {
     let refuse = |problem: &str| KernelError::Pins { path: folder.to_owned(), problem: problem.to_owned() };
     let facts =
@@ -388,7 +388,7 @@ fn inspect(folder: &Path) -> Result<(), KernelError> {
         return Err(refuse("it belongs to another user"));
     }
     if facts.mode() & 0o077 != 0 {
-        // A folder made by an older umask or by `mkdir`: ours, so it can be closed.
+        // A folder created with an older umask or by `mkdir`: the owner is right, so close the folder.
         fs::set_permissions(folder, fs::Permissions::from_mode(0o700))
             .map_err(KernelError::system("chmod", folder.display().to_string()))?;
     }
@@ -402,12 +402,13 @@ fn inspect(folder: &Path) -> Result<(), KernelError> {
     Ok(())
 }
 
-/// An interface's name as a pin has it: a bpffs takes no dot. Two interfaces never share one.
+/// Returns the name of an interface in a pin's name. A bpffs allows no dot, and two interfaces never share a
+/// name.
 fn pin_name(interface: &str) -> String {
     interface.replace('%', "%25").replace('.', "%2E")
 }
 
-/// The interface that a pin is named after.
+/// Returns the interface of a pin's name.
 fn interface_name(pin: &str) -> String {
     pin.replace("%2E", ".").replace("%25", "%")
 }

@@ -1,7 +1,7 @@
-//! A frame through the loaded program: the kernel's own answer to "what would become of this?".
+//! Sends a frame through the loaded program, so that the kernel itself gives the verdict.
 //!
-//! The program runs on the policy in force (or on an image of the caller's), with counters and
-//! flows of its own: a question changes nothing.
+//! The program uses the policy in force (or an image of the caller) with counters and flows of its own: a query
+//! changes nothing.
 
 use aya::{
     maps::{Array, ArrayOfMaps, MapData, PerCpuArray, ProgramArray},
@@ -30,31 +30,31 @@ use super::{
 };
 use crate::compile::Image;
 
-/// What the program said.
+/// The verdict of the program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Finding {
-    /// The packet goes on.
+    /// True if the packet passes.
     pub passes: bool,
-    /// Why.
+    /// The reason of the verdict.
     pub reason: Reason,
-    /// It would have been dropped; passed because of audit.
+    /// True if the packet would be dropped and passes because of audit mode.
     pub audited: bool,
     /// Slot of the row that allowed it, or [`NO_ROW`].
     pub row: u16,
 }
 
-/// A loaded object to ask.
+/// A loaded object for queries.
 pub struct Probe {
     loaded: Loaded,
-    /// Rows whose tallies are looked at.
+    /// Slots of the rows whose tallies are read.
     slots: Vec<u16>,
 }
 
 impl Probe {
-    /// A probe of the policy in force.
+    /// Creates a probe of the policy in force.
     ///
     /// # Errors
-    /// When nothing is installed, or the object cannot be loaded.
+    /// If nothing is installed, or the object cannot be loaded.
     pub fn of_installed(pins: &Pins, slots: Vec<u16>) -> Result<Self, KernelError> {
         if !pins.installed() {
             return Err(KernelError::NotInstalled { path: pins.root().to_owned() });
@@ -62,19 +62,19 @@ impl Probe {
         Ok(Self { loaded: Loaded::new(pins, Share::Policy, Ticks::probe()?, 0)?, slots })
     }
 
-    /// A probe of its own, without a policy yet.
+    /// Creates a separate probe without a policy.
     ///
     /// # Errors
-    /// When the object cannot be loaded.
+    /// If the object cannot be loaded.
     pub fn alone() -> Result<Self, KernelError> {
         let nowhere = Pins::new(std::path::Path::new("/nonexistent"));
         Ok(Self { loaded: Loaded::new(&nowhere, Share::Nothing, Ticks::probe()?, 0)?, slots: Vec::new() })
     }
 
-    /// Puts an image in force in a probe of its own.
+    /// Puts an image in force in a separate probe.
     ///
     /// # Errors
-    /// When the kernel refuses.
+    /// If the kernel refuses.
     pub fn set(&mut self, image: &Image, slots: Vec<u16>) -> Result<(), KernelError> {
         let data = image_array::fresh()?;
         install::fill(&data, image)?;
@@ -92,11 +92,11 @@ impl Probe {
         Ok(())
     }
 
-    /// Lays down what holds alongside the image: the words of the control line (the first one stays, or is
-    /// that of a slot without an image), and the lines of the override table.
+    /// Writes the state next to the image: the control words (the active word stays, or selects a slot without
+    /// an image), and the lines of the override table.
     ///
     /// # Errors
-    /// When the kernel refuses.
+    /// If the kernel refuses.
     pub fn hold(
         &mut self,
         words: [u64; Control::WORDS],
@@ -114,10 +114,10 @@ impl Probe {
         control.set(0, words, 0).map_err(KernelError::map(names::MAP_CONTROL))
     }
 
-    /// Forgets all flows and fragmented datagrams.
+    /// Clears all flows and fragmented datagrams.
     ///
     /// # Errors
-    /// When the kernel refuses.
+    /// If the kernel refuses.
     pub fn forget_connections(&mut self) -> Result<(), KernelError> {
         for (name, buckets) in
             [(names::MAP_FLOWS, limits::FLOW_BUCKETS), (names::MAP_FRAGMENTS, limits::FRAGMENT_BUCKETS)]
@@ -131,10 +131,10 @@ impl Probe {
         Ok(())
     }
 
-    /// Forgets which ports serve.
+    /// Clears the table of served ports.
     ///
     /// # Errors
-    /// When the kernel refuses.
+    /// If the kernel refuses.
     pub fn forget_ports(&mut self) -> Result<(), KernelError> {
         let mut table: Mapping<u64> = self.loaded.mapped(names::MAP_SERVED, Served::COUNT)?;
         for port in 0..table.len() {
@@ -148,7 +148,7 @@ impl Probe {
     /// Empties the arrays of the general programs, as the kernel does when their pins and descriptors are gone.
     ///
     /// # Errors
-    /// When the kernel refuses.
+    /// If the kernel refuses.
     pub fn take_out_general(&mut self) -> Result<(), KernelError> {
         for (array, _) in names::ARRAYS {
             let mut programs: ProgramArray<_> = self.loaded.map_mut(array)?;
@@ -165,28 +165,28 @@ impl Probe {
         self.loaded.fill_arrays()
     }
 
-    /// Counters of the probe, summed over the CPUs.
+    /// Returns the counters of the probe, summed over the CPUs.
     ///
     /// # Errors
-    /// When they cannot be read.
+    /// If the counters cannot be read.
     pub fn counters(&self) -> Result<Counters, KernelError> {
         let map: PerCpuArray<_, Counters> = self.loaded.map(names::MAP_COUNTERS)?;
         Ok(counters::sum(&map.get(&0, 0).map_err(KernelError::map(names::MAP_COUNTERS))?))
     }
 
-    /// Tally of a row, summed over the CPUs.
+    /// Returns the tally of a row, summed over the CPUs.
     ///
     /// # Errors
-    /// When it cannot be read.
+    /// If the tally cannot be read.
     pub fn row(&self, slot: u16) -> Result<RowTally, KernelError> {
         let map: PerCpuArray<_, RowTally> = self.loaded.map(names::MAP_ROWS)?;
         Ok(sum_row(&map.get(&u32::from(slot), 0).map_err(KernelError::map(names::MAP_ROWS))?))
     }
 
-    /// Runs a frame, and only says whether it goes on.
+    /// Runs a frame and returns true if the frame passes.
     ///
     /// # Errors
-    /// When the kernel cannot run it: frames below 14 bytes do not exist for it.
+    /// If the kernel cannot run the frame: the kernel accepts no frame below 14 bytes.
     pub fn verdict(&mut self, direction: Direction, frame: &[u8]) -> Result<bool, KernelError> {
         let options = TestRunOptions { data_in: Some(frame), ..TestRunOptions::default() };
         match direction {
@@ -201,10 +201,10 @@ impl Probe {
         }
     }
 
-    /// Runs a frame, and says what became of it and why.
+    /// Runs a frame and returns the verdict with the reason.
     ///
     /// # Errors
-    /// As [`Self::verdict`], and [`KernelError::Unreadable`] when the counters do not tell.
+    /// As [`Self::verdict`], and [`KernelError::Unreadable`] if no counter changed.
     pub fn run(&mut self, direction: Direction, frame: &[u8]) -> Result<Finding, KernelError> {
         let before = self.counters()?;
         let rows = self.tallies()?;
@@ -227,10 +227,10 @@ impl Probe {
         self.slots.iter().map(|&slot| Ok(self.row(slot)?.packets)).collect()
     }
 
-    /// Instructions that the verifier walked for each of [`names::PROGRAMS`].
+    /// Returns the number of instructions that the verifier processed for each of [`names::PROGRAMS`].
     ///
     /// # Errors
-    /// When the kernel does not say.
+    /// If the kernel does not answer.
     pub fn verified_instructions(&self) -> Result<[Option<u32>; names::PROGRAMS.len()], KernelError> {
         self.loaded.verified_instructions()
     }

@@ -1,10 +1,11 @@
-//! Sets of pinned programs: each has the two fast programs, the two general ones, and the arrays that lead from
-//! the former to the latter.
+//! Sets of pinned programs. A set has the two fast programs, the two general programs, and the arrays through
+//! which a fast program calls the general one.
 //!
-//! The kernel empties a program array when its last pin and descriptor go, whatever programs use it, and a
-//! fast program without its general one drops. So a set is pinned before any of its programs is attached,
-//! stays pinned until no hook runs one of them, and never shares an array with another set. A start that is
-//! killed at any step leaves hooks of either set, both whole; the next start takes away what is not used.
+//! The kernel empties a program array when the last pin and descriptor are gone, even if programs use the
+//! array, and a fast program without the general program drops packets. Therefore a set is pinned before any of
+//! the programs is attached, stays pinned until no hook runs one of them, and never shares an array with
+//! another set. A start that is killed at any step leaves hooks of either set, both complete; the next start
+//! removes the unused set.
 
 use std::{
     collections::BTreeSet,
@@ -18,8 +19,8 @@ use pomguard_common::names::{PROGRAM_EGRESS, PROGRAM_INGRESS};
 
 use super::{KernelError, attach, load::Loaded, pins, pins::Pins, raw};
 
-/// A set that is pinned and about to be attached. Dropped before [`Self::finish`], it is taken away, unless
-/// a hook runs it.
+/// A set that is pinned and about to be attached. If dropped before [`Self::finish`], the set is removed,
+/// unless a hook runs one of the programs.
 pub struct Staged {
     pins: Pins,
     folder: PathBuf,
@@ -27,20 +28,21 @@ pub struct Staged {
 }
 
 impl Staged {
-    /// Pins the programs of a loaded object, alongside those in force.
+    /// Pins the programs of a loaded object next to those in force.
     ///
     /// # Errors
-    /// When a pin cannot be made.
+    /// If a pin cannot be created.
     pub fn new(loaded: &Loaded, pins: &Pins) -> Result<Self, KernelError> {
         let staged = Self { pins: pins.clone(), folder: pins.new_programs()?, over: false };
         loaded.pin_programs(&staged.folder)?;
         Ok(staged)
     }
 
-    /// Gives the set, which the hooks run now, its place, and takes away those that no hook runs any more.
+    /// Moves the set, which the hooks run now, to the final place, and removes the sets that no hook runs any
+    /// more.
     ///
     /// # Errors
-    /// When the pins cannot be moved; then the next start moves them.
+    /// If the pins cannot be moved; then the next start moves them.
     pub fn finish(mut self) -> Result<(), KernelError> {
         self.pins.swap_programs(&self.folder)?;
         self.over = true;
@@ -62,10 +64,10 @@ impl Drop for Staged {
     }
 }
 
-/// Takes away the sets of programs that no hook runs and that are not in their place.
+/// Removes the spare sets of programs that no hook runs.
 ///
 /// # Errors
-/// When the hooks cannot be asked, or a pin cannot be removed.
+/// If the hooks cannot be read, or a pin cannot be removed.
 pub fn retire(pins: &Pins) -> Result<(), KernelError> {
     let spares = pins.spare_programs();
     if spares.is_empty() {
@@ -77,7 +79,8 @@ pub fn retire(pins: &Pins) -> Result<(), KernelError> {
         let unused = if own.len() == 2 {
             running.is_disjoint(&own)
         } else {
-            // One of its programs is not pinned, so a hook may run it unless it runs one of another set.
+            // One program of the set is not pinned, so a hook may run that program, unless every hook runs a
+            // program of another set.
             let others = spares.iter().filter(|other| *other != spare).map(PathBuf::as_path);
             let in_place = pins.programs();
             let known: BTreeSet<u32> = others.chain([in_place.as_path()]).flat_map(attached).collect();
@@ -90,7 +93,7 @@ pub fn retire(pins: &Pins) -> Result<(), KernelError> {
     Ok(())
 }
 
-/// Ids of the programs of a set that can be attached.
+/// Returns the ids of a set's fast programs, which can be attached.
 fn attached(folder: &Path) -> BTreeSet<u32> {
     let id = |name| Some(raw::identity(raw::open_pin(&folder.join(name)).ok()?.as_fd()).ok()?[1]);
     [PROGRAM_INGRESS, PROGRAM_EGRESS].into_iter().filter_map(id).collect()

@@ -1,4 +1,4 @@
-//! The only raw `bpf(2)` calls: those that aya has no safe form of.
+//! The only raw `bpf(2)` calls: those for which aya has no safe form.
 
 use std::{
     ffi::CString,
@@ -13,7 +13,7 @@ use std::{
 use aya::{Pod, util::nr_cpus};
 use aya_obj::generated::{bpf_attach_type, bpf_attr, bpf_cmd, bpf_link_info, bpf_map_type, bpf_prog_type};
 
-/// Calls `bpf(2)` for a new descriptor.
+/// Calls `bpf(2)` and returns the new descriptor.
 fn bpf_fd(command: bpf_cmd, attributes: &mut bpf_attr) -> io::Result<OwnedFd> {
     // SAFETY: as in `bpf`.
     let result = unsafe {
@@ -26,21 +26,21 @@ fn bpf_fd(command: bpf_cmd, attributes: &mut bpf_attr) -> io::Result<OwnedFd> {
 
 /// Calls `bpf(2)`.
 fn bpf(command: bpf_cmd, attributes: &mut bpf_attr) -> io::Result<()> {
-    // SAFETY: the attributes are a whole, initialised `bpf_attr`, and what they point to outlives the
-    // call (each caller's business, all of them below).
+    // SAFETY: the attributes are a whole, initialised `bpf_attr`, and the memory behind their pointers outlives
+    // the call (each caller, all of them below, ensures this).
     let result = unsafe {
         libc::syscall(libc::SYS_bpf, command as libc::c_long, &raw mut *attributes, size_of::<bpf_attr>())
     };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// An attribute block of zeros.
+/// Returns an attribute block of zeros.
 fn attributes() -> bpf_attr {
     // SAFETY: a union of plain integers, for which zero is a value.
     unsafe { mem::zeroed() }
 }
 
-/// Makes a map read-only for system calls, for ever. Linux 5.2.
+/// Makes a map read-only for system calls, permanently. Linux 5.2.
 pub(super) fn freeze(map: BorrowedFd<'_>) -> io::Result<()> {
     let mut attributes = attributes();
     attributes.__bindgen_anon_2.map_fd = map.as_raw_fd().cast_unsigned();
@@ -63,14 +63,14 @@ pub(super) fn load_btf(bytes: &[u8]) -> io::Result<OwnedFd> {
     bpf_fd(bpf_cmd::BPF_BTF_LOAD, &mut attributes)
 }
 
-/// Loads a program of these instructions, under a GPL-compatible licence. The error has the verifier's reason.
+/// Loads a program from instructions, under a GPL-compatible licence. The error contains the verifier's reason.
 pub(super) fn load_program(
     kind: bpf_prog_type,
     expected: u32,
     name: &str,
     instructions: &[u64],
 ) -> io::Result<OwnedFd> {
-    /// Bytes for the verifier's words. Of more than that it says nothing.
+    /// Size in bytes of the buffer for the verifier's log. A longer log makes the call fail without a reason.
     const LOG: usize = 1 << 20;
     let error = match try_program(kind, expected, name, instructions, &mut []) {
         Err(error) if matches!(error.raw_os_error(), Some(libc::EACCES | libc::EINVAL)) => error,
@@ -79,7 +79,7 @@ pub(super) fn load_program(
     let mut log = vec![0; LOG];
     try_program(kind, expected, name, instructions, &mut log).map_err(|_| {
         let said = log.split(|&byte| byte == 0).next().map(String::from_utf8_lossy).unwrap_or_default();
-        // The last line is about how far it came.
+        // The last line only reports how far the verifier came.
         let reason = said.lines().rev().find(|line| !line.starts_with("processed ") && !line.is_empty());
         reason.map_or(error, |reason| io::Error::other(reason.to_owned()))
     })
@@ -111,7 +111,7 @@ fn try_program(
     bpf_fd(bpf_cmd::BPF_PROG_LOAD, &mut attributes)
 }
 
-/// Writes the first value of an array, which is as long as `value`.
+/// Writes the first value of an array. `value` must have the length of the array's values.
 pub(super) fn set_first(map: BorrowedFd<'_>, value: &[u8]) -> io::Result<()> {
     let key = 0_u32;
     let mut attributes = attributes();
@@ -121,16 +121,16 @@ pub(super) fn set_first(map: BorrowedFd<'_>, value: &[u8]) -> io::Result<()> {
     bpf(bpf_cmd::BPF_MAP_UPDATE_ELEM, &mut attributes)
 }
 
-/// Writes a name as the kernel wants it: cut where it is too long, the last byte zero.
+/// Writes a name in the kernel's form: cut if too long, with a zero in the last byte.
 fn put_name(to: &mut [libc::c_char; 16], name: &str) {
     for (to, from) in to[..15].iter_mut().zip(name.bytes()) {
         *to = libc::c_char::from_ne_bytes([from]);
     }
 }
 
-/// An array map that no object declares.
+/// The definition of an array map that is not in the object.
 pub(super) struct ArrayDefinition<'a> {
-    /// The name that the kernel shows; it keeps the first 15 bytes.
+    /// The name that the kernel shows, cut to 15 bytes.
     pub(super) name: &'static str,
     /// Bytes of a value.
     pub(super) value_size: u32,
@@ -138,11 +138,11 @@ pub(super) struct ArrayDefinition<'a> {
     pub(super) length: u32,
     /// Flags of BPF_MAP_CREATE.
     pub(super) flags: u32,
-    /// Type information, with the ids of the key's and the value's type in it.
+    /// Type information, with the type ids of the key and the value.
     pub(super) types: Option<(BorrowedFd<'a>, u32, u32)>,
 }
 
-/// Makes an array map.
+/// Creates an array map.
 pub(super) fn create_array(definition: &ArrayDefinition<'_>) -> io::Result<OwnedFd> {
     let mut attributes = attributes();
     {
@@ -163,7 +163,7 @@ pub(super) fn create_array(definition: &ArrayDefinition<'_>) -> io::Result<Owned
     bpf_fd(bpf_cmd::BPF_MAP_CREATE, &mut attributes)
 }
 
-/// Pins an object under a path that is free.
+/// Pins an object at a free path.
 pub(super) fn pin(object: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
     let path = CString::new(path.as_os_str().as_bytes())?;
     let mut attributes = attributes();
@@ -180,14 +180,14 @@ pub(super) fn update_link(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::
     bpf(bpf_cmd::BPF_LINK_UPDATE, &mut attributes)
 }
 
-/// Takes a program off its hook, whoever else holds the link. Linux 5.9.
+/// Detaches a program from the hook, even if another process holds the link. Linux 5.9.
 pub(super) fn detach_link(link: BorrowedFd<'_>) -> io::Result<()> {
     let mut attributes = attributes();
     attributes.link_detach.link_fd = link.as_raw_fd().cast_unsigned();
     bpf(bpf_cmd::BPF_LINK_DETACH, &mut attributes)
 }
 
-/// The words that the record of an object begins with.
+/// Returns the first words of an object's info record.
 fn words_of<const N: usize>(object: BorrowedFd<'_>) -> io::Result<[u32; N]> {
     let mut info = [0_u32; N];
     let mut attributes = attributes();
@@ -198,12 +198,12 @@ fn words_of<const N: usize>(object: BorrowedFd<'_>) -> io::Result<[u32; N]> {
     Ok(info)
 }
 
-/// Type and id of a map, a program or a link: the two words that each of their records begins with.
+/// Returns type and id of a map, a program or a link: the first two words of each info record.
 pub(super) fn identity(object: BorrowedFd<'_>) -> io::Result<[u32; 2]> {
     words_of(object)
 }
 
-/// The id of what is in a slot of an array of maps or of programs; none when the slot is empty.
+/// Returns the id of the object in a slot of an array of maps or of programs; `None` if the slot is empty.
 pub(super) fn inner_id(outer: BorrowedFd<'_>, slot: u32) -> io::Result<Option<u32>> {
     let mut id = 0_u32;
     let mut attributes = attributes();
@@ -226,15 +226,15 @@ pub(super) fn set_program(array: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io:
     bpf(bpf_cmd::BPF_MAP_UPDATE_ELEM, &mut attributes)
 }
 
-/// The values of `keys` elements of an array map from `first` on, which has one for each of `cpus` CPUs, all
-/// that the kernel might get: those of `first`, then those of the next. Linux 5.13.
+/// Returns the values of `keys` elements of an array map, starting with `first`, for each of `cpus` possible
+/// CPUs: all values of the first element, then all of the next. Linux 5.13.
 pub(super) fn lookup_batch<V: Pod + Default>(
     map: BorrowedFd<'_>,
     first: u32,
     keys: usize,
     cpus: usize,
 ) -> io::Result<Vec<V>> {
-    // What the kernel writes is as long as it says itself.
+    // The kernel reports the size of the data that it writes.
     let [_kind, _id, key_size, value_size] = words_of(map)?;
     if key_size as usize != size_of::<u32>()
         || value_size as usize != size_of::<V>()
@@ -246,11 +246,11 @@ pub(super) fn lookup_batch<V: Pod + Default>(
     if keys == 0 {
         return Ok(values);
     }
-    // It writes each key alongside the values.
+    // The kernel writes each key in addition to the values.
     let (mut indexes, mut last) = (vec![0_u32; keys], 0_u32);
     let mut attributes = attributes();
     attributes.batch.map_fd = map.as_raw_fd().cast_unsigned();
-    // It goes on behind a key.
+    // The kernel continues after the given key.
     let before = first.wrapping_sub(1);
     attributes.batch.in_batch = if first == 0 { 0 } else { &raw const before as u64 };
     attributes.batch.out_batch = &raw mut last as u64;
@@ -263,9 +263,9 @@ pub(super) fn lookup_batch<V: Pod + Default>(
     if read as usize == keys { Ok(values) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
 }
 
-/// The value of an element of an array, as words; of a per-CPU array the values of all CPUs.
+/// Reads the value of an array element as words; for a per-CPU array the values of all CPUs.
 pub(super) fn lookup_words(map: BorrowedFd<'_>, key: u32, values: &mut [u64]) -> io::Result<()> {
-    // The kernel writes as many bytes as it says itself, for each CPU that it might get.
+    // The kernel reports the size of a value and writes one value for each possible CPU.
     let [kind, _id, key_size, value_size] = words_of(map)?;
     let cpus = if kind == bpf_map_type::BPF_MAP_TYPE_PERCPU_ARRAY as u32 {
         nr_cpus().map_err(|(_, error)| error)?
@@ -285,16 +285,16 @@ pub(super) fn lookup_words(map: BorrowedFd<'_>, key: u32, values: &mut [u64]) ->
     bpf(bpf_cmd::BPF_MAP_LOOKUP_ELEM, &mut attributes)
 }
 
-/// Whether the kernel does not know a command, or not for this kind of map.
+/// Returns true if the kernel does not know a command, or not for this kind of map.
 pub(super) fn is_unknown_command(error: &io::Error) -> bool {
-    /// The kernel's own number, which no C library names (ENOTSUPP, include/linux/errno.h).
+    /// An error number of the kernel that no C library names (ENOTSUPP, include/linux/errno.h).
     const NOT_SUPPORTED: i32 = 524;
     matches!(error.raw_os_error(), Some(NOT_SUPPORTED | libc::EINVAL))
 }
 
-/// The programs at an interface's TCX egress, in the order in which they run. Linux 6.6; none before that.
+/// Returns the programs at an interface's TCX egress, in the order of execution. Linux 6.6; empty before that.
 pub(super) fn tcx_egress(ifindex: u32) -> io::Result<Vec<u32>> {
-    /// As many as the kernel takes at one hook (BPF_MPROG_MAX, include/linux/bpf_mprog.h).
+    /// Maximum number of programs at one hook (BPF_MPROG_MAX, include/linux/bpf_mprog.h).
     const MOST: usize = 64;
     let mut programs = [0_u32; MOST];
     let mut attributes = attributes();
@@ -311,16 +311,16 @@ pub(super) fn tcx_egress(ifindex: u32) -> io::Result<Vec<u32>> {
     Ok(programs.into_iter().take(count as usize).collect())
 }
 
-/// What the kernel says of a link.
+/// Facts about a link from the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct LinkFacts {
-    /// The program behind it.
+    /// Id of the program behind the link.
     pub(super) program: u32,
-    /// The interface it is on; 0 when that has gone.
+    /// Index of the interface; 0 if the interface is gone.
     pub(super) ifindex: u32,
 }
 
-/// Asks the kernel about an XDP or TCX link. Linux 5.8, interface index 5.9.
+/// Returns the kernel's facts about an XDP or TCX link. Linux 5.8, interface index 5.9.
 pub(super) fn link_facts(link: BorrowedFd<'_>) -> io::Result<LinkFacts> {
     // SAFETY: a struct and union of plain integers, for which zero is a value.
     let mut info: bpf_link_info = unsafe { mem::zeroed() };

@@ -1,5 +1,6 @@
-//! A driver's own words for a refusal of native XDP. A BPF link carries an error number alone; the older way to attach,
-//! by netlink, carries a sentence (extended acknowledgement). So a refused program is offered once more by netlink.
+//! The driver's message for a refusal of native XDP. A BPF link returns only an error number; the older way to
+//! attach, by netlink, returns a sentence (extended acknowledgement). Therefore a refused program is offered
+//! once more by netlink.
 
 use std::{
     io,
@@ -15,18 +16,19 @@ const XDP: u16 = 43;
 const NESTED: u16 = 1 << 15;
 const XDP_FD: u16 = 1;
 const XDP_FLAGS: u16 = 3;
-/// Only where there is no program, and in the driver.
+/// Flags: only if there is no program, and only in the driver.
 const IF_NONE: u32 = 1;
 const IN_DRIVER: u32 = 1 << 2;
-/// An answer that ends with attributes, and the attribute with the words.
+/// The flag of an answer that ends with attributes, and the attribute with the message.
 const HAS_WORDS: u16 = 0x200;
 const WORDS: u16 = 1;
-/// Bytes of `struct nlmsghdr`, and of the error number with the header of the request behind it.
+/// Bytes of `struct nlmsghdr`, and of the error number with the header of the request after it.
 const HEADER: usize = 16;
 const ERROR: usize = 4 + HEADER;
 
-/// Offers a program to the driver of an interface and returns what it says; `None` if the kernel has no words. A
-/// program that is taken this time is taken off again: a link has to hold it.
+/// Offers a program to the driver of an interface and returns the driver's message; `None` if the kernel has no
+/// message. If the driver accepts the program this time, the program is detached again, because pomguard
+/// attaches with a link.
 pub(super) fn words(ifindex: u32, program: BorrowedFd<'_>) -> Option<String> {
     let (code, words) = offer(ifindex, program.as_raw_fd(), IF_NONE | IN_DRIVER).ok()?;
     if code == 0 {
@@ -35,7 +37,7 @@ pub(super) fn words(ifindex: u32, program: BorrowedFd<'_>) -> Option<String> {
     words
 }
 
-/// Returns the command that mends what the words complain of.
+/// Returns the command that solves the problem in the message.
 pub(super) fn remedy(interface: &str, words: &str) -> String {
     let lower = words.to_lowercase();
     let has = |parts: &[&str]| parts.iter().any(|part| lower.contains(part));
@@ -50,7 +52,7 @@ pub(super) fn remedy(interface: &str, words: &str) -> String {
     }
 }
 
-/// Sends the request; the error number (0: taken) and the words.
+/// Sends the request and returns the error number (0: accepted) and the message.
 fn offer(ifindex: u32, fd: i32, flags: u32) -> io::Result<(i32, Option<String>)> {
     let socket = Socket::new(NETLINK_ROUTE)?;
     socket.set_ext_ack(true)?;
@@ -59,7 +61,7 @@ fn offer(ifindex: u32, fd: i32, flags: u32) -> io::Result<(i32, Option<String>)>
     let mut body = vec![0_u8; 4];
     body.extend_from_slice(&ifindex.to_ne_bytes());
     body.extend_from_slice(&[0; 8]);
-    // Each of the two attributes has 8 bytes; the one around them has 20.
+    // Each of the two attributes has 8 bytes; the enclosing attribute has 20.
     body.extend_from_slice(&20_u16.to_ne_bytes());
     body.extend_from_slice(&(XDP | NESTED).to_ne_bytes());
     for (kind, value) in [(XDP_FD, fd.to_ne_bytes()), (XDP_FLAGS, flags.to_ne_bytes())] {
@@ -78,7 +80,7 @@ fn offer(ifindex: u32, fd: i32, flags: u32) -> io::Result<(i32, Option<String>)>
     read(&answer).ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
-/// Reads an acknowledgement: the error number and the words.
+/// Reads an acknowledgement: the error number and the message.
 fn read(answer: &[u8]) -> Option<(i32, Option<String>)> {
     let half = |at: usize| Some(u16::from_ne_bytes(answer.get(at..at + 2)?.try_into().ok()?));
     if i32::from(half(4)?) != libc::NLMSG_ERROR {

@@ -1,9 +1,9 @@
-//! Flows that exist before the programs are attached, entered into the flow table.
+//! Enters flows that exist before the programs are attached into the flow table.
 //!
-//! What an inbound row allows needs no entry. What this host may open by a row gets the entry that it
-//! would have. What no row allows was there first: it goes on, until it ends or falls silent, and no
-//! change of policy judges it. Where programs judged already and only their memory is new, what no row
-//! allows was not there first: it may have been denied.
+//! A flow that an inbound row allows needs no entry. A flow that this host may open by a row gets the entry
+//! that the programs would have made. A flow that no row allows existed first: such a flow continues until the
+//! end or a timeout, and no change of policy judges the flow. If programs judged packets before and only the
+//! flow table is new, a flow that no row allows did not exist first and may have been denied.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -30,34 +30,34 @@ use super::{
 };
 use crate::policy::Mode;
 
-/// What seeding came to.
+/// The result of seeding.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Seeded {
-    /// Flows that the socket table has.
+    /// Number of flows in the socket table.
     pub live: usize,
-    /// Entered as what this host may open by a row.
+    /// Number of flows entered because this host may open them by a row.
     pub by_row: usize,
-    /// Entered although no row allows them.
+    /// Flows entered although no row allows them.
     pub grandfathered: Vec<Connection>,
-    /// Not entered, for no row allows them.
+    /// Flows not entered, because no row allows them.
     pub left_out: Vec<Connection>,
-    /// For which there was no room.
+    /// Number of flows for which the table had no room.
     pub refused: usize,
 }
 
-/// What becomes of flows that no row allows.
+/// The treatment of flows that no row allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unlisted {
-    /// They were there before anything judged: they go on.
+    /// The flows existed before any program judged packets: they continue.
     GoOn,
-    /// They were judged: only what the outbound direction lets leave without a row is entered.
+    /// The flows were judged: only flows that the outbound direction passes without a row are entered.
     AsJudged,
 }
 
-/// Enters what the socket table has and the flow table has not. May be called again.
+/// Enters the flows of the socket table that are not in the flow table. May be called again.
 ///
 /// # Errors
-/// When there is no policy yet, or the kernel does not answer.
+/// If there is no policy yet, or the kernel does not answer.
 pub fn seed(pins: &Pins, ticks: Ticks, unlisted: Unlisted) -> Result<Seeded, KernelError> {
     let lines = install::lines(pins)?;
     let table = Table::open(pins, &lines, ticks)?;
@@ -70,7 +70,7 @@ pub fn seed(pins: &Pins, ticks: Ticks, unlisted: Unlisted) -> Result<Seeded, Ker
         seeded.live += 1;
         let Some(ends) = Endpoints::new(&connection) else { continue };
         if connection.inbound {
-            // Nobody saw it come in, but its port serves all the same.
+            // No program saw this flow open, but the local port serves anyway.
             serve::note(&ports, connection.protocol, ends.local.1, true, table.now);
         }
         if ends.granted(&image, Direction::Inbound).is_some() || flow::find(&table, ends.key()).is_some() {
@@ -98,11 +98,11 @@ pub fn seed(pins: &Pins, ticks: Ticks, unlisted: Unlisted) -> Result<Seeded, Ker
     Ok(seeded)
 }
 
-/// Has these flows go on until they end, whatever the policies say: each is entered, or its entry is marked,
-/// as one that no policy judges. Returns those that are.
+/// Lets these flows continue until they end, regardless of the policies: each is entered, or the entry is
+/// marked, as a flow that no policy judges. Returns the flows that now have such an entry.
 ///
 /// # Errors
-/// When there is no policy yet, or the maps cannot be read.
+/// If there is no policy yet, or the maps cannot be read.
 pub fn keep(pins: &Pins, ticks: Ticks, connections: &[Connection]) -> Result<Vec<Connection>, KernelError> {
     let lines = install::lines(pins)?;
     let table = Table::open(pins, &lines, ticks)?;
@@ -123,11 +123,11 @@ pub fn keep(pins: &Pins, ticks: Ticks, connections: &[Connection]) -> Result<Vec
     Ok(kept)
 }
 
-/// Forgets the entries of these flows, so that the policy judges their next packets. Returns those that had
-/// one.
+/// Deletes the entries of these flows, so that the policy judges their next packets. Returns the flows that had
+/// an entry.
 ///
 /// # Errors
-/// When there is no policy yet, or the maps cannot be read.
+/// If there is no policy yet, or the maps cannot be read.
 pub fn forget(pins: &Pins, ticks: Ticks, connections: &[Connection]) -> Result<Vec<Connection>, KernelError> {
     let lines = install::lines(pins)?;
     let table = Table::open(pins, &lines, ticks)?;
@@ -136,17 +136,17 @@ pub fn forget(pins: &Pins, ticks: Ticks, connections: &[Connection]) -> Result<V
         found.is_some_and(|found| {
             let (bucket, way) = (found.slot / FLOW_WAYS, found.slot % FLOW_WAYS);
             let word = table.bucket(bucket).and_then(|bucket| bucket.tags.get(way as usize));
-            // A packet may have touched it since: its tag is another one then, and goes all the same.
+            // If a packet has changed the tag since, delete the entry anyway.
             word.is_some_and(|word| word.replace(found.tag.0, 0) || word.replace(word.load(), 0))
         })
     };
     Ok(connections.iter().filter(had_entry).copied().collect())
 }
 
-/// Those of these flows that no policy judges, because they are older than the first attachment.
+/// Returns those of the flows that no policy judges, because they are older than the first attachment.
 ///
 /// # Errors
-/// When the maps cannot be read.
+/// If the maps cannot be read.
 pub fn unjudged(pins: &Pins, connections: &[Connection]) -> Result<Vec<Connection>, KernelError> {
     let lines = install::lines(pins)?;
     let table = Table::open(pins, &lines, load::ticks(pins)?)?;
@@ -157,7 +157,7 @@ pub fn unjudged(pins: &Pins, connections: &[Connection]) -> Result<Vec<Connectio
     Ok(connections.iter().filter(is_unjudged).copied().collect())
 }
 
-/// A flow in the programs' terms.
+/// The two ends of a flow in the programs' form.
 struct Endpoints {
     family: Family,
     protocol: u8,
@@ -166,7 +166,7 @@ struct Endpoints {
 }
 
 impl Endpoints {
-    /// None when the two ends are of different families.
+    /// Returns `None` if the two ends are of different families.
     fn new(connection: &Connection) -> Option<Self> {
         let Connection { protocol, local, peer, .. } = *connection;
         let family = match (local.ip(), peer.ip()) {
@@ -183,7 +183,7 @@ impl Endpoints {
         Key::new(self.family, self.protocol, local, *local_port, peer, *peer_port)
     }
 
-    /// The slot of the row that allows it when opened in this direction.
+    /// Returns the slot of the row that allows the flow if opened in this direction.
     fn granted(&self, image: &Image<'_, [Line]>, direction: Direction) -> Option<u16> {
         let (port, client_port) = match direction {
             Direction::Inbound => (self.local.1, self.peer.1),
@@ -194,7 +194,7 @@ impl Endpoints {
     }
 }
 
-/// An address as the programs have it.
+/// Returns an address in the programs' form.
 fn words(address: IpAddr) -> Address {
     match address {
         IpAddr::V4(address) => [address.into(), 0, 0, 0],
@@ -205,7 +205,7 @@ fn words(address: IpAddr) -> Address {
     }
 }
 
-/// The pinned table of ports that serve as memory.
+/// The pinned table of served ports, mapped into memory.
 struct Ports {
     served: Mapping<[u32; size_of::<Served>() / 4]>,
 }
@@ -216,7 +216,7 @@ impl ControlView for Ports {
     }
 }
 
-/// The pinned flow table as memory.
+/// The pinned flow table, mapped into memory.
 struct Table<'a> {
     buckets: Mapping<[u64; size_of::<Bucket>() / 8]>,
     ports: Mapping<[u32; size_of::<FlowPort>() / 4]>,
@@ -227,7 +227,8 @@ struct Table<'a> {
 }
 
 impl<'a> Table<'a> {
-    /// The pinned table under the policy that these lines are. Writable, because the programs write it, too.
+    /// Opens the pinned table with the policy in these lines. The mapping is writable, because the programs
+    /// write the table, too.
     fn open(pins: &Pins, lines: &'a [Line], ticks: Ticks) -> Result<Self, KernelError> {
         Ok(Self {
             buckets: pins.mapped(names::MAP_FLOWS, limits::FLOW_BUCKETS, true)?,
@@ -240,7 +241,7 @@ impl<'a> Table<'a> {
     }
 }
 
-/// Ways of a bucket of the flow table.
+/// Number of ways in a bucket of the flow table.
 const FLOW_WAYS: u32 = limits::FLOW_WAYS as u32;
 
 impl Barrier for Table<'_> {}

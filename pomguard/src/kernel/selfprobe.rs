@@ -1,15 +1,16 @@
-//! One packet through each of the loaded programs, before anybody is told that they are in force.
+//! Sends one packet through each loaded program before the daemon reports the programs as in force.
 //!
-//! The kernel runs it as if it came in or left by the loopback interface, where nothing is guarded. By that the
-//! programs know a self-test: it is counted apart from traffic, and no rate that traffic uses up applies to it.
+//! The kernel runs the program as if the packet used the loopback interface, where nothing is guarded. The
+//! programs recognize a self-test by that interface: they count the packet separately from traffic and apply no
+//! rate limit that traffic uses up.
 
 use aya::programs::{TestRun as _, TestRunOptions};
 use pomguard_common::{Direction, names, reason::Reason};
 
 use super::{KernelError, counters, load::Loaded, pins::Pins};
 
-/// An ARP request for an address of nobody's (RFC 5737) by a locally administered station: passed under
-/// its own reason by every policy, and dropped where there is none.
+/// An ARP request for an address that nobody has (RFC 5737), from a locally administered station: passed under
+/// the reason `arp` by every policy, and dropped without a policy.
 const ARP: [u8; 42] = [
     0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2, 0, 0, 0, 0, 1, 0x08, 0x06, // broadcast, from 02:…:01, ARP
     0, 1, 0x08, 0, 6, 4, 0, 1, // Ethernet, IPv4, request
@@ -22,10 +23,10 @@ const XDP_PASS: u32 = 2;
 /// TC_ACT_UNSPEC and TCX_NEXT, -1, as the kernel returns it.
 const TC_NEXT: u32 = u32::MAX;
 
-/// Asks both programs about a packet, by the pinned maps: it is counted as `arp`, among the self-tests.
+/// Runs both programs with a packet and the pinned maps. The packet is counted as `arp` among the self-tests.
 ///
 /// # Errors
-/// [`KernelError::SelfProbe`] when one does not judge it as it must.
+/// [`KernelError::SelfProbe`] if a program returns the wrong verdict or does not count the packet.
 pub fn judge(loaded: &mut Loaded, pins: &Pins) -> Result<(), KernelError> {
     let options = || TestRunOptions { data_in: Some(&ARP), ..TestRunOptions::default() };
     let counted = |direction: Direction| {

@@ -1,29 +1,29 @@
-//! What the card of an interface took, alongside what the guard saw of it.
+//! The number of packets that an interface's card received, next to the number that the XDP program received.
 
 use aya::maps::{MapData, PerCpuArray};
 use pomguard_common::{counter::interface_slot, names};
 
 use super::{KernelError, interface, pins::Pins};
 
-/// Two counters of one card that only ever grow.
+/// Two counters of one card that only grow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sight {
-    /// The card's index.
+    /// Index of the card.
     pub card: u32,
-    /// Packets that its driver counted as received.
+    /// Number of packets that the driver counted as received.
     pub took: u64,
-    /// Packets that the XDP program saw of it.
+    /// Number of packets that the XDP program received from the card.
     pub saw: u64,
 }
 
-/// The map of packets that came in, held open.
+/// The map of received packets, held open.
 pub struct Seen(PerCpuArray<MapData, u64>);
 
 impl Seen {
     /// Opens the pinned map.
     ///
     /// # Errors
-    /// When there is none.
+    /// If the map is not pinned.
     pub fn open(pins: &Pins) -> Result<Self, KernelError> {
         pins.typed(names::MAP_INTERFACES).map(Self)
     }
@@ -34,11 +34,11 @@ impl Seen {
         Ok(counts.iter().sum())
     }
 
-    /// Both counters of an interface: in native mode on a bond, those of each member, whose driver runs the
-    /// program; else its own.
+    /// Returns both counters of an interface: for a bond in native mode those of each member, because the
+    /// members' drivers run the program; otherwise those of the interface.
     ///
     /// # Errors
-    /// When the kernel does not answer.
+    /// If the kernel does not answer.
     pub fn check(&self, ifindex: u32, native: bool) -> Result<Vec<Sight>, KernelError> {
         let mut cards = if native { interface::bond_members(ifindex)? } else { Vec::new() };
         if cards.is_empty() {
@@ -47,10 +47,10 @@ impl Seen {
         cards.into_iter().map(|(card, took)| Ok(Sight { card, took, saw: self.of(card)? })).collect()
     }
 
-    /// Packets that the program saw of an interface.
+    /// Returns the number of packets that the program received from an interface.
     ///
     /// # Errors
-    /// When the kernel does not answer.
+    /// If the kernel does not answer.
     pub fn packets(&self, ifindex: u32, native: bool) -> Result<u64, KernelError> {
         Ok(self.check(ifindex, native)?.iter().map(|sight| sight.saw).sum())
     }

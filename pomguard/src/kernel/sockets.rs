@@ -1,4 +1,4 @@
-//! The flows of this machine, as its socket table has them.
+//! The flows of this machine, read from the kernel's socket table.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -38,12 +38,12 @@ pub struct Connection {
     pub local: SocketAddr,
     /// The other end.
     pub peer: SocketAddr,
-    /// The other side opened it: this machine listens at the local port.
+    /// True if the peer opened the flow: this machine listens at the local port.
     pub inbound: bool,
 }
 
 impl Connection {
-    /// The packet that opened it.
+    /// Returns the addresses and ports of the packet that opened the flow.
     #[must_use]
     pub const fn opening(&self) -> Opening {
         let Self { protocol, local, peer, inbound } = *self;
@@ -60,25 +60,25 @@ impl Connection {
     }
 }
 
-/// Every flow with another machine that has two ends: TCP that is open in any way, UDP that is
-/// connected. One that stays on this machine is left out.
+/// Returns every flow with another machine: TCP in any open state, and connected UDP. Leaves out flows within
+/// this machine.
 ///
 /// # Errors
-/// When the kernel does not answer.
+/// If the kernel does not answer.
 pub fn connections() -> Result<Vec<Connection>, KernelError> {
     Ok(talking()?.into_iter().map(|(connection, _)| connection).collect())
 }
 
-/// Those whose sockets have these inode numbers.
+/// Returns the flows whose sockets have these inode numbers.
 ///
 /// # Errors
-/// When the kernel does not answer.
+/// If the kernel does not answer.
 pub fn owned(inodes: &[u32]) -> Result<Vec<Connection>, KernelError> {
     let all = talking()?.into_iter();
     Ok(all.filter(|(_, inode)| inodes.contains(inode)).map(|(connection, _)| connection).collect())
 }
 
-/// Every flow, with the inode number of its socket.
+/// Returns every flow with the inode number of the socket.
 fn talking() -> Result<Vec<(Connection, u32)>, KernelError> {
     let mut found = Vec::new();
     for protocol in [IPPROTO_TCP, IPPROTO_UDP] {
@@ -99,10 +99,10 @@ fn talking() -> Result<Vec<(Connection, u32)>, KernelError> {
     Ok(found)
 }
 
-/// Every socket that waits for others, those on loopback addresses left out.
+/// Returns every socket that waits for peers, except sockets on loopback addresses.
 ///
 /// # Errors
-/// When the kernel does not answer.
+/// If the kernel does not answer.
 pub fn listeners() -> Result<Vec<Listener>, KernelError> {
     let mut found = Vec::new();
     for protocol in [IPPROTO_TCP, IPPROTO_UDP] {
@@ -121,14 +121,14 @@ pub fn listeners() -> Result<Vec<Listener>, KernelError> {
     Ok(found)
 }
 
-/// The ends of a connection: this machine's, and the other one's.
+/// The two ends of a connection: local, peer.
 pub type Endpoints = (SocketAddr, SocketAddr);
 
-/// The ends of every TCP socket that has two, those in TIME-WAIT among them, and whether the stack has seen at
-/// most one side's FIN; `None` from a kernel that has no such table.
+/// Returns the ends of every TCP socket that has two ends, including TIME-WAIT, each with true if the stack has
+/// seen at most one side's FIN. Returns `None` if the kernel has no such table.
 ///
 /// # Errors
-/// When the kernel does not answer.
+/// If the kernel does not answer.
 pub fn tcp() -> Result<Option<HashMap<Endpoints, bool>>, KernelError> {
     use state::{CLOSE_WAIT, ESTABLISHED, FIN_WAIT1, FIN_WAIT2, SYN_SENT};
     let mut found = HashMap::new();
@@ -143,7 +143,7 @@ pub fn tcp() -> Result<Option<HashMap<Endpoints, bool>>, KernelError> {
     Ok(Some(found))
 }
 
-/// A line of the table.
+/// A line of the socket table.
 struct Line {
     state: u8,
     local: SocketAddr,
@@ -166,17 +166,17 @@ fn talks(protocol: u8, line: &Line) -> bool {
     open && away(line.peer.ip()) && line.peer.ip() != line.local.ip()
 }
 
-/// An IPv4 flow on a socket that takes both families is IPv4 on the wire.
+/// Returns the address on the wire: a socket for both families may have an IPv4 flow.
 fn on_the_wire(address: IpAddr, port: u16) -> SocketAddr {
     SocketAddr::new(address.to_canonical(), port)
 }
 
-/// The lines of a table; none from a kernel that has no such table (udp_diag not loaded).
+/// Returns the lines of a table; empty if the kernel has no such table (udp_diag not loaded).
 fn dump(family: u8, protocol: u8) -> Result<Vec<Line>, KernelError> {
     Ok(dump_if_any(family, protocol)?.unwrap_or_default())
 }
 
-/// The lines of a table; `None` from a kernel that has no such table.
+/// Returns the lines of a table; `None` if the kernel has no such table.
 fn dump_if_any(family: u8, protocol: u8) -> Result<Option<Vec<Line>>, KernelError> {
     let fail = || KernelError::system("netlink", "request to the kernel's socket table");
     let socket = Socket::new(NETLINK_SOCK_DIAG).map_err(fail())?;

@@ -1,15 +1,15 @@
-//! Flows whose socket is gone, taken out of the flow table.
+//! Removes flows without a socket from the flow table.
 //!
-//! The programs cannot tell whether a connection still lives: a host that accepts a RST says nothing, and a
-//! peer that vanishes neither. The socket table can. A flow that is closed or suspect is freed once its socket
-//! is gone. One that still counts as established becomes suspect first: if something goes on after all, it
-//! loses the mark with the next segment.
+//! The programs cannot tell if a connection is still alive: a host that accepts a RST sends no answer, and a
+//! peer may vanish silently. The socket table knows. A closed or suspect flow is freed once the socket is gone.
+//! An established flow first becomes suspect: if the connection continues after all, the next segment clears
+//! the mark.
 //!
-//! The other way round, a flow that counts as closed although its socket goes on was closed by a stranger's FIN
-//! alongside one of this host: it is open again.
+//! In the opposite case, a flow counts as closed although the socket is alive: a stranger sent a FIN in
+//! addition to a FIN of this host. Such a flow is opened again.
 //!
-//! Only flows are judged that a socket of this network namespace sent, with these very ends: of what is
-//! forwarded for others, or translated, the socket table knows nothing, or something else.
+//! The sweep only checks flows that a socket of this network namespace sent, with exactly these ends. For
+//! forwarded or translated flows the socket table has no entry or another one.
 
 use std::{
     collections::HashSet,
@@ -24,24 +24,25 @@ use pomguard_common::{
 
 use super::{KernelError, clock::Ticks, install, interface, mapping::Mapping, pins::Pins, sockets};
 
-/// Seconds of silence after which the socket table is asked about a flow that nothing else is wrong with.
+/// Seconds of silence after which the sweep looks up an otherwise normal flow in the socket table.
 const SILENT: u64 = 60;
-/// Seconds of silence before which no flow is freed: its socket may be younger than the answer about it.
+/// Seconds of silence before which no flow is freed: the socket may be younger than the answer of the socket
+/// table.
 const YOUNG: u64 = 2;
 
 /// The outcome of a sweep.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Swept {
-    /// Flows that were freed.
+    /// Number of flows that were freed.
     pub freed: u64,
-    /// Established flows without a socket, which are suspect from now on.
+    /// Number of established flows without a socket, which are suspect from now on.
     pub suspected: u64,
-    /// Closed flows whose socket goes on, which are open again.
+    /// Number of closed flows with a live socket, which are open again.
     pub revived: u64,
 }
 
-/// The tag that a live entry gets if its socket is gone, after so many seconds of silence; `None` if the socket
-/// table is not to be asked about it.
+/// Returns the tag that a live entry gets if the socket is gone, after so many seconds of silence. Returns
+/// `None` if the entry needs no lookup in the socket table.
 #[must_use]
 pub fn without_socket(tag: Tag, silent: u64) -> Option<u64> {
     let (doubtful, next) = match tag.state() {
@@ -53,8 +54,8 @@ pub fn without_socket(tag: Tag, silent: u64) -> Option<u64> {
     doubtful.then_some(next)
 }
 
-/// Opens a flow again that counts as closed although its socket goes on: takes the marks back that closed it.
-/// Returns true if it was closed and has not changed.
+/// Opens a flow again that counts as closed although the socket is alive, by clearing the marks that closed the
+/// flow. Returns true if the flow was closed and has not changed.
 pub fn revive(word: &Word, slot: &Slot, tag: Tag) -> bool {
     if tag.state() != State::Closed {
         return false;
@@ -64,7 +65,7 @@ pub fn revive(word: &Word, slot: &Slot, tag: Tag) -> bool {
     word.replace(tag.0, tag.moved(State::Established).0)
 }
 
-/// An entry whose socket is asked for.
+/// An entry to look up in the socket table.
 struct Candidate {
     bucket: usize,
     way: usize,
@@ -73,10 +74,10 @@ struct Candidate {
     ends: sockets::Endpoints,
 }
 
-/// Looks flows up in the socket table, and frees those whose socket is gone.
+/// Looks up flows in the socket table and frees those without a socket.
 ///
 /// # Errors
-/// When there is no policy yet, or the kernel does not answer.
+/// If there is no policy yet, or the kernel does not answer.
 pub fn sweep(pins: &Pins, ticks: Ticks) -> Result<Swept, KernelError> {
     let ages = install::line(pins, AGES)?;
     let buckets = pins.mapped(names::MAP_FLOWS, limits::FLOW_BUCKETS, true)?;
@@ -84,7 +85,7 @@ pub fn sweep(pins: &Pins, ticks: Ticks) -> Result<Swept, KernelError> {
     let own: HashSet<IpAddr> = interface::addresses()?.into_iter().collect();
     let mut swept = Swept::default();
     let mut candidates = table.candidates(&own);
-    // The kernel hands the table out in parts, and a socket may slip through between two of them.
+    // The kernel returns the table in parts, and a socket may be missed between two parts: ask twice.
     for _ in 0..2 {
         if candidates.is_empty() {
             break;
@@ -118,7 +119,7 @@ impl Table {
             for (way, (word, slot)) in bucket.tags.iter().zip(&bucket.slots).enumerate() {
                 let tag = word.load();
                 if self.is_over(Tag(tag)) {
-                    // So that no clock that wraps, in 17 years, makes it seem fresh.
+                    // Free the entry now: a clock that wraps after 17 years must not make the entry seem fresh.
                     word.replace(tag, 0);
                     continue;
                 }
@@ -127,7 +128,7 @@ impl Table {
                     continue;
                 }
                 let key = [0, 1, 2, 3, 4].map(|at: usize| slot.key[at].load());
-                // The key is this entry's if the tag did not change while it was read.
+                // The key belongs to this entry if the tag did not change during the reading.
                 if let Some(ends) = ends(key)
                     && own.contains(&ends.0.ip())
                     && word.load() == tag
@@ -148,7 +149,7 @@ impl Table {
         without_socket(tag, self.ticks.seconds(tag.idle(self.now)))
     }
 
-    /// Frees entries, or makes them suspect, unless they have changed since they were read.
+    /// Frees entries or makes them suspect, unless they have changed since the reading.
     fn take_out(&self, candidates: &[Candidate], swept: &mut Swept) {
         for candidate in candidates {
             let Some(bucket) = self.buckets.shared::<Bucket>(candidate.bucket) else { continue };
@@ -159,7 +160,8 @@ impl Table {
         }
     }
 
-    /// Opens a closed flow again, unless it has changed since it was read. Returns true if it did.
+    /// Opens a closed flow again, unless the entry has changed since the reading. Returns true if the flow was
+    /// opened.
     fn revive(&self, candidate: &Candidate) -> bool {
         let Some(bucket) = self.buckets.shared::<Bucket>(candidate.bucket) else { return false };
         let (Some(word), Some(slot)) = (bucket.tags.get(candidate.way), bucket.slots.get(candidate.way))
@@ -170,7 +172,7 @@ impl Table {
     }
 }
 
-/// The ends of a TCP flow of the host, from its key; `None` of another protocol.
+/// Returns the ends of a TCP flow of this host from the key; `None` for another protocol.
 fn ends(key: [u64; 5]) -> Option<sockets::Endpoints> {
     let [local_high, local_low, peer_high, peer_low, rest] = key;
     if (rest >> 8) as u8 != protocol::TCP {

@@ -1,9 +1,9 @@
-//! Pinned maps of another layout: programs with maps of their own are made alongside them, filled, and then
-//! take their place behind each hook in one step.
+//! Replaces pinned maps of another layout: programs with maps of their own are created next to the former set,
+//! filled, and put behind each hook in one step.
 //!
-//! Of what the maps of another layout hold only the counters are read ([`carry`]). Their programs go on
-//! judging until they are exchanged, and are put back when a later step fails. A process that is killed in
-//! between leaves hooks that all enforce, and a set of pins that the next start decides ([`Pins::finish_migration`]).
+//! From the maps of the other layout only the counters are read ([`carry`]). The former programs judge packets
+//! until the exchange and are restored if a later step fails. A process that is killed in between leaves hooks
+//! that all enforce, and a set of pins that the next start completes or removes ([`Pins::finish_migration`]).
 
 use std::{
     collections::BTreeMap,
@@ -27,7 +27,8 @@ use super::{
     programs, raw,
 };
 
-/// Tells the fate of the content of maps of another layout, for `check` and `plan` and for the log of a start.
+/// Describes the consequences for the contents of maps of another layout, for `check` and `plan` and for the
+/// log of a start.
 #[must_use]
 pub fn losses(found: u32) -> String {
     let counters = if carry::knows(found) { "counters go on" } else { "counters begin at zero" };
@@ -38,21 +39,21 @@ pub fn losses(found: u32) -> String {
     )
 }
 
-/// The layout of the pinned maps, when it is not the one that this version knows.
+/// Returns the layout of the pinned maps if that is not the layout of this version.
 ///
 /// # Errors
-/// When the record about the host cannot be read.
+/// If the host record cannot be read.
 pub fn other_layout(pins: &Pins) -> Result<Option<u32>, KernelError> {
     match load::host_record(pins) {
         Err(KernelError::Layout { found, .. }) => Ok(Some(found)),
         Err(denied @ KernelError::Denied { .. }) => Err(denied),
-        // An interrupted start may have left some of the maps, and not this one.
+        // An interrupted start may have left some of the maps without this one.
         Err(_) if !pins.map(MAP_HOST).exists() => Ok(None),
         result => result.map(|_| None),
     }
 }
 
-/// The words for maps of another layout, before they are replaced.
+/// Returns the log message about maps of another layout, before the replacement.
 #[must_use]
 pub fn notice(found: u32) -> String {
     format!(
@@ -68,28 +69,28 @@ struct Former {
     tc: OwnedFd,
 }
 
-/// What an interface had of ours.
+/// The egress hooks of pomguard at an interface.
 struct Hooks {
     tcx: bool,
     clsact: bool,
 }
 
-/// A set of maps and programs that is to take the place of one of another layout. Dropped before
-/// [`Self::finish`], it puts the former programs back behind every hook, and leaves nothing of its own.
+/// A set of maps and programs that replaces a set of another layout. If dropped before [`Self::finish`], the
+/// takeover restores the former programs behind every hook and removes the new set.
 pub struct Takeover {
     place: Pins,
     found: u32,
     former: Former,
-    /// Interfaces with their hooks as they were.
+    /// Interfaces with their hooks before the takeover.
     before: BTreeMap<String, Hooks>,
     over: bool,
 }
 
 impl Takeover {
-    /// Begins one where the pinned maps are of another layout.
+    /// Begins a takeover if the pinned maps are of another layout.
     ///
     /// # Errors
-    /// [`KernelError::NoWayBack`] when the former programs are not pinned, and when the kernel refuses.
+    /// [`KernelError::NoWayBack`] if the former programs are not pinned, and if the kernel refuses.
     pub fn begin(pins: &Pins) -> Result<Option<Self>, KernelError> {
         let Some(found) = other_layout(pins)? else { return Ok(None) };
         let former = |name| {
@@ -111,19 +112,19 @@ impl Takeover {
         Ok(Some(Self { place: pins.clone(), found, former, before, over: false }))
     }
 
-    /// Where the new set is made.
+    /// Returns the pins of the new set.
     #[must_use]
     pub fn pins(&self) -> Pins {
         self.place.staging()
     }
 
-    /// The layout of the former maps.
+    /// Returns the layout of the former maps.
     #[must_use]
     pub const fn found(&self) -> u32 {
         self.found
     }
 
-    /// Makes the first reading of the former counters. One that fails costs the counters and nothing else.
+    /// Makes the first reading of the former counters. If the reading fails, only the counters are lost.
     #[must_use]
     pub fn counters(&self, ticks: Ticks) -> Option<Carry> {
         Carry::begin(&self.place, self.found, &self.pins(), ticks).unwrap_or_else(|error| {
@@ -136,11 +137,11 @@ impl Takeover {
         })
     }
 
-    /// Gives the new set, which every hook goes by now, its place; nothing of the former one is left.
+    /// Moves the new set, which every hook uses now, to the final place, and removes the former set.
     ///
     /// # Errors
-    /// When the pins cannot be moved. The hooks go by the former programs again when nothing was moved yet;
-    /// else the next start moves the rest.
+    /// If the pins cannot be moved. If nothing was moved yet, the hooks use the former programs again;
+    /// otherwise the next start moves the rest.
     pub fn finish(mut self) -> Result<Pins, KernelError> {
         self.place.promote_alongside()?;
         self.over = true;
@@ -149,7 +150,7 @@ impl Takeover {
         Ok(self.place.clone())
     }
 
-    /// Puts the former programs back.
+    /// Restores the former programs.
     fn undo(&self) {
         for interface in self.place.linked(XDP) {
             let undone = match self.before.get(&interface) {
@@ -182,7 +183,8 @@ impl Takeover {
             attach::restore_clsact(&self.place, interface)?;
         }
         if !hooks.tcx && !hooks.clsact {
-            // Somebody had taken it away. Ours would judge by maps that nobody keeps.
+            // The hook had been removed before the takeover. The new program would judge by maps that are about
+            // to go.
             attach::detach_egress(&self.place, interface)?;
         }
         Ok(())

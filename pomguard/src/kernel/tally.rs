@@ -1,4 +1,4 @@
-//! What the programs count per row, summed over the CPUs.
+//! The counters of the rows, summed over the CPUs.
 
 use std::os::fd::AsFd as _;
 
@@ -10,7 +10,7 @@ use pomguard_common::{counter::RowTally, names};
 
 use super::{KernelError, pins::Pins, raw};
 
-/// Adds up the CPUs' tallies of one row; hits are the first of the firsts and the last of the lasts.
+/// Adds up the tallies of one row from all CPUs: the earliest first hit and the latest last hit.
 #[must_use]
 pub(super) fn sum_row(values: &[RowTally]) -> RowTally {
     values.iter().fold(RowTally::default(), |total, value| RowTally {
@@ -26,14 +26,14 @@ pub(super) fn sum_row(values: &[RowTally]) -> RowTally {
     })
 }
 
-/// Counter slots whose tallies are read at once. A guest often has 128 CPUs that it might get: these take a
-/// megabyte and a quarter then.
+/// Number of counter slots whose tallies are read at once. A guest often has 128 possible CPUs: the tallies
+/// then take a megabyte and a quarter.
 const AT_ONCE: u16 = 256;
 
-/// The tallies of these counter slots, which ascend, in their order.
+/// Returns the tallies of these counter slots, which must ascend, in the same order.
 ///
 /// # Errors
-/// [`KernelError::NotInstalled`] when nothing is pinned.
+/// [`KernelError::NotInstalled`] if nothing is pinned.
 pub(crate) fn tallies(pins: &Pins, slots: &[u16]) -> Result<Vec<RowTally>, KernelError> {
     let data = pins.open(names::MAP_ROWS)?;
     let cpus = possible_cpus()?;
@@ -53,7 +53,7 @@ pub(crate) fn tallies(pins: &Pins, slots: &[u16]) -> Result<Vec<RowTally>, Kerne
     Ok(found)
 }
 
-/// The same before Linux 5.13: a call for each.
+/// Does the same as [`tallies`] before Linux 5.13: one call for each slot.
 fn one_by_one(data: MapData, slots: &[u16]) -> Result<Vec<RowTally>, KernelError> {
     let map = Map::from_map_data(data).map_err(KernelError::map(names::MAP_ROWS))?;
     let map: PerCpuArray<MapData, RowTally> = map.try_into().map_err(KernelError::map(names::MAP_ROWS))?;
@@ -61,7 +61,7 @@ fn one_by_one(data: MapData, slots: &[u16]) -> Result<Vec<RowTally>, KernelError
     slots.iter().map(|slot| Ok(sum_row(&tally(slot)?))).collect()
 }
 
-/// Sets the counters of a slot that changes hands to zero.
+/// Sets the counters of a slot to zero that another row takes.
 pub(super) fn zero_tally(pins: &Pins, slot: u16) -> Result<(), KernelError> {
     let mut rows: PerCpuArray<MapData, RowTally> = pins.typed(names::MAP_ROWS)?;
     let zero = PerCpuValues::try_from(vec![RowTally::default(); possible_cpus()?])

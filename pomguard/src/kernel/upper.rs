@@ -1,8 +1,8 @@
-//! Makes room for a program on a device that others stand on.
+//! Makes room for a program on a device that has other devices above.
 //!
-//! The kernel takes no XDP program on a device while a device right above it (a bridge, a bond, a VLAN or macvlan
-//! device) has one. So the program leaves those above for a moment, and everything that comes in by them is
-//! dropped until the program is back.
+//! The kernel accepts no XDP program on a device while a device directly above (a bridge, a bond, a VLAN or
+//! macvlan device) has one. So pomguard detaches the program from the devices above for a moment and drops
+//! every packet that arrives on them until the program is attached again.
 
 use anyhow::anyhow;
 use aya::programs::{Xdp, XdpMode};
@@ -12,7 +12,8 @@ use pomguard_common::names::PROGRAM_INGRESS;
 use super::{KernelError, attached::note_generic, bridge::Bridge, interface, link_pin, machine, pins::Pins};
 use crate::policy::machine::Machine;
 
-/// The devices above one, without their programs and closed. Dropped before [`Self::end`], they stay closed.
+/// The devices above a device, closed and without their programs. If dropped before [`Self::end`], the devices
+/// stay closed.
 pub(super) struct Lifted<'a> {
     pins: &'a Pins,
     above: Vec<Above<'a>>,
@@ -26,10 +27,10 @@ struct Above<'a> {
 }
 
 impl<'a> Lifted<'a> {
-    /// Takes our program off each device right above `name`.
+    /// Detaches pomguard's program from each device directly above `name`.
     ///
     /// # Errors
-    /// When one of them has a program of somebody else; then nothing has changed.
+    /// If one of them has a foreign program; then nothing has changed.
     pub(super) fn begin(pins: &'a Pins, name: &str) -> Result<Self, KernelError> {
         let mut lifted = Self { pins, above: Vec::new() };
         let machine = machine::devices().unwrap_or_else(|error| {
@@ -57,15 +58,15 @@ impl<'a> Lifted<'a> {
         Ok(lifted)
     }
 
-    /// Puts the program back on each of them, in the mode that it had.
+    /// Attaches the program to each of the devices again, in the former mode.
     ///
     /// # Errors
-    /// When the kernel refuses; that device stays closed then.
+    /// If the kernel refuses; the device stays closed then.
     pub(super) fn end(self, program: &mut Xdp) -> Result<(), KernelError> {
         for Above { name, index, native, bridge } in self.above {
             let mode = if native { XdpMode::Driver } else { XdpMode::Skb };
             let back = match program.attach_to_if_index(index, mode) {
-                // A bond takes no native program while a member has one.
+                // A bond accepts no native program while a member has one.
                 Err(_) if native => program.attach_to_if_index(index, XdpMode::Skb),
                 back => back,
             };
