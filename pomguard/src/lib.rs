@@ -1,5 +1,5 @@
-//! pomguard: enforces a published port matrix on a server's network interfaces, counts every
-//! packet, and can always say why.
+//! pomguard enforces a published port matrix on a server's network interfaces, counts every packet, and records
+//! a reason for every verdict.
 //!
 //! # Layout: the way of the data
 //!
@@ -9,14 +9,14 @@
 //! | names resolved, this host's rows chosen | [`policy`] | `Policy` |
 //! | the bytes of the maps | [`compile`] | `Image` |
 //! | in force, read back | [`kernel`] | `Installed` |
-//! | what the maps say | [`observe`] | `Snapshot` |
-//! | kept in step with the files | [`daemon`] | |
-//! | every change of it kept | [`history`] | |
-//! | told and asked | [`control`] | |
-//! | what outlives it on disk | [`state`] | |
+//! | the state of the maps | [`observe`] | `Snapshot` |
+//! | the policy in force kept equal to the files | [`daemon`] | |
+//! | the record of every change | [`history`] | |
+//! | requests and answers over a socket | [`control`] | |
+//! | files that outlive the daemon | [`state`] | |
 //! | for people and programs | [`cli`], [`render`] | |
 //!
-//! Everything before [`kernel`] is pure and tested without root.
+//! Every module before [`kernel`] is pure and tested without root.
 
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 

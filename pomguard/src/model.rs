@@ -1,4 +1,4 @@
-//! The nouns that the files, the policy and everything after them share: ids, places in files, modes, port
+//! The basic types that the files, the policy and all later modules share: ids, places in files, modes, port
 //! ranges, and the settings of packet classes.
 
 use std::{fmt, sync::Arc};
@@ -10,7 +10,7 @@ use pomguard_common::{
 };
 use serde::{Deserialize, Serialize};
 
-/// A row's stable name: `pom-4.0/15` for a matrix row, `site/ssh-ops` for the site's own.
+/// The stable name of a row: `pom-4.0/15` for a matrix row, `site/ssh-ops` for a row of the site file.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct RowId(pub String);
@@ -21,13 +21,13 @@ impl fmt::Display for RowId {
     }
 }
 
-/// Where something was written.
+/// The place in a file where a value was written.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Origin {
-    /// The file, as it was named; `pom-4.0 (built in)` for the embedded matrix.
-    /// Shared: a large site has a hundred thousand places in one file.
+    /// Name of the file, as the caller gave the name; `pom-4.0 (built in)` for the embedded matrix. Shared: a
+    /// large site has a hundred thousand places in one file.
     pub file: Arc<str>,
-    /// Its line, from 1.
+    /// Number of the line, from 1.
     pub line: usize,
 }
 
@@ -37,20 +37,20 @@ impl fmt::Display for Origin {
     }
 }
 
-/// How a direction or a row treats what it would drop.
+/// The mode of a direction or a row: the treatment of packets that no row allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
-    /// Outbound only: everything may leave, rows are counted, the rest is counted as unlisted.
+    /// Outbound only: every packet may leave, rows are counted, all other packets are counted as unlisted.
     Track,
-    /// A would-be drop is counted as such, and passes.
+    /// A packet that would be dropped passes and is counted as such.
     Audit,
-    /// A drop is a drop.
+    /// A packet that no row allows is dropped.
     Enforce,
 }
 
 impl Mode {
-    /// The mode of a direction, as the head of a compiled image has it.
+    /// Returns the mode of a direction from the head of a compiled image.
     #[must_use]
     pub fn in_head(head: &Line, direction: Direction) -> Self {
         match (head.word(head::MODES) >> (8 * direction as u32)) as u8 {
@@ -60,7 +60,7 @@ impl Mode {
         }
     }
 
-    /// The word used in files, tables, JSON and metric labels.
+    /// Returns the word used in files, tables, JSON and metric labels.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -81,16 +81,16 @@ pub struct PortRange {
 }
 
 impl PortRange {
-    /// Every number: what a protocol without ports has.
+    /// Every port number; the range of a protocol without ports.
     pub const ANY: Self = Self { first: 0, last: u16::MAX };
 
-    /// One port.
+    /// Returns the range of one port.
     #[must_use]
     pub const fn one(port: u16) -> Self {
         Self { first: port, last: port }
     }
 
-    /// Whether `port` lies in the range.
+    /// Returns true if `port` lies in the range.
     #[must_use]
     pub const fn contains(self, port: u16) -> bool {
         self.first <= port && port <= self.last
@@ -107,31 +107,31 @@ impl fmt::Display for PortRange {
     }
 }
 
-/// What `pomguard.toml` may change about packet classes; every field has a safe default.
+/// The settings of packet classes in `pomguard.toml`; every field has a safe default.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own in the file")]
 pub struct PacketSettings {
-    /// Let VRRP heartbeats pass (default true).
+    /// True if VRRP heartbeats pass (default true).
     pub vrrp: bool,
-    /// Let LLDP, LACP, spanning tree and EAPOL pass (default true).
+    /// True if LLDP, LACP, spanning tree and EAPOL pass (default true).
     pub link_control: bool,
-    /// Let IGMP and MLD pass (default true).
+    /// True if IGMP and MLD pass (default true).
     pub group_membership: bool,
-    /// Let DHCP and DHCPv6 leases pass (default true).
+    /// True if DHCP and DHCPv6 leases pass (default true).
     pub dhcp: bool,
-    /// Let ICMPv6 echo requests pass without a row (default true).
+    /// True if ICMPv6 echo requests pass without a row (default true).
     pub echo_v6: bool,
-    /// Let ICMP redirects pass (default false).
+    /// True if ICMP redirects pass (default false).
     pub redirects: bool,
-    /// VLAN ids whose frames are judged like untagged ones. Priority tags (VID 0) always are.
+    /// VLAN ids whose frames are judged like untagged frames. Frames with a priority tag (VID 0) always are.
     pub vlans: Vec<u16>,
-    /// How often some classes may come in.
+    /// Rate limits of some classes.
     pub rates: Rates,
 }
 
-/// Packets a second that may come in, for each processor that receives; what is more is dropped as
-/// `rate-limited`. At least 4: the programs count by the quarter of a second.
+/// Maximum number of inbound packets per second, for each receiving processor; packets beyond the limit are
+/// dropped as `rate-limited`. At least 4: the programs count in quarters of a second.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Rates {
@@ -139,16 +139,16 @@ pub struct Rates {
     pub neighbours: u32,
     /// ICMPv6 echo requests that no row names (default 1,000).
     pub echo_v6: u32,
-    /// ICMP errors about flows, but for those that tell a path's MTU (default 1,000).
+    /// ICMP errors about flows, except those that report the MTU of a path (default 1,000).
     pub icmp_errors: u32,
-    /// ICMP errors that tell a path's MTU (default 1,000).
+    /// ICMP errors that report the MTU of a path (default 1,000).
     pub path_mtu: u32,
 }
 
 impl Rates {
-    /// The least that can be told from none.
+    /// The smallest rate that differs from zero in a quarter of a second.
     pub const LEAST: u32 = 4;
-    /// More than a processor receives.
+    /// The largest rate: more than a processor receives.
     pub const MOST: u32 = 100_000_000;
 }
 
@@ -207,7 +207,7 @@ pub enum Panic {
 }
 
 impl Panic {
-    /// Its word.
+    /// Returns the kind's word.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -216,7 +216,7 @@ impl Panic {
         }
     }
 
-    /// Its number in the control map.
+    /// Returns the kind's number in the control map.
     #[must_use]
     pub const fn number(self) -> u8 {
         match self {
@@ -225,7 +225,7 @@ impl Panic {
         }
     }
 
-    /// The kind with this number; none for no panic.
+    /// Returns the kind with this number; `None` if the number means no suspension.
     #[must_use]
     pub const fn of_number(number: u8) -> Option<Self> {
         match number {

@@ -1,7 +1,7 @@
-//! A word to everybody who is logged in, as wall(1) would: to the terminals that take messages.
+//! Sends a message to all logged-in users, as wall(1) does: to the terminals that accept messages.
 //!
-//! A verb says what was typed. The daemon says what came by itself: its unit has the group of the terminals,
-//! and `PrivateDevices=` leaves them in sight.
+//! A command reports the operator's action. The daemon reports its own actions: the unit has the group of the
+//! terminals, and `PrivateDevices=` leaves the terminals visible.
 
 use std::{
     fs::{self, OpenOptions},
@@ -12,12 +12,13 @@ use std::{
 
 use crate::observe::printable::printable;
 
-/// Where the terminals of sessions are.
+/// The folder of the sessions' terminals.
 const TERMINALS: &str = "/dev/pts";
-/// Permission of others to write, which `mesg n` takes away.
+/// Permission bit that `mesg n` removes.
 const TAKES_MESSAGES: u32 = 0o020;
 
-/// Tells every terminal that takes messages. One that cannot be written to is passed over: nobody waits.
+/// Writes a sentence to every terminal that accepts messages. Skips a terminal that cannot be written to,
+/// without waiting.
 pub(crate) fn tell(sentence: &str) {
     let text = format!("\r\n\x07pomguard: {}\r\n", printable(sentence));
     for entry in fs::read_dir(Path::new(TERMINALS)).into_iter().flatten().flatten() {
@@ -28,7 +29,7 @@ pub(crate) fn tell(sentence: &str) {
         }
         let flags = libc::O_NOCTTY | libc::O_NONBLOCK | libc::O_NOFOLLOW;
         if let Ok(mut terminal) = OpenOptions::new().write(true).custom_flags(flags).open(entry.path()) {
-            // A terminal whose reader has stopped is full: it does not hold up the others.
+            // A terminal whose reader has stopped is full: the write fails and does not delay the others.
             let _ = terminal.write_all(text.as_bytes());
         }
     }
