@@ -14,7 +14,7 @@ use crate::observe::printable::printable;
 
 /// The folder of the sessions' terminals.
 const TERMINALS: &str = "/dev/pts";
-/// Permission bit that `mesg n` removes.
+/// Permission bit of the terminal's group to write, which `mesg n` removes.
 const TAKES_MESSAGES: u32 = 0o020;
 
 /// Writes a sentence to every terminal that accepts messages. Skips a terminal that cannot be written to,

@@ -13,7 +13,7 @@ use super::{durable::replace, record::By};
 
 /// The name of the file in the history's folder.
 const FILE: &str = "events";
-/// The size in bytes from which on the older half of the lines is dropped.
+/// The size in bytes above which the older half of the lines is dropped.
 const LARGEST: u64 = 1 << 20;
 
 /// An event that is no change of policy, for example an emergency command.

@@ -213,8 +213,8 @@ pub fn pending(records: &[Record]) -> Option<&Record> {
     records.iter().rfind(|record| matches!(record.outcome, Outcome::Pending(_)))
 }
 
-/// Returns the latest change with these files if that change was taken back. No start applies such files again
-/// by itself.
+/// Returns the latest change with these files, failed ones aside, if that change was taken back. No start
+/// applies such files again by itself.
 pub fn refused<'a>(records: &'a [Record], files: &str) -> Option<&'a Record> {
     let last = records.iter().rfind(|it| it.files == files && !matches!(it.outcome, Outcome::Failed(_)))?;
     matches!(last.outcome, Outcome::NotConfirmed | Outcome::RolledBack).then_some(last)

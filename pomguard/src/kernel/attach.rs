@@ -177,7 +177,7 @@ fn attach_xdp(
     if let Some(link) = adopt(&path, interface, ifindex)? {
         let native = interface::xdp(ifindex)?.is_some_and(|state| state.native);
         let wanted = match mode {
-            // Ask the driver again, although the interface runs in generic mode as a substitute.
+            // The caller wants another attempt at native mode in place of the present generic mode.
             AttachMode::Auto if how.leave_generic => true,
             AttachMode::Auto => native,
             AttachMode::Native => true,
@@ -287,7 +287,8 @@ fn exchange_mode(
         }
     };
     pin_xdp(program, id, interface, pins)?;
-    // Before the bridge opens: the programs parse a frame according to the mode that the control words give.
+    // Before the bridge is removed: the programs parse a frame according to the mode that the control words
+    // give.
     note_generic(pins)?;
     let closed = bridge.end()?.as_millis();
     if let Some(reason) = refused {

@@ -2,8 +2,8 @@
 //!
 //! The counters are read twice, both times before a new program judges a packet. The first reading copies the
 //! labels, so that each row keeps the same slot, as over a restart. The second reading comes immediately before
-//! the exchange of the programs and adds the counts of the former programs since. A packet that a former
-//! program judges between the second reading and the exchange (a few milliseconds) is judged but not counted.
+//! the exchange of the programs and brings the counts up to date. A packet that a former program judges between
+//! the second reading and the exchange (a few milliseconds) is judged but not counted.
 
 use std::{
     ops::{Range, RangeInclusive},

@@ -197,9 +197,9 @@ impl Table {
         self.control.set(word::ACTIVE, active.0);
     }
 
-    /// Binds the failsafe tuples of a generation to the generation's slot, which judges no packet yet. Lines of
-    /// these tuples get the slot's bit, missing lines are added, and all other lines lose the bit. On an error
-    /// nothing changes.
+    /// Binds the failsafe tuples of a generation to the generation's slot, by which no packet is judged yet.
+    /// Lines of these tuples get the slot's bit, missing lines are added, and all other lines lose the bit. On
+    /// an error nothing changes.
     pub(super) fn bind(&mut self, slot: u8, tuples: &[Override]) -> Result<(), KernelError> {
         let bit = Override::slot_bit(slot.into());
         let mut missing: Vec<Override> = Vec::new();
@@ -227,8 +227,8 @@ impl Table {
         self.add(&missing)
     }
 
-    /// Binds the failsafe tuples of slot `from` to slot `to` as well, which judges no packet yet. All other
-    /// lines lose the bit of `to`.
+    /// Binds the failsafe tuples of slot `from` to slot `to` as well, by which no packet is judged yet. All
+    /// other lines lose the bit of `to`.
     pub(super) fn rebind(&mut self, from: u8, to: u8) {
         let (from, to) = (Override::slot_bit(from.into()), Override::slot_bit(to.into()));
         let lines: Vec<(usize, Override)> = self.failsafe().collect();

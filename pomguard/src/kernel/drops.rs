@@ -43,9 +43,9 @@ pub struct Entry {
 pub struct Rest {
     /// Area, direction, mode and reason.
     pub key: Key,
-    /// Packets.
+    /// Number of packets.
     pub packets: u64,
-    /// Bytes.
+    /// Number of bytes.
     pub bytes: u64,
 }
 
@@ -60,7 +60,7 @@ pub struct Reading {
     pub counting_since: u64,
     /// Seconds since 1970 when the generation in force was installed.
     pub installed_at: u64,
-    /// Every entry.
+    /// All entries.
     pub entries: Vec<Entry>,
     /// The packets that are in no entry.
     pub rest: Vec<Rest>,

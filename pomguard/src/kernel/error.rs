@@ -21,7 +21,7 @@ pub enum KernelError {
     /// The folder for the pins is not safe to use.
     #[error("{} is not safe to use: {problem}", path.display())]
     Pins {
-        /// The folder.
+        /// The path of the folder.
         path: PathBuf,
         /// The problem.
         problem: String,
@@ -29,19 +29,19 @@ pub enum KernelError {
     /// This process has no permission to look into the folder: there may be pins that the process cannot see.
     #[error("{} cannot be looked into: permission denied; only root may, so type it with sudo", path.display())]
     Denied {
-        /// The folder.
+        /// The path of the folder.
         path: PathBuf,
     },
     /// There are no pinned maps: pomguard was never started, or was detached.
     #[error("nothing is pinned under {}: pomguard is not enforcing here (`systemctl restart pomguard` starts it)", path.display())]
     NotInstalled {
-        /// The folder.
+        /// The path of the folder.
         path: PathBuf,
     },
     /// The pinned maps are of another version.
     #[error("the maps under {} are of layout {found}, this pomguard knows layout {known}: `systemctl restart pomguard` replaces them, `pomguard check` says what that loses", path.display())]
     Layout {
-        /// The folder.
+        /// The path of the folder.
         path: PathBuf,
         /// The layout version of the pinned maps.
         found: u32,

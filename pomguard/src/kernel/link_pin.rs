@@ -34,7 +34,6 @@ pub(super) fn unpin(path: &Path) -> Result<(), KernelError> {
     }
 }
 
-/// Pins a link.
 pub(super) fn pin(link: FdLink, path: &Path) -> Result<(), KernelError> {
     link.pin(path)
         .map(|_| ())

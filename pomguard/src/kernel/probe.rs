@@ -39,7 +39,7 @@ pub struct Finding {
     pub reason: Reason,
     /// True if the packet would be dropped and passes because of audit mode.
     pub audited: bool,
-    /// Slot of the row that allowed it, or [`NO_ROW`].
+    /// Slot of the row that allowed the packet, or [`NO_ROW`].
     pub row: u16,
 }
 
@@ -160,7 +160,7 @@ impl Probe {
     /// Puts the general programs back into their arrays.
     ///
     /// # Errors
-    /// When the kernel refuses.
+    /// If the kernel refuses.
     pub fn put_in_general(&mut self) -> Result<(), KernelError> {
         self.loaded.fill_arrays()
     }

@@ -24,7 +24,6 @@ fn bpf_fd(command: bpf_cmd, attributes: &mut bpf_attr) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// Calls `bpf(2)`.
 fn bpf(command: bpf_cmd, attributes: &mut bpf_attr) -> io::Result<()> {
     // SAFETY: the attributes are a whole, initialised `bpf_attr`, and the memory behind their pointers outlives
     // the call (each caller, all of them below, ensures this).
@@ -47,7 +46,6 @@ pub(super) fn freeze(map: BorrowedFd<'_>) -> io::Result<()> {
     bpf(bpf_cmd::BPF_MAP_FREEZE, &mut attributes)
 }
 
-/// Opens a pinned object.
 pub(super) fn open_pin(path: &Path) -> io::Result<OwnedFd> {
     let path = CString::new(path.as_os_str().as_bytes())?;
     let mut attributes = attributes();
@@ -70,7 +68,7 @@ pub(super) fn load_program(
     name: &str,
     instructions: &[u64],
 ) -> io::Result<OwnedFd> {
-    /// Size in bytes of the buffer for the verifier's log. A longer log makes the call fail without a reason.
+    /// Size in bytes of the buffer for the verifier's log. The verifier writes no more than this.
     const LOG: usize = 1 << 20;
     let error = match try_program(kind, expected, name, instructions, &mut []) {
         Err(error) if matches!(error.raw_os_error(), Some(libc::EACCES | libc::EINVAL)) => error,

@@ -2,8 +2,8 @@
 //!
 //! A flow that an inbound row allows needs no entry. A flow that this host may open by a row gets the entry
 //! that the programs would have made. A flow that no row allows existed first: such a flow continues until the
-//! end or a timeout, and no change of policy judges the flow. If programs judged packets before and only the
-//! flow table is new, a flow that no row allows did not exist first and may have been denied.
+//! end or a timeout, and changes of the policy do not apply to the flow. If programs judged packets before and
+//! only the flow table is new, a flow that no row allows did not exist first and may have been denied.
 
 use std::net::{IpAddr, SocketAddr};
 

@@ -18,7 +18,6 @@ const ARP: [u8; 42] = [
     0, 0, 0, 0, 0, 0, 192, 0, 2, 1, // for
 ];
 
-/// XDP_PASS.
 const XDP_PASS: u32 = 2;
 /// TC_ACT_UNSPEC and TCX_NEXT, -1, as the kernel returns it.
 const TC_NEXT: u32 = u32::MAX;

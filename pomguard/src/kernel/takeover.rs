@@ -183,8 +183,8 @@ impl Takeover {
             attach::restore_clsact(&self.place, interface)?;
         }
         if !hooks.tcx && !hooks.clsact {
-            // The hook had been removed before the takeover. The new program would judge by maps that are about
-            // to go.
+            // The hook had been removed before the takeover. The new program would judge by maps that are
+            // removed.
             attach::detach_egress(&self.place, interface)?;
         }
         Ok(())

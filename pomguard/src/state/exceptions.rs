@@ -1,5 +1,4 @@
-//! Timed exceptions on disk. A reboot empties the kernel's maps, and these files restore the exceptions until
-//! their end.
+//! Timed exceptions on disk. A reboot empties the kernel's maps; the file keeps the exceptions until their end.
 
 use std::{
     fs, io,

@@ -27,7 +27,7 @@ const OF_OTHERS: u32 = 0o077;
 const OTHERS_WRITE: u32 = 0o022;
 /// Pause before the next attempt at a lock that a process of this user holds and others could open.
 const PAUSE: Duration = Duration::from_millis(20);
-/// Number of successive replacements of one file from which on something is wrong with the folder.
+/// Maximum number of successive replacements of one file; more mean that something is wrong with the folder.
 const REPLACEMENTS: usize = 8;
 
 /// An error of the runtime folder.
@@ -47,7 +47,7 @@ pub enum RuntimeError {
     /// Another user could replace the files in the folder.
     #[error("{} is not safe for locks: {problem}; `{remedy}`", path.display())]
     Folder {
-        /// The folder.
+        /// The path of the folder.
         path: PathBuf,
         /// The problem.
         problem: String,

@@ -35,7 +35,8 @@ pub struct Link {
     pub mtu: u32,
     /// Name of the driver.
     pub driver: Option<String>,
-    /// True if the driver says that it takes XDP programs; `None` if the kernel cannot tell (before Linux 6.3).
+    /// True if the driver reports support for XDP programs; `None` if the kernel cannot tell (before Linux
+    /// 6.3).
     pub native: Option<bool>,
     /// Offloads; `None` if the driver does not tell.
     pub features: Option<Features>,

@@ -4,7 +4,7 @@ use std::{fs, path::Path, process::Command};
 
 use serde::Deserialize;
 
-/// Rules that may drop what pomguard passes.
+/// Rules that may drop packets that pomguard passes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rules {
     /// Chains on hooks that packets to or from this host pass.

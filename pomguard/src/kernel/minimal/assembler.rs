@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-/// A register.
+/// A register, by number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Register(pub(super) u8);
 
@@ -22,9 +22,7 @@ pub(super) enum Width {
 /// The condition of a jump, as the operation code of a comparison with an immediate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum When {
-    /// Equal.
     Equal = 0x15,
-    /// Not equal.
     Differs = 0x55,
     /// Greater, without sign.
     Greater = 0x25,
@@ -153,7 +151,6 @@ impl Assembler {
         self.push(when as u8 | OF_REGISTER, left, right.0, 0, 0);
     }
 
-    /// Ends the program.
     pub(super) fn exit(&mut self) {
         self.push(0x95, Register(0), 0, 0, 0);
     }
