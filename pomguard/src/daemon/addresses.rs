@@ -1,4 +1,5 @@
-//! The host's own addresses: compared with the machine at every check, and brought in force when they change.
+//! The host's own addresses. Every check compares them with the machine and, if they changed, installs the
+//! policy with the new ones.
 
 use std::collections::BTreeMap;
 
@@ -15,11 +16,11 @@ use crate::{
     },
 };
 
-/// How long an image counts as up to date about who holds the floating addresses, in seconds. A daemon that lives
-/// says so twice a second.
+/// How long an image counts as up to date about the holder of each floating address, in seconds. A running
+/// daemon renews the deadline twice a second.
 const HOLDERS: u32 = 3;
 
-/// Returns the policy as it is on this machine now.
+/// Returns the policy with the addresses that the machine has now.
 pub(super) fn on_this_machine(policy: Policy, interfaces: &[String]) -> Policy {
     match address::addresses(interfaces) {
         Ok(addresses) => policy.on(&addresses),
@@ -31,14 +32,14 @@ pub(super) fn on_this_machine(policy: Policy, interfaces: &[String]) -> Policy {
 }
 
 impl Daemon {
-    /// Compares the own addresses in force with those of the machine, brings a change in force, and reports what
-    /// differs from the site file.
+    /// Compares the own addresses in force with the addresses of the machine, puts a change in force, and
+    /// reports the differences from the site file.
     pub(super) fn check_addresses(&mut self, check: &mut Check) {
         let addresses = match self.machine_addresses() {
             Ok(addresses) => addresses,
             Err(error) => return check.note(Condition::SelfCheckFailed, &format!("{:#}", anyhow!(error))),
         };
-        // Without the files nobody knows whose an address is: the image stays as it is.
+        // Without the files the owner of an address is unknown: the image stays as it is.
         let Some(policy) = self.policy_in_force() else { return };
         let machine = policy.machine_of(&addresses);
         if machine != policy.machine
@@ -63,14 +64,14 @@ impl Daemon {
         address::addresses(&names.collect::<Vec<_>>())
     }
 
-    /// The policy that was put in force last.
+    /// Returns the policy that was put in force last.
     fn policy_in_force(&self) -> Option<&Policy> {
         let waiting = self.waiting.as_ref().map(|waiting| &waiting.next);
         waiting.or(self.held.as_ref()).map(|held| &held.policy)
     }
 
-    /// Puts the policy in force again with the addresses that the machine has now. A change that waits for its
-    /// confirmation goes on waiting.
+    /// Puts the policy in force again with the addresses that the machine has now. A change that waits for
+    /// confirmation continues to wait.
     fn readdress(&mut self, addresses: &Addresses) -> anyhow::Result<()> {
         let base = self.held.as_ref().map(|held| held.policy.clone().on(addresses));
         let Some(policy) = self.policy_in_force().map(|policy| policy.clone().on(addresses)) else {
@@ -104,13 +105,13 @@ impl Daemon {
                 record.clone()
             })
         };
-        // `plan` knows a change by its image.
+        // `plan` identifies a change by the digest of its image.
         self.rewrite(record.map(|record| (record.clone(), record.outcome)));
         Ok(())
     }
 }
 
-/// The differences between the site file and the machine, as conditions.
+/// Returns the differences between the site file and the machine as conditions.
 fn conditions(differences: &Differences) -> BTreeMap<Condition, String> {
     let Differences { missing, unlisted, conflict } = differences;
     [

@@ -1,4 +1,4 @@
-//! The audit trail: one entry of the journal for every change, emergency verb, denied request and repair.
+//! The audit trail: one journal entry for every change, emergency verb, denied request and repair.
 
 use std::{
     collections::BTreeMap,
@@ -20,13 +20,14 @@ use crate::{
     observe::{condition::Repair, snapshot::AttachInfo},
 };
 
-/// How often one user's denied requests are written: a flood of them is one entry a second.
+/// The interval at which the denied requests of one user are written: a flood of requests makes one entry a
+/// second.
 const DENIED_EVERY: Duration = Duration::from_secs(1);
 
-/// A request that changes something, before it is done.
+/// A request that changes something, noted before the change.
 pub(super) struct Audit {
     verb: &'static str,
-    /// True for what suspends the policy or goes round it.
+    /// True if the request suspends or bypasses the policy.
     emergency: bool,
     by: By,
     why: String,
@@ -41,7 +42,7 @@ impl Audit {
         Self { verb: request.verb(), emergency: !change, by: by.clone(), why, before }
     }
 
-    /// Writes what came of it; `after` is the digest of the image in force then.
+    /// Writes the result of the request; `after` is the digest of the image in force afterwards.
     pub(super) fn end(self, reply: &Reply, after: &str) {
         let Self { verb, emergency, by, why, before } = self;
         let who = match by.login {
@@ -87,14 +88,14 @@ impl Audit {
 }
 
 impl Daemon {
-    /// The digest of the image that the daemon holds to be in force; empty before the first.
+    /// Returns the digest of the image that the daemon considers to be in force; empty before the first.
     pub(super) fn image(&self) -> String {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.installed.as_ref().map(|installed| installed.image.clone()).unwrap_or_default()
     }
 }
 
-/// Writes a change that the daemon made at its start or on SIGHUP.
+/// Writes an entry for a change that the daemon made at its start or on SIGHUP.
 pub(super) fn own_change(cause: Cause, record: Option<&Record>, before: &str, after: &str) {
     let number = record.map_or_else(String::new, |record| record.number.to_string());
     journal::write(&Entry {
@@ -111,7 +112,7 @@ pub(super) fn own_change(cause: Cause, record: Option<&Record>, before: &str, af
     });
 }
 
-/// Writes a reload that was refused.
+/// Writes an entry for a reload that was refused.
 pub(super) fn reload_refused(why: &anyhow::Error, image: &str) {
     journal::write(&Entry {
         message_id: message_id::CHANGE,
@@ -126,7 +127,7 @@ pub(super) fn reload_refused(why: &anyhow::Error, image: &str) {
     });
 }
 
-/// Writes a change that was taken back because nobody confirmed it.
+/// Writes an entry for a change that was rolled back because nobody confirmed it.
 pub(super) fn returned(message: &str, before: &str, after: &str) {
     journal::write(&Entry {
         message_id: message_id::CHANGE,
@@ -141,7 +142,7 @@ pub(super) fn returned(message: &str, before: &str, after: &str) {
     });
 }
 
-/// Writes each repair.
+/// Writes an entry for each repair.
 pub(super) fn repairs(repairs: &[Repair]) {
     for repair in repairs {
         journal::write(&Entry {
@@ -153,7 +154,7 @@ pub(super) fn repairs(repairs: &[Repair]) {
     }
 }
 
-/// Writes that this process opened the host.
+/// Writes an entry that says that this process opened the host.
 pub fn detached(attached: &[AttachInfo]) {
     let interfaces: Vec<&str> = attached.iter().map(|info| info.interface.as_str()).collect();
     let own = std::process::id().cast_signed();
@@ -172,7 +173,7 @@ pub fn detached(attached: &[AttachInfo]) {
     });
 }
 
-/// Returns what writes denied requests, at most one a second for each user.
+/// Returns a callback that writes denied requests, at most one a second for each user.
 pub(super) fn denied() -> OnDenied {
     let last: Mutex<BTreeMap<u32, Instant>> = Mutex::default();
     Arc::new(move |peer: &Peer, verb| {

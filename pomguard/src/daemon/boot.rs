@@ -1,4 +1,4 @@
-//! What a start goes by: the files, or, where they are refused, what was in force before.
+//! The source of a start: the files or, if the files are refused, the policy that was in force before.
 
 use std::{
     env, fs, io,
@@ -26,34 +26,35 @@ use crate::{
     state::confirmed::{self, Confirmed, StateError},
 };
 
-/// How soon a save that failed is tried again.
+/// The delay before a failed save is tried again.
 const RETRY: Duration = Duration::from_secs(5);
 
-/// How many flows that no row allows are named.
+/// The number of flows that no row allows and that the log names.
 const NAMED: usize = 20;
 
-/// What to put in force.
+/// The policy that a start puts in force.
 pub(super) enum StartSource {
-    /// What the files say.
+    /// The policy of the files.
     Files(Box<DesiredState>),
-    /// What was in force before.
+    /// The policy that was in force before.
     ConfirmedPolicy(Box<ConfirmedPolicy>),
 }
 
-/// What is left when the files are refused.
+/// The policy that remains when the files are refused.
 pub(super) struct ConfirmedPolicy {
-    /// Why they are.
+    /// The reason for which the files are refused.
     why: anyhow::Error,
-    /// The last confirmed policy on disk; none when there is none that can be used.
+    /// The last confirmed policy on disk; `None` if there is none or if it cannot be used.
     confirmed: Option<Confirmed>,
-    /// Why it cannot.
+    /// The reason for which the state on disk cannot be used.
     unreadable: Option<StateError>,
 }
 
-/// Reads the files; where they are refused, finds out what else there is to enforce.
+/// Reads the files. If they are refused, looks for another policy to enforce.
 ///
 /// # Errors
-/// When there is neither: a host that was never guarded is not cut off by a slip in its first file.
+/// If there is neither: a mistake in the first file of a host that was never guarded must not cut the host
+/// off.
 pub(super) fn start_source(config: &Path) -> anyhow::Result<(Settings, StartSource)> {
     let why = match files(config) {
         Ok(desired) => return Ok((desired.settings.clone(), StartSource::Files(Box::new(desired)))),
@@ -75,8 +76,8 @@ pub(super) fn start_source(config: &Path) -> anyhow::Result<(Settings, StartSour
     Ok((settings, StartSource::ConfirmedPolicy(Box::new(ConfirmedPolicy { why, confirmed, unreadable }))))
 }
 
-/// Reads the files and resolves them. Before the network is up this host has no address to be known by:
-/// then it goes by the name under which it last enforced.
+/// Reads the files and resolves them. Before the network is up, this host has no address by which the site
+/// file could identify the host: then the name under which it last enforced is used.
 fn files(config: &Path) -> anyhow::Result<DesiredState> {
     match read_policy(config) {
         Ok((draft, policy)) => Ok(DesiredState::new(draft, policy)),
@@ -95,7 +96,7 @@ fn by_last_name(config: &Path) -> Option<DesiredState> {
     Some(DesiredState::new(draft, policy))
 }
 
-/// The reason, and what is wrong with the state besides.
+/// Returns the reason, with the error of the state on disk as context.
 fn with(why: anyhow::Error, unreadable: Option<StateError>) -> anyhow::Error {
     match unreadable {
         Some(error) => why.context(format!("no policy to go by instead: {:#}", anyhow!(error))),
@@ -103,7 +104,7 @@ fn with(why: anyhow::Error, unreadable: Option<StateError>) -> anyhow::Error {
     }
 }
 
-/// Where the state lies when the settings do not say: systemd names the folder that it made.
+/// Returns the state folder, also without settings: systemd passes the folder that it made.
 fn state_folder(settings: Option<&Settings>) -> PathBuf {
     settings.map_or_else(
         || env::var_os("STATE_DIRECTORY").map_or_else(|| paths::STATE.into(), PathBuf::from),
@@ -111,26 +112,27 @@ fn state_folder(settings: Option<&Settings>) -> PathBuf {
     )
 }
 
-/// Whether a policy is in force by the pins.
+/// Returns true if the pins show that a policy is in force.
 fn in_force(pins: &Pins) -> bool {
     control::active(pins).is_ok_and(|active| pins.image(active.installed()).exists())
 }
 
-/// Whether something failed for want of descriptors or memory, and not by a fault of the files.
+/// Returns true if the failure was a lack of descriptors or memory, and not an error in the files.
 fn lacks_resources(why: &anyhow::Error) -> bool {
     let lack = |error: &io::Error| {
         matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOBUFS))
     };
-    // A file that could not be opened is words by now: whether there are descriptors shows by taking one.
+    // The error of a file that could not be opened is plain text here. Opening a file shows if there are
+    // descriptors.
     why.chain().filter_map(|cause| cause.downcast_ref()).any(lack)
         || fs::File::open("/dev/null").is_err_and(|error| lack(&error))
 }
 
 impl Daemon {
-    /// Goes on with what was in force before, under a name that says so.
+    /// Continues with the policy that was in force before, and raises a condition that says so.
     ///
     /// # Errors
-    /// When that cannot be put in force.
+    /// If that policy cannot be put in force.
     pub(super) fn keep(&mut self, confirmed_policy: ConfirmedPolicy) -> anyhow::Result<()> {
         let ConfirmedPolicy { why, confirmed, unreadable } = confirmed_policy;
         if let Some(error) = unreadable {
@@ -161,9 +163,10 @@ impl Daemon {
         Ok(())
     }
 
-    /// Before the first attachment, or before maps of another layout are left: what talks now goes on. The
-    /// socket table does not show everything, so for a while packets in the middle of unknown connections
-    /// pass, too; not at a boot, where nothing talks yet.
+    /// Enters live connections into the flow table before the first attachment, or before the daemon leaves
+    /// maps of another layout. The socket table does not show every connection: during the grace period,
+    /// packets in the middle of unknown connections pass, too. At a boot there are no live connections, and
+    /// no grace period begins.
     pub(super) fn seed_on_first_attach(&self, grace: Option<u32>) {
         let message = self.seed();
         let (Some(seconds), Some(1..)) = (grace, message) else { return };
@@ -179,7 +182,7 @@ impl Daemon {
         }
     }
 
-    /// Enters live connections into the flow table; how many there are.
+    /// Enters live connections into the flow table and returns their number.
     pub(super) fn seed(&self) -> Option<usize> {
         let unlisted = if self.replaced.is_some() { Unlisted::AsJudged } else { Unlisted::GoOn };
         let seeded = match seed::seed(&self.pins, self.ticks, unlisted) {
@@ -215,7 +218,7 @@ impl Daemon {
         Some(live)
     }
 
-    /// Notes that the files are refused, or could not be taken, and what holds instead.
+    /// Records that the files are refused, or that resources were lacking, and which policy holds instead.
     pub(super) fn refused(&mut self, why: &anyhow::Error) {
         let condition =
             if lacks_resources(why) { Condition::ResourcesExhausted } else { Condition::FilesRefused };
@@ -228,9 +231,9 @@ impl Daemon {
         );
     }
 
-    /// Saves what is in force for the next boot. Whatever the disk says, it stays in force.
+    /// Saves the policy in force for the next boot. If saving fails, the policy stays in force.
     pub(super) fn save(&mut self, installed: &Installed) {
-        // The text that was taken. The file may be another one by now.
+        // The text that was accepted: the file may have changed since.
         let settings = self.settings.source.text.clone();
         match install::confirmed(&self.pins, installed, settings) {
             Ok(confirmed) => self.try_save(confirmed),
@@ -238,7 +241,7 @@ impl Daemon {
         }
     }
 
-    /// Tries again to save what could not be saved, when it is time to.
+    /// Repeats a failed save when the delay is over.
     pub(super) fn save_again(&mut self) {
         if let Some((confirmed, _)) = self.unsaved.take_if(|(_, due)| *due <= Instant::now()) {
             self.try_save(confirmed);

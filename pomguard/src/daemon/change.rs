@@ -1,4 +1,4 @@
-//! A change of policy: the files anew, or an earlier change again; kept in the history either way.
+//! A change of policy: the files anew, or an earlier change again. The history records both.
 
 use std::{sync::PoisonError, time::Instant};
 
@@ -29,14 +29,14 @@ use crate::{
 };
 
 impl Daemon {
-    /// Takes the files. Whatever is wrong with them, what is in force stays.
+    /// Puts the files in force. If the files contain an error, the policy in force stays.
     pub(super) fn take_files(&mut self, request: &ChangeRequest) -> anyhow::Result<Changed> {
         let (draft, policy) = read_policy(&self.options.config)?;
         let _entitled = self.entitled()?;
         self.change(request, DesiredState::new(draft, policy))
     }
 
-    /// Puts something in force, and keeps a record of it.
+    /// Puts the desired state in force and records the change in the history.
     pub(super) fn change(
         &mut self,
         request: &ChangeRequest,
@@ -98,7 +98,8 @@ impl Daemon {
         let attached = if starting {
             self.attach_at_start(&settings)
         } else if deadline.is_some() {
-            // With the daemon dead at the deadline nobody could put a guard on again: all stay until `confirm`.
+            // If the daemon is dead at the deadline, nobody can attach the guard again: all guards stay until
+            // `confirm`.
             self.attach(&settings, &Leave::None)
         } else {
             self.attach(&settings, &leave)
@@ -106,7 +107,7 @@ impl Daemon {
         match attached {
             Err(error) if starting => return Err(error),
             Err(error) => {
-                // What could be foreseen was, before the policy changed: this one the driver refused.
+                // Foreseeable errors were found before the policy changed: here the driver refused.
                 let message =
                     format!("attaching FAILED, the new policy is not on every interface: {error:#}");
                 error!("{message}");
@@ -158,7 +159,7 @@ impl Daemon {
         Ok(changed)
     }
 
-    /// Refuses folders that only a start can go over to.
+    /// Refuses a change of folders, which takes a restart.
     fn refuse_other_paths(&self, settings: &Settings) -> anyhow::Result<()> {
         let (old, new) = (&self.settings.paths, &settings.paths);
         let differ = [
@@ -172,7 +173,7 @@ impl Daemon {
         Ok(())
     }
 
-    /// What is in force, if these settings and this policy are in force already.
+    /// Returns the policy in force, if these settings and this policy are in force already.
     fn unchanged(&mut self, settings: &Settings, policy: &Policy) -> Option<Changed> {
         let held = self.held.as_ref()?;
         let same = held.policy.is_same(policy) && setting::changes(&held.settings, settings).is_empty();
@@ -190,8 +191,9 @@ impl Daemon {
         Some(Changed { summary: Summary::default(), settings: Vec::new(), ..changed })
     }
 
-    /// Writes the record before anything changes. An operator's change needs one: without it nobody could
-    /// tell what was in force, or return to it. A start or a reload goes on without.
+    /// Writes the record before anything changes. A change by an operator needs the record: without it the
+    /// policy in force would be unknown, and nobody could return to it. A start or a reload continues without
+    /// the record.
     fn note(
         &self,
         request: &ChangeRequest,
@@ -207,7 +209,7 @@ impl Daemon {
             None => Outcome::Failed("the daemon ended before it was in force".to_owned()),
         };
         let files = sources.digest();
-        // A start that finds what is in force already is no change.
+        // A start that finds the same policy in force is no change.
         if request.cause == Cause::Start
             && let Some(record) = in_force(&self.history.list().0)
             && record.files == files
@@ -249,7 +251,7 @@ impl Daemon {
         }
     }
 
-    /// Notes what became of a change.
+    /// Records the outcome of a change.
     pub(super) fn rewrite(&self, of: Option<(Record, Outcome)>) {
         let Some((record, outcome)) = of else { return };
         if let Err(error) = self.history.update(&Record { outcome, ..record }) {
@@ -257,7 +259,7 @@ impl Daemon {
         }
     }
 
-    /// From now on this is in force, and what was is `replaced`.
+    /// Records that `next` is in force, and that the policy before is `replaced`.
     pub(super) fn record_active(&mut self, mut next: ActivePolicy, replaced: &Outcome) {
         if let Some(record) = &mut next.record {
             record.outcome = Outcome::InForce;
@@ -271,7 +273,7 @@ impl Daemon {
         self.held = Some(next);
     }
 
-    /// Returns to an earlier change; without a number, to the one before.
+    /// Rolls back to an earlier change; without a number, to the previous one.
     pub(super) fn roll_back(&mut self, to: Option<u64>, request: ChangeRequest) -> anyhow::Result<Changed> {
         if to.is_none() && self.waiting.is_some() {
             return self.take_back(&Outcome::RolledBack);
@@ -291,14 +293,15 @@ impl Daemon {
         )
     }
 
-    /// The last change that was in force before, and is not what is in force now under another number.
+    /// Returns the last change that was in force before and that is not the policy in force under another
+    /// number.
     fn one_before(&self) -> anyhow::Result<Record> {
         let (records, _) = self.history.list();
         let before = self.history.before(&records).cloned();
         before.context("there is no change before this one: `pomguard history` lists those there are")
     }
 
-    /// Puts in force what a start is to.
+    /// Puts the policy of a start in force.
     pub(super) fn start(&mut self, files: DesiredState) -> anyhow::Result<()> {
         self.held = self.base(&self.history.list().0);
         let (desired, refusal) = self.desired_at_start(files);
@@ -307,8 +310,8 @@ impl Daemon {
         Ok(())
     }
 
-    /// What a start puts in force: the files; where they were taken back, what was in force instead, and
-    /// words about it.
+    /// Returns the policy that a start puts in force: the files or, if that change was rolled back, the
+    /// policy that was in force instead, with a message about it.
     fn desired_at_start(&self, files: DesiredState) -> (DesiredState, Option<String>) {
         let (records, damaged) = self.history.list();
         for error in damaged {
@@ -335,7 +338,7 @@ impl Daemon {
         }
     }
 
-    /// What a change in the history puts in force.
+    /// Returns the policy that a change in the history puts in force.
     pub(super) fn restored(&self, record: &Record) -> Result<DesiredState, HistoryError> {
         let (draft, policy) = self.history.policy(record)?;
         Ok(DesiredState::new(draft, policy))
@@ -366,7 +369,7 @@ impl Daemon {
     }
 }
 
-/// Refuses to take a guard off that nobody agreed to take off.
+/// Refuses to take the guard off an interface without consent.
 fn refuse_lost_guards(cause: Cause, interfaces: &[String]) -> anyhow::Result<()> {
     if interfaces.is_empty() {
         return Ok(());

@@ -1,4 +1,4 @@
-//! What the daemon answers over the control socket.
+//! The daemon's answers on the control socket.
 
 use std::sync::PoisonError;
 
@@ -31,7 +31,7 @@ use crate::{
     policy::{conflict::Note, machine::needs_attention},
 };
 
-/// Opens the control socket. Without it the daemon enforces all the same: what is in force matters more.
+/// Opens the control socket. If that fails, the daemon still enforces: the policy in force matters more.
 pub(super) fn listen(settings: &Settings) -> Requests {
     let (queues, requests) = server::queues();
     let path = socket(&settings.paths.runtime);
@@ -46,7 +46,7 @@ pub(super) fn listen(settings: &Settings) -> Requests {
 }
 
 impl Daemon {
-    /// Does what is wanted, and says what came of it.
+    /// Executes a command and sends the result.
     pub(super) fn command(&mut self, command: Command) {
         let Command { message, peer, answer } = command;
         let verb = message.request.verb();
@@ -77,7 +77,7 @@ impl Daemon {
             Request::Apply { confirm_within, existing, yes } => {
                 let waits = self.waiting.is_some();
                 let taken = self.take_files(&request(Cause::Apply, confirm_within, existing, yes));
-                // What has to wait for another change has not failed.
+                // A change that has to wait for another one has not failed.
                 Reply::from_result(taken.inspect_err(|_| {
                     if !waits {
                         self.failed();
@@ -112,11 +112,11 @@ impl Daemon {
             error!("{peer}: {verb} refused: {why}");
         }
         if let Some(audit) = audit {
-            // Whoever asks next is to hear of what is so now.
+            // The next client must see the conditions of now.
             self.check();
             audit.end(&reply, &self.image());
         }
-        // Whoever asked may be gone by now.
+        // The client may be gone by now.
         let _ = answer.send(reply);
     }
 
@@ -144,9 +144,9 @@ impl Daemon {
         if !state.last_reload_successful {
             status.attention.push("the last change of policy failed: the journal says why".to_owned());
         }
-        // The reading of the kernel has these two, with the seconds that are left.
+        // The status read from the kernel already has these, with the seconds that are left.
         let read = [Condition::Unconfirmed, Condition::Panic, Condition::Detached];
-        // What began since the last look is known, too.
+        // Conditions that began since the last check are included.
         let mut conditions = self.conditions.clone();
         conditions.extend(self.lasting_conditions.clone());
         let conditions = conditions.iter().filter(|(condition, _)| !read.contains(condition));

@@ -1,5 +1,5 @@
-//! A change that waits for its confirmation. The programs take it back by themselves when the time is
-//! up; the daemon, if it lives, notices and notes it.
+//! A pending change. The eBPF programs roll the change back by themselves at the deadline; the daemon, if
+//! running, notices the rollback and records it.
 
 use std::time::Duration;
 
@@ -22,11 +22,11 @@ use crate::{
     terminals,
 };
 
-/// The shortest sleep: a deadline is a tick, and a tick may be about to come.
+/// The shortest sleep: a deadline is a whole tick, and the next tick may be near.
 const SHORTEST: Duration = Duration::from_millis(50);
 
 impl Daemon {
-    /// How long until the deadline of what waits; none when nothing does.
+    /// Returns the time until the deadline of the pending change; `None` if no change is pending.
     pub(super) fn until_deadline(&self) -> Option<Duration> {
         let waiting = self.waiting.as_ref()?;
         let now = self.ticks.now().ok()? as u32;
@@ -37,7 +37,7 @@ impl Daemon {
         Some(self.ticks.duration(ticks).max(SHORTEST))
     }
 
-    /// Called when a deadline may have passed.
+    /// Completes the rollback if the deadline has passed. Called when the deadline may have passed.
     pub(super) fn at_deadline(&mut self) {
         let Some(waiting) = &self.waiting else { return };
         if !self.ticks.now().is_ok_and(|now| over(waiting.deadline, now as u32)) {
@@ -54,19 +54,19 @@ impl Daemon {
         self.failed();
     }
 
-    /// The panic that suspends the policy, if one does.
+    /// Returns the bypass or lockdown that suspends the policy, if there is one.
     pub(super) fn panic_now(&self) -> Option<(Condition, String)> {
         let now = self.ticks.now().ok()? as u32;
         let kind = Panic::of_number(control::panic(&self.pins).ok()?.holds(now))?;
         Some((Condition::Panic, kind.name().to_owned()))
     }
 
-    /// Keeps what waits.
+    /// Confirms the pending change.
     pub(super) fn confirm(&mut self) -> anyhow::Result<Changed> {
         let Some(waiting) = &self.waiting else { return self.nothing_to_confirm() };
         let number = waiting.record.number;
         let now = self.ticks.now()? as u32;
-        // A tick of reserve: the programs must not return to the old policy while it is being confirmed.
+        // One tick of reserve: the programs must not return to the old policy during the confirmation.
         if over(waiting.deadline, now.wrapping_add(1)) {
             self.at_deadline();
             bail!("too late: change {number} was taken back, the policy before it is in force");
@@ -78,14 +78,15 @@ impl Daemon {
         let Waiting { next, replaced, installed, leave, .. } = waiting;
         self.lasting_conditions.remove(&Condition::Unconfirmed);
         let mut notes = Vec::new();
-        // Interfaces that it no longer names were kept until now: their return could not be automatic.
+        // Interfaces that the change no longer names were kept until now: attaching them again could not be
+        // automatic.
         if let Err(error) = self.attach(&next.settings, &leave) {
             notes.push(format!("not on every interface: {error:#}"));
         }
         for note in &notes {
             error!("{note}");
         }
-        // Only what stays is what the next boot goes by.
+        // The next boot uses only a confirmed policy.
         let installed = installed.map_or_else(|| self.install(&next.policy, None), Ok)?;
         self.reconciler.record_baseline(&self.pins);
         let changed = Changed { changed: true, ..message(&next, notes) };
@@ -95,8 +96,8 @@ impl Daemon {
         Ok(changed)
     }
 
-    /// Answers a confirmation while nothing waits. Whoever confirms a change that changed nothing is told so; one
-    /// who is late is told that it was taken back.
+    /// Answers a confirmation while no change is pending. Returns the policy in force if the last change
+    /// altered nothing; returns an error if the confirmation is too late and the change was rolled back.
     fn nothing_to_confirm(&self) -> anyhow::Result<Changed> {
         if let Some(last) = self.history.list().0.last().filter(|it| it.outcome == Outcome::NotConfirmed) {
             bail!("too late: {}", returned(last.number));
@@ -106,7 +107,7 @@ impl Daemon {
         Ok(message(held, Vec::new()))
     }
 
-    /// Returns to what was in force before the change that waits.
+    /// Returns to the policy that was in force before the pending change.
     pub(super) fn take_back(&mut self, outcome: &Outcome) -> anyhow::Result<Changed> {
         let Some(waiting) = self.waiting.take() else { bail!("nothing waits for a confirmation") };
         self.lasting_conditions.remove(&Condition::Unconfirmed);
@@ -116,8 +117,8 @@ impl Daemon {
         result
     }
 
-    /// Puts the last policy that needed no confirmation in force again. Where nobody knows it any more,
-    /// the generation that the programs return to stays.
+    /// Puts the last policy that needed no confirmation in force again. If that policy is unknown, the
+    /// generation to which the programs returned stays.
     fn return_to_base(&mut self) -> anyhow::Result<Changed> {
         let base = match &self.held {
             Some(held) => Some(held.clone()),
@@ -138,7 +139,7 @@ impl Daemon {
         self.restore(base)
     }
 
-    /// Puts what was in force before in force again, under its old record.
+    /// Puts the policy that was in force before in force again, under the old record.
     fn restore(&mut self, mut base: ActivePolicy) -> anyhow::Result<Changed> {
         let interfaces: Vec<String> = base.settings.interfaces.iter().map(|at| at.value.clone()).collect();
         base.policy = on_this_machine(base.policy, &interfaces);
@@ -150,7 +151,7 @@ impl Daemon {
         }
         self.succeeded(&base.settings, &installed);
         let mut notes = Vec::new();
-        // What the change that is taken back put a guard on keeps it.
+        // Interfaces to which the change that is rolled back attached a guard keep the guard.
         if let Err(error) = self.attach(&base.settings, &Leave::None) {
             error!("not on every interface: {error:#}");
             notes.push(format!("not on every interface: {error:#}"));
@@ -161,8 +162,8 @@ impl Daemon {
         Ok(changed)
     }
 
-    /// Whether a change waits for its confirmation at this start: then it goes on waiting. One that was
-    /// taken back with no daemon alive to note it is noted now.
+    /// Returns true if a change is pending at this start: the change continues to wait. A rollback that
+    /// happened while no daemon was running is recorded now.
     pub(super) fn continue_waiting(&mut self) -> anyhow::Result<bool> {
         let (records, _) = self.history.list();
         let Some(record) = pending(&records).cloned() else { return Ok(false) };
@@ -185,7 +186,7 @@ impl Daemon {
         let about = format!("change {} until {}", record.number, timestamp(until.until));
         self.lasting_conditions.insert(Condition::Unconfirmed, about);
         self.held = self.base(&records);
-        // Whoever applied it was asked about each of these.
+        // The operator who applied the change agreed to each of these.
         let leave = self.held.as_ref().map_or(Leave::None, |held| Leave::named_by(&held.settings, &settings));
         self.waiting = Some(Waiting {
             leave,
@@ -198,7 +199,7 @@ impl Daemon {
         Ok(true)
     }
 
-    /// Puts a change that waits, and what it would return to, into maps that are new.
+    /// Installs a pending change, and the policy to which it would return, into new maps.
     fn wait_again(&self, records: &[Record], record: &Record, left: u64) -> anyhow::Result<()> {
         let base = self.base(records).with_context(|| {
             format!(
@@ -232,13 +233,13 @@ impl Daemon {
     }
 }
 
-/// Says in the log and on the terminals what nobody typed: whoever waits for a confirmation looks there.
+/// Writes a sentence to the log and to the terminals, where an operator who has to confirm a change looks.
 fn announce(sentence: &str) {
     error!("{sentence}");
     terminals::tell(sentence);
 }
 
-/// Words about a change that nobody confirmed.
+/// Returns the sentence about a change that nobody confirmed.
 fn returned(number: u64) -> String {
     format!(
         "change {number} was taken back because nobody confirmed it in time: the policy before it is in force"

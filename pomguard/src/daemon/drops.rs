@@ -1,4 +1,4 @@
-//! Keeps account of who was denied: the history on disk, lines in the journal, and the counters by system.
+//! Records denied connections: the history on disk, lines in the journal, and the counters by system.
 
 use std::{
     collections::BTreeMap,
@@ -26,16 +26,16 @@ use crate::{
     policy::{Direction, Policy},
 };
 
-/// How often the kernel's table is read.
+/// The interval at which the kernel's table is read.
 const READ: Duration = Duration::from_secs(1);
-/// How often the present hour is written to the disk.
+/// The interval at which the present hour is written to the disk.
 const SAVE: Duration = Duration::from_secs(30);
-/// Systems that have a counter of their own.
+/// The number of systems that have a counter of their own.
 const SYSTEMS: usize = 200;
-/// The name under which the others are counted.
+/// The name under which the other systems are counted.
 const OTHERS: &str = "(other)";
 
-/// What is kept of drops.
+/// The records of drops.
 #[derive(Debug)]
 pub(super) struct Recorder {
     store: Store,
@@ -43,16 +43,16 @@ pub(super) struct Recorder {
     journal: Journal,
     read_at: Instant,
     save_at: Instant,
-    /// Hours that are over and that the disk has not taken yet.
+    /// Hours that are over and not yet on disk.
     over: Vec<Hour>,
-    /// The table could not be read. Said once.
+    /// True if the table could not be read. Logged once.
     failed: bool,
-    /// Why the disk did not take the history.
+    /// The reason for which the history could not be written to disk.
     unsaved: Option<String>,
 }
 
 impl Recorder {
-    /// Goes on with what is on disk.
+    /// Continues with the history on disk.
     pub(super) fn new(state: &Path) -> Self {
         let store = Store::new(state);
         let ledger = store.ledger().unwrap_or_else(|error| {
@@ -74,7 +74,7 @@ impl Recorder {
 }
 
 impl Daemon {
-    /// Reads the table of drops, if it is time to, and returns the condition that this leaves.
+    /// Reads the table of drops, if the next reading is due, and returns the resulting condition.
     pub(super) fn record_drops(&mut self) -> Option<(Condition, String)> {
         if self.recorder.read_at <= Instant::now() {
             self.recorder.read_at = Instant::now() + READ;
@@ -89,7 +89,7 @@ impl Daemon {
     fn read_drops(&mut self) {
         let reading = match drops::read(&self.pins) {
             Ok(reading) => reading,
-            // Said once: what the kernel records meanwhile is read later.
+            // Logged once: the next successful reading includes the drops of the meantime.
             Err(error) if !self.recorder.failed => {
                 self.recorder.failed = true;
                 return warn!("the table of drops cannot be read: {:#}", anyhow!(error));
@@ -109,7 +109,7 @@ impl Daemon {
             stranger_lines: self.settings.drops.journal_strangers,
         };
         for line in self.recorder.journal.lines(&more, limits, policy, reading.at) {
-            // Without a journal the daemon's own log has the text.
+            // Without a journal the text goes to the daemon's own log.
             if line.send(Path::new(journal::SOCKET)).is_err() {
                 info!("{}", line.message);
             }
@@ -118,7 +118,7 @@ impl Daemon {
         count_by_system(&mut state.system_drops, &more, policy);
     }
 
-    /// Writes the history to the disk. What it does not take is written with the next one.
+    /// Writes the history to the disk. Hours that could not be written are written with the next attempt.
     pub(super) fn save_drops(&mut self) {
         let drops = self.settings.drops;
         let recorder = &mut self.recorder;
@@ -146,7 +146,7 @@ impl Daemon {
                     warn!("{error}");
                 }
                 recorder.unsaved = Some(error);
-                // A disk that takes nothing for days costs memory for a day.
+                // If the disk takes nothing for days, memory holds at most one day.
                 let surplus = recorder.over.len().saturating_sub(24);
                 recorder.over.drain(..surplus);
             }
@@ -154,7 +154,7 @@ impl Daemon {
     }
 }
 
-/// Adds what came to the counters of the known systems.
+/// Adds the new drops to the counters of the known systems.
 fn count_by_system(
     counters: &mut BTreeMap<(String, Direction, &'static str), u64>,
     more: &Hour,

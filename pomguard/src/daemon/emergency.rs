@@ -1,5 +1,5 @@
-//! Emergency verbs: each writes first to disk who wants what and why, then to the maps, then a line to the history.
-//! The daemon calls these functions, and so does the command line where no daemon answers.
+//! Emergency verbs. Each writes first to disk (who asks, for what and why), then to the maps, then to the
+//! history. The daemon calls these functions; so does the command line if no daemon answers.
 
 use std::path::PathBuf;
 
@@ -25,15 +25,15 @@ use crate::{
     },
 };
 
-/// Longest panic: a day. What is to last longer is a policy.
+/// The longest bypass or lockdown, in seconds: a day. A longer one has to be a policy.
 const LONGEST: u32 = 86_400;
 
-/// Who wants something, and what for.
+/// The person who asks, and the reason.
 #[derive(Clone, Debug)]
 pub struct Asker {
     /// The user and process.
     pub by: By,
-    /// What for, in the operator's words.
+    /// The reason, in the operator's words.
     pub why: Option<String>,
 }
 
@@ -61,7 +61,7 @@ impl Scene {
         Self { pins, state: paths.state.clone(), runtime: paths.runtime.clone(), ticks }
     }
 
-    /// Refuses while the host is open on purpose: nothing of ours judges then.
+    /// Returns an error while the host is open on purpose: no program of pomguard judges packets then.
     pub(super) fn check_attached(&self) -> anyhow::Result<()> {
         if Runtime::new(&self.runtime).detached() {
             bail!(DETACHED);
@@ -102,10 +102,10 @@ impl Scene {
         Ok(message)
     }
 
-    /// Ends a panic before its time. Returns a sentence about it.
+    /// Ends a bypass or lockdown before the deadline. Returns a sentence about the end.
     ///
     /// # Errors
-    /// If there is none, or the maps cannot be written.
+    /// If neither holds, or the maps cannot be written.
     pub fn resume(&self, asker: &Asker) -> anyhow::Result<String> {
         self.check_attached()?;
         let held = control::panic(&self.pins)?.holds(self.ticks.now()? as u32);
@@ -119,7 +119,7 @@ impl Scene {
         Ok(message)
     }
 
-    /// The panic that the record on disk says holds.
+    /// Returns the bypass or lockdown that holds by the record on disk.
     ///
     /// # Errors
     /// If the record cannot be read.
@@ -131,8 +131,8 @@ impl Scene {
         Ok(found.filter(|it| it.boot == boot && !over(it.deadline, now)))
     }
 
-    /// Writes the record of the panic that holds. In an emergency a disk that takes nothing is no reason to stop: the
-    /// word in the maps is what the programs go by.
+    /// Writes the record of the bypass or lockdown that holds. In an emergency a failed write is no reason to
+    /// stop: the programs go by the word in the maps.
     pub(super) fn record(&self, suspension: Option<&Suspension>) {
         if let Err(error) = panic::save(&self.runtime, suspension) {
             error!(

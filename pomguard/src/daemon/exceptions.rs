@@ -1,5 +1,6 @@
-//! Timed exceptions: what an operator lets through for a while, in every generation. The programs end
-//! each by themselves; the daemon brings them back after a reboot and tidies up after them.
+//! Timed exceptions: connections that an operator allows for a limited time, in every generation. The
+//! programs end each exception by themselves; the daemon restores the exceptions after a reboot and removes
+//! ended ones.
 
 use anyhow::{Context as _, anyhow, bail};
 use ipnet::IpNet;
@@ -25,31 +26,31 @@ use crate::{
     },
 };
 
-/// Longest exception: thirty days. What is to last longer is a row of the site.
+/// The longest exception, in seconds: thirty days. A longer one has to be a row of the site.
 const LONGEST: u32 = 30 * 86_400;
 
-/// What is to be let through.
+/// The exception that is asked for.
 #[derive(Clone, Debug)]
 pub struct NewException {
-    /// Its name; `None` for the first free number.
+    /// The name of the exception; `None` for the first free number.
     pub name: Option<String>,
-    /// Who opens.
+    /// The direction in which connections are opened.
     pub direction: Direction,
-    /// The other side.
+    /// The addresses of the peers.
     pub peers: Vec<IpNet>,
-    /// What is opened to.
+    /// The services that are opened.
     pub services: Vec<Service>,
-    /// For how long.
+    /// The duration in seconds.
     pub seconds: u32,
-    /// Who wants it, and what for.
+    /// The person who asks, and the reason.
     pub asker: Asker,
 }
 
 impl Scene {
-    /// Lets something through for a while; `held` are the exceptions that hold.
+    /// Adds an exception; `held` are the exceptions that hold.
     ///
     /// # Errors
-    /// If it is no exception, or there is no room; then nothing was changed.
+    /// If the exception is not valid, or there is no room; then nothing was changed.
     pub fn allow(&self, held: &mut Vec<Exception>, new_exception: NewException) -> anyhow::Result<Allowed> {
         let NewException { name, direction, peers, services, seconds, asker } = new_exception;
         if seconds == 0 || seconds > LONGEST {
@@ -98,10 +99,11 @@ impl Scene {
         Ok(Allowed { name, ends })
     }
 
-    /// Takes an exception back. Returns a sentence about it.
+    /// Revokes an exception. Returns a sentence about the end.
     ///
     /// # Errors
-    /// If there is none of this name, or the maps cannot be written; then it holds as before.
+    /// If there is no exception of this name, or the maps cannot be written; then the exception holds as
+    /// before.
     pub fn revoke(&self, held: &mut Vec<Exception>, name: &str, asker: &Asker) -> anyhow::Result<String> {
         let Some(at) = held.iter().position(|held| held.name == name) else {
             bail!("there is no exception {name}: `pomguard allow --list` shows those there are");
@@ -120,7 +122,7 @@ impl Scene {
         Ok(message)
     }
 
-    /// The exceptions on disk that hold, as the one who has no daemon to ask finds them.
+    /// Returns the exceptions on disk that hold, for a caller without a daemon.
     ///
     /// # Errors
     /// If the file cannot be read.
@@ -131,7 +133,7 @@ impl Scene {
         Ok(found)
     }
 
-    /// Writes the exceptions to disk. In an emergency a disk that takes nothing is no reason to stop.
+    /// Writes the exceptions to disk. In an emergency a failed write is no reason to stop.
     fn save(&self, held: &[Exception]) {
         if let Err(error) = exceptions::save(&self.state, held) {
             error!("exceptions hold, but a reboot will forget them: {error}");
@@ -139,7 +141,7 @@ impl Scene {
     }
 }
 
-/// Has a status say who granted each exception and began the panic, since when, and what for.
+/// Adds to a status who granted each exception and who began the bypass or lockdown, since when, and why.
 pub fn explained(status: &mut Status, held: &[Exception], suspension: Option<&Suspension>) {
     for exception in &mut status.exceptions {
         let same = |held: &&Exception| exception.id.0 == format!("exception/{}", held.name);
@@ -159,7 +161,7 @@ pub fn explained(status: &mut Status, held: &[Exception], suspension: Option<&Su
 }
 
 impl Daemon {
-    /// Lets something through for a while.
+    /// Adds an exception.
     pub(super) fn allow(&mut self, new_exception: NewException) -> anyhow::Result<Allowed> {
         let _entitled = self.entitled()?;
         let allowed = self.scene().allow(&mut self.exceptions, new_exception)?;
@@ -167,7 +169,7 @@ impl Daemon {
         Ok(allowed)
     }
 
-    /// Takes an exception back. Returns a sentence about it.
+    /// Revokes an exception. Returns a sentence about the end.
     pub(super) fn revoke(&mut self, name: &str, asker: &Asker) -> anyhow::Result<String> {
         let _entitled = self.entitled()?;
         let message = self.scene().revoke(&mut self.exceptions, name, asker)?;
@@ -175,8 +177,8 @@ impl Daemon {
         Ok(message)
     }
 
-    /// Brings those on disk back that have time left; to be called when the maps are there, before a packet
-    /// is judged.
+    /// Restores the exceptions on disk that have time left. Must be called when the maps exist and before a
+    /// packet is judged.
     pub(super) fn restore_exceptions(&mut self) -> anyhow::Result<()> {
         let found = match exceptions::load(&self.settings.paths.state) {
             Ok(found) => found,
@@ -208,7 +210,7 @@ impl Daemon {
         Ok(())
     }
 
-    /// Ends those whose time is up. They held no more in any case.
+    /// Removes exceptions whose time is up. The programs have ignored them since then.
     pub(super) fn sweep_exceptions(&mut self) {
         let Ok(now) = self.ticks.now().map(|now| now as u32) else { return };
         if !self.exceptions.iter().any(|held| over(held.deadline, now)) {
@@ -240,7 +242,7 @@ fn let_in(pins: &Pins, exception: &Exception) -> anyhow::Result<()> {
 fn end(pins: &Pins, exception: &Exception) -> anyhow::Result<()> {
     let row = row(exception);
     let (_, lines) = lines_of(&row, exception.deadline);
-    // The slot is the kernel side's to choose; all else is as it was let in.
+    // The kernel side chooses the slot; all other fields are those of the grant.
     let same = |held: &Override| {
         lines
             .iter()
@@ -255,7 +257,7 @@ fn free_name(held: &[Exception]) -> String {
     (1..=held.len() + 1).find(|number| !taken(number)).unwrap_or_default().to_string()
 }
 
-/// An exception in the form of a row.
+/// Returns the exception in the form of a row.
 fn row(exception: &Exception) -> Row {
     let origin = Origin { file: "exception".into(), line: 1 };
     let peer =

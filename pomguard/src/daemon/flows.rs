@@ -1,4 +1,4 @@
-//! Looks after the flow table: frees flows whose socket is gone.
+//! Maintains the flow table: frees flows whose socket is gone.
 
 use std::{
     sync::PoisonError,
@@ -21,13 +21,13 @@ use crate::{
     render::explain::described,
 };
 
-/// How often flows are looked up in the socket table.
+/// The interval at which flows are looked up in the socket table.
 const SWEEP: Duration = Duration::from_secs(10);
 
-/// Flows that the log names; the others are counted.
+/// The number of flows that the log names; the others are counted.
 const NAMED: usize = 100;
 
-/// When the next sweep is due, and whether the last one failed.
+/// The time of the next sweep, and the result of the last one.
 #[derive(Debug)]
 pub(super) struct Sweeper {
     due: Instant,
@@ -41,8 +41,8 @@ impl Sweeper {
 }
 
 impl Daemon {
-    /// Ends the live flows that no row of the policy, which is in force, allows; or has them go on until they end.
-    /// Returns how many; `None` if neither was asked for.
+    /// Ends the live flows that no row of `policy`, which is in force, allows; or lets them continue until
+    /// they end. Returns the number of flows; `None` if neither was asked for.
     pub(super) fn treat_existing(
         &self,
         existing: Existing,
@@ -72,7 +72,7 @@ impl Daemon {
         Ok(Some(done.len()))
     }
 
-    /// Frees flows whose socket is gone, if it is time to.
+    /// Frees flows whose socket is gone, if the next sweep is due.
     pub(super) fn sweep_flows(&mut self) {
         if self.sweeper.due > Instant::now() {
             return;
@@ -88,7 +88,8 @@ impl Daemon {
                 let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
                 state.flows_freed += swept.freed;
             }
-            // Said once: closed flows go by age all the same, and suspect ones where room is needed.
+            // Logged once: closed flows expire by age anyway, and suspect flows are replaced if room is
+            // needed.
             Err(error) if !self.sweeper.failed => {
                 self.sweeper.failed = true;
                 warn!("flows whose socket is gone stay until their age is up: {:#}", anyhow!(error));

@@ -1,7 +1,8 @@
-//! Entries of the systemd journal with fields of their own, over its native protocol
-//! (systemd.io/JOURNAL_NATIVE_PROTOCOL): what an auditor filters by, and no line of text has.
+//! Entries of the systemd journal with fields of their own, over the native protocol of the journal
+//! (systemd.io/JOURNAL_NATIVE_PROTOCOL). An auditor filters by these fields, which a line of text does not
+//! have.
 //!
-//! Nothing here waits. Where no journal takes an entry, its message goes to the log.
+//! Writing never waits. If no journal takes an entry, the message goes to the log.
 
 use std::{env, os::unix::net::UnixDatagram, path::PathBuf};
 
@@ -9,24 +10,24 @@ use log::{error, info, warn};
 
 use crate::observe::printable::printable;
 
-/// Where the journal listens.
+/// The socket of the journal.
 const SOCKET: &str = "/run/systemd/journal/socket";
-/// Names another place, for tests.
+/// The environment variable that names another socket, for tests.
 const SOCKET_VARIABLE: &str = "POMGUARD_JOURNAL";
 /// The program's name in each entry.
 const IDENTIFIER: &str = "pomguard";
-/// Characters of a field: an entry fits one datagram.
+/// The longest field, in characters: an entry fits one datagram.
 const LONGEST: usize = 2_000;
 
 /// Ids of the kinds of entries, for `journalctl MESSAGE_ID=…`. Fixed for ever.
 pub mod message_id {
-    /// A change of policy was made, confirmed or taken back, or was refused.
+    /// A change of policy was made, confirmed, rolled back or refused.
     pub const CHANGE: &str = "5b0d6b5c2f4e4f0e9b0b6a3e0d9c7a11";
-    /// An emergency verb was typed: an exception, a suspension of the policy, a detach.
+    /// An emergency verb was used: an exception, a suspension of the policy, a detach.
     pub const EMERGENCY: &str = "8e1c2d7a90a54b0f8f3f6b1de2a4c522";
-    /// Somebody asked for something without the right to.
+    /// A user asked for something without the right to do so.
     pub const DENIED: &str = "c3f7a1e4d6b84a5e8a0c9d2b7f1e6033";
-    /// Something that was changed from outside was put back.
+    /// Something that was changed from outside was restored.
     pub const REPAIR: &str = "f09a4be17c3d4d22b5e86ac1d37b9f44";
 
     /// Every id with its name in documentation.
@@ -34,14 +35,14 @@ pub mod message_id {
         [("change", CHANGE), ("emergency", EMERGENCY), ("denied", DENIED), ("repair", REPAIR)];
 }
 
-/// How much an entry matters, as syslog(3) counts.
+/// The importance of an entry, with the numbers of syslog(3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Priority {
-    /// Something is wrong, or was.
+    /// An error that holds or held.
     Error = 3,
-    /// Somebody should look at it.
+    /// A state that somebody should look at.
     Warning = 4,
-    /// Significant, and as it should be.
+    /// A significant and normal event.
     Notice = 5,
 }
 
@@ -50,11 +51,12 @@ pub enum Priority {
 pub struct Entry {
     /// One of [`message_id`].
     pub message_id: &'static str,
-    /// How much it matters.
+    /// The importance of the entry.
     pub priority: Priority,
     /// One sentence.
     pub message: String,
-    /// Further fields: names in capitals with `POMGUARD_` before them, and their values. Empty values are left out.
+    /// Further fields: names in capitals with the prefix `POMGUARD_`, and their values. Empty values are left
+    /// out.
     pub fields: Vec<(&'static str, String)>,
 }
 
@@ -77,7 +79,8 @@ pub fn write(entry: &Entry) {
 }
 
 impl Entry {
-    /// The datagram: `NAME=value` a line; a value with line ends goes with its length before it.
+    /// Returns the datagram: one line `NAME=value` per field; a value with line ends is preceded by its
+    /// length.
     fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
         put(&mut bytes, "MESSAGE", &self.message);

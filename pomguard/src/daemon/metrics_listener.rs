@@ -1,5 +1,5 @@
-//! Serves the metrics page. An address that is taken never touches enforcement: it is a named state, and
-//! tried again.
+//! Serves the metrics page. An address that is in use never affects enforcement: it becomes a condition, and
+//! the daemon tries the address again.
 
 use std::{
     net::SocketAddr,
@@ -17,10 +17,10 @@ use crate::{
     observe::{condition::Condition, http},
 };
 
-/// How long after a failure the address is tried again.
+/// The delay after a failure before the address is tried again.
 const RETRY: Duration = Duration::from_secs(2);
 
-/// Why the page is not served, as long as it is not.
+/// The reason for which the page is not served; `None` while it is.
 #[derive(Clone, Default)]
 pub(super) struct Fault(Arc<Mutex<Option<String>>>);
 
@@ -34,10 +34,10 @@ impl Fault {
     }
 }
 
-/// Where the page is to be served; `None` for nowhere.
+/// The address of the page; `None` if the page is not to be served.
 type Address = Option<At<SocketAddr>>;
 
-/// Where the page is to be served, as the settings in force say.
+/// The address at which the page is to be served by the settings in force.
 pub(super) struct DesiredAddress(watch::Sender<Address>);
 
 impl DesiredAddress {
@@ -45,7 +45,7 @@ impl DesiredAddress {
         Self(watch::channel(at).0)
     }
 
-    /// Has the page served at another address, or nowhere.
+    /// Moves the page to another address, or stops serving the page.
     pub(super) fn want(&self, at: Option<&At<SocketAddr>>) {
         self.0.send_if_modified(|current| {
             let same = current.as_ref().map(|it| it.value) == at.map(|it| it.value);
@@ -59,8 +59,8 @@ impl DesiredAddress {
     }
 }
 
-/// Starts serving where the settings want it. The first attempt is over when this returns: where it worked,
-/// a daemon that is ready answers scrapes.
+/// Starts serving at the address of the settings. The first attempt is over when this function returns: if
+/// that attempt succeeded, a daemon that is ready answers scrapes.
 pub(super) async fn serve(
     mut desired: watch::Receiver<Address>,
     source: http::Source,
@@ -76,7 +76,7 @@ pub(super) async fn serve(
 }
 
 impl Daemon {
-    /// Names the page that is not served among what is not as it should be.
+    /// Raises the condition of a page that is not served, or clears the condition.
     pub(super) fn note_unserved(&mut self) {
         match self.unserved.get() {
             Some(error) => self.lasting_conditions.insert(Condition::MetricsUnserved, error),
@@ -85,7 +85,8 @@ impl Daemon {
     }
 }
 
-/// Serves until told to stop, at another address when the settings name one; a listener that fails is made anew.
+/// Serves until the daemon stops. Moves to another address when the settings name one; replaces a listener
+/// that fails.
 async fn keep(
     mut desired: watch::Receiver<Address>,
     mut listener: Option<TcpListener>,
@@ -101,7 +102,7 @@ async fn keep(
                 error.set(Some(format!("{}: {:#}", at.value, anyhow!(ended))));
             }
         }
-        // A wait that the change or the stop itself ended is over at once.
+        // If the change or the stop ended the wait, the wait is over at once.
         tokio::select! {
             biased;
             _ = stopped.wait_for(|&stop| stop) => return,
@@ -118,9 +119,9 @@ async fn keep(
     }
 }
 
-/// Completes when the daemon stops, or the page is wanted elsewhere.
+/// Completes when the daemon stops, or the settings name another address.
 async fn until(mut stopped: watch::Receiver<bool>, mut desired: watch::Receiver<Address>) {
-    // A sender that is gone has stopped, too.
+    // A dropped sender means that the daemon has stopped, too.
     tokio::select! {
         _ = stopped.wait_for(|&stop| stop) => {}
         _ = desired.changed() => {}

@@ -1,7 +1,7 @@
-//! `pomguard run`: puts the policy in force, and keeps what is in force in step with the files.
+//! `pomguard run`: puts the policy in force, and keeps the policy in force in step with the files.
 //!
-//! Enforcement does not depend on it: programs, maps and links are pinned. It loads and attaches,
-//! takes new policies, serves metrics and tells systemd.
+//! Enforcement does not depend on the daemon: programs, maps and links are pinned. The daemon loads and
+//! attaches, takes new policies, serves metrics and reports to systemd.
 
 use std::{
     collections::BTreeMap,
@@ -85,31 +85,32 @@ use reconcile_timer::ReconcileTimer;
 use reconciler::{Reconciler, Watched};
 use refused::Refused;
 
-/// How often the programs' own log is brought to ours.
+/// The interval at which the log of the eBPF programs is copied to the daemon's log.
 const PROGRAM_LOG_INTERVAL: Duration = Duration::from_millis(250);
 
-/// Options of the daemon that are not in its file.
+/// Options of the daemon that are not in the settings file.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// The settings file.
     pub config: PathBuf,
-    /// Level of the programs' own log: 0 = off.
+    /// Level of the log of the eBPF programs: 0 = off.
     pub program_log: u8,
 }
 
-/// What the daemon holds while it runs.
+/// The state of the running daemon.
 struct Daemon {
     options: Options,
-    /// As last taken.
+    /// The settings that were accepted last.
     settings: Settings,
     history: History,
-    /// What is in force, or is returned to when what waits is not confirmed; none before the first policy.
+    /// The policy in force, to which the daemon returns if a pending change is not confirmed; `None` before
+    /// the first policy.
     held: Option<ActivePolicy>,
-    /// The change that waits for its confirmation.
+    /// The pending change.
     waiting: Option<Waiting>,
-    /// What is let through for a while.
+    /// The timed exceptions that hold.
     exceptions: Vec<Exception>,
-    /// The panic that the record on disk and the maps had when both were last in step.
+    /// The bypass or lockdown that the record on disk and the maps had when both last agreed.
     suspension: Option<Suspension>,
     pins: Pins,
     runtime: Runtime,
@@ -118,43 +119,43 @@ struct Daemon {
     reconciler: Reconciler,
     sweeper: Sweeper,
     recorder: Recorder,
-    /// The layout of the maps that were in force before, where it was another one.
+    /// The layout of the maps that were in force before, if different from the layout of now.
     replaced: Option<u32>,
-    /// Their counters, until the programs that count in them are exchanged.
+    /// The counters of those maps, until the programs that count in them are exchanged.
     carry: Option<Carry>,
     state: Arc<Mutex<DaemonState>>,
     /// One line about the policy in force, for systemd.
     status: String,
-    /// What is not as it should be until something is done about it.
+    /// The conditions that stay until something is done about them.
     lasting_conditions: BTreeMap<Condition, String>,
-    /// What could not be saved for the next boot, and when to try again.
+    /// The policy that could not be saved for the next boot, and the time of the next attempt.
     unsaved: Option<(Confirmed, Instant)>,
-    /// All that is not as it should be.
+    /// All conditions that hold.
     conditions: BTreeMap<Condition, String>,
-    /// Where the metrics page is to be served.
+    /// The address of the metrics page.
     listen: metrics_listener::DesiredAddress,
-    /// Why the metrics page is not served.
+    /// The reason for which the metrics page is not served.
     unserved: metrics_listener::Fault,
     systemd: Systemd,
-    /// What systemd was told last.
+    /// The status that systemd received last.
     last_status: String,
 }
 
-/// How a daemon ended that ended well.
+/// The state in which a daemon ended without an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
-    /// What is in force stays in force.
+    /// The policy in force stays in force.
     Enforcing,
     /// The kernel refuses the programs: the host is closed by other means, or open.
     NotEnforcing,
 }
 
-/// Runs until `shutdown` comes. What is in force stays in force.
+/// Runs until `shutdown` completes. The policy in force stays in force.
 ///
 /// # Errors
-/// When the policy cannot be read or put in force at the start. Later faults are logged and counted.
+/// If the policy cannot be read or put in force at the start. Later errors are logged and counted.
 pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> anyhow::Result<Ending> {
-    // From the first moment: unheard, a SIGHUP ends the process. One that comes early is answered later.
+    // First of all: without a handler, SIGHUP ends the process. An early signal is answered later.
     let hangup = signal(SignalKind::hangup()).context("listen for SIGHUP")?;
     let systemd = Systemd::of_environment().context("find the way to systemd, by NOTIFY_SOCKET")?;
     let (settings, start_source) = boot::start_source(&options.config)?;
@@ -182,7 +183,7 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> anyhow
         metrics_listener::serve(daemon.listen.subscribe(), daemon.page(), daemon.unserved.clone(), stopped)
             .await;
     let requests = command::listen(&settings);
-    // Read back, and asked: only then is it said to be in force.
+    // The policy is reported as in force only after it was read back and the programs were asked.
     daemon.check();
     selfprobe::judge(&mut daemon.loaded, &daemon.pins).context("ask the programs that are in force")?;
     daemon.systemd.ready(&daemon.status_at_start());
@@ -190,20 +191,20 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> anyhow
     daemon.save_drops();
     daemon.systemd.stopping();
     info!("stopping; what is in force stays in force (`pomguard detach` opens the host)");
-    // Nobody listening is as good as told.
+    // An error means that no receiver is left, which is as good.
     let _ = stop.send(true);
     metrics.await.context("the metrics listener")?;
     drop(lock);
     Ok(Ending::Enforcing)
 }
 
-/// A daemon whose programs judge what passes.
+/// A daemon whose programs judge packets, with the timer of the checks.
 struct Started {
     daemon: Daemon,
     timer: ReconcileTimer,
 }
 
-/// Loads, puts a policy in force and attaches.
+/// Loads the programs, puts a policy in force and attaches.
 fn start(
     options: Options,
     settings: Settings,
@@ -214,7 +215,7 @@ fn start(
 ) -> anyhow::Result<Started> {
     let mut phases = Phases::begin();
     check_interfaces(&pins, &settings, |_| true)?;
-    // Before the first look: what happens meanwhile is announced, and looked at.
+    // Before the first check: changes of the meantime are announced, and then checked.
     let timer = ReconcileTimer::new()?;
     let change = runtime.change()?;
     runtime.clear_detached()?;
@@ -222,7 +223,7 @@ fn start(
     pins.finish_migration()
         .and_then(|()| programs::retire(&pins))
         .context("decide what an earlier start left")?;
-    // Unless it is finished below, whatever ends this start puts back what was.
+    // Unless `finish` is called below, dropping this value restores the previous state.
     let takeover = Takeover::begin(&pins).context("take the place of maps of another layout")?;
     let pins = takeover.as_ref().map_or(pins, Takeover::pins);
     let ticks = Ticks::probe()?;
@@ -230,7 +231,7 @@ fn start(
     info!("loading the programs");
     let loaded = Loaded::new(&pins, Share::All, ticks, options.program_log);
     let mut loaded = loaded.map_err(|error| for_want_of_capabilities(error.into()))?;
-    // Before the first of them is attached: see `programs`.
+    // Before the first program is attached: see `programs`.
     let staged = Staged::new(&loaded, &pins).context("pin the programs")?;
     phases.end("load the programs");
     let state = Arc::new(Mutex::new(DaemonState {
@@ -266,7 +267,7 @@ fn start(
         last_status: String::new(),
     };
     daemon.follow_program_log();
-    // The policy before the programs: the first packet that one sees is judged by it.
+    // The policy before the programs: the first packet that a program sees is judged by the policy.
     daemon.restore_exceptions()?;
     daemon.continue_panic()?;
     if daemon.continue_waiting()? {
@@ -293,7 +294,7 @@ fn start(
 }
 
 impl Daemon {
-    /// Takes away what held the host closed while the kernel refused the programs.
+    /// Removes the means that held the host closed while the kernel refused the programs.
     fn end_closing(&self) {
         let table = self.runtime.not_enforcing().is_some_and(|mark| mark.table);
         let ended = minimal::end(&self.pins, table)
@@ -304,13 +305,13 @@ impl Daemon {
         }
     }
 
-    /// The metrics page.
+    /// Returns the source of the metrics page.
     fn page(&self) -> http::Source {
         let (pins, runtime, state) = (self.pins.clone(), self.runtime.clone(), Arc::clone(&self.state));
         Arc::new(move || metrics_page(&pins, &runtime, &state))
     }
 
-    /// Waits for what may come.
+    /// Handles events until `shutdown` completes.
     async fn serve(
         &mut self,
         timer: &mut ReconcileTimer,
@@ -331,7 +332,7 @@ impl Daemon {
         }
     }
 
-    /// Takes the files anew. Whatever is wrong with them, what is in force stays.
+    /// Takes the files anew. If the files contain an error, the policy in force stays.
     fn reload(&mut self) {
         self.systemd.reloading();
         match self.take_files(&ChangeRequest::own(Cause::Reload)) {
@@ -352,7 +353,7 @@ impl Daemon {
         self.last_status = String::new();
     }
 
-    /// What is so, and what this start lost.
+    /// Returns the present status, and the losses of this start.
     fn status_at_start(&self) -> String {
         match self.replaced {
             Some(found) => {
@@ -366,7 +367,7 @@ impl Daemon {
         }
     }
 
-    /// One line about what is in force, for systemd.
+    /// Returns one line about the policy in force, for systemd.
     fn line(&self) -> String {
         let waiting = self.waiting.as_ref().map(|waiting| &waiting.next);
         let Some(held) = waiting.or(self.held.as_ref()) else { return "nothing in force yet".to_owned() };
@@ -383,7 +384,8 @@ impl Daemon {
         )
     }
 
-    /// The right to change something: nobody else does meanwhile, and the host was not opened on purpose.
+    /// Returns the right to change something: a lock that keeps others from changing anything meanwhile.
+    /// Returns an error if the host was opened on purpose.
     fn entitled(&self) -> anyhow::Result<File> {
         let change = self.runtime.change()?;
         if self.runtime.detached() {
@@ -392,7 +394,7 @@ impl Daemon {
         Ok(change)
     }
 
-    /// The maps and folders that the emergency verbs write to.
+    /// Returns the maps and folders that the emergency verbs write to.
     fn scene(&self) -> Scene {
         Scene::new(self.pins.clone(), &self.settings.paths, self.ticks)
     }
@@ -403,7 +405,7 @@ impl Daemon {
         state.last_reload_successful = false;
     }
 
-    /// Attaches at a start. At the very first one, and where the flow table is new, what talks already goes on.
+    /// Attaches at a start. At the very first start, and if the flow table is new, live connections continue.
     fn attach_at_start(&mut self, settings: &Settings) -> anyhow::Result<()> {
         let replaces = self.replaced.is_some();
         let new = replaces || self.pins.linked("xdp").is_empty();
@@ -413,24 +415,24 @@ impl Daemon {
         if replaces {
             selfprobe::judge(&mut self.loaded, &self.pins).context("ask the programs before they judge")?;
         }
-        // The last reading, and the last thing before the programs are exchanged.
+        // The last reading of the counters, and the last step before the programs are exchanged.
         if let Some(carry) = self.carry.take()
             && let Err(error) = carry.counters(&self.pins, self.ticks)
         {
             error!("what was counted since this start began is lost: {:#}", anyhow!(error));
         }
-        // Nobody who starts a daemon is asked: an interface that the files no longer name keeps its guard.
+        // A start asks nobody for consent: an interface that the files no longer name keeps the guard.
         self.attach(settings, &Leave::None)?;
         if new {
-            // What was opened since.
+            // Connections that were opened since the first seeding.
             self.seed();
         }
         Ok(())
     }
 
-    /// Attaches to every interface of the settings, lower devices first, and takes the guard off those that
-    /// `leave` names. Every other interface keeps its guard and is watched on, whether or not the settings name
-    /// it. One that does not exist is waited for.
+    /// Attaches to every interface of the settings, lower devices first, and takes the guard off the
+    /// interfaces that `leave` names. Every other interface keeps the guard and stays watched, named by the
+    /// settings or not. If an interface does not exist, the daemon waits for it.
     fn attach(&mut self, settings: &Settings, leave: &Leave) -> anyhow::Result<()> {
         let mut watched = Vec::new();
         let mut refused = None;
@@ -464,7 +466,8 @@ impl Daemon {
         let unnamed: Vec<String> =
             self.pins.linked("xdp").into_iter().filter(|name| !confirmed_policy(name)).collect();
         for left in unnamed {
-            // A guard stays where another one could not be put on: it may be the one that still holds.
+            // A guard stays if another one could not be attached: the old guard may be the one that still
+            // holds.
             if !leave.names(&left) || refused.is_some() {
                 let hold = HookHandles::take(&self.pins, &left).ok();
                 watched.push(Watched { name: left, hold, named: false });
@@ -477,7 +480,7 @@ impl Daemon {
         refused.map_or(Ok(()), Err)
     }
 
-    /// Notes that the files were taken, and what is in force.
+    /// Records that the files were accepted, and which image is in force.
     fn succeeded(&mut self, settings: &Settings, installed: &Installed) {
         for over in [Condition::FilesRefused, Condition::ResourcesExhausted, Condition::NotConfirmed] {
             self.lasting_conditions.remove(&over);
@@ -488,7 +491,7 @@ impl Daemon {
         state.last_reload_successful = true;
     }
 
-    /// Notes what is in force, for the metrics page, and has that served where the settings say.
+    /// Records the image in force for the metrics page, and moves the page to the address of the settings.
     fn in_force(&self, settings: &Settings, image: String, generation: u64) {
         self.listen.want(settings.metrics.as_ref());
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
@@ -502,7 +505,7 @@ impl Daemon {
         state.interfaces = settings.interfaces.iter().map(|at| at.value.clone()).collect();
     }
 
-    /// Brings the programs' own log to ours, where it was asked for.
+    /// Copies the log of the eBPF programs to the daemon's log, if asked for.
     fn follow_program_log(&mut self) {
         if self.options.program_log == 0 {
             return;
@@ -521,7 +524,7 @@ impl Daemon {
     }
 }
 
-/// Returns the interfaces of the settings, each before those that stand on it.
+/// Returns the interfaces of the settings, each before the interfaces that are stacked on it.
 fn lower_first(settings: &Settings) -> Vec<String> {
     let names = settings.interfaces.iter().map(|at| at.value.as_str());
     let machine = machine::devices().unwrap_or_else(|error| {
@@ -531,15 +534,15 @@ fn lower_first(settings: &Settings) -> Vec<String> {
     machine.lower_first(names).into_iter().map(str::to_owned).collect()
 }
 
-/// Refuses what attaching would refuse, before anything is changed for it. An interface that is not
-/// there is only refused where it is not one that `may_be_missing`: a slip in its name.
+/// Refuses interfaces to which attaching would fail, before anything is changed. A missing interface is an
+/// error unless `may_be_missing` returns true for the name: then the name contains a mistake.
 fn check_interfaces(
     pins: &Pins,
     settings: &Settings,
     may_be_missing: impl Fn(&str) -> bool,
 ) -> anyhow::Result<()> {
     for interface in &settings.interfaces {
-        // Pins and what the kernel announces go by the one name.
+        // Pins and kernel announcements use only the primary name.
         let known = interface::index(&interface.value).ok().and_then(interface::name);
         if let Some(known) = known.filter(|known| *known != interface.value) {
             bail!("{}: {} is another name of {known}: write {known}", interface.origin, interface.value);
@@ -557,7 +560,8 @@ fn check_interfaces(
     Ok(())
 }
 
-/// What the verifier says to a process without a power names anything but the power.
+/// Adds the missing capabilities to an error: without them, the verifier's message names anything but the
+/// cause.
 fn for_want_of_capabilities(error: anyhow::Error) -> anyhow::Error {
     let missing = capabilities::missing();
     if missing.is_empty() {
@@ -573,7 +577,7 @@ fn read_policy(config: &Path) -> anyhow::Result<(Draft, Policy)> {
     Ok((draft, policy))
 }
 
-/// Linux before 5.11 counts maps against the limit of locked memory.
+/// Raises the limit of locked memory, against which Linux before 5.11 counts maps.
 fn raise_locked_memory() {
     use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
     if let Err(error) = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY) {
@@ -581,7 +585,7 @@ fn raise_locked_memory() {
     }
 }
 
-/// The metrics page as it is now; after a detach, what is left to tell.
+/// Returns the metrics page as of now; after a detach, the metrics that remain.
 fn metrics_page(pins: &Pins, runtime: &Runtime, state: &Mutex<DaemonState>) -> anyhow::Result<String> {
     let snapshot = reading::snapshot(pins);
     let mut state = state.lock().unwrap_or_else(PoisonError::into_inner).clone();

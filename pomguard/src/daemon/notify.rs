@@ -1,5 +1,5 @@
-//! What systemd is told. Without systemd all of it does nothing. Nothing here waits: a systemd that does
-//! not listen, because it hangs or is being replaced, must not hold up who watches over enforcement.
+//! Messages to systemd. Without systemd all functions do nothing. Nothing here waits: a systemd that does not
+//! listen, because it hangs or is being replaced, must not delay the checks of enforcement.
 
 use std::{
     collections::VecDeque,
@@ -22,29 +22,30 @@ use sd_notify::NotifyState;
 
 use crate::observe::printable::printable;
 
-/// Names systemd's socket.
+/// The environment variable that names systemd's socket.
 const SOCKET: &str = "NOTIFY_SOCKET";
-/// Messages that are kept while nobody listens. Then the oldest go: what matters is how things are now.
+/// The number of messages kept while systemd does not listen. Beyond that, the oldest is dropped: only the
+/// present state matters.
 const KEPT: usize = 64;
 
-/// The way to systemd, and the unit's watchdog.
+/// The connection to systemd, and the unit's watchdog.
 pub(super) struct Systemd {
-    /// None where there is nobody to tell.
+    /// `None` without systemd.
     socket: Option<(UnixDatagram, SocketAddr)>,
-    /// What found no room in the socket, the oldest first.
+    /// Messages that found no room in the socket, the oldest first.
     unsent: VecDeque<String>,
-    /// Whether there was none at the last attempt.
+    /// True if the socket had no room at the last attempt.
     deaf: bool,
-    /// How often the watchdog is fed; none where systemd does not wait for it.
+    /// The interval at which the watchdog is pinged; `None` if systemd does not expect pings.
     every: Option<Duration>,
     fed: Option<Instant>,
 }
 
 impl Systemd {
-    /// As the environment names it.
+    /// Connects to the socket that the environment names.
     ///
     /// # Errors
-    /// When there is a name, and no way there.
+    /// If there is a name and connecting fails.
     pub(super) fn of_environment() -> io::Result<Self> {
         Self::at(env::var_os(SOCKET), sd_notify::watchdog_enabled())
     }
@@ -60,30 +61,31 @@ impl Systemd {
         })
     }
 
-    /// In force: sent only when the policy is installed and the programs are attached.
+    /// Reports that the policy is in force: sent only when the policy is installed and the programs are
+    /// attached.
     pub(super) fn ready(&mut self, status: &str) {
         self.tell(&[NotifyState::Ready, NotifyState::Status(&printable(status))]);
     }
 
-    /// What is so now.
+    /// Reports the present status.
     pub(super) fn status(&mut self, status: &str) {
         self.tell(&[NotifyState::Status(&printable(status))]);
     }
 
-    /// Taking the files anew. systemd 253 and later wants to know since when.
+    /// Reports that the files are being taken anew. systemd 253 and later also needs the time.
     pub(super) fn reloading(&mut self) {
         let now = clock_gettime(ClockId::CLOCK_MONOTONIC)
             .map_or(0, |now| now.tv_sec() * 1_000_000 + now.tv_nsec() / 1_000);
         self.tell(&[NotifyState::Reloading, NotifyState::MonotonicUsec(i128::from(now))]);
     }
 
-    /// About to end.
+    /// Reports that the daemon is about to end.
     pub(super) fn stopping(&mut self) {
         self.tell(&[NotifyState::Stopping]);
     }
 
-    /// Feeds the watchdog: after a look that found links, programs and policy as they were made, or put
-    /// right, never by a clock alone. What is late is not sent later: it would vouch for another moment.
+    /// Pings the watchdog: only after a check that found links, programs and policy intact or restored them,
+    /// never by the clock alone. A late ping is not sent later: it would vouch for another time.
     pub(super) fn ping(&mut self) {
         let Some(every) = self.every else { return };
         let due = self.fed.is_none_or(|fed| fed.elapsed() >= every);
@@ -92,7 +94,7 @@ impl Systemd {
         }
     }
 
-    /// Tries what is still to be told; to be called now and then.
+    /// Sends messages that are still queued. Must be called regularly.
     pub(super) fn tell_again(&mut self) {
         while let Some(message) = self.unsent.front() {
             match self.send(message) {
@@ -112,7 +114,7 @@ impl Systemd {
         }
     }
 
-    /// After what waits already: the order is part of what it says.
+    /// Queues the states after the messages that already wait: the order carries meaning.
     fn tell(&mut self, states: &[NotifyState<'_>]) {
         if self.unsent.len() == KEPT {
             self.unsent.pop_front();
@@ -131,7 +133,7 @@ fn message(states: &[NotifyState<'_>]) -> String {
     states.iter().map(|state| state.to_string() + "\n").collect()
 }
 
-/// A name that begins with `@` is in the abstract namespace.
+/// Connects to the socket. A name that begins with `@` is in the abstract namespace.
 fn connect(name: &OsStr) -> io::Result<(UnixDatagram, SocketAddr)> {
     let systemd = match name.as_bytes().strip_prefix(b"@") {
         Some(name) => SocketAddr::from_abstract_name(name)?,
@@ -146,7 +148,7 @@ fn connect(name: &OsStr) -> io::Result<(UnixDatagram, SocketAddr)> {
 mod tests {
     use super::*;
 
-    /// A systemd that can be heard, and the way to it.
+    /// Returns a listening systemd, and the connection to it.
     fn pair() -> (tempfile::TempDir, UnixDatagram, Systemd) {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("notify");

@@ -1,4 +1,4 @@
-//! Panic: the policy suspended for a while, one way or the other. The programs end it by themselves.
+//! Bypass and lockdown: timed suspensions of the policy. The programs end a suspension by themselves.
 
 use anyhow::Context as _;
 use log::{error, warn};
@@ -21,7 +21,7 @@ impl Daemon {
         Ok(message)
     }
 
-    /// Ends a panic before its time. Returns a sentence about it.
+    /// Ends a bypass or lockdown before the deadline. Returns a sentence about the end.
     pub(super) fn end_panic(&mut self, asker: &Asker) -> anyhow::Result<String> {
         let _entitled = self.entitled()?;
         let ended = self.scene().resume(asker);
@@ -31,18 +31,19 @@ impl Daemon {
         Ok(message)
     }
 
-    /// Takes what the maps and the record hold now as what they are to hold.
+    /// Records the present contents of the maps and of the record on disk as the desired ones.
     fn in_step(&mut self) {
         self.reconciler.record_baseline(&self.pins);
         self.suspension = self.scene().recorded().unwrap_or_default();
     }
 
-    /// Has the maps hold the panic that the record says holds: they may be new, or the one who wrote the record may
-    /// have ended before the maps were written. Where there is no record, the maps have the word, and it is recorded.
+    /// Writes the recorded bypass or lockdown into the maps: the maps may be new, or the process that wrote
+    /// the record may have ended before it wrote the maps. If there is no record, the maps decide, and the
+    /// daemon writes the record.
     pub(super) fn continue_panic(&mut self) -> anyhow::Result<()> {
         let scene = self.scene();
         let recorded = match scene.recorded() {
-            // Maps that are new know of no panic: it is neither ended nor begun on a guess.
+            // New maps know of no suspension, and the daemon neither ends nor begins one on a guess.
             Err(error) if self.replaced.is_some() => return Err(error),
             Err(error) => {
                 error!("{error:#}: the maps have the word");
@@ -81,8 +82,8 @@ impl Daemon {
         Ok(())
     }
 
-    /// Adopts a panic that began or ended on disk while this daemon did not answer; to be called with the lock on
-    /// changes, before what others wrote into the maps is put back.
+    /// Adopts a bypass or lockdown that began or ended on disk while this daemon did not answer. Must be
+    /// called with the lock on changes, before foreign changes of the maps are undone.
     pub(super) fn adopt_panic(&mut self) {
         let Ok(recorded) = self.scene().recorded() else { return };
         let Ok(now) = self.ticks.now().map(|now| now as u32) else { return };
@@ -102,10 +103,11 @@ impl Daemon {
         self.reconciler.record_baseline(&self.pins);
     }
 
-    /// Clears the words of panic and grace when their time is up; to be called with the lock on changes.
+    /// Clears the words of the suspension and of the grace period when their time is up. Must be called with
+    /// the lock on changes.
     pub(super) fn clear_ended(&mut self) {
         let Ok(now) = self.ticks.now().map(|now| now as u32) else { return };
-        // That the maps cannot be read or written is told by the look at what they hold.
+        // The check of the maps reports maps that cannot be read or written.
         if control::clear_ended(&self.pins, now).is_ok_and(|any| any) {
             self.reconciler.record_baseline(&self.pins);
         }

@@ -1,10 +1,10 @@
-//! How long each phase of a start takes, in the log at debug level.
+//! The duration of each phase of a start, in the log at debug level.
 
 use std::time::Instant;
 
 use log::debug;
 
-/// A start, and when its present phase began.
+/// The time of the start, and the time at which the present phase began.
 pub(super) struct Phases {
     start: Instant,
     phase: Instant,

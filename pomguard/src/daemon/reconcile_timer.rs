@@ -1,4 +1,4 @@
-//! When everything is looked at, and what is told of it.
+//! The times of the checks, and the report of the results.
 
 use std::{sync::PoisonError, time::Duration};
 
@@ -15,18 +15,18 @@ use crate::{
     observe::condition::Condition,
 };
 
-/// How often everything is looked at that nobody announces.
+/// The interval of the checks, for changes that the kernel does not announce.
 const RECONCILE_INTERVAL: Duration = Duration::from_millis(500);
-/// How soon after a look the next one may be. While the kernel goes on announcing it is twice as long each
-/// time, up to the regular beat: an interface that flaps, or thousands that come and go alongside the guarded
-/// ones, make no more looks than silence does.
+/// The shortest time between two checks. While the kernel keeps announcing changes, the time doubles after
+/// each check, up to the regular interval: an interface that flaps, or thousands that come and go next to the
+/// guarded ones, cause no more checks than silence does.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// How long the pause is.
+/// The time that has to pass before the next check.
 #[derive(Debug)]
 struct Patience {
     pause: Duration,
-    /// Something was announced since the last look.
+    /// True if a change was announced since the last check.
     announced: bool,
 }
 
@@ -35,20 +35,21 @@ impl Patience {
         Self { pause: PAUSE, announced: false }
     }
 
-    /// Something is announced so long after the last look: how long the next one is to wait yet.
+    /// Notes an announcement `since` after the last check. Returns the time that the next check still has to
+    /// wait.
     const fn announced(&mut self, since: Duration) -> Duration {
         self.announced = true;
         self.pause.saturating_sub(since)
     }
 
-    /// A look is taken.
+    /// Notes that a check runs.
     fn checked(&mut self) {
         let flood = std::mem::take(&mut self.announced);
         self.pause = if flood { (2 * self.pause).min(RECONCILE_INTERVAL) } else { PAUSE };
     }
 }
 
-/// A regular beat, and one more whenever the kernel announces a change.
+/// A regular timer that also fires when the kernel announces a change.
 pub(super) struct ReconcileTimer {
     monitor: Monitor,
     regular: Interval,
@@ -63,7 +64,7 @@ impl ReconcileTimer {
         Ok(Self { monitor: Monitor::new()?, regular, last: Instant::now(), patience: Patience::new() })
     }
 
-    /// Waits until the next look is due.
+    /// Waits until the next check is due.
     pub(super) async fn due(&mut self) {
         loop {
             tokio::select! {
@@ -89,11 +90,11 @@ impl ReconcileTimer {
 }
 
 impl Daemon {
-    /// Looks at everything once, and tells what is not as it should be.
+    /// Checks everything once, and reports the conditions.
     pub(super) fn check(&mut self) {
         self.systemd.tell_again();
         self.sweep_exceptions();
-        // Whoever changes something by hand has the lock meanwhile; the next beat is soon enough.
+        // Whoever changes something by hand has the lock meanwhile; the next check is soon enough.
         let _change = match self.runtime.try_change() {
             Ok(Some(change)) => change,
             Ok(None) => return,
@@ -111,7 +112,8 @@ impl Daemon {
                 self.reconciler.check(&mut self.loaded, &self.pins, how, &self.lasting_conditions);
             self.check_addresses(&mut check);
             self.reconciler.tell(&check);
-            // After what others wrote was put back, so that nothing but this is new in what is sealed.
+            // After foreign changes were undone, so that the recorded baseline contains no other change than
+            // this one.
             self.clear_ended();
             self.sweep_flows();
             check
@@ -128,7 +130,7 @@ impl Daemon {
             state.rollback_at = self.waiting.as_ref().and_then(Waiting::until);
             state.conditions = check.conditions.keys().copied().collect();
         }
-        // Whatever is named is known; only what could not be looked at is not.
+        // A reported condition counts as a completed check; a failed self-check does not.
         if !check.conditions.contains_key(&Condition::SelfCheckFailed) {
             self.systemd.ping();
         }
@@ -158,7 +160,7 @@ mod tests {
     fn flood_of_announcements_makes_as_many_looks_as_silence() {
         let mut patience = Patience::new();
         let (mut now, mut looks) = (Duration::ZERO, 0);
-        // Announced every millisecond for ten seconds.
+        // One announcement every millisecond for ten seconds.
         let mut last = now;
         while now < Duration::from_secs(10) {
             now += Duration::from_millis(1);

@@ -1,4 +1,5 @@
-//! Keeps interfaces and maps as they were made: looks, puts right what is ours, names what is not.
+//! Keeps interfaces and maps as recorded: checks them, restores pomguard's own objects, and names foreign
+//! changes.
 
 use std::{
     collections::BTreeMap,
@@ -26,38 +27,39 @@ use crate::{
     observe::condition::{Condition, Repair},
 };
 
-/// How often the tables are compared that take more than a moment.
+/// The interval at which the tables whose comparison takes long are compared.
 const TABLES: Duration = Duration::from_secs(4);
-/// How long an interface that refused is left alone: a driver may reset its link at every attempt.
+/// The delay before attaching is tried again: a driver may reset the link of the interface at every attempt.
 const RETRY: Duration = Duration::from_secs(5);
 
-/// What `pomguard detach` means for a daemon that runs.
+/// The condition text of a running daemon after `pomguard detach`.
 pub(super) const DETACHED: &str =
     "`pomguard detach` opened this host; `systemctl restart pomguard` enforces again";
 
-/// An interface to be watched over.
+/// An interface to watch.
 pub(super) struct Watched {
     pub(super) name: String,
-    /// None while it is not attached to.
+    /// `None` while nothing is attached.
     pub(super) hold: Option<HookHandles>,
     /// True if the settings name it.
     pub(super) named: bool,
 }
 
-/// An interface that is guarded, or is to be.
+/// An interface that is guarded, or is to be guarded.
 struct Guarded {
     name: String,
-    /// True if the settings name it; one that they no longer name keeps its guard until it is taken off.
+    /// True if the settings name the interface; one that they no longer name keeps the guard until it is
+    /// taken off.
     named: bool,
-    /// None while it is not attached to.
+    /// `None` while nothing is attached.
     hold: Option<HookHandles>,
-    /// Whether it once was.
+    /// True if the guard was ever attached.
     known: bool,
-    /// Why not, as it was last said, and when to try again.
+    /// The last reported reason for which attaching failed, and the time of the next attempt.
     refused: Option<(String, Instant)>,
-    /// What its card took, alongside what the guard saw.
+    /// The packets that the card took, compared with the packets that the guard saw.
     watch: Watch,
-    /// Native mode was blind: generic until the next start, whatever the settings say.
+    /// True if native mode was blind: generic mode until the next start, regardless of the settings.
     blinded: bool,
 }
 
@@ -67,7 +69,7 @@ impl Guarded {
         Self { name, named, hold, known, refused: None, watch: Watch::default(), blinded: false }
     }
 
-    /// How it is attached to.
+    /// Returns the attach mode of the interface.
     fn how(&self, settings: Attach) -> Attach {
         if self.blinded {
             Attach { mode: AttachMode::Generic, require_native: false, ..settings }
@@ -78,8 +80,8 @@ impl Guarded {
 }
 
 impl Guarded {
-    /// Compares what the card took with what the guard saw, and does something about a guard that is blind.
-    /// Returns true if the link is another one now.
+    /// Compares the packets that the card took with the packets that the guard saw, and acts on a guard that
+    /// is blind. Returns true if the link was replaced.
     fn compare(&mut self, loaded: &mut Loaded, pins: &Pins, check: &mut Check) -> Result<bool, KernelError> {
         let now = Instant::now();
         let view = if self.watch.is_due(now) {
@@ -110,10 +112,10 @@ impl Guarded {
     }
 }
 
-/// What is not as it should be, and has nothing to do with what a look finds.
+/// The conditions that exist independently of the findings of a check.
 type Conditions = BTreeMap<Condition, String>;
 
-/// What one look came to.
+/// The result of one check.
 #[derive(Default)]
 pub(super) struct Check {
     pub(super) conditions: BTreeMap<Condition, String>,
@@ -130,20 +132,20 @@ impl Check {
     }
 }
 
-/// All that is watched over.
+/// The state of the checks.
 pub(super) struct Reconciler {
     programs: Programs,
     interfaces: Vec<Guarded>,
-    /// Interfaces whose name another one has taken. They stay enforced on until a start.
+    /// Interfaces whose name another interface has taken. They stay enforced until the next start.
     renamed_interfaces: Vec<HookHandles>,
-    /// What is pinned, and what the maps are to hold; none until something is in force.
+    /// The pinned objects, and the contents that the maps must have; `None` until a policy is in force.
     baseline: Option<(PinnedObjects, MapBaseline)>,
-    /// Something is in force that could not be sealed yet.
+    /// True if a policy is in force whose baseline could not be recorded yet.
     baseline_due: bool,
     tables_due: Instant,
-    /// What was said last, so that a state is told once.
+    /// The conditions reported last, so that each is logged once.
     last_status: BTreeMap<Condition, String>,
-    /// The mode that was asked for when interfaces were attached to last; `None` before the first time.
+    /// The mode of the last attachment; `None` before the first one.
     pub(super) mode: Option<AttachMode>,
 }
 
@@ -161,8 +163,8 @@ impl Reconciler {
         })
     }
 
-    /// Takes what is pinned and in the maps now as what is to be there. Where it cannot be read, the next
-    /// look tries again: until then nothing is compared, least of all with what was there before.
+    /// Records the present pins and map contents as the baseline. If they cannot be read, the next check
+    /// tries again: until then nothing is compared, and especially not with the previous baseline.
     pub(super) fn record_baseline(&mut self, pins: &Pins) {
         (self.baseline, self.baseline_due) = (None, true);
         if let Err(error) = self.record_baseline_now(pins) {
@@ -176,22 +178,22 @@ impl Reconciler {
         Ok(())
     }
 
-    /// Whether this interface is one of those watched over.
+    /// Returns true if this interface is watched.
     pub(super) fn watches(&self, name: &str) -> bool {
         self.interfaces.iter().any(|guarded| guarded.name == name)
     }
 
-    /// Returns true if every interface is attached to.
+    /// Returns true if the guard is attached to every interface.
     pub(super) fn is_whole(&self) -> bool {
         self.interfaces.iter().all(|guarded| guarded.hold.is_some())
     }
 
-    /// Returns the interfaces that are guarded and that the settings do not name.
+    /// Returns the guarded interfaces that the settings do not name.
     pub(super) fn unnamed(&self) -> Vec<String> {
         self.interfaces.iter().filter(|it| !it.named).map(|it| it.name.clone()).collect()
     }
 
-    /// Replaces the interfaces that are watched over.
+    /// Replaces the watched interfaces.
     pub(super) fn watch(&mut self, interfaces: Vec<Watched>) {
         let mut former = std::mem::take(&mut self.interfaces);
         self.interfaces = interfaces
@@ -209,13 +211,13 @@ impl Reconciler {
             .collect();
     }
 
-    /// How an interface is attached to: as the settings say, unless native mode was blind there.
+    /// Returns the attach mode of an interface: that of the settings, unless native mode was blind there.
     pub(super) fn how(&self, name: &str, settings: Attach) -> Attach {
         let guarded = self.interfaces.iter().find(|guarded| guarded.name == name);
         guarded.map_or(settings, |guarded| guarded.how(settings))
     }
 
-    /// Lets go of everything: the host was opened on purpose.
+    /// Releases everything: the host was opened on purpose.
     pub(super) fn release(&mut self, lasting_conditions: &Conditions) -> Check {
         self.interfaces.clear();
         self.renamed_interfaces.clear();
@@ -226,7 +228,7 @@ impl Reconciler {
         check
     }
 
-    /// Looks at everything once, and puts right what can be. [`Self::tell`] logs the result.
+    /// Checks everything once, and restores what can be restored. [`Self::tell`] logs the result.
     pub(super) fn check(
         &mut self,
         loaded: &mut Loaded,
@@ -238,12 +240,13 @@ impl Reconciler {
         if let Err(error) = self.mend(pins, &mut check) {
             check.note(Condition::SelfCheckFailed, &format!("{:#}", anyhow!(error)));
         }
-        // An interface that the settings do not name and that is gone is not waited for.
+        // The daemon does not wait for an interface that does not exist and that the settings do not name.
         self.interfaces.retain(|it| it.named || interface::index(&it.name).is_ok());
         for at in 0..self.interfaces.len() {
             self.check_interface(at, loaded, pins, how, &mut check);
         }
-        // Until a change is confirmed, what it takes the guard off keeps it as a matter of course.
+        // Until a change is confirmed, interfaces that lose the guard by the change keep the guard: no
+        // condition.
         if !lasting_conditions.contains_key(&Condition::Unconfirmed) {
             for confirmed_policy in self.interfaces.iter().filter(|it| !it.named) {
                 check.note(Condition::GuardKept, &confirmed_policy.name);
@@ -255,7 +258,7 @@ impl Reconciler {
         check
     }
 
-    /// Pins and maps.
+    /// Checks and restores pins and maps.
     fn mend(&mut self, pins: &Pins, check: &mut Check) -> Result<(), KernelError> {
         if self.baseline_due {
             self.record_baseline_now(pins)?;
@@ -290,7 +293,7 @@ impl Reconciler {
         Ok(())
     }
 
-    /// One interface.
+    /// Checks and restores one interface.
     fn check_interface(
         &mut self,
         at: usize,
@@ -342,7 +345,7 @@ impl Reconciler {
         if let Some((why, _)) = guarded.refused.as_ref().filter(|(_, until)| *until > Instant::now()) {
             return check.note(Condition::InterfaceRefused, why);
         }
-        // Another interface has taken the name: the one that had it stays enforced on.
+        // Another interface has taken the name: the one that had the name stays enforced.
         if let Some(name) = guarded.hold.as_ref().and_then(|hold| hold.strayed(programs))
             && let Some(mut hold) = guarded.hold.take()
         {
@@ -364,7 +367,7 @@ impl Reconciler {
                         .iter()
                         .map(|hook| if *hook == "xdp" { Repair::Xdp } else { Repair::Tc })
                         .collect(),
-                    // It went and came again, maybe all of it between two looks.
+                    // The interface disappeared and came back, possibly all between two checks.
                     _ if guarded.known => vec![Repair::Interface],
                     _ => Vec::new(),
                 };
@@ -386,7 +389,8 @@ impl Reconciler {
         }
     }
 
-    /// Holds the links of all interfaces but one again: attaching below others makes new ones there.
+    /// Takes the links of all interfaces but one again: attaching to a lower device replaces the links of the
+    /// others.
     fn hold_again(&mut self, but: usize, pins: &Pins) {
         let others = self.interfaces.iter_mut().enumerate().filter(|(at, _)| *at != but);
         for (_, guarded) in others.filter(|(_, guarded)| guarded.hold.is_some()) {
@@ -396,7 +400,7 @@ impl Reconciler {
         }
     }
 
-    /// Logs what began, changed and ended.
+    /// Logs the conditions that began, changed and ended.
     pub(super) fn tell(&mut self, check: &Check) {
         for (condition, about) in &check.conditions {
             if self.last_status.get(condition) != Some(about) {

@@ -1,6 +1,6 @@
-//! A daemon whose kernel refuses the programs while nothing of ours is attached. It holds the host closed, or
-//! says that the host is open, answers questions, and ends when the kernel takes the programs, so that
-//! systemd starts it anew.
+//! A daemon whose kernel refuses the programs while no guard is attached. The daemon holds the host closed,
+//! or reports that the host is open, and answers requests. It ends when the kernel accepts the programs, so
+//! that systemd starts a new daemon.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -50,43 +50,43 @@ use crate::{
     terminals,
 };
 
-/// How often the watchdog is fed.
+/// The interval at which the watchdog is pinged.
 const RECONCILE_INTERVAL: Duration = Duration::from_millis(500);
-/// How often the interfaces are looked at.
+/// The interval at which the interfaces are checked.
 const CHECK_INTERVAL: Duration = Duration::from_secs(2);
-/// How soon the kernel is asked again whether it takes the programs; twice as long each time.
+/// The delay before the kernel is asked again if it accepts the programs; doubled after each attempt.
 const FIRST_RETRY: Duration = Duration::from_secs(30);
-/// The longest such wait.
+/// The longest such delay.
 const LAST_RETRY: Duration = Duration::from_secs(600);
-/// Characters of a reason in a sentence; the journal has all of it.
+/// The longest reason in a sentence, in characters; the journal has the complete reason.
 const REASON: usize = 300;
 
-/// What stands in for the daemon that could not start.
+/// The replacement of a daemon that could not start.
 pub(super) struct Refused {
     settings: Settings,
     runtime: Runtime,
     pins: Pins,
-    /// The hooks that hold the host closed; none where it is to be open.
+    /// The hooks that hold the host closed; `None` if the host is to be open.
     closing: Option<Closing>,
     confirmed: Option<Confirmed>,
-    /// Why the start failed.
+    /// The reason for which the start failed.
     why: String,
-    /// What is so, in a sentence.
+    /// A sentence about the present state.
     about: String,
     systemd: Systemd,
     checked: Option<Instant>,
 }
 
-/// Whether the host is to be closed when the kernel refuses the programs.
+/// Returns the setting for a kernel that refuses the programs: the host is closed or open.
 fn decision(settings: &Settings, confirmed: Option<&Confirmed>) -> OnLoadFailure {
     settings.attach.on_load_failure.unwrap_or_else(|| match confirmed {
         Some(confirmed) if confirmed.mode(Direction::Inbound) == Mode::Enforce => OnLoadFailure::Closed,
-        // A host that was never guarded, or that audit watched, is not cut off.
+        // A host that was never guarded, or was only audited, is not cut off.
         _ => OnLoadFailure::Open,
     })
 }
 
-/// True if the kernel refused what every start asks of it, and not what these files ask.
+/// Returns true if the kernel refused objects that every start needs, and not a demand of these files.
 fn kernel_refuses(error: &anyhow::Error) -> bool {
     error.chain().filter_map(|cause| cause.downcast_ref()).any(|error| {
         matches!(error, KernelError::Load(_) | KernelError::Program { .. } | KernelError::Map { .. })
@@ -94,8 +94,8 @@ fn kernel_refuses(error: &anyhow::Error) -> bool {
 }
 
 impl Refused {
-    /// Takes the place of a daemon whose start failed. Hands the fault back where the start is simply over:
-    /// the real programs of an earlier start enforce, or the files are at fault and the host is to stay open.
+    /// Takes the place of a daemon whose start failed. Returns the error if the start is simply over: the
+    /// real programs of an earlier start enforce, or the files are at fault and the host is to stay open.
     pub(super) fn instead(
         error: anyhow::Error,
         options: &super::Options,
@@ -105,7 +105,7 @@ impl Refused {
     ) -> anyhow::Result<Self> {
         match minimal::real_programs_enforce(&pins) {
             Ok(false) => {}
-            // Links that cannot be looked at may be what enforces; without BPF there are none to look at.
+            // Links that cannot be read may be the ones that enforce; without BPF there are no links.
             Ok(true) => return Err(error),
             Err(unknown) => warn!("{:#}", anyhow!(unknown)),
         }
@@ -138,7 +138,7 @@ impl Refused {
         })
     }
 
-    /// Runs until `shutdown` comes, the files are to be taken anew, or the kernel takes the programs.
+    /// Runs until `shutdown` completes, the files are to be taken anew, or the kernel accepts the programs.
     pub(super) async fn serve(
         mut self,
         mut hangup: Signal,
@@ -193,7 +193,7 @@ impl Refused {
         Ok(Ending::NotEnforcing)
     }
 
-    /// Closes what is not closed yet, and says what is so where that has changed.
+    /// Closes interfaces that are not closed yet, and reports the state if it has changed.
     fn check(&mut self) {
         // Whoever changes something by hand has the lock meanwhile.
         let Ok(Some(_change)) = self.runtime.try_change() else { return };
@@ -217,8 +217,8 @@ impl Refused {
         self.say(about, table);
     }
 
-    /// Notes what is so, for those who ask without a daemon; once in the log, in the kernel's log, which the
-    /// console shows, and on the terminals.
+    /// Records the state for commands that run without a daemon. Reports a new state once in the log, in the
+    /// kernel's log, which the console shows, and on the terminals.
     fn say(&mut self, about: String, table: bool) {
         if about == self.about {
             return;
@@ -248,7 +248,7 @@ impl Refused {
             Request::Metrics => Reply::from_result(page()),
             other => Reply::Refused(format!("no `{}` now: {}", other.verb(), self.about)),
         };
-        // Whoever asked may be gone by now.
+        // The client may be gone by now.
         let _ = command.answer.send(reply);
     }
 
@@ -286,7 +286,7 @@ fn regular() -> Interval {
     timer
 }
 
-/// Asks the kernel on a thread of its own, which takes seconds, whether it takes the programs.
+/// Asks the kernel if it accepts the programs, which takes seconds, on a thread of its own.
 fn ask(pins: &Pins) -> oneshot::Receiver<bool> {
     let (answer, asked) = oneshot::channel();
     let pins = pins.clone();
@@ -295,7 +295,7 @@ fn ask(pins: &Pins) -> oneshot::Receiver<bool> {
             .prepare()
             .and_then(|()| Ticks::probe())
             .and_then(|ticks| Loaded::new(&pins, Share::Nothing, ticks, 0));
-        // Nobody waits for the answer of a daemon that ends.
+        // A daemon that ends does not wait for the answer.
         let _ = answer.send(taken.is_ok());
     };
     if let Err(error) = thread::Builder::new().spawn(takes) {
@@ -304,7 +304,7 @@ fn ask(pins: &Pins) -> oneshot::Receiver<bool> {
     asked
 }
 
-/// What passes the closed host: the failsafe tuples that were confirmed last, or those of the files.
+/// Returns the rules of the closed host: the failsafe tuples that were confirmed last, or those of the files.
 fn content(options: &super::Options, settings: &Settings, confirmed: Option<&Confirmed>) -> Content {
     let tuples = confirmed.map_or_else(
         || {
@@ -348,7 +348,7 @@ fn sentence(what: &str, why: &str) -> String {
     )
 }
 
-/// A line in the kernel's log at a level that the console shows.
+/// Writes a line to the kernel's log at a level that the console shows.
 fn console(sentence: &str) {
     /// KERN_CRIT, linux/kern_levels.h.
     const CRITICAL: &str = "<2>";

@@ -1,9 +1,9 @@
-//! Judges whether the guard of an interface sees what its card takes. A driver may go on without the program
-//! after a reset, and say that it is attached.
+//! Judges if the guard of an interface sees the packets that the card takes. After a reset, a driver may
+//! continue without the program and still report that the program is attached.
 //!
 //! The two counters are never equal: the kernel may merge packets before the program runs, drivers count
-//! frames that a filter of the card drops, and some bring their counters up to date only now and then. So
-//! only a guard that stands still while its card works is blind.
+//! frames that a filter of the card drops, and some drivers update their counters only now and then.
+//! Therefore a guard is blind only if the guard's counter stands still while the card works.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -12,19 +12,19 @@ use std::{
 
 use crate::kernel::sight::Sight;
 
-/// How far apart two looks are, at least.
+/// The shortest time between two checks.
 pub(super) const CHECK_INTERVAL: Duration = Duration::from_millis(450);
-/// Packets that a card takes between two looks before it is said that the guard is blind.
+/// The number of packets that a card must take between two checks before the guard counts as blind.
 const ENOUGH: u64 = 16;
-/// How long an exchange of the program has to bring sight back.
+/// The time within which exchanging the program must restore sight.
 const HELPS_WITHIN: Duration = Duration::from_secs(1);
-/// Attempts within [`ATTEMPTS_IN`].
+/// The number of attempts within [`ATTEMPTS_IN`].
 const ATTEMPTS: usize = 2;
 const ATTEMPTS_IN: Duration = Duration::from_secs(600);
-/// How long a guard may see only a part before that is said.
+/// The time for which a guard must see only a part before that is reported.
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// Something to do about a guard that is blind.
+/// An action against a blind guard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Act {
     /// Put the same program behind the link again: no packet goes unjudged.
@@ -33,14 +33,14 @@ pub(super) enum Act {
     Generic,
 }
 
-/// What is so of one interface.
+/// The state of one interface.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct View {
-    /// The guard is blind.
+    /// True if the guard is blind.
     pub(super) unseen: bool,
-    /// It sees less than nine tenths.
+    /// True if the guard sees less than nine tenths of the packets.
     pub(super) partly: bool,
-    /// To be done now.
+    /// The action to take now.
     pub(super) act: Option<Act>,
 }
 
@@ -48,21 +48,21 @@ pub(super) struct View {
 #[derive(Debug, Default)]
 pub(super) struct Watch {
     last: Option<(Instant, Vec<Sight>)>,
-    /// Where the minute began.
+    /// The start of the present minute, and the counters then.
     minute: Option<(Instant, Vec<Sight>)>,
     unseen: bool,
     partly: bool,
-    /// When the program was renewed, and the counters then.
+    /// The time at which the program was renewed, and the counters then.
     renewed: Option<(Instant, Vec<Sight>)>,
     attempts: VecDeque<Instant>,
 }
 
-/// What each card took and the guard saw since; cards that are new are left out.
+/// Returns the packets that each card took and the guard saw since `before`; new cards are left out.
 fn since<'a>(before: &'a [Sight], now: &'a [Sight]) -> impl Iterator<Item = (u64, u64)> + 'a {
     let before: BTreeMap<u32, &Sight> = before.iter().map(|sight| (sight.card, sight)).collect();
     now.iter().filter_map(move |sight| {
         let then = before.get(&sight.card)?;
-        // A card that counts anew begins at zero.
+        // A card that was reset starts from zero.
         Some((sight.took.checked_sub(then.took)?, sight.saw.checked_sub(then.saw)?))
     })
 }
@@ -72,23 +72,23 @@ fn is_blind(before: &[Sight], now: &[Sight]) -> bool {
 }
 
 impl Watch {
-    /// True if the next look is due.
+    /// Returns true if the next check is due.
     pub(super) fn is_due(&self, now: Instant) -> bool {
         self.last.as_ref().is_none_or(|(last, _)| now.saturating_duration_since(*last) >= CHECK_INTERVAL)
     }
 
-    /// What was found at the last look.
+    /// Returns the result of the last check.
     pub(super) const fn view(&self) -> View {
         View { unseen: self.unseen, partly: self.partly, act: None }
     }
 
-    /// Takes a look, and says what is so.
+    /// Compares the counters with those of the last check, and returns the result.
     pub(super) fn check(&mut self, now: Instant, cards: Vec<Sight>, native: bool) -> View {
         if let Some((_, before)) = &self.last {
             if is_blind(before, &cards) {
                 self.unseen = true;
             } else if since(before, &cards).any(|(_, saw)| saw > 0) {
-                // Another card of a bond may be blind still: it is found out again.
+                // Another card of a bond may still be blind: the next check finds out again.
                 (self.unseen, self.renewed) = (false, None);
             }
         }
@@ -98,7 +98,8 @@ impl Watch {
         View { act, ..self.view() }
     }
 
-    /// A warning alone, and in native mode alone: in generic mode the kernel merges packets before.
+    /// Judges the last minute. The result is only a warning, and only in native mode: in generic mode the
+    /// kernel merges packets before the program runs.
     fn judge_minute(&mut self, now: Instant, cards: &[Sight], native: bool) {
         let Some((begun, before)) = self.minute.as_ref().filter(|_| native) else {
             (self.minute, self.partly) = (Some((now, cards.to_vec())), false);

@@ -8,19 +8,19 @@ use crate::{
     policy::Policy,
 };
 
-/// A change that is wanted.
+/// A request to change the policy.
 pub(super) struct ChangeRequest {
-    /// What brings it about.
+    /// The cause of the change.
     pub(super) cause: Cause,
-    /// Who wants it; none for the daemon itself.
+    /// The user who asks for the change; `None` for the daemon itself.
     pub(super) by: Option<By>,
-    /// What for.
+    /// The reason that the user gave.
     pub(super) why: Option<String>,
-    /// Taken back unless confirmed within so many seconds.
+    /// The time within which the change must be confirmed, in seconds; otherwise the change is rolled back.
     pub(super) confirm_within: Option<u32>,
     /// The treatment of live flows that no row of the change allows.
     pub(super) existing: Existing,
-    /// Interfaces may lose their guard by it.
+    /// True if interfaces may lose their guard.
     pub(super) yes: bool,
 }
 
@@ -29,19 +29,19 @@ pub(super) struct ChangeRequest {
 pub(super) enum Leave {
     /// No interface.
     None,
-    /// These, where they have one.
+    /// The named interfaces that have a guard.
     These(Vec<String>),
     /// Every interface that the settings do not name.
     Unnamed,
 }
 
 impl Leave {
-    /// Those that settings name and later ones do not.
+    /// Returns the interfaces that the settings before name and the settings after do not name.
     pub(super) fn named_by(before: &Settings, after: &Settings) -> Self {
         Self::These(no_longer_named(before, after))
     }
 
-    /// Returns true if an interface that the settings do not name loses its guard.
+    /// Returns true if `interface`, which the settings do not name, loses its guard.
     pub(super) fn names(&self, interface: &str) -> bool {
         match self {
             Self::None => false,
@@ -52,13 +52,13 @@ impl Leave {
 }
 
 impl ChangeRequest {
-    /// Of the daemon itself.
+    /// Returns the request of the daemon itself.
     pub(super) const fn own(cause: Cause) -> Self {
         Self { cause, by: None, why: None, confirm_within: None, existing: Existing::ByPolicy, yes: false }
     }
 }
 
-/// What is to be put in force.
+/// The settings and the policy that a change puts in force.
 pub(super) struct DesiredState {
     pub(super) settings: Settings,
     pub(super) policy: Policy,
@@ -71,7 +71,7 @@ impl DesiredState {
     }
 }
 
-/// What was in force, and is again when a change is not confirmed.
+/// The policy in force, to which the daemon returns if a change is not confirmed.
 #[derive(Clone)]
 pub(super) struct ActivePolicy {
     pub(super) settings: Settings,
@@ -79,24 +79,24 @@ pub(super) struct ActivePolicy {
     pub(super) record: Option<Record>,
 }
 
-/// The change that waits.
+/// The pending change.
 pub(super) struct Waiting {
-    /// The tick at which it is taken back.
+    /// The tick at which the change is rolled back.
     pub(super) deadline: u32,
-    /// Its record.
+    /// The record of the change.
     pub(super) record: Record,
-    /// What is in force until then, and stays if it is confirmed.
+    /// The policy in force until the deadline, which stays if the change is confirmed.
     pub(super) next: ActivePolicy,
-    /// What becomes then of what it replaces.
+    /// The outcome of the replaced change, if this change is confirmed.
     pub(super) replaced: Outcome,
-    /// Its image, to be saved for the next boot; none when another daemon installed it.
+    /// The installed image, to be saved for the next boot; `None` if another daemon installed the image.
     pub(super) installed: Option<Installed>,
-    /// What confirming it takes the guard off.
+    /// The interfaces whose guard is taken off on confirmation.
     pub(super) leave: Leave,
 }
 
 impl Waiting {
-    /// Seconds since 1970 when it is taken back.
+    /// Returns the time of the rollback, in seconds since 1970.
     pub(super) fn until(&self) -> Option<u64> {
         match &self.record.outcome {
             Outcome::Pending(pending) => Some(pending.until),
@@ -105,14 +105,14 @@ impl Waiting {
     }
 }
 
-/// The interfaces that settings name and later ones do not.
+/// Returns the interfaces that `before` names and `after` does not name.
 pub(super) fn no_longer_named(before: &Settings, after: &Settings) -> Vec<String> {
     let confirmed_policy = |name: &str| after.interfaces.iter().any(|at| at.value == name);
     let names = before.interfaces.iter().map(|at| at.value.clone());
     names.filter(|name| !confirmed_policy(name)).collect()
 }
 
-/// What is in force, without a change.
+/// Returns the policy in force as the answer to a request that changed nothing.
 pub(super) fn message(held: &ActivePolicy, notes: Vec<String>) -> Changed {
     let record = held.record.as_ref();
     Changed {
@@ -133,7 +133,7 @@ pub(super) fn message(held: &ActivePolicy, notes: Vec<String>) -> Changed {
     }
 }
 
-/// What becomes of the change that another one takes the place of.
+/// Returns the outcome of a change that is replaced because of `cause`.
 pub(super) const fn replaced_by(cause: Cause) -> Outcome {
     match cause {
         Cause::Rollback(_) => Outcome::RolledBack,
@@ -141,7 +141,7 @@ pub(super) const fn replaced_by(cause: Cause) -> Outcome {
     }
 }
 
-/// A name for the time since the machine started: ticks and pins mean nothing beyond it.
+/// Returns the id of this boot: ticks and pins have no meaning beyond one boot.
 pub(super) fn boot_id() -> std::io::Result<String> {
     Ok(std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
 }
