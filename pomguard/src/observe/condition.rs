@@ -1,56 +1,58 @@
-//! Named states: what is not as it should be, for as long as it is so, and what was put right.
+//! Conditions: named states that need attention, for as long as they hold. Repairs: foreign changes that were
+//! undone.
 
-/// Something that is not as it should be.
+/// A named state of the daemon that needs attention.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Condition {
-    /// The kernel refuses the programs, and nothing of ours was attached: the host is closed, or open.
+    /// The kernel refuses the programs, and no guard was attached: the host is closed, or open.
     NotEnforcing,
     /// The files are refused; the last confirmed policy is in force.
     FilesRefused,
     /// An interface of the settings does not exist.
     InterfaceMissing,
-    /// An interface of the settings cannot be attached to.
+    /// The guard cannot be attached to an interface of the settings.
     InterfaceRefused,
-    /// An interface was given another name; it is enforced on, and the settings do not name it.
+    /// An interface was renamed. The interface stays enforced, and the settings do not name it.
     InterfaceRenamed,
     /// A card takes packets and the guard sees none of them.
     Unseen,
     /// In native mode the guard saw less than nine tenths of what a card took in a minute.
     PartlyUnseen,
-    /// Somebody else's program runs before ours on the way out, and may let out what ours would drop.
+    /// A program of another product runs before the guard on the way out, and may let out packets that the
+    /// guard would drop.
     EgressPreceded,
-    /// What is kept on disk could not be used.
+    /// The state on disk could not be used.
     StateUnreadable,
     /// The policy in force could not be saved for the next boot.
     StateUnsaved,
-    /// The disk does not take the history of drops.
+    /// The history of drops cannot be written to the disk.
     DropsUnsaved,
-    /// What is in the kernel could not be compared with what was installed.
+    /// The contents of the kernel could not be compared with the recorded baseline.
     SelfCheckFailed,
     /// `pomguard detach` opened the host while the daemon ran.
     Detached,
-    /// The policy in force is taken back unless it is confirmed.
+    /// The policy in force is rolled back unless somebody confirms it.
     Unconfirmed,
-    /// A change was taken back because nobody confirmed it.
+    /// A change was rolled back because nobody confirmed it.
     NotConfirmed,
-    /// An interface is guarded that the settings do not name.
+    /// An interface is guarded although the settings do not name it.
     GuardKept,
-    /// A panic suspends the policy.
+    /// A bypass or lockdown suspends the policy.
     Panic,
-    /// Nobody can scrape the metrics: the address is taken, say.
+    /// Nobody can scrape the metrics; for example, the address is in use.
     MetricsUnserved,
     /// An address that the site file gives this host is on no guarded interface.
     AddressMissing,
-    /// A guarded interface has an address that the site file gives to nobody.
+    /// A guarded interface has an address that the site file gives to no system.
     AddressUnlisted,
-    /// A guarded interface has an address that the site file gives to somebody else.
+    /// A guarded interface has an address that the site file gives to another system.
     AddressConflict,
-    /// The files could not be taken for want of descriptors or memory; the policy before them is in force.
+    /// The files could not be read for lack of descriptors or memory; the previous policy is in force.
     ResourcesExhausted,
 }
 
 impl Condition {
-    /// Every one.
+    /// Every condition.
     pub const ALL: [Self; 22] = [
         Self::NotEnforcing,
         Self::FilesRefused,
@@ -76,7 +78,7 @@ impl Condition {
         Self::ResourcesExhausted,
     ];
 
-    /// The word used in the status line, metric labels and documentation.
+    /// Returns the word used in the status line, metric labels and documentation.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -106,29 +108,29 @@ impl Condition {
     }
 }
 
-/// What was found changed from outside and put right.
+/// An object that was changed from outside and restored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Repair {
-    /// An interface came back and was attached to again.
+    /// An interface came back, and the guard was attached again.
     Interface,
-    /// The XDP program was off its hook.
+    /// The XDP program was not on the hook.
     Xdp,
-    /// The TC program was off its hook.
+    /// The TC program was not on the hook.
     Tc,
-    /// A pin was missing, or somebody else's.
+    /// A pin was missing, or belonged to somebody else.
     Pin,
-    /// Another image hung in a slot of the policy.
+    /// A slot of the policy held another image.
     Policy,
     /// A general program was not in its array.
     General,
-    /// The words that say what is in force.
+    /// The words that name the policy in force were changed.
     Control,
-    /// The labels of the counters, or the record about the host.
+    /// The labels of the counters, or the record about the host, were changed.
     Labels,
 }
 
 impl Repair {
-    /// Every one.
+    /// Every repair.
     pub const ALL: [Self; 8] = [
         Self::Interface,
         Self::Xdp,
@@ -140,7 +142,7 @@ impl Repair {
         Self::Labels,
     ];
 
-    /// The word used in metric labels and documentation.
+    /// Returns the word used in metric labels and documentation.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {

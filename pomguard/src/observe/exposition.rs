@@ -1,12 +1,12 @@
-//! The page in the format that a scraper asks for.
+//! The metrics page in the format that a scraper asks for.
 
-/// Content type of the page as [`super::metrics::page`] writes it.
+/// Content type of a page from [`super::metrics::page`].
 pub const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-/// Content type of what [`classic`] makes of it.
+/// Content type of a page from [`classic`].
 pub const CLASSIC: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// Whether an `Accept` header asks for OpenMetrics. Who does not (curl, a browser, promtool) gets
-/// the classic format, which everything reads.
+/// Returns true if an `Accept` header asks for OpenMetrics. Other clients (curl, a browser, promtool) get the
+/// classic format, which every client can read.
 #[must_use]
 pub fn wants_openmetrics(accept: &str) -> bool {
     accept.split(',').any(|range| {
@@ -20,11 +20,11 @@ pub fn wants_openmetrics(accept: &str) -> bool {
     })
 }
 
-/// The OpenMetrics page in the classic text format (version 0.0.4).
+/// Returns the OpenMetrics page in the classic text format (version 0.0.4).
 ///
-/// The samples are the same in both; in the classic format the headers carry the sample's full
-/// name, there is no kind `info`, and no end mark. Working by line is sound: both formats escape
-/// line ends inside labels and help.
+/// The samples are the same in both; in the classic format the headers carry the sample's full name, there is
+/// no kind `info`, and no end mark. Working by line is correct: both formats escape line ends inside labels
+/// and help.
 #[must_use]
 pub fn classic(openmetrics: &str) -> String {
     let mut out = String::with_capacity(openmetrics.len() + 1024);

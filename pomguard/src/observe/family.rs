@@ -1,19 +1,19 @@
-//! Every metric that pomguard exports: one list, from which the page is written and against which
-//! `docs/metrics.md`, the alert rules and the dashboard are checked.
+//! Every metric that pomguard exports, in one list. The page is written from this list, and
+//! `docs/metrics.md`, the alert rules and the dashboard are checked against the list.
 
-/// What a metric's value is.
+/// The kind of a metric's value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// Only grows; ends in `_total`.
     Counter,
     /// May go either way.
     Gauge,
-    /// Always 1: the labels are what it says; ends in `_info`.
+    /// Always 1: the labels carry the information; ends in `_info`.
     Info,
 }
 
 impl Kind {
-    /// The word used in documentation.
+    /// Returns the word used in documentation.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -23,7 +23,7 @@ impl Kind {
         }
     }
 
-    /// The end of the name that OpenMetrics demands, and that the encoder adds by itself.
+    /// Returns the suffix that OpenMetrics demands, and that the encoder adds by itself.
     #[must_use]
     pub const fn suffix(self) -> &'static str {
         match self {
@@ -37,18 +37,18 @@ impl Kind {
 /// One metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Family {
-    /// Name as it is queried, suffix included.
+    /// The name in queries, suffix included.
     pub name: &'static str,
-    /// Kind.
+    /// The kind of value.
     pub kind: Kind,
     /// Label names, in the order in which values are given.
     pub labels: &'static [&'static str],
-    /// One sentence.
+    /// The help text, one sentence.
     pub help: &'static str,
 }
 
 impl Family {
-    /// Name without the suffix of its kind.
+    /// Returns the name without the suffix of the kind.
     #[must_use]
     pub fn base(&self) -> &'static str {
         self.name.strip_suffix(self.kind.suffix()).unwrap_or(self.name)

@@ -1,18 +1,18 @@
-//! Golden files: what users read or parse, kept in `pomguard/tests/golden` and compared to the byte.
+//! Golden files: output that users read or parse, kept in `pomguard/tests/golden` and compared to the byte.
 
 use std::{env, fs, path::Path};
 
-/// Compares `text` with the golden file, or writes it there when POMGUARD_BLESS is set.
+/// Compares `text` with the golden file, or writes the file if POMGUARD_BLESS is set.
 pub(crate) fn assert_golden(name: &str, text: &str) {
     assert_same(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name), text);
 }
 
-/// Compares `text` with any file of the repository, named from its root.
+/// Compares `text` with a file of the repository, named relative to the root of the repository.
 pub(crate) fn assert_repository_file(name: &str, text: &str) {
     assert_same(&repository(name), text);
 }
 
-/// A file of the repository, named from its root.
+/// Returns the path of a file of the repository, named relative to the root of the repository.
 pub(crate) fn repository(name: &str) -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(name)
 }

@@ -1,8 +1,8 @@
 //! The listener that serves the metrics page: read-only, and bounded in everything.
 //!
-//! One connection gets one answer and ends. That makes the bounds simple: a slot, a time and a
-//! number of bytes per connection (`bounded`) cover slow readers, headers without end and clients
-//! that keep what they do not use, and no body is ever read.
+//! One connection gets one answer and ends. That makes the bounds simple: a slot, a time and a number of
+//! bytes per connection (`bounded`) cover slow readers, headers without end and clients that keep idle
+//! connections, and no body is ever read.
 
 mod bounded;
 mod cache;
@@ -24,18 +24,18 @@ use super::exposition::{CLASSIC, OPENMETRICS, wants_openmetrics};
 /// Makes the page, in OpenMetrics text. Runs on a thread that may block.
 pub type Source = Arc<dyn Fn() -> anyhow::Result<String> + Send + Sync>;
 
-/// What the listener allows.
+/// The limits of the listener.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Connections at once; more wait in the kernel's queue.
+    /// The most connections at once; more wait in the kernel's queue.
     pub connections: usize,
-    /// How long a request may take to arrive.
+    /// The time within which a request must arrive.
     pub request: Duration,
-    /// How long a connection may last.
+    /// The longest duration of a connection.
     pub connection: Duration,
-    /// How many bytes a request may have.
+    /// The longest request, in bytes.
     pub request_bytes: usize,
-    /// How old a page may be.
+    /// The longest age of a page.
     pub page_age: Duration,
 }
 
@@ -52,7 +52,7 @@ impl Default for Limits {
     }
 }
 
-/// How long answers may take to end once `shutdown` came.
+/// The time that answers have to end after `shutdown` completed.
 const FAREWELL: Duration = Duration::from_secs(1);
 
 /// Serves `GET /metrics`, `GET /healthz` and `GET /` until `shutdown` completes.
@@ -64,7 +64,7 @@ pub async fn serve(
     serve_within(Limits::default(), listener, source, shutdown).await
 }
 
-/// [`serve`] with other limits.
+/// Does the same as [`serve`], with other limits.
 pub async fn serve_within(
     limits: Limits,
     listener: TcpListener,
@@ -79,7 +79,7 @@ pub async fn serve_within(
     let server =
         axum::serve(BoundedListener::new(listener, limits), router(Cache::new(source, limits.page_age)))
             .with_graceful_shutdown(shutdown);
-    // A client that reads slowly must not hold up the end of the daemon.
+    // A client that reads slowly must not delay the end of the daemon.
     let farewell = async move {
         while announced.changed().await.is_ok() {}
         tokio::time::sleep(FAREWELL).await;
@@ -111,12 +111,12 @@ async fn metrics(State(cache): State<Cache>, headers: HeaderMap) -> Response {
     ([(header::CONTENT_TYPE, kind), (header::VARY, "accept")], text.clone()).into_response()
 }
 
-/// The path is not repeated: what a client wrote may steer the terminal that shows it.
+/// The reply does not repeat the path: bytes from a client could control the terminal that shows them.
 async fn nothing_here() -> Response {
     (StatusCode::NOT_FOUND, "pomguard: the metrics are at /metrics\n").into_response()
 }
 
-/// What every answer says.
+/// Sets the headers of every answer.
 async fn finish(mut response: Response) -> Response {
     let headers = response.headers_mut();
     headers.insert(header::CONNECTION, HeaderValue::from_static("close"));

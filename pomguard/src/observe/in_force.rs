@@ -1,4 +1,4 @@
-//! What is in force, read back from the kernel.
+//! The policy in force, read back from the kernel.
 
 use std::collections::BTreeMap;
 
@@ -22,7 +22,7 @@ use crate::{
 /// Takes one reading. `wanted` are the interfaces that the settings name.
 ///
 /// # Errors
-/// [`KernelError::NotInstalled`] when nothing is pinned.
+/// [`KernelError::NotInstalled`] if nothing is pinned.
 pub fn status(pins: &Pins, wanted: &[String]) -> Result<Status, KernelError> {
     let snapshot = reading::snapshot(pins)?;
     let ticks = load::ticks(pins)?;
@@ -99,7 +99,7 @@ pub fn status(pins: &Pins, wanted: &[String]) -> Result<Status, KernelError> {
     })
 }
 
-/// The exceptions that hold, by the rows that they are counted under.
+/// Returns the exceptions that hold, with the counters of their rows.
 fn exceptions(
     pins: &Pins,
     rows: &[RowStats],

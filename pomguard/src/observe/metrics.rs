@@ -1,7 +1,7 @@
 //! The metrics page: a reading of the maps and the daemon's own state, as OpenMetrics text.
 //!
-//! Cardinality is bounded by the policy: reasons are a fixed list, rows are those of the matrix and
-//! the site. No address that came in a packet ever becomes a label.
+//! The policy bounds the cardinality: reasons are a fixed list, rows are the rows of the matrix and the site.
+//! No address from a packet ever becomes a label.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -26,38 +26,38 @@ use crate::observe::{
     snapshot::{AttachInfo, Outcome, RowStats, Snapshot},
 };
 
-/// What the daemon knows and the maps do not.
+/// The state of the daemon that is not in the maps.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DaemonState {
     /// Version of the daemon.
     pub version: String,
-    /// What the settings ask for: `auto`, `native` or `generic`.
+    /// The attach mode of the settings: `auto`, `native` or `generic`.
     pub attach_wanted: String,
-    /// What the daemon installed last; none until it installed something.
+    /// The image that the daemon installed last; `None` before the first one.
     pub installed: Option<Installed>,
     /// The interfaces that the settings name.
     pub interfaces: Vec<String>,
     /// Seconds since 1970 of the last reload that succeeded.
     pub last_reload_success: Option<u64>,
-    /// Whether the last attempt succeeded.
+    /// True if the last reload succeeded.
     pub last_reload_successful: bool,
-    /// Seconds since 1970 when what is in force is taken back unless it is confirmed.
+    /// Seconds since 1970 at which the policy in force is rolled back unless somebody confirms it.
     pub rollback_at: Option<u64>,
-    /// Attempts that failed.
+    /// The number of reloads that failed.
     pub reload_failures: u64,
-    /// Times that the maps or attachments were found other than installed.
+    /// The number of times that maps or attachments differed from the recorded baseline.
     pub self_check_mismatches: u64,
-    /// Flows that were freed because their socket was gone.
+    /// The number of flows that were freed because their socket was gone.
     pub flows_freed: u64,
     /// Packets of known systems that were dropped or audited, by the name of the system, direction and verdict.
     pub system_drops: BTreeMap<(String, Direction, &'static str), u64>,
-    /// What is not as it should be.
+    /// The conditions that hold.
     pub conditions: BTreeSet<Condition>,
-    /// What was found changed from outside and put right, and how often.
+    /// The number of repairs of each kind.
     pub repairs: BTreeMap<Repair, u64>,
 }
 
-/// What the daemon believes to be in force.
+/// The image that the daemon considers to be in force.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Installed {
     /// SHA-256 of the image, hexadecimal.
@@ -66,7 +66,8 @@ pub struct Installed {
     pub generation: u64,
 }
 
-/// The page, in OpenMetrics text; [`super::exposition::classic`] makes the older format of it.
+/// Returns the page, in OpenMetrics text; [`super::exposition::classic`] converts the page to the older
+/// format.
 pub fn page(snapshot: Snapshot, daemon: DaemonState) -> Result<String, fmt::Error> {
     let mut registry = Registry::default();
     registry.register_collector(Box::new(Page { snapshot, daemon }));
@@ -75,7 +76,7 @@ pub fn page(snapshot: Snapshot, daemon: DaemonState) -> Result<String, fmt::Erro
     Ok(out)
 }
 
-/// The page of a daemon whose kernel refuses the programs: there are no maps to read.
+/// Returns the page of a daemon whose kernel refuses the programs: there are no maps to read.
 pub fn page_without_maps(daemon: DaemonState, attach: Vec<AttachInfo>) -> Result<String, fmt::Error> {
     let mut registry = Registry::default();
     registry.register_collector(Box::new(Bare { daemon, attach }));
@@ -126,7 +127,7 @@ struct Writer<'e> {
 }
 
 impl Writer<'_> {
-    /// Writes one family. A family without samples is left out: a header alone says nothing.
+    /// Writes one family. A family without samples is left out: a header alone carries no information.
     fn family<'a>(&mut self, family: &Family, samples: impl IntoIterator<Item = Sample<'a>>) -> fmt::Result {
         let mut samples = samples.into_iter().peekable();
         if samples.peek().is_none() {
@@ -166,7 +167,7 @@ impl Writer<'_> {
         Ok(())
     }
 
-    /// A family without labels.
+    /// Writes a family without labels.
     fn single(&mut self, family: &Family, value: impl Into<i128>) -> fmt::Result {
         self.family(family, [(Vec::new(), value.into())])
     }
@@ -298,7 +299,7 @@ impl Writer<'_> {
     }
 }
 
-/// One reason's counters in one direction with one outcome.
+/// The counters of one reason in one direction with one outcome.
 struct Judged<'a> {
     direction: Direction,
     outcome: Outcome,
@@ -313,9 +314,9 @@ impl<'a> Judged<'a> {
     }
 }
 
-/// Every reason, direction and outcome that can be, at zero where nothing occurred: an alert on a
-/// counter that appears only with its first increment misses that increment. Reasons that a newer
-/// kernel side counts and this list does not name follow at the end.
+/// Returns every possible reason, direction and outcome, also those at zero: an alert on a counter that
+/// appears only with the first increment misses that increment. Reasons of a newer kernel side that this list
+/// does not name follow at the end.
 fn judged(snapshot: &Snapshot) -> Vec<Judged<'_>> {
     let mut all = Vec::new();
     for direction in Direction::ALL {

@@ -1,17 +1,17 @@
-//! What the maps say, for people and programs.
+//! The contents of the maps, for people and programs.
 //!
-//! | module | what it holds |
+//! | module | contents |
 //! | --- | --- |
-//! | [`snapshot`], [`reading`] | one reading of the maps: the plain data, and how it is taken |
-//! | [`recent`] | what was counted lately of the traffic that a change would end |
-//! | [`status`], [`in_force`] | what is in force and what needs attention: the plain data, and how it is read |
+//! | [`snapshot`], [`reading`] | one reading of the maps: the plain data, and how the reading is taken |
+//! | [`recent`] | recent counts of the traffic that a change would end |
+//! | [`status`], [`in_force`] | the policy in force and the conditions: the plain data, and how they are read |
 //! | [`family`] | every metric: name, kind, labels, meaning |
 //! | [`metrics`] | the page, from a reading and the daemon's own state |
-//! | [`condition`] | named states and repairs |
-//! | [`doctor`] | what stands in the way of enforcement on this machine |
-//! | [`drops`] | who was denied: accounts, history on disk, names |
+//! | [`condition`] | conditions and repairs |
+//! | [`doctor`] | obstacles to enforcement on this machine |
+//! | [`drops`] | denied connections: counts, history on disk, names |
 //! | [`exposition`] | the page in the format that a scraper asks for |
-//! | [`http`] | the listener that serves it |
+//! | [`http`] | the listener that serves the page |
 //! | [`printable`] | names from files, made safe to show |
 
 pub mod condition;

@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, fmt::Write as _};
 
-/// `text` without anything that moves a cursor, colours a terminal, breaks a line or turns the
+/// Returns `text` without characters that move a cursor, colour a terminal, break a line or change the
 /// direction of reading. Such characters are shown as escapes (`\n`, `\u{1b}`).
 #[must_use]
 pub fn printable(text: &str) -> Cow<'_, str> {
@@ -21,7 +21,8 @@ pub fn printable(text: &str) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
-/// Control characters, line and paragraph separators, and the invisible marks that reorder text.
+/// Returns true for control characters, line and paragraph separators, and the invisible marks that reorder
+/// text.
 fn is_unsafe(c: char) -> bool {
     c.is_control()
         || matches!(

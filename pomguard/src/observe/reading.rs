@@ -24,10 +24,10 @@ use crate::{
     model::{Mode, RowId},
 };
 
-/// Takes one reading. Not atomic: packets go on being counted meanwhile.
+/// Takes one reading. Not atomic: counting continues meanwhile.
 ///
 /// # Errors
-/// [`KernelError::NotInstalled`] when nothing is pinned.
+/// [`KernelError::NotInstalled`] if nothing is pinned.
 pub fn snapshot(pins: &Pins) -> Result<Snapshot, KernelError> {
     let host = load::host_record(pins)?;
     let ticks = Ticks { shift: host.tick_shift, ..Ticks::probe()? };
@@ -58,8 +58,8 @@ pub fn snapshot(pins: &Pins) -> Result<Snapshot, KernelError> {
     })
 }
 
-/// What each row counted. `in_audit` is asked for the counter slots of the rows in force, and says none
-/// where the image cannot be read.
+/// Returns the counters of each row. `in_audit` gets the counter slot of a row in force, and returns `None`
+/// if the image cannot be read.
 fn rows(
     pins: &Pins,
     ticks: Ticks,
@@ -69,7 +69,7 @@ fn rows(
     let labels = pins.mapped::<RowLabel>(names::MAP_LABELS, limits::ROW_SLOTS, false)?;
     let slots: Vec<u16> = used(&labels).collect();
     let tallies = tallies(pins, &slots)?;
-    // Those in force first, each part in the order of the slots: failsafe, print order, the site's own.
+    // Rows in force first, each part in the order of the slots: failsafe, print order, the site's own.
     let (mut rows, mut past) = (Vec::with_capacity(slots.len()), Vec::new());
     for (slot, tally) in slots.into_iter().zip(tallies) {
         let label = labels.get(usize::from(slot)).ok_or(KernelError::Unreadable)?;
@@ -151,7 +151,7 @@ fn totals(counters: &Counters) -> Vec<Totals> {
 
 fn flows(pins: &Pins, ages: &Line, now: u32, counters: &Counters) -> Result<FlowStats, KernelError> {
     const WORDS: usize = size_of::<Bucket>() / 8;
-    // A bucket's tags are its first words: one line of the processor's cache, of seven.
+    // The tags of a bucket are the first words: one line of the processor's cache, of seven.
     let words = pins.mapped::<u64>(names::MAP_FLOWS, limits::FLOW_BUCKETS * WORDS, false)?;
     let tags = |bucket: usize| bucket * WORDS..bucket * WORDS + limits::FLOW_WAYS;
     let tags = (0..limits::FLOW_BUCKETS).flat_map(tags).filter_map(|at| words.get(at)).map(Tag);

@@ -1,7 +1,7 @@
-//! What was counted lately of the traffic that a change would end.
+//! Recent counts of the traffic that a change would end.
 //!
-//! Counters tell of rows and of reasons, not of addresses: of a row that allows less, what goes on is
-//! counted together with what would end.
+//! There are counters for rows and for reasons, not for addresses: if a row allows less, the traffic that
+//! continues is counted together with the traffic that would end.
 
 use std::cmp::Reverse;
 
@@ -17,50 +17,52 @@ use crate::{
     },
 };
 
-/// Seconds for which a hit is recent: a week shows what only its nights or its Mondays have.
+/// The number of seconds for which a hit is recent. A week includes traffic that occurs only at night or on
+/// Mondays.
 pub const RECENT: u64 = 7 * 86_400;
 
-/// What the counters say about what a change takes away.
+/// The counters of the traffic that a change takes away.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Recent {
     /// Seconds since 1970 of the reading.
-    // Two plans of one state are to read alike.
+    // Two plans of one state must be equal.
     #[serde(skip)]
     pub at: u64,
-    /// Seconds since 1970 when the counters were set up: of what was before them they know nothing.
+    /// Seconds since 1970 at which the counters were set up: earlier traffic is not counted.
     pub counting_since: u64,
-    /// Rows with a counter that would go, allow less, or go from audit to enforce.
+    /// The number of rows with a counter that would go, allow less, or go from audit to enforce.
     pub looked_at: usize,
-    /// Those of them that were hit in the last [`RECENT`] seconds; the one that was hit last comes first.
+    /// The rows among them that were hit in the last [`RECENT`] seconds; the row with the latest hit comes
+    /// first.
     pub rows: Vec<RecentRow>,
-    /// What enforce would have dropped, for each direction where more is enforced than before.
+    /// The packets that enforce would have dropped, for each direction in which more is enforced than before.
     pub unenforced: Vec<Unenforced>,
 }
 
-/// A row that was hit lately, and what would become of it.
+/// A row with a recent hit, and the effect of the change on the row.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct RecentRow {
     /// The row.
     pub id: RowId,
     /// Its direction.
     pub direction: Direction,
-    /// In which way it would differ.
+    /// The kind of the change.
     pub kind: Kind,
-    /// Whether it goes from audit to enforce. Whom it names it goes on to allow; others who open to its
-    /// ports are counted by reason.
+    /// True if the row goes from audit to enforce. The row continues to allow the systems that it names;
+    /// other peers that connect to the ports of the row are counted by reason.
     pub promoted: bool,
-    /// Whether a packet was found that it allowed and no row would allow. None is found where other
+    /// True if a packet was found that the row allowed and that no row would allow. None is found if other
     /// rows allow the same.
     pub newly_denied: bool,
     /// Systems that open the connection.
     pub source: String,
-    /// Systems that are opened to.
+    /// Systems to which the connection is opened.
     pub destination: String,
     /// Ports and protocol as enforced now.
     pub ports: String,
-    /// Packets that it allowed since its first hit.
+    /// Packets that the row allowed since the first hit.
     pub packets: u64,
-    /// Flows that were opened since.
+    /// Flows that were opened since then.
     pub connections: u64,
     /// Seconds since 1970 of the first hit.
     pub first_hit: Option<u64>,
@@ -73,13 +75,13 @@ pub struct RecentRow {
 pub struct Unenforced {
     /// The direction.
     pub direction: Direction,
-    /// All of them since the counters were set up.
+    /// The total since the counters were set up.
     pub packets: u64,
     /// By reason, the frequent before the rare.
     pub reasons: Vec<UnenforcedReason>,
 }
 
-/// Those of one reason.
+/// The packets of one reason.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct UnenforcedReason {
     /// The reason's name.
@@ -89,7 +91,8 @@ pub struct UnenforcedReason {
 }
 
 impl Recent {
-    /// Of a change to `new`, by a reading of the counters of what is in force.
+    /// Returns the recent counts for a change to `new`, from a reading of the counters of the policy in
+    /// force.
     #[must_use]
     pub fn from_diff(diff: &Diff, new: &Policy, snapshot: &Snapshot, now: u64) -> Self {
         let counted: Vec<(&RowChange, &RowStats)> = diff
@@ -119,7 +122,7 @@ fn counter<'a>(snapshot: &'a Snapshot, change: &RowChange) -> Option<&'a RowStat
     snapshot.rows.iter().find(|stats| stats.direction == change.direction && stats.id.0 == label)
 }
 
-/// None when it was not hit lately.
+/// Returns `None` if the row has no recent hit.
 fn recent_row(change: &RowChange, stats: &RowStats, now: u64) -> Option<RecentRow> {
     let last_hit = stats.last_hit.filter(|&at| now.saturating_sub(at) <= RECENT)?;
     Some(RecentRow {
@@ -138,14 +141,14 @@ fn recent_row(change: &RowChange, stats: &RowStats, now: u64) -> Option<RecentRo
     })
 }
 
-/// Whether the direction, or a row of it, leaves audit or track.
+/// Returns true if the direction, or a row of the direction, leaves audit or track.
 fn enforces_more(diff: &Diff, direction: Direction) -> bool {
     diff.modes.iter().any(|mode| mode.direction == direction)
         || diff.rows.iter().any(|change| change.direction == direction && promoted(change))
 }
 
 fn unenforced(snapshot: &Snapshot, direction: Direction) -> Unenforced {
-    // Track counts what no row lists as a way to pass.
+    // Track counts packets that no row lists as passed.
     let passed = |stats: &&ReasonStats| {
         stats.verdict == Outcome::Audit || stats.reason().is_some_and(|reason| reason == Reason::Untracked)
     };

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::policy::{Mode, RowId};
 
-/// The moment of the reading: 23 November 2026, 00:00 UTC.
+/// The time of the reading: 23 November 2026, 00:00 UTC.
 pub(crate) const NOW: u64 = 1_795_392_000;
 
 pub(crate) fn row(id: &str, direction: Direction, ends: (&str, &str), ports: &str, packets: u64) -> RowStats {
@@ -35,7 +35,7 @@ fn reason(name: &str, direction: Direction, verdict: Outcome, packets: u64) -> R
     ReasonStats { name: name.to_owned(), direction, verdict, packets, bytes: packets * 74 }
 }
 
-/// A server of a site, in full swing: two interfaces, rows hit and not, one retired, one failsafe.
+/// Returns a reading of a busy server: two interfaces, rows with and without hits, one retired, one failsafe.
 pub(crate) fn snapshot() -> Snapshot {
     use Direction::{Inbound, Outbound};
     let mut rows = vec![
@@ -141,7 +141,7 @@ pub(crate) fn snapshot() -> Snapshot {
     }
 }
 
-/// A server on which nothing has happened yet.
+/// Returns a reading of a server without any traffic.
 pub(crate) fn quiet() -> Snapshot {
     let mut quiet = snapshot();
     quiet.inbound = Mode::Audit;

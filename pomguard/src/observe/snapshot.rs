@@ -1,6 +1,7 @@
-//! One reading of the pinned maps: everything that `stats`, `status`, `/metrics` and `top` show.
+//! One reading of the pinned maps: the data behind `stats`, `status`, `/metrics` and `top`.
 //!
-//! Plain data. [`reading`](super::reading) fills it from the maps; printers and the metrics page only read it.
+//! Plain data. [`reading`](super::reading) fills the data from the maps; printers and the metrics page only
+//! read.
 
 use pomguard_common::{Direction, reason::Reason};
 use serde::Serialize;
@@ -19,25 +20,25 @@ pub struct Snapshot {
     pub generation: u64,
     /// SHA-256 of the image in force, hexadecimal.
     pub image: String,
-    /// Mode of the inbound direction, as the kernel's map says.
+    /// Mode of the inbound direction, from the kernel's map.
     pub inbound: Mode,
-    /// Mode of the outbound direction, as the kernel's map says.
+    /// Mode of the outbound direction, from the kernel's map.
     pub outbound: Mode,
-    /// Seconds since 1970 when the counters were first set up.
+    /// Seconds since 1970 at which the counters were first set up.
     pub counting_since: u64,
-    /// Seconds since 1970 when the generation in force was installed.
+    /// Seconds since 1970 at which the generation in force was installed.
     pub installed_at: u64,
-    /// Per interface.
+    /// The attachment of each interface.
     pub attach: Vec<AttachInfo>,
-    /// Per (row, direction): those in force, then those that once were.
+    /// The counters of each (row, direction): rows in force, then former rows.
     pub rows: Vec<RowStats>,
-    /// Per reason, direction and outcome; reasons that never occurred are left out.
+    /// The counters of each reason, direction and outcome; reasons that never occurred are left out.
     pub reasons: Vec<ReasonStats>,
-    /// Per direction.
+    /// The totals of each direction.
     pub totals: Vec<Totals>,
     /// The flow table.
     pub flows: FlowStats,
-    /// The image: what it uses of what there is.
+    /// The limited resources of the image, used and available.
     pub capacity: Vec<Capacity>,
     /// Addresses on which the site file and the machine differ, a sentence each; empty if nobody asked.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -45,8 +46,8 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Packets of `direction` that were dropped (or, in audit, would have been) although the site
-    /// file knows their peer.
+    /// Returns the packets of `direction` that were dropped (or, in audit, would have been) although the site
+    /// file knows the peer.
     #[must_use]
     pub fn known_system_drops(&self, direction: Direction, outcome: Outcome) -> u64 {
         self.reasons
@@ -67,29 +68,29 @@ pub struct RowStats {
     pub direction: Direction,
     /// Systems that open the connection.
     pub source: String,
-    /// Systems that are opened to.
+    /// Systems to which the connection is opened.
     pub destination: String,
     /// Ports and protocol as enforced.
     pub ports: String,
-    /// In force now (a row that left the policy keeps its counters).
+    /// True if the row is in force now (a row that left the policy keeps the counters).
     pub live: bool,
-    /// A failsafe row.
+    /// True for a failsafe row.
     pub failsafe: bool,
     /// Mode of the row.
     pub mode: Mode,
-    /// Packets allowed by it.
+    /// Packets that the row allowed.
     pub packets: u64,
-    /// Bytes of those.
+    /// Bytes of these packets.
     pub bytes: u64,
     /// Flows opened.
     pub connections: u64,
-    /// Seconds since 1970 of the first hit; none before it.
+    /// Seconds since 1970 of the first hit; `None` before the first one.
     pub first_hit: Option<u64>,
-    /// Seconds since 1970 of the last hit; none before the first.
+    /// Seconds since 1970 of the last hit; `None` before the first one.
     pub last_hit: Option<u64>,
 }
 
-/// What became of the packets.
+/// The fate of packets.
 #[derive(Clone, Copy, Debug, Serialize, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[serde(rename_all = "lowercase")]
 pub enum Outcome {
@@ -102,7 +103,7 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// The word used in tables, JSON and metric labels.
+    /// Returns the word used in tables, JSON and metric labels.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -120,7 +121,7 @@ pub struct ReasonStats {
     pub name: String,
     /// Direction.
     pub direction: Direction,
-    /// What became of the packets.
+    /// The fate of the packets.
     pub verdict: Outcome,
     /// Packets.
     pub packets: u64,
@@ -129,7 +130,7 @@ pub struct ReasonStats {
 }
 
 impl ReasonStats {
-    /// The reason of that name; none if only a newer kernel side knows it.
+    /// Returns the reason of that name; `None` if only a newer kernel side has the reason.
     #[must_use]
     pub fn reason(&self) -> Option<Reason> {
         Reason::ALL.iter().copied().find(|reason| reason.name() == self.name)
@@ -141,20 +142,20 @@ impl ReasonStats {
 pub struct Totals {
     /// Direction.
     pub direction: Direction,
-    /// Packets that reached the hook, counted on their own, before judgement.
+    /// Packets that reached the hook, counted separately before the judgement.
     pub seen: u64,
-    /// Bytes of those.
+    /// Bytes of these packets.
     pub seen_bytes: u64,
     /// Passed, audited ones included.
     pub passed: u64,
     /// Dropped.
     pub dropped: u64,
-    /// Of the passed: would have been dropped in enforce.
+    /// Packets among the passed ones that enforce would have dropped.
     pub audited: u64,
 }
 
 impl Totals {
-    /// Seen minus passed minus dropped: zero, but for packets that were in flight while the
+    /// Returns seen minus passed minus dropped: zero, except for packets that were in flight while the
     /// counters of the CPUs were read one after the other.
     #[must_use]
     pub fn accounting_mismatch(&self) -> i128 {
@@ -162,42 +163,42 @@ impl Totals {
     }
 }
 
-/// The flow table's fill.
+/// The usage of the flow table.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct FlowStats {
     /// Live entries.
     pub entries: u64,
-    /// The same by what they are.
+    /// The live entries by class and state.
     pub kinds: FlowKinds,
-    /// Room.
+    /// The number of entries that fit.
     pub capacity: u64,
-    /// Entered since the counters were set up.
+    /// Entries made since the counters were set up.
     pub opened: u64,
-    /// Pushed out before their age was up: first those that have ended.
+    /// Entries replaced before their age was up: flows that have ended first.
     pub evicted: u64,
 }
 
 /// Live entries of the flow table, by class and state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct FlowKinds {
-    /// TCP that nobody has answered yet.
+    /// TCP without an answer yet.
     pub tcp_opening: u64,
     /// TCP, established or half-closed.
     pub tcp_established: u64,
-    /// TCP whose last segment was a RST of the peer's.
+    /// TCP whose last segment was a RST from the peer.
     pub tcp_suspect: u64,
     /// TCP that has ended.
     pub tcp_closed: u64,
-    /// UDP that nobody has answered yet.
+    /// UDP without an answer yet.
     pub udp_unanswered: u64,
-    /// UDP that was answered.
+    /// UDP with an answer.
     pub udp_answered: u64,
     /// ICMP echo.
     pub icmp: u64,
 }
 
 impl FlowKinds {
-    /// Each number under its class and its state.
+    /// Returns each number with class and state.
     #[must_use]
     pub const fn each(&self) -> [(&'static str, &'static str, u64); 7] {
         [
@@ -211,7 +212,7 @@ impl FlowKinds {
         ]
     }
 
-    /// All of them.
+    /// Returns the sum of all numbers.
     #[must_use]
     pub fn sum(&self) -> u64 {
         self.each().iter().map(|(.., number)| number).sum()

@@ -1,4 +1,4 @@
-//! What is in force and whether it is as it should be: what `status` shows. Plain data.
+//! The policy in force and the conditions: the content of `status`. Plain data.
 
 use serde::{Deserialize, Serialize};
 
@@ -16,42 +16,43 @@ pub struct Status {
     pub host: String,
     /// The matrix' id.
     pub matrix: String,
-    /// Generation in force, as the kernel's map says.
+    /// Generation in force, from the kernel's map.
     pub generation: u64,
     /// SHA-256 of the image in force, hexadecimal.
     pub image: String,
-    /// Mode of the inbound direction, as the kernel's map says.
+    /// Mode of the inbound direction, from the kernel's map.
     pub inbound: Mode,
-    /// Mode of the outbound direction, as the kernel's map says.
+    /// Mode of the outbound direction, from the kernel's map.
     pub outbound: Mode,
-    /// Seconds since 1970 when the last generation was installed.
+    /// Seconds since 1970 at which the last generation was installed.
     pub installed_at: u64,
-    /// Seconds since 1970 when the counters began.
+    /// Seconds since 1970 at which the counters began.
     #[serde(default)]
     pub counting_since: u64,
-    /// False while what is in force waits for its confirmation.
+    /// False while the policy in force waits for confirmation.
     pub confirmed: bool,
-    /// Seconds since 1970 when the programs return to the generation before, unless confirmed.
+    /// Seconds since 1970 at which the programs return to the previous generation, unless somebody confirms.
     pub rollback_at: Option<u64>,
     /// The bypass or lockdown that suspends the policy; `None` if the policy holds.
     pub suspension: Option<PanicStatus>,
-    /// What is let through for a while.
+    /// The timed exceptions that hold.
     pub exceptions: Vec<ExceptionStatus>,
     /// Failsafe rows in force.
     pub failsafe: Vec<RowId>,
-    /// Per interface that the settings name or a program is on.
+    /// Every interface that the settings name or that has a program.
     pub attach: Vec<AttachInfo>,
-    /// The fates of the live flows; `None` from the daemon itself, and where they cannot be read.
+    /// The fates of the live flows; `None` in the daemon's own status, and if the flows cannot be read.
     #[serde(default)]
     pub flows: Option<Flows>,
-    /// The daemon; none when it does not answer.
+    /// The daemon; `None` if no daemon answers.
     pub daemon: Option<DaemonStatus>,
-    /// What is not as it should be, a sentence each.
+    /// The conditions that need attention, a sentence each.
     pub attention: Vec<String>,
 }
 
 impl Status {
-    /// That of a host on which no policy is in force: why, and how each interface is attached.
+    /// Returns the status of a host on which no policy is in force: the reason, and the attachment of each
+    /// interface.
     #[must_use]
     pub fn not_enforcing(why: String, attach: Vec<AttachInfo>) -> Self {
         Self {
@@ -79,28 +80,28 @@ impl Status {
 /// The fates of the live flows under the policy in force.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Flows {
-    /// True if something is in audit: the fates are those of the moment when it is enforced.
+    /// True if something is in audit: the fates are those at the start of enforcement.
     pub if_enforced: bool,
-    /// What the change in force made of the flows that it found.
+    /// The treatment of live flows by the change in force.
     pub existing: Existing,
     /// The flows.
     pub impact: Impact,
 }
 
-/// A bypass or lockdown that goes on.
+/// A bypass or lockdown that holds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PanicStatus {
-    /// Which way.
+    /// The kind of suspension.
     pub kind: Panic,
-    /// Seconds since 1970 when it ends; none for one without an end.
+    /// Seconds since 1970 at which the suspension ends; `None` for one without an end.
     pub ends: Option<u64>,
-    /// Seconds since 1970 when it began; `None` if nobody knows.
+    /// Seconds since 1970 at which the suspension began; `None` if unknown.
     #[serde(default)]
     pub since: Option<u64>,
-    /// By whom; `None` if nobody knows.
+    /// The person who began the suspension; `None` if unknown.
     #[serde(default)]
     pub by: Option<By>,
-    /// What for.
+    /// The reason given for the suspension.
     #[serde(default)]
     pub why: Option<String>,
 }
@@ -108,27 +109,27 @@ pub struct PanicStatus {
 /// A timed exception that holds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExceptionStatus {
-    /// Its row id, `exception/NAME`: what it is counted under.
+    /// The row id, `exception/NAME`, under which the exception is counted.
     pub id: RowId,
-    /// Who opens.
+    /// The direction in which connections are opened.
     pub direction: Direction,
-    /// The side that opens.
+    /// The side that opens connections.
     pub source: String,
-    /// The side that is opened to.
+    /// The side to which connections are opened.
     pub destination: String,
     /// Ports and protocol.
     pub ports: String,
-    /// Seconds since 1970 when it ends.
+    /// Seconds since 1970 at which the exception ends.
     pub ends: u64,
-    /// Packets that it let through.
+    /// Packets that the exception allowed.
     pub packets: u64,
-    /// Seconds since 1970 when it was granted; `None` if nobody knows.
+    /// Seconds since 1970 at which the exception was granted; `None` if unknown.
     #[serde(default)]
     pub since: Option<u64>,
-    /// By whom; `None` if nobody knows.
+    /// The person who granted the exception; `None` if unknown.
     #[serde(default)]
     pub by: Option<By>,
-    /// What for.
+    /// The reason given for the exception.
     #[serde(default)]
     pub why: Option<String>,
 }
@@ -136,15 +137,15 @@ pub struct ExceptionStatus {
 /// The daemon that answered.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DaemonStatus {
-    /// Its version.
+    /// The version of the daemon.
     pub version: String,
-    /// Its process number.
+    /// The process number of the daemon.
     pub pid: u32,
-    /// Seconds since 1970 of the last time it took the files; none before the first.
+    /// Seconds since 1970 of the last accepted files; `None` before the first ones.
     pub last_success: Option<u64>,
-    /// Whether the last attempt to take them succeeded.
+    /// True if the last attempt to take the files succeeded.
     pub last_successful: bool,
-    /// The layout of the maps that its start replaced; none when it went on with those it found.
+    /// The layout of the maps that the start replaced; `None` if the start kept the maps.
     #[serde(default)]
     pub replaced_layout: Option<u32>,
 }

@@ -3,17 +3,19 @@
 use super::{Finding, Severity};
 use crate::kernel::doctor::{Link, Machine};
 
-/// Bytes of MTU that every driver with native XDP was seen to take in one page (virtio_net 3506, igb above 3000).
+/// MTU in bytes that every driver with native XDP was seen to accept in one page (virtio_net 3506, igb above
+/// 3000).
 const NATIVE_MTU: u32 = 3_000;
-/// Drivers without native XDP in any kernel up to 6.12, where the kernel does not tell (before 6.3).
+/// Drivers without native XDP in any kernel up to 6.12, for kernels that do not report the feature (before
+/// 6.3).
 const WITHOUT_NATIVE: [&str; 9] =
     ["tg3", "bnx2x", "be2net", "e1000", "e1000e", "iavf", "idpf", "team", "macvlan"];
 /// Drivers whose native mode loses the program (docs/kernel-support.md).
 const LOSES_NATIVE: &str = "vmxnet3";
-/// Frames in a receive ring below which bursts get lost.
+/// The number of frames in a receive ring below which bursts are lost.
 const SMALL_RING: u32 = 256;
 
-/// Findings about the interfaces.
+/// Returns findings about the interfaces.
 pub(super) fn judge(machine: &Machine, interfaces: &[String]) -> Vec<Finding> {
     let mut findings = Vec::new();
     for name in interfaces {
@@ -37,7 +39,7 @@ pub(super) fn judge(machine: &Machine, interfaces: &[String]) -> Vec<Finding> {
     findings
 }
 
-/// An interface that pomguard guards, or may.
+/// Adds findings about an interface that pomguard guards, or could guard.
 fn whole(link: &Link, machine: &Machine, findings: &mut Vec<Finding>) {
     if !link.ethernet {
         findings.push(Finding::new(
@@ -54,7 +56,7 @@ fn whole(link: &Link, machine: &Machine, findings: &mut Vec<Finding>) {
     foreign(link, findings);
 }
 
-/// An interface that the settings do not name.
+/// Adds findings about an interface that the settings do not name.
 fn outside(link: &Link, interfaces: &[String], findings: &mut Vec<Finding>) {
     let covered = |name: &String| interfaces.contains(name);
     let by_relation = link.controller.iter().any(covered) || link.below.iter().any(covered);

@@ -3,16 +3,17 @@
 use super::{Finding, Severity};
 use crate::kernel::doctor::{Boot, Machine, System};
 
-/// Kernels that the tests boot, by their first two numbers (docs/kernel-support.md).
+/// Kernels that the tests boot, by the first two numbers (docs/kernel-support.md).
 const TESTED: [(u64, u64); 3] = [(5, 10), (6, 1), (6, 12)];
-/// The oldest upstream kernel with all that is needed. A distribution's may have it under an older number.
+/// The oldest upstream kernel with all needed features. A distribution's kernel may have them under an older
+/// number.
 const OLDEST: (u64, u64) = (5, 9);
-/// Bytes that the unit may use, and that every possible processor costs.
+/// The memory in bytes that the unit may use, and that every possible processor costs.
 const NEEDED: u64 = 256 * 1024 * 1024;
 /// More possible processors than this make the per-processor maps large.
 const MANY_PROCESSORS: u32 = 128;
 
-/// Findings about the machine.
+/// Returns findings about the machine.
 pub(super) fn judge(machine: &Machine) -> Vec<Finding> {
     let mut findings = Vec::new();
     kernel(&machine.system, &mut findings);
@@ -124,7 +125,7 @@ fn limits(system: &System, findings: &mut Vec<Finding>) {
             "The kernel compiles BPF programs.",
             "sysctl net.core.bpf_jit_enable",
         )),
-        // Root alone may read it, and a kernel that always compiles has no such setting.
+        // Only root may read the setting, and a kernel that always compiles does not have one.
         None => {}
     }
     // From 5.11 on maps are charged to the cgroup.
@@ -264,18 +265,19 @@ fn boot(boot: &Boot, findings: &mut Vec<Finding>) {
     }
 }
 
-/// The first two numbers of a release.
+/// Returns the first two numbers of a kernel release.
 fn version(release: &str) -> Option<(u64, u64)> {
     let mut parts = release.split(|letter: char| !letter.is_ascii_digit());
     Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
 }
 
-/// RHEL 8 says 4.18 and has what is needed from 8.4 on.
+/// Returns true for a kernel of RHEL 8, which reports 4.18 and has the needed features from 8.4 on.
 fn is_rhel_8(release: &str) -> bool {
     release.starts_with("4.18.") && release.contains(".el8")
 }
 
-/// Returns true if the tests boot this version. A rebuild of RHEL's kernel has another code under the number.
+/// Returns true if the tests boot this version. RHEL's kernel is a rebuild with different code under the same
+/// number.
 fn is_tested(version: (u64, u64), release: &str) -> bool {
     TESTED.contains(&version) && !release.contains(".el")
 }

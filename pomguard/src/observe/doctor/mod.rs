@@ -1,4 +1,5 @@
-//! Judges what [`crate::kernel::doctor`] read of this machine. Pure: the same readings give the same findings.
+//! Judges the readings of this machine that [`crate::kernel::doctor`] took. Pure: equal readings give equal
+//! findings.
 
 use serde::Serialize;
 
@@ -8,7 +9,7 @@ mod links;
 mod machine;
 mod others;
 
-/// How bad a finding is. The worst comes first.
+/// The severity of a finding. The worst comes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
@@ -16,16 +17,16 @@ pub enum Severity {
     Failed,
     /// Enforcement may be weaker, slower or later than expected.
     Attention,
-    /// Worth knowing: nothing to do.
+    /// Information that needs no action.
     Note,
-    /// As it should be.
+    /// No problem.
     Good,
 }
 
-/// One finding: a sentence, and a command that shows or mends it.
+/// One finding: a sentence, and a command that shows or fixes the cause.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// How bad.
+    /// The severity.
     pub severity: Severity,
     /// The part of the machine, as `kernel`, or the name of an interface.
     pub subject: String,
@@ -46,8 +47,8 @@ impl Finding {
     }
 }
 
-/// All findings about a machine, the worst first. `interfaces` are those of the settings: others are judged more
-/// mildly. Without settings all count.
+/// Returns all findings about a machine, the worst first. `interfaces` are the interfaces of the settings:
+/// others are judged less strictly. Without settings, all interfaces count.
 #[must_use]
 pub fn judge(machine: &Machine, interfaces: &[String]) -> Vec<Finding> {
     let mut findings = machine::judge(machine);
@@ -57,7 +58,7 @@ pub fn judge(machine: &Machine, interfaces: &[String]) -> Vec<Finding> {
     findings
 }
 
-/// The worst of the findings.
+/// Returns the severity of the worst finding.
 #[must_use]
 pub fn worst(findings: &[Finding]) -> Severity {
     findings.iter().map(|finding| finding.severity).min().unwrap_or(Severity::Good)

@@ -1,9 +1,9 @@
-//! Other firewalls, which may drop behind pomguard what it passes, and sockets past both.
+//! Other firewalls, which may drop packets that pomguard passed, and sockets that bypass both.
 
 use super::{Finding, Severity};
 use crate::kernel::doctor::{Machine, Rules};
 
-/// Findings about what else decides over packets.
+/// Returns findings about other software that decides over packets.
 pub(super) fn judge(machine: &Machine) -> Vec<Finding> {
     let mut findings = Vec::new();
     match &machine.rules {
@@ -39,7 +39,7 @@ fn judge_rules(rules: &Rules, findings: &mut Vec<Finding>) {
         ));
     }
     for chain in &rules.chains {
-        // The chains of firewalld are its own business, and were told.
+        // The chains of firewalld have a finding of their own already.
         if rules.firewalld && chain.table == "firewalld" {
             continue;
         }

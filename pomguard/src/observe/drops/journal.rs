@@ -1,7 +1,8 @@
-//! Lines about drops for the system's journal: so few that nobody can fill the journal with them.
+//! Lines about drops for the system's journal. Their number is limited, so that nobody can fill the journal
+//! with them.
 //!
-//! A known system's drop is told at once, and then at most once in an interval for the same port and reason. Of
-//! strangers the largest prefixes are told once a minute.
+//! A drop of a known system is written at once, and then at most once per interval for the same port and
+//! reason. For strangers, the prefixes with the most packets are written once a minute.
 
 use std::{
     cmp::Reverse, collections::BTreeMap, fmt::Write as _, io, os::unix::net::UnixDatagram, path::Path,
@@ -22,11 +23,11 @@ use crate::{
 
 /// The journal's socket (`systemd.journal-fields(7)`, "Native Journal Protocol").
 pub const SOCKET: &str = "/run/systemd/journal/socket";
-/// Seconds of a minute, in which so many lines about strangers are written.
+/// The interval of the lines about strangers, in seconds.
 const MINUTE: u64 = 60;
-/// Lines about known systems in one interval; a broken one that tries every port makes no more.
+/// The most lines about known systems in one interval; a faulty system that tries every port causes no more.
 const KNOWN_LINES: usize = 100;
-/// Prefixes of strangers that are told apart within a minute.
+/// The number of strangers' prefixes that are counted separately within a minute.
 const PREFIXES: usize = 4_096;
 /// `LOG_WARNING` and `LOG_INFO` (syslog(3)).
 const WARNING: u8 = 4;
@@ -35,18 +36,18 @@ const INFO: u8 = 6;
 /// Limits, from `[drops]` in the settings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Seconds between two lines about one port of one known system.
+    /// The shortest time between two lines about one port of one known system, in seconds.
     pub known_interval: u32,
-    /// Lines a minute about all strangers; 0 = none.
+    /// The number of lines per minute about all strangers; 0 = none.
     pub stranger_lines: u32,
 }
 
-/// One line, with its fields.
+/// One line with fields.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Line {
     /// The text.
     pub message: String,
-    /// Fields by name.
+    /// The fields by name.
     pub fields: Vec<(&'static str, String)>,
     priority: u8,
 }
@@ -71,7 +72,7 @@ impl Line {
         Self { message, fields, priority }
     }
 
-    /// The line as a datagram for the journal.
+    /// Returns the line as a datagram for the journal.
     #[must_use]
     pub fn datagram(&self) -> Vec<u8> {
         let mut text = format!(
@@ -80,8 +81,7 @@ impl Line {
             self.priority
         );
         for (name, value) in &self.fields {
-            // A value without line breaks needs no length.
-            // Writing to a String cannot fail.
+            // A value without line breaks needs no length. Writing to a String cannot fail.
             let _ = writeln!(text, "{name}={}", printable(value));
         }
         text.into_bytes()
@@ -90,7 +90,7 @@ impl Line {
     /// Sends the line to the journal.
     ///
     /// # Errors
-    /// If nobody listens there, or the journal takes no more now: the line is lost.
+    /// If nobody listens, or the journal has no room now: the line is lost.
     pub fn send(&self, socket: &Path) -> io::Result<()> {
         let from = UnixDatagram::unbound()?;
         from.set_nonblocking(true)?;
@@ -101,17 +101,18 @@ impl Line {
 /// Decides which lines are written.
 #[derive(Debug, Default)]
 pub struct Journal {
-    /// Known systems that a line was written about, until when there is no other one, and what came since.
+    /// Known systems with a line, each with the time until which no other line is written, and the counts
+    /// since then.
     known: BTreeMap<Key, (u64, Counts)>,
-    /// Lines about known systems since this time.
+    /// The start of the present interval, and the number of lines about known systems since then.
     written: (u64, usize),
-    /// Strangers of this minute, by prefix.
+    /// The strangers of this minute, by prefix.
     strangers: BTreeMap<Key, (Key, Counts)>,
     minute: u64,
 }
 
 impl Journal {
-    /// Takes what came since the last call and returns the lines that are due. `now` is in seconds.
+    /// Adds the counts since the last call, and returns the lines that are due. `now` is in seconds.
     pub fn lines(&mut self, more: &Hour, limits: Limits, policy: Option<&Policy>, now: u64) -> Vec<Line> {
         let mut lines = Vec::new();
         for (key, counts) in &more.table {
@@ -178,7 +179,7 @@ impl Journal {
         let mut prefixes: Vec<(Key, Counts)> = std::mem::take(&mut self.strangers).into_values().collect();
         prefixes.sort_by_key(|(key, counts)| (Reverse(counts.packets), *key));
         let most = limits.stranger_lines as usize;
-        // The last line is for those that have none.
+        // The last line is for the prefixes that have no line.
         let shown = if prefixes.len() > most { most.saturating_sub(1) } else { prefixes.len() };
         for (key, counts) in prefixes.iter().take(shown) {
             let item = item(*key, counts, policy);
@@ -280,7 +281,7 @@ mod tests {
         for now in 6_000..6_300 {
             lines.extend(journal.lines(&more(false, now % 7..2_000 + now % 7, 1), LIMITS, None, now));
         }
-        // What the first call brings is told at once: five minutes begin.
+        // Drops of the first call are written at once: five minutes begin.
         assert_eq!(lines.len(), 5 * 10);
         assert!(lines[49].message.contains("more prefixes of strangers"), "{:?}", lines[49]);
     }

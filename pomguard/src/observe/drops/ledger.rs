@@ -1,8 +1,8 @@
-//! The counts of one hour, and which of the kernel's counts are in it already.
+//! The counts of one hour, and a record of the kernel's counts that they include already.
 //!
-//! The kernel's entries count up as long as they live, and a replaced entry's packets go to the rest. The ledger
-//! notes what it took from each entry, so that it counts each packet once, however often it reads, and across
-//! restarts of the daemon.
+//! The kernel's entries count up for their whole life, and the packets of a replaced entry are added to the
+//! rest. The ledger records the counts that were taken from each entry. Therefore each packet is counted
+//! once, regardless of the number of readings, and across restarts of the daemon.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -14,12 +14,12 @@ use crate::kernel::drops::Reading;
 
 /// Seconds of an hour.
 pub const HOUR: u64 = 3_600;
-/// Keys of known systems that one hour keeps. What is more is kept by reason.
+/// The number of keys of known systems that one hour keeps. Further ones are counted by reason.
 pub const KNOWN: usize = 4_096;
-/// Keys of strangers that one hour keeps.
+/// The number of keys of strangers that one hour keeps.
 pub const STRANGERS: usize = 1_024;
 
-/// Packets and bytes that have no key of their own, by the part of [`rest_key`].
+/// Packets and bytes without a key of their own, by the part of [`rest_key`].
 pub type RestTable = BTreeMap<Key, [u64; 2]>;
 
 /// The counts of one hour.
@@ -30,12 +30,12 @@ pub struct Hour {
     pub hour: u64,
     /// Counts by key.
     pub table: Table,
-    /// What has no key of its own.
+    /// The counts without a key of their own.
     pub rest: RestTable,
 }
 
 impl Hour {
-    /// Adds the counts of a key, or adds them to the rest where there is no room for one more key.
+    /// Adds the counts of a key, or adds them to the rest if there is no room for another key.
     fn add(&mut self, key: Key, counts: &Counts) {
         if !self.table.contains_key(&key) {
             let known = key.known();
@@ -54,7 +54,7 @@ impl Hour {
         *rest = [rest[0].saturating_add(packets), rest[1].saturating_add(bytes)];
     }
 
-    /// Adds all of another hour.
+    /// Adds all counts of another hour.
     pub fn merge(&mut self, other: &Self) {
         for (key, counts) in &other.table {
             self.table.entry(*key).or_default().add(counts);
@@ -71,7 +71,7 @@ impl Hour {
     }
 }
 
-/// An hour as it stands in a file: a line of numbers for each key.
+/// The form of an hour in a file: a line of numbers for each key.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct Lines {
     hour: u64,
@@ -103,7 +103,7 @@ impl From<Lines> for Hour {
     }
 }
 
-/// What was taken from an entry of the kernel's table.
+/// The counts that were taken from an entry of the kernel's table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Taken {
     number: u32,
@@ -115,21 +115,21 @@ struct Taken {
 /// The present hour.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ledger {
-    /// The kernel's table that it reads.
+    /// The kernel's table that the ledger reads.
     table: u64,
-    /// What it has.
+    /// The counts of the present hour.
     pub hour: Hour,
-    /// What was taken from each slot.
+    /// The counts that were taken from each slot.
     taken: HashMap<u32, Taken>,
-    /// What was taken from each part of the rest.
+    /// The counts that were taken from each part of the rest.
     taken_rest: Vec<(u64, [u64; 2])>,
 }
 
 impl Ledger {
-    /// Takes what a reading has more than those before it, and returns that.
+    /// Adds the growth of a reading since the previous readings to the hour, and returns the growth.
     pub fn account(&mut self, reading: &Reading) -> Hour {
         if reading.table != self.table {
-            // Another table, which began at zero.
+            // Another table, which started at zero.
             self.table = reading.table;
             self.taken.clear();
             self.taken_rest.clear();
@@ -146,7 +146,7 @@ impl Ledger {
             let before = match self.taken.insert(entry.slot, now) {
                 Some(before) if before.number == now.number && before.what == now.what => before,
                 Some(replaced) => {
-                    // Its packets are in the kernel's rest now, and were taken already.
+                    // The packets of the replaced entry are in the kernel's rest now, and were taken already.
                     let rest = taken_rest.entry(rest_key(rest_at(replaced.what)).what).or_default();
                     *rest = [rest[0] + replaced.packets, rest[1] + replaced.bytes];
                     Taken { packets: 0, bytes: 0, ..now }
@@ -184,7 +184,7 @@ impl Ledger {
         more
     }
 
-    /// Begins the hour of a reading, and returns the one before, if it was another one.
+    /// Begins the hour of a reading. Returns the previous hour, if a new one began.
     pub fn turn(&mut self, at: u64) -> Option<Hour> {
         let hour = at / HOUR;
         if hour == self.hour.hour {

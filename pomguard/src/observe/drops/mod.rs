@@ -1,12 +1,12 @@
-//! Who was denied, at which port and why: the kernel's table, added up over time.
+//! Denied connections by peer, port and reason: the kernel's table, added up over time.
 //!
-//! | module | what it holds |
+//! | module | contents |
 //! | --- | --- |
-//! | this one | what is known of one peer at one port |
-//! | [`ledger`] | the counts of the present hour, and which of the kernel's counts are in it |
+//! | this one | the counts of one peer at one port |
+//! | [`ledger`] | the counts of the present hour, and the kernel's counts that they include |
 //! | [`journal`] | lines for the system's journal |
 //! | [`store`] | the hours on disk |
-//! | [`report`] | the same with names, chosen and sorted |
+//! | [`report`] | the same counts with names, selected and sorted |
 
 use std::{collections::BTreeMap, fmt, net::IpAddr};
 
@@ -33,7 +33,7 @@ pub struct Counts {
     pub first: u64,
     /// Seconds since 1970 of the last packet.
     pub last: u64,
-    /// The peer that came first: of a stranger's prefix, its address.
+    /// The peer of the first packet: for the prefix of a stranger, the stranger's address.
     pub peer: [u64; 2],
     /// The port at the other end of the first packet.
     pub other_port: u16,
@@ -55,11 +55,11 @@ impl Counts {
     }
 }
 
-/// Counts by key. Of a stranger the key holds the prefix.
+/// Counts by key. The key of a stranger holds the prefix.
 pub type Table = BTreeMap<Key, Counts>;
 
-/// The key under which entries that belong together are added up: that of a stranger without the bits that do
-/// not tell entries apart.
+/// Returns the key under which related entries are added up: a stranger's key loses the bits that do not
+/// distinguish entries.
 #[must_use]
 pub fn group(key: Key) -> Key {
     let [high, low] = key.mask();
@@ -69,7 +69,7 @@ pub fn group(key: Key) -> Key {
 /// The peer of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Peer {
-    /// The frame told of none.
+    /// The frame names no peer.
     None,
     /// An address.
     Address(IpAddr),
@@ -78,7 +78,7 @@ pub enum Peer {
 }
 
 impl Peer {
-    /// Reads the words of a key, or those that came first for it.
+    /// Returns the peer in the words of a key, or in the words of the first packet.
     #[must_use]
     pub fn new(kind: PeerKind, words: [u64; 2]) -> Self {
         match kind {
@@ -95,7 +95,7 @@ impl Peer {
         }
     }
 
-    /// The address, if it is one.
+    /// Returns the address; `None` if the peer has no IP address.
     #[must_use]
     pub const fn address(self) -> Option<IpAddr> {
         match self {
@@ -115,7 +115,8 @@ impl fmt::Display for Peer {
     }
 }
 
-/// The prefix of a stranger's key: /24, or /48. `None` for a known system, and where the peer has no address.
+/// Returns the prefix of a stranger's key: /24, or /48. `None` for a known system, and for a peer without an
+/// address.
 #[must_use]
 pub fn prefix(key: Key) -> Option<IpNet> {
     let length = match key.kind() {
@@ -127,13 +128,13 @@ pub fn prefix(key: Key) -> Option<IpNet> {
     IpNet::new(address, length).ok()
 }
 
-/// The reason of a key.
+/// Returns the reason of a key.
 #[must_use]
 pub fn reason(key: Key) -> Reason {
     Reason::from_number(key.reason_number()).unwrap_or(Reason::Internal)
 }
 
-/// Port and protocol as people write them: `13724/tcp`, `icmp 8/0`, `gre`, `ethertype 0x88cc`.
+/// Returns port and protocol in the usual notation: `13724/tcp`, `icmp 8/0`, `gre`, `ethertype 0x88cc`.
 #[must_use]
 pub fn service(key: Key) -> String {
     let port = key.port();

@@ -1,4 +1,4 @@
-//! The drops with names, chosen and sorted: what `pomguard drops` shows.
+//! The drops with names, selected and sorted: the content of `pomguard drops`.
 
 use std::{cmp::Reverse, net::IpAddr};
 
@@ -20,18 +20,18 @@ use crate::{
     policy::{Policy, RowId},
 };
 
-/// Which drops are asked for. `None` asks for all.
+/// The selection of drops. `None` selects all.
 #[derive(Clone, Debug, Default)]
 pub struct Query {
-    /// Those of which a packet came at this time or later (seconds since 1970).
+    /// Drops with a packet at this time or later (seconds since 1970).
     pub since: u64,
-    /// Known systems, or strangers.
+    /// `Some(true)` for known systems, `Some(false)` for strangers.
     pub known: Option<bool>,
-    /// Under this reason.
+    /// Drops under this reason.
     pub reason: Option<Reason>,
-    /// Of peers in this prefix.
+    /// Drops of peers in this prefix.
     pub peer: Option<IpNet>,
-    /// At this port.
+    /// Drops at this port.
     pub port: Option<u16>,
 }
 
@@ -44,13 +44,13 @@ impl Query {
             && self.port.is_none_or(|port| port == key.port())
             && self.peer.is_none_or(|wanted| {
                 peer().is_some_and(|peer| {
-                    // Of a stranger only the prefix is known, and the address that came first.
+                    // For a stranger only the prefix and the first address are known.
                     wanted.contains(&peer) || prefix(key).is_some_and(|prefix| prefix.contains(&wanted))
                 })
             })
     }
 
-    /// Returns true if a part of the rest can have what is asked for.
+    /// Returns true if a part of the rest can contain selected drops.
     fn wants_rest(&self, part: Key) -> bool {
         self.known.is_none_or(|known| known == part.known())
             && self.reason.is_none_or(|wanted| wanted == reason(part))
@@ -64,27 +64,28 @@ impl Query {
 pub struct Item {
     /// Direction.
     pub direction: Direction,
-    /// `drop`; `audit`, passed and would be dropped in enforce; `pass`, left although no row lists it.
+    /// `drop`; `audit`: passed, and would be dropped in enforce; `pass`: sent although no row lists the
+    /// connection.
     pub verdict: Outcome,
     /// Reason by name.
     pub reason: &'static str,
     /// True if the site file named the peer when the packets came.
     pub known: bool,
-    /// The host, or the systems or name of the peer entry, of whom the address is; `None` for a stranger.
+    /// The host, or the systems or the name of the peer entry, that has the address; `None` for a stranger.
     pub system: Option<String>,
-    /// The peer's address; of a stranger the one that came first; a MAC address if the frame is not IP.
+    /// The peer's address; for a stranger the first one; a MAC address if the frame is not IP.
     pub peer: String,
-    /// The prefix that a stranger's packets are added up by.
+    /// The prefix under which a stranger's packets are added up.
     pub prefix: Option<String>,
-    /// Port and protocol in words. The port is the service's.
+    /// Port and protocol in words. The port belongs to the service.
     pub service: String,
-    /// True if the packets seem to answer: the port is that of whoever sent them.
+    /// True if the packets seem to be replies: the port belongs to the sender.
     pub from_service: bool,
     /// The service port; `None` for protocols without ports.
     pub port: Option<u16>,
     /// IANA protocol number; `None` if the frame is not IP.
     pub protocol: Option<u8>,
-    /// The VLAN id, if the reason is one about VLANs.
+    /// The VLAN id, if the reason concerns VLANs.
     pub vlan: Option<u16>,
     /// The port at the other end of the first packet; `None` for protocols without ports.
     pub other_port: Option<u16>,
@@ -98,21 +99,21 @@ pub struct Item {
     pub first: u64,
     /// Seconds since 1970 of the last packet.
     pub last: u64,
-    /// What it was made of.
+    /// The key from which the item was made.
     #[serde(skip)]
     pub key: Key,
 }
 
-/// Packets that are counted without a peer: the table had no room for them.
+/// Packets that are counted without a peer, because the table had no room.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct RestItem {
     /// Direction.
     pub direction: Direction,
-    /// As [`Item::verdict`].
+    /// The same values as [`Item::verdict`].
     pub verdict: Outcome,
     /// Reason by name.
     pub reason: &'static str,
-    /// True if they are of known systems.
+    /// True if the packets are of known systems.
     pub known: bool,
     /// Packets.
     pub packets: u64,
@@ -120,21 +121,22 @@ pub struct RestItem {
     pub bytes: u64,
 }
 
-/// What was asked for.
+/// The selected drops.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Report {
     /// Seconds since 1970 of the reading.
     pub at: u64,
-    /// Seconds since 1970 from which on packets are counted, by the hour: what was asked for.
+    /// The start of the selection in seconds since 1970. Packets are counted by the hour.
     pub since: u64,
-    /// Known systems before strangers, systems with many packets first, and of each the frequent first.
+    /// Known systems before strangers, systems with many packets first, and within each the largest counts
+    /// first.
     pub drops: Vec<Item>,
     /// Packets without a peer.
     pub rest: Vec<RestItem>,
 }
 
 impl Report {
-    /// Chooses, names and sorts what the hours have. Without a policy there are no names.
+    /// Selects, names and sorts the drops of the hours. Without a policy there are no names.
     #[must_use]
     pub fn new(all: &Hour, query: &Query, policy: Option<&Policy>, at: u64) -> Self {
         let wanted = all.table.iter().filter(|(key, counts)| query.wants(**key, counts));
@@ -143,7 +145,8 @@ impl Report {
         Self { at, since: query.since, drops, rest: rest(&all.rest, query) }
     }
 
-    /// The packets of known systems, or of strangers, without those that left because nothing forbids it.
+    /// Returns the packets of known systems, or of strangers, without packets that were sent because no rule
+    /// forbids them.
     #[must_use]
     pub fn packets(&self, known: bool) -> u64 {
         let drops = self.drops.iter().filter(|item| item.known == known && item.verdict != Outcome::Pass);
@@ -152,7 +155,7 @@ impl Report {
     }
 }
 
-/// Whom an item is grouped under.
+/// Returns the system and the prefix or peer under which an item is grouped.
 #[must_use]
 pub fn owner(item: &Item) -> (&str, &str) {
     (item.system.as_deref().unwrap_or_default(), item.prefix.as_deref().unwrap_or(&item.peer))
@@ -196,7 +199,7 @@ const fn verdict(key: Key) -> Outcome {
     }
 }
 
-/// Names the counts of a key.
+/// Returns the counts of a key with names.
 #[must_use]
 pub fn item(key: Key, counts: &Counts, policy: Option<&Policy>) -> Item {
     let peer = Peer::new(key.kind(), counts.peer);
@@ -225,13 +228,13 @@ pub fn item(key: Key, counts: &Counts, policy: Option<&Policy>) -> Item {
     }
 }
 
-/// The name of the longest prefix of the site that holds an address.
+/// Returns the name of the longest prefix of the site that contains an address.
 fn system(policy: &Policy, address: IpAddr) -> Option<String> {
     let known = policy.known.iter().filter(|known| known.prefix.contains(&address));
     known.max_by_key(|known| known.prefix.prefix_len()).map(|known| known.name.to_string())
 }
 
-/// The first row that names the port, for whomever.
+/// Returns the first row that names the port, for any peer.
 fn row(policy: &Policy, key: Key) -> Option<RowId> {
     let opened = match (key.direction(), key.is_sender_port()) {
         (Direction::Inbound, false) | (Direction::Outbound, true) => Direction::Inbound,

@@ -1,7 +1,7 @@
 //! The hours on disk: a file for each hour that is over, and one for the present hour.
 //!
-//! Each file is replaced in one step, so a reader sees the old one or the new one. The present hour's file also
-//! tells which of the kernel's counts are in it, so that the next start counts no packet twice.
+//! Each file is replaced in one step, so a reader sees the old one or the new one. The file of the present
+//! hour also records which of the kernel's counts it includes, so that the next start counts no packet twice.
 
 use std::{
     fs, io,
@@ -14,8 +14,8 @@ use crate::history::replace;
 
 /// The file of the present hour.
 const NOW: &str = "now.json";
-/// Longest file that is read: more than [`super::ledger::KNOWN`] and [`super::ledger::STRANGERS`] keys take, and
-/// a note for each slot of the kernel's table on 512 CPUs.
+/// The longest file that is read, in bytes: more than [`super::ledger::KNOWN`] and
+/// [`super::ledger::STRANGERS`] keys need, plus a note for each slot of the kernel's table on 512 CPUs.
 const LARGEST: u64 = 256 << 20;
 
 /// The folder of the hours.
@@ -30,21 +30,21 @@ pub struct Store {
 pub struct Unreadable {
     /// The file.
     pub path: PathBuf,
-    /// What is wrong with it.
+    /// The problem of the file.
     pub problem: String,
 }
 
 impl Store {
-    /// The history of drops in a state folder, which need not have one yet.
+    /// Returns the history of drops in a state folder; the history need not exist yet.
     #[must_use]
     pub fn new(state: &Path) -> Self {
         Self { folder: state.join("drops") }
     }
 
-    /// Reads the present hour. Returns `None` if there is none.
+    /// Reads the present hour. Returns `None` if there is no file.
     ///
     /// # Errors
-    /// If the file is there and is not what was written.
+    /// If the file exists and cannot be read back.
     pub fn ledger(&self) -> Result<Option<Ledger>, Unreadable> {
         read(&self.folder.join(NOW))
     }
@@ -52,12 +52,12 @@ impl Store {
     /// Writes the present hour.
     ///
     /// # Errors
-    /// If the disk does not take it; the file is as it was then.
+    /// If writing fails; then the file is unchanged.
     pub fn save(&self, ledger: &Ledger) -> io::Result<()> {
         self.write(&self.folder.join(NOW), &serde_json::to_vec(ledger)?)
     }
 
-    /// Writes an hour that is over. Nothing is written of one without drops.
+    /// Writes an hour that is over. Writes nothing for an hour without drops.
     ///
     /// # Errors
     /// As [`Self::save`].
@@ -77,7 +77,7 @@ impl Store {
         self.folder.join(format!("{hour}.json"))
     }
 
-    /// The hours that are over and kept, oldest first, with the bytes that each takes.
+    /// Returns the hours that are over and kept, oldest first, with the size of each in bytes.
     fn kept(&self) -> Vec<(u64, u64)> {
         let entries = fs::read_dir(&self.folder).into_iter().flatten().flatten();
         let mut kept: Vec<(u64, u64)> = entries
@@ -91,8 +91,8 @@ impl Store {
         kept
     }
 
-    /// Removes the hours that ended more than `days` ago, and the oldest of the others while all take more than
-    /// `bytes`.
+    /// Removes the hours that ended more than `days` ago, and the oldest of the others while the total size
+    /// is more than `bytes`.
     ///
     /// # Errors
     /// If a file cannot be removed.
@@ -110,8 +110,9 @@ impl Store {
         Ok(())
     }
 
-    /// Reads the hours from that of `since` (seconds since 1970) on that are over, oldest first, and tells what
-    /// could not be read. `present` is the hour of the ledger, which counts in place of a file of the same hour.
+    /// Reads the hours that are over, from the hour of `since` (seconds since 1970) on, oldest first. Also
+    /// returns the files that could not be read. `present` is the hour of the ledger, which replaces a file
+    /// of the same hour.
     #[must_use]
     pub fn hours(&self, since: u64, present: u64) -> (Vec<Hour>, Vec<Unreadable>) {
         let (mut hours, mut unreadable) = (Vec::new(), Vec::new());
@@ -128,7 +129,7 @@ impl Store {
     }
 }
 
-/// Reads a file of ours. Returns `None` if there is none.
+/// Reads a file of the history. Returns `None` if the file does not exist.
 fn read<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Option<T>, Unreadable> {
     let fail = |problem: String| Unreadable { path: path.to_owned(), problem };
     let size = match fs::metadata(path) {

@@ -1,4 +1,4 @@
-//! Connections that cost a bounded amount: a slot, a time, a number of bytes.
+//! Connections of bounded cost: a slot, a time, a number of bytes.
 
 use std::{
     future::Future as _,
@@ -20,7 +20,7 @@ use tokio::{
 
 use super::Limits;
 
-/// Accepts no more connections than there are slots; the rest waits in the kernel's queue.
+/// Accepts as many connections as there are slots; the others wait in the kernel's queue.
 pub(super) struct BoundedListener {
     listener: TcpListener,
     slots: Arc<Semaphore>,
@@ -39,13 +39,13 @@ impl Listener for BoundedListener {
 
     async fn accept(&mut self) -> (BoundedStream, SocketAddr) {
         loop {
-            // The semaphore is never closed, so the error cannot be; without a slot it would only
-            // mean that this connection is not counted.
+            // The semaphore is never closed, so the error cannot occur. Without a slot, this connection would
+            // merely not be counted.
             let slot = Arc::clone(&self.slots).acquire_owned().await.ok();
             match self.listener.accept().await {
                 Ok((stream, peer)) => return (BoundedStream::new(stream, slot, self.limits), peer),
                 Err(error) => {
-                    // Out of file descriptors, most likely: without a pause this would spin.
+                    // Probably out of file descriptors: without a pause this would spin.
                     log::warn!("metrics: a connection could not be accepted: {error}");
                     tokio::time::sleep(Duration::from_millis(200)).await;
                 }
@@ -58,12 +58,12 @@ impl Listener for BoundedListener {
     }
 }
 
-/// A connection that ends by itself: when the request does not arrive in time or is too long, or
-/// when the answer is not taken in time.
+/// A connection that ends by itself: when the request does not arrive in time or is too long, or when the
+/// client does not read the answer in time.
 pub(super) struct BoundedStream {
     stream: TcpStream,
     _slot: Option<OwnedSemaphorePermit>,
-    /// First for the request; once the answer begins, for the connection.
+    /// The deadline of the request; once the answer begins, the deadline of the connection.
     deadline: Pin<Box<Sleep>>,
     end: Instant,
     answering: bool,
@@ -83,7 +83,7 @@ impl BoundedStream {
         }
     }
 
-    /// An error once the deadline is over; otherwise this task is woken when it is.
+    /// Returns an error if the deadline is over; otherwise wakes this task at the deadline.
     fn in_time(&mut self, context: &mut Context<'_>) -> io::Result<()> {
         match self.deadline.as_mut().poll(context) {
             Poll::Ready(()) => Err(io::ErrorKind::TimedOut.into()),
@@ -91,7 +91,7 @@ impl BoundedStream {
         }
     }
 
-    /// The answer has begun: from here on the connection's own deadline counts.
+    /// Records that the answer has begun: from now on the deadline of the connection holds.
     fn answer(&mut self) {
         if !self.answering {
             self.answering = true;
@@ -108,7 +108,7 @@ impl AsyncRead for BoundedStream {
     ) -> Poll<io::Result<()>> {
         self.in_time(context)?;
         if self.bytes_left == 0 {
-            // What follows is not read: neither headers without end nor a body.
+            // The rest is not read: neither headers without end nor a body.
             return Poll::Ready(Ok(()));
         }
         let mut part = [0; 1024];

@@ -1,4 +1,4 @@
-//! One reading of the maps for all who ask within a moment.
+//! One reading of the maps for all clients that ask within a short time.
 
 use std::{
     fmt,
@@ -19,10 +19,10 @@ pub(super) struct Page {
     pub(super) classic: Bytes,
 }
 
-/// Why there is no page, in words.
+/// The reason for which there is no page, in words.
 pub(super) type Refusal = Arc<str>;
 
-/// The last page and when it was made.
+/// The last page, and the time at which the page was made.
 type Slot = Option<(Instant, Result<Page, Refusal>)>;
 
 #[derive(Clone)]
@@ -37,7 +37,8 @@ impl Cache {
         Self { source, age, slot: Arc::default() }
     }
 
-    /// The page, not older than the age. Who asks while it is made waits for that one.
+    /// Returns the page, not older than the age. A client that asks while a page is being made waits for that
+    /// page.
     pub(super) async fn page(&self) -> Result<Page, Refusal> {
         let mut slot = Arc::clone(&self.slot).lock_owned().await;
         if let Some((made, page)) = &*slot
@@ -46,8 +47,8 @@ impl Cache {
             return page.clone();
         }
         let source = Arc::clone(&self.source);
-        // The thread owns the lock: a client that leaves early does not let the next one start a
-        // second reading alongside the first.
+        // The thread owns the lock: a client that leaves early must not let the next client start a second
+        // reading in parallel.
         let made = tokio::task::spawn_blocking(move || {
             let page = source().map(Page::from).map_err(|error| refusal(format_args!("{error:#}")));
             if let Err(error) = &page {

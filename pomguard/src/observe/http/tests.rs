@@ -35,7 +35,7 @@ async fn start_plain() -> Server {
     start(Limits::default(), Arc::new(|| Ok(PAGE.to_owned()))).await
 }
 
-/// Sends `request` as it is and returns everything up to the end of the connection.
+/// Sends `request` unchanged and returns everything up to the end of the connection.
 async fn ask(address: SocketAddr, request: &str) -> String {
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(request.as_bytes()).await.unwrap();
@@ -120,7 +120,7 @@ async fn nonsense_and_headers_without_end_are_cut_off() {
     let mut stream = TcpStream::connect(server.address).await.unwrap();
     stream.write_all(b"GET /metrics HTTP/1.1\r\nX: ").await.unwrap();
     let mut sent = 0;
-    // The server stops reading; sooner or later its end of the connection is gone.
+    // The server stops reading; sooner or later the connection is closed on the server's side.
     while stream.write_all(&[b'a'; 4096]).await.is_ok() {
         sent += 4096;
         assert!(sent < 64 * 1024 * 1024, "somebody reads headers without end");
@@ -147,7 +147,7 @@ async fn slow_readers_lose_their_slots_to_those_who_wait() {
         connection: Duration::from_millis(600),
         ..Limits::default()
     };
-    // More than the sockets' buffers take, so that an answer nobody reads stays unsent.
+    // More than the buffers of the sockets hold, so that an unread answer stays unsent.
     let large = format!("{}# EOF\n", "a_total 1\n".repeat(3_000_000));
     let server = start(limits, Arc::new(move || Ok(large.clone()))).await;
     let mut slow = Vec::new();

@@ -17,7 +17,7 @@ fn sample_page() -> String {
     page(sample::snapshot(), sample::daemon()).unwrap()
 }
 
-/// The metric names that a file speaks of.
+/// Returns the metric names that a file mentions.
 fn names_in(text: &str) -> BTreeSet<&str> {
     text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_')
         .filter(|word| word.starts_with("pomguard_"))
@@ -156,7 +156,7 @@ fn the_documentation_lists_every_metric() {
     assert_repository_file("docs/metrics.md", &text);
 }
 
-/// `text` with what stands between the two marks of that name replaced.
+/// Returns `text` with the part between the two marks of that name replaced.
 fn between(text: &str, mark: &str, new: &str) -> String {
     let (begin, end) = (format!("<!-- {mark}: begin -->\n"), format!("<!-- {mark}: end -->"));
     let (head, rest) = text.split_once(&begin).unwrap_or_else(|| panic!("{begin}"));
@@ -214,7 +214,7 @@ fn the_dashboard_is_one_that_grafana_can_read() {
             }
         }
     }
-    // Every query is one that Prometheus can parse, once Grafana has filled in its intervals.
+    // Prometheus can parse every query, once Grafana has filled in the intervals.
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("panels.yml"), rules).unwrap();
     promtool(&["check", "rules", "panels.yml"], "", Some(folder.path()));
@@ -231,7 +231,8 @@ fn check_with_promtool(page: &str) {
     promtool(&["check", "metrics"], &classic(page), None);
 }
 
-/// Runs promtool, which Debian's package `prometheus` brings; says so and goes on where it is missing.
+/// Runs promtool, which Debian's package `prometheus` contains; prints a note and continues if promtool is
+/// missing.
 fn promtool(arguments: &[&str], input: &str, folder: Option<&std::path::Path>) {
     let child = Command::new("promtool")
         .args(arguments)

@@ -5,7 +5,7 @@ use crate::{
     policy::resolve,
 };
 
-/// A server with these rows of its own.
+/// Returns the policy of a server with these rows of its own.
 fn policy(inbound: &str, outbound: &str, allows: &[String]) -> Policy {
     let settings = format!(
         "site = \"site.toml\"\ninterfaces = [\"eth0\"]\nhost = \"a\"\n[enforcement]\ninbound = \"{inbound}\"\n\
@@ -32,7 +32,7 @@ fn allow(name: &str, from: &str, ports: &str, more: &str) -> String {
     )
 }
 
-/// Counters of an inbound row, last hit so many seconds ago.
+/// Returns the counters of an inbound row, last hit so many seconds ago.
 fn hit(id: &str, packets: u64, ago: Option<u64>) -> RowStats {
     let mut stats = row(id, Direction::Inbound, ("10.1.0.0/16", "a"), "22 tcp", packets);
     stats.last_hit = ago.map(|ago| NOW - ago);

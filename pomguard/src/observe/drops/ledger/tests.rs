@@ -38,7 +38,7 @@ fn each_packet_counts_once_however_often_the_table_is_read() {
     let known = key(true, 0x0a1e_0009, 13_724);
     assert_eq!(packets(&ledger.account(&reading(7_300, &[entry(0, 1, known, 5)], 0))), 5);
     assert_eq!(packets(&ledger.account(&reading(7_301, &[entry(0, 1, known, 5)], 0))), 0);
-    // A restart: what was written is what is read.
+    // A restart: the ledger is read back as written.
     let written = serde_json::to_string(&ledger).unwrap();
     let mut ledger: Ledger = serde_json::from_str(&written).unwrap();
     assert_eq!(packets(&ledger.account(&reading(7_302, &[entry(0, 1, known, 8)], 0))), 3);
@@ -55,13 +55,13 @@ fn packets_of_a_replaced_entry_are_not_counted_again_in_the_rest() {
     let [one, two, three] = [1, 2, 3].map(|peer| key(false, peer << 8, 23));
     ledger.account(&reading(7_300, &[entry(0, 1, one, 5)], 2));
     assert_eq!(packets(&ledger.hour), 7);
-    // The five went to the rest.
+    // The five packets went to the rest.
     ledger.account(&reading(7_301, &[entry(0, 2, two, 1)], 7));
     assert_eq!(packets(&ledger.hour), 8);
-    // Between two readings one more came and went, with four packets.
+    // Between two readings another entry came and went, with four packets.
     ledger.account(&reading(7_302, &[entry(0, 4, three, 1)], 12));
     assert_eq!(packets(&ledger.hour), 13);
-    // The same key again in a slot that was taken anew.
+    // The same key again, in a slot that was reused.
     ledger.account(&reading(7_303, &[entry(0, 5, three, 1)], 13));
     assert_eq!((packets(&ledger.hour), ledger.hour.table[&three].packets), (14, 2));
 }
