@@ -1,4 +1,4 @@
-//! Asks the daemon, for the command line.
+//! Sends requests to the daemon, for the command line.
 
 use std::{
     env,
@@ -24,13 +24,13 @@ use super::{
     socket,
 };
 
-/// Longest reply: a metrics page of 8,192 rows is a few megabytes.
+/// The longest reply, in bytes: a metrics page of 8,192 rows is a few megabytes.
 const REPLY: usize = 64 << 20;
-/// How long the daemon may take. Compiling 100,000 tuples takes it about a second.
+/// The longest time for an answer. The daemon takes about a second to compile 100,000 tuples.
 const PATIENCE: Duration = Duration::from_secs(120);
-/// Shortest wait: a socket takes 0 for no bound at all.
+/// The shortest timeout: a socket takes 0 as no timeout at all.
 const SHORTEST: Duration = Duration::from_millis(1);
-/// Bytes taken at a time.
+/// The number of bytes per read.
 const CHUNK: usize = 64 << 10;
 
 /// No daemon answers at the socket.
@@ -41,30 +41,30 @@ const CHUNK: usize = 64 << 10;
 pub struct NoDaemon {
     /// The socket.
     path: String,
-    /// Why.
+    /// The error of the connection.
     source: io::Error,
 }
 
-/// Somebody listens at the socket and does not answer in time.
+/// A process listens on the socket and does not answer in time.
 #[derive(Debug, thiserror::Error)]
 #[error("the daemon does not answer within {} s", within.as_secs())]
 pub struct NoAnswer {
-    /// How long was waited.
+    /// The time that the client waited.
     within: Duration,
 }
 
-/// Sends one request and waits for its reply.
+/// Sends one request and waits for the reply.
 ///
 /// # Errors
-/// [`NoDaemon`] when nobody listens; the daemon's own words when it refuses.
+/// [`NoDaemon`] if nobody listens; the daemon's message if the daemon refuses.
 pub fn ask<T: DeserializeOwned>(runtime: &Path, request: Request, why: Option<&str>) -> anyhow::Result<T> {
     exchange(runtime, request, why, None)
 }
 
-/// Sends one request, which is void when nobody answers within this time.
+/// Sends one request, which becomes void if nobody answers within this time.
 ///
 /// # Errors
-/// As [`ask`], and [`NoAnswer`].
+/// The errors of [`ask`], and [`NoAnswer`].
 pub fn ask_within<T: DeserializeOwned>(
     runtime: &Path,
     request: Request,
@@ -74,7 +74,8 @@ pub fn ask_within<T: DeserializeOwned>(
     exchange(runtime, request, why, Some(within))
 }
 
-/// Connects. A socket whose queue is full, since its daemon accepts nobody, is waited for no longer than `patience`.
+/// Connects. If the queue of the socket is full because the daemon accepts no connections, waits at most
+/// `patience`.
 fn connect(path: &Path, patience: Duration) -> io::Result<UnixStream> {
     let socket = make_socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
     let stream = UnixStream::from(socket);
@@ -107,7 +108,7 @@ fn exchange<T: DeserializeOwned>(
         Message { version: VERSION, why: why.map(str::to_owned), claimed: claimed_name(), until, request };
     let mut line = serde_json::to_vec(&message)?;
     line.push(b'\n');
-    // A daemon that turns us away closes at once; what it said is still there to be read.
+    // A daemon that refuses the client closes at once; the reply can still be read.
     let sent = stream.write_all(&line);
     let mut lines = Lines::new(REPLY);
     let mut chunk = vec![0; CHUNK];
@@ -135,8 +136,8 @@ fn exchange<T: DeserializeOwned>(
     }
 }
 
-/// Refuses a socket that somebody else than root, or this user, listens on: the settings that name it may be in
-/// other hands.
+/// Refuses a socket on which another user than root or this user listens: the settings that name the socket
+/// may be under the control of somebody else.
 fn is_daemon(stream: &UnixStream) -> anyhow::Result<()> {
     let listener = getsockopt(stream, PeerCredentials).context("ask the kernel who listens")?.uid();
     if listener != 0 && listener != geteuid().as_raw() {
@@ -147,7 +148,7 @@ fn is_daemon(stream: &UnixStream) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Who the environment says is at the keyboard; for the record only.
+/// Returns the login name that the environment claims; for the record only.
 pub fn claimed_name() -> Option<String> {
     ["SUDO_USER", "LOGNAME", "USER"]
         .into_iter()

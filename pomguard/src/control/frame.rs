@@ -1,9 +1,9 @@
-//! Lines out of a stream of bytes, however it was cut on its way.
+//! Lines from a stream of bytes, independent of the boundaries of the reads.
 
-/// Longest request, its end not counted. A reason and a list of addresses are far below it.
+/// The longest request in bytes, without the line end. A reason and a list of addresses are far shorter.
 pub const REQUEST: usize = 16 << 10;
 
-/// A line grew past the limit. What follows on that stream cannot be told apart any more.
+/// A line that is longer than the limit. The following lines of that stream can no longer be separated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a line is longer than {limit} bytes")]
 pub struct TooLong {
@@ -11,31 +11,31 @@ pub struct TooLong {
     pub limit: usize,
 }
 
-/// What came of a stream and has not been taken yet.
+/// Bytes of a stream that were received and not yet returned as lines.
 #[derive(Debug)]
 pub struct Lines {
     bytes: Vec<u8>,
-    /// Bytes that were looked through for an end of line, so that none is looked at twice.
+    /// The number of bytes that were searched for a line end, so that no byte is searched twice.
     searched: usize,
     limit: usize,
 }
 
 impl Lines {
-    /// Nothing yet, of lines of at most `limit` bytes.
+    /// Returns an empty buffer for lines of at most `limit` bytes.
     #[must_use]
     pub const fn new(limit: usize) -> Self {
         Self { bytes: Vec::new(), searched: 0, limit }
     }
 
-    /// Takes in what came.
+    /// Appends received bytes.
     pub fn feed(&mut self, bytes: &[u8]) {
         self.bytes.extend_from_slice(bytes);
     }
 
-    /// The next whole line without its end; none when it has not all come yet.
+    /// Returns the next complete line without the line end; `None` if the line is not complete yet.
     ///
     /// # Errors
-    /// When the line is longer than the limit, whether or not its end has come.
+    /// If the line is longer than the limit, complete or not.
     pub fn next_line(&mut self) -> Result<Option<Vec<u8>>, TooLong> {
         let fresh = self.bytes.get(self.searched..).unwrap_or_default();
         let end = fresh.iter().position(|&byte| byte == b'\n').map(|at| self.searched + at);
@@ -53,7 +53,7 @@ impl Lines {
         Ok(Some(line))
     }
 
-    /// Bytes that wait for the rest of their line.
+    /// Returns the number of bytes that wait for the rest of a line.
     #[must_use]
     pub const fn waiting(&self) -> usize {
         self.bytes.len()
@@ -96,7 +96,7 @@ mod tests {
             prop_assert_eq!(lines.waiting(), 0);
         }
 
-        /// CP-02: whatever comes, no more is kept than one line and one reading.
+        /// CP-02: for any input, the buffer keeps no more than one line and one reading.
         #[test]
         fn frame_of_any_bytes_is_lines_or_too_long(
             chunks in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..64), 0..40),

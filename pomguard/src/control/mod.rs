@@ -1,15 +1,15 @@
-//! The control socket: how a running daemon is told and asked.
+//! The control socket, on which a running daemon receives requests.
 //!
-//! One line of JSON each way over a UNIX stream socket. Who may say what goes by the credentials
-//! that the kernel gives of the other side, never by what it says.
+//! One line of JSON in each direction over a UNIX stream socket. The rights of a client depend on the
+//! credentials that the kernel reports, never on the client's own words.
 //!
-//! | module | what it does |
+//! | module | contents |
 //! | --- | --- |
 //! | [`frame`] | cuts lines of bounded length out of a stream |
-//! | [`protocol`] | what can be said, and how it is written |
-//! | [`peer`] | who is on the other side, and what they may |
+//! | [`protocol`] | the requests and replies, and their form |
+//! | [`peer`] | the identity and the rights of the client |
 //! | [`server`] | listens, reads and hands requests to the daemon |
-//! | [`client`] | asks, for the command line |
+//! | [`client`] | sends requests, for the command line |
 
 use std::path::{Path, PathBuf};
 

@@ -1,22 +1,22 @@
-//! Who is on the other side of a connection, as the kernel says, and what they may.
+//! The identity of a client, as reported by the kernel, and the client's rights.
 
 use std::{fmt, fs, io, os::fd::AsRawFd as _};
 
 use tokio::net::UnixStream;
 
-/// Supplementary groups of one process that are looked at; the kernel allows as many.
+/// The most supplementary groups of one process that are read; the kernel allows as many.
 const GROUPS: usize = 65_536;
 
-/// The process at the other end, when it connected.
+/// The client process at the time of the connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Peer {
-    /// Its user.
+    /// The user of the process.
     pub uid: u32,
-    /// Its process number, for the log; 0 when it is of another PID namespace.
+    /// The process number, for the log; 0 if the process is in another PID namespace.
     pub pid: i32,
-    /// The user who logged in where it comes from, as the kernel says; `None` for a process of a service.
+    /// The user of the login session, as reported by the kernel; `None` for a process of a service.
     pub login: Option<u32>,
-    /// All its groups.
+    /// All groups of the process.
     pub groups: Vec<u32>,
 }
 
@@ -26,20 +26,20 @@ impl fmt::Display for Peer {
     }
 }
 
-/// What somebody may.
+/// The rights of a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
-    /// Everything.
+    /// All requests.
     Full,
-    /// Ask, and change nothing.
+    /// Requests that change nothing.
     Read,
 }
 
 impl Peer {
-    /// Asks the kernel.
+    /// Returns the client of a connection, as reported by the kernel.
     ///
     /// # Errors
-    /// When it does not say: then nobody is served.
+    /// If the kernel does not report the client: then the connection is not served.
     pub fn from_stream(stream: &UnixStream) -> io::Result<Self> {
         let credentials = stream.peer_cred()?;
         let mut groups = supplementary_groups(stream)?;
@@ -48,7 +48,7 @@ impl Peer {
         Ok(Self { uid: credentials.uid(), pid, login: login_user(pid), groups })
     }
 
-    /// Root may everything, members of `readers` may ask; others nothing.
+    /// Returns the rights of the client: all for root, reading for members of `readers`, otherwise `None`.
     #[must_use]
     pub fn access(&self, readers: Option<u32>) -> Option<Access> {
         if self.uid == 0 {
@@ -58,19 +58,19 @@ impl Peer {
     }
 }
 
-/// The user who logged in where a process comes from; `None` for a process of a service.
+/// Returns the user of the login session of a process; `None` for a process of a service.
 #[must_use]
 pub fn login_user(pid: i32) -> Option<u32> {
     let written = fs::read_to_string(format!("/proc/{pid}/loginuid")).ok()?;
     written.trim().parse().ok().filter(|&uid| uid != u32::MAX)
 }
 
-/// SO_PEERGROUPS (Linux 4.13): the groups that the process had, not those that a file says it has.
+/// Reads SO_PEERGROUPS (Linux 4.13): the groups that the process had, not the groups that a file lists.
 fn supplementary_groups(stream: &UnixStream) -> io::Result<Vec<u32>> {
     let mut groups = vec![0_u32; 64];
     loop {
         let mut length = size_of_val(groups.as_slice()) as libc::socklen_t;
-        // SAFETY: the buffer is as long as said and outlives the call.
+        // SAFETY: the buffer has the given length and outlives the call.
         let result = unsafe {
             libc::getsockopt(
                 stream.as_raw_fd(),

@@ -1,4 +1,4 @@
-//! What can be said over the control socket: one JSON object a line, one reply a request, in order.
+//! The requests and replies of the control socket: one JSON object per line, one reply per request, in order.
 
 use std::time::Duration;
 
@@ -13,57 +13,58 @@ use crate::{
     policy::{Mode, Service, setting::SettingChange},
 };
 
-/// Version of the protocol. Another one is refused with both numbers.
+/// The version of the protocol. Another version is refused with both numbers.
 pub const VERSION: u32 = 1;
-/// Longest reason that is taken, in characters.
+/// The longest accepted reason, in characters.
 pub const LONGEST_WHY: usize = 500;
 
-/// What a client sends.
+/// A message from a client.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Message {
     /// [`VERSION`].
     pub version: u32,
-    /// What for, in the operator's words; kept with the change.
+    /// The reason in the operator's words; kept with the change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
-    /// The login name that the client's environment claims. Anybody can write it there.
+    /// The login name that the client's environment claims. Anybody can set such a name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub claimed: Option<String>,
-    /// Milliseconds since the boot after which nobody waits for an answer any more, and the request is void.
+    /// Milliseconds since the boot after which the client no longer waits for an answer, and the request is
+    /// void.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<u64>,
-    /// What is wanted.
+    /// The request.
     pub request: Request,
 }
 
 impl Message {
-    /// Returns true if whoever sent this has stopped waiting.
+    /// Returns true if the sender has stopped waiting.
     #[must_use]
     pub fn is_late(&self) -> bool {
         self.until.is_some_and(|until| since_boot() > until)
     }
 }
 
-/// Milliseconds since the boot, those in suspension among them.
+/// Returns the milliseconds since the boot, suspended time included.
 #[must_use]
 pub fn since_boot() -> u64 {
-    // The clock exists on every kernel that this runs on.
+    // The clock exists on every supported kernel.
     let now = clock_gettime(ClockId::CLOCK_BOOTTIME).map(Duration::from).unwrap_or_default();
     u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// What can be wanted.
+/// A request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "verb", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Request {
-    /// What is in force.
+    /// Return the status.
     Status,
-    /// The metrics page.
+    /// Return the metrics page.
     Metrics,
     /// Put the files in force.
     Apply {
-        /// Return to what was in force unless confirmed within so many seconds.
+        /// Roll back unless confirmed within this number of seconds.
         confirm_within: Option<u32>,
         /// The treatment of live flows that no row of the files allows.
         #[serde(default)]
@@ -72,11 +73,11 @@ pub enum Request {
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         yes: bool,
     },
-    /// Keep what waits for a confirmation.
+    /// Confirm the pending change.
     Confirm,
     /// Return to an earlier policy.
     Rollback {
-        /// Its number in the history; none for the one before.
+        /// The number of the change in the history; `None` for the previous one.
         to: Option<u64>,
         /// As with apply.
         confirm_within: Option<u32>,
@@ -84,43 +85,43 @@ pub enum Request {
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         yes: bool,
     },
-    /// Let something through for a while.
+    /// Allow a connection for a limited time.
     Allow {
-        /// Its name; none for the first free number.
+        /// The name of the exception; `None` for the first free number.
         name: Option<String>,
-        /// Who opens.
+        /// The direction in which connections are opened.
         direction: Direction,
-        /// The other side.
+        /// The addresses of the peers.
         peers: Vec<IpNet>,
-        /// What is opened to.
+        /// The services that are opened.
         services: Vec<Service>,
-        /// For how long.
+        /// The duration in seconds.
         seconds: u32,
     },
-    /// Take an exception back.
+    /// Revoke an exception.
     Revoke {
-        /// Its name.
+        /// The name of the exception.
         name: String,
     },
-    /// Suspend the policy for a while.
+    /// Suspend the policy for a limited time.
     Panic {
-        /// Which way.
+        /// Bypass or lockdown.
         kind: Panic,
-        /// For how long.
+        /// The duration in seconds.
         seconds: u32,
     },
-    /// End a panic.
+    /// End a bypass or lockdown.
     PanicOff,
 }
 
 impl Request {
-    /// Whether it changes anything, and so takes more than the right to ask.
+    /// Returns true if the request changes anything, which takes more than the right to read.
     #[must_use]
     pub const fn changes(&self) -> bool {
         !matches!(self, Self::Status | Self::Metrics)
     }
 
-    /// Its word on the command line.
+    /// Returns the verb of the request on the command line.
     #[must_use]
     pub const fn verb(&self) -> &'static str {
         match self {
@@ -137,44 +138,44 @@ impl Request {
     }
 }
 
-/// A change of policy that was made.
+/// The result of a change of policy.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Changed {
-    /// False if what was asked for is in force already: nothing was done then.
+    /// False if the requested policy is in force already: then nothing was done.
     #[serde(default = "yes")]
     pub changed: bool,
-    /// Its number in the history; none when the disk did not take it.
+    /// The number of the change in the history; `None` if the history could not be written.
     pub number: Option<u64>,
     /// The generation in force.
     pub generation: u32,
-    /// SHA-256 of its image, hexadecimal.
+    /// SHA-256 of the image in force, hexadecimal.
     pub image: String,
     /// Mode of the inbound direction.
     pub inbound: Mode,
     /// Mode of the outbound direction.
     pub outbound: Mode,
-    /// Tuples that it comes to.
+    /// The number of tuples of the policy.
     pub tuples: usize,
-    /// What it changed, in numbers.
+    /// The numbers of changed rows and tuples.
     pub summary: Summary,
-    /// Settings that it changed.
+    /// The changed settings.
     #[serde(default)]
     pub settings: Vec<SettingChange>,
-    /// Interfaces that lose their guard by it: now, or when it is confirmed.
+    /// Interfaces that lose the guard by this change: now, or on confirmation.
     #[serde(default)]
     pub unguarded: Vec<String>,
-    /// Milliseconds from the reading of the files to the flip.
+    /// Milliseconds from the reading of the files to the change of the generation.
     pub took_ms: u64,
-    /// Seconds since 1970 when it is taken back unless confirmed.
+    /// Seconds since 1970 at which the change is rolled back unless confirmed.
     pub confirm_by: Option<u64>,
     /// Flows that `--cut` ended, or that `--keep-existing` keeps; `None` without either.
     #[serde(default)]
     pub existing: Option<usize>,
-    /// What did not go as it should have.
+    /// Problems that did not prevent the change.
     pub notes: Vec<String>,
 }
 
-/// The answer of a daemon that does not say.
+/// Returns the value of [`Changed::changed`] for a daemon that does not send the field.
 const fn yes() -> bool {
     true
 }
@@ -182,24 +183,24 @@ const fn yes() -> bool {
 /// An exception that was granted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Allowed {
-    /// Its name.
+    /// The name of the exception.
     pub name: String,
-    /// Seconds since 1970 when it ends.
+    /// Seconds since 1970 at which the exception ends.
     pub ends: u64,
 }
 
-/// What comes back.
+/// A reply to a request.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Reply {
-    /// It was done; what came of it.
+    /// The request was executed; the result.
     Done(serde_json::Value),
-    /// It was not, and nothing was changed; why, and what to do.
+    /// The request was refused, and nothing was changed; the reason and a remedy.
     Refused(String),
 }
 
 impl Reply {
-    /// What came of it.
+    /// Returns the reply for a result.
     pub fn from_result<T: Serialize>(result: anyhow::Result<T>) -> Self {
         match result.and_then(|value| Ok(serde_json::to_value(value)?)) {
             Ok(value) => Self::Done(value),
@@ -207,10 +208,10 @@ impl Reply {
         }
     }
 
-    /// What the client wanted to hear.
+    /// Returns the result that the client expects.
     ///
     /// # Errors
-    /// With the daemon's words when it refused, or when the answer is of another form.
+    /// The daemon's message if the daemon refused; an error if the result has another form.
     pub fn into_result<T: DeserializeOwned>(self) -> anyhow::Result<T> {
         match self {
             Self::Done(value) => Ok(serde_json::from_value(value)?),
@@ -218,7 +219,8 @@ impl Reply {
         }
     }
 
-    /// As one line. A value that is no JSON (a map with keys that are no text) ends as a refusal.
+    /// Returns the reply as one line. A value without a JSON form (a map with keys that are not text) becomes
+    /// a refusal.
     #[must_use]
     pub fn line(&self) -> Vec<u8> {
         let mut line = serde_json::to_vec(self).unwrap_or_else(|_| b"{\"refused\":\"no answer\"}".to_vec());
@@ -230,7 +232,7 @@ impl Reply {
 /// Reads a request.
 ///
 /// # Errors
-/// In words for whoever sent it.
+/// A sentence for the sender.
 pub fn read(line: &[u8]) -> Result<Message, String> {
     /// The part that every version has.
     #[derive(Deserialize)]

@@ -1,10 +1,10 @@
 //! Listens on the control socket and hands each request to the daemon.
 //!
-//! Bounded in every way: connections at once, bytes of a request, time for one. When all places are
-//! taken, the connection that has waited longest without a whole request makes room.
+//! Everything is bounded: the number of connections, the bytes of a request, the time for a request. If all
+//! places are taken, the connection that has waited longest without a complete request is closed.
 //!
-//! Root has places and a queue of its own. Others cannot take a place that root needs, however many they are,
-//! and the daemon serves a request of root's before any of theirs.
+//! Root has separate places and a separate queue. Other users cannot take a place that root needs, regardless
+//! of their number, and the daemon serves requests of root first.
 
 use std::{
     collections::VecDeque,
@@ -35,31 +35,31 @@ use super::{
 };
 use crate::observe::printable::printable;
 
-/// Connections of root at once.
+/// The most connections of root at once.
 const OF_ROOT: usize = 16;
-/// Connections of others at once.
+/// The most connections of other users at once.
 const OF_OTHERS: usize = 48;
-/// Requests of each kind that may wait for the daemon.
+/// The most requests of each kind that may wait for the daemon.
 const WAITING: usize = 16;
-/// Age at which the number of the group is looked up again. The look-up may ask a server in the network.
+/// The age at which the number of the group is looked up again. The look-up may ask a server in the network.
 const GROUP_AGE: Duration = Duration::from_secs(2);
-/// How long a request may take to come, and a reply to be taken.
+/// The time within which a request must arrive, and the client must read a reply.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Bytes taken from a connection at a time.
+/// The number of bytes per read.
 const CHUNK: usize = 4_096;
 
 /// A request on its way to the daemon.
 #[derive(Debug)]
 pub struct Command {
-    /// What is wanted, and what for.
+    /// The request and the reason.
     pub message: Message,
-    /// By whom.
+    /// The client.
     pub peer: Peer,
-    /// Where the answer goes.
+    /// The channel for the answer.
     pub answer: oneshot::Sender<Reply>,
 }
 
-/// The daemon's end: requests of root, and those of others.
+/// The daemon's end: requests of root, and requests of other users.
 #[derive(Debug)]
 pub struct Requests {
     of_root: mpsc::Receiver<Command>,
@@ -73,7 +73,7 @@ pub struct Queues {
     of_others: mpsc::Sender<Command>,
 }
 
-/// Makes both ends.
+/// Returns both ends.
 #[must_use]
 pub fn queues() -> (Queues, Requests) {
     let (to_root, of_root) = mpsc::channel(WAITING);
@@ -82,7 +82,7 @@ pub fn queues() -> (Queues, Requests) {
 }
 
 impl Requests {
-    /// Waits for a request; one of root's comes first. Returns `None` when the server has ended.
+    /// Waits for a request; requests of root come first. Returns `None` if the server has ended.
     pub async fn next(&mut self) -> Option<Command> {
         tokio::select! {
             biased;
@@ -102,17 +102,17 @@ impl Queues {
     }
 }
 
-/// The group whose members may ask.
+/// The group whose members may read.
 struct Readers {
     name: String,
     known: Mutex<Option<Known>>,
 }
 
-/// The answer of a look-up.
+/// The result of a look-up.
 #[derive(Clone, Copy)]
 struct Known {
     at: Instant,
-    /// The number of the group. Most machines have no such group.
+    /// The number of the group; `None` if the group does not exist, as on most machines.
     group: Option<u32>,
 }
 
@@ -121,13 +121,13 @@ impl Readers {
         Self { name, known: Mutex::new(None) }
     }
 
-    /// Returns the answer if it was looked up a moment ago.
+    /// Returns the result of a recent look-up.
     fn fresh(&self) -> Option<Known> {
         let known = *self.known.try_lock().ok()?;
         known.filter(|known| known.at.elapsed() < GROUP_AGE)
     }
 
-    /// Looks the number up, one look-up at a time and never on the thread that serves root.
+    /// Looks up the number of the group, one look-up at a time and never on the thread that serves root.
     async fn group(&self) -> Option<u32> {
         let mut known = self.known.lock().await;
         if let Some(Known { at, group }) = *known
@@ -143,12 +143,12 @@ impl Readers {
     }
 }
 
-/// Makes the socket. One that an earlier daemon left is replaced; anything else in its place is not.
+/// Makes the socket. Replaces a socket that an earlier daemon left, and nothing else.
 ///
 /// The caller holds the lock that only one daemon has.
 ///
 /// # Errors
-/// When the folder or what lies there could have been prepared by somebody else.
+/// If somebody else could have prepared the folder, or the file in the place of the socket.
 pub fn listen(path: &Path) -> io::Result<UnixListener> {
     let own = nix::unistd::geteuid().as_raw();
     let refuse = |what: &Path, problem: &str| {
@@ -166,7 +166,7 @@ pub fn listen(path: &Path) -> io::Result<UnixListener> {
         Err(error) => return Err(error),
     }
     let listener = UnixListener::bind(path)?;
-    // Who may say what goes by the credentials of each connection, so anybody may connect.
+    // The rights of a client depend on the credentials of each connection, so anybody may connect.
     fs::set_permissions(path, fs::Permissions::from_mode(0o666))?;
     Ok(listener)
 }
@@ -174,7 +174,8 @@ pub fn listen(path: &Path) -> io::Result<UnixListener> {
 /// A connection that is being served.
 struct Served {
     task: AbortHandle,
-    /// Its request is with the daemon: it is not in anybody's way.
+    /// True if the request of this connection is with the daemon: then the connection is not closed to make
+    /// room.
     busy: Arc<AtomicBool>,
 }
 
@@ -182,10 +183,10 @@ struct Served {
 #[derive(Default)]
 struct Places(VecDeque<Served>);
 
-/// Called for each request that was denied: whose it was, and the verb if there was one.
+/// A callback for each request that was denied, with the client and, if there was one, the verb.
 pub type OnDenied = Arc<dyn Fn(&Peer, Option<&str>) + Send + Sync>;
 
-/// Serves until it is dropped; `readers` is the group whose members may ask.
+/// Serves until the future is dropped; `readers` is the group whose members may read.
 pub async fn serve(listener: UnixListener, readers: String, queues: Queues, denied: OnDenied) {
     let readers = Arc::new(Readers::new(readers));
     let (mut of_root, mut of_others) = (Places::default(), Places::default());
@@ -193,7 +194,7 @@ pub async fn serve(listener: UnixListener, readers: String, queues: Queues, deni
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(error) => {
-                // Out of descriptors, most likely: make room rather than spin. Root's places come last.
+                // Probably out of descriptors: make room instead of spinning. The places of root come last.
                 warn!("a connection to the control socket was lost: {error}");
                 if of_others.is_empty() {
                     of_root.make_room(0);
@@ -211,7 +212,7 @@ pub async fn serve(listener: UnixListener, readers: String, queues: Queues, deni
             }
         };
         let root = peer.access(None).is_some();
-        // A stranger takes no place while it is known which group may ask.
+        // While the number of the group is known, a client without rights takes no place.
         if !root && readers.fresh().is_some_and(|known| peer.access(known.group).is_none()) {
             turn_away(&stream, &peer, &denied);
             continue;
@@ -233,14 +234,14 @@ pub async fn serve(listener: UnixListener, readers: String, queues: Queues, deni
 }
 
 impl Places {
-    /// Returns true if nobody is served.
+    /// Returns true if no connection is being served.
     fn is_empty(&mut self) -> bool {
         self.0.retain(|connection| !connection.task.is_finished());
         self.0.is_empty()
     }
 
-    /// Brings the number of connections down to `most`: those that are over, then those that have waited
-    /// longest. Returns false if all that are left wait for the daemon.
+    /// Reduces the number of connections to `most`: closes connections that are over, then the ones that have
+    /// waited longest. Returns false if all remaining connections wait for the daemon.
     fn make_room(&mut self, most: usize) -> bool {
         self.0.retain(|connection| !connection.task.is_finished());
         while self.0.len() > most {
@@ -255,7 +256,7 @@ impl Places {
     }
 }
 
-/// Serves whoever connected, if they may ask anything.
+/// Serves a client, if the client has any rights.
 async fn admit(
     stream: UnixStream,
     peer: Peer,
@@ -273,7 +274,7 @@ async fn admit(
     Ok(())
 }
 
-/// Says no without waiting: the reply fits the socket's buffer, or is lost.
+/// Refuses without waiting: the reply fits the socket's buffer, or is lost.
 fn turn_away(stream: &UnixStream, peer: &Peer, denied: &OnDenied) {
     debug!("{peer} may not use the control socket");
     denied(peer, None);
@@ -283,7 +284,7 @@ fn turn_away(stream: &UnixStream, peer: &Peer, denied: &OnDenied) {
     let _ = stream.try_write(&message.line());
 }
 
-/// Takes requests one after the other and answers each, until one side has enough.
+/// Reads requests one after the other and answers each, until one side ends the connection.
 async fn converse(
     mut stream: UnixStream,
     peer: Peer,
@@ -308,7 +309,7 @@ async fn converse(
     }
 }
 
-/// The next line; what to say where it is too long; none at the end.
+/// Returns the next line; a message for the client if the line is too long; `None` at the end.
 async fn next_request(
     stream: &mut UnixStream,
     lines: &mut Lines,
@@ -328,7 +329,7 @@ async fn next_request(
     }
 }
 
-/// Hands a request to the daemon and waits for what it says.
+/// Hands a request to the daemon and waits for the reply.
 async fn ask(
     message: Message,
     peer: &Peer,

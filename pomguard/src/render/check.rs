@@ -1,4 +1,4 @@
-//! What the files mean for a host.
+//! The rules that the files contain for a host: the content of `check`.
 
 use std::{
     io::{self, Write},
@@ -17,7 +17,7 @@ use crate::{
     },
 };
 
-/// How many prefixes of a row the table shows; JSON has them all.
+/// The number of prefixes of a row that the table shows; JSON has all prefixes.
 const SHOWN: usize = 4;
 
 /// The answer of `check`.
@@ -35,14 +35,14 @@ pub struct Report {
     pub inbound: Vec<Line>,
     /// Rows whose source runs here.
     pub outbound: Vec<Line>,
-    /// Remarks, those that weigh most first.
+    /// Remarks, the most important first.
     pub notes: Vec<Graded>,
 }
 
-/// A remark and how much it weighs.
+/// A remark and the weight of the remark.
 #[derive(Debug, Serialize)]
 pub struct Graded {
-    /// How much it weighs.
+    /// The weight of the remark.
     pub weight: Weight,
     /// The remark.
     #[serde(flatten)]
@@ -61,29 +61,29 @@ pub struct Modes {
 /// A row.
 #[derive(Debug, Serialize)]
 pub struct Line {
-    /// Its id.
+    /// The id of the row.
     pub id: String,
-    /// Who opens.
+    /// Systems that open the connection.
     pub source: Vec<Arc<str>>,
-    /// To whom.
+    /// Systems to which the connection is opened.
     pub destination: Vec<Arc<str>>,
-    /// Ports as read at this number of zones.
+    /// The ports at this number of zones.
     pub ports: Vec<String>,
     /// Ports as printed or written.
     pub printed: String,
     /// Protocol as printed.
     pub protocol: String,
-    /// Ports that the opening side may use.
+    /// Ports that the client side may use.
     pub client_ports: String,
-    /// The other side's addresses.
+    /// The addresses of the peers.
     pub peers: Vec<String>,
-    /// How many tuples the row comes to.
+    /// The number of tuples of the row.
     pub tuples: usize,
-    /// Whether its ports are enforced, or in audit.
+    /// The mode of the row's ports.
     pub mode: Mode,
-    /// Whether it holds in every mode.
+    /// True if the row holds in every mode.
     pub failsafe: bool,
-    /// What it is for.
+    /// The purpose of the row.
     pub purpose: String,
 }
 
@@ -102,13 +102,13 @@ impl Report {
         }
     }
 
-    /// Returns how many remarks are warnings.
+    /// Returns the number of warnings among the remarks.
     #[must_use]
     pub fn warnings(&self) -> usize {
         self.notes.iter().filter(|it| it.weight == Weight::Warning).count()
     }
 
-    /// Writes the warnings alone.
+    /// Writes only the warnings.
     pub fn print_warnings(&self, out: &mut impl Write) -> io::Result<()> {
         let warnings = self.notes.iter().filter(|it| it.weight == Weight::Warning);
         for Graded { note, .. } in warnings {
@@ -117,7 +117,7 @@ impl Report {
         Ok(())
     }
 
-    /// Writes it for people.
+    /// Writes the report for people.
     pub fn print(&self, out: &mut impl Write) -> io::Result<()> {
         writeln!(out, "{} · matrix {} · zones {}", self.host, self.matrix, self.zones)?;
         for (title, mode, side, rows) in [
@@ -159,7 +159,7 @@ impl Report {
     }
 }
 
-/// Sorts remarks by weight; within one weight they keep their order.
+/// Sorts remarks by weight; within one weight the order stays.
 fn graded(notes: Vec<Note>) -> Vec<Graded> {
     let mut graded: Vec<Graded> =
         notes.into_iter().map(|note| Graded { weight: note.weight(), note }).collect();

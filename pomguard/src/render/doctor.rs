@@ -10,7 +10,7 @@ use crate::observe::{
 /// Columns of a line.
 const WIDTH: usize = 80;
 
-/// A severity in capitals, as it begins a finding.
+/// Returns the word for a severity at the start of a finding.
 const fn word(severity: Severity) -> &'static str {
     match severity {
         Severity::Failed => "FAILED",
@@ -20,10 +20,10 @@ const fn word(severity: Severity) -> &'static str {
     }
 }
 
-/// Writes the findings and their count.
+/// Writes the findings, and the number of findings of each severity.
 ///
 /// # Errors
-/// If the output refuses.
+/// If writing fails.
 pub fn print(findings: &[Finding], out: &mut impl Write) -> io::Result<()> {
     let subjects = findings.iter().map(|finding| finding.subject.chars().count());
     let subject_width = subjects.max().unwrap_or(0).clamp(4, 15);
@@ -51,7 +51,7 @@ pub fn print(findings: &[Finding], out: &mut impl Write) -> io::Result<()> {
     )
 }
 
-/// A sentence in lines of at most so many columns. A word that is longer has a line of its own.
+/// Splits a sentence into lines of at most `width` columns. A longer word has a line of its own.
 fn wrapped(sentence: &str, width: usize) -> Vec<String> {
     let mut lines = vec![String::new()];
     for word in sentence.split_whitespace() {

@@ -12,7 +12,7 @@ use crate::{
     render::quantity::{duration, grouped, timestamp},
 };
 
-/// Lines of one peer or prefix, and strangers' prefixes, that are shown unless all are asked for.
+/// The number of lines of one peer or prefix, and of strangers' prefixes, that are shown without `all`.
 const SHOWN: usize = 10;
 
 /// Writes a report. `all` shows every line.
@@ -98,7 +98,7 @@ fn print_group(group: &[Item], all: bool, now: u64, out: &mut impl Write) -> io:
     Ok(())
 }
 
-/// Writes one line for each peer and port, and one for each part of the rest, as they come.
+/// Writes one line for each peer and port, and one for each part of the rest, in the order of the report.
 pub fn print_lines(report: &Report, out: &mut impl Write) -> io::Result<()> {
     for item in &report.drops {
         writeln!(
@@ -127,7 +127,7 @@ pub fn print_lines(report: &Report, out: &mut impl Write) -> io::Result<()> {
     Ok(())
 }
 
-/// Whom a group is about.
+/// Returns the heading of a group: the system or the stranger.
 fn head(item: &Item) -> String {
     let name = item.system.as_deref().map_or_else(String::new, |name| format!("{}  ", printable(name)));
     match &item.prefix {

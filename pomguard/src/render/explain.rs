@@ -1,4 +1,4 @@
-//! Why a packet passes or not.
+//! The reason for which a packet passes or not.
 
 use std::{
     io::{self, Write},
@@ -7,7 +7,7 @@ use std::{
 
 use crate::policy::{Mode, explain::Explanation, oracle::Opening};
 
-/// A packet in the form that `explain` takes: `10.50.3.7:50000 10.20.0.11:9970/tcp`.
+/// Returns a packet in the form that `explain` takes: `10.50.3.7:50000 10.20.0.11:9970/tcp`.
 #[must_use]
 pub fn described(opening: &Opening) -> String {
     let Opening { source, source_port, destination, destination_port, .. } = *opening;

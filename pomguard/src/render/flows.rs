@@ -5,10 +5,11 @@ use std::io::{self, Write};
 use super::quantity::grouped;
 use crate::policy::impact::{Fate, Group, Impact};
 
-/// Groups of a fate that are written out; JSON has them all.
+/// The number of groups of a fate that are written; JSON has all groups.
 const SHOWN: usize = 8;
 
-/// Flows between two machines about one service: `inbound 10.9.0.7 to 10.20.0.11 22/tcp, 3 flows`.
+/// Returns a line about the flows between two machines for one service: `inbound 10.9.0.7 to 10.20.0.11
+/// 22/tcp, 3 flows`.
 fn described(group: &Group) -> String {
     let Group { direction, source, destination, port, protocol, flows, .. } = group;
     let service = match protocol {
@@ -20,14 +21,14 @@ fn described(group: &Group) -> String {
     format!("{} {source} to {destination} {service}, {flows}", direction.name())
 }
 
-/// The numbers of all three fates, in one line.
+/// Returns the numbers of all three fates, in one line.
 #[must_use]
 pub fn numbers(impact: &Impact) -> String {
     let number = |fate: Fate| format!("{} {}", grouped(impact.count(fate) as u64), fate.name());
     Fate::ALL.map(number).join(", ")
 }
 
-/// The groups that lose something, the worst first.
+/// Returns lines about the groups that lose something, the worst first.
 #[must_use]
 pub fn losers(impact: &Impact) -> Vec<String> {
     let mut lines = Vec::new();

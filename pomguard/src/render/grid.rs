@@ -1,4 +1,4 @@
-//! Tables that fit: columns are narrowed, then left out by rank, until a row takes one width.
+//! Tables that fit a width: columns are narrowed, then left out by rank, until a row fits.
 
 use comfy_table::{
     Attribute, Cell, CellAlignment, Color, ColumnConstraint, ContentArrangement, LineStyle, Table,
@@ -7,20 +7,20 @@ use comfy_table::{
 
 use crate::observe::printable::printable;
 
-/// Space between columns: one from the table's own joint, the rest as padding.
+/// The space between columns: one from the table's own joint, the rest as padding.
 const GAP: u16 = 2;
-/// Longest word that a wrapped column keeps whole at any cost.
+/// The longest word that a wrapped column always keeps whole, in characters.
 const WORD: usize = 20;
 
 /// One column.
 #[derive(Clone, Copy)]
 pub(super) struct Column {
     title: &'static str,
-    /// Numbers end below each other.
+    /// True for numbers, which are aligned to the right.
     right: bool,
-    /// Text may be wrapped down to this width.
+    /// The width down to which text may be wrapped; `None` for text that is never wrapped.
     narrowest: Option<u16>,
-    /// The lowest rank is left out first; none: never.
+    /// The rank: the column with the lowest rank is left out first; `None` for a column that always stays.
     rank: Option<u8>,
 }
 
@@ -42,7 +42,7 @@ impl Column {
     }
 }
 
-/// How a row stands out; the words in it say the same.
+/// The emphasis of a row; the words in the row say the same.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Tone {
     Plain,
@@ -51,7 +51,7 @@ pub(super) enum Tone {
     Alarm,
 }
 
-/// A table before it is known how much room there is.
+/// A table for any width.
 pub(super) struct Grid {
     columns: Vec<Column>,
     rows: Vec<(Tone, Vec<String>)>,
@@ -68,14 +68,14 @@ impl Grid {
         self.rows.push((tone, cells.iter().map(|cell| printable(cell).into_owned()).collect()));
     }
 
-    /// Columns in which nothing is written are left out.
+    /// Returns the columns in which something is written.
     fn filled(&self) -> Vec<usize> {
         (0..self.columns.len())
             .filter(|&column| self.rows.iter().any(|(_, cells)| !cells[column].is_empty()))
             .collect()
     }
 
-    /// What a column can be narrowed to without tearing words of common length.
+    /// Returns the width to which a column can be narrowed without splitting words of common length.
     fn narrowest(&self, column: usize, natural: u16) -> u16 {
         let Some(least) = self.columns[column].narrowest else { return natural };
         let words = self.rows.iter().flat_map(|(_, cells)| cells[column].split_whitespace());
@@ -83,7 +83,7 @@ impl Grid {
         least.max(u16::try_from(longest).unwrap_or(least)).min(natural)
     }
 
-    /// The table as text, every line ended; `width` none: as wide as it likes.
+    /// Returns the table as text with a line end on every line; `None` as `width` means unlimited.
     pub(super) fn text(&self, width: Option<u16>, colour: bool) -> String {
         let mut shown = self.filled();
         let natural =
@@ -160,7 +160,7 @@ fn leave_out(shown: &mut Vec<usize>, columns: &[Column], narrowest: &[u16], room
     }
 }
 
-/// Gives the room that is left to the columns that were narrowed, one character each in turn.
+/// Gives the remaining room to the columns that were narrowed, one character at a time in turn.
 fn share_out(shown: &[usize], natural: &[u16], narrowest: Vec<u16>, room: u16) -> Vec<u16> {
     let mut widths = narrowest;
     let mut left = room.saturating_sub(taken(shown, &widths));

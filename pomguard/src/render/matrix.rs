@@ -23,7 +23,7 @@ pub struct Listing<'a> {
     pub id: &'a str,
     /// The product.
     pub product: &'a str,
-    /// Its release.
+    /// The release of the product.
     pub release: &'a str,
     /// The issue of the document.
     pub issue: &'a str,
@@ -56,11 +56,11 @@ pub struct Line<'a> {
 pub struct Lint<'a> {
     /// The matrix's name.
     pub id: &'a str,
-    /// How many rows it has.
+    /// The number of rows.
     pub rows: usize,
-    /// Where reading and print differ.
+    /// The places at which the reading differs from the print.
     pub errata: &'a [Erratum],
-    /// Ports per zone that run into another row when both are on one machine.
+    /// Ports per zone that overlap another row when both are on one machine.
     pub collisions: Vec<Collision>,
 }
 
@@ -97,7 +97,7 @@ impl<'a> Line<'a> {
         }
     }
 
-    /// Ports with the printed mark at those that a site may move.
+    /// Returns the ports, with the printed mark at the ports that a site may move.
     fn marked(&self) -> String {
         let mark = |port: &String| {
             if self.configurable.contains(port) { format!("{port} (C)") } else { port.clone() }
@@ -117,7 +117,7 @@ impl<'a> Lint<'a> {
             mode: Mode::Enforce,
         };
         let rows: Vec<Effective<'_>> = matrix.rows.iter().map(as_read).collect();
-        // All that run on the product's servers may share one.
+        // All systems that run on the product's servers may share one server.
         let collisions = collisions(&rows, |here, there| matrix.may_share(here, there));
         Self { id: &matrix.id, rows: matrix.rows.len(), errata: &matrix.errata, collisions }
     }

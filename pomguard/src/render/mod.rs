@@ -1,5 +1,5 @@
-//! What people read. Printers write into any [`std::io::Write`], so that the command line, a failing
-//! test and a golden file show the same text; JSON is the same structure.
+//! Output for people. Printers write into any [`std::io::Write`], so that the command line, a failing test
+//! and a golden file show the same text; JSON is the same structure.
 
 pub mod check;
 pub mod doctor;

@@ -1,4 +1,4 @@
-//! What the files would change, for people and programs.
+//! The changes that the files would make, for people and programs.
 
 mod recent;
 
@@ -27,13 +27,13 @@ use crate::{
     },
 };
 
-/// Items of one kind that are written out; JSON has them all.
+/// The number of items of one kind that are written; JSON has all items.
 const SHOWN: usize = 8;
 
 /// The answer of `plan`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Plan {
-    /// What it is compared with.
+    /// The policy with which the files are compared.
     pub in_force: InForce,
     /// The interfaces whose guard would change.
     pub guards: Guards,
@@ -43,36 +43,37 @@ pub struct Plan {
     pub inbound: Mode,
     /// The mode that the files give the outbound direction.
     pub outbound: Mode,
-    /// What differs; none where nothing is known of what is in force.
+    /// The differences; `None` if the policy in force is unknown.
     pub diff: Option<Diff>,
-    /// What it would do to what goes on.
+    /// The effect on live flows.
     pub impact: Impact,
-    /// What was counted lately of what it would take away; none where nothing is counted or compared.
+    /// The recent counts of the traffic that the change would take away; `None` if nothing is counted or
+    /// compared.
     pub recent: Option<Recent>,
-    /// The session that the command was typed in, and what becomes of it; none at a console.
+    /// The session in which the command was typed, and the fate of the session; `None` at a console.
     pub way_in: Option<(Opening, WayIn)>,
-    /// Whether the files have a failsafe row that grants something.
+    /// True if the files have a failsafe row that allows something.
     pub failsafe: bool,
-    /// Remarks about rows in audit, and about what is in audit by them.
+    /// Remarks about rows in audit, and about directions and rows that the files put in audit.
     pub in_audit: Vec<Note>,
 }
 
 /// Interfaces whose guard a change would touch.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Guards {
-    /// Guarded now, and not named by the files any more: `apply` takes the guard off, with `--yes`.
+    /// Guarded now, and no longer named by the files: `apply` takes the guard off, with `--yes`.
     pub lost: Vec<String>,
     /// Named by the files, and not before.
     pub gained: Vec<String>,
-    /// Guarded, and named by no settings: a change that was taken back put the guard on.
+    /// Guarded, and named by no settings: a change that was rolled back attached the guard.
     pub kept: Vec<String>,
 }
 
-/// What is in force.
+/// The policy in force.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum InForce {
-    /// Nothing: pomguard does not enforce here.
+    /// No policy: pomguard does not enforce here.
     Nothing,
     /// Maps of another layout, which a restart replaces.
     OtherLayout {
@@ -81,28 +82,28 @@ pub enum InForce {
         /// The change that is in force, if the history has it.
         number: Option<u64>,
     },
-    /// Something that the history does not have.
+    /// A policy that the history does not have.
     Unknown {
-        /// SHA-256 of its image.
+        /// SHA-256 of the image in force.
         image: String,
     },
     /// A change of the history.
     Change {
-        /// Its number.
+        /// The number of the change.
         number: u64,
-        /// Seconds since 1970 when it was made.
+        /// Seconds since 1970 at which the change was made.
         at: u64,
     },
 }
 
 impl Plan {
-    /// Whether applying the files would change anything.
+    /// Returns true if applying the files would change anything.
     #[must_use]
     pub fn changes(&self) -> bool {
         self.diff.as_ref().is_none_or(|diff| !diff.is_empty()) || !self.guards.lost.is_empty()
     }
 
-    /// Writes what must not be missed first.
+    /// Writes the plan, the most important lines first.
     pub fn print(&self, out: &mut impl Write) -> io::Result<()> {
         self.warn(out)?;
         match &self.in_force {
@@ -155,7 +156,7 @@ impl Plan {
         self.recent.as_ref().map_or(Ok(()), |recent| recent::print(recent, mode, out))
     }
 
-    /// What the operator may regret.
+    /// Writes the effects that the operator may regret.
     fn warn(&self, out: &mut impl Write) -> io::Result<()> {
         for interface in &self.guards.lost {
             writeln!(
@@ -262,7 +263,7 @@ fn print_area(sign: &str, area: &Area, out: &mut impl Write) -> io::Result<()> {
     Ok(())
 }
 
-/// The first few, and how many more.
+/// Returns the first few items and the number of further ones; `None` if there are no items.
 fn listed<T: Display>(items: &[T]) -> Option<String> {
     if items.is_empty() {
         return None;

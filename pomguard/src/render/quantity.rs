@@ -1,8 +1,8 @@
-//! Numbers, amounts and moments as people read them.
+//! Numbers, amounts and times in the form for people.
 
 use std::time::Duration;
 
-/// `18446744` as `18,446,744`.
+/// Returns `18446744` as `18,446,744`.
 #[must_use]
 pub fn grouped(number: u64) -> String {
     let digits = number.to_string();
@@ -16,7 +16,7 @@ pub fn grouped(number: u64) -> String {
     out
 }
 
-/// Bytes in decimal units, as network gear counts them: `999 B`, `11.81 GB`.
+/// Returns bytes in decimal units, which network equipment uses: `999 B`, `11.81 GB`.
 #[must_use]
 pub fn bytes(number: u64) -> String {
     const UNITS: [&str; 6] = ["kB", "MB", "GB", "TB", "PB", "EB"];
@@ -33,7 +33,7 @@ pub fn bytes(number: u64) -> String {
     format!("{}.{:02} {}", hundredths / 100, hundredths % 100, UNITS[unit])
 }
 
-/// What `grown` in `elapsed` comes to per second, rounded; something is never shown as nothing.
+/// Returns the rate per second of `grown` in `elapsed`, rounded; a rate above zero is never shown as zero.
 #[must_use]
 pub fn per_second(grown: u64, elapsed: Duration) -> u64 {
     let nanoseconds = elapsed.as_nanos().max(1);
@@ -41,7 +41,7 @@ pub fn per_second(grown: u64, elapsed: Duration) -> u64 {
     u64::try_from(rate).unwrap_or(u64::MAX).max(u64::from(grown > 0))
 }
 
-/// A share: `0.5 %`, `<0.1 %`.
+/// Returns a share: `0.5 %`, `<0.1 %`.
 #[must_use]
 pub fn share(part: u64, whole: u64) -> String {
     if part == 0 || whole == 0 {
@@ -51,7 +51,7 @@ pub fn share(part: u64, whole: u64) -> String {
     if tenths == 0 { "<0.1 %".to_owned() } else { format!("{}.{} %", tenths / 10, tenths % 10) }
 }
 
-/// A length of time in its largest two units: `42 s`, `1 h 5 min`, `10 d`.
+/// Returns a duration in the largest two units: `42 s`, `1 h 5 min`, `10 d`.
 #[must_use]
 pub fn duration(seconds: u64) -> String {
     let two = |whole: u64, unit: &str, rest: u64, small: &str| {
@@ -65,7 +65,7 @@ pub fn duration(seconds: u64) -> String {
     }
 }
 
-/// Seconds since 1970 as `2026-11-23 00:00 UTC`.
+/// Returns seconds since 1970 as `2026-11-23 00:00 UTC`.
 #[must_use]
 pub fn timestamp(seconds: u64) -> String {
     let (day, second) = (seconds / 86_400, seconds % 86_400);

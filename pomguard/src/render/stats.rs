@@ -1,4 +1,4 @@
-//! `pomguard stats`: the counters for people, and what changed between two readings.
+//! `pomguard stats`: the counters for people, and the changes between two readings.
 
 mod attention;
 mod watch;
@@ -21,32 +21,32 @@ use crate::{
     policy::Mode,
 };
 
-/// How to print.
+/// Options for printing.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
-    /// Columns of the terminal; none: as wide as it takes, one line per row (for grep and files).
+    /// Columns of the terminal; `None` for unlimited width, with one line per row (for grep and files).
     pub width: Option<u16>,
-    /// Colours and weights. Never the only sign of anything.
+    /// True for colours and weights. They are never the only sign of anything.
     pub colour: bool,
     /// Seconds since 1970, for ages.
     pub now: u64,
-    /// What to print.
+    /// The part to print.
     pub part: Part,
 }
 
-/// What to print.
+/// The part of the counters to print.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Part {
     /// Everything.
     #[default]
     All,
-    /// The rows alone.
+    /// Only the rows.
     Rows,
-    /// The reasons alone.
+    /// Only the reasons.
     Reasons,
 }
 
-/// Prints one reading: what needs attention, whose it is, rows, reasons, totals, room.
+/// Prints one reading: conditions that need attention, identity, rows, reasons, totals, capacity.
 pub fn print_stats(snapshot: &Snapshot, out: &mut impl Write, options: Options) -> io::Result<()> {
     let all = options.part == Part::All;
     if all {
@@ -106,7 +106,7 @@ fn mode_words(mode: Mode) -> &'static str {
     }
 }
 
-/// Joins `parts` into lines no wider than `width`; a part is never torn.
+/// Joins `parts` into lines no wider than `width`; a part is never split.
 fn fold<'a>(parts: impl Iterator<Item = &'a str>, joint: &str, width: Option<u16>) -> Vec<String> {
     let width = width.map_or(usize::MAX, usize::from);
     let mut lines: Vec<String> = Vec::new();
@@ -129,7 +129,7 @@ const fn short(direction: Direction) -> &'static str {
     }
 }
 
-/// What is special about a row, in one word.
+/// Returns the special state of a row in one word; empty for an ordinary row.
 fn row_state(row: &RowStats) -> &'static str {
     if !row.live {
         "left"
@@ -181,7 +181,7 @@ fn rows(snapshot: &Snapshot, options: Options) -> String {
     grid.text(options.width, options.colour)
 }
 
-/// Drops first, and the frequent before the rare.
+/// Returns the reasons: drops first, and the frequent before the rare.
 fn in_reading_order(reasons: &[ReasonStats]) -> Vec<&ReasonStats> {
     let mut sorted: Vec<_> = reasons.iter().filter(|reason| reason.packets > 0).collect();
     let rank = |outcome: Outcome| match outcome {
@@ -247,7 +247,7 @@ fn totals(snapshot: &Snapshot, options: Options) -> String {
         let mismatch = total.accounting_mismatch();
         let (tone, books) = match mismatch {
             0 => (Tone::Plain, "closed".to_owned()),
-            // Counters of different CPUs are read one after the other.
+            // The counters of different CPUs are read one after the other.
             _ => (Tone::Warning, format!("OFF BY {mismatch}")),
         };
         grid.row(

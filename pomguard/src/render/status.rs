@@ -1,4 +1,4 @@
-//! What is in force, for people.
+//! The policy in force, for people.
 
 use std::io::{self, Write};
 
@@ -16,12 +16,12 @@ use crate::{
     policy::RowId,
 };
 
-/// How long ago, or ahead.
+/// Returns a time, and the duration since then.
 fn ago(at: u64, now: u64) -> String {
     format!("{} ({} ago)", timestamp(at), duration(now.saturating_sub(at)))
 }
 
-/// By whom, since when and what for, as far as it is known.
+/// Returns the person, the time and the reason, as far as known.
 fn origin(by: Option<&By>, since: Option<u64>, why: Option<&str>) -> String {
     let by = by.map(|by| match &by.claimed {
         Some(name) => format!(", by uid {} ({})", by.uid, printable(name)),
@@ -32,7 +32,8 @@ fn origin(by: Option<&By>, since: Option<u64>, why: Option<&str>) -> String {
     [by, since, why].into_iter().flatten().collect()
 }
 
-/// What an exception lets through, until when, how much came, and who granted it when and what for.
+/// Returns a line about an exception: the connections, the end, the packets, and the person, time and reason
+/// of the grant.
 pub fn described(exception: &ExceptionStatus, now: u64) -> String {
     format!(
         "{} from {} to {}, {}, until {} ({} left), {} packets{}",
@@ -47,13 +48,13 @@ pub fn described(exception: &ExceptionStatus, now: u64) -> String {
     )
 }
 
-/// Writes what is not as it should be first, then what is.
+/// Writes the conditions that need attention first, then the policy in force.
 pub fn print(status: &Status, now: u64, out: &mut impl Write) -> io::Result<()> {
     for sentence in &status.attention {
         writeln!(out, "ATTENTION: {}", printable(sentence))?;
     }
     if status.generation == 0 {
-        // No policy is in force: there is nothing more to say of one.
+        // No policy is in force: there is nothing more to report.
         for info in &status.attach {
             writeln!(out, "{}: XDP {}, TC {}", printable(&info.interface), info.xdp, info.tc)?;
         }

@@ -1,7 +1,7 @@
-//! Rows that would let through what was denied, as text for `site.toml`.
+//! Rows that would allow denied connections, as text for `site.toml`.
 //!
-//! A row names single addresses and just the ports that were seen, so that it allows nothing that was not seen:
-//! of a stranger's prefix only the address that came first is known.
+//! A row names single addresses and only the ports that were seen, so that the row allows nothing that was
+//! not seen: of a stranger's prefix only the first address is known.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,18 +21,18 @@ use crate::{
     policy::{Policy, PortRange, oracle::Opening},
 };
 
-/// Rows, and what none can be written for.
+/// Suggested rows, and the packets for which no row can be written.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Suggestion {
     /// Text for the site file.
     pub text: String,
-    /// Number of rows in it.
+    /// Number of rows in the text.
     pub rows: usize,
     /// Packets that no row of the site can allow, by reason.
     pub left: BTreeMap<&'static str, u64>,
 }
 
-/// What one row is about.
+/// The connections of one row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Subject {
     address: IpAddr,
@@ -40,7 +40,7 @@ struct Subject {
     protocol: u8,
 }
 
-/// Returns true if a row is what these packets lack, and it can be told which one.
+/// Returns true if these packets were denied for lack of a row, and the row can be determined.
 fn row_helps(item: &Item) -> bool {
     match reason(item.key) {
         Reason::Port
@@ -52,7 +52,7 @@ fn row_helps(item: &Item) -> bool {
         Reason::Protocol | Reason::ProtocolKnown => {
             !matches!(item.protocol, Some(0 | 43 | 44 | 59 | 60 | 255))
         }
-        // Of ICMP a row allows echo requests.
+        // Of ICMP, a row allows only echo requests.
         Reason::IcmpType => is_echo(item),
         _ => false,
     }
@@ -62,7 +62,7 @@ fn is_echo(item: &Item) -> bool {
     matches!((item.protocol, item.key.port()), (Some(1), 0x0800) | (Some(58), 0x8000))
 }
 
-/// Writes rows for what was denied. `taken` are names of rows that the site has.
+/// Writes rows for denied connections. `taken` are the names of the rows that the site has.
 #[must_use]
 pub fn suggest(items: &[Item], policy: &Policy, taken: &BTreeSet<String>) -> Suggestion {
     let mut suggestion = Suggestion::default();
@@ -170,7 +170,7 @@ fn write_row(
     names.insert(name);
 }
 
-/// Ports as ranges that hold these and no other.
+/// Returns ranges that contain exactly these ports.
 fn ranges(ports: impl Iterator<Item = u16>) -> Vec<PortRange> {
     let mut ranges: Vec<PortRange> = Vec::new();
     for port in ports.collect::<BTreeSet<u16>>() {
@@ -182,7 +182,7 @@ fn ranges(ports: impl Iterator<Item = u16>) -> Vec<PortRange> {
     ranges
 }
 
-/// A site file with rows added, before the mark at its end if it has one.
+/// Returns a site file with rows added, before the end mark if the file has one.
 #[must_use]
 pub fn with_rows(site: &str, rows: &str) -> String {
     let end = site
@@ -196,7 +196,8 @@ pub fn with_rows(site: &str, rows: &str) -> String {
     }
 }
 
-/// The packets that a row has to allow, as the policy is asked about them. `local` is an address of this host.
+/// Returns the packet that a row has to allow, as a question to the policy. `local` is an address of this
+/// host.
 #[must_use]
 pub fn opening(item: &Item, local: IpAddr) -> Option<Opening> {
     let address = item.peer.parse::<IpAddr>().ok().filter(|_| row_helps(item))?;

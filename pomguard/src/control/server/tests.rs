@@ -12,7 +12,7 @@ use crate::control::{
     socket,
 };
 
-/// A server whose daemon answers every request with its verb; it ends with the test's runtime.
+/// A server whose daemon answers every request with the verb; the server ends with the test's runtime.
 struct Server {
     folder: tempfile::TempDir,
     _runtime: tokio::runtime::Runtime,
@@ -23,7 +23,7 @@ impl Server {
         Self::start_for("no such group")
     }
 
-    /// The same, for the members of a group.
+    /// Starts a server whose group of readers is `readers`.
     fn start_for(readers: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = socket(folder.path());
@@ -58,7 +58,7 @@ impl Server {
     }
 }
 
-/// The server serves root; a developer without root has nothing to test here.
+/// Returns true for root. The server serves root; a developer without root has nothing to test here.
 fn root() -> bool {
     nix::unistd::geteuid().is_root()
 }
@@ -151,12 +151,12 @@ fn a_thousand_slow_clients_keep_nobody_out() {
 /// A group that all systems have.
 const GROUP: &str = "daemon";
 
-/// Does something on a thread of another user, a member of [`GROUP`] or of none.
+/// Calls `act` on a thread of another user, who is a member of [`GROUP`] or of none.
 fn as_other<T: Send>(member: bool, act: impl FnOnce() -> T + Send) -> T {
     let group = if member { Group::from_name(GROUP).unwrap().unwrap().gid.as_raw() } else { 65_534 };
     let become_other = move || {
         for (call, id) in [(libc::SYS_setresgid, group), (libc::SYS_setresuid, 65_534)] {
-            // SAFETY: the raw system call takes three numbers, and changes this thread alone.
+            // SAFETY: the raw system call takes three numbers, and changes only this thread.
             assert_eq!(unsafe { libc::syscall(call, id, id, id) }, 0);
         }
     };
@@ -171,7 +171,7 @@ fn as_other<T: Send>(member: bool, act: impl FnOnce() -> T + Send) -> T {
     })
 }
 
-/// CP-02: members of the group, and strangers, as many as like to: none takes a place that root has or needs.
+/// CP-02: any number of members of the group, and of strangers: none takes a place that root has or needs.
 #[test]
 fn askers_and_strangers_never_take_a_place_of_root() {
     if !root() {
@@ -208,7 +208,7 @@ fn members_may_ask_and_strangers_are_told_why_not() {
     let server = Server::start_for(GROUP);
     fs::set_permissions(server.folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
     for _ in 0..2 {
-        // Before the number of the group is known, and after.
+        // Before and after the number of the group is known.
         assert_eq!(as_other(true, || server.asks(Request::Status)).unwrap(), "status");
         let refused = as_other(true, || server.asks(Request::Confirm)).unwrap_err().to_string();
         assert!(refused.contains("only root may `confirm`"), "{refused}");
@@ -237,7 +237,7 @@ async fn request_of_root_is_served_before_those_that_waited_longer() {
     assert!(requests.next().await.is_none());
 }
 
-/// A client of root's believes nobody but the daemon.
+/// A client of root trusts only the daemon.
 #[test]
 fn socket_of_another_user_is_not_asked() {
     if !root() {

@@ -1,4 +1,4 @@
-//! What the counters say about what a plan takes away.
+//! The recent counts of the traffic that a plan takes away.
 
 use std::io::{self, Write};
 
@@ -14,7 +14,7 @@ use crate::{
     render::quantity::{duration, grouped, timestamp},
 };
 
-/// Writes nothing where no counter belongs to what changes.
+/// Writes the counts. Writes nothing if no counter belongs to the change.
 pub(super) fn print(
     recent: &Recent,
     mode: impl Fn(Direction) -> Mode,

@@ -1,4 +1,4 @@
-//! What an operator should look at before anything else.
+//! The states that an operator should look at first.
 
 use std::io::{self, Write};
 
@@ -13,7 +13,7 @@ use crate::{
     render::quantity::grouped,
 };
 
-/// One sentence each; none when all is well.
+/// Returns one sentence for each state; empty if there is none.
 fn attention(snapshot: &Snapshot) -> Vec<String> {
     let mut lines = Vec::new();
     for direction in Direction::ALL {
@@ -77,10 +77,10 @@ fn known_system_reasons(
         .map(|r| format!("{} {}", printable(&r.name), grouped(r.packets)))
 }
 
-/// Prints what needs attention, if anything does, and where to look.
+/// Prints the states that need attention, if any, and the commands that show more.
 pub(super) fn print_attention(snapshot: &Snapshot, out: &mut impl Write, options: Options) -> io::Result<()> {
     for line in attention(snapshot) {
-        // The mark is a word, so that it is there without colour too.
+        // The mark is a word, so that it is also visible without colour.
         let words = format!("ATTENTION: {line}");
         for line in fold(words.split(' '), " ", options.width) {
             writeln!(out, "{}", strong(&line, options.colour))?;

@@ -55,7 +55,7 @@ fn the_tables_are_those_that_were_looked_at() {
 
 #[test]
 fn colour_is_only_ever_added_to_words() {
-    // The table's own library leaves colours out where the environment asks for it.
+    // The library of the tables leaves colours out if the environment asks for that.
     if std::env::var_os("NO_COLOR").is_some() {
         return;
     }

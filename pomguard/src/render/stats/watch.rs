@@ -1,4 +1,4 @@
-//! What changed between two readings, per second.
+//! The changes between two readings, per second.
 
 use std::{
     collections::HashMap,
@@ -18,7 +18,7 @@ use crate::{
     },
 };
 
-/// Rows shown at most: what a screen holds alongside the rest.
+/// The most rows shown, so that the rest of the page fits the screen.
 const BUSIEST: usize = 20;
 
 /// Prints the rates between `before` and `now`, `elapsed` apart: the busiest rows, every reason
@@ -50,8 +50,8 @@ pub fn print_watch(
     out.write_all(reasons(before, now, elapsed, options).as_bytes())
 }
 
-/// Counters never go backwards; where maps were set up anew between the readings, what is there
-/// now has grown since.
+/// Returns the growth of a counter. Counters never decrease; if the maps were set up anew between the
+/// readings, the whole present value is growth.
 fn grown(before: u64, now: u64) -> u64 {
     if now >= before { now - before } else { now }
 }

@@ -32,7 +32,7 @@ fn policy(site: &str) -> Policy {
     resolve(&draft(site), &[IpAddr::from([10, 20, 0, 11])]).unwrap_or_else(|faults| panic!("{faults}"))
 }
 
-/// Drops by direction, reason, peer, protocol and port.
+/// Returns drops by direction, reason, peer, protocol and port.
 fn items(policy: &Policy, drops: &[(Direction, Reason, &str, u8, u16)]) -> Vec<Item> {
     let mut hour = Hour::default();
     for (direction, reason, peer, protocol, port) in drops {
@@ -89,7 +89,7 @@ fn rows_let_these_packets_pass_and_no_others() {
             opening.destination_port,
         ));
     }
-    // Every neighbour: other addresses, ports, protocols, and the other direction.
+    // All neighbours: other addresses, ports, protocols, and the other direction.
     let near = |address: IpAddr| match address {
         IpAddr::V4(v4) => {
             [0, 1, u32::MAX].map(|by| IpAddr::from(v4.to_bits().wrapping_add(by).to_be_bytes()))
