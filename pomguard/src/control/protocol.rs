@@ -75,7 +75,7 @@ pub enum Request {
     },
     /// Confirm the pending change.
     Confirm,
-    /// Return to an earlier policy.
+    /// Roll back to an earlier change.
     Rollback {
         /// The number of the change in the history; `None` for the previous one.
         to: Option<u64>,
@@ -156,7 +156,7 @@ pub struct Changed {
     pub outbound: Mode,
     /// The number of tuples of the policy.
     pub tuples: usize,
-    /// The numbers of changed rows and tuples.
+    /// The change in numbers: rows, modes and settings.
     pub summary: Summary,
     /// The changed settings.
     #[serde(default)]

@@ -173,7 +173,7 @@ pub fn detached(attached: &[AttachInfo]) {
     });
 }
 
-/// Returns a callback that writes denied requests, at most one a second for each user.
+/// Returns a callback that writes denied requests, at most one per second for each user.
 pub(super) fn denied() -> OnDenied {
     let last: Mutex<BTreeMap<u32, Instant>> = Mutex::default();
     Arc::new(move |peer: &Peer, verb| {

@@ -1,4 +1,4 @@
-//! A change of policy: the files anew, or an earlier change again. The history records both.
+//! A change of policy: the files anew, or an earlier change again. The history records every change.
 
 use std::{sync::PoisonError, time::Instant};
 

@@ -78,8 +78,8 @@ impl Daemon {
         let Waiting { next, replaced, installed, leave, .. } = waiting;
         self.lasting_conditions.remove(&Condition::Unconfirmed);
         let mut notes = Vec::new();
-        // Interfaces that the change no longer names were kept until now: attaching them again could not be
-        // automatic.
+        // Interfaces that the change no longer names were kept until now: a rollback by the programs could
+        // not attach the guard again.
         if let Err(error) = self.attach(&next.settings, &leave) {
             notes.push(format!("not on every interface: {error:#}"));
         }

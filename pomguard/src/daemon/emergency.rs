@@ -47,7 +47,7 @@ pub struct Scene {
 }
 
 impl Scene {
-    /// The maps that are pinned, with the clock that their deadlines are in.
+    /// Opens the pinned maps, with the clock of their deadlines.
     ///
     /// # Errors
     /// If nothing is pinned, or the maps are of another layout.

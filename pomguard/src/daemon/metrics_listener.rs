@@ -102,7 +102,7 @@ async fn keep(
                 error.set(Some(format!("{}: {:#}", at.value, anyhow!(ended))));
             }
         }
-        // If the change or the stop ended the wait, the wait is over at once.
+        // If a change or the stop ended the serving above, this wait ends at once.
         tokio::select! {
             biased;
             _ = stopped.wait_for(|&stop| stop) => return,

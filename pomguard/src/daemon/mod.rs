@@ -223,7 +223,7 @@ fn start(
     pins.finish_migration()
         .and_then(|()| programs::retire(&pins))
         .context("decide what an earlier start left")?;
-    // Unless `finish` is called below, dropping this value restores the previous state.
+    // Unless `finish` is called below, dropping this value restores the state before this start.
     let takeover = Takeover::begin(&pins).context("take the place of maps of another layout")?;
     let pins = takeover.as_ref().map_or(pins, Takeover::pins);
     let ticks = Ticks::probe()?;
@@ -535,7 +535,7 @@ fn lower_first(settings: &Settings) -> Vec<String> {
 }
 
 /// Refuses interfaces to which attaching would fail, before anything is changed. A missing interface is an
-/// error unless `may_be_missing` returns true for the name: then the name contains a mistake.
+/// error, because the name probably contains a mistake, unless `may_be_missing` returns true for the name.
 fn check_interfaces(
     pins: &Pins,
     settings: &Settings,

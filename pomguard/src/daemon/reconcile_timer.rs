@@ -94,7 +94,7 @@ impl Daemon {
     pub(super) fn check(&mut self) {
         self.systemd.tell_again();
         self.sweep_exceptions();
-        // Whoever changes something by hand has the lock meanwhile; the next check is soon enough.
+        // An operator who changes something by hand has the lock meanwhile; the next check is soon enough.
         let _change = match self.runtime.try_change() {
             Ok(Some(change)) => change,
             Ok(None) => return,
@@ -130,7 +130,8 @@ impl Daemon {
             state.rollback_at = self.waiting.as_ref().and_then(Waiting::until);
             state.conditions = check.conditions.keys().copied().collect();
         }
-        // A reported condition counts as a completed check; a failed self-check does not.
+        // Pings the watchdog unless the self-check itself failed. A reported condition counts as a completed
+        // check.
         if !check.conditions.contains_key(&Condition::SelfCheckFailed) {
             self.systemd.ping();
         }

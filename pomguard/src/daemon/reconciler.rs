@@ -41,7 +41,7 @@ pub(super) struct Watched {
     pub(super) name: String,
     /// `None` while nothing is attached.
     pub(super) hold: Option<HookHandles>,
-    /// True if the settings name it.
+    /// True if the settings name the interface.
     pub(super) named: bool,
 }
 
@@ -245,7 +245,7 @@ impl Reconciler {
         for at in 0..self.interfaces.len() {
             self.check_interface(at, loaded, pins, how, &mut check);
         }
-        // Until a change is confirmed, interfaces that lose the guard by the change keep the guard: no
+        // Until a change is confirmed, an interface that will lose the guard still has the guard: that is no
         // condition.
         if !lasting_conditions.contains_key(&Condition::Unconfirmed) {
             for confirmed_policy in self.interfaces.iter().filter(|it| !it.named) {
@@ -389,7 +389,7 @@ impl Reconciler {
         }
     }
 
-    /// Takes the links of all interfaces but one again: attaching to a lower device replaces the links of the
+    /// Takes the links of all interfaces but one again: attaching to a lower device replaces links of the
     /// others.
     fn hold_again(&mut self, but: usize, pins: &Pins) {
         let others = self.interfaces.iter_mut().enumerate().filter(|(at, _)| *at != but);

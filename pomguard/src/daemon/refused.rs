@@ -195,7 +195,7 @@ impl Refused {
 
     /// Closes interfaces that are not closed yet, and reports the state if it has changed.
     fn check(&mut self) {
-        // Whoever changes something by hand has the lock meanwhile.
+        // An operator who changes something by hand has the lock meanwhile.
         let Ok(Some(_change)) = self.runtime.try_change() else { return };
         self.checked = Some(Instant::now());
         if self.runtime.detached() {

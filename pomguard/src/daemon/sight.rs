@@ -138,7 +138,8 @@ impl Watch {
 mod tests {
     use super::*;
 
-    /// Looks every half second at one card that takes and a guard that sees so many packets each time.
+    /// Checks one card and one guard every half second; the counters of both grow by the given numbers of
+    /// packets each time.
     struct Series {
         watch: Watch,
         now: Instant,

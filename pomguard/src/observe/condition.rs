@@ -16,7 +16,7 @@ pub enum Condition {
     InterfaceRenamed,
     /// A card takes packets and the guard sees none of them.
     Unseen,
-    /// In native mode the guard saw less than nine tenths of what a card took in a minute.
+    /// In native mode the guard saw less than nine tenths of the packets that a card took in a minute.
     PartlyUnseen,
     /// A program of another product runs before the guard on the way out, and may let out packets that the
     /// guard would drop.
@@ -121,7 +121,7 @@ pub enum Repair {
     Pin,
     /// A slot of the policy held another image.
     Policy,
-    /// A general program was not in its array.
+    /// A program of the general path was not in the array of programs.
     General,
     /// The words that name the policy in force were changed.
     Control,

@@ -62,7 +62,7 @@ pub struct DaemonState {
 pub struct Installed {
     /// SHA-256 of the image, hexadecimal.
     pub image: String,
-    /// Generation.
+    /// The generation.
     pub generation: u64,
 }
 

@@ -44,7 +44,7 @@ pub struct Recent {
 pub struct RecentRow {
     /// The row.
     pub id: RowId,
-    /// Its direction.
+    /// The direction of the row.
     pub direction: Direction,
     /// The kind of the change.
     pub kind: Kind,

@@ -7,7 +7,7 @@ use crate::observe::{
     printable::printable,
 };
 
-/// Columns of a line.
+/// The width of a line, in columns.
 const WIDTH: usize = 80;
 
 /// Returns the word for a severity at the start of a finding.

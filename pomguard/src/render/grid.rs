@@ -12,7 +12,6 @@ const GAP: u16 = 2;
 /// The longest word that a wrapped column always keeps whole, in characters.
 const WORD: usize = 20;
 
-/// One column.
 #[derive(Clone, Copy)]
 pub(super) struct Column {
     title: &'static str,

@@ -27,7 +27,7 @@ pub struct Listing<'a> {
     pub release: &'a str,
     /// The issue of the document.
     pub issue: &'a str,
-    /// The names of the columns.
+    /// The names in the source and destination columns.
     pub systems: &'a [System],
     /// The rows in print order.
     pub rows: Vec<Line<'a>>,

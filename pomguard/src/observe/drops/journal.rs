@@ -101,8 +101,8 @@ impl Line {
 /// Decides which lines are written.
 #[derive(Debug, Default)]
 pub struct Journal {
-    /// Known systems with a line, each with the time until which no other line is written, and the counts
-    /// since then.
+    /// The ports and reasons of known systems, each with the time until which no other line is written, and
+    /// the counts since the last line.
     known: BTreeMap<Key, (u64, Counts)>,
     /// The start of the present interval, and the number of lines about known systems since then.
     written: (u64, usize),

@@ -26,7 +26,7 @@ pub type RestTable = BTreeMap<Key, [u64; 2]>;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "Lines", into = "Lines")]
 pub struct Hour {
-    /// Hours since 1970.
+    /// The hour, counted in hours since 1970.
     pub hour: u64,
     /// Counts by key.
     pub table: Table,
@@ -115,7 +115,7 @@ struct Taken {
 /// The present hour.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ledger {
-    /// The kernel's table that the ledger reads.
+    /// The id of the kernel's table that the ledger reads.
     table: u64,
     /// The counts of the present hour.
     pub hour: Hour,

@@ -145,8 +145,8 @@ impl Report {
         Self { at, since: query.since, drops, rest: rest(&all.rest, query) }
     }
 
-    /// Returns the packets of known systems, or of strangers, without packets that were sent because no rule
-    /// forbids them.
+    /// Returns the packets of known systems, or of strangers, without the packets that were sent because no
+    /// rule forbids them.
     #[must_use]
     pub fn packets(&self, known: bool) -> u64 {
         let drops = self.drops.iter().filter(|item| item.known == known && item.verdict != Outcome::Pass);

@@ -18,7 +18,7 @@ use crate::{
     },
 };
 
-/// The most rows shown, so that the rest of the page fits the screen.
+/// The most rows shown: a screen holds this many next to the rest.
 const BUSIEST: usize = 20;
 
 /// Prints the rates between `before` and `now`, `elapsed` apart: the busiest rows, every reason
