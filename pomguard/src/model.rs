@@ -60,7 +60,7 @@ impl Mode {
         }
     }
 
-    /// Returns the word used in files, tables, JSON and metric labels.
+    /// Returns the word of the setting.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -177,15 +177,15 @@ impl Default for PacketSettings {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OwnAddresses {
-    /// Those that the site file gives to this host.
+    /// Only addresses that the site file gives to this host.
     #[default]
     Listed,
-    /// Also those that the site file gives to nobody.
+    /// Also addresses that the site file gives to no machine.
     Machine,
 }
 
 impl OwnAddresses {
-    /// The word of the setting.
+    /// Returns the word of the setting.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -207,7 +207,7 @@ pub enum Panic {
 }
 
 impl Panic {
-    /// Returns the kind's word.
+    /// Returns the word of the setting.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {

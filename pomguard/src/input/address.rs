@@ -1,4 +1,5 @@
-//! Addresses, prefixes and ranges, read strictly: what two programs could read differently is refused.
+//! Parses addresses, prefixes and ranges strictly: a spelling that two programs could read differently is
+//! refused.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -7,10 +8,10 @@ use smallvec::{SmallVec, smallvec};
 
 use super::diagnostic::Fault;
 
-/// What an address, a prefix or a range comes to. Nearly always one prefix, which needs no memory of its own.
+/// The prefixes of an address, a prefix or a range. Nearly always one prefix, which needs no heap memory.
 pub type Prefixes = SmallVec<[IpNet; 1]>;
 
-/// One address.
+/// Parses one address.
 pub fn address(written: &str) -> Result<IpAddr, Fault> {
     if let Some((bare, _)) = written.split_once('%') {
         return Err(Fault::new(
@@ -39,7 +40,7 @@ pub fn address(written: &str) -> Result<IpAddr, Fault> {
     })
 }
 
-/// What a dotted quad with leading zeros is in decimal.
+/// Returns a dotted quad with leading zeros as plain decimal.
 fn without_leading_zeros(written: &str) -> Option<Ipv4Addr> {
     let parts: Vec<&str> = written.split('.').collect();
     let plain =
@@ -50,10 +51,10 @@ fn without_leading_zeros(written: &str) -> Option<Ipv4Addr> {
     }
 }
 
-/// Shortest prefixes that a server can have as its own: IPv4 and IPv6.
+/// Shortest prefix lengths of a server's own addresses: IPv4 and IPv6.
 const WIDEST: [u8; 2] = [16, 48];
 
-/// An address or a prefix that a server of the site can have as its own.
+/// Parses an address or a prefix that a server of the site can have as its own.
 pub fn host_addresses(written: &str) -> Result<IpNet, Fault> {
     let Some((base, length)) = written.split_once('/') else { return Ok(host_address(written)?.into()) };
     let net = prefix(base, length)?;
@@ -66,7 +67,7 @@ pub fn host_addresses(written: &str) -> Result<IpNet, Fault> {
     Ok(net)
 }
 
-/// A single address that a server of the site can have.
+/// Parses a single address that a server of the site can have.
 pub fn host_address(written: &str) -> Result<IpAddr, Fault> {
     if let Some((Ok(single), _)) = written.split_once('/').map(|(base, length)| (address(base), length)) {
         return Err(Fault::new("a prefix, where a single address is needed", format!("write \"{single}\"")));
@@ -82,14 +83,14 @@ pub fn host_address(written: &str) -> Result<IpAddr, Fault> {
     Ok(address)
 }
 
-/// Whether an address, a prefix or a range was meant, however wrong: no name begins so.
+/// Returns true if the text was meant as an address, a prefix or a range, even a wrong one: no name begins so.
 pub fn is_meant(written: &str) -> bool {
     let begins = |with: fn(&char) -> bool| written.starts_with(|letter: char| with(&letter));
     begins(char::is_ascii_digit)
         || (written.contains(':') && (begins(char::is_ascii_hexdigit) || written.starts_with(':')))
 }
 
-/// An address, a prefix or a range, as the fewest prefixes that are exactly that.
+/// Parses an address, a prefix or a range into the fewest prefixes that cover exactly the same addresses.
 pub fn prefixes(written: &str) -> Result<Prefixes, Fault> {
     if let Some((first, last)) = written.split_once('-') {
         range(first, last)
@@ -201,7 +202,7 @@ mod tests {
         }
     }
 
-    /// The fewest prefixes, found by walking down the tree of halves.
+    /// Finds the fewest prefixes by walking down the binary tree of prefixes.
     fn naive(first: u128, last: u128, base: u128, bits: u32, out: &mut Vec<(u128, u32)>) {
         let end = if bits == 128 { u128::MAX } else { base + ((1 << bits) - 1) };
         if last < base || end < first {

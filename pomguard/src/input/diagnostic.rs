@@ -1,4 +1,4 @@
-//! What is wrong in a file, where, and what to write instead.
+//! Faults in a file: the problem, the place, and the text to write instead.
 
 use std::fmt;
 
@@ -14,9 +14,9 @@ pub struct Diagnostic {
     pub origin: Origin,
     /// The offending text.
     pub found: String,
-    /// What is wrong with it.
+    /// The problem.
     pub problem: String,
-    /// What to write instead.
+    /// The text to write instead.
     pub remedy: String,
 }
 
@@ -27,7 +27,7 @@ impl fmt::Display for Diagnostic {
     }
 }
 
-/// All faults that were found, in file and line order. Never empty when returned as an error.
+/// All faults, in file and line order. Never empty when returned as an error.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Error)]
 #[serde(transparent)]
 pub struct Diagnostics(pub Vec<Diagnostic>);
@@ -45,14 +45,14 @@ impl fmt::Display for Diagnostics {
 }
 
 impl Diagnostics {
-    /// One fault as a result of its own.
+    /// Returns an error with a single fault.
     pub fn one(origin: Origin, found: &str, problem: &str, remedy: &str) -> Self {
         let mut faults = Self::default();
         faults.add(origin, found, problem, remedy);
         faults
     }
 
-    /// Notes a fault.
+    /// Adds a fault.
     pub fn add(
         &mut self,
         origin: Origin,
@@ -64,41 +64,41 @@ impl Diagnostics {
         self.0.push(Diagnostic { origin, found, problem, remedy });
     }
 
-    /// Takes over what another reader found.
+    /// Adds the faults that other readers found.
     pub fn extend(&mut self, others: impl IntoIterator<Item = Self>) {
         self.0.extend(others.into_iter().flat_map(|other| other.0));
     }
 
-    /// Whether nothing is wrong.
+    /// Returns true if there are no faults.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// In file and line order.
+    /// Sorts the faults by file and line.
     #[must_use]
     pub fn sorted(mut self) -> Self {
         self.0.sort_by(|a, b| a.origin.cmp(&b.origin));
         self
     }
 
-    /// `value` when nothing is wrong.
+    /// Returns `value` if there are no faults, and the sorted faults otherwise.
     pub fn into_result<T>(self, value: T) -> Result<T, Self> {
         if self.is_empty() { Ok(value) } else { Err(self.sorted()) }
     }
 }
 
-/// What is wrong with a piece of text, before it is known where it stands.
+/// A fault in a piece of text whose place in the file is not yet known.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("{problem}; {remedy}")]
 pub struct Fault {
-    /// What is wrong.
+    /// The problem.
     pub problem: String,
-    /// What to write instead.
+    /// The text to write instead.
     pub remedy: String,
 }
 
 impl Fault {
-    /// A fault with its remedy.
+    /// Creates a fault with its remedy.
     pub fn new(problem: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self { problem: problem.into(), remedy: remedy.into() }
     }

@@ -1,12 +1,13 @@
-//! The check that nobody but root could have written a file that decides who may connect.
+//! Checks that only root could have written a file that decides who may connect.
 //!
 //! A site, settings or matrix file counts only if root alone could have written it: the file, each folder on
-//! the way to it from `/`, and each symbolic link. One who owns any of them, or may write to it, decides what
-//! this host lets in. The folders of `[paths]` are judged alike, as far as they exist: exceptions, the image for
-//! the next boot and the history come from there.
+//! the path from `/`, and each symbolic link. A user who owns any of them, or may write to any of them, decides
+//! which connections this host allows. The same check covers the folders of `[paths]`, as far as they exist:
+//! exceptions, the image for the next boot and the history come from there.
 //!
 //! A folder that everybody may write to is safe if it has the sticky bit and belongs to root, as `/tmp` does:
-//! there nobody can rename or remove what belongs to root. A file in it must have no second name, since a hard
+//! there nobody can rename or remove a file of root. A file in such a folder must have no second name, since
+//! anybody could have made a hard link to an old file of root there.
 //! link to an old file of root's could have been put there by anybody.
 
 use std::{
@@ -26,9 +27,9 @@ use crate::model::Origin;
 const GROUP_WRITES: u32 = 0o020;
 /// Permission of everybody to write.
 const OTHERS_WRITE: u32 = 0o002;
-/// Entries of the folder can be renamed and removed only by their owner, and by the folder's.
+/// Sticky bit: only the owner of an entry, or of the folder, can rename or remove the entry.
 const STICKY: u32 = 0o1000;
-/// Links that are followed, as many as the kernel follows.
+/// Most links that are followed, as in the kernel.
 const LINKS: usize = 40;
 
 /// `[files] owner` as written: a user, a group, or both.
@@ -48,7 +49,7 @@ impl fmt::Display for FileOwner {
 }
 
 impl FileOwner {
-    /// Reads `user`, `user:group` or `:group`.
+    /// Parses `user`, `user:group` or `:group`.
     pub(super) fn read(written: &str) -> Result<Self, Fault> {
         let (user, group) = match written.split_once(':') {
             Some((user, group)) => (user, Some(group)),
@@ -68,23 +69,23 @@ impl FileOwner {
     }
 }
 
-/// The user and the group that may own and write files besides root, by number.
+/// Numeric ids of the user and the group that may own and write files besides root.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Owner {
     user: Option<u32>,
     group: Option<u32>,
 }
 
-/// The consequence of a file that somebody else could change.
+/// The consequence of a file that another user could change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Trust {
-    /// It is refused.
+    /// The file is refused.
     Demanded,
-    /// It is read, and said to be so.
+    /// The file is read, and the concern is reported.
     Reported,
 }
 
-/// Reads the files of one draft, and judges who could change them.
+/// Reads the files of one draft, and checks who could change them.
 #[derive(Clone, Debug)]
 pub struct Files {
     trust: Trust,
@@ -93,15 +94,15 @@ pub struct Files {
 }
 
 impl Files {
-    /// Refuses what somebody else than root could change, if this process could put it in force. An ordinary
-    /// user cannot, and may read any file.
+    /// Refuses a file that a user other than root could change, if this process could put the file in force. A
+    /// process without root cannot, and may read any file.
     #[must_use]
     pub fn of_process() -> Self {
         let trust = if geteuid().is_root() { Trust::Demanded } else { Trust::Reported };
         Self { trust, owner: Owner::default(), concerns: Vec::new() }
     }
 
-    /// Reads any file. [`Self::concerns`] has what would be refused.
+    /// Reads any file. [`Self::concerns`] lists the findings for which the service would refuse a file.
     #[must_use]
     pub const fn reported() -> Self {
         Self { trust: Trust::Reported, owner: Owner { user: None, group: None }, concerns: Vec::new() }
@@ -113,8 +114,8 @@ impl Files {
         &self.concerns
     }
 
-    /// Takes `[files] owner`, written at `origin`, for the files that the settings name. The settings file itself
-    /// belongs to root: otherwise it could name its own owner. `control_group` may not own files.
+    /// Takes `[files] owner`, written at `origin`, for the files that the settings name. The settings file must
+    /// belong to root: otherwise it could name its own owner. `control_group` may not own files.
     pub(super) fn entrust(
         &mut self,
         owner: &FileOwner,
@@ -143,7 +144,7 @@ impl Files {
         Ok(())
     }
 
-    /// Judges a file that was opened, by the way that leads to it.
+    /// Checks an opened file and the path that leads to the file.
     pub(super) fn judge(&mut self, path: &Path, opened: &fs::Metadata) -> Result<(), Diagnostics> {
         let mut walk = Walk { owner: self.owner, found: Vec::new() };
         let found = match walk.follow(path) {
@@ -158,7 +159,7 @@ impl Files {
         self.take(&path.display().to_string(), found)
     }
 
-    /// Judges folders that `file` names, as far as they exist. Root alone may own these.
+    /// Checks the folders that `file` names, as far as they exist. Only root may own these folders.
     pub(super) fn judge_folders(&mut self, file: &str, folders: [&Path; 2]) -> Result<(), Diagnostics> {
         for path in folders {
             let mut walk = Walk { owner: Owner::default(), found: Vec::new() };
@@ -173,7 +174,7 @@ impl Files {
         Ok(())
     }
 
-    /// Refuses what was found about a file, or keeps it.
+    /// Refuses a file because of the findings, or keeps the findings as concerns.
     fn take(&mut self, file: &str, found: Vec<Concern>) -> Result<(), Diagnostics> {
         let diagnostic = |Concern { found, problem, remedy }| {
             let origin = Origin { file: file.into(), line: 1 };
@@ -184,7 +185,7 @@ impl Files {
             return Err(Diagnostics(found));
         }
         for concern in found {
-            // Two files mostly share their folders.
+            // Two files mostly share their folders, so their concerns repeat.
             if !self.concerns.iter().any(|it| (&it.found, &it.problem) == (&concern.found, &concern.problem))
             {
                 self.concerns.push(concern);
@@ -194,19 +195,19 @@ impl Files {
     }
 }
 
-/// The number of a user, by name or number.
+/// Returns the number of a user, by name or number.
 fn user_number(name: &str) -> Option<u32> {
     let found = || User::from_name(name).ok().flatten().map(|user| user.uid.as_raw());
     name.parse().ok().or_else(found)
 }
 
-/// The number of a group, by name or number.
+/// Returns the number of a group, by name or number.
 fn group_number(name: &str) -> Option<u32> {
     let found = || Group::from_name(name).ok().flatten().map(|group| group.gid.as_raw());
     name.parse().ok().or_else(found)
 }
 
-/// Somebody else than root could change this.
+/// A finding that a user other than root could change something.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Concern {
     found: String,
@@ -215,7 +216,7 @@ struct Concern {
 }
 
 impl Concern {
-    /// The way to something cannot be judged.
+    /// The path to `what` cannot be checked.
     fn unseen(what: &str, error: &io::Error) -> Self {
         Self {
             found: format!("the way to {what}"),
@@ -225,7 +226,7 @@ impl Concern {
     }
 }
 
-/// Kinds of entries on the way to a file.
+/// Kinds of entries on the path to a file.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Link,
@@ -243,14 +244,14 @@ impl fmt::Display for Kind {
     }
 }
 
-/// The way from `/` to a file, each entry judged before the next is looked up in it.
+/// A walk from `/` to a file, which checks each entry before it looks up the next.
 struct Walk {
     owner: Owner,
     found: Vec<Concern>,
 }
 
 impl Walk {
-    /// Follows a path through all its links and returns the facts about its end.
+    /// Follows a path through all its links and returns the metadata of the end.
     fn follow(&mut self, path: &Path) -> io::Result<fs::Metadata> {
         let absolute = std::path::absolute(path)?;
         let mut ahead = steps(&absolute);
@@ -261,7 +262,7 @@ impl Walk {
         while let Some(step) = ahead.pop() {
             let next = match step {
                 Step::Top => PathBuf::from("/"),
-                // `at` has no links in it, so its parent is the folder that has it.
+                // `at` has no links, so its parent is the folder that contains `at`.
                 Step::Up => at.parent().unwrap_or_else(|| Path::new("/")).to_owned(),
                 Step::Down(name) => at.join(name),
             };
@@ -283,7 +284,7 @@ impl Walk {
         Ok(facts)
     }
 
-    /// Judges one entry of a folder, which is `shared` if everybody may add to it.
+    /// Checks one entry of a folder. `shared` is true if everybody may add entries to that folder.
     fn judge(&mut self, path: &Path, facts: &fs::Metadata, kind: Kind, shared: bool) {
         let shown = quoted(path);
         let mut add = |problem: String, remedy: String| {
@@ -300,7 +301,7 @@ impl Walk {
             };
             add(format!("belongs to {}, who {can}", user_name(facts.uid())), format!("`{command} {shown}`"));
         }
-        // The permissions of a link mean nothing.
+        // The permissions of a link have no effect.
         if kind == Kind::Link || (kind == Kind::Folder && facts.mode() & STICKY != 0) {
             return;
         }
@@ -316,7 +317,7 @@ impl Walk {
             let by = if kind == Kind::Folder { ", who can replace what is in it" } else { "" };
             add(format!("can be written by {who}{by}"), format!("`chmod {bits} {shown}`"));
         }
-        // The permission of the group is then the most that the list gives to anybody.
+        // With an access list, the group bits are the mask: the most that the list gives to anybody.
         if facts.mode() & GROUP_WRITES != 0 && !group && has_access_list(path) {
             add("has an access list, by which others may write".to_owned(), format!("`setfacl -b {shown}`"));
         }
@@ -337,7 +338,7 @@ enum Step {
     Down(PathBuf),
 }
 
-/// The steps of a path, last one first.
+/// Returns the steps of a path, last one first.
 fn steps(path: &Path) -> Vec<Step> {
     let step = |component: Component<'_>| match component {
         Component::RootDir => Some(Step::Top),
@@ -350,7 +351,7 @@ fn steps(path: &Path) -> Vec<Step> {
     steps
 }
 
-/// Returns true if an access list says more than the permissions do.
+/// Returns true if the path has an access list beyond the permission bits.
 fn has_access_list(path: &Path) -> bool {
     let Ok(path) = CString::new(path.as_os_str().as_bytes()) else { return false };
     let name = c"system.posix_acl_access";
@@ -359,7 +360,7 @@ fn has_access_list(path: &Path) -> bool {
     length > 0
 }
 
-/// Returns true if others than the owner may add entries to a folder.
+/// Returns true if users other than the owner may add entries to a folder.
 fn is_shared(facts: &fs::Metadata) -> bool {
     facts.is_dir() && facts.mode() & (GROUP_WRITES | OTHERS_WRITE) != 0
 }
@@ -374,14 +375,14 @@ fn group_name(gid: u32) -> String {
     name.map_or_else(|| format!("group {gid}"), |group| format!("the group {}", group.name))
 }
 
-/// A path as a shell takes it.
+/// Quotes a path for a shell.
 fn quoted(path: &Path) -> String {
     let text = path.display().to_string();
     let plain = |letter: char| letter.is_ascii_alphanumeric() || "/._-+@%:,".contains(letter);
     if text.chars().all(plain) { text } else { format!("'{}'", text.replace('\'', "'\\''")) }
 }
 
-/// Returns true if useradd(8) and groupadd(8) take the name.
+/// Returns true if useradd(8) and groupadd(8) accept the name.
 pub(super) fn is_name(written: &str) -> bool {
     let taken = |letter: char| letter.is_ascii_alphanumeric() || "_-.".contains(letter);
     written.len() <= 32 && !written.starts_with('-') && written.chars().all(taken)

@@ -1,7 +1,8 @@
-//! Text files into a [`Draft`]: typed, every value with its file and line, all faults of a file at once.
+//! Reads the text files into a [`Draft`]: typed values, each with its file and line. Reports all faults of a
+//! file at once.
 //!
-//! Nothing here looks at the machine it runs on, but for who could change the files ([`files`]): `policy` chooses
-//! the host and its rows.
+//! Nothing here depends on the machine, except the check of who could change the files ([`files`]). `policy`
+//! chooses the host and its rows.
 
 use std::path::Path;
 
@@ -25,25 +26,25 @@ pub use site::Site;
 pub use sources::Sources;
 pub use text::At;
 
-/// Everything that was written, checked file by file, not yet applied to a host.
+/// The contents of all files, checked file by file, not yet applied to a host.
 #[derive(Clone, Debug)]
 pub struct Draft {
-    /// The published table.
+    /// The port matrix.
     pub matrix: Matrix,
-    /// Which addresses run which systems.
+    /// The inventory: which addresses run which systems.
     pub site: Site,
-    /// How this server enforces.
+    /// The settings of this server.
     pub settings: Settings,
 }
 
 impl Draft {
-    /// Reads `pomguard.toml`, the site file that it names and the matrix that the site file names. A process of
-    /// root's refuses those that somebody else could change.
+    /// Reads `pomguard.toml`, the site file that it names and the matrix that the site file names. A process
+    /// that runs as root refuses files that another user could change.
     pub fn load(settings: &Path) -> Result<Self, Diagnostics> {
         Self::read(&mut Files::of_process(), settings)
     }
 
-    /// The same, with the judgement of `files`.
+    /// Reads the same files as [`Self::load`], and lets `files` decide who may change them.
     pub fn read(files: &mut Files, settings: &Path) -> Result<Self, Diagnostics> {
         let settings = Settings::read(files, settings)?;
         let site = settings.site.clone();
@@ -58,14 +59,14 @@ impl Draft {
         Self::of(settings, site::load(files, site)?)
     }
 
-    /// What the texts of an earlier reading mean.
+    /// Parses the texts of an earlier reading.
     pub fn from_sources(sources: &Sources) -> Result<Self, Diagnostics> {
         let settings = Settings::parse(&sources.settings.name, &sources.settings.text)?;
         let matrix = Matrix::parse(&sources.matrix.name, &sources.matrix.text)?;
         Self::of(settings, site::parse_with(&sources.site.name, &sources.site.text, matrix)?)
     }
 
-    /// The texts that this was read from.
+    /// Returns the texts that this draft was read from.
     pub fn sources(&self) -> Sources {
         Sources {
             settings: self.settings.source.clone(),
@@ -80,7 +81,7 @@ impl Draft {
         faults.into_result(Self { matrix, site, settings })
     }
 
-    /// The same from texts in memory, under the names that messages give them.
+    /// Parses texts in memory. Each pair is the name for messages and the text.
     pub fn from_texts(settings: (&str, &str), site: (&str, &str)) -> Result<Self, Diagnostics> {
         let settings = Settings::parse(settings.0, settings.1);
         let site = site::parse(site.0, site.1, Path::new("."));

@@ -1,21 +1,22 @@
-//! Port numbers as files write them: `22`, `8000-8010`, lists of both, and one port per zone.
+//! Parses port numbers as files write them: `22`, `8000-8010`, lists of both, and one port per zone.
 
 use std::fmt;
 
 use super::diagnostic::Fault;
 use crate::model::PortRange;
 
-/// Ports of a matrix row: fixed, or as many as the site has zones.
+/// Ports of a matrix row: a fixed range, or one port for each zone of the site.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum PortSpec {
-    /// These.
+    /// A fixed range.
     Fixed(PortRange),
-    /// One for each zone, from this one up.
+    /// One port for each zone, from this port up.
     PerZone(u16),
 }
 
 impl PortSpec {
-    /// The ports at this number of zones; `None` when they would run past 65535, or there is no zone.
+    /// Returns the ports at this number of zones. Returns `None` if they would run past 65535, or there is no
+    /// zone.
     pub fn at(self, zones: u16) -> Option<PortRange> {
         match self {
             Self::Fixed(range) => Some(range),
@@ -36,7 +37,7 @@ impl fmt::Display for PortSpec {
     }
 }
 
-/// One port: decimal, no sign, no leading zero, from 1 to 65535.
+/// Parses one port: decimal, no sign, no leading zero, from 1 to 65535.
 fn port(written: &str) -> Result<u16, Fault> {
     let plain = !written.is_empty() && written.bytes().all(|byte| byte.is_ascii_digit());
     match written.parse::<u16>() {
@@ -47,7 +48,7 @@ fn port(written: &str) -> Result<u16, Fault> {
     }
 }
 
-/// One item: `22`, `8000-8010` or `9995+zones`.
+/// Parses one item: `22`, `8000-8010` or `9995+zones`.
 pub fn spec(written: &str) -> Result<PortSpec, Fault> {
     if let Some(first) = written.strip_suffix("+zones") {
         return Ok(PortSpec::PerZone(port(first)?));
@@ -63,7 +64,7 @@ pub fn spec(written: &str) -> Result<PortSpec, Fault> {
     Ok(PortSpec::Fixed(range))
 }
 
-/// A list: items between commas, a blank after a comma allowed.
+/// Parses a list: items between commas, a blank after a comma allowed.
 pub fn specs(written: &str) -> Result<Vec<PortSpec>, Fault> {
     let mut specs: Vec<PortSpec> = Vec::new();
     for item in written.split(',') {
@@ -92,7 +93,7 @@ pub fn specs(written: &str) -> Result<Vec<PortSpec>, Fault> {
     Ok(specs)
 }
 
-/// Whether two items of one list have a port in common already with one zone.
+/// Returns true if two items of one list have a port in common with one zone already.
 fn meet(a: PortSpec, b: PortSpec) -> bool {
     match (a.at(1), b.at(1)) {
         (Some(a), Some(b)) => a.first <= b.last && b.first <= a.last,
@@ -100,7 +101,7 @@ fn meet(a: PortSpec, b: PortSpec) -> bool {
     }
 }
 
-/// A list without ports per zone.
+/// Parses a list without ports per zone.
 pub fn ranges(written: &str) -> Result<Vec<PortRange>, Fault> {
     let fixed = |spec| match spec {
         PortSpec::Fixed(range) => Ok(range),
@@ -112,7 +113,7 @@ pub fn ranges(written: &str) -> Result<Vec<PortRange>, Fault> {
     specs(written)?.into_iter().map(fixed).collect()
 }
 
-/// Exactly one port or range, without ports per zone.
+/// Parses exactly one port or range, without ports per zone.
 pub fn range(written: &str) -> Result<PortRange, Fault> {
     match ranges(written)?.as_slice() {
         &[range] => Ok(range),

@@ -1,4 +1,4 @@
-//! `pomguard.toml`: how this server enforces.
+//! `pomguard.toml`: the settings of this server.
 
 use std::{
     net::SocketAddr,
@@ -19,50 +19,50 @@ use crate::{
     paths,
 };
 
-/// Longest interface name that Linux takes.
+/// Longest interface name in Linux, in bytes.
 const INTERFACE_NAME: usize = 15;
 
-/// Whose members may ask the daemon when the file says nothing.
+/// Default group whose members may query the daemon.
 const CONTROL_GROUP: &str = "pomguard";
 
-/// Seconds of grace when the file says nothing.
+/// Default grace period in seconds.
 const GRACE: u32 = 60;
-/// Longest grace.
+/// Longest grace period in seconds.
 const LONGEST_GRACE: u32 = 3_600;
 
 /// How the XDP program is attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum AttachMode {
-    /// Native where the driver has it, generic where it has not.
+    /// Native if the driver supports it, generic otherwise.
     #[default]
     Auto,
-    /// Native or not at all.
+    /// Native only.
     Native,
-    /// Generic, whatever the driver has.
+    /// Always generic.
     Generic,
 }
 
 /// How the egress program is attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum TcMode {
-    /// TCX where the kernel has it, a clsact filter where it has not.
+    /// TCX if the kernel has it, a clsact filter otherwise.
     #[default]
     Auto,
-    /// A clsact filter, whatever the kernel has.
+    /// Always a clsact filter.
     Clsact,
 }
 
-/// What an interface that cannot be attached to means.
+/// The reaction to an interface that cannot be attached to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum OnAttachFailure {
     /// The daemon ends with an error.
     #[default]
     Stop,
-    /// The others are enforced, and the fault is shown.
+    /// The other interfaces are enforced, and the failure is reported.
     Continue,
 }
 
-/// What a start does whose kernel refuses the programs, while nothing of ours is attached.
+/// The reaction of a start if the kernel refuses the programs while nothing of pomguard is attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnLoadFailure {
     /// Only failsafe rows, neighbours and leases pass.
@@ -74,17 +74,17 @@ pub enum OnLoadFailure {
 /// `[attach]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Attach {
-    /// Native or generic.
+    /// Native or generic XDP.
     pub mode: AttachMode,
-    /// Whether generic is a failure.
+    /// True if generic counts as a failure.
     pub require_native: bool,
-    /// What a failure means.
+    /// The reaction to a failed attachment.
     pub on_failure: OnAttachFailure,
     /// TCX or clsact.
     pub tc: TcMode,
-    /// Closed or open when the kernel refuses the programs; `None` follows the mode confirmed last.
+    /// The reaction if the kernel refuses the programs; `None` follows the mode confirmed last.
     pub on_load_failure: Option<OnLoadFailure>,
-    /// True if the mode before was generic and `auto` is asked for instead. No key of the file: the daemon knows it.
+    /// True if the mode before was generic and `auto` replaces it. Not a key of the file: the daemon sets this.
     pub leave_generic: bool,
 }
 
@@ -93,9 +93,9 @@ pub struct Attach {
 pub struct Paths {
     /// Pinned maps, programs and links.
     pub pins: PathBuf,
-    /// What survives a reboot.
+    /// Files that survive a reboot.
     pub state: PathBuf,
-    /// What does not.
+    /// Files that do not survive a reboot.
     pub runtime: PathBuf,
 }
 
@@ -105,16 +105,16 @@ impl Default for Paths {
     }
 }
 
-/// `[drops]`: what is kept and told of who was denied.
+/// `[drops]`: the records and journal lines about denied peers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Drops {
-    /// Days that the history reaches back.
+    /// Days that the history keeps.
     pub days: u32,
-    /// Megabytes (2^20 bytes) that it takes on disk.
+    /// Largest size of the history on disk in megabytes (2^20 bytes).
     pub megabytes: u32,
-    /// Seconds between two lines in the journal about one port of one known system.
+    /// Seconds between two journal lines about one port of one known system.
     pub journal_known: u32,
-    /// Lines a minute in the journal about all strangers; 0 = none.
+    /// Journal lines per minute about all unknown peers together; 0 = none.
     pub journal_strangers: u32,
 }
 
@@ -124,47 +124,47 @@ impl Default for Drops {
     }
 }
 
-/// The whole file.
+/// The contents of the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// The file, as it was named.
+    /// The file's name, as written.
     pub file: Arc<str>,
-    /// Its text; empty where there is no file.
+    /// Name and text; the text is empty if there is no file.
     pub source: Source,
-    /// The site file, relative paths resolved against this file's folder.
+    /// The site file; relative paths are resolved against this file's folder.
     pub site: PathBuf,
-    /// This host's name in the site file, where its addresses do not tell.
+    /// Name of this host in the site file, needed if its addresses do not identify the host.
     pub host: Option<At<String>>,
-    /// Which addresses of the machine are this host's own.
+    /// The addresses of the machine that belong to this host.
     pub own_addresses: OwnAddresses,
     /// The interfaces to enforce on.
     pub interfaces: Vec<At<String>>,
-    /// What inbound packets that no row allows come to.
+    /// Mode for inbound packets that no row allows.
     pub inbound: Mode,
-    /// What outbound packets that no row allows come to.
+    /// Mode for outbound packets that no row allows.
     pub outbound: Mode,
-    /// Seconds after a first attachment in which packets in the middle of unknown connections pass.
+    /// Grace period in seconds: mid-flow packets of unknown flows pass after a first attachment.
     pub grace: Option<u32>,
-    /// How to attach.
+    /// Settings of the attachment.
     pub attach: Attach,
-    /// Where the daemon itself serves metrics; `None` when it does not.
+    /// Address where the daemon serves metrics; `None` if it does not.
     pub metrics: Option<At<SocketAddr>>,
-    /// What is kept and told of who was denied.
+    /// Records and journal lines about denied peers.
     pub drops: Drops,
     /// Packet classes.
     pub packets: PacketSettings,
     /// Folders.
     pub paths: Paths,
-    /// Members of this group may ask the daemon over the control socket; only root may change anything.
+    /// Members of this group may query the daemon over the control socket; only root may change anything.
     pub control_group: String,
     /// The user or group that may own and write the site and matrix files besides root.
     pub file_owner: Option<At<FileOwner>>,
-    /// Rows that are watched or enforced here, whatever the site file says: `[[row]]` with `id` and `mode`.
+    /// Modes of rows on this server, which take precedence over the site file: `[[row]]` with `id` and `mode`.
     pub rows: Vec<(At<String>, Mode)>,
 }
 
 impl Settings {
-    /// What holds without a file, for commands that only need a site.
+    /// Returns the default settings, for commands that only need a site.
     pub fn without_file(site: &Path) -> Self {
         Self {
             file: "default".into(),
@@ -187,12 +187,12 @@ impl Settings {
         }
     }
 
-    /// Reads the file at `path`. A process of root's refuses one that somebody else could change.
+    /// Reads the file at `path`. A process that runs as root refuses a file that another user could change.
     pub fn load(path: &Path) -> Result<Self, Diagnostics> {
         Self::read(&mut Files::of_process(), path)
     }
 
-    /// The same, with the judgement of `files`.
+    /// Reads the file at `path`, and lets `files` decide who may change the file.
     pub fn read(files: &mut Files, path: &Path) -> Result<Self, Diagnostics> {
         let folder = path.parent().unwrap_or_else(|| Path::new(""));
         let settings = read(&Text::load(files, path)?, folder)?;
@@ -200,12 +200,12 @@ impl Settings {
         Ok(settings)
     }
 
-    /// Reads a text in memory; `name` stands for the file in messages.
+    /// Parses a text in memory; `name` stands for the file in messages.
     pub fn parse(name: &str, text: &str) -> Result<Self, Diagnostics> {
         read(&Text::check(name.into(), text.as_bytes().to_vec())?, Path::new(""))
     }
 
-    /// Rows of the matrix that `[[row]]` names must exist.
+    /// Checks that the rows of the matrix that `[[row]]` names exist.
     pub(super) fn check_rows(&self, matrix: &Matrix, faults: &mut Diagnostics) {
         for (id, _) in self.rows.iter().filter(|(id, _)| !id.value.starts_with("site/")) {
             if let Err(Fault { problem, remedy }) = matrix.number(&id.value) {
@@ -378,7 +378,7 @@ fn absolute(written: &str) -> Result<PathBuf, Fault> {
     if path.is_absolute() { Ok(path) } else { Err(Fault::new("a relative path", "write it from / on")) }
 }
 
-/// A name that groupadd(8) takes.
+/// Parses a group name as groupadd(8) accepts it.
 fn group_name(written: &str) -> Result<String, Fault> {
     if !is_name(written) {
         return Err(Fault::new("no name of a group", "write one such as \"pomguard\""));
@@ -425,7 +425,7 @@ fn packets(mut table: Table<'_>, faults: &mut Diagnostics) -> PacketSettings {
         set(knob, table.get(key).and_then(|value| value.boolean(faults)));
     }
     if let Some(value) = table.get("vlans") {
-        // The empty list is the default here: no tagged frame is judged like an untagged one.
+        // Here the empty list is the default: no tagged frame is judged like an untagged one.
         for item in value.list(faults) {
             let Some(id) = item.number(1, 4_094, faults) else { continue };
             packets.vlans.extend(u16::try_from(id.value));

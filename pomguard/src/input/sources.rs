@@ -1,4 +1,4 @@
-//! The texts of the three files that a policy came from: enough to come to the same policy again.
+//! The texts of the three files of a policy: enough to build the same policy again.
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -6,12 +6,12 @@ use sha2::{Digest as _, Sha256};
 use super::text::Text;
 use crate::digest::hex;
 
-/// A file's text.
+/// The name and the text of a file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Source {
-    /// The file, as it was named.
+    /// The file's name, as written.
     pub name: String,
-    /// All of it.
+    /// The whole text.
     pub text: String,
 }
 
@@ -21,24 +21,24 @@ impl Source {
     }
 }
 
-/// The three files.
+/// The texts of the three files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sources {
     /// `pomguard.toml`.
     pub settings: Source,
     /// `site.toml`.
     pub site: Source,
-    /// The matrix, the one inside the binary too: the next version may carry another.
+    /// The matrix, also if it is the built-in one: the next version may ship another.
     pub matrix: Source,
 }
 
 impl Sources {
-    /// SHA-256 of the texts in hexadecimal, whatever the files are called and wherever they lie.
+    /// Returns SHA-256 of the texts in hexadecimal. Names and locations of the files do not count.
     #[must_use]
     pub fn digest(&self) -> String {
         let mut hash = Sha256::new();
         for source in [&self.settings, &self.site, &self.matrix] {
-            // Lengths first: no text can be read as the end of another.
+            // Lengths come first, so that no text can be read as the end of another.
             hash.update((source.text.len() as u64).to_le_bytes());
             hash.update(&source.text);
         }

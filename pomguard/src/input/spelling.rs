@@ -1,6 +1,6 @@
-//! The nearest of the names that would have been right.
+//! Finds the valid name nearest to a misspelled one.
 
-/// The candidate that was probably meant, if one is near enough to suggest.
+/// Returns the candidate that was probably meant. Returns `None` if no candidate is near enough.
 pub(super) fn nearest<'a>(written: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let plain = squeeze(written);
     candidates
@@ -11,13 +11,13 @@ pub(super) fn nearest<'a>(written: &str, candidates: impl IntoIterator<Item = &'
         .map(|(_, candidate)| candidate)
 }
 
-/// Case, blanks and punctuation are what people get wrong most.
+/// Drops case, blanks and punctuation, the most frequent mistakes.
 fn squeeze(name: &str) -> Vec<char> {
-    // A name in a file may be as long as the file; what matters for a suggestion is short.
+    // A name in a file may be as long as the file; a suggestion needs only the beginning.
     name.chars().filter(|letter| letter.is_alphanumeric()).flat_map(char::to_lowercase).take(64).collect()
 }
 
-/// Letters to insert, remove or replace (Levenshtein).
+/// Counts the letters to insert, remove or replace (Levenshtein distance).
 fn distance(from: &[char], to: &[char]) -> usize {
     let mut row: Vec<usize> = (0..=to.len()).collect();
     for (index, letter) in from.iter().enumerate() {

@@ -1,4 +1,4 @@
-//! Files as people write, break and cut them.
+//! Tests of the reader with complete, invalid and truncated files.
 
 use std::{collections::BTreeSet, fs, net::IpAddr, os::unix::fs::PermissionsExt as _, path::Path};
 
@@ -19,7 +19,7 @@ fn on_pom1(draft: &Draft) -> Option<Policy> {
     resolve(draft, &[IpAddr::from([10, 20, 0, 11])]).ok()
 }
 
-/// Everything that the policy lets in or out, tuple by tuple.
+/// Returns everything that the policy allows in either direction, tuple by tuple.
 fn granted(policy: &Policy) -> BTreeSet<(RowId, u8, String, u8, String)> {
     let mut tuples = BTreeSet::new();
     for row in &policy.rows {
@@ -306,7 +306,7 @@ fn cf_07_cut_value_without_end_mark_is_no_other_value() {
     }
 }
 
-/// A change to a text: cut out, doubled, or replaced by something that means much to the reader.
+/// A change to a text: a part cut out, doubled, or replaced by a significant token.
 fn mutated(text: &str, changes: &[(usize, u8, usize)]) -> String {
     let pieces =
         ["\"", "[[", "]]", "=", "\n", "{", "é", "-", "0", "/", "0x", "1e9", "true", "''", "\\u0000", "[end]"];

@@ -1,4 +1,4 @@
-//! A file's text, and where in it something stands.
+//! The text of a file, and the lines in the text.
 
 use std::{
     fs::OpenOptions, io::Read as _, ops::Range, os::unix::fs::OpenOptionsExt as _, path::Path, sync::Arc,
@@ -7,12 +7,13 @@ use std::{
 use super::{diagnostic::Diagnostics, files::Files};
 use crate::model::Origin;
 
-/// No file of ours comes near this; a larger one is a mistake, and reading it would only cost memory.
+/// Largest file in bytes. No file of pomguard comes near; a larger file is a mistake, and reading one would
+/// only cost memory.
 const LARGEST: u64 = 4 << 20;
 /// Longest piece of offending text that a message repeats.
 const QUOTED: usize = 60;
 
-/// A value and where it was written.
+/// A value, and the place where it was written.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct At<T> {
     /// The value.
@@ -22,13 +23,13 @@ pub struct At<T> {
 }
 
 impl<T> At<T> {
-    /// The same place, another value.
+    /// Returns the changed value with the same origin.
     pub fn map<U>(self, change: impl FnOnce(T) -> U) -> At<U> {
         At { value: change(self.value), origin: self.origin }
     }
 }
 
-/// Text that passed the checks that hold for every file: size, encoding, no NUL, no byte-order mark.
+/// Text that passed the checks for every file: size, encoding, no NUL, no byte-order mark.
 pub(super) struct Text {
     pub(super) name: Arc<str>,
     pub(super) body: String,
@@ -36,7 +37,7 @@ pub(super) struct Text {
 }
 
 impl Text {
-    /// Opens once and reads from that descriptor, so that what was checked is what is read.
+    /// Opens the file once and reads from that descriptor, so that the checks apply to the bytes that are read.
     pub(super) fn load(files: &mut Files, path: &Path) -> Result<Self, Diagnostics> {
         let name: Arc<str> = path.display().to_string().into();
         let refuse = |problem: &str, remedy: &str| {
@@ -63,7 +64,7 @@ impl Text {
         Self::check(name, bytes)
     }
 
-    /// The same checks for bytes in memory.
+    /// Applies the same checks to bytes in memory.
     pub(super) fn check(name: Arc<str>, bytes: Vec<u8>) -> Result<Self, Diagnostics> {
         let refuse = |at: usize, found: &str, problem: &str, remedy: &str, bytes: &[u8]| {
             let line = 1 + bytes.iter().take(at).filter(|&&byte| byte == b'\n').count();
@@ -112,7 +113,7 @@ impl Text {
         Origin { file: self.name.clone(), line }
     }
 
-    /// The text of a span, on one line and bounded.
+    /// Returns the text of a span, on one line and bounded in length.
     pub(super) fn quote(&self, span: &Range<usize>) -> String {
         let written = self.body.get(span.clone()).unwrap_or_default().trim();
         let first = written.lines().next().unwrap_or_default();
@@ -126,7 +127,7 @@ impl Text {
     }
 }
 
-/// Control characters must not reach a terminal; quotes and letters stay as written.
+/// Escapes control characters, which must not reach a terminal. Quotes and letters stay as written.
 fn printable(letter: char) -> String {
     match letter {
         '"' | '\'' | '\\' => letter.to_string(),

@@ -1,6 +1,6 @@
-//! Walks a parsed TOML table, so that every fault of a file is found in one go.
+//! Walks a parsed TOML table and collects every fault of a file.
 //!
-//! Deserialisers stop at the first fault; a person who repairs a file wants all of them.
+//! Deserializers stop at the first fault; a person who repairs a file wants all of them.
 
 use std::ops::Range;
 
@@ -16,7 +16,7 @@ use super::{
 };
 use crate::model::Origin;
 
-/// The top table of a text, or every syntax fault of it.
+/// Parses a text into its top table, or returns every syntax fault.
 pub(super) fn parse(text: &Text) -> Result<Spanned<DeTable<'_>>, Diagnostics> {
     let (table, errors) = DeTable::parse_recoverable(&text.body);
     let mut faults = Diagnostics::default();
@@ -33,10 +33,10 @@ pub(super) fn parse(text: &Text) -> Result<Spanned<DeTable<'_>>, Diagnostics> {
     faults.into_result(table)
 }
 
-/// A table being read: keys are taken one by one, and what is left over is unknown.
+/// A table being read. Each read takes a key; keys left over are unknown.
 pub(super) struct Table<'a> {
     text: &'a Text,
-    /// How messages call it: `[[host]]`.
+    /// Name of the table in messages: `[[host]]`.
     name: &'static str,
     span: Range<usize>,
     entries: &'a DeTable<'a>,
@@ -52,14 +52,14 @@ impl<'a> Table<'a> {
         self.text.origin(&self.span)
     }
 
-    /// The value of `key`, if it is there.
+    /// Returns the value of `key`, if present.
     pub(super) fn get(&mut self, key: &'static str) -> Option<Value<'a>> {
         self.known.push(key);
         let value = self.entries.get(key)?;
         Some(Value { text: self.text, key, content: value })
     }
 
-    /// The value of `key`; its absence is a fault.
+    /// Returns the value of `key`; a missing key is a fault.
     pub(super) fn need(
         &mut self,
         key: &'static str,
@@ -74,7 +74,7 @@ impl<'a> Table<'a> {
         value
     }
 
-    /// The tables below `key`, one for each `[[key]]`; none when there is no such key.
+    /// Returns the tables below `key`, one for each `[[key]]`. Returns no tables if the key is missing.
     pub(super) fn tables(
         &mut self,
         key: &'static str,
@@ -94,7 +94,7 @@ impl<'a> Table<'a> {
         tables
     }
 
-    /// Reports every key that nobody asked for.
+    /// Reports every key that was not read.
     pub(super) fn finish(self, faults: &mut Diagnostics) {
         for key in self.entries.keys() {
             if self.known.contains(&key.get_ref().as_ref()) {
@@ -146,7 +146,7 @@ impl<'a> Value<'a> {
         self.content.get_ref().is_array()
     }
 
-    /// A text that is not empty.
+    /// Reads a string that is not empty.
     pub(super) fn string(&self, faults: &mut Diagnostics) -> Option<At<String>> {
         Some(At { value: self.written(faults)?.to_owned(), origin: self.origin() })
     }
@@ -166,7 +166,7 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// A text that `read` understands.
+    /// Reads a string and parses it with `read`.
     pub(super) fn read<T>(
         &self,
         faults: &mut Diagnostics,
@@ -182,7 +182,7 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// One word of a few.
+    /// Reads one of a few words.
     pub(super) fn word<T: Copy>(
         &self,
         words: &[(&'static str, T)],
@@ -207,7 +207,7 @@ impl<'a> Value<'a> {
         value.map(|value| At { value, origin: self.origin() })
     }
 
-    /// A decimal number from `first` to `last`.
+    /// Reads a decimal number from `first` to `last`.
     pub(super) fn number(&self, first: u32, last: u32, faults: &mut Diagnostics) -> Option<At<u32>> {
         let remedy = format!("write a number from {first} to {last}, without quotes");
         let Some(written) = self.content.get_ref().as_integer() else {
@@ -222,7 +222,7 @@ impl<'a> Value<'a> {
         value.map(|value| At { value, origin: self.origin() })
     }
 
-    /// The items of a list, which may be empty.
+    /// Returns the items of a list, which may be empty.
     pub(super) fn list(&self, faults: &mut Diagnostics) -> Vec<Value<'a>> {
         if let DeValue::Array(items) = self.content.get_ref() {
             return items.iter().map(|content| Value { text: self.text, key: self.key, content }).collect();
@@ -232,7 +232,7 @@ impl<'a> Value<'a> {
         Vec::new()
     }
 
-    /// The items of a list that must have some: nothing empty ever means "any".
+    /// Returns the items of a list. An empty list is a fault: nothing empty ever means "any".
     pub(super) fn items(&self, faults: &mut Diagnostics) -> Vec<Value<'a>> {
         let items = self.list(faults);
         if items.is_empty() && self.is_list() {
@@ -245,12 +245,12 @@ impl<'a> Value<'a> {
         items
     }
 
-    /// The strings of a list.
+    /// Reads the strings of a list.
     pub(super) fn strings(&self, faults: &mut Diagnostics) -> Vec<At<String>> {
         self.list(faults).iter().filter_map(|item| item.string(faults)).collect()
     }
 
-    /// A table below this key.
+    /// Reads a table below this key.
     pub(super) fn table(&self, name: &'static str, faults: &mut Diagnostics) -> Option<Table<'a>> {
         if let DeValue::Table(entries) = self.content.get_ref() {
             return Some(Table {

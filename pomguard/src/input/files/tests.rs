@@ -5,8 +5,8 @@ use crate::input::{Draft, Settings};
 
 const NOBODY: u32 = 65_534;
 
-/// A folder of root's with a settings, a site and a matrix file, each in a folder of its own. `None` without
-/// root, who alone can give files away.
+/// A folder of root with a settings, a site and a matrix file, each in a folder of its own. `None` without
+/// root, because only root can change the owner of a file.
 struct Tree {
     folder: tempfile::TempDir,
 }
@@ -57,7 +57,7 @@ impl Tree {
         Draft::load(&self.at("etc/pomguard.toml")).err().map(|faults| faults.to_string()).unwrap_or_default()
     }
 
-    /// Returns the warnings about files that are read all the same.
+    /// Returns the warnings about files that are read despite them.
     fn reported(&self) -> Vec<String> {
         let mut files = Files::reported();
         Draft::read(&mut files, &self.at("etc/pomguard.toml")).unwrap();
@@ -65,7 +65,7 @@ impl Tree {
     }
 }
 
-/// Case f15, and each file, folder and link of its kind.
+/// Case f15, and each file, folder and link of that kind.
 #[test]
 fn f15_what_others_could_change_is_refused_with_the_command() {
     let Some(tree) = Tree::new() else { return };
@@ -121,7 +121,7 @@ fn f15_link_of_an_ordinary_user_is_refused_wherever_it_stands() {
     tree.mode("links", 0o755);
     tree.give("links/site.toml", NOBODY, 0);
     assert!(tree.refused().contains("`chown -h root "), "{}", tree.refused());
-    // A circle ends with an error of its own.
+    // A cycle of links ends with an error of its own.
     fs::remove_file(tree.at("links/site.toml")).unwrap();
     symlink("site.toml", tree.at("links/site.toml")).unwrap();
     assert!(tree.refused().contains("cannot be opened"), "{}", tree.refused());
@@ -147,7 +147,7 @@ fn sticky_folder_of_root_is_safe_for_what_belongs_to_root() {
 #[test]
 fn files_of_another_owner_count_if_the_settings_name_it() {
     let Some(tree) = Tree::new() else { return };
-    // By number, so that every machine has them.
+    // Users by number, because every machine has these numbers.
     tree.settings("[files]\nowner = \"1234:2345\"\n");
     for name in ["sites", "sites/site.toml", "matrices"] {
         tree.give(name, 1_234, 2_345);
@@ -183,7 +183,7 @@ fn files_of_another_owner_count_if_the_settings_name_it() {
     }
 }
 
-/// The permission of a group that may write can stand for an access list that lets somebody else write.
+/// With an access list, the group-write bit can mean that the list lets another user write.
 #[test]
 fn access_list_on_a_file_of_the_group_is_refused() {
     let Some(tree) = Tree::new() else { return };
@@ -210,7 +210,7 @@ fn access_list_on_a_file_of_the_group_is_refused() {
     assert!(tree.refused().contains("`setfacl -b "), "{}", tree.refused());
 }
 
-/// Exceptions, the image for the next boot and the history come from there.
+/// Exceptions, the image for the next boot and the history come from these folders.
 #[test]
 fn folders_of_the_daemon_in_other_hands_are_refused() {
     let Some(tree) = Tree::new() else { return };

@@ -1,4 +1,4 @@
-//! The published table as data: systems, rows as printed and as read, errata.
+//! The published port matrix as data: systems, rows as printed and as read, errata.
 
 use std::{collections::HashMap, fs, io, path::Path};
 
@@ -18,41 +18,41 @@ mod read;
 #[cfg(test)]
 mod tests;
 
-/// The matrices inside the binary, by name.
+/// The built-in matrices, by name.
 const SHIPPED: [(&str, &str); 1] = [("pom-4.0", include_str!("../../../../config/matrix/pom-4.0.toml"))];
 
 /// One matrix file.
 #[derive(Clone, Debug)]
 pub struct Matrix {
-    /// The file's text.
+    /// Name and text of the file.
     pub source: Source,
     /// Short name, the first part of every row id: `pom-4.0`.
     pub id: String,
-    /// The product.
+    /// Name of the product.
     pub product: String,
-    /// Its release.
+    /// Release of the product.
     pub release: String,
-    /// The issue of the document.
+    /// Issue of the document.
     pub issue: String,
-    /// The title of the document.
+    /// Title of the document.
     pub title: String,
     /// The names of the source and destination columns.
     pub systems: Vec<System>,
-    /// The table's lines, in print order.
+    /// The lines of the table, in print order.
     pub rows: Vec<MatrixRow>,
-    /// Where reading and print differ.
+    /// The places where the reading differs from the print.
     pub errata: Vec<Erratum>,
 }
 
-/// Where a system runs.
+/// The kind of machine that runs a system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum RunsOn {
-    /// On servers that run pomguard.
+    /// Servers that run pomguard.
     Pom,
-    /// On machines of its own.
+    /// Other machines.
     Peer,
-    /// On either.
+    /// Both kinds.
     Either,
 }
 
@@ -61,15 +61,15 @@ pub enum RunsOn {
 pub struct System {
     /// The name.
     pub name: String,
-    /// Other spellings. One that two systems share is ambiguous.
+    /// Other spellings. A spelling that two systems share is ambiguous.
     pub aliases: Vec<String>,
-    /// Where it runs.
+    /// The kind of machine that runs the system.
     pub runs_on: RunsOn,
-    /// What it is.
+    /// Description of the system.
     pub about: String,
 }
 
-/// The cells as printed.
+/// The cells of a row as printed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[expect(missing_docs, reason = "named after the columns")]
 pub struct Printed {
@@ -85,59 +85,59 @@ pub struct Printed {
 /// A row as read.
 #[derive(Clone, Debug)]
 pub struct MatrixRow {
-    /// Its place in the table, from 1.
+    /// Number of the row in the table, from 1.
     pub number: u32,
     /// Systems that open the connection.
     pub source: Vec<String>,
-    /// Ports that they open it from.
+    /// Client ports.
     pub source_ports: PortRange,
-    /// Systems that it is opened to.
+    /// Systems that accept the connection.
     pub destination: Vec<String>,
-    /// Ports that it is opened to.
+    /// Service ports.
     pub ports: Vec<PortSpec>,
     /// IP protocol numbers.
     pub transport: Vec<u8>,
-    /// What runs inside.
+    /// Application protocols.
     pub application: Vec<String>,
-    /// Which of `ports` a site may move.
+    /// The ports of `ports` that a site may move.
     pub configurable: Vec<PortSpec>,
-    /// Whether a site may switch the row off.
+    /// True if a site may switch the row off.
     pub optional: bool,
-    /// Whether it is on where the site says nothing.
+    /// True if the row is on unless the site says otherwise.
     pub open: bool,
-    /// What it is for.
+    /// Purpose of the row.
     pub purpose: String,
     /// The cells as printed.
     pub printed: Printed,
-    /// Where it stands in the file.
+    /// The place in the file.
     pub origin: Origin,
 }
 
-/// A place where reading and print differ.
+/// A place where the reading differs from the print.
 #[derive(Clone, Debug, Serialize)]
 pub struct Erratum {
-    /// The rows; none for the document as a whole.
+    /// Numbers of the rows; empty for the document as a whole.
     pub rows: Vec<u32>,
-    /// Its kind, in one word.
+    /// Kind of the erratum, in one word.
     pub kind: String,
-    /// What is printed.
+    /// The printed text.
     pub printed: String,
-    /// How it is read.
+    /// The reading.
     pub reading: String,
-    /// Why.
+    /// The reason for the reading.
     pub reason: String,
-    /// Where it stands in the file.
+    /// The place in the file.
     #[serde(skip)]
     pub origin: Origin,
 }
 
 impl Matrix {
-    /// The names of the matrices inside the binary.
+    /// Returns the names of the built-in matrices.
     pub fn shipped() -> impl Iterator<Item = &'static str> {
         SHIPPED.iter().map(|&(name, _)| name)
     }
 
-    /// A matrix as a site file names it: by shipped name, or by a path relative to the site file.
+    /// Reads the matrix that a site file names: a built-in name, or a path relative to the site file.
     pub(super) fn named(name: &At<String>, folder: &Path, files: &mut Files) -> Result<Self, Diagnostics> {
         if let Some(&(_, text)) = SHIPPED.iter().find(|(shipped, _)| *shipped == name.value) {
             return Self::parse(&format!("{} (built in)", name.value), text);
@@ -156,7 +156,7 @@ impl Matrix {
             ));
         }
         let path = folder.join(&name.value);
-        // The fault is in the file that names the matrix, not in the one that is not there.
+        // If the path does not exist, the fault is in the file that names the matrix.
         if fs::metadata(&path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
             return Err(Diagnostics::one(
                 name.origin.clone(),
@@ -168,28 +168,28 @@ impl Matrix {
         read::read(&Text::load(files, &path)?)
     }
 
-    /// A matrix from a text in memory; `name` stands for the file in messages.
+    /// Parses a text in memory; `name` stands for the file in messages.
     pub fn parse(name: &str, text: &str) -> Result<Self, Diagnostics> {
         read::read(&Text::check(name.into(), text.as_bytes().to_vec())?)
     }
 
-    /// A matrix by shipped name or path, for commands that need no site and put nothing in force.
+    /// Reads a matrix by built-in name or path, for commands that need no site and put nothing in force.
     pub fn load(name: &str) -> Result<Self, Diagnostics> {
         let origin = Origin { file: "command line".into(), line: 1 };
         Self::named(&At { value: name.to_owned(), origin }, Path::new(""), &mut Files::reported())
     }
 
-    /// The row with this number.
+    /// Returns the row with this number.
     pub fn row(&self, number: u32) -> Option<&MatrixRow> {
         self.rows.iter().find(|row| row.number == number)
     }
 
-    /// A row's stable id.
+    /// Returns the stable id of a row.
     pub fn row_id(&self, number: u32) -> RowId {
         RowId(format!("{}/{number}", self.id))
     }
 
-    /// Whether one server may run both systems, going by where each belongs.
+    /// Returns true if one server may run both systems, by the kind of machine that each runs on.
     pub fn may_share(&self, here: &str, there: &str) -> bool {
         let shares = |name: &str| {
             self.systems.iter().any(|system| system.name == name && system.runs_on != RunsOn::Peer)
@@ -197,16 +197,16 @@ impl Matrix {
         shares(here) && shares(there)
     }
 
-    /// Whether any row has ports per zone.
+    /// Returns true if any row has ports per zone.
     pub fn uses_zones(&self) -> bool {
         self.rows.iter().flat_map(|row| &row.ports).any(|spec| matches!(spec, PortSpec::PerZone(_)))
     }
 
-    /// The number in a row id of this matrix.
+    /// Returns the row number in a row id of this matrix.
     pub(super) fn number(&self, id: &str) -> Result<u32, Fault> {
         let last = self.rows.len();
         let number = id.strip_prefix(&self.id).and_then(|rest| rest.strip_prefix('/'));
-        // "07" and "+7" are numbers to `parse`, but no row's id.
+        // `parse` accepts "07" and "+7", but no row has such an id.
         match number.and_then(|number| number.parse().ok()).filter(|&number| self.row_id(number).0 == id) {
             Some(number) if self.row(number).is_some() => Ok(number),
             _ => {
@@ -215,7 +215,7 @@ impl Matrix {
         }
     }
 
-    /// The system that a site file means.
+    /// Returns the name of the system that a site file means.
     pub fn system(&self, written: &str) -> Result<&str, Fault> {
         if let Some(system) = self.systems.iter().find(|system| system.name == written) {
             return Ok(&system.name);

@@ -12,7 +12,6 @@ use crate::{
     model::Origin,
 };
 
-/// Reads a matrix file.
 pub(super) fn read(text: &Text) -> Result<Matrix, Diagnostics> {
     let parsed = walk::parse(text)?;
     let mut faults = Diagnostics::default();
@@ -45,7 +44,7 @@ pub(super) fn read(text: &Text) -> Result<Matrix, Diagnostics> {
     faults.into_result(matrix)
 }
 
-/// What must hold between the parts of a matrix file.
+/// Checks the consistency of the parts of a matrix file.
 fn check(matrix: &Matrix, file: &str, faults: &mut Diagnostics) {
     if matrix.rows.is_empty() {
         let origin = Origin { file: file.into(), line: 1 };

@@ -1,4 +1,4 @@
-//! The shipped matrix against the published table.
+//! Compares the built-in matrix with the published table.
 
 use super::*;
 
@@ -6,7 +6,7 @@ fn pom() -> Matrix {
     Matrix::load("pom-4.0").expect("the shipped matrix")
 }
 
-/// A plain reader of printed cells, to see which ones need an erratum.
+/// Parses printed cells in a simple way, to find the cells that need an erratum.
 fn cells(printed: &str) -> Vec<String> {
     printed.split(", ").map(str::to_owned).collect()
 }

@@ -148,7 +148,7 @@ impl Reader<'_, '_> {
             let number = value.number(0, 255, self.faults)?;
             u8::try_from(number.value).ok().map(|value| At { value, origin: number.origin })
         }?;
-        // These are links of the IPv6 header chain, never what stands at its end; 255 is reserved.
+        // These are links of the IPv6 header chain, never the protocol at its end; 255 is reserved.
         if [0, 43, 44, 59, 60, 255].contains(&number.value) {
             value.refuse("this number is no protocol that a packet can carry to a host", remedy, self.faults);
             return None;
@@ -157,7 +157,7 @@ impl Reader<'_, '_> {
     }
 }
 
-/// What an entry of `from` or `to` means.
+/// Parses an entry of `from` or `to`.
 pub(super) fn place(
     written: &str,
     anywhere: bool,
@@ -183,7 +183,7 @@ pub(super) fn place(
     })
 }
 
-/// Protocols whose rows name ports.
+/// Returns true if rows of this protocol name ports.
 fn carries_ports(protocol: u8) -> bool {
     protocol == 6 || protocol == 17
 }

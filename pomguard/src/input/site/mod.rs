@@ -1,4 +1,4 @@
-//! `site.toml`: which addresses run which systems, the same file on every server of the site.
+//! `site.toml`: the addresses and systems of all machines. Every server of the site has the same file.
 
 use std::{net::IpAddr, path::Path, sync::Arc};
 
@@ -20,42 +20,42 @@ mod read;
 
 pub(crate) use read::plain_name;
 
-/// The whole file.
+/// The contents of the site file.
 #[derive(Clone, Debug)]
 pub struct Site {
-    /// The file, as it was named.
+    /// The file's name, as written.
     pub file: Arc<str>,
-    /// Its text.
+    /// Name and text of the file.
     pub source: Source,
-    /// Whether the file ends with its `[end]` mark, so that a copy cut short would have been noticed.
+    /// True if the file ends with its `[end]` mark, so that a truncated copy would have been noticed.
     pub end_marked: bool,
-    /// Zones of the product; at least one.
+    /// Number of zones of the product; at least one.
     pub zones: u16,
     /// Servers that run pomguard.
     pub hosts: Vec<Host>,
     /// Addresses that one of several hosts holds.
     pub floating: Vec<Floating>,
-    /// Machines that do not.
+    /// Machines that do not run pomguard.
     pub peers: Vec<PeerGroup>,
     /// Changes to matrix rows.
     pub overrides: Vec<Override>,
-    /// The site's own rows.
+    /// Rows of the site itself.
     pub allows: Vec<Allow>,
 }
 
 /// `[[host]]`: a server that runs pomguard.
 #[derive(Clone, Debug)]
 pub struct Host {
-    /// Its name.
+    /// Name of the host.
     pub name: At<String>,
-    /// Its addresses. A prefix means all addresses in it that the file gives to nobody else.
+    /// Addresses of the host. A prefix means all addresses in it that the file gives to no other machine.
     pub addresses: Vec<At<IpNet>>,
-    /// The systems that it runs, by the matrix's names.
+    /// Systems that the host runs, by their names in the matrix.
     pub systems: Vec<At<String>>,
 }
 
 impl Host {
-    /// Returns true if the address is one of the host's, floating ones aside.
+    /// Returns true if the address belongs to the host. Floating addresses do not count.
     #[must_use]
     pub fn has(&self, address: IpAddr) -> bool {
         self.addresses.iter().any(|at| at.value.contains(&address))
@@ -82,16 +82,16 @@ impl Floating {
 /// `[[peer]]`: machines that pomguard does not run on.
 #[derive(Clone, Debug)]
 pub struct PeerGroup {
-    /// A name for `from` and `to`, if it has one.
+    /// Name for `from` and `to`, if any.
     pub name: Option<At<String>>,
-    /// The systems that they run, by the matrix's names.
+    /// Systems that the machines run, by their names in the matrix.
     pub systems: Vec<At<String>>,
-    /// Where they are; a range is several prefixes.
+    /// Addresses of the machines; a range becomes several prefixes.
     pub addresses: Vec<At<Prefixes>>,
 }
 
 impl PeerGroup {
-    /// What people call it: its name, or its systems.
+    /// Returns the name of the entry for people: its name, or its systems.
     pub fn label(&self) -> String {
         match &self.name {
             Some(name) => name.value.clone(),
@@ -103,17 +103,17 @@ impl PeerGroup {
 /// `[[row]]`: a change to a matrix row.
 #[derive(Clone, Debug)]
 pub struct Override {
-    /// The row's number.
+    /// Number of the row.
     pub row: At<u32>,
-    /// Other ports, as written and as read.
+    /// Replacement ports, as written and as read.
     pub ports: Option<At<(String, Vec<PortSpec>)>>,
     /// On or off.
     pub enabled: Option<At<bool>>,
-    /// Watched or enforced.
+    /// Audit or enforce.
     pub mode: Option<At<Mode>>,
-    /// Whether a row may be changed that the matrix holds fixed.
+    /// True if the site may change a row that the matrix fixes.
     pub force: bool,
-    /// Where it stands.
+    /// The place in the file.
     pub origin: Origin,
 }
 
@@ -124,65 +124,66 @@ pub enum Place {
     Addresses(Prefixes),
     /// Every machine that runs this system.
     System(String),
-    /// The host of this name.
+    /// The host with this name.
     Host(String),
-    /// The peer entry of this name.
+    /// The peer entry with this name.
     Peer(String),
     /// Every host.
     EveryHost,
 }
 
-/// An entry of `from` or `to` and how it was written.
+/// An entry of `from` or `to`, as written and as read.
 #[derive(Clone, Debug)]
 pub struct WrittenPlace {
-    /// As written.
+    /// The text.
     pub written: Arc<str>,
-    /// What it means.
+    /// The meaning.
     pub place: Place,
-    /// Where it stands.
+    /// The place in the file.
     pub origin: Origin,
 }
 
-/// `[[allow]]`: a row of the site's own.
+/// `[[allow]]`: a row of the site itself.
 #[derive(Clone, Debug)]
 pub struct Allow {
-    /// The second part of its id: `site/<name>`.
+    /// Name, the second part of the row id: `site/<name>`.
     pub name: At<String>,
-    /// Who opens.
+    /// Places that open the connection.
     pub from: Vec<WrittenPlace>,
-    /// To whom.
+    /// Places that accept the connection.
     pub to: Vec<WrittenPlace>,
-    /// As written; empty for protocols without ports.
+    /// Ports as written; empty for protocols without ports.
     pub printed: String,
     /// Destination ports; [`PortRange::ANY`] alone for protocols without ports.
     pub ports: Vec<PortRange>,
     /// IP protocol numbers.
     pub protocols: Vec<u8>,
-    /// As written.
+    /// Protocol as written.
     pub protocol: String,
-    /// Ports that the opening side may use.
+    /// Client ports.
     pub source_ports: PortRange,
-    /// Whether it holds in every mode and generation.
+    /// True if the row holds in every mode and generation.
     pub failsafe: bool,
-    /// Watched or enforced.
+    /// Audit or enforce.
     pub mode: Mode,
-    /// What it is for.
+    /// Purpose of the row.
     pub purpose: String,
-    /// Where it stands.
+    /// The place in the file.
     pub origin: Origin,
 }
 
 impl Site {
-    /// The floating addresses of a host.
+    /// Returns the floating addresses of a host.
     pub fn floating_of<'a>(&'a self, host: &'a Host) -> impl Iterator<Item = &'a At<IpAddr>> {
         self.floating.iter().filter(|it| it.names(host)).flat_map(|it| &it.addresses)
     }
 
-    /// What a name of the site (a host, a peer entry, a system of the matrix, all hosts) or an address stands
-    /// for, as in `from` and `to` of an [`Allow`].
+    /// Returns the meaning of a name of the site (a host, a peer entry, a system of the matrix, all hosts) or
+    /// of an address, as in `from` and `to` of an [`Allow`].
     ///
     /// # Errors
-    /// When there is no such name, with the one that was probably meant, or the address is wrong.
+    /// If the address is wrong or no such name exists. The error then suggests the name that was probably
+    /// meant.
     pub fn place(&self, matrix: &Matrix, written: &str) -> Result<Place, Fault> {
         let hosts = self.hosts.iter().map(|host| (&host.name.value, Place::Host as fn(String) -> Place));
         let peers = self.peers.iter().filter_map(|group| group.name.as_ref());
@@ -199,13 +200,13 @@ pub(super) fn load(files: &mut Files, path: &Path) -> Result<(Site, Matrix), Dia
     read::read(&text, |name| Matrix::named(name, folder, files))
 }
 
-/// Reads a text in memory; `name` stands for the file in messages, `folder` is where its matrix may be.
+/// Parses a text in memory; `name` stands for the file in messages, `folder` is the folder of its matrix.
 pub fn parse(name: &str, text: &str, folder: &Path) -> Result<(Site, Matrix), Diagnostics> {
     let text = Text::check(name.into(), text.as_bytes().to_vec())?;
     read::read(&text, |name| Matrix::named(name, folder, &mut Files::reported()))
 }
 
-/// The same over a matrix that is at hand, whatever the text calls it.
+/// Parses a text in memory with a given matrix, and ignores the matrix that the text names.
 pub(super) fn parse_with(name: &str, text: &str, matrix: Matrix) -> Result<(Site, Matrix), Diagnostics> {
     let text = Text::check(name.into(), text.as_bytes().to_vec())?;
     read::read(&text, |_| Ok(matrix))

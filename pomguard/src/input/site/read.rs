@@ -18,9 +18,9 @@ use crate::{
     model::Mode,
 };
 
-/// What `from` and `to` call all servers of the site.
+/// Name for all servers of the site in `from` and `to`.
 pub(super) const EVERY_HOST: &str = "every-host";
-/// Longest name of a host or row: it becomes a label in tables and metrics.
+/// Longest name of a host or row, in bytes: the name becomes a label in tables and metrics.
 const NAME: usize = 63;
 pub(super) const ROW_MODES: [(&str, Mode); 2] = [("audit", Mode::Audit), ("enforce", Mode::Enforce)];
 
@@ -36,7 +36,7 @@ pub(super) fn read(
         .need("matrix", "\"pom-4.0\"", &mut faults)
         .and_then(|value| value.string(&mut faults))
         .and_then(|name| matrix(&name).map_err(|found| faults.extend([found])).ok());
-    // Without its matrix no system name and no row id of the file can be judged.
+    // Without its matrix no system name and no row id of the file can be checked.
     let Some(matrix) = matrix else { return Err(faults.sorted()) };
 
     let zones = if matrix.uses_zones() { top.need("zones", "1", &mut faults) } else { top.get("zones") };
@@ -85,8 +85,8 @@ pub(super) fn read(
     faults.into_result((site, matrix))
 }
 
-/// `end_marker = true` at the top promises an `[end]` table below everything else: a copy that was
-/// cut short at any byte then lacks the one or the other.
+/// Checks the end mark. `end_marker = true` at the top promises an `[end]` table below everything else, so a
+/// copy that was truncated at any byte lacks one of the two.
 fn end_mark(top: &mut Table<'_>, text: &Text, faults: &mut Diagnostics) -> bool {
     let promised = top.get("end_marker").and_then(|value| value.boolean(faults)).is_some_and(|at| at.value);
     let end = top.get("end").and_then(|value| value.table("[end]", faults));
@@ -103,8 +103,8 @@ fn end_mark(top: &mut Table<'_>, text: &Text, faults: &mut Diagnostics) -> bool 
     promised
 }
 
-/// An address of a host in `from` or `to` would open all addresses of this host: a row is about a host. So it is
-/// refused where the host has others.
+/// Refuses an address of a host in `from` or `to` if the host has other addresses. Such an entry would open all
+/// addresses of the host, because a row is about a host.
 fn one_address_of_many(site: &Site, faults: &mut Diagnostics) {
     for written in site.allows.iter().flat_map(|allow| allow.from.iter().chain(&allow.to)) {
         let Place::Addresses(nets) = &written.place else { continue };
@@ -145,7 +145,7 @@ fn one_address_of_many(site: &Site, faults: &mut Diagnostics) {
     }
 }
 
-/// Per-zone ports must stay below 65536 at this number of zones.
+/// Checks that per-zone ports stay below 65536 at this number of zones.
 fn zone_ranges(matrix: &Matrix, site: &Site, text: &Text, faults: &mut Diagnostics) {
     for row in &matrix.rows {
         let change = site.overrides.iter().find(|change| change.row.value == row.number);
@@ -171,14 +171,14 @@ pub(super) struct Reader<'m, 'f> {
     pub(super) seen: Seen,
 }
 
-/// What was read before, to find what is written twice; sets, because a file may hold very many.
+/// Entries read so far, to find duplicates. Sets, because a file may hold very many entries.
 #[derive(Default)]
 pub(super) struct Seen {
-    /// Names of hosts and peers: `from` and `to` must be able to tell them apart.
+    /// Names of hosts and peers: each must be unique in `from` and `to`.
     pub(super) places: HashMap<String, Place>,
-    /// Whose an address is.
+    /// Owner of each address.
     owners: HashMap<IpNet, String>,
-    /// Matrix rows that were changed.
+    /// Matrix rows with a change.
     changed: HashSet<u32>,
     /// Names of the site's own rows.
     pub(super) rows: HashSet<String>,
@@ -200,7 +200,7 @@ impl Reader<'_, '_> {
         Some(Host { name: name?, addresses, systems })
     }
 
-    /// Notes whose an address is, and refuses one that somebody has already.
+    /// Records the owner of an address, and refuses an address that has an owner already.
     fn owned_once(&mut self, item: Value<'_>, address: IpNet, label: &str) {
         if let Some(owner) = self.seen.owners.insert(address, label.to_owned()) {
             let problem = format!("{owner} has this address already");
@@ -296,7 +296,7 @@ impl Reader<'_, '_> {
         Some(Override { row, ports, enabled, mode, force, origin })
     }
 
-    /// A name that no other host, peer or system has.
+    /// Reads a name that no other host, peer or system has.
     fn new_name(&mut self, value: Value<'_>, place: fn(String) -> Place) -> Option<At<String>> {
         let name = value.read(self.faults, plain_name)?;
         let mut systems = self.matrix.systems.iter();
@@ -336,13 +336,13 @@ impl Reader<'_, '_> {
         systems
     }
 
-    /// Whether the table says in so many words that it may mean the whole of an address family.
+    /// Returns true if the table explicitly allows a whole address family (`anywhere = true`).
     pub(super) fn anywhere(&mut self, table: &mut Table<'_>) -> bool {
         table.get("anywhere").and_then(|value| value.boolean(self.faults)).is_some_and(|at| at.value)
     }
 }
 
-/// Without force only the ports marked (C) move: what is fixed in print stays.
+/// Returns the moved ports together with the fixed ports. Without `force` only the ports marked (C) move.
 fn with_fixed(row: &crate::input::matrix::MatrixRow, moved: Vec<PortSpec>) -> Vec<PortSpec> {
     let fixed =
         row.ports.iter().copied().filter(|spec| !row.configurable.contains(spec) && !moved.contains(spec));
@@ -351,7 +351,7 @@ fn with_fixed(row: &crate::input::matrix::MatrixRow, moved: Vec<PortSpec>) -> Ve
     ports
 }
 
-/// A prefix of length 0 is every address there is: that must be meant.
+/// Refuses a prefix of length 0, which means every address, unless `anywhere` is true.
 pub(super) fn bounded(nets: Prefixes, anywhere: bool, written: &str) -> Result<Prefixes, Fault> {
     if !anywhere && nets.iter().any(|net| net.prefix_len() == 0) {
         let problem = format!("{written} is every address there is");
@@ -363,7 +363,7 @@ pub(super) fn bounded(nets: Prefixes, anywhere: bool, written: &str) -> Result<P
     Ok(nets)
 }
 
-/// A name of a host, a peer or a row: it becomes part of ids, labels and file names.
+/// Parses a name of a host, a peer or a row. The name becomes part of ids, labels and file names.
 pub(crate) fn plain_name(written: &str) -> Result<String, Fault> {
     let plain = |letter: char| letter.is_ascii_alphanumeric() || "._-".contains(letter);
     let opens_well = written.starts_with(|letter: char| letter.is_ascii_alphanumeric());

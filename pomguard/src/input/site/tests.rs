@@ -1,4 +1,4 @@
-//! Addresses in the site file, and sites of every shape.
+//! Tests of addresses in the site file, and of sites of every shape.
 
 use crate::{
     compile,

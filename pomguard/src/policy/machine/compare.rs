@@ -8,10 +8,10 @@ use crate::{
     policy::{Direction, Policy, conflict::Note},
 };
 
-/// Ports or names that one remark lists.
+/// Most ports or names that one remark lists.
 const LISTED: usize = 12;
 
-/// Returns remarks about the machine, under these settings and this policy.
+/// Returns remarks about the machine under these settings and this policy.
 #[must_use]
 pub fn compare(settings: &Settings, policy: &Policy, machine: &Machine) -> Vec<Note> {
     let guarded: BTreeSet<&str> = settings.interfaces.iter().map(|at| at.value.as_str()).collect();
@@ -27,7 +27,7 @@ pub fn compare(settings: &Settings, policy: &Policy, machine: &Machine) -> Vec<N
     notes
 }
 
-/// Returns true if a remark of this kind is about something that is open, or cut, as long as it is so.
+/// Returns true if the subject of a remark is open or cut for as long as the remark is true.
 #[must_use]
 pub fn needs_attention(note: &Note) -> bool {
     matches!(
@@ -36,7 +36,7 @@ pub fn needs_attention(note: &Note) -> bool {
     )
 }
 
-/// Returns true if an address is of no other network than that of its link.
+/// Returns true if an address is link-local.
 fn is_link_local(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(v4) => v4.is_link_local(),
@@ -54,7 +54,7 @@ fn note(kind: &'static str, message: String) -> Note {
     Note { kind, message, rows: Vec::new() }
 }
 
-/// Returns the first few, and how many more.
+/// Returns the first few items, and the number of the others.
 fn listed<T: ToString>(items: &[T]) -> String {
     let shown = items.iter().take(LISTED).map(ToString::to_string).collect::<Vec<_>>().join(", ");
     match items.len().saturating_sub(LISTED) {
@@ -68,7 +68,8 @@ impl View<'_> {
         self.guarded.contains(device.name.as_str())
     }
 
-    /// Returns true if whatever comes in by the device passes a guard: its own, or that of each device below it.
+    /// Returns true if every packet that arrives on the device passes a guard: of the device itself, or of each
+    /// device below.
     fn is_covered(&self, device: &Device) -> bool {
         self.covers(device, &mut BTreeSet::new())
     }
@@ -91,7 +92,7 @@ impl View<'_> {
         }
     }
 
-    /// Interfaces that lead here and that nothing guards.
+    /// Notes interfaces that lead to this host and that nothing guards.
     fn unguarded(&self, notes: &mut Vec<Note>) {
         for device in self.machine.devices.iter().filter(|it| it.up && it.name != "lo") {
             let own: Vec<_> = device.addresses.iter().filter(|it| self.policy.local.contains(it)).collect();
@@ -123,7 +124,7 @@ impl View<'_> {
         }
     }
 
-    /// Interfaces that nothing guards and by which answers leave.
+    /// Notes interfaces that nothing guards and by which replies leave.
     fn answer_paths(&self, notes: &mut Vec<Note>) {
         for device in self.machine.devices.iter().filter(|it| it.name != "lo" && !self.is_covered(it)) {
             let by = self.machine.paths.iter().filter(|(_, index)| *index == device.index);
@@ -168,7 +169,7 @@ impl View<'_> {
         }
     }
 
-    /// Devices that stand on guarded ones, and guarded ones that stand on others.
+    /// Notes devices above guarded devices, and guarded devices above others.
     fn stacked(&self, notes: &mut Vec<Note>) {
         for device in self.machine.devices.iter().filter(|it| self.is_guarded(it)) {
             for above in self.machine.above(device) {
@@ -227,7 +228,7 @@ impl View<'_> {
         }
     }
 
-    /// Ports that this server listens on and that no row lets anybody open.
+    /// Notes ports that this server listens on and that no row allows.
     fn listeners(&self, notes: &mut Vec<Note>) {
         let reachable =
             |it: &&Listener| it.address.is_unspecified() || self.policy.local.contains(&it.address);
@@ -283,7 +284,8 @@ mod tests {
         Device { index, name: name.to_owned(), up: true, ethernet: true, ..Device::default() }
     }
 
-    /// The kinds of what is said of pom1 with these interfaces guarded on a machine of these devices.
+    /// Returns the kinds of the remarks about pom1, with these guarded interfaces, on a machine with these
+    /// devices.
     fn said(interfaces: &str, vlans: &str, machine: &Machine) -> Vec<(&'static str, String)> {
         let text = format!("site = \"s\"\ninterfaces = [{interfaces}]\n[packets]\nvlans = [{vlans}]\n");
         let settings = Settings::parse("pomguard.toml", &text).unwrap();
@@ -361,7 +363,7 @@ mod tests {
         let listener = |port| Listener { protocol: 6, address: "0.0.0.0".parse().unwrap(), port };
         let machine = Machine {
             devices: vec![device(2, "eth0"), device(3, "eth1"), veth(4, "vetha"), veth(5, "vethb")],
-            // Row 1 lets pom2 in at 9999, whatever that row's port is.
+            // Row 1 allows pom2 at port 9999, whatever port that row has.
             listeners: vec![listener(5_000), listener(5_001)],
             paths: vec![("10.20.0.12".parse().unwrap(), 3)],
         };
