@@ -1,4 +1,4 @@
-//! What a row allows as sets of numbers, and what one row allows that another does not.
+//! Computes the set of packets that a row allows, and the difference between two rows.
 
 use std::{
     collections::BTreeMap,
@@ -10,10 +10,10 @@ use serde::{Deserialize, Serialize};
 
 use super::{PortRange, Row, Service};
 
-/// Numbers from the first to the second, both included; sorted, and apart from each other.
+/// Ranges of numbers, first and last included; sorted and disjoint.
 type Ranges = Vec<(u128, u128)>;
 
-/// What one row allows and another does not, part by part.
+/// The packets that one row allows and another does not, part by part.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Area {
     /// Addresses, with every service of the row.
@@ -25,7 +25,7 @@ pub struct Area {
 }
 
 impl Area {
-    /// All that a row allows.
+    /// Returns everything that a row allows.
     #[must_use]
     pub fn new(row: &Row) -> Self {
         Self {
@@ -35,14 +35,14 @@ impl Area {
         }
     }
 
-    /// Whether there is nothing.
+    /// Returns true if the area is empty.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.peers.is_empty() && self.services.is_empty() && self.client_ports.is_empty()
     }
 
-    /// The parts of `row` that `other` has not. A row without addresses or services allows nothing,
-    /// so against it all of `row` is new.
+    /// Returns the parts of `row` that `other` lacks. A row without addresses or services allows nothing, so
+    /// compared with such a row all of `row` is new.
     #[must_use]
     pub fn beyond(row: &Row, other: &Row) -> Self {
         if row.peers.is_empty() || row.services.is_empty() {
@@ -77,7 +77,7 @@ fn addresses_beyond(row: &Row, other: &Row) -> Vec<IpNet> {
     found
 }
 
-/// The addresses of one family as ranges.
+/// Returns the addresses of one family as ranges.
 fn addresses(row: &Row, v4: bool) -> Ranges {
     let nets = row.peers.iter().map(|peer| peer.prefix).filter(|net| net.addr().is_ipv4() == v4);
     union(nets.map(|net| (number(net.network()), number(net.broadcast()))).collect())
@@ -90,7 +90,7 @@ fn number(address: IpAddr) -> u128 {
     }
 }
 
-/// The fewest prefixes that are exactly these addresses.
+/// Returns the fewest prefixes that cover exactly these addresses.
 fn prefixes(v4: bool, first: u128, last: u128) -> IpSubnets {
     if v4 {
         IpSubnets::V4(Ipv4Subnets::new(Ipv4Addr::from(first as u32), Ipv4Addr::from(last as u32), 0))
@@ -117,7 +117,7 @@ fn services_beyond(row: &Row, other: &Row) -> Vec<Service> {
     found
 }
 
-/// Sorted, and what touches made one.
+/// Sorts the ranges, and merges ranges that touch.
 fn union(mut ranges: Ranges) -> Ranges {
     ranges.sort_unstable();
     let mut merged: Ranges = Vec::with_capacity(ranges.len());
@@ -130,7 +130,7 @@ fn union(mut ranges: Ranges) -> Ranges {
     merged
 }
 
-/// What is in the first set and not in the second; both as [`union`] makes them.
+/// Returns the numbers in the first set and not in the second. Both sets must come from [`union`].
 fn subtract(from: &[(u128, u128)], taken: &[(u128, u128)]) -> Ranges {
     let mut left = Vec::new();
     let mut taken = taken.iter().peekable();

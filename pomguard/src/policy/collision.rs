@@ -1,4 +1,4 @@
-//! Ports per zone that grow into other rows: with which rows, and from how many zones on.
+//! Finds ports per zone that grow into other rows, and the number of zones from which they do.
 
 use serde::Serialize;
 
@@ -8,17 +8,17 @@ use crate::input::ports::PortSpec;
 /// Two rows whose ports meet on one machine.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Collision {
-    /// The lower row's number.
+    /// Number of the lower row.
     pub row: u32,
-    /// Its ports.
+    /// Ports of the lower row.
     #[serde(serialize_with = "as_text")]
     pub ports: PortSpec,
-    /// The higher row's number.
+    /// Number of the higher row.
     pub other: u32,
-    /// Its ports.
+    /// Ports of the higher row.
     #[serde(serialize_with = "as_text")]
     pub other_ports: PortSpec,
-    /// The number of zones at which they begin to meet.
+    /// Number of zones from which the ports overlap.
     pub from_zones: u32,
 }
 
@@ -27,8 +27,8 @@ fn as_text<S: serde::Serializer>(spec: &PortSpec, serializer: S) -> Result<S::Ok
     serializer.collect_str(spec)
 }
 
-/// Every pair of rows of which one has ports per zone, that can meet, and whose destinations are on
-/// one machine as `together` says; in row order.
+/// Returns every pair of rows that can meet, in row order: at least one has ports per zone, and `together` says
+/// that their destinations are on one machine.
 pub fn collisions(rows: &[Effective<'_>], together: impl Fn(&str, &str) -> bool) -> Vec<Collision> {
     let mut found = Vec::new();
     for (index, row) in rows.iter().enumerate() {
@@ -55,8 +55,8 @@ fn first_meeting(row: &Effective<'_>, other: &Effective<'_>) -> Option<Collision
     meetings.min_by_key(|collision| collision.from_zones)
 }
 
-/// The number of zones at which the two begin to have a port in common. Two fixed ranges never
-/// begin: they are the same at any number of zones.
+/// Returns the number of zones from which the two have a port in common. Returns `None` for two fixed ranges:
+/// they are the same at any number of zones.
 fn meet_from(a: PortSpec, b: PortSpec) -> Option<u32> {
     match (a, b) {
         (PortSpec::Fixed(_), PortSpec::Fixed(_)) => None,

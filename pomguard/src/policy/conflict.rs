@@ -1,4 +1,4 @@
-//! What an operator should know about a policy before it is in force.
+//! Remarks about a policy that an operator should read before the policy is in force.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,29 +15,29 @@ use super::{
 };
 use crate::input::{Draft, matrix::RunsOn, ports::PortSpec, site::Host};
 
-/// How much a remark weighs; the first weighs most.
+/// The importance of a remark, the most important first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Weight {
-    /// Something is open, cut, or will never work as it is written.
+    /// Something is open, cut, or can never work as written.
     Warning,
-    /// Good to know.
+    /// For information.
     Note,
 }
 
 /// One remark.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Note {
-    /// Its kind, stable for programs.
+    /// Kind of the remark, stable for programs.
     pub kind: &'static str,
-    /// One sentence.
+    /// Message of one sentence.
     pub message: String,
-    /// The ids of the rows that it is about.
+    /// Ids of the rows in question.
     pub rows: Vec<String>,
 }
 
 impl Note {
-    /// Returns how much it weighs.
+    /// Returns the importance of the remark.
     #[must_use]
     pub fn weight(&self) -> Weight {
         match self.kind {
@@ -58,7 +58,7 @@ impl Note {
     }
 }
 
-/// All remarks about the site and about this host's part of it.
+/// Returns all remarks about the site and about this host's part of the site.
 pub fn notes(draft: &Draft, policy: &Policy) -> Vec<Note> {
     let rows = effective(draft);
     let mut notes = Vec::new();
@@ -82,7 +82,7 @@ pub fn notes(draft: &Draft, policy: &Policy) -> Vec<Note> {
     notes
 }
 
-/// Nothing that holds the way in when the rest is wrong, in whatever mode.
+/// Notes a policy without an inbound failsafe row, which would keep the operator's access if the rest is wrong.
 fn no_way_in(policy: &Policy, notes: &mut Vec<Note>) {
     let held = policy.rows_in(Direction::Inbound).any(|row| row.failsafe && !row.peers.is_empty());
     if !held {
@@ -95,7 +95,7 @@ fn no_way_in(policy: &Policy, notes: &mut Vec<Note>) {
     }
 }
 
-/// Ports per zone that meet another row's, at this site's number of zones.
+/// Notes ports per zone that overlap another row's ports, at this site's number of zones.
 fn port_collisions(draft: &Draft, rows: &[Effective<'_>], notes: &mut Vec<Note>) {
     let enabled: Vec<Effective<'_>> = rows.iter().filter(|row| row.enabled).cloned().collect();
     let runs = |host: &Host, system: &str| host.systems.iter().any(|at| at.value == system);
@@ -113,7 +113,7 @@ fn port_collisions(draft: &Draft, rows: &[Effective<'_>], notes: &mut Vec<Note>)
     }
 }
 
-/// A row with ports per zone that the site gave fewer ports than zones.
+/// Notes a row with ports per zone to which the site gave fewer ports than zones.
 fn too_few_ports(draft: &Draft, rows: &[Effective<'_>], notes: &mut Vec<Note>) {
     let zones = usize::from(draft.site.zones);
     let count = |ports: &[PortSpec]| -> usize {
@@ -158,7 +158,7 @@ fn switched_off(draft: &Draft, rows: &[Effective<'_>], notes: &mut Vec<Note>) {
     }
 }
 
-/// Rows without another side. A system that no machine runs has a line of its own, and is not repeated here.
+/// Notes rows without a peer. A system that no machine runs has a line of its own, and is not repeated here.
 fn granting_nothing(draft: &Draft, policy: &Policy, notes: &mut Vec<Note>) {
     let placed = placed(draft);
     let is_system = |name: &str| draft.matrix.systems.iter().any(|system| system.name == name);
@@ -179,7 +179,7 @@ fn granting_nothing(draft: &Draft, policy: &Policy, notes: &mut Vec<Note>) {
     }
 }
 
-/// Rows with both ends here: that part of them stays on `lo`.
+/// Notes rows with both ends on this host: that part of their traffic stays on `lo`.
 fn one_host_both_ends(draft: &Draft, policy: &Policy, notes: &mut Vec<Note>) {
     let inbound: BTreeSet<_> = policy.rows_in(Direction::Inbound).map(|row| &row.id).collect();
     let both = policy.rows_in(Direction::Outbound).filter(|row| inbound.contains(&row.id));
@@ -194,7 +194,7 @@ fn one_host_both_ends(draft: &Draft, policy: &Policy, notes: &mut Vec<Note>) {
     }
 }
 
-/// Rows of which every tuple is allowed by rows before them: they are never counted.
+/// Notes rows whose every tuple is allowed by earlier rows: they are never counted.
 fn covered(policy: &Policy, notes: &mut Vec<Note>) {
     // One line for each kind, with all its rows.
     let mut found: BTreeMap<&'static str, (Vec<String>, Vec<String>)> = BTreeMap::new();
@@ -227,7 +227,7 @@ fn covered(policy: &Policy, notes: &mut Vec<Note>) {
     }
 }
 
-/// The earlier rows that together allow every tuple of `row`, if they do.
+/// Returns the earlier rows that together allow every tuple of `row`. Returns `None` if some tuple is left.
 fn covering(row: &Row, rows: &[&Row], before: &BTreeMap<IpNet, Vec<usize>>) -> Option<BTreeSet<usize>> {
     if row.peers.is_empty() || row.services.is_empty() {
         return None;
@@ -253,7 +253,7 @@ fn covering(row: &Row, rows: &[&Row], before: &BTreeMap<IpNet, Vec<usize>>) -> O
     Some(covering)
 }
 
-/// Rows in audit, each with the rows in enforce whose ports are in audit by it.
+/// Returns a note for each row in audit, with the rows in enforce whose ports are in audit because of that row.
 pub fn in_audit(policy: &Policy) -> Vec<Note> {
     let mut notes = Vec::new();
     for row in policy.rows.iter().filter(|row| row.mode == Mode::Audit) {
@@ -279,7 +279,7 @@ pub fn in_audit(policy: &Policy) -> Vec<Note> {
     notes
 }
 
-/// The ports that both rows name, for people; nothing when there are none.
+/// Returns the ports that both rows name, for people. Returns an empty text if there are none.
 fn shared(row: &Row, other: &Row) -> String {
     let mut found = BTreeSet::new();
     for (a, b) in row.services.iter().flat_map(|a| other.services.iter().map(move |b| (a, b))) {
@@ -296,14 +296,14 @@ fn shared(row: &Row, other: &Row) -> String {
     named.collect::<Vec<_>>().join(" ")
 }
 
-/// The systems that some machine of the site runs.
+/// Returns the systems that some machine of the site runs.
 fn placed(draft: &Draft) -> BTreeSet<&str> {
     let hosts = draft.site.hosts.iter().flat_map(|host| &host.systems);
     let peers = draft.site.peers.iter().flat_map(|peer| &peer.systems);
     hosts.chain(peers).map(|at| at.value.as_str()).collect()
 }
 
-/// Systems that no machine of the site runs, with the rows that wait for them.
+/// Notes systems that no machine of the site runs, with the rows that need them.
 fn unplaced(draft: &Draft, notes: &mut Vec<Note>) {
     let placed = placed(draft);
     for system in draft.matrix.systems.iter().filter(|system| !placed.contains(system.name.as_str())) {
@@ -319,7 +319,7 @@ fn unplaced(draft: &Draft, notes: &mut Vec<Note>) {
     }
 }
 
-/// Systems where the matrix does not expect them, and servers that are listed twice.
+/// Notes systems on machines where the matrix does not expect them, and servers that are listed twice.
 fn misplaced(draft: &Draft, notes: &mut Vec<Note>) {
     let runs_on =
         |name: &str| draft.matrix.systems.iter().find(|system| system.name == name).map(|it| it.runs_on);

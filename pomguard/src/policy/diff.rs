@@ -1,5 +1,4 @@
-//! What one policy allows and another does not: rows by their ids, and a packet for each change that
-//! shows it.
+//! Compares two policies: rows by their ids, with a packet for each change that demonstrates the change.
 
 use std::{collections::BTreeMap, net::IpAddr};
 
@@ -14,56 +13,57 @@ use super::{
 };
 use crate::input::Settings;
 
-/// Questions to the oracle, each of which walks a whole policy: beyond them changes go without a packet.
+/// Most questions to the oracle. Each question walks a whole policy; changes beyond this number go without a
+/// packet.
 const QUESTIONS: usize = 4_000;
 /// Prefixes and services of one change that are tried, from either end.
 const TRIED: usize = 6;
 
-/// All that differs.
+/// All differences of two policies.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Diff {
     /// Directions whose mode changes.
     pub modes: Vec<ModeChange>,
-    /// Rows that come, go or allow something else, in the new policy's order; those that go last.
+    /// Rows that are added, removed or changed, in the new policy's order; removed rows last.
     pub rows: Vec<RowChange>,
-    /// What changes alongside the rows and the settings: own addresses, the matrix.
+    /// Other changes than rows and settings: own addresses, the matrix.
     pub other: Vec<String>,
     /// Settings that change.
     #[serde(default)]
     pub settings: Vec<SettingChange>,
 }
 
-/// A direction's mode.
+/// The change of a direction's mode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModeChange {
     /// The direction.
     pub direction: Direction,
-    /// What it was.
+    /// The mode before.
     pub from: Mode,
-    /// What it becomes.
+    /// The mode after.
     pub to: Mode,
 }
 
-/// In which way a row differs.
+/// The kind of a row's change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
-    /// It comes.
+    /// The row is new.
     Added,
-    /// It goes.
+    /// The row is removed.
     Removed,
-    /// It allows more.
+    /// The row allows more.
     Widened,
-    /// It allows less.
+    /// The row allows less.
     Narrowed,
-    /// It allows some of both.
+    /// The row allows more in one part and less in another.
     Moved,
-    /// It allows the same, in another mode or rank.
+    /// The row allows the same, in another mode or rank.
     Marked,
 }
 
 impl Kind {
-    /// Its word.
+    /// Returns the word for this kind.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -77,31 +77,31 @@ impl Kind {
     }
 }
 
-/// One row.
+/// The change of one row.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RowChange {
-    /// The row.
+    /// Id of the row.
     pub id: RowId,
-    /// Its direction.
+    /// Direction of the row.
     pub direction: Direction,
-    /// In which way it differs.
+    /// Kind of the change.
     pub kind: Kind,
-    /// What it allows now and did not.
+    /// The packets that the row allows now and did not allow before.
     pub more: Area,
-    /// What it allowed and does not now.
+    /// The packets that the row allowed before and does not allow now.
     pub less: Area,
-    /// Its mode, where that changes: what it was, what it becomes.
+    /// The mode before and after, if the mode changes.
     pub mode: Option<(Mode, Mode)>,
-    /// Whether it is a failsafe row, where that changes.
+    /// The failsafe mark before and after, if the mark changes.
     pub failsafe: Option<(bool, bool)>,
-    /// A packet that no row allowed and one allows now.
+    /// A packet that no row allowed before and that one allows now.
     pub newly_allowed: Option<Opening>,
-    /// A packet that a row allowed and none allows now.
+    /// A packet that a row allowed before and that none allows now.
     pub newly_denied: Option<Opening>,
 }
 
 impl Diff {
-    /// Whether nothing differs.
+    /// Returns true if nothing differs.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.modes.is_empty() && self.rows.is_empty() && self.other.is_empty() && self.settings.is_empty()
@@ -113,13 +113,13 @@ impl Diff {
         Self { settings: setting::changes(old, new), ..self }
     }
 
-    /// From one policy to another, with packets that show it.
+    /// Compares two policies, with packets that demonstrate the changes.
     #[must_use]
     pub fn between(old: &Policy, new: &Policy) -> Self {
         Self::with(old, new, QUESTIONS)
     }
 
-    /// The same without packets: as fast as the policies can be read.
+    /// Compares two policies without packets: as fast as the policies can be read.
     #[must_use]
     pub fn counted(old: &Policy, new: &Policy) -> Self {
         Self::with(old, new, 0)
@@ -185,7 +185,7 @@ fn other(old: &Policy, new: &Policy) -> Vec<String> {
     found
 }
 
-/// Looks for packets that show a change.
+/// A search for packets that demonstrate a change.
 struct Search<'a> {
     old: &'a Policy,
     new: &'a Policy,
@@ -194,7 +194,7 @@ struct Search<'a> {
 }
 
 impl Search<'_> {
-    /// How a row differs; none when it does not.
+    /// Returns the change of a row. Returns `None` if the row does not change.
     fn change(&mut self, old: Option<&Row>, new: Option<&Row>) -> Option<RowChange> {
         let any = new.or(old)?;
         let (more, less) = match (old, new) {
@@ -230,7 +230,8 @@ impl Search<'_> {
         })
     }
 
-    /// A packet of this part of a row that one policy denies and the other allows, asked of the oracle.
+    /// Returns a packet of this part of a row that one policy denies and the other allows, according to the
+    /// oracle.
     fn witness(&mut self, row: &Row, part: &Area, denies: &Policy, allows: &Policy) -> Option<Opening> {
         let peers: Vec<IpNet> = row.peers.iter().map(|peer| peer.prefix).collect();
         let clients = [row.client_ports];
@@ -289,12 +290,12 @@ impl Search<'_> {
     }
 }
 
-/// An address of the prefix that a machine can have.
+/// Returns an address of the prefix that a machine can have.
 fn some_host(prefix: IpNet) -> IpAddr {
     prefix.hosts().next().unwrap_or_else(|| prefix.addr())
 }
 
-/// The first few and the last few.
+/// Returns the first few and the last few items.
 fn ends<T: Clone>(all: &[T]) -> Vec<T> {
     let head = all.iter().take(TRIED);
     head.chain(all.iter().skip(TRIED.max(all.len().saturating_sub(TRIED)))).cloned().collect()

@@ -1,4 +1,4 @@
-//! Why a packet passes or not, from the policy alone.
+//! Explains why a packet passes or not, from the policy alone.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -15,7 +15,7 @@ use super::{
 };
 use crate::input::{address, diagnostic::Fault};
 
-/// A client port for questions that name none: of the range that clients draw from.
+/// Client port for questions that name none, from the usual ephemeral range.
 const SOME_CLIENT_PORT: u16 = 50_000;
 
 /// The answer to `explain`.
@@ -23,48 +23,49 @@ const SOME_CLIENT_PORT: u16 = 50_000;
 pub struct Explanation {
     /// The packet.
     pub opening: Opening,
-    /// Whether it may pass in the direction's mode.
+    /// True if the packet passes in the direction's mode.
     pub passes: bool,
-    /// What is special about the address at this host's end; `None` if this host owns the address.
+    /// A remark about the address at this host's end; `None` if this host owns the address.
     pub end: Option<String>,
     /// The mode of the direction.
     pub mode: Mode,
     /// The row that is counted.
     pub row: Option<MatchedRow>,
-    /// Every row that allows it.
+    /// Every row that allows the packet.
     pub all: Vec<RowId>,
-    /// Without a row: those in audit that name the port, for which it passes in enforce, too.
+    /// If no row allows the packet: the rows in audit that name the port. Because of such rows the packet
+    /// passes even in enforce.
     pub in_audit: Vec<RowId>,
-    /// Without a row: the nearest ones.
+    /// If no row allows the packet: the nearest rows.
     pub nearest: Vec<Near>,
 }
 
 /// The row that allows a packet.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct MatchedRow {
-    /// Its id.
+    /// Id of the row.
     pub id: RowId,
-    /// Who opens, as the row says.
+    /// Places that open the connection, as the row has them.
     pub source: Vec<Arc<str>>,
-    /// To whom.
+    /// Places that accept the connection.
     pub destination: Vec<Arc<str>>,
-    /// Its ports as printed or written.
+    /// Ports as printed or written.
     pub printed: String,
-    /// Its protocol as printed.
+    /// Protocol as printed.
     pub protocol: String,
-    /// What it is for.
+    /// Purpose of the row.
     pub purpose: String,
-    /// Where it is written.
+    /// The place where the row is written.
     pub origin: Origin,
-    /// The prefix that holds the other side's address, the longest if there are several.
+    /// The prefix that contains the peer's address, the longest if there are several.
     pub prefix: String,
-    /// Whose the prefix is.
+    /// The owner of the prefix.
     pub peer: String,
-    /// Where the prefix is written.
+    /// The place where the prefix is written.
     pub peer_origin: Origin,
 }
 
-/// What the policy says about `opening`, and why.
+/// Returns the verdict of the policy about `opening`, with the reason.
 pub fn explain(policy: &Policy, opening: &Opening) -> Explanation {
     let (end, restricted) = at_our_end(policy, opening);
     let policy = restricted.as_ref().unwrap_or(policy);
@@ -82,8 +83,8 @@ pub fn explain(policy: &Policy, opening: &Opening) -> Explanation {
     Explanation { opening: *opening, passes, end, mode, row, all: answer.all, in_audit, nearest }
 }
 
-/// Says what is special about the address at this host's end, and returns the policy with the rows that hold there, if
-/// these are not all.
+/// Describes the address at this host's end if this host does not simply own the address. Also returns the
+/// policy reduced to the rows that hold at that address, if these are not all rows.
 fn at_our_end(policy: &Policy, opening: &Opening) -> (Option<String>, Option<Policy>) {
     let (ours, theirs, may) = match opening.direction {
         Direction::Inbound => (opening.destination, opening.source, policy.is_own(opening.destination)),
@@ -142,8 +143,8 @@ fn matched(row: &Row, opening: &Opening) -> Option<MatchedRow> {
     })
 }
 
-/// Reads `SRC[:PORT] DST:PORT/PROTO`. The direction follows from which of the two is this host; if neither is, the
-/// question is about a packet that comes in.
+/// Parses `SRC[:PORT] DST:PORT/PROTO`. The direction follows from the end that is this host; if neither end is,
+/// the question is about an inbound packet.
 pub fn question(policy: &Policy, source: &str, destination: &str) -> Result<Opening, Fault> {
     let form = "write it as SRC[:PORT] DST:PORT/PROTO, such as 10.50.3.7 10.20.0.11:9970/tcp, IPv6 as [fd00::1]:9970/tcp";
     let wrong = |problem: &str| Fault::new(problem, form);
@@ -166,7 +167,7 @@ pub fn question(policy: &Policy, source: &str, destination: &str) -> Result<Open
         (true, Some(port)) => (port, from_port.unwrap_or(SOME_CLIENT_PORT)),
         (true, None) => return Err(wrong("the destination port is missing")),
     };
-    // A host that does not hold a floating address opens to it like to any other host's.
+    // A host that does not hold a floating address connects to that address as to any other host's.
     let direction = match (policy.is_own(source), policy.is_own(destination)) {
         (true, true) if policy.may_send(source) && !policy.may_send(destination) => Direction::Outbound,
         (true, false) => Direction::Outbound,

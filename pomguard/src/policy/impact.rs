@@ -1,4 +1,4 @@
-//! Which flows that live now a policy would cut.
+//! Finds the live flows that a policy would cut.
 
 use std::{collections::BTreeMap, net::IpAddr};
 
@@ -9,32 +9,32 @@ use super::{
     oracle::{Opening, judge},
 };
 
-/// Flows that are looked at, each of which walks a whole policy.
+/// Most flows that are examined. Each of them costs a walk over a whole policy.
 pub const LOOKED_AT: usize = 10_000;
 
-/// What a change would do to what is going on.
+/// The effect of a change on the live flows.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Impact {
-    /// Flows that were looked at.
+    /// Number of flows that were examined.
     pub connections: usize,
-    /// Those that go on now, and would not any more.
+    /// Flows that are allowed now, and that the new policy would cut.
     pub cut: Vec<Opening>,
-    /// Those that no row would allow and that go on all the same until they end, because they are older than
-    /// the first attachment. A reconnect would fail.
+    /// Flows that no row would allow and that still go on until they end, because they are older than the first
+    /// attachment. A reconnect would fail.
     pub until_reconnect: Vec<Opening>,
-    /// All of them, those that are unaffected too, by the two machines and the service.
+    /// All flows, unaffected flows included, grouped by the two machines and the service.
     pub groups: Vec<Group>,
 }
 
-/// The fate of a flow when a policy comes in force.
+/// The fate of a flow when a policy takes effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Fate {
-    /// It ends with its next packet.
+    /// The flow ends with its next packet.
     CutNow,
-    /// No row allows it, and it goes on until it ends: no policy judges it.
+    /// No row allows the flow, but the flow goes on until it ends: no policy judges it.
     UntilReconnect,
-    /// A row allows it, or nothing is dropped.
+    /// A row allows the flow, or nothing is dropped.
     Unaffected,
 }
 
@@ -42,7 +42,7 @@ impl Fate {
     /// Every fate, the worst first.
     pub const ALL: [Self; 3] = [Self::CutNow, Self::UntilReconnect, Self::Unaffected];
 
-    /// In words.
+    /// Returns the fate in words.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -56,26 +56,26 @@ impl Fate {
 /// Flows between the same two machines about the same service, with one fate.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Group {
-    /// What becomes of each.
+    /// Fate of each flow.
     pub fate: Fate,
-    /// Who opened them, as this host sees it.
+    /// Direction of the opening, as this host sees it.
     pub direction: Direction,
-    /// The machine that opened.
+    /// Address of the machine that opened the flow.
     pub source: IpAddr,
-    /// The machine that was opened to.
+    /// Address of the machine that accepted the flow.
     pub destination: IpAddr,
-    /// The port that was opened to.
+    /// Service port.
     pub port: u16,
     /// IANA protocol number.
     pub protocol: u8,
-    /// How many there are.
+    /// Number of flows.
     pub flows: usize,
 }
 
 impl Impact {
-    /// Of a change from `old` to `new` on these flows. `is_older` tells those that no policy judges: they are
-    /// older than the first attachment, or an `apply` kept them. What an exception holds, as `is_excepted` tells,
-    /// goes on under any policy.
+    /// Computes the effect of a change from `old` to `new` on these flows. `is_older` returns true for flows
+    /// that no policy judges: they are older than the first attachment, or an `apply` kept them. A flow for
+    /// which `is_excepted` returns true goes on under any policy, because an exception allows the flow.
     #[must_use]
     pub fn new(
         old: Option<&Policy>,
@@ -97,7 +97,7 @@ impl Impact {
                 impact.cut.push(*opening);
                 Fate::CutNow
             } else {
-                // Cut already; its socket does not know yet.
+                // This flow is cut already; its socket does not know yet.
                 continue;
             };
             let Opening { direction, source, destination, destination_port, protocol, .. } = *opening;
@@ -117,14 +117,14 @@ impl Impact {
         impact
     }
 
-    /// Number of flows with a fate.
+    /// Returns the number of flows with a fate.
     #[must_use]
     pub fn count(&self, fate: Fate) -> usize {
         self.groups.iter().filter(|group| group.fate == fate).map(|group| group.flows).sum()
     }
 }
 
-/// The same policy with all that is in audit in enforce: what a promotion makes of it.
+/// Returns the policy with enforce in place of audit everywhere: the result of a promotion.
 #[must_use]
 pub fn promoted(policy: &Policy) -> Policy {
     let mut promoted = policy.clone();
@@ -139,26 +139,26 @@ pub fn promoted(policy: &Policy) -> Policy {
     promoted
 }
 
-/// Whether a flow that was opened this way goes on under a policy.
+/// Returns true if a flow with this opening goes on under a policy.
 #[must_use]
 pub fn goes_on(policy: &Policy, opening: &Opening) -> bool {
     policy.mode(opening.direction) != Mode::Enforce || judge(policy, opening).passes()
 }
 
-/// What becomes of the way in of whoever makes a change.
+/// The fate of the operator's own session after a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum WayIn {
-    /// A failsafe row holds it, whatever the policy says.
+    /// A failsafe row allows the session, whatever the policy says.
     Failsafe,
-    /// It goes on, but no failsafe row holds it: another change could cut it.
+    /// The session goes on, but no failsafe row allows it: another change could cut the session.
     NotFailsafe,
-    /// It ends with this change.
+    /// The session ends with this change.
     Cut,
 }
 
 impl WayIn {
-    /// Of a session that was opened this way, under a policy.
+    /// Returns the fate under a policy of a session with this opening.
     #[must_use]
     pub fn under(policy: &Policy, session: &Opening) -> Self {
         let held = judge(policy, session)

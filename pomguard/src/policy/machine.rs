@@ -1,4 +1,4 @@
-//! The network devices of the machine as the kernel lists them, and how they stand on each other. Plain data:
+//! The network devices of the machine as the kernel lists them, and their stacking. Plain data:
 //! `kernel::machine` reads it.
 
 use std::{collections::BTreeSet, net::IpAddr};
@@ -11,40 +11,40 @@ pub use compare::{compare, needs_attention};
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own that the kernel lists")]
 pub struct Device {
-    /// Its index.
+    /// Interface index.
     pub index: u32,
-    /// Its name.
+    /// Interface name.
     pub name: String,
-    /// Its kind as `ip -d link` shows it (`bridge`, `vlan`, `veth`); empty for a card.
+    /// Kind as `ip -d link` shows it (`bridge`, `vlan`, `veth`); empty for a physical network card.
     pub kind: String,
-    /// True if its frames have an Ethernet header.
+    /// True if the frames of the device have an Ethernet header.
     pub ethernet: bool,
-    /// True if it is up.
+    /// True if the device is up.
     pub up: bool,
-    /// Index of the bridge, bond or other device that takes what comes in by this one.
+    /// Index of the bridge, bond or other device that takes the packets that arrive on this device.
     pub controller: Option<u32>,
-    /// Index of the device that this one stands on: the card below a VLAN or macvlan device.
+    /// Index of the device below this one: the card below a VLAN or macvlan device.
     pub below: Option<u32>,
-    /// True if its other end is in another network namespace: the interface of a container.
+    /// True if the other end is in another network namespace: the interface of a container.
     pub leaves_namespace: bool,
     /// VLAN id of a VLAN device.
     pub vlan: Option<u16>,
-    /// Its addresses.
+    /// Addresses of the device.
     pub addresses: Vec<IpAddr>,
-    /// True if a default route leaves by it.
+    /// True if a default route leaves by the device.
     pub default_route: bool,
-    /// True if the card takes VLAN tags off before a program sees a frame.
+    /// True if the card removes VLAN tags before a program sees a frame.
     pub strips_vlan_tags: bool,
 }
 
-/// A socket that waits for others.
+/// A listening socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Listener {
     /// IANA protocol number: TCP or UDP.
     pub protocol: u8,
-    /// Address that it is bound to; unspecified for every address.
+    /// Local address; unspecified if the socket accepts every address.
     pub address: IpAddr,
-    /// Port that it is bound to.
+    /// Local port.
     pub port: u16,
 }
 
@@ -55,7 +55,7 @@ pub struct Machine {
     pub devices: Vec<Device>,
     /// Every listening socket.
     pub listeners: Vec<Listener>,
-    /// Index of the device by which packets to some peers leave.
+    /// Peer addresses, each with the index of the device by which packets to that peer leave.
     pub paths: Vec<(IpAddr, u32)>,
 }
 
@@ -66,38 +66,38 @@ impl Machine {
         self.devices.iter().find(|device| device.name == name)
     }
 
-    /// Returns the devices that stand right on this one: its bridge or bond, its VLAN and macvlan devices.
+    /// Returns the devices directly above this one: its bridge or bond, its VLAN and macvlan devices.
     pub fn above<'a>(&'a self, device: &'a Device) -> impl Iterator<Item = &'a Device> {
         self.devices
             .iter()
             .filter(|other| device.controller == Some(other.index) || other.below == Some(device.index))
     }
 
-    /// Returns the devices that this one stands right on: the ports of a bridge or bond, the card of a VLAN
-    /// device.
+    /// Returns the devices directly below this one: the ports of a bridge or bond, the card of a VLAN device.
     pub fn below<'a>(&'a self, device: &'a Device) -> impl Iterator<Item = &'a Device> {
         self.devices
             .iter()
             .filter(|other| other.controller == Some(device.index) || device.below == Some(other.index))
     }
 
-    /// Returns the names in an order in which every device comes before those that stand on it: the kernel takes
-    /// no program on a device while one above it has one. Names of no device keep their place at the end.
+    /// Sorts the names so that every device comes before the devices above it: the kernel accepts no program on
+    /// a device while a device above has one. Names of missing devices stay at the end, in their order.
     #[must_use]
     pub fn lower_first<'a>(&self, names: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
         let mut order: Vec<(usize, &str)> = names.into_iter().map(|name| (self.height(name), name)).collect();
-        // Stable: names of one height keep the order of the file.
+        // Stable sort: names of one height keep the order of the file.
         order.sort_by_key(|(height, _)| *height);
         order.into_iter().map(|(_, name)| name).collect()
     }
 
-    /// Returns how many devices lie under this one in the longest chain; very many for a name of no device.
+    /// Returns the number of devices in the longest chain below this one; `usize::MAX` for the name of a
+    /// missing device.
     fn height(&self, name: &str) -> usize {
         self.device(name).map_or(usize::MAX, |device| self.height_of(device, &mut BTreeSet::new()))
     }
 
     fn height_of(&self, device: &Device, seen: &mut BTreeSet<u32>) -> usize {
-        // The kernel makes no circles; a reading that is not of one moment may show one.
+        // The kernel allows no cycles, but a reading that is not a consistent snapshot may show one.
         if !seen.insert(device.index) {
             return 0;
         }

@@ -1,8 +1,8 @@
-//! What this host is to enforce: names resolved to addresses, rows chosen, conflicts found.
+//! The rules that this host enforces: names resolved to addresses, rows chosen, conflicts found.
 //!
-//! Pure: no kernel, no root. `resolve` makes a [`Policy`] out of the input
-//! files; `compile` turns it into the bytes of the maps; `oracle` answers the same questions
-//! slowly and obviously, and shares no code with the data path.
+//! Pure: no kernel, no root. `resolve` makes a [`Policy`] out of the input files; `compile` turns the policy
+//! into the bytes of the maps; `oracle` answers the same questions in a slow and obvious way, and shares no
+//! code with the datapath.
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
@@ -27,7 +27,7 @@ pub use crate::model::{Mode, Origin, OwnAddresses, PacketSettings, PortRange, Ra
 pub use own::MachineAddresses;
 pub use resolve::{Effective, addresses_of, effective, resolve};
 
-/// An IP protocol together with what may be chosen inside it.
+/// An IP protocol, and the ports in it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Service {
     /// IANA protocol number.
@@ -36,15 +36,15 @@ pub struct Service {
     pub ports: PortRange,
 }
 
-/// One peer of a row: an address range and whose it is.
+/// One peer of a row: a prefix and its owner.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Peer {
-    /// The prefix; a range in the site file became several.
+    /// The prefix; a range in the site file becomes several prefixes.
     pub prefix: IpNet,
-    /// The system, host or literal it was written as: `Agent Desktop`, `pom2`, `10.9.0.0/24`. Shared with the
-    /// row's names: a large site has a hundred thousand.
+    /// The system, host or literal as written: `Agent Desktop`, `pom2`, `10.9.0.0/24`. Shared with the row's
+    /// names: a large site has a hundred thousand peers.
     pub name: Arc<str>,
-    /// Where the address was written.
+    /// The place where the address is written.
     pub origin: Origin,
 }
 
@@ -53,34 +53,35 @@ pub struct Peer {
 pub struct Row {
     /// Stable id.
     pub id: RowId,
-    /// Inbound: this host runs the destination. Outbound: it runs the source.
+    /// Inbound: this host runs the destination. Outbound: this host runs the source.
     pub direction: Direction,
     /// Systems (or hosts, or literals) on the side that opens the connection.
     pub source: Vec<Arc<str>>,
-    /// Those on the side that is opened to.
+    /// Systems (or hosts, or literals) on the side that accepts the connection.
     pub destination: Vec<Arc<str>>,
     /// Destination ports as printed or written, for people.
     pub printed: String,
     /// Transport and application protocol as printed, for people: `TLS`, `HTTP/HTTPS`.
     pub protocol: String,
-    /// The other side's addresses. Empty: the row grants nothing (and is reported).
+    /// The peer's addresses. If empty, the row allows nothing (and is reported).
     pub peers: Vec<Peer>,
-    /// Ports the opening side may use, both ends included.
+    /// Client ports, both ends included.
     pub client_ports: PortRange,
-    /// What may be opened to.
+    /// The services that the row allows.
     pub services: Vec<Service>,
-    /// Enforce, or audit: who else opens to its services is counted as a would-be drop, and passes.
+    /// Enforce or audit. In audit, packets of other peers to these services are counted as would-be drops, and
+    /// pass.
     pub mode: Mode,
-    /// Holds in every mode and generation, checked before all else.
+    /// True if the row holds in every mode and generation; such rows are checked first.
     pub failsafe: bool,
-    /// What it is for, one sentence.
+    /// Purpose of the row, one sentence.
     pub purpose: String,
-    /// Where it was written.
+    /// The place where the row is written.
     pub origin: Origin,
 }
 
 impl Row {
-    /// Returns true if both come to the same, wherever they were written.
+    /// Returns true if both rows mean the same. The places where they are written do not count.
     fn is_same(&self, other: &Self) -> bool {
         let peers = |row: &Self| -> Vec<Peer> {
             let peers = row.peers.iter().cloned();
@@ -96,41 +97,41 @@ impl Row {
 pub struct Known {
     /// The prefix.
     pub prefix: IpNet,
-    /// The host's name, or the systems of the peer, joined by a comma.
+    /// Name of the host, or systems of the peer, joined by a comma.
     pub name: Arc<str>,
 }
 
-/// The matrix a policy was made from.
+/// The matrix of a policy.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MatrixName {
-    /// `pom-4.0`.
+    /// Short name: `pom-4.0`.
     pub id: String,
-    /// As the document calls itself.
+    /// Title of the document.
     pub title: String,
 }
 
-/// Everything this host enforces. Sorted and comparable; two equal policies compile to equal bytes.
+/// Everything that this host enforces. Sorted and comparable; two equal policies compile to equal bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Policy {
-    /// This host's name in the site file.
+    /// Name of this host in the site file.
     pub host: String,
     /// The matrix.
     pub matrix: MatrixName,
     /// This host's own addresses, as the site file lists them.
     pub local: Vec<IpAddr>,
-    /// Own prefixes, and floating addresses: packets to them are for this host, which sends from those that it
-    /// holds.
+    /// Own prefixes, and floating addresses. Packets to them are for this host; this host sends only from the
+    /// addresses that it holds.
     pub shared: Vec<IpNet>,
-    /// Which addresses of the machine count as own.
+    /// The setting that decides which addresses of the machine count as own.
     pub own_addresses: OwnAddresses,
     /// Addresses that this machine has now.
     pub machine: MachineAddresses,
-    /// What inbound packets that no row allows come to: [`Mode::Audit`] or [`Mode::Enforce`].
+    /// Mode for inbound packets that no row allows: [`Mode::Audit`] or [`Mode::Enforce`].
     pub inbound: Mode,
-    /// What outbound packets that no row allows come to.
+    /// Mode for outbound packets that no row allows.
     pub outbound: Mode,
-    /// Rows that apply here: failsafe first, then in print order, then the site's own in file order.
-    /// Where several allow the same tuple, the first one is counted.
+    /// Rows that apply here: failsafe rows first, then matrix rows in print order, then the site's own in file
+    /// order. If several rows allow the same tuple, the first one is counted.
     pub rows: Vec<Row>,
     /// Every address of the site except this host's own.
     pub known: Vec<Known>,
@@ -139,7 +140,7 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// Returns true if both come to the same, wherever their parts were written.
+    /// Returns true if both policies mean the same. The places where their parts are written do not count.
     #[must_use]
     pub fn is_same(&self, other: &Self) -> bool {
         let Self {
@@ -148,7 +149,7 @@ impl Policy {
             local,
             shared,
             own_addresses,
-            // The addresses of the moment are followed as they come and go, without a change of policy.
+            // The current addresses are followed as they come and go, without a change of policy.
             machine: _,
             inbound,
             outbound,
@@ -172,7 +173,7 @@ impl Policy {
             && rows.iter().zip(&other.rows).all(|(row, other)| row.is_same(other))
     }
 
-    /// What packets of a direction come to that no row allows.
+    /// Returns the mode for packets of a direction that no row allows.
     #[must_use]
     pub const fn mode(&self, direction: Direction) -> Mode {
         match direction {
@@ -181,12 +182,12 @@ impl Policy {
         }
     }
 
-    /// Rows of one direction, in counting order.
+    /// Returns the rows of one direction, in counting order.
     pub fn rows_in(&self, direction: Direction) -> impl Iterator<Item = &Row> {
         self.rows.iter().filter(move |row| row.direction == direction)
     }
 
-    /// Tuples that the rows come to, per row: prefixes times port ranges.
+    /// Returns the number of tuples of each row: prefixes times port ranges.
     pub fn tuples(&self) -> BTreeMap<(RowId, Direction), usize> {
         self.rows
             .iter()

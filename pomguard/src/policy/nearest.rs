@@ -1,4 +1,4 @@
-//! For a packet that no row allows: the rows that come closest, and what differs.
+//! Finds the rows nearest to a packet that no row allows, and describes the differences.
 
 use std::net::IpAddr;
 
@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::{Direction, Policy, PortRange, Row, RowId, Service, oracle::Opening};
 
-/// How many rows are named; more would bury the one that matters.
+/// Most rows that are named; more would hide the row that matters.
 const NAMED: usize = 3;
 
 /// A row that almost allows a packet.
@@ -14,11 +14,11 @@ const NAMED: usize = 3;
 pub struct Near {
     /// The row.
     pub row: RowId,
-    /// What differs, one sentence.
+    /// The difference, one sentence.
     pub differs: String,
 }
 
-/// The rows nearest to `opening`, fewest differences first. Rows that differ in address and in
+/// Returns the rows nearest to `opening`, fewest differences first. Rows that differ both in address and in
 /// port are not near.
 pub fn nearest(policy: &Policy, opening: &Opening) -> Vec<Near> {
     let mut near: Vec<(usize, u32, Near)> =
@@ -76,7 +76,7 @@ fn service_name(service: &Service, port: u16) -> String {
     }
 }
 
-/// Whose the address is, as the site file knows it.
+/// Returns the owner of the address according to the site file.
 fn owner(policy: &Policy, address: IpAddr) -> String {
     let known = policy.known.iter().filter(|known| known.prefix.contains(&address));
     match known.max_by_key(|known| known.prefix.prefix_len()) {
@@ -85,7 +85,7 @@ fn owner(policy: &Policy, address: IpAddr) -> String {
     }
 }
 
-/// Ports between the packet's and the service's, and far away for another protocol.
+/// Returns the number of ports between the packet and the service; a large number for another protocol.
 fn distance(service: &Service, opening: &Opening) -> u32 {
     let port = opening.destination_port;
     let off = if service.ports.contains(port) {

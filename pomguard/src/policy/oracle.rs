@@ -1,7 +1,7 @@
-//! The policy's answer, found slowly and obviously.
+//! Answers questions about the policy in a slow and obvious way.
 //!
-//! Shares no matching code with anything: plain loops over the rows and plain arithmetic on
-//! addresses, so that a fault in the compiler or the data path cannot hide in here too.
+//! Shares no matching code with any other module: plain loops over the rows and plain arithmetic on addresses,
+//! so that a fault of the compiler or the datapath cannot also occur here.
 
 use std::net::IpAddr;
 
@@ -12,41 +12,41 @@ use super::{Direction, Mode, Policy, RowId};
 /// A packet that opens a flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Opening {
-    /// As this host sees it.
+    /// Direction as this host sees it.
     pub direction: Direction,
-    /// Who opens.
+    /// Address that opens the flow.
     pub source: IpAddr,
-    /// From which port; 0 for protocols without ports.
+    /// Client port; 0 for protocols without ports.
     pub source_port: u16,
-    /// To whom.
+    /// Address that the flow is opened to.
     pub destination: IpAddr,
-    /// To which port; 0 for protocols without ports.
+    /// Service port; 0 for protocols without ports.
     pub destination_port: u16,
     /// IANA protocol number.
     pub protocol: u8,
 }
 
-/// Which rows allow a packet.
+/// The rows that allow a packet.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Answer {
-    /// The row that is counted; none when nothing allows the packet.
+    /// The row that is counted; `None` if no row allows the packet.
     pub first: Option<RowId>,
-    /// Every row that allows it, in counting order.
+    /// Every row that allows the packet, in counting order.
     pub all: Vec<RowId>,
-    /// Every row in audit that names the port, in counting order. Where there is one, a packet that
-    /// nothing allows is a would-be drop, also in enforce.
+    /// Every row in audit that names the port, in counting order. If there is one, a packet that no row allows
+    /// is a would-be drop, also in enforce.
     pub in_audit: Vec<RowId>,
 }
 
 impl Answer {
-    /// Whether the packet may pass where the direction is in enforce.
+    /// Returns true if the packet may pass when the direction is in enforce.
     #[must_use]
     pub const fn passes(&self) -> bool {
         self.first.is_some() || !self.in_audit.is_empty()
     }
 }
 
-/// Which rows allow `opening`.
+/// Returns the rows that allow `opening`.
 pub fn judge(policy: &Policy, opening: &Opening) -> Answer {
     let other = match opening.direction {
         Direction::Inbound => opening.source,
@@ -84,7 +84,7 @@ pub fn judge(policy: &Policy, opening: &Opening) -> Answer {
     Answer { first: all.first().cloned(), all, in_audit }
 }
 
-/// Whether `address` is one of the 2^(width - length) addresses from `base` up.
+/// Returns true if `address` is one of the 2^(width - length) addresses from `base` up.
 fn lies_in(address: IpAddr, base: IpAddr, length: u32) -> bool {
     let (address, base, width): (u128, u128, u32) = match (address, base) {
         (IpAddr::V4(address), IpAddr::V4(base)) => (u32::from(address).into(), u32::from(base).into(), 32),

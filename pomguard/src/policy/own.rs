@@ -1,4 +1,4 @@
-//! Which addresses are this host's own: those of the site file, compared with those of the machine.
+//! Decides which addresses belong to this host: compares the site file with the machine.
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
@@ -6,15 +6,14 @@ use ipnet::IpNet;
 use pomguard_common::limits;
 use serde::{Deserialize, Serialize};
 
-use super::OwnAddresses;
-use super::Policy;
+use super::{OwnAddresses, Policy};
 
-/// Addresses that the machine has alongside those that the site file lists for this host alone.
+/// Addresses that the machine has in addition to the addresses that the site file lists for this host alone.
 #[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct MachineAddresses {
-    /// Taken as own, by `own_addresses = "machine"`. Sorted.
+    /// Addresses taken as own because of `own_addresses = "machine"`. Sorted.
     pub taken: Vec<IpAddr>,
-    /// Addresses of [`Policy::shared`], and addresses that the site file gives to nobody. Sorted.
+    /// Addresses of [`Policy::shared`], and addresses that the site file gives to no machine. Sorted.
     pub held: Vec<IpAddr>,
 }
 
@@ -23,45 +22,45 @@ pub struct MachineAddresses {
 pub struct Present {
     /// The address: global, and not tentative.
     pub address: IpAddr,
-    /// The name of the interface.
+    /// Name of the interface.
     pub interface: Arc<str>,
 }
 
 /// The addresses of a machine.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Addresses {
-    /// Of guarded interfaces, and of interfaces above them (a bridge, a bond, a VLAN). Sorted.
+    /// Addresses of guarded interfaces, and of interfaces above them (a bridge, a bond, a VLAN). Sorted.
     pub guarded: Vec<Present>,
-    /// Of all other interfaces but the loopback, sorted by interface.
+    /// Addresses of all other interfaces except the loopback, sorted by interface.
     pub others: Vec<Present>,
 }
 
-/// To whom the site file gives an address.
+/// The owner of an address according to the site file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Owner<'a> {
-    /// To this host alone.
+    /// This host alone.
     Listed,
-    /// To this host, which may hold it or not.
+    /// This host, which may hold the address or not.
     Shared,
-    /// To somebody else.
+    /// Another machine, by name.
     Other(&'a str),
-    /// To nobody.
+    /// No machine.
     Nobody,
 }
 
 /// Differences between the site file and the machine, each as a sentence.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Differences {
-    /// Listed, and on no guarded interface.
+    /// Addresses that are listed, and on no guarded interface.
     pub missing: Vec<String>,
-    /// On a guarded interface, and not listed.
+    /// Addresses that are on a guarded interface, and not listed.
     pub unlisted: Vec<String>,
-    /// On a guarded interface, and given to somebody else.
+    /// Addresses that are on a guarded interface, and given to another machine.
     pub conflict: Vec<String>,
 }
 
 impl Differences {
-    /// Returns true if there are none.
+    /// Returns true if there are no differences.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.missing.is_empty() && self.unlisted.is_empty() && self.conflict.is_empty()
@@ -69,7 +68,7 @@ impl Differences {
 }
 
 impl Policy {
-    /// Tells to whom the site file gives an address. The narrowest entry decides.
+    /// Returns the owner of an address according to the site file. The narrowest entry decides.
     #[must_use]
     pub fn owner(&self, address: IpAddr) -> Owner<'_> {
         if self.local.contains(&address) {
@@ -99,9 +98,9 @@ impl Policy {
         self.is_own(address) && (self.owner(address) != Owner::Shared || self.machine.held.contains(&address))
     }
 
-    /// Sorts the addresses of the machine into those that are this host's own and those that only are here. An
-    /// address that the site file gives to somebody else is neither: whoever makes this machine take the address
-    /// must not cut the other one off.
+    /// Sorts the addresses of the machine into addresses that are this host's own and addresses that are only
+    /// present. An address that the site file gives to another machine is neither: an attacker who makes this
+    /// machine take the address must not be able to cut off the other machine.
     #[must_use]
     pub fn machine_of(&self, addresses: &Addresses) -> MachineAddresses {
         let mut machine = MachineAddresses::default();
@@ -128,7 +127,7 @@ impl Policy {
         machine
     }
 
-    /// The same policy on a machine with these addresses.
+    /// Returns the policy for a machine with these addresses.
     #[must_use]
     pub fn on(mut self, addresses: &Addresses) -> Self {
         self.machine = self.machine_of(addresses);

@@ -24,17 +24,17 @@ const ICMPV6: u8 = 58;
 pub struct Effective<'a> {
     /// The row as read.
     pub row: &'a MatrixRow,
-    /// Its ports: the matrix's, or the site's.
+    /// Ports from the matrix, or from the site.
     pub ports: Vec<PortSpec>,
     /// The ports as printed or as the site wrote them.
     pub printed: String,
-    /// Whether it is on.
+    /// True if the row is on.
     pub enabled: bool,
-    /// Watched or enforced.
+    /// Audit or enforce.
     pub mode: Mode,
 }
 
-/// The matrix's rows after the site's and this server's changes, in print order.
+/// Returns the rows of the matrix after the changes of the site and of this server, in print order.
 pub fn effective(draft: &Draft) -> Vec<Effective<'_>> {
     let apply = |row: &'_ MatrixRow| -> (Vec<PortSpec>, String, bool, Mode) {
         let change = draft.site.overrides.iter().find(|change| change.row.value == row.number);
@@ -54,13 +54,13 @@ pub fn effective(draft: &Draft) -> Vec<Effective<'_>> {
     draft.matrix.rows.iter().map(one).collect()
 }
 
-/// `pomguard.toml` has the last word about a row's mode on this server.
+/// Returns the mode of a row on this server. `pomguard.toml` takes precedence over the site file.
 fn mode_here(draft: &Draft, id: &RowId, in_site: Mode) -> Mode {
     draft.settings.rows.iter().rfind(|(at, _)| at.value == id.0).map_or(in_site, |&(_, mode)| mode)
 }
 
-/// What this host is to enforce. `interfaces` are the addresses that it has; they tell which host of
-/// the site it is, where `pomguard.toml` does not.
+/// Returns the policy of this host. `interfaces` are the addresses of the machine; they identify the host in
+/// the site file if `pomguard.toml` does not name the host.
 pub fn resolve(draft: &Draft, interfaces: &[IpAddr]) -> Result<Policy, Diagnostics> {
     let host = this_host(draft, interfaces)?;
     let mut faults = Diagnostics::default();
@@ -102,10 +102,10 @@ pub fn resolve(draft: &Draft, interfaces: &[IpAddr]) -> Result<Policy, Diagnosti
     })
 }
 
-/// The addresses of a place of the site, as this host meets them: its own are left out.
+/// Returns the addresses of a place of the site, as this host meets them: its own are left out.
 ///
 /// # Errors
-/// When the site does not tell which of its hosts this is; see [`resolve`].
+/// If the site does not tell which of its hosts this is; see [`resolve`].
 pub fn addresses_of(
     draft: &Draft,
     interfaces: &[IpAddr],
@@ -152,7 +152,7 @@ struct View<'a> {
     host: &'a Host,
 }
 
-/// Prefixes and whose they are, as they are met.
+/// Prefixes and their owners, in the order in which they are found.
 #[derive(Default)]
 struct Peers(Vec<Peer>);
 
@@ -161,9 +161,10 @@ impl Peers {
         self.0.push(Peer { prefix, name: name.clone(), origin: origin.clone() });
     }
 
-    /// Each prefix once, in the order of addresses, under all its names and where it was met first.
+    /// Returns each prefix once, sorted by address, with all its names and the place where the prefix was found
+    /// first.
     fn finish(mut self) -> Vec<Peer> {
-        // By keys of their own: what is sorted by moving it as it is takes as much memory again.
+        // Sorts by separate keys: sorting the items themselves would take as much memory again.
         self.0.sort_by_cached_key(|peer| peer.prefix);
         self.0.dedup_by(|next, first| {
             let same = next.prefix == first.prefix;
@@ -177,7 +178,7 @@ impl Peers {
 }
 
 impl View<'_> {
-    /// Own prefixes and floating addresses, sorted.
+    /// Returns own prefixes and floating addresses, sorted.
     fn shared(&self) -> Vec<IpNet> {
         let prefixes = self.host.addresses.iter().map(|at| at.value).filter(|net| !is_single(net));
         let floating = self.draft.site.floating_of(self.host).map(|at| IpNet::from(at.value));
@@ -190,7 +191,7 @@ impl View<'_> {
         self.host.systems.iter().any(|system| systems.contains(&system.value))
     }
 
-    /// Whether this host has an address in the prefix.
+    /// Returns true if this host has an address in the prefix.
     fn inside(&self, prefix: &IpNet) -> bool {
         self.host.addresses.iter().any(|at| prefix.contains(&at.value))
     }
@@ -202,7 +203,7 @@ impl View<'_> {
         own.all(|own| nets.iter().any(|net| net.contains(&own)))
     }
 
-    /// Adds another host. This host never is its own peer: what it sends itself stays on `lo`.
+    /// Adds another host. This host is never its own peer: packets to itself stay on `lo`.
     fn add_host(&self, host: &Host, peers: &mut Peers) {
         if host.name.value == self.host.name.value {
             return;
@@ -323,7 +324,7 @@ impl View<'_> {
         rows
     }
 
-    /// Whether this host is meant by, or lies in, the place.
+    /// Returns true if the place means this host, or contains this host.
     fn is_here(&self, place: &Place) -> bool {
         match place {
             Place::EveryHost => true,
@@ -375,7 +376,7 @@ impl View<'_> {
     }
 }
 
-/// Returns true if a prefix is one address.
+/// Returns true if a prefix is a single address.
 fn is_single(net: &IpNet) -> bool {
     net.prefix_len() == net.max_prefix_len()
 }
@@ -384,7 +385,7 @@ fn shared(names: &[String]) -> Vec<Arc<str>> {
     names.iter().map(|name| name.as_str().into()).collect()
 }
 
-/// Every protocol at every range, in order and without neighbours that could be one.
+/// Returns every protocol with every range, in order. Adjacent ranges are merged.
 fn services(protocols: &[u8], ranges: &[PortRange]) -> Vec<Service> {
     let mut ranges = ranges.to_vec();
     ranges.sort_unstable();

@@ -1,4 +1,4 @@
-//! Settings of `pomguard.toml` that two readings of the file have different values for.
+//! Compares the settings of two readings of `pomguard.toml`.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,7 +8,7 @@ use crate::input::settings::{AttachMode, Drops, OnAttachFailure, OnLoadFailure, 
 /// A setting whose value changes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SettingChange {
-    /// Its key as the file has it, with the table: `attach.mode`.
+    /// Key as in the file, with the table: `attach.mode`.
     pub key: String,
     /// The value before, as the file writes it.
     pub from: String,
@@ -16,11 +16,11 @@ pub struct SettingChange {
     pub to: String,
 }
 
-/// The keys that take effect at the next start of the daemon alone.
+/// Keys that take effect only at the next start of the daemon.
 const AT_START: [&str; 4] = ["control.group", "paths.pins", "paths.runtime", "paths.state"];
 
 impl SettingChange {
-    /// Returns true if the new value takes effect at the next start of the daemon alone.
+    /// Returns true if the new value takes effect only at the next start of the daemon.
     #[must_use]
     pub fn takes_restart(&self) -> bool {
         AT_START.contains(&self.key.as_str())
@@ -36,8 +36,8 @@ impl SettingChange {
     }
 }
 
-/// Returns every setting that differs, in the order of the file. The modes of the two directions are left out:
-/// a diff of policies has them, and so are the files that the settings name, which have changes of their own.
+/// Returns every setting that differs, in the order of the file. Leaves out the modes of the two directions,
+/// which a diff of policies has, and the files that the settings name, which have changes of their own.
 #[must_use]
 pub fn changes(old: &Settings, new: &Settings) -> Vec<SettingChange> {
     let (old, new) = (values(old), values(new));

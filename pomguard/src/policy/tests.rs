@@ -1,4 +1,4 @@
-//! The whole way from text to policy.
+//! Tests of the whole path from text to policy.
 
 use std::net::IpAddr;
 
@@ -18,7 +18,7 @@ fn draft() -> Draft {
     read(SITE).expect("the example site")
 }
 
-/// Two servers, and every row of the matrix as printed.
+/// Returns a site of two servers with every row of the matrix as printed.
 pub(crate) fn plain() -> Draft {
     read(&small("")).expect("a small site")
 }

@@ -10,7 +10,7 @@ use crate::input::{
     site::{Allow, Place, WrittenPlace},
 };
 
-/// Adds all of them.
+/// Adds all remarks of this module.
 pub(super) fn notes(draft: &Draft, notes: &mut Vec<Note>) {
     not_unicast(draft, notes);
     covering_hosts(draft, notes);
@@ -20,7 +20,7 @@ pub(super) fn notes(draft: &Draft, notes: &mut Vec<Note>) {
     }
 }
 
-/// What an address is that no single machine can have; `None` for one that a machine can have.
+/// Describes an address that no single machine can have. Returns `None` for an address that a machine can have.
 fn strange(address: IpAddr) -> Option<&'static str> {
     let broadcast = matches!(address, IpAddr::V4(v4) if v4.is_broadcast());
     if address.is_loopback() {
@@ -34,7 +34,7 @@ fn strange(address: IpAddr) -> Option<&'static str> {
     }
 }
 
-/// Peers that are loopback, multicast or broadcast addresses.
+/// Notes peers that are loopback, multicast or broadcast addresses.
 fn not_unicast(draft: &Draft, notes: &mut Vec<Note>) {
     for peer in &draft.site.peers {
         for at in &peer.addresses {
@@ -50,7 +50,7 @@ fn not_unicast(draft: &Draft, notes: &mut Vec<Note>) {
     }
 }
 
-/// Peers whose range covers hosts of the site: those are let in as that peer is.
+/// Notes peers whose range covers hosts of the site: these hosts get the access of that peer.
 fn covering_hosts(draft: &Draft, notes: &mut Vec<Note>) {
     for peer in &draft.site.peers {
         for at in &peer.addresses {
@@ -81,7 +81,7 @@ fn is_within(own: IpNet, prefix: &IpNet) -> bool {
     prefix.contains(&own) && own != *prefix
 }
 
-/// Ends of a row that no packet can have.
+/// Notes ends of a row that no packet can have.
 fn never_matching(allow: &Allow, notes: &mut Vec<Note>) {
     let id = format!("site/{}", allow.name.value);
     for (end, places) in [("from", &allow.from), ("to", &allow.to)] {
@@ -103,7 +103,7 @@ fn never(place: &WrittenPlace) -> Option<String> {
     Some(format!("{} ({kind})", place.written))
 }
 
-/// Rows of the site with no host at either end.
+/// Notes rows of the site with no host at either end.
 fn nowhere(draft: &Draft, allow: &Allow, notes: &mut Vec<Note>) {
     let hosts = &draft.site.hosts;
     let is_host = |place: &WrittenPlace| match &place.place {

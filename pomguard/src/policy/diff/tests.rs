@@ -4,7 +4,7 @@ use crate::policy::{
     resolve,
 };
 
-/// A server with these rows of its own.
+/// Returns a server with these rows of its own.
 fn policy(inbound: &str, allows: &str) -> Policy {
     let settings = format!(
         "site = \"site.toml\"\ninterfaces = [\"eth0\"]\nhost = \"a\"\n[enforcement]\ninbound = \"{inbound}\"\n"
@@ -41,7 +41,7 @@ fn one(old: &str, new: &str) -> RowChange {
 fn the_same_files_differ_in_nothing() {
     let rows = allow("x", "\"10.1.0.0/16\"", "22", "");
     assert!(Diff::between(&policy("audit", &rows), &policy("audit", &rows)).is_empty());
-    // Ranges that are the same set, written another way.
+    // The same set of ranges, written in another way.
     let halves = allow("x", "\"10.1.0.0/17\", \"10.1.128.0/17\"", "22", "");
     assert!(Diff::between(&policy("audit", &rows), &policy("audit", &halves)).is_empty());
 }

@@ -1,4 +1,4 @@
-//! What the settings and the policy say, alongside what the machine is.
+//! Compares the settings and the policy with the machine.
 
 use std::{collections::BTreeSet, net::IpAddr};
 

@@ -92,7 +92,7 @@ fn addresses_beyond_the_limit_are_not_taken_and_are_named() {
     let many: Vec<String> = (0..300).map(|at| format!("10.99.{}.{}", at / 200, at % 200 + 1)).collect();
     let here = addresses(&many.iter().map(String::as_str).collect::<Vec<_>>());
     let policy = policy(OwnAddresses::Machine).on(&here);
-    // One listed and one floating address leave so much room.
+    // One listed and one floating address leave this much room.
     assert_eq!(policy.machine.taken.len(), limits::OWN_ADDRESSES - 2);
     assert_eq!(policy.differences(&here).unlisted.len(), 300 - (limits::OWN_ADDRESSES - 2));
     assert!(crate::compile::fits(&policy).is_ok());
