@@ -1,4 +1,4 @@
-//! The sections that answer which class an address is: filters, levels and buckets of both families.
+//! The image sections that map an address to a class: filters, levels and buckets of both families.
 
 use pomguard_common::image::{Class, FILTER_LINES, Line, bucket_v4, bucket_v6, filter_v6};
 
@@ -9,18 +9,18 @@ use super::{
     prefix::mask,
 };
 
-/// Seeds that are tried before the buckets are doubled.
+/// Seeds that are tried before the number of buckets is doubled.
 const SEEDS: u32 = 128;
 
-/// One family's entries, ready to be placed.
+/// The entries of one family, ready to be placed.
 pub(super) struct Table {
     pub(super) shape: Shape,
     pub(super) levels: Levels,
-    /// Per level and entry: the value to be stored.
+    /// One item per entry: the level, the key bits, and the value to store.
     values: Vec<(u32, u128, u32)>,
 }
 
-/// Both families' buckets.
+/// The buckets of both families.
 pub(super) struct Buckets {
     pub(super) seed: u32,
     pub(super) v4: Vec<Line>,
@@ -46,7 +46,7 @@ impl Table {
         self.values.len()
     }
 
-    /// The class of what no other prefix covers.
+    /// Returns the class of addresses that no other prefix covers.
     pub(super) fn default(&self, offsets: &[u32]) -> u32 {
         self.levels.default.as_ref().map_or(0, |entry| value(entry, 0, offsets))
     }
@@ -69,7 +69,7 @@ impl Table {
         spread.fill(&self.values.iter().map(item).collect::<Vec<_>>(), self.shape)
     }
 
-    /// The line or two lines of masks, longest first.
+    /// Returns the one or two lines of masks, longest first.
     pub(super) fn masks(&self) -> Vec<Line> {
         let mut lines = vec![Line::ZERO; if self.shape == Shape::V4 { 1 } else { 2 }];
         for (&(length, _), level) in self.levels.lengths.iter().zip(0..) {
@@ -89,7 +89,7 @@ impl Table {
         lines
     }
 
-    /// The filter section, and the levels that are asked for every address.
+    /// Returns the filter section, and the set of levels that must be probed for every address.
     pub(super) fn filter(&self) -> (Vec<Line>, u32) {
         let mut filter = vec![Line::ZERO; FILTER_LINES as usize];
         let mut set = |position: u32, bit: u32| {
@@ -115,7 +115,7 @@ impl Table {
     }
 }
 
-/// Lays out both families within `room` lines, or says how many it would take.
+/// Lays out both families within `room` lines. The error is the number of lines that they would need.
 pub(super) fn lay_out(v4: &Table, v6: &Table, room: usize) -> Result<Buckets, usize> {
     let (mut count_v4, mut count_v6) = (least(v4.entries(), v4.shape), least(v6.entries(), v6.shape));
     loop {
@@ -124,7 +124,7 @@ pub(super) fn lay_out(v4: &Table, v6: &Table, room: usize) -> Result<Buckets, us
         }
         let mut v4_fits = false;
         for number in 0..SEEDS {
-            // Seeds that differ in low bits alone would only reorder addresses that lie in a row.
+            // Seeds that differ in low bits alone would only reorder consecutive addresses.
             let seed = number.wrapping_mul(0x9e37_79b9);
             let Some(spread_v4) = v4.spread(seed, count_v4) else { continue };
             v4_fits = true;

@@ -1,7 +1,7 @@
-//! Hash buckets: entries in lines, each at most three lines behind where its hash says.
+//! Hash buckets: entries in lines, each at most three lines behind the line of its hash.
 //!
-//! Filled in the order of arrival, oldest first, which fits whenever any order does. Whether a seed
-//! fits is found by counting, before anything is laid out.
+//! Buckets are filled in order of arrival, oldest first, which fits whenever any order does. Counting shows if
+//! a seed fits before anything is laid out.
 
 use std::collections::VecDeque;
 
@@ -10,7 +10,7 @@ use pomguard_common::{
     limits,
 };
 
-/// An entry to be placed: its bucket before the mask, its key, its value.
+/// An entry to be placed: hash (the bucket number before the mask), key and value.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Item {
     pub(super) hash: u32,
@@ -18,7 +18,7 @@ pub(super) struct Item {
     pub(super) value: u32,
 }
 
-/// How the entries of a bucket lie in its line.
+/// The layout of the entries in a bucket's line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Shape {
     /// Eight keys of one word, then eight values.
@@ -28,7 +28,7 @@ pub(super) enum Shape {
 }
 
 impl Shape {
-    /// Entries of a bucket.
+    /// Returns the number of entries in a bucket.
     pub(super) const fn slots(self) -> u16 {
         match self {
             Self::V4 => 8,
@@ -36,7 +36,7 @@ impl Shape {
         }
     }
 
-    /// Word of the value at `slot`.
+    /// Returns the word index of the value at `slot`.
     const fn value(self, slot: usize) -> usize {
         match self {
             Self::V4 => 8 + slot,
@@ -57,20 +57,20 @@ impl Shape {
     }
 }
 
-/// The fewest buckets, a power of two, that are filled to about a half.
+/// Returns the fewest buckets, a power of two, that are at most 55 % full.
 pub(super) fn least(entries: usize, shape: Shape) -> usize {
     (entries * 100).div_ceil(55 * usize::from(shape.slots())).next_power_of_two()
 }
 
-/// How the entries spread over `buckets` under one seed.
+/// The distribution of the entries over `buckets` under one seed.
 pub(super) struct Spread {
     counts: Vec<u16>,
-    /// A bucket that nothing spills into.
+    /// A bucket that no entry spills into.
     start: usize,
 }
 
 impl Spread {
-    /// None when some entry would lie too far behind its bucket.
+    /// Counts the entries per bucket. Returns `None` if some entry would lie too far behind the right bucket.
     pub(super) fn new(hashes: impl Iterator<Item = u32>, buckets: usize, shape: Shape) -> Option<Self> {
         let mut counts = vec![0_u16; buckets];
         let mut total = 0;
@@ -82,7 +82,7 @@ impl Spread {
         if total > buckets * usize::from(shape.slots()) {
             return None;
         }
-        // Behind the deepest point of the balance of entries and places nothing is left over.
+        // Nothing is left over behind the minimum of the running balance of entries and places.
         let (mut balance, mut deepest, mut start) = (0_i64, i64::MAX, 0);
         for (at, &count) in counts.iter().enumerate() {
             balance += i64::from(count) - i64::from(shape.slots());
@@ -96,7 +96,7 @@ impl Spread {
 
     fn reaches(&self, shape: Shape) -> bool {
         let buckets = self.counts.len();
-        // Left over from the buckets before, the oldest first; each must be gone after its last probe.
+        // Entries left over from earlier buckets, the oldest first; each must be placed by its last probe.
         let mut waiting = [0_usize; limits::BUCKET_PROBES];
         for step in 0..buckets {
             let at = (self.start + step) % buckets;
@@ -115,7 +115,7 @@ impl Spread {
         waiting.iter().all(|&left| left == 0)
     }
 
-    /// The buckets, filled with `items`, which are those that were counted.
+    /// Returns the buckets filled with `items`. The items must be the same that were counted.
     pub(super) fn fill(&self, items: &[Item], shape: Shape) -> Vec<Line> {
         let buckets = self.counts.len();
         let mut order: Vec<usize> = (0..items.len()).collect();
@@ -133,7 +133,7 @@ impl Spread {
                 let Some(item) = waiting.pop_front() else { break };
                 shape.put(line, slot, &items[item]);
             }
-            // Whatever waits has this bucket behind it: the reader must go on from here.
+            // An entry that still waits lies behind this bucket: the reader must continue with the next bucket.
             if !waiting.is_empty() {
                 line.0[shape.value(0)] |= Class::SPILLED;
             }

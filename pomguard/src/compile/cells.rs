@@ -1,7 +1,7 @@
-//! The matrix class × service, its sparse rows laid over each other in one array.
+//! The matrix class × service: sparse rows, overlaid in one array.
 //!
-//! A class' number is the place where its row of the matrix begins; a cell belongs to the class whose
-//! number it carries. Numbers are distinct and begin at 1: the class without rows has number 0.
+//! The number of a class is the offset of its matrix row in the array. Each cell carries the number of the
+//! class that owns the cell. Numbers are distinct and begin at 1: the class without rows has number 0.
 
 use std::collections::HashMap;
 
@@ -10,34 +10,34 @@ use pomguard_common::{image::cell, limits};
 use super::{classes::EMPTY, error::CompileError, ports::Services};
 use crate::policy::{PortRange, Row};
 
-/// Cells of an image that holds nothing else.
+/// Number of cells in an image that holds nothing else.
 const CELLS: usize = limits::IMAGE_LINES * 4;
-/// (row, service) pairs of all classes together: bounds the work where rows overlap everywhere.
+/// Limit of the (row, service) pairs of all classes together: bounds the work if rows overlap everywhere.
 const PAIRS: usize = 1 << 25;
-/// How far behind the last place that was found the search for the next one begins. What lies before
-/// is nearly full.
+/// Distance behind the last place found at which the search for the next place begins. The cells before that
+/// point are nearly full.
 const BACK: usize = 1 << 14;
 
-/// One cell as the programs read it.
+/// The words of one cell, in the form that the programs read.
 pub(super) type Cell = [u32; cell::WORDS as usize];
 
-/// What a row is to the cells.
+/// The part of a row that cells hold.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RowCell {
     /// Slot and marks, see [`cell::ROW`].
     pub(super) row: u32,
-    /// Its client ports.
+    /// Client ports of the row.
     pub(super) client: PortRange,
 }
 
-/// All cells, and where each class begins.
+/// All cells, and the offset of each class.
 #[derive(Debug)]
 pub(super) struct Cells {
     pub(super) cells: Vec<Cell>,
     pub(super) offsets: Vec<u32>,
 }
 
-/// A class' row of the matrix: columns, ascending, each with the rows to try, in order.
+/// A matrix row of one class: columns, ascending, each with the rows to try, in order.
 type Sparse = Vec<(u16, Vec<RowCell>)>;
 
 impl Cells {
@@ -70,8 +70,8 @@ impl Cells {
                 let mut at = offset as usize + usize::from(*column);
                 for (number, link) in links.iter().enumerate() {
                     if number > 0 {
-                        // Chains go on behind the reach of every class: within it, a cell of this
-                        // class would be taken for its answer to another service.
+                        // Chains continue beyond the reach of every class: within it, a cell of this class
+                        // would be mistaken for its answer to another service.
                         let next = cells.len();
                         cells[at][cell::NEXT as usize] = next as u32;
                         cells.push([0; 4]);
@@ -86,8 +86,8 @@ impl Cells {
     }
 }
 
-/// Of each column the rows that decide, in the order of the policy: the first one whose client ports
-/// fit wins. A row whose client ports earlier ones cover has nothing to decide.
+/// Returns the rows that decide in each column, in the order of the policy: the first row whose client ports
+/// fit wins. A row whose client ports are covered by earlier rows is left out.
 fn matrix_row(
     set: &[u32],
     services: &Services,
@@ -125,7 +125,7 @@ fn matrix_row(
     Ok(sparse)
 }
 
-/// Whether the ranges of `links` together cover `range`.
+/// Returns true if the ranges of `links` together cover `range`.
 fn covered(range: PortRange, links: &[RowCell]) -> bool {
     let mut next = u32::from(range.first);
     while next <= u32::from(range.last) {
@@ -140,22 +140,22 @@ fn covered(range: PortRange, links: &[RowCell]) -> bool {
     true
 }
 
-/// Finds a place for each row of the matrix, the fullest first.
+/// Finds an offset for each row of the matrix, the fullest row first.
 fn displace(sparse: &[Sparse]) -> Vec<u32> {
     let mut offsets = vec![0; sparse.len()];
     let mut order: Vec<usize> = (0..sparse.len()).filter(|&class| class != EMPTY as usize).collect();
     order.sort_by_key(|&class| std::cmp::Reverse(sparse[class].len()));
     let mut taken = Bits::default();
     let mut numbers = Bits::default();
-    // Number 0 is the empty class'.
+    // Number 0 belongs to the empty class.
     numbers.set(0);
-    // Where the next row of the same shape can be at the earliest: cells are only ever taken.
+    // The earliest possible place of the next row of the same shape: cells are never freed.
     let mut earliest: HashMap<Vec<u16>, usize> = HashMap::new();
     let (mut last_found, mut fullness) = (0_usize, 0);
     for class in order {
         let columns: Vec<u16> = sparse[class].iter().map(|&(column, _)| column).collect();
         if columns.len() != fullness {
-            // Emptier rows fit into the gaps that fuller ones left.
+            // Emptier rows fit into the gaps between fuller rows.
             (last_found, fullness) = (0, columns.len());
         }
         let begin = earliest.get(&columns).copied().unwrap_or(0).max(last_found.saturating_sub(BACK));
@@ -196,7 +196,7 @@ impl Bits {
         self.0[at / 64] |= 1 << (at % 64);
     }
 
-    /// The 64 numbers from `at` on.
+    /// Returns the 64 numbers from `at` on as one word.
     fn word(&self, at: usize) -> u64 {
         let part = |index: usize| self.0.get(index).copied().unwrap_or(0);
         let (index, shift) = (at / 64, at % 64);

@@ -1,7 +1,8 @@
-//! Which prefixes mean what: each distinct prefix with the rows of everything that covers it.
+//! Assigns a class to each distinct prefix: the set of rows of all prefixes that cover the prefix.
 //!
-//! Prefixes are laminar: two of them are nested or apart. Sorted, one walk with a stack sees for each
-//! the prefixes around it; a narrow one inherits their rows and so never hides a wide one.
+//! Prefixes are laminar: any two are nested or disjoint. After sorting, one walk with a stack sees for each
+//! prefix the prefixes around it. A narrow prefix inherits the rows of the wider prefixes and so never hides
+//! them.
 
 use std::{collections::HashMap, net::IpAddr};
 
@@ -14,17 +15,17 @@ use super::{
 };
 use crate::policy::Policy;
 
-/// Rows of all classes together: what keeps a policy that overlaps everywhere from taking minutes.
+/// Limit of the rows of all classes together: keeps a policy that overlaps everywhere from taking minutes.
 const MEMBERS: usize = 1 << 22;
 
 /// Number of the class without rows.
 pub(super) const EMPTY: u32 = 0;
 
-/// A prefix and what an address means of which it is the longest prefix.
+/// A prefix, with the class and the marks of the addresses whose longest prefix it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Entry {
     pub(super) prefix: Prefix,
-    /// Number of its class.
+    /// Number of the class.
     pub(super) class: u32,
     /// [`Class::KNOWN`], [`Class::OWN`], [`Class::HELD`] and [`Class::SHARED`].
     pub(super) marks: u32,
@@ -35,7 +36,7 @@ pub(super) struct Entry {
 pub(super) struct Classes {
     pub(super) sets: Vec<Vec<u32>>,
     numbers: HashMap<Vec<u32>, u32>,
-    /// Class and own set to the class of both.
+    /// Maps a class and the prefix's own class to the class of both.
     unions: HashMap<(u32, u32), u32>,
     members: usize,
 }
@@ -82,8 +83,8 @@ impl Classes {
         Ok(number)
     }
 
-    /// The entries of one family, sorted. A prefix that means what the next wider one means is left
-    /// out: the longest prefix of an address decides, and both say the same.
+    /// Returns the entries of one family, sorted. A prefix with the same meaning as the next wider prefix is
+    /// left out: the longest prefix of an address decides, and both give the same answer.
     pub(super) fn entries(&mut self, policy: &Policy, family: Family) -> Result<Vec<Entry>, CompileError> {
         let rows = policy.rows.iter().zip(0_u32..);
         let of_rows = rows.flat_map(|(row, number)| row.peers.iter().map(move |peer| (peer.prefix, number)));
@@ -121,10 +122,10 @@ impl Classes {
     }
 }
 
-/// Numbers from here on are marks, and below it rows.
+/// Numbers from here on are marks; smaller numbers are rows.
 const MARKS: u32 = Class::OWN;
 
-/// The addresses of this host, each with marks.
+/// Returns the addresses of this host with their marks.
 fn own(policy: &Policy) -> impl Iterator<Item = (IpNet, u32)> {
     let single = |marks: u32| move |&address: &IpAddr| (IpNet::from(address), marks);
     let alone = policy.local.iter().chain(&policy.machine.taken).map(single(Class::OWN | Class::HELD));
@@ -133,8 +134,8 @@ fn own(policy: &Policy) -> impl Iterator<Item = (IpNet, u32)> {
     alone.chain(shared).chain(held)
 }
 
-/// The marks that a prefix has from the next wider one. A prefix that is given to somebody else is not this
-/// host's.
+/// Returns the marks that a prefix inherits from the next wider prefix. A prefix that is given to another
+/// machine is not this host's.
 const fn inherited(wider: u32, marks: u32) -> u32 {
     let given_away = marks & Class::KNOWN != 0 && marks & Class::OWN == 0;
     if given_away { wider & Class::KNOWN } else { wider & (Class::KNOWN | Class::OWN | Class::SHARED) }

@@ -1,4 +1,4 @@
-//! The fixed lines of an image: what does not depend on rows.
+//! The fixed lines of an image: everything that does not depend on rows.
 
 use std::net::IpAddr;
 
@@ -19,16 +19,16 @@ use super::{
 };
 use crate::policy::{Mode, PacketSettings, Policy, Rates};
 
-/// Fills the IPv4 list of a host without IPv4: 240.0.0.0. Class E (RFC 1112 section 4) is nobody's, the
-/// programs refuse it as a source before they ask whether it is local, and no DHCP client sends from it
-/// (as it does from 0.0.0.0) nor to it (as to the broadcast address).
+/// Fills the IPv4 list of a host without IPv4: 240.0.0.0. Class E (RFC 1112 section 4) belongs to nobody, the
+/// programs refuse it as a source before they check if it is local, and no DHCP client sends from this address
+/// (as from 0.0.0.0) nor to this address (as to the broadcast address).
 const NOBODY_V4: u32 = 0xf000_0000;
-/// Fills the IPv6 list of a host without IPv6: ::1. It never is on the wire (RFC 4291 section 2.5.3);
-/// the stack drops it there, and the programs refuse it as a source. The unspecified address would
-/// not do: duplicate address detection sends from it.
+/// Fills the IPv6 list of a host without IPv6: ::1. The address never occurs on the wire (RFC 4291 section
+/// 2.5.3); the stack drops such packets, and the programs refuse the address as a source. The unspecified
+/// address is not suitable: duplicate address detection sends from it.
 const NOBODY_V6: u128 = 1;
 
-/// Line 0 to the first section: everything but the head's section words.
+/// Builds line 0 to the first section, except the section words of the head.
 pub(super) fn fixed(policy: &Policy, clock: Clock, generation: u32) -> Result<Vec<Line>, CompileError> {
     let mut lines = vec![Line::ZERO; SECTIONS as usize];
     let head = &mut lines[image::HEAD as usize].0;
@@ -44,7 +44,8 @@ pub(super) fn fixed(policy: &Policy, clock: Clock, generation: u32) -> Result<Ve
     Ok(lines)
 }
 
-/// Fills the line of the ages: what depends on the kernel's clock, and on when an image is put in force.
+/// Fills the line of the ages: they depend on the kernel's clock, and on the time when the image is put in
+/// force.
 pub(super) fn date(line: &mut Line, clock: Clock, generation: u32) {
     for state in State::ALL {
         line.0[state as usize] = clock.ticks(state.age_seconds());
@@ -53,7 +54,7 @@ pub(super) fn date(line: &mut Line, clock: Clock, generation: u32) {
     line.0[CLOCK_WORD as usize] = clock.offset;
 }
 
-/// Packets a tick, at least one.
+/// Writes the budgets in packets per tick, at least one.
 fn budgets(rates: &Rates, clock: Clock, line: &mut Line) {
     let Rates { neighbours, echo_v6, icmp_errors, path_mtu } = *rates;
     for (rated, rate) in [
@@ -69,7 +70,7 @@ fn budgets(rates: &Rates, clock: Clock, line: &mut Line) {
 
 const fn inbound(mode: Mode) -> u8 {
     match mode {
-        // There is no tracking of what comes in; the reader of settings refuses it.
+        // Inbound connections are not tracked; the reader of settings refuses `track` for them.
         Mode::Track | Mode::Audit => mode::AUDIT,
         Mode::Enforce => mode::ENFORCE,
     }
@@ -137,7 +138,7 @@ fn vlans(packets: &PacketSettings, line: &mut Line) -> Result<(), CompileError> 
     let mut ids = packets.vlans.clone();
     ids.sort_unstable();
     ids.dedup();
-    // Priority tags are always served.
+    // Priority tags are always accepted.
     ids.retain(|&id| id != 0);
     if ids.len() > image::VLAN_IDS {
         return Err(CompileError::Vlans { found: ids.len() });

@@ -1,4 +1,4 @@
-//! What the counter slots mean, for readers that have only the maps.
+//! Labels of the counter slots, for readers that have only the maps.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use super::{
 };
 use crate::policy::{Policy, PortRange, Row};
 
-/// The labels of the rows in force, by slot.
+/// Returns the labels of the rows in force, by slot.
 pub fn labels(policy: &Policy, slots: &SlotTable) -> Vec<(u16, RowLabel)> {
     let mut labels = BTreeMap::new();
     for row in &policy.rows {
@@ -34,7 +34,7 @@ pub(super) fn label(row: &Row) -> RowLabel {
     }
 }
 
-/// Ports as enforced, with the protocol: `9995-9997 tcp`, `53 tcp/udp`, `icmp`.
+/// Formats the ports as enforced, with the protocol: `9995-9997 tcp`, `53 tcp/udp`, `icmp`.
 fn ports(row: &Row) -> String {
     let mut by_protocol: BTreeMap<u8, Vec<PortRange>> = BTreeMap::new();
     for service in &row.services {

@@ -1,8 +1,8 @@
-//! Prefix lengths: an address look-up asks one question per length, and at most eight.
+//! Prefix lengths: an address look-up makes one probe per length, and at most eight.
 //!
-//! Where more lengths occur, one after the other is folded: its prefixes are cut into prefixes of
-//! the next longer kept length (controlled prefix expansion, Srinivasan and Varghese 1998). What was
-//! of that length before keeps its meaning: it is the longer prefix.
+//! If there are more lengths, the compiler folds them one after the other: it cuts the prefixes of a length
+//! into prefixes of the next longer kept length (controlled prefix expansion, Srinivasan and Varghese 1998).
+//! Existing prefixes of that length keep their meaning, since they are the longer match.
 
 use std::collections::BTreeMap;
 
@@ -14,15 +14,15 @@ use super::{
     prefix::{Family, Prefix},
 };
 
-/// Entries after folding that are still tried; more fit no image.
+/// Most entries after folding that are still tried; more would fit no image.
 const ENTRIES: usize = 1 << 19;
 
 /// The entries of one family by prefix length.
 #[derive(Debug, Default)]
 pub(super) struct Levels {
-    /// Lengths and their entries, longest first, at most eight.
+    /// Lengths with their entries, longest first, at most eight.
     pub(super) lengths: Vec<(u8, Vec<Entry>)>,
-    /// What covers everything, if anything does.
+    /// The entry that covers every address, if any.
     pub(super) default: Option<Entry>,
 }
 
@@ -44,7 +44,7 @@ impl Levels {
     }
 }
 
-/// Folds the length that is cheapest to fold into the next longer one.
+/// Folds the cheapest length into the next longer one.
 fn fold(lengths: &mut BTreeMap<u8, Vec<Entry>>, found: usize, family: Family) -> Result<(), CompileError> {
     let steps = lengths.iter().zip(lengths.keys().skip(1));
     let costs = steps.map(|((&shorter, entries), &longer)| {

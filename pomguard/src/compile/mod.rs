@@ -1,17 +1,17 @@
-//! From policy to bytes: the image that the programs read, checked against every limit.
+//! Compiles a policy into the bytes of the image that the programs read, and checks every limit.
 //!
-//! Pure. The layout is [`pomguard_common::image`]'s; this is its only writer.
+//! Pure. The layout is defined in [`pomguard_common::image`]; this module is the only writer.
 //!
-//! | module | what it makes |
+//! | module | output |
 //! | --- | --- |
 //! | `head` | modes, local addresses, VLANs, ages |
-//! | `ports` | which ports are listed, and which of them mean the same |
-//! | `classes` | which prefixes there are, and the rows of each |
+//! | `ports` | listed ports, and the ports that mean the same |
+//! | `classes` | all prefixes, and the rows of each |
 //! | `cells` | the matrix class × service |
-//! | `levels`, `buckets`, `addresses` | how the class of an address is found |
-//! | [`record`] | what the image says about itself |
+//! | `levels`, `buckets`, `addresses` | the look-up of an address's class |
+//! | [`record`] | counts and digest of the image |
 //! | `overrides` | failsafe rows, which hold alongside every image |
-//! | [`slots`], [`label`] | where rows are counted, and what the counters mean |
+//! | [`slots`], [`label`] | the counter slots of the rows, and their labels |
 
 use std::fmt;
 
@@ -52,24 +52,24 @@ use self::{
 };
 use crate::policy::Policy;
 
-/// The kernel's clock as the programs read it.
+/// The kernel's clock, as read by the programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Clock {
     /// Ticks in a thousand seconds.
     pub ticks_per_1000s: u32,
-    /// Ticks to add to the clock: 0, but for tests that move time.
+    /// Ticks to add to the clock: 0 except in tests that move time.
     pub offset: u32,
 }
 
 impl Clock {
-    /// Ticks that `seconds` last at least.
+    /// Returns the fewest ticks that last at least `seconds`.
     const fn ticks(self, seconds: u32) -> u32 {
         let ticks = (seconds as u64 * self.ticks_per_1000s as u64).div_ceil(1_000);
         if ticks > u32::MAX as u64 { u32::MAX } else { ticks as u32 }
     }
 }
 
-/// One compiled policy: exactly as many lines as it needs. The rest of the map is zero.
+/// One compiled policy: exactly as many lines as needed. The rest of the map is zero.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Image {
     lines: Vec<Line>,
@@ -77,15 +77,15 @@ pub struct Image {
 }
 
 impl fmt::Debug for Image {
-    /// The lines are megabytes, and the record has their digest.
+    /// Leaves out the lines: they are megabytes, and the record has their digest.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Image").field("record", &self.record).finish_non_exhaustive()
     }
 }
 
 impl Image {
-    /// An image that was compiled before, as another generation and for this kernel's clock. None when
-    /// the lines are not those that were compiled.
+    /// Turns an image that was compiled before into another generation, for this kernel's clock. Returns `None`
+    /// if the lines are not as compiled.
     #[must_use]
     pub fn again(mut lines: Vec<Line>, clock: Clock, generation: u32) -> Option<Self> {
         let mut record = Record::read(&lines).filter(|record| record.holds(&lines))?;
@@ -96,41 +96,41 @@ impl Image {
         Some(Self { lines, record })
     }
 
-    /// The lines, from the map's first on.
+    /// Returns the lines, from the first line of the map on.
     pub fn lines(&self) -> &[Line] {
         &self.lines
     }
 
-    /// SHA-256 in hexadecimal of what the image means: the same for every generation.
+    /// Returns SHA-256 of the image's meaning in hexadecimal: the same for every generation.
     pub fn digest(&self) -> String {
         self.record.hex()
     }
 
-    /// Tuples that the policy comes to; the limit is [`limits::TUPLES`].
+    /// Returns the number of tuples of the policy; the limit is [`limits::TUPLES`].
     pub const fn tuples(&self) -> usize {
         self.record.tuples as usize
     }
 
-    /// Rows of a direction; the limit is [`limits::ROWS`].
+    /// Returns the number of rows of a direction; the limit is [`limits::ROWS`].
     pub const fn rows(&self, direction: Direction) -> usize {
         self.record.rows[direction.index()] as usize
     }
 
-    /// Lines that are used; the limit is [`limits::IMAGE_LINES`].
+    /// Returns the number of used lines; the limit is [`limits::IMAGE_LINES`].
     pub const fn used(&self) -> usize {
         self.lines.len()
     }
 
-    /// Everything that the image says about itself.
+    /// Returns the record: counts, generation and digest.
     pub const fn record(&self) -> &Record {
         &self.record
     }
 }
 
-/// Whether the policy keeps within all limits: compiles it as for a host that has none yet.
+/// Checks that the policy keeps within all limits: compiles the policy for a host that has no policy yet.
 ///
 /// # Errors
-/// When a limit is exceeded.
+/// If a limit is exceeded.
 pub fn fits(policy: &Policy) -> Result<(), CompileError> {
     let slots = SlotTable::assign(&[], policy)?;
     // No limit depends on the clock.
@@ -232,7 +232,7 @@ pub fn compile(
     Ok(Image { lines, record })
 }
 
-/// What each row writes into its cells.
+/// Returns the part of each row that cells hold.
 fn row_cells(policy: &Policy, slots: &SlotTable) -> Result<Vec<RowCell>, CompileError> {
     let of_row = policy.rows.iter().map(|row| {
         let slot = slots.of(&row.id, row.direction);

@@ -17,12 +17,12 @@ use super::{
 };
 use crate::policy::{Peer, Policy, PortRange, Row, Service};
 
-/// The overrides of a policy's failsafe rows: one per peer prefix and port range. Each holds for every slot, until
-/// [`crate::kernel::install`] binds it to that of its generation.
+/// Returns the overrides of a policy's failsafe rows: one per peer prefix and port range. Each holds for every
+/// slot, until [`crate::kernel::install`] binds the override to the slot of its generation.
 ///
 /// # Errors
-/// [`CompileError::Overrides`] when there are more than the table has lines, [`CompileError::Slot`] when
-/// the slots are those of another policy.
+/// [`CompileError::Overrides`] if there are more than the table has lines, [`CompileError::Slot`] if the slots
+/// belong to another policy.
 pub fn overrides(policy: &Policy, slots: &SlotTable) -> Result<Vec<Override>, CompileError> {
     let mut found: Vec<Override> = Vec::new();
     let failsafe = || policy.rows.iter().filter(|row| row.failsafe);
@@ -41,8 +41,8 @@ pub fn overrides(policy: &Policy, slots: &SlotTable) -> Result<Vec<Override>, Co
     Ok(found)
 }
 
-/// The label and the lines of a row that holds until `expires` alongside every policy: a timed exception. The
-/// counter slot is still to be found.
+/// Returns the label and the lines of a timed exception: a row that holds until `expires` alongside every
+/// policy. The caller must still assign the counter slot.
 #[must_use]
 pub fn lines_of(row: &Row, expires: u32) -> (RowLabel, Vec<Override>) {
     let line = |peer, service| Override { expires, ..override_rule(row, peer, service, 0) };
@@ -76,7 +76,7 @@ fn range(ports: PortRange) -> u32 {
     u32::from(ports.first) | u32::from(ports.last) << 16
 }
 
-/// Four words, most significant first.
+/// Splits an address into four words, most significant first.
 fn words(bits: u128) -> Address {
     [96, 64, 32, 0].map(|shift| (bits >> shift) as u32)
 }

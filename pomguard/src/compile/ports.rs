@@ -11,9 +11,9 @@ use pomguard_common::{
 use super::error::CompileError;
 use crate::policy::{Mode, PortRange, Row, Service};
 
-/// Columns: what is left of 16 bits alongside the mark.
+/// Number of columns: the bits of a 16-bit word that the mark leaves free.
 const COLUMNS: usize = Listed::COLUMN as usize + 1;
-/// Rows of all cuts together: what keeps rows that overlap everywhere from taking minutes.
+/// Limit of the rows of all cuts together: keeps rows that overlap everywhere from taking minutes.
 const MEMBERS: usize = 1 << 24;
 
 /// Positions in the port section, both included, that share a column.
@@ -22,28 +22,28 @@ struct Stretch {
     first: u32,
     last: u32,
     column: u16,
-    /// A row in audit names them.
+    /// True if a row in audit names the ports.
     audit: bool,
 }
 
-/// Which ports are listed, and which column each one is.
+/// The listed ports and their columns.
 #[derive(Debug, Default)]
 pub(super) struct Services {
     stretches: Vec<Stretch>,
     /// Columns of each row, ascending.
     pub(super) of_row: Vec<Vec<u16>>,
-    /// Per column: whether it is of a protocol without ports, which has no client ports either.
+    /// Per column: true if the protocol has no ports, and so no client ports either.
     pub(super) portless: Vec<bool>,
     numbers: HashMap<(bool, Vec<u32>), u16>,
     members: usize,
 }
 
-/// Whether the rows of this protocol name ports.
+/// Returns true if rows of this protocol name ports.
 pub(super) const fn has_ports(protocol: u8) -> bool {
     matches!(protocol, protocol::TCP | protocol::UDP)
 }
 
-/// The positions of a service.
+/// Returns the first and last position of a service in the port section.
 fn positions(direction: Direction, service: &Service) -> (u32, u32) {
     let PortRange { first, last } =
         if has_ports(service.protocol) { service.ports } else { PortRange::one(0) };
@@ -54,7 +54,7 @@ fn positions(direction: Direction, service: &Service) -> (u32, u32) {
 impl Services {
     pub(super) fn new(rows: &[Row]) -> Result<Self, CompileError> {
         let mut services = Self { of_row: vec![Vec::new(); rows.len()], ..Self::default() };
-        // Where rows begin (true) and end; a row's own stretches are joined first.
+        // The positions where rows begin (true) and end; a row's own stretches are joined first.
         let mut marks: Vec<(u32, bool, u32)> = Vec::new();
         for (row, number) in rows.iter().zip(0_u32..) {
             let mut own: Vec<(u32, u32)> =
@@ -89,7 +89,7 @@ impl Services {
         Ok(services)
     }
 
-    /// The rows `here` are those of the positions from `first` to `last`.
+    /// Adds the stretch from `first` to `last`, whose rows are `here`.
     fn cut(&mut self, rows: &[Row], first: u32, last: u32, here: &BTreeSet<u32>) -> Result<(), CompileError> {
         self.members += here.len();
         if self.members > MEMBERS {
@@ -98,7 +98,7 @@ impl Services {
         // A row without peers lists its ports, but allows nothing.
         let set: Vec<u32> =
             here.iter().copied().filter(|&row| !rows[row as usize].peers.is_empty()).collect();
-        // Both directions and TCP and UDP are told apart by their rows; portless ones are not.
+        // Rows distinguish the directions, and TCP from UDP; a protocol without ports needs the flag.
         let portless = is_portless(first);
         let key = (portless, set);
         let column = if let Some(&column) = self.numbers.get(&key) {
@@ -116,18 +116,18 @@ impl Services {
             self.numbers.insert(key, column);
             column
         };
-        // A row without peers, too, says of its ports that they are not enforced yet.
+        // A row in audit marks its ports as not yet enforced, even without peers.
         let audit = here.iter().any(|&row| rows[row as usize].mode == Mode::Audit);
         self.stretches.push(Stretch { first, last, column, audit });
         Ok(())
     }
 
-    /// Number of columns.
+    /// Returns the number of columns.
     pub(super) fn columns(&self) -> usize {
         self.portless.len()
     }
 
-    /// The port section and the service section.
+    /// Returns the port section and the service section.
     pub(super) fn lines(&self) -> (Vec<Line>, Vec<Line>) {
         let mut ports = vec![Line::ZERO; PORT_LINES as usize];
         let mut listed: u32 = 0;
@@ -156,12 +156,12 @@ impl Services {
     }
 }
 
-/// A position of the third part of its direction: protocols by number.
+/// Returns true for a position in the third part of a direction: protocols by number.
 const fn is_portless(position: u32) -> bool {
     position % (image::PORT_WORDS * 32) >= 2 * 65_536
 }
 
-/// Where a row's stretch begins, and behind its end.
+/// Returns the two marks of a row's stretch: at the begin, and one position behind the end.
 fn stretch_marks((first, last): (u32, u32), row: u32) -> [(u32, bool, u32); 2] {
     [(first, true, row), (last + 1, false, row)]
 }

@@ -1,10 +1,10 @@
-//! Prefixes of either family as left-aligned numbers, so that one code serves both.
+//! Prefixes of both families as left-aligned numbers, so that one implementation serves both.
 
 use std::{fmt, net::IpAddr};
 
 use ipnet::IpNet;
 
-/// IP version, for the compiler's two passes.
+/// IP version, for the two passes of the compiler.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Family {
     /// IPv4.
@@ -14,7 +14,7 @@ pub enum Family {
 }
 
 impl Family {
-    /// Whether the address is of this version.
+    /// Returns true if the address is of this version.
     pub const fn has(self, address: IpAddr) -> bool {
         matches!((self, address), (Self::V4, IpAddr::V4(_)) | (Self::V6, IpAddr::V6(_)))
     }
@@ -29,12 +29,13 @@ impl fmt::Display for Family {
     }
 }
 
-/// A prefix whose first bit is the highest one. Sorted, a prefix stands before all that it covers.
+/// A prefix whose first bit is the highest bit. In sorted order, a prefix stands before every prefix that it
+/// covers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Prefix {
-    /// The address; everything behind the prefix is zero.
+    /// The address; all bits behind the prefix are zero.
     pub(super) bits: u128,
-    /// Its length.
+    /// Length in bits.
     pub(super) length: u8,
 }
 
@@ -52,7 +53,7 @@ impl Prefix {
     }
 }
 
-/// The address with its first bit as the highest one.
+/// Returns the address with its first bit as the highest bit.
 pub(super) fn left_aligned(address: IpAddr) -> u128 {
     match address {
         IpAddr::V4(address) => u128::from(u32::from(address)) << 96,
@@ -60,7 +61,7 @@ pub(super) fn left_aligned(address: IpAddr) -> u128 {
     }
 }
 
-/// Ones for the first `length` bits.
+/// Returns a mask whose first `length` bits are one.
 pub(super) const fn mask(length: u8) -> u128 {
     match length {
         0 => 0,

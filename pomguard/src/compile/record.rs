@@ -1,4 +1,4 @@
-//! What an image says about itself: read from the map alone, by people and by the read-back.
+//! The record of an image: counts and digest, which people and the read-back get from the map alone.
 //!
 //! In the lines from [`RECORD`] on: line 0 holds the counts, line 1 the digest, in words.
 
@@ -15,14 +15,14 @@ use crate::{
     policy::{Mode, Policy},
 };
 
-/// What user space wants to know of an image.
+/// Facts about an image for user space.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Record {
     /// Tuples: peer prefixes times port ranges. Word 0.
     pub tuples: u32,
     /// Rows, inbound and outbound. Words 1 and 2.
     pub rows: [u32; 2],
-    /// Lines that are used, from 0 on. Word 3.
+    /// Number of used lines, from line 0 on. Word 3.
     pub lines: u32,
     /// The generation, counted from 1. Words 4 and 5, low half first.
     pub generation: u64,
@@ -30,18 +30,19 @@ pub struct Record {
     pub prefixes: [u32; 2],
     /// Lines of the buckets, IPv4 and IPv6. Words 8 and 9.
     pub buckets: [u32; 2],
-    /// Distinct sets of rows that an address can have. Word 10.
+    /// Number of distinct sets of rows that an address can have. Word 10.
     pub classes: u32,
-    /// Columns of the matrix: ports of different meaning. Word 11.
+    /// Number of columns of the matrix: ports of different meaning. Word 11.
     pub services: u32,
-    /// First line of the rows in audit: a bit per counter slot; 0 = there are none. Word 12.
+    /// First line of the audit bits: a bit per counter slot, set for rows in audit; 0 = no row is in audit.
+    /// Word 12.
     pub audit: u32,
     /// SHA-256 of the image: see [`digest`]. Words 0 to 7 of the second line.
     pub digest: [u8; 32],
 }
 
 impl Record {
-    /// Reads the record of an image; none when it is not of this version.
+    /// Reads the record of an image. Returns `None` if the image has another layout version.
     pub fn read(lines: &[Line]) -> Option<Self> {
         if lines.get(HEAD as usize)?.word(head::ABI) != ABI_VERSION {
             return None;
@@ -66,9 +67,8 @@ impl Record {
         })
     }
 
-    /// Turns an image of layout `from`, whose lines are the same but for the number of the layout, into one of
-    /// this layout. Returns true if the lines are those that the record was written for, and `None` if there is
-    /// no record.
+    /// Converts an image of layout `from` to this layout. The lines may differ only in the number of the
+    /// layout. Returns true if the lines match the digest of the record, and `None` if there is no record.
     pub fn adopt(lines: &mut [Line], from: u32) -> Option<bool> {
         let number = |lines: &mut [Line], layout| {
             let line = lines.get_mut(HEAD as usize)?;
@@ -87,7 +87,7 @@ impl Record {
         Some(whole)
     }
 
-    /// Whether the lines that were read are those that the record was written for.
+    /// Returns true if the lines match the digest of the record, and all lines after them are zero.
     pub fn holds(&self, lines: &[Line]) -> bool {
         let (Some(used), Some(rest)) = (lines.get(..self.lines as usize), lines.get(self.lines as usize..))
         else {
@@ -96,8 +96,8 @@ impl Record {
         digest(used) == self.digest && rest.iter().all(|line| *line == Line::ZERO)
     }
 
-    /// Whether the row of a counter slot is in audit, as the image says whose lines `line` reads; none
-    /// when one cannot be read.
+    /// Returns true if the row of a counter slot is in audit. `line` reads a line of the image. Returns `None`
+    /// if a line cannot be read.
     pub fn audits(&self, slot: u16, line: impl FnOnce(u32) -> Option<Line>) -> Option<bool> {
         if self.audit == 0 {
             return Some(false);
@@ -106,7 +106,7 @@ impl Record {
         Some(word >> (slot % 32) & 1 != 0)
     }
 
-    /// The digest for people.
+    /// Returns the digest in hexadecimal.
     pub fn hex(&self) -> String {
         hex(&self.digest)
     }
@@ -131,10 +131,10 @@ impl Record {
     }
 }
 
-/// Lines of a bit per counter slot.
+/// Number of lines for one bit per counter slot.
 const AUDIT_LINES: usize = limits::ROW_SLOTS / 512;
 
-/// The rows in audit, a bit per counter slot; no line where there are none.
+/// Returns the audit bits, a bit per counter slot. Returns no line if no row is in audit.
 pub(super) fn audit_lines(policy: &Policy, slots: &SlotTable) -> Vec<Line> {
     let audited = policy.rows.iter().filter(|row| row.mode == Mode::Audit);
     let audited: Vec<u16> = audited.filter_map(|row| slots.of(&row.id, row.direction)).collect();
@@ -150,8 +150,8 @@ pub(super) fn audit_lines(policy: &Policy, slots: &SlotTable) -> Vec<Line> {
     lines
 }
 
-/// SHA-256 of what an image means: all words, low byte first, with zero for the generation, the clock
-/// and the record. Two generations of one policy have one digest.
+/// Returns SHA-256 of the image's meaning: all words, low byte first, with zero for the generation, the clock
+/// and the record. Two generations of one policy have the same digest.
 pub fn digest(lines: &[Line]) -> [u8; 32] {
     let mut hash = Sha256::new();
     for (line, number) in lines.iter().zip(0_u32..) {

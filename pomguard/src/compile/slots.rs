@@ -1,4 +1,4 @@
-//! Counter slots: a row keeps its slot for as long as it has counters, across every change.
+//! Counter slots: a row keeps one slot for as long as the row has counters, across every change.
 
 use std::{
     borrow::Cow,
@@ -16,22 +16,22 @@ use sha2::{Digest as _, Sha256};
 use super::error::CompileError;
 use crate::policy::{Policy, RowId};
 
-/// A slot that is taken, as the labels in the kernel say.
+/// A slot in use, according to the labels in the kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HeldSlot {
     /// The slot.
     pub slot: u16,
-    /// The row's id as its label has it.
+    /// Id of the row as in the label.
     pub id: String,
-    /// The row's direction.
+    /// Direction of the row.
     pub direction: Direction,
-    /// When the row was last in force or last hit, in any unit that grows. Among rows that left the
-    /// policy, the one with the lowest gives up its slot first.
+    /// Time when the row was last in force or last hit, in any unit that grows. Among rows that left the
+    /// policy, the row with the lowest value gives up its slot first.
     pub last_used: u64,
 }
 
 impl HeldSlot {
-    /// What a label says; none when its slot is free, or the label is damaged.
+    /// Decodes a label. Returns `None` if the slot is free or the label is damaged.
     pub fn of_label(slot: u16, label: &RowLabel, last_used: u64) -> Option<Self> {
         let end = label.id.iter().position(|&byte| byte == 0).unwrap_or(LABEL_ID);
         let id = std::str::from_utf8(label.id.get(..end)?).ok().filter(|id| !id.is_empty())?;
@@ -43,13 +43,13 @@ impl HeldSlot {
 /// A slot that a row which left the policy had to give up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reused {
-    /// Whose it was. Its counters are lost: they must be set to zero.
+    /// The former user of the slot. The old counters are lost: they must be set to zero.
     pub from: HeldSlot,
-    /// The id of the row that has it now.
+    /// Id of the row that has the slot now.
     pub to: RowId,
 }
 
-/// Which row counts where.
+/// Assigns a counter slot to each row.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SlotTable {
     live: BTreeMap<(String, Direction), u16>,
@@ -57,7 +57,7 @@ pub struct SlotTable {
     reused: Vec<Reused>,
 }
 
-/// As much of `text` as fits `room` bytes, up to a character boundary.
+/// Returns the longest prefix of `text` that fits `room` bytes and ends at a character boundary.
 pub(super) fn cut(text: &str, room: usize) -> &str {
     let mut end = room.min(text.len());
     while !text.is_char_boundary(end) {
@@ -66,7 +66,7 @@ pub(super) fn cut(text: &str, room: usize) -> &str {
     &text[..end]
 }
 
-/// The id as a label carries it: one that is too long is cut and ends in a digest of the whole.
+/// Returns the id for a label: an id that is too long is truncated and ends in a digest of the whole id.
 pub fn label_id(id: &RowId) -> Cow<'_, str> {
     const DIGEST: usize = 12;
     if id.0.len() <= LABEL_ID {
@@ -82,8 +82,8 @@ pub fn label_id(id: &RowId) -> Cow<'_, str> {
 }
 
 impl SlotTable {
-    /// Slots for the rows of `policy`: those that have one keep it, others get free ones, and when
-    /// there are none, those of rows that left the policy, longest unused first.
+    /// Assigns slots to the rows of `policy`. A row that has a slot keeps the slot; others get free slots, and if
+    /// there are none, slots of rows that left the policy, longest unused first.
     pub fn assign(previous: &[HeldSlot], policy: &Policy) -> Result<Self, CompileError> {
         for direction in Direction::ALL {
             let found = policy.rows_in(direction).count();
@@ -94,7 +94,7 @@ impl SlotTable {
         let mut free: BTreeSet<u16> = (0..limits::ROW_SLOTS as u16).collect();
         let mut held: BTreeMap<(String, Direction), &HeldSlot> = BTreeMap::new();
         for entry in previous {
-            // A slot or a row that occurs twice is damage; the first one counts.
+            // A slot or a row that occurs twice is damage; the first entry counts.
             let key = (entry.id.clone(), entry.direction);
             if !held.contains_key(&key) && free.remove(&entry.slot) {
                 held.insert(key, entry);
@@ -112,7 +112,7 @@ impl SlotTable {
             }
         }
         slots.departed = held.into_values().cloned().collect();
-        // The last one is the first to go.
+        // The last entry is reused first.
         slots.departed.sort_by_key(|entry| std::cmp::Reverse((entry.last_used, entry.slot)));
         for (id, key) in fresh {
             if slots.live.contains_key(&key) {
@@ -133,17 +133,17 @@ impl SlotTable {
         Ok(slots)
     }
 
-    /// The slot of a row.
+    /// Returns the slot of a row.
     pub fn of(&self, id: &RowId, direction: Direction) -> Option<u16> {
         self.live.get(&(label_id(id).into_owned(), direction)).copied()
     }
 
-    /// Rows that left the policy and keep their slot and their counters.
+    /// Returns the rows that left the policy and keep their slots and counters.
     pub fn departed(&self) -> &[HeldSlot] {
         &self.departed
     }
 
-    /// Slots that changed hands.
+    /// Returns the slots that changed owner.
     pub fn reused(&self) -> &[Reused] {
         &self.reused
     }

@@ -1,4 +1,4 @@
-//! More than eight prefix lengths, and prefixes inside prefixes.
+//! Tests with more than eight prefix lengths, and with nested prefixes.
 
 use super::*;
 
@@ -60,7 +60,7 @@ fn what_covers_everything_needs_no_bucket() {
     }
 }
 
-/// A row per length, each at a port of its own, around one address.
+/// Returns a row per length, each at a different port, around one address.
 fn nested(lengths: impl Iterator<Item = u8>, around: IpAddr) -> Policy {
     let rows = lengths.map(|length| {
         let prefix = IpNet::new(around, length).expect("a length").trunc();
@@ -95,7 +95,7 @@ fn neighbouring_ipv6_lengths_are_folded() {
 
 #[test]
 fn a_real_longer_prefix_wins_over_a_folded_one() {
-    // Nine lengths; /24 and /25 lie next to each other and are folded first.
+    // Nine lengths; /24 and /25 are adjacent and are folded first.
     let mut policy = nested([8, 10, 12, 14, 16, 20, 24, 25, 32].into_iter(), host("10.20.30.41"));
     policy.known = known(&["10.20.30.0/25"]);
     let image = compiled(&policy);
@@ -107,7 +107,7 @@ fn a_real_longer_prefix_wins_over_a_folded_one() {
 #[test]
 fn prefix_lengths_too_far_to_fold_are_refused_with_numbers() {
     let lengths = |step: u8| (1..=9).map(move |level| step * level).collect::<Vec<u8>>();
-    // One prefix of 13 bits less than the next is 8,192; of 20, a million and more.
+    // One prefix that is 13 bits shorter than the next becomes 8,192; 20 bits shorter, more than a million.
     let image = compiled(&nested(lengths(13).into_iter(), host("fd00:20::1")));
     assert!(image.record().prefixes[1] > 8_192, "{image:?}");
     let far = [4, 24, 44, 64, 84, 104, 124].into_iter().chain([0, 128]);

@@ -1,4 +1,4 @@
-//! What stands where in an image.
+//! Tests of the positions of all parts of an image.
 
 use pomguard_common::{
     image::{cell, mode, switch},
@@ -134,7 +134,7 @@ fn the_first_row_whose_client_ports_fit_wins() {
 
 #[test]
 fn a_chain_never_answers_for_another_service() {
-    // Two rows at one port chain; the cells behind it must not be taken for other columns' cells.
+    // Two rows at one port form a chain; the cells behind it must not be mistaken for other columns' cells.
     let mut rows = Vec::new();
     for number in 0..40_u16 {
         let host = [format!("10.50.0.{number}/32")];

@@ -1,4 +1,4 @@
-//! What exceeds a limit is refused, with the numbers.
+//! Policies that exceed a limit are refused, with the numbers.
 
 use std::time::Instant;
 
@@ -7,7 +7,7 @@ use pomguard_common::limits::{OWN_ADDRESSES, ROWS, TUPLES};
 use super::*;
 use crate::compile::Family;
 
-/// `count` hosts, from 10.0.0.0 up.
+/// Returns `count` hosts, from 10.0.0.0 up.
 fn hosts(count: usize) -> Vec<IpNet> {
     (0..count as u32).map(|number| IpNet::from(address(u128::from(0x0a00_0000 + number), true))).collect()
 }
@@ -17,7 +17,7 @@ fn says(error: &CompileError, parts: &[&str]) {
     assert!(parts.iter().all(|part| message.contains(part)), "{message}");
 }
 
-/// CF-09.
+/// Catalogue id CF-09.
 #[test]
 fn tuples() {
     let with =
@@ -83,7 +83,7 @@ fn client_port_ranges_of_one_pair() {
 
 #[test]
 fn columns() {
-    // Row k names every port whose bit k is set: each port means something else.
+    // Row k names every port whose bit k is set: each port has a different meaning.
     let rows = |bits: u32| {
         let row_of = |bit: u32| {
             let runs = (0..1_u32 << (bits - bit - 1)).map(|at| {
@@ -109,7 +109,7 @@ fn lines() {
         &[service(TCP, 443, 443)],
     )]);
     assert!(attempt(&large).is_ok());
-    // Addresses that only are known are no tuples, but take room.
+    // Addresses that are only known are no tuples, but need room.
     large.known = six(120_000).map(|prefix| Known { prefix, name: "".into() }).collect();
     let error = attempt(&large).expect_err("131,072 buckets and the rest");
     says(&error, &["134", "131072"]);
@@ -127,7 +127,7 @@ fn generation_0_and_a_row_without_slot() {
 #[test]
 fn rows_that_overlap_everywhere_are_refused_in_bounded_time() {
     let begin = Instant::now();
-    // Wide rows by the thousand, and as many hosts inside them that each mean something else.
+    // Thousands of wide rows, and as many hosts inside them, each with a different meaning.
     let mut rows: Vec<Row> =
         (0..2_000).map(|number| tcp(&format!("test-1/w{number}"), &["10.0.0.0/8"], number, number)).collect();
     rows.extend((0..2_000_u16).zip(hosts(40_000).chunks(20)).map(|(number, hosts)| {

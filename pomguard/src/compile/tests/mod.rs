@@ -1,4 +1,4 @@
-//! The image must say what the policy's plain answer says.
+//! The image must give the same answers as the oracle.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -56,7 +56,7 @@ fn row(id: &str, direction: Direction, peers: &[IpNet], services: &[Service]) ->
     }
 }
 
-/// An inbound TCP row.
+/// Returns an inbound TCP row.
 fn tcp(id: &str, peers: &[&str], first: u16, last: u16) -> Row {
     let peers: Vec<IpNet> = peers.iter().map(|at| net(at)).collect();
     row(id, Direction::Inbound, &peers, &[service(TCP, first, last)])
@@ -113,7 +113,7 @@ fn class(image: &Image, address: IpAddr) -> Class {
     open(image).class(family, &address)
 }
 
-/// An opening between `other` and this host.
+/// Returns an opening between `other` and this host.
 fn opening(direction: Direction, other: IpAddr, protocol: u8, port: u16, client: u16) -> Opening {
     let here = match other {
         IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::new(10, 20, 0, 11)),
@@ -141,12 +141,12 @@ fn row_match(image: &Image, opening: &Opening) -> Result<RowMatch, Miss> {
     open(image).row_match(class(image, other), &tuple)
 }
 
-/// Why there is no grant, and whether the port is in audit.
+/// Returns a miss with this reason and this audit state of the port.
 fn refused(miss_reason: MissReason, audit: bool) -> Result<RowMatch, Miss> {
     Err(Miss { miss_reason, audit })
 }
 
-/// What differs between the image's answer and the plain one, if anything does.
+/// Describes the difference between the answers of the image and the oracle, if any.
 fn difference(policy: &Policy, image: &Image, slots: &SlotTable, opening: &Opening) -> Option<String> {
     let answer = oracle::judge(policy, opening);
     let found = row_match(image, opening);
@@ -163,7 +163,7 @@ fn difference(policy: &Policy, image: &Image, slots: &SlotTable, opening: &Openi
     (!agrees).then(|| format!("{opening:?}: image {found:?}, policy {answer:?} (slot {first:?})"))
 }
 
-/// A policy with all that was made of it.
+/// A policy, and the slots and the image made from that policy.
 struct Case {
     policy: Policy,
     slots: SlotTable,
@@ -182,7 +182,7 @@ impl Case {
     }
 }
 
-/// First and last address, plainly.
+/// Returns the first and last address, computed in a simple way.
 fn ends(prefix: IpNet) -> (u128, u128, bool) {
     match prefix {
         IpNet::V4(net) => (u32::from(net.network()).into(), u32::from(net.broadcast()).into(), true),
@@ -194,7 +194,7 @@ fn address(number: u128, v4: bool) -> IpAddr {
     if v4 { IpAddr::V4((number as u32).into()) } else { IpAddr::V6(number.into()) }
 }
 
-/// The edges of a prefix: first, last, one before, one behind, and something inside.
+/// Returns the edges of a prefix: first, last, one before, one behind, and one address inside.
 fn edges(prefix: IpNet) -> Vec<IpAddr> {
     let (first, last, v4) = ends(prefix);
     let middle = first + (last - first) / 2;
@@ -204,7 +204,7 @@ fn edges(prefix: IpNet) -> Vec<IpAddr> {
         .collect()
 }
 
-/// Whether a known prefix covers the address, by comparing numbers.
+/// Returns true if a known prefix covers the address, by comparing numbers.
 fn is_known(policy: &Policy, address: IpAddr) -> bool {
     policy.known.iter().any(|known| {
         let (first, last, v4) = ends(known.prefix);

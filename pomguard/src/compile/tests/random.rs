@@ -1,10 +1,10 @@
-//! Random policies against the plain answer, asked at every edge.
+//! Compares random policies with the oracle, at every edge.
 
 use proptest::prelude::*;
 
 use super::*;
 
-/// Lengths that lie close enough to be folded, down to every address and up to one.
+/// Lengths close enough to be folded, from every address down to a single address.
 const LENGTHS_V6: [u8; 20] =
     [0, 3, 16, 20, 32, 40, 44, 47, 48, 49, 52, 56, 60, 62, 64, 112, 120, 124, 126, 128];
 
@@ -98,12 +98,12 @@ fn any_policy() -> impl Strategy<Value = Policy> {
     )
 }
 
-/// Numbers around the edges of a range.
+/// Returns the numbers around the edges of a range.
 fn around(range: PortRange) -> [u16; 4] {
     [range.first.wrapping_sub(1), range.first, range.last, range.last.wrapping_add(1)]
 }
 
-/// Everything worth asking about a policy: addresses, (protocol, port), client ports.
+/// All edges of a policy: addresses, (protocol, port), client ports.
 struct Edges {
     addresses: Vec<IpAddr>,
     services: Vec<(u8, u16)>,
@@ -152,7 +152,7 @@ proptest! {
         let slots = slots(&policy);
         let image = match compile(&policy, &slots, CLOCK, 1) {
             Ok(image) => image,
-            // Five and more client-port ranges for one pair cannot occur here: there are four.
+            // Five or more client-port ranges for one pair cannot occur here: there are four.
             Err(CompileError::PrefixLengths { .. }) => return Ok(()),
             Err(error) => return Err(TestCaseError::fail(error.to_string())),
         };

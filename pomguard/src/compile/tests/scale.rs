@@ -1,4 +1,4 @@
-//! A hundred thousand tuples, in shapes that sites have.
+//! Tests with a hundred thousand tuples, in shapes that sites have.
 
 use std::time::Instant;
 
@@ -6,7 +6,7 @@ use pomguard_common::limits::{IMAGE_LINES, TUPLES};
 
 use super::*;
 
-/// A plain generator (Knuth's MMIX constants): the shapes are the same in every run.
+/// A simple random generator (Knuth's MMIX constants): the shapes are the same in every run.
 struct Numbers(u64);
 
 impl Numbers {
@@ -16,7 +16,7 @@ impl Numbers {
     }
 }
 
-/// Distinct prefixes from `make`.
+/// Returns distinct prefixes from `make`.
 fn distinct(count: usize, mut make: impl FnMut() -> IpNet) -> Vec<IpNet> {
     let mut seen = std::collections::BTreeSet::new();
     while seen.len() < count {
@@ -34,7 +34,7 @@ fn random_v6(numbers: &mut Numbers, length: u8) -> IpNet {
     IpNet::new(address(0xfd << 120 | low, false), length).expect("a length")
 }
 
-/// Rows of `width` peers each, all with the same services.
+/// Returns rows of `width` peers each, all with the same services.
 fn rows(peers: &[IpNet], width: usize, services: &[Service]) -> Policy {
     let rows = peers
         .chunks(width)
@@ -43,7 +43,7 @@ fn rows(peers: &[IpNet], width: usize, services: &[Service]) -> Policy {
     policy(rows.collect())
 }
 
-/// Compiles, says how long it took, and compares some of the answers.
+/// Compiles, prints the duration, and compares some of the answers.
 fn fits(shape: &str, policy: &Policy) {
     let slots = slots(policy);
     let begin = Instant::now();

@@ -1,4 +1,4 @@
-//! From the example site's text to its image.
+//! Compiles the text of the example site into an image.
 
 use super::*;
 use crate::{compile::labels, input::Draft, policy::resolve};
@@ -15,7 +15,7 @@ fn pom1() -> Policy {
 fn every_port_of_every_peer_is_judged_as_the_policy_says() {
     let case = Case::new(pom1());
     let policy = &case.policy;
-    // One address of each system is enough: those of one system are of one class, or are compared below.
+    // One address of each system is enough: addresses of one system share a class, or are compared below.
     let mut peers: Vec<IpAddr> = Vec::new();
     let mut systems = std::collections::BTreeSet::new();
     for known in &policy.known {

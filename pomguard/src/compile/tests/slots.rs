@@ -1,4 +1,4 @@
-//! Which row counts where, across changes.
+//! Tests of the assignment of rows to counter slots, across changes.
 
 use pomguard_common::limits::{ROW_SLOTS, ROWS};
 
