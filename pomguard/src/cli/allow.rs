@@ -27,24 +27,23 @@ use crate::{
                       pomguard allow --list [OPTIONS]"
 )]
 pub struct Args {
-    /// The other side, and what is opened to: `10.9.0.7 to 22/tcp`, `10.9.0.0/24,fd00:9::/64 9970-9973/tcp`,
-    /// `10.9.0.7 to icmp`; a host, peer or system of the site file stands for its addresses: `"Agent Desktop"
-    /// to 443/tcp`
+    /// The peer and the service: `10.9.0.7 to 22/tcp`, `10.9.0.0/24,fd00:9::/64 9970-9973/tcp`, `10.9.0.7 to
+    /// icmp`; a host, peer or system of the site file stands for its addresses: `"Agent Desktop" to 443/tcp`
     #[arg(value_name = "FROM [to] PORT/PROTO", num_args = 0..=3, required_unless_present = "list", conflicts_with = "list")]
     pub what: Vec<String>,
-    /// For how long (10m, 2h, 1d), at most 30 days; it ends by itself, whether or not the daemon lives
+    /// Duration (10m, 2h, 1d), at most 30 days; the exception ends by itself, also without the daemon
     #[arg(long = "for", value_name = "TIME", value_parser = duration::seconds, required_unless_present = "list")]
     pub time: Option<u32>,
-    /// What for: kept with it, and in the journal
+    /// Reason, kept with the exception and in the journal
     #[arg(long, value_name = "TEXT", required_unless_present = "list")]
     pub why: Option<String>,
-    /// This server opens to that side, instead of being opened to
+    /// Outbound: this server initiates the connection
     #[arg(long)]
     pub out: bool,
-    /// Its name, the second part of its row id `exception/NAME`
+    /// Name of the exception, the second part of the row id `exception/NAME`
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,
-    /// List the exceptions that hold
+    /// List the active exceptions
     #[arg(long)]
     pub list: bool,
     /// Write JSON
@@ -58,10 +57,10 @@ pub struct Args {
 /// Options of `revoke`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct RevokeArgs {
-    /// The exception's name, as `pomguard allow --list` shows it
+    /// Name of the exception, as `pomguard allow --list` shows it
     #[arg(value_name = "NAME")]
     pub name: String,
-    /// What for: kept in the journal
+    /// Reason, kept in the journal
     #[arg(long, value_name = "TEXT")]
     pub why: Option<String>,
     /// The daemon's settings
@@ -69,7 +68,7 @@ pub struct RevokeArgs {
     pub config: PathBuf,
 }
 
-/// Exit code 0 when it holds.
+/// Returns exit code 0 if the exception is active.
 pub fn run(args: &Args, out: &mut Output) -> anyhow::Result<ExitCode> {
     if args.list {
         return list(args, out);
@@ -113,7 +112,7 @@ pub fn run(args: &Args, out: &mut Output) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Exit code 0 when it holds no more.
+/// Returns exit code 0 if the exception is no longer active.
 pub fn revoke(args: &RevokeArgs, out: &mut Output) -> anyhow::Result<ExitCode> {
     let request = Request::Revoke { name: args.name.clone() };
     let settings = super::paths::settings(&args.config, out);
@@ -124,13 +123,13 @@ pub fn revoke(args: &RevokeArgs, out: &mut Output) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Both ends of an exception, however the shell cut the words: `FROM to PORT/PROTO` in three arguments, in two
-/// without the word, or all of it in one pair of quotes. Returns `None` if an end is missing.
+/// Returns both ends of an exception, for every quoting by the shell: `FROM to PORT/PROTO` in three arguments,
+/// in two without `to`, or all in one pair of quotes. Returns `None` if an end is missing.
 fn ends(what: &[String]) -> Option<(&str, &str)> {
     let (from, to) = match what {
         [from, to] => (from.as_str(), to.as_str()),
         [from, word, to] if word == "to" => (from.as_str(), to.as_str()),
-        // A name may have blanks, and no service has: the last word is the service.
+        // A name may have blanks, but a service has none: the last word is the service.
         [all] => all.rsplit_once(" to ").or_else(|| all.trim_end().rsplit_once(char::is_whitespace))?,
         _ => return None,
     };
@@ -139,7 +138,7 @@ fn ends(what: &[String]) -> Option<(&str, &str)> {
     whole.then_some((from, to))
 }
 
-/// Those that hold as the kernel has them, with the daemon dead or alive.
+/// Lists the active exceptions as the kernel has them, also if the daemon does not run.
 fn list(args: &Args, out: &mut Output) -> anyhow::Result<ExitCode> {
     let Status { exceptions, .. } = status::read(&super::paths::settings(&args.config, out))?;
     if args.json {
@@ -156,8 +155,8 @@ fn list(args: &Args, out: &mut Output) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Addresses, prefixes, ranges and names of the site file, with commas between them. The files are read for
-/// a name alone: in an emergency they may be broken, and an address does without them.
+/// Parses addresses, prefixes, ranges and names of the site file, separated by commas. Only a name needs the
+/// files: in an emergency they may be broken, and addresses must still work.
 fn peers(written: &str, config: &Path) -> anyhow::Result<Vec<IpNet>> {
     let mut found = Vec::new();
     for part in written.split(',').map(str::trim) {
@@ -172,7 +171,7 @@ fn peers(written: &str, config: &Path) -> anyhow::Result<Vec<IpNet>> {
     Ok(found)
 }
 
-/// The addresses of a name of the site file.
+/// Returns the addresses of a name of the site file.
 fn named(name: &str, config: &Path) -> anyhow::Result<Vec<IpNet>> {
     let draft = Draft::load(config)?;
     let place = WrittenPlace {
@@ -187,7 +186,7 @@ fn named(name: &str, config: &Path) -> anyhow::Result<Vec<IpNet>> {
     Ok(addresses)
 }
 
-/// The first few, and how many more.
+/// Returns the first few prefixes, and the number of the others.
 fn listed(peers: &[IpNet]) -> String {
     const SHOWN: usize = 4;
     let shown = peers.iter().take(SHOWN).map(ToString::to_string).collect::<Vec<_>>().join(", ");
@@ -197,7 +196,7 @@ fn listed(peers: &[IpNet]) -> String {
     }
 }
 
-/// Ports with a protocol that has some, or the name of one that has none.
+/// Parses ports with a protocol that has ports, or the name of a protocol without ports.
 fn services(written: &str) -> anyhow::Result<Vec<Service>> {
     let form = "write it as 22/tcp, 9970-9973/tcp, 53/udp, icmp or icmpv6";
     let Some((numbers, protocol)) = written.split_once('/') else {

@@ -1,4 +1,4 @@
-//! `pomguard apply`, `confirm` and `rollback`: change what is in force, through the daemon.
+//! `pomguard apply`, `confirm` and `rollback`: change the policy in force, through the daemon.
 
 use std::{
     io,
@@ -27,20 +27,20 @@ use crate::{
     terminals,
 };
 
-/// Options that every change has.
+/// Options of every change.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Common {
     /// The daemon's settings
     #[arg(long, value_name = "PATH", default_value = paths::SETTINGS)]
     pub config: PathBuf,
-    /// What for: kept in the history and in the journal
+    /// Reason, kept in the history and in the journal
     #[arg(long, value_name = "TEXT")]
     pub why: Option<String>,
     /// Go on even if this cuts the session that it is typed in or a flow on a failsafe row, or takes the guard off an
     /// interface
     #[arg(long)]
     pub yes: bool,
-    /// Do not tell those who are logged in
+    /// Do not notify the users who are logged in
     #[arg(long)]
     pub quiet: bool,
     /// Write JSON
@@ -51,13 +51,13 @@ pub struct Common {
 /// Options of `apply`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// Those of every change
+    /// Options of every change.
     #[command(flatten)]
     pub common: Common,
-    /// Return to what is in force now unless `pomguard confirm` comes within this time (60s, 10m)
+    /// Return to the policy in force now unless `pomguard confirm` comes within this time (60s, 10m)
     #[arg(long, value_name = "TIME", value_parser = duration::seconds)]
     pub confirm_within: Option<u32>,
-    /// End the live flows that no row allows at once, also those that are older than the first start
+    /// End at once the live flows that no row allows, also flows that are older than the first start
     #[arg(long, conflicts_with = "keep_existing")]
     pub cut: bool,
     /// Let the live flows that no row allows go on until they end
@@ -68,7 +68,7 @@ pub struct Args {
 /// Options of `confirm`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct ConfirmArgs {
-    /// Those of every change
+    /// Options of every change.
     #[command(flatten)]
     pub common: Common,
 }
@@ -76,11 +76,11 @@ pub struct ConfirmArgs {
 /// Options of `rollback`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct RollbackArgs {
-    /// The change to return to, as `pomguard history` numbers it; without it what waits for its
-    /// confirmation is taken back, or else the change before the one in force returns
+    /// The change to return to, as `pomguard history` numbers it; without a number, take back the pending
+    /// change, or else return to the change before the one in force
     #[arg(value_name = "NUMBER")]
     pub to: Option<u64>,
-    /// Those of every change
+    /// Options of every change.
     #[command(flatten)]
     pub common: Common,
     /// Undo the return unless `pomguard confirm` comes within this time
@@ -88,10 +88,11 @@ pub struct RollbackArgs {
     pub confirm_within: Option<u32>,
 }
 
-/// Exit code 0 when it is in force, 1 when it was refused and nothing was changed, 3 when it would cut the way in.
+/// Returns exit code 0 if the files are in force, 1 if they were refused and nothing was changed, 3 if they
+/// would cut the operator's access.
 pub fn run(args: &Args, out: &mut Output) -> anyhow::Result<ExitCode> {
     if let Some(refused) = refusal(&args.common, out, |settings| {
-        // What is wrong with the files is for the daemon to say.
+        // The daemon reports faults in the files.
         let draft = Draft::load(&args.common.config).ok()?;
         Some((way_in::in_force(settings), policy::resolve(&draft, &interface::addresses().ok()?).ok()?))
     }) {
@@ -106,7 +107,7 @@ pub fn run(args: &Args, out: &mut Output) -> anyhow::Result<ExitCode> {
     change(&args.common, request, out)
 }
 
-/// Exit code 0 when what waited is confirmed, 3 when that would cut the way in for good.
+/// Returns exit code 0 if the pending change is confirmed, 3 if that would cut the operator's access for good.
 pub fn confirm(args: &ConfirmArgs, out: &mut Output) -> anyhow::Result<ExitCode> {
     let pending = |settings: &Settings| Some((way_in::confirmed(settings), way_in::in_force(settings)?));
     if let Some(refused) = refusal(&args.common, out, pending) {
@@ -115,7 +116,7 @@ pub fn confirm(args: &ConfirmArgs, out: &mut Output) -> anyhow::Result<ExitCode>
     change(&args.common, Request::Confirm, out)
 }
 
-/// Exit code 0 when the earlier policy is in force, 3 when it would cut the way in.
+/// Returns exit code 0 if the earlier policy is in force, 3 if that would cut the operator's access.
 pub fn rollback(args: &RollbackArgs, out: &mut Output) -> anyhow::Result<ExitCode> {
     if let Some(refused) = refusal(&args.common, out, |settings| {
         Some((way_in::in_force(settings), way_in::rolled_back(settings, args.to)?))
@@ -127,8 +128,9 @@ pub fn rollback(args: &RollbackArgs, out: &mut Output) -> anyhow::Result<ExitCod
     change(&args.common, request, out)
 }
 
-/// The exit code if the change cuts the way in, and nobody said `--yes`. `policies` are the one in force, if it is
-/// known, and the one to come; where the latter is not known, the daemon has the word.
+/// Returns the exit code if the change would cut the operator's access and there is no `--yes`. `policies`
+/// returns the policy in force, if known, and the policy after the change. If the latter is not known, the
+/// daemon decides.
 fn refusal(
     common: &Common,
     out: &mut Output,
@@ -161,14 +163,14 @@ fn change(common: &Common, request: Request, out: &mut Output) -> anyhow::Result
     bail!("{}", changed.notes.join("; "))
 }
 
-/// Returns the folder of the socket. Settings that are broken, or in other hands, are the daemon's to refuse, with
-/// all that is wrong with them; whoever asks makes sure that it is the daemon who answers.
+/// Returns the folder of the socket. Settings that are broken, or that another user could change, are refused
+/// by the daemon, with all faults; the client verifies that the daemon answers.
 pub(super) fn runtime(config: &Path) -> PathBuf {
     Settings::read(&mut Files::reported(), config)
         .map_or_else(|_| paths::RUNTIME.into(), |settings| settings.paths.runtime)
 }
 
-/// A sentence for those who are logged in.
+/// Returns a sentence for the users who are logged in.
 fn message(verb: &str, changed: &Changed) -> String {
     let number = changed.number.map_or_else(String::new, |number| format!(" {number}"));
     match changed.confirm_by {

@@ -1,4 +1,4 @@
-//! `pomguard check`: reads the files and shows what they mean for this host.
+//! `pomguard check`: reads the files and shows their meaning for this host.
 
 use std::{
     net::IpAddr,
@@ -29,7 +29,7 @@ pub struct Args {
     /// The daemon's settings
     #[arg(long, value_name = "PATH", default_value = paths::SETTINGS)]
     pub config: PathBuf,
-    /// Another site file than the settings name
+    /// Use this site file instead of the one that the settings name
     #[arg(long, value_name = "PATH")]
     pub site: Option<PathBuf>,
     /// Check for this host of the site, whatever addresses this machine has
@@ -38,17 +38,17 @@ pub struct Args {
     /// Write JSON
     #[arg(long)]
     pub json: bool,
-    /// Print warnings and errors alone, no rows and no notes
+    /// Print only warnings and errors, no rows and no notes
     #[arg(long, conflicts_with = "json")]
     pub quiet: bool,
-    /// End with exit code 3 if there is a warning
+    /// Exit with code 3 if there is a warning
     #[arg(long)]
     pub strict: bool,
 }
 
-/// Exit code 0 when the files are right, 1 when they are not; 3 when they are, with warnings, and `--strict`.
+/// Returns exit code 0 if the files are valid, 1 if they are not, and 3 if they have warnings under `--strict`.
 pub fn run(args: &Args, out: &mut Output) -> anyhow::Result<ExitCode> {
-    // A site that is only tried may lie anywhere, and an ordinary user puts nothing in force.
+    // A site file that is only checked may lie anywhere, and an ordinary user puts nothing in force.
     let mut files = if args.site.is_some() { Files::reported() } else { Files::of_process() };
     let (draft, policy) = match read(args, &mut files)? {
         Ok(found) => found,
@@ -65,7 +65,7 @@ pub fn run(args: &Args, out: &mut Output) -> anyhow::Result<ExitCode> {
     let mut notes = conflict::notes(&draft, &policy);
     notes.extend(files.concerns().iter().map(changeable));
     notes.extend(other_layout(&draft));
-    // Another site, or another host, is not this machine.
+    // Another site or another host cannot be compared with this machine.
     if args.site.is_none() && args.host.is_none() {
         notes.extend(
             machine::compare(&draft.settings, &policy).context("compare the files with this machine")?,
@@ -84,14 +84,15 @@ pub fn run(args: &Args, out: &mut Output) -> anyhow::Result<ExitCode> {
     Ok(if found { ExitCode::from(ATTENTION) } else { ExitCode::SUCCESS })
 }
 
-/// A file that somebody else than root could change, and that the service refuses.
+/// Returns a note about a file that another user than root could change, and that the service refuses.
 fn changeable(concern: &Diagnostic) -> Note {
     let Diagnostic { found, problem, remedy, .. } = concern;
     let message = format!("the service refuses the files: {found} {problem}; {remedy}");
     Note { kind: "file-owner", message, rows: Vec::new() }
 }
 
-/// What the next start of this version would lose, where a version with another layout of the maps enforces.
+/// Returns a note about the state that the next start of this version would lose, if a version with another map
+/// layout enforces now.
 fn other_layout(draft: &Draft) -> Option<Note> {
     let note = |kind, message| Some(Note { kind, message, rows: Vec::new() });
     match takeover::other_layout(&Pins::new(&draft.settings.paths.pins)) {
@@ -101,7 +102,7 @@ fn other_layout(draft: &Draft) -> Option<Note> {
     }
 }
 
-/// Compares the addresses of the site file with those of this machine. `found` are the notes so far: an interface that
+/// Compares the addresses of the site file with this machine. `found` are the notes so far: an interface that
 /// one of them names is not named again.
 fn addresses(draft: &Draft, policy: &Policy, found: &[Note]) -> Vec<Note> {
     let note = |kind, message| Note { kind, message, rows: Vec::new() };
@@ -147,7 +148,7 @@ type Checked = Result<(Draft, Policy), Diagnostics>;
 
 fn read(args: &Args, files: &mut Files) -> anyhow::Result<Checked> {
     let settings = match &args.site {
-        // A site can be checked where pomguard is not set up.
+        // A site file can be checked on a machine where pomguard is not set up.
         Some(site) if !args.config.exists() => Ok(Settings::without_file(site)),
         _ => Settings::read(files, &args.config),
     };
@@ -168,7 +169,7 @@ fn read(args: &Args, files: &mut Files) -> anyhow::Result<Checked> {
     }))
 }
 
-/// A policy that is right in every line, and too much altogether.
+/// Returns the fault of a policy whose lines are all valid, but which exceeds a limit.
 fn beyond_a_limit(error: &CompileError, site: &Path) -> Diagnostics {
     Diagnostics(vec![Diagnostic {
         origin: Origin { file: site.display().to_string().into(), line: 1 },
@@ -178,7 +179,7 @@ fn beyond_a_limit(error: &CompileError, site: &Path) -> Diagnostics {
     }])
 }
 
-/// With unreadable settings the site file can still be judged, if we know where it is.
+/// Adds the faults of the site file if the settings are unreadable, and the location of the site file is known.
 fn with_site(mut faults: Diagnostics, site: Option<&Path>, files: &mut Files) -> Diagnostics {
     if let Some(site) = site {
         faults.extend(Draft::with_settings(files, Settings::without_file(site), site).err());
@@ -208,7 +209,7 @@ mod tests {
         let site = folder.path().join("site.toml");
         let mut peers = String::new();
         for peer in 0..failsafe_peers {
-            // Two apart: no two of them are one prefix.
+            // Steps of two, so that no two addresses form one prefix.
             write!(peers, "\"10.1.0.{}\", ", 2 * peer).unwrap();
         }
         let text = format!(

@@ -1,4 +1,4 @@
-//! `pomguard detach`: takes the programs off and opens the host.
+//! `pomguard detach`: detaches the programs and opens the host.
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -23,7 +23,7 @@ pub struct Args {
     pub yes: bool,
 }
 
-/// Exit code 0 when nothing of ours is attached any more.
+/// Returns exit code 0 if nothing of pomguard is attached any more.
 pub fn run(args: &Args, out: &mut Output) -> anyhow::Result<ExitCode> {
     let settings = super::paths::settings(&args.config, out);
     let pins = Pins::new(&settings.paths.pins);
@@ -36,10 +36,10 @@ pub fn run(args: &Args, out: &mut Output) -> anyhow::Result<ExitCode> {
     if !args.yes {
         confirm(&attached.iter().map(|info| info.interface.as_str()).collect::<Vec<_>>().join(", "), out)?;
     }
-    // A daemon that runs leaves everything alone meanwhile, and sees the mark before it looks again.
+    // A running daemon changes nothing meanwhile, and sees the mark before its next check.
     let _change = runtime.change()?;
     runtime.mark_detached()?;
-    // One interface that resists does not keep the others closed.
+    // An interface that cannot be detached does not keep the others attached.
     let mut kept = Vec::new();
     for info in &attached {
         match attach::detach(&pins, &info.interface) {

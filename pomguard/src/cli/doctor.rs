@@ -1,4 +1,4 @@
-//! `pomguard doctor`: is this machine fit for pomguard, and what stands in the way?
+//! `pomguard doctor`: examines this machine for obstacles to enforcement.
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -15,7 +15,7 @@ use crate::{
 /// Options of `doctor`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The daemon's settings, whose interfaces are judged; without such a file all interfaces are
+    /// The daemon's settings, whose interfaces are examined; without such a file, all interfaces are
     #[arg(long, value_name = "PATH", default_value = paths::SETTINGS)]
     pub config: PathBuf,
     /// Write JSON
@@ -26,14 +26,14 @@ pub struct Args {
 /// The findings as `--json` writes them.
 #[derive(Serialize)]
 struct Report<'a> {
-    /// The worst of them.
+    /// The worst severity of all findings.
     worst: Severity,
     findings: &'a [Finding],
 }
 
-/// Exit code 0 when all is good, 3 when there is something to attend to, 1 when pomguard cannot enforce here.
+/// Returns exit code 0 if all is good, 3 if something needs attention, 1 if pomguard cannot enforce here.
 pub fn run(args: &Args, out: &mut Output) -> anyhow::Result<ExitCode> {
-    // Settings that are missing or broken are for `check` to tell.
+    // `check` reports settings that are missing or broken.
     let settings = Settings::load(&args.config).ok();
     let pins = settings.as_ref().map_or_else(|| paths::PINS.into(), |it| it.paths.pins.clone());
     let interfaces: Vec<String> =

@@ -1,4 +1,4 @@
-//! `pomguard drops`: who was denied, at which port and why.
+//! `pomguard drops`: the denied peers, with ports and reasons.
 
 use std::{path::PathBuf, process::ExitCode, thread, time::Duration};
 
@@ -20,41 +20,42 @@ use crate::{
     render,
 };
 
-/// Shows who was denied, at which port and why; in audit, who would be.
+/// Shows the denied peers, ports and reasons; in audit, the would-be drops.
 ///
-/// Known systems come first: a drop of theirs is probably a mistake in the files. Of strangers, packets are added
-/// up by prefix (/24, /48). It makes no difference whether the daemon runs.
+/// Known systems come first: a drop of a known system is probably a mistake in the files. Packets of strangers
+/// are added up by prefix (/24, /48). The daemon need not run.
 #[derive(Clone, Debug, clap::Args)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub struct Args {
     /// The daemon's settings
     #[arg(long, value_name = "PATH", default_value = paths::SETTINGS)]
     pub config: PathBuf,
-    /// Drops since that time ago (`1h`, `7d`), by the hour, or since the last change of policy (`change`)
+    /// Drops since that time ago (`1h`, `7d`), in steps of an hour, or since the last change of policy
+    /// (`change`)
     #[arg(long, value_name = "TIME")]
     pub since: Option<Since>,
-    /// Known systems alone
+    /// Show only known systems
     #[arg(long, conflicts_with = "strangers")]
     pub known: bool,
-    /// Strangers alone
+    /// Show only strangers
     #[arg(long)]
     pub strangers: bool,
-    /// One reason alone, by its name in `pomguard stats`
+    /// Show only one reason, by the name in `pomguard stats`
     #[arg(long, value_name = "REASON", value_parser = reason)]
     pub reason: Option<Reason>,
-    /// Peers with this address, or in this prefix
+    /// Show only peers with this address, or in this prefix
     #[arg(long, value_name = "ADDRESS[/LENGTH]", value_parser = peer)]
     pub peer: Option<IpNet>,
-    /// One port alone: the service's
+    /// Show only one service port
     #[arg(long, value_name = "PORT")]
     pub port: Option<u16>,
     /// Show every line
     #[arg(long)]
     pub all: bool,
-    /// Show drops as they happen, added up by the second, until interrupted
+    /// Show drops as they happen, added up per second, until interrupted
     #[arg(long, conflicts_with_all = ["since", "all"])]
     pub follow: bool,
-    /// Print one JSON object; with --follow, one a line for each peer and port
+    /// Print one JSON object; with --follow, one per peer and port, each on a line
     #[arg(long)]
     pub json: bool,
 }
@@ -62,7 +63,7 @@ pub struct Args {
 /// A point in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Since {
-    /// So many seconds ago.
+    /// A number of seconds ago.
     Ago(u32),
     /// The last change of policy.
     Change,
@@ -128,7 +129,7 @@ pub fn run(args: &Args, out: &mut Output) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Reads the table every second and shows what has come, until nobody takes the output.
+/// Reads the table every second and shows the new drops, until a write fails.
 fn follow(
     pins: &Pins,
     query: &Query,
@@ -142,7 +143,7 @@ fn follow(
     while !out.is_lost() {
         thread::sleep(Duration::from_secs(1));
         let reading = read()?;
-        // What it adds up is of no use here, and would grow.
+        // The sum is not needed here, and would grow.
         ledger.hour = Hour::default();
         let report = Report::new(&ledger.account(&reading), query, policy, reading.at);
         if json {
@@ -162,7 +163,7 @@ fn follow(
     Ok(ExitCode::SUCCESS)
 }
 
-/// The policy of the files, for names; without it addresses are shown alone.
+/// Returns the policy of the files, for names. Without a policy, only addresses are shown.
 fn names(args: &Args, warnings: &mut Vec<String>) -> Option<Policy> {
     let read = || -> anyhow::Result<Policy> {
         let draft = Draft::load(&args.config)?;
@@ -171,7 +172,8 @@ fn names(args: &Args, warnings: &mut Vec<String>) -> Option<Policy> {
     read().map_err(|error| warnings.push(format!("no names, because the files are refused: {error:#}"))).ok()
 }
 
-/// Adds up what is on disk and what the kernel has more, and tells since when.
+/// Adds up the drops on disk and the newer drops in the kernel. Also returns the time from which the drops are
+/// counted.
 pub(super) fn collect(
     pins: &Pins,
     store: &Store,

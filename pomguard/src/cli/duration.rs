@@ -1,9 +1,9 @@
-//! Lengths of time as written on the command line: `90`, `60s`, `10m`, `2h`, `1d`.
+//! Durations as written on the command line: `90`, `60s`, `10m`, `2h`, `1d`.
 
-/// Seconds of a length of time.
+/// Parses a duration and returns seconds.
 ///
 /// # Errors
-/// In words that say how to write it.
+/// The message says how to write a duration.
 pub(super) fn seconds(written: &str) -> Result<u32, String> {
     let digits = written.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
     let scale = match &written[digits.len()..] {

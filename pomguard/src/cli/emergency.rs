@@ -1,4 +1,4 @@
-//! The emergency verbs: through the daemon where one answers, and by its own functions where none does.
+//! Runs the emergency verbs: through the daemon if one answers, and directly otherwise.
 
 use std::{
     fs::File,
@@ -24,37 +24,39 @@ use crate::{
     state::runtime::{Runtime, RuntimeError},
 };
 
-/// How long the daemon may take to answer, and whoever holds a lock to give it back, before a verb goes ahead.
+/// Longest wait for an answer of the daemon, or for a lock, before a verb goes ahead without the daemon.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// The same for a verb that cannot go ahead: it loses nothing by waiting for a daemon that is busy.
+/// Longest wait of a verb that cannot go ahead without the daemon: waiting for a busy daemon costs nothing.
 const LONG_PATIENCE: Duration = Duration::from_secs(5);
 /// Pause before the next attempt.
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// A verb that an operator needs when nothing else works.
 pub(super) struct Verb {
-    /// For the daemon.
+    /// The request to the daemon.
     pub(super) request: Request,
-    /// What for.
+    /// The reason.
     pub(super) why: Option<String>,
-    /// True if it goes ahead although a daemon that does not answer has the locks: each is one word in the maps, and
-    /// a daemon that returns adopts what is newer on disk.
+    /// True if the verb goes ahead although a daemon that does not answer has the locks. Such a verb writes one
+    /// word in the maps, and a daemon that recovers adopts the newer state on disk.
     pub(super) at_any_rate: bool,
 }
 
-/// The locks of whoever changes something without a daemon.
+/// The state of the locks for changes without a daemon.
 enum Locks {
-    /// No daemon runs, and nobody else changes anything.
+    /// No daemon runs, and no other process changes anything.
     Ours { _daemon: File, _change: File },
-    /// A daemon runs that does not answer, or somebody holds the lock on changes.
+    /// A daemon runs but does not answer, or another process holds the lock on changes.
     Others,
 }
 
 impl Verb {
-    /// Asks the daemon. Where none runs, `alone` does it under the daemon's locks. Prints what is out of the ordinary.
+    /// Sends the request to the daemon. If no daemon runs, `alone` does the work under the daemon's locks; with
+    /// `at_any_rate` also if the daemon does not answer. Prints a message if the work was done without the
+    /// daemon.
     ///
     /// # Errors
-    /// As the daemon refuses, or as `alone` fails.
+    /// The refusal of the daemon, or the error of `alone`.
     pub(super) fn run<T: DeserializeOwned>(
         self,
         settings: &Settings,
@@ -72,7 +74,7 @@ impl Verb {
                 Err(error) if error.is::<NoDaemon>() => {}
                 answered => return answered,
             }
-            // A daemon that starts has its lock before it listens.
+            // A daemon that starts takes its lock before it listens.
             if let Some(locks) = locks(&runtime)? {
                 break locks;
             }
@@ -122,7 +124,7 @@ impl Verb {
     }
 }
 
-/// Both locks, if nobody has them.
+/// Takes both locks, if they are free.
 fn locks(runtime: &Runtime) -> Result<Option<Locks>, RuntimeError> {
     let daemon = match runtime.only_daemon() {
         Err(RuntimeError::Running { .. }) => return Ok(None),

@@ -1,4 +1,4 @@
-//! `pomguard explain`: what becomes of a packet, and why; asked of the policy and of the kernel.
+//! `pomguard explain`: the verdict on a packet and the reason, from the policy and from the kernel.
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -18,16 +18,16 @@ use crate::{
 /// Options of `explain`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Who opens: an address, with or without a port (`10.50.0.7`, `10.50.0.7:40000`, `[fd00::7]:40000`)
+    /// Source: an address, with or without a port (`10.50.0.7`, `10.50.0.7:40000`, `[fd00::7]:40000`)
     #[arg(value_name = "SRC[:PORT]")]
     pub source: String,
-    /// What is opened to: address, port and protocol (`10.20.0.11:9970/tcp`)
+    /// Destination: address, port and protocol (`10.20.0.11:9970/tcp`)
     #[arg(value_name = "DST:PORT/PROTO")]
     pub destination: String,
     /// The daemon's settings
     #[arg(long, value_name = "PATH", default_value = paths::SETTINGS)]
     pub config: PathBuf,
-    /// Ask the files alone, not the kernel
+    /// Use only the files, not the kernel
     #[arg(long)]
     pub offline: bool,
     /// Write JSON
@@ -35,7 +35,7 @@ pub struct Args {
     pub json: bool,
 }
 
-/// What the loaded program says.
+/// The verdict of the loaded program.
 #[derive(Clone, Debug, Serialize)]
 struct Kernel {
     passes: bool,
@@ -45,7 +45,7 @@ struct Kernel {
     row: Option<RowId>,
 }
 
-/// Both answers.
+/// The answers of the policy and of the kernel.
 #[derive(Serialize)]
 struct Answer<'a> {
     policy: &'a explain::Explanation,
@@ -53,7 +53,7 @@ struct Answer<'a> {
     agree: Option<bool>,
 }
 
-/// Exit code 0 when the packet passes, 3 when it is dropped, or would be if its direction enforced; 1 when policy
+/// Returns exit code 0 if the packet passes, 3 if it is dropped or would be dropped in enforce, and 1 if policy
 /// and kernel disagree.
 pub fn run(args: &Args, out: &mut Output) -> anyhow::Result<ExitCode> {
     let draft = Draft::load(&args.config)?;
@@ -101,7 +101,7 @@ fn tell(kernel: &Kernel, out: &mut Output) {
     out.line(format_args!("  kernel   {verdict}: {}{row}. {}", kernel.reason, kernel.help));
 }
 
-/// Runs the opening packet through the program, on the policy in force; none when there is none.
+/// Runs the opening packet through the program, on the policy in force. Returns `None` if nothing is in force.
 fn ask(pins: &Pins, opening: &Opening) -> anyhow::Result<Option<Kernel>> {
     let names = match counters::row_slots(pins) {
         Ok(names) => names,

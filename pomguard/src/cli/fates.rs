@@ -20,8 +20,8 @@ use crate::{
     state::exceptions,
 };
 
-/// The fates of the live flows if all that is in audit were in enforce now; `None` if nothing is in force, the history
-/// does not have it, or this user may not read it.
+/// Returns the fates of the live flows if everything in audit were in enforce now. Returns `None` if nothing is
+/// in force, the history does not have the policy, or this user may not read the history.
 pub(super) fn read(settings: &Settings) -> Option<Flows> {
     let policy = way_in::in_force(settings)?;
     let enforced = promoted(&policy);

@@ -1,4 +1,4 @@
-//! `pomguard completions` and `pomguard man`: what a package installs alongside the binary.
+//! `pomguard completions` and `pomguard man`: the files that a package installs alongside the binary.
 
 use std::{fs, path::PathBuf, process::ExitCode};
 
@@ -18,12 +18,12 @@ pub struct CompletionsArgs {
 /// Options of `man`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct ManArgs {
-    /// Write a page for every verb into this folder; without it the main page goes to the terminal
+    /// Write a page for every verb into this folder; without this option, print the main page
     #[arg(long, value_name = "FOLDER")]
     pub folder: Option<PathBuf>,
 }
 
-/// Writes the completions of a shell.
+/// Writes the completions for a shell.
 pub fn completions(args: &CompletionsArgs, out: &mut Output) -> anyhow::Result<ExitCode> {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut Cli::command(), "pomguard", &mut script);
@@ -33,7 +33,7 @@ pub fn completions(args: &CompletionsArgs, out: &mut Output) -> anyhow::Result<E
 
 /// Writes the manual pages.
 pub fn man(args: &ManArgs, out: &mut Output) -> anyhow::Result<ExitCode> {
-    // Section 8: commands for who runs the machine.
+    // Section 8: commands for system administrators.
     let command = Cli::command();
     if let Some(folder) = &args.folder {
         fs::create_dir_all(folder).with_context(|| format!("make {}", folder.display()))?;
@@ -78,7 +78,7 @@ mod tests {
         }
     }
 
-    /// What a person copies out of the documents must be a command.
+    /// Every command in the documents must be valid, because people copy it.
     #[test]
     fn documented_commands_are_accepted_by_the_command_line() {
         let documents =
@@ -91,7 +91,7 @@ mod tests {
             } else if let Some(command) =
                 line.split("&&").next().filter(|it| block && it.starts_with("pomguard "))
             {
-                // Quotes hold one word together, and nothing else of a shell occurs.
+                // Quotes hold one word together; no other shell syntax occurs.
                 let words = command.split('"').enumerate().flat_map(|(at, part)| {
                     if at % 2 == 1 { vec![part] } else { part.split_whitespace().collect() }
                 });

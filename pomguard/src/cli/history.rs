@@ -1,4 +1,4 @@
-//! `pomguard history`: every change of policy that is kept.
+//! `pomguard history`: the recorded changes of policy.
 
 use std::{
     io::{self, Write},
@@ -23,7 +23,7 @@ pub struct Args {
     /// The daemon's settings
     #[arg(long, value_name = "PATH", default_value = paths::SETTINGS)]
     pub config: PathBuf,
-    /// List emergency verbs instead: panic, exceptions, and flows that were cut or kept
+    /// List emergency actions instead: bypass, lockdown, exceptions, and flows that were cut or kept
     #[arg(long)]
     pub emergency: bool,
     /// Write JSON
@@ -31,7 +31,7 @@ pub struct Args {
     pub json: bool,
 }
 
-/// Exit code 0; 1 when some of it is damaged.
+/// Returns exit code 0, or 1 if some records are damaged.
 pub fn run(args: &Args, out: &mut Output) -> anyhow::Result<ExitCode> {
     let settings = super::paths::settings(&args.config, out);
     let history = History::open(&settings.paths.state);
@@ -60,7 +60,7 @@ pub fn run(args: &Args, out: &mut Output) -> anyhow::Result<ExitCode> {
     Ok(if damaged.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(FAULT) })
 }
 
-/// The user who asked for something.
+/// Formats the user who asked for a change.
 fn user(by: Option<&By>) -> String {
     match by {
         None => "the daemon".to_owned(),

@@ -1,19 +1,20 @@
-//! One line to the system's journal, from a verb that no daemon logs for.
+//! Writes one line to the system's journal, for a verb that works without the daemon.
 
 use std::os::unix::net::UnixDatagram;
 
-/// Where systemd-journald takes entries, in its own form.
+/// Socket of systemd-journald, for entries in its native format.
 const JOURNAL: &str = "/run/systemd/journal/socket";
-/// Where any other logger takes them (RFC 3164).
+/// Socket of any other logger (RFC 3164).
 const SYSLOG: &str = "/dev/log";
 /// Severity: error, as the daemon logs a suspended policy.
 const PRIORITY: u8 = 3;
 /// Facility daemon.
 const FACILITY: u8 = 3;
 
-/// Sends a line to the journal, or to syslog where there is none. A machine without either keeps the history alone.
+/// Sends a line to the journal, or to syslog if there is no journal. On a machine without either, only the
+/// history has the record.
 pub(super) fn tell(line: &str) {
-    // The form ends a field at a line feed.
+    // In the native format, a line feed ends a field.
     let line = line.replace('\n', " ");
     let Ok(socket) = UnixDatagram::unbound() else { return };
     // A logger that hangs must not hold up an emergency.

@@ -1,4 +1,4 @@
-//! `pomguard matrix`: shows the published table and its errata.
+//! `pomguard matrix`: shows the published matrix and its errata.
 
 use std::{io, process::ExitCode};
 
@@ -10,21 +10,21 @@ use crate::{input::Matrix, render};
 /// Options of `matrix`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// What to show.
+    /// The part to show.
     #[command(subcommand)]
     pub what: What,
 }
 
-/// What to show.
+/// The part to show.
 #[derive(Debug, Subcommand)]
 pub enum What {
     /// Every row as printed and as read
     List(Choice),
-    /// Where the reading differs from print and why, and from how many zones on ports run into each other
+    /// Places where the reading differs from the print, and numbers of zones from which ports overlap
     Lint(Choice),
 }
 
-/// Which matrix.
+/// The matrix to show.
 #[derive(Debug, clap::Args)]
 pub struct Choice {
     /// A shipped matrix by name, or a path
@@ -35,7 +35,7 @@ pub struct Choice {
     pub json: bool,
 }
 
-/// Exit code 0 when the matrix file is right, 1 when it is not.
+/// Returns exit code 0 if the matrix file is valid, 1 otherwise.
 pub fn run(args: &Args, out: &mut Output) -> anyhow::Result<ExitCode> {
     let (What::List(choice) | What::Lint(choice)) = &args.what;
     let matrix = match Matrix::load(&choice.matrix) {

@@ -1,8 +1,8 @@
 //! The command line: one file per verb, each with its `Args` and a `run`.
 //!
-//! Exit codes: 0 all is well, 1 it failed, or files and kernel disagree, 2 wrong usage, 3 there is something to
-//! attend to: `plan` would change something, `status` found something that is not as it should be, `explain`
-//! tells of a packet that would be dropped, `check --strict` has warnings.
+//! Exit codes: 0 success; 1 failure, or disagreement of files and kernel; 2 wrong usage; 3 attention needed:
+//! `plan` would change something, `status` found a condition, `explain` reports a packet that would be dropped,
+//! `check --strict` has warnings.
 
 use std::{process::ExitCode, sync::LazyLock};
 
@@ -42,29 +42,29 @@ pub mod suggest;
 pub mod suspend;
 mod way_in;
 
-/// What the input or the state is at fault for.
+/// Exit code for a fault in the input or the state.
 pub const FAULT: u8 = 1;
-/// The command line is wrong.
+/// Exit code for a wrong command line.
 pub const USAGE: u8 = 2;
-/// There is something to attend to.
+/// Exit code if something needs attention.
 pub const ATTENTION: u8 = 3;
 
-/// A command line that is wrong in a way that only its verb can tell.
+/// A wrong command line that only its verb can recognize.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 struct Usage(String);
 
-/// Enforces a published port matrix on a server's network interfaces, and can always say why.
+/// Enforces a published port matrix on a server's network interfaces, and explains every verdict.
 #[derive(Debug, Parser)]
 #[command(name = "pomguard", version, long_version = long_version(), max_term_width = 100)]
 pub struct Cli {
-    /// What to do.
+    /// The verb.
     #[command(subcommand)]
     pub verb: Verb,
 }
 
-/// Returns the version and the layout of the maps, one a line: the scripts of the packages compare the layouts of
-/// two versions before a step back.
+/// Returns the version and the layout of the maps, one per line: the scripts of the packages compare the
+/// layouts of two versions before a downgrade.
 fn long_version() -> &'static str {
     static TEXT: LazyLock<String> = LazyLock::new(|| {
         format!("{}\nmap layout {}", env!("CARGO_PKG_VERSION"), pomguard_common::ABI_VERSION)
@@ -75,23 +75,23 @@ fn long_version() -> &'static str {
 /// The verbs.
 #[derive(Debug, Subcommand)]
 pub enum Verb {
-    /// Read the files and show what they mean for this host, without touching anything
+    /// Read the files and show their meaning for this host, without changing anything
     Check(check::Args),
-    /// Put the policy in force and keep it so: the daemon
+    /// Run the daemon: put the policy in force and keep it in force
     Run(run::Args),
-    /// Show what the files would change and which flows that would cut
+    /// Show the changes that the files would make, and the flows that these changes would cut
     Plan(plan::Args),
     /// Put the files in force, through the daemon
     Apply(apply::Args),
-    /// Keep what was applied with --confirm-within
+    /// Keep the change that was applied with --confirm-within
     Confirm(apply::ConfirmArgs),
     /// Return to an earlier policy
     Rollback(apply::RollbackArgs),
-    /// List the changes of policy that are kept
+    /// List the recorded changes of policy
     History(history::Args),
-    /// Let something through for a while, or list what is
+    /// Allow a connection for a limited time, or list active exceptions
     Allow(allow::Args),
-    /// Take an exception back before its time
+    /// End an exception before its time
     Revoke(allow::RevokeArgs),
     /// Drop nothing for a limited time, and count everything as the policy would have judged it
     Bypass(suspend::Args),
@@ -100,33 +100,33 @@ pub enum Verb {
     /// The former spelling of `lockdown` (isolate) and `bypass` (open)
     #[command(hide = true)]
     Panic(suspend::FormerArgs),
-    /// Show what is in force, and what is not as it should be
+    /// Show the policy in force, and every condition that needs attention
     Status(status::Args),
-    /// Examine this machine: kernel, interfaces, other firewalls, and what stands in the way of enforcement
+    /// Examine this machine: kernel, interfaces, other firewalls, and obstacles to enforcement
     Doctor(doctor::Args),
-    /// Show what passed, what was dropped and why
+    /// Show the counters of passed and dropped packets, with the reasons
     Stats(stats::Args),
-    /// Show who was denied, at which port and why; in audit, who would be
+    /// Show the denied peers, ports and reasons; in audit, the would-be drops
     Drops(drops::Args),
-    /// Write rows for what was denied, to be pasted into the site file
+    /// Write rows for denied packets, to be pasted into the site file
     Suggest(suggest::Args),
-    /// Tell what becomes of a packet, and why
+    /// Show the verdict on a packet, and the reason
     Explain(explain::Args),
-    /// Serve the metrics page that the daemon makes: needs no power, only the daemon's group
+    /// Serve the daemon's metrics page over HTTP: needs no privileges, only the daemon's group
     ServeMetrics(serve_metrics::Args),
-    /// Take the programs off and open the host
+    /// Detach the programs and open the host: every packet passes
     Detach(detach::Args),
-    /// Show the published matrix and where its reading differs from print
+    /// Show the published matrix and the places where the reading differs from the print
     Matrix(matrix::Args),
-    /// Write the completions of a shell
+    /// Write the completions for a shell
     Completions(generate::CompletionsArgs),
     /// Write the manual pages
     Man(generate::ManArgs),
 }
 
 impl Verb {
-    /// Returns true if the verb changes what is in force. Its exit code tells of that, whatever becomes of its
-    /// words.
+    /// Returns true if the verb changes the state in force. The exit code of such a verb reports the change,
+    /// even if the output is lost.
     const fn changes(&self) -> bool {
         match self {
             Self::Allow(args) => !args.list,
@@ -156,7 +156,7 @@ impl Verb {
     }
 }
 
-/// Runs a verb; an error ends on stderr with exit code 1.
+/// Runs a verb. Prints an error on stderr; the exit code is then 1.
 pub fn run(cli: Cli) -> ExitCode {
     let mut out = Output::new();
     let changes = cli.verb.changes();

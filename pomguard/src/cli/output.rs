@@ -1,8 +1,8 @@
-//! The one place through which every verb writes to its terminal, pipe or file.
+//! The only place through which every verb writes to a terminal, pipe or file.
 //!
-//! A verb never depends on whoever reads it. Writing cannot fail: what a closed pipe or a full disk does not
-//! take is lost, and the verb goes on. `Output::end` then makes the exit code. So a verb that changes
-//! something always changes all of it, and its code tells of the change.
+//! A verb never depends on the reader of the output. Writing cannot fail: text that a closed pipe or a full
+//! disk does not take is lost, and the verb goes on. `Output::end` then chooses the exit code. So a verb that
+//! changes something always completes the change, and the exit code reports the change.
 
 use std::{
     fmt,
@@ -15,13 +15,13 @@ use serde::Serialize;
 
 use super::{FAULT, USAGE, Usage};
 
-/// Bytes that are kept before they are written: as many as a pipe holds.
+/// Bytes that are buffered before they are written: the capacity of a pipe.
 const CHUNK: usize = 65_536;
 
 /// Standard output and standard error of a verb.
 pub struct Output {
     to: Box<dyn Write>,
-    /// Bytes that were not written yet.
+    /// Bytes that are not yet written.
     kept: Vec<u8>,
     /// The first error of a write. Nothing is written after it.
     lost: Option<io::Error>,
@@ -35,17 +35,17 @@ impl Output {
         Self::to(io::stdout())
     }
 
-    /// Returns an output into something else, for tests.
+    /// Returns an output into another sink, for tests.
     pub(super) fn to(sink: impl Write + 'static) -> Self {
         Self { to: Box::new(sink), kept: Vec::new(), lost: None }
     }
 
-    /// Returns true if nobody takes the output any more.
+    /// Returns true if a write has failed.
     pub(super) const fn is_lost(&self) -> bool {
         self.lost.is_some()
     }
 
-    /// Writes what was kept.
+    /// Writes the buffered bytes.
     pub(super) fn push(&mut self) {
         if self.lost.is_none() {
             self.lost = self.to.write_all(&self.kept).and_then(|()| self.to.flush()).err();
@@ -69,7 +69,7 @@ impl Output {
         self.write_bytes(format!("{line}\n").as_bytes());
     }
 
-    /// Writes bytes.
+    /// Writes bytes, or drops them if a write has failed.
     pub(super) fn write_bytes(&mut self, bytes: &[u8]) {
         if self.lost.is_some() {
             return;
@@ -80,17 +80,17 @@ impl Output {
         }
     }
 
-    /// Writes a line to the standard error, after what was written to the output so far.
+    /// Writes a line to the standard error, after the text written to the output so far.
     pub(super) fn complain(&mut self, line: impl fmt::Display) {
         self.push();
         complain(line);
     }
 
     /// Asks the person at the terminal a question and returns the answer. The question goes to the standard
-    /// error, so that a pipe behind the verb does not swallow it.
+    /// error, so that a pipe behind the verb does not swallow the question.
     ///
     /// # Errors
-    /// If nobody is at the terminal, with `unattended`, or if the question cannot be shown.
+    /// If nobody is at the terminal (the message is `unattended`), or if the question cannot be shown.
     #[expect(clippy::disallowed_methods, reason = "the only place that asks on the standard error")]
     pub(super) fn ask(&mut self, question: &str, unattended: &str) -> anyhow::Result<String> {
         if !io::stdin().is_terminal() {
@@ -110,8 +110,8 @@ impl Output {
 
     /// Ends the output and returns the exit code of the verb.
     ///
-    /// The code of a verb that `changes` something tells of the change, whoever reads the words. A verb that
-    /// only reads has failed if its words found no room; a reader that leaves early has seen enough.
+    /// The exit code of a verb that `changes` something reports the change, even if the output is lost. A verb
+    /// that only reads fails if the output was truncated, except if the reader closed the pipe early.
     pub(super) fn end(mut self, result: anyhow::Result<ExitCode>, changes: bool) -> ExitCode {
         self.push();
         let code = result.unwrap_or_else(|error| {
@@ -141,13 +141,13 @@ impl Write for Output {
         Ok(bytes.len())
     }
 
-    /// Keeps the bytes: `Output::push` and `Output::end` write them.
+    /// Does nothing: `Output::push` and `Output::end` write the bytes.
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
 }
 
-/// Writes a line to the standard error. Nobody may be there to take it.
+/// Writes a line to the standard error. A failed write is ignored.
 #[expect(clippy::disallowed_methods, reason = "the only place that writes to the standard error")]
 fn complain(line: impl fmt::Display) {
     let _ = io::stderr().write_all(format!("{line}\n").as_bytes());
@@ -159,7 +159,7 @@ pub(super) mod tests {
 
     use super::*;
 
-    /// Keeps what is written where a test can read it.
+    /// Keeps the written bytes where a test can read them.
     #[derive(Clone, Default)]
     pub(in crate::cli) struct Paper(Rc<RefCell<Vec<u8>>>);
 
@@ -180,7 +180,7 @@ pub(super) mod tests {
         }
     }
 
-    /// Takes the first bytes and then fails, as a pipe does whose reader is `head`, or a disk that fills.
+    /// Takes the first bytes and then fails, like a pipe whose reader is `head`, or a disk that fills.
     pub(in crate::cli) struct Gone(pub(in crate::cli) usize, pub(in crate::cli) ErrorKind);
 
     impl Write for Gone {
@@ -198,7 +198,7 @@ pub(super) mod tests {
         }
     }
 
-    /// The code as a number, which [`ExitCode`] does not give.
+    /// Returns the exit code as a text, which [`ExitCode`] does not offer.
     fn number(code: ExitCode) -> String {
         format!("{code:?}")
     }

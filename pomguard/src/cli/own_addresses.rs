@@ -1,4 +1,4 @@
-//! This machine alongside the files: what verbs say that work without the daemon.
+//! Compares this machine with the files, for verbs that work without the daemon.
 
 use std::{fs, path::Path};
 
@@ -11,21 +11,21 @@ use crate::{
     },
 };
 
-/// The policy of the files on this machine; `None` if the files are refused or cannot be read.
+/// Returns the policy of the files for this machine. Returns `None` if the files are refused or cannot be read.
 pub(super) fn policy(config: &Path) -> Option<(Policy, Addresses)> {
     let draft = Draft::load(config).ok()?;
     let policy = policy::resolve(&draft, &interface::addresses().ok()?).ok()?;
     on(&draft.settings.interfaces, policy)
 }
 
-/// A policy on this machine, and the addresses of the machine.
+/// Returns the policy for this machine, and the addresses of the machine.
 pub(super) fn on(interfaces: &[At<String>], policy: Policy) -> Option<(Policy, Addresses)> {
     let names: Vec<String> = interfaces.iter().map(|at| at.value.clone()).collect();
     let addresses = address::addresses(&names).ok()?;
     Some((policy.on(&addresses), addresses))
 }
 
-/// Sentences about addresses on which the site file and this machine differ.
+/// Returns sentences about addresses on which the site file and this machine differ.
 pub(super) fn attention(config: &Path) -> Vec<String> {
     let Some((policy, addresses)) = policy(config) else { return Vec::new() };
     let Differences { missing, unlisted, conflict } = policy.differences(&addresses);

@@ -1,13 +1,13 @@
-//! The settings, for verbs that have to work where they are gone or broken: an emergency is no time to mend
-//! a file.
+//! Reads the settings for verbs that must work even if the settings are missing or broken: in an emergency
+//! there is no time to repair a file.
 
 use std::path::Path;
 
 use super::output::Output;
 use crate::input::settings::Settings;
 
-/// The settings. Where they are refused, the usual paths and no interface, and a warning on stderr that
-/// says what is wrong and where is looked instead.
+/// Returns the settings. If the settings file is refused, returns the usual paths and no interface, and prints
+/// a warning on stderr with the fault and the paths in use.
 pub(super) fn settings(config: &Path, out: &mut Output) -> Settings {
     Settings::load(config).unwrap_or_else(|faults| {
         let usual = Settings::without_file(Path::new(""));

@@ -1,4 +1,4 @@
-//! `pomguard plan`: what the files would change, without changing anything.
+//! `pomguard plan`: shows the changes that the files would make, without changing anything.
 
 use std::{collections::HashSet, path::PathBuf, process::ExitCode};
 
@@ -41,7 +41,8 @@ pub struct Args {
     pub json: bool,
 }
 
-/// Exit code 0 when the files are in force already, 3 when they would change something, 1 when they are wrong.
+/// Returns exit code 0 if the files are in force already, 3 if they would change something, 1 if they are
+/// wrong.
 pub fn run(args: &Args, out: &mut Output) -> anyhow::Result<ExitCode> {
     let mut files = Files::of_process();
     let plan = make(&args.config, &mut files)?;
@@ -56,7 +57,7 @@ pub fn run(args: &Args, out: &mut Output) -> anyhow::Result<ExitCode> {
     Ok(if plan.changes() { ExitCode::from(ATTENTION) } else { ExitCode::SUCCESS })
 }
 
-/// Compares the files with what is in force, and with what goes on.
+/// Compares the files with the policy in force, and with the live flows.
 fn make(config: &std::path::Path, files: &mut Files) -> anyhow::Result<Plan> {
     let draft = Draft::read(files, config)?;
     let new = resolve(&draft, &interface::addresses()?)?;
@@ -72,12 +73,12 @@ fn make(config: &std::path::Path, files: &mut Files) -> anyhow::Result<Plan> {
         .zip(counters)
         .map(|(diff, counters)| Recent::from_diff(diff, &new, &counters, unix_now()));
     let mut all = sockets::connections().context("list the connections of this server")?;
-    // The kernel has no order of its own: two plans of one state are to read alike.
+    // The kernel lists connections in no order, but two plans of one state must be equal.
     all.sort_unstable();
     let ours: Vec<Connection> = all.into_iter().filter(|it| new.is_own(it.local.ip())).collect();
     let live: Vec<Opening> = ours.iter().map(Connection::opening).collect();
     let older: HashSet<Opening> = match &in_force {
-        // What was there before the first start is asked for no row.
+        // Connections from before the first start need no row.
         InForce::Nothing => live.iter().copied().collect(),
         InForce::OtherLayout { .. } => HashSet::new(),
         InForce::Change { .. } | InForce::Unknown { .. } => {
@@ -86,7 +87,7 @@ fn make(config: &std::path::Path, files: &mut Files) -> anyhow::Result<Plan> {
             unjudged.iter().map(Connection::opening).collect()
         }
     };
-    // An exception file that cannot be read holds nothing.
+    // An exception file that cannot be read allows nothing.
     let exceptions = exceptions::load(&draft.settings.paths.state).unwrap_or_default();
     let excepted = |opening: &Opening| exceptions.iter().any(|held| held.allows(opening, unix_now()));
     let impact = Impact::new(old, &new, &live, |opening| older.contains(opening), excepted);
@@ -112,7 +113,8 @@ fn make(config: &std::path::Path, files: &mut Files) -> anyhow::Result<Plan> {
     })
 }
 
-/// What the files would change about the guards of interfaces, compared with the settings before.
+/// Returns the changes that the files would make to the guards of interfaces, compared with the settings
+/// before.
 fn guards(draft: &Draft, before: Option<&Settings>) -> Guards {
     let named = |settings: &Settings| -> Vec<String> {
         settings.interfaces.iter().map(|at| at.value.clone()).collect()
@@ -131,16 +133,16 @@ fn guards(draft: &Draft, before: Option<&Settings>) -> Guards {
     Guards { lost, gained, kept }
 }
 
-/// What the files are compared with.
+/// The state that the files are compared with.
 struct Compared {
     in_force: InForce,
-    /// The files that it came from and the policy that it is, if the history has it.
+    /// The files and the policy in force, if the history has them.
     before: Option<(Draft, Policy)>,
-    /// What its counters say, if they can be read.
+    /// The counters, if they can be read.
     counters: Option<Snapshot>,
 }
 
-/// What is in force; the history knows its policy by its image.
+/// Returns the state in force. The history finds the policy by its image.
 fn in_force(draft: &Draft) -> anyhow::Result<Compared> {
     let history = History::open(&draft.settings.paths.state);
     history.readable()?;
@@ -148,7 +150,7 @@ fn in_force(draft: &Draft) -> anyhow::Result<Compared> {
     let snapshot = match reading::snapshot(&Pins::new(&draft.settings.paths.pins)) {
         Ok(snapshot) => snapshot,
         Err(KernelError::NotInstalled { .. }) => return Ok(uncounted(InForce::Nothing, None)),
-        // Of what its maps hold, only the history can tell.
+        // Only the history knows the policy in maps of another layout.
         Err(KernelError::Layout { found, .. }) => {
             let (records, _) = history.list();
             let Some(record) = history::in_force(&records) else {
@@ -162,7 +164,7 @@ fn in_force(draft: &Draft) -> anyhow::Result<Compared> {
     };
     let (records, _) = history.list();
     let is_it = |record: &&Record| record.image == snapshot.image;
-    // Changes of settings alone have one image.
+    // Changes that affect only settings share one image.
     let is_this = |record: &&Record| is_it(record) && u64::from(record.generation) == snapshot.generation;
     let current = history::in_force(&records).filter(is_it);
     let record = records.iter().rfind(is_this).or(current).or_else(|| records.iter().rfind(is_it));

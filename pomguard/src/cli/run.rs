@@ -18,12 +18,12 @@ pub struct Args {
     /// The daemon's settings
     #[arg(long, value_name = "PATH", default_value = paths::SETTINGS)]
     pub config: PathBuf,
-    /// Log of the eBPF programs, for developers: one line a packet
+    /// Log of the eBPF programs, for developers: one line per packet
     #[arg(long, value_name = "LEVEL", default_value = "off", value_parser = ["off", "debug"])]
     pub program_log: String,
 }
 
-/// Runs until SIGTERM or SIGINT. Exit code 3 when the kernel refused the programs until then.
+/// Runs until SIGTERM or SIGINT. Returns exit code 3 if the kernel refused the programs until the end.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     start_log();
     raise_open_files()?;
@@ -50,11 +50,11 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     })
 }
 
-/// Descriptors that a daemon may need: maps, programs, links, and whoever asks it something.
+/// Descriptors that a daemon may need: maps, programs, links, and clients.
 const DESCRIPTORS: u64 = 128;
 
-/// Takes as many descriptors as it may have, and refuses to start with too few: a daemon that runs out
-/// of them in the middle could not even say so.
+/// Raises the limit of open files to its maximum, and refuses to start if the maximum is too low: a daemon that
+/// runs out of descriptors later could not even report the fault.
 fn raise_open_files() -> anyhow::Result<()> {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).context("read the limit of open files")?;
     if hard < DESCRIPTORS {
@@ -69,7 +69,7 @@ fn raise_open_files() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Logs to stderr, which systemd hands to the journal; there with the priority that it understands.
+/// Logs to stderr, which systemd forwards to the journal; in that case each line begins with its priority.
 pub(super) fn start_log() {
     use std::io::Write as _;
 

@@ -1,4 +1,4 @@
-//! `pomguard serve-metrics`: the metrics page over HTTP, from a process without any power.
+//! `pomguard serve-metrics`: serves the metrics page over HTTP, from a process without privileges.
 
 use std::{io, net::SocketAddr, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
@@ -15,13 +15,13 @@ use crate::{
     paths,
 };
 
-/// How long after an address was refused it is tried again.
+/// Pause before the next attempt to listen on a refused address.
 const RETRY: Duration = Duration::from_secs(2);
 
 /// Options of `serve-metrics`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Where to listen
+    /// The address to listen on
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:9843")]
     pub listen: SocketAddr,
     /// The folder of the daemon's control socket (`[paths] runtime`)
@@ -29,8 +29,8 @@ pub struct Args {
     pub runtime: PathBuf,
 }
 
-/// Runs until SIGTERM or SIGINT. A daemon that is not there shows as a failed scrape. An address that
-/// cannot be had now is waited for: ending instead, the unit would soon be started too often, and stay down.
+/// Runs until SIGTERM or SIGINT. If the daemon does not run, scrapes fail. If the address is not available now,
+/// the process waits: after repeated exits, systemd would stop restarting the unit.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     super::run::start_log();
     let runtime =
@@ -57,7 +57,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Listens as soon as the address can be had; what is in the way is told once.
+/// Listens as soon as the address is available. Logs each obstacle once.
 async fn listen(at: SocketAddr) -> anyhow::Result<TcpListener> {
     let mut message = None;
     loop {

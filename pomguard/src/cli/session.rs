@@ -1,4 +1,4 @@
-//! The session that a command is typed in, where that came over the network.
+//! Finds the network session in which a command was typed.
 
 use std::{env, fs, iter, net::IpAddr};
 
@@ -7,15 +7,15 @@ use crate::{
     policy::{Direction, oracle::Opening},
 };
 
-/// Programs that serve a login over the network, as the kernel names their processes.
+/// Programs that serve a network login, by the kernel's names of their processes.
 const LOGIN_SERVERS: [&str; 4] = ["sshd", "sshd-session", "dropbear", "in.telnetd"];
 
-/// Ancestors that are looked at: a shell in a multiplexer in a shell is no more than a few.
+/// Most ancestors that are examined: a shell in a multiplexer in a shell has only a few.
 const ANCESTORS: usize = 16;
 
-/// Every session that this command may be typed in: the one that the environment names, and the connections of the
-/// programs that serve this login. The environment of a shell in a multiplexer may name a session that is over, and
-/// the environment after `su -` names none.
+/// Returns every session in which this command may be typed: the session that the environment names, and the
+/// connections of the programs that serve this login. In a multiplexer the environment may name a session that
+/// is over, and after `su -` the environment names none.
 pub(super) fn own() -> Vec<Opening> {
     let mut found: Vec<Opening> = ssh().into_iter().collect();
     let sockets: Vec<u32> = ancestors().filter(|&pid| serves_a_login(pid)).flat_map(sockets_of).collect();
@@ -30,7 +30,7 @@ pub(super) fn own() -> Vec<Opening> {
     found
 }
 
-/// The process numbers of this process' ancestors, nearest first.
+/// Returns the process ids of this process's ancestors, nearest first.
 fn ancestors() -> impl Iterator<Item = u32> {
     let first = std::os::unix::process::parent_id();
     iter::successors(Some(first), |&pid| parent(pid)).take_while(|&pid| pid > 1).take(ANCESTORS)
@@ -41,21 +41,21 @@ fn serves_a_login(pid: u32) -> bool {
     LOGIN_SERVERS.contains(&name.trim_end())
 }
 
-/// Inode numbers of the sockets that a process has open.
+/// Returns the inode numbers of the sockets that a process has open.
 fn sockets_of(pid: u32) -> Vec<u32> {
     let entries = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
     let link = |entry: fs::DirEntry| fs::read_link(entry.path()).ok()?.into_os_string().into_string().ok();
     entries.filter_map(link).filter_map(|link| socket_inode(&link)).collect()
 }
 
-/// The number in `socket:[number]`.
+/// Returns the number in `socket:[number]`.
 fn socket_inode(link: &str) -> Option<u32> {
     link.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
 }
 
-/// The SSH session of this command as this server sees it; none at a console.
+/// Returns the SSH session of this command as this server sees it. Returns `None` at a console.
 ///
-/// sudo takes SSH_CONNECTION away, but the shell that it was typed in still has it.
+/// sudo removes SSH_CONNECTION, but the shell above still has the variable.
 pub(super) fn ssh() -> Option<Opening> {
     if let Some(found) = env::var("SSH_CONNECTION").ok().and_then(|value| read(&value)) {
         return Some(found);
@@ -69,12 +69,12 @@ pub(super) fn ssh() -> Option<Opening> {
 }
 
 fn parent(pid: u32) -> Option<u32> {
-    // The name, in brackets, may have blanks and brackets of its own.
+    // The name, in brackets, may itself contain blanks and brackets.
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok()
 }
 
-/// `client-address client-port server-address server-port`, as sshd(8) writes it.
+/// Parses `client-address client-port server-address server-port`, as sshd(8) writes them.
 fn read(value: &str) -> Option<Opening> {
     let mut words = value.split(' ');
     let mut address =

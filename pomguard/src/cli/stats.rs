@@ -1,4 +1,4 @@
-//! `pomguard stats`: the counters, read from the pinned maps, with the daemon dead or alive.
+//! `pomguard stats`: the counters, read from the pinned maps, also if the daemon does not run.
 
 use std::{
     env,
@@ -23,30 +23,30 @@ use crate::{
     },
 };
 
-/// Shows what passed, what was dropped and why.
+/// Shows the counters of passed and dropped packets, with the reasons.
 ///
-/// The counters are read from the kernel's pinned maps: it makes no difference whether the daemon runs.
+/// The counters are read from the kernel's pinned maps, also if the daemon does not run.
 #[derive(Clone, Debug, Parser)]
 pub struct Args {
     /// The daemon's settings
     #[arg(long, value_name = "FILE", default_value = paths::SETTINGS)]
     pub config: PathBuf,
-    /// Print one JSON object; with --watch, one per line and interval
+    /// Print one JSON object; with --watch, one per interval, each on a line
     #[arg(long)]
     pub json: bool,
-    /// Show rates, every second or at the interval given
+    /// Show rates, every second or at the given interval
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "1",
           value_parser = clap::value_parser!(u64).range(1..=3_600))]
     pub watch: Option<u64>,
-    /// Print the rows alone
+    /// Print only the rows
     #[arg(long, conflicts_with_all = ["reasons_only", "json", "watch"])]
     pub rows_only: bool,
-    /// Print the reasons alone
+    /// Print only the reasons
     #[arg(long, conflicts_with_all = ["json", "watch"])]
     pub reasons_only: bool,
 }
 
-/// Runs the command; `read` takes one reading of the maps, `flows` one of the live flows.
+/// Runs the command. `read` takes a snapshot of the maps, `flows` reads the live flows.
 pub fn run(
     args: &Args,
     read: &dyn Fn() -> Result<Snapshot>,
@@ -70,21 +70,21 @@ pub fn run(
     Ok(ExitCode::SUCCESS)
 }
 
-/// One reading of everything, for programs.
+/// A snapshot of the counters and the flows, for programs.
 #[derive(Serialize)]
 struct WithFlows {
     #[serde(flatten)]
     snapshot: Snapshot,
-    /// `None` if they cannot be read.
+    /// `None` if the flows cannot be read.
     flows: Option<Flows>,
 }
 
-/// What is known of the place the text goes to.
+/// Properties of the terminal, pipe or file that receives the text.
 #[derive(Clone, Copy, Default)]
 struct Screen {
     width: Option<u16>,
     colour: bool,
-    /// Frames overwrite each other; otherwise they follow each other.
+    /// True if each frame overwrites the previous frame; otherwise each frame follows the previous one.
     redraw: bool,
 }
 
@@ -101,7 +101,7 @@ impl Screen {
     }
 }
 
-/// Prints once, or with --watch until `frames` are shown. `None`: until nobody takes the output.
+/// Prints once, or with --watch until `frames` are shown. `None`: until a write fails.
 fn print(
     args: &Args,
     read: &dyn Fn() -> Result<Snapshot>,
@@ -160,11 +160,11 @@ fn print_line(snapshot: &Snapshot, out: &mut Output) -> Result<()> {
     Ok(())
 }
 
-/// One write per frame, and no clearing before it: the screen does not flicker.
+/// Writes a frame in one write, without clearing the screen first, so that the screen does not flicker.
 fn print_frame(frame: &[u8], out: &mut Output, redraw: bool) {
     let mut text = Vec::with_capacity(frame.len() + 256);
     if redraw {
-        // Home; after each line what an earlier, longer one left; at the end what is below.
+        // Home; after each line, clear the rest of an earlier, longer line; at the end, clear everything below.
         text.extend_from_slice(b"\x1b[H");
         for line in frame.split_inclusive(|&byte| byte == b'\n') {
             text.extend_from_slice(line.strip_suffix(b"\n").unwrap_or(line));

@@ -1,4 +1,4 @@
-//! `pomguard status`: what is in force, and what is not as it should be.
+//! `pomguard status`: the policy in force, and the conditions that need attention.
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -27,7 +27,8 @@ pub struct Args {
     pub json: bool,
 }
 
-/// Exit code 0 when all is as it should be, 3 when something is not, 1 when nothing was ever in force.
+/// Returns exit code 0 if there is nothing to attend to, 3 if something needs attention, 1 if nothing was ever
+/// in force.
 pub fn run(args: &Args, out: &mut Output) -> anyhow::Result<ExitCode> {
     let settings = super::paths::settings(&args.config, out);
     let mut status = Status { flows: fates::read(&settings), ..read(&settings)? };
@@ -42,11 +43,12 @@ pub fn run(args: &Args, out: &mut Output) -> anyhow::Result<ExitCode> {
     Ok(if status.attention.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(ATTENTION) })
 }
 
-/// The words for a host that was opened, and whose daemon does not run.
+/// Message for a host that was detached, and whose daemon does not run.
 const DETACHED_WITHOUT_DAEMON: &str =
     "`pomguard detach` opened this host: every packet passes; `systemctl start pomguard` enforces again";
 
-/// What of this machine needs attention under the settings; nothing where the policy in force is not known.
+/// Returns the remarks about this machine that need attention. Returns none if the policy in force is not
+/// known.
 fn machine_now(settings: &Settings) -> Vec<String> {
     let history = History::open(&settings.paths.state);
     let (records, _) = history.list();
@@ -56,7 +58,7 @@ fn machine_now(settings: &Settings) -> Vec<String> {
     notes.map(|note| format!("{}: {}", note.kind, note.message)).collect()
 }
 
-/// The daemon's answer; without a daemon what the kernel says.
+/// Returns the daemon's answer, or the state in the kernel if no daemon runs.
 pub(super) fn read(settings: &Settings) -> anyhow::Result<Status> {
     match client::ask(&settings.paths.runtime, Request::Status, None) {
         Err(error) if error.is::<client::NoDaemon>() => {
@@ -82,7 +84,7 @@ pub(super) fn read(settings: &Settings) -> anyhow::Result<Status> {
                     status => status?,
                 },
             };
-            // Without a daemon the disk says who granted what, and why.
+            // Without a daemon, the files on disk name the user and the reason of each exception.
             if let Ok(scene) = Scene::open(&settings.paths) {
                 let held = scene.exceptions().unwrap_or_default();
                 explained(&mut status, &held, scene.recorded().unwrap_or_default().as_ref());

@@ -1,4 +1,4 @@
-//! `pomguard suggest`: rows for what was denied, as text for the site file.
+//! `pomguard suggest`: writes rows for denied packets, as text for the site file.
 
 use std::{collections::BTreeSet, net::IpAddr, path::PathBuf, process::ExitCode};
 
@@ -21,25 +21,27 @@ use crate::{
     render::suggest::{Suggestion, opening, suggest, with_rows},
 };
 
-/// Writes rows for what was denied, to be read and pasted into the site file.
+/// Writes rows for denied packets, to be reviewed and pasted into the site file.
 ///
-/// Only known systems, unless --strangers. Each row names one address and just the ports that were seen. Nothing
-/// is put in force: read the rows, remove what should stay denied, paste the others, and run `pomguard plan`.
+/// Covers only known systems, unless --strangers is given. Each row names one address and exactly the ports
+/// that were seen. Nothing is put in force: read the rows, remove the rows that should stay denied, paste the
+/// others, and run `pomguard plan`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     /// The daemon's settings
     #[arg(long, value_name = "PATH", default_value = paths::SETTINGS)]
     pub config: PathBuf,
-    /// Drops since that time ago (`1h`, `7d`), by the hour, or since the last change of policy (`change`)
+    /// Drops since that time ago (`1h`, `7d`), in steps of an hour, or since the last change of policy
+    /// (`change`)
     #[arg(long, value_name = "TIME")]
     pub since: Option<Since>,
-    /// Strangers, too: of each prefix the address that came first
+    /// Include strangers: of each prefix the address that came first
     #[arg(long)]
     pub strangers: bool,
-    /// Peers with this address, or in this prefix
+    /// Use only peers with this address, or in this prefix
     #[arg(long, value_name = "ADDRESS[/LENGTH]", value_parser = peer)]
     pub peer: Option<IpNet>,
-    /// One port alone
+    /// Use only one port
     #[arg(long, value_name = "PORT")]
     pub port: Option<u16>,
 }
@@ -56,7 +58,7 @@ pub fn run(args: &Args, out: &mut Output) -> anyhow::Result<ExitCode> {
         collect(&Pins::new(&paths.pins), &Store::new(&paths.state), args.since, now, &mut warnings)?;
     let known = if args.strangers { None } else { Some(true) };
     let query = Query { since, known, peer: args.peer, port: args.port, ..Query::default() };
-    // What a row allows by now needs no other one.
+    // A drop that a row allows by now needs no new row.
     let mut items = Report::new(&all, &query, Some(&policy), now).drops;
     items.retain(|item| !is_allowed(item, &policy));
     let taken: BTreeSet<String> = draft.site.allows.iter().map(|allow| allow.name.value.clone()).collect();
@@ -80,15 +82,15 @@ pub fn run(args: &Args, out: &mut Output) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Returns true if the files allow by now what was denied.
+/// Returns true if the files by now allow the denied packet.
 fn is_allowed(item: &Item, policy: &Policy) -> bool {
     let local = policy.local.iter().filter(|local| item.peer.contains(':') == local.is_ipv6());
     let mut openings = local.filter_map(|local| opening(item, *local));
     openings.any(|opening| judge(policy, &opening).first.is_some())
 }
 
-/// Reads the site file with the rows in it, and asks the policy about each packet: a row that does not do what it
-/// is written for is not shown.
+/// Reads the site file with the rows added, and asks the policy about each packet: a row without the intended
+/// effect is not shown.
 fn check(draft: &Draft, addresses: &[IpAddr], suggestion: &Suggestion, items: &[Item]) -> anyhow::Result<()> {
     let sources = draft.sources();
     let site = Source { text: with_rows(&sources.site.text, &suggestion.text), ..sources.site.clone() };

@@ -21,7 +21,7 @@ use crate::{
 /// Options of `bypass` and `lockdown`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// For how long (10m, 2h), at most a day; the kernel ends it on time, also without the daemon
+    /// Duration (10m, 2h), at most a day; the kernel ends the suspension on time, also without the daemon
     #[arg(long = "for", value_name = "TIME", value_parser = duration::seconds, required_unless_present = "off")]
     pub time: Option<u32>,
     /// End the bypass or the lockdown: the policy holds again
@@ -37,7 +37,7 @@ pub struct Common {
     /// The reason, for the journal
     #[arg(long, value_name = "TEXT")]
     pub why: Option<String>,
-    /// Do not ask, and go on even if this cuts the session that it is typed in
+    /// Do not ask, and go on even if this cuts the session of this command
     #[arg(long)]
     pub yes: bool,
     /// Do not notify the users who are logged in
@@ -72,7 +72,7 @@ pub struct FormerArgs {
     common: Common,
 }
 
-/// Runs `bypass` or `lockdown`. The exit code is 0 if it was done.
+/// Runs `bypass` or `lockdown`. Returns exit code 0 on success.
 pub fn run(kind: Panic, args: &Args, out: &mut Output) -> anyhow::Result<ExitCode> {
     suspend((!args.off).then_some(kind), args.time, &args.common, out)
 }
@@ -107,8 +107,8 @@ fn suspend(
     say(args, &Request::Panic { kind, seconds }, out)
 }
 
-/// Returns the exit code if this cuts the way in: a lockdown leaves failsafe rows alone, and the end of a bypass leaves
-/// what the policy allows.
+/// Returns the exit code if this would cut the operator's access. A lockdown leaves only failsafe rows, and the
+/// end of a bypass leaves only the rows of the policy.
 fn refusal(kind: Option<Panic>, args: &Common, out: &mut Output) -> Option<ExitCode> {
     if kind == Some(Panic::Open) {
         return None;

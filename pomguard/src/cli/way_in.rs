@@ -1,4 +1,4 @@
-//! Refuses a change, before it is made, that cuts the session that it is typed in, or a live flow on a failsafe
+//! Refuses a change in advance if the change would cut the session of the command, or a live flow on a failsafe
 //! row.
 
 use std::process::ExitCode;
@@ -18,23 +18,23 @@ use crate::{
     state::exceptions::{self, Exception},
 };
 
-/// Flows that are named; the others are counted.
+/// Most flows that are named; the others are counted.
 const NAMED: usize = 5;
 
-/// A state of the host that a command brings about.
+/// A state of the host that a command would bring about.
 pub(super) struct ToCome<'a> {
-    /// The policy in force now; `None` if nobody knows it.
+    /// The policy in force now; `None` if unknown.
     pub(super) before: Option<&'a Policy>,
-    /// The policy in force then.
+    /// The policy in force after the change.
     pub(super) after: &'a Policy,
-    /// True if only failsafe rows hold then.
+    /// True if only failsafe rows hold after the change.
     pub(super) failsafe_only: bool,
 }
 
-/// Asks the policy to come about the session that this is typed in and about the live flows on failsafe rows. Returns
-/// the exit code if the change is refused; the words are printed.
+/// Asks the future policy about the session of this command and about the live flows on failsafe rows. If the
+/// change is refused, prints the reasons and returns the exit code.
 pub(super) fn refusal(to_come: &ToCome<'_>, settings: &Settings, out: &mut Output) -> Option<ExitCode> {
-    // An exception file that cannot be read allows nothing here: `--yes` is at hand.
+    // An exception file that cannot be read allows nothing here; the operator can still use `--yes`.
     let exceptions = exceptions::load(&settings.paths.state).unwrap_or_default();
     let live = sockets::connections().unwrap_or_default();
     let live: Vec<Opening> = live.iter().map(Connection::opening).collect();
@@ -50,7 +50,8 @@ pub(super) fn refusal(to_come: &ToCome<'_>, settings: &Settings, out: &mut Outpu
     Some(ExitCode::from(ATTENTION))
 }
 
-/// A sentence about the own session if it is cut, and one about the flows on failsafe rows that are.
+/// Returns a sentence about the operator's own session if it is cut, and a sentence about flows on failsafe
+/// rows that are cut.
 fn complaints(
     to_come: &ToCome<'_>,
     exceptions: &[Exception],
@@ -95,7 +96,8 @@ fn is_own(policy: &Policy, opening: &Opening) -> bool {
     policy.is_own(end)
 }
 
-/// The policy in force, by its image; `None` if the history does not have it, or nothing is in force.
+/// Returns the policy in force, found by its image. Returns `None` if the history does not have the image, or
+/// nothing is in force.
 pub(super) fn in_force(settings: &Settings) -> Option<Policy> {
     let image = reading::snapshot(&Pins::new(&settings.paths.pins)).ok()?.image;
     let history = History::open(&settings.paths.state);
@@ -104,12 +106,12 @@ pub(super) fn in_force(settings: &Settings) -> Option<Policy> {
     Some(history.policy(record).ok()?.1)
 }
 
-/// The policy that was confirmed last.
+/// Returns the policy that was confirmed last.
 pub(super) fn confirmed(settings: &Settings) -> Option<Policy> {
     recorded(settings, |_, records| history::in_force(records))
 }
 
-/// The policy that `pomguard rollback` returns to.
+/// Returns the policy that `pomguard rollback` would restore.
 pub(super) fn rolled_back(settings: &Settings, to: Option<u64>) -> Option<Policy> {
     recorded(settings, |history, records| match to {
         Some(number) => records.iter().find(|record| record.number == number),

@@ -82,8 +82,8 @@ pub fn label_id(id: &RowId) -> Cow<'_, str> {
 }
 
 impl SlotTable {
-    /// Assigns slots to the rows of `policy`. A row that has a slot keeps the slot; others get free slots, and if
-    /// there are none, slots of rows that left the policy, longest unused first.
+    /// Assigns slots to the rows of `policy`. A row that has a slot keeps the slot; others get free slots, and
+    /// if there are none, slots of rows that left the policy, longest unused first.
     pub fn assign(previous: &[HeldSlot], policy: &Policy) -> Result<Self, CompileError> {
         for direction in Direction::ALL {
             let found = policy.rows_in(direction).count();
