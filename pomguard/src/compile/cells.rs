@@ -70,8 +70,8 @@ impl Cells {
                 let mut at = offset as usize + usize::from(*column);
                 for (number, link) in links.iter().enumerate() {
                     if number > 0 {
-                        // Chains continue beyond the reach of every class: within it, a cell of this class
-                        // would be mistaken for its answer to another service.
+                        // Chains continue beyond the reach of every class: within that reach, a cell of this
+                        // class would be mistaken for the answer to another service.
                         let next = cells.len();
                         cells[at][cell::NEXT as usize] = next as u32;
                         cells.push([0; 4]);

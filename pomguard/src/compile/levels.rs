@@ -2,7 +2,7 @@
 //!
 //! If there are more lengths, the compiler folds them one after the other: it cuts the prefixes of a length
 //! into prefixes of the next longer kept length (controlled prefix expansion, Srinivasan and Varghese 1998).
-//! Existing prefixes of that length keep their meaning, since they are the longer match.
+//! Existing prefixes of that length keep their meaning, since the longer match wins.
 
 use std::collections::BTreeMap;
 

@@ -8,7 +8,6 @@
 //! A folder that everybody may write to is safe if it has the sticky bit and belongs to root, as `/tmp` does:
 //! there nobody can rename or remove a file of root. A file in such a folder must have no second name, since
 //! anybody could have made a hard link to an old file of root there.
-//! link to an old file of root's could have been put there by anybody.
 
 use std::{
     ffi::CString,
@@ -331,7 +330,6 @@ impl Walk {
     }
 }
 
-/// One step of a path.
 enum Step {
     Top,
     Up,

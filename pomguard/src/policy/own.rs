@@ -99,8 +99,8 @@ impl Policy {
     }
 
     /// Sorts the addresses of the machine into addresses that are this host's own and addresses that are only
-    /// present. An address that the site file gives to another machine is neither: an attacker who makes this
-    /// machine take the address must not be able to cut off the other machine.
+    /// present. An address that the site file gives to another machine is neither: taking that address on this
+    /// machine must not cut off the other machine.
     #[must_use]
     pub fn machine_of(&self, addresses: &Addresses) -> MachineAddresses {
         let mut machine = MachineAddresses::default();
