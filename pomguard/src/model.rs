@@ -60,7 +60,7 @@ impl Mode {
         }
     }
 
-    /// Returns the word of the setting.
+    /// Returns the word used in files, tables, JSON and metric labels.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -207,7 +207,7 @@ pub enum Panic {
 }
 
 impl Panic {
-    /// Returns the word of the setting.
+    /// Returns the kind's word.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
