@@ -1,12 +1,12 @@
 //! The trait by which the decision hides values from the kernel's verifier.
 
-/// Makes the kernel's verifier forget what it knows of a value.
+/// Hides a value from the kernel's verifier.
 ///
-/// It knows from which of sixteen places a value came, or that it is one of two constants, and walks
-/// everything behind once for each. Where ways join that differ in nothing else, the value goes
-/// through memory that the verifier knows nothing about. On the host it is the value.
+/// The verifier knows that a value comes from one of sixteen places, or is one of two constants, and explores
+/// all code after that once for each. Where paths join that differ in nothing else, the value goes through
+/// memory that the verifier knows nothing about. On the host, the value is returned unchanged.
 pub trait Barrier {
-    /// The same value.
+    /// Returns the same value.
     #[inline(always)]
     fn barrier(&self, value: u64) -> u64 {
         value

@@ -2,7 +2,7 @@
 
 use crate::net::{Address, Family};
 
-/// What kind of datagram it is.
+/// The kind of a datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Kind {
@@ -12,26 +12,26 @@ pub enum Kind {
     Icmp = 1,
     /// Any other protocol.
     Other = 2,
-    /// A fragment after the first: carries no ports.
+    /// A fragment after the first, which has no ports.
     Follower = 3,
 }
 
-/// A fragment's place in its datagram; all zero for a whole one.
+/// The place of a fragment in its datagram; all zero for a whole datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fragment {
     /// Identification (16 bits in IPv4, 32 in IPv6).
     pub id: u32,
     /// Offset in bytes.
     pub offset: u16,
-    /// More fragments follow.
+    /// True if more fragments follow.
     pub more: bool,
 }
 
 impl Fragment {
-    /// Not a fragment.
+    /// The value for a datagram that is not fragmented.
     pub const WHOLE: Self = Self { id: 0, offset: 0, more: false };
 
-    /// Whether the datagram comes in more than one piece.
+    /// Returns true if the datagram comes in more than one fragment.
     #[must_use]
     #[inline(always)]
     pub const fn is_part(&self) -> bool {
@@ -39,13 +39,13 @@ impl Fragment {
     }
 }
 
-/// What the decision looks at.
+/// The fields of a packet that the decision needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct Datagram {
     /// IP version.
     pub family: Family,
-    /// What it is.
+    /// The kind of the datagram.
     pub kind: Kind,
     /// The upper protocol.
     pub protocol: u8,
@@ -57,20 +57,20 @@ pub struct Datagram {
     pub icmp_type: u8,
     /// ICMP code; 0 for others.
     pub icmp_code: u8,
-    /// The frame went to a broadcast or multicast MAC address.
+    /// True if the frame was sent to a broadcast or multicast MAC address.
     pub group_mac: bool,
     /// Source address.
     pub source: Address,
     /// Destination address.
     pub destination: Address,
-    /// Source port; for ICMP echo the identifier.
+    /// Source port; the identifier for ICMP echo.
     pub source_port: u16,
-    /// Destination port; for ICMP echo the identifier.
+    /// Destination port; the identifier for ICMP echo.
     pub destination_port: u16,
     /// Place in a fragmented datagram.
     pub fragment: Fragment,
-    /// Where the upper layer begins, from the start of the frame.
+    /// Offset of the upper layer from the start of the frame, in bytes.
     pub upper: u32,
-    /// Where the IP packet ends, from the start of the frame.
+    /// Offset of the end of the IP packet from the start of the frame, in bytes.
     pub end: u32,
 }

@@ -15,15 +15,15 @@ pub enum Family {
     V6 = 6,
 }
 
-/// What the image is asked: may a peer use this service from this port?
+/// The question to the image: may a peer use this service from this client port?
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tuple {
-    /// Inbound: the peer opens. Outbound: this host does.
+    /// Inbound: the peer opens the connection. Outbound: this host opens it.
     pub direction: Direction,
     /// Upper protocol.
     pub protocol: u8,
-    /// Port of the side that is opened to; the protocol's own number where there are no ports.
+    /// Port of the side that accepts the connection; the protocol's own number for a protocol without ports.
     pub port: u16,
-    /// Port of the side that opens; 0 where there are no ports.
+    /// Port of the side that opens the connection; 0 for a protocol without ports.
     pub client_port: u16,
 }

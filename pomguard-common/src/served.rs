@@ -2,18 +2,18 @@
 
 use crate::{protocol, word::Half};
 
-/// When each transport of a port was last let in, in ticks; 0 = never.
+/// The ticks at which each transport of a port was last let in; 0 = never.
 #[derive(Debug, Default)]
 #[repr(C)]
 pub struct Served {
-    /// TCP, or the protocol without ports that the element is for.
+    /// TCP, or the protocol of an element for a protocol without ports.
     first: Half,
     /// UDP.
     second: Half,
 }
 
 impl Served {
-    /// Elements of the table: the ports, then the protocols without ports.
+    /// Number of elements of the table: the ports, then the protocols without ports.
     pub const COUNT: usize = 65_536 + 256;
 }
 

@@ -5,7 +5,7 @@ use core::cell::UnsafeCell;
 #[cfg(not(target_arch = "bpf"))]
 use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering::Relaxed};
 
-/// Defines a number that several processors read and write whole, in no particular order.
+/// Defines a number that several processors read and write as a whole, in no particular order.
 macro_rules! shared {
     ($(#[$doc:meta])* $name:ident, $atomic:ident, $number:ident) => {
         $(#[$doc])*
@@ -17,7 +17,7 @@ macro_rules! shared {
         );
 
         impl $name {
-            /// Reads it.
+            /// Reads the number.
             #[must_use]
             #[inline(always)]
             pub fn load(&self) -> $number {
@@ -34,7 +34,7 @@ macro_rules! shared {
                 }
             }
 
-            /// Writes it.
+            /// Writes the number.
             #[inline(always)]
             pub fn store(&self, value: $number) {
                 #[cfg(target_arch = "bpf")]
@@ -56,22 +56,22 @@ shared!(
     Word, AtomicU64, u64
 );
 shared!(
-    /// 32 bits.
+    /// A 32-bit word.
     Half, AtomicU32, u32
 );
 shared!(
-    /// 16 bits.
+    /// A 16-bit word.
     Quarter, AtomicU16, u16
 );
 shared!(
-    /// 8 bits.
+    /// An 8-bit word.
     Byte, AtomicU8, u8
 );
 
 #[cfg(not(target_arch = "bpf"))]
 impl Word {
-    /// Replaces the word if it is still `old`; true if it was. The programs write without asking, so what
-    /// they wrote before stays, and what they write after it stays, too.
+    /// Replaces the word if it is still `old`. Returns true if it was. The programs write unconditionally: a
+    /// value that they wrote before the call is kept, and so is a value that they write after it.
     pub fn replace(&self, old: u64, new: u64) -> bool {
         self.0.compare_exchange(old, new, Relaxed, Relaxed).is_ok()
     }

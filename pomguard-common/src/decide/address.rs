@@ -1,8 +1,8 @@
-//! Addresses that cannot be what they claim.
+//! Checks of addresses: impossible sources, groups, and addresses that no host of the site claims.
 
 use crate::image::{Address, Class, Family, Image, Lines};
 
-/// Returns the class of an address. A function of its own in the programs.
+/// Returns the class of an address. A separate function in the programs.
 #[inline(never)]
 fn look_up<L: Lines + ?Sized>(image: &Image<'_, L>, family: Family, address: &Address) -> u32 {
     image.class(family, address).0
@@ -14,14 +14,15 @@ pub(super) fn class_of<L: Lines + ?Sized>(image: &Image<'_, L>, family: Family, 
     Class(look_up(image, family, address))
 }
 
-/// Returns true if an address is a single machine's that the site file gives to nobody.
+/// Returns true if the address is unicast, a possible source, and given to no host or peer by the site file.
 #[inline(always)]
 pub(super) fn is_unclaimed(class: Class, family: Family, address: &Address) -> bool {
     class.is_unclaimed() && !group(family, address) && !impossible_source(family, address)
 }
 
-/// Addresses that cannot be a source (RFC 1122 section 3.2.1.3, RFC 4291 section 2): this network,
-/// loopback, multicast, reserved, broadcast; in IPv6 also those that embed such an IPv4 address.
+/// Returns true if the address cannot be a source (RFC 1122 section 3.2.1.3, RFC 4291 section 2): this
+/// network, loopback, multicast, reserved, broadcast; in IPv6 also an address that embeds such an IPv4
+/// address.
 #[inline(always)]
 pub(super) const fn impossible_source(family: Family, address: &Address) -> bool {
     match family {
@@ -33,8 +34,8 @@ pub(super) const fn impossible_source(family: Family, address: &Address) -> bool
     }
 }
 
-/// A 6to4 (RFC 3056 section 2) or well-known NAT64 address (RFC 6052 section 3.1) of an IPv4 address
-/// that is not global.
+/// Returns true for a 6to4 address (RFC 3056 section 2) or a well-known NAT64 address (RFC 6052 section 3.1)
+/// of an IPv4 address that is not global.
 #[inline(always)]
 const fn embeds_private(address: &Address) -> bool {
     let v4 = if address[0] >> 16 == 0x2002 {
@@ -50,7 +51,7 @@ const fn embeds_private(address: &Address) -> bool {
         || v4 >> 16 == 0xa9fe
 }
 
-/// ::ffff:0:0/96 on the wire (RFC 6092 REC-3).
+/// Returns true if the address is in ::ffff:0:0/96, which must not appear on the wire (RFC 6092 REC-3).
 #[inline(always)]
 pub(super) const fn mapped(address: &Address) -> bool {
     address[0] | address[1] == 0 && address[2] == 0xffff
@@ -61,13 +62,13 @@ pub(super) const fn unspecified(address: &Address) -> bool {
     address[0] | address[1] | address[2] | address[3] == 0
 }
 
-/// fe80::/10.
+/// Returns true if the address is in fe80::/10.
 #[inline(always)]
 pub(super) const fn link_local(address: &Address) -> bool {
     address[0] >> 22 == 0x3fa
 }
 
-/// Broadcast or multicast as a destination.
+/// Returns true if the destination address is broadcast or multicast.
 #[inline(always)]
 pub(super) const fn group(family: Family, address: &Address) -> bool {
     match family {

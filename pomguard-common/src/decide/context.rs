@@ -1,4 +1,4 @@
-//! One datagram under judgement, and the questions that rulings in both directions ask.
+//! One datagram under judgement, and the questions that both directions ask about it.
 
 use super::{Decision, NO_ROW, Tables, fragment_key, key};
 use crate::{
@@ -11,7 +11,8 @@ use crate::{
     serve,
 };
 
-/// ICMP errors: those that must reach the sender of what they quote. None for other messages.
+/// Returns true for an ICMP error that must reach the sender of the quoted packet. Returns false for any
+/// other message.
 #[inline(always)]
 pub(super) const fn is_error(datagram: &Datagram) -> bool {
     match datagram.family {
@@ -22,7 +23,7 @@ pub(super) const fn is_error(datagram: &Datagram) -> bool {
     }
 }
 
-/// Type of an echo request and of an echo reply.
+/// Returns the types of an echo request and of an echo reply.
 #[inline(always)]
 pub(super) const fn echo(family: Family) -> (u8, u8) {
     match family {
@@ -31,7 +32,7 @@ pub(super) const fn echo(family: Family) -> (u8, u8) {
     }
 }
 
-/// The tuple that a datagram would belong to, had its flow been opened in direction `opened`.
+/// Returns the tuple of the datagram, assuming that its flow was opened in direction `opened`.
 #[inline(always)]
 pub(super) const fn tuple(hook: Direction, datagram: &Datagram, opened: Direction) -> Tuple {
     let Datagram { protocol, source_port, destination_port, .. } = *datagram;
@@ -47,9 +48,10 @@ pub(super) const fn tuple(hook: Direction, datagram: &Datagram, opened: Directio
     Tuple { direction: opened, protocol, port, client_port }
 }
 
-/// Whether a datagram may open a flow, or go on with one that its sender opened; and whether it
-/// may answer in one that the other side opened. A SYN-ACK only ever answers, and a SYN never. Of ICMP
-/// requests open, and replies answer.
+/// Returns two booleans: true if the datagram may open a flow or continue one that the sender of the datagram
+/// opened; true if the datagram may answer in a flow that the other side opened.
+///
+/// A SYN-ACK only answers, and a SYN never answers. ICMP requests open, and ICMP replies answer.
 #[inline(always)]
 pub(super) const fn opens_and_answers(datagram: &Datagram) -> (bool, bool) {
     match datagram.kind {
@@ -68,13 +70,13 @@ pub(super) const fn opens_and_answers(datagram: &Datagram) -> (bool, bool) {
     }
 }
 
-/// Everything that the rulings on one datagram look at.
+/// The inputs of every ruling on one datagram.
 pub(super) struct Context<'a, 'b, L: Lines + ?Sized, F: Store, T: Store> {
     pub(super) hook: Direction,
     pub(super) datagram: &'a Datagram,
     pub(super) tables: &'a Tables<'b, L, F, T>,
-    /// Class of the peer. Looked up once, first: it is the costly question, and with one place that
-    /// asks it the verifier walks it once.
+    /// Class of the peer. Looked up once, before everything else: the look-up is costly, and the verifier
+    /// explores a single call site only once.
     pub(super) class: Class,
 }
 
@@ -84,22 +86,24 @@ impl<L: Lines + ?Sized, F: Store, T: Store> Context<'_, '_, L, F, T> {
         self.tables.image
     }
 
-    /// The drop reason for the peer: known to the site, or a stranger.
+    /// Returns `known` if the site file knows the peer, else `stranger`.
     #[inline(always)]
     pub(super) const fn either(&self, known: Reason, stranger: Reason) -> Reason {
         if self.class.known() { known } else { stranger }
     }
 
-    /// The row under which the peer and this host may talk, opened in direction `opened`.
+    /// Returns the row that allows the peer and this host to talk in a connection opened in direction
+    /// `opened`.
     #[inline(always)]
     pub(super) fn row_match(&self, opened: Direction) -> Result<RowMatch, Miss> {
         self.image().row_match(self.class, &tuple(self.hook, self.datagram, opened))
     }
 
-    /// Finds the flow, if the policy in force still lets this host have it.
+    /// Looks up the flow, and returns it if the policy in force still allows it.
     ///
-    /// An entry remembers the generation that judged it. Under another one it is judged again, once:
-    /// what a changed policy no longer allows ends with the next packet of either side.
+    /// An entry keeps the generation that judged it (its epoch). If another generation is in force, this
+    /// function judges the flow again, once. A flow that the new policy does not allow ends with the next
+    /// packet of either side.
     #[inline(always)]
     pub(super) fn flow(&self) -> Option<Found> {
         let found = flow::find(&self.tables.flows, key(self.hook, self.datagram))?;
@@ -116,15 +120,15 @@ impl<L: Lines + ?Sized, F: Store, T: Store> Context<'_, '_, L, F, T> {
         Some(Found { row, epoch: generation, ..found })
     }
 
-    /// Returns true if the local port of a datagram that leaves serves, see [`serve`]; of what has no ports,
-    /// its protocol.
+    /// Returns true if the local port of an outbound datagram serves (see [`serve`]). For a protocol without
+    /// ports, asks for the protocol.
     #[inline(always)]
     pub(super) fn serves(&self) -> bool {
         let Tuple { protocol, port, .. } = tuple(self.hook, self.datagram, Direction::Inbound);
         serve::serves(self.image().lines(), protocol, port, self.tables.flows.now())
     }
 
-    /// Notes what the peer sent on a flow of ours.
+    /// Records in the flow table that the peer sent this datagram on a flow of this host.
     #[inline(always)]
     pub(super) fn heard(&self, found: &Found) {
         let flows = &self.tables.flows;
@@ -132,13 +136,13 @@ impl<L: Lines + ?Sized, F: Store, T: Store> Context<'_, '_, L, F, T> {
             (Kind::Ports, protocol::TCP) => {
                 flow::segment(flows, found, Direction::Inbound, self.datagram.tcp_flags);
             }
-            // RFC 6092 REC-16: only what leaves keeps a UDP flow alive.
+            // RFC 6092 REC-16: only outbound packets keep a UDP flow alive.
             (Kind::Ports, _) => flow::answered(flows, found),
             _ => {}
         }
     }
 
-    /// Notes what this host sent on a flow of its own.
+    /// Records in the flow table that this host sent this datagram on a flow of its own.
     #[inline(always)]
     pub(super) fn sent(&self, found: &Found) {
         let flows = &self.tables.flows;
@@ -150,8 +154,9 @@ impl<L: Lines + ?Sized, F: Store, T: Store> Context<'_, '_, L, F, T> {
         }
     }
 
-    /// A later fragment: passes when its first one did; isolated, when that passed isolated. It counts as a
-    /// drop that passes when the first one did.
+    /// Judges a fragment after the first. The fragment passes if the first fragment passed. In lockdown, it
+    /// passes only if the first fragment passed in lockdown. If the first fragment was a would-be drop, the
+    /// later ones are counted as would-be drops too.
     #[inline(always)]
     pub(super) fn follower(&self) -> Decision {
         let (passes, audited) =

@@ -1,4 +1,4 @@
-//! What a packet comes to, in one word.
+//! The decision on one packet, packed into one word.
 
 use crate::{
     flow::{Entered, State},
@@ -6,13 +6,13 @@ use crate::{
     reason::{Reason, Verdict},
 };
 
-/// No row.
+/// The row number that means "no row".
 pub const NO_ROW: u16 = u16::MAX;
 
-/// What a packet comes to. The one exit of the programs turns it into an action and counts it.
+/// The decision on one packet. The programs turn it into an action, and count it, at a single exit.
 ///
-/// One word, so that the programs can put it where their verifier forgets what it knows of it
-/// ([`crate::barrier::Barrier`]): there are many ways to a decision, and one way on from it.
+/// The decision is one word so that the programs can hide it from the verifier ([`crate::barrier::Barrier`]):
+/// many paths lead to a decision, and the verifier must explore the code after it only once.
 #[must_use]
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Decision(pub(super) u64);
@@ -27,32 +27,32 @@ impl Decision {
     pub(super) const STATE: u64 = 7 << Self::STATE_SHIFT;
     pub(super) const FROM_SOCKET: u64 = 1 << 15;
     pub(super) const ROW_SHIFT: u32 = 16;
-    /// Of a drop: the address of this end is given to nobody by the site file, so overrides may let the packet
-    /// pass. No decision has it that leaves [`super::judge`].
+    /// Set on a drop if the site file gives the address of this end to no host, so that overrides may let the
+    /// packet pass. [`super::judge`] clears the bit.
     pub(super) const UNCLAIMED: u64 = 1 << 32;
-    /// What a ruling comes to for an ICMP error: see what it quotes.
+    /// The special word for an ICMP error: the packet that the error quotes decides.
     pub(super) const QUOTES: u64 = u64::MAX;
 
-    /// The decision as a plain number, which is not 0.
+    /// Returns the decision as a plain number, which is never 0.
     #[must_use]
     #[inline(always)]
     pub const fn word(self) -> u64 {
         self.0
     }
 
-    /// The decision of a number from [`Self::word`]; none of 0.
+    /// Returns the decision with this number from [`Self::word`], or `None` for 0.
     #[inline(always)]
     pub const fn of_word(word: u64) -> Option<Self> {
         if word == 0 { None } else { Some(Self(word)) }
     }
 
-    /// For a reason that no row is behind.
+    /// Returns the decision for a reason without a row.
     #[inline(always)]
     pub const fn because(reason: Reason) -> Self {
         Self(reason as u64 | (NO_ROW as u64) << Self::ROW_SHIFT)
     }
 
-    /// For the reason with this number, which no row is behind.
+    /// Returns the decision for the reason with this number, without a row.
     #[inline(always)]
     pub(super) const fn numbered(reason: u8) -> Self {
         Self(reason as u64 | (NO_ROW as u64) << Self::ROW_SHIFT)
@@ -74,26 +74,28 @@ impl Decision {
         if opens { Self(self.0 | Self::OPENS) } else { self }
     }
 
-    /// The flow is to be remembered in this state.
+    /// Returns the decision with the state in which the flow is to be remembered.
     #[inline(always)]
     pub(super) const fn remembered_as(self, state: State) -> Self {
         Self(self.0 | (state as u64) << Self::STATE_SHIFT)
     }
 
-    /// The decision on a self-test (1), which enters no flow and counts under no row; the same decision for 0.
+    /// Returns the decision on a self-test (1), which enters no flow and counts under no row; for 0, returns
+    /// the same decision.
     #[inline(always)]
     pub(super) const fn without_trace(self, self_test: u64) -> Self {
         let all = self_test.wrapping_neg();
         Self(self.0 & !(all & Self::STATE) | all & (NO_ROW as u64) << Self::ROW_SHIFT)
     }
 
-    /// The state to remember the flow in; free when it is not to be.
+    /// Returns the state in which the flow is to be remembered, or `State::Free` if no flow is to be
+    /// remembered.
     #[inline(always)]
     pub(super) const fn state(self) -> State {
         State::from_number(((self.0 & Self::STATE) >> Self::STATE_SHIFT) as u32)
     }
 
-    /// A socket of this host sends the packet.
+    /// Marks the packet as sent by a socket of this host if `socket` is true.
     #[inline(always)]
     pub(super) const fn sent_by_socket(self, socket: bool) -> Self {
         if socket { Self(self.0 | Self::FROM_SOCKET) } else { self }
@@ -105,25 +107,27 @@ impl Decision {
         self.0 & Self::FROM_SOCKET != 0
     }
 
-    /// The decision about a packet of whose two ends this host's is given to nobody.
+    /// Sets the mark that the site file gives the address of this host's end to no host.
     #[inline(always)]
     pub(super) const fn unclaimed(self, unclaimed: bool) -> Self {
         Self(self.0 | (unclaimed as u64) << 32)
     }
 
-    /// The decision as it leaves [`super::judge`].
+    /// Returns the decision without the marks that are internal to [`super::judge`].
     #[inline(always)]
     pub(super) const fn bare(self) -> Self {
         Self(self.0 & !Self::UNCLAIMED)
     }
 
-    /// Returns true if overrides may let a packet pass that would be dropped: nothing is wrong with the packet.
+    /// Returns true if overrides may let a dropped packet pass: no row allowed the packet, and nothing is
+    /// wrong with it.
     #[inline(always)]
     pub(super) const fn may_be_overridden(self) -> bool {
         self.is_miss() || self.0 & Self::UNCLAIMED != 0
     }
 
-    /// A drop that is not enforced yet: counted as such, and passed.
+    /// Marks the drop as not enforced if `audit` is true: it is counted as a would-be drop, and the packet
+    /// passes.
     #[inline(always)]
     pub(super) const fn not_enforced(self, audit: bool) -> Self {
         if audit { Self(self.0 | Self::AUDITED) } else { self }
@@ -134,14 +138,14 @@ impl Decision {
         Self(self.0 | (entered as u64) << Self::ENTERED_SHIFT)
     }
 
-    /// Number of the reason.
+    /// Returns the number of the reason.
     #[must_use]
     #[inline(always)]
     pub const fn reason_number(self) -> u8 {
         (self.0 & Self::REASON) as u8
     }
 
-    /// Why.
+    /// Returns the reason.
     #[must_use]
     pub const fn reason(self) -> Reason {
         match Reason::from_number(self.reason_number()) {
@@ -155,46 +159,48 @@ impl Decision {
         self.reason_number() == reason as u8
     }
 
-    /// Counter slot of the row that allowed it, or [`NO_ROW`].
+    /// Returns the counter slot of the row that allowed the packet, or [`NO_ROW`].
     #[must_use]
     #[inline(always)]
     pub const fn row(self) -> u16 {
         (self.0 >> Self::ROW_SHIFT) as u16
     }
 
-    /// It opens a flow.
+    /// Returns true if the packet opens a flow.
     #[must_use]
     #[inline(always)]
     pub const fn opens(self) -> bool {
         self.0 & Self::OPENS != 0
     }
 
-    /// A drop that the mode of the direction, or a row in audit, only counts.
+    /// Returns true for a would-be drop that passes and is only counted, because the direction or a row is in
+    /// audit.
     #[must_use]
     #[inline(always)]
     pub const fn audited(self) -> bool {
         self.0 & Self::AUDITED != 0
     }
 
-    /// 1 if [`Self::audited`], else 0: without a branch.
+    /// Returns 1 if [`Self::audited`], else 0, without a branch.
     #[must_use]
     #[inline(always)]
     pub(crate) const fn audited_bit(self) -> u64 {
         (self.0 / Self::AUDITED) & 1
     }
 
-    /// What happened to the flow table.
+    /// Returns the outcome of entering the flow into the flow table, if it was entered.
     #[must_use]
     #[inline(always)]
     pub const fn entered(self) -> Option<Entered> {
         Entered::from_number((self.0 & Self::ENTERED) >> Self::ENTERED_SHIFT)
     }
 
-    /// Whether a drop reason says that nothing allows the packet, rather than that something is wrong
-    /// with it. What a row's audit lets through is one all the same: an override is counted before it.
+    /// Returns true if the reason is a miss: no row allows the packet, but nothing is wrong with the packet.
+    /// A packet that passes because a row is in audit is a miss too: an override takes precedence in the
+    /// counters.
     #[inline(always)]
     pub(super) const fn is_miss(self) -> bool {
-        /// All below 64.
+        /// All numbers are below 64.
         const MISSES: u64 = bits(&[
             Reason::Protocol,
             Reason::ProtocolKnown,
@@ -212,14 +218,15 @@ impl Decision {
         self.among(MISSES)
     }
 
-    /// Whether it lets in something that is no answer, or may be none: its port serves.
+    /// Returns true if the packet is let in and is, or may be, something other than an answer: its port
+    /// serves.
     #[inline(always)]
     pub(super) const fn lets_in(self) -> bool {
         const ALLOWED: u64 = bits(&[Reason::Row, Reason::Failsafe, Reason::Exception, Reason::Grace]);
         self.among(ALLOWED) || self.audited() && self.is_miss()
     }
 
-    /// A denial of something that would answer, and that no row's audit lets through.
+    /// Returns true for a drop of a packet that would answer, unless a row in audit lets it pass.
     #[inline(always)]
     pub(super) const fn answers_nothing_known(self) -> bool {
         const MIDWAY: u64 =
@@ -227,8 +234,8 @@ impl Decision {
         self.among(MIDWAY) && !self.audited()
     }
 
-    /// Whether it holds in panic, isolate, without a second look: a failsafe row of the image, what the
-    /// link needs, and what was asked for overrides already.
+    /// Returns true if the decision holds in lockdown without a second look: a failsafe row of the image, a
+    /// service that the link needs, or a packet for which the overrides were asked already.
     #[inline(always)]
     pub(super) const fn goes_on_isolated(self) -> bool {
         const HOLDS: u64 = bits(&[
@@ -253,7 +260,7 @@ impl Decision {
         number < 64 && reasons >> number & 1 != 0
     }
 
-    /// Whether the packet goes on.
+    /// Returns true if the packet passes.
     #[must_use]
     #[inline(always)]
     pub const fn passes(self) -> bool {
@@ -261,7 +268,7 @@ impl Decision {
     }
 }
 
-/// A bit for each reason.
+/// Returns a word with one bit set per reason.
 const fn bits(reasons: &[Reason]) -> u64 {
     let mut bits = 0;
     let mut i = 0;

@@ -1,4 +1,5 @@
-//! The two addresses of a datagram: whether each can be what it claims, and the class of the peer.
+//! Checks the two addresses of a datagram: both must be possible for this direction. Looks up the class of
+//! the peer.
 
 use super::{
     Decision, Tables,
@@ -13,12 +14,12 @@ use crate::{
     reason::Reason,
 };
 
-/// The answer of this module in one word: the class of the peer, or a decision.
+/// The result of this module in one word: the class of the peer, or a decision.
 #[derive(Clone, Copy)]
 pub(super) struct Endpoints(pub(super) u64);
 
 impl Endpoints {
-    /// Mark above every [`Decision`] without [`Decision::QUOTES`].
+    /// Mark that lies above every bit of a [`Decision`] except [`Decision::QUOTES`].
     const DECIDED: u64 = 1 << 62;
 
     #[inline(always)]
@@ -26,20 +27,21 @@ impl Endpoints {
         Self(decision.0 | Self::DECIDED)
     }
 
-    /// Returns the decision, or `None` if rows are to be asked.
+    /// Returns the decision, or `None` if the rows must decide.
     #[inline(always)]
     pub(super) const fn decision(self) -> Option<Decision> {
         if self.0 & Self::DECIDED != 0 { Some(Decision(self.0 & !Self::DECIDED)) } else { None }
     }
 
-    /// The class of the peer.
+    /// Returns the class of the peer.
     #[inline(always)]
     pub(super) const fn class(self) -> Class {
         Class(self.0 as u32)
     }
 }
 
-/// Judges the ends of a datagram that comes in; the word is [`Endpoints`]. A function of its own in the programs.
+/// Checks the addresses of an inbound datagram. The word is an [`Endpoints`]. A separate function in the
+/// programs.
 #[inline(never)]
 pub(super) fn arrives<L, F, T>(datagram: &Datagram, tables: &Tables<'_, L, F, T>) -> u64
 where
@@ -93,7 +95,8 @@ where
     Endpoints::decided(Decision::because(reason).unclaimed(unclaimed))
 }
 
-/// Judges the ends of a datagram that leaves; the word is [`Endpoints`]. A function of its own in the programs.
+/// Checks the addresses of an outbound datagram. The word is an [`Endpoints`]. A separate function in the
+/// programs.
 #[inline(never)]
 pub(super) fn departs<L, F, T>(datagram: &Datagram, tables: &Tables<'_, L, F, T>) -> u64
 where
@@ -122,7 +125,8 @@ where
     let sender = class_of(image, family, &datagram.source);
     let ours = sender.may_send(tables.knows_holders());
     let unclaimed = is_unclaimed(sender, family, &datagram.source);
-    // The link's own protocols also speak from link-local addresses, and from none while there is none.
+    // The link's own protocols also send from link-local addresses, and from the unspecified address while
+    // the host has none.
     let early = unspecified(&datagram.source) || matches!(family, Family::V6) && link_local(&datagram.source);
     if (ours || unclaimed || early)
         && let Some(reason) = link_service(Direction::Outbound, datagram, image, true)
@@ -132,7 +136,7 @@ where
     if !(ours || unclaimed && matches!(datagram.kind, Kind::Follower)) {
         return Endpoints::decided(Decision::because(Reason::SourceNotOurs).unclaimed(unclaimed));
     }
-    // A row that says "anywhere" means hosts, not groups nor this machine.
+    // A row for "anywhere" means hosts: no groups, and not this machine.
     if group(family, &datagram.destination) || impossible_source(family, &datagram.destination) {
         return Endpoints(Class::NONE.0.into());
     }

@@ -1,9 +1,9 @@
-//! The plain packet, decided in one go.
+//! Fast path: decides a plain packet without parsing it into a datagram.
 //!
-//! Nearly all packets are alike: TCP or UDP over IP without tags, options and fragments, between this
-//! host and another. Their question is short, and is asked here in the order in which it is cheapest
-//! to answer. Whatever is out of the ordinary in any respect is not decided: it takes the general path
-//! ([`super::judge`]) from the start. What is decided here comes to what it would come to there.
+//! Nearly all packets are plain: TCP or UDP over IP without tags, options or fragments, between this host and
+//! a peer. This path makes the checks in the order in which they are cheapest. It returns no decision for a
+//! packet that is unusual in any respect: such a packet takes the general path ([`super::judge`]) from the
+//! start. For every packet that the fast path decides, the general path would reach the same decision.
 
 use super::{Decision, Tables, address::impossible_source, audited, let_in};
 use crate::{
@@ -17,10 +17,11 @@ use crate::{
     reason::Reason,
 };
 
-/// Decides a plain packet; none for any other.
+/// Decides a plain packet; returns `None` for any other.
 ///
-/// `port_bloom` is that of the overrides: what one of them might let through is not decided as a drop.
-/// Panic and grace are the caller's business: while either holds, no packet is ordinary.
+/// `port_bloom` is the port bloom of the overrides: the fast path does not drop a packet that an override
+/// might allow. The caller handles bypass, lockdown and the grace period: while one of them holds, the caller
+/// does not use the fast path.
 #[inline(always)]
 pub fn fast_path<P, L, F, T>(
     hook: Direction,
@@ -76,28 +77,29 @@ where
     }
 }
 
-/// What the upper layer of a plain packet says.
+/// The upper-layer fields of a plain packet.
 #[derive(Clone, Copy)]
 struct Segment {
     protocol: u8,
-    /// TCP flags; 0 in UDP.
+    /// TCP flags; 0 for UDP.
     flags: u8,
     source_port: u16,
     destination_port: u16,
 }
 
-/// The fields of the upper layer, wherever it begins.
+/// The raw fields of the upper layer, independent of the IP version.
 struct Fields {
     ports: u32,
-    /// Of UDP.
+    /// UDP length.
     length: u16,
-    /// Of TCP: the byte with the data offset.
+    /// TCP: the byte with the data offset.
     offset: u8,
     flags: u8,
 }
 
 impl Segment {
-    /// None when there is anything to say about it. `room` is what the IP header leaves for it.
+    /// Returns `None` if the header is unusual in any respect. `room` is the number of bytes that the IP
+    /// header leaves for the segment.
     #[inline(always)]
     fn new(protocol: u8, room: u32, fields: &Fields) -> Option<Self> {
         let flags = match protocol {
@@ -123,7 +125,8 @@ impl Segment {
         Some(Self { protocol, flags, source_port, destination_port })
     }
 
-    /// The same, of which the verifier forgets whether it is TCP: it walks the rest of the way once for both.
+    /// Hides the protocol and the flags from the verifier, so that it explores the code after this only once
+    /// for TCP and UDP.
     #[inline(always)]
     fn forgotten<F: Barrier + ?Sized>(self, memory: &F) -> Self {
         let word = memory.barrier(u64::from(self.protocol) << 8 | u64::from(self.flags));
@@ -135,13 +138,13 @@ impl Segment {
         self.protocol == protocol::TCP
     }
 
-    /// SYN without ACK.
+    /// Returns true for a SYN without ACK.
     #[inline(always)]
     const fn opens(self) -> bool {
         self.flags & (tcp_flag::SYN | tcp_flag::ACK) == tcp_flag::SYN
     }
 
-    /// SYN with ACK.
+    /// Returns true for a SYN with ACK.
     #[inline(always)]
     const fn accepts(self) -> bool {
         self.flags & (tcp_flag::SYN | tcp_flag::ACK) == tcp_flag::SYN | tcp_flag::ACK
@@ -151,23 +154,23 @@ impl Segment {
 /// An IP version.
 trait Ip {
     type Address: Copy;
-    /// Reads a plain packet: source, destination, and what it carries.
+    /// Reads a plain packet. Returns the source, the destination and the upper-layer fields.
     fn read<P: Packet + ?Sized>(packet: &P) -> Option<(Self::Address, Self::Address, Segment)>;
-    /// Whether an address is a plain one of a single host.
+    /// Returns true if the address is an ordinary address of a single host.
     fn plain(address: Self::Address) -> bool;
-    /// Whether the first address is one of this host's, and the second is not.
+    /// Returns true if `ours` is an address of this host and `theirs` is not.
     fn is_local_to_remote<L: Lines + ?Sized>(
         image: &Image<'_, L>,
         ours: Self::Address,
         theirs: Self::Address,
     ) -> bool;
-    /// Whether the address is one of this host's.
+    /// Returns true if the address is one of this host's.
     fn is_local<L: Lines + ?Sized>(image: &Image<'_, L>, address: Self::Address) -> bool;
-    /// Class of an address.
+    /// Returns the class of an address.
     fn class<L: Lines + ?Sized>(image: &Image<'_, L>, address: Self::Address) -> Class;
-    /// Key of a flow.
+    /// Returns the key of a flow.
     fn key(protocol: u8, ours: Self::Address, port: u16, theirs: Self::Address, peer_port: u16) -> Key;
-    /// Ports from which and to which leases come.
+    /// DHCP ports: the server's, then the client's.
     const LEASE: [u16; 2];
 }
 
@@ -179,10 +182,11 @@ impl Ip for V4 {
 
     #[inline(always)]
     fn read<P: Packet + ?Sized>(packet: &P) -> Option<(u32, u32, Segment)> {
-        // Ethernet, IPv4 without options, TCP; a UDP frame that is shorter takes the general path.
+        // The window covers Ethernet, IPv4 without options, and TCP. A shorter UDP frame takes the general
+        // path.
         let header = packet.window::<54>(0)?;
         let total = u32::from(be16::<16, 54>(header));
-        // Version 4 with five words. No fragment: below the two upper bits all is 0.
+        // Version 4 with a header of five words. Not a fragment: all bits below the upper two are 0.
         let plain = header[14] == 0x45 && be16::<20, 54>(header) << 2 == 0;
         if !plain || total < 20 || 14 + total > packet.length() {
             return None;
@@ -231,7 +235,7 @@ impl Ip for V6 {
 
     #[inline(always)]
     fn read<P: Packet + ?Sized>(packet: &P) -> Option<([u64; 2], [u64; 2], Segment)> {
-        // Ethernet, IPv6, TCP; a UDP frame that is shorter takes the general path.
+        // The window covers Ethernet, IPv6 and TCP. A shorter UDP frame takes the general path.
         let header = packet.window::<74>(0)?;
         let payload = u32::from(be16::<18, 74>(header));
         if header[14] >> 4 != 6 || 54 + payload > packet.length() {
@@ -251,8 +255,8 @@ impl Ip for V6 {
 
     #[inline(always)]
     fn plain(address: [u64; 2]) -> bool {
-        // Below ::/64 lie unspecified, loopback, mapped and compatible addresses; 2002::/16 and
-        // 64:ff9b::/96 embed IPv4 ones; ff00::/8 are groups.
+        // ::/64 holds the unspecified, loopback, mapped and compatible addresses; 2002::/16 and 64:ff9b::/96
+        // embed IPv4 addresses; ff00::/8 is multicast.
         let top = address[0] >> 48;
         address[0] != 0 && top != 0x2002 && address[0] >> 32 != 0x0064_ff9b && top >> 8 != 0xff
     }
@@ -305,7 +309,7 @@ impl<I: Ip> Endpoints<I> {
             image.service(Direction::Inbound, protocol, destination_port)
         };
         let class = I::class(image, self.theirs);
-        // From an address of this machine, or one that was: the general path knows whether that can be.
+        // The source is, or was, an address of this machine: the general path knows if that is possible.
         if class.is_held() {
             return None;
         }
@@ -327,7 +331,8 @@ impl<I: Ip> Endpoints<I> {
             if source_port == I::LEASE[0] && destination_port == I::LEASE[1] {
                 return None;
             }
-            // The way to the flow table is long: it is walked once, and not once for each reason.
+            // The flow look-up is long code: the barrier makes the verifier explore it once, instead of once
+            // per miss reason.
             let forgotten = image.lines().barrier(miss_reason as u64 | u64::from(audit) << 2) as u32;
             (miss_reason, audit) = (MissReason::from_number(forgotten), forgotten & 4 != 0);
             let key = I::key(protocol, self.ours, destination_port, self.theirs, source_port);
@@ -354,7 +359,7 @@ impl<I: Ip> Endpoints<I> {
         Some(Decision::because(reason).not_enforced(audit))
     }
 
-    /// Only what answers or goes on: what opens is entered into the table, on the general path.
+    /// Decides only packets that answer or continue a flow. The general path enters new flows into the table.
     #[inline(always)]
     fn outbound<L, F, T>(&self, tables: &Tables<'_, L, F, T>) -> Option<Decision>
     where
@@ -386,7 +391,7 @@ impl<I: Ip> Endpoints<I> {
     }
 }
 
-/// Whether the policy in force has judged the flow.
+/// Returns true if the policy in force has judged the flow.
 #[inline(always)]
 fn fresh<L: Lines + ?Sized>(image: &Image<'_, L>, found: &Found) -> bool {
     found.epoch == image.generation() || found.epoch == flow::GRANDFATHERED

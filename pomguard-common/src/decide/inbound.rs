@@ -1,4 +1,4 @@
-//! What comes in.
+//! Rules for inbound datagrams.
 
 use super::{
     Decision, Tables,
@@ -14,8 +14,8 @@ use crate::{
     reason::Reason,
 };
 
-/// Rules on a datagram that comes in from a peer of this class; the word is a [`Decision`]. A function of its own in the
-/// programs.
+/// Judges an inbound datagram from a peer of this class. The word is a [`Decision`]. A separate function in
+/// the programs.
 #[inline(never)]
 pub(super) fn inbound<L, F, T>(datagram: &Datagram, tables: &Tables<'_, L, F, T>, class: u32) -> u64
 where
@@ -27,7 +27,7 @@ where
     if matches!(datagram.kind, Kind::Follower) { context.follower().0 } else { addressed_to_us(&context).0 }
 }
 
-/// Judges what is properly addressed to this host.
+/// Judges a datagram that is properly addressed to this host.
 #[inline(always)]
 fn addressed_to_us<L, F, T>(context: &Context<'_, '_, L, F, T>) -> Decision
 where
@@ -41,7 +41,7 @@ where
     let syn = datagram.tcp_flags & tcp_flag::SYN != 0;
     let ack = datagram.tcp_flags & tcp_flag::ACK != 0;
     let (request, reply) = echo(datagram.family);
-    // A SYN-ACK is only ever an answer. Of ICMP a row grants echo requests.
+    // A SYN-ACK is always an answer. For ICMP, rows allow echo requests only.
     let by_row = if icmp { datagram.icmp_type == request } else { !(syn && ack) };
     let mut miss = Miss::NO_SERVICE;
     if by_row {
@@ -55,7 +55,7 @@ where
         return Decision::because(Reason::Internal);
     }
     if matches!(datagram.kind, Kind::Ports) || icmp && datagram.icmp_type == reply {
-        // A SYN answers nothing: without a row there is nothing to look up.
+        // A SYN answers nothing: without a row there is no flow to look up.
         if !(tcp && syn && !ack)
             && let Some(found) = context.flow()
         {
@@ -85,9 +85,9 @@ where
     }
     let v6 = matches!(datagram.family, Family::V6);
     let redirect = !v6 && datagram.icmp_type == 5 && context.image().switch(switch::REDIRECTS);
-    // Followers pass without a look at their class, so a class with a rate admits no first fragment. An honest
-    // error fits into every link (RFC 1812 section 4.3.2.3, RFC 4443 section 2.4), and a ping in fragments
-    // needs a row.
+    // Later fragments pass without a check of their class, so first fragments of a rate-limited class are
+    // refused. A well-formed error fits into every link (RFC 1812 section 4.3.2.3, RFC 4443 section 2.4), and
+    // a fragmented ping needs a row.
     let whole = !datagram.fragment.is_part();
     if is_error(datagram) || redirect {
         return if whole { Decision(Decision::QUOTES) } else { Decision::because(Reason::Fragmented) };

@@ -1,4 +1,4 @@
-//! What a link needs to work, whatever the rows say.
+//! Protocols that a link needs in order to work. They pass whatever the rows say.
 
 use super::address::{group, link_local, unspecified};
 use crate::{
@@ -9,8 +9,8 @@ use crate::{
     reason::Reason,
 };
 
-/// What the link needs to work, decided without rows: none when it is nothing of the sort. `ours` says whether a lease
-/// may come in to the destination.
+/// Returns the reason for a protocol that the link needs, which is decided without rows; returns `None` for
+/// any other datagram. `ours` is true if a DHCP lease may come in to this destination.
 #[inline(always)]
 pub(super) fn link_service<L: Lines + ?Sized>(
     hook: Direction,
@@ -53,9 +53,9 @@ pub(super) fn link_service<L: Lines + ?Sized>(
     }
 }
 
-/// Whether a lease message comes from where a server is and goes to this host; what leaves comes from
-/// this host (checked before). DHCPv6 servers and relays answer from link-local addresses (RFC 8415
-/// sections 18.3.10 and 19.2).
+/// Returns true if a DHCP message comes from where a server is and goes to this host. The caller has already
+/// checked that outbound messages come from this host. DHCPv6 servers and relays answer from link-local
+/// addresses (RFC 8415 sections 18.3.10 and 19.2).
 #[inline(always)]
 fn proper_lease(hook: Direction, datagram: &Datagram, ours: bool) -> bool {
     let Datagram { family, source, destination, .. } = datagram;
@@ -66,12 +66,13 @@ fn proper_lease(hook: Direction, datagram: &Datagram, ours: bool) -> bool {
     }
 }
 
-/// ICMPv6 messages of the link itself (RFC 4890 section 4.4.1).
+/// Judges ICMPv6 messages of the link itself (RFC 4890 section 4.4.1).
 #[inline(always)]
 fn control_v6<L: Lines + ?Sized>(datagram: &Datagram, image: &Image<'_, L>) -> Option<Reason> {
     let near = datagram.hop_limit == 255;
     let from_router = link_local(&datagram.source);
-    // RFC 4861 section 7.1 and RFC 3122 section 5: code 0; only solicitations come from nowhere.
+    // RFC 4861 section 7.1 and RFC 3122 section 5: the code is 0; only solicitations come from the
+    // unspecified address.
     let discovery = matches!(datagram.icmp_type, 133..=137 | 141 | 142 | 148 | 149);
     let solicits = matches!(datagram.icmp_type, 133 | 135);
     if discovery && datagram.icmp_code != 0 {
@@ -93,8 +94,8 @@ fn control_v6<L: Lines + ?Sized>(datagram: &Datagram, image: &Image<'_, L>) -> O
             (true, true) => Reason::Neighbour,
             _ => Reason::IcmpType,
         }),
-        // MLD (RFC 2710, RFC 3810): hop limit 1, from a link-local address or, while that is still
-        // being checked for duplicates, from the unspecified one.
+        // MLD (RFC 2710, RFC 3810): hop limit 1, from a link-local address or, while duplicate address
+        // detection checks that address, from the unspecified one.
         130 | 131 | 132 | 143 => {
             let proper = datagram.hop_limit == 1 && (from_router || unspecified(&datagram.source));
             Some(if proper && image.switch(switch::GROUP_MEMBERSHIP) {

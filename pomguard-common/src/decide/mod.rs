@@ -1,28 +1,28 @@
-//! What becomes of a datagram, and why.
+//! The decision on a packet, and the reason for it.
 //!
 //! Precedence, inbound:
-//!  1. No source address that cannot be, no destination that is not ours (the link's own
-//!     multicast aside).
-//!  2. A fragment after the first follows its first fragment's verdict.
-//!  3. The link needs it: neighbour discovery, DHCP, group membership, VRRP.
-//!  4. TCP that is not a SYN-ACK, UDP, echo requests and other protocols: a row allows peer,
-//!     service and client port. Every packet is authorised anew; there is no connection table to
-//!     exhaust, and a row that goes away bites at the next packet.
-//!  5. A flow that this host opened.
-//!  6. An ICMP error that quotes a flow of either sort.
-//!  7. Otherwise dropped, under the reason that tells most; but a failsafe tuple, a timed exception or
-//!     grace, which hold alongside the policy, may let it through.
+//!  1. Drop an impossible source address, and a destination that is not this host (except the link's own
+//!     multicast).
+//!  2. A fragment after the first follows the verdict on the first.
+//!  3. Pass the protocols that the link needs: neighbour discovery, DHCP, group membership, VRRP.
+//!  4. TCP except SYN-ACK, UDP, echo requests and other protocols: a row must allow the peer, the service and
+//!     the client port. Every packet is authorised again. So there is no connection table to exhaust, and the
+//!     removal of a row takes effect at the next packet.
+//!  5. Pass a packet of a flow that this host opened.
+//!  6. Pass an ICMP error that quotes a flow of either kind.
+//!  7. Drop everything else, under the most informative reason. But a failsafe row, a timed exception or the
+//!     grace period, which hold in addition to the policy, may let the packet pass.
 //!
-//! Where a row in audit names the port, what is denied for its peer or client port is marked, and passes
-//! like all that a direction in audit would drop.
+//! If a row in audit names the port, a packet that is denied because of the peer or the client port is marked
+//! as a would-be drop and passes, like all would-be drops of a direction in audit.
 //!
-//! Outbound is the mirror: the reverse of an inbound row may leave, what opens is judged by the
-//! outbound rows, and what belongs to a flow of ours keeps it alive.
+//! Outbound is the mirror image: replies to connections that inbound rows allow may leave, the outbound rows
+//! judge packets that open a flow, and packets of a flow of this host keep that flow alive.
 //!
-//! What the link needs, and errors about flows, come in only so often ([`crate::rate`]).
+//! Inbound link protocols and ICMP errors about flows are rate-limited ([`crate::rate`]).
 //!
-//! Panic stands above: isolated, only failsafe tuples and the link's own services hold; open, nothing
-//! is dropped.
+//! A suspension of the policy takes precedence over all of this. In lockdown, only failsafe rows and the
+//! link's own services hold; in bypass, nothing is dropped.
 
 mod address;
 mod context;
@@ -61,31 +61,31 @@ use crate::{
     serve,
 };
 
-/// Where parsed datagrams lie while they are judged.
+/// Storage for parsed datagrams while they are judged.
 ///
-/// On the host anywhere. In the kernel in a map: every way through the parser leaves other constants
-/// behind (the protocol is 6, the last three words of an IPv4 address are 0), and the verifier would
-/// walk the whole decision once for each; what it reads back from a map it knows nothing about. The
-/// stack has no room for it either.
+/// On the host, any memory will do. In the kernel, the storage is a map value: every path through the parser
+/// leaves different known constants (the protocol is 6, the last three words of an IPv4 address are 0), and
+/// the verifier would explore the whole decision once for each. The verifier knows nothing about a value that
+/// is read back from a map. The stack is also too small.
 pub trait Scratch {
-    /// Lays a datagram down.
+    /// Stores a datagram.
     fn store(&self, place: ParsedSlot, datagram: Datagram);
 
-    /// The datagram that was laid down; none before.
+    /// Returns the stored datagram, or `None` if there is none.
     fn load(&self, place: ParsedSlot) -> Option<&Datagram>;
 }
 
-/// The places of a scratch.
+/// The slots of a scratch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ParsedSlot {
     /// The datagram under judgement.
     Outer = 0,
-    /// The one that it quotes, if it is an ICMP error.
+    /// The datagram that the outer one quotes, if the outer one is an ICMP error.
     Embedded = 1,
 }
 
 impl ParsedSlot {
-    /// How many there are.
+    /// Number of slots.
     pub const ALL: usize = 2;
 }
 
@@ -99,7 +99,7 @@ impl Scratch for [core::cell::OnceCell<Datagram>; ParsedSlot::ALL] {
     }
 }
 
-/// What a decision is made with: the image and the two tables.
+/// The inputs of a decision: the image and the two tables.
 pub struct Tables<'a, L: Lines + ?Sized, F: Store, T: Store> {
     /// The compiled policy.
     pub image: &'a Image<'a, L>,
@@ -107,15 +107,15 @@ pub struct Tables<'a, L: Lines + ?Sized, F: Store, T: Store> {
     pub flows: F,
     /// Fragmented datagrams.
     pub fragments: T,
-    /// The modes that hold now in the low half, a byte each; the kind of panic above. One look at both
-    /// for the whole packet.
+    /// The modes in force in the low half, one byte each; the kind of suspension in the high half. Both are
+    /// read once per packet.
     held: u64,
 }
 
 impl<'a, L: Lines + ?Sized, F: Store, T: Store> Tables<'a, L, F, T> {
     const PANIC_SHIFT: u32 = 32;
 
-    /// Tables for one packet.
+    /// Returns the tables for one packet.
     #[inline(always)]
     pub fn new(image: &'a Image<'a, L>, flows: F, fragments: T) -> Self {
         let lines = image.lines();
@@ -127,25 +127,25 @@ impl<'a, L: Lines + ?Sized, F: Store, T: Store> Tables<'a, L, F, T> {
         Self { image, flows, fragments, held }
     }
 
-    /// Tables for one packet while no panic holds.
+    /// Returns the tables for one packet while the policy is not suspended.
     #[inline(always)]
     pub fn in_peace(image: &'a Image<'a, L>, flows: F, fragments: T) -> Self {
         Self { image, flows, fragments, held: u64::from(image.modes()) }
     }
 
-    /// What becomes of a would-be drop, see [`mode`].
+    /// Returns the mode of a direction, which says how a would-be drop is treated; see [`mode`].
     #[inline(always)]
     const fn mode(&self, direction: Direction) -> u8 {
         (self.held >> (8 * direction as u32)) as u8
     }
 
-    /// Whether only failsafe tuples hold.
+    /// Returns true in lockdown, where only failsafe rows hold.
     #[inline(always)]
     const fn isolated(&self) -> bool {
         self.held >> Self::PANIC_SHIFT == panic::ISOLATE as u64
     }
 
-    /// Whether a second look at the decision may change it.
+    /// Returns true if a second look may change the decision.
     #[inline(always)]
     fn reconsiders(&self, decision: Decision) -> bool {
         if self.isolated() {
@@ -155,15 +155,15 @@ impl<'a, L: Lines + ?Sized, F: Store, T: Store> Tables<'a, L, F, T> {
         decision.may_be_overridden() && lines.control(word::PORT_BLOOM) | lines.control(word::GRACE) != 0
     }
 
-    /// Returns true if the image is up to date about who holds the addresses that several hosts may hold.
+    /// Returns true if the image is up to date about the holders of addresses that several hosts may hold.
     #[inline(always)]
     fn knows_holders(&self) -> bool {
         Timed(self.image.lines().control(word::HOLDERS)).holds(self.flows.now()) != 0
     }
 
-    /// Whether a flow of ours goes on that no outbound row allows: where outbound tracks; and where it audits
-    /// and inbound would drop the answers. Where inbound audits, too, they pass without a flow, and are counted
-    /// as what they would be.
+    /// Returns true if a flow of this host continues although no outbound row allows it. This is so where
+    /// outbound tracks, and where outbound audits while inbound would drop the answers. Where inbound audits
+    /// too, the answers pass without a flow, and are counted as would-be drops.
     #[inline(always)]
     const fn keeps_unlisted(&self) -> bool {
         match self.mode(Direction::Outbound) {
@@ -173,11 +173,11 @@ impl<'a, L: Lines + ?Sized, F: Store, T: Store> Tables<'a, L, F, T> {
         }
     }
 
-    /// Stamp of a fragmented datagram whose first fragment passed isolated.
+    /// Epoch of a fragmented datagram whose first fragment passed in lockdown.
     const ISOLATED_FRAGMENT: u32 = 1;
 
-    /// Stamp of a fragmented datagram that begins now. One whose first fragment was audited holds while the
-    /// generation does that audited it.
+    /// Returns the epoch of a fragmented datagram that begins now. If the first fragment was audited, the
+    /// entry holds only while the generation that audited it is in force.
     #[inline(always)]
     fn fragment_epoch(&self, audited: bool) -> u32 {
         if self.isolated() {
@@ -206,7 +206,7 @@ impl<L: Lines + ?Sized> parse::Link for Vlans<'_, '_, L> {
     }
 }
 
-/// A link of which nothing is known: only untagged frames and priority tags are judged.
+/// A link without a policy: only untagged frames and frames with a priority tag are judged.
 struct NoVlans<'a, S: ?Sized>(&'a S);
 
 impl<S: Barrier + ?Sized> Barrier for NoVlans<'_, S> {
@@ -291,7 +291,7 @@ where
         _ => remember(hook, datagram, tables, decision.sent_by_socket(packet.is_from_socket(datagram))),
     };
     let decision = audited(hook, tables, decision);
-    // What the mode alone lets through is let through again, and counted again, as long as the mode holds.
+    // Packets that pass only because of the mode are judged, and counted, one by one while the mode holds.
     let by_mode = decision.audited() && tables.mode(hook) != mode::ENFORCE;
     if datagram.fragment.is_part() && decision.passes() && !by_mode && self_test == 0 {
         remember_fragment(hook, datagram, tables, decision);
@@ -302,7 +302,8 @@ where
     decision
 }
 
-/// Notes that a datagram was let in to a local port, and was no answer. A function of its own in the programs.
+/// Records that a datagram other than an answer was let in to a local port. A separate function in the
+/// programs.
 #[inline(never)]
 fn remember_port<L, F, T>(datagram: &Datagram, tables: &Tables<'_, L, F, T>) -> u64
 where
@@ -319,7 +320,7 @@ where
     0
 }
 
-/// Notes that something was let in to a local port, unless it was an answer.
+/// Records that a packet was let in to a local port, unless the packet was an answer.
 #[inline(always)]
 fn let_in<L, F, T>(tables: &Tables<'_, L, F, T>, protocol: u8, port: u16, opens: bool, decision: Decision)
 where
@@ -332,7 +333,8 @@ where
     }
 }
 
-/// Judges a frame while no policy is in force: closed, but for failsafe tuples and what they need.
+/// Judges a frame while no policy is in force: drops everything except packets that failsafe rows allow and
+/// the protocols that those packets need.
 #[inline(always)]
 pub fn judge_without_policy<P, S, D>(hook: Direction, packet: &P, view: &S, now: u32, scratch: &D) -> Decision
 where
@@ -351,7 +353,7 @@ where
     if open && !decision.passes() { Decision(decision.0 | Decision::AUDITED) } else { decision }
 }
 
-/// Judges a packet that is for the general path, while the program for that is not in its place.
+/// Returns the decision on a packet for the general path while the program of that path is missing.
 #[inline(always)]
 pub fn unjudged<L, F, T>(hook: Direction, tables: &Tables<'_, L, F, T>) -> Decision
 where
@@ -362,8 +364,8 @@ where
     audited(hook, tables, Decision::because(Reason::Internal))
 }
 
-/// In audit a would-be drop is marked as such, and passes. One that a row's audit lets through has its mark
-/// already.
+/// In audit, marks a would-be drop, which then passes. A would-be drop that passes because a row is in audit
+/// has the mark already.
 #[inline(always)]
 fn audited<L, F, T>(hook: Direction, tables: &Tables<'_, L, F, T>, decision: Decision) -> Decision
 where
@@ -374,7 +376,8 @@ where
     if decision.passes() || tables.isolated() {
         return decision;
     }
-    // An answer that inbound audit let in must be able to leave, or audit would cut it.
+    // An answer to a packet that inbound audit let in must be able to leave, or audit would break the
+    // connection.
     let softened = decision.is(Reason::UnsolicitedReply) && tables.mode(Direction::Inbound) != mode::ENFORCE;
     if tables.mode(hook) != mode::ENFORCE || softened {
         return Decision(decision.0 | Decision::AUDITED);
@@ -382,8 +385,8 @@ where
     decision
 }
 
-/// Enters a flow that is to be remembered. Without room for it its answers could not come
-/// in: then it may not leave. A function of its own in the programs.
+/// Enters a flow that is to be remembered. If there is no room, drops the packet: its answers could not come
+/// in. A separate function in the programs.
 #[inline(never)]
 fn remember<L, F, T>(
     hook: Direction,
@@ -396,7 +399,7 @@ where
     F: Store,
     T: Store,
 {
-    // What an override allows is asked for it again and again: no generation has judged it.
+    // A flow that an override allows is judged again with every packet: no generation has judged it.
     let epoch = if decision.is(Reason::Exception) || decision.is(Reason::Failsafe) {
         flow::UNJUDGED
     } else {
@@ -412,7 +415,7 @@ where
     }
 }
 
-/// Remembers a first fragment that passes, so that its followers may. A function of its own in the
+/// Remembers a first fragment that passes, so that the later fragments may pass. A separate function in the
 /// programs.
 #[inline(never)]
 fn remember_fragment<L, F, T>(
@@ -438,7 +441,7 @@ fn remember_fragment<L, F, T>(
     }
 }
 
-/// The key of a datagram's flow.
+/// Returns the key of the datagram's flow.
 #[inline(always)]
 const fn key(hook: Direction, datagram: &Datagram) -> Key {
     let Datagram { family, protocol, source, destination, source_port, destination_port, .. } = datagram;
@@ -452,7 +455,7 @@ const fn key(hook: Direction, datagram: &Datagram) -> Key {
     }
 }
 
-/// The key of a datagram's fragmented datagram.
+/// Returns the fragment key of a datagram that is a fragment.
 #[inline(always)]
 const fn fragment_key(hook: Direction, datagram: &Datagram) -> Key {
     let Datagram { family, protocol, source, destination, fragment, .. } = datagram;
@@ -460,8 +463,8 @@ const fn fragment_key(hook: Direction, datagram: &Datagram) -> Key {
     Key::fragment(*family, *protocol, source, destination, fragment.id, outbound)
 }
 
-/// Parses a frame and lays the datagram on the scratch: 0, or the number of the reason that decides it.
-/// A function of its own in the programs: what it needs of the stack is free again when it is done.
+/// Parses a frame and stores the datagram in the scratch. Returns 0, or the number of the reason that decides
+/// the frame. A separate function in the programs: its stack space is free again when it returns.
 #[inline(never)]
 fn read<P, V, D>(packet: &P, link: &V, link_control: bool, scratch: &D) -> u8
 where

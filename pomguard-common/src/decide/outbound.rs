@@ -1,4 +1,4 @@
-//! What leaves.
+//! Rules for outbound datagrams.
 
 use super::{
     Decision, NO_ROW, Tables,
@@ -13,8 +13,8 @@ use crate::{
     reason::Reason,
 };
 
-/// Rules on a datagram that leaves to a peer of this class; the word is a [`Decision`]. A function of its own in the
-/// programs.
+/// Judges an outbound datagram to a peer of this class. The word is a [`Decision`]. A separate function in
+/// the programs.
 #[inline(never)]
 pub(super) fn outbound<L, F, T>(datagram: &Datagram, tables: &Tables<'_, L, F, T>, class: u32) -> u64
 where
@@ -26,7 +26,7 @@ where
     if matches!(datagram.kind, Kind::Follower) { context.follower().0 } else { sent_by_us(&context).0 }
 }
 
-/// Judges what this host sends under its own address.
+/// Judges a datagram that this host sends from its own address.
 #[inline(always)]
 fn sent_by_us<L, F, T>(context: &Context<'_, '_, L, F, T>) -> Decision
 where
@@ -43,7 +43,7 @@ where
     if icmp && is_error(datagram) {
         return Decision(Decision::QUOTES);
     }
-    // What answers on a connection that an inbound row allows. A SYN answers nothing.
+    // Answers on a connection that an inbound row allows. A SYN answers nothing.
     let answers = if icmp { datagram.icmp_type == reply } else { !(tcp && syn && !ack) };
     let mut audit = false;
     if answers {
@@ -52,8 +52,9 @@ where
             Err(miss) => audit = miss.audit,
         }
     }
-    // What an inbound row's audit let in must be answered, or audit would cut it. The answer enters no
-    // flow: what comes in goes on being counted as what it is.
+    // An answer to a packet that passed because an inbound row is in audit must leave, or audit would break
+    // the connection. The answer enters no flow, so that the inbound packets are still counted as would-be
+    // drops.
     let answer_in_audit = Decision::because(Reason::UnsolicitedReply).not_enforced(true);
     if icmp && datagram.icmp_type == reply {
         let free = matches!(datagram.family, Family::V6) && context.image().switch(switch::ECHO_V6);
@@ -75,7 +76,8 @@ where
         }
         return if decision.passes() { decision } else { answers_unlisted(context, decision) };
     }
-    // None is written out: the compiler would store registers that hold nothing, which the verifier refuses.
+    // `Found::NOWHERE` is spelled out: for a `None`, the compiler would store uninitialized registers, which
+    // the verifier refuses.
     let (known, found) = match context.flow() {
         Some(found) => (true, found),
         None => (false, Found::NOWHERE),
@@ -85,8 +87,8 @@ where
         return continues(context, &found);
     }
     let found = known.then_some(found);
-    // A SYN is judged anew each time. What neither opens nor belongs to anything re-creates a lost
-    // entry if it could have opened it; but a SYN-ACK is an answer, and nothing asked for this one.
+    // A SYN is judged again each time. Any other packet that belongs to no flow re-creates a lost entry if it
+    // could have opened that flow. But a SYN-ACK is an answer, and nothing asked for this one.
     let decision = open(context);
     if audit && (syn || decision.row() == NO_ROW) {
         return answer_in_audit;
@@ -95,11 +97,12 @@ where
     if tcp && !opens && syn {
         return unasked;
     }
-    // By a row, or by the audit of one.
+    // Allowed by a row, or by a row in audit.
     if decision.row() != NO_ROW || decision.audited() {
         return enters(context, found, opens, decision);
     }
-    // What may be an answer to a peer that was let in is no flow of ours: it would outlive what let that in.
+    // A packet that may answer a peer that was let in enters no flow: the flow would outlive the permission
+    // of the peer.
     let may_answer = matches!(datagram.kind, Kind::Ports) && (!tcp || !opens);
     let kept = context.tables.keeps_unlisted();
     if tcp && !opens && (!kept || context.serves()) {
@@ -114,7 +117,7 @@ where
     enters(context, found, opens, decision)
 }
 
-/// Lets something leave that no row allows, and enters it nowhere, if it may answer what inbound audit let in.
+/// Lets a packet pass that no row allows if it may answer a packet that inbound audit let in. Enters no flow.
 #[inline(always)]
 fn answers_unlisted<L, F, T>(context: &Context<'_, '_, L, F, T>, decision: Decision) -> Decision
 where
@@ -128,7 +131,7 @@ where
     decision.not_enforced(audits && decision.is(Reason::Destination) && !asks && context.serves())
 }
 
-/// Goes on with a flow of ours.
+/// Continues a flow of this host.
 #[inline(always)]
 pub(super) fn continues<L, F, T>(context: &Context<'_, '_, L, F, T>, found: &Found) -> Decision
 where
@@ -140,7 +143,7 @@ where
     Decision::because(Reason::OwnFlow).under(found.row)
 }
 
-/// Opens a flow of ours that is allowed, or has one that was lost remembered again.
+/// Opens an allowed flow of this host, or enters again one that the table lost.
 #[inline(always)]
 pub(super) fn enters<L, F, T>(
     context: &Context<'_, '_, L, F, T>,
@@ -160,7 +163,7 @@ where
     }
     let state = match (context.datagram.kind, context.datagram.protocol) {
         (Kind::Ports, protocol::TCP) if opens => State::Opening,
-        // Nothing answers a RST (RFC 9293 section 3.10.7.1), and anybody may draw one from this host.
+        // Nothing answers a RST (RFC 9293 section 3.10.7.1), and any stranger can provoke one from this host.
         (Kind::Ports, protocol::TCP) if context.datagram.tcp_flags & tcp_flag::RST != 0 => State::Free,
         (Kind::Ports, protocol::TCP) => State::Established,
         (Kind::Icmp, _) => State::Icmp,
@@ -169,7 +172,7 @@ where
     decision.remembered_as(state)
 }
 
-/// Judges what opens a flow: by row, or by the mode.
+/// Judges a datagram that opens a flow: by row, or by the mode.
 #[inline(always)]
 fn open<L, F, T>(context: &Context<'_, '_, L, F, T>) -> Decision
 where

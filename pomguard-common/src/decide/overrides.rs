@@ -1,8 +1,8 @@
-//! A second look, at what the policy in force would drop: failsafe tuples, timed exceptions and grace
-//! hold alongside it, and panic holds above it.
+//! Second look at a decision of the policy: failsafe rows, timed exceptions and the grace period hold in
+//! addition to the policy, and a suspension of the policy takes precedence over it.
 //!
-//! Isolated, everything is looked at again: of what the policy lets through only what a failsafe tuple
-//! is about goes on, and what the link itself needs.
+//! In lockdown every packet gets the second look: of the packets that the policy would pass, only those that
+//! match a failsafe row and those that the link itself needs pass.
 
 use super::{
     Decision, Tables,
@@ -21,9 +21,9 @@ use crate::{
     reason::Reason,
 };
 
-/// The overrides that let a datagram through: as one that opens in the hook's direction, or goes on with
-/// what its sender opened; and as an answer to what the other side opened. The word is [`Matches`]. A function
-/// of its own in the programs.
+/// Looks up the overrides that allow a datagram: first as one that opens a connection in the hook's
+/// direction, or continues a connection that the sender opened; second as an answer in a connection that the
+/// other side opened. The word is a [`Matches`]. A separate function in the programs.
 #[inline(never)]
 pub(super) fn allows<S: ControlView + Barrier + ?Sized>(
     hook: Direction,
@@ -47,8 +47,8 @@ pub(super) fn allows<S: ControlView + Barrier + ?Sized>(
     view.barrier(matches.0)
 }
 
-/// Looks again at a datagram on which the policy ruled `first`; the words are [`Decision`]s. A function
-/// of its own in the programs.
+/// Takes a second look at a datagram for which the policy decided `first`. The words are [`Decision`]s. A
+/// separate function in the programs.
 #[inline(never)]
 pub(super) fn reconsider<L, F, T>(
     hook: Direction,
@@ -82,8 +82,8 @@ where
     }
     let lines = tables.image.lines();
     let now = tables.flows.now();
-    // What the policy would pass, or drops for want of a row. What is broken, spoofed or not for this
-    // host ends whatever the overrides say.
+    // Packets that the policy would pass, or would drop because no row allows them. A packet that is
+    // malformed, spoofed or not for this host is dropped whatever the overrides say.
     if first.passes() || first.may_be_overridden() {
         let context = Context { hook, datagram, tables, class: Class::NONE };
         let matches = Matches(allows(hook, datagram, lines, now, isolated));
@@ -165,9 +165,9 @@ where
     })
 }
 
-/// Judges a datagram while there is no policy: only failsafe tuples hold, and what they need of the link.
-/// Without a policy there are no flows either, so an answer is known by its tuple alone. The word
-/// is a [`Decision`]. A function of its own in the programs.
+/// Judges a datagram while there is no policy: only failsafe rows hold, and the link protocols that they
+/// need. Without a policy there are no flows either, so an answer is recognised by its tuple alone. The word
+/// is a [`Decision`]. A separate function in the programs.
 #[inline(never)]
 pub(super) fn without_policy<S: ControlView + Barrier + ?Sized>(
     hook: Direction,

@@ -1,13 +1,15 @@
 //! The host's own multicast, as XDP sees it in generic mode.
 //!
-//! The kernel hands a copy of each packet that this host sends to a group back to the members of the group on this
-//! host (`dev_loopback_xmit`). In generic mode XDP sees the copy, without an Ethernet header: its IP header begins
-//! where an Ethernet header should. No field tells the two apart, so each frame has two readings. A stranger on the link
-//! can send the *twin* of such a copy: an Ethernet frame with the same bytes, which the kernel then reads as Ethernet.
+//! The kernel delivers a copy of each multicast packet that this host sends to the group's members on this
+//! host (`dev_loopback_xmit`). In generic mode XDP sees the copy without an Ethernet header: the IP header
+//! begins where an Ethernet header should. No field tells the two apart, so each frame has two readings. A
+//! stranger on the link can send the *twin* of such a copy: an Ethernet frame with the same bytes, which the
+//! kernel then reads as Ethernet.
 //!
-//! The EtherType of the twin is part of the source address of the copy. A frame passes only if no part of the kernel
-//! takes frames of this EtherType: the copy goes to the group's members, and the twin goes to nobody. A host whose own
-//! address spells an EtherType of the kernel does not hear its own multicast in generic mode.
+//! The EtherType of the twin is part of the source address of the copy. A frame passes only if no part of the
+//! kernel takes frames of this EtherType: then the copy goes to the group's members, and the twin goes to
+//! nobody. A host with an address that spells an EtherType of the kernel does not hear its own multicast in
+//! generic mode.
 
 use super::{
     Tables,
@@ -22,9 +24,9 @@ use crate::{
     reason::Reason,
 };
 
-/// Returns the number of the reason that decides a frame of no known EtherType: [`Reason::OwnMulticast`] for a copy of
-/// the host's own multicast at an interface in generic mode, else [`Reason::EtherType`]. A function of its own in
-/// the programs.
+/// Returns the number of the reason that decides a frame of no known EtherType: [`Reason::OwnMulticast`] for
+/// a copy of the host's own multicast at an interface in generic mode, else [`Reason::EtherType`]. A separate
+/// function in the programs.
 #[inline(never)]
 pub(super) fn own_multicast<P, L, F, T>(packet: &P, tables: &Tables<'_, L, F, T>) -> u8
 where
@@ -35,7 +37,7 @@ where
 {
     let lines = tables.image.lines();
     let wanted = generic(packet.interface());
-    // Without branches, each of which the verifier would follow.
+    // No branches: the verifier would follow each.
     let mut listed = 0;
     let mut at = 0;
     while at < word::GENERIC_WORDS {
@@ -49,8 +51,8 @@ where
     }
 }
 
-/// Returns true if the frame is an IP packet without a link header from this host to a group, and its twin goes to
-/// nobody.
+/// Returns true if the frame is an IP packet without a link header, sent by this host to a group, and if the
+/// kernel delivers the twin to nobody.
 #[inline(always)]
 fn is_copy<P, L, F, T>(packet: &P, tables: &Tables<'_, L, F, T>) -> bool
 where
@@ -92,12 +94,12 @@ where
     class_of(tables.image, family, address).may_send(tables.knows_holders())
 }
 
-/// Returns true if the kernel delivers a frame of this EtherType to nobody, whatever modules it has. `next` is what
-/// follows the EtherType.
+/// Returns true if the kernel, with any set of modules, delivers a frame of this EtherType to nobody. `next`
+/// is the field after the EtherType.
 ///
-/// The EtherTypes that Linux takes (include/uapi/linux/if_ether.h) lie in the blocks that are named here. A number below
-/// 1,536 is a length: up to 2 it leaves no room for an LLC header, which the kernel asks for (`llc_fixup_skb`), unless
-/// 0xffff follows, which means Novell's own framing.
+/// The EtherTypes that Linux takes (include/uapi/linux/if_ether.h) lie in the blocks that are named here. A
+/// number below 1,536 is a length. A length of at most 2 leaves no room for an LLC header, which the kernel
+/// requires (`llc_fixup_skb`), unless 0xffff follows, which means Novell's own framing.
 #[inline(always)]
 const fn goes_to_nobody(ether_type: u16, next: u16) -> bool {
     if ether_type < ethertype::FIRST {

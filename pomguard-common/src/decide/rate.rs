@@ -1,4 +1,4 @@
-//! What may come in only so often.
+//! Rate limits of inbound packets.
 
 use super::{Decision, Tables};
 use crate::{
@@ -10,7 +10,7 @@ use crate::{
     reason::Reason,
 };
 
-/// Whether it is an ICMP error that tells a path's MTU.
+/// Returns true for an ICMP error that reports a path MTU.
 #[inline(always)]
 pub(super) const fn tells_mtu(datagram: &Datagram) -> bool {
     matches!(
@@ -19,7 +19,7 @@ pub(super) const fn tells_mtu(datagram: &Datagram) -> bool {
     )
 }
 
-/// The decision, or the drop of what came in too often.
+/// Returns the decision, or a drop if packets of this class came in too often.
 #[inline(always)]
 pub(super) fn limited<L, F, T>(
     hook: Direction,
@@ -49,8 +49,8 @@ where
     if within(rated as u32, tables) == 0 { Decision::because(Reason::RateLimited) } else { decision }
 }
 
-/// Counts a packet of a class, as its number; 0 when there were too many. A function of its own in the
-/// programs.
+/// Counts a packet of the class with this number. Returns 0 if the budget is spent. A separate function in
+/// the programs.
 #[inline(never)]
 fn within<L, F, T>(rated: u32, tables: &Tables<'_, L, F, T>) -> u64
 where
@@ -60,10 +60,10 @@ where
 {
     let lines = tables.image.lines();
     let rated = lines.barrier(rated.into()) as u32;
-    // Without a place to count there is nothing to go by.
+    // Without a counter there is no basis for a limit.
     let Some(spent) = lines.spent(rated) else { return 1 };
-    // Nobody else writes this processor's word.
-    // A self-test has a budget without an end, and in the programs a word of its own.
+    // Only this processor writes its word. A self-test has an unlimited budget, and in the programs a
+    // separate word.
     let budget = tables.image.budget(rated) | lines.self_test().wrapping_neg() as u32;
     match rate::spend(spent.load(), tables.flows.now(), budget) {
         Some(word) => {

@@ -17,8 +17,8 @@ use crate::{
     reason::Reason,
 };
 
-/// Reads what an ICMP error quotes and lays it on the scratch as the datagram that it was: 0, or the number
-/// of the reason that decides the error. A function of its own in the programs.
+/// Reads the packet that an ICMP error quotes, and stores it in the scratch as the original datagram. Returns
+/// 0, or the number of the reason that decides the error. A separate function in the programs.
 #[inline(never)]
 pub(super) fn quote<P, M, D>(hook: Direction, packet: &P, datagram: &Datagram, memory: &M, scratch: &D) -> u8
 where
@@ -38,7 +38,7 @@ where
             return unrelated;
         }
     }
-    // Inbound the quoted packet is one that this host sent, outbound one that it received.
+    // Inbound, this host sent the quoted packet; outbound, this host received it.
     let ours = match hook {
         Direction::Inbound => quoted.source == datagram.destination,
         Direction::Outbound => quoted.destination == datagram.source && quoted.source == datagram.destination,
@@ -46,7 +46,7 @@ where
     if !ours {
         return unrelated;
     }
-    // Of ICMP only requests are quoted; what TCP said when it was sent does not matter.
+    // For ICMP, only quoted requests count. The TCP flags of the quoted packet do not matter.
     let ports = matches!(quoted.protocol, protocol::TCP | protocol::UDP);
     scratch.store(
         ParsedSlot::Embedded,
@@ -71,8 +71,8 @@ where
     0
 }
 
-/// What the policy in force has to say to the flow that an ICMP error quotes, and changes nothing
-/// about that: bits of [`related_flags`]. A function of its own in the programs.
+/// Looks up the flow that an ICMP error quotes in the flow table and the policy in force, and changes
+/// nothing. Returns bits of [`related_flags`]. A separate function in the programs.
 #[inline(never)]
 pub(super) fn related<L, F, T>(hook: Direction, quoted: &Datagram, tables: &Tables<'_, L, F, T>) -> u64
 where
@@ -95,17 +95,17 @@ where
     tables.image.lines().barrier(bits)
 }
 
-/// What a quoted flow is to the policy.
+/// Flags that say how the policy treats a quoted flow.
 mod related_flags {
-    /// It is one that this host opened.
+    /// This host opened the flow.
     pub(super) const KNOWN: u64 = 1;
-    /// It is known, or an inbound row allows it.
+    /// The flow is known, or an inbound row allows it.
     pub(super) const ALLOWED: u64 = 2;
-    /// An inbound row in audit names its port: whoever has it, it goes on.
+    /// An inbound row in audit names the port: the packet passes, whoever the peer is.
     pub(super) const IN_AUDIT: u64 = 4;
 }
 
-/// In which direction the quoted packet went, and who the peer was.
+/// Returns the direction in which the quoted packet went, and the address of the peer.
 #[inline(always)]
 const fn seen(hook: Direction, quoted: &Datagram) -> (Direction, &Address) {
     match hook {
@@ -114,8 +114,8 @@ const fn seen(hook: Direction, quoted: &Datagram) -> (Direction, &Address) {
     }
 }
 
-/// Judges an ICMP error by what the policy said to the flow that it quotes, and by what holds
-/// alongside it. The word is a [`Decision`]. A function of its own in the programs.
+/// Judges an ICMP error by the policy's result for the quoted flow, and by the overrides. The word is a
+/// [`Decision`]. A separate function in the programs.
 #[inline(never)]
 pub(super) fn related_by<L, F, T>(
     hook: Direction,
