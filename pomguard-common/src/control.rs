@@ -1,10 +1,10 @@
-//! What holds alongside the generations: which one is in force, panic, the grace period after a first
-//! start, and the overrides: failsafe rows, which belong to a generation, and timed exceptions, which hold in
-//! all.
+//! State that holds in addition to the generations: the generation in force, the suspension of the policy,
+//! the grace period after a first start, and the overrides. Overrides are failsafe rows, which belong to a
+//! generation, and timed exceptions, which hold in all.
 //!
-//! Each is one aligned 64-bit word of one cache line, [`Control`], or one line of a small table, so
-//! that a packet sees the old state or the new one. Every deadline is in ticks and is judged by the
-//! programs themselves: it passes whether or not a daemon lives.
+//! Each item is one aligned 64-bit word of [`Control`], or one line of a small table, so that a packet sees
+//! either the old state or the new one. Every deadline is in ticks. The programs themselves check the
+//! deadlines, so they take effect even without a running daemon.
 
 use crate::{
     barrier::Barrier,
@@ -14,16 +14,16 @@ use crate::{
     word::Word,
 };
 
-/// The value of the control map. User space writes single words of it, the programs read them.
+/// The value of the control map. User space writes single words, and the programs read them.
 #[derive(Debug, Default)]
 #[repr(C, align(64))]
 pub struct Control(pub [Word; Control::WORDS]);
 
 impl Control {
-    /// Words of both lines. The second one is for what few packets ask.
+    /// Words of both cache lines. The second line is for words that few packets need.
     pub const WORDS: usize = 16;
 
-    /// The word at `index`, one of [`word`]; 0 beyond the line.
+    /// Returns the word at `index`, one of [`word`], or 0 beyond the end.
     #[must_use]
     #[inline(always)]
     pub fn word(&self, index: usize) -> u64 {
@@ -40,66 +40,69 @@ const _: () = assert!(size_of::<Control>() == 128);
 pub mod word {
     /// [`crate::image::Active`]: the generation in force.
     pub const ACTIVE: usize = 0;
-    /// [`super::Timed`]: a [`super::panic`] kind and when it ends.
+    /// [`super::Timed`]: the kind of suspension ([`super::panic`]) and its end.
     pub const PANIC: usize = 1;
     /// [`super::Timed`]: kind 1 while mid-flow packets without a known flow pass and are counted.
     pub const GRACE: usize = 2;
-    /// Number of lines of the override table that may hold one.
+    /// Number of lines of the override table that may be in use.
     pub const OVERRIDES: usize = 3;
-    /// [`super::Override::port_bloom`] of every override, or-ed: a packet whose own bit is not set has none.
+    /// [`super::Override::port_bloom`] of every override, or-ed: a packet whose own bit is not set matches no
+    /// override.
     pub const PORT_BLOOM: usize = 4;
-    /// [`super::Timed`]: kind 1 while [`crate::image::Class::HELD`] is up to date. The daemon moves the end on.
+    /// [`super::Timed`]: kind 1 while [`crate::image::Class::HELD`] is up to date. The daemon keeps extending
+    /// the deadline.
     pub const HOLDERS: usize = 5;
-    /// The first of [`GENERIC_WORDS`] words, each [`super::generic`] of an interface whose XDP mode is generic, or 0.
+    /// The first of [`GENERIC_WORDS`] words. Each is [`super::generic`] of an interface whose XDP mode is
+    /// generic, or 0.
     pub const GENERIC: usize = 8;
-    /// Number of those words. Interfaces beyond it count as native.
+    /// Number of words for interfaces in generic mode. Further interfaces count as native.
     pub const GENERIC_WORDS: usize = 8;
 }
 
-/// The word of an interface in generic mode.
+/// Returns the word of an interface in generic mode.
 #[must_use]
 #[inline(always)]
 pub const fn generic(interface: u32) -> u64 {
     1 << 32 | interface as u64
 }
 
-/// Kinds of panic, for [`word::PANIC`].
+/// Kinds of suspension of the policy, for [`word::PANIC`].
 pub mod panic {
-    /// None: the policy holds.
+    /// No suspension: the policy holds.
     pub const NONE: u8 = 0;
-    /// Only failsafe rows hold, in both directions; what the link needs goes on.
+    /// Lockdown: only failsafe rows hold, in both directions; the protocols that the link needs still pass.
     pub const ISOLATE: u8 = 1;
-    /// Nothing is dropped; everything is counted as the policy would have judged it.
+    /// Bypass: nothing is dropped; everything is counted as the policy would have judged it.
     pub const OPEN: u8 = 2;
 }
 
-/// A kind, and the tick at which it ends.
+/// A kind, and the tick of the deadline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timed(pub u64);
 
 impl Timed {
-    /// Nothing.
+    /// The value for "nothing holds".
     pub const NONE: Self = Self(0);
 
-    /// Of a kind, until `deadline` (in ticks; 0 = without an end).
+    /// Returns the value for a kind that holds until `deadline` (in ticks; 0 = no deadline).
     #[must_use]
     pub const fn until(kind: u8, deadline: u32) -> Self {
         Self(kind as u64 | (deadline as u64) << 32)
     }
 
-    /// The deadline in ticks; 0 = none.
+    /// Returns the deadline in ticks; 0 = none.
     #[must_use]
     pub const fn deadline(self) -> u32 {
         (self.0 >> 32) as u32
     }
 
-    /// The kind as written, whether or not its time is up.
+    /// Returns the kind as written, even if the deadline has passed.
     #[must_use]
     pub const fn kind(self) -> u8 {
         self.0 as u8
     }
 
-    /// The kind that holds at `now`; 0 when none does, or none any more.
+    /// Returns the kind that holds at `now`, or 0 if none does.
     #[must_use]
     #[inline(always)]
     pub const fn holds(self, now: u32) -> u8 {
@@ -107,27 +110,28 @@ impl Timed {
     }
 }
 
-/// Whether a deadline (0 = none) has passed at `now`. Ticks wrap; a deadline lies less than 2^31 away.
+/// Returns true if a deadline (0 = none) has passed at `now`. Ticks wrap; a deadline lies less than 2^31
+/// ticks away.
 #[must_use]
 #[inline(always)]
 pub const fn over(deadline: u32, now: u32) -> bool {
     deadline != 0 && now.wrapping_sub(deadline) < 1 << 31
 }
 
-/// A failsafe row, or a timed exception. One line of the override table.
+/// A failsafe row or a timed exception: one line of the override table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C, align(64))]
 pub struct Override {
-    /// First words of the peer's prefix, masked.
+    /// The peer's prefix, masked.
     pub peer: Address,
-    /// The prefix as a mask.
+    /// The mask of the prefix.
     pub mask: Address,
-    /// First service port in the low half, last one in the high half; both the protocol's number
-    /// where there are no ports.
+    /// First service port in the low half, last one in the high half. For a protocol without ports, both are
+    /// the protocol's number.
     pub ports: u32,
     /// First client port in the low half, last one in the high half.
     pub client_ports: u32,
-    /// The tick at which it ends; 0 = never.
+    /// The tick at which the override ends; 0 = never.
     pub expires: u32,
     /// Counter slot.
     pub row: u16,
@@ -136,10 +140,10 @@ pub struct Override {
     /// [`Family`] as a number, with [`Override::OUTBOUND`], [`Override::EXCEPTION`]; 0 = the line is free.
     /// Written last and cleared first.
     pub marks: u8,
-    /// Generation slots that the line holds for, a bit each. A packet looks only at lines with the bit of the slot
-    /// that it is judged by, so the word that switches the policy switches its failsafe rows, too.
+    /// Generation slots for which the line holds, one bit each. A packet looks only at lines with the bit of
+    /// the slot that judges it, so the word that switches the policy also switches the failsafe rows.
     pub slots: u32,
-    /// Zero.
+    /// Always 0.
     pub reserved: [u32; 3],
 }
 
@@ -163,9 +167,9 @@ impl Override {
         slots: 0,
         reserved: [0; 3],
     };
-    /// Mark: this host opens.
+    /// Mark: this host opens the connection.
     pub const OUTBOUND: u8 = 1 << 4;
-    /// Mark: a timed exception; without it a failsafe row.
+    /// Mark: a timed exception. A line without this mark is a failsafe row.
     pub const EXCEPTION: u8 = 1 << 5;
     /// The bits of all generation slots, see [`Override::slots`].
     pub const EVERY_SLOT: u32 = (1 << limits::GENERATIONS) - 1;
@@ -177,14 +181,14 @@ impl Override {
         1_u32.wrapping_shl(slot)
     }
 
-    /// The bit of a service port in the port bloom.
+    /// Returns the bit of a service port in the port bloom.
     #[must_use]
     #[inline(always)]
     pub const fn port_bloom_bit(protocol: u8, port: u16) -> u64 {
         1 << ((port as u32 ^ port as u32 >> 6 ^ protocol as u32) & 63)
     }
 
-    /// The bits of all its service ports.
+    /// Returns the port-bloom bits of all service ports of the line.
     #[must_use]
     pub const fn port_bloom(&self) -> u64 {
         let (first, last) = (self.ports & 0xffff, self.ports >> 16);
@@ -197,17 +201,18 @@ impl Override {
         bits
     }
 
-    /// Whether it is none that is free, and the peer lies in its prefix, of whatever family.
+    /// Returns true if the line is not free and its prefix covers the peer. Does not check the address
+    /// family.
     #[inline(always)]
     const fn is_for(&self, peer: [u64; 2]) -> bool {
         let (own, mask) = (halves(&self.peer), halves(&self.mask));
         self.marks != 0 && peer[0] & mask[0] == own[0] && peer[1] & mask[1] == own[1]
     }
 
-    /// Whether it is about the tuple.
+    /// Returns true if the line allows the tuple of the query.
     #[inline(always)]
     const fn answers(&self, query: OverrideQuery) -> bool {
-        // An exception does not match a question for failsafe tuples alone.
+        // An exception does not match a query for failsafe rows alone.
         let mark = if query.0 & OverrideQuery::FAILSAFE_ONLY == 0 { Self::EXCEPTION } else { 0 };
         let kind = (self.protocol as u64) << OverrideQuery::PROTOCOL_SHIFT
             | ((self.marks & !mark) as u64) << OverrideQuery::MARKS_SHIFT;
@@ -232,56 +237,59 @@ impl Override {
     }
 }
 
-/// An address in two words: the stack of the programs is short.
+/// Returns an address in two words: the stack of the programs is small.
 #[inline(always)]
 const fn halves(address: &Address) -> [u64; 2] {
     [(address[0] as u64) << 32 | address[1] as u64, (address[2] as u64) << 32 | address[3] as u64]
 }
 
-/// Where the programs read what holds alongside the generations. On the host nothing does, unless it is given.
+/// Access of the programs to the state that holds in addition to the generations. By default, no such state
+/// holds.
 pub trait ControlView {
-    /// A word of [`Control`], one of [`word`].
+    /// Returns a word of [`Control`], one of [`word`].
     #[inline(always)]
     fn control(&self, index: usize) -> u64 {
         let _ = index;
         0
     }
 
-    /// Where the packets of a [`crate::rate::Rated`] are counted, a word for each processor.
+    /// Returns the word that counts the packets of a [`crate::rate::Rated`] on this processor.
     #[inline(always)]
     fn spent(&self, rated: u32) -> Option<&Word> {
         let _ = rated;
         None
     }
 
-    /// A line of the override table; none beyond its end.
+    /// Returns a line of the override table, or `None` beyond the end.
     #[inline(always)]
     fn override_rule(&self, index: u32) -> Option<&Override> {
         let _ = index;
         None
     }
 
-    /// 1 for a self-test, 0 for a packet of the network. A self-test meets no rate, is counted under no row and
-    /// changes no flow. A number, because the verifier would walk what follows a branch twice.
+    /// Returns 1 for a self-test, 0 for a packet of the network. A self-test is not rate-limited, counts
+    /// under no row and changes no flow. The result is a number, because the verifier would explore the code
+    /// after a branch twice.
     #[inline(always)]
     fn self_test(&self) -> u64 {
         0
     }
 
-    /// [`Override::slot_bit`] of the generation that the packet is judged by; 0 where no override holds.
+    /// Returns the [`Override::slot_bit`] of the generation that judges the packet, or 0 where no override
+    /// holds.
     #[inline(always)]
     fn slot_bit(&self) -> u64 {
         0
     }
 
-    /// Notes that the datagram was read, with 1 if its peer is a known system, for the table of drops. A number,
-    /// as in [`Self::self_test`].
+    /// Records, for the table of drops, that the datagram was read; `known` is 1 if the peer is a known
+    /// system. A number, as in [`Self::self_test`].
     #[inline(always)]
     fn note_peer(&self, known: u64) {
         let _ = known;
     }
 
-    /// When a local port served; `None` beyond the end of the table.
+    /// Returns the times at which a local port served, or `None` beyond the end of the table.
     #[inline(always)]
     fn served(&self, index: u32) -> Option<&Served> {
         let _ = index;
@@ -289,12 +297,12 @@ pub trait ControlView {
     }
 }
 
-/// What the overrides are asked, in one word: a function of the programs takes few arguments.
+/// A query to the overrides, in one word: a function of the programs takes few arguments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OverrideQuery(u64);
 
 impl OverrideQuery {
-    /// Nothing.
+    /// The query that matches no override.
     pub const NOTHING: Self = Self(0);
     const CLIENT_SHIFT: u32 = 16;
     const FAILSAFE_ONLY: u64 = 1 << 32;
@@ -302,8 +310,8 @@ impl OverrideQuery {
     const PROTOCOL_SHIFT: u32 = 48;
     const MARKS_SHIFT: u32 = 56;
 
-    /// May a peer of this family have this tuple; and do only failsafe tuples count? `slot_bit` is that of
-    /// [`ControlView`].
+    /// Returns the query for an override that allows this tuple to a peer of this family. With
+    /// `failsafe_only`, only failsafe rows match. `slot_bit` is from [`ControlView`].
     #[must_use]
     #[inline(always)]
     pub const fn new(family: Family, tuple: &Tuple, failsafe_only: bool, slot_bit: u64) -> Self {
@@ -319,7 +327,7 @@ impl OverrideQuery {
         )
     }
 
-    /// The question, or nothing when the port bloom rules out that any override is about it.
+    /// Returns the query, or [`Self::NOTHING`] if the port bloom rules out a match.
     #[must_use]
     #[inline(always)]
     pub const fn filtered(self, port_bloom: u64) -> Self {
@@ -328,7 +336,7 @@ impl OverrideQuery {
     }
 }
 
-/// An override that was found, or none.
+/// The override that matches a query, or none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Match(u32);
 
@@ -336,21 +344,21 @@ impl Match {
     const SOME: u32 = 1 << 16;
     const EXCEPTION: u32 = 1 << 17;
 
-    /// Whether there is one.
+    /// Returns true if an override matches.
     #[must_use]
     #[inline(always)]
     pub const fn is_some(self) -> bool {
         self.0 != 0
     }
 
-    /// Whether it is a timed exception.
+    /// Returns true if the override is a timed exception.
     #[must_use]
     #[inline(always)]
     pub const fn is_exception(self) -> bool {
         self.0 & Self::EXCEPTION != 0
     }
 
-    /// Its counter slot.
+    /// Returns the counter slot of the override.
     #[must_use]
     #[inline(always)]
     pub const fn row(self) -> u16 {
@@ -358,19 +366,19 @@ impl Match {
     }
 }
 
-/// Two answers about one peer, in one word.
+/// The results of two queries about one peer, in one word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Matches(pub u64);
 
 impl Matches {
-    /// The answer to the first question.
+    /// Returns the result of the first query.
     #[must_use]
     #[inline(always)]
     pub const fn first(self) -> Match {
         Match(self.0 as u32)
     }
 
-    /// The answer to the second.
+    /// Returns the result of the second query.
     #[must_use]
     #[inline(always)]
     pub const fn second(self) -> Match {
@@ -378,7 +386,7 @@ impl Matches {
     }
 }
 
-/// What the overrides answer to two questions about one peer.
+/// Looks up the overrides that match two queries about one peer.
 #[inline(always)]
 pub fn search<S: ControlView + Barrier + ?Sized>(
     view: &S,
@@ -386,12 +394,12 @@ pub fn search<S: ControlView + Barrier + ?Sized>(
     [one, two]: [OverrideQuery; 2],
     now: u32,
 ) -> Matches {
-    // Of the ways to the questions the verifier need not know: the table is walked once for all.
+    // The barrier hides how the queries were made, so that the verifier explores the table walk only once.
     let (one, two) = (view.barrier(one.0), view.barrier(two.0));
     Matches(if one | two == 0 { 0 } else { search_lines(view, peer, one, two, now) })
 }
 
-/// A function of its own in the programs.
+/// Walks the override table. A separate function in the programs.
 #[inline(never)]
 fn search_lines<S: ControlView + Barrier + ?Sized>(
     view: &S,
@@ -440,7 +448,7 @@ mod tests {
         assert_eq!(Timed::NONE.holds(7), panic::NONE);
     }
 
-    /// A control line and overrides.
+    /// A control value and overrides.
     struct Given<'a>(Control, &'a [Override]);
 
     impl Barrier for Given<'_> {}
@@ -475,7 +483,7 @@ mod tests {
         slots: Override::EVERY_SLOT,
         ..Override::FREE
     };
-    /// Of the generation that the questions are about.
+    /// Bit of the generation that the queries are about.
     const SLOT_BIT: u64 = Override::slot_bit(2) as u64;
     const QUERY: Tuple = Tuple { direction: Direction::Inbound, protocol: TCP, port: 23, client_port: 1_024 };
     const PEER: Address = [0x0a09_0007, 0, 0, 0];

@@ -1,8 +1,8 @@
-//! What is counted, and the records that make the counters readable without the daemon.
+//! The counters, and the records that make them readable without the daemon.
 
 use crate::{limits, reason::REASONS};
 
-/// Packets and bytes. Bytes are those of the frame as the hook sees it, link header included.
+/// Packets and bytes. The bytes are those of the frame as the hook sees it, including the link header.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Tally {
@@ -16,21 +16,21 @@ pub struct Tally {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct DirectionCounters {
-    /// Every packet that reached the hook, counted before it is judged.
+    /// Every packet that reached the hook, counted before the decision.
     pub seen: Tally,
-    /// By reason, for what was passed under a pass reason or dropped under a drop reason.
+    /// By reason: packets that passed under a pass reason or were dropped under a drop reason.
     pub judged: [Tally; REASONS],
-    /// By drop reason, for what audit mode passed although it would have been dropped.
+    /// By drop reason: packets that audit mode passed although they would have been dropped.
     pub audited: [Tally; REASONS],
 }
 
-/// Values of the counter map.
+/// Elements of the counter map.
 pub mod set {
     /// Counts packets of the network.
     pub const TRAFFIC: u32 = 0;
     /// Counts self-tests: no sum, no row and no metric contains them.
     pub const SELF_TESTS: u32 = 1;
-    /// Number of values.
+    /// Number of elements.
     pub const COUNT: usize = 2;
 }
 
@@ -40,16 +40,16 @@ pub mod set {
 pub struct Counters {
     /// Inbound, then outbound.
     pub direction: [DirectionCounters; 2],
-    /// Nothing counts here: the place is kept, so that the layout of the counters stays as it was.
+    /// Unused: kept so that the layout of the counters stays the same.
     pub events_lost: u64,
     /// Flows entered into the flow table.
     pub flows_opened: u64,
-    /// Flows that pushed out an older one before its age was up. Should stay at zero.
+    /// Flows that replaced an older one before the end of the older one's age. Should stay at zero.
     pub flows_evicted: u64,
 }
 
 impl Counters {
-    /// All at zero.
+    /// All counters at zero.
     pub const ZERO: Self = Self {
         direction: [DirectionCounters {
             seen: Tally { packets: 0, bytes: 0 },
@@ -62,8 +62,8 @@ impl Counters {
     };
 }
 
-/// The slot in which packets of an interface are counted, by its index. Two interfaces share a slot where
-/// their indexes differ by a multiple of [`limits::INTERFACES`].
+/// Returns the slot in which the packets of the interface with this index are counted. Two interfaces share a
+/// slot if their indexes differ by a multiple of [`limits::INTERFACES`].
 #[must_use]
 #[inline(always)]
 pub const fn interface_slot(ifindex: u32) -> u32 {
@@ -74,9 +74,10 @@ pub const fn interface_slot(ifindex: u32) -> u32 {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct RowTally {
-    /// Packets that the row allowed, as the hook sees them: TCP segments that the kernel holds in one are one.
+    /// Packets that the row allowed, as the hook sees them: TCP segments that the kernel has merged count as
+    /// one packet.
     pub packets: u64,
-    /// Bytes of those.
+    /// Bytes of these packets.
     pub bytes: u64,
     /// Flows opened: TCP packets with SYN and without ACK, first packets of other protocols
     /// that this host sends.
@@ -94,7 +95,7 @@ pub const LABEL_SYSTEM: usize = 72;
 /// Longest port list of a label, in bytes.
 pub const LABEL_PORTS: usize = 44;
 
-/// What a row slot means. Text is UTF-8, filled up with zero bytes.
+/// The meaning of a row slot. Text is UTF-8, padded with zero bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct RowLabel {
@@ -102,17 +103,17 @@ pub struct RowLabel {
     pub id: [u8; LABEL_ID],
     /// The side that opens the connection.
     pub source: [u8; LABEL_SYSTEM],
-    /// The side that is opened to.
+    /// The side that accepts the connection.
     pub destination: [u8; LABEL_SYSTEM],
     /// Ports as enforced, with the protocol.
     pub ports: [u8; LABEL_PORTS],
     /// [`crate::Direction`] as a number.
     pub direction: u8,
-    /// 1: in the policy in force; 0: was once, its counters are kept.
+    /// 1: in the policy in force; 0: was in an earlier policy, and the counters are kept.
     pub live: u8,
     /// 1: a failsafe row.
     pub failsafe: u8,
-    /// 0.
+    /// Always 0.
     pub reserved: u8,
 }
 
@@ -124,13 +125,13 @@ pub struct HostRecord {
     pub abi: u32,
     /// Bits dropped from the kernel's tick counter to make our ticks.
     pub tick_shift: u32,
-    /// Keys the hash of the flow table, for as long as the table lives.
+    /// Keys the hash of the flow table, for the life of the table.
     pub flow_secret: u64,
     /// Seconds since 1970 when the counters were first set up.
     pub counting_since: u64,
     /// Seconds since 1970 when the generation in force was installed.
     pub installed_at: u64,
-    /// The host's name in the site file, UTF-8, filled up with zero bytes.
+    /// The host's name in the site file, UTF-8, padded with zero bytes.
     pub host: [u8; 64],
     /// The matrix' id.
     pub matrix: [u8; 64],

@@ -1,15 +1,15 @@
-//! The table of drops: who was denied, at which port, and why.
+//! The table of drops: the denied peers, with port and reason.
 //!
-//! Each CPU has a table of its own, so that plain additions are exact and no line is shared. It has two areas.
-//! *Known systems* have one, in which the key holds the peer's whole address. *Strangers* have the other one,
-//! in which the key holds the peer's prefix (/24, /48); the entry keeps the address that came first. No scan by
-//! strangers takes room from a known system.
+//! Each CPU has a separate table, so that plain additions are exact and no cache line is shared. A table has
+//! two areas. In the area of *known systems*, the key holds the peer's whole address. In the area of
+//! *strangers*, the key holds the peer's prefix (/24, /48), and the entry keeps the address that came first.
+//! No scan by strangers takes room from a known system.
 //!
-//! An area is an array of buckets. A bucket holds eight *tags* in one cache line, and eight *slots*. A tag has
-//! 32 bits of the key's hash and the time of the last packet. An entry is replaced if its bucket is full and no
-//! packet has come for [`IDLE`] ticks. The packets of a replaced entry, and those that found no room, are added
-//! to the *rest*, by area, direction, mode and reason. So at any time the entries and the rest add up to all
-//! that was recorded.
+//! An area is an array of buckets. A bucket holds eight *tags* in one cache line, and eight *slots*. A tag
+//! has 32 bits of the key's hash and the time of the last packet. An entry is replaced if its bucket is full
+//! and no packet has come for [`IDLE`] ticks. The packets of a replaced entry, and packets that found no
+//! room, are added to the *rest*, by area, direction, mode and reason. So at any time the entries and the
+//! rest add up to all recorded packets.
 
 use crate::{
     Direction,
@@ -28,7 +28,7 @@ pub const ELEMENT: usize = 2_048;
 pub const AREA: usize = 4;
 /// The element that holds the rest.
 pub const REST: usize = 2 * AREA;
-/// Elements of the map: strangers, known systems, the rest.
+/// Elements of the map: strangers, known systems, then the rest.
 pub const ELEMENTS: usize = REST + 1;
 /// Slots of a bucket.
 pub const WAYS: usize = 8;
@@ -44,9 +44,9 @@ pub const SLOTS: usize = AREA * BUCKETS * WAYS;
 /// every second.
 pub const IDLE: u32 = 60;
 
-/// Words of a slot, by what they hold.
+/// Positions of the fields in a slot, in words.
 pub mod field {
-    /// The peer's address: the first of its two words.
+    /// The first of the two words of the peer's address.
     pub const PEER: usize = 0;
     /// [`super::Key::what`]; 0 if the slot was never taken.
     pub const WHAT: usize = 2;
@@ -54,17 +54,18 @@ pub mod field {
     pub const PACKETS: usize = 3;
     /// Bytes, link header included.
     pub const BYTES: usize = 4;
-    /// The tick of the first packet in the low half; how often the slot was taken in the high half.
+    /// The tick of the first packet in the low half; the number of times that the slot was taken in the high
+    /// half.
     pub const FIRST: usize = 5;
     /// The port at the other end of the first packet.
     pub const OTHER_PORT: usize = 6;
 }
 
-/// Says how [`Key::peer`] is to be read.
+/// The form of [`Key::peer`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum PeerKind {
-    /// The frame tells of no peer.
+    /// The frame has no peer.
     None = 0,
     /// An IPv4 address in the upper half of the first word.
     V4 = 1,
@@ -74,10 +75,10 @@ pub enum PeerKind {
     Mac = 3,
 }
 
-/// What a drop is recorded under.
+/// The key under which a drop is recorded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key {
-    /// The peer, as [`PeerKind`] says.
+    /// The peer, in the form of its [`PeerKind`].
     pub peer: [u64; 2],
     /// From bit 0: port (16 bits), protocol (8), reason (8), VLAN (12), [`PeerKind`] (2), direction (1),
     /// audited (1), known (1), service at the sender (1).
@@ -89,13 +90,13 @@ impl Key {
     const REASON: u32 = 24;
     const VLAN: u32 = 32;
     const KIND: u32 = 44;
-    /// The upper three marks name a part of the rest.
+    /// First of the three marks that, together, name a part of the rest.
     const PART: u32 = 46;
     const AUDITED: u32 = 47;
     const KNOWN: u32 = 48;
     const SENDER: u32 = 49;
 
-    /// Puts a key together from a decision and where the packet came from.
+    /// Returns the key of a decision, `known` (1 if the peer is a known system) and an end of the packet.
     #[must_use]
     #[inline(always)]
     pub const fn new(hook: Direction, decision: Decision, known: u64, end: End) -> Self {
@@ -111,32 +112,32 @@ impl Key {
         Self { peer: end.peer, what }
     }
 
-    /// The service port; ICMP type and code as the upper and lower byte; the EtherType of a frame that is not
-    /// IP; 0 where there is none.
+    /// Returns the service port; for ICMP the type in the upper byte and the code in the lower; the EtherType
+    /// of a frame that is not IP; 0 for anything else.
     #[must_use]
     pub const fn port(self) -> u16 {
         self.what as u16
     }
 
-    /// The upper protocol; 0 if the frame is not IP, or could not be read so far.
+    /// Returns the upper protocol, or 0 if the frame is not IP or its protocol could not be read.
     #[must_use]
     pub const fn protocol(self) -> u8 {
         (self.what >> Self::PROTOCOL) as u8
     }
 
-    /// Number of the reason.
+    /// Returns the number of the reason.
     #[must_use]
     pub const fn reason_number(self) -> u8 {
         (self.what >> Self::REASON) as u8
     }
 
-    /// The VLAN id, if the reason is one about VLANs; else 0.
+    /// Returns the VLAN id if the reason is about VLANs, else 0.
     #[must_use]
     pub const fn vlan(self) -> u16 {
         (self.what >> Self::VLAN) as u16 & 0xfff
     }
 
-    /// How the peer is to be read.
+    /// Returns the form of the peer.
     #[must_use]
     pub const fn kind(self) -> PeerKind {
         match self.what >> Self::KIND & 3 {
@@ -147,32 +148,32 @@ impl Key {
         }
     }
 
-    /// The direction.
+    /// Returns the direction.
     #[must_use]
     pub const fn direction(self) -> Direction {
         if self.what >> Self::PART & 1 == 0 { Direction::Inbound } else { Direction::Outbound }
     }
 
-    /// True if a mode let the packets pass.
+    /// Returns true if a mode let the packets pass.
     #[must_use]
     pub const fn audited(self) -> bool {
         self.what >> Self::AUDITED & 1 != 0
     }
 
-    /// True if the peer is a known system.
+    /// Returns true if the peer is a known system.
     #[must_use]
     pub const fn known(self) -> bool {
         self.what >> Self::KNOWN & 1 != 0
     }
 
-    /// True if the port is that of whoever sent the packets: they seem to answer.
+    /// Returns true if the port is that of the sender of the packets, which seem to be answers.
     #[must_use]
     pub const fn is_sender_port(self) -> bool {
         self.what >> Self::SENDER & 1 != 0
     }
 
-    /// The bits of the peer that tell entries apart, as masks of both words: all for a known system and for a
-    /// MAC address, /24 and /48 for a stranger.
+    /// Returns masks of the peer's two words. The masks cover the bits that tell entries apart: all bits for
+    /// a known system and for a MAC address, /24 and /48 for a stranger.
     #[must_use]
     #[inline(always)]
     pub const fn mask(self) -> [u64; 2] {
@@ -186,7 +187,8 @@ impl Key {
         }
     }
 
-    /// A 64-bit hash of the part that tells entries apart, keyed so that nobody outside can aim at a bucket.
+    /// Returns a 64-bit hash of the bits that tell entries apart, keyed so that an outsider cannot aim at a
+    /// bucket.
     #[inline(always)]
     const fn hash(&self, mask: [u64; 2], secret: u64) -> u64 {
         const A: u64 = 0x9e37_79b9_7f4a_7c15;
@@ -200,12 +202,12 @@ impl Key {
     }
 }
 
-/// The end of a packet that its drop is recorded under.
+/// The end of a packet under which its drop is recorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct End {
     /// As [`Key::peer`].
     pub peer: [u64; 2],
-    /// How to read it.
+    /// The form of the peer.
     pub kind: PeerKind,
     /// As [`Key::port`].
     pub port: u16,
@@ -220,7 +222,7 @@ pub struct End {
 }
 
 impl End {
-    /// Of a packet that says nothing.
+    /// The end of a packet without readable fields.
     pub const NOBODY: Self = Self {
         peer: [0; 2],
         kind: PeerKind::None,
@@ -231,8 +233,9 @@ impl End {
         vlan: 0,
     };
 
-    /// The ports as recorded: the service's port, then the other one. The service is at the destination. Of a
-    /// packet that may answer it is the lower port: clients take high ones (RFC 6056).
+    /// Returns the end with the ports as recorded: the service's port, then the other port. The service is at
+    /// the destination. For a packet that may be an answer, the service has the lower port: clients use high
+    /// ports (RFC 6056).
     #[inline(always)]
     const fn between(mut self, reason: u8, source: u16, destination: u16) -> Self {
         let may_answer = reason == Reason::NoFlow as u8
@@ -245,7 +248,7 @@ impl End {
         self
     }
 
-    /// The end of a datagram that was read.
+    /// Returns the end of a datagram that was parsed.
     #[must_use]
     #[inline(always)]
     pub const fn of_datagram(hook: Direction, datagram: &Datagram, reason: u8) -> Self {
@@ -270,11 +273,12 @@ impl End {
         }
     }
 
-    /// The end of a plain packet: TCP or UDP over IPv4 or IPv6 without VLAN tags, options and fragments.
+    /// Returns the end of a plain packet: TCP or UDP over IPv4 or IPv6 without VLAN tags, options and
+    /// fragments.
     #[must_use]
     #[inline(always)]
     pub fn of_plain<P: Packet + ?Sized>(hook: Direction, packet: &P, reason: u8) -> Self {
-        // A plain packet is at least as long in either family: see the fast path.
+        // In both families, a plain packet has at least 54 bytes: see the fast path.
         let Some(header) = packet.window::<54>(0) else { return Self::NOBODY };
         if header[14] >> 4 == 4 {
             let peer = match hook {
@@ -298,8 +302,8 @@ impl End {
         end.between(reason, be16::<0, 4>(ports), be16::<2, 4>(ports))
     }
 
-    /// The end of a frame that could not be read to its ports, as far as it can be told: the address behind at
-    /// most one VLAN tag, else the MAC address. Nothing vouches for what such a frame says.
+    /// Returns the end of a frame that could not be parsed up to the ports, as far as the frame shows it: the
+    /// address after at most one VLAN tag, else the MAC address. The fields of such a frame are unverified.
     #[must_use]
     #[inline(always)]
     pub fn of_frame<P: Packet + ?Sized>(hook: Direction, packet: &P, reason: u8) -> Self {
@@ -342,15 +346,15 @@ impl End {
     }
 }
 
-/// Returns true if a decision is recorded: a drop, one that a mode let pass, or the opening of a flow that no
-/// row lists.
+/// Returns true if a decision is recorded: a drop, a would-be drop that a mode let pass, or the opening of a
+/// flow that no row lists.
 #[must_use]
 #[inline(always)]
 pub const fn is_recorded(decision: Decision) -> bool {
     decision.reason_number() >= FIRST_DROP || decision.reason_number() == Reason::Untracked as u8
 }
 
-/// 1 if the reason itself says that the peer is a known system.
+/// Returns 1 if the reason itself says that the peer is a known system, else 0.
 #[must_use]
 #[inline(always)]
 pub const fn known_by_reason(reason: u8) -> u64 {
@@ -362,13 +366,13 @@ pub const fn known_by_reason(reason: u8) -> u64 {
     KNOWN >> (reason & 63) & 1
 }
 
-/// Where the table of this CPU lives: a map in the kernel, a vector on the host.
+/// Storage of this CPU's table: a map in the kernel, a vector on the host.
 pub trait Store {
-    /// An element; `None` beyond the end.
+    /// Returns an element, or `None` beyond the end.
     fn element(&self, index: u32) -> Option<&[Word; ELEMENT]>;
 
-    /// Returns the same value, of which the verifier knows nothing: it walks what follows once, and not once for
-    /// each way that leads there.
+    /// Returns the same value, hidden from the verifier, so that the verifier explores the code after this
+    /// call once, instead of once per path to it.
     #[inline(always)]
     fn barrier(&self, value: u64) -> u64 {
         value
@@ -389,7 +393,7 @@ fn add_to_rest<S: Store>(store: &S, what: u64, packets: u64, bytes: u64) {
     add(&rest[at + 1], bytes);
 }
 
-/// The first of the two words of the rest for a key: packets, then bytes.
+/// Returns the index of the first of the two words of the rest for a key: packets, then bytes.
 #[must_use]
 #[inline(always)]
 pub const fn rest_at(what: u64) -> usize {
@@ -398,17 +402,17 @@ pub const fn rest_at(what: u64) -> usize {
     (part << 7 | reason) << 1
 }
 
-/// The key of a part of the rest, without peer and port.
+/// Returns the key of a part of the rest, without peer and port.
 #[must_use]
 pub const fn rest_key(at: usize) -> Key {
     let part = (at as u64 >> 8 & 7) << Key::PART;
     Key { peer: [0; 2], what: part | (at as u64 >> 1 & 0x7f) << Key::REASON }
 }
 
-/// A bucket, and a key that is looked for in it.
+/// A bucket, and the key to look up in it.
 struct Bucket<'a> {
     words: &'a [Word; ELEMENT],
-    /// Its first word.
+    /// Index of the bucket's first word.
     start: usize,
     key: Key,
     mask: [u64; 2],
@@ -418,13 +422,13 @@ struct Bucket<'a> {
 }
 
 impl Bucket<'_> {
-    /// Counts a packet in a slot if that is the key's. Else notes in `oldest` the way that was idle longest so far
-    /// (three bits), and for how long above.
+    /// Counts a packet in a slot if the slot has the key, and returns true. Otherwise keeps in `oldest` the
+    /// way that has been idle the longest so far (in the lowest three bits) and the idle time (above them).
     #[inline(always)]
     fn count_in(&self, way: usize, bytes: u32, oldest: &mut u64) -> bool {
         let Self { words, start, key, mask, print, now } = *self;
         let tag = words[start + way].load();
-        // No branch but those two, and neither on what is used after it: see `hide`.
+        // The only two branches, and neither is on a value that is used later: see `hide`.
         if hide(tag >> 32 ^ print) == 0 {
             let slot = start + WAYS + way * SLOT;
             let difference = (words[slot + field::PEER].load() ^ key.peer[0]) & mask[0]
@@ -437,18 +441,18 @@ impl Bucket<'_> {
                 return true;
             }
         }
-        // A free way is the oldest of all.
+        // A free way counts as the oldest.
         let free = hide(tag | tag.wrapping_neg()) >> 63 ^ 1;
         let idle = u64::from(now.wrapping_sub(tag as u32)) | free << 32;
         let candidate = idle << 3 | way as u64;
-        // All ones if the candidate is older: both are small, so the difference has a sign.
+        // All ones if the candidate is older: both values are small, so the sign of the difference tells.
         let older = hide(oldest.wrapping_sub(candidate)).cast_signed() >> 63;
         *oldest ^= (*oldest ^ candidate) & older.cast_unsigned();
         false
     }
 }
 
-/// Records a packet: in its entry, in a new one, or in the rest.
+/// Records a packet: in its entry, in a new entry, or in the rest.
 #[inline(always)]
 pub fn record<S: Store>(store: &S, key: Key, other_port: u16, bytes: u32, now: u32, secret: u64) {
     let [high, low] = key.mask();
@@ -459,9 +463,10 @@ pub fn record<S: Store>(store: &S, key: Key, other_port: u16, bytes: u32, now: u
     let area = (key.what >> Key::KNOWN & 1) as u32 * AREA as u32;
     let Some(words) = store.element(area + (hash as u32 & (AREA as u32 - 1))) else { return };
     let start = (hash as usize >> 2 & (BUCKETS - 1)) * BUCKET;
-    // Never 0: such a tag is free.
+    // Never 0: a tag of 0 means a free slot.
     let bucket = Bucket { words, start, key, mask, print: hash >> 32 | 1, now };
-    // Written out: the compiler leaves a loop alone, which the verifier walks once for each way through it.
+    // Written out: the compiler would not unroll a loop, and the verifier would explore a loop once for each
+    // path through it.
     let mut oldest = 0;
     if bucket.count_in(0, bytes, &mut oldest)
         || bucket.count_in(1, bytes, &mut oldest)

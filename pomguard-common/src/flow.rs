@@ -1,19 +1,19 @@
 //! The flow table: flows that this host opened, remembered so that their answers may come in.
 //!
-//! A set-associative table in a plain array of buckets, so that the programs find, enter and age
-//! entries by themselves, without locks and without user space. A bucket holds
+//! A set-associative table in a plain array of buckets, so that the programs find, enter and age entries
+//! themselves, without locks and without user space. A bucket holds
 //!
-//! * eight *tags*, one cache line. A tag holds 29 bits of the key's hash, the state, and when the
-//!   flow was last seen. It is published with one store.
-//! * eight *slots*: the whole key of each. A tag only says where to look; an entry matches when every
-//!   bit of its key does. They lie behind the tags, mostly in the same page: of a hundred thousand
-//!   flows in random order each has to be fetched, and its page has to be found once.
+//! * eight *tags* in one cache line. A tag holds 29 bits of the key's hash, the state, and the time of the last
+//!   packet. A tag is published with one store.
+//! * eight *slots*, each with a whole key. A tag only says where to look: an entry matches if every bit of the
+//!   key does. The slots lie behind the tags, mostly in the same page. With a hundred thousand flows in random
+//!   order every slot has to be fetched, and this way the page is looked up once.
 //!
-//! Each key has two buckets to live in. [`enter`] says which entry makes room where both are full, and
-//! [`segment`] when a TCP flow has ended.
+//! Each key has two possible buckets. [`enter`] says which entry makes room if both are full, and [`segment`]
+//! says when a TCP flow has ended.
 //!
-//! Two processors that enter different flows into one slot at the same instant leave one of
-//! them with the other's tag: it does not match, and the next packet that this host sends enters it again.
+//! If two processors enter different flows into one slot at the same instant, one flow may end up with the
+//! tag of the other. That flow does not match, and the next packet that this host sends enters it again.
 
 mod entry;
 #[cfg(test)]
@@ -32,24 +32,25 @@ use self::ports::FlowPort;
 pub use crate::word::{Byte, Half, Quarter, Word};
 use crate::{barrier::Barrier, limits::FLOW_WAYS, protocol};
 
-/// Where the table lives: an array map in the kernel, a vector on the host.
+/// Storage of the table: an array map in the kernel, a vector on the host.
 pub trait Store: Barrier {
-    /// A bucket.
+    /// Returns a bucket.
     fn bucket(&self, bucket: u32) -> Option<&Bucket>;
-    /// Number of buckets minus one (they are a power of two).
+    /// Returns the number of buckets, which is a power of two, minus one.
     fn mask(&self) -> u32;
-    /// Keys the hash.
+    /// Returns the key of the hash.
     fn secret(&self) -> u64;
-    /// How long an entry in this state lives, in ticks.
+    /// Returns how long an entry in this state lives, in ticks.
     fn age(&self, state: State) -> u32;
-    /// The time in ticks.
+    /// Returns the time in ticks.
     fn now(&self) -> u32;
-    /// Words in which [`enter`] notes the entries that may make room. In the kernel they lie in a map: the
-    /// stack is short. `None` ends in [`Entered::Full`].
+    /// Returns the words in which [`enter`] records the entries that may make room. In the kernel they are in
+    /// a map, because the stack is small. `None` leads to [`Entered::Full`].
     fn candidates(&self) -> Option<&Candidates>;
-    /// The times of a local port; `None` if the table has none, and every key is to be searched for.
+    /// Returns the times of a local port, or `None` if the table has none: then every key is searched for.
     fn port(&self, port: u16) -> Option<&FlowPort>;
-    /// Hands a key on by reference. In the kernel it lies in a map meanwhile: the stack is short.
+    /// Calls `then` with a reference to the key. In the kernel the key is in a map meanwhile, because the
+    /// stack is small.
     #[inline(always)]
     fn with<R>(&self, key: Key, then: impl FnOnce(&Key) -> R) -> R {
         then(&key)
@@ -98,13 +99,13 @@ impl<S: Store> Store for &S {
     }
 }
 
-/// Stamp of a flow that was there before the first policy: it is never judged again.
+/// Epoch of a flow from before the first policy: the flow is never judged again.
 pub const GRANDFATHERED: u32 = 0;
 
-/// Stamp of a flow that no generation has judged: it is judged again with every packet.
+/// Epoch of a flow that no generation has judged: the flow is judged again with every packet.
 pub const UNJUDGED: u32 = u32::MAX;
 
-/// The generation after this one. It is neither [`GRANDFATHERED`] nor [`UNJUDGED`].
+/// Returns the generation after this one. The result is neither [`GRANDFATHERED`] nor [`UNJUDGED`].
 #[must_use]
 pub const fn next_generation(generation: u32) -> u32 {
     if generation >= UNJUDGED - 1 { GRANDFATHERED + 1 } else { generation + 1 }
@@ -113,31 +114,31 @@ pub const fn next_generation(generation: u32) -> u32 {
 /// A live entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Found {
-    /// Its slot, counted over all buckets.
+    /// The slot number, counted over all buckets.
     pub slot: u32,
-    /// Its tag when it was found.
+    /// The tag when the entry was found.
     pub tag: Tag,
-    /// The row that allowed it.
+    /// The row that allowed the flow.
     pub row: u16,
-    /// The generation that judged it, or [`GRANDFATHERED`].
+    /// The generation that judged the flow, or [`GRANDFATHERED`].
     pub epoch: u32,
 }
 
 impl Found {
-    /// In no slot.
+    /// The entry that stands for "not found".
     pub(crate) const NOWHERE: Self = Self { slot: NOWHERE, tag: Tag(0), row: u16::MAX, epoch: 0 };
 }
 
-/// The second bucket of a hash.
+/// Returns the second bucket of a hash.
 #[inline(always)]
 const fn other_bucket(hash: u64) -> u32 {
     (hash >> 32) as u32 ^ (hash as u32).rotate_left(11)
 }
 
-/// No slot.
+/// The slot number that means "not found".
 const NOWHERE: u32 = u32::MAX;
 
-/// Tag and slot by the slot's number.
+/// Returns the tag and the slot with this slot number.
 #[inline(always)]
 fn at<S: Store>(store: &S, slot: u32) -> Option<(&Word, &Slot)> {
     let bucket = store.bucket(slot / FLOW_WAYS as u32)?;
@@ -145,7 +146,7 @@ fn at<S: Store>(store: &S, slot: u32) -> Option<(&Word, &Slot)> {
     Some((&bucket.tags[way], &bucket.slots[way]))
 }
 
-/// The time of the local port of a key; `None` if the table keeps none for it.
+/// Returns the time of the local port of a key, or `None` if the table has no time for the key.
 #[inline(always)]
 fn port_time<'a, S: Store>(store: &'a S, key: &Key) -> Option<&'a Half> {
     if !ports::keeps(key.protocol()) {
@@ -154,7 +155,7 @@ fn port_time<'a, S: Store>(store: &'a S, key: &Key) -> Option<&'a Half> {
     Some(store.port(key.local_port())?.time(key.protocol()))
 }
 
-/// Returns true if the table may hold a flow of this key.
+/// Returns true if the table may hold a flow with this key.
 #[inline(always)]
 fn may_hold<S: Store>(store: &S, key: &Key, now: u32) -> bool {
     match port_time(store, key) {
@@ -163,8 +164,8 @@ fn may_hold<S: Store>(store: &S, key: &Key, now: u32) -> bool {
     }
 }
 
-/// Ticks after which no flow of a transport is left at a port: no less than the age of each of its states. A sum and
-/// no maximum, which would cost a branch for each.
+/// Returns the ticks after which no flow of a transport is left at a port: at least the age of each state. A
+/// sum instead of a maximum, which would cost one branch per state.
 #[inline(always)]
 fn port_age<S: Store>(store: &S, protocol: u8) -> u64 {
     let age = |state| u64::from(store.age(state));
@@ -175,7 +176,7 @@ fn port_age<S: Store>(store: &S, protocol: u8) -> u64 {
     }
 }
 
-/// Finds a live connection.
+/// Looks up a live flow.
 #[inline(always)]
 pub fn find<S: Store>(store: &S, key: Key) -> Option<Found> {
     let slot = store.with(key, |key| locate(store, key));
@@ -186,7 +187,7 @@ pub fn find<S: Store>(store: &S, key: Key) -> Option<Found> {
     Some(Found { slot, tag: Tag(tag.load()), row: entry.row.load(), epoch: entry.epoch.load() })
 }
 
-/// The slot of a live connection, or [`NOWHERE`]. A function of its own in the programs.
+/// Returns the slot of a live flow, or [`NOWHERE`]. A separate function in the programs.
 #[inline(never)]
 fn locate<S: Store>(store: &S, key: &Key) -> u32 {
     let slot = match search(store, key) {
@@ -196,7 +197,7 @@ fn locate<S: Store>(store: &S, key: &Key) -> u32 {
     store.barrier(slot.into()) as u32
 }
 
-/// Finds a live connection, without leaving the function that asks.
+/// Looks up a live flow. Always inlined; [`find`] is the out-of-line version.
 #[inline(always)]
 pub(crate) fn search<S: Store>(store: &S, key: &Key) -> Option<Found> {
     let now = store.now();
@@ -216,7 +217,8 @@ pub(crate) fn search<S: Store>(store: &S, key: &Key) -> Option<Found> {
                 let state = tag.state();
                 if !matches!(state, State::Free) && tag.idle(now) <= store.age(state) {
                     let slot = number * FLOW_WAYS as u32 + way as u32;
-                    // Looked up again: a pointer that is kept over the search makes the verifier walk it more than once.
+                    // Looked up a second time: with a pointer kept across the search, the verifier explores
+                    // the search more than once.
                     if let Some(time) = port_time(store, key) {
                         ports::note(time, now);
                     }
@@ -231,8 +233,8 @@ pub(crate) fn search<S: Store>(store: &S, key: &Key) -> Option<Found> {
     None
 }
 
-/// The same value, of which the compiler knows nothing: it would make a branch of every term of a
-/// comparison, and the verifier walks them all.
+/// Hides `value` from the optimizer, which would otherwise turn a comparison into one branch per term. The
+/// verifier explores each branch separately.
 #[inline(always)]
 pub(crate) fn hide(value: u64) -> u64 {
     #[cfg(target_arch = "bpf")]
@@ -248,7 +250,7 @@ pub(crate) fn hide(value: u64) -> u64 {
 
 #[inline(always)]
 fn same(stored: &[Word; 5], key: &Key) -> bool {
-    // Written out, so that the programs keep the key in registers.
+    // Written out, so that the compiler keeps the key in registers.
     let difference = stored[0].load() ^ key.0[0]
         | stored[1].load() ^ key.0[1]
         | stored[2].load() ^ key.0[2]
@@ -257,11 +259,11 @@ fn same(stored: &[Word; 5], key: &Key) -> bool {
     hide(difference) == 0
 }
 
-/// Ticks that a time stamp may lag behind: about a second.
+/// Ticks by which a time may lag behind before it is renewed: about a second.
 const STALE: u32 = 4;
 
-/// Marks a flow as seen, and moves it to a state. Stores only when something changes: the
-/// line stays shared between processors while nothing does.
+/// Renews the time of a flow, and sets the state. Stores only on a change: otherwise the cache line stays
+/// shared between processors.
 #[inline(always)]
 pub fn touch<S: Store>(store: &S, found: &Found, state: State) {
     let now = store.now();
@@ -272,7 +274,7 @@ pub fn touch<S: Store>(store: &S, found: &Found, state: State) {
     }
 }
 
-/// Notes that the peer of a UDP flow has answered, which does not keep the flow alive (RFC 6092 REC-16).
+/// Records that the peer of a UDP flow has answered, which does not keep the flow alive (RFC 6092 REC-16).
 #[inline(always)]
 pub fn answered<S: Store>(store: &S, found: &Found) {
     if matches!(found.tag.state(), State::Unanswered)
@@ -282,7 +284,7 @@ pub fn answered<S: Store>(store: &S, found: &Found) {
     }
 }
 
-/// Notes that a generation has judged a flow, and by which row.
+/// Records that a generation has judged a flow, and the row that allowed it.
 #[inline(always)]
 pub fn set_epoch<S: Store>(store: &S, found: &Found, row: u16, epoch: u32) {
     if let Some((_, slot)) = at(store, found.slot) {

@@ -1,26 +1,26 @@
-//! What the BPF programs and the daemon share.
+//! Code and numbers that the BPF programs and the daemon share.
 //!
-//! One place for every number that both sides use, and one implementation of packet parsing and
-//! of the decision: the same code is compiled into the XDP and TC programs and into host tests.
-//! The oracle that checks it is a second, naive implementation and lives in `pomguard::policy`.
+//! Every number that both sides use has one definition here, and packet parsing and the decision have one
+//! implementation: the same code is compiled into the XDP and TC programs and into host tests. The oracle
+//! that checks this code is a second, naive implementation in `pomguard::policy`.
 //!
-//! # Layout, in the way of a packet
+//! # Layout, in the order in which a packet meets the modules
 //!
-//! | module | what it holds |
+//! | module | contents |
 //! | --- | --- |
 //! | [`limits`] | sizes and bounds |
 //! | [`names`] | names of maps, programs and globals |
-//! | [`reason`] | why a packet passed or was dropped: the append-only list |
-//! | [`control`] | what holds alongside the generations: panic, deadlines, overrides |
+//! | [`reason`] | reasons why packets pass or are dropped: the append-only list |
+//! | [`control`] | state that holds in addition to the generations: suspension, deadlines, overrides |
 //! | [`image`] | the bytes of one compiled policy, as user space writes and the programs read them |
-//! | [`packet`], [`parse`] | bytes of a frame, and what they say |
+//! | [`packet`], [`parse`] | bytes of a frame, and their meaning |
 //! | [`flow`] | flows that this host opened |
-//! | [`serve`] | local ports that something other than an answer was let in to |
-//! | [`rate`] | what may come in only so often |
-//! | [`decide`] | what becomes of a packet, and why |
-//! | [`counter`] | what is counted |
+//! | [`serve`] | local ports that let in a packet other than an answer |
+//! | [`rate`] | rate limits of inbound packets |
+//! | [`decide`] | the decision on a packet, and the reason for it |
+//! | [`counter`] | the counters |
 //! | [`drops`] | who was denied, at which port, and why |
-//! | [`mod@bench`] | what the bench's own programs are called and made of |
+//! | [`mod@bench`] | names and constants of the bench's own programs |
 
 #![no_std]
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
@@ -45,8 +45,8 @@ pub mod serve;
 mod served;
 mod word;
 
-/// Version of everything laid out here: map layouts, image layout, counter layout.
-/// A daemon that finds pinned maps of another version makes its own alongside them.
+/// Version of every layout in this crate: maps, image, counters. A daemon that finds pinned maps of another
+/// version makes its own maps next to them.
 pub const ABI_VERSION: u32 = 5;
 
 /// A direction as seen from this host.
@@ -61,16 +61,16 @@ pub enum Direction {
 }
 
 impl Direction {
-    /// Both, in index order.
+    /// Both directions, in index order.
     pub const ALL: [Self; 2] = [Self::Inbound, Self::Outbound];
 
-    /// Index into tables that have one part per direction.
+    /// Returns the index into tables that have one part per direction.
     #[must_use]
     pub const fn index(self) -> usize {
         self as usize
     }
 
-    /// The word used in tables, JSON and metric labels.
+    /// Returns the word used in tables, JSON and metric labels.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {

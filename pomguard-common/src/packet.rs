@@ -1,44 +1,45 @@
-//! Bytes of a frame, read safely: in the kernel straight from the packet, on the host from a slice.
+//! Safe access to the bytes of a frame: in the kernel directly in the packet, on the host in a slice.
 
 use crate::{datagram::Datagram, limits};
 
 /// A frame, from its Ethernet header on.
 pub trait Packet {
-    /// Bytes of the frame that the hook can see or pull in.
+    /// Returns the number of bytes of the frame that the hook can see or pull in.
     fn length(&self) -> u32;
 
-    /// `N` bytes from `offset` on; none when the frame ends before.
+    /// Returns `N` bytes from `offset` on, or `None` if the frame ends before that.
     ///
-    /// The only way to the bytes: one bounds check, then reads that cannot miss.
+    /// This is the only access to the bytes: one bounds check, then reads that cannot fail.
     fn window<const N: usize>(&self, offset: u32) -> Option<&[u8; N]>;
 
-    /// Index of the interface that the frame came in by, or leaves by. On the host that of the kernel's test runs.
+    /// Returns the index of the interface by which the frame comes in or leaves. On the host, the interface
+    /// of the kernel's test runs.
     #[inline(always)]
     fn interface(&self) -> u32 {
         limits::LOOPBACK
     }
 
-    /// True if the frame may be many TCP segments that the kernel holds in one. At TC the kernel says so. XDP is
-    /// not told: there only the length of the frame tells.
+    /// Returns true if the frame may hold many TCP segments that the kernel has merged. At TC, the kernel
+    /// says so. In XDP, only the length of the frame is an indication.
     #[inline(always)]
     fn may_hold_segments(&self) -> bool {
         true
     }
 
-    /// True if a socket of this host with just these ends sends the frame. False for what is forwarded,
-    /// translated or written by hand, and for all that comes in.
+    /// Returns true if a socket of this host with exactly these ends sends the frame. Returns false for a
+    /// frame that is forwarded, translated or hand-crafted, and for every inbound frame.
     #[inline(always)]
     fn is_from_socket(&self, _ends: &Datagram) -> bool {
         false
     }
 
-    /// A look at the same frame that starts over.
+    /// The type of a fresh view of the same frame.
     type Again<'a>: Packet
     where
         Self: 'a;
 
-    /// The same frame, looked at anew: the verifier remembers how far a packet pointer was checked,
-    /// and takes two that differ in that for two cases.
+    /// Returns a fresh view of the same frame. The verifier remembers how far a packet pointer was checked,
+    /// and treats two pointers that differ in this as two cases.
     fn again(&self) -> Self::Again<'_>;
 }
 
@@ -95,7 +96,7 @@ impl<P: Packet + ?Sized> Packet for &P {
     }
 }
 
-/// A big-endian 16-bit field at `AT`; a field outside the window does not compile.
+/// Returns the big-endian 16-bit field at `AT`. A field outside the window does not compile.
 #[must_use]
 #[inline(always)]
 pub fn be16<const AT: usize, const N: usize>(window: &[u8; N]) -> u16 {
@@ -103,8 +104,8 @@ pub fn be16<const AT: usize, const N: usize>(window: &[u8; N]) -> u16 {
     #[cfg(target_arch = "bpf")]
     {
         let value: u64;
-        // SAFETY: the two bytes lie inside the window (asserted above). Fields of a packet are not
-        // aligned; the machine does not mind, but the compiler, left to itself, reads byte by byte.
+        // SAFETY: the two bytes lie inside the window (asserted above). Packet fields are not aligned. The
+        // machine allows this, but the compiler would read byte by byte.
         unsafe {
             core::arch::asm!("{value} = *(u16 *)({at} + {offset})", value = out(reg) value,
                 at = in(reg) window.as_ptr(), offset = const AT, options(pure, readonly, nostack));
@@ -115,7 +116,7 @@ pub fn be16<const AT: usize, const N: usize>(window: &[u8; N]) -> u16 {
     u16::from_be_bytes([window[AT], window[AT + 1]])
 }
 
-/// A big-endian 32-bit field at `AT`; a field outside the window does not compile.
+/// Returns the big-endian 32-bit field at `AT`. A field outside the window does not compile.
 #[must_use]
 #[inline(always)]
 pub fn be32<const AT: usize, const N: usize>(window: &[u8; N]) -> u32 {
@@ -134,7 +135,7 @@ pub fn be32<const AT: usize, const N: usize>(window: &[u8; N]) -> u32 {
     u32::from_be_bytes([window[AT], window[AT + 1], window[AT + 2], window[AT + 3]])
 }
 
-/// A big-endian 64-bit field at `AT`; a field outside the window does not compile.
+/// Returns the big-endian 64-bit field at `AT`. A field outside the window does not compile.
 #[must_use]
 #[inline(always)]
 pub fn be64<const AT: usize, const N: usize>(window: &[u8; N]) -> u64 {
@@ -156,7 +157,7 @@ pub fn be64<const AT: usize, const N: usize>(window: &[u8; N]) -> u64 {
     }
 }
 
-/// Four big-endian words, at the offsets given: an IPv6 address.
+/// Returns the four big-endian words at the given offsets: an IPv6 address.
 #[must_use]
 #[inline(always)]
 pub fn words<const A: usize, const B: usize, const C: usize, const D: usize, const N: usize>(

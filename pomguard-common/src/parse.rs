@@ -1,8 +1,8 @@
-//! From the frame to what the decision looks at. The same code in BPF and on the host.
+//! Parses a frame into the datagram that the decision needs. The same code runs in BPF and on the host.
 //!
-//! Nothing is guessed: what ends early, contradicts itself or is not understood comes back as the
-//! reason under which it is dropped. The upper layer is never read beyond the length that the IP
-//! header announces, so that Ethernet padding cannot pose as a header.
+//! The parser guesses nothing: for a frame that ends early, contradicts itself or is not understood, the
+//! parser returns the reason under which the frame is dropped. It never reads the upper layer beyond the
+//! length that the IP header announces, so Ethernet padding cannot pose as a header.
 
 pub use crate::datagram::{Datagram, Fragment, Kind};
 use crate::{
@@ -24,7 +24,7 @@ pub(crate) mod ethertype {
     pub(super) const EAPOL: u16 = 0x888e;
     pub(crate) const SERVICE_VLAN: u16 = 0x88a8;
     pub(super) const LLDP: u16 = 0x88cc;
-    /// Below this the field is a length (IEEE 802.3).
+    /// A smaller value is a length (IEEE 802.3).
     pub(crate) const FIRST: u16 = 0x0600;
 }
 
@@ -42,8 +42,8 @@ pub mod tcp_flag {
     pub const URG: u8 = 0x20;
 }
 
-/// Flag sets of real flows, one bit per value of FIN, SYN, RST, ACK and URG; PSH, ECE and
-/// CWR may join any of them. The same sets as netfilter's connection tracking accepts.
+/// Flag sets of real connections, one bit per value of FIN, SYN, RST, ACK and URG; PSH, ECE and CWR may join
+/// any set. Netfilter's connection tracking accepts the same sets.
 const TCP_FLAG_SETS: u64 = {
     use tcp_flag::{ACK, FIN, RST, SYN, URG};
     1 << SYN
@@ -57,13 +57,13 @@ const TCP_FLAG_SETS: u64 = {
         | 1 << (ACK | URG)
 };
 
-/// Whether such flags occur in a flow.
+/// Returns true if these flags occur in real connections.
 #[inline(always)]
 pub(crate) const fn tcp_flags_occur(flags: u8) -> bool {
     TCP_FLAG_SETS >> (flags & 0x37) & 1 != 0
 }
 
-/// What a header chain led to.
+/// The upper layer at the end of a header chain.
 #[derive(Clone, Copy)]
 struct Upper {
     protocol: u8,
@@ -71,16 +71,17 @@ struct Upper {
     fragment: Fragment,
 }
 
-/// Which VLAN tags and link protocols count as ours: the part of the image that parsing asks.
+/// The part of the image that the parser needs: the VLAN ids that belong to the host.
 pub trait Link: Barrier {
-    /// Whether frames with this VLAN id are judged like untagged ones (0 is always).
+    /// Returns true if frames with this VLAN id are judged like untagged ones. Not called for id 0, which
+    /// always counts as untagged.
     fn serves_vlan(&self, id: u16) -> bool;
 }
 
-/// Reads a frame.
+/// Parses a frame.
 ///
 /// # Errors
-/// The reason that decides the frame: a drop for what is broken, a pass for the link's own
+/// The reason that decides the frame: a drop reason for a broken frame, a pass reason for the link's own
 /// protocols, which the decision may still switch off.
 #[inline(always)]
 pub fn frame<P: Packet + ?Sized, L: Link>(packet: &P, link: &L) -> Result<Datagram, Reason> {
@@ -111,7 +112,7 @@ pub fn frame<P: Packet + ?Sized, L: Link>(packet: &P, link: &L) -> Result<Datagr
             Some(_) => Err(Reason::Arp),
             None => Err(Reason::Truncated),
         },
-        // Slow protocols (LACP) and LLDP go to the bridge group addresses only (IEEE 802.1Q table 8-1).
+        // Slow protocols (LACP) and LLDP are sent to the bridge group addresses only (IEEE 802.1Q table 8-1).
         ethertype::LLDP | ethertype::SLOW if bridge_group => Err(Reason::LinkControl),
         ethertype::EAPOL => Err(Reason::LinkControl),
         length if length < ethertype::FIRST && bridge_group => match packet.window::<3>(at) {
@@ -124,8 +125,9 @@ pub fn frame<P: Packet + ?Sized, L: Link>(packet: &P, link: &L) -> Result<Datagr
     }
 }
 
-/// Returns the bytes from `at` to the end of a frame that is longer than any length field can say: one that the
-/// kernel made of many TCP segments (BIG TCP). Returns `None` for a frame that may have come over a wire as it is.
+/// Returns the number of bytes from `at` to the end of a frame that is longer than any length field can say:
+/// the kernel made such a frame of many TCP segments (BIG TCP). Returns `None` for a frame that may have come
+/// over a wire in this form.
 #[inline(always)]
 fn beyond_any_length<P: Packet + ?Sized>(packet: &P, at: u32) -> Option<u32> {
     let bytes = packet.length().wrapping_sub(at);
@@ -137,7 +139,7 @@ fn ipv4<P: Packet + ?Sized>(packet: &P, at: u32, group_mac: bool) -> Result<Data
     let Some(header) = packet.window::<20>(at) else { return Err(Reason::Truncated) };
     let header_length = u32::from(header[0] & 0x0f) * 4;
     let total = match be16::<2, 20>(header) {
-        // The kernel's own reading, `iph_totlen`.
+        // The kernel reads the length in the same way, see `iph_totlen`.
         0 if header[9] == protocol::TCP => beyond_any_length(packet, at).unwrap_or(0),
         total => total.into(),
     };
@@ -174,7 +176,8 @@ fn ipv4<P: Packet + ?Sized>(packet: &P, at: u32, group_mac: bool) -> Result<Data
         end,
     };
     if header_length > 20 {
-        // IGMP carries a Router Alert option always (RFC 3376 section 4); nothing else here has options.
+        // IGMP always carries a Router Alert option (RFC 3376 section 4); no other accepted packet has
+        // options.
         let alert = packet.window::<4>(at + 20);
         if upper_protocol != protocol::IGMP
             || header_length != 24
@@ -229,19 +232,20 @@ fn ipv6<P: Packet + ?Sized, M: Barrier + ?Sized>(
     upper(packet, datagram)
 }
 
-/// Reads behind an IPv6 header with payload length 0: TCP segments that the kernel holds in one packet, and nothing
-/// else. The payload begins at `at`. Returns the next header, where that begins, and the payload length.
+/// Reads the payload after an IPv6 header with payload length 0: only TCP segments that the kernel has merged
+/// into one packet are accepted. The payload begins at `at`. Returns the next header, the offset of that
+/// header, and the payload length.
 ///
-/// Up to Linux 6.18 at least, the kernel puts a hop-by-hop header with the jumbo option (RFC 2675) in front of TCP
-/// and takes it out before the wire (`ipv6_hopopt_jumbo_remove`); a kernel may also do without, as with IPv4. A
-/// jumbogram of the wire is refused: no Ethernet frame is that long.
+/// Up to Linux 6.18 at least, the kernel puts a hop-by-hop header with the jumbo option (RFC 2675) in front
+/// of TCP and removes it before the wire (`ipv6_hopopt_jumbo_remove`); a kernel may also omit the header, as
+/// with IPv4. A jumbogram from the wire is refused: no Ethernet frame is that long.
 ///
 /// # Errors
 /// [`Reason::Malformed`] if the payload is empty, a jumbogram, or not TCP.
 #[inline(always)]
 fn segments_v6<P: Packet + ?Sized>(packet: &P, next: u8, at: u32) -> Result<(u8, u32, u32), Reason> {
     const HOP_BY_HOP: u8 = 0;
-    /// TCP follows, eight bytes in all, jumbo option with four bytes of data.
+    /// First word of the header: TCP follows, eight bytes in total, jumbo option with four bytes of data.
     const JUMBO: u32 = (protocol::TCP as u32) << 24 | 0xc204;
     let Some(payload) = beyond_any_length(packet, at) else { return Err(Reason::Malformed) };
     match (next, packet.window::<8>(at)) {
@@ -253,7 +257,7 @@ fn segments_v6<P: Packet + ?Sized>(packet: &P, next: u8, at: u32) -> Result<(u8,
     }
 }
 
-/// Walks IPv6 extension headers (RFC 8200 section 4) up to the upper layer.
+/// Walks the IPv6 extension headers (RFC 8200 section 4) up to the upper layer.
 #[inline(always)]
 fn extensions<P: Packet + ?Sized, M: Barrier + ?Sized>(
     packet: &P,
@@ -266,9 +270,9 @@ fn extensions<P: Packet + ?Sized, M: Barrier + ?Sized>(
     const ROUTING: u8 = 43;
     const FRAGMENT: u8 = 44;
     const DESTINATION: u8 = 60;
-    /// Alongside the fragment's id: more fragments follow.
+    /// Flag above the fragment's id: more fragments follow.
     const MORE: u64 = 1 << 32;
-    /// Alongside the fragment's id: a fragment header was seen.
+    /// Flag above the fragment's id: a fragment header was seen.
     const SEEN: u64 = 1 << 33;
 
     let mut next = first;
@@ -311,7 +315,7 @@ fn extensions<P: Packet + ?Sized, M: Barrier + ?Sized>(
             // An atomic fragment is a whole packet (RFC 6946 section 4).
             part = if more { u64::from(id) | SEEN | MORE } else { SEEN };
         } else {
-            // Source routes are refused: type 0 by RFC 5095, others because segments are left to visit.
+            // Source routes are refused: type 0 by RFC 5095, other types because segments are left to visit.
             if next == ROUTING && (header[3] != 0 || matches!(header[2], 0 | 2 | 4)) {
                 return Err(Reason::ExtensionHeader);
             }
@@ -325,7 +329,7 @@ fn extensions<P: Packet + ?Sized, M: Barrier + ?Sized>(
     Err(Reason::ExtensionLimit)
 }
 
-/// Checks the fragment, then reads the upper layer as far as the decision needs it.
+/// Checks the fragment, then reads the upper-layer fields that the decision needs.
 #[inline(always)]
 fn upper<P: Packet + ?Sized>(packet: &P, mut datagram: Datagram) -> Result<Datagram, Reason> {
     let Datagram { upper: at, end, .. } = datagram;
@@ -340,7 +344,7 @@ fn upper<P: Packet + ?Sized>(packet: &P, mut datagram: Datagram) -> Result<Datag
         let length = end - at;
         let misaligned = fragment.more && (length & 7 != 0 || length == 0);
         let too_long = u32::from(fragment.offset) + length > 65_535;
-        // A second fragment at 8 bytes could rewrite the TCP flags (RFC 3128 section 3).
+        // A second fragment at offset 8 could rewrite the TCP flags (RFC 3128 section 3).
         let rewrites = fragment.offset == 8 && datagram.protocol == protocol::TCP;
         if misaligned || too_long || rewrites {
             return Err(Reason::Fragmented);
@@ -354,13 +358,13 @@ fn upper<P: Packet + ?Sized>(packet: &P, mut datagram: Datagram) -> Result<Datag
         (protocol::TCP, _) => tcp(packet, datagram),
         (protocol::UDP, _) => udp(packet, datagram),
         (protocol::ICMP, Family::V4) | (protocol::ICMPV6, Family::V6) => icmp(packet, datagram),
-        // Both have eight bytes that are always there (RFC 3376 section 4, RFC 9568 section 5.1).
+        // Both protocols have at least eight bytes (RFC 3376 section 4, RFC 9568 section 5.1).
         (protocol::IGMP | protocol::VRRP, _) if at + 8 > end => Err(short(&datagram)),
         _ => Ok(datagram),
     }
 }
 
-/// The reason when the upper layer's header does not fit.
+/// Returns the reason for a packet that ends before the end of the upper-layer header.
 #[inline(always)]
 fn short(datagram: &Datagram) -> Reason {
     // RFC 1858 section 3.2: a first fragment too small for the header hides the ports.
@@ -420,7 +424,7 @@ fn ports(datagram: Datagram) -> Result<Datagram, Reason> {
 #[inline(always)]
 fn icmp<P: Packet + ?Sized>(packet: &P, mut datagram: Datagram) -> Result<Datagram, Reason> {
     let at = datagram.upper;
-    // MLDv1 done and neighbour solicitations are longer; no message that is let through is shorter.
+    // No message that may pass is shorter; MLDv1 done messages and neighbour solicitations are longer.
     if at + 8 > datagram.end {
         return Err(short(&datagram));
     }
@@ -434,14 +438,14 @@ fn icmp<P: Packet + ?Sized>(packet: &P, mut datagram: Datagram) -> Result<Datagr
     Ok(datagram)
 }
 
-/// The flow that an ICMP error quotes, as the side that sent the quoted packet sees it.
+/// The flow that an ICMP error quotes, as seen by the sender of the quoted packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Quoted {
     /// Upper protocol of the quoted packet.
     pub protocol: u8,
-    /// Who sent it.
+    /// Source address of the quoted packet.
     pub source: Address,
-    /// To whom.
+    /// Destination address of the quoted packet.
     pub destination: Address,
     /// Source port, or the identifier of an echo request.
     pub source_port: u16,
@@ -449,11 +453,11 @@ pub struct Quoted {
     pub destination_port: u16,
 }
 
-/// Reads the packet that an ICMP error quotes, 8 bytes behind the error's own header.
+/// Reads the packet that an ICMP error quotes, 8 bytes after the start of the error's own header.
 ///
 /// # Errors
-/// [`Reason::IcmpUnrelated`] when it is cut short, a later fragment, or of no protocol that has
-/// flows (RFC 5927 section 4.3 wants the quoted ports checked).
+/// [`Reason::IcmpUnrelated`] if the quoted packet is cut short, is a later fragment, or has a protocol
+/// without flows (RFC 5927 section 4.3 requires a check of the quoted ports).
 #[inline(always)]
 pub fn quoted<P: Packet + ?Sized, M: Barrier + ?Sized>(
     packet: &P,

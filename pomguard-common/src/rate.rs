@@ -1,10 +1,10 @@
-//! Rates: of what the link and the errors about flows need, only so much comes in.
+//! Rate limits of the link's protocols and of ICMP errors about flows.
 //!
-//! Each processor counts for itself, so that no line is shared, and by the tick of the flow table (about a
-//! quarter of a second): a class may have its budget in each tick, and what is more is dropped. A flood
-//! costs a load, a comparison and nothing in the stack; what comes at an honest rate never meets the end.
+//! Each processor counts separately, so that no cache line is shared, in ticks of the flow table (about a
+//! quarter of a second). In each tick, a class may use its budget, and further packets are dropped. A flood
+//! costs a load, a comparison and nothing in the stack; packets at an honest rate never reach the limit.
 
-/// Packet classes with a budget of their own, so that none can starve another.
+/// Packet classes with separate budgets, so that no class can starve another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Rated {
@@ -12,19 +12,19 @@ pub enum Rated {
     Neighbours = 0,
     /// ICMPv6 echo requests that no row names.
     EchoV6 = 1,
-    /// ICMP errors about flows, but for the next.
+    /// ICMP errors about flows, except [`Self::PathMtu`].
     Errors = 2,
-    /// Those that tell a path's MTU (RFC 1191, RFC 8201): losing one can stop a flow.
+    /// ICMP errors that report a path MTU (RFC 1191, RFC 8201): the loss of one can stop a flow.
     PathMtu = 3,
 }
 
 impl Rated {
-    /// How many there are.
+    /// Number of classes.
     pub const COUNT: usize = 4;
 }
 
 /// Counts one packet in a word that holds the tick in its high half and the packets of that tick in its low
-/// one: the word to store, or none when the tick's budget is spent.
+/// half. Returns the word to store, or `None` if the budget of the tick is spent.
 #[must_use]
 #[inline(always)]
 pub const fn spend(word: u64, tick: u32, budget: u32) -> Option<u64> {
@@ -38,7 +38,7 @@ const _: () = assert!(Rated::COUNT.is_power_of_two(), "the programs find a class
 mod tests {
     use super::*;
 
-    /// How many of `offered` packets pass within one tick.
+    /// Returns how many of `offered` packets pass within one tick.
     fn passed(word: &mut u64, tick: u32, budget: u32, offered: u32) -> u32 {
         (0..offered)
             .filter(|_| match spend(*word, tick, budget) {

@@ -1,39 +1,39 @@
-//! Why a packet passed or was dropped.
+//! The reasons why packets pass or are dropped.
 //!
-//! The list is append-only: a number is drop reason, counter index, metric label, event field and
-//! documentation, for ever. A retired number stays reserved.
+//! The list is append-only: a number is a drop reason, a counter index, a metric label, an event field and a
+//! part of the documentation, permanently. A retired number stays reserved.
 
-/// Numbers run below this bound; the counters are sized by it.
+/// Upper bound of the numbers (exclusive); the counters have this size.
 pub const REASONS: usize = 128;
 
-/// The first number that is a drop.
+/// The lowest number of a drop reason.
 pub const FIRST_DROP: u8 = 32;
 
-/// What a reason means for the packet.
+/// The effect of a reason on the packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Verdict {
-    /// The packet goes on.
+    /// The packet passes.
     Pass,
-    /// The packet ends here (in audit mode it is counted as such, and goes on).
+    /// The packet is dropped (in audit mode it is counted as a would-be drop, and passes).
     Drop,
 }
 
 impl Verdict {
-    /// That of a reason's number: pass reasons are numbered below 32, drop reasons from there on.
+    /// Returns the verdict of a reason number: pass reasons are below 32, drop reasons are 32 and above.
     #[must_use]
     #[inline(always)]
     pub const fn of_number(reason: u8) -> Self {
         if reason < FIRST_DROP { Self::Pass } else { Self::Drop }
     }
 
-    /// Whether the packet goes on.
+    /// Returns true if the packet passes.
     #[must_use]
     #[inline(always)]
     pub const fn is_pass(self) -> bool {
         matches!(self, Self::Pass)
     }
 
-    /// The word used in tables, JSON and metric labels.
+    /// Returns the word used in tables, JSON and metric labels.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -53,28 +53,28 @@ macro_rules! reasons {
         }
 
         impl Reason {
-            /// Every reason, in the order of the numbers.
+            /// Every reason, in numerical order.
             pub const ALL: &[Self] = &[$($(Self::$variant,)+)+];
 
-            /// The name used in tables, JSON, metric labels and documentation.
+            /// Returns the name used in tables, JSON, metric labels and documentation.
             #[must_use]
             pub const fn name(self) -> &'static str {
                 match self { $($(Self::$variant => $name,)+)+ }
             }
 
-            /// One sentence for people.
+            /// Returns a description of one sentence for people.
             #[must_use]
             pub const fn help(self) -> &'static str {
                 match self { $($(Self::$variant => $help,)+)+ }
             }
 
-            /// The reason with this number, if it is one.
+            /// Returns the reason with this number, or `None` if there is none.
             #[must_use]
             pub const fn from_number(number: u8) -> Option<Self> {
                 match number { $($($number => Some(Self::$variant),)+)+ _ => None }
             }
 
-            /// Whether it lets the packet on.
+            /// Returns the verdict of the reason.
             #[must_use]
             pub const fn verdict(self) -> Verdict {
                 match self { $($(Self::$variant => Verdict::$verdict,)+)+ }
@@ -146,14 +146,15 @@ reasons! {
 }
 
 impl Reason {
-    /// Index into the counters.
+    /// Returns the index into the counters.
     #[must_use]
     #[inline(always)]
     pub const fn index(self) -> usize {
         self as usize
     }
 
-    /// A drop of a packet whose peer the site file knows: probably our mistake, and it costs calls.
+    /// Returns true for a drop of a packet whose peer the site file knows: probably a mistake in the policy,
+    /// which leads to support calls.
     #[must_use]
     pub const fn concerns_known_system(self) -> bool {
         matches!(

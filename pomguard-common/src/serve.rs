@@ -1,24 +1,28 @@
 //! Local ports that serve.
 //!
-//! A row, an exception, audit or a bypass lets a peer in without an entry in the flow table. What this host
-//! sends back must not enter one either: as a flow of its own, the exchange would outlive the permission. No
-//! packet says which side opened, so each local port keeps when something that is no answer was last let in to
-//! it. While the port serves, its packets enter a flow only if an outbound row allows them.
+//! A row, an exception, audit or a bypass lets a peer in without an entry in the flow table. The replies of
+//! this host must not enter a flow either: as a flow of this host, the exchange would outlive the permission.
+//! No packet says which side opened, so each local port keeps the time at which a packet other than an answer
+//! was last let in. While the port serves, packets from the port enter a flow only if an outbound row allows
+//! them.
 //!
-//! A stranger costs no memory here: there is one stamp for each port, whoever comes.
+//! A stranger costs no memory here: each port has a single time, whoever the peer is.
 
 pub use crate::served::Served;
 use crate::{control::ControlView, protocol};
 
-/// Ticks for which a TCP port serves: about a day. A connection that carries something now and then keeps it so.
+/// Ticks for which a TCP port serves: about a day. A connection that carries a packet now and then keeps the
+/// port serving.
 const TCP: u32 = 4 * 86_400;
-/// Ticks for which a port or protocol of datagrams serves: about two minutes. Longer, and a stranger who asks
-/// every port in audit would take the answers from this host's own questions for as long.
+/// Ticks for which a port or protocol of datagrams serves: about two minutes. With a longer time, a stranger
+/// who probes every port in audit would block the answers to this host's own queries for that time.
 const DATAGRAM: u32 = 4 * 120;
-/// A stamp is renewed when it is this much of its age behind, so that its cache line stays shared meanwhile.
+/// A time is renewed when it is behind by this fraction of its age (1/64). Until then the cache line stays
+/// shared.
 const BEHIND: u32 = 64;
 
-/// The element of a port, and how long it serves. `port` is the protocol's number where there are no ports.
+/// Returns the index of a port's element, and the ticks for which the port serves. `port` is the protocol's
+/// number for a protocol without ports.
 #[inline(always)]
 const fn element(protocol: u8, port: u16) -> (u32, u32) {
     match protocol {
@@ -28,21 +32,21 @@ const fn element(protocol: u8, port: u16) -> (u32, u32) {
     }
 }
 
-/// The time as a stamp: 0 means never.
+/// Returns the time to store: 0 is replaced, because 0 means never.
 #[inline(always)]
 const fn timestamp(now: u32) -> u32 {
     if now == 0 { 1 } else { now }
 }
 
-/// Ticks since a stamp, if the port still serves.
+/// Returns the ticks since the stored time, or `None` if the port does not serve any more.
 #[inline(always)]
 const fn idle(seen: u32, age: u32, now: u32) -> Option<u32> {
     let idle = timestamp(now).wrapping_sub(seen);
     if seen == 0 || idle > age { None } else { Some(idle) }
 }
 
-/// Notes that ingress let in something that is no answer: `opens` is false for TCP without SYN, which only
-/// keeps a port that serves.
+/// Records that ingress let in a packet other than an answer. `opens` is false for TCP without SYN, which
+/// renews a port that serves but does not make a port serve.
 #[inline(always)]
 pub fn note<S: ControlView + ?Sized>(view: &S, protocol: u8, port: u16, opens: bool, now: u32) {
     let (index, age) = element(protocol, port);

@@ -20,7 +20,7 @@ fn table() -> Table {
     Table(repeat_with(element).take(ELEMENTS).collect())
 }
 
-/// Packets and bytes by what they are counted under.
+/// Packets and bytes, keyed as in the table of drops.
 type Counted<K> = BTreeMap<K, (u64, u64)>;
 
 /// Packets and bytes of each entry, and of each part of the rest.
@@ -54,7 +54,7 @@ fn key(reason: Reason, known: u64, peer: u32, port: u16) -> Key {
     Key::new(Direction::Inbound, Decision::because(reason), known, end)
 }
 
-/// A plain generator: the tests need no better one.
+/// A simple generator: the tests need no better one.
 fn random(state: &mut u64) -> u64 {
     *state ^= *state << 13;
     *state ^= *state >> 7;
@@ -120,7 +120,7 @@ fn scan_of_a_million_sources_leaves_known_systems_alone() {
     assert!(entries.iter().filter(|(key, _)| !key.known()).count() > SLOTS / 2);
 }
 
-/// A table without limits, by plain comparison of what tells entries apart.
+/// A table without limits, by plain comparison of the fields that tell entries apart.
 #[derive(Default)]
 struct Model(BTreeMap<([u64; 2], u64), (u64, u64)>);
 
@@ -142,7 +142,7 @@ fn random_drops_add_up_as_in_a_table_without_limits() {
     let mut state = 1;
     for round in 0..20 {
         let (table, mut model) = (table(), Model::default());
-        // From few keys, which all find room, to many more than fit.
+        // From a few keys, which all find room, to many more than fit.
         let spread = 1 << (2 + round);
         let mut now = random(&mut state) as u32;
         for _ in 0..20_000 {
@@ -260,7 +260,7 @@ fn frame_that_cannot_be_read_is_recorded_by_what_it_says() {
     assert_eq!((end.kind, end.peer[0], end.port), (PeerKind::Mac, 0x0200_0000_0009, 0x88cc));
     assert_eq!(End::of_frame(Direction::Inbound, &frame[..13], 33), End::NOBODY);
     for length in 0..frame.len() {
-        // Ends anywhere: nothing is read beyond it.
+        // The frame ends anywhere: nothing beyond the end is read.
         let _ = End::of_frame(Direction::Outbound, &frame[..length], 33);
         let _ = End::of_plain(Direction::Outbound, &frame[..length], 33);
     }

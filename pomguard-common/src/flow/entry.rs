@@ -1,4 +1,4 @@
-//! What the table holds: a key, a state with its time, and how both lie in a bucket.
+//! The contents of the flow table: the key, the state with the time, and the layout of both in a bucket.
 
 use crate::{
     limits::FLOW_WAYS,
@@ -6,13 +6,14 @@ use crate::{
     word::{Byte, Half, Quarter, Word},
 };
 
-/// The state of a flow. Whether a peer's RST has made a flow suspect is told alongside it, see [`Tag::suspect`].
+/// The state of a flow. A separate bit says that a peer's RST has made the flow suspect, see
+/// [`Tag::suspect`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum State {
-    /// A slot that holds nothing.
+    /// The slot is free.
     Free = 0,
-    /// TCP: this host's SYN is out, nothing came back.
+    /// TCP: this host has sent a SYN, and nothing came back.
     Opening = 1,
     /// TCP: the other side has answered. At most one side has sent its FIN.
     Established = 2,
@@ -22,7 +23,7 @@ pub enum State {
     Udp = 4,
     /// ICMP echo.
     Icmp = 5,
-    /// A first fragment that was let through; its followers may come.
+    /// A first fragment passed; the later fragments may pass.
     Fragment = 6,
     /// UDP: nothing came back yet.
     Unanswered = 7,
@@ -40,12 +41,12 @@ impl State {
         Self::Unanswered,
     ];
 
-    /// How long an entry in this state is remembered, in seconds.
+    /// Returns how long an entry in this state is remembered, in seconds.
     #[must_use]
     pub const fn age_seconds(self) -> u32 {
         match self {
             Self::Free => 0,
-            // Linux gives up connecting after 127 s of SYN retransmits, each of which refreshes.
+            // Linux gives up after 127 s of SYN retransmits, each of which renews the entry.
             Self::Opening => 120,
             // RFC 5382 REQ-5 and RFC 6092 REC-35: no less than 2 h 4 min.
             Self::Established => 7_440,
@@ -54,15 +55,15 @@ impl State {
             // RFC 4787 REQ-5 recommends five minutes.
             Self::Udp => 300,
             // RFC 5508 REQ-2: no less than 60 s.
-            // RFC 8200 section 4.5: reassembly gives up after as long.
+            // RFC 8200 section 4.5: reassembly also gives up after 60 s.
             Self::Icmp | Self::Fragment => 60,
-            // As nf_conntrack; RFC 4787 asks for two minutes, which a table that anybody on the host fills
-            // cannot give.
+            // The same as nf_conntrack. RFC 4787 asks for two minutes, but any local user can fill the table
+            // with such entries.
             Self::Unanswered => 30,
         }
     }
 
-    /// The state with this number.
+    /// Returns the state with this number (the lowest three bits).
     #[must_use]
     #[inline(always)]
     pub const fn from_number(number: u32) -> Self {
@@ -79,17 +80,18 @@ impl State {
     }
 }
 
-/// What was seen of the ends of a flow, a byte per direction: each is written in its own direction alone, so
-/// that two processors never undo each other's marks.
+/// Events at the two ends of a flow, one byte per direction. Only the hook of a direction writes that
+/// direction's byte, so two processors never undo each other's marks.
 pub mod mark {
-    /// Ours: this host's FIN left.
+    /// Ours: this host has sent a FIN.
     pub const FIN: u8 = 1;
-    /// Ours: this host's RST left.
+    /// Ours: this host has sent a RST.
     pub const RST: u8 = 2;
-    /// Ours: a socket of this host sent what the flow was entered with, and the socket table tells when it
-    /// is gone. Of what is forwarded or translated, the socket table knows nothing, or something else.
+    /// Ours: a socket of this host sent the packet that created the flow, so the socket table tells when the
+    /// socket is gone. For forwarded or translated packets, the socket table knows nothing, or a different
+    /// socket.
     pub const SOCKET: u8 = 4;
-    /// Theirs: the peer's FIN was seen.
+    /// Theirs: the peer has sent a FIN.
     pub const PEER_FIN: u8 = 1;
 }
 
@@ -99,7 +101,7 @@ pub mod mark {
 pub struct Key(pub [u64; 5]);
 
 impl Key {
-    /// The key of a flow between a local and a peer end.
+    /// Returns the key of a flow between a local end and a peer end.
     #[must_use]
     #[inline(always)]
     pub const fn new(
@@ -115,7 +117,7 @@ impl Key {
         Self::of_words(family, protocol, local, local_port, peer, peer_port)
     }
 
-    /// The same, of addresses as two words each, high and low.
+    /// Returns the key of a flow. Each address is given as two words, high and low.
     #[must_use]
     #[inline(always)]
     pub const fn of_words(
@@ -130,21 +132,22 @@ impl Key {
         Self([local[0], local[1], peer[0], peer[1], ports | (protocol as u64) << 8 | family as u64])
     }
 
-    /// The protocol.
+    /// Returns the protocol.
     #[must_use]
     #[inline(always)]
     pub const fn protocol(&self) -> u8 {
         (self.0[4] >> 8) as u8
     }
 
-    /// The port of this host's end.
+    /// Returns the port of this host's end.
     #[must_use]
     #[inline(always)]
     pub const fn local_port(&self) -> u16 {
         (self.0[4] >> 48) as u16
     }
 
-    /// The key of a fragmented datagram: who sends to whom under which identification.
+    /// Returns the key of a fragmented datagram: source, destination, protocol (IPv4 only) and
+    /// identification.
     #[must_use]
     #[inline(always)]
     pub const fn fragment(
@@ -169,7 +172,8 @@ impl Key {
         ])
     }
 
-    /// The key of a self-test (1), which no flow and no fragmented datagram has; the same key for 0.
+    /// Returns the key of a self-test (1), which no flow and no fragmented datagram has; for 0, returns the
+    /// same key.
     #[must_use]
     #[inline(always)]
     pub const fn of_self_test(self, self_test: u64) -> Self {
@@ -177,7 +181,7 @@ impl Key {
         Self([own_high, own_low, peer_high, peer_low, rest ^ self_test << 31])
     }
 
-    /// A 64-bit hash, keyed so that nobody outside can aim at a bucket.
+    /// Returns a 64-bit hash, keyed so that an outsider cannot aim at a bucket.
     #[must_use]
     #[inline(always)]
     pub const fn hash(&self, secret: u64) -> u64 {
@@ -200,17 +204,17 @@ impl Key {
     }
 }
 
-/// One slot's key, as it stands in the map, with the row that allowed the flow.
+/// The key of one slot as stored in the map, with the row that allowed the flow.
 #[derive(Debug, Default)]
 #[repr(C)]
 pub struct Slot {
     /// The words of the [`Key`].
     pub key: [Word; 5],
-    /// Row slot.
+    /// Counter slot of the row.
     pub row: Quarter,
-    /// [`mark`]s of what this host sent. Only egress writes them.
+    /// [`mark`]s of this host's packets. Only egress writes them.
     pub ours: Byte,
-    /// [`mark`]s of what the peer sent. Only ingress writes them.
+    /// [`mark`]s of the peer's packets. Only ingress writes them.
     pub theirs: Byte,
     /// The generation that judged the flow.
     pub epoch: Half,
@@ -220,9 +224,9 @@ pub struct Slot {
 #[derive(Debug, Default)]
 #[repr(C, align(64))]
 pub struct Bucket {
-    /// What is known of the flows in the slots.
+    /// Tags of the slots: hash bits, state and time of each flow.
     pub tags: [Word; FLOW_WAYS],
-    /// Their keys.
+    /// Keys of the flows, and their rows.
     pub slots: [Slot; FLOW_WAYS],
 }
 
@@ -234,17 +238,17 @@ const _: () = assert!(size_of::<Slot>() == 48 && size_of::<Bucket>() == 7 * 64);
 pub struct Tag(pub u64);
 
 impl Tag {
-    /// Bits of the time in ticks. At four ticks a second it wraps after 17 years: an entry that nobody has
-    /// cleared would seem to be fresh then.
+    /// Bits of the time in ticks. At four ticks a second the time wraps after 17 years: an entry that was
+    /// never cleared would then seem to be fresh.
     pub const TIME: u32 = 0x7fff_ffff;
-    /// A peer's RST was the last that was heard.
+    /// Bit: the last packet from the peer was a RST.
     pub const SUSPECT: u64 = 1 << 31;
-    /// Lowest bit of the hash.
+    /// Position of the lowest hash bit.
     const HASH_SHIFT: u32 = 35;
-    /// Bits of the time that lie in the lower half.
+    /// Number of time bits in the lower half.
     const LOW_BITS: u32 = 28;
 
-    /// Puts a tag together.
+    /// Returns the tag of a hash, a state and a time.
     #[must_use]
     #[inline(always)]
     pub const fn new(hash: u64, state: State, now: u32) -> Self {
@@ -258,28 +262,28 @@ impl Tag {
         )
     }
 
-    /// The same entry in another state, with the same time, and not suspect.
+    /// Returns the tag with another state, the same time, and without the suspect bit.
     #[must_use]
     #[inline(always)]
     pub const fn moved(self, state: State) -> Self {
         Self::new(self.0, state, self.time())
     }
 
-    /// True if the tag may be that of a key with this hash.
+    /// Returns true if the tag may belong to a key with this hash.
     #[must_use]
     #[inline(always)]
     pub const fn is_of(self, hash: u64) -> bool {
         (self.0 ^ hash) >> Self::HASH_SHIFT == 0
     }
 
-    /// The state.
+    /// Returns the state.
     #[must_use]
     #[inline(always)]
     pub const fn state(self) -> State {
         State::from_number(self.0 as u32 >> Self::LOW_BITS)
     }
 
-    /// True if a peer's RST was the last that was heard of the flow.
+    /// Returns true if the last packet from the peer was a RST.
     #[must_use]
     #[inline(always)]
     pub const fn suspect(self) -> bool {
@@ -291,7 +295,7 @@ impl Tag {
         self.0 as u32 & ((1 << Self::LOW_BITS) - 1) | ((self.0 >> 32) as u32 & 7) << Self::LOW_BITS
     }
 
-    /// Ticks since it was last seen.
+    /// Returns the ticks since the last packet of the flow.
     #[must_use]
     #[inline(always)]
     pub const fn idle(self, now: u32) -> u32 {

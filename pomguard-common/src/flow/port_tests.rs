@@ -1,4 +1,4 @@
-//! A look-up that asks the port first finds what a look-up finds that always searches.
+//! A look-up that asks the port first finds the same flows as a look-up that always searches.
 
 extern crate std;
 
@@ -75,7 +75,7 @@ impl Store for Table {
     }
 }
 
-/// The same flows, searched for whatever the port says.
+/// The same flows without the port table: a look-up always searches.
 struct Searched<'a>(&'a Table);
 
 impl Barrier for Searched<'_> {}
@@ -114,7 +114,7 @@ fn key(protocol: u8, port: u16, peer: u32) -> Key {
     Key::new(Family::V4, protocol, &[0x0a4d_0001, 0, 0, 0], port, &[peer, 0, 0, 0], 443)
 }
 
-/// Numbers in an order that nobody planned (Marsaglia's xorshift).
+/// Numbers in pseudo-random order (Marsaglia's xorshift).
 struct Random(u64);
 
 impl Random {
@@ -126,14 +126,14 @@ impl Random {
     }
 }
 
-/// One step that changes a table: a packet that leaves or comes in, or time.
+/// One step that changes a table: an outbound packet, an inbound packet, or the passing of time.
 fn step(table: &Table, random: &mut Random) {
     let protocol = [TCP, TCP, UDP, UDP, ICMP][random.below(5) as usize];
     let key = key(protocol, 40_000 + random.below(5) as u16, random.below(24));
     let found = find(table, key);
     assert_eq!(found, find(&Searched(table), key), "{protocol} at {}", table.now.get());
     match random.below(12) {
-        // Mostly a moment, now and then about as long as a state lives, seldom days.
+        // Mostly short times, sometimes about the age of a state, seldom days.
         0 => table.wait(random.below(3)),
         1 => table.wait(random.below(40 * SECOND)),
         2 => table.wait(random.below(400 * SECOND)),
@@ -168,7 +168,7 @@ fn step(table: &Table, random: &mut Random) {
 #[test]
 fn port_never_denies_a_flow_that_a_search_finds() {
     let mut random = Random(0x9e37_79b9_7f4a_7c15);
-    // Around the places where clocks and tags wrap.
+    // Start times around the points where clocks and tags wrap.
     for start in [0, 1, 7, u32::MAX, u32::MAX - 9_000 * SECOND, Tag::TIME - 9_000 * SECOND, 1 << 31] {
         let table = Table::new(start);
         for _ in 0..150_000 {
@@ -209,7 +209,7 @@ fn flow_is_found_in_the_last_tick_of_its_age_in_each_state() {
                 table.ages.set(ages);
             }
             let key = key(protocol, 50_000, 9);
-            // The port is not written again while its time is young, and the flow is.
+            // The port's time is not renewed while it is recent, but the flow's time is.
             enter(&table, self::key(protocol, 50_000, 8), Newcomer::new(state, 1, 1));
             table.wait(59 * SECOND);
             enter(&table, key, Newcomer::new(state, 1, 1));
@@ -221,7 +221,7 @@ fn flow_is_found_in_the_last_tick_of_its_age_in_each_state() {
     }
 }
 
-/// A table of which a key is about to be entered.
+/// A table into which a key is about to be entered.
 struct Entering<'a>(&'a Table, Key);
 
 impl Barrier for Entering<'_> {}

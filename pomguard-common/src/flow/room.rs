@@ -1,20 +1,20 @@
-//! Room for a new flow, and which entry makes it.
+//! Room for a new flow, and the choice of the entry that makes room.
 //!
-//! A new entry takes a free slot in its first bucket or, when half of that is taken, in the emptier of its
-//! two. Where both buckets are full, another entry makes room, the longest idle one of the first line here
-//! that has any:
+//! A new entry takes a free slot in its first bucket or, when half of that bucket is taken, in the emptier of
+//! its two buckets. If both buckets are full, another entry makes room: the longest idle entry of the first
+//! line of this list that has any.
 //!
-//! 1. past its age, which is as good as free;
+//! 1. Entries past the age of their state, which count as free;
 //! 2. closed;
 //! 3. suspect;
-//! 4. unanswered (opening TCP, UDP that nobody has answered, ICMP), of a class that has more than its share
-//!    of the two buckets: of the new flow's own class first;
+//! 4. unanswered (opening TCP, UDP without an answer, ICMP, fragments), of a class that has more than its share
+//!    of the two buckets: first of the new flow's own class;
 //! 5. unanswered, of the new flow's own class;
 //! 6. answered UDP, while UDP has more than its share.
 //!
-//! A class's share is a quarter, so that no class is pushed below it. If no line has any, there is no room,
-//! except for what must not fail ([`Newcomer::urgent`]): that takes an unanswered entry of any class, else
-//! answered UDP, else established TCP, each the longest idle one.
+//! A class's share is a quarter, so that no class is pushed below a quarter. If no line has an entry, there
+//! is no room, except for a flow that must not fail ([`Newcomer::urgent`]). Such a flow takes the longest
+//! idle unanswered entry of any class; if there is none, answered UDP; if there is none, established TCP.
 
 use super::{State, Store, Tag, Word, at, port_time, ports};
 use crate::{
@@ -22,20 +22,20 @@ use crate::{
     limits::{FLOW_WAYS, FLOWS},
 };
 
-/// What entering a flow came to.
+/// The result of entering a flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Entered {
-    /// Into a free slot.
+    /// The flow took a free slot.
     New = 1,
-    /// In the place of an older one that yields.
+    /// The flow replaced an older entry.
     Evicted = 2,
     /// There was no room.
     Full = 3,
 }
 
 impl Entered {
-    /// The outcome with this number; `None` for others.
+    /// Returns the result with this number, or `None` for any other number.
     #[must_use]
     #[inline(always)]
     pub const fn from_number(number: u64) -> Option<Self> {
@@ -48,7 +48,7 @@ impl Entered {
     }
 }
 
-/// A flow that is to be entered, alongside its key.
+/// A flow that is to be entered, without the key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Newcomer {
     /// The state, with [`Self::URGENT`].
@@ -58,24 +58,24 @@ pub struct Newcomer {
 }
 
 impl Newcomer {
-    /// Always finds room.
+    /// Bit: the flow always finds room.
     const URGENT: u32 = 1 << 8;
 
-    /// A flow in a state, allowed by a row under a generation.
+    /// Returns a flow in a state, allowed by a row under a generation.
     #[must_use]
     #[inline(always)]
     pub const fn new(state: State, row: u16, epoch: u32) -> Self {
         Self { what: state as u32, row: row as u64 | (epoch as u64) << 32 }
     }
 
-    /// The same, with [`super::mark`]s of what this host sent.
+    /// Returns the flow with [`super::mark`]s of this host's packets.
     #[must_use]
     #[inline(always)]
     pub const fn marked(self, ours: u8) -> Self {
         Self { row: self.row | (ours as u64) << 16, ..self }
     }
 
-    /// The same, which always finds room if `urgent`.
+    /// Returns the flow, which always finds room if `urgent`.
     #[must_use]
     #[inline(always)]
     pub const fn urgent(self, urgent: bool) -> Self {
@@ -83,13 +83,14 @@ impl Newcomer {
     }
 }
 
-/// The best entry of each kind that may make room: how long it was idle, plus one, above its slot.
+/// The best entry of each kind that may make room: the idle time plus one in the upper bits, the slot in the
+/// lower bits.
 pub type Candidates = [Word; KINDS];
 
-/// Number of kinds, a power of two.
+/// Number of kinds, rounded up to a power of two.
 const KINDS: usize = 16;
 
-/// Kinds of entries, in the order in which they make room, as far as it is fixed.
+/// Kinds of entries, in the order in which they make room where that order is fixed.
 mod kind {
     pub(super) const FREE: usize = 0;
     pub(super) const CLOSED: usize = 1;
@@ -111,7 +112,7 @@ const KIND_OF: u32 = (kind::OPENING << (4 * State::Opening as usize)
     | kind::FRAGMENT << (4 * State::Fragment as usize)
     | kind::UNANSWERED << (4 * State::Unanswered as usize)) as u32;
 
-/// Classes: where the number of entries of each stands in the word that counts them.
+/// Classes: the position, in the word of the counts, of the number of entries of each class.
 mod class {
     pub(super) const TCP: u32 = 0;
     pub(super) const UDP: u32 = 8;
@@ -130,10 +131,10 @@ const fn class_of(state: u32) -> u32 {
     (CLASS_OF >> (8 * (state & 7))) as u32 & 0xff
 }
 
-/// Entries of one class that are its share of two buckets.
+/// Number of entries that are one class's share of two buckets.
 const SHARE: u64 = 2 * FLOW_WAYS as u64 / 4;
 
-/// Bits of a slot's number.
+/// Number of bits of a slot number.
 const SLOT_BITS: u32 = 29;
 
 const _: () = assert!(FLOWS < 1 << SLOT_BITS, "a slot fits alongside its worth");
@@ -144,7 +145,7 @@ pub fn enter<S: Store>(store: &S, key: Key, newcomer: Newcomer) -> Entered {
     store.with(key, |key| place(store, key, newcomer.what, newcomer.row))
 }
 
-/// Finds a place for a flow and puts it there. A function of its own in the programs.
+/// Finds a slot for a flow, and stores the flow there. A separate function in the programs.
 #[inline(never)]
 fn place<S: Store>(store: &S, key: &Key, what: u32, row: u64) -> Entered {
     let hash = key.hash(store.secret());
@@ -158,11 +159,11 @@ fn place<S: Store>(store: &S, key: &Key, what: u32, row: u64) -> Entered {
     let free = best[kind::FREE].load() != 0;
     let place = (chosen & ((1 << SLOT_BITS) - 1)) as u32;
     let Some((tag, slot)) = at(store, place) else { return Entered::Full };
-    // Before the tag: who sees the flow sees that its port has one.
+    // Written before the tag: a reader that sees the flow also sees that the port has one.
     if let Some(time) = port_time(store, key) {
         ports::note(time, now);
     }
-    // Nobody matches the slot while its key is half written: the tag goes first and comes last.
+    // No key matches the slot while the new key is half written: the tag is cleared first and written last.
     tag.store(0);
     let mut i = 0;
     while i < 5 {
@@ -177,11 +178,11 @@ fn place<S: Store>(store: &S, key: &Key, what: u32, row: u64) -> Entered {
     if free { Entered::New } else { Entered::Evicted }
 }
 
-/// Notes the best entry of each kind in the two buckets of a hash, and returns how many live ones each class
-/// has.
+/// Records the best entry of each kind in the two buckets of a hash. Returns the number of live entries of
+/// each class.
 #[inline(always)]
 fn survey<S: Store>(store: &S, best: &Candidates, hash: u64, now: u32) -> u64 {
-    /// Slots of the first bucket that are taken whatever the second one has.
+    /// Slots of the first bucket that are filled before the second bucket is considered.
     const CROWDED: usize = 4;
     let mut kind = 0;
     while kind < KINDS {
@@ -199,7 +200,7 @@ fn survey<S: Store>(store: &S, best: &Candidates, hash: u64, now: u32) -> u64 {
             let state = tag.state();
             let idle = tag.idle(now);
             let (kind, worth) = if matches!(state, State::Free) || idle > store.age(state) {
-                // Slots are filled from the first on, so that the first free one tells how full a bucket is.
+                // Slots are filled from the first on, so the first free slot tells how full a bucket is.
                 let emptiness = if choice == 0 && way < CROWDED { FLOW_WAYS } else { FLOW_WAYS - way };
                 (kind::FREE, emptiness as u64)
             } else {
@@ -209,7 +210,7 @@ fn survey<S: Store>(store: &S, best: &Candidates, hash: u64, now: u32) -> u64 {
                 (kind, u64::from(idle) + 1)
             };
             let slot = bucket * FLOW_WAYS as u32 + way as u32;
-            // A number of which the compiler knows nothing is bounded where the verifier sees it.
+            // `hide` keeps the compiler from dropping the mask: the verifier must see the bound.
             let noted = &best[super::hide(kind as u64) as usize & (KINDS - 1)];
             if worth > noted.load() >> SLOT_BITS {
                 noted.store(worth << SLOT_BITS | u64::from(slot));
@@ -223,7 +224,7 @@ fn survey<S: Store>(store: &S, best: &Candidates, hash: u64, now: u32) -> u64 {
     counts
 }
 
-/// The entry that makes room, 0 for none: the table at the head of this file.
+/// Returns the entry that makes room by the list at the top of this file, or 0 if there is none.
 #[inline(always)]
 fn choose(best: &Candidates, counts: u64, what: u32) -> u64 {
     const UNANSWERED: [(usize, u32); 4] = [

@@ -1,16 +1,18 @@
-//! How a TCP flow goes on and ends.
+//! The states of a TCP flow.
 //!
-//! RFC 9293 has eleven states. A firewall alongside the stack needs three, and two marks: this host's FIN has
-//! left, the peer's FIN was seen. A flow with both is closed, as is one whose RST this host has sent.
+//! RFC 9293 has eleven states. A firewall next to the stack needs three, and two marks: this host has sent a
+//! FIN, and the peer has sent a FIN. A flow with both marks is closed, and so is a flow on which this host
+//! has sent a RST.
 //!
-//! What the peer seems to say may be forged by a stranger who sees nothing. So it never ends a flow, never
-//! shortens its age and never keeps one that this host has ended: a forged segment that means anything draws
-//! an answer from this host's stack (RFC 5961), and only that answer counts.
+//! A packet that seems to come from the peer may be forged by a stranger who cannot see the flow. So such a
+//! packet never ends a flow, never shortens the age of a flow, and never keeps a flow that this host has
+//! ended. A forged segment that the stack acts upon draws an answer from the stack (RFC 5961), and only that
+//! answer counts.
 
 use super::{Found, STALE, State, Store, Tag, at, mark, touch};
 use crate::{Direction, parse::tcp_flag};
 
-/// Follows a TCP segment of a flow that [`super::find`] found.
+/// Updates a flow that [`super::find`] found with a TCP segment of that flow.
 #[inline(always)]
 pub fn segment<S: Store>(store: &S, found: &Found, hook: Direction, flags: u8) {
     if !plain_segment(store, found, flags) {
@@ -18,8 +20,8 @@ pub fn segment<S: Store>(store: &S, found: &Found, hook: Direction, flags: u8) {
     }
 }
 
-/// Follows a segment that changes nothing but the time: one without SYN, FIN and RST, of an established flow
-/// that is not suspect. Returns false for any other, and then does nothing. Calls no function.
+/// Handles a segment that changes nothing but the time: one without SYN, FIN and RST, of an established flow
+/// that is not suspect. Returns false for any other segment, and then does nothing. Calls no function.
 #[inline(always)]
 pub fn plain_segment<S: Store>(store: &S, found: &Found, flags: u8) -> bool {
     let plain = flags & (tcp_flag::SYN | tcp_flag::FIN | tcp_flag::RST) == 0;
@@ -30,8 +32,8 @@ pub fn plain_segment<S: Store>(store: &S, found: &Found, flags: u8) -> bool {
     plain && steady
 }
 
-/// Stores what a segment changes. `segment` holds the hook's number above the flags. A function of its own in
-/// the programs.
+/// Stores the changes that a segment makes. `segment` holds the hook's number above the flags. A separate
+/// function in the programs.
 #[inline(never)]
 fn follow<S: Store>(store: &S, slot: u32, tag: u64, segment: u32) -> u64 {
     let Some((word, slot)) = at(store, slot) else { return 0 };
@@ -52,7 +54,8 @@ fn follow<S: Store>(store: &S, slot: u32, tag: u64, segment: u32) -> u64 {
     let next = if !outbound && reset {
         if closed { tag } else { Tag(tag.0 | Tag::SUSPECT) }
     } else if closed && matches!(before.state, State::Closed) && (reset || !outbound) {
-        // Nothing that a stranger can send, or draw from a host that has no such socket, keeps it.
+        // A segment that a stranger can send, or can provoke from a host without such a socket, does not keep
+        // the flow.
         tag
     } else if tag.moved(after.state).0 == tag.0 && tag.idle(now) < STALE {
         tag
@@ -65,7 +68,7 @@ fn follow<S: Store>(store: &S, slot: u32, tag: u64, segment: u32) -> u64 {
     0
 }
 
-/// What is known of a TCP flow.
+/// The state of a TCP flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Flow {
     state: State,
@@ -74,30 +77,32 @@ struct Flow {
 }
 
 impl Flow {
-    /// After a segment of this host's with these flags.
+    /// Returns the state after this host sends a segment with these flags.
     #[inline(always)]
     const fn sent(self, flags: u8) -> Self {
         if flags & tcp_flag::RST != 0 {
             return Self { state: State::Closed, ours: self.ours | mark::RST, ..self };
         }
         if flags & tcp_flag::SYN != 0 {
-            // The stack sends one where no older connection is left (RFC 6191): a new flow on the old tuple.
+            // The stack sends a SYN only if no older connection is left (RFC 6191): this is a new flow with
+            // the old tuple.
             return Self { state: State::Opening, ours: self.ours & !(mark::FIN | mark::RST), theirs: 0 };
         }
-        // A host that goes on after its own RST has meant another connection with it: in SYN-SENT an answer
-        // to somebody else's segment is reset, and the connection opens nevertheless.
+        // A host that continues after a RST meant another connection with that RST: in SYN-SENT, the stack
+        // resets an answer to another segment, and the connection opens nevertheless.
         let fin = if flags & tcp_flag::FIN != 0 { mark::FIN } else { 0 };
         let ours = self.ours & !mark::RST | fin;
         let state = match self.state {
             _ if ours & mark::FIN != 0 && self.theirs & mark::PEER_FIN != 0 => State::Closed,
-            // Our own packets do not prove that anybody answers.
+            // This host's own packets do not prove that a peer answers.
             State::Opening => State::Opening,
             _ => State::Established,
         };
         Self { state, ours, theirs: self.theirs }
     }
 
-    /// After a segment of the peer's with these flags, or of somebody who pretends to be the peer.
+    /// Returns the state after a segment with these flags from the peer, or from someone who pretends to be
+    /// the peer.
     #[inline(always)]
     const fn heard(self, flags: u8) -> Self {
         if flags & tcp_flag::RST != 0 {

@@ -6,7 +6,7 @@ use std::vec::Vec;
 use super::*;
 use crate::{Direction, image::Family, limits, parse::tcp_flag, protocol::TCP};
 
-/// Buckets, the time, where candidates are noted, and the local ports.
+/// Buckets, the time, the words for candidates, and the local ports.
 struct Table(Vec<Bucket>, u32, Candidates, Vec<FlowPort>);
 
 impl Barrier for Table {}
@@ -46,7 +46,7 @@ fn table(buckets: usize) -> Table {
     Table(iter::repeat_with(Bucket::default).take(buckets).collect(), 7, Candidates::default(), ports)
 }
 
-/// To another peer each.
+/// Each key has another peer.
 fn key(number: u32) -> Key {
     Key::new(Family::V4, TCP, &[0x0a09_0002, 0, 0, 0], 40_000, &[number, 0, 0, 0], 5_432)
 }
@@ -72,12 +72,12 @@ struct Pair {
     next: u32,
 }
 
-/// An entry: state, suspect, ticks that it has been idle.
+/// An entry: the state, true if suspect, and the idle ticks.
 type Entry = (State, bool, u32);
 
 const WAYS: usize = 2 * FLOW_WAYS;
 const SHARE: usize = WAYS / 4;
-/// Ages are 1,000 ticks.
+/// All ages are 1,000 ticks.
 const NOW: u32 = 5_000;
 
 impl Pair {
@@ -104,7 +104,7 @@ impl Pair {
         }
     }
 
-    /// Fills both buckets; the key of each entry.
+    /// Fills both buckets. Returns the key of each entry.
     fn fill(&mut self, entries: &[Entry]) -> Vec<Key> {
         let keys: Vec<Key> = entries
             .iter()
@@ -127,7 +127,7 @@ impl Pair {
     }
 }
 
-/// The class of a state.
+/// Returns the class of a state.
 fn class(state: State) -> u8 {
     match state {
         State::Free | State::Opening | State::Established | State::Closed => 0,
@@ -137,7 +137,7 @@ fn class(state: State) -> u8 {
     }
 }
 
-/// The entry that makes room, from the table in docs/policy.md, and how good an entry it is.
+/// Returns the position of the entry that makes room by the table in docs/policy.md, or `None` if there is none.
 fn expected(entries: &[Entry], new: State, urgent: bool) -> Option<usize> {
     let live: Vec<_> = entries.iter().filter(|(.., idle)| *idle <= 1_000).collect();
     let count = |of: State| live.iter().filter(|(state, ..)| class(*state) == class(of)).count();
@@ -162,8 +162,8 @@ fn expected(entries: &[Entry], new: State, urgent: bool) -> Option<usize> {
     })
 }
 
-/// f05. Whatever two full buckets hold, the entry makes room that the table in docs/policy.md says, and no
-/// class is pushed below a quarter of them by another.
+/// f05. With any contents of two full buckets, the entry that the table in docs/policy.md names makes room,
+/// and no class is pushed below a quarter of the slots by another class.
 #[test]
 fn the_entry_that_makes_room_is_the_one_that_the_table_says() {
     let mut seed = 0x5eed_u64;
@@ -174,14 +174,14 @@ fn the_entry_that_makes_room_is_the_one_that_the_table_says() {
     let mut seen = [0; 3];
     for _ in 0..20_000 {
         let mut pair = Pair::new();
-        // Some states only, so that each line of the table comes to be the first that has any.
+        // Only some states, so that each line of the table is sometimes the first that has an entry.
         let states: Vec<State> = (0..=random(4)).map(|_| State::ALL[random(7) as usize]).collect();
         let suspects = random(3) == 0;
         let entries: Vec<Entry> = (0..WAYS as u32)
             .map(|at| {
                 let state = states[random(states.len() as u32) as usize];
                 let tcp = matches!(state, State::Opening | State::Established);
-                // No two are idle for equally long.
+                // No two entries are idle for the same time.
                 (state, suspects && tcp && random(4) == 0, random(60) * WAYS as u32 + at)
             })
             .collect();
@@ -221,7 +221,8 @@ fn an_entry_past_its_age_is_room_before_any_other() {
     }
 }
 
-/// The state and marks of the one flow in a table, after segments of either side: `>` ours, `<` the peer's.
+/// Returns the state and the marks of the only flow in a table, after segments of either side: `>` ours, `<`
+/// the peer's.
 fn after(segments: &str) -> (State, bool) {
     let mut table = table(2);
     enter(&table, key(1), Newcomer::new(State::Established, 1, 1));

@@ -1,4 +1,4 @@
-//! The questions that an image answers.
+//! Look-ups in an image.
 
 use super::{
     AGES, Address, BUDGETS, CLOCK_WORD, Class, Family, GENERATION_WORD, HEAD, LEVELS_V4, LEVELS_V6, LOCAL_V4,
@@ -12,11 +12,11 @@ use crate::{Direction, limits, net::Tuple, rate::Rated};
 pub struct RowMatch {
     /// Counter slot of the row.
     pub row: u16,
-    /// Whether it is a failsafe row.
+    /// True if the row is a failsafe row.
     pub failsafe: bool,
 }
 
-/// Why no row allows a packet.
+/// The cause of a miss: why no row allows a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum MissReason {
@@ -31,7 +31,7 @@ pub enum MissReason {
 }
 
 impl MissReason {
-    /// The one with this number; of a larger one, that of the lowest two bits.
+    /// Returns the miss reason with this number; only the lowest two bits count.
     #[inline(always)]
     pub(crate) const fn from_number(number: u32) -> Self {
         match number & 3 {
@@ -43,21 +43,22 @@ impl MissReason {
     }
 }
 
-/// Why no row allows a packet, and whether that is enforced.
+/// The result if no row allows a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Miss {
-    /// Why.
+    /// The cause.
     pub miss_reason: MissReason,
-    /// The port is that of a row in audit, so that only the peer or its port is at fault: not enforced.
+    /// True if a row in audit names the port, so that only the peer or the client port does not match: not
+    /// enforced.
     pub audit: bool,
 }
 
 impl Miss {
-    /// Of a packet that asks for no service.
+    /// The miss of a packet that asks for no service.
     pub const NO_SERVICE: Self = Self { miss_reason: MissReason::Port, audit: false };
 }
 
-/// An image and its head line: what every question is asked of.
+/// An image and its head line: every look-up starts here.
 pub struct Image<'a, L: Lines + ?Sized> {
     lines: &'a L,
     head: &'a Line,
@@ -72,7 +73,7 @@ impl<L: Lines + ?Sized> Clone for Image<'_, L> {
 impl<L: Lines + ?Sized> Copy for Image<'_, L> {}
 
 impl<'a, L: Lines + ?Sized> Image<'a, L> {
-    /// Opens an image; none when it has no head of this version.
+    /// Opens an image. Returns `None` if the head line does not have this version.
     #[inline(always)]
     pub fn open(lines: &'a L) -> Option<Self> {
         let head = lines.line(HEAD)?;
@@ -82,25 +83,25 @@ impl<'a, L: Lines + ?Sized> Image<'a, L> {
         Some(Self { lines, head })
     }
 
-    /// Where its lines come from.
+    /// Returns the source of the lines.
     #[inline(always)]
     pub const fn lines(&self) -> &'a L {
         self.lines
     }
 
-    /// Modes of both directions, a byte each, see [`super::mode`].
+    /// Returns the modes of both directions, one byte each, see [`super::mode`].
     #[inline(always)]
     pub const fn modes(&self) -> u32 {
         self.head.word(head::MODES)
     }
 
-    /// Whether a packet class is switched on, see [`super::switch`].
+    /// Returns true if a packet class is switched on, see [`super::switch`].
     #[inline(always)]
     pub fn switch(&self, bit: u32) -> bool {
         self.head.word(head::SWITCHES) & bit != 0
     }
 
-    /// How long a flow in this state is remembered, in ticks.
+    /// Returns how long a flow in this state is remembered, in ticks.
     #[inline(always)]
     pub fn age(&self, state: u32) -> u32 {
         match self.lines.line(AGES) {
@@ -109,7 +110,7 @@ impl<'a, L: Lines + ?Sized> Image<'a, L> {
         }
     }
 
-    /// How many packets of a class may come in within a tick; see [`crate::rate::Rated`].
+    /// Returns how many packets of a class may come in within a tick, see [`crate::rate::Rated`].
     #[inline(always)]
     pub fn budget(&self, rated: u32) -> u32 {
         match self.lines.line(AGES) {
@@ -118,7 +119,7 @@ impl<'a, L: Lines + ?Sized> Image<'a, L> {
         }
     }
 
-    /// The generation, counted from 1; it wraps after four thousand million changes.
+    /// Returns the generation, counted from 1. The number wraps after four thousand million changes.
     #[inline(always)]
     pub fn generation(&self) -> u32 {
         match self.lines.line(AGES) {
@@ -127,7 +128,7 @@ impl<'a, L: Lines + ?Sized> Image<'a, L> {
         }
     }
 
-    /// Ticks to add to the clock.
+    /// Returns the ticks to add to the clock.
     #[inline(always)]
     pub fn clock_offset(&self) -> u32 {
         match self.lines.line(AGES) {
@@ -136,7 +137,7 @@ impl<'a, L: Lines + ?Sized> Image<'a, L> {
         }
     }
 
-    /// Whether frames with this VLAN id are judged like untagged ones.
+    /// Returns true if frames with this VLAN id are judged like untagged ones.
     #[inline(always)]
     pub fn serves_vlan(&self, id: u16) -> bool {
         let Some(line) = self.lines.line(VLANS) else { return false };
@@ -150,7 +151,7 @@ impl<'a, L: Lines + ?Sized> Image<'a, L> {
         false
     }
 
-    /// Whether an IPv4 address is one of this host's.
+    /// Returns true if an IPv4 address is one of this host's.
     #[inline(always)]
     pub(crate) fn is_local_v4(&self, address: u32) -> bool {
         let Some(line) = self.lines.line(LOCAL_V4) else { return false };
@@ -161,7 +162,7 @@ impl<'a, L: Lines + ?Sized> Image<'a, L> {
             if word == address {
                 return true;
             }
-            // The first one fills up the rest.
+            // Copies of the first address pad the rest of the line.
             if i != 0 && word == first {
                 return false;
             }
@@ -170,7 +171,7 @@ impl<'a, L: Lines + ?Sized> Image<'a, L> {
         false
     }
 
-    /// Whether an IPv4 address is one of this host's, and another is not.
+    /// Returns true if `ours` is an IPv4 address of this host and `theirs` is not.
     #[inline(always)]
     pub(crate) fn is_local_to_remote_v4(&self, ours: u32, theirs: u32) -> bool {
         let Some(line) = self.lines.line(LOCAL_V4) else { return false };
@@ -191,7 +192,7 @@ impl<'a, L: Lines + ?Sized> Image<'a, L> {
         found
     }
 
-    /// The words of this host's IPv6 address at a place (0 to 15), high and low.
+    /// Returns the words, high and low, of this host's IPv6 address at a place (0 to 15).
     #[inline(always)]
     fn local_v6(&self, place: u32) -> Option<[u64; 2]> {
         let line = self.lines.line(LOCAL_V6 + place / 4)?;
@@ -200,7 +201,7 @@ impl<'a, L: Lines + ?Sized> Image<'a, L> {
         Some([two(at), two(at + 2)])
     }
 
-    /// Whether an IPv6 address is one of this host's.
+    /// Returns true if an IPv6 address is one of this host's.
     #[inline(always)]
     pub(crate) fn is_local_v6(&self, address: [u64; 2]) -> bool {
         let Some(first) = self.local_v6(0) else { return false };
@@ -218,7 +219,7 @@ impl<'a, L: Lines + ?Sized> Image<'a, L> {
         false
     }
 
-    /// Whether an IPv6 address is one of this host's, and another is not.
+    /// Returns true if `ours` is an IPv6 address of this host and `theirs` is not.
     #[inline(always)]
     pub(crate) fn is_local_to_remote_v6(&self, ours: [u64; 2], theirs: [u64; 2]) -> bool {
         let Some(first) = self.local_v6(0) else { return false };
@@ -238,7 +239,7 @@ impl<'a, L: Lines + ?Sized> Image<'a, L> {
         found
     }
 
-    /// What is known of a (direction, protocol, port); none when no row names it.
+    /// Looks up the service of a (direction, protocol, port). Returns `None` if no row names the port.
     #[inline(always)]
     pub fn service(&self, direction: Direction, protocol: u8, port: u16) -> Option<Service> {
         let position = port_position(direction, protocol, port);
@@ -254,7 +255,7 @@ impl<'a, L: Lines + ?Sized> Image<'a, L> {
         Some(Service(u32::from(line.half(rank & 31))))
     }
 
-    /// Class of an address: that of the longest prefix covering it.
+    /// Returns the class of an address: that of the longest prefix that covers the address.
     #[inline(always)]
     pub fn class(&self, family: Family, address: &Address) -> Class {
         let class = match family {
@@ -377,10 +378,11 @@ impl<'a, L: Lines + ?Sized> Image<'a, L> {
         Class::NONE
     }
 
-    /// The row that lets this class use this service from this client port.
+    /// Looks up the row that lets this class use this service from this client port.
     ///
     /// # Errors
-    /// [`MissReason::Peer`] or [`MissReason::ClientPort`].
+    /// [`MissReason::Peer`] or [`MissReason::ClientPort`] if no row does; [`MissReason::Broken`] if a look-up
+    /// fails.
     #[inline(always)]
     pub fn cell(&self, class: Class, service: Service, client_port: u16) -> Result<RowMatch, MissReason> {
         if class.0 == 0 {
@@ -413,10 +415,10 @@ impl<'a, L: Lines + ?Sized> Image<'a, L> {
         Err(miss_reason)
     }
 
-    /// The row that lets a class of peers and this host talk.
+    /// Looks up the row that lets a class of peers and this host talk.
     ///
     /// # Errors
-    /// Why none does.
+    /// The miss reason if no row does.
     #[inline(always)]
     pub fn row_match(&self, class: Class, tuple: &Tuple) -> Result<RowMatch, Miss> {
         let answer = match self.service(tuple.direction, tuple.protocol, tuple.port) {
@@ -430,9 +432,9 @@ impl<'a, L: Lines + ?Sized> Image<'a, L> {
     }
 }
 
-/// A mark above everything that a grant can be.
+/// Mark of a miss, above every bit of a row match.
 const DENIED: u64 = 1 << 31;
-/// Position of a refusal's mark, above the denial.
+/// Position of the audit mark of a miss, above the miss reason.
 const AUDIT_SHIFT: u32 = 2;
 
 #[inline(always)]
@@ -452,7 +454,7 @@ const fn unpack(answer: u64) -> Result<RowMatch, Miss> {
     Err(Miss { miss_reason, audit: answer >> AUDIT_SHIFT & 1 != 0 })
 }
 
-/// Number of ones in a word; BPF has no instruction for it (Hacker's Delight 5-1).
+/// Returns the number of ones in a word; BPF has no instruction for this (Hacker's Delight 5-1).
 #[must_use]
 #[inline(always)]
 pub const fn ones(word: u32) -> u32 {

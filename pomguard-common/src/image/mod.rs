@@ -1,24 +1,24 @@
-//! The bytes of one compiled policy, as user space writes and the programs read them.
+//! The bytes of one compiled policy, as user space writes them and the programs read them.
 //!
-//! An image is an array of 64-byte lines, so that one array look-up brings one cache line, and the
-//! kernel inlines every look-up. One array holds one whole generation: a packet that has fetched
-//! its array cannot see another generation. Everything is found by position:
+//! An image is an array of 64-byte lines, so that one array look-up fetches one cache line and the kernel
+//! inlines every look-up. One array holds one whole generation: a packet that has fetched its array cannot
+//! see another generation. Everything is found by position:
 //!
-//! | what | lines | question it answers |
+//! | section | lines | question that the section answers |
 //! | --- | --- | --- |
 //! | [`head`] | 1 | where the rest is; modes and switches |
 //! | local addresses | 1 + 4 | is this address ours? |
 //! | prefix levels | 1 + 2 | which prefix lengths occur? |
 //! | VLANs, ages | 2 | which tags are ours, how long is a flow remembered? |
 //! | ports | 1,026 | does any row name this port? (bitmap with ranks, 8 bytes per 32 ports) |
-//! | services | some | which column of the matrix is this port? (ports of equal meaning share one); is it in audit? |
+//! | services | some | which column of the class × service table is this port? (ports of equal meaning share one); is it in audit? |
 //! | filters | 2 × 1,024 | may any prefix of the site cover this address? (one byte per /16, per hashed /48) |
 //! | IPv4, IPv6 buckets | some | which class of address is this? (exact hash per prefix length, longest first) |
 //! | cells | some | may this class use this service, and by which row? |
 //!
-//! A class is a set of rows. The matrix class × service is sparse; its rows are laid over each other
-//! in one array of cells (row displacement): a class' number is its offset, `cells[class + service]`
-//! belongs to it when the cell carries that number.
+//! A class is a set of rows. The table class × service is sparse. Its rows overlap in one array of cells (row
+//! displacement): a class' number is an offset, and `cells[class + service]` belongs to the class if the cell
+//! carries that number.
 
 mod lookup;
 
@@ -30,7 +30,7 @@ pub use crate::{
     net::{Address, Family, Tuple},
 };
 
-/// One line: what one array look-up returns. Words are in the host's byte order.
+/// One line: the result of one array look-up. Words are in the host's byte order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C, align(64))]
 pub struct Line(pub [u32; 16]);
@@ -45,28 +45,28 @@ impl Line {
     /// All zero.
     pub const ZERO: Self = Self([0; 16]);
 
-    /// The word at `index`, which wraps at the line's end so that no access leaves it.
+    /// Returns the word at `index`, which wraps at the end of the line so that no access leaves the line.
     #[must_use]
     #[inline(always)]
     pub const fn word(&self, index: u32) -> u32 {
         self.0[(index & 15) as usize]
     }
 
-    /// The 16-bit value at `index` (0 to 31).
+    /// Returns the 16-bit value at `index` (0 to 31).
     #[must_use]
     #[inline(always)]
     pub const fn half(&self, index: u32) -> u16 {
         (self.word(index >> 1) >> ((index & 1) * 16)) as u16
     }
 
-    /// The byte at `index` (0 to 63).
+    /// Returns the byte at `index` (0 to 63).
     #[must_use]
     #[inline(always)]
     pub const fn byte(&self, index: u32) -> u8 {
         (self.word(index >> 2) >> ((index & 3) * 8)) as u8
     }
 
-    /// The 64-bit value at `index` (0 to 7).
+    /// Returns the 64-bit value at `index` (0 to 7).
     #[must_use]
     #[inline(always)]
     pub const fn long(&self, index: u32) -> u64 {
@@ -74,9 +74,9 @@ impl Line {
     }
 }
 
-/// Where lines come from: an array map in the kernel, a vector on the host.
+/// Source of the lines: an array map in the kernel, a vector on the host.
 pub trait Lines: Barrier + ControlView {
-    /// The line at `index`; none beyond the end.
+    /// Returns the line at `index`, or `None` beyond the end.
     fn line(&self, index: u32) -> Option<&Line>;
 }
 
@@ -92,65 +92,65 @@ impl Lines for [Line] {
 
 /// Line of the [`head`].
 pub const HEAD: u32 = 0;
-/// Line of this host's IPv4 addresses that the fast path knows: sixteen, the first repeated to fill up. The general
-/// path asks [`Class`], which has all of them.
+/// Line of the IPv4 addresses of this host that the fast path knows: sixteen words, padded with the first
+/// address. The general path uses [`Class`], which covers all addresses.
 pub const LOCAL_V4: u32 = 1;
-/// First line of this host's IPv6 addresses that the fast path knows: four each.
+/// First line of the IPv6 addresses of this host that the fast path knows: four addresses a line.
 pub const LOCAL_V6: u32 = 2;
 /// Line of the IPv4 prefix masks, longest first, eight words; then eight words of lengths.
 pub const LEVELS_V4: u32 = 6;
 /// First of two lines of IPv6 prefix masks, longest first, 16 bytes each (four words, high to low).
 pub const LEVELS_V6: u32 = 7;
-/// Line of the VLAN ids judged like untagged frames: 32 halves, 0 = none.
+/// Line of the VLAN ids that are judged like untagged frames: 32 half words, 0 = none.
 pub const VLANS: u32 = 9;
-/// Line of the ages of flows in ticks, a word per [`crate::flow::State`]; the last word is
-/// the generation, counted from 1.
+/// Line of the ages of flows in ticks, one word per [`crate::flow::State`]. The last word is the generation,
+/// counted from 1.
 pub const AGES: u32 = 10;
-/// First word of the budgets in the line of the ages: packets a tick, for each [`crate::rate::Rated`].
+/// First word of the budgets in the line of the ages: packets per tick, for each [`crate::rate::Rated`].
 pub const BUDGETS: u32 = 8;
 /// Word of the generation in the line of the ages.
 pub const GENERATION_WORD: u32 = 15;
-/// Word in the line of the ages that is added to the clock: 0, but for tests that move time.
+/// Word in the line of the ages that is added to the clock: 0, except in tests that move time.
 pub const CLOCK_WORD: u32 = 14;
-/// The word that says which generation is in force; the only thing a change of policy flips.
+/// The word that says which generation is in force. A change of policy writes only this word.
 ///
-/// It can carry a deadline: past it the programs themselves return to the fallback generation.
+/// The word can carry a deadline, after which the programs themselves return to the fallback generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Active(pub u64);
 
 impl Active {
-    /// In force without a deadline.
+    /// Returns the word for a slot that is in force without a deadline.
     #[must_use]
     pub const fn confirmed(slot: u8) -> Self {
         Self(slot as u64 | (slot as u64) << 8)
     }
 
-    /// In force until `deadline` (in ticks, not 0), then `fallback`.
+    /// Returns the word for a slot that is in force until `deadline` (in ticks, not 0), and then `fallback`.
     #[must_use]
     pub const fn until(slot: u8, fallback: u8, deadline: u32) -> Self {
         Self(slot as u64 | (fallback as u64) << 8 | (deadline as u64) << 32)
     }
 
-    /// The slot that was installed last.
+    /// Returns the slot that was installed last.
     #[must_use]
     pub const fn installed(self) -> u8 {
         self.0 as u8
     }
 
-    /// The slot that holds once the deadline has passed.
+    /// Returns the slot that is in force after the deadline.
     #[must_use]
     pub const fn fallback(self) -> u8 {
         (self.0 >> 8) as u8
     }
 
-    /// The deadline in ticks; 0 = none.
+    /// Returns the deadline in ticks; 0 = none.
     #[must_use]
     #[inline(always)]
     pub const fn deadline(self) -> u32 {
         (self.0 >> 32) as u32
     }
 
-    /// The slot in force at `now`.
+    /// Returns the slot in force at `now`.
     #[must_use]
     #[inline(always)]
     pub const fn slot(self, now: u32) -> u32 {
@@ -158,24 +158,24 @@ impl Active {
         (if expired { self.0 >> 8 } else { self.0 }) as u32 & 0xff
     }
 }
-/// First line of what only user space reads: generation, digest, counts.
+/// First line of the data that only user space reads: generation, digest, counts.
 pub const RECORD: u32 = 11;
-/// First line of the sections that move.
+/// First line of the sections whose position varies.
 pub const SECTIONS: u32 = 16;
 
-/// VLAN ids that an image can hold.
+/// Number of VLAN ids that an image can hold.
 pub const VLAN_IDS: usize = 32;
 
-/// Inbound and outbound mode: what becomes of a would-be drop.
+/// Inbound and outbound mode: how a would-be drop is treated.
 pub mod mode {
-    /// Everything may leave; what no row lists is counted as such. Outbound only.
+    /// Everything may leave; packets that no row lists are counted as such. Outbound only.
     pub const TRACK: u8 = 0;
     /// Passed, and counted as a would-be drop.
     pub const AUDIT: u8 = 1;
     /// Dropped.
     pub const ENFORCE: u8 = 2;
 
-    /// Both directions' modes, a byte each, with audit in the place of enforce.
+    /// Returns both directions' modes, one byte each, with audit in place of enforce.
     #[must_use]
     #[inline(always)]
     pub const fn opened(modes: u32) -> u32 {
@@ -226,9 +226,9 @@ pub mod head {
     pub const MASK_V6: u32 = 10;
     /// First line of the cells.
     pub const CELLS: u32 = 11;
-    /// [`super::Class`] of an IPv4 address that no other prefix covers (what `0.0.0.0/0` grants).
+    /// [`super::Class`] of an IPv4 address that no other prefix covers (the rows for `0.0.0.0/0`).
     pub const DEFAULT_V4: u32 = 12;
-    /// The same for IPv6.
+    /// [`super::Class`] of an IPv6 address that no other prefix covers (the rows for `::/0`).
     pub const DEFAULT_V6: u32 = 13;
     /// Varies the hashes until every bucket chain is short.
     pub const SEED: u32 = 14;
@@ -238,12 +238,12 @@ pub mod head {
 
 /// Words of the port section, per direction: TCP, UDP, then protocols by number.
 pub const PORT_WORDS: u32 = 2_048 + 2_048 + 8;
-/// Lines of the port section: eight words of (bits, rank) a line, both directions.
+/// Lines of the port section: eight pairs of words (bits, rank) a line, both directions.
 pub const PORT_LINES: u32 = (2 * PORT_WORDS).div_ceil(8);
 /// Lines of one filter section.
 pub const FILTER_LINES: u32 = 65_536 / 64;
 
-/// Position of a (direction, protocol, port) in the port section, in bits.
+/// Returns the position of a (direction, protocol, port) in the port section, in bits.
 #[must_use]
 #[inline(always)]
 pub const fn port_position(direction: Direction, protocol: u8, port: u16) -> u32 {
@@ -255,26 +255,26 @@ pub const fn port_position(direction: Direction, protocol: u8, port: u16) -> u32
     direction as u32 * PORT_WORDS * 32 + part
 }
 
-/// What a port look-up returns: a column of the matrix, with a mark. As it lies in the service section, a
-/// half word per listed port.
+/// The result of a port look-up: a column of the class × service table, with a mark. The service section
+/// holds one half word in this form for each listed port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Service(pub u32);
 
 impl Service {
     /// Bits of the column.
     pub const COLUMN: u16 = 0x7fff;
-    /// A row that names the port is in audit: who else asks for it is counted as a would-be drop, and
-    /// passes.
+    /// A row that names the port is in audit: packets to the port from any other peer are counted as would-be
+    /// drops, and pass.
     pub const AUDIT: u16 = 1 << 15;
 
-    /// The column.
+    /// Returns the column.
     #[must_use]
     #[inline(always)]
     pub const fn column(self) -> u32 {
         self.0 & Self::COLUMN as u32
     }
 
-    /// Whether the port is in audit.
+    /// Returns true if the port is in audit.
     #[must_use]
     #[inline(always)]
     pub const fn in_audit(self) -> bool {
@@ -282,7 +282,7 @@ impl Service {
     }
 }
 
-/// What an address look-up returns: nothing (0), or an offset into the cells with marks.
+/// The result of an address look-up: nothing (0), or an offset into the cells with marks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Class(pub u32);
 
@@ -294,41 +294,41 @@ impl Class {
     pub const NONE: Self = Self(0);
     /// Bits of the offset.
     pub const OFFSET: u32 = 0x000f_ffff;
-    /// Packets to the address are for this host. It may send from the address if the class is also
+    /// Packets to the address are for this host. This host may send from the address if the class is also
     /// [`Self::HELD`].
     pub const OWN: u32 = 1 << 20;
-    /// The address is on this machine, so that nobody else sends from it. Without [`Self::OWN`] the site file
-    /// does not give the address to this host.
+    /// The address is on this machine, so that nobody else sends from the address. Without [`Self::OWN`], the
+    /// site file does not give the address to this host.
     pub const HELD: u32 = 1 << 21;
-    /// Another host may take the address over, and this host may lose it: [`Self::HELD`] is true for as long as
+    /// Another host may take over the address, and this host may lose it: [`Self::HELD`] is valid only while
     /// the daemon says so, see [`crate::control::word::HOLDERS`].
     pub const SHARED: u32 = 1 << 22;
     /// Bits of the prefix level.
     pub const LEVEL: u32 = 0x0700_0000;
     /// Position of the prefix level.
     pub const LEVEL_SHIFT: u32 = 24;
-    /// The bucket has spilled into the next one (kept in its first entry).
+    /// The bucket has spilled into the next one (kept in the first entry of the bucket).
     pub const SPILLED: u32 = 1 << 29;
     /// The entry is taken.
     pub const PRESENT: u32 = 1 << 30;
-    /// The site file names the address as a host's or peer's.
+    /// The site file names the address as that of a host or peer.
     pub const KNOWN: u32 = 1 << 31;
 
-    /// Where the class' cells begin.
+    /// Returns the offset of the class' first cell.
     #[must_use]
     #[inline(always)]
     pub const fn offset(self) -> u32 {
         self.0 & Self::OFFSET
     }
 
-    /// 1 if [`Self::known`], else 0: without a branch.
+    /// Returns 1 if [`Self::known`], else 0, without a branch.
     #[must_use]
     #[inline(always)]
     pub(crate) const fn known_bit(self) -> u64 {
         (self.0 / Self::KNOWN) as u64
     }
 
-    /// Whether the site file names the address.
+    /// Returns true if the site file names the address.
     #[must_use]
     #[inline(always)]
     pub const fn known(self) -> bool {
@@ -349,14 +349,14 @@ impl Class {
         self.0 & Self::HELD != 0
     }
 
-    /// Returns true if this host may send from the address. `fresh` says whether [`Self::HELD`] is up to date.
+    /// Returns true if this host may send from the address. `fresh` is true if [`Self::HELD`] is up to date.
     #[must_use]
     #[inline(always)]
     pub const fn may_send(self, fresh: bool) -> bool {
         self.is_own() && (self.is_held() || self.0 & Self::SHARED != 0 && !fresh)
     }
 
-    /// Returns true if nobody else sends from the address. `fresh` says whether [`Self::HELD`] is up to date.
+    /// Returns true if nobody else sends from the address. `fresh` is true if [`Self::HELD`] is up to date.
     #[must_use]
     #[inline(always)]
     pub const fn is_sent_by_us_alone(self, fresh: bool) -> bool {
@@ -373,9 +373,9 @@ impl Class {
 
 /// Words of one cell: four cells a line.
 pub mod cell {
-    /// Words.
+    /// Number of words of a cell.
     pub const WORDS: u32 = 4;
-    /// Offset of the class it belongs to, plus one; 0 = free.
+    /// Offset of the class that owns the cell, plus one; 0 = free.
     pub const OWNER: u32 = 0;
     /// Row slot in the low half, marks in the high half.
     pub const ROW: u32 = 1;
@@ -392,7 +392,7 @@ const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
 /// A second odd multiplier (from the MurmurHash3 finaliser, public domain).
 const MIX: u64 = 0xff51_afd7_ed55_8ccd;
 
-/// Bucket number of a masked IPv4 address.
+/// Returns the bucket number of a masked IPv4 address.
 #[must_use]
 #[inline(always)]
 pub const fn bucket_v4(seed: u32, level: u32, address: u32) -> u32 {
@@ -400,7 +400,7 @@ pub const fn bucket_v4(seed: u32, level: u32, address: u32) -> u32 {
     (x >> 36) as u32
 }
 
-/// Bucket number of a masked IPv6 address.
+/// Returns the bucket number of a masked IPv6 address.
 #[must_use]
 #[inline(always)]
 pub const fn bucket_v6(seed: u32, level: u32, high: u64, low: u64) -> u32 {
@@ -408,7 +408,7 @@ pub const fn bucket_v6(seed: u32, level: u32, high: u64, low: u64) -> u32 {
     ((x ^ (x >> 29)).wrapping_mul(GOLDEN) >> 36) as u32
 }
 
-/// Position of an IPv6 address in the filter: its first 48 bits, hashed.
+/// Returns the position of an IPv6 address in the filter: the first 48 bits, hashed.
 #[must_use]
 #[inline(always)]
 pub const fn filter_v6(high: u64) -> u32 {
