@@ -1,11 +1,11 @@
-//! The record of what the committed objects were built from.
+//! The record of the sources of the committed objects.
 //!
-//! One routine for two readers, so that they cannot disagree: `pomguard/build.rs` refuses an object
-//! whose sources have changed since, and `cargo xtask ebpf` writes the record. It is included by
-//! path, because the first must not build anything for the BPF target and the second must run when
-//! the record is stale.
+//! Two programs use this one routine, so that they cannot disagree: `pomguard/build.rs` refuses an object
+//! whose sources have changed since, and `cargo xtask ebpf` writes the record. Both include the file by path,
+//! because the first must not build anything for the BPF target and the second must run when the record is
+//! stale.
 //!
-//! The text is what `sha256sum` prints: a hash and a path per line, sorted by path, and comments.
+//! The text has the format of `sha256sum`: a hash and a path per line, sorted by path, and comments.
 
 use std::{
     collections::BTreeMap,
@@ -16,22 +16,22 @@ use std::{
 
 use sha2::{Digest as _, Sha256};
 
-/// The object, below the workspace.
+/// The object, relative to the workspace.
 pub(crate) const OBJECT: &str = "pomguard-ebpf/object/pomguard.bpf.o";
-/// The object of the bench, below the workspace.
+/// The object of the bench, relative to the workspace.
 pub(crate) const BENCH_OBJECT: &str = "pomguard-ebpf/object/bench.bpf.o";
-/// The record, below the workspace.
+/// The record, relative to the workspace.
 pub(crate) const RECORD: &str = "pomguard-ebpf/object/sources.sha256";
-/// What goes into the object: each a file, or a folder with all that is below it.
+/// The sources of the object: files, and folders with everything in them.
 pub(crate) const SOURCES: &[&str] =
     &["pomguard-common/Cargo.toml", "pomguard-common/src", "pomguard-ebpf/Cargo.toml", "pomguard-ebpf/src"];
-/// The crates that go into it are named here.
+/// The lock file, which names the crates that go into the object.
 pub(crate) const LOCK: &str = "Cargo.lock";
 
-/// Hashes by path (for a crate of the lock file: by its name there).
+/// Hashes by path; for a crate of the lock file, by the name of the crate there.
 pub(crate) type Record = BTreeMap<String, String>;
 
-/// The record that the tree as it is now would have.
+/// Returns the record of the current tree.
 pub(crate) fn of_tree(workspace: &Path) -> io::Result<Record> {
     let mut record = Record::new();
     let mut files: Vec<PathBuf> = SOURCES.iter().map(PathBuf::from).collect();
@@ -51,7 +51,7 @@ pub(crate) fn of_tree(workspace: &Path) -> io::Result<Record> {
     Ok(record)
 }
 
-/// Reads a record's text; lines that are no entry are comments.
+/// Parses the text of a record; lines that are not entries are comments.
 pub(crate) fn parse(text: &str) -> Record {
     text.lines()
         .filter(|line| !line.starts_with('#'))
@@ -60,7 +60,7 @@ pub(crate) fn parse(text: &str) -> Record {
         .collect()
 }
 
-/// Paths that one record has and the other has not, or has with another hash.
+/// Returns the paths that only one of the records has, or that have different hashes.
 pub(crate) fn differences(recorded: &Record, now: &Record) -> Vec<String> {
     let changed = now.iter().filter(|(path, hash)| recorded.get(*path) != Some(hash)).map(|(path, _)| path);
     let gone = recorded.keys().filter(|path| !now.contains_key(*path));
@@ -69,7 +69,8 @@ pub(crate) fn differences(recorded: &Record, now: &Record) -> Vec<String> {
     paths
 }
 
-/// The aya crates that are compiled into the object, by name and version, each with its checksum.
+/// Returns the aya crates that are compiled into the object, by name and version, each with the hash of its
+/// checksum.
 fn of_lock(lock: &str) -> Record {
     let field = |package: &str, name: &str| {
         package.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(" = ").map(str::to_owned))
@@ -95,7 +96,7 @@ fn hash(bytes: &[u8]) -> String {
     })
 }
 
-/// An I/O error that says which file.
+/// Adds the file to an I/O error.
 fn named<T>(result: io::Result<T>, path: &Path) -> io::Result<T> {
     result.map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
 }

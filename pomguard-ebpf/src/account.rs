@@ -1,5 +1,5 @@
-//! Counting. Every packet is counted once as seen and once under its reason; per CPU, so that no
-//! line is shared and no atomic is needed.
+//! Counters. Every packet is counted once as seen and once under its reason, per CPU, so that no cache line
+//! is shared and no atomic is needed.
 
 use pomguard_common::{
     Direction,
@@ -10,7 +10,7 @@ use pomguard_common::{
 
 use crate::{barrier::hide, clock, maps};
 
-/// Ticks that a row's time stamp may lag behind: about a second.
+/// Ticks by which a row's time may lag behind before it is renewed: about a second.
 const STALE: u64 = 4;
 
 #[inline(always)]
@@ -19,18 +19,18 @@ fn add(tally: &mut Tally, bytes: u32) {
     tally.bytes += u64::from(bytes);
 }
 
-/// Returns this CPU's counters: those of the network, or those of self-tests.
+/// Returns this CPU's counters: of traffic, or of self-tests.
 #[inline(always)]
 pub(crate) fn counters(self_test: u32) -> Option<&'static mut Counters> {
     let counters = maps::COUNTERS.get_ptr_mut(self_test)?;
-    // SAFETY: the map holds one such value per CPU, and a program is not interrupted by another
-    // run of itself on the same CPU at the same hook; the two hooks write different halves. A self-test may
-    // be interrupted, by a packet that counts in the other value.
+    // SAFETY: the map holds one such value per CPU, and no other run of a program interrupts a run on the
+    // same CPU at the same hook; the two hooks write different halves. A packet may interrupt a self-test,
+    // but that packet counts in the other value.
     Some(unsafe { &mut *counters })
 }
 
-/// Counts a packet as seen, and returns this CPU's counters. The fast program calls this, once for each
-/// packet; the general program goes on with a packet that was counted.
+/// Counts a packet as seen, and returns this CPU's counters. Only the fast program calls this, once for each
+/// packet; the general program continues with a packet that was counted.
 #[inline(always)]
 pub(crate) fn seen(direction: Direction, self_test: u32, bytes: u32) -> Option<&'static mut Counters> {
     let counters = counters(self_test)?;
@@ -38,8 +38,8 @@ pub(crate) fn seen(direction: Direction, self_test: u32, bytes: u32) -> Option<&
     Some(counters)
 }
 
-/// Counts a packet that came in at its interface: a driver that stops to hand packets over is found out by
-/// what its card took meanwhile.
+/// Counts an inbound packet at its interface. If a driver stops handing over packets, the comparison with the
+/// packets that the card received in that time shows it.
 #[inline(always)]
 pub(crate) fn came_in(interface: u32) {
     let Some(packets) = maps::INTERFACES.get_ptr_mut(interface_slot(interface)) else { return };

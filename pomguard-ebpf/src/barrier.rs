@@ -1,21 +1,22 @@
-//! Where compiler and verifier have to be kept from talking past each other.
+//! Barriers between the compiler's optimizations and the checks of the verifier.
 
-/// The same value, of which the compiler knows nothing.
+/// Hides `value` from the compiler.
 ///
-/// The compiler proves a bound and drops the check, or moves an addition across a comparison; the
-/// verifier sees only what is left ("arithmetic on pkt_end prohibited", "max value is outside of
-/// the allowed memory range"). What has gone through here is checked where it is written, and what
-/// lies behind a pointer that has is read again.
+/// The compiler proves a bound and drops the check, or moves an addition across a comparison. The verifier
+/// sees only the remaining code ("arithmetic on pkt_end prohibited", "max value is outside of the allowed
+/// memory range"). A value that passes through this function is checked where the source checks it. Data
+/// behind a pointer that passes through this function is read again.
 #[inline(always)]
 pub(crate) fn hide(mut value: usize) -> usize {
-    // SAFETY: one move of the register onto itself (an empty one upsets the kernel's check of the
+    // SAFETY: one move of the register onto itself (an empty instruction upsets the kernel's check of the
     // line info: two lines at one instruction).
     unsafe { core::arch::asm!("{0} = {0}", inout(reg) value, options(nostack, preserves_flags)) };
     value
 }
 
-/// The same value, of which the verifier knows nothing either: bits that it does not know, all 64, are turned over
-/// and turned back. It walks what follows once, and not once for each value.
+/// Hides `value` from the verifier too: flips all bits that are set in `unknown`, and flips them back. All 64
+/// bits of `unknown` are unknown to the verifier, so it explores the code after this once, instead of once
+/// per value.
 #[inline(always)]
 pub(crate) fn hide_by(value: u64, unknown: u64) -> u64 {
     let unknown = hide(unknown as usize);

@@ -1,4 +1,4 @@
-//! Records who was denied. See [`pomguard_common::drops`].
+//! Records the denied packets. See [`pomguard_common::drops`].
 
 use pomguard_common::{
     Direction,
@@ -17,7 +17,7 @@ use crate::{
 
 /// This CPU's table.
 struct Drops {
-    /// A number of which the verifier knows nothing.
+    /// A number that is unknown to the verifier.
     unknown: u64,
 }
 
@@ -25,8 +25,8 @@ impl Store for Drops {
     #[inline(always)]
     fn element(&self, index: u32) -> Option<&[Word; drops::ELEMENT]> {
         let words = maps::DROPS.get_ptr_mut(index)?;
-        // SAFETY: a word is a number of the same size. The value is this CPU's; a program is not interrupted by
-        // another run at this CPU that records: softirqs do not nest, and egress holds them off.
+        // SAFETY: a word is a number of the same size. The value is this CPU's. No other run that records
+        // interrupts this one on the same CPU: softirqs do not nest, and egress holds them off.
         Some(unsafe { &*words.cast::<[Word; drops::ELEMENT]>() })
     }
 
@@ -52,7 +52,8 @@ pub(crate) fn plain<C: Context>(hook: Direction, packet: &Frame<C>, decision: De
     record(hook, decision, drops::known_by_reason(reason), end, bytes);
 }
 
-/// Records a packet that the general program denies. A function of its own, for its stack to be free again.
+/// Records a packet that the general program denies. A separate function, so that its stack space is free
+/// again afterwards.
 #[inline(never)]
 pub(crate) fn any<C: Context>(context: *mut C, hook: u32, decision: u64, bytes: u32) -> u64 {
     let hook = if hook == Direction::Inbound as u32 { Direction::Inbound } else { Direction::Outbound };

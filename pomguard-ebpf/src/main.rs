@@ -1,13 +1,13 @@
 //! The programs: XDP on ingress, TC on egress, two of each.
 //!
-//! The *fast program* is attached. It counts each packet as seen, and decides a plain one
-//! ([`pomguard_common::decide::fast_path`]). For any other packet it jumps to the *general program*
-//! ([`pomguard_common::decide::judge`]) with a tail call, which does not come back and leaves the stack of
-//! the fast program behind. Both end in `commit`, the only place where a decision is counted, reported and
+//! The *fast program* is attached. It counts each packet as seen, and decides a plain packet
+//! ([`pomguard_common::decide::fast_path`]). For any other packet it makes a tail call to the *general
+//! program* ([`pomguard_common::decide::judge`]). A tail call does not return, and frees the stack of the
+//! fast program. Both programs end in `commit`, the only place where a decision is counted, reported and
 //! turned into an action.
 //!
-//! A fast program calls no function of its own: kernels before Linux 5.10, and those of RHEL 8.4, refuse a
-//! program that has both such calls and tail calls. `cargo xtask ebpf` checks that.
+//! A fast program makes no bpf-to-bpf call: kernels before Linux 5.10, and those of RHEL 8.4, refuse a
+//! program that has both such calls and tail calls. `cargo xtask ebpf` checks this.
 
 #![no_std]
 #![no_main]
@@ -35,12 +35,12 @@ use pomguard_common::{
     Direction, counter::Counters, decide::Decision, drops::is_recorded, packet::Packet as _, reason::Reason,
 };
 
-/// Let the next program, or the stack, have the packet (TC_ACT_UNSPEC, and TCX_NEXT).
+/// Gives the packet to the next program, or to the stack (TC_ACT_UNSPEC, and TCX_NEXT).
 const TC_NEXT: i32 = -1;
-/// End the packet here (TC_ACT_SHOT, and TCX_DROP).
+/// Drops the packet (TC_ACT_SHOT, and TCX_DROP).
 const TC_DROP: i32 = 2;
 
-/// Judges what comes in: the fast program, which is attached.
+/// Judges inbound packets: the fast program, which is attached.
 #[xdp]
 #[inline(always)]
 #[expect(clippy::needless_pass_by_value, reason = "the attribute's wrapper hands the context over by value")]
@@ -51,7 +51,7 @@ fn pomguard_xdp(ctx: XdpContext) -> u32 {
     };
     account::came_in(frame.interface());
     let decision = tables::fast_path(Direction::Inbound, &frame).unwrap_or_else(|| {
-        // SAFETY: the array holds the general program alone; nothing of this one is needed after it.
+        // SAFETY: the array holds only the general program; this program uses nothing after the call.
         unsafe { maps::GENERAL_XDP.tail_call(&ctx, 0) };
         tables::unjudged(Direction::Inbound, &frame)
     });
@@ -59,20 +59,20 @@ fn pomguard_xdp(ctx: XdpContext) -> u32 {
     if passes { XDP_PASS } else { XDP_DROP }
 }
 
-/// Judges what comes in and is out of the ordinary: the general program.
+/// Judges inbound packets that are not plain: the general program.
 #[xdp]
 #[inline(always)]
 #[expect(clippy::needless_pass_by_value, reason = "the attribute's wrapper hands the context over by value")]
 fn pom_general_xdp(ctx: XdpContext) -> u32 {
     let frame = packet::Frame::new(ctx.ctx);
     let decision = tables::judge(Direction::Inbound, &frame);
-    // Looked up only now: what is kept over a call takes stack.
+    // Looked up only here: a value that is kept across a call takes stack space.
     let Some(counters) = account::counters(frame.self_test()) else { return XDP_DROP };
     let passes = commit::<GENERAL, _>(counters, Direction::Inbound, &frame, decision, frame.length());
     if passes { XDP_PASS } else { XDP_DROP }
 }
 
-/// Judges what leaves: the fast program, which is attached.
+/// Judges outbound packets: the fast program, which is attached.
 #[classifier]
 #[inline(always)]
 #[expect(clippy::needless_pass_by_value, reason = "the attribute's wrapper hands the context over by value")]
@@ -90,7 +90,8 @@ fn pomguard_tc(ctx: TcContext) -> i32 {
     if passes { TC_NEXT } else { TC_DROP }
 }
 
-/// Judges what leaves and is out of the ordinary: the general program. The fast one has pulled the headers in.
+/// Judges outbound packets that are not plain: the general program. The fast program has already pulled the
+/// headers.
 #[classifier]
 #[inline(always)]
 #[expect(clippy::needless_pass_by_value, reason = "the attribute's wrapper hands the context over by value")]
@@ -102,13 +103,13 @@ fn pom_general_tc(ctx: TcContext) -> i32 {
     if passes { TC_NEXT } else { TC_DROP }
 }
 
-/// Programs, for [`commit`]. A fast one calls no function, so each has a copy of [`log`]: the compiler inlines
-/// what only one place calls.
+/// Programs, as the parameter of [`commit`]. Each fast program must have a separate copy of [`log`], because
+/// the compiler inlines a function with a single caller, and a fast program makes no bpf-to-bpf call.
 const FAST_XDP: u8 = 0;
 const FAST_TC: u8 = 1;
 const GENERAL: u8 = 2;
 
-/// The one exit: counts, records and reports a decision. Returns true if the packet goes on.
+/// Counts, records and reports a decision: the single exit. Returns true if the packet passes.
 #[inline(always)]
 fn commit<const PROGRAM: u8, C: packet::Context>(
     counters: &mut Counters,
@@ -117,7 +118,8 @@ fn commit<const PROGRAM: u8, C: packet::Context>(
     decision: Decision,
     bytes: u32,
 ) -> bool {
-    // Walked once, and not once for each reason and each check of the length before.
+    // Hidden, so that the verifier explores this once, instead of once per reason and per check of the length
+    // before.
     let unknown = clock::jiffies();
     let decision =
         Decision::of_word(hide_by(decision.word(), unknown)).unwrap_or(Decision::because(Reason::Internal));
@@ -138,8 +140,8 @@ fn commit<const PROGRAM: u8, C: packet::Context>(
     decision.passes()
 }
 
-/// For developers: off unless the daemon is started with a log level for the programs, and then
-/// removed by the verifier as unreachable.
+/// Logs a decision for developers. Off unless the daemon is started with a log level for the programs; then
+/// the verifier removes the code as unreachable.
 #[inline(always)]
 fn log<const PROGRAM: u8>(direction: Direction, decision: Decision) {
     aya_log_ebpf::debug!(
@@ -151,7 +153,7 @@ fn log<const PROGRAM: u8>(direction: Direction, decision: Decision) {
     );
 }
 
-/// The same in a function of its own: its stack is free while the rest of a general program runs.
+/// Calls [`log`] in a separate function: its stack space is free while the rest of a general program runs.
 #[inline(never)]
 fn log_apart(direction: u32, decision: u64) {
     let direction =
@@ -161,14 +163,14 @@ fn log_apart(direction: u32, decision: u64) {
     }
 }
 
-/// The verifier refuses an object in which this can be reached.
+/// Never runs: the verifier refuses an object in which this function is reachable.
 #[cfg(not(test))]
 #[panic_handler]
 fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
     loop {}
 }
 
-/// Helpers for GPL-compatible programs are used.
+/// The license string: the programs use helpers for GPL-compatible programs.
 #[unsafe(link_section = "license")]
 #[unsafe(no_mangle)]
 static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -1,4 +1,4 @@
-//! All maps. Their names are those of [`pomguard_common::names`].
+//! All maps. [`pomguard_common::names`] has the same names.
 
 use aya_ebpf::{
     bindings::BPF_F_MMAPABLE,
@@ -21,29 +21,29 @@ use pomguard_common::{
     serve::Served,
 };
 
-/// Arrays that user space reads and fills by mapping them, not by one call per element.
+/// Flag of arrays that user space reads and fills through a memory mapping instead of one call per element.
 const MAPPED: usize = BPF_F_MMAPABLE as usize;
 
-/// One generation: user space makes a fresh one for every change and freezes it.
+/// One generation: user space creates a new one for every change, and freezes it.
 pub(crate) type Generation = Array<Line, { limits::IMAGE_LINES }, MAPPED>;
 
 /// One compiled policy per generation slot.
 #[btf_map]
 pub(crate) static POLICY: ArrayOfMaps<Generation, { limits::GENERATIONS }> = ArrayOfMaps::new();
 
-/// Which slot is in force, and what holds alongside it.
+/// The slot in force, and the state that holds in addition to the generations.
 #[btf_map]
 pub(crate) static CONTROL: Array<Control, 1, MAPPED> = Array::new();
 
-/// Failsafe rows, each with the generation slots that it holds for, and timed exceptions.
+/// Failsafe rows, each with the generation slots for which it holds, and timed exceptions.
 #[btf_map]
 pub(crate) static OVERRIDES: Array<Override, { limits::OVERRIDES }, MAPPED> = Array::new();
 
-/// Packets seen, and packets by reason: of the network, and of self-tests.
+/// Packets seen, and packets by reason: of traffic, and of self-tests.
 #[btf_map]
 pub(crate) static COUNTERS: PerCpuArray<Counters, { counter::set::COUNT }> = PerCpuArray::new();
 
-/// Packets that came in, by interface.
+/// Inbound packets by interface.
 #[btf_map]
 pub(crate) static INTERFACES: PerCpuArray<u64, { limits::INTERFACES }> = PerCpuArray::new();
 
@@ -51,16 +51,16 @@ pub(crate) static INTERFACES: PerCpuArray<u64, { limits::INTERFACES }> = PerCpuA
 #[btf_map]
 pub(crate) static ROWS: PerCpuArray<RowTally, { limits::ROW_SLOTS }> = PerCpuArray::new();
 
-/// Who was denied: this CPU's table. Plain words, because the kernel's BTF check refuses some of what a word of
-/// the flow table is made of.
+/// This CPU's table of drops. Plain words, because the kernel's BTF check refuses parts of the type of a
+/// flow-table word.
 #[btf_map]
 pub(crate) static DROPS: PerCpuArray<[u64; drops::ELEMENT], { drops::ELEMENTS }> = PerCpuArray::new();
 
-/// What each row slot means; written and read by user space only.
+/// The meaning of each row slot; only user space reads and writes it.
 #[btf_map]
 pub(crate) static LABELS: Array<RowLabel, { limits::ROW_SLOTS }, MAPPED> = Array::new();
 
-/// About the host; written and read by user space only.
+/// The record about the host; only user space reads and writes it.
 #[btf_map]
 pub(crate) static HOST: Array<HostRecord, 1, MAPPED> = Array::new();
 
@@ -76,31 +76,33 @@ pub(crate) static FLOW_PORTS: Array<FlowPort, { ports::COUNT }, MAPPED> = Array:
 #[btf_map]
 pub(crate) static FRAGMENTS: Array<Bucket, { limits::FRAGMENT_BUCKETS }, MAPPED> = Array::new();
 
-/// When each local port served.
+/// The time at which each local port last served.
 #[btf_map]
 pub(crate) static SERVED: Array<Served, { Served::COUNT }, MAPPED> = Array::new();
 
-/// The general XDP program. User space fills the array before it attaches the fast one.
+/// The general XDP program. User space fills the array before it attaches the fast program.
 #[btf_map]
 pub(crate) static GENERAL_XDP: ProgramArray<1> = ProgramArray::new();
 
-/// The general TC program, likewise. A program array takes programs of one type.
+/// The general TC program. User space fills the array before it attaches the fast program. A program array
+/// takes programs of one type.
 #[btf_map]
 pub(crate) static GENERAL_TC: ProgramArray<1> = ProgramArray::new();
 
-/// Words that a datagram takes in the scratch map.
+/// Words of a datagram in the scratch map.
 pub(crate) const DATAGRAM_WORDS: usize = size_of::<Datagram>().div_ceil(8);
-/// Words that a key takes in it.
+/// Words of a key in the scratch map.
 pub(crate) const KEY_WORDS: usize = size_of::<Key>() / 8;
-/// Words that candidates take in it.
+/// Words of the candidates in the scratch map.
 pub(crate) const CANDIDATE_WORDS: usize = size_of::<Candidates>() / 8;
-/// Words of the scratch map: the datagram under judgement and one that it quotes, one word to forget by,
-/// a key, what was let through of each packet class with a rate, 1 for a self-test, the bit of the generation's slot,
-/// candidates that may make room, and what is known of the peer.
+/// Words of the scratch map: the datagram under judgement and the one that it quotes, one word for the
+/// barrier, a key, the packets that passed of each rate-limited class, 1 for a self-test, the bit of the
+/// generation's slot, the candidates that may make room, and the record about the peer.
 pub(crate) const SCRATCH_WORDS: usize =
     DATAGRAM_WORDS * ParsedSlot::ALL + 1 + KEY_WORDS + Rated::COUNT + 2 + CANDIDATE_WORDS + 1;
 
-/// What one packet needs alongside the stack: one value per hook, and two more for self-tests, which a packet of
-/// the network may interrupt. Plain words, because the kernel's BTF check refuses some of what a datagram is made of.
+/// Memory that one packet needs in addition to the stack: one value per hook, and two more for self-tests,
+/// which a packet of the network may interrupt. Plain words, because the kernel's BTF check refuses parts of
+/// the type of a datagram.
 #[btf_map]
 pub(crate) static SCRATCH: PerCpuArray<[u64; SCRATCH_WORDS], 4> = PerCpuArray::new();

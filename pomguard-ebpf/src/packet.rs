@@ -1,4 +1,4 @@
-//! The only place that touches packet memory.
+//! Access to packet memory: the only module that touches it.
 
 use aya_ebpf::{
     EbpfContext as _, Global,
@@ -9,14 +9,14 @@ use pomguard_common::{image::Family, limits, packet::Packet, parse::Datagram};
 
 use crate::barrier::hide;
 
-/// Index of the interface whose packets are self-tests: that of the loopback, where nothing is guarded. An object
-/// that judges no traffic may set it to 0, which no interface has: then test packets count like those of
-/// the network.
+/// Index of the interface whose packets are self-tests: the loopback interface, which pomguard does not
+/// guard. An object that judges no traffic may set this to 0, which is the index of no interface: then test
+/// packets count like packets of the network.
 #[unsafe(no_mangle)]
 pub(crate) static SELF_TEST_INTERFACE: Global<u32> = Global::new(limits::LOOPBACK);
 
-/// A frame: in XDP wholly in one buffer, since the program does not ask for more; in TC the linear
-/// part can be read, and the rest counts towards its length.
+/// A frame. In XDP the whole frame is in one buffer, because the program does not ask for more; in TC the
+/// program can read the linear part, and the rest counts towards the length.
 #[derive(Clone, Copy)]
 pub(crate) struct Frame<C: Context> {
     context: *mut C,
@@ -25,36 +25,36 @@ pub(crate) struct Frame<C: Context> {
     length: C::Length,
 }
 
-/// A context that knows where its packet lies.
+/// A context that gives access to its packet.
 pub(crate) trait Context: Sized {
-    /// First byte, and one past the last.
+    /// Returns the address of the first byte, and the address after the last byte.
     fn bounds(context: *mut Self) -> (usize, usize);
-    /// What has to be kept to know the length of the packet.
+    /// The data that must be kept in order to know the length of the packet.
     type Length: Copy;
-    /// Measures the packet that lies between `data` and `end`, or begins there.
+    /// Measures the packet that lies between `data` and `end`, or begins at `data`.
     fn measure(data: usize, end: usize) -> Self::Length;
-    /// Length of the packet.
+    /// Returns the length of the packet.
     fn length(context: *mut Self, measured: Self::Length) -> u32;
-    /// True if the packet may be many TCP segments in one.
+    /// Returns true if the packet may be many TCP segments in one.
     fn may_hold_segments(context: *mut Self) -> bool;
-    /// Index of the interface that the packet came in by, or leaves by.
+    /// Returns the index of the interface by which the packet comes in or leaves.
     fn interface(context: *mut Self) -> u32;
-    /// True if a socket with just these ends sends the packet.
+    /// Returns true if a socket with exactly these ends sends the packet.
     fn is_from_socket(context: *mut Self, ends: &Datagram) -> bool;
 }
 
 impl Context for xdp_md {
     #[inline(always)]
     fn bounds(context: *mut Self) -> (usize, usize) {
-        // SAFETY: the kernel hands the program a valid context. Volatile, so that each look at the
-        // packet starts with pointers of its own.
+        // SAFETY: the kernel hands the program a valid context. Volatile, so that each view of the packet
+        // starts with new pointers.
         let data = unsafe { (&raw const (*context).data).read_volatile() };
         // SAFETY: as above.
         let end = unsafe { (&raw const (*context).data_end).read_volatile() };
         (data as usize, end as usize)
     }
 
-    // Kept: measured anew for each use, it doubles the verifier's walk.
+    // Stored: a new measurement for each use would double the work of the verifier.
     type Length = u32;
 
     #[inline(always)]
@@ -94,7 +94,7 @@ impl Context for __sk_buff {
         (data as usize, end as usize)
     }
 
-    // Nothing: the context has it, and the stack is short.
+    // Not stored: the context has the length, and the stack is small.
     type Length = ();
 
     #[inline(always)]
@@ -124,8 +124,8 @@ impl Context for __sk_buff {
     }
 }
 
-/// 1 if a socket with just these ends sends a packet, else 0. A function of its own, for its stack to be free
-/// again.
+/// Returns 1 if a socket with exactly these ends sends the packet, else 0. A separate function, so that its
+/// stack space is free again afterwards.
 #[inline(never)]
 fn sends(context: *mut __sk_buff, ends: &Datagram) -> u64 {
     // SAFETY: as for `bounds`.
@@ -133,8 +133,8 @@ fn sends(context: *mut __sk_buff, ends: &Datagram) -> u64 {
     if socket.is_null() {
         return 0;
     }
-    // What is translated has other ends than its socket. Volatile: of two loads the compiler would make one
-    // at a computed offset, and the verifier takes only constant ones.
+    // A translated packet has other ends than its socket. The loads are volatile: the compiler would merge
+    // two loads into one at a computed offset, and the verifier accepts only constant offsets.
     // SAFETY: the kernel hands the program a valid socket, of which these fields may be read.
     let own_port = unsafe { (&raw const (*socket).src_port).read_volatile() };
     // SAFETY: as above. Linux before 5.18 has a word here, of which this half is the port.
@@ -153,27 +153,27 @@ fn sends(context: *mut __sk_buff, ends: &Datagram) -> u64 {
 }
 
 impl<C: Context> Frame<C> {
-    /// The frame of a context.
+    /// Returns the frame of a context.
     #[inline(always)]
     pub(crate) fn new(context: *mut C) -> Self {
         let (data, end) = C::bounds(context);
         Self { context, data, end, length: C::measure(data, end) }
     }
 
-    /// The context.
+    /// Returns the context.
     #[inline(always)]
     pub(crate) const fn context(&self) -> *mut C {
         self.context
     }
 
-    /// The index of the interface that it came in by.
+    /// Returns the index of the interface by which the frame came in.
     #[inline(always)]
     pub(crate) fn interface(&self) -> u32 {
         C::interface(self.context)
     }
 
-    /// 1 for a self-test, 0 for a packet of the network. Computed without a branch, after which the verifier
-    /// would walk the rest of the program twice.
+    /// Returns 1 for a self-test, 0 for a packet of the network. Computed without a branch, after which the
+    /// verifier would explore the rest of the program twice.
     #[inline(always)]
     pub(crate) fn self_test(&self) -> u32 {
         let difference = hide((C::interface(self.context) ^ SELF_TEST_INTERFACE.load()) as usize);
@@ -181,19 +181,19 @@ impl<C: Context> Frame<C> {
     }
 }
 
-/// The window at `offset` of the memory between `data` and `end`, if it lies inside.
+/// Returns the window at `offset` of the memory between `data` and `end`, if the window lies inside.
 #[inline(always)]
 fn window<'a, const N: usize>(data: usize, end: usize, offset: u32) -> Option<&'a [u8; N]> {
-    // The verifier wants a bound on what is added to a packet pointer before it is compared. The
-    // compiler would check it once for several windows and keep the offset on the stack, where
-    // Linux 5.10 forgets the bounds of a number.
+    // The verifier requires a bound on the number that is added to a packet pointer before the pointer is
+    // compared. Without `hide`, the compiler would check the bound once for several windows and keep the
+    // offset on the stack, where Linux 5.10 forgets the bounds of a number.
     let offset = hide(offset as usize);
     if offset > 2 * limits::HEADER_REACH + 1_024 {
         return None;
     }
     let start = data + offset;
     if hide(start + N) > end {
-        // keeps `end - N` from being compared, which the verifier refuses
+        // `hide` keeps the compiler from comparing `end - N`, which the verifier refuses.
         return None;
     }
     // SAFETY: the kernel keeps [data, end) mapped and unchanged while the program runs, and the
@@ -239,18 +239,19 @@ impl<C: Context> Packet for Frame<C> {
     }
 }
 
-/// Makes sure that the headers lie in the linear part of a packet, where they can be read.
+/// Makes sure that the headers are in the linear part of a packet, where the program can read them.
 ///
-/// The headers of what the kernel's own stack sends always do; nothing shorter than Ethernet, IPv4
-/// and TCP together is sent in pieces by it. Only what a program has put together itself (a packet
-/// socket) may need this, and if it still falls short after it, it is dropped as truncated.
+/// The headers of packets from the kernel's own stack always are, because the stack does not split anything
+/// shorter than Ethernet, IPv4 and TCP together. Only a packet that a user program has built (through a
+/// packet socket) may need this. If the headers of such a packet are still not readable after the pull, the
+/// packet is dropped as truncated.
 #[inline(always)]
 pub(crate) fn pull_headers(ctx: &TcContext) {
-    /// Ethernet, IPv4 and TCP without options.
+    /// Bytes of Ethernet, IPv4 and TCP without options.
     const SHORTEST: usize = 14 + 20 + 20;
     let (data, end) = __sk_buff::bounds(ctx.as_ptr().cast());
     if hide(data + SHORTEST) > end {
-        // An error leaves the packet as it was.
+        // An error leaves the packet unchanged.
         let _ = ctx.pull_data(ctx.len().min(limits::HEADER_REACH as u32));
     }
 }

@@ -1,4 +1,4 @@
-//! The maps as the decision sees them.
+//! The maps in the form that the decision uses.
 
 use core::marker::PhantomData;
 
@@ -27,16 +27,16 @@ use aya_ebpf::Global;
 #[unsafe(no_mangle)]
 pub(crate) static FLOW_SECRET: Global<u64> = Global::new(0);
 
-/// Where values go that the verifier is to forget, and keys that are handed on; and what holds alongside the
-/// generations.
+/// Memory for the barrier and for keys that are passed by reference, and the state that holds in addition to
+/// the generations.
 trait Memory: Barrier + ControlView {
     fn with<R>(&self, key: Key, then: impl FnOnce(&Key) -> R) -> R;
-    /// Where candidates are noted; `None` where nothing is entered.
+    /// Returns the words for candidates, or `None` if this path enters no flow.
     fn candidates(&self) -> Option<&Candidates>;
 }
 
-/// The maps: a word of the scratch map, behind it the words for a key, those for rates, that for self-tests, that
-/// for the slot and those for candidates, and the control line.
+/// The maps: the control words, and a pointer into the scratch map. At the pointer is the word for the
+/// barrier, then the words for a key, for rates, for self-tests, for the slot, and for candidates.
 #[derive(Clone, Copy)]
 struct Map {
     control: &'static Control,
@@ -63,7 +63,7 @@ impl ControlView for Map {
     fn spent(&self, rated: u32) -> Option<&Word> {
         let rated = hide(rated as usize) & (Rated::COUNT - 1);
         let word = self.words.wrapping_add(1 + maps::KEY_WORDS).wrapping_add(rated);
-        // SAFETY: one of the words behind the key, which are this CPU's and kept for this alone.
+        // SAFETY: one of the words after the key, which belong to this CPU and have no other use.
         Some(unsafe { &*word.cast::<Word>() })
     }
 
@@ -86,7 +86,7 @@ impl ControlView for Map {
 
     #[inline(always)]
     fn note_peer(&self, known: u64) {
-        // SAFETY: the last word of this CPU's value of the scratch map, kept for this alone.
+        // SAFETY: the last word of this CPU's value of the scratch map, which has no other use.
         unsafe { self.peer_word().write_volatile(PEER_READ | known) };
     }
 
@@ -96,30 +96,30 @@ impl ControlView for Map {
     }
 }
 
-/// Mark alongside what is known of the peer: the datagram lies in the scratch map.
+/// Mark in the record about the peer: the datagram is in the scratch map.
 const PEER_READ: u64 = 2;
 
 impl Map {
-    /// The word behind those for rates.
+    /// Returns the address of the word after the words for rates.
     #[inline(always)]
     fn self_test_word(&self) -> *mut u64 {
         self.words.wrapping_add(1 + maps::KEY_WORDS + Rated::COUNT)
     }
 
-    /// The word behind the candidates.
+    /// Returns the address of the word after the candidates.
     #[inline(always)]
     fn peer_word(&self) -> *mut u64 {
         self.self_test_word().wrapping_add(2 + maps::CANDIDATE_WORDS)
     }
 
-    /// Begins a packet: notes whether it is a self-test, the slot that it is judged by, and that nothing is read of
-    /// it yet. In a map, because the stack is short.
+    /// Begins a packet: stores whether the packet is a self-test and the slot that judges it, and clears the
+    /// record about the peer. In a map, because the stack is small.
     #[inline(always)]
     fn begin(&self, self_test: u32, slot: u32) {
         let words = self.self_test_word();
-        // SAFETY: a word of this CPU's value of the scratch map, kept for this alone.
+        // SAFETY: a word of this CPU's value of the scratch map, which has no other use.
         unsafe { words.write_volatile(self_test.into()) };
-        // SAFETY: the word behind it, likewise.
+        // SAFETY: the next word, likewise.
         unsafe { words.wrapping_add(1).write_volatile(Override::slot_bit(slot).into()) };
         // SAFETY: the last word, likewise.
         unsafe { self.peer_word().write_volatile(0) };
@@ -131,8 +131,8 @@ impl Memory for Map {
     fn with<R>(&self, key: Key, then: impl FnOnce(&Key) -> R) -> R {
         let key = key.of_self_test(self.self_test());
         let place = self.words.wrapping_add(1).cast::<Key>();
-        // SAFETY: the words behind the first are this CPU's and kept for a key; nobody else has a
-        // reference to them, since this one ends with the call.
+        // SAFETY: the words after the first belong to this CPU and are kept for a key; there is no other
+        // reference to them, because this one ends with the call.
         unsafe { place.write_volatile(key) };
         // SAFETY: as above; the key was just written.
         then(unsafe { &*place })
@@ -141,19 +141,21 @@ impl Memory for Map {
     #[inline(always)]
     fn candidates(&self) -> Option<&Candidates> {
         let place = self.self_test_word().wrapping_add(2).cast::<Candidates>();
-        // SAFETY: the words behind that for the slot, which are this CPU's and kept for this alone.
+        // SAFETY: the words after the one for the slot, which belong to this CPU and have no other use.
         Some(unsafe { &*place })
     }
 }
 
-/// No map: keys lie on the stack, and nothing holds. For the fast path, which is short.
+/// Memory without a map: keys are on the stack, and no suspension, grace period or override holds. For the
+/// fast path, which is short.
 struct Stack {
-    /// A number that the verifier knows nothing of.
+    /// A number that is unknown to the verifier.
     unknown: u64,
 }
 
 impl Barrier for Stack {
-    /// Without memory: the verifier knows nothing of the sum, and not that the difference takes away what the sum added.
+    /// Works without memory: the verifier does not know the sum, nor that the difference cancels the
+    /// addition.
     #[inline(always)]
     fn barrier(&self, value: u64) -> u64 {
         let sum = hide(value.wrapping_add(self.unknown) as usize) as u64;
@@ -237,7 +239,7 @@ impl<M: Memory> Lines for Policy<M> {
     }
 }
 
-/// Which maps a table of flows lies in.
+/// The maps of a table of flows.
 trait Home {
     const BUCKETS: usize;
     fn bucket(bucket: u32) -> Option<&'static Bucket>;
@@ -278,7 +280,7 @@ impl Home for Fragments {
     }
 }
 
-/// A table of flows, with the image that knows their ages.
+/// A table of flows, with the image that gives the ages.
 struct Table<'a, 'b, P: Home, M: Memory> {
     image: &'b Image<'a, Policy<M>>,
     place: PhantomData<P>,
@@ -340,7 +342,7 @@ impl<P: Home, M: Memory> Store for Table<'_, '_, P, M> {
     }
 }
 
-/// The places for datagrams in the scratch map.
+/// The slots for datagrams in the scratch map.
 struct ScratchMap(*mut u64);
 
 impl ScratchMap {
@@ -349,7 +351,7 @@ impl ScratchMap {
         self.0.wrapping_add(maps::DATAGRAM_WORDS * place as usize).cast()
     }
 
-    /// The words behind the datagrams, with the control line.
+    /// Returns the words after the datagrams, with the control words.
     #[inline(always)]
     fn memory(&self, control: &'static Control) -> Map {
         Map { control, words: self.0.wrapping_add(maps::DATAGRAM_WORDS * ParsedSlot::ALL) }
@@ -359,40 +361,40 @@ impl ScratchMap {
 impl Scratch for ScratchMap {
     #[inline(always)]
     fn store(&self, place: ParsedSlot, datagram: Datagram) {
-        // SAFETY: the pointer is to this CPU's value of the scratch map, which has room for this
-        // many datagrams, and nothing else runs at this hook on this CPU meanwhile.
+        // SAFETY: the pointer is to this CPU's value of the scratch map, which has room for this many
+        // datagrams, and nothing else runs at this hook on this CPU meanwhile.
         unsafe { self.place(place).write(datagram) };
     }
 
     #[inline(always)]
     fn load(&self, place: ParsedSlot) -> Option<&Datagram> {
         let place = hide(self.place(place) as usize) as *const Datagram;
-        // SAFETY: the same place, which was written just before: `judge` asks only then.
+        // SAFETY: the same slot, which was written just before: `judge` loads only after a store.
         Some(unsafe { &*place })
     }
 }
 
-/// Looks up this CPU's scratch value: each hook has one for the network and one for self-tests.
+/// Looks up this CPU's scratch value: each hook has one for traffic and one for self-tests.
 #[inline(always)]
 fn scratch(hook: Direction, self_test: u32) -> Option<ScratchMap> {
     let scratch = maps::SCRATCH.get_ptr_mut(hook as u32 + 2 * self_test)?;
     Some(ScratchMap(scratch.cast::<u64>()))
 }
 
-/// Returns the slot in force. Asked once for a packet: it sees no other.
+/// Returns the slot in force. Called once per packet, so that a packet sees a single generation.
 #[inline(always)]
 fn slot_in_force(control: &Control) -> u32 {
     Active(control.word(word::ACTIVE)).slot(clock::now())
 }
 
-/// Looks up the generation in force, once for a packet.
+/// Looks up the generation in force. Called once per packet.
 #[inline(always)]
 fn in_force(control: &Control) -> Option<&'static Generation> {
     maps::POLICY.get(slot_in_force(control))
 }
 
-/// The fast path: decides a plain packet by the generation in force. Returns `None` for any other
-/// packet, for a self-test, and for every packet while panic or grace holds, or may hold.
+/// The fast path: decides a plain packet by the generation in force. Returns `None` for any other packet, for
+/// a self-test, and for every packet while a suspension of the policy or the grace period holds, or may hold.
 #[inline(always)]
 pub(crate) fn fast_path<C: Context>(hook: Direction, packet: &Frame<C>) -> Option<Decision> {
     let control = maps::CONTROL.get(0)?;
@@ -406,7 +408,7 @@ pub(crate) fn fast_path<C: Context>(hook: Direction, packet: &Frame<C>) -> Optio
     decide::fast_path(hook, packet, &tables, control.word(word::PORT_BLOOM))
 }
 
-/// The general path: judges a frame of any sort by the generation in force.
+/// The general path: judges any frame by the generation in force.
 #[inline(always)]
 pub(crate) fn judge<C: Context>(hook: Direction, packet: &Frame<C>) -> Decision {
     let closed = Decision::because(Reason::NoPolicy);
@@ -425,7 +427,7 @@ pub(crate) fn judge<C: Context>(hook: Direction, packet: &Frame<C>) -> Decision 
     decide::judge(hook, packet, &tables, &scratch)
 }
 
-/// The decision on a packet for the general program, which is not in its place.
+/// Returns the decision on a packet for the general path while the general program is missing.
 #[inline(always)]
 pub(crate) fn unjudged<C: Context>(hook: Direction, packet: &Frame<C>) -> Decision {
     let closed = Decision::because(Reason::Internal);
@@ -438,8 +440,8 @@ pub(crate) fn unjudged<C: Context>(hook: Direction, packet: &Frame<C>) -> Decisi
     decide::unjudged(hook, &tables)
 }
 
-/// Returns the datagram that the general path judged last at this hook, with 1 if its peer is a known system, or
-/// `None` if it could not be read.
+/// Returns the last datagram that the general path judged at this hook, with 1 if its peer is a known system.
+/// Returns `None` if the datagram could not be parsed.
 #[inline(always)]
 pub(crate) fn judged(hook: Direction) -> Option<(&'static Datagram, u64)> {
     let scratch = maps::SCRATCH.get_ptr_mut(hook as u32)?;
@@ -451,6 +453,7 @@ pub(crate) fn judged(hook: Direction) -> Option<(&'static Datagram, u64)> {
         return None;
     }
     let datagram = hide(scratch.place(ParsedSlot::Outer) as usize) as *const Datagram;
-    // SAFETY: `judge` has written it before it noted that, and the value lives as long as the program.
+    // SAFETY: `judge` has written the datagram before it set the mark, and the value lives as long as the
+    // program.
     Some((unsafe { &*datagram }, noted & 1))
 }

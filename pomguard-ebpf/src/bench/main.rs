@@ -1,7 +1,7 @@
-//! The bench's own programs: shufflers, which make every packet another one, and floors.
+//! The bench's own programs: shufflers, which change every packet, and floors.
 //!
-//! A shuffler writes the next prepared header into the packet and calls the program under test. A
-//! floor does nothing: what a program under test takes beyond it is its own.
+//! A shuffler writes the next prepared header into the packet and calls the program under test. A floor does
+//! nothing: the time of a program under test is measured as the difference to a floor.
 
 #![no_std]
 #![no_main]
@@ -23,9 +23,9 @@ use pomguard_common::bench::{self, DENIED, FAILED, HEADER, Place};
 
 /// TC_ACT_OK.
 const TC_OK: i32 = 0;
-/// Bytes of the Ethernet header, which stays as it is.
+/// Bytes of the Ethernet header, which stays unchanged.
 const ETHERNET: usize = 14;
-/// A header goes into the packet by words of eight bytes.
+/// Words of eight bytes in a header; the shuffler writes one word at a time.
 const WORDS: usize = HEADER / 8;
 
 #[btf_map]
@@ -43,23 +43,24 @@ static TARGET_XDP: ProgramArray<1> = ProgramArray::new();
 #[btf_map]
 static TARGET_TC: ProgramArray<1> = ProgramArray::new();
 
-/// Goes on to the next header, and calls the program under test.
+/// Writes the next header into the packet, and calls the program under test.
 #[xdp]
 #[expect(clippy::needless_pass_by_value, reason = "the attribute's wrapper hands the context over by value")]
 fn shuffle_xdp(ctx: XdpContext) -> u32 {
     if shuffle(ctx.data(), ctx.data_end()).is_some() {
-        // SAFETY: the array holds XDP programs; nothing of this one is needed after it.
+        // SAFETY: the array holds XDP programs; this program uses nothing after the call.
         unsafe { TARGET_XDP.tail_call(&ctx, 0) };
     }
     FAILED
 }
 
-/// As the other.
+/// Writes the next header into the packet, and calls the program under test; the TC version of
+/// [`shuffle_xdp`].
 #[classifier]
 #[expect(clippy::needless_pass_by_value, reason = "the attribute's wrapper hands the context over by value")]
 fn shuffle_tc(ctx: TcContext) -> i32 {
     if shuffle(ctx.data(), ctx.data_end()).is_some() {
-        // SAFETY: the array holds TC programs; nothing of this one is needed after it.
+        // SAFETY: the array holds TC programs; this program uses nothing after the call.
         unsafe { TARGET_TC.tail_call(&ctx, 0) };
     }
     FAILED.cast_signed()
@@ -75,7 +76,7 @@ fn forward_xdp(_ctx: XdpContext) -> u32 {
     }
 }
 
-/// Does what the sender wrote into the packet.
+/// Returns the verdict that the sender wrote into the packet.
 #[xdp]
 #[expect(clippy::needless_pass_by_value, reason = "the attribute's wrapper hands the context over by value")]
 fn oracle_xdp(ctx: XdpContext) -> u32 {
@@ -83,7 +84,7 @@ fn oracle_xdp(ctx: XdpContext) -> u32 {
     if end > ctx.data_end() {
         return XDP_PASS;
     }
-    // SAFETY: inside the packet, as just seen.
+    // SAFETY: inside the packet, as checked above.
     let mark = unsafe { ((end - size_of::<u32>()) as *const u32).read_unaligned() };
     if mark == DENIED { XDP_DROP } else { XDP_PASS }
 }
@@ -100,7 +101,7 @@ fn floor_tc(_ctx: TcContext) -> i32 {
     TC_OK
 }
 
-/// Writes the next header into the packet that lies between `data` and `end`.
+/// Writes the next header into the packet between `data` and `end`.
 #[inline(always)]
 fn shuffle(data: usize, end: usize) -> Option<()> {
     if data + ETHERNET + HEADER > end {
@@ -129,22 +130,22 @@ fn shuffle(data: usize, end: usize) -> Option<()> {
 #[inline(always)]
 fn write<const WORD: usize>(data: usize, header: &[u64; WORDS]) {
     let word = header[WORD];
-    // SAFETY: `shuffle` has seen that the packet is that long. In assembly, because the compiler
-    // would write what is not aligned byte by byte.
+    // SAFETY: `shuffle` has checked that the packet is long enough. In assembly, because the compiler would
+    // write an unaligned word byte by byte.
     unsafe {
         asm!("*(u64 *)({data} + {at}) = {word}", data = in(reg) data, at = const ETHERNET + 8 * WORD,
             word = in(reg) word, options(nostack));
     }
 }
 
-/// The verifier refuses an object in which this can be reached.
+/// Never runs: the verifier refuses an object in which this function is reachable.
 #[cfg(not(test))]
 #[panic_handler]
 fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
     loop {}
 }
 
-/// Helpers for GPL-compatible programs are used.
+/// The license string: the programs use helpers for GPL-compatible programs.
 #[unsafe(link_section = "license")]
 #[unsafe(no_mangle)]
 static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
