@@ -1,4 +1,4 @@
-//! The host's own addresses: floating ones, and those that come and go at run time.
+//! The host's own addresses: floating addresses, and addresses that come and go at run time.
 
 use std::{
     fs,
@@ -10,11 +10,11 @@ use std::{
 use pomguard_netlab::Namespace;
 use pomguard_tests::daemon::{Daemon, INTERFACE, LISTED, Lab, SERVER, Settings, UNLISTED, is_shut, opens};
 
-/// One of two hosts holds it.
+/// An address that one of two hosts holds.
 const FLOATING: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 100);
-/// The site file does not have it.
+/// An address that the site file does not have.
 const EXTRA: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 77);
-/// A second host, a floating address, and a way in from the stranger.
+/// A second host, a floating address, and a failsafe row for the stranger.
 const SITE: &str = r#"
 [[host]]
 name = "second"
@@ -33,9 +33,10 @@ ports = "9000"
 protocol = "tcp"
 failsafe = true
 "#;
-/// How soon a change of an address is in force.
+/// Time within which a change of an address takes effect.
 const IN_FORCE: Duration = Duration::from_secs(1);
-/// How long the programs count on the daemon's word about who holds an address, with some reserve.
+/// Time after which the programs no longer rely on the daemon's record of the held addresses, with some
+/// reserve.
 const LAPSED: Duration = Duration::from_secs(5);
 
 fn lab(test: &str) -> Option<Lab> {
@@ -45,18 +46,18 @@ fn lab(test: &str) -> Option<Lab> {
     Some(lab)
 }
 
-/// `ip address VERB ADDRESS/24` on the server.
+/// Runs `ip address VERB ADDRESS/24` on the server.
 fn address(lab: &Lab, verb: &str, address: Ipv4Addr) {
     let words = ["address", verb, &format!("{address}/24"), "dev", INTERFACE];
     let done = lab.server.command("ip").unwrap().args(words).status().unwrap();
     assert!(done.success(), "ip {words:?}");
-    // Others ask anew who has it.
+    // The other machines resolve the address again.
     for machine in [&lab.peer, &lab.stranger] {
         machine.command("ip").unwrap().args(["neigh", "flush", "all"]).status().unwrap();
     }
 }
 
-/// Waits until something is so, at most a second and the time of one look.
+/// Waits until a condition holds: at most a second, and the time of one check.
 fn soon(about: &str, so: impl Fn() -> bool) {
     let until = Instant::now() + IN_FORCE + Duration::from_millis(500);
     while !so() {
@@ -65,7 +66,7 @@ fn soon(about: &str, so: impl Fn() -> bool) {
     }
 }
 
-/// Sends a datagram from the floating address to a port that nobody serves.
+/// Sends a datagram from the floating address to a port that is not served.
 fn sends(machine: &Namespace, to: Ipv4Addr) {
     let sent = machine.run(|| UdpSocket::bind((FLOATING, 0))?.send_to(b"hello", (to, UNLISTED)));
     sent.unwrap().unwrap();
@@ -90,7 +91,7 @@ fn floating_address_is_served_while_it_is_held() {
     assert_eq!(code, Some(0), "{status}");
     address(&lab, "del", FLOATING);
     thread::sleep(IN_FORCE);
-    // Another host has it now: what it sends from there is no spoofed source.
+    // Another host has the address now: a packet from there is not a spoofed source.
     let spoofed = lab.stats().reason("spoofed-source", "inbound", "drop");
     let words = ["address", "add", "10.77.0.100/24", "dev", INTERFACE];
     assert!(lab.peer.command("ip").unwrap().args(words).status().unwrap().success());
@@ -140,13 +141,13 @@ fn unlisted_address_is_named_and_failsafe_rows_hold_there() {
     let (code, text) = said(&lab, &["explain", "10.77.0.3", "10.77.0.77:9000/tcp"]);
     assert!(text.contains("PASS") && text.contains("way-in") && code == Some(0), "{code:?} {text}");
 
-    // The other setting.
+    // The other value of `own_addresses`.
     let config = fs::read_to_string(lab.config()).unwrap();
     fs::write(lab.config(), format!("own_addresses = \"machine\"\n{config}")).unwrap();
     daemon.reload();
     assert!(opens(&lab.peer, EXTRA, LISTED), "{}", lab.stats());
     soon("nothing is to be said of it any more", || said(&lab, &["status"]).0 == Some(0));
-    // An address that comes while the daemon runs, and one that somebody else has.
+    // An address that comes while the daemon runs, and an address that belongs to another host.
     let (later, theirs) = (Ipv4Addr::new(10, 77, 0, 78), Ipv4Addr::new(10, 77, 0, 4));
     address(&lab, "add", later);
     soon("a later address is served", || opens(&lab.peer, later, LISTED));

@@ -1,4 +1,4 @@
-//! The audit trail, in a real journal.
+//! The audit trail in a real journal.
 
 use std::{
     fs,
@@ -16,8 +16,8 @@ use super::{cli::said, watch::wait_until};
 const JOURNALD: &str = "/lib/systemd/systemd-journald";
 const WITHOUT_REMOVABLE: &str = "[[row]]\nid = \"pom-4.0/16\"\nenabled = false\nforce = true\n";
 
-/// A journal of its own, in a mount namespace of its own; its socket and its files are in the laboratory's folder,
-/// where a daemon without further powers reaches them.
+/// A separate journald in a separate mount namespace. The socket and the files are in the laboratory's
+/// folder, where a daemon without extra privileges can reach them.
 struct Journal {
     child: Child,
     socket: PathBuf,
@@ -25,7 +25,7 @@ struct Journal {
 }
 
 impl Journal {
-    /// `None`, said aloud, where there is no journald.
+    /// Starts journald. Returns `None`, and prints the reason, if the machine has no journald.
     fn start(lab: &Lab) -> Option<Self> {
         if !Path::new(JOURNALD).exists() {
             println!("skipped: no {JOURNALD}");
@@ -54,7 +54,7 @@ impl Journal {
         Some(Self { child, socket: sockets.join("socket"), files })
     }
 
-    /// The entries with this id, oldest first.
+    /// Returns the entries with this message id, oldest first.
     fn entries(&self, id: &str) -> Vec<Value> {
         let mut command = Command::new("journalctl");
         command.arg("--directory").arg(&self.files).args(["--output=json", "--no-pager"]);
@@ -108,7 +108,7 @@ fn changes_emergencies_denials_and_repairs_are_an_entry_each() {
     ] {
         assert_eq!(entry[field], value, "{field} of {entry:#}");
     }
-    // The login id is the kernel's; this test may have been started by a service, which has none.
+    // The kernel supplies the login id. A service may have started this test, and a service has no login id.
     let own = fs::read_to_string("/proc/self/loginuid").unwrap_or_default();
     let own = own.trim();
     let expected = if own.is_empty() || own == u32::MAX.to_string() { Value::Null } else { own.into() };

@@ -1,4 +1,5 @@
-//! `pomguard doctor` alongside real devices, programs and rules of others, and a driver's own words for a refusal.
+//! `pomguard doctor` with real devices, foreign programs and foreign rules; and the driver's message for a
+//! refused mode.
 
 use aya::{
     Ebpf, EbpfLoader,
@@ -9,7 +10,7 @@ use pomguard_common::names::PROGRAM_INGRESS;
 use pomguard_tests::daemon::{Daemon, INTERFACE, Lab, Settings};
 use serde_json::Value;
 
-/// Runs the doctor and returns its exit code with its findings.
+/// Runs the doctor. Returns the exit code and the findings.
 fn doctor(lab: &Lab) -> (Option<i32>, Vec<Value>) {
     let output = lab.pomguard(&["doctor", "--json"]);
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -17,7 +18,7 @@ fn doctor(lab: &Lab) -> (Option<i32>, Vec<Value>) {
     (output.status.code(), report["findings"].as_array().unwrap().clone())
 }
 
-/// Returns the findings about a subject whose sentence has these words.
+/// Returns the findings about a subject whose sentence contains these words.
 fn about<'a>(findings: &'a [Value], subject: &str, words: &str) -> Vec<&'a Value> {
     let fits = |it: &&Value| it["subject"] == subject && it["sentence"].as_str().unwrap().contains(words);
     findings.iter().filter(fits).collect()
@@ -28,7 +29,7 @@ fn ip(lab: &Lab, words: &str) {
     assert!(output.status.success(), "ip {words}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// Attaches a program of somebody else, for as long as the object is kept.
+/// Attaches a foreign program. The program stays attached while the object exists.
 fn attach_foreign(lab: &Lab, interface: &str) -> Ebpf {
     let mut object = EbpfLoader::new().load(OBJECT).unwrap();
     let program: &mut Xdp = object.program_mut(PROGRAM_INGRESS).unwrap().try_into().unwrap();
@@ -107,7 +108,7 @@ fn doctor_names_chains_that_drop_behind_pomguard() {
 #[test]
 fn refused_native_mode_is_told_in_the_drivers_words() {
     let Some(lab) = Lab::new("refused_native_mode_is_told_in_the_drivers_words") else { return };
-    // The other end of the cable decides for a veth.
+    // For a veth, the other end of the pair decides.
     ip(&lab, "link add side0 type veth peer name side1");
     ip(&lab, "link set side1 mtu 9000");
     ip(&lab, "link set side0 mtu 9000");

@@ -1,4 +1,4 @@
-//! `pomguard drops` and `suggest`: who was denied, in both modes and directions, and across restarts.
+//! `pomguard drops` and `suggest`: the denied peers, in both modes and directions, and across restarts.
 
 use std::{os::unix::net::UnixDatagram, thread, time::Duration};
 
@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::cli::{json, said};
 
-/// What is denied to an address at a port, by verdict.
+/// Returns the number of packets of a peer that were denied at a port, by verdict.
 fn packets(report: &Value, peer: &str, port: u16, verdict: &str) -> u64 {
     let drops = report["drops"].as_array().unwrap();
     drops
@@ -20,7 +20,7 @@ fn packets(report: &Value, peer: &str, port: u16, verdict: &str) -> u64 {
         .sum()
 }
 
-/// All packets of a direction and verdict, with those that have no peer.
+/// Returns the number of all packets of a direction and verdict, including packets without a peer.
 fn sum(report: &Value, direction: &str, verdict: &str) -> u64 {
     [&report["drops"], &report["rest"]]
         .iter()
@@ -58,7 +58,7 @@ fn drops_name_known_systems_and_strangers_in_audit_and_enforce() {
     let report = json(&lab, &["drops"]);
     assert!(packets(&report, &peer, UNLISTED, "drop") > 0, "{report:#}");
     assert!(packets(&report, &stranger, LISTED, "drop") > 0, "{report:#}");
-    // A packet may come between two readings.
+    // A packet may arrive between two readings.
     let totals = |stats: &Stats| {
         [("inbound", "dropped"), ("inbound", "audited"), ("outbound", "dropped"), ("outbound", "audited")]
             .map(|(direction, outcome)| stats.total(direction, outcome))
@@ -74,7 +74,7 @@ fn drops_name_known_systems_and_strangers_in_audit_and_enforce() {
     });
     assert!(agree, "what is recorded adds up to what is counted");
 
-    // Questions, and the text.
+    // Filters, and the text output.
     let only = json(&lab, &["drops", "--strangers", "--port", &LISTED.to_string()]);
     assert!(
         only["drops"].as_array().unwrap().iter().all(|drop| drop["peer"] == stranger.as_str()),
@@ -107,7 +107,7 @@ fn history_of_drops_outlives_daemon_and_reboot() {
     let second = count("7d");
     assert!(second > first);
     assert!(daemon.stop().success());
-    // A reboot: nothing is in the kernel any more.
+    // Simulates a reboot: nothing is left in the kernel.
     assert!(lab.pomguard(&["detach", "--yes"]).status.success());
     assert_eq!(count("7d"), second);
     let _daemon = Daemon::start(&lab);
@@ -137,7 +137,7 @@ fn suggested_rows_let_the_denied_through() {
 #[test]
 fn tagged_frame_is_recorded_with_its_vlan() {
     let Some(lab) = Lab::with_one_cable("tagged_frame_is_recorded_with_its_vlan") else { return };
-    // Else the card hands the tag on alongside the frame.
+    // Otherwise the card passes the tag outside the frame.
     lab.peer.link(INTERFACE).set_offload(Offload::TxVlan, false).unwrap();
     let _daemon = Daemon::start(&lab);
     let mut frame = vec![0xff_u8; 6];
@@ -170,8 +170,8 @@ fn journal_has_a_line_with_fields_for_a_known_system() {
     }
 }
 
-/// A socket where the journal listens, for this thread and its children alone. None where there is no such folder
-/// to hide.
+/// Returns a socket at the journal's path, visible only to this thread and its children. Returns `None` if
+/// the folder cannot be hidden.
 fn journal() -> Option<UnixDatagram> {
     use nix::mount::{MsFlags, mount};
     let nothing: Option<&str> = None;

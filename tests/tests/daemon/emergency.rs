@@ -1,4 +1,4 @@
-//! Emergency verbs while no daemon answers: it is dead, stopped, or in the middle of a change.
+//! Emergency verbs while no daemon answers: the daemon is dead, stopped, or in the middle of a change.
 
 use std::{
     fs,
@@ -17,16 +17,16 @@ use serde_json::Value;
 
 use super::cli::{done, json, refused, said};
 
-/// The way in of the peer.
+/// The peer's failsafe row.
 const WAY_IN: &str = "[[allow]]\nname = \"ops\"\nfrom = [\"10.77.0.2\"]\nto = [\"server\"]\nprotocol = \"tcp\"\n\
                       ports = \"9970\"\nfailsafe = true\n";
 
 const BYPASS: [&str; 7] = ["bypass", "--for", "10m", "--yes", "--quiet", "--why", "calls are lost"];
 const LOCKDOWN: [&str; 7] = ["lockdown", "--for", "10m", "--yes", "--quiet", "--why", "intruder"];
 
-/// Time enough for two looks of the daemon.
+/// Time for two checks of the daemon.
 const LOOKS: Duration = Duration::from_millis(1_500);
-/// Longer than a verb may take that waits two seconds for an answer.
+/// Longer than a verb that waits two seconds for an answer may take.
 const LONG: Duration = Duration::from_secs(15);
 
 fn granted(service: &str) -> Vec<String> {
@@ -35,13 +35,13 @@ fn granted(service: &str) -> Vec<String> {
         .to_vec()
 }
 
-/// Words of the emergency verbs in the history.
+/// Returns the emergency verbs in the history.
 fn verbs(lab: &Lab) -> Vec<String> {
     let events = json(lab, &["history", "--emergency"]);
     events.as_array().unwrap().iter().map(|it| it["verb"].as_str().unwrap().to_owned()).collect()
 }
 
-/// Waits until this holds.
+/// Waits until a condition holds.
 fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let until = Instant::now() + LONG;
     while !holds() {
@@ -50,7 +50,7 @@ fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
-/// A socket where the journal's is, for this thread and its children alone.
+/// Returns a socket at the journal's path, visible only to this thread and its children.
 fn journal() -> UnixDatagram {
     let folder = "/run/systemd/journal";
     fs::create_dir_all(folder).unwrap();
@@ -88,7 +88,7 @@ fn bypass_and_lockdown_work_with_the_daemon_dead() {
     assert!(status["suspension"]["since"].is_u64() && status["suspension"]["ends"].is_u64(), "{status}");
     assert!(said(&lab.pomguard(&["status"])).contains("calls are lost"));
 
-    // The next daemon goes on with it, and knows all that is known of it.
+    // The next daemon continues the bypass, and knows everything that was recorded about it.
     let daemon = Daemon::start(&lab);
     assert!(opens(&lab.stranger, SERVER, UNLISTED));
     assert_eq!(json(&lab, &["status"])["suspension"]["why"], "calls are lost");
@@ -159,7 +159,8 @@ fn bypass_and_lockdown_work_with_the_daemon_stopped() {
     assert!(refused(&lab, &allow).contains("systemctl restart pomguard"));
     assert!(refused(&lab, &["revoke", "repair"]).contains("systemctl restart pomguard"));
 
-    // A daemon that returns adopts it, and does not do again what it was asked meanwhile.
+    // A daemon that continues adopts the bypass, and does not carry out the requests that were sent while it
+    // was stopped.
     let deadline = json_ends(&lab);
     daemon.signal(Signal::SIGCONT);
     daemon.wait_log("asked too long ago");
@@ -185,7 +186,7 @@ fn bypass_and_lockdown_work_with_the_daemon_stopped() {
     assert_eq!(verbs(&lab), ["open", "isolate", "off"]);
 }
 
-/// Seconds since 1970 when the panic ends, by the kernel alone.
+/// Returns the end of the suspension in seconds since 1970, from the kernel's maps alone.
 fn json_ends(lab: &Lab) -> u64 {
     let pins = pomguard::kernel::pins::Pins::new(lab.pins());
     pomguard::observe::in_force::status(&pins, &[]).unwrap().suspension.unwrap().ends.unwrap()
@@ -195,7 +196,7 @@ fn json_ends(lab: &Lab) -> u64 {
 fn bypass_works_in_the_middle_of_a_change() {
     let Some(lab) = Lab::new("bypass_works_in_the_middle_of_a_change") else { return };
     let daemon = Daemon::start(&lab);
-    // Whoever has this lock keeps the daemon in the middle of a change.
+    // The holder of this lock keeps the daemon in the middle of a change.
     let lock = Runtime::new(&lab.runtime()).change().unwrap();
     lab.write_site("[[row]]\nid = \"pom-4.0/16\"\nenabled = false\nforce = true\n");
     let mut apply = lab.pomguard_command(&["apply", "--quiet"]).spawn().unwrap();
@@ -216,7 +217,7 @@ fn bypass_works_in_the_middle_of_a_change() {
     done(&lab, &["bypass", "--off", "--yes", "--quiet"]);
     assert!(is_shut(&lab.stranger, SERVER, UNLISTED));
 
-    // Somebody who is no daemon has the lock.
+    // A process other than the daemon holds the lock.
     daemon.kill();
     let lock = Runtime::new(&lab.runtime()).change().unwrap();
     done(&lab, &BYPASS);

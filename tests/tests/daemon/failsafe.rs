@@ -1,4 +1,4 @@
-//! Failsafe rows belong to a generation: the word that switches the policy switches them.
+//! Failsafe rows belong to a generation: the word that switches the policy also switches the failsafe rows.
 
 use std::{
     thread,
@@ -9,16 +9,16 @@ use pomguard_tests::daemon::{Connection, Daemon, LISTED, Lab, SERVER, STRANGER, 
 
 use super::cli::{done, json};
 
-/// The way in: nothing else lets the peer reach this port.
+/// The failsafe row: no other row lets the peer reach this port.
 const WAY_IN: &str = "[[allow]]\nname = \"ops\"\nfrom = [\"10.77.0.2\"]\nto = [\"server\"]\nprotocol = \"tcp\"\n\
                       ports = \"9000\"\nfailsafe = true\n";
 
-/// The same with a typing error in the address.
+/// Returns the failsafe row with a typing error in the address.
 fn typo() -> String {
     WAY_IN.replace("10.77.0.2", "10.77.0.22")
 }
 
-/// A guarded server with the way in.
+/// Returns a guarded server with the failsafe row.
 fn guarded(test: &str) -> Option<(Lab, Daemon)> {
     let lab = Lab::new(test)?;
     lab.write_site(WAY_IN);
@@ -28,13 +28,14 @@ fn guarded(test: &str) -> Option<(Lab, Daemon)> {
     Some((lab, daemon))
 }
 
-/// Tries the site file with the typing error.
+/// Applies the site file with the typing error as a pending change.
 fn try_typo(lab: &Lab, within: &str) {
     lab.write_site(&typo());
     done(lab, &["apply", "--confirm-within", within, "--yes", "--quiet"]);
 }
 
-/// The rows of the override table, and the slots that each holds for.
+/// Returns the lines of the override table: the last byte of the peer, and the slots for which the line
+/// holds.
 fn lines(lab: &Lab) -> Vec<(u32, u32)> {
     let pins = pomguard::kernel::pins::Pins::new(lab.pins());
     let mut lines: Vec<(u32, u32)> = pomguard::kernel::control::overrides(&pins)
@@ -95,7 +96,7 @@ fn confirmed_failsafe_row_stays_and_the_former_one_is_gone() {
     let peers = |lab: &Lab| lines(lab).iter().map(|(peer, _)| *peer).collect::<Vec<_>>();
     assert_eq!(peers(&lab), [3]);
     assert!(is_shut(&lab.peer, SERVER, UNLISTED) && opens(&lab.stranger, SERVER, UNLISTED));
-    // The saved image has the rows of its own generation alone, and they are bound to the slot of the next boot.
+    // The saved image has only the rows of its own generation, bound to the slot of the next boot.
     daemon.kill();
     let _daemon = Daemon::start(&lab);
     assert!(is_shut(&lab.peer, SERVER, UNLISTED) && opens(&lab.stranger, SERVER, UNLISTED));

@@ -1,4 +1,4 @@
-//! The table of local ports at which a flow can exist stays true whatever becomes of its pin.
+//! The table of local ports at which a flow can exist stays correct, whatever happens to its pin.
 
 use std::fs;
 
@@ -6,13 +6,13 @@ use aya::maps::{Array, Map, MapData};
 use pomguard_common::{flow::ports, names::MAP_FLOW_PORTS};
 use pomguard_tests::daemon::{Connection, Daemon, LISTED_OUT, Lab, PEER};
 
-/// The pinned table: times of TCP and of UDP.
+/// Returns the pinned table: the times of TCP and of UDP.
 fn pinned(lab: &Lab) -> Array<MapData, [u32; 2]> {
     let data = MapData::from_pin(lab.pins().join("maps").join(MAP_FLOW_PORTS)).unwrap();
     Map::from_map_data(data).and_then(Array::try_from).unwrap()
 }
 
-/// How many ports may have TCP flows.
+/// Returns the number of ports that may have TCP flows.
 fn ports_with_flows(lab: &Lab) -> usize {
     let table = pinned(lab);
     (0..ports::COMPLETE as u32).filter(|port| table.get(port, 0).unwrap()[0] != 0).count()
@@ -39,7 +39,7 @@ fn flow_ports_that_are_new_deny_no_flow_that_is_older() {
     assert!(connection.answers());
     daemon.kill();
 
-    // As a start leaves it that ended before it had filled the table.
+    // Simulates a start that ended before it had filled the table.
     let mut table = pinned(&lab);
     for port in 0..ports::COUNT as u32 {
         table.set(port, [0; 2], 0).unwrap();

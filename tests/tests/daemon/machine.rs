@@ -1,4 +1,4 @@
-//! What the settings say, alongside what the machine is; and who may not look.
+//! The settings compared with the state of the machine, and verbs of users without permission.
 
 use std::{fs, process::Command};
 
@@ -13,13 +13,13 @@ use super::{
 const FAILSAFE: &str = "[[allow]]\nname = \"ssh\"\nfrom = [\"10.77.0.2\"]\nto = [\"server\"]\nports = \"22\"\n\
                         protocol = \"tcp\"\nfailsafe = true\n";
 
-/// Runs a program on the server that must succeed.
+/// Runs a program on the server. The program must succeed.
 fn on_server(lab: &Lab, words: &[&str]) {
     let output = lab.command(words[0]).args(&words[1..]).output().unwrap();
     assert!(output.status.success(), "{words:?}: {}", said(&output));
 }
 
-/// Runs a verb as an ordinary user.
+/// Runs a verb as an unprivileged user.
 fn as_nobody(lab: &Lab, verb: &[&str]) -> (Option<i32>, String) {
     let mut command = lab.server.command("/usr/bin/setpriv").unwrap();
     command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"]);
@@ -80,7 +80,7 @@ fn interface_that_leads_here_unguarded_is_named_everywhere() {
     assert!(found.contains(&("note".to_owned(), "unlisted-listener".to_owned())), "{found:?}");
     let plan = said(&lab.pomguard(&["plan"]));
     assert!(plan.contains("WARNING: unguarded-interface: second"), "{plan}");
-    // An address of this host on an interface that nothing guards, and a name that nothing has.
+    // An address of this host on an unguarded interface, and an interface name that does not exist.
     on_server(&lab, &["ip", "address", "add", "fd00:77::1/128", "dev", "second", "nodad"]);
     lab.write_settings(&Settings { interfaces: &[INTERFACE, "eth9"], ..Settings::default() });
     let message = said(&lab.pomguard(&["check", "--quiet"]));
@@ -116,7 +116,7 @@ fn who_may_not_look_is_told_so() {
     for verb in &verbs[..4] {
         refused(verb, "permission denied");
     }
-    // The daemon answers these, and says who may ask.
+    // The daemon answers these verbs, and says who may use them.
     for verb in &verbs[4..] {
         refused(verb, "only root");
     }
@@ -131,8 +131,8 @@ fn who_may_not_look_is_told_so() {
     assert!(opens(&lab.peer, SERVER, LISTED));
 }
 
-/// What a host says of itself after `detach`, while its daemon lives and when it is dead; and what a real
-/// Prometheus makes of that.
+/// The output of a host after `detach`, while the daemon lives and after the daemon dies, and the alert that
+/// a real Prometheus raises.
 #[test]
 fn detached_host_says_so_and_prometheus_raises_the_alert() {
     let Some(lab) = Lab::new("detached_host_says_so_and_prometheus_raises_the_alert") else { return };
@@ -161,12 +161,14 @@ fn detached_host_says_so_and_prometheus_raises_the_alert() {
     assert_eq!(lab.pomguard(&["status"]).status.code(), Some(0));
 }
 
-/// Waits until a real Prometheus that scrapes the daemon fires this alert. Returns `None` where there is none.
+/// Waits until a real Prometheus that scrapes the daemon fires this alert. Returns `None` if Prometheus is
+/// not installed.
 fn fires(lab: &Lab, daemon: &Daemon, alert: &str) -> Option<()> {
     let version = Command::new("prometheus").arg("--version").output();
     version.ok().filter(|output| output.status.success())?;
     let rules = include_str!("../../../config/prometheus/pomguard.rules.yml");
-    // What is to hold for a minute holds for a second here: the rest of a rule is as it is shipped.
+    // A condition that must hold for a minute must hold for a second here; the rest of the rule is as
+    // shipped.
     fs::write(lab.file("pomguard.rules.yml"), rules.replace("for: 1m", "for: 1s")).unwrap();
     let config = "global:\n  scrape_interval: 1s\n  evaluation_interval: 1s\nrule_files: [pomguard.rules.yml]\n\
                   scrape_configs:\n  - job_name: pomguard\n    static_configs:\n      - targets: [\"127.0.0.1:9843\"]\n";

@@ -1,4 +1,4 @@
-//! From audit to enforce: what plan, stats and status say of live flows, and what becomes of them.
+//! From audit to enforce: the report of plan, stats and status about live flows, and the fate of these flows.
 
 use pomguard_tests::daemon::{
     Connection, Daemon, LISTED, Lab, SERVER, STRANGER, Settings, UNLISTED, is_shut,
@@ -18,7 +18,7 @@ const AUDIT: Settings = Settings {
     control_group: "pomguard",
 };
 
-/// Flows of each fate: cut now, until they reconnect, unaffected.
+/// Returns the number of flows of each fate: cut now, until they reconnect, unaffected.
 fn fates(impact: &Value) -> [u64; 3] {
     ["cut-now", "until-reconnect", "unaffected"].map(|fate| {
         let groups = impact["groups"].as_array().unwrap_or_else(|| panic!("no groups: {impact:#}"));
@@ -30,8 +30,8 @@ fn fates(impact: &Value) -> [u64; 3] {
     })
 }
 
-/// A server in audit with a flow of each sort: older than the first start, admitted by audit (one that came in and one
-/// that leaves), and allowed by a row.
+/// A server in audit with a flow of each kind: one from before the first start, two that audit admitted (one
+/// inbound and one outbound), and one that a row allows.
 struct Audited {
     lab: Lab,
     daemon: Daemon,
@@ -56,7 +56,7 @@ impl Audited {
         Some(audited)
     }
 
-    /// Promotes both directions.
+    /// Promotes both directions to enforce.
     fn promote(&self, options: &[&str]) -> String {
         self.lab.write_settings(&Settings { inbound: "enforce", outbound: "enforce", ..AUDIT });
         done(&self.lab, &[&["apply", "--quiet", "--why", "ticket 9"], options].concat())
@@ -68,7 +68,7 @@ fn fates_of_live_flows_are_told_before_the_promotion() {
     let Some(mut server) = Audited::new("fates_of_live_flows_are_told_before_the_promotion") else { return };
     let lab = &server.lab;
     let numbers = "2 cut now, 1 goes on until it reconnects, 1 unaffected";
-    // In audit, before any file is changed.
+    // In audit, before any file changes.
     let stats = done(lab, &["stats"]);
     assert!(
         stats.contains(&format!("live flows: {numbers}, if what is in audit were enforced now")),
@@ -141,7 +141,7 @@ fn apply_keep_existing_lets_live_flows_go_on() {
     assert!(done(&server.lab, &["history"]).contains("apply --keep-existing"));
     assert!(server.daemon.log().contains("kept by --keep-existing: "), "{}", server.daemon.log());
 
-    // They outlive the daemon and a reload, and end when somebody says so.
+    // The kept flows survive the end of the daemon and a reload, and end when the operator says so.
     server.daemon.reload();
     assert!(server.admitted.answers() && server.leaving.answers());
     done(&server.lab, &["apply", "--cut", "--quiet", "--why", "enough"]);

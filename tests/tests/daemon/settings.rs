@@ -1,4 +1,4 @@
-//! Every setting is in force, or named: interfaces, the mode of attachment, the metrics page.
+//! Every setting is in force, or reported: interfaces, the mode of attachment, the metrics page.
 
 use std::{fs, thread, time::Duration};
 
@@ -51,7 +51,7 @@ fn interface_that_loses_its_guard_is_named_first_and_asked_for() {
         let message = refused(&lab, verb);
         assert!(message.contains("br9 would lose its guard") && message.contains("--yes"), "{message}");
     }
-    // SIGHUP has no --yes.
+    // A reload by SIGHUP cannot have `--yes`.
     assert!(daemon.reload().contains("refused"));
     let status = lab.pomguard(&["status"]);
     assert_eq!(status.status.code(), Some(3));
@@ -59,7 +59,7 @@ fn interface_that_loses_its_guard_is_named_first_and_asked_for() {
     assert!(message.contains("files-refused: ") && message.contains("br9 would lose its guard"), "{message}");
     assert_eq!((attached(&lab).len(), lab.stats().generation()), (2, generation), "nothing was changed");
 
-    // The guard goes with the confirmation.
+    // The guard is removed at the confirmation.
     let message = done(&lab, &["apply", "--yes", "--confirm-within", "60s", "--quiet"]);
     assert!(message.contains("br9 loses its guard at `pomguard confirm`"), "{message}");
     assert_eq!(attached(&lab), ["br9", INTERFACE]);
@@ -67,10 +67,10 @@ fn interface_that_loses_its_guard_is_named_first_and_asked_for() {
     assert_eq!(attached(&lab), [INTERFACE]);
     assert!(done(&lab, &["history"]).contains("change 2: interfaces: [\"eth0\", \"br9\"] -> [\"eth0\"]"));
     assert!(done(&lab, &["status"]).contains("eth0"), "all is as it should be");
-    // Back again, by number: the other way round nothing is lost.
+    // Back again, by number: in this direction no guard is lost.
     done(&lab, &["rollback", "--quiet"]);
     assert_eq!(attached(&lab), ["br9", INTERFACE], "settings alone are a change, too");
-    // And a rollback that takes a guard off asks as well.
+    // A rollback that removes a guard also asks for `--yes`.
     let message = refused(&lab, &["rollback", "2", "--quiet"]);
     assert!(message.contains("br9 would lose its guard"), "{message}");
 }
@@ -94,7 +94,7 @@ fn interface_that_comes_is_guarded_at_once_and_stays_so_after_a_return() {
     wait_until("named", &daemon, kept);
     lab.write_settings(&Settings::default());
     assert!(!daemon.reload().contains("refused"), "what was never named is not lost by a reload");
-    // A start takes no guard off either.
+    // A start removes no guard either.
     assert!(daemon.stop().success());
     let daemon = Daemon::start(&lab);
     assert_eq!(attached(&lab), ["br9", INTERFACE]);
@@ -159,7 +159,7 @@ fn change_that_changes_nothing_is_none() {
     daemon.reload();
     assert_eq!(lab.stats().generation(), generation);
     assert_eq!(json(&lab, &["history"]).as_array().unwrap().len(), 1);
-    // Equal states read alike, whenever they are asked for.
+    // Equal states give equal output, at any time.
     let plan = || lab.pomguard(&["plan", "--json"]).stdout;
     assert!(opens(&lab.peer, SERVER, LISTED));
     lab.write_site("[[row]]\nid = \"pom-4.0/15\"\nenabled = false\nforce = true\n");
@@ -168,7 +168,7 @@ fn change_that_changes_nothing_is_none() {
         thread::sleep(Duration::from_millis(430));
         assert_eq!(String::from_utf8_lossy(&plan()), String::from_utf8_lossy(&first));
     }
-    // A broken file is refused until the old one is back.
+    // A broken file is refused until the former file is back.
     lab.write_site("broken");
     assert!(daemon.reload().contains("refused"));
     fs::write(lab.site(), &site).unwrap();
@@ -184,7 +184,7 @@ fn rollback_skips_changes_that_are_equal() {
         format!("[[peer]]\nname = \"other\"\naddresses = [\"{STRANGER}\"]\nsystems = [\"Agent Desktop\"]\n");
     lab.write_site(&another);
     done(&lab, &["apply", "--quiet"]);
-    // Another name of the same machine: other labels, and the same image but for them.
+    // Another name for the same machine: the image differs only in the labels.
     lab.write_site(&another.replace("other", "third"));
     done(&lab, &["apply", "--quiet"]);
     let images: Vec<Value> =

@@ -1,4 +1,4 @@
-//! A change that cuts the session that it is typed in, or a live flow on a failsafe row, takes a `--yes`.
+//! A change requires `--yes` if it cuts the operator's own session, or a live flow on a failsafe row.
 
 use std::{os::unix::fs::symlink, process::Output};
 
@@ -9,11 +9,12 @@ use pomguard_tests::daemon::{
 
 use super::cli::{done, json, said};
 
-/// The way in: nothing else lets the peer reach this port.
+/// The failsafe row: no other row lets the peer reach this port.
 const WAY_IN: &str = "[[allow]]\nname = \"ops\"\nfrom = [\"10.77.0.2\"]\nto = [\"server\"]\nprotocol = \"tcp\"\n\
                       ports = \"9000\"\nfailsafe = true\n";
 
-/// A verb that is refused for the way in: exit code 3, and the words first.
+/// Asserts that a verb was refused to protect the operator's access: exit code 3, and these words in the
+/// first line.
 fn stopped(output: &Output, words: &str) {
     let all = said(output);
     assert_eq!(output.status.code(), Some(3), "{all}");
@@ -22,7 +23,7 @@ fn stopped(output: &Output, words: &str) {
     assert!(all.contains("--yes"), "{all}");
 }
 
-/// Types a verb in an SSH session.
+/// Runs a verb as if typed in this SSH session.
 fn typed_from(lab: &Lab, session: &str, verb: &[&str]) -> Output {
     lab.pomguard_command(verb).env("SSH_CONNECTION", session).output().unwrap()
 }
@@ -49,7 +50,7 @@ fn live_flow_on_a_failsafe_row_that_leaves_stops_a_change() {
     done(&lab, &["rollback", "--quiet"]);
     assert!(session.answers() && opens(&lab.peer, SERVER, UNLISTED));
 
-    // An exception that covers it, or an ordinary row, is as good.
+    // An exception or an ordinary row that covers the flow is enough.
     let service = format!("{UNLISTED}/tcp");
     done(&lab, &["allow", &PEER.to_string(), "to", &service, "--for", "10m", "--why", "while the row moves"]);
     done(&lab, &["apply", "--quiet"]);
@@ -84,7 +85,7 @@ fn own_session_stops_every_verb_that_would_cut_it() {
     assert!(typed_from(&lab, &by_row, &["bypass", "--off", "--quiet"]).status.success());
     assert!(is_shut(&lab.stranger, SERVER, UNLISTED));
 
-    // A return to a policy that does not know this session.
+    // A rollback to a policy that does not allow this session.
     lab.write_site(&format!("{WAY_IN}{}", WAY_IN.replace("ops", "more").replace("10.77.0.2", "10.77.0.3")));
     done(&lab, &["apply", "--quiet"]);
     stopped(&typed_from(&lab, &stranger, &["rollback", "--quiet"]), own);
@@ -93,12 +94,13 @@ fn own_session_stops_every_verb_that_would_cut_it() {
     assert!(typed_from(&lab, &stranger, &["rollback", "--yes", "--quiet"]).status.success());
     assert!(is_shut(&lab.stranger, SERVER, UNLISTED));
 
-    // Where nothing is dropped, nothing is cut.
+    // If nothing is dropped, nothing is cut.
     lab.write_settings(&Settings { inbound: "audit", ..Settings::default() });
     assert!(typed_from(&lab, &stranger, &["apply", "--quiet"]).status.success());
 }
 
-/// The environment of a shell after `su -` names no session, but the program that serves the login has its socket.
+/// After `su -`, the shell's environment names no session, but the program that serves the login has the
+/// socket.
 #[test]
 fn session_is_found_by_the_socket_of_the_program_that_serves_it() {
     let Some(lab) = Lab::new("session_is_found_by_the_socket_of_the_program_that_serves_it") else { return };

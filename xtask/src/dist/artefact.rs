@@ -1,4 +1,4 @@
-//! Reads from a linked file the requirements on the machine that runs the file.
+//! Reads from a linked file the file's requirements on the machine that runs it.
 
 use std::{fs, path::Path};
 
@@ -65,7 +65,7 @@ impl Artefact {
     }
 }
 
-/// Parses `2.28` or `2.2.5`, whose last part does not matter.
+/// Parses `2.28`, or `2.2.5`, of which the last part is ignored.
 fn parse(number: &str) -> Result<Version> {
     let mut parts = number.split('.').map(str::parse);
     match (parts.next(), parts.next()) {
@@ -85,7 +85,7 @@ mod tests {
         assert!(parse("PRIVATE").is_err() && parse("2").is_err());
     }
 
-    /// The test's own executable is such a file, linked on this machine.
+    /// The test's own executable is a linked file of this machine.
     #[test]
     fn own_file_asks_for_a_version_of_this_machine() {
         let data = fs::read(std::env::current_exe().unwrap()).unwrap();
@@ -94,7 +94,7 @@ mod tests {
                 assert!(own.glibc >= Version(2, 2) && own.size == data.len() as u64);
                 assert!(own.libraries.contains(&"libc.so.6".to_owned()), "{:?}", own.libraries);
             }
-            // Linked in another way than the artefact.
+            // This executable was linked in another way than the artefact.
             Err(error) => assert!(format!("{error:#}").contains("not every machine has"), "{error:#}"),
         }
         assert!(Artefact::of(&data[..100]).is_err() && Artefact::of(b"#!/bin/sh\n").is_err());

@@ -1,9 +1,10 @@
-//! `cargo xtask dist`: builds the one file that runs on every supported distribution, its bill of materials and the packages.
+//! `cargo xtask dist`: builds the binary that runs on every supported distribution, the bill of materials and
+//! the packages.
 //!
-//! A binary runs where the C library is at least as new as the library that it was linked against. RHEL 8 has
-//! glibc 2.28, so the file is linked against that version, by the linker of zig, which carries the symbols of
-//! every glibc. A static binary is no alternative: where nsswitch.conf names a module, the look-up of a group
-//! loads that module, and aborts.
+//! A binary runs if the machine's C library is at least as new as the one that the binary was linked against.
+//! RHEL 8 has glibc 2.28, so this command links the file against that version, with the linker of zig, which
+//! contains the symbols of every glibc. A static binary is no alternative: if nsswitch.conf names a module,
+//! the look-up of a group loads that module, and aborts.
 
 use std::{
     fs,
@@ -31,7 +32,7 @@ const GLIBC: Version = Version(2, 28);
 const LARGEST: u64 = 8_000_000;
 /// The target machine.
 const TARGET: &str = "x86_64-unknown-linux-gnu";
-/// The tools that link the file, from PyPI. Another version may link another file.
+/// The tools that link the file, from PyPI. Another version of the tools may produce another file.
 const TOOLS: [&str; 2] = ["cargo-zigbuild==0.24.1", "ziglang==0.17.1"];
 
 /// Arguments of `cargo xtask dist`.
@@ -100,7 +101,7 @@ pub(crate) fn packages_of_this_tree() -> Result<packages::Packages> {
     packages::make(&file)
 }
 
-/// A line as `sha256sum --check` reads it.
+/// Returns a line for `sha256sum --check`.
 fn sum(file: &Path) -> Result<String> {
     let data = fs::read(file).with_context(|| file.display().to_string())?;
     let digest = Sha256::digest(&data).iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"));
@@ -133,7 +134,7 @@ fn build() -> Result<PathBuf> {
     Ok(file)
 }
 
-/// Flags that write the same source paths into the file, in whatever folder it is built.
+/// Returns flags that write the same source paths into the file, whichever folder the build runs in.
 fn same_paths_everywhere() -> Result<String> {
     let (root, crates) = (workspace::root(), workspace::cargo_home());
     let flags = [(root, "/usr/src/pomguard"), (crates.as_path(), "/usr/src/cargo")]
@@ -141,7 +142,7 @@ fn same_paths_everywhere() -> Result<String> {
     Ok(flags.into_iter().collect::<Result<Vec<_>>>()?.join(" "))
 }
 
-/// Installs the tools into a folder of their own, unless they are installed. Returns the folder of their
+/// Installs the tools into a separate folder, unless they are installed. Returns the folder of the tools'
 /// programs.
 fn tools() -> Result<PathBuf> {
     let home = folder().join("tools");

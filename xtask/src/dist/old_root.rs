@@ -1,4 +1,5 @@
-//! Tries the file in the userland of an older distribution: does it start, read, enforce, and know a group?
+//! Tries the file in the userland of an older distribution: the file must start, read a site, enforce, and
+//! look up a group.
 
 use std::{
     fs,
@@ -11,13 +12,13 @@ use anyhow::{Context as _, Result, bail};
 use super::{folder, need_root, text};
 use crate::{process, workspace};
 
-/// Packages of the root besides the smallest set: a command for the interface, and a module for the look-up
-/// of groups, at which a static binary fails.
+/// Packages of the root in addition to the smallest set: a command for the interface, and a module for the
+/// look-up of groups, on which a static binary fails.
 const PACKAGES: &str = "iproute2,libnss-systemd";
-/// The script that tries the file inside the root, with its own explanation.
+/// The script that tries the file inside the root. The script explains each step.
 const SCRIPT: &str = include_str!("try.sh");
 
-/// Makes the root, unless it exists, and runs the file in it.
+/// Makes the root, unless it exists, and runs the file in the root.
 pub(super) fn try_in(suite: &str, file: &Path) -> Result<()> {
     need_root("the try in another root")?;
     let root = make(suite)?;
@@ -48,7 +49,7 @@ pub(super) fn try_in(suite: &str, file: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Makes a root of a suite, once.
+/// Makes a root of a suite, unless it exists. Returns the path of the root.
 fn make(suite: &str) -> Result<PathBuf> {
     let root = folder().join(format!("root-{suite}"));
     let mark = folder().join(format!("root-{suite}.made"));
@@ -65,7 +66,7 @@ fn make(suite: &str) -> Result<PathBuf> {
     let mut command = Command::new(mmdebstrap);
     command
         .args(["--quiet", "--variant=minbase", "--format=directory", &format!("--include={PACKAGES}")])
-        // Old suites are not signed again.
+        // The signatures of old suites are not renewed.
         .args(["--aptopt=Acquire::Check-Valid-Until \"false\"", suite, text(&root)?])
         .arg(format!("deb [signed-by={keyring}] {archive} {suite} main"));
     process::run(&mut command)?;
@@ -73,7 +74,7 @@ fn make(suite: &str) -> Result<PathBuf> {
     Ok(root)
 }
 
-/// Returns the archive of this machine's own packages.
+/// Returns the archive that this machine's own packages come from.
 fn archive() -> Result<String> {
     let mut command = Command::new("apt-get");
     command.args(["indextargets", "--format", "$(REPO_URI) $(CODENAME)", "Created-By: Packages"]);

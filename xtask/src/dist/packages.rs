@@ -1,4 +1,4 @@
-//! The RPM and the deb, made by Cargo's tools from the lists in `pomguard/Cargo.toml`.
+//! Makes the RPM and the deb with Cargo's tools, from the lists in `pomguard/Cargo.toml`.
 
 use std::{
     fs,
@@ -11,21 +11,21 @@ use anyhow::{Context as _, Result};
 use super::{TARGET, folder, stage, text};
 use crate::{process, workspace};
 
-/// A version and what else one package is to differ in: the tests make an older and a newer one.
+/// The differences of one package from the usual one: the tests make an older and a newer version.
 pub(crate) struct Variant<'a> {
     /// Upstream's version.
     pub(crate) version: &'a str,
     /// The folder for both packages.
     pub(crate) folder: &'a Path,
-    /// A folder with other scripts than the project's, `deb` and `rpm` below it.
+    /// A folder with other scripts than the project's, in the subfolders `deb` and `rpm`.
     pub(crate) scripts: Option<&'a Path>,
 }
 
 /// The two packages of one build.
 pub(crate) struct Packages {
-    /// For RHEL and its kin.
+    /// The package for RHEL and related distributions.
     pub(crate) rpm: PathBuf,
-    /// For Debian and its kin.
+    /// The package for Debian and related distributions.
     pub(crate) deb: PathBuf,
 }
 
@@ -46,9 +46,10 @@ pub(crate) fn pack(variant: &Variant<'_>) -> Result<Packages> {
     let deb = variant.folder.join(format!("pomguard_{version}-1_amd64.deb"));
     let mut command = workspace::cargo("generate-rpm");
     command
-        // RHEL 8 reads gzip for certain.
+        // RHEL 8 can certainly read gzip.
         .args(["-p", "pomguard", "--target", TARGET, "--payload-compress", "gzip"])
-        // The built-in reader asks for the symbols' versions; that of a distribution may be older than this file.
+        // The built-in reader requires the versions of the symbols; the reader of a distribution may be too
+        // old for this file.
         .args(["--auto-req", "builtin", "--source-date", &epoch])
         .args(["--set-metadata", &format!("version = {version:?}"), "--output"])
         .arg(&rpm);
@@ -80,7 +81,7 @@ pub(crate) fn pack(variant: &Variant<'_>) -> Result<Packages> {
     Ok(Packages { rpm, deb })
 }
 
-/// Packs a deb anew with other scripts.
+/// Repacks a deb with other scripts.
 fn exchange_scripts(deb: &Path, scripts: &Path) -> Result<()> {
     let unpacked = deb.with_extension("unpacked");
     if unpacked.exists() {
@@ -89,7 +90,7 @@ fn exchange_scripts(deb: &Path, scripts: &Path) -> Result<()> {
     process::run(Command::new("dpkg-deb").arg("--raw-extract").arg(deb).arg(&unpacked))?;
     for entry in fs::read_dir(scripts).with_context(|| scripts.display().to_string())? {
         let entry = entry?;
-        // The content changes, the mode stays.
+        // The content changes, and the mode stays.
         let script = fs::read(entry.path())?;
         fs::write(unpacked.join("DEBIAN").join(entry.file_name()), script)?;
     }
@@ -98,7 +99,7 @@ fn exchange_scripts(deb: &Path, scripts: &Path) -> Result<()> {
     )
 }
 
-/// The time that everything in the packages bears: that of the last change of the sources.
+/// Returns the time stamp of everything in the packages: the time of the last change of the sources.
 fn epoch() -> Result<u64> {
     if let Some(given) = std::env::var_os("SOURCE_DATE_EPOCH") {
         return given.to_string_lossy().parse().context("SOURCE_DATE_EPOCH is no number of seconds");

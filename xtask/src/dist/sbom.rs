@@ -1,4 +1,5 @@
-//! The bill of materials: every crate that is linked into the binary, as CycloneDX, by `cargo cyclonedx`.
+//! The bill of materials: a CycloneDX file with every crate that is linked into the binary, made by `cargo
+//! cyclonedx`.
 
 use std::{fs, process::Command};
 
@@ -10,7 +11,7 @@ use crate::{process, workspace};
 
 const NAME: &str = "pomguard.sbom";
 
-/// Makes the bill, the same bytes in whatever folder.
+/// Makes the bill of materials. The result has the same bytes in every folder.
 pub(super) fn make(epoch: u64) -> Result<Vec<u8>> {
     ensure!(process::find("cargo-cyclonedx").is_some(), "no cargo-cyclonedx here: `cargo xtask setup`");
     let mut command: Command = workspace::cargo("cyclonedx");
@@ -20,7 +21,7 @@ pub(super) fn make(epoch: u64) -> Result<Vec<u8>> {
         .args(["--override-filename", NAME, "--manifest-path"])
         .arg(workspace::root().join("pomguard/Cargo.toml"));
     process::run(&mut command)?;
-    // The tool writes one file alongside each manifest of the workspace; the one of the binary is wanted.
+    // The tool writes one file next to each manifest of the workspace; only the file of the binary is kept.
     let mut made = None;
     for member in ["fuzz", "pomguard", "pomguard-common", "pomguard-ebpf", "tests", "tests/netlab", "xtask"] {
         let file = workspace::root().join(member).join(format!("{NAME}.json"));
@@ -32,7 +33,7 @@ pub(super) fn make(epoch: u64) -> Result<Vec<u8>> {
         }
     }
     let made = made.context("cargo cyclonedx wrote no file for pomguard")?;
-    // Members of the workspace are named by their folder.
+    // The tool names members of the workspace by their folder.
     let everywhere = made.replace(text(workspace::root())?, "/usr/src/pomguard");
     let bill: Value = serde_json::from_str(&everywhere)?;
     let parts = bill["components"].as_array().map_or(0, Vec::len);

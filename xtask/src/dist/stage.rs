@@ -1,5 +1,6 @@
-//! Files of the packages that are made, not written: manual pages, completions, the changelog of Debian's form, the
-//! SELinux module, the bill of materials. The lists in `pomguard/Cargo.toml` name them below `target/release/package`.
+//! Generated files of the packages: manual pages, completions, the changelog in Debian's format, the SELinux
+//! module, the bill of materials. The lists in `pomguard/Cargo.toml` name them below
+//! `target/release/package`.
 
 use std::{
     fs::{self, File},
@@ -14,16 +15,16 @@ use anyhow::{Context as _, Result, ensure};
 use super::{TARGET, sbom, text};
 use crate::{process, workspace};
 
-/// The oldest form of a policy module that the tools write and RHEL 8 reads.
+/// The oldest format of a policy module that the tools can write and RHEL 8 can read.
 const MODULE_FORM: &str = "19";
 const SHELLS: [(&str, &str); 3] = [("bash", "pomguard"), ("zsh", "_pomguard"), ("fish", "pomguard.fish")];
 
-/// The folder that both package tools take for `target/release/package`.
+/// Returns the folder that both package tools use as `target/release/package`.
 pub(super) fn folder() -> PathBuf {
     workspace::target().join(TARGET).join("release/package")
 }
 
-/// Makes the folder anew; `binary` is the file that the packages install.
+/// Makes the folder again; `binary` is the file that the packages install.
 pub(super) fn make(binary: &Path, epoch: u64) -> Result<()> {
     let folder = folder();
     if folder.exists() {
@@ -45,7 +46,7 @@ pub(super) fn make(binary: &Path, epoch: u64) -> Result<()> {
     write(&folder.join("pomguard.cdx.json"), &sbom::make(epoch)?)
 }
 
-/// The manual pages, packed.
+/// Writes the manual pages, compressed.
 fn manual(binary: &Path, folder: &Path) -> Result<()> {
     let (plain, packed) = (folder.join("man-plain"), folder.join("man"));
     process::run(Command::new(binary).args(["man", "--folder"]).arg(&plain))?;
@@ -60,7 +61,7 @@ fn manual(binary: &Path, folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Packs a file, without its name and time.
+/// Compresses a file, without its name and time. Returns the compressed bytes.
 fn gzip(file: &Path) -> Result<Vec<u8>> {
     let mut command = Command::new("gzip");
     command.args(["-9", "--no-name"]).stdin(File::open(file)?).stderr(Stdio::inherit());
@@ -69,7 +70,7 @@ fn gzip(file: &Path) -> Result<Vec<u8>> {
     Ok(output.stdout)
 }
 
-/// One entry, of this version: the changelog itself is the project's own.
+/// Returns a changelog with one entry for this version. The entry refers to the project's own changelog.
 fn debian_changelog(epoch: u64) -> Result<String> {
     let version = env!("CARGO_PKG_VERSION");
     let date = process::output(
@@ -96,7 +97,7 @@ fn selinux(folder: &Path) -> Result<()> {
     fs::remove_file(&module).with_context(|| text(&module).unwrap_or_default().to_owned())
 }
 
-/// Writes a file and the folders above it.
+/// Writes a file, and makes the folders above it.
 fn write(path: &Path, content: &[u8]) -> Result<()> {
     if let Some(above) = path.parent() {
         fs::create_dir_all(above).with_context(|| above.display().to_string())?;

@@ -1,4 +1,5 @@
-//! The packages under a real systemd, with the real `dpkg` and `rpm`, and judged by `lintian` and `rpmlint`.
+//! Tests the packages under a real systemd with the real `dpkg` and `rpm`, and checks them with `lintian` and
+//! `rpmlint`.
 
 use std::{fs, path::Path, process::Command};
 
@@ -14,18 +15,18 @@ use crate::{
     process, workspace,
 };
 
-/// What happens to the packages inside the container, alongside this file.
+/// The script that runs inside the container, next to this file.
 const LIFE: &str = "xtask/src/test/packaging/life.sh";
-/// The Debian of the container, and what it has besides.
+/// The Debian release of the container, and its additional packages.
 const SYSTEM: &str = "bookworm";
 const PACKAGES: &str = "rpm,man-db";
-/// Seconds for the whole life of one package.
+/// Seconds for all steps of one package.
 const LIMIT: &str = "420";
-/// An older version of the same map layout, and one of the layout before.
+/// An older version with the same map layout, and one with the previous layout.
 const OLDER: &str = "0.0.9";
 const OLDER_LAYOUT: &str = "0.0.8";
 
-/// Makes the packages and leads each through its life.
+/// Makes the packages, and runs every step with each.
 pub(super) fn run() -> Result<Outcome> {
     let script = match other_kernel::script() {
         Ok(script) => script,
@@ -50,7 +51,7 @@ pub(super) fn run() -> Result<Outcome> {
     Ok(Outcome::Passed(lints(&made)?))
 }
 
-/// Packs a version that says that it knows the map layout before this one.
+/// Packs a version whose scripts name the previous map layout.
 fn older_layout(folder: &Path) -> Result<()> {
     let scripts = folder.join("scripts");
     for kind in ["deb", "rpm"] {
@@ -66,12 +67,12 @@ fn older_layout(folder: &Path) -> Result<()> {
     packages::pack(&Variant { version: OLDER_LAYOUT, folder, scripts: Some(&scripts) }).map(drop)
 }
 
-/// The line of a script that says which map layout its package knows.
+/// Returns the line of a script that names the map layout of the package.
 fn layout_line(layout: u32) -> String {
     format!("\nmap_layout={layout}\n")
 }
 
-/// Judges the packages; a finding that docs/packaging.md does not explain fails.
+/// Checks the packages. A finding that docs/packaging.md does not explain is an error.
 fn lints(made: &Packages) -> Result<String> {
     let mut judged = Vec::new();
     if let Some(lintian) = process::find("lintian") {
@@ -115,7 +116,8 @@ mod tests {
         }
     }
 
-    /// Where a file lies in one kind of package only, or elsewhere.
+    /// Files that only one kind of package has, or that are in another place: the path in the deb, then in
+    /// the RPM.
     const APART: [(&str, &str); 5] = [
         ("/usr/share/doc/pomguard/changelog", "/usr/share/doc/pomguard/CHANGELOG.md"),
         ("/usr/share/doc/pomguard/changelog.Debian.gz", ""),
