@@ -90,7 +90,7 @@ impl Key {
     const REASON: u32 = 24;
     const VLAN: u32 = 32;
     const KIND: u32 = 44;
-    /// First of the three marks that, together, name a part of the rest.
+    /// Position of the first of the three marks (direction, audited, known) that name a part of the rest.
     const PART: u32 = 46;
     const AUDITED: u32 = 47;
     const KNOWN: u32 = 48;

@@ -154,7 +154,7 @@ impl Reason {
     }
 
     /// Returns true for a drop of a packet whose peer the site file knows: probably a mistake in the policy,
-    /// which leads to support calls.
+    /// which can cost telephone calls.
     #[must_use]
     pub const fn concerns_known_system(self) -> bool {
         matches!(

@@ -393,8 +393,9 @@ fn in_force(control: &Control) -> Option<&'static Generation> {
     maps::POLICY.get(slot_in_force(control))
 }
 
-/// The fast path: decides a plain packet by the generation in force. Returns `None` for any other packet, for
-/// a self-test, and for every packet while a suspension of the policy or the grace period holds, or may hold.
+/// Decides a plain packet, on the fast path, by the generation in force. Returns `None` for any other packet,
+/// for a self-test, and for every packet while a suspension of the policy or the grace period holds, or may
+/// hold.
 #[inline(always)]
 pub(crate) fn fast_path<C: Context>(hook: Direction, packet: &Frame<C>) -> Option<Decision> {
     let control = maps::CONTROL.get(0)?;
@@ -408,7 +409,7 @@ pub(crate) fn fast_path<C: Context>(hook: Direction, packet: &Frame<C>) -> Optio
     decide::fast_path(hook, packet, &tables, control.word(word::PORT_BLOOM))
 }
 
-/// The general path: judges any frame by the generation in force.
+/// Judges any frame, on the general path, by the generation in force.
 #[inline(always)]
 pub(crate) fn judge<C: Context>(hook: Direction, packet: &Frame<C>) -> Decision {
     let closed = Decision::because(Reason::NoPolicy);

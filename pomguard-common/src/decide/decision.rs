@@ -27,8 +27,8 @@ impl Decision {
     pub(super) const STATE: u64 = 7 << Self::STATE_SHIFT;
     pub(super) const FROM_SOCKET: u64 = 1 << 15;
     pub(super) const ROW_SHIFT: u32 = 16;
-    /// Set on a drop if the site file gives the address of this end to no host, so that overrides may let the
-    /// packet pass. [`super::judge`] clears the bit.
+    /// Set on a drop if the site file gives the address of this host's end to no host or peer, so that
+    /// overrides may let the packet pass. [`super::judge`] clears the bit.
     pub(super) const UNCLAIMED: u64 = 1 << 32;
     /// The special word for an ICMP error: the packet that the error quotes decides.
     pub(super) const QUOTES: u64 = u64::MAX;
@@ -101,7 +101,7 @@ impl Decision {
         if socket { Self(self.0 | Self::FROM_SOCKET) } else { self }
     }
 
-    /// True if a socket of this host sends the packet.
+    /// Returns true if a socket of this host sends the packet.
     #[inline(always)]
     pub(super) const fn is_from_socket(self) -> bool {
         self.0 & Self::FROM_SOCKET != 0

@@ -364,7 +364,7 @@ where
     audited(hook, tables, Decision::because(Reason::Internal))
 }
 
-/// In audit, marks a would-be drop, which then passes. A would-be drop that passes because a row is in audit
+/// Marks a would-be drop in audit, which then passes. A would-be drop that passes because a row is in audit
 /// has the mark already.
 #[inline(always)]
 fn audited<L, F, T>(hook: Direction, tables: &Tables<'_, L, F, T>, decision: Decision) -> Decision

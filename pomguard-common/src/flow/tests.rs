@@ -137,7 +137,8 @@ fn class(state: State) -> u8 {
     }
 }
 
-/// Returns the position of the entry that makes room by the table in docs/policy.md, or `None` if there is none.
+/// Returns the position of the entry that makes room by the table in docs/policy.md, or `None` if there is
+/// none.
 fn expected(entries: &[Entry], new: State, urgent: bool) -> Option<usize> {
     let live: Vec<_> = entries.iter().filter(|(.., idle)| *idle <= 1_000).collect();
     let count = |of: State| live.iter().filter(|(state, ..)| class(*state) == class(of)).count();
