@@ -35,6 +35,7 @@ systemctl start pomguard
 attached; started start
 
 before=$(generation)
+printf '[[allow]]\\nname = \"more\"\\nfrom = [\"10.77.0.9\"]\\nto = [\"every-host\"]\\nprotocol = \"tcp\"\\nports = \"9005\"\\n' >> /etc/pomguard/site.toml
 systemctl reload pomguard
 for beat in $(seq 100); do [ \"$(generation)\" -gt \"$before\" ] && break; sleep 0.1; done
 [ \"$(generation)\" -gt \"$before\" ]; started reload
@@ -51,6 +52,7 @@ cp /run/good.toml /etc/pomguard/site.toml; started 'a reload of a broken file fa
 script --quiet --flush --command 'sleep 300' /run/screen >/dev/null </dev/null &
 for beat in $(seq 100); do [ -c /dev/pts/0 ] && break; sleep 0.1; done
 chown nobody:tty /dev/pts/0; chmod 620 /dev/pts/0
+printf '[[allow]]\\nname = \"again\"\\nfrom = [\"10.77.0.8\"]\\nto = [\"every-host\"]\\nprotocol = \"tcp\"\\nports = \"9005\"\\n' >> /etc/pomguard/site.toml
 pomguard apply --confirm-within 3s --quiet
 for beat in $(seq 200); do grep -q 'because nobody confirmed it' /run/screen && break; sleep 0.1; done
 grep -q 'because nobody confirmed it' /run/screen; started 'an automatic return is announced on the terminals'

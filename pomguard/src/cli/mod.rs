@@ -94,8 +94,14 @@ pub enum Verb {
     /// End an exception before its time
     Revoke(allow::RevokeArgs),
     /// Drop nothing for a limited time, and count everything as the policy would have judged it
+    #[command(
+        override_usage = "pomguard bypass --for <TIME> [--why <TEXT>] [--yes] [OPTIONS]\n       pomguard bypass --off [OPTIONS]"
+    )]
     Bypass(suspend::Args),
     /// Pass only failsafe rows for a limited time, and drop everything else
+    #[command(
+        override_usage = "pomguard lockdown --for <TIME> [--why <TEXT>] [--yes] [OPTIONS]\n       pomguard lockdown --off [OPTIONS]"
+    )]
     Lockdown(suspend::Args),
     /// The former spelling of `lockdown` (isolate) and `bypass` (open)
     #[command(hide = true)]

@@ -45,10 +45,12 @@ pub struct Args {
 /// wrong.
 pub fn run(args: &Args, out: &mut Output) -> anyhow::Result<ExitCode> {
     let mut files = Files::of_process();
-    let plan = make(&args.config, &mut files)?;
+    let plan = make(&args.config, &mut files);
+    // An ordinary user may not read the history, and learns about the files all the same.
     for concern in files.concerns() {
         out.complain(format_args!("pomguard: warning: the service refuses this: {concern}"));
     }
+    let plan = plan?;
     if args.json {
         out.json(&plan)?;
     } else {

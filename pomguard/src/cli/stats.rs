@@ -75,7 +75,8 @@ pub fn run(
 struct WithFlows {
     #[serde(flatten)]
     snapshot: Snapshot,
-    /// `None` if the flows cannot be read.
+    /// `None` if the flows cannot be read. The key `flows` is that of the flow table.
+    #[serde(rename = "live_flows")]
     flows: Option<Flows>,
 }
 

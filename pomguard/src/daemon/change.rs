@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     control::protocol::Changed,
-    history::{Cause, HistoryError, Outcome, Pending, Record, Summary, in_force, refused},
+    history::{Cause, Existing, HistoryError, Outcome, Pending, Record, Summary, in_force, refused},
     input::{Settings, Sources},
     kernel::{
         clock::unix_now,
@@ -57,7 +57,9 @@ impl Daemon {
         if !starting {
             self.refuse_other_paths(&settings)?;
             let confirmed_policy = if request.yes { self.reconciler.unnamed() } else { Vec::new() };
-            if confirmed_policy.is_empty()
+            // `--cut` and `--keep-existing` act on live flows, whether or not the files differ.
+            if request.existing == Existing::ByPolicy
+                && confirmed_policy.is_empty()
                 && let Some(unchanged) = self.unchanged(&settings, &policy)
             {
                 return Ok(unchanged);

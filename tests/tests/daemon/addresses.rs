@@ -137,7 +137,7 @@ fn unlisted_address_is_named_and_failsafe_rows_hold_there() {
     assert!(said(&lab, &["stats"]).1.contains("ATTENTION"));
     assert!(lab.metrics().contains("pomguard_state{state=\"address-unlisted\"} 1"), "{}", lab.metrics());
     let (code, text) = said(&lab, &["explain", "10.77.0.2", "10.77.0.77:9970/tcp"]);
-    assert!(text.contains("DROP") && text.contains("not-local-known") && code == Some(0), "{code:?} {text}");
+    assert!(text.contains("DROP") && text.contains("not-local-known") && code == Some(3), "{code:?} {text}");
     let (code, text) = said(&lab, &["explain", "10.77.0.3", "10.77.0.77:9000/tcp"]);
     assert!(text.contains("PASS") && text.contains("way-in") && code == Some(0), "{code:?} {text}");
 

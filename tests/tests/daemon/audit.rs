@@ -119,11 +119,11 @@ fn changes_emergencies_denials_and_repairs_are_an_entry_each() {
     assert_eq!(entries.last().unwrap()["POMGUARD_OUTCOME"], "refused");
 
     assert!(run(&["allow", "10.77.0.3", "to", "9000/tcp", "--for", "1h", "--why", "test"]).status.success());
-    assert!(run(&["panic", "isolate", "--for", "1m", "--yes", "--quiet", "--why", "test"]).status.success());
-    assert!(run(&["panic", "off", "--quiet", "--why", "test"]).status.success());
+    assert!(run(&["lockdown", "--for", "1m", "--yes", "--quiet", "--why", "test"]).status.success());
+    assert!(run(&["lockdown", "--off", "--quiet", "--why", "test"]).status.success());
     let entries = wait(message_id::EMERGENCY, 3);
     let verbs: Vec<&Value> = entries.iter().map(|entry| &entry["POMGUARD_VERB"]).collect();
-    assert_eq!(verbs, ["allow", "panic", "panic off"]);
+    assert_eq!(verbs, ["allow", "lockdown", "end of bypass and lockdown"]);
 
     lab.let_others_in();
     let mut command = lab.server.command("/usr/bin/setpriv").unwrap();

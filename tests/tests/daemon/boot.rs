@@ -138,6 +138,10 @@ fn lc_21_full_disk_is_named_and_retried_while_enforcing() {
     ] {
         mount(Some("small"), &lab.state(), Some("tmpfs"), flags, Some(options)).unwrap();
         let before = lab.stats().generation();
+        lab.write_site(&format!(
+            "[[allow]]\nname = \"more\"\nfrom = [\"10.77.0.{}\"]\nto = [\"every-host\"]\nprotocol = \"tcp\"\nports = \"9005\"\n",
+            20 + before
+        ));
         daemon.reload();
         assert_eq!(lab.stats().generation(), before + 1, "{what}: the change is in force all the same");
         wait_until("named", &daemon, || is_state(&lab, "state-unsaved"));

@@ -157,9 +157,15 @@ fn journal_has_a_line_with_fields_for_a_known_system() {
     let Some(socket) = journal() else { return };
     let _daemon = Daemon::start(&lab);
     assert!(!opens(&lab.peer, SERVER, UNLISTED));
+    // The daemon also tells the journal about the start.
     let mut datagram = vec![0; 4_096];
-    let length = socket.recv(&mut datagram).unwrap();
-    let text = String::from_utf8_lossy(&datagram[..length]).into_owned();
+    let text = loop {
+        let length = socket.recv(&mut datagram).unwrap();
+        let text = String::from_utf8_lossy(&datagram[..length]).into_owned();
+        if text.contains("POMGUARD_PEER=") {
+            break text;
+        }
+    };
     for field in [
         "POMGUARD_REASON=port-known\n".to_owned(),
         format!("POMGUARD_PEER={PEER}\n"),

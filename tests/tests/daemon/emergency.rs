@@ -103,7 +103,7 @@ fn bypass_and_lockdown_work_with_the_daemon_dead() {
     let _daemon = Daemon::start(&lab);
     thread::sleep(LOOKS);
     assert!(json(&lab, &["status"])["suspension"].is_null());
-    assert_eq!(verbs(&lab), ["open", "isolate", "off"]);
+    assert_eq!(verbs(&lab), ["bypass", "lockdown", "off"]);
 }
 
 #[test]
@@ -183,7 +183,7 @@ fn bypass_and_lockdown_work_with_the_daemon_stopped() {
     thread::sleep(LOOKS);
     assert!(json(&lab, &["status"])["suspension"].is_null(), "{}", daemon.log());
     assert!(is_shut(&lab.stranger, SERVER, UNLISTED), "the policy holds");
-    assert_eq!(verbs(&lab), ["open", "isolate", "off"]);
+    assert_eq!(verbs(&lab), ["bypass", "lockdown", "off"]);
 }
 
 /// Returns the end of the suspension in seconds since 1970, from the kernel's maps alone.

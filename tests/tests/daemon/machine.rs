@@ -69,11 +69,7 @@ fn interface_that_leads_here_unguarded_is_named_everywhere() {
     assert_eq!(lab.pomguard(&["check"]).status.code(), Some(0), "without --strict a warning is no failure");
     let listener = lab.server.run(|| std::net::TcpListener::bind(("0.0.0.0", 4_711))).unwrap().unwrap();
     let found = kinds(&json(&lab, &["check"]));
-    assert!(
-        said(&lab.pomguard(&["check"])).contains("listens on 4711/tcp"),
-        "{}",
-        said(&lab.pomguard(&["check"]))
-    );
+    assert!(said(&lab.pomguard(&["check"])).contains("4711/tcp"), "{}", said(&lab.pomguard(&["check"])));
     drop(listener);
     assert!(found.is_sorted_by_key(|(weight, _)| weight != "warning"), "warnings first: {found:?}");
     assert!(found.contains(&("warning".to_owned(), "unguarded-interface".to_owned())), "{found:?}");

@@ -164,8 +164,12 @@ impl Operator {
                 // Enough changes that the page's change number exists. In the even changes the stranger is
                 // known.
                 for number in 4..=14 {
-                    let site = if number % 2 == 0 { ANOTHER.to_owned() } else { format!("# {number}\n") };
-                    lab.write_site(&format!("{site}# {number}\n"));
+                    let site = if number % 2 == 0 { ANOTHER } else { "" };
+                    // A row that no other change has: equal files would be no change.
+                    lab.write_site(&format!(
+                        "{site}[[allow]]\nname = \"more\"\nfrom = [\"10.77.2.{number}\"]\nto = [\"every-host\"]\n\
+                         protocol = \"tcp\"\nports = \"9005\"\n"
+                    ));
                     done(lab, &["apply", "--why", "as it goes", "--quiet"]);
                 }
             }

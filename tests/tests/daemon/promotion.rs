@@ -74,7 +74,7 @@ fn fates_of_live_flows_are_told_before_the_promotion() {
         stats.contains(&format!("live flows: {numbers}, if what is in audit were enforced now")),
         "{stats}"
     );
-    assert_eq!(fates(&json(lab, &["stats"])["flows"]["impact"]), [2, 1, 1]);
+    assert_eq!(fates(&json(lab, &["stats"])["live_flows"]["impact"]), [2, 1, 1]);
     let status = json(lab, &["status"]);
     assert_eq!(
         (&status["flows"]["if_enforced"], fates(&status["flows"]["impact"])),

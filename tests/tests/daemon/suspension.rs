@@ -137,12 +137,14 @@ fn exception_survives_a_restart_and_can_be_revoked() {
     assert!(done(&lab, &["revoke", "1"]).contains("exception/1 is over"));
     assert!(is_shut(&lab.server, PEER, UNLISTED));
     assert!(refused(&lab, &["revoke", "1"]).contains("no exception 1"));
-    for (wrong, why) in [
-        (["allow", "0.0.0.0/0", "22/tcp", "--for", "1h", "--why", "x"], "every address there is"),
-        (["allow", "10.1.0.0/16", "22/tcp", "--for", "60d", "--why", "x"], "30 d"),
-        (["allow", "10.1.0.0/16", "any/tcp", "--for", "1h", "--why", "x"], "any"),
+    for (wrong, why, code) in [
+        (["allow", "0.0.0.0/0", "22/tcp", "--for", "1h", "--why", "x"], "every address there is", 1),
+        (["allow", "10.1.0.0/16", "22/tcp", "--for", "60d", "--why", "x"], "30 d", 1),
+        (["allow", "10.1.0.0/16", "any/tcp", "--for", "1h", "--why", "x"], "any", 2),
     ] {
-        assert!(refused(&lab, &wrong).contains(why), "{wrong:?}");
+        let output = lab.pomguard(&wrong);
+        assert!(said(&output).contains(why), "{wrong:?}: {}", said(&output));
+        assert_eq!(output.status.code(), Some(code), "{wrong:?}: {}", said(&output));
     }
 }
 

@@ -4,7 +4,7 @@ use super::{Finding, Severity};
 use crate::kernel::doctor::{Boot, Machine, System};
 
 /// Kernels that the tests boot, by the first two numbers (docs/kernel-support.md).
-const TESTED: [(u64, u64); 3] = [(5, 10), (6, 1), (6, 12)];
+const TESTED: [(u64, u64); 4] = [(5, 10), (6, 1), (6, 12), (6, 18)];
 /// The oldest upstream kernel with all needed features. A distribution's kernel may have them under an older
 /// number.
 const OLDEST: (u64, u64) = (5, 9);
