@@ -3,12 +3,12 @@
 //! Most packets that no row allows belong to no flow either, and the flow table is too large for any cache.
 //! So a look-up asks this table first: half a megabyte, four bytes for each port of TCP and of UDP. They hold
 //! the time at which a flow was last entered at the port, or found there while the time was behind by more
-//! than [`BEHIND`]. A time expires by age alone, so nothing sweeps the table.
+//! than `BEHIND`. A time expires by age alone, so nothing sweeps the table.
 //!
 //! The table may say "perhaps" if there is no flow, but must never say "no" if there is one:
 //!
-//! * The port's time is written before the flow's tag ([`note`] before the store in [`super::room`], and in
-//!   [`super::search`] before the time of the flow is renewed).
+//! * The port's time is written before the flow's tag ([`note`] before the store in `super::room`, and in
+//!   `super::search` before the time of the flow is renewed).
 //! * A time counts for the sum of the ages of all states of the transport. The sum is longer than each age, so
 //!   that a flow in any state lies within it.
 //! * The two times of a comparison may come from the clocks of different processors: a time ahead of the

@@ -2,8 +2,8 @@
 
 use std::os::unix::net::UnixDatagram;
 
-/// Socket of systemd-journald, for entries in its native format.
-const JOURNAL: &str = "/run/systemd/journal/socket";
+use crate::observe::journal;
+
 /// Socket of any other logger (RFC 3164).
 const SYSLOG: &str = "/dev/log";
 /// Severity: error, as the daemon logs a suspended policy.
@@ -14,14 +14,13 @@ const FACILITY: u8 = 3;
 /// Sends a line to the journal, or to syslog if there is no journal. On a machine without either, only the
 /// history has the record.
 pub(super) fn tell(line: &str) {
-    // In the native format, a line feed ends a field.
-    let line = line.replace('\n', " ");
+    if journal::send(&journal::datagram(PRIORITY, line, [])).is_ok() {
+        return;
+    }
     let Ok(socket) = UnixDatagram::unbound() else { return };
     // A logger that hangs must not hold up an emergency.
     let _ = socket.set_nonblocking(true);
-    let entry = format!("PRIORITY={PRIORITY}\nSYSLOG_IDENTIFIER=pomguard\nMESSAGE={line}\n");
-    if socket.send_to(entry.as_bytes(), JOURNAL).is_err() {
-        let entry = format!("<{}>pomguard[{}]: {line}", FACILITY << 3 | PRIORITY, std::process::id());
-        let _ = socket.send_to(entry.as_bytes(), SYSLOG);
-    }
+    let line = line.replace('\n', " ");
+    let entry = format!("<{}>pomguard[{}]: {line}", FACILITY << 3 | PRIORITY, std::process::id());
+    let _ = socket.send_to(entry.as_bytes(), SYSLOG);
 }

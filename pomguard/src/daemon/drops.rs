@@ -16,11 +16,12 @@ use crate::{
     observe::{
         condition::Condition,
         drops::{
-            journal::{self, Journal, Limits},
+            journal::{Journal, Limits},
             ledger::{Hour, Ledger},
             report::item,
             store::Store,
         },
+        journal,
         snapshot::Outcome,
     },
     policy::{Direction, Policy},
@@ -110,7 +111,7 @@ impl Daemon {
         };
         for line in self.recorder.journal.lines(&more, limits, policy, reading.at) {
             // Without a journal the text goes to the daemon's own log.
-            if line.send(Path::new(journal::SOCKET)).is_err() {
+            if journal::send(&line.datagram()).is_err() {
                 info!("{}", line.message);
             }
         }

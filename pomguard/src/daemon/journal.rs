@@ -1,23 +1,11 @@
-//! Entries of the systemd journal with fields of their own, over the native protocol of the journal
-//! (systemd.io/JOURNAL_NATIVE_PROTOCOL). An auditor filters by these fields, which a line of text does not
-//! have.
+//! Entries of the systemd journal with fields of their own. An auditor filters by these fields, which a line of
+//! text does not have.
 //!
 //! Writing never waits. If no journal takes an entry, the message goes to the log.
 
-use std::{env, os::unix::net::UnixDatagram, path::PathBuf};
-
 use log::{error, info, warn};
 
-use crate::observe::printable::printable;
-
-/// The socket of the journal.
-const SOCKET: &str = "/run/systemd/journal/socket";
-/// The environment variable that names another socket, for tests.
-const SOCKET_VARIABLE: &str = "POMGUARD_JOURNAL";
-/// The program's name in each entry.
-const IDENTIFIER: &str = "pomguard";
-/// The longest field, in characters: an entry fits one datagram.
-const LONGEST: usize = 2_000;
+use crate::observe::{journal, printable::printable};
 
 /// Ids of the kinds of entries, for `journalctl MESSAGE_ID=…`. Fixed for ever.
 pub mod message_id {
@@ -62,12 +50,7 @@ pub struct Entry {
 
 /// Writes an entry.
 pub fn write(entry: &Entry) {
-    let path = env::var_os(SOCKET_VARIABLE).map_or_else(|| PathBuf::from(SOCKET), PathBuf::from);
-    let sent = UnixDatagram::unbound().and_then(|socket| {
-        socket.set_nonblocking(true)?;
-        socket.send_to(&entry.to_bytes(), &path)
-    });
-    if sent.is_ok() {
+    if journal::send(&entry.to_bytes()).is_ok() {
         return;
     }
     let message = printable(&entry.message);
@@ -79,32 +62,11 @@ pub fn write(entry: &Entry) {
 }
 
 impl Entry {
-    /// Returns the datagram: one line `NAME=value` per field; a value with line ends is preceded by its
-    /// length.
     fn to_bytes(&self) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        put(&mut bytes, "MESSAGE", &self.message);
-        put(&mut bytes, "MESSAGE_ID", self.message_id);
-        put(&mut bytes, "PRIORITY", &(self.priority as u8).to_string());
-        put(&mut bytes, "SYSLOG_IDENTIFIER", IDENTIFIER);
-        for (name, value) in self.fields.iter().filter(|(_, value)| !value.is_empty()) {
-            put(&mut bytes, name, value);
-        }
-        bytes
+        let fields = self.fields.iter().map(|(name, value)| (*name, value.as_str()));
+        let id = ("MESSAGE_ID", self.message_id);
+        journal::datagram(self.priority as u8, &self.message, std::iter::once(id).chain(fields))
     }
-}
-
-fn put(bytes: &mut Vec<u8>, name: &str, value: &str) {
-    let value: String = value.chars().take(LONGEST).collect();
-    bytes.extend(name.as_bytes());
-    if value.contains('\n') {
-        bytes.push(b'\n');
-        bytes.extend((value.len() as u64).to_le_bytes());
-    } else {
-        bytes.push(b'=');
-    }
-    bytes.extend(value.as_bytes());
-    bytes.push(b'\n');
 }
 
 #[cfg(test)]
@@ -123,8 +85,8 @@ mod tests {
                 ("POMGUARD_CLAIMED", String::new()),
             ],
         };
-        let mut expected = b"MESSAGE=change 5 is in force\nMESSAGE_ID=5b0d6b5c2f4e4f0e9b0b6a3e0d9c7a11\n\
-                             PRIORITY=5\nSYSLOG_IDENTIFIER=pomguard\nPOMGUARD_WHY\n\x09\0\0\0\0\0\0\0two\nlines\n"
+        let mut expected = b"MESSAGE=change 5 is in force\nPRIORITY=5\nSYSLOG_IDENTIFIER=pomguard\n\
+                             MESSAGE_ID=5b0d6b5c2f4e4f0e9b0b6a3e0d9c7a11\nPOMGUARD_WHY\n\x09\0\0\0\0\0\0\0two\nlines\n"
             .to_vec();
         expected.extend(b"POMGUARD_UID=0\n");
         assert_eq!(entry.to_bytes(), expected);

@@ -103,7 +103,7 @@ families! {
     MISMATCH Gauge "pomguard_accounting_mismatch_packets" ["direction"]
         "Seen minus passed minus dropped; a reading under load is off by the packets in flight, and returns to 0.";
     KNOWN_SYSTEM_DROPS Counter "pomguard_known_system_drops_total" ["direction", "outcome"]
-        "Packets dropped (or, in audit, nearly) although the site file knows their peer: probably our mistake.";
+        "Packets dropped (or, in audit, nearly) although the site file knows their peer: probably a mistake in the files.";
     SYSTEM_DROPS Counter "pomguard_drops_by_system_total" ["system", "direction", "verdict"]
         "Packets of a known system that were dropped or audited since the daemon started, by its name in the site file.";
     ROW_PACKETS Counter "pomguard_row_packets_total" ["row", "direction", "source", "destination", "mode"]

@@ -12,6 +12,7 @@
 //! | [`drops`] | denied connections: counts, history on disk, names |
 //! | [`exposition`] | the page in the format that a scraper asks for |
 //! | [`http`] | the listener that serves the page |
+//! | [`journal`] | the protocol of the systemd journal |
 //! | [`printable`] | names from files, made safe to show |
 
 pub mod condition;
@@ -23,6 +24,7 @@ pub mod family;
 pub(crate) mod golden;
 pub mod http;
 pub mod in_force;
+pub mod journal;
 pub mod metrics;
 pub mod printable;
 pub mod reading;

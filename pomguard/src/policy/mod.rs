@@ -72,7 +72,7 @@ pub struct Row {
     /// Enforce or audit. In audit, packets of other peers to these services are counted as would-be drops, and
     /// pass.
     pub mode: Mode,
-    /// True if the row holds in every mode and generation; such rows are checked first.
+    /// True if the row holds in every mode of its generation; such rows are checked first.
     pub failsafe: bool,
     /// Purpose of the row, one sentence.
     pub purpose: String,

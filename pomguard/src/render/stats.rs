@@ -241,12 +241,12 @@ fn totals(snapshot: &Snapshot, options: Options) -> String {
         Column::text(""),
         Column::number("dropped"),
         Column::number("of passed: audit").rank(10),
-        Column::text("books"),
+        Column::text("balance"),
     ]);
     for total in &snapshot.totals {
         let mismatch = total.accounting_mismatch();
-        let (tone, books) = match mismatch {
-            0 => (Tone::Plain, "closed".to_owned()),
+        let (tone, balance) = match mismatch {
+            0 => (Tone::Plain, "ok".to_owned()),
             // The counters of different CPUs are read one after the other.
             _ => (Tone::Warning, format!("OFF BY {mismatch}")),
         };
@@ -260,7 +260,7 @@ fn totals(snapshot: &Snapshot, options: Options) -> String {
                 "+".to_owned(),
                 grouped(total.dropped),
                 grouped(total.audited),
-                books,
+                balance,
             ],
         );
     }

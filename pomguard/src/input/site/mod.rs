@@ -162,7 +162,7 @@ pub struct Allow {
     pub protocol: String,
     /// Client ports.
     pub source_ports: PortRange,
-    /// True if the row holds in every mode and generation.
+    /// True if the row holds in every mode of its generation.
     pub failsafe: bool,
     /// Audit or enforce.
     pub mode: Mode,

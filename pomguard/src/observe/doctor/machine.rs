@@ -300,7 +300,8 @@ mod tests {
         for (release, severity) in [
             ("6.12.118+deb13-amd64", Severity::Good),
             ("5.10.0-46-cloud-amd64", Severity::Good),
-            ("6.18.0", Severity::Attention),
+            ("6.18.0", Severity::Good),
+            ("7.3.0", Severity::Attention),
             ("6.12.0-55.el10.x86_64", Severity::Attention),
             ("4.18.0-553.el8_10.x86_64", Severity::Attention),
             ("4.18.0-25-generic", Severity::Failed),

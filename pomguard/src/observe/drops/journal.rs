@@ -4,9 +4,7 @@
 //! A drop of a known system is written at once, and then at most once per interval for the same port and
 //! reason. For strangers, the prefixes with the most packets are written once a minute.
 
-use std::{
-    cmp::Reverse, collections::BTreeMap, fmt::Write as _, io, os::unix::net::UnixDatagram, path::Path,
-};
+use std::{cmp::Reverse, collections::BTreeMap};
 
 use pomguard_common::drops::Key;
 
@@ -17,12 +15,10 @@ use super::{
     report::{Item, item},
 };
 use crate::{
-    observe::{printable::printable, snapshot::Outcome},
+    observe::{journal, printable::printable, snapshot::Outcome},
     policy::Policy,
 };
 
-/// The journal's socket (`systemd.journal-fields(7)`, "Native Journal Protocol").
-pub const SOCKET: &str = "/run/systemd/journal/socket";
 /// The interval of the lines about strangers, in seconds.
 const MINUTE: u64 = 60;
 /// The most lines about known systems in one interval; a faulty system that tries every port causes no more.
@@ -75,26 +71,10 @@ impl Line {
     /// Returns the line as a datagram for the journal.
     #[must_use]
     pub fn datagram(&self) -> Vec<u8> {
-        let mut text = format!(
-            "MESSAGE={}\nPRIORITY={}\nSYSLOG_IDENTIFIER=pomguard\n",
-            printable(&self.message),
-            self.priority
-        );
-        for (name, value) in &self.fields {
-            // A value without line breaks needs no length. Writing to a String cannot fail.
-            let _ = writeln!(text, "{name}={}", printable(value));
-        }
-        text.into_bytes()
-    }
-
-    /// Sends the line to the journal.
-    ///
-    /// # Errors
-    /// If nobody listens, or the journal has no room now: the line is lost.
-    pub fn send(&self, socket: &Path) -> io::Result<()> {
-        let from = UnixDatagram::unbound()?;
-        from.set_nonblocking(true)?;
-        from.send_to(&self.datagram(), socket).map(|_| ())
+        let fields: Vec<(&str, String)> =
+            self.fields.iter().map(|(name, value)| (*name, printable(value).into_owned())).collect();
+        let fields = fields.iter().map(|(name, value)| (*name, value.as_str()));
+        journal::datagram(self.priority, &printable(&self.message), fields)
     }
 }
 

@@ -84,7 +84,7 @@ fn drops_of_known_systems_are_summed_over_their_reasons() {
 }
 
 #[test]
-fn books_that_do_not_close_show_by_how_much_and_which_way() {
+fn balance_that_is_off_shows_by_how_much_and_which_way() {
     let mut snapshot = sample::snapshot();
     snapshot.totals[0].seen += 5;
     snapshot.totals[1].seen -= 2;

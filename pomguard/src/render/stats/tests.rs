@@ -130,7 +130,7 @@ fn an_interface_without_a_program_is_said_to_be_open() {
 }
 
 #[test]
-fn books_that_do_not_close_say_by_how_much() {
+fn balance_that_is_off_says_by_how_much() {
     let mut snapshot = sample::snapshot();
     snapshot.totals[0].seen += 5;
     assert!(stats(&snapshot, options(Some(80))).contains("OFF BY 5"));
