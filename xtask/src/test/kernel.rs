@@ -24,7 +24,6 @@ const ELSEWHERE: &[&str] = &["catalogue", FAULTS, "guest"];
 /// The tests that take longest. They start first, or else the run would wait for them at its end.
 const FIRST: &[&str] = &[
     "units_work_through",
-    "every_port_of_the_demo_site",
     "every_port_of_the_example_site",
     "suspension_exceptions_and_pending_change",
     "packets",
@@ -37,6 +36,8 @@ const FIRST: &[&str] = &[
     "reload_refused_any_call",
     "packets_sent_are_packets_seen",
 ];
+/// Tests that the proof `ports` of the long part runs.
+const LONG: &[&str] = &["every_port_of_the_demo_site"];
 /// The tools of the fault tests.
 pub(crate) const FAULT_TOOLS: &[Tool] = &[Tool::Strace, Tool::Faketime];
 const BPFFS: &str = "/sys/fs/bpf";
@@ -92,11 +93,13 @@ pub(super) fn demo(run: &mut Run) -> Result<Outcome> {
     Ok(Outcome::passed())
 }
 
-/// Returns each test as a job with a process of its own, except for the tests that the stage without root
-/// runs.
+/// Returns each test as a job with a process of its own, except for the tests that the stage without root or
+/// the long part runs.
 fn each(program: &TestProgram) -> Result<Vec<Job<'_>>> {
     let mut jobs = Job::each(program)?;
-    jobs.retain(|job| !job.is_named(super::source::ON_THE_HOST));
+    jobs.retain(|job| {
+        !job.is_named(super::source::ON_THE_HOST) && !LONG.iter().any(|name| job.is_named(name))
+    });
     Ok(jobs)
 }
 
@@ -114,6 +117,15 @@ pub(crate) fn differential(packets: u64, seed: Option<u64>) -> Result<()> {
         command.env("POMGUARD_FUZZ_SEED", seed.to_string());
     }
     process::run(command.args(["loaded_programs", "--", "--nocapture", "--test-threads=1"]))
+}
+
+/// Asks for every port and every pair of systems of the demo's site.
+pub(crate) fn ports() -> Result<()> {
+    for name in LONG {
+        let mut command = with_daemon()?;
+        process::run(command.args(["--test", "ports", name]))?;
+    }
+    Ok(())
 }
 
 /// Returns the command that runs the fault tests one after another. Arguments can be appended.

@@ -66,6 +66,13 @@ const PROOFS: &[Proof] = &[
         run: || kernel::differential(10_000_000, None).map(|()| Outcome::passed()),
     },
     Proof {
+        name: "ports",
+        title: "every port of every pair of systems of the demo's site, against the oracle",
+        minutes: 3,
+        needs: &[],
+        run: || kernel::ports().map(|()| Outcome::passed()),
+    },
+    Proof {
         name: "account",
         title: "ten million packets over a cable, native and generic, each counted once",
         minutes: 15,

@@ -28,7 +28,7 @@ pub(super) struct Stage {
 pub(super) const PARTS: &[Part] = &[
     Part {
         name: "packages",
-        budget: Duration::from_secs(120),
+        budget: Duration::from_secs(100),
         stages: &[Stage {
             name: "packages",
             title: "tools, other kernels and a small Debian for the tests",
@@ -38,7 +38,7 @@ pub(super) const PARTS: &[Part] = &[
     },
     Part {
         name: "build",
-        budget: Duration::from_secs(200),
+        budget: Duration::from_secs(170),
         stages: &[Stage {
             name: "build",
             title: "the daemon, every tool and every test, in one profile",
@@ -48,7 +48,7 @@ pub(super) const PARTS: &[Part] = &[
     },
     Part {
         name: "lint",
-        budget: Duration::from_secs(100),
+        budget: Duration::from_secs(80),
         stages: &[
             Stage { name: "format", title: "every file is formatted", needs: &[], run: source::format },
             Stage {
@@ -68,7 +68,7 @@ pub(super) const PARTS: &[Part] = &[
     },
     Part {
         name: "unit",
-        budget: Duration::from_secs(60),
+        budget: Duration::from_secs(45),
         stages: &[
             Stage {
                 name: "unit",
@@ -92,7 +92,7 @@ pub(super) const PARTS: &[Part] = &[
     },
     Part {
         name: "kernel",
-        budget: Duration::from_secs(560),
+        budget: Duration::from_secs(700),
         stages: &[Stage {
             name: "kernel",
             title: "tests in the kernel and in network namespaces",
@@ -112,7 +112,7 @@ pub(super) const PARTS: &[Part] = &[
     },
     Part {
         name: "guests",
-        budget: Duration::from_secs(200),
+        budget: Duration::from_secs(155),
         stages: &[Stage {
             name: "guests",
             title: "one boot each of 5.10, 6.1 and 6.12, with emulated cards",
@@ -122,7 +122,7 @@ pub(super) const PARTS: &[Part] = &[
     },
     Part {
         name: "demo",
-        budget: Duration::from_secs(40),
+        budget: Duration::from_secs(30),
         stages: &[Stage {
             name: "demo",
             title: "a whole site, every row of the matrix and what it does not list",
