@@ -371,6 +371,12 @@ pub trait Store {
     /// Returns an element, or `None` beyond the end.
     fn element(&self, index: u32) -> Option<&[Word; ELEMENT]>;
 
+    /// Returns a bucket of an element, or `None` beyond the end.
+    #[inline(always)]
+    fn bucket<'a>(&self, words: &'a [Word; ELEMENT], number: usize) -> Option<&'a [Word; BUCKET]> {
+        words.get(number * BUCKET..)?.first_chunk()
+    }
+
     /// Returns the same value, hidden from the verifier, so that the verifier explores the code after this
     /// call once, instead of once per path to it.
     #[inline(always)]
@@ -388,7 +394,8 @@ fn add(word: &Word, more: u64) {
 #[inline(always)]
 fn add_to_rest<S: Store>(store: &S, what: u64, packets: u64, bytes: u64) {
     let Some(rest) = store.element(REST as u32) else { return };
-    let at = rest_at(what);
+    // Kernels up to Linux 6.1 at least know nothing of the OR of two registers: the mask is for their verifier.
+    let at = hide(rest_at(what) as u64) as usize & (ELEMENT - 2);
     add(&rest[at], packets);
     add(&rest[at + 1], bytes);
 }
@@ -411,9 +418,7 @@ pub const fn rest_key(at: usize) -> Key {
 
 /// A bucket, and the key to look up in it.
 struct Bucket<'a> {
-    words: &'a [Word; ELEMENT],
-    /// Index of the bucket's first word.
-    start: usize,
+    words: &'a [Word; BUCKET],
     key: Key,
     mask: [u64; 2],
     /// The upper half of the key's hash.
@@ -426,18 +431,18 @@ impl Bucket<'_> {
     /// way that has been idle the longest so far (in the lowest three bits) and the idle time (above them).
     #[inline(always)]
     fn count_in(&self, way: usize, bytes: u32, oldest: &mut u64) -> bool {
-        let Self { words, start, key, mask, print, now } = *self;
-        let tag = words[start + way].load();
+        let Self { words, key, mask, print, now } = *self;
+        let tag = words[way].load();
         // The only two branches, and neither is on a value that is used later: see `hide`.
         if hide(tag >> 32 ^ print) == 0 {
-            let slot = start + WAYS + way * SLOT;
+            let slot = WAYS + way * SLOT;
             let difference = (words[slot + field::PEER].load() ^ key.peer[0]) & mask[0]
                 | (words[slot + field::PEER + 1].load() ^ key.peer[1]) & mask[1]
                 | words[slot + field::WHAT].load() ^ key.what;
             if hide(difference) == 0 {
                 add(&words[slot + field::PACKETS], 1);
                 add(&words[slot + field::BYTES], bytes.into());
-                words[start + way].store(print << 32 | u64::from(now));
+                words[way].store(print << 32 | u64::from(now));
                 return true;
             }
         }
@@ -462,9 +467,9 @@ pub fn record<S: Store>(store: &S, key: Key, other_port: u16, bytes: u32, now: u
     let hash = key.hash(mask, secret);
     let area = (key.what >> Key::KNOWN & 1) as u32 * AREA as u32;
     let Some(words) = store.element(area + (hash as u32 & (AREA as u32 - 1))) else { return };
-    let start = (hash as usize >> 2 & (BUCKETS - 1)) * BUCKET;
+    let Some(words) = store.bucket(words, hash as usize >> 2 & (BUCKETS - 1)) else { return };
     // Never 0: a tag of 0 means a free slot.
-    let bucket = Bucket { words, start, key, mask, print: hash >> 32 | 1, now };
+    let bucket = Bucket { words, key, mask, print: hash >> 32 | 1, now };
     // Written out: the compiler would not unroll a loop, and the verifier would explore a loop once for each
     // path through it.
     let mut oldest = 0;
@@ -485,7 +490,7 @@ pub fn record<S: Store>(store: &S, key: Key, other_port: u16, bytes: u32, now: u
         return;
     }
     let way = oldest as usize & (WAYS - 1);
-    let slot = start + WAYS + way * SLOT;
+    let slot = WAYS + way * SLOT;
     if oldest >> 35 == 0 {
         let what = words[slot + field::WHAT].load();
         let (packets, bytes) = (words[slot + field::PACKETS].load(), words[slot + field::BYTES].load());
@@ -499,7 +504,7 @@ pub fn record<S: Store>(store: &S, key: Key, other_port: u16, bytes: u32, now: u
     let taken = (words[slot + field::FIRST].load() >> 32).wrapping_add(1);
     words[slot + field::FIRST].store(taken << 32 | u64::from(now));
     words[slot + field::OTHER_PORT].store(other_port.into());
-    words[start + way].store(print << 32 | u64::from(now));
+    words[way].store(print << 32 | u64::from(now));
 }
 
 const _: () = {

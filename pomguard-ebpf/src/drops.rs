@@ -9,7 +9,7 @@ use pomguard_common::{
 };
 
 use crate::{
-    barrier::hide_by,
+    barrier::{hide, hide_by},
     clock, maps,
     packet::{Context, Frame},
     tables,
@@ -28,6 +28,21 @@ impl Store for Drops {
         // SAFETY: a word is a number of the same size. The value is this CPU's. No other run that records
         // interrupts this one on the same CPU: softirqs do not nest, and egress holds them off.
         Some(unsafe { &*words.cast::<[Word; drops::ELEMENT]>() })
+    }
+
+    #[inline(always)]
+    fn bucket<'a>(
+        &self,
+        words: &'a [Word; drops::ELEMENT],
+        number: usize,
+    ) -> Option<&'a [Word; drops::BUCKET]> {
+        // The compiler would join this offset and that within the bucket by an OR of two registers. Kernels up to
+        // Linux 6.1 at least know nothing of the result.
+        let bucket =
+            words.as_ptr().cast::<[Word; drops::BUCKET]>().wrapping_add(number & (drops::BUCKETS - 1));
+        let bucket = hide(bucket as usize) as *const [Word; drops::BUCKET];
+        // SAFETY: the number is below that of the buckets of an element.
+        Some(unsafe { &*bucket })
     }
 
     #[inline(always)]

@@ -103,7 +103,8 @@ fn exchange<T: DeserializeOwned>(
     };
     is_daemon(&stream).with_context(|| format!("ask {}", path.display()))?;
     let until = within
-        .map(|within| since_boot().saturating_add(u64::try_from(within.as_millis()).unwrap_or(u64::MAX)));
+        .zip(since_boot())
+        .map(|(within, now)| now.saturating_add(u64::try_from(within.as_millis()).unwrap_or(u64::MAX)));
     let message =
         Message { version: VERSION, why: why.map(str::to_owned), claimed: claimed_name(), until, request };
     let mut line = serde_json::to_vec(&message)?;
