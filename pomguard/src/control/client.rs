@@ -20,7 +20,7 @@ use serde::de::DeserializeOwned;
 
 use super::{
     frame::Lines,
-    protocol::{Message, Reply, Request, VERSION, since_boot},
+    protocol::{Message, Reply, Request, Until, VERSION},
     socket,
 };
 
@@ -102,9 +102,7 @@ fn exchange<T: DeserializeOwned>(
         connected => connected.map_err(|source| NoDaemon { path: path.display().to_string(), source })?,
     };
     is_daemon(&stream).with_context(|| format!("ask {}", path.display()))?;
-    let until = within
-        .zip(since_boot())
-        .map(|(within, now)| now.saturating_add(u64::try_from(within.as_millis()).unwrap_or(u64::MAX)));
+    let until = within.map(Until::after);
     let message =
         Message { version: VERSION, why: why.map(str::to_owned), claimed: claimed_name(), until, request };
     let mut line = serde_json::to_vec(&message)?;

@@ -1,8 +1,9 @@
 //! The requests and replies of the control socket: one JSON object per line, one reply per request, in order.
 
-use std::{fs, time::Duration};
+use std::{fs, os::unix::fs::MetadataExt as _, time::Duration};
 
 use ipnet::IpNet;
+use nix::time::{ClockId, clock_gettime};
 use pomguard_common::Direction;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -32,7 +33,7 @@ pub struct Message {
     /// Milliseconds since the boot after which the client no longer waits for an answer, and the request is
     /// void.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub until: Option<u64>,
+    pub until: Option<Until>,
     /// The request.
     pub request: Request,
 }
@@ -41,17 +42,43 @@ impl Message {
     /// Returns true if the sender has stopped waiting.
     #[must_use]
     pub fn is_late(&self) -> bool {
-        self.until.zip(since_boot()).is_some_and(|(until, now)| now > until)
+        self.until.as_ref().is_some_and(Until::has_passed)
     }
 }
 
-/// Returns the milliseconds since the boot, suspended time included, or `None` if the kernel does not tell. The
-/// kernel's own file is read: the clocks of the daemon and of a client may be set apart.
-#[must_use]
-pub fn since_boot() -> Option<u64> {
-    let text = fs::read_to_string("/proc/uptime").ok()?;
-    let seconds: f64 = text.split_whitespace().next()?.parse().ok()?;
-    u64::try_from(Duration::try_from_secs_f64(seconds).ok()?.as_millis()).ok()
+/// A moment by the clock since the boot, suspended time included.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Until {
+    /// Milliseconds since the boot.
+    pub at: u64,
+    /// Inode number of the time namespace that the clock belongs to; 0 on a kernel without time namespaces.
+    pub clock: u64,
+}
+
+impl Until {
+    /// Returns the moment after this time.
+    #[must_use]
+    pub fn after(time: Duration) -> Self {
+        let at = since_boot().saturating_add(u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
+        Self { at, clock: time_namespace() }
+    }
+
+    /// Returns true if the moment has passed. The clock of another time namespace tells nothing.
+    #[must_use]
+    pub fn has_passed(&self) -> bool {
+        self.clock == time_namespace() && since_boot() > self.at
+    }
+}
+
+fn time_namespace() -> u64 {
+    fs::metadata("/proc/self/ns/time").map_or(0, |file| file.ino())
+}
+
+fn since_boot() -> u64 {
+    // The clock exists on every supported kernel.
+    let now = clock_gettime(ClockId::CLOCK_BOOTTIME).map(Duration::from).unwrap_or_default();
+    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// A request.
@@ -330,9 +357,10 @@ mod tests {
     fn request_is_void_when_nobody_waits_for_its_answer_any_more() {
         let message = |until| Message { until, ..message(Request::PanicOff) };
         assert!(!message(None).is_late(), "one without a limit");
-        let now = since_boot().unwrap();
-        assert!(!message(Some(now + 60_000)).is_late());
-        assert!(message(Some(now.saturating_sub(1_000))).is_late());
+        let passed = Until { at: since_boot().saturating_sub(1), clock: time_namespace() };
+        assert!(!message(Some(Until::after(Duration::from_secs(60)))).is_late());
+        assert!(message(Some(passed.clone())).is_late());
+        assert!(!message(Some(Until { clock: 1, ..passed })).is_late(), "the clock of another namespace");
     }
 
     proptest! {

@@ -3,7 +3,10 @@
 use std::{collections::BTreeSet, net::Ipv4Addr, time::Instant};
 
 use anyhow::{Result, ensure};
-use pomguard::policy::Direction;
+use pomguard::policy::{
+    Direction,
+    own::{Addresses, Present},
+};
 use pomguard_common::{
     control::{Override, panic},
     image::Family,
@@ -102,6 +105,14 @@ fn of_circumstances(bench: &mut Bench) -> Result<Vec<Reason>> {
         ensure!(found == (reason, false), "{}: {found:?}", reason.name());
         shown.push(reason);
     }
+    // An address that this machine has, and that the site file gives to nobody.
+    let here = Ipv4Addr::new(198, 51, 100, 9).into();
+    let guarded = vec![Present { address: here, interface: "eth0".into() }];
+    bench.renew(reference::policy().on(&Addresses { guarded, ..Addresses::default() }))?;
+    bench.hold(&ControlState::default())?;
+    let found = bench.reason(Direction::Inbound, &eth().ip(places.office, here).tcp(40_000, 443).build())?;
+    ensure!(found == (Reason::NotLocalKnown, false), "not-local-known: {found:?}");
+    shown.push(Reason::NotLocalKnown);
     let mut tight = reference::policy();
     tight.packets.rates.neighbours = 10;
     bench.renew(tight)?;
