@@ -92,7 +92,7 @@ pub(super) const PARTS: &[Part] = &[
     },
     Part {
         name: "kernel",
-        budget: Duration::from_secs(700),
+        budget: Duration::from_secs(640),
         stages: &[Stage {
             name: "kernel",
             title: "tests in the kernel and in network namespaces",
@@ -102,7 +102,7 @@ pub(super) const PARTS: &[Part] = &[
     },
     Part {
         name: "faults",
-        budget: Duration::from_secs(220),
+        budget: Duration::from_secs(240),
         stages: &[Stage {
             name: "faults",
             title: "kills, failing system calls, full tables and floods under load",
@@ -112,7 +112,7 @@ pub(super) const PARTS: &[Part] = &[
     },
     Part {
         name: "guests",
-        budget: Duration::from_secs(155),
+        budget: Duration::from_secs(195),
         stages: &[Stage {
             name: "guests",
             title: "one boot each of 5.10, 6.1 and 6.12, with emulated cards",
