@@ -127,11 +127,7 @@ fn addresses(draft: &Draft, policy: &Policy, found: &[Note]) -> Vec<Note> {
     for by_interface in addresses.others.chunk_by(|one, next| one.interface == next.interface) {
         let list: Vec<String> = by_interface.iter().map(|it| it.address.to_string()).collect();
         let Some(first) = by_interface.first() else { continue };
-        let named = |note: &Note| {
-            matches!(note.kind, "open-interface" | "unguarded-interface")
-                && note.message.contains(&*first.interface)
-        };
-        if found.iter().any(named) {
+        if found.iter().any(|note| is_about(note, &first.interface)) {
             continue;
         }
         let message = format!(
@@ -142,6 +138,12 @@ fn addresses(draft: &Draft, policy: &Policy, found: &[Note]) -> Vec<Note> {
         notes.push(note("unguarded-interface", message));
     }
     notes
+}
+
+/// Returns true for a remark about an unguarded interface, which begins with the name of the interface.
+fn is_about(note: &Note, interface: &str) -> bool {
+    matches!(note.kind, "open-interface" | "unguarded-interface")
+        && note.message.split(' ').next() == Some(interface)
 }
 
 type Checked = Result<(Draft, Policy), Diagnostics>;

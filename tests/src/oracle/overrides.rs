@@ -77,7 +77,7 @@ impl Host {
         };
     }
 
-    /// Whether the policy knows who holds the floating addresses.
+    /// Returns true if the policy knows who holds the floating addresses.
     pub(super) fn knows_holders(&self) -> bool {
         self.holding.holders.is_some_and(|until| self.notes.now() < until)
     }

@@ -36,12 +36,13 @@ pub(super) fn whose(policy: &Policy, address: IpAddr) -> Whose {
     Whose::Nobodys
 }
 
-/// Whether packets to the address are for this host.
+/// Returns true if packets to the address are for this host.
 pub(super) fn is_own(policy: &Policy, address: IpAddr) -> bool {
     matches!(whose(policy, address), Whose::Ours | Whose::Shared)
 }
 
-/// Whether this host may send from the address. `fresh`: the policy knows who holds what.
+/// Returns true if this host may send from the address. `fresh` is true if the policy knows the holder of each
+/// floating address.
 pub(super) fn sends(policy: &Policy, address: IpAddr, fresh: bool) -> bool {
     match whose(policy, address) {
         Whose::Ours => true,
@@ -50,7 +51,7 @@ pub(super) fn sends(policy: &Policy, address: IpAddr, fresh: bool) -> bool {
     }
 }
 
-/// Whether nobody but this host can send from the address.
+/// Returns true if only this host can send from the address.
 pub(super) fn only_we_send(policy: &Policy, address: IpAddr, fresh: bool) -> bool {
     whose(policy, address) == Whose::Ours || fresh && policy.machine.held.contains(&address)
 }

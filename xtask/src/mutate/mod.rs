@@ -32,11 +32,11 @@ const ENOUGH: usize = 95;
 const LONGEST: Duration = Duration::from_secs(60);
 /// The function by which a changed place asks for the chosen mutant.
 const ASKS: &str = "
-/// Which change of the sources is in force.
+/// The change of the sources that is in force.
 pub mod mutant {
     extern crate std;
 
-    /// Whether it is this one.
+    /// Returns true if the change with this number is in force.
     pub fn is(number: u32) -> bool {
         static CHOSEN: std::sync::OnceLock<u32> = std::sync::OnceLock::new();
         let chosen = || std::env::var(\"POMGUARD_MUTANT\").ok().and_then(|text| text.parse().ok());
