@@ -36,7 +36,7 @@ pub fn run(args: &Args, out: &mut Output) -> anyhow::Result<ExitCode> {
     let settings = super::paths::settings(&args.config, out);
     let history = History::open(&settings.paths.state);
     if args.emergency {
-        let events = history.events();
+        let events = history.events()?;
         if args.json {
             out.json(&events)?;
         } else {

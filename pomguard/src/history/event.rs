@@ -49,10 +49,13 @@ pub(super) fn append(folder: &Path, event: &Event) -> io::Result<()> {
     file.sync_all()
 }
 
-/// Returns every event that can be read, oldest first. Skips a line that was cut short.
-pub(super) fn read(folder: &Path) -> Vec<Event> {
-    let text = fs::read_to_string(folder.join(FILE)).unwrap_or_default();
-    text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+/// Returns every event, oldest first; none if the file does not exist yet. Skips a line that was cut short.
+pub(super) fn read(folder: &Path) -> io::Result<Vec<Event>> {
+    let text = match fs::read_to_string(folder.join(FILE)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+        text => text?,
+    };
+    Ok(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
 }
 
 #[cfg(test)]
@@ -73,15 +76,18 @@ mod tests {
     fn events_read_as_they_were_written_and_old_ones_make_room() {
         let folder = tempfile::tempdir().unwrap();
         let folder = folder.path().join("history");
-        assert_eq!(read(&folder), []);
+        assert_eq!(read(&folder).unwrap(), []);
         for at in 0..3 {
             append(&folder, &event(at)).unwrap();
         }
         OpenOptions::new().append(true).open(folder.join(FILE)).unwrap().write_all(b"{\"at\":").unwrap();
-        assert_eq!(read(&folder), [event(0), event(1), event(2)], "half a line is left out");
+        assert_eq!(read(&folder).unwrap(), [event(0), event(1), event(2)], "half a line is left out");
         fs::write(folder.join(FILE), "x\n".repeat(600_000)).unwrap();
         append(&folder, &event(4)).unwrap();
         assert!(fs::metadata(folder.join(FILE)).unwrap().len() < LARGEST);
-        assert_eq!(read(&folder), [event(4)]);
+        assert_eq!(read(&folder).unwrap(), [event(4)]);
+        fs::remove_file(folder.join(FILE)).unwrap();
+        fs::create_dir(folder.join(FILE)).unwrap();
+        assert!(read(&folder).is_err(), "what cannot be read is not empty");
     }
 }

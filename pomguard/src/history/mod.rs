@@ -11,5 +11,7 @@ mod store;
 
 pub use durable::replace;
 pub use event::Event;
-pub use record::{By, Cause, Existing, Outcome, Pending, Record, Summary, in_force, pending, refused};
+pub use record::{
+    By, Cause, Existing, Outcome, Pending, Record, Summary, in_force, of_start, pending, refused,
+};
 pub use store::{Damaged, History, HistoryError};

@@ -213,6 +213,15 @@ pub fn pending(records: &[Record]) -> Option<&Record> {
     records.iter().rfind(|record| matches!(record.outcome, Outcome::Pending(_)))
 }
 
+/// Returns the record that a start with these files continues: the change in force, because the start changes
+/// nothing, or the last record, if that is a failed start. A service that systemd starts again and again does
+/// not fill the history.
+pub fn of_start<'a>(records: &'a [Record], files: &str, host: &str) -> Option<&'a Record> {
+    let is_this = |it: &&Record| it.files == files && it.host == host;
+    let failed = |it: &&Record| it.cause == Cause::Start && matches!(it.outcome, Outcome::Failed(_));
+    in_force(records).filter(is_this).or_else(|| records.last().filter(is_this).filter(failed))
+}
+
 /// Returns the latest change with these files, failed ones aside, if that change was taken back. No start
 /// applies such files again by itself.
 pub fn refused<'a>(records: &'a [Record], files: &str) -> Option<&'a Record> {
@@ -260,5 +269,23 @@ pub(super) mod tests {
         assert!(refused(&[good.clone(), bad(Outcome::RolledBack), again], "bad").is_none());
         let failed = record(3, "bad", Outcome::Failed("no room".to_owned()));
         assert!(refused(&[good, bad(Outcome::RolledBack), failed], "bad").is_some());
+    }
+
+    #[test]
+    fn start_that_fails_again_and_again_has_one_record() {
+        let failed = |number, files| Record {
+            cause: Cause::Start,
+            ..record(number, files, Outcome::Failed("the card is busy".to_owned()))
+        };
+        let number = |records: &[Record], files: &str, host: &str| {
+            of_start(records, files, host).map(|record| record.number)
+        };
+        let host = record(1, "a", Outcome::InForce).host;
+        let records = [record(1, "a", Outcome::InForce), failed(2, "b")];
+        assert_eq!(number(&records, "a", &host), Some(1), "the change in force, before any failed start");
+        assert_eq!(number(&records, "b", &host), Some(2));
+        assert_eq!((number(&records, "c", &host), number(&records, "b", "other")), (None, None));
+        let applied = record(3, "b", Outcome::Failed("by hand".to_owned()));
+        assert_eq!(number(&[failed(2, "b"), applied], "b", &host), None, "only the last record, and a start");
     }
 }

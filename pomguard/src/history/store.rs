@@ -1,6 +1,7 @@
 //! The records on disk.
 
 use std::{
+    cmp::Reverse,
     fs, io,
     os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
@@ -96,9 +97,14 @@ impl History {
     }
 
     /// Returns every event that is no change of policy, oldest first.
-    #[must_use]
-    pub fn events(&self) -> Vec<Event> {
-        event::read(&self.folder)
+    ///
+    /// # Errors
+    /// [`HistoryError::Denied`], and if the disk cannot be read.
+    pub fn events(&self) -> Result<Vec<Event>, HistoryError> {
+        self.readable()?;
+        let disk =
+            |source| HistoryError::Disk { what: "read the events in", path: self.folder.clone(), source };
+        event::read(&self.folder).map_err(disk)
     }
 
     fn entry(&self, number: u64) -> PathBuf {
@@ -265,10 +271,16 @@ impl History {
                 .iter()
                 .any(|it| it.number == number && matches!(it.outcome, Outcome::InForce | Outcome::Pending(_)))
         };
-        let numbers = self.numbers();
+        let failed = |number: u64| {
+            records.iter().any(|it| it.number == number && matches!(it.outcome, Outcome::Failed(_)))
+        };
+        // A failed change has nothing to return to: it goes before any other, except the one just added.
+        let mut numbers = self.numbers();
+        let newest = numbers.pop();
+        numbers.sort_by_key(|&number| (failed(number), Reverse(number)));
         let mut kept = 0;
         let mut bytes = 0;
-        for &number in numbers.iter().rev() {
+        for number in newest.into_iter().chain(numbers) {
             let folder = self.entry(number);
             kept += 1;
             bytes += size(&folder);
@@ -368,6 +380,20 @@ mod tests {
         assert_eq!(records.first(), Some(&first), "the one in force stays");
         assert_eq!(records.len(), KEPT + 1);
         assert_eq!(records.last().unwrap().number, KEPT as u64 + 10);
+    }
+
+    #[test]
+    fn failed_changes_go_before_any_other() {
+        let (_folder, history, first) = kept(Outcome::Replaced);
+        history.add(record(0, "x", Outcome::InForce), &sources()).unwrap();
+        for _ in 0..KEPT + 9 {
+            history.add(record(0, "x", Outcome::Failed("no room".to_owned())), &sources()).unwrap();
+        }
+        let records = history.list().0;
+        assert_eq!(records.len(), KEPT);
+        assert_eq!(records[0], first, "a change to return to stays");
+        assert_eq!(records[1].outcome, Outcome::InForce);
+        assert_eq!(records.last().unwrap().number, KEPT as u64 + 11, "the last failure is there to read");
     }
 
     #[test]

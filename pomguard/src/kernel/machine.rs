@@ -80,7 +80,13 @@ fn path(to: IpAddr) -> Result<Option<u32>, KernelError> {
             if matches!(
                 source.raw_os_error(),
                 Some(
-                    libc::ENETUNREACH | libc::EHOSTUNREACH | libc::EACCES | libc::EINVAL | libc::EAFNOSUPPORT
+                    libc::ENETUNREACH
+                        | libc::EHOSTUNREACH
+                        | libc::EACCES
+                        | libc::EINVAL
+                        | libc::EAFNOSUPPORT
+                        // A kernel with `ipv6.disable=1`.
+                        | libc::EOPNOTSUPP
                 )
             ) =>
         {

@@ -14,6 +14,8 @@ use crate::kernel::drops::Reading;
 
 /// Seconds of an hour.
 pub const HOUR: u64 = 3_600;
+/// The largest step back of the clock, in hours, after which the present hour goes on.
+pub const BACK: u64 = 24;
 /// The number of keys of known systems that one hour keeps. Further ones are counted by reason.
 pub const KNOWN: usize = 4_096;
 /// The number of keys of strangers that one hour keeps.
@@ -184,10 +186,11 @@ impl Ledger {
         more
     }
 
-    /// Begins the hour of a reading. Returns the previous hour, if a new one began.
+    /// Begins the hour of a reading. Returns the previous hour, if a new one began. After a clock went back by
+    /// less than [`BACK`] the present hour goes on: an hour that begins twice would replace its own file.
     pub fn turn(&mut self, at: u64) -> Option<Hour> {
         let hour = at / HOUR;
-        if hour == self.hour.hour {
+        if hour <= self.hour.hour && self.hour.hour - hour < BACK {
             return None;
         }
         Some(std::mem::replace(&mut self.hour, Hour { hour, ..Hour::default() }))

@@ -78,6 +78,17 @@ fn replaced_entry_counts_right_even_if_the_rest_was_read_before_it() {
 }
 
 #[test]
+fn clock_that_goes_back_begins_no_hour_twice() {
+    let mut ledger = Ledger::default();
+    assert!(ledger.turn(100 * HOUR).is_some());
+    for at in [100 * HOUR + 5, 99 * HOUR, 77 * HOUR, 100 * HOUR] {
+        assert_eq!(ledger.turn(at), None, "{at}");
+    }
+    assert_eq!(ledger.turn(101 * HOUR).map(|over| over.hour), Some(100));
+    assert_eq!(ledger.turn(10 * HOUR).map(|over| over.hour), Some(101), "a clock that was days ahead");
+}
+
+#[test]
 fn hour_has_a_bound_and_loses_no_packet() {
     let mut hour = Hour::default();
     let counts = Counts { packets: 1, bytes: 60, ..Counts::default() };
