@@ -117,7 +117,7 @@ fn addresses(draft: &Draft, policy: &Policy, found: &[Note]) -> Vec<Note> {
                        is for an address that the site file gives to nobody, and the kernel forwards such packets";
         notes.push(Note { kind: "forwarding", message: message.to_owned(), rows: failsafe });
     }
-    let Some((policy, addresses)) = own_addresses::on(&draft.settings.interfaces, policy.clone()) else {
+    let Some((policy, addresses)) = own_addresses::on(&draft.settings, policy.clone()) else {
         return notes;
     };
     let Differences { missing, unlisted, conflict } = policy.differences(&addresses);
@@ -230,6 +230,14 @@ mod tests {
             strict: false,
         };
         read(&args, &mut Files::reported()).unwrap()
+    }
+
+    #[test]
+    fn remark_about_eth10_is_none_about_eth1() {
+        let note = |kind, message: &str| Note { kind, message: message.to_owned(), rows: Vec::new() };
+        let open = note("open-interface", "eth10 is up and is not guarded");
+        assert!(is_about(&open, "eth10") && !is_about(&open, "eth1") && !is_about(&open, "eth"));
+        assert!(!is_about(&note("address-missing", "eth10 has no address"), "eth10"), "another kind");
     }
 
     #[test]

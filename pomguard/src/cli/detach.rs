@@ -40,13 +40,17 @@ pub fn run(args: &Args, out: &mut Output) -> anyhow::Result<ExitCode> {
     let _change = runtime.change()?;
     runtime.mark_detached()?;
     // An interface that cannot be detached does not keep the others attached.
-    let mut kept = Vec::new();
+    let (mut opened, mut kept) = (Vec::new(), Vec::new());
     for info in &attached {
         match attach::detach(&pins, &info.interface) {
-            Ok(()) => out.line(format_args!("{}: detached, every packet passes", info.interface)),
+            Ok(()) => {
+                out.line(format_args!("{}: detached, every packet passes", info.interface));
+                opened.push(info.interface.as_str());
+            }
             Err(error) => kept.push(format!("{}: {:#}", info.interface, anyhow!(error))),
         }
     }
+    audit::detached(&opened, &kept);
     if !kept.is_empty() {
         bail!("still attached, `pomguard detach` again once this is mended: {}", kept.join("; "));
     }
@@ -56,7 +60,6 @@ pub fn run(args: &Args, out: &mut Output) -> anyhow::Result<ExitCode> {
         out.line("what held the host closed while its kernel refused the programs is gone");
     }
     pins.remove()?;
-    audit::detached(&attached);
     out.line(
         "counters and flows are gone; a daemon that still runs leaves the host open until it is restarted: \
          `systemctl restart pomguard`",

@@ -17,10 +17,12 @@ use crate::{
         peer::login_user,
         protocol::Request,
     },
-    daemon::emergency::{Asker, Scene},
+    daemon::{
+        audit,
+        emergency::{Asker, Scene},
+    },
     history::By,
     input::settings::Settings,
-    observe::printable::printable,
     state::runtime::{Runtime, RuntimeError},
 };
 
@@ -83,14 +85,11 @@ impl Verb {
             }
             thread::sleep(PAUSE);
         };
-        let verb = match &self.request {
-            Request::Panic { kind, .. } => format!("panic {}", kind.name()),
-            other => other.verb().to_owned(),
-        };
+        let verb = self.request.verb();
         if matches!(locks, Locks::Others) && !self.at_any_rate {
             bail!(
                 "another pomguard holds the lock and does not answer within {} s: `systemctl restart pomguard`, then \
-                 `pomguard {verb}` again (`pomguard panic` works without)",
+                 `pomguard {verb}` again (`pomguard bypass` and `pomguard lockdown` do not need it)",
                 patience.as_secs()
             );
         }
@@ -98,18 +97,7 @@ impl Verb {
         let by = By { uid: geteuid().as_raw(), pid, login: login_user(pid), claimed: claimed_name() };
         let asker = Asker { by, why: self.why };
         let done = alone(&Scene::open(&settings.paths)?, &asker);
-        let outcome = match &done {
-            Ok(_) => "done without the daemon".to_owned(),
-            Err(error) => format!("FAILED without the daemon: {error:#}"),
-        };
-        let Asker { by, why } = asker;
-        journal::tell(&format!(
-            "uid {} pid {} (claims to be {}): {verb}; reason: {}; {outcome}",
-            by.uid,
-            by.pid,
-            printable(by.claimed.as_deref().unwrap_or("nobody")),
-            printable(why.as_deref().unwrap_or("none given"))
-        ));
+        journal::tell(&audit::without_daemon(verb, &asker, done.as_ref().err()));
         if done.is_ok() {
             out.complain(match locks {
                 Locks::Ours { .. } => "pomguard: no daemon runs: done without it".to_owned(),

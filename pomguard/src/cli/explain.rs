@@ -58,7 +58,7 @@ struct Answer<'a> {
 pub fn run(args: &Args, out: &mut Output) -> anyhow::Result<ExitCode> {
     let draft = Draft::load(&args.config)?;
     let policy = policy::resolve(&draft, &interface::addresses()?)?;
-    let policy = own_addresses::on(&draft.settings.interfaces, policy.clone()).map_or(policy, |(on, _)| on);
+    let policy = own_addresses::on(&draft.settings, policy.clone()).map_or(policy, |(on, _)| on);
     let opening = explain::question(&policy, &args.source, &args.destination)
         .map_err(|error| Usage(format!("{}: {}", error.problem, error.remedy)))?;
     let explanation = explain::explain(&policy, &opening);

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use super::way_in;
+use super::{own_addresses, way_in};
 use crate::{
     history::{self, Existing, History},
     input::settings::Settings,
@@ -23,11 +23,13 @@ use crate::{
 /// Returns the fates of the live flows if everything in audit were in enforce now. Returns `None` if nothing is
 /// in force, the history does not have the policy, or this user may not read the history.
 pub(super) fn read(settings: &Settings) -> Option<Flows> {
-    let policy = way_in::in_force(settings)?;
+    let here = own_addresses::present(settings).unwrap_or_default();
+    let policy = way_in::in_force(settings)?.on(&here);
     let enforced = promoted(&policy);
     let pins = Pins::new(&settings.paths.pins);
     let live = sockets::connections().ok()?;
-    let ours: Vec<Connection> = live.into_iter().filter(|flow| policy.is_own(flow.local.ip())).collect();
+    let is_ours = |address| policy.is_own(address) || here.is_guarded(address);
+    let ours: Vec<Connection> = live.into_iter().filter(|flow| is_ours(flow.local.ip())).collect();
     let unjudged: HashSet<Opening> =
         seed::unjudged(&pins, &ours).ok()?.iter().map(Connection::opening).collect();
     let openings: Vec<Opening> = ours.iter().map(Connection::opening).collect();

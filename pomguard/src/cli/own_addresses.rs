@@ -3,8 +3,8 @@
 use std::{fs, path::Path};
 
 use crate::{
-    input::{At, Draft},
-    kernel::{address, interface},
+    input::{Draft, Settings},
+    kernel::{address, interface, pins::Pins},
     policy::{
         self, Policy,
         own::{Addresses, Differences},
@@ -15,14 +15,21 @@ use crate::{
 pub(super) fn policy(config: &Path) -> Option<(Policy, Addresses)> {
     let draft = Draft::load(config).ok()?;
     let policy = policy::resolve(&draft, &interface::addresses().ok()?).ok()?;
-    on(&draft.settings.interfaces, policy)
+    on(&draft.settings, policy)
 }
 
 /// Returns the policy for this machine, and the addresses of the machine.
-pub(super) fn on(interfaces: &[At<String>], policy: Policy) -> Option<(Policy, Addresses)> {
-    let names: Vec<String> = interfaces.iter().map(|at| at.value.clone()).collect();
-    let addresses = address::addresses(&names).ok()?;
+pub(super) fn on(settings: &Settings, policy: Policy) -> Option<(Policy, Addresses)> {
+    let addresses = present(settings)?;
     Some((policy.on(&addresses), addresses))
+}
+
+/// Returns the addresses of the machine. An interface that the settings no longer name, and that still has a
+/// guard, counts as guarded.
+pub(super) fn present(settings: &Settings) -> Option<Addresses> {
+    let mut names: Vec<String> = settings.interfaces.iter().map(|at| at.value.clone()).collect();
+    names.extend(Pins::new(&settings.paths.pins).linked("xdp"));
+    address::addresses(&names).ok()
 }
 
 /// Returns sentences about addresses on which the site file and this machine differ.

@@ -63,8 +63,10 @@ pub fn run(args: &Args, out: &mut Output) -> anyhow::Result<ExitCode> {
 fn make(config: &std::path::Path, files: &mut Files) -> anyhow::Result<Plan> {
     let draft = Draft::read(files, config)?;
     let new = resolve(&draft, &interface::addresses()?)?;
-    let new = own_addresses::on(&draft.settings.interfaces, new.clone()).map_or(new, |(on, _)| on);
+    let here = own_addresses::present(&draft.settings).unwrap_or_default();
+    let new = new.on(&here);
     let Compared { in_force, before, counters } = in_force(&draft)?;
+    let before = before.map(|(draft, policy)| (draft, policy.on(&here)));
     let old = before.as_ref().map(|(_, policy)| policy);
     let diff = before
         .as_ref()
@@ -77,7 +79,8 @@ fn make(config: &std::path::Path, files: &mut Files) -> anyhow::Result<Plan> {
     let mut all = sockets::connections().context("list the connections of this server")?;
     // The kernel lists connections in no order, but two plans of one state must be equal.
     all.sort_unstable();
-    let ours: Vec<Connection> = all.into_iter().filter(|it| new.is_own(it.local.ip())).collect();
+    let is_ours = |address| new.is_own(address) || here.is_guarded(address);
+    let ours: Vec<Connection> = all.into_iter().filter(|it| is_ours(it.local.ip())).collect();
     let live: Vec<Opening> = ours.iter().map(Connection::opening).collect();
     let older: HashSet<Opening> = match &in_force {
         // Connections from before the first start need no row.
@@ -93,7 +96,7 @@ fn make(config: &std::path::Path, files: &mut Files) -> anyhow::Result<Plan> {
     let exceptions = exceptions::load(&draft.settings.paths.state).unwrap_or_default();
     let excepted = |opening: &Opening| exceptions.iter().any(|held| held.allows(opening, unix_now()));
     let impact = Impact::new(old, &new, &live, |opening| older.contains(opening), excepted);
-    let session = session::ssh().filter(|session| new.is_own(session.destination));
+    let session = session::ssh().filter(|session| is_ours(session.destination));
     let way_in = session.map(|session| (session, WayIn::under(&new, &session)));
     let failsafe = new.rows.iter().any(|row| row.failsafe && !row.peers.is_empty());
     let in_audit = conflict::in_audit(&new);

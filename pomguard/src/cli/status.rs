@@ -1,6 +1,6 @@
 //! `pomguard status`: the policy in force, and the conditions that need attention.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use super::{ATTENTION, fates, output::Output, own_addresses};
 use crate::{
@@ -43,6 +43,9 @@ pub fn run(args: &Args, out: &mut Output) -> anyhow::Result<ExitCode> {
     Ok(if status.attention.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(ATTENTION) })
 }
 
+/// The longest time for an answer. A change of 100,000 tuples keeps the daemon busy for a second.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// Message for a host that was detached, and whose daemon does not run.
 const DETACHED_WITHOUT_DAEMON: &str =
     "`pomguard detach` opened this host: every packet passes; `systemctl start pomguard` enforces again";
@@ -53,15 +56,18 @@ fn machine_now(settings: &Settings) -> Vec<String> {
     let history = History::open(&settings.paths.state);
     let (records, _) = history.list();
     let known = history::in_force(&records).and_then(|record| history.policy(record).ok());
-    let notes = known.and_then(|(draft, policy)| machine::compare(&draft.settings, &policy).ok());
+    let notes = known.and_then(|(draft, policy)| {
+        let policy = own_addresses::on(&draft.settings, policy.clone()).map_or(policy, |(on, _)| on);
+        machine::compare(&draft.settings, &policy).ok()
+    });
     let notes = notes.unwrap_or_default().into_iter().filter(needs_attention);
     notes.map(|note| format!("{}: {}", note.kind, note.message)).collect()
 }
 
-/// Returns the daemon's answer, or the state in the kernel if no daemon runs.
+/// Returns the daemon's answer, or the state in the kernel if no daemon runs or answers.
 pub(super) fn read(settings: &Settings) -> anyhow::Result<Status> {
-    match client::ask(&settings.paths.runtime, Request::Status, None) {
-        Err(error) if error.is::<client::NoDaemon>() => {
+    match client::ask_within(&settings.paths.runtime, Request::Status, None, PATIENCE) {
+        Err(error) if error.is::<client::NoDaemon>() || error.is::<client::NoAnswer>() => {
             let interfaces: Vec<String> = settings.interfaces.iter().map(|at| at.value.clone()).collect();
             let pins = Pins::new(&settings.paths.pins);
             let runtime = Runtime::new(&settings.paths.runtime);
@@ -84,12 +90,15 @@ pub(super) fn read(settings: &Settings) -> anyhow::Result<Status> {
                     status => status?,
                 },
             };
-            // Without a daemon, the files on disk name the user and the reason of each exception.
+            // Without an answer, the files on disk name the user and the reason of each exception.
             if let Ok(scene) = Scene::open(&settings.paths) {
                 let held = scene.exceptions().unwrap_or_default();
                 explained(&mut status, &held, scene.recorded().unwrap_or_default().as_ref());
             }
-            status.attention.push(format!("{error}"));
+            let hangs = error.is::<client::NoAnswer>();
+            let remedy =
+                if hangs { ": `systemctl restart pomguard`; what is in force stays in force" } else { "" };
+            status.attention.push(format!("{error}{remedy}"));
             status.attention.extend(machine_now(settings));
             Ok(status)
         }

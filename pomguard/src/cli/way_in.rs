@@ -3,7 +3,7 @@
 
 use std::process::ExitCode;
 
-use super::{ATTENTION, output::Output, session};
+use super::{ATTENTION, output::Output, own_addresses, session};
 use crate::{
     history::{self, History, Record},
     input::settings::Settings,
@@ -13,7 +13,7 @@ use crate::{
         sockets::{self, Connection},
     },
     observe::reading,
-    policy::{Direction, Policy, impact::WayIn, oracle::Opening},
+    policy::{Direction, Policy, impact::WayIn, oracle::Opening, own::Addresses},
     render::explain::described,
     state::exceptions::{self, Exception},
 };
@@ -38,7 +38,8 @@ pub(super) fn refusal(to_come: &ToCome<'_>, settings: &Settings, out: &mut Outpu
     let exceptions = exceptions::load(&settings.paths.state).unwrap_or_default();
     let live = sockets::connections().unwrap_or_default();
     let live: Vec<Opening> = live.iter().map(Connection::opening).collect();
-    let words = complaints(to_come, &exceptions, &session::own(), &live);
+    let here = own_addresses::present(settings).unwrap_or_default();
+    let words = complaints(to_come, &here, &exceptions, &session::own(), &live);
     let (first, others) = words.split_first()?;
     out.complain(format_args!("pomguard: refused: {first}"));
     for other in others {
@@ -54,16 +55,19 @@ pub(super) fn refusal(to_come: &ToCome<'_>, settings: &Settings, out: &mut Outpu
 /// rows that are cut.
 fn complaints(
     to_come: &ToCome<'_>,
+    here: &Addresses,
     exceptions: &[Exception],
     own: &[Opening],
     live: &[Opening],
 ) -> Vec<String> {
-    let ToCome { before, after, failsafe_only } = *to_come;
+    let failsafe_only = to_come.failsafe_only;
+    let before = to_come.before.map(|before| before.clone().on(here));
+    let after = &to_come.after.clone().on(here);
     let now = unix_now();
     let cut = |opening: &Opening| {
         let excepted = !failsafe_only && exceptions.iter().any(|held| held.allows(opening, now));
         let way_in = WayIn::under(after, opening);
-        is_own(after, opening)
+        is_judged(after, here, opening)
             && !excepted
             && (way_in == WayIn::Cut || failsafe_only && way_in != WayIn::Failsafe)
     };
@@ -74,7 +78,8 @@ fn complaints(
     let leaves: Vec<&Opening> = live
         .iter()
         .filter(|flow| {
-            let failsafe = before.is_some_and(|before| WayIn::under(before, flow) == WayIn::Failsafe);
+            let failsafe =
+                before.as_ref().is_some_and(|before| WayIn::under(before, flow) == WayIn::Failsafe);
             failsafe && !own.contains(flow) && cut(flow)
         })
         .collect();
@@ -87,13 +92,14 @@ fn complaints(
     words
 }
 
-/// Returns true if this host's end is an address that the policy gives to this host.
-fn is_own(policy: &Policy, opening: &Opening) -> bool {
+/// Returns true if the policy judges packets to this host's end: the address is this host's, or is on a guarded
+/// interface.
+fn is_judged(policy: &Policy, here: &Addresses, opening: &Opening) -> bool {
     let end = match opening.direction {
         Direction::Inbound => opening.destination,
         Direction::Outbound => opening.source,
     };
-    policy.is_own(end)
+    policy.is_own(end) || here.is_guarded(end)
 }
 
 /// Returns the policy in force, found by its image. Returns `None` if the history does not have the image, or
@@ -127,4 +133,85 @@ fn recorded(
     let history = History::open(&settings.paths.state);
     let (records, _) = history.list();
     Some(history.policy(choose(&history, &records)?).ok()?.1)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use super::*;
+    use crate::{
+        input::Draft,
+        policy::{own::Present, resolve},
+    };
+
+    /// A host with one listed address, an ordinary row for port 443 and, if asked for, a failsafe row for port
+    /// 22, both for one network.
+    fn policy(own_addresses: &str, failsafe: bool) -> Policy {
+        let settings = format!(
+            "site = \"site.toml\"\ninterfaces = [\"eth0\"]\nhost = \"a\"\nown_addresses = \"{own_addresses}\"\n\
+             [enforcement]\ninbound = \"enforce\"\n"
+        );
+        let row = |name: &str, port: u16, failsafe: bool| {
+            format!(
+                "[[allow]]\nname = \"{name}\"\nfrom = [\"10.9.0.0/24\"]\nto = [\"a\"]\nprotocol = \"tcp\"\n\
+                 ports = \"{port}\"\nfailsafe = {failsafe}\n"
+            )
+        };
+        let site = format!(
+            "matrix = \"pom-4.0\"\nzones = 1\n[[host]]\nname = \"a\"\naddresses = [\"10.20.0.11\"]\n\
+             systems = [\"Kafka\"]\n{}{}",
+            row("web", 443, false),
+            if failsafe { row("ssh", 22, true) } else { String::new() }
+        );
+        let draft = Draft::from_texts(("pomguard.toml", &settings), ("site.toml", &site));
+        let draft = draft.unwrap_or_else(|faults| panic!("{faults}"));
+        resolve(&draft, &[]).unwrap_or_else(|faults| panic!("{faults}"))
+    }
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    fn session(destination: &str, destination_port: u16) -> Opening {
+        Opening {
+            direction: Direction::Inbound,
+            source: ip("10.9.0.7"),
+            source_port: 50_000,
+            destination: ip(destination),
+            destination_port,
+            protocol: 6,
+        }
+    }
+
+    /// Returns true if the change to `after` would be refused because of a session. The guarded interface has
+    /// 10.20.0.11 and 10.20.0.77, which is not in the site file; 192.0.2.1 is on an interface without a guard.
+    fn refused(after: &Policy, session: Opening) -> bool {
+        let present = |text: &str| Present { address: ip(text), interface: "eth0".into() };
+        let here = Addresses {
+            guarded: vec![present("10.20.0.11"), present("10.20.0.77")],
+            others: vec![Present { address: ip("192.0.2.1"), interface: "eth1".into() }],
+        };
+        let to_come = ToCome { before: None, after, failsafe_only: false };
+        !complaints(&to_come, &here, &[], &[session], &[]).is_empty()
+    }
+
+    #[test]
+    fn session_at_an_address_of_nobody_counts_with_its_failsafe_row_only() {
+        let (with, without) = (policy("listed", true), policy("listed", false));
+        for at in ["10.20.0.11", "10.20.0.77"] {
+            assert!(!refused(&with, session(at, 22)), "{at}: the failsafe row holds everywhere");
+            assert!(refused(&without, session(at, 22)), "{at}: no row");
+        }
+        assert!(!refused(&with, session("10.20.0.11", 443)));
+        assert!(refused(&with, session("10.20.0.77", 443)), "an ordinary row holds at listed addresses only");
+        assert!(!refused(&without, session("192.0.2.1", 22)), "nothing is judged there");
+    }
+
+    #[test]
+    fn session_at_an_address_taken_from_the_machine_counts_as_at_a_listed_one() {
+        let policy = policy("machine", false);
+        assert!(refused(&policy, session("10.20.0.77", 22)));
+        assert!(!refused(&policy, session("10.20.0.77", 443)));
+    }
 }

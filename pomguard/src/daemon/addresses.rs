@@ -8,7 +8,11 @@ use log::{info, warn};
 
 use super::{Daemon, reconciler::Check};
 use crate::{
-    kernel::{KernelError, address, control, install},
+    input::Settings,
+    kernel::{
+        KernelError, address, control,
+        install::{self, Readdressed},
+    },
     observe::condition::Condition,
     policy::{
         Policy,
@@ -20,22 +24,25 @@ use crate::{
 /// daemon renews the deadline twice a second.
 const HOLDERS: u32 = 3;
 
-/// Returns the policy with the addresses that the machine has now.
-pub(super) fn on_this_machine(policy: Policy, interfaces: &[String]) -> Policy {
-    match address::addresses(interfaces) {
-        Ok(addresses) => policy.on(&addresses),
-        Err(error) => {
-            warn!("the addresses of this machine cannot be read: {:#}", anyhow!(error));
-            policy
+impl Daemon {
+    /// Returns the policy with the addresses that the machine has now. `settings` come with the policy.
+    pub(super) fn on_this_machine(&self, settings: &Settings, policy: Policy) -> Policy {
+        match self.machine_addresses(Some(settings)) {
+            Ok(addresses) => policy.on(&addresses),
+            Err(error) => {
+                warn!("the addresses of this machine cannot be read: {:#}", anyhow!(error));
+                policy
+            }
         }
     }
-}
 
-impl Daemon {
     /// Compares the own addresses in force with the addresses of the machine, puts a change in force, and
     /// reports the differences from the site file.
     pub(super) fn check_addresses(&mut self, check: &mut Check) {
-        let addresses = match self.machine_addresses() {
+        // Before the addresses are read: an address that moves meanwhile is one that moved after the deadline
+        // was set.
+        let until = self.ticks.deadline(HOLDERS);
+        let addresses = match self.machine_addresses(None) {
             Ok(addresses) => addresses,
             Err(error) => return check.note(Condition::SelfCheckFailed, &format!("{:#}", anyhow!(error))),
         };
@@ -48,8 +55,7 @@ impl Daemon {
             let about = format!("own addresses are not up to date: {error:#}");
             return check.note(Condition::SelfCheckFailed, &about);
         }
-        let until = self.ticks.deadline(HOLDERS).and_then(|until| control::set_holders(&self.pins, until));
-        if let Err(error) = until {
+        if let Err(error) = until.and_then(|until| control::set_holders(&self.pins, until)) {
             check.note(Condition::SelfCheckFailed, &format!("{:#}", anyhow!(error)));
         }
         let differences = self.policy_in_force().map(|policy| policy.differences(&addresses));
@@ -58,10 +64,16 @@ impl Daemon {
         }
     }
 
-    fn machine_addresses(&self) -> Result<Addresses, KernelError> {
-        let waiting = self.waiting.iter().flat_map(|waiting| &waiting.next.settings.interfaces);
-        let names = self.settings.interfaces.iter().chain(waiting).map(|at| at.value.clone());
-        address::addresses(&names.collect::<Vec<_>>())
+    /// Returns the addresses of the machine. An interface counts as guarded if any settings that are in force,
+    /// wait, return or come (`next`) name it, or if it has a guard under whatever name: a change of settings
+    /// that waits for confirmation must not make an own address disappear.
+    fn machine_addresses(&self, next: Option<&Settings>) -> Result<Addresses, KernelError> {
+        let waiting = self.waiting.as_ref().map(|waiting| &waiting.next.settings);
+        let held = self.held.as_ref().map(|held| &held.settings);
+        let settings = [Some(&self.settings), waiting, held, next].into_iter().flatten();
+        let named = settings.flat_map(|settings| &settings.interfaces).map(|at| at.value.clone());
+        let guarded = self.reconciler.names().into_iter().chain(self.pins.linked("xdp"));
+        address::addresses(&named.chain(guarded).collect::<Vec<_>>())
     }
 
     /// Returns the policy that was put in force last.
@@ -77,8 +89,10 @@ impl Daemon {
         let Some(policy) = self.policy_in_force().map(|policy| policy.clone().on(addresses)) else {
             return Ok(());
         };
-        let installed = install::readdress(&self.pins, &policy, base.as_ref(), self.ticks.clock())?;
+        let readdressed = install::readdress(&self.pins, &policy, base.as_ref(), self.ticks.clock());
+        // Also after an error: the new images may be in their slots.
         self.reconciler.record_baseline(&self.pins);
+        let Readdressed { installed, base: base_digest } = readdressed?;
         let list =
             |of: &[std::net::IpAddr]| of.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
         info!(
@@ -87,10 +101,15 @@ impl Daemon {
             list(&policy.machine.held),
             installed.digest
         );
-        let settings = self.settings.clone();
+        let settings = self.waiting.as_ref().map_or(&self.settings, |waiting| &waiting.next.settings).clone();
         self.in_force(&settings, installed.digest.clone(), installed.generation.into());
         if let (Some(held), Some(base)) = (&mut self.held, base) {
             held.policy.machine = base.machine;
+            if let (Some(record), Some(digest)) = (&mut held.record, base_digest) {
+                record.image = digest;
+                let record = record.clone();
+                self.rewrite(Some((record.clone(), record.outcome)));
+            }
         }
         let record = if let Some(waiting) = &mut self.waiting {
             waiting.next.policy.machine = policy.machine;

@@ -8,16 +8,18 @@ use std::{
 
 use super::{
     Daemon,
+    emergency::Asker,
     journal::{self, Entry, Priority, message_id},
 };
 use crate::{
     control::{
+        client::claimed_name,
         peer::{self, Peer},
         protocol::{Changed, Reply, Request},
         server::OnDenied,
     },
     history::{By, Cause, Record},
-    observe::{condition::Repair, snapshot::AttachInfo},
+    observe::{condition::Repair, printable::printable},
 };
 
 /// The interval at which the denied requests of one user are written: a flood of requests makes one entry a
@@ -45,7 +47,7 @@ impl Audit {
     /// Writes the result of the request; `after` is the digest of the image in force afterwards.
     pub(super) fn end(self, reply: &Reply, after: &str) {
         let Self { verb, emergency, by, why, before } = self;
-        let who = match by.login {
+        let name = match by.login {
             Some(login) => format!("uid {} (logged in as uid {login})", by.uid),
             None => format!("uid {}", by.uid),
         };
@@ -56,33 +58,30 @@ impl Audit {
         let number = changed.as_ref().and_then(|it| it.number);
         let (outcome, message, priority) = match reply {
             Reply::Refused(problem) => {
-                ("refused", format!("{verb} by {who} was refused: {problem}"), Priority::Warning)
+                ("refused", format!("{verb} by {name} was refused: {problem}"), Priority::Warning)
             }
             Reply::Done(_) if changed.as_ref().is_some_and(|it| !it.changed) => {
-                ("unchanged", format!("{verb} by {who}: nothing changed"), Priority::Notice)
+                ("unchanged", format!("{verb} by {name}: nothing changed"), Priority::Notice)
             }
             Reply::Done(_) => {
                 let number = number.map_or_else(String::new, |number| format!(": change {number}"));
                 let priority = if emergency { Priority::Warning } else { Priority::Notice };
-                ("done", format!("{verb} by {who}{number}"), priority)
+                ("done", format!("{verb} by {name}{number}"), priority)
             }
         };
+        let mut fields = vec![("POMGUARD_VERB", verb.to_owned()), ("POMGUARD_OUTCOME", outcome.to_owned())];
+        fields.extend(who(&by));
+        fields.extend([
+            ("POMGUARD_WHY", why),
+            ("POMGUARD_CHANGE", number.map_or_else(String::new, |number| number.to_string())),
+            ("POMGUARD_OLD_IMAGE", before),
+            ("POMGUARD_NEW_IMAGE", after.to_owned()),
+        ]);
         journal::write(&Entry {
             message_id: if emergency { message_id::EMERGENCY } else { message_id::CHANGE },
             priority,
             message,
-            fields: vec![
-                ("POMGUARD_VERB", verb.to_owned()),
-                ("POMGUARD_OUTCOME", outcome.to_owned()),
-                ("POMGUARD_UID", by.uid.to_string()),
-                ("POMGUARD_LOGIN_UID", by.login.map_or_else(String::new, |login| login.to_string())),
-                ("POMGUARD_PID", by.pid.to_string()),
-                ("POMGUARD_CLAIMED", by.claimed.unwrap_or_default()),
-                ("POMGUARD_WHY", why),
-                ("POMGUARD_CHANGE", number.map_or_else(String::new, |number| number.to_string())),
-                ("POMGUARD_OLD_IMAGE", before),
-                ("POMGUARD_NEW_IMAGE", after.to_owned()),
-            ],
+            fields,
         });
     }
 }
@@ -154,23 +153,59 @@ pub(super) fn repairs(repairs: &[Repair]) {
     }
 }
 
-/// Writes an entry that says that this process opened the host.
-pub fn detached(attached: &[AttachInfo]) {
-    let interfaces: Vec<&str> = attached.iter().map(|info| info.interface.as_str()).collect();
-    let own = std::process::id().cast_signed();
-    let login = peer::login_user(own);
+/// Returns the entry for an emergency verb that this process carried out without the daemon; `failed` is the
+/// error, if there is one.
+pub fn without_daemon(verb: &str, asker: &Asker, failed: Option<&anyhow::Error>) -> Entry {
+    let Asker { by, why } = asker;
+    let why = why.clone().unwrap_or_default();
+    let outcome = match failed {
+        None => "done without the daemon".to_owned(),
+        Some(error) => format!("FAILED without the daemon: {error:#}"),
+    };
+    let claimed = by.claimed.as_deref().unwrap_or("nobody");
+    let reason = if why.is_empty() { "none given" } else { &why };
+    let message = format!(
+        "uid {} pid {} (claims to be {}): {verb}; reason: {}; {outcome}",
+        by.uid,
+        by.pid,
+        printable(claimed),
+        printable(reason)
+    );
+    let outcome = if failed.is_none() { "done" } else { "failed" };
+    let mut fields = vec![("POMGUARD_VERB", verb.to_owned()), ("POMGUARD_OUTCOME", outcome.to_owned())];
+    fields.extend(who(by));
+    fields.push(("POMGUARD_WHY", why));
+    Entry { message_id: message_id::EMERGENCY, priority: Priority::Error, message, fields }
+}
+
+/// Writes an entry that says which interfaces this process opened, and which ones it could not open.
+pub fn detached(opened: &[&str], kept: &[String]) {
+    let pid = i32::try_from(std::process::id()).unwrap_or_default();
+    let uid = nix::unistd::geteuid().as_raw();
+    let by = By { uid, pid, login: peer::login_user(pid), claimed: claimed_name() };
+    let opened = if opened.is_empty() { "no interface".to_owned() } else { opened.join(", ") };
+    let (outcome, rest) = match kept {
+        [] => ("done", String::new()),
+        kept => ("failed", format!("; still attached: {}", kept.join("; "))),
+    };
+    let mut fields = vec![("POMGUARD_VERB", "detach".to_owned()), ("POMGUARD_OUTCOME", outcome.to_owned())];
+    fields.extend(who(&by));
     journal::write(&Entry {
         message_id: message_id::EMERGENCY,
         priority: Priority::Error,
-        message: format!("detach: {} is open", interfaces.join(", ")),
-        fields: vec![
-            ("POMGUARD_VERB", "detach".to_owned()),
-            ("POMGUARD_OUTCOME", "done".to_owned()),
-            ("POMGUARD_UID", nix::unistd::getuid().to_string()),
-            ("POMGUARD_LOGIN_UID", login.map_or_else(String::new, |login| login.to_string())),
-            ("POMGUARD_PID", own.to_string()),
-        ],
+        message: format!("detach: {opened} open{rest}"),
+        fields,
     });
+}
+
+/// Returns the fields that name a process.
+fn who(by: &By) -> [(&'static str, String); 4] {
+    [
+        ("POMGUARD_UID", by.uid.to_string()),
+        ("POMGUARD_LOGIN_UID", by.login.map_or_else(String::new, |login| login.to_string())),
+        ("POMGUARD_PID", by.pid.to_string()),
+        ("POMGUARD_CLAIMED", by.claimed.clone().unwrap_or_default()),
+    ]
 }
 
 /// Returns a callback that writes denied requests, at most one per second for each user.

@@ -6,9 +6,7 @@ use anyhow::{Context as _, bail};
 use log::{error, info, warn};
 
 use super::{
-    Daemon,
-    addresses::on_this_machine,
-    audit, check_interfaces, read_policy,
+    Daemon, audit, check_interfaces, read_policy,
     transition::{
         ActivePolicy, ChangeRequest, DesiredState, Leave, Waiting, boot_id, message, no_longer_named,
         replaced_by,
@@ -16,7 +14,9 @@ use super::{
 };
 use crate::{
     control::protocol::Changed,
-    history::{Cause, Existing, HistoryError, Outcome, Pending, Record, Summary, in_force, refused},
+    history::{
+        Cause, Existing, HistoryError, Outcome, Pending, Record, Summary, in_force, of_start, refused,
+    },
     input::{Settings, Sources},
     kernel::{
         clock::unix_now,
@@ -50,16 +50,15 @@ impl Daemon {
             );
         }
         let DesiredState { settings, policy, sources } = desired;
-        let interfaces: Vec<String> = settings.interfaces.iter().map(|at| at.value.clone()).collect();
-        let policy = on_this_machine(policy, &interfaces);
+        let policy = self.on_this_machine(&settings, policy);
         let starting = request.cause == Cause::Start;
         let mut unguarded = Vec::new();
         if !starting {
             self.refuse_other_paths(&settings)?;
-            let confirmed_policy = if request.yes { self.reconciler.unnamed() } else { Vec::new() };
+            let unnamed = if request.yes { self.reconciler.unnamed() } else { Vec::new() };
             // `--cut` and `--keep-existing` act on live flows, whether or not the files differ.
             if request.existing == Existing::ByPolicy
-                && confirmed_policy.is_empty()
+                && unnamed.is_empty()
                 && let Some(unchanged) = self.unchanged(&settings, &policy)
             {
                 return Ok(unchanged);
@@ -69,7 +68,8 @@ impl Daemon {
             if !request.yes {
                 refuse_lost_guards(request.cause, &unguarded)?;
             }
-            unguarded.extend(confirmed_policy);
+            let is_named = |name: &String| settings.interfaces.iter().any(|at| at.value == *name);
+            unguarded.extend(unnamed.into_iter().filter(|name| !is_named(name)));
         }
         check_interfaces(&self.pins, &settings, |name| starting || self.reconciler.watches(name))?;
         let record = self.note(request, &settings, &policy, &sources)?;
@@ -78,7 +78,7 @@ impl Daemon {
         let installed = match self.install(&policy, deadline) {
             Ok(installed) => installed,
             Err(error) => {
-                self.rewrite(record.map(|record| (record, Outcome::Failed(format!("{error:#}")))));
+                self.rewrite_failed(record, &error);
                 return Err(error);
             }
         };
@@ -107,7 +107,10 @@ impl Daemon {
             self.attach(&settings, &leave)
         };
         match attached {
-            Err(error) if starting => return Err(error),
+            Err(error) if starting => {
+                self.rewrite_failed(record, &error);
+                return Err(error);
+            }
             Err(error) => {
                 // Foreseeable errors were found before the policy changed: here the driver refused.
                 let message =
@@ -179,10 +182,16 @@ impl Daemon {
     fn unchanged(&mut self, settings: &Settings, policy: &Policy) -> Option<Changed> {
         let held = self.held.as_ref()?;
         let same = held.policy.is_same(policy) && setting::changes(&held.settings, settings).is_empty();
-        if !same || !self.reconciler.is_whole() {
+        if !same {
             return None;
         }
         let changed = message(held, Vec::new());
+        let mut notes = Vec::new();
+        if !self.reconciler.is_whole()
+            && let Err(error) = self.attach(settings, &Leave::None)
+        {
+            notes.push(format!("not on every interface: {error:#}"));
+        }
         info!("the files are in force already: nothing is changed");
         for over in [Condition::FilesRefused, Condition::ResourcesExhausted, Condition::NotConfirmed] {
             self.lasting_conditions.remove(&over);
@@ -190,7 +199,7 @@ impl Daemon {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.last_reload_success = Some(unix_now());
         state.last_reload_successful = true;
-        Some(Changed { summary: Summary::default(), settings: Vec::new(), ..changed })
+        Some(Changed { summary: Summary::default(), settings: Vec::new(), notes, ..changed })
     }
 
     /// Writes the record before anything changes. A change by an operator needs the record: without it the
@@ -211,13 +220,13 @@ impl Daemon {
             None => Outcome::Failed("the daemon ended before it was in force".to_owned()),
         };
         let files = sources.digest();
-        // A start that finds the same policy in force is no change.
         if request.cause == Cause::Start
-            && let Some(record) = in_force(&self.history.list().0)
-            && record.files == files
-            && record.host == policy.host
+            && let Some(record) = of_start(&self.history.list().0, &files, &policy.host)
         {
-            return Ok(Some(record.clone()));
+            return Ok(Some(match record.outcome {
+                Outcome::Failed(_) => Record { at: unix_now(), outcome, ..record.clone() },
+                _ => record.clone(),
+            }));
         }
         let diff = self
             .held
@@ -251,6 +260,13 @@ impl Daemon {
             }
             Err(error) => Err(error).context("keep the change in the history (nothing was changed)"),
         }
+    }
+
+    /// Records that a change failed. The change in force, which a start puts in force again, stays recorded as
+    /// in force.
+    fn rewrite_failed(&self, record: Option<Record>, why: &anyhow::Error) {
+        let record = record.filter(|record| record.outcome != Outcome::InForce);
+        self.rewrite(record.map(|record| (record, Outcome::Failed(format!("{why:#}")))));
     }
 
     /// Records the outcome of a change.

@@ -5,12 +5,11 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use log::{error, info, warn};
-use pomguard_common::control::over;
+use pomguard_common::{control::over, image::Active};
 
 use super::{
-    Daemon,
-    addresses::on_this_machine,
-    audit,
+    Daemon, audit,
+    reconciler::DETACHED,
     transition::{ActivePolicy, DesiredState, Leave, Waiting, boot_id, message, replaced_by},
 };
 use crate::{
@@ -21,6 +20,21 @@ use crate::{
     render::quantity::timestamp,
     terminals,
 };
+
+/// The pending change of the former daemon.
+pub(super) enum Earlier {
+    /// No change was pending.
+    None,
+    /// The change continues to wait.
+    Waits,
+    /// The programs took the change back while no daemon was running.
+    Returned {
+        /// A sentence about it.
+        message: String,
+        /// Digest of the image that was taken back.
+        image: String,
+    },
+}
 
 /// The shortest sleep: a deadline is a whole tick, and the next tick may be near.
 const SHORTEST: Duration = Duration::from_millis(50);
@@ -43,14 +57,37 @@ impl Daemon {
         if !self.ticks.now().is_ok_and(|now| over(waiting.deadline, now as u32)) {
             return;
         }
-        let message = returned(waiting.record.number);
+        let number = waiting.record.number;
+        if self.runtime.detached() {
+            return self.end_waiting_detached();
+        }
+        let message = returned(number);
         let before = waiting.record.image.clone();
         announce(&message);
         if let Err(error) = self.take_back(&Outcome::NotConfirmed) {
             error!("the policy before it is in force, but could not be put in order: {error:#}");
+            // The programs have returned without the daemon: nothing waits any more.
+            self.end_waiting();
         }
         audit::returned(&message, &before, &self.image());
         self.lasting_conditions.insert(Condition::NotConfirmed, message);
+        self.failed();
+    }
+
+    /// Records that the pending change was not confirmed.
+    fn end_waiting(&mut self) {
+        if let Some(waiting) = self.waiting.take() {
+            self.lasting_conditions.remove(&Condition::Unconfirmed);
+            self.rewrite(Some((waiting.record, Outcome::NotConfirmed)));
+            self.status = self.line();
+        }
+    }
+
+    /// Ends the pending change of a host that `pomguard detach` opened: no policy is in force.
+    fn end_waiting_detached(&mut self) {
+        let number = self.waiting.as_ref().map_or(0, |waiting| waiting.record.number);
+        error!("nobody confirmed change {number} in time; {DETACHED}");
+        self.end_waiting();
         self.failed();
     }
 
@@ -65,13 +102,16 @@ impl Daemon {
     pub(super) fn confirm(&mut self) -> anyhow::Result<Changed> {
         let Some(waiting) = &self.waiting else { return self.nothing_to_confirm() };
         let number = waiting.record.number;
+        let deadline = waiting.deadline;
+        // The wait for the lock comes before the clock is read.
+        let entitled = self.entitled()?;
         let now = self.ticks.now()? as u32;
         // One tick of reserve: the programs must not return to the old policy during the confirmation.
-        if over(waiting.deadline, now.wrapping_add(1)) {
+        if over(deadline, now.wrapping_add(1)) {
+            drop(entitled);
             self.at_deadline();
             bail!("too late: change {number} was taken back, the policy before it is in force");
         }
-        let _entitled = self.entitled()?;
         control::record_active(&self.pins, now).context("confirm in the kernel")?;
         let Some(waiting) = self.waiting.take() else { bail!("nothing waits for a confirmation") };
         info!("change {number} is confirmed");
@@ -99,7 +139,12 @@ impl Daemon {
     /// Answers a confirmation while no change is pending. Returns the policy in force if the last change
     /// altered nothing; returns an error if the confirmation is too late and the change was rolled back.
     fn nothing_to_confirm(&self) -> anyhow::Result<Changed> {
-        if let Some(last) = self.history.list().0.last().filter(|it| it.outcome == Outcome::NotConfirmed) {
+        // A change that nobody confirmed stays a condition until the files are taken.
+        let after_return = [Condition::NotConfirmed, Condition::FilesRefused]
+            .iter()
+            .any(|condition| self.lasting_conditions.contains_key(condition));
+        let records = self.history.list().0;
+        if let Some(last) = records.last().filter(|it| after_return && it.outcome == Outcome::NotConfirmed) {
             bail!("too late: {}", returned(last.number));
         }
         let held =
@@ -109,10 +154,15 @@ impl Daemon {
 
     /// Returns to the policy that was in force before the pending change.
     pub(super) fn take_back(&mut self, outcome: &Outcome) -> anyhow::Result<Changed> {
+        // Without the right to change something the change continues to wait.
+        let _entitled = self.entitled()?;
         let Some(waiting) = self.waiting.take() else { bail!("nothing waits for a confirmation") };
         self.lasting_conditions.remove(&Condition::Unconfirmed);
         self.rewrite(Some((waiting.record, outcome.clone())));
-        let result = self.entitled().and_then(|_entitled| self.return_to_base());
+        // First the kernel: the policy before is in force even if it cannot be installed anew.
+        let returned = control::active(&self.pins)
+            .and_then(|active| control::stay(&self.pins, Active::confirmed(active.fallback())));
+        let result = returned.map_err(anyhow::Error::from).and_then(|()| self.return_to_base());
         self.status = self.line();
         result
     }
@@ -131,8 +181,6 @@ impl Daemon {
             }),
         };
         let Some(base) = base else {
-            let active = control::active(&self.pins)?;
-            control::stay(&self.pins, pomguard_common::image::Active::confirmed(active.fallback()))?;
             self.reconciler.record_baseline(&self.pins);
             bail!("the policy before is in force, and nobody knows any more which files it came from");
         };
@@ -141,8 +189,7 @@ impl Daemon {
 
     /// Puts the policy that was in force before in force again, under the old record.
     fn restore(&mut self, mut base: ActivePolicy) -> anyhow::Result<Changed> {
-        let interfaces: Vec<String> = base.settings.interfaces.iter().map(|at| at.value.clone()).collect();
-        base.policy = on_this_machine(base.policy, &interfaces);
+        base.policy = self.on_this_machine(&base.settings, base.policy);
         let installed = self.install(&base.policy, None)?;
         self.reconciler.record_baseline(&self.pins);
         if let Some(record) = &mut base.record {
@@ -162,12 +209,12 @@ impl Daemon {
         Ok(changed)
     }
 
-    /// Returns true if a change is pending at this start: the change continues to wait. A rollback that
-    /// happened while no daemon was running is recorded now.
-    pub(super) fn continue_waiting(&mut self) -> anyhow::Result<bool> {
+    /// Looks for a change that was pending when the former daemon ended. A rollback that happened while no
+    /// daemon was running is recorded now.
+    pub(super) fn continue_waiting(&mut self) -> anyhow::Result<Earlier> {
         let (records, _) = self.history.list();
-        let Some(record) = pending(&records).cloned() else { return Ok(false) };
-        let Outcome::Pending(until) = &record.outcome else { return Ok(false) };
+        let Some(record) = pending(&records).cloned() else { return Ok(Earlier::None) };
+        let Outcome::Pending(until) = &record.outcome else { return Ok(Earlier::None) };
         let same_boot = boot_id().is_ok_and(|boot| boot == until.boot);
         let left = until.until.saturating_sub(unix_now());
         if self.replaced.is_some() && same_boot && left > 0 {
@@ -176,9 +223,11 @@ impl Daemon {
         let active = control::active(&self.pins)?;
         let now = self.ticks.now()? as u32;
         if !same_boot || active.deadline() == 0 || over(active.deadline(), now) {
-            announce(&returned(record.number));
+            let message = returned(record.number);
+            announce(&message);
+            let image = record.image.clone();
             self.rewrite(Some((record, Outcome::NotConfirmed)));
-            return Ok(false);
+            return Ok(Earlier::Returned { message, image });
         }
         let DesiredState { settings, policy, .. } = self.restored(&record)?;
         let left = self.ticks.seconds(active.deadline().wrapping_sub(now));
@@ -196,7 +245,13 @@ impl Daemon {
             record,
             installed: None,
         });
-        Ok(true)
+        Ok(Earlier::Waits)
+    }
+
+    /// Reports a rollback that happened while no daemon was running, after the start.
+    pub(super) fn note_returned(&mut self, message: String, before: &str) {
+        audit::returned(&message, before, &self.image());
+        self.lasting_conditions.insert(Condition::NotConfirmed, message);
     }
 
     /// Installs a pending change, and the policy to which it would return, into new maps.

@@ -55,7 +55,7 @@ impl Daemon {
         let live = sockets::connections().context("list the flows of this server")?;
         let unlisted: Vec<Connection> = live
             .into_iter()
-            .filter(|flow| policy.is_own(flow.local.ip()))
+            .filter(|flow| policy.is_own(flow.local.ip()) || policy.machine.held.contains(&flow.local.ip()))
             .filter(|flow| {
                 let opening = flow.opening();
                 let excepted = self.exceptions.iter().any(|held| held.allows(&opening, now));

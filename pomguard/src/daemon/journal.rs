@@ -3,6 +3,8 @@
 //!
 //! Writing never waits. If no journal takes an entry, the message goes to the log.
 
+use std::io;
+
 use log::{error, info, warn};
 
 use crate::observe::{journal, printable::printable};
@@ -50,7 +52,7 @@ pub struct Entry {
 
 /// Writes an entry.
 pub fn write(entry: &Entry) {
-    if journal::send(&entry.to_bytes()).is_ok() {
+    if entry.send().is_ok() {
         return;
     }
     let message = printable(&entry.message);
@@ -62,6 +64,14 @@ pub fn write(entry: &Entry) {
 }
 
 impl Entry {
+    /// Sends the entry to the journal without waiting.
+    ///
+    /// # Errors
+    /// If nobody listens, or the journal has no room now: the entry is lost.
+    pub fn send(&self) -> io::Result<()> {
+        journal::send(&self.to_bytes())
+    }
+
     fn to_bytes(&self) -> Vec<u8> {
         let fields = self.fields.iter().map(|(name, value)| (*name, value.as_str()));
         let id = ("MESSAGE_ID", self.message_id);

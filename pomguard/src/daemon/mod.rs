@@ -77,6 +77,7 @@ mod sight;
 mod transition;
 
 use boot::StartSource;
+use confirm::Earlier;
 use drops::Recorder;
 use emergency::Scene;
 use flows::Sweeper;
@@ -270,7 +271,8 @@ fn start(
     // The policy before the programs: the first packet that a program sees is judged by the policy.
     daemon.restore_exceptions()?;
     daemon.continue_panic()?;
-    if daemon.continue_waiting()? {
+    let earlier = daemon.continue_waiting()?;
+    if matches!(earlier, Earlier::Waits) {
         daemon.take_over()?;
     } else {
         match start_source {
@@ -281,6 +283,9 @@ fn start(
                 daemon.attach_at_start(&settings)?;
             }
         }
+    }
+    if let Earlier::Returned { message, image } = earlier {
+        daemon.note_returned(message, &image);
     }
     phases.end("put the policy in force and attach");
     staged.finish().context("give the new programs their place")?;
@@ -344,10 +349,14 @@ impl Daemon {
                 error!("reload refused, the policy in force stays: {error:#}");
                 audit::reload_refused(&error, &self.image());
                 self.failed();
-                if self.waiting.is_none() {
-                    self.refused(&error);
+                if self.runtime.detached() {
+                    self.systemd.ready(&format!("reload refused: {}", reconciler::DETACHED));
+                } else {
+                    if self.waiting.is_none() {
+                        self.refused(&error);
+                    }
+                    self.systemd.ready("reload refused: the policy before it is in force (see the journal)");
                 }
-                self.systemd.ready("reload refused: the policy before it is in force (see the journal)");
             }
         }
         self.last_status = String::new();
@@ -462,9 +471,9 @@ impl Daemon {
             };
             watched.push(Watched { name: interface.clone(), hold, named: true });
         }
-        let confirmed_policy = |name: &String| watched.iter().any(|other| other.name == *name);
+        let is_named = |name: &String| watched.iter().any(|other| other.name == *name);
         let unnamed: Vec<String> =
-            self.pins.linked("xdp").into_iter().filter(|name| !confirmed_policy(name)).collect();
+            self.pins.linked("xdp").into_iter().filter(|name| !is_named(name)).collect();
         for left in unnamed {
             // A guard stays if another one could not be attached: the old guard may be the one that still
             // holds.

@@ -93,11 +93,16 @@ impl Daemon {
         }
         let desired = recorded.as_ref().map_or(Timed::NONE, |it| Timed::until(it.kind.number(), it.deadline));
         if let Err(error) = control::set_panic(&self.pins, desired) {
-            return error!("the panic on disk is not in the maps: {:#}", anyhow::Error::new(error));
+            return error!(
+                "the bypass or lockdown on disk is not in the maps: {:#}",
+                anyhow::Error::new(error)
+            );
         }
         match &recorded {
             Some(it) => error!("{} began while this daemon did not answer", it.kind.name()),
-            None => warn!("the panic ended while this daemon did not answer: the policy holds again"),
+            None => {
+                warn!("bypass or lockdown ended while this daemon did not answer: the policy holds again");
+            }
         }
         self.suspension = recorded;
         self.reconciler.record_baseline(&self.pins);

@@ -188,6 +188,13 @@ impl Reconciler {
         self.interfaces.iter().all(|guarded| guarded.hold.is_some())
     }
 
+    /// Returns the present names of the interfaces that are watched, renamed ones too.
+    pub(super) fn names(&self) -> Vec<String> {
+        let held = self.interfaces.iter().filter_map(|guarded| guarded.hold.as_ref());
+        let present = held.chain(&self.renamed_interfaces).filter_map(HookHandles::present_name);
+        self.interfaces.iter().map(|guarded| guarded.name.clone()).chain(present).collect()
+    }
+
     /// Returns the guarded interfaces that the settings do not name.
     pub(super) fn unnamed(&self) -> Vec<String> {
         self.interfaces.iter().filter(|it| !it.named).map(|it| it.name.clone()).collect()
@@ -248,8 +255,8 @@ impl Reconciler {
         // Until a change is confirmed, an interface that will lose the guard still has the guard: that is no
         // condition.
         if !lasting_conditions.contains_key(&Condition::Unconfirmed) {
-            for confirmed_policy in self.interfaces.iter().filter(|it| !it.named) {
-                check.note(Condition::GuardKept, &confirmed_policy.name);
+            for kept in self.interfaces.iter().filter(|it| !it.named) {
+                check.note(Condition::GuardKept, &kept.name);
             }
         }
         for renamed in &self.renamed_interfaces {

@@ -107,9 +107,9 @@ impl Waiting {
 
 /// Returns the interfaces that `before` names and `after` does not name.
 pub(super) fn no_longer_named(before: &Settings, after: &Settings) -> Vec<String> {
-    let confirmed_policy = |name: &str| after.interfaces.iter().any(|at| at.value == name);
+    let stays = |name: &str| after.interfaces.iter().any(|at| at.value == name);
     let names = before.interfaces.iter().map(|at| at.value.clone());
-    names.filter(|name| !confirmed_policy(name)).collect()
+    names.filter(|name| !stays(name)).collect()
 }
 
 /// Returns the policy in force as the answer to a request that changed nothing.

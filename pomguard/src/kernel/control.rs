@@ -82,9 +82,7 @@ pub fn record_active(pins: &Pins, now: u32) -> Result<Active, KernelError> {
 /// # Errors
 /// As [`active`].
 pub fn stay(pins: &Pins, confirmed: Active) -> Result<(), KernelError> {
-    let mut table = Table::open(pins)?;
-    table.flip(confirmed);
-    table.keep_live(confirmed);
+    Table::open(pins)?.switch_to(pins, confirmed);
     Ok(())
 }
 
@@ -192,9 +190,15 @@ impl Table {
         self.lines.iter().enumerate().filter(|(_, line)| line.marks != 0)
     }
 
-    /// Replaces the word with the generation in force by an aligned 64-bit store.
-    pub(super) fn flip(&mut self, active: Active) {
+    /// Replaces the word with the generation in force by an aligned 64-bit store. Afterwards frees the lines that
+    /// no generation in force needs: a packet that began before the switch may still be let in by such a line,
+    /// so the packets that began before must be over. If the kernel does not wait for them, the lines stay until
+    /// the next switch.
+    pub(super) fn switch_to(&mut self, pins: &Pins, active: Active) {
         self.control.set(word::ACTIVE, active.0);
+        if generation::wait_for_packets(pins, active.installed()).is_ok() {
+            self.keep_live(active);
+        }
     }
 
     /// Binds the failsafe tuples of a generation to the generation's slot, by which no packet is judged yet.
@@ -242,7 +246,7 @@ impl Table {
 
     /// Frees the lines of failsafe tuples that belong neither to the generation in force nor to the one to
     /// return to.
-    pub(super) fn keep_live(&mut self, active: Active) {
+    fn keep_live(&mut self, active: Active) {
         let live =
             Override::slot_bit(active.installed().into()) | Override::slot_bit(active.fallback().into());
         let lines: Vec<(usize, Override)> = self.failsafe().collect();

@@ -85,6 +85,12 @@ impl HookHandles {
         &self.interface
     }
 
+    /// Returns the name that the interface has now, or `None` if it is gone or in another network namespace.
+    #[must_use]
+    pub fn present_name(&self) -> Option<String> {
+        interface::name(self.ifindex)
+    }
+
     /// Returns true if `other` is attached to the same interface, by index and not by name.
     #[must_use]
     pub fn is_of_same(&self, other: &Self) -> bool {

@@ -3,11 +3,10 @@
 
 use std::{fs, io, os::fd::AsFd as _, path::Path};
 
-use aya::maps::{Array, ArrayOfMaps, MapData};
+use aya::maps::{Array, MapData};
 use pomguard_common::{
     control::Override,
     counter::{HostRecord, RowLabel},
-    flow,
     image::{Active, Line, SECTIONS},
     limits, names,
 };
@@ -41,6 +40,15 @@ pub struct Installed {
     pub image: Image,
 }
 
+/// The images that took the place of those in force.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Readdressed {
+    /// The generation in force, with its new image.
+    pub installed: Installed,
+    /// Digest of the new image of the policy that returns unless the pending change is confirmed.
+    pub base: Option<String>,
+}
+
 /// The error if a policy could not be put in force.
 #[derive(Debug, thiserror::Error)]
 pub enum InstallError {
@@ -68,20 +76,19 @@ pub fn install(
     clock: Clock,
     deadline: Option<u32>,
 ) -> Result<Installed, InstallError> {
-    let mut old_labels = pins.mapped::<RowLabel>(names::MAP_LABELS, limits::ROW_SLOTS, true)?;
+    let old_labels = pins.mapped::<RowLabel>(names::MAP_LABELS, limits::ROW_SLOTS, false)?;
     let slots = SlotTable::assign(&held(pins, &old_labels)?, policy)?;
     let active = control::active(pins)?;
-    let generation = generation::generation_of(pins, active.installed())?.map_or(1, flow::next_generation);
+    let generation = generation::next(pins, active)?;
     let image = compile(policy, &slots, clock, generation)?;
     let failsafe = overrides(policy, &slots)?;
-    // Labels first: a counter that counts has a label. Slots keep their meaning across changes.
-    relabel(pins, &mut old_labels, &labels(policy, &slots))?;
-    let slot = put(pins, &image, active)?;
+    let labels = labels(policy, &slots);
+    let slot = put(pins, &image, &[active.installed(), active.fallback()])?;
     let next = match deadline {
         Some(deadline) => Active::until(slot, active.slot(Ticks::probe()?.now()? as u32) as u8, deadline),
         None => Active::confirmed(slot),
     };
-    bring_in_force(pins, next, &failsafe, &policy.host, &policy.matrix.id)?;
+    bring_in_force(pins, next, &failsafe, &labels, &policy.host, &policy.matrix.id)?;
     Ok(Installed { generation, slot, digest: image.digest(), image })
 }
 
@@ -96,32 +103,35 @@ pub fn readdress(
     policy: &Policy,
     base: Option<&Policy>,
     clock: Clock,
-) -> Result<Installed, InstallError> {
+) -> Result<Readdressed, InstallError> {
     let active = control::active(pins)?;
     let labels = pins.mapped::<RowLabel>(names::MAP_LABELS, limits::ROW_SLOTS, false)?;
     let held = held(pins, &labels)?;
-    let again = |policy: &Policy, slot: u8| -> Result<Image, InstallError> {
+    let again = |policy: &Policy, slot: u8| -> Result<(Image, u32), InstallError> {
         let generation = generation::generation_of(pins, slot)?.ok_or(KernelError::Unreadable)?;
-        Ok(compile(policy, &SlotTable::assign(&held, policy)?, clock, generation)?)
+        Ok((compile(policy, &SlotTable::assign(&held, policy)?, clock, generation)?, generation))
     };
-    let image = again(policy, active.installed())?;
-    let generation = generation::generation_of(pins, active.installed())?.ok_or(KernelError::Unreadable)?;
-    let mut taken = vec![active.installed(), active.fallback()];
-    let slot = put_alongside(pins, &image, &taken)?;
+    let (image, generation) = again(policy, active.installed())?;
+    let base = match active.deadline() {
+        0 => None,
+        _ => Some(again(base.ok_or(KernelError::Unreadable)?, active.fallback())?.0),
+    };
     let mut table = control::Table::open(pins)?;
-    table.rebind(active.installed(), slot);
-    let next = if active.deadline() == 0 {
-        Active::confirmed(slot)
-    } else {
-        let base = again(base.ok_or(KernelError::Unreadable)?, active.fallback())?;
-        taken.push(slot);
-        let fallback = put_alongside(pins, &base, &taken)?;
-        table.rebind(active.fallback(), fallback);
-        Active::until(slot, fallback, active.deadline())
+    let slot = put(pins, &image, &[active.installed(), active.fallback()])?;
+    let next = match &base {
+        None => Active::confirmed(slot),
+        Some(base) => {
+            let fallback = put(pins, base, &[active.installed(), active.fallback(), slot])?;
+            Active::until(slot, fallback, active.deadline())
+        }
     };
-    table.flip(next);
-    table.keep_live(next);
-    Ok(Installed { generation, slot, digest: image.digest(), image })
+    table.rebind(active.installed(), slot);
+    if base.is_some() {
+        table.rebind(active.fallback(), next.fallback());
+    }
+    table.switch_to(pins, next);
+    let base = base.map(|base| base.digest());
+    Ok(Readdressed { installed: Installed { generation, slot, digest: image.digest(), image }, base })
 }
 
 /// Puts a policy in force that was compiled and confirmed before. On any error the former policy stays in
@@ -131,13 +141,11 @@ pub fn readdress(
 /// If the kernel refuses, or the saved lines are no image of this version.
 pub fn reinstall(pins: &Pins, confirmed: &Confirmed, clock: Clock) -> Result<Installed, KernelError> {
     let active = control::active(pins)?;
-    let generation = generation::generation_of(pins, active.installed())?.map_or(1, flow::next_generation);
+    let generation = generation::next(pins, active)?;
     let image = Image::again(confirmed.lines.clone(), clock, generation).ok_or(KernelError::Unreadable)?;
-    let mut labels = pins.mapped::<RowLabel>(names::MAP_LABELS, limits::ROW_SLOTS, true)?;
-    relabel(pins, &mut labels, &confirmed.labels)?;
-    let slot = put(pins, &image, active)?;
+    let slot = put(pins, &image, &[active.installed(), active.fallback()])?;
     let About { host, matrix, .. } = &confirmed.about;
-    bring_in_force(pins, Active::confirmed(slot), &confirmed.overrides, host, matrix)?;
+    bring_in_force(pins, Active::confirmed(slot), &confirmed.overrides, &confirmed.labels, host, matrix)?;
     Ok(Installed { generation, slot, digest: image.digest(), image })
 }
 
@@ -211,14 +219,9 @@ pub(super) fn lines(pins: &Pins) -> Result<Vec<Line>, KernelError> {
     Ok(mapping.iter().take(used).collect())
 }
 
-/// Writes an image into a new array, freezes and verifies the array, and puts the array into a slot that no
-/// packet uses. Returns the slot.
-fn put(pins: &Pins, image: &Image, active: Active) -> Result<u8, KernelError> {
-    put_alongside(pins, image, &[active.installed(), active.fallback()])
-}
-
-/// Does the same as [`put`], with a slot that is not in `taken`.
-fn put_alongside(pins: &Pins, image: &Image, taken: &[u8]) -> Result<u8, KernelError> {
+/// Writes an image into a new array, freezes and verifies the array, and puts the array into a slot that is not
+/// `taken`. Returns the slot after every packet that began before is over.
+fn put(pins: &Pins, image: &Image, taken: &[u8]) -> Result<u8, KernelError> {
     let slot = (0..limits::GENERATIONS as u8).find(|slot| !taken.contains(slot)).unwrap_or(0);
     let data = image_array::fresh()?;
     fill(&data, image)?;
@@ -226,9 +229,7 @@ fn put_alongside(pins: &Pins, image: &Image, taken: &[u8]) -> Result<u8, KernelE
     verify(&data, image)?;
     pin(&data, &pins.image(slot))?;
     let array = Array::try_from(aya::maps::Map::Array(data)).map_err(KernelError::map(names::MAP_POLICY))?;
-    let mut policy: ArrayOfMaps<MapData, Array<MapData, Line>> = pins.typed(names::MAP_POLICY)?;
-    // The kernel waits here until no program can still use the former array of the slot.
-    policy.set(u32::from(slot), &array, 0).map_err(KernelError::map(names::MAP_POLICY))?;
+    generation::enter(pins, slot, &array)?;
     Ok(slot)
 }
 
@@ -295,21 +296,25 @@ fn relabel(pins: &Pins, mapping: &mut Mapping<RowLabel>, new: &[(u16, RowLabel)]
 }
 
 /// Binds the failsafe tuples to the slot of the new generation and replaces the active word: one store switches
-/// policy and failsafe tuples. Afterwards frees the lines that no generation needs. Every step that can fail
-/// comes before the switch: after an error the old policy is in force, with nothing of the new one.
+/// policy and failsafe tuples. Every step that can fail comes before the switch: after an error the old policy
+/// is in force, with nothing of the new one.
 fn bring_in_force(
     pins: &Pins,
     next: Active,
     failsafe: &[Override],
+    labels: &[(u16, RowLabel)],
     host: &str,
     matrix: &str,
 ) -> Result<(), KernelError> {
     let mut table = control::Table::open(pins)?;
     let mut mapping = pins.mapped::<HostRecord>(names::MAP_HOST, 1, true)?;
     let record = mapping.get(0).ok_or(KernelError::Unreadable)?;
+    // The step that may find no room comes before the labels, and the labels before the switch: a counter that
+    // counts has a label. Slots keep their meaning across changes.
     table.bind(next.installed(), failsafe)?;
-    table.flip(next);
-    table.keep_live(next);
+    let mut old_labels = pins.mapped::<RowLabel>(names::MAP_LABELS, limits::ROW_SLOTS, true)?;
+    relabel(pins, &mut old_labels, labels)?;
+    table.switch_to(pins, next);
     mapping.set(
         0,
         HostRecord { host: padded(host), matrix: padded(matrix), installed_at: unix_now(), ..record },

@@ -11,7 +11,7 @@ use super::{
     Direction, Mode, Origin, Policy, Row, RowId,
     nearest::{Near, nearest},
     oracle::{Opening, judge},
-    own::Owner,
+    our_end::OurEnd,
 };
 use crate::input::{address, diagnostic::Fault};
 
@@ -86,40 +86,28 @@ pub fn explain(policy: &Policy, opening: &Opening) -> Explanation {
 /// Describes the address at this host's end if this host does not simply own the address. Also returns the
 /// policy reduced to the rows that hold at that address, if these are not all rows.
 fn at_our_end(policy: &Policy, opening: &Opening) -> (Option<String>, Option<Policy>) {
-    let (ours, theirs, may) = match opening.direction {
-        Direction::Inbound => (opening.destination, opening.source, policy.is_own(opening.destination)),
-        Direction::Outbound => (opening.source, opening.destination, policy.may_send(opening.source)),
-    };
-    let none = || Some(Policy { rows: Vec::new(), ..policy.clone() });
-    let sends_itself = opening.direction == Direction::Inbound && policy.may_send(theirs);
-    if sends_itself {
-        let about = format!("{theirs} is this host's own: from the network it is a spoofed source");
-        return (Some(about), none());
-    }
-    if may {
-        return (None, None);
-    }
-    let group = ours.is_multicast() || matches!(ours, IpAddr::V4(address) if address.is_broadcast());
-    if group || ours.is_unspecified() || ours.is_loopback() {
-        return (Some(format!("{ours} is no address of one host: no row matches")), none());
-    }
-    match policy.owner(ours) {
-        Owner::Listed | Owner::Shared => (
-            Some(format!("{ours} is this host's, which does not hold it now: it does not send from there")),
-            none(),
-        ),
-        Owner::Other(name) => {
-            (Some(format!("{ours} belongs to {name}: no row of this host matches")), none())
+    let Opening { source, destination, .. } = *opening;
+    let ours = if opening.direction == Direction::Inbound { destination } else { source };
+    let end = policy.our_end(opening);
+    let about = match end {
+        OurEnd::Own => return (None, None),
+        OurEnd::SpoofedSource => {
+            format!("{source} is this host's own: from the network it is a spoofed source")
         }
-        Owner::Nobody => {
-            let rows = policy.rows.iter().filter(|row| row.failsafe).cloned().collect();
+        OurEnd::Group => format!("{ours} is no address of one host: no row matches"),
+        OurEnd::NotHeld => {
+            format!("{ours} is this host's, which does not hold it now: it does not send from there")
+        }
+        OurEnd::OfOther(name) => format!("{ours} belongs to {name}: no row of this host matches"),
+        OurEnd::Nobodys => {
             let here = if policy.machine.held.contains(&ours) { "this machine has it, and " } else { "" };
-            let about = format!(
+            format!(
                 "{here}the site file gives {ours} to nobody: only failsafe rows and timed exceptions hold there"
-            );
-            (Some(about), Some(Policy { rows, ..policy.clone() }))
+            )
         }
-    }
+    };
+    let rows = policy.rows.iter().filter(|row| end.holds(row)).cloned().collect();
+    (Some(about), Some(Policy { rows, ..policy.clone() }))
 }
 
 fn matched(row: &Row, opening: &Opening) -> Option<MatchedRow> {

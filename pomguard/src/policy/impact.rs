@@ -4,10 +4,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use serde::{Deserialize, Serialize};
 
-use super::{
-    Direction, Mode, Policy,
-    oracle::{Opening, judge},
-};
+use super::{Direction, Mode, Policy, oracle::Opening};
 
 /// Most flows that are examined. Each of them costs a walk over a whole policy.
 pub const LOOKED_AT: usize = 10_000;
@@ -142,7 +139,7 @@ pub fn promoted(policy: &Policy) -> Policy {
 /// Returns true if a flow with this opening goes on under a policy.
 #[must_use]
 pub fn goes_on(policy: &Policy, opening: &Opening) -> bool {
-    policy.mode(opening.direction) != Mode::Enforce || judge(policy, opening).passes()
+    policy.mode(opening.direction) != Mode::Enforce || policy.judge_at_our_end(opening).passes()
 }
 
 /// The fate of the operator's own session after a change.
@@ -161,7 +158,8 @@ impl WayIn {
     /// Returns the fate under a policy of a session with this opening.
     #[must_use]
     pub fn under(policy: &Policy, session: &Opening) -> Self {
-        let held = judge(policy, session)
+        let held = policy
+            .judge_at_our_end(session)
             .all
             .iter()
             .any(|id| policy.rows_in(session.direction).any(|row| row.failsafe && row.id == *id));

@@ -19,6 +19,7 @@ pub mod impact;
 pub mod machine;
 pub mod nearest;
 pub mod oracle;
+pub mod our_end;
 pub mod own;
 mod resolve;
 pub mod setting;

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Direction, Mode, Policy, RowId};
+use super::{Direction, Mode, Policy, Row, RowId};
 
 /// A packet that opens a flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -46,14 +46,19 @@ impl Answer {
     }
 }
 
-/// Returns the rows that allow `opening`.
+/// Returns the rows that allow `opening`, at an address at which every row holds.
 pub fn judge(policy: &Policy, opening: &Opening) -> Answer {
+    judge_by(&policy.rows, opening)
+}
+
+/// Returns those of `rows` that allow `opening`.
+pub fn judge_by<'a>(rows: impl IntoIterator<Item = &'a Row>, opening: &Opening) -> Answer {
     let other = match opening.direction {
         Direction::Inbound => opening.source,
         Direction::Outbound => opening.destination,
     };
     let (mut all, mut in_audit) = (Vec::new(), Vec::new());
-    for row in &policy.rows {
+    for row in rows {
         if row.direction != opening.direction {
             continue;
         }

@@ -1,6 +1,6 @@
 //! Decides which addresses belong to this host: compares the site file with the machine.
 
-use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
 use ipnet::IpNet;
 use pomguard_common::limits;
@@ -35,6 +35,14 @@ pub struct Addresses {
     pub others: Vec<Present>,
 }
 
+impl Addresses {
+    /// Returns true if a guarded interface has the address.
+    #[must_use]
+    pub fn is_guarded(&self, address: IpAddr) -> bool {
+        self.guarded.iter().any(|it| it.address == address)
+    }
+}
+
 /// The owner of an address according to the site file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Owner<'a> {
@@ -65,6 +73,20 @@ impl Differences {
     pub const fn is_empty(&self) -> bool {
         self.missing.is_empty() && self.unlisted.is_empty() && self.conflict.is_empty()
     }
+}
+
+/// Returns the first of `addresses` that fit within [`limits::OWN_ADDRESSES`] of each family, after those of
+/// `before`.
+fn with_room(addresses: impl IntoIterator<Item = IpAddr>, before: &[IpAddr]) -> Vec<IpAddr> {
+    let count = |v4: bool| before.iter().filter(|address| address.is_ipv4() == v4).count();
+    let mut counts = [count(false), count(true)];
+    let fits = |address: &IpAddr| {
+        let [v6, v4] = &mut counts;
+        let count = if address.is_ipv4() { v4 } else { v6 };
+        *count += 1;
+        *count <= limits::OWN_ADDRESSES
+    };
+    addresses.into_iter().filter(fits).collect()
 }
 
 impl Policy {
@@ -103,26 +125,21 @@ impl Policy {
     /// machine must not cut off the other machine.
     #[must_use]
     pub fn machine_of(&self, addresses: &Addresses) -> MachineAddresses {
-        let mut machine = MachineAddresses::default();
-        let mut room = BTreeMap::from([(true, limits::OWN_ADDRESSES), (false, limits::OWN_ADDRESSES)]);
-        let own = self.local.iter().copied().chain(self.shared.iter().map(IpNet::addr));
-        for address in own {
-            room.entry(address.is_ipv4()).and_modify(|room| *room = room.saturating_sub(1));
-        }
-        for address in addresses.guarded.iter().map(|it| it.address) {
-            let into = match self.owner(address) {
-                Owner::Nobody if self.own_addresses == OwnAddresses::Machine => &mut machine.taken,
-                Owner::Nobody | Owner::Shared => &mut machine.held,
-                Owner::Listed | Owner::Other(_) => continue,
-            };
-            if let Some(room) = room.get_mut(&address.is_ipv4()).filter(|room| **room > 0)
-                && !into.contains(&address)
-            {
-                *room -= 1;
-                into.push(address);
-            }
-        }
-        machine.taken.sort_unstable();
+        let present: BTreeSet<IpAddr> = addresses.guarded.iter().map(|it| it.address).collect();
+        let owned_by = |owner: &Owner<'_>| {
+            present.iter().copied().filter(|&address| self.owner(address) == *owner).collect::<Vec<_>>()
+        };
+        let nobodys = owned_by(&Owner::Nobody);
+        let (taken, also_held) = match self.own_addresses {
+            OwnAddresses::Machine => (nobodys, Vec::new()),
+            OwnAddresses::Listed => (Vec::new(), nobodys),
+        };
+        let listed = self.local.iter().copied().chain(self.shared.iter().map(IpNet::addr));
+        // A floating address that this machine holds counts before an address that nobody listed.
+        let mut machine = MachineAddresses {
+            taken: with_room(taken, &listed.collect::<Vec<_>>()),
+            held: with_room(owned_by(&Owner::Shared).into_iter().chain(also_held), &[]),
+        };
         machine.held.sort_unstable();
         machine
     }
@@ -145,7 +162,7 @@ impl Policy {
             .map(|it| format!("{} has {}", it.interface, it.address))
             .collect();
         for address in &self.local {
-            if addresses.guarded.iter().any(|it| it.address == *address) {
+            if addresses.is_guarded(*address) {
                 continue;
             }
             let elsewhere = addresses.others.iter().find(|it| it.address == *address);
@@ -164,6 +181,11 @@ impl Policy {
                 Owner::Nobody if !self.machine.taken.contains(address) => found.unlisted.push(format!(
                     "{interface} has {address}, which the site file gives to nobody: only failsafe rows and \
                      exceptions hold there"
+                )),
+                Owner::Shared if !self.machine.held.contains(address) => found.unlisted.push(format!(
+                    "{interface} has {address}, which is one floating address too many: this host does not \
+                     send from there ({} are taken of each family)",
+                    limits::OWN_ADDRESSES
                 )),
                 Owner::Listed | Owner::Shared | Owner::Nobody => {}
             }

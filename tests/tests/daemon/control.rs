@@ -133,6 +133,27 @@ fn the_old_policy_is_back_on_time_with_the_daemon_dead() {
     let _daemon = Daemon::start(&lab);
     assert_eq!(outcomes(&lab), ["in-force", "not-confirmed"]);
     assert!(opens(&lab.peer, SERVER, REMOVABLE) && is_shut(&lab.peer, SERVER, UNLISTED));
+    let status = json(&lab, &["status"]);
+    assert!(status["attention"].to_string().contains("change 2 was taken back because nobody"), "{status}");
+    assert!(refused(&lab, &["confirm", "--quiet"]).contains("too late"), "{status}");
+}
+
+#[test]
+fn deadline_on_a_detached_host_claims_no_policy() {
+    let Some(lab) = Lab::new("deadline_on_a_detached_host_claims_no_policy") else { return };
+    let daemon = Daemon::start(&lab);
+    lab.write_site(WITHOUT_REMOVABLE);
+    json(&lab, &["apply", "--confirm-within", "4s", "--quiet"]);
+    done(&lab, &["detach", "--yes"]);
+    daemon.wait_log("nobody confirmed change 2 in time; `pomguard detach` opened this host");
+    assert!(!daemon.log().contains("the policy before it is in force"), "{}", daemon.log());
+    let told = daemon.reload();
+    assert!(told.contains("refused: `pomguard detach` opened this host"), "{told}");
+    let status = json(&lab, &["status"]);
+    let attention = status["attention"].to_string();
+    assert!(attention.contains("detached") && !attention.contains("files-refused"), "{attention}");
+    assert!(opens(&lab.stranger, SERVER, UNLISTED));
+    drop(daemon);
 }
 
 #[test]

@@ -11,7 +11,7 @@ use nix::{
     mount::{MsFlags, mount},
     sys::signal::Signal,
 };
-use pomguard::state::runtime::Runtime;
+use pomguard::{daemon::journal::message_id, state::runtime::Runtime};
 use pomguard_tests::daemon::{Connection, Daemon, LISTED, Lab, SERVER, STRANGER, UNLISTED, is_shut, opens};
 use serde_json::Value;
 
@@ -79,6 +79,13 @@ fn bypass_and_lockdown_work_with_the_daemon_dead() {
     let entry = entry(&journal);
     assert!(entry.contains("PRIORITY=3\n") && entry.contains("MESSAGE=uid 0 pid "), "{entry}");
     assert!(entry.contains("bypass; reason: calls are lost; done without the daemon"), "{entry}");
+    for field in [
+        format!("MESSAGE_ID={}\n", message_id::EMERGENCY),
+        "POMGUARD_VERB=bypass\nPOMGUARD_OUTCOME=done\nPOMGUARD_UID=0\n".to_owned(),
+        "POMGUARD_WHY=calls are lost\n".to_owned(),
+    ] {
+        assert!(entry.contains(&field), "{field} in {entry}");
+    }
     let status = json(&lab, &["status"]);
     assert_eq!(
         (status["suspension"]["kind"].as_str(), status["suspension"]["by"]["uid"].as_u64()),

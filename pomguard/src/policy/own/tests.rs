@@ -106,3 +106,36 @@ fn other_hosts_meet_the_floating_address_of_a_system_under_its_name() {
     assert_eq!(known.len(), 1);
     assert_eq!(&*known[0].name, "pom2");
 }
+
+#[test]
+fn floating_addresses_that_are_held_need_no_room_and_come_before_unlisted_ones() {
+    // 250 floating addresses, all held, and 100 addresses that nobody listed.
+    let floating: Vec<String> = (1..=250).map(|at| format!("10.88.0.{at}")).collect();
+    let others: Vec<String> = (1..=100).map(|at| format!("10.77.0.{at}")).collect();
+    let mut listed = policy(OwnAddresses::Listed);
+    listed.shared.extend(floating.iter().map(|address| IpNet::from(ip(address))));
+    let here: Vec<&str> = others.iter().chain(&floating).map(String::as_str).collect();
+    let here = addresses(&here);
+    let listed = listed.on(&here);
+    assert!(floating.iter().all(|address| listed.may_send(ip(address))), "a held address can send");
+    assert_eq!(listed.machine.held.len(), limits::OWN_ADDRESSES);
+    assert!(crate::compile::fits(&listed).is_ok());
+    let machine = Policy { own_addresses: OwnAddresses::Machine, ..listed }.on(&here);
+    assert!(floating.iter().all(|address| machine.may_send(ip(address))));
+    // One listed address, the floating one of the site and these 250 leave 4 places.
+    assert_eq!(machine.machine.taken.len(), limits::OWN_ADDRESSES - 252);
+    assert!(crate::compile::fits(&machine).is_ok());
+}
+
+#[test]
+fn floating_address_beyond_the_limit_is_named() {
+    let many: Vec<String> = (0..300).map(|at| format!("10.88.{}.{}", at / 200, at % 200 + 1)).collect();
+    let mut wide = policy(OwnAddresses::Listed);
+    wide.shared.push("10.88.0.0/16".parse().unwrap());
+    let here = addresses(&many.iter().map(String::as_str).collect::<Vec<_>>());
+    let wide = wide.on(&here);
+    assert_eq!(wide.machine.held.len(), limits::OWN_ADDRESSES);
+    let found = wide.differences(&here).unlisted;
+    assert_eq!(found.len(), 300 - limits::OWN_ADDRESSES);
+    assert!(found[0].contains("does not send from there"), "{found:?}");
+}
