@@ -10,8 +10,7 @@ use std::{
     process::ExitCode,
 };
 
-#[path = "../pomguard-ebpf/record.rs"]
-mod record;
+use pomguard_record as record;
 
 const OVERRIDE: &str = "POMGUARD_EBPF_OBJECT";
 
@@ -43,7 +42,7 @@ fn object() -> Result<PathBuf, String> {
         }
         return Ok(path);
     }
-    let inputs = [record::OBJECT, record::RECORD, record::LOCK, "pomguard-ebpf/record.rs"];
+    let inputs = [record::OBJECT, record::RECORD, record::LOCK];
     for input in inputs.iter().chain(record::SOURCES) {
         println!("cargo::rerun-if-changed={}", workspace.join(input).display());
     }

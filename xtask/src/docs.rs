@@ -1,8 +1,7 @@
 //! `cargo xtask docs`: writes the files again that are written from tables in the code.
 
 use anyhow::Result;
-
-use crate::{process, workspace};
+use pomguard_workspace::{self as workspace, process};
 
 /// Runs the command. The tests that compare the files with the code also write them on request.
 pub(crate) fn run() -> Result<()> {

@@ -3,8 +3,9 @@
 use std::time::Instant;
 
 use anyhow::{Result, bail};
+use pomguard_workspace::process;
 
-use crate::{process, setup, test::kernel};
+use crate::{setup, test::kernel};
 
 /// Arguments of `cargo xtask faults`.
 #[derive(clap::Args)]

@@ -8,11 +8,9 @@ pub(crate) mod prose;
 use std::fs;
 
 use anyhow::{Context as _, Result, bail};
+use pomguard_workspace::{self as workspace, process};
 
-use crate::{
-    ebpf::{Compiler, TARGET},
-    process, workspace,
-};
+use crate::ebpf::{Compiler, TARGET};
 
 /// Arguments of `cargo xtask lint`.
 #[derive(clap::Args)]
@@ -50,20 +48,25 @@ pub(crate) fn formatting() -> Result<()> {
 
 /// Checks that every member inherits the workspace's lint table: a table that nobody inherits checks nothing.
 pub(crate) fn inheritance() -> Result<()> {
+    for (member, manifest) in members()? {
+        let inherited = manifest.get("lints").and_then(|lints| lints.get("workspace")?.as_bool());
+        if inherited != Some(true) {
+            bail!("{member}/Cargo.toml does not say `[lints] workspace = true`");
+        }
+    }
+    Ok(())
+}
+
+/// Returns the folder and the manifest of every member of the workspace.
+fn members() -> Result<Vec<(String, toml::Table)>> {
     let read = |path: &str| -> Result<toml::Table> {
         let text = fs::read_to_string(workspace::root().join(path)).with_context(|| path.to_owned())?;
         text.parse().with_context(|| path.to_owned())
     };
     let workspace = read("Cargo.toml")?;
     let members = workspace["workspace"]["members"].as_array().context("Cargo.toml has no members")?;
-    for member in members.iter().filter_map(toml::Value::as_str) {
-        let path = format!("{member}/Cargo.toml");
-        let inherited = read(&path)?.get("lints").and_then(|lints| lints.get("workspace")?.as_bool());
-        if inherited != Some(true) {
-            bail!("{path} does not say `[lints] workspace = true`");
-        }
-    }
-    Ok(())
+    let members = members.iter().filter_map(toml::Value::as_str);
+    members.map(|member| Ok((member.to_owned(), read(&format!("{member}/Cargo.toml"))?))).collect()
 }
 
 /// Checks with clippy all code that is built for this machine, including tests.

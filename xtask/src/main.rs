@@ -5,22 +5,15 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 mod account;
-mod bench;
-mod demo;
+mod dispatch;
 mod dist;
 mod docs;
 mod ebpf;
 mod faults;
 mod fuzz;
-mod lab;
 mod lint;
-mod mutate;
-mod process;
-#[path = "../../pomguard-ebpf/record.rs"]
-mod record;
 mod setup;
 mod test;
-mod workspace;
 
 /// The commands of pomguard's developers
 #[derive(Parser)]
@@ -33,9 +26,9 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Measure the cost of a packet, over a floor of the same run
-    Bench(bench::Args),
+    Bench(dispatch::Args),
     /// Build a POM site out of network namespaces and try every connection of the matrix
-    Demo(demo::Args),
+    Demo(dispatch::Args),
     /// Build the file that runs on every supported distribution, and check it
     Dist(dist::Args),
     /// Write the documents that are made from tables in the code: docs/packets.md
@@ -53,15 +46,15 @@ enum Command {
     /// Send millions of mixed packets over a cable, and check that each is counted once
     Account(account::Args),
     /// Change the packet code in one place at a time, and check that the tests notice
-    Mutate(mutate::Args),
+    Mutate(dispatch::Args),
     /// Install the BPF toolchain and the test tools.
     Setup(setup::Args),
 }
 
 fn main() -> ExitCode {
-    let result = match Cli::parse().command {
-        Command::Bench(args) => bench::run(&args),
-        Command::Demo(args) => demo::run(&args),
+    pomguard_workspace::exit(match Cli::parse().command {
+        Command::Bench(args) => dispatch::replace(dispatch::BENCH, &args),
+        Command::Demo(args) => dispatch::replace(dispatch::DEMO, &args),
         Command::Dist(args) => dist::run(&args),
         Command::Docs => docs::run(),
         Command::Test(args) => test::run(&args),
@@ -70,14 +63,7 @@ fn main() -> ExitCode {
         Command::Faults(args) => faults::run(&args),
         Command::Fuzz(args) => fuzz::run(&args),
         Command::Account(args) => account::run(&args),
-        Command::Mutate(args) => mutate::run(&args),
+        Command::Mutate(args) => dispatch::replace(dispatch::MUTATE, &args),
         Command::Setup(args) => setup::run(&args),
-    };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    })
 }

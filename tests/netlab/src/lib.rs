@@ -30,11 +30,13 @@
 //! `/sys/class/net` shows the interfaces of the namespace that *mounted* sysfs, not of the reader's: inside a
 //! laboratory ask [`Namespace::links`] or `if_nametoindex`.
 
+pub mod daemon;
 mod link;
 mod namespace;
 mod napi;
 mod offload;
 pub mod outside;
+pub mod sandbox;
 mod station;
 mod switch;
 mod veth;

@@ -14,9 +14,8 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
+use pomguard_workspace::{self as workspace, process};
 use sha2::{Digest as _, Sha256};
-
-use crate::{process, workspace};
 
 mod artefact;
 mod old_root;

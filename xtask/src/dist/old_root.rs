@@ -8,9 +8,9 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
+use pomguard_workspace::{self as workspace, process};
 
 use super::{folder, need_root, text};
-use crate::{process, workspace};
 
 /// Packages of the root in addition to the smallest set: a command for the interface, and a module for the
 /// look-up of groups, on which a static binary fails.

@@ -7,9 +7,9 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
+use pomguard_workspace::{self as workspace, process};
 
 use super::{TARGET, folder, stage, text};
-use crate::{process, workspace};
 
 /// The differences of one package from the usual one: the tests make an older and a newer version.
 pub(crate) struct Variant<'a> {

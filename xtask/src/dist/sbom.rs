@@ -4,10 +4,10 @@
 use std::{fs, process::Command};
 
 use anyhow::{Context as _, Result, ensure};
+use pomguard_workspace::{self as workspace, process};
 use serde_json::Value;
 
 use super::{TARGET, text};
-use crate::{process, workspace};
 
 const NAME: &str = "pomguard.sbom";
 

@@ -11,9 +11,9 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
+use pomguard_workspace::{self as workspace, process};
 
 use super::{TARGET, sbom, text};
-use crate::{process, workspace};
 
 /// The oldest format of a policy module that the tools can write and RHEL 8 can read.
 const MODULE_FORM: &str = "19";

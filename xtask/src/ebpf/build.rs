@@ -8,10 +8,10 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
+use pomguard_workspace::{self as workspace, process};
 use serde::Deserialize;
 
 use super::toolchain::{TARGET, Toolchain};
-use crate::{process, workspace};
 
 /// The objects and the toolchain that built them.
 pub(crate) struct Built {

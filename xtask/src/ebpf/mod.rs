@@ -6,8 +6,8 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-
-use crate::{record, workspace};
+use pomguard_record as record;
+use pomguard_workspace as workspace;
 
 mod build;
 mod inspect;

@@ -136,7 +136,8 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::{record, workspace};
+    use pomguard_record as record;
+    use pomguard_workspace as workspace;
 
     fn instruction(code: u8, to: u8, from: u8, off: i16, imm: i32) -> bpf_insn {
         bpf_insn { code, _bitfield_1: bpf_insn::new_bitfield_1(to, from), off, imm, _bitfield_align_1: [] }

@@ -7,8 +7,7 @@ use std::{
 };
 
 use anyhow::{Result, bail};
-
-use crate::{process, workspace};
+use pomguard_workspace::{self as workspace, process};
 
 /// The BPF target of this machine's byte order: every supported machine is little-endian.
 pub(crate) const TARGET: &str = "bpfel-unknown-none";

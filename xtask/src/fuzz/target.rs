@@ -1,8 +1,9 @@
 //! Runs the coverage-guided targets of `fuzz/` with cargo-fuzz.
 
 use anyhow::{Context as _, Result};
+use pomguard_workspace::{self as workspace, process};
 
-use crate::{process, setup::Tool, workspace};
+use crate::setup::Tool;
 
 /// The names of the targets, which say what they read.
 pub(crate) const TARGETS: [&str; 4] = ["packet", "matrix", "site", "settings"];

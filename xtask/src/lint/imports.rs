@@ -1,6 +1,7 @@
-//! Imports of the crate `pomguard` go one way, and no two files of a crate import each other in a circle.
+//! Imports of the crate `pomguard` go one way. Neither the files of a crate nor the crates of the workspace import each
+//! other in a circle.
 //!
-//! Both rules are read off the sources: `use` trees and paths that start with `crate`, `super` or `self`, outside
+//! The rules for files are read off the sources: `use` trees and paths that start with `crate`, `super` or `self`, outside
 //! items under `#[cfg(test)]`. A module and the modules within it count as one place here: a parent names its
 //! children, and a child may use its parent.
 
@@ -11,9 +12,8 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
+use pomguard_workspace as workspace;
 use syn::visit::{self, Visit};
-
-use crate::workspace;
 
 /// The modules of `pomguard`, each of which may import those before it.
 const ORDER: [&str; 17] = [
@@ -36,18 +36,18 @@ const ORDER: [&str; 17] = [
     "main",
 ];
 
-/// The crates whose files are searched for circles.
-const CRATES: [&str; 7] =
-    ["pomguard", "pomguard-common", "pomguard-ebpf", "tests", "tests/netlab", "xtask", "fuzz"];
-
 /// A module as the names from the root of its crate; empty for the root.
 type Module = Vec<String>;
 
-/// Checks both rules for every crate.
+/// Checks the rules for every crate of the workspace.
 pub(crate) fn check() -> Result<()> {
-    let mut faults = Vec::new();
-    for member in CRATES {
-        let graph = Graph::read(&workspace::root().join(member).join("src")).context(member)?;
+    let members = super::members()?;
+    let circles = Graph::of_crates(members.iter().map(|(_, manifest)| manifest)).circles();
+    let mut faults: Vec<String> =
+        circles.iter().map(|circle| format!("crates that depend on each other: {circle}")).collect();
+    for (member, _) in &members {
+        let graph =
+            Graph::read(&workspace::root().join(member).join("src")).with_context(|| member.clone())?;
         if member == "pomguard" {
             faults.extend(graph.backward());
         }
@@ -61,10 +61,28 @@ pub(crate) fn check() -> Result<()> {
 struct Graph(BTreeMap<Module, BTreeSet<Module>>);
 
 impl Graph {
+    /// Reads the names of all members, and of the members that each one depends on, for its tests too: Cargo refuses a
+    /// circle only among the dependencies of the program itself.
+    fn of_crates<'a>(manifests: impl Iterator<Item = &'a toml::Table>) -> Self {
+        const KINDS: [&str; 3] = ["dependencies", "dev-dependencies", "build-dependencies"];
+        let mut graph = Self::default();
+        for manifest in manifests {
+            let name = manifest.get("package").and_then(|package| package.get("name")?.as_str());
+            let needs = KINDS.iter().filter_map(|kind| manifest.get(*kind)?.as_table());
+            let needs = needs.flat_map(toml::Table::keys).map(|name| vec![name.clone()]);
+            graph.0.insert(vec![name.unwrap_or_default().to_owned()], needs.collect());
+        }
+        graph
+    }
+
     /// Reads every file below `source`.
     fn read(source: &Path) -> Result<Self> {
         let mut files = Vec::new();
         collect(source, &mut Vec::new(), &mut files)?;
+        if !source.join("lib.rs").exists() {
+            // The root of a crate without a library.
+            files.iter_mut().filter(|(module, _)| *module == ["main"]).for_each(|(module, _)| module.clear());
+        }
         let modules: BTreeSet<Module> = files.iter().map(|(module, _)| module.clone()).collect();
         let mut graph = Self::default();
         for (module, text) in &files {
@@ -289,5 +307,40 @@ mod tests {
         assert_eq!(graph.circles(), Vec::<String>::new());
         let graph = self::graph(&[("a.rs", "use crate::b::B;"), ("b.rs", "use crate::a::A;")]);
         assert_eq!(graph.circles(), ["a, b"]);
+    }
+
+    #[test]
+    fn the_root_of_a_program_contains_its_modules() {
+        let graph = graph(&[
+            ("main.rs", "mod a; use self::a::A;"),
+            ("a.rs", "use super::{Setting, b}; use crate::b::B;"),
+            ("b.rs", "fn at() { crate::run() }"),
+        ]);
+        assert_eq!(graph.circles(), Vec::<String>::new());
+        assert_eq!(graph.0.len(), 3);
+    }
+
+    #[test]
+    fn a_circle_of_crates_is_named() {
+        let manifest = |name: &str, needs: &str| -> toml::Table {
+            format!("[package]\nname = \"{name}\"\n{needs}").parse().unwrap()
+        };
+        let one_way = [
+            manifest("a", "[dependencies]\nb.workspace = true\nlibc.workspace = true"),
+            manifest("b", "[build-dependencies]\nc.workspace = true"),
+            manifest("c", ""),
+        ];
+        assert_eq!(Graph::of_crates(one_way.iter()).circles(), Vec::<String>::new());
+        let [a, b, _] = one_way;
+        let circle = [a, b, manifest("c", "[dev-dependencies]\na = { path = \"../a\" }")];
+        assert_eq!(Graph::of_crates(circle.iter()).circles(), ["a, b, c"]);
+    }
+
+    #[test]
+    fn every_member_of_the_workspace_is_searched() {
+        let members = crate::lint::members().unwrap();
+        for name in ["bench", "demo", "tests/mutate", "tests/netlab", "xtask/workspace", "xtask"] {
+            assert!(members.iter().any(|(member, _)| member == name), "{name}");
+        }
     }
 }

@@ -4,10 +4,9 @@
 use std::{fs, path::Path, process::Command};
 
 use anyhow::{Context as _, Result, bail};
+use pomguard_workspace::{self as workspace, process};
 use regex::Regex;
 use syn::visit::{self, Visit};
-
-use crate::{process, workspace};
 
 /// Occurrences of "what" in 1,000 words.
 const MOST_WHAT: f64 = 2.0;

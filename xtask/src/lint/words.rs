@@ -4,9 +4,8 @@
 use std::{fs, path::Path};
 
 use anyhow::{Context as _, Result, bail};
+use pomguard_workspace as workspace;
 use proc_macro2::{TokenStream, TokenTree};
-
-use crate::workspace;
 
 /// Words that no identifier contains and no sentence uses.
 const UNMISTAKABLE: &[&str] = &[

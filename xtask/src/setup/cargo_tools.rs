@@ -3,9 +3,10 @@
 use std::{path::Path, process::Command};
 
 use anyhow::{Context as _, Result};
+use pomguard_workspace::{self as workspace, process};
 
 use super::distribution::Distribution;
-use crate::{ebpf, process, workspace};
+use crate::ebpf;
 
 const LINKER: &str = "0.13.0";
 const DENY: &str = "0.20.2";

@@ -3,8 +3,7 @@
 use std::process::Command;
 
 use anyhow::{Result, bail};
-
-use crate::process;
+use pomguard_workspace::process;
 
 /// A family of distributions, by its package manager.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -19,12 +19,16 @@ pub(crate) struct Args {
     /// Only list the missing tools; fail if any is missing
     #[arg(long)]
     no_install: bool,
+    /// Only this tool
+    #[arg(long, value_name = "TOOL", value_parser = Tool::ALL.map(Tool::name))]
+    only: Option<String>,
 }
 
 /// Runs the command.
 pub(crate) fn run(args: &Args) -> Result<()> {
     let mut missing = Vec::new();
-    for tool in Tool::ALL {
+    let chosen = |tool: &&Tool| args.only.as_ref().is_none_or(|name| name == tool.name());
+    for tool in Tool::ALL.iter().filter(chosen) {
         let here = tool.is_here();
         println!("{} {:<14} {}", if here { "here   " } else { "missing" }, tool.name(), tool.purpose());
         if !here {

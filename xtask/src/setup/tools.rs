@@ -1,11 +1,12 @@
 //! The tools that can be installed: the check for each, and the packages.
 
 use anyhow::Result;
+use pomguard_workspace::process;
 
 use super::{cargo_tools, distribution::Distribution};
 use crate::{
     ebpf::{Compiler, Toolchain},
-    lint, process,
+    lint,
 };
 
 /// A tool that a command of xtask needs and a machine may lack.
@@ -30,7 +31,7 @@ pub(crate) enum Tool {
 
 impl Tool {
     /// All tools, in the order of their installation.
-    pub(crate) const ALL: &[Self] = &[
+    pub(crate) const ALL: [Self; 15] = [
         Self::BpfCompiler,
         Self::BpfClippy,
         Self::BpfLinker,
@@ -59,7 +60,7 @@ impl Tool {
             Self::Network => "network tools",
             Self::Strace => "strace",
             Self::Faketime => "faketime",
-            Self::Filters => "other filters",
+            Self::Filters => "filters",
             Self::Promtool => "promtool",
             Self::SystemdAnalyze => "systemd",
             Self::Packaging => "packaging",

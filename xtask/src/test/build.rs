@@ -1,15 +1,16 @@
 //! The one build of all test programs.
 
 use std::{
+    collections::BTreeMap,
     ffi::OsString,
     path::{Path, PathBuf},
-    process::Stdio,
 };
 
-use anyhow::{Context as _, Result, bail};
-use serde::Deserialize;
-
-use crate::workspace;
+use anyhow::{Context as _, Result};
+use pomguard_workspace::{
+    self as workspace,
+    build::{Artifact, TargetKind, artifacts, is_binary},
+};
 
 /// A program that runs tests.
 pub(super) struct TestProgram {
@@ -29,11 +30,19 @@ pub(super) struct TestProgram {
 pub(super) struct Built {
     /// The daemon that the tests drive.
     pub(super) daemon: PathBuf,
+    /// The other programs, by name.
+    programs: BTreeMap<String, PathBuf>,
     /// Every test program of the workspace.
     pub(super) tests: Vec<TestProgram>,
 }
 
 impl Built {
+    /// Returns a program of the workspace.
+    pub(super) fn program(&self, name: &str) -> Result<&Path> {
+        let path = self.programs.get(name).with_context(|| format!("the build made no program `{name}`"))?;
+        Ok(path)
+    }
+
     /// Returns a test program of `pomguard-tests`.
     pub(super) fn test(&self, name: &str) -> Result<&TestProgram> {
         self.tests
@@ -49,27 +58,6 @@ pub(super) const TESTS: &str = "pomguard-tests";
 /// The environment variable that tells the build which object to embed.
 const OBJECT: &str = "POMGUARD_EBPF_OBJECT";
 
-/// A line of Cargo's JSON.
-#[derive(Deserialize)]
-struct Message {
-    reason: String,
-    manifest_path: Option<PathBuf>,
-    target: Option<Target>,
-    profile: Option<Profile>,
-    executable: Option<PathBuf>,
-}
-
-#[derive(Deserialize)]
-struct Target {
-    name: String,
-    kind: Vec<String>,
-}
-
-#[derive(Deserialize)]
-struct Profile {
-    test: bool,
-}
-
 /// Builds the workspace with all its tests, in one profile. Cargo shows its own progress.
 pub(super) fn everything() -> Result<Built> {
     build(None)
@@ -83,38 +71,35 @@ pub(super) fn with_object(object: &Path) -> Result<Built> {
 fn build(object: Option<&Path>) -> Result<Built> {
     let mut command = workspace::cargo("build");
     command.args(["--locked", "--workspace", "--exclude", "pomguard-ebpf", "--all-targets"]);
-    command.args(["--message-format=json-render-diagnostics"]);
     match object {
         Some(object) => command.env(OBJECT, object),
         // Uses the committed object, whatever the caller's environment says.
         None => command.env_remove(OBJECT),
     };
-    let output = command.stdin(Stdio::null()).stderr(Stdio::inherit()).output().context("cargo build")?;
-    if !output.status.success() {
-        bail!("the workspace does not build: {}", output.status);
-    }
-    let text = String::from_utf8(output.stdout).context("Cargo printed no UTF-8")?;
-    let (mut daemon, mut tests) = (None, Vec::new());
-    for line in text.lines() {
-        let message: Message = serde_json::from_str(line).context("a message of Cargo's")?;
-        if message.reason != "compiler-artifact" {
-            continue;
-        }
-        let (Some(path), Some(manifest), Some(target), Some(profile)) =
-            (message.executable, message.manifest_path, message.target, message.profile)
-        else {
+    let (mut programs, mut tests) = (BTreeMap::new(), Vec::new());
+    for artifact in artifacts(&mut command)? {
+        let is_program = is_binary(&artifact);
+        let Artifact { executable: Some(path), manifest_path, target, profile, .. } = artifact else {
             continue;
         };
-        let folder = manifest.parent().unwrap_or(Path::new(".")).to_path_buf();
+        let path = PathBuf::from(path);
         if profile.test {
-            let is_unit = !target.kind.iter().any(|kind| kind == "test");
-            let package = package_of(&manifest)?;
-            tests.push(TestProgram { package, name: target.name, is_unit, path, folder });
-        } else if target.name == "pomguard" && target.kind.iter().any(|kind| kind == "bin") {
-            daemon = Some(path);
+            let manifest = manifest_path.as_std_path();
+            let folder = manifest.parent().unwrap_or(Path::new(".")).to_path_buf();
+            let is_unit = !target.kind.contains(&TargetKind::Test);
+            tests.push(TestProgram {
+                package: package_of(manifest)?,
+                name: target.name,
+                is_unit,
+                path,
+                folder,
+            });
+        } else if is_program {
+            programs.insert(target.name, path);
         }
     }
-    Ok(Built { daemon: daemon.context("the build made no daemon")?, tests })
+    let daemon = programs.remove("pomguard").context("the build made no daemon")?;
+    Ok(Built { daemon, programs, tests })
 }
 
 /// Returns the name of the package that a manifest describes.
@@ -133,7 +118,7 @@ pub(super) fn environment(daemon: &Path) -> Vec<(&'static str, OsString)> {
 #[cfg(test)]
 mod tests {
     use super::package_of;
-    use crate::workspace;
+    use pomguard_workspace as workspace;
 
     #[test]
     fn a_manifest_tells_the_name_of_its_package() {

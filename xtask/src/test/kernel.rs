@@ -3,6 +3,7 @@
 use std::{fs, path::Path, process::Command};
 
 use anyhow::{Context as _, Result};
+use pomguard_workspace::{self as workspace, process};
 
 use super::{
     build::{self, TESTS, TestProgram},
@@ -10,7 +11,7 @@ use super::{
     pool::{self, Job},
     run::Run,
 };
-use crate::{process, setup::Tool, workspace};
+use crate::{dispatch, setup::Tool};
 
 /// The environment variable that holds the path of the daemon's binary.
 pub(super) const BINARY: &str = "POMGUARD_BIN";
@@ -86,10 +87,7 @@ pub(super) fn demo(run: &mut Run) -> Result<Outcome> {
         return Ok(Outcome::NotRun(reason));
     }
     let (built, _) = run.built()?;
-    // The demo needs a process of its own, because it changes its environment permanently. The build may have
-    // replaced the file that this program was started from.
-    let mut command = Command::new("/proc/self/exe");
-    process::run(command.arg("demo").arg("--pomguard").arg(&built.daemon))?;
+    process::run(Command::new(built.program(dispatch::DEMO)?).arg("--pomguard").arg(&built.daemon))?;
     Ok(Outcome::passed())
 }
 

@@ -7,16 +7,16 @@ use std::{
 };
 
 use anyhow::{Result, bail};
+use pomguard_workspace::{self as workspace, process};
 
 use super::{
     Args, attempt, build, conclude, kernel, other_kernel, outcome::Outcome, packaging, print_table, run::Run,
 };
 use crate::{
-    account,
+    account, dispatch,
     ebpf::{self, Comparison},
-    faults, fuzz, mutate, process,
+    faults, fuzz,
     setup::{self, Tool},
-    workspace,
 };
 
 /// A proof that takes too long to run for every change.
@@ -84,7 +84,7 @@ const PROOFS: &[Proof] = &[
         title: "one change of the packet code at a time, and whether a test notices",
         minutes: 120,
         needs: &[],
-        run: || mutate::run(&mutate::Args::default()).map(|()| Outcome::passed()),
+        run: || dispatch::run(dispatch::MUTATE).map(|()| Outcome::passed()),
     },
     Proof {
         name: "all-faults",

@@ -7,11 +7,10 @@ use std::{
     process::Command,
 };
 
-use anyhow::{Context as _, Result, bail};
-use serde::Deserialize;
+use anyhow::{Result, bail};
+use pomguard_workspace::{self as workspace, process};
 
 use super::{build, count::Count, kernel, outcome::Outcome};
-use crate::{process, workspace};
 
 /// The environment variable that holds another folder of the scripts that boot kernels.
 const SCRIPTS: &str = "POMGUARD_VM_SCRIPTS";
@@ -98,24 +97,4 @@ pub(super) fn at_the_same_path(path: &Path) -> OsString {
     argument.push(":");
     argument.push(path);
     argument
-}
-
-/// Returns the programs that a Cargo command builds. The command must print JSON messages.
-pub(crate) fn executables(command: &mut Command) -> Result<Vec<PathBuf>> {
-    #[derive(Deserialize)]
-    struct Message {
-        reason: String,
-        executable: Option<PathBuf>,
-    }
-    let mut binaries = Vec::new();
-    for line in process::output(command)?.lines() {
-        let message: Message = serde_json::from_str(line).context("a message of Cargo's")?;
-        if message.reason == "compiler-artifact" {
-            binaries.extend(message.executable);
-        }
-    }
-    if binaries.is_empty() {
-        bail!("the tests crate has no test binary");
-    }
-    Ok(binaries)
 }

@@ -4,9 +4,9 @@
 use std::process::Command;
 
 use anyhow::Result;
+use pomguard_workspace::process;
 
 use super::{other_kernel, outcome::Outcome, run::Run};
-use crate::process;
 
 /// The release name of the container's Debian.
 const SYSTEM: &str = "bookworm";

@@ -17,6 +17,7 @@ use nix::{
     sys::signal::{Signal, killpg},
     unistd::Pid,
 };
+use pomguard_workspace::process;
 
 use super::{build::TestProgram, count::Count, times::TestTime};
 
@@ -98,7 +99,7 @@ fn is_alone(test: &str) -> bool {
 /// Returns the names of the tests of a program.
 pub(super) fn names(program: &TestProgram) -> Result<Vec<String>> {
     let mut command = Command::new(&program.path);
-    let text = crate::process::output(command.args(["--list", "--format", "terse"]))?;
+    let text = process::output(command.args(["--list", "--format", "terse"]))?;
     Ok(text.lines().filter_map(|line| line.strip_suffix(": test")).map(str::to_owned).collect())
 }
 

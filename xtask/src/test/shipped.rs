@@ -7,9 +7,9 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
+use pomguard_workspace::{self as workspace, process};
 
 use super::{outcome::Outcome, run::Run};
-use crate::{process, workspace};
 
 /// The units and the exposure that each may reach: of 10, in tenths, the form that the program expects.
 const UNITS: [(&str, &str); 2] =

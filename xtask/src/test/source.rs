@@ -1,6 +1,7 @@
 //! Stages that need no kernel: checks of the sources by the compiler and related tools.
 
 use anyhow::Result;
+use pomguard_workspace::{self as workspace, process};
 
 use super::{
     build::{self, TESTS},
@@ -8,13 +9,10 @@ use super::{
     pool::{self, Job},
     run::Run,
 };
-use crate::{ebpf, lint, process, workspace};
+use crate::{dispatch, ebpf, lint};
 
 /// The test of random packets that needs no kernel, in a program whose other tests do.
 pub(super) const ON_THE_HOST: &str = "decision_code_agrees_with_a_naive_reading_of_the_docs";
-
-/// The package of this program.
-const DEVELOPERS: &str = env!("CARGO_PKG_NAME");
 
 /// Builds the workspace for all later stages.
 pub(super) fn build(run: &mut Run) -> Result<Outcome> {
@@ -68,8 +66,8 @@ pub(super) fn unit(run: &mut Run) -> Result<Outcome> {
                 "differential" => jobs.push(Job::single(program, ON_THE_HOST)),
                 _ => {}
             }
-        } else if program.package == DEVELOPERS {
-            // Some of its tests build networks, and one needs the machine to itself.
+        } else if program.package == dispatch::DEMO {
+            // One of its tests builds a whole site, and needs the machine to itself.
             jobs.extend(Job::each(program)?);
         } else if !pool::names(program)?.is_empty() {
             jobs.push(Job::pure(program));

@@ -5,14 +5,12 @@ use std::{fs, path::Path, process::Command};
 
 use anyhow::{Context as _, Result, ensure};
 use pomguard_common::ABI_VERSION;
+use pomguard_workspace::{self as workspace, process};
 
 use super::{other_kernel, outcome::Outcome};
-use crate::{
-    dist::{
-        self,
-        packages::{self, Packages, Variant},
-    },
-    process, workspace,
+use crate::dist::{
+    self,
+    packages::{self, Packages, Variant},
 };
 
 /// The script that runs inside the container, next to this file.
