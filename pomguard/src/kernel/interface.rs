@@ -5,15 +5,15 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-use netlink_packet_core::{NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
+use netlink_packet_core::NLM_F_DUMP;
 use netlink_packet_route::{
     RouteNetlinkMessage,
     link::{InfoKind, LinkAttribute, LinkInfo, LinkLayerType, LinkMessage, LinkXdp, XdpAttached},
     tc::{TcAttribute, TcFilterBpfOption, TcHandle, TcMessage, TcOption},
 };
-use netlink_sys::{Socket, protocols::NETLINK_ROUTE};
+use netlink_sys::protocols::NETLINK_ROUTE;
 
-use super::KernelError;
+use super::{KernelError, netlink};
 
 /// The XDP program of an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -273,67 +273,8 @@ fn program_of_filter(attribute: &TcAttribute) -> Option<u32> {
     })
 }
 
-/// The number of attempts to read a table that changes meanwhile.
-const DUMP_ATTEMPTS: usize = 8;
-
-/// Sends a request to rtnetlink and collects the answers. A dump that the kernel marks as interrupted by a
-/// change may lack entries and is repeated.
+/// Sends a request to rtnetlink and collects the answers.
 pub(super) fn ask(request: RouteNetlinkMessage, flags: u16) -> Result<Vec<RouteNetlinkMessage>, KernelError> {
-    for _ in 1..DUMP_ATTEMPTS {
-        if let Some(answers) = ask_once(request.clone(), flags)?.whole() {
-            return Ok(answers);
-        }
-    }
-    // A table that changes all the time: the last attempt is as good as any.
-    Ok(ask_once(request, flags)?.messages)
-}
-
-/// The answers to one request.
-#[derive(Default)]
-struct Answers {
-    messages: Vec<RouteNetlinkMessage>,
-    /// True if the table changed while the kernel wrote the answers.
-    interrupted: bool,
-}
-
-impl Answers {
-    fn whole(self) -> Option<Vec<RouteNetlinkMessage>> {
-        (!self.interrupted).then_some(self.messages)
-    }
-}
-
-fn ask_once(request: RouteNetlinkMessage, flags: u16) -> Result<Answers, KernelError> {
-    let fail = || KernelError::system("netlink", "request to the kernel's routing socket");
-    let socket = Socket::new(NETLINK_ROUTE).map_err(fail())?;
-    let mut message = NetlinkMessage::from(request);
-    message.header.flags = NLM_F_REQUEST | flags;
-    message.header.sequence_number = 1;
-    message.finalize();
-    let mut bytes = vec![0; message.buffer_len()];
-    message.serialize(&mut bytes);
-    socket.send(&bytes, 0).map_err(fail())?;
-    let mut answers = Answers::default();
-    loop {
-        let (received, _) = socket.recv_from_full().map_err(fail())?;
-        let mut rest = received.as_slice();
-        while !rest.is_empty() {
-            let Ok(answer) = NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest) else {
-                return Err(fail()(io::Error::from(io::ErrorKind::InvalidData)));
-            };
-            let length = (answer.header.length as usize).next_multiple_of(4).min(rest.len()).max(1);
-            answers.interrupted |= answer.header.flags & NLM_F_DUMP_INTR != 0;
-            match answer.payload {
-                NetlinkPayload::InnerMessage(inner) => answers.messages.push(inner),
-                NetlinkPayload::Error(error) => {
-                    return if error.code.is_none() { Ok(answers) } else { Err(fail()(error.to_io())) };
-                }
-                NetlinkPayload::Done(_) => return Ok(answers),
-                _ => {}
-            }
-            rest = &rest[length..];
-        }
-        if flags & NLM_F_DUMP == 0 {
-            return Ok(answers);
-        }
-    }
+    netlink::ask(NETLINK_ROUTE, request, flags)
+        .map_err(KernelError::system("netlink", "request to the kernel's routing socket"))
 }

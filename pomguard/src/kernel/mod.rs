@@ -21,6 +21,7 @@
 //! | a driver's message for a refusal of native mode | `refusal` |
 //! | packets that a card received, next to those that the programs received | [`sight`] |
 //! | the kernel's announcements about interfaces | [`monitor`] |
+//! | requests by netlink | `netlink` |
 //! | capabilities that a process lacks | [`capabilities`] |
 //! | this machine, for `pomguard doctor` | [`doctor`] |
 //! | a frame through the loaded program | [`probe`], [`selfprobe`] |
@@ -54,6 +55,7 @@ pub mod map_baseline;
 pub(crate) mod mapping;
 pub mod minimal;
 pub mod monitor;
+mod netlink;
 pub mod object;
 pub mod pinned_objects;
 pub mod pins;

@@ -2,19 +2,18 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    io,
     net::{IpAddr, SocketAddr},
 };
 
-use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
+use netlink_packet_core::NLM_F_DUMP;
 use netlink_packet_sock_diag::{
     SockDiagMessage,
     constants::{AF_INET, AF_INET6, IPPROTO_TCP, IPPROTO_UDP},
     inet::{ExtensionFlags, InetRequest, SocketId, StateFlags},
 };
-use netlink_sys::{Socket, protocols::NETLINK_SOCK_DIAG};
+use netlink_sys::protocols::NETLINK_SOCK_DIAG;
 
-use super::KernelError;
+use super::{KernelError, netlink};
 use crate::policy::{Direction, machine::Listener, oracle::Opening};
 
 /// States of a socket (include/net/tcp_states.h).
@@ -178,8 +177,6 @@ fn dump(family: u8, protocol: u8) -> Result<Vec<Line>, KernelError> {
 
 /// Returns the lines of a table; `None` if the kernel has no such table.
 fn dump_if_any(family: u8, protocol: u8) -> Result<Option<Vec<Line>>, KernelError> {
-    let fail = || KernelError::system("netlink", "request to the kernel's socket table");
-    let socket = Socket::new(NETLINK_SOCK_DIAG).map_err(fail())?;
     let request = InetRequest {
         family,
         protocol,
@@ -187,38 +184,20 @@ fn dump_if_any(family: u8, protocol: u8) -> Result<Option<Vec<Line>>, KernelErro
         states: StateFlags::all(),
         socket_id: if family == AF_INET { SocketId::new_v4() } else { SocketId::new_v6() },
     };
-    let mut message = NetlinkMessage::from(SockDiagMessage::InetRequest(request));
-    message.header.flags = NLM_F_REQUEST | NLM_F_DUMP;
-    message.finalize();
-    let mut bytes = vec![0; message.buffer_len()];
-    message.serialize(&mut bytes);
-    socket.send(&bytes, 0).map_err(fail())?;
-    let mut lines = Vec::new();
-    loop {
-        let (received, _) = socket.recv_from_full().map_err(fail())?;
-        let mut rest = received.as_slice();
-        while !rest.is_empty() {
-            let Ok(answer) = NetlinkMessage::<SockDiagMessage>::deserialize(rest) else {
-                return Err(fail()(io::Error::from(io::ErrorKind::InvalidData)));
-            };
-            let length = (answer.header.length as usize).next_multiple_of(4).min(rest.len()).max(1);
-            match answer.payload {
-                NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(response)) => {
-                    let header = response.header;
-                    let id = header.socket_id;
-                    lines.push(Line {
-                        state: header.state,
-                        inode: header.inode,
-                        local: on_the_wire(id.source_address, id.source_port),
-                        peer: on_the_wire(id.destination_address, id.destination_port),
-                    });
-                }
-                NetlinkPayload::Error(error) if error.raw_code() == -libc::ENOENT => return Ok(None),
-                NetlinkPayload::Error(error) if error.code.is_some() => return Err(fail()(error.to_io())),
-                NetlinkPayload::Error(_) | NetlinkPayload::Done(_) => return Ok(Some(lines)),
-                _ => {}
-            }
-            rest = &rest[length..];
-        }
-    }
+    let answers = match netlink::ask(NETLINK_SOCK_DIAG, SockDiagMessage::InetRequest(request), NLM_F_DUMP) {
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Ok(None),
+        answers => answers.map_err(KernelError::system("netlink", "request to the kernel's socket table"))?,
+    };
+    let line = |answer| {
+        let SockDiagMessage::InetResponse(response) = answer else { return None };
+        let header = response.header;
+        let id = header.socket_id;
+        Some(Line {
+            state: header.state,
+            inode: header.inode,
+            local: on_the_wire(id.source_address, id.source_port),
+            peer: on_the_wire(id.destination_address, id.destination_port),
+        })
+    };
+    Ok(Some(answers.into_iter().filter_map(line).collect()))
 }
