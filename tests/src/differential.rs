@@ -4,7 +4,10 @@
 use std::{collections::BTreeMap, env, fmt::Write as _, time::SystemTime};
 
 use anyhow::{Result, ensure};
-use pomguard::policy::{Direction, Mode, Policy};
+use pomguard::{
+    digest::hex,
+    policy::{Direction, Mode, Policy},
+};
 use pomguard_common::counter::{Counters, RowTally, Tally};
 
 use crate::{
@@ -471,10 +474,6 @@ fn shown(scenario: &Scenario) -> String {
         let _ = writeln!(text, "{id} {direction:?} {peers:?} from {client} to {services:?} {mark}");
     }
     text
-}
-
-fn hex(frame: &[u8]) -> String {
-    frame.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
 }
 
 #[cfg(test)]

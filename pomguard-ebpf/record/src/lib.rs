@@ -7,7 +7,6 @@
 
 use std::{
     collections::BTreeMap,
-    fmt::Write as _,
     fs, io,
     path::{Path, PathBuf},
 };
@@ -86,12 +85,10 @@ fn of_lock(lock: &str) -> Record {
         .collect()
 }
 
-fn hash(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().fold(String::new(), |mut hex, byte| {
-        // Writing to a string cannot fail.
-        let _ = write!(hex, "{byte:02x}");
-        hex
-    })
+/// Returns the SHA-256 of bytes in hexadecimal.
+#[must_use]
+pub fn hash(bytes: &[u8]) -> String {
+    base16ct::lower::encode_string(&Sha256::digest(bytes))
 }
 
 /// Adds the file to an I/O error.

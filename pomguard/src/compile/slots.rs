@@ -3,7 +3,6 @@
 use std::{
     borrow::Cow,
     collections::{BTreeMap, BTreeSet},
-    fmt::Write as _,
 };
 
 use pomguard_common::{
@@ -14,7 +13,10 @@ use pomguard_common::{
 use sha2::{Digest as _, Sha256};
 
 use super::error::CompileError;
-use crate::policy::{Policy, RowId};
+use crate::{
+    digest::hex,
+    policy::{Policy, RowId},
+};
 
 /// A slot in use, according to the labels in the kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,10 +76,7 @@ pub fn label_id(id: &RowId) -> Cow<'_, str> {
     }
     let mut short = cut(&id.0, LABEL_ID - DIGEST - 1).to_owned();
     short.push('~');
-    for byte in &Sha256::digest(&id.0)[..DIGEST / 2] {
-        // Writing to a string cannot fail.
-        let _ = write!(short, "{byte:02x}");
-    }
+    short.push_str(&hex(&Sha256::digest(&id.0)[..DIGEST / 2]));
     Cow::Owned(short)
 }
 

@@ -6,9 +6,9 @@
 //! of the image. Any difference from the written bytes makes the whole file unusable.
 
 use std::{
-    fs::{self, DirBuilder, File, OpenOptions},
-    io::{self, Read as _, Write as _},
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    fs::{DirBuilder, File},
+    io::{self, Read as _},
+    os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
 };
 
@@ -22,7 +22,7 @@ use pomguard_common::{
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use crate::{compile::Record, policy::Mode};
+use crate::{compile::Record, history::replace, policy::Mode};
 
 /// Name of the file in the state folder.
 const NAME: &str = "confirmed.image";
@@ -94,27 +94,10 @@ pub struct Confirmed {
 /// # Errors
 /// If the disk cannot be written; the old file stays.
 pub fn save(folder: &Path, confirmed: &Confirmed) -> Result<(), StateError> {
+    let fail = |what, path: PathBuf| move |source| StateError::File { what, path, source };
+    DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(fail("make", folder.to_owned()))?;
     let path = folder.join(NAME);
-    let fresh = folder.join(format!("{NAME}.new"));
-    let fail = |what, path: &Path| {
-        let path = path.to_owned();
-        move |source| StateError::File { what, path, source }
-    };
-    DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(fail("make", folder))?;
-    let written =
-        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&fresh).and_then(
-            |mut file| {
-                file.write_all(&confirmed.to_bytes())?;
-                file.sync_all()
-            },
-        );
-    if let Err(source) = written {
-        // Remove the half-written file: it has no use and takes room, and the disk may be full.
-        let _ = fs::remove_file(&fresh);
-        return Err(StateError::File { what: "write", path: fresh, source });
-    }
-    fs::rename(&fresh, &path).map_err(fail("rename", &fresh))?;
-    File::open(folder).and_then(|folder| folder.sync_all()).map_err(fail("sync", folder))
+    replace(&path, &confirmed.to_bytes()).map_err(fail("write", path))
 }
 
 /// Reads the file. Returns `None` if the file does not exist.
@@ -324,6 +307,8 @@ impl<'a> Cursor<'a> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use pomguard_common::{
         flow::State,
         image::{AGES, RECORD, SECTIONS},

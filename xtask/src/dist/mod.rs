@@ -15,7 +15,6 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 use pomguard_workspace::{self as workspace, process};
-use sha2::{Digest as _, Sha256};
 
 mod artefact;
 mod old_root;
@@ -103,9 +102,8 @@ pub(crate) fn packages_of_this_tree() -> Result<packages::Packages> {
 /// Returns a line for `sha256sum --check`.
 fn sum(file: &Path) -> Result<String> {
     let data = fs::read(file).with_context(|| file.display().to_string())?;
-    let digest = Sha256::digest(&data).iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"));
     let name = file.file_name().context("a file without a name")?.to_string_lossy();
-    Ok(format!("{digest}  {name}\n"))
+    Ok(format!("{}  {name}\n", pomguard_record::hash(&data)))
 }
 
 /// Returns the path of the folder with the tools and the file.
