@@ -1,6 +1,6 @@
 //! The counters, and the records that make them readable without the daemon.
 
-use crate::{limits, reason::REASONS};
+use crate::{limits, reason::REASONS, text::FixedText};
 
 /// Packets and bytes. The bytes are those of the frame as the hook sees it, including the link header.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -95,18 +95,18 @@ pub const LABEL_SYSTEM: usize = 72;
 /// Longest port list of a label, in bytes.
 pub const LABEL_PORTS: usize = 44;
 
-/// The meaning of a row slot. Text is UTF-8, padded with zero bytes.
+/// The meaning of a row slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct RowLabel {
     /// The row's id: `pom-4.0/15`, `site/ssh-ops`. All zero: the slot is free.
-    pub id: [u8; LABEL_ID],
+    pub id: FixedText<LABEL_ID>,
     /// The side that opens the connection.
-    pub source: [u8; LABEL_SYSTEM],
+    pub source: FixedText<LABEL_SYSTEM>,
     /// The side that accepts the connection.
-    pub destination: [u8; LABEL_SYSTEM],
+    pub destination: FixedText<LABEL_SYSTEM>,
     /// Ports as enforced, with the protocol.
-    pub ports: [u8; LABEL_PORTS],
+    pub ports: FixedText<LABEL_PORTS>,
     /// [`crate::Direction`] as a number.
     pub direction: u8,
     /// 1: in the policy in force; 0: was in an earlier policy, and the counters are kept.
@@ -131,12 +131,12 @@ pub struct HostRecord {
     pub counting_since: u64,
     /// Seconds since 1970 when the generation in force was installed.
     pub installed_at: u64,
-    /// The host's name in the site file, UTF-8, padded with zero bytes.
-    pub host: [u8; 64],
+    /// The host's name in the site file.
+    pub host: FixedText<64>,
     /// The matrix' id.
-    pub matrix: [u8; 64],
+    pub matrix: FixedText<64>,
     /// Daemon version that wrote the record.
-    pub version: [u8; 32],
+    pub version: FixedText<32>,
 }
 
 const _: () = {

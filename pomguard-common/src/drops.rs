@@ -48,7 +48,7 @@ pub const IDLE: u32 = 60;
 pub mod field {
     /// The first of the two words of the peer's address.
     pub const PEER: usize = 0;
-    /// [`super::Key::what`]; 0 if the slot was never taken.
+    /// [`super::DropKey::what`]; 0 if the slot was never taken.
     pub const WHAT: usize = 2;
     /// Packets.
     pub const PACKETS: usize = 3;
@@ -61,7 +61,7 @@ pub mod field {
     pub const OTHER_PORT: usize = 6;
 }
 
-/// The form of [`Key::peer`].
+/// The form of [`DropKey::peer`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum PeerKind {
@@ -77,7 +77,7 @@ pub enum PeerKind {
 
 /// The key under which a drop is recorded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Key {
+pub struct DropKey {
     /// The peer, in the form of its [`PeerKind`].
     pub peer: [u64; 2],
     /// From bit 0: port (16 bits), protocol (8), reason (8), VLAN (12), [`PeerKind`] (2), direction (1),
@@ -85,7 +85,7 @@ pub struct Key {
     pub what: u64,
 }
 
-impl Key {
+impl DropKey {
     const PROTOCOL: u32 = 16;
     const REASON: u32 = 24;
     const VLAN: u32 = 32;
@@ -205,19 +205,19 @@ impl Key {
 /// The end of a packet under which its drop is recorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct End {
-    /// As [`Key::peer`].
+    /// As [`DropKey::peer`].
     pub peer: [u64; 2],
     /// The form of the peer.
     pub kind: PeerKind,
-    /// As [`Key::port`].
+    /// As [`DropKey::port`].
     pub port: u16,
     /// The port at the other end.
     pub other_port: u16,
-    /// As [`Key::is_sender_port`].
+    /// As [`DropKey::is_sender_port`].
     pub sender: bool,
-    /// As [`Key::protocol`].
+    /// As [`DropKey::protocol`].
     pub protocol: u8,
-    /// As [`Key::vlan`].
+    /// As [`DropKey::vlan`].
     pub vlan: u16,
 }
 
@@ -367,7 +367,7 @@ pub const fn known_by_reason(reason: u8) -> u64 {
 }
 
 /// Storage of this CPU's table: a map in the kernel, a vector on the host.
-pub trait Store {
+pub trait DropStore {
     /// Returns an element, or `None` beyond the end.
     fn element(&self, index: u32) -> Option<&[Word; ELEMENT]>;
 
@@ -392,7 +392,7 @@ fn add(word: &Word, more: u64) {
 
 /// Adds packets and bytes to the rest, under the marks and the reason of a key.
 #[inline(always)]
-fn add_to_rest<S: Store>(store: &S, what: u64, packets: u64, bytes: u64) {
+fn add_to_rest<S: DropStore>(store: &S, what: u64, packets: u64, bytes: u64) {
     let Some(rest) = store.element(REST as u32) else { return };
     // Kernels up to Linux 6.1 at least know nothing of the OR of two registers: the mask is for their verifier.
     let at = hide(rest_at(what) as u64) as usize & (ELEMENT - 2);
@@ -404,22 +404,22 @@ fn add_to_rest<S: Store>(store: &S, what: u64, packets: u64, bytes: u64) {
 #[must_use]
 #[inline(always)]
 pub const fn rest_at(what: u64) -> usize {
-    let part = (what >> Key::PART & 7) as usize;
-    let reason = (what >> Key::REASON & 0x7f) as usize;
+    let part = (what >> DropKey::PART & 7) as usize;
+    let reason = (what >> DropKey::REASON & 0x7f) as usize;
     (part << 7 | reason) << 1
 }
 
 /// Returns the key of a part of the rest, without peer and port.
 #[must_use]
-pub const fn rest_key(at: usize) -> Key {
-    let part = (at as u64 >> 8 & 7) << Key::PART;
-    Key { peer: [0; 2], what: part | (at as u64 >> 1 & 0x7f) << Key::REASON }
+pub const fn rest_key(at: usize) -> DropKey {
+    let part = (at as u64 >> 8 & 7) << DropKey::PART;
+    DropKey { peer: [0; 2], what: part | (at as u64 >> 1 & 0x7f) << DropKey::REASON }
 }
 
 /// A bucket, and the key to look up in it.
 struct Bucket<'a> {
     words: &'a [Word; BUCKET],
-    key: Key,
+    key: DropKey,
     mask: [u64; 2],
     /// The upper half of the key's hash.
     print: u64,
@@ -459,13 +459,13 @@ impl Bucket<'_> {
 
 /// Records a packet: in its entry, in a new entry, or in the rest.
 #[inline(always)]
-pub fn record<S: Store>(store: &S, key: Key, other_port: u16, bytes: u32, now: u32, secret: u64) {
+pub fn record<S: DropStore>(store: &S, key: DropKey, other_port: u16, bytes: u32, now: u32, secret: u64) {
     let [high, low] = key.mask();
     let mask = [store.barrier(high), store.barrier(low)];
     let [high, low] = key.peer;
-    let key = Key { peer: [store.barrier(high), store.barrier(low)], what: store.barrier(key.what) };
+    let key = DropKey { peer: [store.barrier(high), store.barrier(low)], what: store.barrier(key.what) };
     let hash = key.hash(mask, secret);
-    let area = (key.what >> Key::KNOWN & 1) as u32 * AREA as u32;
+    let area = (key.what >> DropKey::KNOWN & 1) as u32 * AREA as u32;
     let Some(words) = store.element(area + (hash as u32 & (AREA as u32 - 1))) else { return };
     let Some(words) = store.bucket(words, hash as usize >> 2 & (BUCKETS - 1)) else { return };
     // Never 0: a tag of 0 means a free slot.

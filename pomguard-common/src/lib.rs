@@ -43,6 +43,7 @@ pub mod rate;
 pub mod reason;
 pub mod serve;
 mod served;
+pub mod text;
 mod word;
 
 /// Version of every layout in this crate: maps, image, counters. A daemon that finds pinned maps of another

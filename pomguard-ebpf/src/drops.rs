@@ -3,7 +3,7 @@
 use pomguard_common::{
     Direction,
     decide::Decision,
-    drops::{self, End, Key, Store},
+    drops::{self, DropKey, DropStore, End},
     flow::Word,
     packet::Packet as _,
 };
@@ -21,7 +21,7 @@ struct Drops {
     unknown: u64,
 }
 
-impl Store for Drops {
+impl DropStore for Drops {
     #[inline(always)]
     fn element(&self, index: u32) -> Option<&[Word; drops::ELEMENT]> {
         let words = maps::DROPS.get_ptr_mut(index)?;
@@ -53,7 +53,7 @@ impl Store for Drops {
 
 #[inline(always)]
 fn record(hook: Direction, decision: Decision, known: u64, end: End, bytes: u32) {
-    let key = Key::new(hook, decision, known, end);
+    let key = DropKey::new(hook, decision, known, end);
     let unknown = clock::jiffies();
     let other_port = hide_by(end.other_port.into(), unknown) as u16;
     drops::record(&Drops { unknown }, key, other_port, bytes, clock::now(), tables::FLOW_SECRET.load());

@@ -4,6 +4,7 @@ pub(crate) mod words;
 
 pub(crate) mod imports;
 pub(crate) mod prose;
+pub(crate) mod types;
 
 use std::fs;
 
@@ -29,6 +30,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     inheritance()?;
     words::check()?;
     imports::check()?;
+    types::check()?;
     prose::check()?;
 
     clippy()?;

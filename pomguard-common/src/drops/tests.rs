@@ -7,7 +7,7 @@ use super::*;
 
 struct Table(Vec<Box<[Word; ELEMENT]>>);
 
-impl Store for Table {
+impl DropStore for Table {
     fn element(&self, index: u32) -> Option<&[Word; ELEMENT]> {
         self.0.get(index as usize).map(Box::as_ref)
     }
@@ -24,13 +24,13 @@ fn table() -> Table {
 type Counted<K> = BTreeMap<K, (u64, u64)>;
 
 /// Packets and bytes of each entry, and of each part of the rest.
-fn contents(table: &Table) -> (Counted<Key>, Counted<u64>) {
+fn contents(table: &Table) -> (Counted<DropKey>, Counted<u64>) {
     let (mut entries, mut rest) = (BTreeMap::new(), BTreeMap::new());
     for element in &table.0[..REST] {
         for bucket in element.chunks(BUCKET) {
             for (tag, slot) in bucket[..WAYS].iter().zip(bucket[WAYS..].chunks(SLOT)) {
                 if tag.load() != 0 {
-                    let key = Key {
+                    let key = DropKey {
                         peer: [slot[field::PEER].load(), slot[field::PEER + 1].load()],
                         what: slot[field::WHAT].load(),
                     };
@@ -49,9 +49,9 @@ fn contents(table: &Table) -> (Counted<Key>, Counted<u64>) {
     (entries, rest)
 }
 
-fn key(reason: Reason, known: u64, peer: u32, port: u16) -> Key {
+fn key(reason: Reason, known: u64, peer: u32, port: u16) -> DropKey {
     let end = End { peer: [u64::from(peer) << 32, 0], kind: PeerKind::V4, port, protocol: 6, ..End::NOBODY };
-    Key::new(Direction::Inbound, Decision::because(reason), known, end)
+    DropKey::new(Direction::Inbound, Decision::because(reason), known, end)
 }
 
 /// A simple generator: the tests need no better one.
@@ -76,7 +76,7 @@ fn key_returns_what_was_put_into_it() {
     for known in [0, 1] {
         for hook in Direction::ALL {
             for reason in [Reason::NoPolicy, Reason::MappedAddress] {
-                let key = Key::new(hook, Decision::because(reason), known, end);
+                let key = DropKey::new(hook, Decision::because(reason), known, end);
                 assert_eq!((key.port(), key.protocol(), key.vlan()), (65_535, 255, 4_095));
                 assert_eq!((key.kind(), key.direction()), (PeerKind::V6, hook));
                 assert_eq!((key.reason_number(), key.audited()), (reason as u8, false));
@@ -94,10 +94,10 @@ fn key_returns_what_was_put_into_it() {
 #[test]
 fn scan_of_a_million_sources_leaves_known_systems_alone() {
     let table = table();
-    let known: Vec<Key> =
+    let known: Vec<DropKey> =
         (0..400).map(|n| key(Reason::PortKnown, 1, 0x0a1e_0000 + n / 4, 1_000 + (n % 4) as u16)).collect();
     let mut state = 88_172_645_463_325_252;
-    let mut expected: BTreeMap<Key, u64> = BTreeMap::new();
+    let mut expected: BTreeMap<DropKey, u64> = BTreeMap::new();
     for n in 0..1_000_000_u32 {
         let random = random(&mut state);
         let stranger = key(Reason::Port, 0, random as u32, (random >> 32) as u16);
@@ -125,7 +125,7 @@ fn scan_of_a_million_sources_leaves_known_systems_alone() {
 struct Model(BTreeMap<([u64; 2], u64), (u64, u64)>);
 
 impl Model {
-    fn record(&mut self, key: Key, bytes: u32) {
+    fn record(&mut self, key: DropKey, bytes: u32) {
         let peer = match (key.known(), key.kind()) {
             (true, _) | (false, PeerKind::None | PeerKind::Mac) => key.peer,
             (false, PeerKind::V4) => [key.peer[0] >> 40 << 40, 0],
@@ -155,7 +155,7 @@ fn random_drops_add_up_as_in_a_table_without_limits() {
             let end = End { peer: [high, low], kind, port: pick as u16 & 3, ..End::NOBODY };
             let hook = Direction::ALL[pick as usize / 12 % 2];
             let known = known_by_reason(reason as u8);
-            let key = Key::new(hook, Decision::because(reason), known, end);
+            let key = DropKey::new(hook, Decision::because(reason), known, end);
             now = now.wrapping_add(u32::from(random(&mut state).is_multiple_of(64)));
             record(&table, key, 0, 60, now, SECRET);
             model.record(key, 60);

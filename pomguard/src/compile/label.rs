@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use pomguard_common::{counter::RowLabel, protocol};
+use pomguard_common::{counter::RowLabel, protocol, text::FixedText};
 
 use super::{
     ports::has_ports,
-    slots::{SlotTable, cut, label_id},
+    slots::{SlotTable, label_id},
 };
 use crate::policy::{Policy, PortRange, Row};
 
@@ -23,10 +23,10 @@ pub fn labels(policy: &Policy, slots: &SlotTable) -> Vec<(u16, RowLabel)> {
 
 pub(super) fn label(row: &Row) -> RowLabel {
     RowLabel {
-        id: text(&label_id(&row.id)),
-        source: text(&row.source.join(", ")),
-        destination: text(&row.destination.join(", ")),
-        ports: text(&ports(row)),
+        id: FixedText::new(&label_id(&row.id)),
+        source: FixedText::new(&row.source.join(", ")),
+        destination: FixedText::new(&row.destination.join(", ")),
+        ports: FixedText::new(&ports(row)),
         direction: row.direction as u8,
         live: 1,
         failsafe: row.failsafe.into(),
@@ -65,11 +65,4 @@ fn name(number: u8) -> String {
         protocol::UDP => "udp".to_owned(),
         _ => format!("protocol {number}"),
     }
-}
-
-fn text<const N: usize>(text: &str) -> [u8; N] {
-    let mut bytes = [0; N];
-    let kept = cut(text, N);
-    bytes[..kept.len()].copy_from_slice(kept.as_bytes());
-    bytes
 }

@@ -9,6 +9,7 @@ use pomguard_common::{
     Direction,
     counter::{LABEL_ID, RowLabel},
     limits,
+    text::cut,
 };
 use sha2::{Digest as _, Sha256};
 
@@ -35,8 +36,7 @@ pub struct HeldSlot {
 impl HeldSlot {
     /// Decodes a label. Returns `None` if the slot is free or the label is damaged.
     pub fn of_label(slot: u16, label: &RowLabel, last_used: u64) -> Option<Self> {
-        let end = label.id.iter().position(|&byte| byte == 0).unwrap_or(LABEL_ID);
-        let id = std::str::from_utf8(label.id.get(..end)?).ok().filter(|id| !id.is_empty())?;
+        let id = label.id.as_str().filter(|id| !id.is_empty())?;
         let direction = Direction::ALL.into_iter().find(|&direction| direction as u8 == label.direction)?;
         Some(Self { slot, id: id.to_owned(), direction, last_used })
     }
@@ -57,15 +57,6 @@ pub struct SlotTable {
     live: BTreeMap<(String, Direction), u16>,
     departed: Vec<HeldSlot>,
     reused: Vec<Reused>,
-}
-
-/// Returns the longest prefix of `text` that fits `room` bytes and ends at a character boundary.
-pub(super) fn cut(text: &str, room: usize) -> &str {
-    let mut end = room.min(text.len());
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    &text[..end]
 }
 
 /// Returns the id for a label: an id that is too long is truncated and ends in a digest of the whole id.

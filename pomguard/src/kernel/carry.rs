@@ -18,9 +18,10 @@ use pomguard_common::{
     counter::{Counters, DirectionCounters, HostRecord, LABEL_ID, RowLabel, RowTally, Tally},
     limits, names,
     reason::REASONS,
+    text::{FixedText, unpadded},
 };
 
-use super::{KernelError, clock::Ticks, load, pins::Pins, raw};
+use super::{KernelError, clock::Ticks, pins::Pins, raw};
 
 /// Bytes of a word. All counters are words.
 const WORD: usize = size_of::<u64>();
@@ -116,7 +117,7 @@ pub struct Carry {
     /// Number of bits by which the former programs shift the kernel's tick counter to the right.
     shift: u32,
     /// Slots that had a row, with the id and direction of the row.
-    rows: Vec<(u16, [u8; LABEL_ID], u8)>,
+    rows: Vec<(u16, FixedText<LABEL_ID>, u8)>,
 }
 
 impl Carry {
@@ -216,10 +217,10 @@ impl LabelForm {
     }
 }
 
-/// Returns a text of a label, cut or padded with zero bytes.
-fn text<const N: usize>(bytes: &[u8], at: &Range<usize>) -> [u8; N] {
-    let from = bytes.get(at.clone()).unwrap_or_default();
-    load::padded(&load::unpadded(from))
+/// Returns a text of a label, which another layout may have given more or less room.
+fn text<const N: usize>(bytes: &[u8], at: &Range<usize>) -> FixedText<N> {
+    let from = unpadded(bytes.get(at.clone()).unwrap_or_default());
+    FixedText::new(&String::from_utf8_lossy(from))
 }
 
 /// Returns the 32-bit number at a byte offset of a record; 0 beyond the end.

@@ -7,7 +7,7 @@ use pomguard_common::{
     limits, names,
 };
 
-use super::{KernelError, load, mapping::Mapping, pins::Pins};
+use super::{KernelError, mapping::Mapping, pins::Pins};
 use crate::model::RowId;
 
 /// Returns the counters, summed over the CPUs.
@@ -62,7 +62,7 @@ pub fn row_slots(pins: &Pins) -> Result<Vec<(u16, RowId, Direction)>, KernelErro
     let labels = pins.mapped::<RowLabel>(names::MAP_LABELS, limits::ROW_SLOTS, false)?;
     let row = |slot: u16| {
         let label = labels.get(usize::from(slot))?;
-        Some((slot, RowId(load::unpadded(&label.id)), opened_by(&label)))
+        Some((slot, RowId(label.id.to_string()), opened_by(&label)))
     };
     Ok(used(&labels).filter_map(row).collect())
 }

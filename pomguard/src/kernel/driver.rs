@@ -5,6 +5,8 @@ use std::{
     os::{fd::AsRawFd as _, unix::net::UnixDatagram},
 };
 
+use pomguard_common::text::FixedText;
+
 /// `SIOCETHTOOL`, linux/sockios.h.
 const ETHTOOL: libc::c_ulong = 0x8946;
 /// `ETHTOOL_GFLAGS`, linux/ethtool.h.
@@ -18,7 +20,7 @@ const DRIVER_INFO: u32 = 3;
 #[repr(C)]
 struct DriverInfo {
     command: u32,
-    driver: [u8; 32],
+    driver: FixedText<32>,
     rest: [u8; 160],
 }
 
@@ -55,10 +57,9 @@ pub fn strips_vlan_tags(interface: &str) -> bool {
 }
 
 fn ask(interface: &str) -> io::Result<String> {
-    let mut info = DriverInfo { command: DRIVER_INFO, driver: [0; 32], rest: [0; 160] };
+    let mut info = DriverInfo { command: DRIVER_INFO, driver: FixedText::new(""), rest: [0; 160] };
     ethtool(interface, (&raw mut info).cast())?;
-    let end = info.driver.iter().position(|&byte| byte == 0).unwrap_or(info.driver.len());
-    Ok(String::from_utf8_lossy(&info.driver[..end]).into_owned())
+    Ok(info.driver.to_string())
 }
 
 /// Sends a command to the driver of an interface. `data` points to a whole structure of the command, which is

@@ -4,7 +4,7 @@ use std::os::fd::AsFd as _;
 
 use aya::util::nr_cpus;
 use pomguard_common::{
-    drops::{AREA, BUCKET, ELEMENT, Key, REST, SLOT, WAYS, field, rest_key},
+    drops::{AREA, BUCKET, DropKey, ELEMENT, REST, SLOT, WAYS, field, rest_key},
     names,
 };
 
@@ -18,14 +18,14 @@ use super::{
 
 /// An entry of the table of one CPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Entry {
+pub struct DropEntry {
     /// Position of the entry, over all CPUs.
     pub slot: u32,
     /// Number of times that the slot was reused: an entry with another number is another entry, even with the
     /// same key.
     pub taken: u32,
     /// The key of the entry.
-    pub key: Key,
+    pub key: DropKey,
     /// Number of packets since the entry was created.
     pub packets: u64,
     /// Number of bytes of these packets, link header included.
@@ -42,7 +42,7 @@ pub struct Entry {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rest {
     /// Area, direction, mode and reason.
-    pub key: Key,
+    pub key: DropKey,
     /// Number of packets.
     pub packets: u64,
     /// Number of bytes.
@@ -61,7 +61,7 @@ pub struct Reading {
     /// Seconds since 1970 when the generation in force was installed.
     pub installed_at: u64,
     /// All entries.
-    pub entries: Vec<Entry>,
+    pub entries: Vec<DropEntry>,
     /// The packets that are in no entry.
     pub rest: Vec<Rest>,
 }
@@ -118,11 +118,11 @@ fn same_entry(before: &[u64], now: &[u64]) -> bool {
     [field::PEER, field::PEER + 1, field::WHAT, field::FIRST].iter().all(|&at| before[at] == now[at])
 }
 
-fn entry(slot: u32, words: &[u64], tag: u64, unix: impl Fn(u64) -> u64) -> Entry {
-    Entry {
+fn entry(slot: u32, words: &[u64], tag: u64, unix: impl Fn(u64) -> u64) -> DropEntry {
+    DropEntry {
         slot,
         taken: (words[field::FIRST] >> 32) as u32,
-        key: Key { peer: [words[field::PEER], words[field::PEER + 1]], what: words[field::WHAT] },
+        key: DropKey { peer: [words[field::PEER], words[field::PEER + 1]], what: words[field::WHAT] },
         packets: words[field::PACKETS],
         bytes: words[field::BYTES],
         first: unix(words[field::FIRST]),

@@ -14,7 +14,13 @@ use aya::{
     programs::{Program, ProgramError, SchedClassifier, Xdp},
 };
 use log::debug;
-use pomguard_common::{ABI_VERSION, counter::HostRecord, flow::ports, limits, names};
+use pomguard_common::{
+    ABI_VERSION,
+    counter::HostRecord,
+    flow::ports,
+    limits, names,
+    text::{self, FixedText},
+};
 
 use super::{KernelError, clock::Ticks, clock::unix_now, mapping::Mapping, object::OBJECT, pins::Pins, raw};
 
@@ -295,7 +301,7 @@ fn introduce(pins: &Pins, ticks: Ticks, secret: u64) -> Result<(), KernelError> 
     if record.counting_since == 0 {
         record.counting_since = unix_now();
     }
-    record.version = padded(env!("CARGO_PKG_VERSION"));
+    record.version = FixedText::new(env!("CARGO_PKG_VERSION"));
     mapping.set(0, record);
     Ok(())
 }
@@ -318,18 +324,11 @@ fn complete_ports(pins: &Pins, had_flows: bool, now: u32) -> Result<(), KernelEr
 }
 
 /// Returns a text, cut to a fixed size at a character boundary and padded with zero bytes.
-pub(super) fn padded<const N: usize>(text: &str) -> [u8; N] {
-    let mut end = text.len().min(N);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    let mut bytes = [0; N];
-    bytes[..end].copy_from_slice(&text.as_bytes()[..end]);
-    bytes
+pub(super) fn padded<const N: usize>(text: &str) -> FixedText<N> {
+    FixedText::new(text)
 }
 
 /// Returns the text of a padded field.
 pub(crate) fn unpadded(bytes: &[u8]) -> String {
-    let end = bytes.iter().position(|&byte| byte == 0).unwrap_or(bytes.len());
-    String::from_utf8_lossy(&bytes[..end]).into_owned()
+    String::from_utf8_lossy(text::unpadded(bytes)).into_owned()
 }

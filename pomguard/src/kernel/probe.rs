@@ -32,7 +32,7 @@ use crate::compile::Image;
 
 /// The verdict of the program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Finding {
+pub struct ProbeVerdict {
     /// True if the packet passes.
     pub passes: bool,
     /// The reason of the verdict.
@@ -205,7 +205,7 @@ impl Probe {
     ///
     /// # Errors
     /// As [`Self::verdict`], and [`KernelError::Unreadable`] if no counter changed.
-    pub fn run(&mut self, direction: Direction, frame: &[u8]) -> Result<Finding, KernelError> {
+    pub fn run(&mut self, direction: Direction, frame: &[u8]) -> Result<ProbeVerdict, KernelError> {
         let before = self.counters()?;
         let rows = self.tallies()?;
         let passes = self.verdict(direction, frame)?;
@@ -220,7 +220,7 @@ impl Probe {
             .ok_or(KernelError::Unreadable)?;
         let hit = self.tallies()?.into_iter().zip(rows).position(|(new, old)| new != old);
         let row = hit.and_then(|index| self.slots.get(index).copied()).unwrap_or(NO_ROW);
-        Ok(Finding { passes, reason, audited, row })
+        Ok(ProbeVerdict { passes, reason, audited, row })
     }
 
     fn tallies(&self) -> Result<Vec<u64>, KernelError> {

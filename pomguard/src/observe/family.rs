@@ -3,7 +3,7 @@
 
 /// The kind of a metric's value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum MetricKind {
     /// Only grows; ends in `_total`.
     Counter,
     /// May go either way.
@@ -12,7 +12,7 @@ pub enum Kind {
     Info,
 }
 
-impl Kind {
+impl MetricKind {
     /// Returns the word used in documentation.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -36,18 +36,18 @@ impl Kind {
 
 /// One metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Family {
+pub struct MetricFamily {
     /// The name in queries, suffix included.
     pub name: &'static str,
     /// The kind of value.
-    pub kind: Kind,
+    pub kind: MetricKind,
     /// Label names, in the order in which values are given.
     pub labels: &'static [&'static str],
     /// The help text, one sentence.
     pub help: &'static str,
 }
 
-impl Family {
+impl MetricFamily {
     /// Returns the name without the suffix of the kind.
     #[must_use]
     pub fn base(&self) -> &'static str {
@@ -59,12 +59,12 @@ macro_rules! families {
     ($($constant:ident $kind:ident $name:literal [$($label:literal),*] $help:literal;)+) => {
         $(
             #[doc = $help]
-            pub const $constant: Family =
-                Family { name: $name, kind: Kind::$kind, labels: &[$($label),*], help: $help };
+            pub const $constant: MetricFamily =
+                MetricFamily { name: $name, kind: MetricKind::$kind, labels: &[$($label),*], help: $help };
         )+
 
         /// Every metric, in the order of the page.
-        pub const ALL: &[Family] = &[$($constant,)+];
+        pub const ALL: &[MetricFamily] = &[$($constant,)+];
     };
 }
 
@@ -159,7 +159,7 @@ mod tests {
             assert!(names.insert(family.name), "{} is named once", family.name);
             assert!(family.name.starts_with("pomguard_"), "{}", family.name);
             assert!(family.name.ends_with(family.kind.suffix()), "{}", family.name);
-            if family.kind != Kind::Counter {
+            if family.kind != MetricKind::Counter {
                 assert!(!family.name.ends_with("_total"), "{} is no counter", family.name);
             }
         }

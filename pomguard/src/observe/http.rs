@@ -26,7 +26,7 @@ pub type Source = Arc<dyn Fn() -> anyhow::Result<String> + Send + Sync>;
 
 /// The limits of the listener.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
+pub struct ConnectionLimits {
     /// The most connections at once; more wait in the kernel's queue.
     pub connections: usize,
     /// The time within which a request must arrive.
@@ -39,7 +39,7 @@ pub struct Limits {
     pub page_age: Duration,
 }
 
-impl Default for Limits {
+impl Default for ConnectionLimits {
     fn default() -> Self {
         Self {
             connections: 64,
@@ -61,12 +61,12 @@ pub async fn serve(
     source: Source,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
-    serve_within(Limits::default(), listener, source, shutdown).await
+    serve_within(ConnectionLimits::default(), listener, source, shutdown).await
 }
 
 /// Does the same as [`serve`], with other limits.
 pub async fn serve_within(
-    limits: Limits,
+    limits: ConnectionLimits,
     listener: TcpListener,
     source: Source,
     shutdown: impl Future<Output = ()> + Send + 'static,

@@ -21,7 +21,7 @@ use prometheus_client::{
 
 use crate::observe::{
     condition::{Condition, Repair},
-    family::{self, Family, Kind},
+    family::{self, MetricFamily, MetricKind},
     printable::printable,
     snapshot::{AttachInfo, Outcome, RowStats, Snapshot},
 };
@@ -119,7 +119,7 @@ impl Collector for Page {
     }
 }
 
-/// Label values, in the order of [`Family::labels`], and the value.
+/// Label values, in the order of [`MetricFamily::labels`], and the value.
 type Sample<'a> = (Vec<&'a str>, i128);
 
 struct Writer<'e> {
@@ -128,15 +128,19 @@ struct Writer<'e> {
 
 impl Writer<'_> {
     /// Writes one family. A family without samples is left out: a header alone carries no information.
-    fn family<'a>(&mut self, family: &Family, samples: impl IntoIterator<Item = Sample<'a>>) -> fmt::Result {
+    fn family<'a>(
+        &mut self,
+        family: &MetricFamily,
+        samples: impl IntoIterator<Item = Sample<'a>>,
+    ) -> fmt::Result {
         let mut samples = samples.into_iter().peekable();
         if samples.peek().is_none() {
             return Ok(());
         }
         let kind = match family.kind {
-            Kind::Counter => MetricType::Counter,
-            Kind::Gauge => MetricType::Gauge,
-            Kind::Info => MetricType::Info,
+            MetricKind::Counter => MetricType::Counter,
+            MetricKind::Gauge => MetricType::Gauge,
+            MetricKind::Info => MetricType::Info,
         };
         let mut metric = self.encoder.encode_descriptor(family.base(), family.help, None, kind)?;
         for (values, value) in samples {
@@ -145,8 +149,8 @@ impl Writer<'_> {
                 family.labels.iter().copied().zip(values.into_iter().map(printable)).collect();
             // The encoder writes `{}` for an empty set, which is legal and ugly.
             match family.kind {
-                Kind::Info => metric.encode_info(&labels)?,
-                Kind::Counter => {
+                MetricKind::Info => metric.encode_info(&labels)?,
+                MetricKind::Counter => {
                     let value = u64::try_from(value).unwrap_or(0);
                     if labels.is_empty() {
                         metric.encode_counter::<NoLabelSet, _, u64>(&value, None)?;
@@ -154,7 +158,7 @@ impl Writer<'_> {
                         metric.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(&value, None)?;
                     }
                 }
-                Kind::Gauge => {
+                MetricKind::Gauge => {
                     let value = i64::try_from(value).unwrap_or(if value < 0 { i64::MIN } else { i64::MAX });
                     if labels.is_empty() {
                         metric.encode_gauge(&value)?;
@@ -168,7 +172,7 @@ impl Writer<'_> {
     }
 
     /// Writes a family without labels.
-    fn single(&mut self, family: &Family, value: impl Into<i128>) -> fmt::Result {
+    fn single(&mut self, family: &MetricFamily, value: impl Into<i128>) -> fmt::Result {
         self.family(family, [(Vec::new(), value.into())])
     }
 

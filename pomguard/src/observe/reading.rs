@@ -40,8 +40,8 @@ pub fn snapshot(pins: &Pins) -> Result<Snapshot, KernelError> {
     let (head_line, ages) = (lines[HEAD as usize], lines[AGES as usize]);
     let counters = counters(pins)?;
     Ok(Snapshot {
-        host: load::unpadded(&host.host),
-        matrix: load::unpadded(&host.matrix),
+        host: host.host.to_string(),
+        matrix: host.matrix.to_string(),
         generation: u64::from(ages.word(pomguard_common::image::GENERATION_WORD)),
         image: record.hex(),
         inbound: Mode::in_head(&head_line, Direction::Inbound),
@@ -78,11 +78,11 @@ fn rows(
         let hit = |tick: u64| (tick != 0).then(|| ticks.to_unix(tick, now));
         let part = if label.live != 0 { &mut rows } else { &mut past };
         part.push(RowStats {
-            id: RowId(load::unpadded(&label.id)),
+            id: RowId(label.id.to_string()),
             direction: opened_by(&label),
-            source: load::unpadded(&label.source),
-            destination: load::unpadded(&label.destination),
-            ports: load::unpadded(&label.ports),
+            source: label.source.to_string(),
+            destination: label.destination.to_string(),
+            ports: label.ports.to_string(),
             live: label.live != 0,
             failsafe: label.failsafe != 0,
             mode: if audit { Mode::Audit } else { Mode::Enforce },

@@ -32,9 +32,9 @@ pub struct Report {
     /// Mode of each direction.
     pub modes: Modes,
     /// Rows whose destination runs here.
-    pub inbound: Vec<Line>,
+    pub inbound: Vec<CheckedRow>,
     /// Rows whose source runs here.
-    pub outbound: Vec<Line>,
+    pub outbound: Vec<CheckedRow>,
     /// Remarks, the most important first.
     pub notes: Vec<Graded>,
 }
@@ -60,7 +60,7 @@ pub struct Modes {
 
 /// A row.
 #[derive(Debug, Serialize)]
-pub struct Line {
+pub struct CheckedRow {
     /// The id of the row.
     pub id: String,
     /// Systems that open the connection.
@@ -90,7 +90,7 @@ pub struct Line {
 impl Report {
     /// Collects the answer.
     pub fn new(draft: &Draft, policy: &Policy, notes: Vec<Note>) -> Self {
-        let lines = |direction| policy.rows_in(direction).map(Line::new).collect();
+        let lines = |direction| policy.rows_in(direction).map(CheckedRow::new).collect();
         Self {
             host: policy.host.clone(),
             matrix: policy.matrix.id.clone(),
@@ -167,7 +167,7 @@ fn graded(notes: Vec<Note>) -> Vec<Graded> {
     graded
 }
 
-impl Line {
+impl CheckedRow {
     fn new(row: &Row) -> Self {
         let mut ports: Vec<String> = Vec::new();
         for service in row.services.iter().filter(|service| service.ports != PortRange::ANY) {

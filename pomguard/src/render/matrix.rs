@@ -30,13 +30,13 @@ pub struct Listing<'a> {
     /// The names in the source and destination columns.
     pub systems: &'a [System],
     /// The rows in print order.
-    pub rows: Vec<Line<'a>>,
+    pub rows: Vec<ListedRow<'a>>,
 }
 
 /// A row.
 #[derive(Debug, Serialize)]
 #[expect(missing_docs, reason = "named after the fields of the matrix file")]
-pub struct Line<'a> {
+pub struct ListedRow<'a> {
     pub id: String,
     pub source: &'a [String],
     pub source_ports: String,
@@ -73,12 +73,12 @@ impl<'a> Listing<'a> {
             release: &matrix.release,
             issue: &matrix.issue,
             systems: &matrix.systems,
-            rows: matrix.rows.iter().map(|row| Line::new(matrix, row)).collect(),
+            rows: matrix.rows.iter().map(|row| ListedRow::new(matrix, row)).collect(),
         }
     }
 }
 
-impl<'a> Line<'a> {
+impl<'a> ListedRow<'a> {
     fn new(matrix: &Matrix, row: &'a MatrixRow) -> Self {
         let name = |&number: &u8| if number == 17 { "udp" } else { "tcp" };
         Self {

@@ -18,6 +18,7 @@ use pomguard_common::{
     counter::{LABEL_ID, LABEL_PORTS, LABEL_SYSTEM, RowLabel},
     image::{HEAD, Line, head},
     limits,
+    text::FixedText,
 };
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -234,10 +235,10 @@ fn label_bytes(label: &RowLabel) -> Vec<u8> {
 fn read_label(bytes: &[u8]) -> Option<RowLabel> {
     let mut cursor = Cursor(bytes);
     Some(RowLabel {
-        id: cursor.take()?,
-        source: cursor.take()?,
-        destination: cursor.take()?,
-        ports: cursor.take()?,
+        id: FixedText::from_bytes(cursor.take()?),
+        source: FixedText::from_bytes(cursor.take()?),
+        destination: FixedText::from_bytes(cursor.take()?),
+        ports: FixedText::from_bytes(cursor.take()?),
         direction: cursor.take::<1>()?[0],
         live: cursor.take::<1>()?[0],
         failsafe: cursor.take::<1>()?[0],
@@ -349,10 +350,10 @@ mod tests {
 
     fn confirmed() -> Confirmed {
         let label = RowLabel {
-            id: [b'r'; LABEL_ID],
-            source: [1; LABEL_SYSTEM],
-            destination: [2; LABEL_SYSTEM],
-            ports: [3; LABEL_PORTS],
+            id: FixedText::from_bytes([b'r'; LABEL_ID]),
+            source: FixedText::from_bytes([1; LABEL_SYSTEM]),
+            destination: FixedText::from_bytes([2; LABEL_SYSTEM]),
+            ports: FixedText::from_bytes([3; LABEL_PORTS]),
             direction: 1,
             live: 1,
             failsafe: 0,

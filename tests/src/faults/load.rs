@@ -36,7 +36,7 @@ pub struct Load {
 
 /// The result of a load.
 #[derive(Debug)]
-pub struct Outcome {
+pub struct LoadResult {
     /// Denied packets that were sent.
     pub offered: u64,
     /// Denied packets that a program judged.
@@ -96,7 +96,7 @@ impl Load {
 
     /// Ends the load. Asserts that no allowed packet was dropped: packets were dropped only for the expected
     /// reasons.
-    pub fn finish(mut self, lab: &Lab, when: &str) -> Outcome {
+    pub fn finish(mut self, lab: &Lab, when: &str) -> LoadResult {
         let offered = self.offers.drain(..).map(TrafficGenerator::stop).sum();
         let stats = lab.stats();
         stats.assert_not_behind(&self.before);
@@ -111,11 +111,11 @@ impl Load {
             dropped += stats.total(direction, "dropped") - self.before.total(direction, "dropped");
         }
         let delivered = self.ears.iter_mut().map(|(_, counter)| counter.heard()).sum();
-        Outcome { offered, dropped, delivered, fared: self.flows.close() }
+        LoadResult { offered, dropped, delivered, fared: self.flows.close() }
     }
 }
 
-impl Outcome {
+impl LoadResult {
     /// Asserts that no denied packet was delivered and no flow was lost. Returns a report with the counts.
     pub fn assert_none_delivered_none_lost(&self) -> String {
         let Self { offered, dropped, delivered, fared } = self;

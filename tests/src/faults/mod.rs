@@ -26,7 +26,7 @@ pub use self::{
     flows::{Fared, Flows},
     footprint::Footprint,
     leftovers::Leftovers,
-    load::{Load, Outcome, Pair, THE_PEER, THE_SERVER, THE_STRANGER, frames},
+    load::{Load, LoadResult, Pair, THE_PEER, THE_SERVER, THE_STRANGER, frames},
     packet_counter::PacketCounter,
     sender::Sender,
     traffic_generator::TrafficGenerator,

@@ -20,6 +20,7 @@ use pomguard_common::{
     control::{Control, word},
     counter::RowLabel,
     names::{ARRAYS, MAP_CONTROL, MAP_LABELS, MAP_POLICY, PROGRAM_EGRESS, PROGRAM_INGRESS},
+    text::FixedText,
 };
 use pomguard_netlab::Namespace;
 use pomguard_tests::daemon::{
@@ -323,7 +324,7 @@ fn labels_are_put_back(lab: &Lab, daemon: &Daemon) {
         Array::try_from(opened(&lab.pins().join("maps").join(MAP_LABELS))).unwrap();
     let slot = (0..64).find(|slot| map.get(slot, 0).unwrap().id[0] != 0).unwrap();
     let good = map.get(&slot, 0).unwrap();
-    map.set(slot, RowLabel { id: [b'x'; 64], live: 0, ..good }, 0).unwrap();
+    map.set(slot, RowLabel { id: FixedText::from_bytes([b'x'; 64]), live: 0, ..good }, 0).unwrap();
     daemon.keeps(TABLES_MENDED, "the label is back", || map.get(&slot, 0).unwrap() == good);
     wait_until("counted", daemon, || repairs(lab, "labels") == 1);
 }

@@ -8,6 +8,7 @@ use pomguard_common::{
     control::{Control, word},
     counter::RowLabel,
     names::{MAP_CONTROL, MAP_LABELS},
+    text::FixedText,
 };
 use pomguard_tests::{
     daemon::{Daemon, INTERFACE, LISTED, Lab, MENDED, Settings, TABLES_MENDED},
@@ -67,7 +68,7 @@ fn cp_05_lc_13_damage_under_a_flood_is_repaired_in_time() {
         // The daemon renews other words of the map on its own.
         let bloom = || control.get(&0, 0).unwrap()[word::PORT_BLOOM];
         at_once.push(daemon.keeps(MENDED, "the word is back", || bloom() == good.0[word::PORT_BLOOM]));
-        labels.set(slot, RowLabel { id: [b'x'; 64], live: 0, ..good.1 }, 0).unwrap();
+        labels.set(slot, RowLabel { id: FixedText::from_bytes([b'x'; 64]), live: 0, ..good.1 }, 0).unwrap();
         tables.push(
             daemon.keeps(TABLES_MENDED, "the label is back", || labels.get(&slot, 0).unwrap() == good.1),
         );

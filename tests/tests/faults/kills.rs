@@ -9,7 +9,7 @@ use std::{
 use nix::sys::signal::Signal;
 use pomguard_tests::{
     daemon::{Daemon, Lab},
-    faults::{Leftovers, Load, Outcome, report, times},
+    faults::{Leftovers, Load, LoadResult, report, times},
     random::Random,
 };
 
@@ -65,7 +65,7 @@ fn random_kills_deliver_lose_and_leave_nothing() {
             thread::spawn(move || campaign(name, number as u64, share))
         })
         .collect();
-    let outcomes: Vec<Outcome> = campaigns.into_iter().filter_map(|it| it.join().unwrap()).collect();
+    let outcomes: Vec<LoadResult> = campaigns.into_iter().filter_map(|it| it.join().unwrap()).collect();
     for outcome in outcomes {
         report(&format!(
             "{} kills: {}, 0 orphans",
@@ -76,7 +76,7 @@ fn random_kills_deliver_lose_and_leave_nothing() {
 }
 
 /// Kills this number of daemons, one after another, in a laboratory of its own.
-fn campaign(name: &str, seed: u64, kills: usize) -> Option<Outcome> {
+fn campaign(name: &str, seed: u64, kills: usize) -> Option<LoadResult> {
     let lab = Lab::new(name)?;
     let began = Instant::now();
     let daemon = Daemon::start(&lab);

@@ -32,6 +32,7 @@ pub(super) fn lint(_: &mut Run) -> Result<Outcome> {
     lint::inheritance()?;
     lint::words::check()?;
     lint::imports::check()?;
+    lint::types::check()?;
     lint::prose::check()?;
     if !lint::has_clippy() {
         return Ok(Outcome::NotRun("no clippy here: `rustup component add clippy`".into()));

@@ -26,7 +26,7 @@ pub struct Features {
 
 /// Receive queues of a card.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Queues {
+pub struct CardQueues {
     /// Number of receive queues: current, maximum.
     pub receive: (u32, u32),
     /// Number of frames in the receive ring of a queue: current, maximum.
@@ -52,7 +52,7 @@ pub(super) fn features(interface: &str) -> Option<Features> {
 
 /// Returns queues and rings of an interface; a number that the driver does not tell is zero. `None` if the
 /// driver tells nothing.
-pub(super) fn queues(interface: &str) -> Option<Queues> {
+pub(super) fn queues(interface: &str) -> Option<CardQueues> {
     // `struct ethtool_channels`: command; the maximum of received, sent, other, combined; the same four now.
     let channels = ask(interface, [GET_CHANNELS, 0, 0, 0, 0, 0, 0, 0, 0]).ok();
     // `struct ethtool_ringparam`: command; the maximum of received, mini, jumbo, sent; the same four now.
@@ -64,7 +64,7 @@ pub(super) fn queues(interface: &str) -> Option<Queues> {
         (rx.saturating_add(combined), rx_most.max(most))
     });
     let ring = rings.map_or((0, 0), |[_, most, _, _, _, now, _, _, _]| (now, most));
-    Some(Queues { receive, ring })
+    Some(CardQueues { receive, ring })
 }
 
 /// Sends a command to the driver; the kernel fills the words of the command's structure.

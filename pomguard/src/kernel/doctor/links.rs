@@ -9,7 +9,7 @@ use netlink_packet_route::{
 };
 
 use super::{
-    ethtool::{self, Features, Queues},
+    ethtool::{self, CardQueues, Features},
     xdp_features,
 };
 use crate::kernel::{driver, interface, raw};
@@ -41,7 +41,7 @@ pub struct Link {
     /// Offloads; `None` if the driver does not tell.
     pub features: Option<Features>,
     /// Queues and rings; `None` if the driver does not tell.
-    pub queues: Option<Queues>,
+    pub queues: Option<CardQueues>,
     /// The bond, bridge or team of which the interface is a member.
     pub controller: Option<String>,
     /// The interface below, for example of a VLAN.
@@ -51,12 +51,12 @@ pub struct Link {
     /// True if the other end is in another network namespace: the interface of a container.
     pub container: bool,
     /// Foreign programs and filters; `None` if they could not be read.
-    pub foreign: Option<Programs>,
+    pub foreign: Option<ForeignPrograms>,
 }
 
 /// Programs and filters that are not pomguard's.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Programs {
+pub struct ForeignPrograms {
     /// Id of the XDP program.
     pub xdp: Option<u32>,
     /// Ids of TCX programs on egress.
@@ -154,7 +154,7 @@ fn relate(links: &mut [Link]) {
 }
 
 /// Returns the foreign programs and filters on the hooks of an interface.
-fn foreign(index: u32, ours: &BTreeSet<u32>) -> Option<Programs> {
+fn foreign(index: u32, ours: &BTreeSet<u32>) -> Option<ForeignPrograms> {
     let is_foreign = |id: &u32| !ours.contains(id);
     let count = |parent| {
         let filters = interface::filters(index, parent).ok()?;
@@ -164,7 +164,7 @@ fn foreign(index: u32, ours: &BTreeSet<u32>) -> Option<Programs> {
         };
         Some(filters.iter().filter(of_others).count())
     };
-    Some(Programs {
+    Some(ForeignPrograms {
         xdp: interface::xdp(index).ok()?.map(|state| state.program).filter(is_foreign),
         tcx: raw::tcx_egress(index).ok()?.into_iter().filter(is_foreign).collect(),
         clsact: (count(INGRESS)?, count(EGRESS)?),

@@ -19,10 +19,10 @@ mod xdp_features;
 mod xdp_sockets;
 
 pub use boot::Boot;
-pub use ethtool::{Features, Queues};
-pub use links::{Link, Programs};
+pub use ethtool::{CardQueues, Features};
+pub use links::{ForeignPrograms, Link};
 pub use rules::{Chain, Rules};
-pub use system::System;
+pub use system::SystemFacts;
 
 use super::{attach, pins::Pins};
 
@@ -32,7 +32,7 @@ pub struct Machine {
     /// True if root reads the facts.
     pub root: bool,
     /// The kernel and the machine.
-    pub system: System,
+    pub system: SystemFacts,
     /// Interfaces of this network namespace except the loopback, by name.
     pub links: Vec<Link>,
     /// Indices of interfaces with AF_XDP sockets; `None` if the kernel does not tell.
@@ -51,7 +51,7 @@ impl Machine {
         let ours = root.then(|| attach::running(pins).unwrap_or_default());
         Self {
             root,
-            system: System::read(),
+            system: SystemFacts::read(),
             links: links::read(ours.as_ref()),
             xdp_sockets: xdp_sockets::interfaces().ok(),
             rules: rules::read(),

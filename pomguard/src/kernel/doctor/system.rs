@@ -14,7 +14,7 @@ const BPF_FS: FsType = FsType(0xcafe_4a11);
 
 /// Facts about the whole machine. A number that cannot be read is `None`.
 #[derive(Clone, Debug, Default)]
-pub struct System {
+pub struct SystemFacts {
     /// The kernel's release, as `uname -r` shows it.
     pub release: String,
     /// True if the kernel describes its own types (BTF).
@@ -47,7 +47,7 @@ pub struct System {
     pub selinux_label: Option<String>,
 }
 
-impl System {
+impl SystemFacts {
     /// Reads the facts from `/proc`, `/sys` and system calls.
     pub(super) fn read() -> Self {
         Self {
@@ -148,6 +148,6 @@ mod tests {
 
     #[test]
     fn running_kernel_has_a_release() {
-        assert!(System::read().release.contains('.'));
+        assert!(SystemFacts::read().release.contains('.'));
     }
 }

@@ -207,7 +207,7 @@ fn foreign(link: &Link, findings: &mut Vec<Finding>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernel::doctor::{Features, Programs, Queues};
+    use crate::kernel::doctor::{CardQueues, Features, ForeignPrograms};
 
     fn card(name: &str) -> Link {
         Link {
@@ -263,9 +263,9 @@ mod tests {
 
     #[test]
     fn everything_of_somebody_else_is_told() {
-        let foreign = Programs { xdp: Some(5), tcx: vec![6, 7], clsact: (1, 0) };
+        let foreign = ForeignPrograms { xdp: Some(5), tcx: vec![6, 7], clsact: (1, 0) };
         let features = Some(Features { lro: false, strips_vlan: true });
-        let queues = Some(Queues { receive: (1, 8), ring: (128, 4096) });
+        let queues = Some(CardQueues { receive: (1, 8), ring: (128, 4096) });
         let findings = judged(Link { foreign: Some(foreign), features, queues, ..card("eth0") });
         for words in ["XDP program 5", "(6, 7)", "1 on the way in", "VLAN tags", "128 frames", "One queue"] {
             assert!(findings.iter().any(|it| it.sentence.contains(words)), "{words}: {findings:#?}");

@@ -1,7 +1,7 @@
 //! The kernel, its limits, this boot and the next.
 
 use super::{Finding, Severity};
-use crate::kernel::doctor::{Boot, Machine, System};
+use crate::kernel::doctor::{Boot, Machine, SystemFacts};
 
 /// Kernels that the tests boot, by the first two numbers (docs/kernel-support.md).
 const TESTED: [(u64, u64); 4] = [(5, 10), (6, 1), (6, 12), (6, 18)];
@@ -24,7 +24,7 @@ pub(super) fn judge(machine: &Machine) -> Vec<Finding> {
     findings
 }
 
-fn kernel(system: &System, findings: &mut Vec<Finding>) {
+fn kernel(system: &SystemFacts, findings: &mut Vec<Finding>) {
     let release = &system.release;
     let (severity, sentence) = match version(release) {
         None => (Severity::Attention, format!("The kernel's release \"{release}\" cannot be read.")),
@@ -111,7 +111,7 @@ fn rights(machine: &Machine, findings: &mut Vec<Finding>) {
     }
 }
 
-fn limits(system: &System, findings: &mut Vec<Finding>) {
+fn limits(system: &SystemFacts, findings: &mut Vec<Finding>) {
     match system.jit {
         Some(0) => findings.push(Finding::new(
             Severity::Attention,
@@ -161,7 +161,7 @@ fn limits(system: &System, findings: &mut Vec<Finding>) {
     }
 }
 
-fn security(system: &System, findings: &mut Vec<Finding>) {
+fn security(system: &SystemFacts, findings: &mut Vec<Finding>) {
     match system.synchronized {
         Some(true) => findings.push(Finding::new(
             Severity::Good,
@@ -291,8 +291,8 @@ mod tests {
         findings.iter().filter(of).map(|finding| (finding.severity, finding.sentence.as_str())).collect()
     }
 
-    fn system(release: &str) -> System {
-        System { release: release.to_owned(), btf: true, bpffs: true, ..System::default() }
+    fn system(release: &str) -> SystemFacts {
+        SystemFacts { release: release.to_owned(), btf: true, bpffs: true, ..SystemFacts::default() }
     }
 
     #[test]
@@ -339,7 +339,7 @@ mod tests {
     #[test]
     fn limits_are_named_with_their_numbers() {
         let mut findings = Vec::new();
-        let few = System {
+        let few = SystemFacts {
             available: Some(64 << 20),
             jit: Some(0),
             possible: Some(255),

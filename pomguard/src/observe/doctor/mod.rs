@@ -67,13 +67,18 @@ pub fn worst(findings: &[Finding]) -> Severity {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernel::doctor::{Link, System};
+    use crate::kernel::doctor::{Link, SystemFacts};
 
     #[test]
     fn worst_findings_come_first() {
         let machine = Machine {
             root: true,
-            system: System { release: "6.12.1".to_owned(), btf: true, bpffs: false, ..System::default() },
+            system: SystemFacts {
+                release: "6.12.1".to_owned(),
+                btf: true,
+                bpffs: false,
+                ..SystemFacts::default()
+            },
             links: vec![Link { name: "eth0".to_owned(), ethernet: true, mtu: 1500, ..Link::default() }],
             ..Machine::default()
         };

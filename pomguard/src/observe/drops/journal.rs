@@ -6,7 +6,7 @@
 
 use std::{cmp::Reverse, collections::BTreeMap};
 
-use pomguard_common::drops::Key;
+use pomguard_common::drops::DropKey;
 
 use super::{
     Counts,
@@ -83,11 +83,11 @@ impl Line {
 pub struct Journal {
     /// The ports and reasons of known systems, each with the time until which no other line is written, and
     /// the counts since the last line.
-    known: BTreeMap<Key, (u64, Counts)>,
+    known: BTreeMap<DropKey, (u64, Counts)>,
     /// The start of the present interval, and the number of lines about known systems since then.
     written: (u64, usize),
     /// The strangers of this minute, by prefix.
-    strangers: BTreeMap<Key, (Key, Counts)>,
+    strangers: BTreeMap<DropKey, (DropKey, Counts)>,
     minute: u64,
 }
 
@@ -110,9 +110,9 @@ impl Journal {
         lines
     }
 
-    fn add_stranger(&mut self, key: Key, counts: &Counts) {
+    fn add_stranger(&mut self, key: DropKey, counts: &Counts) {
         let [high, low] = key.mask();
-        let by_prefix = Key { peer: [key.peer[0] & high, key.peer[1] & low], what: key.what >> 44 << 44 };
+        let by_prefix = DropKey { peer: [key.peer[0] & high, key.peer[1] & low], what: key.what >> 44 << 44 };
         if self.strangers.len() >= PREFIXES && !self.strangers.contains_key(&by_prefix) {
             return;
         }
@@ -156,7 +156,8 @@ impl Journal {
     }
 
     fn stranger_lines(&mut self, limits: Limits, policy: Option<&Policy>, lines: &mut Vec<Line>) {
-        let mut prefixes: Vec<(Key, Counts)> = std::mem::take(&mut self.strangers).into_values().collect();
+        let mut prefixes: Vec<(DropKey, Counts)> =
+            std::mem::take(&mut self.strangers).into_values().collect();
         prefixes.sort_by_key(|(key, counts)| (Reverse(counts.packets), *key));
         let most = limits.stranger_lines as usize;
         // The last line is for the prefixes that have no line.
@@ -227,7 +228,7 @@ mod tests {
                 protocol: 17,
                 ..End::NOBODY
             };
-            let key = Key::new(Direction::Inbound, Decision::because(reason), known.into(), end);
+            let key = DropKey::new(Direction::Inbound, Decision::because(reason), known.into(), end);
             (key, Counts { packets, bytes: 60, first: 1, last: 2, peer: end.peer, other_port: 0 })
         });
         Hour { table: table.collect(), ..Hour::default() }

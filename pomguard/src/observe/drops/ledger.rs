@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use pomguard_common::drops::{Key, rest_at, rest_key};
+use pomguard_common::drops::{DropKey, rest_at, rest_key};
 use serde::{Deserialize, Serialize};
 
 use super::{Counts, Table, group};
@@ -22,7 +22,7 @@ pub const KNOWN: usize = 4_096;
 pub const STRANGERS: usize = 1_024;
 
 /// Packets and bytes without a key of their own, by the part of [`rest_key`].
-pub type RestTable = BTreeMap<Key, [u64; 2]>;
+pub type RestTable = BTreeMap<DropKey, [u64; 2]>;
 
 /// The counts of one hour.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,7 +38,7 @@ pub struct Hour {
 
 impl Hour {
     /// Adds the counts of a key, or adds them to the rest if there is no room for another key.
-    fn add(&mut self, key: Key, counts: &Counts) {
+    fn add(&mut self, key: DropKey, counts: &Counts) {
         if !self.table.contains_key(&key) {
             let known = key.known();
             let room = if known { KNOWN } else { STRANGERS };
@@ -51,7 +51,7 @@ impl Hour {
         self.table.entry(key).or_default().add(counts);
     }
 
-    fn add_rest(&mut self, part: Key, [packets, bytes]: [u64; 2]) {
+    fn add_rest(&mut self, part: DropKey, [packets, bytes]: [u64; 2]) {
         let rest = self.rest.entry(part).or_default();
         *rest = [rest[0].saturating_add(packets), rest[1].saturating_add(bytes)];
     }
@@ -99,8 +99,12 @@ impl From<Lines> for Hour {
         let rest = lines.rest.into_iter();
         Self {
             hour: lines.hour,
-            table: drops.map(|(high, low, what, counts)| (Key { peer: [high, low], what }, counts)).collect(),
-            rest: rest.map(|(what, packets, bytes)| (Key { peer: [0; 2], what }, [packets, bytes])).collect(),
+            table: drops
+                .map(|(high, low, what, counts)| (DropKey { peer: [high, low], what }, counts))
+                .collect(),
+            rest: rest
+                .map(|(what, packets, bytes)| (DropKey { peer: [0; 2], what }, [packets, bytes]))
+                .collect(),
         }
     }
 }

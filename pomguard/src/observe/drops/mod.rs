@@ -12,7 +12,7 @@ use std::{collections::BTreeMap, fmt, net::IpAddr};
 
 use ipnet::IpNet;
 use pomguard_common::{
-    drops::{Key, PeerKind},
+    drops::{DropKey, PeerKind},
     reason::Reason,
 };
 use serde::{Deserialize, Serialize};
@@ -56,19 +56,19 @@ impl Counts {
 }
 
 /// Counts by key. The key of a stranger holds the prefix.
-pub type Table = BTreeMap<Key, Counts>;
+pub type Table = BTreeMap<DropKey, Counts>;
 
 /// Returns the key under which related entries are added up: a stranger's key loses the bits that do not
 /// distinguish entries.
 #[must_use]
-pub fn group(key: Key) -> Key {
+pub fn group(key: DropKey) -> DropKey {
     let [high, low] = key.mask();
-    Key { peer: [key.peer[0] & high, key.peer[1] & low], what: key.what }
+    DropKey { peer: [key.peer[0] & high, key.peer[1] & low], what: key.what }
 }
 
 /// The peer of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Peer {
+pub enum DeniedPeer {
     /// The frame names no peer.
     None,
     /// An address.
@@ -77,7 +77,7 @@ pub enum Peer {
     Mac([u8; 6]),
 }
 
-impl Peer {
+impl DeniedPeer {
     /// Returns the peer in the words of a key, or in the words of the first packet.
     #[must_use]
     pub fn new(kind: PeerKind, words: [u64; 2]) -> Self {
@@ -105,7 +105,7 @@ impl Peer {
     }
 }
 
-impl fmt::Display for Peer {
+impl fmt::Display for DeniedPeer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::None => f.pad("-"),
@@ -118,25 +118,25 @@ impl fmt::Display for Peer {
 /// Returns the prefix of a stranger's key: /24, or /48. `None` for a known system, and for a peer without an
 /// address.
 #[must_use]
-pub fn prefix(key: Key) -> Option<IpNet> {
+pub fn prefix(key: DropKey) -> Option<IpNet> {
     let length = match key.kind() {
         PeerKind::V4 => 24,
         PeerKind::V6 => 48,
         PeerKind::None | PeerKind::Mac => return None,
     };
-    let address = Peer::new(key.kind(), group(key).peer).address().filter(|_| !key.known())?;
+    let address = DeniedPeer::new(key.kind(), group(key).peer).address().filter(|_| !key.known())?;
     IpNet::new(address, length).ok()
 }
 
 /// Returns the reason of a key.
 #[must_use]
-pub fn reason(key: Key) -> Reason {
+pub fn reason(key: DropKey) -> Reason {
     Reason::from_number(key.reason_number()).unwrap_or(Reason::Internal)
 }
 
 /// Returns port and protocol in the usual notation: `13724/tcp`, `icmp 8/0`, `gre`, `ethertype 0x88cc`.
 #[must_use]
-pub fn service(key: Key) -> String {
+pub fn service(key: DropKey) -> String {
     let port = key.port();
     match (key.kind(), key.protocol()) {
         (PeerKind::Mac, _) => format!("ethertype {port:#06x}"),

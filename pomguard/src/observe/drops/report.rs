@@ -5,13 +5,13 @@ use std::{cmp::Reverse, net::IpAddr};
 use ipnet::IpNet;
 use pomguard_common::{
     Direction,
-    drops::{Key, PeerKind},
+    drops::{DropKey, PeerKind},
     reason::Reason,
 };
 use serde::Serialize;
 
 use super::{
-    Counts, Peer,
+    Counts, DeniedPeer,
     ledger::{Hour, RestTable},
     prefix, reason, service,
 };
@@ -36,8 +36,8 @@ pub struct Query {
 }
 
 impl Query {
-    fn wants(&self, key: Key, counts: &Counts) -> bool {
-        let peer = || Peer::new(key.kind(), counts.peer).address();
+    fn wants(&self, key: DropKey, counts: &Counts) -> bool {
+        let peer = || DeniedPeer::new(key.kind(), counts.peer).address();
         counts.last >= self.since
             && self.known.is_none_or(|known| known == key.known())
             && self.reason.is_none_or(|wanted| wanted == reason(key))
@@ -51,7 +51,7 @@ impl Query {
     }
 
     /// Returns true if a part of the rest can contain selected drops.
-    fn wants_rest(&self, part: Key) -> bool {
+    fn wants_rest(&self, part: DropKey) -> bool {
         self.known.is_none_or(|known| known == part.known())
             && self.reason.is_none_or(|wanted| wanted == reason(part))
             && self.peer.is_none()
@@ -101,7 +101,7 @@ pub struct Item {
     pub last: u64,
     /// The key from which the item was made.
     #[serde(skip)]
-    pub key: Key,
+    pub key: DropKey,
 }
 
 /// Packets that are counted without a peer, because the table had no room.
@@ -191,7 +191,7 @@ fn rest(table: &RestTable, query: &Query) -> Vec<RestItem> {
     rest
 }
 
-const fn verdict(key: Key) -> Outcome {
+const fn verdict(key: DropKey) -> Outcome {
     match (key.audited(), key.reason_number() < pomguard_common::reason::FIRST_DROP) {
         (true, _) => Outcome::Audit,
         (false, true) => Outcome::Pass,
@@ -201,8 +201,8 @@ const fn verdict(key: Key) -> Outcome {
 
 /// Returns the counts of a key with names.
 #[must_use]
-pub fn item(key: Key, counts: &Counts, policy: Option<&Policy>) -> Item {
-    let peer = Peer::new(key.kind(), counts.peer);
+pub fn item(key: DropKey, counts: &Counts, policy: Option<&Policy>) -> Item {
+    let peer = DeniedPeer::new(key.kind(), counts.peer);
     let ip = matches!(key.kind(), PeerKind::V4 | PeerKind::V6);
     let ports = ip && matches!(key.protocol(), 6 | 17);
     Item {
@@ -235,7 +235,7 @@ fn system(policy: &Policy, address: IpAddr) -> Option<String> {
 }
 
 /// Returns the first row that names the port, for any peer.
-fn row(policy: &Policy, key: Key) -> Option<RowId> {
+fn row(policy: &Policy, key: DropKey) -> Option<RowId> {
     let opened = match (key.direction(), key.is_sender_port()) {
         (Direction::Inbound, false) | (Direction::Outbound, true) => Direction::Inbound,
         (Direction::Outbound, false) | (Direction::Inbound, true) => Direction::Outbound,

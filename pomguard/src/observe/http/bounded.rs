@@ -18,17 +18,17 @@ use tokio::{
     time::{Instant, Sleep, sleep_until},
 };
 
-use super::Limits;
+use super::ConnectionLimits;
 
 /// Accepts as many connections as there are slots; the others wait in the kernel's queue.
 pub(super) struct BoundedListener {
     listener: TcpListener,
     slots: Arc<Semaphore>,
-    limits: Limits,
+    limits: ConnectionLimits,
 }
 
 impl BoundedListener {
-    pub(super) fn new(listener: TcpListener, limits: Limits) -> Self {
+    pub(super) fn new(listener: TcpListener, limits: ConnectionLimits) -> Self {
         Self { listener, slots: Arc::new(Semaphore::new(limits.connections)), limits }
     }
 }
@@ -71,7 +71,7 @@ pub(super) struct BoundedStream {
 }
 
 impl BoundedStream {
-    fn new(stream: TcpStream, slot: Option<OwnedSemaphorePermit>, limits: Limits) -> Self {
+    fn new(stream: TcpStream, slot: Option<OwnedSemaphorePermit>, limits: ConnectionLimits) -> Self {
         let now = Instant::now();
         Self {
             stream,

@@ -21,7 +21,7 @@ struct Server {
     ended: JoinHandle<io::Result<()>>,
 }
 
-async fn start(limits: Limits, source: Source) -> Server {
+async fn start(limits: ConnectionLimits, source: Source) -> Server {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (stop, stopped) = oneshot::channel::<()>();
@@ -32,7 +32,7 @@ async fn start(limits: Limits, source: Source) -> Server {
 }
 
 async fn start_plain() -> Server {
-    start(Limits::default(), Arc::new(|| Ok(PAGE.to_owned()))).await
+    start(ConnectionLimits::default(), Arc::new(|| Ok(PAGE.to_owned()))).await
 }
 
 /// Sends `request` unchanged and returns everything up to the end of the connection.
@@ -130,7 +130,7 @@ async fn nonsense_and_headers_without_end_are_cut_off() {
 
 #[tokio::test]
 async fn a_request_that_does_not_arrive_in_time_ends() {
-    let limits = Limits { request: Duration::from_millis(150), ..Limits::default() };
+    let limits = ConnectionLimits { request: Duration::from_millis(150), ..ConnectionLimits::default() };
     let server = start(limits, Arc::new(|| Ok(PAGE.to_owned()))).await;
     let begun = Instant::now();
     let answer = ask(server.address, "GET /metrics HTTP/1.1\r\nHost:").await;
@@ -141,11 +141,11 @@ async fn a_request_that_does_not_arrive_in_time_ends() {
 /// CP-08.
 #[tokio::test]
 async fn slow_readers_lose_their_slots_to_those_who_wait() {
-    let limits = Limits {
+    let limits = ConnectionLimits {
         connections: 4,
         request: Duration::from_millis(200),
         connection: Duration::from_millis(600),
-        ..Limits::default()
+        ..ConnectionLimits::default()
     };
     // More than the buffers of the sockets hold, so that an unread answer stays unsent.
     let large = format!("{}# EOF\n", "a_total 1\n".repeat(3_000_000));
@@ -216,7 +216,8 @@ async fn failed_reading_reports_its_reason_and_the_next_may_succeed() {
         0 => Err(anyhow::anyhow!("no such file").context("/sys/fs/bpf/pomguard/COUNTERS")),
         _ => Ok(PAGE.to_owned()),
     });
-    let server = start(Limits { page_age: Duration::ZERO, ..Limits::default() }, source).await;
+    let server =
+        start(ConnectionLimits { page_age: Duration::ZERO, ..ConnectionLimits::default() }, source).await;
     let answer = ask(server.address, &get_with("/metrics", "")).await;
     assert!(answer.starts_with("HTTP/1.1 500"), "{answer}");
     assert!(answer.ends_with("/sys/fs/bpf/pomguard/COUNTERS: no such file\n"), "{answer}");

@@ -140,7 +140,7 @@ fn values_beyond_the_format_are_cut_and_the_page_stays() {
 #[test]
 fn the_documentation_lists_every_metric() {
     let mut table = String::from("| metric | kind | labels | meaning |\n| --- | --- | --- | --- |\n");
-    for Family { name, kind, labels, help } in family::ALL {
+    for MetricFamily { name, kind, labels, help } in family::ALL {
         let labels: Vec<_> = labels.iter().map(|label| format!("`{label}`")).collect();
         writeln!(table, "| `{name}` | {} | {} | {help} |", kind.name(), labels.join(", ")).unwrap();
     }

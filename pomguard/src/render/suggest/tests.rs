@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use pomguard_common::{
     decide::Decision,
-    drops::{End, Key, PeerKind},
+    drops::{DropKey, End, PeerKind},
 };
 
 use super::*;
@@ -43,7 +43,7 @@ fn items(policy: &Policy, drops: &[(Direction, Reason, &str, u8, u16)]) -> Vec<I
         let end =
             End { peer: words, kind, port: *port, other_port: 40_000, protocol: *protocol, ..End::NOBODY };
         let known = u64::from(reason.concerns_known_system() || *reason == Reason::Destination);
-        let key = Key::new(*direction, Decision::because(*reason), known, end);
+        let key = DropKey::new(*direction, Decision::because(*reason), known, end);
         let counts = Counts { packets: 3, bytes: 180, first: 7, last: 9, peer: words, other_port: 40_000 };
         hour.table.insert(key, counts);
     }

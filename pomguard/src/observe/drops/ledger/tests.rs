@@ -7,21 +7,21 @@ use pomguard_common::{
 
 use super::*;
 use crate::{
-    kernel::drops::{Entry, Rest},
+    kernel::drops::{DropEntry, Rest},
     observe::drops::store::Store,
 };
 
-fn key(known: bool, peer: u32, port: u16) -> Key {
+fn key(known: bool, peer: u32, port: u16) -> DropKey {
     let reason = if known { Reason::PortKnown } else { Reason::Port };
     let end = End { peer: [u64::from(peer) << 32, 0], kind: PeerKind::V4, port, protocol: 6, ..End::NOBODY };
-    Key::new(Direction::Inbound, Decision::because(reason), known.into(), end)
+    DropKey::new(Direction::Inbound, Decision::because(reason), known.into(), end)
 }
 
-fn entry(slot: u32, taken: u32, key: Key, packets: u64) -> Entry {
-    Entry { slot, taken, key, packets, bytes: 60 * packets, first: 7_200, last: 7_300, other_port: 4_000 }
+fn entry(slot: u32, taken: u32, key: DropKey, packets: u64) -> DropEntry {
+    DropEntry { slot, taken, key, packets, bytes: 60 * packets, first: 7_200, last: 7_300, other_port: 4_000 }
 }
 
-fn reading(at: u64, entries: &[Entry], rest: u64) -> Reading {
+fn reading(at: u64, entries: &[DropEntry], rest: u64) -> Reading {
     let part = rest_key(rest_at(key(false, 0, 0).what));
     let rest = if rest == 0 { Vec::new() } else { vec![Rest { key: part, packets: rest, bytes: 60 * rest }] };
     Reading { table: 1, at, entries: entries.to_vec(), rest, ..Reading::default() }
