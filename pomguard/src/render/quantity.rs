@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
+
 /// Returns `18446744` as `18,446,744`.
 #[must_use]
 pub fn grouped(number: u64) -> String {
@@ -68,19 +70,9 @@ pub fn duration(seconds: u64) -> String {
 /// Returns seconds since 1970 as `2026-11-23 00:00 UTC`.
 #[must_use]
 pub fn timestamp(seconds: u64) -> String {
-    let (day, second) = (seconds / 86_400, seconds % 86_400);
-    // Days to date in the proleptic Gregorian calendar, with years that begin in March
-    // (Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms", civil_from_days).
-    let shifted = day + 719_468;
-    let era = shifted / 146_097;
-    let of_era = shifted % 146_097;
-    let year_of_era = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month = (5 * of_year + 2) / 153;
-    let day_of_month = of_year - (153 * month + 2) / 5 + 1;
-    let month = if month < 10 { month + 3 } else { month - 9 };
-    let year = year_of_era + era * 400 + u64::from(month <= 2);
-    format!("{year:04}-{month:02}-{day_of_month:02} {:02}:{:02} UTC", second / 3_600, second % 3_600 / 60)
+    // The calendar ends with the year 9999.
+    let moment = i64::try_from(seconds).ok().and_then(|seconds| Timestamp::from_second(seconds).ok());
+    moment.unwrap_or(Timestamp::MAX).strftime("%Y-%m-%d %H:%M UTC").to_string()
 }
 
 #[cfg(test)]
@@ -148,6 +140,7 @@ mod tests {
             (1_795_392_000, "2026-11-23 00:00 UTC"),
             (4_107_542_399, "2100-02-28 23:59 UTC"),
             (4_107_542_400, "2100-03-01 00:00 UTC"),
+            (u64::MAX, "9999-12-30 22:00 UTC"),
         ] {
             assert_eq!(timestamp(seconds), text);
         }

@@ -73,12 +73,10 @@ fn gzip(file: &Path) -> Result<Vec<u8>> {
 /// Returns a changelog with one entry for this version. The entry refers to the project's own changelog.
 fn debian_changelog(epoch: u64) -> Result<String> {
     let version = env!("CARGO_PKG_VERSION");
-    let date = process::output(
-        Command::new("date").env("LC_ALL", "C").args(["-R", "-u", "-d"]).arg(format!("@{epoch}")),
-    )?;
+    let date = jiff::Timestamp::from_second(epoch.try_into()?)?.strftime("%a, %d %b %Y %H:%M:%S +0000");
     Ok(format!(
         "pomguard ({version}-1) unstable; urgency=medium\n\n  * Version {version}: CHANGELOG.md in this folder has the changes.\n\n \
-         -- The pomguard authors <maintainers@pomguard.invalid>  {date}"
+         -- The pomguard authors <maintainers@pomguard.invalid>  {date}\n"
     ))
 }
 
