@@ -86,8 +86,7 @@ fn lay_out(tree: &Path) -> Result<Vec<Mutant>> {
             continue;
         }
         fs::create_dir_all(to.parent().context("a file in no folder")?)?;
-        let mutated = name == PARSER || name.starts_with(RULINGS);
-        if mutated {
+        if is_mutated(name) {
             let source = fs::read_to_string(&from)?;
             write(&to, &schema::schema(name, &source, &mut mutants)?)?;
         } else if name == "pomguard-common/src/lib.rs" {
@@ -104,6 +103,11 @@ fn lay_out(tree: &Path) -> Result<Vec<Mutant>> {
     }
     println!("{} mutants of {PARSER} and {RULINGS}", mutants.len());
     Ok(mutants)
+}
+
+/// Returns true for a file that mutants change.
+fn is_mutated(name: &str) -> bool {
+    name == PARSER || name.starts_with(RULINGS)
 }
 
 /// Writes a file only if its text has changed: Cargo does not build an unchanged file again.
@@ -251,4 +255,23 @@ fn conclude(mutants: &[Mutant], survivors: &[&Mutant], equivalents: &Equivalents
 fn percent(part: usize, whole: usize) -> String {
     let tenths = part * 1_000 / whole.max(1);
     format!("{}.{}", tenths / 10, tenths % 10)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_listed_mutant_exists() {
+        let folder = workspace::root().join(RULINGS);
+        let rulings = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name());
+        let rulings = rulings.map(|name| format!("{RULINGS}/{}", name.to_str().unwrap()));
+        let mut mutants = Vec::new();
+        for name in rulings.chain([PARSER.to_owned()]).filter(|name| workspace::root().join(name).is_file()) {
+            let source = fs::read_to_string(workspace::root().join(&name)).unwrap();
+            schema::schema(&name, &source, &mut mutants).unwrap();
+        }
+        assert!(mutants.len() > 1_000, "{}", mutants.len());
+        Equivalents::of(&mutants).unwrap();
+    }
 }
