@@ -2,7 +2,6 @@
 
 use std::{
     fs::{self, File},
-    os::unix::net::UnixDatagram,
     path::{Path, PathBuf},
     process::Child,
     thread,
@@ -15,7 +14,7 @@ use nix::{
     unistd::Pid,
 };
 
-use crate::Namespace;
+use crate::{NOTIFY_SOCKET, Namespace, Notify};
 
 /// The longest time from the start to READY.
 const READY_WITHIN: Duration = Duration::from_secs(30);
@@ -27,22 +26,21 @@ pub struct Daemon {
     host: String,
     child: Child,
     log: PathBuf,
-    notify: UnixDatagram,
+    notify: Notify,
 }
 
 impl Daemon {
     /// Starts the daemon with a configuration file. The calling thread must outlive the daemon.
     pub fn start(binary: &Path, namespace: &Namespace, config: &Path) -> Result<Self> {
-        let (log, socket) = (config.with_file_name("log"), config.with_file_name("notify"));
-        let notify = UnixDatagram::bind(&socket).with_context(|| socket.display().to_string())?;
-        notify.set_read_timeout(Some(Duration::from_millis(100)))?;
+        let log = config.with_file_name("log");
+        let notify = Notify::bind(&config.with_file_name("notify"))?;
         let output = File::create(&log).with_context(|| log.display().to_string())?;
         let child = namespace
             .command(binary)?
             .arg("run")
             .arg("--config")
             .arg(config)
-            .env("NOTIFY_SOCKET", &socket)
+            .env(NOTIFY_SOCKET, notify.path())
             .stdin(std::process::Stdio::null())
             .stdout(output.try_clone()?)
             .stderr(output)
@@ -74,14 +72,12 @@ impl Daemon {
     /// Waits for the message that reports readiness and returns the whole message.
     fn hear_ready(&mut self) -> Result<String> {
         let until = Instant::now() + READY_WITHIN;
-        let mut buffer = [0; 4096];
         while Instant::now() < until {
             self.check_alive()?;
-            // A timeout is not an error: the loop checks the daemon and listens again.
-            let Ok(length) = self.notify.recv(&mut buffer) else { continue };
-            let said = String::from_utf8_lossy(&buffer[..length]);
-            if said.lines().any(|line| line == "READY=1") {
-                return Ok(said.into_owned());
+            if let Some(said) = self.notify.next()?
+                && said.lines().any(|line| line == "READY=1")
+            {
+                return Ok(said);
             }
         }
         bail!(

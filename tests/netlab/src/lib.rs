@@ -34,6 +34,7 @@ pub mod daemon;
 mod link;
 mod namespace;
 mod napi;
+mod notify;
 mod offload;
 pub mod outside;
 pub mod sandbox;
@@ -47,6 +48,7 @@ pub use crate::{
     link::{Link, LinkState},
     namespace::{Namespace, die_with_parent},
     napi::{Receiver, Right, occupy},
+    notify::{Notify, SOCKET as NOTIFY_SOCKET},
     offload::Offload,
     station::Station,
     switch::Switch,

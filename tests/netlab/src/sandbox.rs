@@ -14,7 +14,7 @@ use nix::{
 };
 
 /// The mount point of bpffs on every machine.
-const BPFFS: &str = "/sys/fs/bpf";
+pub const BPFFS: &str = "/sys/fs/bpf";
 /// A folder that every machine has and no program here uses. The sandbox mounts a tmpfs there.
 const FILES: &str = "/dev/shm";
 /// Two listeners per machine and port are 3,500 files; a thousand connections at once have two ends each.
@@ -42,16 +42,24 @@ pub fn require_root() -> Result<()> {
 /// No other clean-up is needed: when the process ends, by a signal or otherwise, the kernel kills the
 /// daemons, and removes the namespaces and file systems that nobody holds any more.
 pub fn enter() -> Result<Sandbox> {
-    unshare(CloneFlags::CLONE_NEWNS).context("unshare(CLONE_NEWNS)")?;
-    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)
-        .context("making the mounts private")?;
-    for (kind, place) in [("bpf", BPFFS), ("tmpfs", FILES)] {
-        mount(Some(kind), place, Some(kind), MsFlags::empty(), Some("mode=0700"))
-            .with_context(|| format!("mounting a {kind} at {place}"))?;
-    }
+    own_bpffs()?;
+    mount_own("tmpfs", FILES)?;
     allow_open_files()?;
     let pins = Path::new(BPFFS).join(format!("pomguard-{}", process::id()));
     Ok(Sandbox { pins, files: FILES.into() })
+}
+
+/// Gives this thread, and its later children, a bpffs that nobody else sees.
+pub fn own_bpffs() -> Result<()> {
+    unshare(CloneFlags::CLONE_NEWNS).context("unshare(CLONE_NEWNS)")?;
+    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)
+        .context("making the mounts private")?;
+    mount_own("bpf", BPFFS)
+}
+
+fn mount_own(kind: &str, place: &str) -> Result<()> {
+    mount(Some(kind), place, Some(kind), MsFlags::empty(), Some("mode=0700"))
+        .with_context(|| format!("mounting a {kind} at {place}"))
 }
 
 /// Raises the limit of open files to the number that the listeners and connections need.

@@ -25,11 +25,11 @@ use std::{
 };
 
 use ipnet::IpNet;
-use nix::{
-    mount::{MntFlags, MsFlags, mount, umount2},
-    sched::{CloneFlags, unshare},
+use nix::mount::{MntFlags, umount2};
+use pomguard_netlab::{
+    Namespace, Port, Station, Switch, Veth, root_or_skip,
+    sandbox::{BPFFS, own_bpffs},
 };
-use pomguard_netlab::{Namespace, Port, Station, Switch, Veth, root_or_skip};
 
 mod files;
 mod pinned;
@@ -74,8 +74,6 @@ pub const REMOVABLE: u16 = 7999;
 pub const UNLISTED: u16 = 9000;
 /// An outbound port of row 6, which the server's Agent Manager opens at the AES on the peer.
 pub const LISTED_OUT: u16 = 443;
-
-const BPFFS: &str = "/sys/fs/bpf";
 
 /// Returns true if this machine is emulated, where code runs about twenty times slower.
 pub fn emulated() -> bool {
@@ -284,10 +282,7 @@ struct Bpffs;
 
 impl Bpffs {
     fn mount() -> Self {
-        unshare(CloneFlags::CLONE_NEWNS).unwrap();
-        let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
-        mount(None::<&str>, "/", None::<&str>, private, None::<&str>).unwrap();
-        mount(Some("bpf"), BPFFS, Some("bpf"), MsFlags::empty(), Some("mode=0700")).unwrap();
+        own_bpffs().unwrap();
         Self
     }
 }

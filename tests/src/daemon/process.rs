@@ -4,10 +4,7 @@ use std::{
     ffi::OsString,
     fs::{self, File},
     io,
-    os::unix::{
-        net::UnixDatagram,
-        process::{CommandExt as _, ExitStatusExt as _},
-    },
+    os::unix::process::{CommandExt as _, ExitStatusExt as _},
     path::PathBuf,
     process::{Child, Command, ExitStatus},
     thread,
@@ -24,6 +21,8 @@ use nix::{
     unistd::Pid,
 };
 
+use pomguard_netlab::{NOTIFY_SOCKET, Notify};
+
 use super::{Lab, binary, patience};
 
 /// The polling interval for events that nothing announces.
@@ -34,8 +33,7 @@ const BEAT: Duration = Duration::from_millis(20);
 pub struct Daemon {
     child: Child,
     log: PathBuf,
-    notify: UnixDatagram,
-    socket: PathBuf,
+    notify: Notify,
 }
 
 impl Daemon {
@@ -90,9 +88,7 @@ impl Daemon {
     fn spawn_as(lab: &Lab, words: &[OsString], prepare: impl FnOnce(&mut Command)) -> Self {
         let number = (0..u32::MAX).find(|number| !lab.file(&format!("log{number}")).exists()).unwrap_or(0);
         let log = lab.file(&format!("log{number}"));
-        let socket = lab.file(&format!("notify{number}"));
-        let notify = UnixDatagram::bind(&socket).unwrap();
-        notify.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+        let notify = Notify::bind(&lab.file(&format!("notify{number}"))).unwrap();
         let output = File::create(&log).unwrap();
         let (program, before) = words.split_first().expect("a program");
         let mut command = lab.command(program);
@@ -102,14 +98,14 @@ impl Daemon {
             .args(before)
             .args(["run", "--config"])
             .arg(lab.config())
-            .env("NOTIFY_SOCKET", &socket)
+            .env(NOTIFY_SOCKET, notify.path())
             // The unit's StateDirectory= sets this variable.
             .env("STATE_DIRECTORY", lab.file("state"))
             .stdout(output.try_clone().unwrap())
             .stderr(output)
             .spawn()
             .unwrap();
-        Self { child, log, notify, socket }
+        Self { child, log, notify }
     }
 
     /// Waits for the daemon's report that the policy is enforced, and returns the status line.
@@ -122,12 +118,11 @@ impl Daemon {
     /// whole message.
     fn wait_told(&self, expected: impl Fn(&str) -> bool) -> String {
         let until = Instant::now() + patience(30);
-        let mut buffer = [0; 4096];
         while Instant::now() < until {
             assert!(self.alive(), "the daemon ended; its log:\n{}", self.log());
-            let Ok(length) = self.notify.recv(&mut buffer) else { continue };
-            let said = String::from_utf8_lossy(&buffer[..length]).into_owned();
-            if said.lines().any(&expected) {
+            if let Some(said) = self.notify.next().unwrap()
+                && said.lines().any(&expected)
+            {
                 return said;
             }
         }
@@ -137,10 +132,9 @@ impl Daemon {
     /// Counts the watchdog messages that the daemon sends within a time.
     pub fn fed(&self, within: Duration) -> usize {
         let until = Instant::now() + within;
-        let (mut fed, mut buffer) = (0, [0; 4096]);
+        let mut fed = 0;
         while Instant::now() < until {
-            let Ok(length) = self.notify.recv(&mut buffer) else { continue };
-            let said = String::from_utf8_lossy(&buffer[..length]);
+            let said = self.notify.next().unwrap().unwrap_or_default();
             fed += said.lines().filter(|line| *line == "WATCHDOG=1").count();
         }
         fed
@@ -252,6 +246,5 @@ impl Drop for Daemon {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
-        let _ = fs::remove_file(&self.socket);
     }
 }

@@ -22,7 +22,7 @@ use pomguard_common::{
     names::{ARRAYS, MAP_CONTROL, MAP_LABELS, MAP_POLICY, PROGRAM_EGRESS, PROGRAM_INGRESS},
     text::FixedText,
 };
-use pomguard_netlab::Namespace;
+use pomguard_netlab::{Namespace, sandbox::BPFFS};
 use pomguard_tests::daemon::{
     Connection, Daemon, INTERFACE, LISTED, LISTED_OUT, Lab, MENDED, PEER, SERVER, SERVER6, Settings,
     TABLES_MENDED, UNLISTED, is_shut, opens,
@@ -32,7 +32,6 @@ use pomguard_tests::daemon::{
 const HANDLE: u32 = 0x706f_6d67;
 /// Priority of the daemon's clsact filter.
 const PRIORITY: u16 = 50;
-const BPFFS: &str = "/sys/fs/bpf";
 
 fn assert_guarded(lab: &Lab, when: &str) {
     for server in [SERVER.into(), std::net::IpAddr::from(SERVER6)] {

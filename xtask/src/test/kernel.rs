@@ -3,6 +3,7 @@
 use std::{fs, path::Path, process::Command};
 
 use anyhow::{Context as _, Result};
+use pomguard_netlab::sandbox::BPFFS;
 use pomguard_workspace::{self as workspace, process};
 
 use super::{
@@ -41,7 +42,6 @@ const FIRST: &[&str] = &[
 const LONG: &[&str] = &["every_port_of_the_demo_site"];
 /// The tools of the fault tests.
 pub(crate) const FAULT_TOOLS: &[Tool] = &[Tool::Strace, Tool::Faketime];
-const BPFFS: &str = "/sys/fs/bpf";
 
 /// Runs the tests of packets, policies and daemons in the kernel, in namespaces and under a real systemd.
 pub(super) fn tests(run: &mut Run) -> Result<Outcome> {
