@@ -11,7 +11,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use proc_macro2::{Span, TokenStream};
+use proc_macro2::{Span, TokenStream, TokenTree};
 use quote::{ToTokens as _, format_ident, quote};
 use syn::{
     Arm, BinOp, Expr, ExprMatch, File, Item, Lit, LitInt, Pat, Path, Stmt, UnOp, parse_quote,
@@ -50,6 +50,35 @@ pub(super) fn schema(name: &str, source: &str, mutants: &mut Vec<Mutant>) -> Res
     rewriting.visit_file_mut(&mut file);
     tell_apart(mutants);
     Ok(file.into_token_stream().to_string())
+}
+
+/// Adds the names of the types that a file defines.
+pub(super) fn types(source: &str, names: &mut BTreeSet<String>) -> Result<()> {
+    names.extend(syn::parse_file(source)?.items.iter().filter_map(|item| match item {
+        Item::Struct(item) => Some(item.ident.to_string()),
+        Item::Enum(item) => Some(item.ident.to_string()),
+        _ => None,
+    }));
+    Ok(())
+}
+
+/// Rewrites a file without mutants: a function that takes one of `types` is not `const`, because the changed functions
+/// that it may call are not. Returns `None` if the file has no such function.
+pub(super) fn callers(source: &str, types: &BTreeSet<String>) -> Result<Option<String>> {
+    struct Callers<'a>(&'a BTreeSet<String>, bool);
+    impl VisitMut for Callers<'_> {
+        fn visit_signature_mut(&mut self, signature: &mut syn::Signature) {
+            let takes = |token| matches!(token, TokenTree::Ident(name) if self.0.contains(&name.to_string()));
+            if signature.constness.is_some() && signature.inputs.to_token_stream().into_iter().any(takes) {
+                signature.constness = None;
+                self.1 = true;
+            }
+        }
+    }
+    let mut file = syn::parse_file(source)?;
+    let mut callers = Callers(types, false);
+    callers.visit_file_mut(&mut file);
+    Ok(callers.1.then(|| file.into_token_stream().to_string()))
 }
 
 /// Numbers mutants with the same description in one line.
@@ -92,7 +121,7 @@ struct Rewriting<'a> {
 /// Returns the last name of a path if it looks like the name of an integer constant.
 fn constant(path: &Path) -> Option<String> {
     /// Constants that are not numbers.
-    const OTHERS: [&str; 8] = ["WHOLE", "NONE", "NOTHING", "UNASKED", "FREE", "ALL", "V4", "V6"];
+    const OTHERS: [&str; 8] = ["WHOLE", "NONE", "NOTHING", "NO_SERVICE", "NOWHERE", "ALL", "V4", "V6"];
     let name = path.segments.last()?.ident.to_string();
     let upper =
         name.len() > 1 && name.chars().all(|it| it.is_ascii_uppercase() || it.is_ascii_digit() || it == '_');
