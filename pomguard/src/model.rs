@@ -6,6 +6,7 @@ use std::{fmt, sync::Arc};
 pub use pomguard_common::Direction;
 use pomguard_common::{
     control::panic,
+    flow::State,
     image::{Line, head, mode},
 };
 use serde::{Deserialize, Serialize};
@@ -169,6 +170,54 @@ impl Default for PacketSettings {
             redirects: false,
             vlans: Vec::new(),
             rates: Rates::default(),
+        }
+    }
+}
+
+/// The ages of flows in `[flows]`, in seconds: a flow that was silent for longer is forgotten.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct FlowAges {
+    /// TCP: this host has sent a SYN, and nothing came back.
+    pub opening: u32,
+    /// TCP: established or half-closed.
+    pub established: u32,
+    /// TCP: closed.
+    pub closed: u32,
+    /// UDP: the other side has answered.
+    pub udp: u32,
+    /// UDP: nothing came back yet.
+    pub udp_unanswered: u32,
+    /// ICMP echo.
+    pub icmp: u32,
+}
+
+impl FlowAges {
+    /// Returns the age of a state of the flow table. A fragment has no setting: reassembly has none either (RFC
+    /// 8200 section 4.5).
+    #[must_use]
+    pub const fn age(&self, state: State) -> u32 {
+        match state {
+            State::Opening => self.opening,
+            State::Established => self.established,
+            State::Closed => self.closed,
+            State::Udp => self.udp,
+            State::Unanswered => self.udp_unanswered,
+            State::Icmp => self.icmp,
+            State::Fragment | State::Free => state.age_seconds(),
+        }
+    }
+}
+
+impl Default for FlowAges {
+    fn default() -> Self {
+        Self {
+            opening: State::Opening.age_seconds(),
+            established: State::Established.age_seconds(),
+            closed: State::Closed.age_seconds(),
+            udp: State::Udp.age_seconds(),
+            udp_unanswered: State::Unanswered.age_seconds(),
+            icmp: State::Icmp.age_seconds(),
         }
     }
 }

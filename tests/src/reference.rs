@@ -4,8 +4,8 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use pomguard::policy::{
-    Direction, Known, MachineAddresses, MatrixName, Mode, Origin, OwnAddresses, PacketSettings, Peer, Policy,
-    PortRange, Rates, Row, RowId, Service,
+    Direction, FlowAges, Known, MachineAddresses, MatrixName, Mode, Origin, OwnAddresses, PacketSettings,
+    Peer, Policy, PortRange, Rates, Row, RowId, Service,
 };
 use pomguard_common::protocol::{TCP, UDP};
 
@@ -130,5 +130,6 @@ pub fn policy() -> Policy {
         known: known.to_vec(),
         // Rates depend on time; tests of their own cover them.
         packets: PacketSettings { rates: unlimited(), ..PacketSettings::default() },
+        flows: FlowAges::default(),
     }
 }

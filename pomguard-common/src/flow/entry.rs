@@ -41,15 +41,17 @@ impl State {
         Self::Unanswered,
     ];
 
-    /// Returns how long an entry in this state is remembered, in seconds.
+    /// Returns how long an entry in this state is remembered by default, in seconds. `[flows]` in the settings
+    /// changes the ages.
     #[must_use]
     pub const fn age_seconds(self) -> u32 {
         match self {
             Self::Free => 0,
             // Linux gives up after 127 s of SYN retransmits, each of which renews the entry.
             Self::Opening => 120,
-            // RFC 5382 REQ-5 and RFC 6092 REC-35: no less than 2 h 4 min.
-            Self::Established => 7_440,
+            // As long as nf_conntrack: pools of idle connections go on over a weekend. RFC 5382 REQ-5 and RFC
+            // 6092 REC-35 ask for no less than 2 h 4 min.
+            Self::Established => 432_000,
             // RFC 9293 section 3.4.2: twice the longest life of a segment.
             Self::Closed => 240,
             // RFC 4787 REQ-5 recommends five minutes.

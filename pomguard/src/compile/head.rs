@@ -40,18 +40,34 @@ pub(super) fn fixed(policy: &Policy, clock: Clock, generation: u32) -> Result<Ve
     vlans(&policy.packets, &mut lines[VLANS as usize])?;
     let ages = &mut lines[AGES as usize];
     budgets(&policy.packets.rates, clock, ages);
+    for state in State::ALL {
+        ages.0[state as usize] = clock.ticks(policy.flows.age(state));
+    }
     date(ages, clock, generation);
     Ok(lines)
 }
 
-/// Fills the line of the ages: they depend on the kernel's clock, and on the time when the image is put in
-/// force.
+/// Writes the generation and the clock's offset.
 pub(super) fn date(line: &mut Line, clock: Clock, generation: u32) {
-    for state in State::ALL {
-        line.0[state as usize] = clock.ticks(state.age_seconds());
-    }
     line.0[GENERATION_WORD as usize] = generation;
     line.0[CLOCK_WORD as usize] = clock.offset;
+}
+
+/// Converts the ages and budgets from the ticks of another clock. The ages keep their seconds exactly if a tick
+/// is no longer than a second.
+pub(super) fn convert(line: &mut Line, from: u32, clock: Clock) {
+    if from == 0 || from == clock.ticks_per_1000s {
+        return;
+    }
+    let (from, to) = (u64::from(from), u64::from(clock.ticks_per_1000s));
+    let clamped = |value: u64| u32::try_from(value).unwrap_or(u32::MAX).max(1);
+    for state in State::ALL {
+        let seconds = u64::from(line.0[state as usize]) * 1_000 / from;
+        line.0[state as usize] = clock.ticks(u32::try_from(seconds).unwrap_or(u32::MAX));
+    }
+    for word in line.0.iter_mut().skip(BUDGETS as usize).take(Rated::COUNT) {
+        *word = clamped((u64::from(*word) * from).checked_div(to).unwrap_or(u64::MAX));
+    }
 }
 
 /// Writes the budgets in packets per tick, at least one.

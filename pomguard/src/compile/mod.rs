@@ -16,7 +16,10 @@
 use std::fmt;
 
 use pomguard_common::{
-    Direction, flow,
+    Direction,
+    control::Override,
+    counter::RowLabel,
+    flow,
     image::{self, HEAD, LEVELS_V4, LEVELS_V6, Line, SECTIONS, cell},
     limits,
 };
@@ -69,10 +72,59 @@ impl Clock {
     }
 }
 
-/// One compiled policy: exactly as many lines as needed. The rest of the map is zero.
+/// The state in the kernel that an image must fit: the counter slots that rows have, the clock, and the number of
+/// the image's generation.
+#[derive(Clone, Debug)]
+pub struct Place {
+    held: Vec<HeldSlot>,
+    clock: Clock,
+    generation: u32,
+}
+
+impl Place {
+    /// Describes the place of the image of a generation.
+    #[must_use]
+    pub const fn new(held: Vec<HeldSlot>, clock: Clock, generation: u32) -> Self {
+        Self { held, clock, generation }
+    }
+
+    /// Compiles a policy for this place.
+    ///
+    /// # Errors
+    /// If a limit is exceeded.
+    pub fn compile(&self, policy: &Policy) -> Result<Image, CompileError> {
+        compile(policy, &SlotTable::assign(&self.held, policy)?, self.clock, self.generation)
+    }
+
+    /// Turns an image that was compiled before into the image of this place. Returns `None` if the lines are not
+    /// as compiled.
+    #[must_use]
+    pub fn adopt(&self, parts: Parts) -> Option<Image> {
+        Image::again(parts, self.clock, self.generation)
+    }
+}
+
+/// The parts of an image that outlive a generation.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Parts {
+    /// Name of the host in the site file.
+    pub host: String,
+    /// The id of the matrix.
+    pub matrix: String,
+    /// The labels of the rows, by counter slot.
+    pub labels: Vec<(u16, RowLabel)>,
+    /// The tuples of the failsafe rows. Each holds for every slot, until the installation binds the tuple to the
+    /// slot of the generation.
+    pub failsafe: Vec<Override>,
+    /// The lines of the map, from the first one on.
+    pub lines: Vec<Line>,
+}
+
+/// One compiled policy: exactly as many lines as needed, with the labels and failsafe tuples that go with the
+/// lines. The rest of the map is zero.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Image {
-    lines: Vec<Line>,
+    parts: Parts,
     record: Record,
 }
 
@@ -86,19 +138,32 @@ impl fmt::Debug for Image {
 impl Image {
     /// Turns an image that was compiled before into another generation, for this kernel's clock. Returns `None`
     /// if the lines are not as compiled.
-    #[must_use]
-    pub fn again(mut lines: Vec<Line>, clock: Clock, generation: u32) -> Option<Self> {
-        let mut record = Record::read(&lines).filter(|record| record.holds(&lines))?;
-        head::date(lines.get_mut(image::AGES as usize)?, clock, generation);
+    fn again(mut parts: Parts, clock: Clock, generation: u32) -> Option<Self> {
+        let lines = &mut parts.lines;
+        let mut record = Record::read(lines).filter(|record| record.holds(lines))?;
+        let ages = lines.get_mut(image::AGES as usize)?;
+        head::convert(ages, record.ticks_per_1000s, clock);
+        head::date(ages, clock, generation);
+        record.ticks_per_1000s = clock.ticks_per_1000s;
         record.generation = generation.into();
-        record.digest = record::digest(&lines);
-        record.write(&mut lines);
-        Some(Self { lines, record })
+        record.digest = record::digest(lines);
+        record.write(lines);
+        Some(Self { parts, record })
+    }
+
+    /// Returns the parts that outlive the generation.
+    pub const fn parts(&self) -> &Parts {
+        &self.parts
     }
 
     /// Returns the lines, from the first line of the map on.
     pub fn lines(&self) -> &[Line] {
-        &self.lines
+        &self.parts.lines
+    }
+
+    /// Returns the number of the generation.
+    pub const fn generation(&self) -> u32 {
+        self.record.generation as u32
     }
 
     /// Returns SHA-256 of the image's meaning in hexadecimal: the same for every generation.
@@ -118,7 +183,7 @@ impl Image {
 
     /// Returns the number of used lines; the limit is [`limits::IMAGE_LINES`].
     pub const fn used(&self) -> usize {
-        self.lines.len()
+        self.parts.lines.len()
     }
 
     /// Returns the record: counts, generation and digest.
@@ -132,11 +197,9 @@ impl Image {
 /// # Errors
 /// If a limit is exceeded.
 pub fn fits(policy: &Policy) -> Result<(), CompileError> {
-    let slots = SlotTable::assign(&[], policy)?;
     // No limit depends on the clock.
     let clock = Clock { ticks_per_1000s: 1_000, offset: 0 };
-    compile(policy, &slots, clock, 1)?;
-    overrides(policy, &slots).map(drop)
+    Place::new(Vec::new(), clock, 1).compile(policy).map(drop)
 }
 
 /// Compiles `policy` as generation `generation`. Equal input gives equal bytes.
@@ -196,6 +259,7 @@ pub fn compile(
         classes: classes.sets.len() as u32,
         services: services.columns() as u32,
         audit: 0,
+        ticks_per_1000s: clock.ticks_per_1000s,
         digest: [0; 32],
     };
     let sections = [
@@ -229,7 +293,14 @@ pub fn compile(
     record.lines = lines.len() as u32;
     record.digest = record::digest(&lines);
     record.write(&mut lines);
-    Ok(Image { lines, record })
+    let parts = Parts {
+        host: policy.host.clone(),
+        matrix: policy.matrix.id.clone(),
+        labels: labels(policy, slots),
+        failsafe: overrides(policy, slots)?,
+        lines,
+    };
+    Ok(Image { parts, record })
 }
 
 /// Returns the part of each row that cells hold.

@@ -37,6 +37,9 @@ pub struct Record {
     /// First line of the audit bits: a bit per counter slot, set for rows in audit; 0 = no row is in audit.
     /// Word 12.
     pub audit: u32,
+    /// The clock of the ages and budgets, in ticks per thousand seconds; 0 = unknown, in images of earlier
+    /// versions. Word 13.
+    pub ticks_per_1000s: u32,
     /// SHA-256 of the image: see [`digest`]. Words 0 to 7 of the second line.
     pub digest: [u8; 32],
 }
@@ -63,6 +66,7 @@ impl Record {
             classes: counts.word(10),
             services: counts.word(11),
             audit: counts.word(12),
+            ticks_per_1000s: counts.word(13),
             digest,
         })
     }
@@ -116,7 +120,8 @@ impl Record {
         let [inbound, outbound] = self.rows;
         let counts = [self.tuples, inbound, outbound, self.lines, generation[0], generation[1]];
         let sizes = [self.prefixes, self.buckets, [self.classes, self.services]];
-        let words = counts.into_iter().chain(sizes.into_iter().flatten()).chain([self.audit]);
+        let words =
+            counts.into_iter().chain(sizes.into_iter().flatten()).chain([self.audit, self.ticks_per_1000s]);
         let mut first = Line::ZERO;
         first.0.iter_mut().zip(words).for_each(|(at, word)| *at = word);
         let mut second = Line::ZERO;

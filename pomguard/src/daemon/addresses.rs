@@ -89,7 +89,7 @@ impl Daemon {
         let Some(policy) = self.policy_in_force().map(|policy| policy.clone().on(addresses)) else {
             return Ok(());
         };
-        let readdressed = install::readdress(&self.pins, &policy, base.as_ref(), self.ticks.clock());
+        let readdressed = self.put_readdressed(&policy, base.as_ref());
         // Also after an error: the new images may be in their slots.
         self.reconciler.record_baseline(&self.pins);
         let Readdressed { installed, base: base_digest } = readdressed?;
@@ -99,10 +99,10 @@ impl Daemon {
             "the addresses of this machine changed: taken as own [{}], held [{}], image {}",
             list(&policy.machine.taken),
             list(&policy.machine.held),
-            installed.digest
+            installed.digest()
         );
         let settings = self.waiting.as_ref().map_or(&self.settings, |waiting| &waiting.next.settings).clone();
-        self.in_force(&settings, installed.digest.clone(), installed.generation.into());
+        self.in_force(&settings, installed.digest(), installed.generation().into());
         if let (Some(held), Some(base)) = (&mut self.held, base) {
             held.policy.machine = base.machine;
             if let (Some(record), Some(digest)) = (&mut held.record, base_digest) {
@@ -113,20 +113,29 @@ impl Daemon {
         }
         let record = if let Some(waiting) = &mut self.waiting {
             waiting.next.policy.machine = policy.machine;
-            waiting.record.image.clone_from(&installed.digest);
+            waiting.record.image = installed.digest();
             waiting.next.record = Some(waiting.record.clone());
             waiting.installed = Some(installed);
             Some(waiting.record.clone())
         } else {
             self.save(&installed);
             self.held.as_mut().and_then(|held| held.record.as_mut()).map(|record| {
-                record.image.clone_from(&installed.digest);
+                record.image = installed.digest();
                 record.clone()
             })
         };
         // `plan` identifies a change by the digest of its image.
         self.rewrite(record.map(|record| (record.clone(), record.outcome)));
         Ok(())
+    }
+
+    /// Compiles the policy that was put in force last, and the one that returns unless the pending change is
+    /// confirmed, in the places of their images.
+    fn put_readdressed(&self, policy: &Policy, base: Option<&Policy>) -> anyhow::Result<Readdressed> {
+        let places = install::places(&self.pins, self.ticks.clock())?;
+        let image = places.installed.compile(policy)?;
+        let base = places.base.zip(base).map(|(place, base)| place.compile(base)).transpose()?;
+        Ok(install::readdress(&self.pins, image, base.as_ref())?)
     }
 }
 

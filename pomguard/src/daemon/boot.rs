@@ -142,9 +142,8 @@ impl Daemon {
             info!("the policy in force stays in force");
         } else {
             let confirmed = confirmed.context("there is no confirmed policy")?;
-            let installed = install::reinstall(&self.pins, &confirmed, self.ticks.clock())
-                .context("put the last confirmed policy in force")?;
-            info!("generation {} in force: image {}", installed.generation, installed.digest);
+            let installed = self.reinstall(&confirmed).context("put the last confirmed policy in force")?;
+            info!("generation {} in force: image {}", installed.generation(), installed.digest());
         }
         let snapshot = reading::snapshot(&self.pins)?;
         let tuples = snapshot.capacity.iter().find(|it| it.name == "tuples").map_or(0, |it| it.used);
@@ -161,6 +160,13 @@ impl Daemon {
         self.in_force(&settings, snapshot.image, snapshot.generation);
         self.failed();
         Ok(())
+    }
+
+    /// Puts a policy in force that was compiled and confirmed before.
+    fn reinstall(&self, confirmed: &Confirmed) -> anyhow::Result<Installed> {
+        let place = install::next_place(&self.pins, self.ticks.clock())?;
+        let image = place.adopt(confirmed.parts()).context("the saved lines are no image of this version")?;
+        Ok(install::install(&self.pins, image, None)?)
     }
 
     /// Enters live connections into the flow table before the first attachment, or before the daemon leaves

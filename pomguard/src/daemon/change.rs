@@ -84,8 +84,8 @@ impl Daemon {
         };
         let took_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
         let record = record.map(|record| Record {
-            image: installed.digest.clone(),
-            generation: installed.generation,
+            image: installed.digest(),
+            generation: installed.generation(),
             took_ms,
             ..record
         });
@@ -125,16 +125,16 @@ impl Daemon {
             notes.push("this change is not in the history: the journal says why".to_owned());
         }
         if matches!(request.cause, Cause::Start | Cause::Reload) {
-            audit::own_change(request.cause, record.as_ref(), &before, &installed.digest);
+            audit::own_change(request.cause, record.as_ref(), &before, &installed.digest());
         }
         let changed = Changed {
             changed: true,
             number: record.as_ref().map(|record| record.number),
-            generation: installed.generation,
-            image: installed.digest.clone(),
+            generation: installed.generation(),
+            image: installed.digest(),
             inbound: policy.inbound,
             outbound: policy.outbound,
-            tuples: installed.image.tuples(),
+            tuples: installed.image().tuples(),
             summary: record.as_ref().map(|record| record.summary).unwrap_or_default(),
             settings: record.as_ref().map(|record| record.settings.clone()).unwrap_or_default(),
             unguarded,
@@ -363,15 +363,18 @@ impl Daemon {
     }
 
     pub(super) fn install(&self, policy: &Policy, deadline: Option<u32>) -> anyhow::Result<Installed> {
-        let installed = install::install(&self.pins, policy, self.ticks.clock(), deadline)
-            .context("put the policy in force")?;
+        let put = || {
+            let image = install::next_place(&self.pins, self.ticks.clock())?.compile(policy)?;
+            anyhow::Ok(install::install(&self.pins, image, deadline)?)
+        };
+        let installed = put().context("put the policy in force")?;
         info!(
             "generation {} in force: inbound {}, outbound {}, {} tuples, image {}",
-            installed.generation,
+            installed.generation(),
             policy.inbound.name(),
             policy.outbound.name(),
-            installed.image.tuples(),
-            installed.digest
+            installed.image().tuples(),
+            installed.digest()
         );
         let idle: Vec<String> = policy
             .rows

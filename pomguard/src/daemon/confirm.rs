@@ -193,8 +193,8 @@ impl Daemon {
         let installed = self.install(&base.policy, None)?;
         self.reconciler.record_baseline(&self.pins);
         if let Some(record) = &mut base.record {
-            record.image.clone_from(&installed.digest);
-            record.generation = installed.generation;
+            record.image = installed.digest();
+            record.generation = installed.generation();
         }
         self.succeeded(&base.settings, &installed);
         let mut notes = Vec::new();

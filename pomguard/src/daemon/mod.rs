@@ -494,7 +494,7 @@ impl Daemon {
         for over in [Condition::FilesRefused, Condition::ResourcesExhausted, Condition::NotConfirmed] {
             self.lasting_conditions.remove(&over);
         }
-        self.in_force(settings, installed.digest.clone(), installed.generation.into());
+        self.in_force(settings, installed.digest(), installed.generation().into());
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.last_reload_success = Some(unix_now());
         state.last_reload_successful = true;

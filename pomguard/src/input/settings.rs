@@ -15,7 +15,7 @@ use super::{
     walk::{self, Table, Value},
 };
 use crate::{
-    model::{Mode, OwnAddresses, PacketSettings, Rates},
+    model::{FlowAges, Mode, OwnAddresses, PacketSettings, Rates},
     paths,
 };
 
@@ -29,6 +29,15 @@ const CONTROL_GROUP: &str = "pomguard";
 const GRACE: u32 = 60;
 /// Longest grace period in seconds.
 const LONGEST_GRACE: u32 = 3_600;
+
+/// Seconds of a minute.
+const MINUTE: u32 = 60;
+/// Seconds of an hour.
+const HOUR: u32 = 60 * MINUTE;
+/// Seconds of a day.
+const DAY: u32 = 24 * HOUR;
+/// The units of a time in the file, with the seconds of each.
+const UNITS: [(&str, u32); 4] = [("s", 1), ("m", MINUTE), ("h", HOUR), ("d", DAY)];
 
 /// How the XDP program is attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -153,6 +162,8 @@ pub struct Settings {
     pub drops: Drops,
     /// Packet classes.
     pub packets: PacketSettings,
+    /// Ages of flows.
+    pub flows: FlowAges,
     /// Folders.
     pub paths: Paths,
     /// Members of this group may query the daemon over the control socket; only root may change anything.
@@ -180,6 +191,7 @@ impl Settings {
             metrics: None,
             drops: Drops::default(),
             packets: PacketSettings::default(),
+            flows: FlowAges::default(),
             paths: Paths::default(),
             control_group: CONTROL_GROUP.to_owned(),
             file_owner: None,
@@ -274,6 +286,9 @@ fn read(text: &Text, folder: &Path) -> Result<Settings, Diagnostics> {
     if let Some(table) = section(&mut top, "packets", "[packets]", &mut faults) {
         settings.packets = packets(table, &mut faults);
     }
+    if let Some(table) = section(&mut top, "flows", "[flows]", &mut faults) {
+        settings.flows = flows(table, &mut faults);
+    }
     if let Some(mut table) = section(&mut top, "paths", "[paths]", &mut faults) {
         for (key, path) in [
             ("pins", &mut settings.paths.pins),
@@ -362,15 +377,48 @@ fn grace(written: &str) -> Result<Option<u32>, Fault> {
     if written == "off" {
         return Ok(None);
     }
-    let seconds = match written.split_at_checked(written.len().saturating_sub(1)) {
-        Some((number, "s")) => number.parse::<u32>().ok(),
-        Some((number, "m")) => number.parse::<u32>().ok().and_then(|minutes| minutes.checked_mul(60)),
-        _ => None,
-    };
-    match seconds {
+    match seconds(written) {
         Some(seconds @ 1..=LONGEST_GRACE) => Ok(Some(seconds)),
         _ => Err(Fault::new("no such time", "write \"60s\", \"5m\", at most an hour, or \"off\"")),
     }
+}
+
+/// Parses a whole number of seconds, minutes, hours or days.
+fn seconds(written: &str) -> Option<u32> {
+    let (number, unit) = written.split_at_checked(written.len().checked_sub(1)?)?;
+    let (_, seconds) = UNITS.into_iter().find(|(name, _)| *name == unit)?;
+    number.parse::<u32>().ok()?.checked_mul(seconds)
+}
+
+/// Writes a time as the file does: in the largest unit that needs no fraction.
+#[must_use]
+pub fn written(seconds: u32) -> String {
+    let fits = |(_, of): &(&str, u32)| seconds != 0 && seconds.is_multiple_of(*of);
+    let (unit, of) = UNITS.into_iter().rfind(fits).unwrap_or(UNITS[0]);
+    format!("{}{unit}", seconds / of)
+}
+
+fn flows(mut table: Table<'_>, faults: &mut Diagnostics) -> FlowAges {
+    let mut flows = FlowAges::default();
+    for (key, age, least, most) in [
+        ("opening", &mut flows.opening, 30, 10 * MINUTE),
+        ("established", &mut flows.established, HOUR, 30 * DAY),
+        ("closed", &mut flows.closed, 10, 10 * MINUTE),
+        ("udp", &mut flows.udp, 30, HOUR),
+        ("udp_unanswered", &mut flows.udp_unanswered, 5, 5 * MINUTE),
+        ("icmp", &mut flows.icmp, 5, 5 * MINUTE),
+    ] {
+        let read = |text: &str| match seconds(text) {
+            Some(seconds) if (least..=most).contains(&seconds) => Ok(seconds),
+            _ => {
+                let remedy = format!("write a time from \"{}\" to \"{}\"", written(least), written(most));
+                Err(Fault::new(format!("`{key}` is out of range, or no time"), remedy))
+            }
+        };
+        set(age, table.get(key).and_then(|value| value.read(faults, read)));
+    }
+    table.finish(faults);
+    flows
 }
 
 fn absolute(written: &str) -> Result<PathBuf, Fault> {

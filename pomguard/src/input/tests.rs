@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, fs, net::IpAddr, os::unix::fs::PermissionsExt a
 use proptest::prelude::*;
 
 use super::{Diagnostics, Draft, Settings, settings::TcMode, site};
-use crate::policy::{Mode, Policy, Rates, RowId, resolve};
+use crate::policy::{FlowAges, Mode, Policy, Rates, RowId, resolve};
 
 const SITE: &str = include_str!("../../../config/site.example.toml");
 const SETTINGS: &str = include_str!("../../../config/pomguard.toml");
@@ -262,16 +262,42 @@ fn every_switch_of_the_settings_is_read() {
     assert!(settings.attach.require_native && settings.interfaces.len() == 2);
     assert_eq!((settings.attach.tc, settings.grace), (TcMode::Clsact, Some(300)));
     for (written, grace) in
-        [("off", Some(None)), ("1s", Some(Some(1))), ("60m", Some(Some(3_600)))].into_iter().chain(
-            ["", "s", "0s", "61m", "60", "1h", "-1s", "4294967297s", "9999999m", "é"]
-                .map(|wrong| (wrong, None)),
-        )
+        [("off", Some(None)), ("1s", Some(Some(1))), ("60m", Some(Some(3_600))), ("1h", Some(Some(3_600)))]
+            .into_iter()
+            .chain(
+                ["", "s", "0s", "61m", "60", "2h", "1d", "-1s", "4294967297s", "9999999m", "é"]
+                    .map(|wrong| (wrong, None)),
+            )
     {
         let text =
             format!("site = \"s.toml\"\ninterfaces = [\"eth0\"]\n[enforcement]\ngrace = \"{written}\"\n");
         let read = Settings::parse("pomguard.toml", &text).ok();
         assert_eq!(read.map(|settings| settings.grace), grace, "{written:?}");
     }
+    let flows = |lines: &str| {
+        let text = format!("site = \"s.toml\"\ninterfaces = [\"eth0\"]\n[flows]\n{lines}\n");
+        Settings::parse("pomguard.toml", &text).map(|settings| settings.flows)
+    };
+    assert_eq!(flows(""), Ok(FlowAges::default()));
+    let set = flows(
+        "opening = \"30s\"\nestablished = \"30d\"\nclosed = \"1m\"\nudp = \"1h\"\nudp_unanswered = \"5s\"\nicmp = \"90s\"",
+    );
+    let ages =
+        FlowAges { opening: 30, established: 2_592_000, closed: 60, udp: 3_600, udp_unanswered: 5, icmp: 90 };
+    assert_eq!(set, Ok(ages));
+    for wrong in [
+        "established = \"59m\"",
+        "established = \"31d\"",
+        "udp = \"0s\"",
+        "icmp = \"\"",
+        "udp = 300",
+        "fragment = \"9s\"",
+    ] {
+        let error = flows(wrong).unwrap_err().to_string();
+        assert!(error.contains("pomguard.toml:4"), "{wrong}: {error}");
+    }
+    let error = flows("established = \"1m\"").unwrap_err().to_string();
+    assert!(error.contains("write a time from \"1h\" to \"30d\""), "{error}");
     for wrong in ["eth*", "a-name-that-is-too-long", "lo", "", "et/h0", "eth0\", \"eth0"] {
         let text = format!("site = \"s.toml\"\ninterfaces = [\"{wrong}\"]\n");
         assert!(Settings::parse("pomguard.toml", &text).is_err(), "{wrong}");

@@ -57,6 +57,14 @@ pub enum KernelError {
         #[source]
         source: io::Error,
     },
+    /// The image was compiled for another place: another change came in between.
+    #[error("the image is generation {image}, and the next one is {next}: another change came in between")]
+    Outdated {
+        /// The generation of the image.
+        image: u32,
+        /// The next generation.
+        next: u32,
+    },
     /// The object could not be loaded.
     #[error("load the eBPF object")]
     Load(#[source] Box<EbpfError>),

@@ -7,37 +7,57 @@ use aya::maps::{Array, MapData};
 use pomguard_common::{
     control::Override,
     counter::{HostRecord, RowLabel},
-    image::{Active, Line, SECTIONS},
+    flow::State,
+    image::{AGES, Active, Line},
     limits, names,
+    text::FixedText,
 };
 
 use super::{
     KernelError,
     clock::{Ticks, unix_now},
-    control, generation, image_array,
-    load::{self, padded},
+    control, generation, image_array, image_reader, load,
     mapping::Mapping,
     pins::Pins,
-    raw,
+    raw, sweep,
     tally::{tallies, zero_tally},
 };
 use crate::{
-    compile::{Clock, CompileError, HeldSlot, Image, Record, SlotTable, compile, labels, overrides},
-    policy::Policy,
-    state::confirmed::{About, Confirmed},
+    compile::{Clock, HeldSlot, Image, Parts, Place},
+    state::confirmed::Confirmed,
 };
 
 /// The generation in force.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Installed {
-    /// Number of the generation, counted from 1.
-    pub generation: u32,
-    /// The slot of the generation.
-    pub slot: u8,
-    /// Digest of the image.
-    pub digest: String,
-    /// The image, for comparison with the kernel's copy.
-    pub image: Image,
+    slot: u8,
+    image: Image,
+}
+
+impl Installed {
+    /// Returns the number of the generation, counted from 1.
+    #[must_use]
+    pub const fn generation(&self) -> u32 {
+        self.image.generation()
+    }
+
+    /// Returns the slot of the generation.
+    #[must_use]
+    pub const fn slot(&self) -> u8 {
+        self.slot
+    }
+
+    /// Returns the digest of the image.
+    #[must_use]
+    pub fn digest(&self) -> String {
+        self.image.digest()
+    }
+
+    /// Returns the image, for comparison with the kernel's copy.
+    #[must_use]
+    pub const fn image(&self) -> &Image {
+        &self.image
+    }
 }
 
 /// The images that took the place of those in force.
@@ -49,18 +69,42 @@ pub struct Readdressed {
     pub base: Option<String>,
 }
 
-/// The error if a policy could not be put in force.
-#[derive(Debug, thiserror::Error)]
-pub enum InstallError {
-    /// The policy does not compile.
-    #[error(transparent)]
-    Compile(#[from] CompileError),
-    /// The kernel refused the image.
-    #[error(transparent)]
-    Kernel(#[from] KernelError),
+/// Returns the place of the next image.
+///
+/// # Errors
+/// If the maps cannot be read.
+pub fn next_place(pins: &Pins, clock: Clock) -> Result<Place, KernelError> {
+    let labels = pins.mapped::<RowLabel>(names::MAP_LABELS, limits::ROW_SLOTS, false)?;
+    let generation = generation::next(pins, control::active(pins)?)?;
+    Ok(Place::new(held(pins, &labels)?, clock, generation))
 }
 
-/// Compiles a policy and puts the policy in force. On any error the former policy stays in force.
+/// The places of the images in force.
+#[derive(Clone, Debug)]
+pub struct Places {
+    /// The place of the image that was installed last.
+    pub installed: Place,
+    /// The place of the image that returns unless the pending change is confirmed; `None` if none is pending.
+    pub base: Option<Place>,
+}
+
+/// Returns the places of the images in force, for images of the same generations.
+///
+/// # Errors
+/// If the maps cannot be read, or nothing is in force.
+pub fn places(pins: &Pins, clock: Clock) -> Result<Places, KernelError> {
+    let active = control::active(pins)?;
+    let labels = pins.mapped::<RowLabel>(names::MAP_LABELS, limits::ROW_SLOTS, false)?;
+    let held = held(pins, &labels)?;
+    let place = |slot: u8| {
+        let generation = generation::generation_of(pins, slot)?.ok_or(KernelError::Unreadable)?;
+        Ok::<_, KernelError>(Place::new(held.clone(), clock, generation))
+    };
+    let base = if active.deadline() == 0 { None } else { Some(place(active.fallback())?) };
+    Ok(Places { installed: place(active.installed())?, base })
+}
+
+/// Puts an image in force that was compiled for [`next_place`]. On any error the former policy stays in force.
 ///
 /// With a deadline (see [`Ticks::deadline`]) the programs return to the former policy when the deadline passes,
 /// unless [`control::record_active`] comes first. The failsafe tuples change together with the policy, also at
@@ -69,56 +113,41 @@ pub enum InstallError {
 /// [`Ticks::deadline`]: super::clock::Ticks::deadline
 ///
 /// # Errors
-/// If a limit is exceeded (before the first map write) or the kernel refuses.
-pub fn install(
-    pins: &Pins,
-    policy: &Policy,
-    clock: Clock,
-    deadline: Option<u32>,
-) -> Result<Installed, InstallError> {
-    let old_labels = pins.mapped::<RowLabel>(names::MAP_LABELS, limits::ROW_SLOTS, false)?;
-    let slots = SlotTable::assign(&held(pins, &old_labels)?, policy)?;
+/// If there is no room for the failsafe tuples, or the kernel refuses.
+pub fn install(pins: &Pins, image: Image, deadline: Option<u32>) -> Result<Installed, KernelError> {
     let active = control::active(pins)?;
-    let generation = generation::next(pins, active)?;
-    let image = compile(policy, &slots, clock, generation)?;
-    let failsafe = overrides(policy, &slots)?;
-    let labels = labels(policy, &slots);
+    let next = generation::next(pins, active)?;
+    if image.generation() != next {
+        return Err(KernelError::Outdated { image: image.generation(), next });
+    }
     let slot = put(pins, &image, &[active.installed(), active.fallback()])?;
+    let ticks = Ticks::probe()?;
     let next = match deadline {
-        Some(deadline) => Active::until(slot, active.slot(Ticks::probe()?.now()? as u32) as u8, deadline),
+        Some(deadline) => Active::until(slot, active.slot(ticks.now()? as u32) as u8, deadline),
         None => Active::confirmed(slot),
     };
-    bring_in_force(pins, next, &failsafe, &labels, &policy.host, &policy.matrix.id)?;
-    Ok(Installed { generation, slot, digest: image.digest(), image })
+    if generation::generation_of(pins, active.installed())?.is_some() {
+        forget_expired(pins, &image, ticks)?;
+    }
+    bring_in_force(pins, next, image.parts())?;
+    Ok(Installed { slot, image })
 }
 
-/// Compiles the policy again for the new addresses of this machine and puts the image in force, together
-/// with an image of `base`, the policy that returns unless the pending change is confirmed. Generation,
-/// deadline, rows, failsafe tuples and flows stay the same. On any error the former images stay in force.
+/// Puts images for the new addresses of this machine in force that were compiled for [`places`]: `image` in the
+/// place of the policy that was installed last, and `base` in the place of the one that returns unless the
+/// pending change is confirmed. Generations, deadline, rows, failsafe tuples and flows stay the same. On any
+/// error the former images stay in force.
 ///
 /// # Errors
-/// If a limit is exceeded, the kernel refuses, or a change is pending and `base` is `None`.
-pub fn readdress(
-    pins: &Pins,
-    policy: &Policy,
-    base: Option<&Policy>,
-    clock: Clock,
-) -> Result<Readdressed, InstallError> {
+/// If the kernel refuses, or a change is pending and `base` is `None`.
+pub fn readdress(pins: &Pins, image: Image, base: Option<&Image>) -> Result<Readdressed, KernelError> {
     let active = control::active(pins)?;
-    let labels = pins.mapped::<RowLabel>(names::MAP_LABELS, limits::ROW_SLOTS, false)?;
-    let held = held(pins, &labels)?;
-    let again = |policy: &Policy, slot: u8| -> Result<(Image, u32), InstallError> {
-        let generation = generation::generation_of(pins, slot)?.ok_or(KernelError::Unreadable)?;
-        Ok((compile(policy, &SlotTable::assign(&held, policy)?, clock, generation)?, generation))
-    };
-    let (image, generation) = again(policy, active.installed())?;
-    let base = match active.deadline() {
-        0 => None,
-        _ => Some(again(base.ok_or(KernelError::Unreadable)?, active.fallback())?.0),
-    };
     let mut table = control::Table::open(pins)?;
+    if active.deadline() != 0 && base.is_none() {
+        return Err(KernelError::Unreadable);
+    }
     let slot = put(pins, &image, &[active.installed(), active.fallback()])?;
-    let next = match &base {
+    let next = match base.filter(|_| active.deadline() != 0) {
         None => Active::confirmed(slot),
         Some(base) => {
             let fallback = put(pins, base, &[active.installed(), active.fallback(), slot])?;
@@ -126,27 +155,20 @@ pub fn readdress(
         }
     };
     table.rebind(active.installed(), slot);
-    if base.is_some() {
+    if next.fallback() != slot {
         table.rebind(active.fallback(), next.fallback());
     }
     table.switch_to(pins, next);
-    let base = base.map(|base| base.digest());
-    Ok(Readdressed { installed: Installed { generation, slot, digest: image.digest(), image }, base })
+    Ok(Readdressed { installed: Installed { slot, image }, base: base.map(Image::digest) })
 }
 
-/// Puts a policy in force that was compiled and confirmed before. On any error the former policy stays in
-/// force.
-///
-/// # Errors
-/// If the kernel refuses, or the saved lines are no image of this version.
-pub fn reinstall(pins: &Pins, confirmed: &Confirmed, clock: Clock) -> Result<Installed, KernelError> {
-    let active = control::active(pins)?;
-    let generation = generation::next(pins, active)?;
-    let image = Image::again(confirmed.lines.clone(), clock, generation).ok_or(KernelError::Unreadable)?;
-    let slot = put(pins, &image, &[active.installed(), active.fallback()])?;
-    let About { host, matrix, .. } = &confirmed.about;
-    bring_in_force(pins, Active::confirmed(slot), &confirmed.overrides, &confirmed.labels, host, matrix)?;
-    Ok(Installed { generation, slot, digest: image.digest(), image })
+/// Frees the flows that are past their age, if the new image has a longer age: what is forgotten does not come
+/// back.
+fn forget_expired(pins: &Pins, image: &Image, ticks: Ticks) -> Result<(), KernelError> {
+    let (before, after) =
+        (image_reader::line(pins, AGES)?, image.lines().get(AGES as usize).copied().unwrap_or(Line::ZERO));
+    let longer = |state: &State| after.word(*state as u32) > before.word(*state as u32);
+    if State::ALL.iter().any(longer) { sweep::expire(pins, ticks) } else { Ok(()) }
 }
 
 /// Returns the policy in force in the form that a start after a reboot puts in force again. `settings` is the
@@ -155,30 +177,7 @@ pub fn reinstall(pins: &Pins, confirmed: &Confirmed, clock: Clock) -> Result<Ins
 /// # Errors
 /// If the maps cannot be read.
 pub fn confirmed(pins: &Pins, installed: &Installed, settings: String) -> Result<Confirmed, KernelError> {
-    let labels = pins.mapped::<RowLabel>(names::MAP_LABELS, limits::ROW_SLOTS, false)?;
-    let record = load::host_record(pins)?;
-    let overrides = control::overrides(pins)?;
-    let of_generation = Override::slot_bit(installed.slot.into());
-    let failsafe = |it: &&Override| it.marks & Override::EXCEPTION == 0 && it.slots & of_generation != 0;
-    let excepted: Vec<u16> =
-        overrides.iter().filter(|it| it.marks & Override::EXCEPTION != 0).map(|it| it.row).collect();
-    let of_rows =
-        labels.iter().zip(0_u16..).filter(|(label, slot)| label.live != 0 && !excepted.contains(slot));
-    Ok(Confirmed {
-        about: About {
-            host: load::unpadded(&record.host),
-            matrix: load::unpadded(&record.matrix),
-            since: record.installed_at,
-            settings,
-        },
-        labels: of_rows.map(|(label, slot)| (slot, label)).collect(),
-        overrides: overrides
-            .iter()
-            .filter(failsafe)
-            .map(|it| Override { slots: Override::EVERY_SLOT, ..*it })
-            .collect(),
-        lines: installed.image.lines().to_vec(),
-    })
+    Ok(Confirmed::new(&installed.image, load::host_record(pins)?.installed_at, settings))
 }
 
 /// Returns the counter slots that have a row id in the kernel's labels, with the time of their last use.
@@ -193,30 +192,6 @@ fn held(pins: &Pins, labels: &Mapping<RowLabel>) -> Result<Vec<HeldSlot>, Kernel
         HeldSlot::of_label(*slot, label, tally.map_or(u64::MAX, |tally| tally.last))
     });
     Ok(held.collect())
-}
-
-/// Returns one line of the image that was installed last.
-///
-/// # Errors
-/// If there is no image, or the image cannot be read.
-pub(super) fn line(pins: &Pins, index: u32) -> Result<Line, KernelError> {
-    let array = generation::inner(pins, control::active(pins)?.installed())?;
-    array.get(&index, 0).map_err(KernelError::map(names::MAP_POLICY))
-}
-
-/// Returns the lines of the image that was installed last.
-///
-/// # Errors
-/// If there is no image, or the image cannot be read.
-pub(super) fn lines(pins: &Pins) -> Result<Vec<Line>, KernelError> {
-    let path = pins.image(control::active(pins)?.installed());
-    let image =
-        raw::open_pin(&path).map_err(KernelError::system("BPF_OBJ_GET", path.display().to_string()))?;
-    let mapping = Mapping::<Line>::new(image.as_fd(), limits::IMAGE_LINES, false)
-        .map_err(KernelError::system("mmap", path.display().to_string()))?;
-    let head: Vec<Line> = mapping.iter().take(SECTIONS as usize).collect();
-    let used = Record::read(&head).ok_or(KernelError::Unreadable)?.lines as usize;
-    Ok(mapping.iter().take(used).collect())
 }
 
 /// Writes an image into a new array, freezes and verifies the array, and puts the array into a slot that is not
@@ -298,14 +273,8 @@ fn relabel(pins: &Pins, mapping: &mut Mapping<RowLabel>, new: &[(u16, RowLabel)]
 /// Binds the failsafe tuples to the slot of the new generation and replaces the active word: one store switches
 /// policy and failsafe tuples. Every step that can fail comes before the switch: after an error the old policy
 /// is in force, with nothing of the new one.
-fn bring_in_force(
-    pins: &Pins,
-    next: Active,
-    failsafe: &[Override],
-    labels: &[(u16, RowLabel)],
-    host: &str,
-    matrix: &str,
-) -> Result<(), KernelError> {
+fn bring_in_force(pins: &Pins, next: Active, parts: &Parts) -> Result<(), KernelError> {
+    let Parts { host, matrix, labels, failsafe, lines: _ } = parts;
     let mut table = control::Table::open(pins)?;
     let mut mapping = pins.mapped::<HostRecord>(names::MAP_HOST, 1, true)?;
     let record = mapping.get(0).ok_or(KernelError::Unreadable)?;
@@ -317,7 +286,12 @@ fn bring_in_force(
     table.switch_to(pins, next);
     mapping.set(
         0,
-        HostRecord { host: padded(host), matrix: padded(matrix), installed_at: unix_now(), ..record },
+        HostRecord {
+            host: FixedText::new(host),
+            matrix: FixedText::new(matrix),
+            installed_at: unix_now(),
+            ..record
+        },
     );
     Ok(())
 }

@@ -14,13 +14,7 @@ use aya::{
     programs::{Program, ProgramError, SchedClassifier, Xdp},
 };
 use log::debug;
-use pomguard_common::{
-    ABI_VERSION,
-    counter::HostRecord,
-    flow::ports,
-    limits, names,
-    text::{self, FixedText},
-};
+use pomguard_common::{ABI_VERSION, counter::HostRecord, flow::ports, limits, names, text::FixedText};
 
 use super::{KernelError, clock::Ticks, clock::unix_now, mapping::Mapping, object::OBJECT, pins::Pins, raw};
 
@@ -321,14 +315,4 @@ fn complete_ports(pins: &Pins, had_flows: bool, now: u32) -> Result<(), KernelEr
     }
     table.set(ports::COMPLETE, [1, 0]);
     Ok(())
-}
-
-/// Returns a text, cut to a fixed size at a character boundary and padded with zero bytes.
-pub(super) fn padded<const N: usize>(text: &str) -> FixedText<N> {
-    FixedText::new(text)
-}
-
-/// Returns the text of a padded field.
-pub(crate) fn unpadded(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(text::unpadded(bytes)).into_owned()
 }

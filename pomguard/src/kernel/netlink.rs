@@ -3,8 +3,8 @@
 use std::io;
 
 use netlink_packet_core::{
-    ErrorMessage, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkDeserializable, NetlinkHeader, NetlinkMessage,
-    NetlinkPayload, NetlinkSerializable, NlasIterator,
+    ErrorMessage, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkDeserializable, NetlinkHeader,
+    NetlinkMessage, NetlinkPayload, NetlinkSerializable, NlasIterator,
 };
 use netlink_sys::Socket;
 
@@ -78,11 +78,7 @@ pub(super) struct Exchange<M> {
 ///
 /// # Errors
 /// If the socket fails, the kernel sends bytes that are no message, or a list ends with an error.
-pub(super) fn exchange<M>(
-    socket: &Socket,
-    request: M,
-    flags: u16,
-) -> io::Result<Exchange<M>>
+pub(super) fn exchange<M>(socket: &Socket, request: M, flags: u16) -> io::Result<Exchange<M>>
 where
     M: NetlinkSerializable + NetlinkDeserializable,
 {

@@ -23,7 +23,7 @@ use pomguard_common::{
 use super::{
     KernelError,
     clock::Ticks,
-    install, load,
+    image_reader, load,
     mapping::Mapping,
     pins::Pins,
     sockets::{self, Connection},
@@ -59,7 +59,7 @@ pub enum Unlisted {
 /// # Errors
 /// If there is no policy yet, or the kernel does not answer.
 pub fn seed(pins: &Pins, ticks: Ticks, unlisted: Unlisted) -> Result<Seeded, KernelError> {
-    let lines = install::lines(pins)?;
+    let lines = image_reader::lines(pins)?;
     let table = Table::open(pins, &lines, ticks)?;
     let image = table.image;
     let head = lines.first().ok_or(KernelError::Unreadable)?;
@@ -104,7 +104,7 @@ pub fn seed(pins: &Pins, ticks: Ticks, unlisted: Unlisted) -> Result<Seeded, Ker
 /// # Errors
 /// If there is no policy yet, or the maps cannot be read.
 pub fn keep(pins: &Pins, ticks: Ticks, connections: &[Connection]) -> Result<Vec<Connection>, KernelError> {
-    let lines = install::lines(pins)?;
+    let lines = image_reader::lines(pins)?;
     let table = Table::open(pins, &lines, ticks)?;
     let mut kept = Vec::new();
     for connection in connections {
@@ -129,7 +129,7 @@ pub fn keep(pins: &Pins, ticks: Ticks, connections: &[Connection]) -> Result<Vec
 /// # Errors
 /// If there is no policy yet, or the maps cannot be read.
 pub fn forget(pins: &Pins, ticks: Ticks, connections: &[Connection]) -> Result<Vec<Connection>, KernelError> {
-    let lines = install::lines(pins)?;
+    let lines = image_reader::lines(pins)?;
     let table = Table::open(pins, &lines, ticks)?;
     let had_entry = |connection: &&Connection| {
         let found = Endpoints::new(connection).and_then(|ends| flow::find(&table, ends.key()));
@@ -148,7 +148,7 @@ pub fn forget(pins: &Pins, ticks: Ticks, connections: &[Connection]) -> Result<V
 /// # Errors
 /// If the maps cannot be read.
 pub fn unjudged(pins: &Pins, connections: &[Connection]) -> Result<Vec<Connection>, KernelError> {
-    let lines = install::lines(pins)?;
+    let lines = image_reader::lines(pins)?;
     let table = Table::open(pins, &lines, load::ticks(pins)?)?;
     let is_unjudged = |connection: &&Connection| {
         let found = Endpoints::new(connection).and_then(|ends| flow::find(&table, ends.key()));

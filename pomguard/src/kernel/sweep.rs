@@ -22,7 +22,7 @@ use pomguard_common::{
     limits, names, protocol,
 };
 
-use super::{KernelError, clock::Ticks, install, interface, mapping::Mapping, pins::Pins, sockets};
+use super::{KernelError, clock::Ticks, image_reader, interface, mapping::Mapping, pins::Pins, sockets};
 
 /// Seconds of silence after which the sweep looks up an otherwise normal flow in the socket table.
 const SILENT: u64 = 60;
@@ -79,9 +79,7 @@ struct Candidate {
 /// # Errors
 /// If there is no policy yet, or the kernel does not answer.
 pub fn sweep(pins: &Pins, ticks: Ticks) -> Result<Swept, KernelError> {
-    let ages = install::line(pins, AGES)?;
-    let buckets = pins.mapped(names::MAP_FLOWS, limits::FLOW_BUCKETS, true)?;
-    let table = Table { buckets, ages, now: ticks.now()? as u32, ticks };
+    let table = Table::open(pins, ticks)?;
     let own: HashSet<IpAddr> = interface::addresses()?.into_iter().collect();
     let mut swept = Swept::default();
     let mut candidates = table.candidates(&own);
@@ -103,6 +101,24 @@ pub fn sweep(pins: &Pins, ticks: Ticks) -> Result<Swept, KernelError> {
     Ok(swept)
 }
 
+/// Frees every flow that is past the age of the image in force.
+///
+/// # Errors
+/// As [`sweep`].
+pub(super) fn expire(pins: &Pins, ticks: Ticks) -> Result<(), KernelError> {
+    let table = Table::open(pins, ticks)?;
+    for number in 0..limits::FLOW_BUCKETS {
+        let Some(bucket) = table.buckets.shared::<Bucket>(number) else { continue };
+        for word in &bucket.tags {
+            let tag = word.load();
+            if table.is_over(Tag(tag)) {
+                word.replace(tag, 0);
+            }
+        }
+    }
+    Ok(())
+}
+
 /// The pinned flow table.
 struct Table {
     buckets: Mapping<[u64; size_of::<Bucket>() / 8]>,
@@ -112,6 +128,12 @@ struct Table {
 }
 
 impl Table {
+    fn open(pins: &Pins, ticks: Ticks) -> Result<Self, KernelError> {
+        let ages = image_reader::line(pins, AGES)?;
+        let buckets = pins.mapped(names::MAP_FLOWS, limits::FLOW_BUCKETS, true)?;
+        Ok(Self { buckets, ages, now: ticks.now()? as u32, ticks })
+    }
+
     fn candidates(&self, own: &HashSet<IpAddr>) -> Vec<Candidate> {
         let mut candidates = Vec::new();
         for number in 0..limits::FLOW_BUCKETS {

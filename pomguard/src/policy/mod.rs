@@ -24,7 +24,7 @@ pub mod own;
 mod resolve;
 pub mod setting;
 
-pub use crate::model::{Mode, Origin, OwnAddresses, PacketSettings, PortRange, Rates, RowId};
+pub use crate::model::{FlowAges, Mode, Origin, OwnAddresses, PacketSettings, PortRange, Rates, RowId};
 pub use own::MachineAddresses;
 pub use resolve::{Effective, addresses_of, effective, resolve};
 
@@ -138,6 +138,8 @@ pub struct Policy {
     pub known: Vec<Known>,
     /// Dispositions and limits of packet classes, as `pomguard.toml` sets them.
     pub packets: PacketSettings,
+    /// Ages of flows, as `pomguard.toml` sets them.
+    pub flows: FlowAges,
 }
 
 impl Policy {
@@ -157,8 +159,9 @@ impl Policy {
             rows,
             known,
             packets,
+            flows,
         } = self;
-        (host, matrix, local, shared, own_addresses, inbound, outbound, known, packets)
+        (host, matrix, local, shared, own_addresses, inbound, outbound, known, packets, flows)
             == (
                 &other.host,
                 &other.matrix,
@@ -169,6 +172,7 @@ impl Policy {
                 &other.outbound,
                 &other.known,
                 &other.packets,
+                &other.flows,
             )
             && rows.len() == other.rows.len()
             && rows.iter().zip(&other.rows).all(|(row, other)| row.is_same(other))

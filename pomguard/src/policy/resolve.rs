@@ -99,6 +99,7 @@ pub fn resolve(draft: &Draft, interfaces: &[IpAddr]) -> Result<Policy, Diagnosti
         rows,
         known: view.known(),
         packets: draft.settings.packets.clone(),
+        flows: draft.settings.flows.clone(),
     })
 }
 

@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::PacketSettings;
-use crate::input::settings::{AttachMode, Drops, OnAttachFailure, OnLoadFailure, Settings, TcMode};
+use super::{FlowAges, PacketSettings};
+use crate::input::settings::{self, AttachMode, Drops, OnAttachFailure, OnLoadFailure, Settings, TcMode};
 
 /// A setting whose value changes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,6 +61,7 @@ fn values(settings: &Settings) -> Vec<(&'static str, String)> {
         metrics,
         drops,
         packets,
+        flows,
         paths,
         control_group,
         file_owner,
@@ -104,6 +105,7 @@ fn values(settings: &Settings) -> Vec<(&'static str, String)> {
         ("drops.journal_strangers", journal_strangers.to_string()),
     ]);
     found.extend(packet_values(packets));
+    found.extend(flow_values(flows));
     found.extend([
         ("paths.pins", paths.pins.display().to_string()),
         ("paths.state", paths.state.display().to_string()),
@@ -133,6 +135,20 @@ fn packet_values(packets: &PacketSettings) -> Vec<(&'static str, String)> {
     ]
 }
 
+fn flow_values(flows: &FlowAges) -> Vec<(&'static str, String)> {
+    let FlowAges { opening, established, closed, udp, udp_unanswered, icmp } = *flows;
+    [
+        ("flows.opening", opening),
+        ("flows.established", established),
+        ("flows.closed", closed),
+        ("flows.udp", udp),
+        ("flows.udp_unanswered", udp_unanswered),
+        ("flows.icmp", icmp),
+    ]
+    .map(|(key, age)| (key, settings::written(age)))
+    .into()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -148,7 +164,7 @@ mod tests {
         let text = "# a comment\nsite = \"s\"\ninterfaces = [\"eth0\"]\n[enforcement]\ngrace = \"2m\"\n\
                     [attach]\nmode = \"generic\"\ntc = \"clsact\"\non_attach_failure = \"continue\"\n\
                     on_load_failure = \"open\"\n[metrics]\nlisten = \"127.0.0.1:1\"\n[packets]\nvrrp = false\n\
-                    vlans = [5]\n[packets.rates]\nneighbours = 7\n[paths]\nstate = \"/a\"\n[control]\n\
+                    vlans = [5]\n[packets.rates]\nneighbours = 7\n[flows]\nestablished = \"36h\"\nudp = \"90s\"\n[paths]\nstate = \"/a\"\n[control]\n\
                     group = \"ops\"\n[files]\nowner = \"root\"\n";
         let found = changes(&old, &settings(text));
         let lines: Vec<String> = found.iter().map(SettingChange::text).collect();
@@ -162,6 +178,8 @@ mod tests {
             "packets.vrrp: true -> false",
             "packets.vlans: [] -> [5]",
             "packets.rates.neighbours: 10000 -> 7",
+            "flows.established: 5d -> 36h",
+            "flows.udp: 5m -> 90s",
             "control.group: pomguard -> ops (takes effect at the next start of the daemon)",
         ] {
             assert!(lines.iter().any(|it| it == line), "{line}: {lines:#?}");

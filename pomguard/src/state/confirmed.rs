@@ -23,7 +23,11 @@ use pomguard_common::{
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use crate::{compile::Record, history::replace, policy::Mode};
+use crate::{
+    compile::{Image, Parts, Record},
+    history::replace,
+    policy::Mode,
+};
 
 /// Name of the file in the state folder.
 const NAME: &str = "confirmed.image";
@@ -128,6 +132,25 @@ pub fn load(folder: &Path) -> Result<Option<Confirmed>, StateError> {
 }
 
 impl Confirmed {
+    /// Returns an image in the form in which it is saved.
+    #[must_use]
+    pub fn new(image: &Image, since: u64, settings: String) -> Self {
+        let Parts { host, matrix, labels, failsafe, lines } = image.parts().clone();
+        Self { about: About { host, matrix, since, settings }, labels, overrides: failsafe, lines }
+    }
+
+    /// Returns the saved parts of an image.
+    #[must_use]
+    pub fn parts(&self) -> Parts {
+        Parts {
+            host: self.about.host.clone(),
+            matrix: self.about.matrix.clone(),
+            labels: self.labels.clone(),
+            failsafe: self.overrides.clone(),
+            lines: self.lines.clone(),
+        }
+    }
+
     /// Returns the mode of a direction.
     #[must_use]
     pub fn mode(&self, direction: Direction) -> Mode {

@@ -25,6 +25,7 @@ fn change() -> Result<()> {
     let draft = Draft::load(Path::new(&settings))?;
     let policy = policy::resolve(&draft, &interface::addresses()?)?;
     let pins = Pins::new(&draft.settings.paths.pins);
-    install::install(&pins, &policy, Ticks::probe()?.clock(), None)?;
+    let image = install::next_place(&pins, Ticks::probe()?.clock())?.compile(&policy)?;
+    install::install(&pins, image, None)?;
     Ok(())
 }

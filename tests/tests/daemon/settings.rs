@@ -1,7 +1,14 @@
 //! Every setting is in force, or reported: interfaces, the mode of attachment, the metrics page.
 
-use std::{fs, thread, time::Duration};
+use std::{
+    fs,
+    net::{Ipv4Addr, UdpSocket},
+    thread,
+    time::Duration,
+};
 
+use nix::sys::signal::Signal;
+use pomguard_netlab::Namespace;
 use pomguard_tests::daemon::{
     Daemon, INTERFACE, LISTED, Lab, SERVER, STRANGER, Settings, UNLISTED, is_shut, opens,
 };
@@ -192,4 +199,52 @@ fn rollback_skips_changes_that_are_equal() {
     assert_eq!(images[1], images[2], "{images:?}");
     done(&lab, &["rollback", "--quiet"]);
     assert!(is_shut(&lab.stranger, SERVER, LISTED), "the change before the equal ones is in force");
+}
+
+/// Sends a datagram and returns true if the other socket receives it.
+fn arrives(from: &UdpSocket, to: &UdpSocket) -> bool {
+    from.send_to(b"?", to.local_addr().unwrap()).unwrap();
+    let mut buffer = [0; 4];
+    to.recv_from(&mut buffer).is_ok()
+}
+
+#[test]
+fn ages_of_flows_take_effect_and_a_longer_age_brings_nothing_back() {
+    let Some(lab) = Lab::new("ages_of_flows_take_effect_and_a_longer_age_brings_nothing_back") else {
+        return;
+    };
+    lab.write_settings(&Settings { outbound: "track", ..Settings::default() });
+    let whole = fs::read_to_string(lab.config()).unwrap();
+    let age = |unanswered: &str| {
+        fs::write(lab.config(), format!("{whole}\n[flows]\nudp_unanswered = \"{unanswered}\"\n")).unwrap();
+    };
+    let socket = |of: &Namespace, address: Ipv4Addr| {
+        let socket = of.run(|| UdpSocket::bind((address, 0))).unwrap().unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+        socket
+    };
+    age("5s");
+    let daemon = Daemon::start(&lab);
+    let (ours, theirs) = (socket(&lab.server, SERVER), socket(&lab.stranger, STRANGER));
+    assert!(arrives(&ours, &theirs) && arrives(&theirs, &ours), "an answer within the age");
+
+    let (ours, theirs) = (socket(&lab.server, SERVER), socket(&lab.stranger, STRANGER));
+    assert!(arrives(&ours, &theirs));
+    // The daemon must not free the entry in its regular sweep.
+    daemon.signal(Signal::SIGSTOP);
+    thread::sleep(Duration::from_secs(6));
+    age("5m");
+    daemon.signal(Signal::SIGCONT);
+    let changed = json(&lab, &["apply", "--quiet"]);
+    assert_eq!(changed["settings"][0]["key"], "flows.udp_unanswered", "{changed}");
+    assert!(
+        !arrives(&theirs, &ours),
+        "the answer came after the age: a longer age does not bring the flow back"
+    );
+
+    let (ours, theirs) = (socket(&lab.server, SERVER), socket(&lab.stranger, STRANGER));
+    assert!(arrives(&ours, &theirs));
+    thread::sleep(Duration::from_secs(6));
+    assert!(arrives(&theirs, &ours), "the longer age is in force");
+    drop(daemon);
 }

@@ -70,16 +70,40 @@ fn budgets_are_the_rates_of_a_tick_and_at_least_one_packet() {
 
 #[test]
 fn ages_last_no_less_than_their_seconds() {
-    let policy = policy(Vec::new());
+    let flows = FlowAges { established: 5_400, udp_unanswered: 7, ..FlowAges::default() };
+    let policy = Policy { flows, ..policy(Vec::new()) };
     let clock = Clock { ticks_per_1000s: 3_815, offset: 99 };
     let image = compile(&policy, &slots(&policy), clock, 12).expect("an image");
     let image = open(&image);
     for state in pomguard_common::flow::State::ALL {
         let ticks = u64::from(image.age(state as u32));
-        let exact = u64::from(state.age_seconds()) * 3_815;
+        let exact = u64::from(policy.flows.age(state)) * 3_815;
         assert!(ticks * 1_000 >= exact && (ticks - 1) * 1_000 < exact, "{state:?}: {ticks}");
     }
     assert_eq!((image.generation(), image.clock_offset()), (12, 99));
+}
+
+#[test]
+fn saved_image_keeps_its_times_on_a_kernel_with_another_clock() {
+    let flows = FlowAges { established: 30 * 86_400, icmp: 11, ..FlowAges::default() };
+    let policy = Policy { flows, ..policy(vec![tcp("test-1/1", &["10.50.0.0/16"], 443, 443)]) };
+    let on = |ticks_per_1000s| {
+        let clock = Clock { ticks_per_1000s, offset: 0 };
+        compile(&policy, &slots(&policy), clock, 1).expect("an image")
+    };
+    for (from, to) in [(3_906, 4_687), (4_687, 3_906), (4_000, 4_000), (4_000, 3_125)] {
+        let clock = Clock { ticks_per_1000s: to, offset: 0 };
+        let again = Image::again(on(from).parts().clone(), clock, 1).expect("an image");
+        let fresh = on(to);
+        let (again, fresh) = (open(&again), open(&fresh));
+        for state in pomguard_common::flow::State::ALL {
+            assert_eq!(again.age(state as u32), fresh.age(state as u32), "{from} to {to}: {state:?}");
+        }
+        for rated in [Rated::Neighbours, Rated::EchoV6, Rated::Errors, Rated::PathMtu] {
+            let (again, fresh) = (again.budget(rated as u32), fresh.budget(rated as u32));
+            assert!(again.abs_diff(fresh) <= 1, "{from} to {to}: {again}, not {fresh}");
+        }
+    }
 }
 
 #[test]

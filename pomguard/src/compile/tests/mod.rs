@@ -10,8 +10,8 @@ use pomguard_common::{
 
 use super::{Clock, CompileError, Image, SlotTable, compile};
 use crate::policy::{
-    Known, MachineAddresses, MatrixName, Mode, Origin, OwnAddresses, PacketSettings, Peer, Policy, PortRange,
-    Row, RowId, Service,
+    FlowAges, Known, MachineAddresses, MatrixName, Mode, Origin, OwnAddresses, PacketSettings, Peer, Policy,
+    PortRange, Row, RowId, Service,
     oracle::{self, Opening},
 };
 
@@ -75,6 +75,7 @@ fn policy(rows: Vec<Row>) -> Policy {
         rows,
         known: Vec::new(),
         packets: PacketSettings::default(),
+        flows: FlowAges::default(),
     }
 }
 
