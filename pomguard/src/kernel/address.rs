@@ -36,7 +36,7 @@ pub fn addresses(guarded: &[String]) -> Result<Addresses, KernelError> {
     let links = links()?;
     let guarded = with_those_above(&links, guarded);
     let mut found = Addresses::default();
-    for answer in ask(RouteNetlinkMessage::GetAddress(AddressMessage::default()), NLM_F_DUMP)? {
+    for answer in ask(&RouteNetlinkMessage::GetAddress(AddressMessage::default()), NLM_F_DUMP)? {
         let RouteNetlinkMessage::NewAddress(message) = answer else { continue };
         let Some(address) = usable(&message).filter(|address| !address.is_loopback()) else { continue };
         let index = message.header.index;
@@ -76,7 +76,7 @@ fn usable(message: &AddressMessage) -> Option<IpAddr> {
 }
 
 fn links() -> Result<BTreeMap<u32, Link>, KernelError> {
-    let answers = ask(RouteNetlinkMessage::GetLink(LinkMessage::default()), NLM_F_DUMP)?;
+    let answers = ask(&RouteNetlinkMessage::GetLink(LinkMessage::default()), NLM_F_DUMP)?;
     let links = answers.into_iter().filter_map(|answer| match answer {
         RouteNetlinkMessage::NewLink(message) => Some((message.header.index, Link::of(&message))),
         _ => None,

@@ -146,7 +146,7 @@ pub fn bond_members(ifindex: u32) -> Result<Vec<(u32, u64)>, KernelError> {
     // The kernel filters by controller; a kernel that does not know the filter returns all interfaces.
     let mut message = LinkMessage::default();
     message.attributes.push(LinkAttribute::Controller(ifindex));
-    let answers = ask(RouteNetlinkMessage::GetLink(message), NLM_F_DUMP)?;
+    let answers = ask(&RouteNetlinkMessage::GetLink(message), NLM_F_DUMP)?;
     let members = answers.into_iter().filter_map(|answer| match answer {
         RouteNetlinkMessage::NewLink(link) => {
             let member = link.attributes.contains(&LinkAttribute::Controller(ifindex));
@@ -166,7 +166,7 @@ fn attributes(ifindex: u32) -> Result<Vec<LinkAttribute>, KernelError> {
 fn link(ifindex: u32) -> Result<Option<LinkMessage>, KernelError> {
     let mut message = LinkMessage::default();
     message.header.index = ifindex;
-    let answers = match ask(RouteNetlinkMessage::GetLink(message), 0) {
+    let answers = match ask(&RouteNetlinkMessage::GetLink(message), 0) {
         Err(KernelError::System { source, .. }) if source.raw_os_error() == Some(libc::ENODEV) => {
             return Ok(None);
         }
@@ -242,7 +242,7 @@ pub(super) fn filters(ifindex: u32, parent: u32) -> Result<Vec<ClsactFilter>, Ke
     let mut message = TcMessage::default();
     message.header.index = ifindex.cast_signed();
     message.header.parent = TcHandle::from(parent);
-    let answers = ask(RouteNetlinkMessage::GetTrafficFilter(message), NLM_F_DUMP)?;
+    let answers = ask(&RouteNetlinkMessage::GetTrafficFilter(message), NLM_F_DUMP)?;
     let filters = answers.into_iter().filter_map(|answer| match answer {
         RouteNetlinkMessage::NewTrafficFilter(filter) => Some(ClsactFilter {
             handle: filter.header.handle.into(),
@@ -274,7 +274,10 @@ fn program_of_filter(attribute: &TcAttribute) -> Option<u32> {
 }
 
 /// Sends a request to rtnetlink and collects the answers.
-pub(super) fn ask(request: RouteNetlinkMessage, flags: u16) -> Result<Vec<RouteNetlinkMessage>, KernelError> {
+pub(super) fn ask(
+    request: &RouteNetlinkMessage,
+    flags: u16,
+) -> Result<Vec<RouteNetlinkMessage>, KernelError> {
     netlink::ask(NETLINK_ROUTE, request, flags)
         .map_err(KernelError::system("netlink", "request to the kernel's routing socket"))
 }

@@ -35,7 +35,7 @@ pub fn compare(settings: &Settings, policy: &Policy) -> Result<Vec<Note>, Kernel
 /// # Errors
 /// If the kernel does not answer.
 pub fn devices() -> Result<Machine, KernelError> {
-    let answers = interface::ask(RouteNetlinkMessage::GetLink(LinkMessage::default()), NLM_F_DUMP)?;
+    let answers = interface::ask(&RouteNetlinkMessage::GetLink(LinkMessage::default()), NLM_F_DUMP)?;
     let devices = answers.into_iter().filter_map(|answer| match answer {
         RouteNetlinkMessage::NewLink(link) => Some(device(&link)),
         _ => None,
@@ -74,7 +74,7 @@ fn path(to: IpAddr) -> Result<Option<u32>, KernelError> {
     message.header.address_family = family;
     message.header.destination_prefix_length = length;
     message.attributes.push(RouteAttribute::Destination(address));
-    let answers = match interface::ask(RouteNetlinkMessage::GetRoute(message), 0) {
+    let answers = match interface::ask(&RouteNetlinkMessage::GetRoute(message), 0) {
         // The error numbers for a missing route or a route that refuses.
         Err(KernelError::System { source, .. })
             if matches!(
@@ -153,7 +153,7 @@ fn default_routes() -> Result<Vec<u32>, KernelError> {
     for family in [AddressFamily::Inet, AddressFamily::Inet6] {
         let mut message = RouteMessage::default();
         message.header.address_family = family;
-        for answer in interface::ask(RouteNetlinkMessage::GetRoute(message), NLM_F_DUMP)? {
+        for answer in interface::ask(&RouteNetlinkMessage::GetRoute(message), NLM_F_DUMP)? {
             let RouteNetlinkMessage::NewRoute(route) = answer else { continue };
             if route.header.destination_prefix_length != 0 || route.header.kind != RouteType::Unicast {
                 continue;

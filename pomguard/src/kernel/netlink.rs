@@ -48,7 +48,7 @@ const ATTEMPTS: usize = 8;
 ///
 /// # Errors
 /// The kernel's error, also if a list ends with an error.
-pub(super) fn ask<M>(protocol: isize, request: M, flags: u16) -> io::Result<Vec<M>>
+pub(super) fn ask<M>(protocol: isize, request: &M, flags: u16) -> io::Result<Vec<M>>
 where
     M: NetlinkSerializable + NetlinkDeserializable + Clone,
 {
@@ -218,7 +218,7 @@ mod tests {
         // `struct ifinfomsg`: the loopback interface has index 1 in every namespace.
         let mut body = vec![0; 16];
         body[4] = 1;
-        let get_link = |body: &[u8], flags| ask(NETLINK_ROUTE, Raw { kind: 18, body: body.to_vec() }, flags);
+        let get_link = |body: &[u8], flags| ask(NETLINK_ROUTE, &Raw { kind: 18, body: body.to_vec() }, flags);
         assert_eq!(get_link(&body, 0).unwrap().len(), 1);
         assert!(!get_link(&[0; 16], NLM_F_DUMP).unwrap().is_empty());
         body[4..8].fill(0x7f);

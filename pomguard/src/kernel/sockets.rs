@@ -184,7 +184,7 @@ fn dump_if_any(family: u8, protocol: u8) -> Result<Option<Vec<Line>>, KernelErro
         states: StateFlags::all(),
         socket_id: if family == AF_INET { SocketId::new_v4() } else { SocketId::new_v6() },
     };
-    let answers = match netlink::ask(NETLINK_SOCK_DIAG, SockDiagMessage::InetRequest(request), NLM_F_DUMP) {
+    let answers = match netlink::ask(NETLINK_SOCK_DIAG, &SockDiagMessage::InetRequest(request), NLM_F_DUMP) {
         Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Ok(None),
         answers => answers.map_err(KernelError::system("netlink", "request to the kernel's socket table"))?,
     };

@@ -68,7 +68,8 @@ pub struct ForeignPrograms {
 /// Reads all interfaces except the loopback. `ours` are the ids of pomguard's own programs, `None` if they are
 /// not known.
 pub(super) fn read(ours: Option<&BTreeSet<u32>>) -> Vec<Link> {
-    let Ok(answers) = interface::ask(RouteNetlinkMessage::GetLink(LinkMessage::default()), NLM_F_DUMP) else {
+    let Ok(answers) = interface::ask(&RouteNetlinkMessage::GetLink(LinkMessage::default()), NLM_F_DUMP)
+    else {
         return Vec::new();
     };
     let messages: Vec<LinkMessage> = answers

@@ -33,7 +33,7 @@ pub(super) fn native(index: u32) -> Option<bool> {
 fn ask(family: u16, command: u8, attribute: u16, value: &[u8]) -> Option<Vec<u8>> {
     let mut body = vec![command, 1, 0, 0];
     netlink::append(&mut body, attribute, value);
-    let answers = netlink::ask(NETLINK_GENERIC, Raw { kind: family, body }, 0).ok()?;
+    let answers = netlink::ask(NETLINK_GENERIC, &Raw { kind: family, body }, 0).ok()?;
     let answer = answers.into_iter().find(|answer| answer.kind == family)?;
     Some(answer.body.get(HEADER..)?.to_vec())
 }

@@ -24,7 +24,7 @@ pub(super) fn interfaces() -> io::Result<Vec<u32>> {
     body.extend_from_slice(&0_u32.to_ne_bytes());
     body.extend_from_slice(&XDP_SHOW_INFO.to_ne_bytes());
     body.extend_from_slice(&[0; 8]);
-    match netlink::ask(NETLINK_SOCK_DIAG, Raw { kind: SOCK_DIAG_BY_FAMILY, body }, NLM_F_DUMP) {
+    match netlink::ask(NETLINK_SOCK_DIAG, &Raw { kind: SOCK_DIAG_BY_FAMILY, body }, NLM_F_DUMP) {
         // A kernel without AF_XDP answers that the family does not exist.
         Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::EINVAL)) => Ok(Vec::new()),
         answers => {
