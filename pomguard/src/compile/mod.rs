@@ -75,13 +75,13 @@ impl Clock {
 /// The state in the kernel that an image must fit: the counter slots that rows have, the clock, and the number of
 /// the image's generation.
 #[derive(Clone, Debug)]
-pub struct Place {
+pub struct ImagePlace {
     held: Vec<HeldSlot>,
     clock: Clock,
     generation: u32,
 }
 
-impl Place {
+impl ImagePlace {
     /// Describes the place of the image of a generation.
     #[must_use]
     pub const fn new(held: Vec<HeldSlot>, clock: Clock, generation: u32) -> Self {
@@ -199,7 +199,7 @@ impl Image {
 pub fn fits(policy: &Policy) -> Result<(), CompileError> {
     // No limit depends on the clock.
     let clock = Clock { ticks_per_1000s: 1_000, offset: 0 };
-    Place::new(Vec::new(), clock, 1).compile(policy).map(drop)
+    ImagePlace::new(Vec::new(), clock, 1).compile(policy).map(drop)
 }
 
 /// Compiles `policy` as generation `generation`. Equal input gives equal bytes.

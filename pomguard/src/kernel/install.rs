@@ -23,7 +23,7 @@ use super::{
     tally::{tallies, zero_tally},
 };
 use crate::{
-    compile::{Clock, HeldSlot, Image, Parts, Place},
+    compile::{Clock, HeldSlot, Image, ImagePlace, Parts},
     state::confirmed::Confirmed,
 };
 
@@ -73,19 +73,19 @@ pub struct Readdressed {
 ///
 /// # Errors
 /// If the maps cannot be read.
-pub fn next_place(pins: &Pins, clock: Clock) -> Result<Place, KernelError> {
+pub fn next_place(pins: &Pins, clock: Clock) -> Result<ImagePlace, KernelError> {
     let labels = pins.mapped::<RowLabel>(names::MAP_LABELS, limits::ROW_SLOTS, false)?;
     let generation = generation::next(pins, control::active(pins)?)?;
-    Ok(Place::new(held(pins, &labels)?, clock, generation))
+    Ok(ImagePlace::new(held(pins, &labels)?, clock, generation))
 }
 
 /// The places of the images in force.
 #[derive(Clone, Debug)]
 pub struct Places {
     /// The place of the image that was installed last.
-    pub installed: Place,
+    pub installed: ImagePlace,
     /// The place of the image that returns unless the pending change is confirmed; `None` if none is pending.
-    pub base: Option<Place>,
+    pub base: Option<ImagePlace>,
 }
 
 /// Returns the places of the images in force, for images of the same generations.
@@ -98,7 +98,7 @@ pub fn places(pins: &Pins, clock: Clock) -> Result<Places, KernelError> {
     let held = held(pins, &labels)?;
     let place = |slot: u8| {
         let generation = generation::generation_of(pins, slot)?.ok_or(KernelError::Unreadable)?;
-        Ok::<_, KernelError>(Place::new(held.clone(), clock, generation))
+        Ok::<_, KernelError>(ImagePlace::new(held.clone(), clock, generation))
     };
     let base = if active.deadline() == 0 { None } else { Some(place(active.fallback())?) };
     Ok(Places { installed: place(active.installed())?, base })
