@@ -111,13 +111,20 @@ impl<L: Lines + ?Sized, F: Store, T: Store> Context<'_, '_, L, F, T> {
         if found.epoch == generation || found.epoch == flow::GRANDFATHERED {
             return Some(found);
         }
-        let row = match self.row_match(Direction::Outbound) {
-            Ok(row_match) => row_match.row,
-            Err(Miss { audit, .. }) if audit || self.tables.keeps_unlisted() => NO_ROW,
-            Err(_) => return None,
-        };
+        let row = self.still_allowed()?;
         flow::set_epoch(&self.tables.flows, &found, row, generation);
         Some(Found { row, epoch: generation, ..found })
+    }
+
+    /// Returns the row by which the policy in force allows the flow of the datagram, if this host opened the
+    /// flow; [`NO_ROW`] if the flow goes on without a row. Returns `None` if the flow has ended.
+    #[inline(always)]
+    pub(super) fn still_allowed(&self) -> Option<u16> {
+        match self.row_match(Direction::Outbound) {
+            Ok(row_match) => Some(row_match.row),
+            Err(Miss { audit, .. }) if audit || self.tables.keeps_unlisted() => Some(NO_ROW),
+            Err(_) => None,
+        }
     }
 
     /// Returns true if the local port of an outbound datagram serves (see [`serve`]). For a protocol without

@@ -2,14 +2,14 @@
 
 use super::{
     Decision, ParsedSlot, Scratch, Tables,
-    context::{echo, tuple},
+    context::{Context, echo},
     key,
     overrides::allows,
 };
 use crate::{
     Direction,
     control::Matches,
-    flow::{self, Store},
+    flow::{self, GRANDFATHERED, Store},
     image::{Address, Barrier, Family, Lines, Miss},
     packet::{Packet, be32},
     parse::{self, Datagram, Fragment, Kind, tcp_flag},
@@ -81,25 +81,32 @@ where
     T: Store,
 {
     let (seen, peer) = seen(hook, quoted);
-    let known = flow::find(&tables.flows, key(seen, quoted)).is_some();
-    let bits = if known {
-        related_flags::KNOWN | related_flags::ALLOWED
-    } else {
-        let class = tables.image.class(quoted.family, peer);
-        match tables.image.row_match(class, &tuple(seen, quoted, Direction::Inbound)) {
-            Ok(_) => related_flags::ALLOWED,
-            Err(Miss { audit: true, .. }) => related_flags::IN_AUDIT,
-            Err(_) => 0,
+    let mut bits = 0;
+    if let Some(found) = flow::find(&tables.flows, key(seen, quoted)) {
+        if found.epoch == tables.image.generation() || found.epoch == GRANDFATHERED {
+            return tables.image.lines().barrier(related_flags::KNOWN | related_flags::ALLOWED);
         }
+        bits = related_flags::KNOWN;
+    }
+    let class = tables.image.class(quoted.family, peer);
+    let context = Context { hook: seen, datagram: quoted, tables, class };
+    // The flow may have ended with its permission. The error does not record this: a packet of the flow does.
+    if bits != 0 && context.still_allowed().is_some() {
+        return tables.image.lines().barrier(bits | related_flags::ALLOWED);
+    }
+    bits |= match context.row_match(Direction::Inbound) {
+        Ok(_) => related_flags::ALLOWED,
+        Err(Miss { audit: true, .. }) => related_flags::IN_AUDIT,
+        Err(_) => 0,
     };
     tables.image.lines().barrier(bits)
 }
 
 /// Flags that say how the policy treats a quoted flow.
 mod related_flags {
-    /// This host opened the flow.
+    /// This host opened the flow. The permission of the flow may have ended.
     pub(super) const KNOWN: u64 = 1;
-    /// The flow is known, or an inbound row allows it.
+    /// This host opened the flow and the policy in force allows it, or an inbound row does.
     pub(super) const ALLOWED: u64 = 2;
     /// An inbound row in audit names the port: the packet passes, whoever the peer is.
     pub(super) const IN_AUDIT: u64 = 4;

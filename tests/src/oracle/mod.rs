@@ -283,12 +283,7 @@ impl Host {
     fn connection(&mut self, talk: &Talk) -> Option<Memory> {
         let judged = self.notes.talk(talk)?.generation;
         if judged != self.generation {
-            let row = match self.row(Direction::Outbound, talk) {
-                Ok((id, _)) => Some(id),
-                Err(_) if self.keeps_unlisted() => None,
-                Err(_) if self.in_audit(Direction::Outbound, talk) => None,
-                Err(_) => return None,
-            };
+            let row = self.row_of_a_flow(talk).ok()?;
             let generation = self.generation;
             let memory = self.notes.talk(talk)?;
             (memory.row, memory.generation) = (row, generation);
@@ -574,13 +569,31 @@ impl Host {
         }
         let talk = Talk { protocol: quote.protocol, host, peer };
         let isolated = self.panics(Panic::Isolate);
-        let by_policy = self.notes.talk(&talk).is_some() || self.row_by_prefix(&talk);
+        let by_policy = self.is_still_allowed(&talk) || self.row_by_prefix(&talk);
         if by_policy && !isolated || self.related_alongside(direction, &talk) {
             Ruling::of(Reason::IcmpRelated)
         } else {
             let audit = !isolated && self.in_audit(Direction::Inbound, &talk);
             Ruling::of(Reason::IcmpUnrelated).in_audit(audit)
         }
+    }
+
+    /// Returns the row under which a flow of this host goes on, if a row does.
+    ///
+    /// # Errors
+    /// If the flow has ended with its permission.
+    fn row_of_a_flow(&self, talk: &Talk) -> Result<Option<RowId>, Refusal> {
+        match self.row(Direction::Outbound, talk) {
+            Ok((id, _)) => Ok(Some(id)),
+            Err(_) if self.keeps_unlisted() || self.in_audit(Direction::Outbound, talk) => Ok(None),
+            Err(refusal) => Err(refusal),
+        }
+    }
+
+    /// Returns true if this host opened the flow and the policy in force allows it. Changes nothing.
+    fn is_still_allowed(&mut self, talk: &Talk) -> bool {
+        let Some(judged) = self.notes.talk(talk).map(|memory| memory.generation) else { return false };
+        judged == self.generation || self.row_of_a_flow(talk).is_ok()
     }
 
     /// Returns true if an inbound row allows a flow with a peer. The quoted address of the peer may be any

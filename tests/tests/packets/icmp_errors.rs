@@ -1,12 +1,13 @@
 //! ICMP errors: accepted if they quote a packet that this host sends, and never allowed to change anything.
 
+use pomguard::policy::{Mode, Policy};
 use pomguard_common::{protocol, reason::Reason};
 use pomguard_tests::{
     packet::{
         Packet, Part, eth, extension,
         flag::{ACK, SYN},
     },
-    reference::Places,
+    reference::{self, Places},
 };
 
 use crate::case::{Case, case, run};
@@ -224,6 +225,56 @@ fn a_path_may_be_narrow_but_no_narrower_than_its_family_allows() {
         cases.push(opened("IC-09", format!("{mtu} bytes"), &v6).inbound(&error, reason));
     }
     run("a_path_may_be_narrow_but_no_narrower_than_its_family_allows", &cases);
+}
+
+#[test]
+fn icmp_error_about_an_ended_flow_is_dropped() {
+    let without = |policy: Policy, id: &str| {
+        let mut policy = policy;
+        policy.rows.retain(|row| row.id.0 != id);
+        policy
+    };
+    let ended = without(reference::policy(), "E1");
+    let tracked = Policy { outbound: Mode::Track, ..ended.clone() };
+    let audited = Policy { inbound: Mode::Audit, ..ended.clone() };
+    let mut cases = Vec::new();
+    for places in Places::both() {
+        let (kind, code) = if places.is_v6() { (1, 4) } else { (3, 3) };
+        let error = complaint(&places, &ours(&places));
+        let own = eth()
+            .ip(places.host, places.database)
+            .icmp(kind, code)
+            .payload(&ours(&places).mirrored().quoted());
+        cases.push(
+            opened("IC-02", "the row is gone, the entry is not", &places)
+                .change(ended.clone())
+                .inbound(&error, Reason::IcmpUnrelated)
+                .outbound(&own, Reason::IcmpUnrelated)
+                .change(reference::policy())
+                .inbound(&error, Reason::IcmpRelated)
+                .outbound(&own, Reason::IcmpRelated),
+        );
+        cases.push(
+            opened("IC-01", "another row is gone", &places)
+                .change(without(reference::policy(), "A1"))
+                .inbound(&error, Reason::IcmpRelated)
+                .outbound(&own, Reason::IcmpRelated),
+        );
+        cases.push(
+            opened("IC-01", "the row is gone, and outbound tracks", &places)
+                .change(tracked.clone())
+                .inbound(&error, Reason::IcmpRelated)
+                .outbound(&own, Reason::IcmpRelated),
+        );
+        cases.push(
+            opened("IC-02", "the row is gone, and inbound audits", &places)
+                .change(audited.clone())
+                .inbound(&error, Reason::IcmpUnrelated)
+                .audited()
+                .outbound(&own, Reason::IcmpUnrelated),
+        );
+    }
+    run("icmp_error_about_an_ended_flow_is_dropped", &cases);
 }
 
 #[test]

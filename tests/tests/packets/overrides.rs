@@ -220,6 +220,7 @@ fn a_timed_exception_lets_this_host_out_until_it_is_over() {
                 .row("E1")
                 .wait(61)
                 .inbound(&answer.clone().flags(ACK), Reason::NoFlow)
+                .inbound(&complaint(&places, &ask), Reason::IcmpUnrelated)
                 .outbound(&ask.clone().flags(ACK), Reason::UnsolicitedReply)
                 .outbound(&ask, Reason::Destination),
         );
