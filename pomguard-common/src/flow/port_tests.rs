@@ -281,7 +281,7 @@ fn port_without_flows_is_not_searched() {
     assert!(time(UDP, 40_001), "it lasts as long as both states of UDP");
     table.wait(200 * SECOND);
     assert!(!time(UDP, 40_001), "and no more than some minutes longer");
-    table.wait(8_000 * SECOND);
+    table.wait((State::Established.age_seconds() + 600) * SECOND);
     assert!(!time(TCP, 40_000));
 }
 

@@ -134,7 +134,7 @@ impl Scene {
     }
 
     /// Writes the exceptions to disk. In an emergency a failed write is no reason to stop.
-    fn save(&self, held: &[Exception]) {
+    pub(super) fn save(&self, held: &[Exception]) {
         if let Err(error) = exceptions::save(&self.state, held) {
             error!("exceptions hold, but a reboot will forget them: {error}");
         }
@@ -192,6 +192,7 @@ impl Daemon {
         };
         let boot = boot_id().context("read the boot's id")?;
         let now = self.ticks.now()? as u32;
+        let of_another_boot = found.iter().any(|held| held.boot != boot);
         for mut exception in found {
             if exception.boot != boot {
                 let left = exception.left_after_reboot(unix_now());
@@ -207,6 +208,11 @@ impl Daemon {
             }
         }
         control::sweep(&self.pins, now).context("end the exceptions whose time is up")?;
+        if of_another_boot {
+            // From here on the ticks of this boot count: a wall clock that stays wrong must not grant the time
+            // anew at each start.
+            self.scene().save(&self.exceptions);
+        }
         Ok(())
     }
 
@@ -240,16 +246,19 @@ fn let_in(pins: &Pins, exception: &Exception) -> anyhow::Result<()> {
 }
 
 fn end(pins: &Pins, exception: &Exception) -> anyhow::Result<()> {
-    let row = row(exception);
-    let (_, lines) = lines_of(&row, exception.deadline);
+    control::revoke(pins, own_lines(exception)).context("end the exception")?;
+    Ok(())
+}
+
+/// Returns a predicate for the lines of an exception in the table of overrides.
+pub(super) fn own_lines(exception: &Exception) -> impl Fn(&Override) -> bool + use<> {
+    let (_, lines) = lines_of(&row(exception), exception.deadline);
     // The kernel side chooses the slot; all other fields are those of the grant.
-    let same = |held: &Override| {
+    move |held| {
         lines
             .iter()
             .any(|line| Override { row: held.row, marks: line.marks | Override::EXCEPTION, ..*line } == *held)
-    };
-    control::revoke(pins, same).context("end the exception")?;
-    Ok(())
+    }
 }
 
 fn free_name(held: &[Exception]) -> String {

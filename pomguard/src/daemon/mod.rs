@@ -59,6 +59,7 @@ mod addresses;
 pub mod audit;
 mod boot;
 mod change;
+mod clocks;
 mod command;
 mod confirm;
 mod drops;
@@ -77,6 +78,7 @@ mod sight;
 mod transition;
 
 use boot::StartSource;
+use clocks::Clocks;
 use confirm::Earlier;
 use drops::Recorder;
 use emergency::Scene;
@@ -116,6 +118,7 @@ struct Daemon {
     pins: Pins,
     runtime: Runtime,
     ticks: Ticks,
+    clocks: Clocks,
     loaded: Loaded,
     reconciler: Reconciler,
     sweeper: Sweeper,
@@ -252,6 +255,7 @@ fn start(
         pins,
         runtime,
         ticks,
+        clocks: Clocks::default(),
         loaded,
         reconciler,
         sweeper: Sweeper::new(),
@@ -271,6 +275,7 @@ fn start(
     // The policy before the programs: the first packet that a program sees is judged by the policy.
     daemon.restore_exceptions()?;
     daemon.continue_panic()?;
+    daemon.follow_clocks_at_start()?;
     let earlier = daemon.continue_waiting()?;
     if matches!(earlier, Earlier::Waits) {
         daemon.take_over()?;
@@ -330,7 +335,10 @@ impl Daemon {
             tokio::select! {
                 () = &mut shutdown => return,
                 _ = hangup.recv() => self.reload(),
-                Some(command) = requests.next() => self.command(command),
+                Some(command) = requests.next() => {
+                    self.follow_clocks();
+                    self.command(command);
+                }
                 () = timer.due() => self.check(),
                 () = tokio::time::sleep(deadline.unwrap_or_default()), if deadline.is_some() => self.at_deadline(),
             }

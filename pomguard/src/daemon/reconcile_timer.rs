@@ -93,6 +93,7 @@ impl Daemon {
     /// Checks everything once, and reports the conditions.
     pub(super) fn check(&mut self) {
         self.systemd.tell_again();
+        self.follow_clocks();
         self.sweep_exceptions();
         // An operator who changes something by hand has the lock meanwhile; the next check is soon enough.
         let _change = match self.runtime.try_change() {

@@ -79,6 +79,13 @@ impl Ticks {
         Duration::from_millis(((u64::from(ticks) << self.shift) * 1_000).div_ceil(u64::from(self.hz)))
     }
 
+    /// Returns the number of ticks in a duration, rounded up.
+    #[must_use]
+    pub fn spanned(self, duration: Duration) -> u32 {
+        let jiffies = (duration.as_nanos() * u128::from(self.hz)).div_ceil(1_000_000_000);
+        u32::try_from(jiffies.div_ceil(1 << self.shift)).unwrap_or(u32::MAX)
+    }
+
     /// Returns the tick that is `seconds` from now or slightly later, never earlier: the current, partly
     /// elapsed tick is not counted. Never returns 0, which means no deadline.
     ///
@@ -114,6 +121,30 @@ impl Ticks {
         let begun = jiffies / hz * 1_000_000_000 + jiffies % hz * 1_000_000_000 / hz;
         own.cast_unsigned().checked_sub(begun).map(Duration::from_nanos)
     }
+}
+
+/// The number of attempts to read two clocks at the same moment.
+const ATTEMPTS: usize = 3;
+
+/// Returns the difference of boot time and monotonic time: the time for which this kernel was suspended, plus
+/// an offset that the time namespace of this process may add.
+///
+/// # Errors
+/// If a clock cannot be read, which happens on no Linux.
+pub fn suspended() -> Result<Duration, KernelError> {
+    let clock = |id| clock_gettime(id).map(Duration::from).map_err(io::Error::from);
+    let difference = || {
+        // In this order, a pause between the two readings makes the difference larger, never smaller.
+        let monotonic = clock(ClockId::CLOCK_MONOTONIC)?;
+        clock(ClockId::CLOCK_BOOTTIME).map(|boot| boot.saturating_sub(monotonic))
+    };
+    let read =
+        || difference().map_err(KernelError::system("clock_gettime", "of boot time and monotonic time"));
+    let mut least = read()?;
+    for _ in 1..ATTEMPTS {
+        least = least.min(read()?);
+    }
+    Ok(least)
 }
 
 /// Returns the offset in nanoseconds that the time namespace of this process adds to the monotonic clock, or 0

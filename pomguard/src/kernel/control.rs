@@ -369,6 +369,25 @@ pub fn revoke(pins: &Pins, over: impl Fn(&Override) -> bool) -> Result<Vec<u16>,
     Ok(ended)
 }
 
+/// Sets the end of the timed exceptions for which `which` returns true to an earlier tick.
+///
+/// # Errors
+/// As [`active`].
+pub fn shorten_exceptions(
+    pins: &Pins,
+    tick: u32,
+    which: impl Fn(&Override) -> bool,
+) -> Result<(), KernelError> {
+    let mut table = Table::open(pins)?;
+    let exceptions = table.taken().filter(|(_, line)| line.marks & Override::EXCEPTION != 0 && which(line));
+    let exceptions: Vec<(usize, Override)> = exceptions.collect();
+    for (at, line) in exceptions {
+        // No field but the end changes, so a packet sees either end.
+        table.lines.set(at, Override { expires: tick, ..line });
+    }
+    Ok(())
+}
+
 /// Frees the lines of exceptions that have expired at `now` and returns the slots. An expired exception has no
 /// effect on a verdict.
 ///

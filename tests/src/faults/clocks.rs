@@ -19,28 +19,32 @@ use crate::daemon::{Daemon, Lab};
 /// The loader replaces `$LIB` by the folder's name on this machine.
 const LIBRARY: &str = "/usr/$LIB/faketime/libfaketime.so.1";
 
-/// The wall clock of one daemon.
+/// The wall clock of a laboratory's daemons.
 #[derive(Debug)]
 pub struct WallClock(PathBuf);
 
 impl WallClock {
-    /// Starts a daemon whose monotonic clock is `ahead` seconds ahead of the kernel's. The wall clock is
-    /// right until `step` changes it.
-    pub fn of_a_daemon(lab: &Lab, ahead: i64) -> (Self, Daemon) {
+    /// Returns the wall clock of the daemons of a laboratory, which is right until `step` changes it.
+    pub fn new(lab: &Lab) -> Self {
         let clock = Self(lab.file("clock"));
         clock.step(0);
+        clock
+    }
+
+    /// Starts a daemon with this wall clock, whose monotonic clock is `ahead` seconds ahead of the kernel's.
+    pub fn daemon(&self, lab: &Lab, ahead: i64) -> Daemon {
         let offsets = format!("monotonic {ahead} 0\nboottime {ahead} 0\n");
         let daemon = Daemon::spawn_prepared(lab, |command| {
             enter_time_namespace(command, offsets);
             command
                 .env("LD_PRELOAD", LIBRARY)
-                .env("FAKETIME_TIMESTAMP_FILE", &clock.0)
+                .env("FAKETIME_TIMESTAMP_FILE", &self.0)
                 .env("FAKETIME_NO_CACHE", "1")
                 .env("FAKETIME_DONT_FAKE_MONOTONIC", "1")
                 .env("NO_FAKE_STAT", "1");
         });
         daemon.wait_ready();
-        (clock, daemon)
+        daemon
     }
 
     /// Sets the wall clock so many seconds ahead of the machine's (negative: behind it).

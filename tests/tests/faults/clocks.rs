@@ -1,5 +1,6 @@
 //! Deadlines of a daemon whose clocks are wrong, or step while a deadline runs: the programs end timed states
-//! by the kernel's ticks, and the daemon counts the same ticks.
+//! by the kernel's ticks, and the daemon counts the same ticks. If the wall clock is set forward, the machine may
+//! have been stopped, and the daemon ends what opens the host earlier.
 
 use std::{
     process::Output,
@@ -23,6 +24,12 @@ const DEADLINE: Duration = Duration::from_secs(12);
 /// The largest delay of a deadline: a tick, and the requests that set the deadline.
 const LATE: Duration = Duration::from_secs(6);
 const HOUR: i64 = 3_600;
+/// The time of the deadlines that a step of the clock ends.
+const LONG: Duration = Duration::from_secs(900);
+/// A machine was stopped for so many seconds.
+const WEEKEND: i64 = 2 * 86_400;
+/// The longest time in which the daemon notices a step: two looks, on a busy machine.
+const NOTICED: Duration = Duration::from_secs(5);
 
 fn done(lab: &Lab, arguments: &[&str]) -> Output {
     let output = lab.pomguard(arguments);
@@ -45,11 +52,14 @@ fn assert_soon(moment: &Value, ahead: i64, what: &str) {
 }
 
 /// Tests an unconfirmed change and an exception, each with a deadline, while flows are live. The daemon's
-/// monotonic clock is ahead by `ahead` seconds, and its wall clock is stepped by `step` seconds.
-fn deadlines_hold(test: &str, ahead: i64, step: i64) {
+/// monotonic clock is ahead by `ahead` seconds. Its wall clock is wrong by `wrong` seconds from the start, and is
+/// stepped by `step` seconds while the deadlines run.
+fn deadlines_hold(test: &str, ahead: i64, wrong: i64, step: i64) {
     let Some(lab) = Lab::new(test) else { return };
     Policy::One.write(&lab);
-    let (clock, daemon) = WallClock::of_a_daemon(&lab, ahead);
+    let clock = WallClock::new(&lab);
+    clock.step(wrong);
+    let daemon = clock.daemon(&lab, ahead);
     let mut touchstone = Touchstone::new(&lab);
     let mut load = Load::start(&lab, 32, 10_000);
     assert_eq!(touchstone.which("at first"), Policy::One);
@@ -61,11 +71,11 @@ fn deadlines_hold(test: &str, ahead: i64, step: i64) {
     done(&lab, &["apply", "--confirm-within", &seconds, "--quiet"]);
     let service = format!("{LISTED_OUT}/tcp");
     done(&lab, &["allow", &PEER.to_string(), "to", &service, "--for", &seconds, "--why", "ticket 23"]);
-    clock.step(step);
+    clock.step(wrong + step);
     assert_eq!(touchstone.which("LC-23, after the step"), Policy::Other);
     let status = json(&lab, &["status"]);
-    assert_soon(&status["rollback_at"], step, "the return");
-    assert_soon(&status["exceptions"][0]["ends"], step, "the exception's end");
+    assert_soon(&status["rollback_at"], wrong + step, "the return");
+    assert_soon(&status["exceptions"][0]["ends"], wrong + step, "the exception's end");
     assert!(!daemon.log().contains("is over"), "LC-23: too early: {}", daemon.log());
     assert!(begun.elapsed() < DEADLINE, "the machine was too slow to look in time");
 
@@ -89,7 +99,7 @@ fn deadlines_hold(test: &str, ahead: i64, step: i64) {
     assert!(daemon.stop().success());
     let outcome = load.finish(&lab, "LC-23").assert_none_delivered_none_lost();
     report(&format!(
-        "monotonic clock {ahead:+} s, wall clock stepped {step:+} s: what was due after {} s came after {:.1} s, \
+        "monotonic clock {ahead:+} s, wall clock {wrong:+} s and stepped {step:+} s: what was due after {} s came after {:.1} s, \
          {outcome}",
         DEADLINE.as_secs(),
         returned.as_secs_f64()
@@ -98,10 +108,101 @@ fn deadlines_hold(test: &str, ahead: i64, step: i64) {
 
 #[test]
 fn deadlines_hold_for_a_daemon_whose_clocks_run_an_hour_ahead() {
-    deadlines_hold("deadlines_hold_for_a_daemon_whose_clocks_run_an_hour_ahead", HOUR, HOUR);
+    deadlines_hold("deadlines_hold_for_a_daemon_whose_clocks_run_an_hour_ahead", HOUR, HOUR, 0);
 }
 
 #[test]
 fn deadlines_hold_for_a_daemon_whose_clocks_are_set_back() {
-    deadlines_hold("deadlines_hold_for_a_daemon_whose_clocks_are_set_back", behind(), -HOUR);
+    deadlines_hold("deadlines_hold_for_a_daemon_whose_clocks_are_set_back", behind(), 0, -HOUR);
+}
+
+/// Puts the other policy in force on trial, and grants an exception.
+fn begin_long(lab: &Lab) -> String {
+    let seconds = format!("{}s", LONG.as_secs());
+    Policy::Other.write(lab);
+    done(lab, &["apply", "--confirm-within", &seconds, "--quiet"]);
+    let service = format!("{LISTED_OUT}/tcp");
+    done(lab, &["allow", &PEER.to_string(), "to", &service, "--for", &seconds, "--why", "ticket 23"]);
+    seconds
+}
+
+/// Asserts that a condition becomes true within [`NOTICED`].
+fn soon(daemon: &Daemon, what: &str, condition: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !condition() {
+        assert!(begun.elapsed() < NOTICED, "LC-23: {what}: {}", daemon.log());
+        thread::sleep(Duration::from_millis(100));
+    }
+}
+
+#[test]
+fn lc_23_stopped_machine_keeps_no_bypass_trial_or_exception() {
+    let Some(lab) = Lab::new("lc_23_stopped_machine_keeps_no_bypass_trial_or_exception") else { return };
+    Policy::One.write(&lab);
+    let clock = WallClock::new(&lab);
+    let daemon = clock.daemon(&lab, 0);
+    let mut touchstone = Touchstone::new(&lab);
+    assert_eq!(touchstone.which("at first"), Policy::One);
+    let seconds = begin_long(&lab);
+    clock.step(1);
+    thread::sleep(Duration::from_secs(1));
+    assert_eq!(touchstone.which("LC-23, after a small correction"), Policy::Other);
+    let status = json(&lab, &["status"]);
+    assert_eq!(status["exceptions"].as_array().map(Vec::len), Some(1), "{status}");
+
+    clock.step(WEEKEND);
+    soon(&daemon, "the trial and the exception", || {
+        let status = json(&lab, &["status"]);
+        status["confirmed"] == true && status["exceptions"].as_array().is_some_and(Vec::is_empty)
+    });
+    // `status` computes the tick, the programs read it: the two differ by up to one.
+    thread::sleep(Duration::from_secs(1));
+    assert_eq!(touchstone.which("LC-23, after a weekend"), Policy::One);
+    let records = json(&lab, &["history"]);
+    assert!(records.to_string().contains("not-confirmed"), "{records}");
+
+    let suspended = || json(&lab, &["status"])["suspension"]["kind"].as_str().map(str::to_owned);
+    done(&lab, &["bypass", "--for", &seconds, "--why", "ticket 23", "--yes", "--quiet"]);
+    assert_eq!(suspended().as_deref(), Some("bypass"), "{}", json(&lab, &["status"]));
+    clock.step(2 * WEEKEND);
+    soon(&daemon, "the bypass", || suspended().is_none());
+    thread::sleep(Duration::from_secs(1));
+    assert_eq!(touchstone.which("LC-23, after the bypass"), Policy::One);
+    assert!(daemon.log().contains("this machine stood still, or its clock was set forward"));
+
+    // The wall clock may be wrong, so it ends no lockdown.
+    done(&lab, &["lockdown", "--for", &seconds, "--why", "ticket 23", "--yes", "--quiet"]);
+    clock.step(3 * WEEKEND);
+    thread::sleep(NOTICED);
+    assert_eq!(suspended().as_deref(), Some("lockdown"), "{}", json(&lab, &["status"]));
+    done(&lab, &["lockdown", "--off", "--yes", "--quiet"]);
+    Leftovers::of(&lab).assert_whole("LC-23");
+    assert!(daemon.stop().success());
+}
+
+#[test]
+fn lc_23_next_daemon_notices_that_the_machine_was_stopped() {
+    let Some(lab) = Lab::new("lc_23_next_daemon_notices_that_the_machine_was_stopped") else { return };
+    Policy::One.write(&lab);
+    let clock = WallClock::new(&lab);
+    let daemon = clock.daemon(&lab, 0);
+    let mut touchstone = Touchstone::new(&lab);
+    let seconds = begin_long(&lab);
+    done(&lab, &["bypass", "--for", &seconds, "--why", "ticket 23", "--yes", "--quiet"]);
+    daemon.kill();
+    // The programs know only the ticks.
+    let daemon = clock.daemon(&lab, 0);
+    let status = json(&lab, &["status"]);
+    assert_eq!(status["suspension"]["kind"], "bypass", "the machine was not stopped: {status}");
+    daemon.kill();
+    clock.step(WEEKEND);
+    let daemon = clock.daemon(&lab, 0);
+    let status = json(&lab, &["status"]);
+    thread::sleep(Duration::from_secs(1));
+    assert_eq!(touchstone.which("LC-23, the next daemon"), Policy::One);
+    assert_eq!(status["confirmed"], true, "{status}: {}", daemon.log());
+    assert!(status["suspension"].is_null(), "{status}: {}", daemon.log());
+    assert_eq!(status["exceptions"].as_array().map(Vec::len), Some(0), "{status}: {}", daemon.log());
+    Leftovers::of(&lab).assert_whole("LC-23");
+    assert!(daemon.stop().success());
 }
