@@ -1,11 +1,13 @@
 //! Bridges a change of the XDP mode. Native and generic mode exclude each other, so the old program is detached
 //! before the new one is attached. In between, a TC ingress program drops every packet.
 //!
-//! On a kernel with TCX, the link of that program is pinned. If the daemon is killed during the change, the
+//! On a kernel with TCX, the attachment waits until no packet is in the hook, which takes as long as the rest of
+//! a change. So a program that lets every packet go on is attached first, and an update of the link, which does
+//! not wait, closes the interface. The link of that program is pinned. If the daemon is killed during the change, the
 //! interface stays closed, and the next start removes the program.
 
 use std::{
-    os::fd::AsFd as _,
+    os::fd::{AsFd as _, OwnedFd},
     time::{Duration, Instant},
 };
 
@@ -28,6 +30,8 @@ const FIRST: u16 = 1;
 const HANDLE: u32 = 0x706f_6d62;
 /// `r0 = TC_ACT_SHOT; exit`.
 const DROP_ALL: [u64; 2] = [0x0000_0002_0000_00b7, 0x95];
+/// `r0 = TC_ACT_UNSPEC; exit`: the packet goes on to the next program.
+const GO_ON: [u64; 2] = [0xffff_ffff_0000_00b7, 0x95];
 
 /// An active bridge. If dropped before [`Self::end`], the bridge stays: the interface fails closed.
 pub(super) struct Bridge<'a> {
@@ -40,24 +44,22 @@ impl<'a> Bridge<'a> {
     /// Attaches the program that drops every packet that arrives on an interface.
     pub(super) fn begin(pins: &'a Pins, interface: &str) -> Result<Self, KernelError> {
         end(pins, interface)?;
-        pins.prepare_minimal()?;
-        let path = pins.minimal(PROGRAM);
-        let program = raw::load_program(bpf_prog_type::BPF_PROG_TYPE_SCHED_CLS, 0, PROGRAM, &DROP_ALL)
-            .map_err(KernelError::system("BPF_PROG_LOAD", "of the program that bridges a change of mode"))?;
-        link_pin::unpin(&path)?;
-        raw::pin(program.as_fd(), &path)
-            .map_err(KernelError::system("BPF_OBJ_PIN", path.display().to_string()))?;
-        let mut program = SchedClassifier::from_pin(&path).map_err(KernelError::program(PROGRAM))?;
-        link_pin::unpin(&path)?;
-        pins.remove_minimal_if_empty();
-        let begun = Instant::now();
+        let drop_all = load(&DROP_ALL)?;
+        let mut go_on = own_program(pins, &load(&GO_ON)?)?;
         let first = TcAttachOptions::TcxOrder(LinkOrder::first());
-        if let Ok(id) = program.attach_with_options(interface, TcAttachType::Ingress, first) {
-            let link = program.take_link(id).map_err(KernelError::program(PROGRAM))?;
+        if let Ok(id) = go_on.attach_with_options(interface, TcAttachType::Ingress, first) {
+            let link = go_on.take_link(id).map_err(KernelError::program(PROGRAM))?;
             let link = FdLink::try_from(link).map_err(|error| link_pin::odd_link(interface, error))?;
-            link_pin::pin(link, &pins.link(LINK, interface))?;
+            let path = pins.link(LINK, interface);
+            link_pin::pin(link, &path)?;
+            let failed = |call| KernelError::system(call, path.display().to_string());
+            let link = raw::open_pin(&path).map_err(failed("BPF_OBJ_GET"))?;
+            let begun = Instant::now();
+            raw::update_link(link.as_fd(), drop_all.as_fd()).map_err(failed("BPF_LINK_UPDATE"))?;
             return Ok(Self { pins, interface: interface.to_owned(), begun });
         }
+        let mut program = own_program(pins, &drop_all)?;
+        let begun = Instant::now();
         let _ = tc::qdisc_add_clsact(interface);
         let options = NlOptions {
             priority: FIRST,
@@ -79,6 +81,24 @@ impl<'a> Bridge<'a> {
         end(self.pins, &self.interface)?;
         Ok(stood)
     }
+}
+
+fn load(instructions: &[u64]) -> Result<OwnedFd, KernelError> {
+    raw::load_program(bpf_prog_type::BPF_PROG_TYPE_SCHED_CLS, 0, PROGRAM, instructions)
+        .map_err(KernelError::system("BPF_PROG_LOAD", "of the program that bridges a change of mode"))
+}
+
+/// Returns a loaded program as a program that can be attached, by way of a pin.
+fn own_program(pins: &Pins, program: &OwnedFd) -> Result<SchedClassifier, KernelError> {
+    pins.prepare_minimal()?;
+    let path = pins.minimal(PROGRAM);
+    link_pin::unpin(&path)?;
+    raw::pin(program.as_fd(), &path)
+        .map_err(KernelError::system("BPF_OBJ_PIN", path.display().to_string()))?;
+    let program = SchedClassifier::from_pin(&path).map_err(KernelError::program(PROGRAM))?;
+    link_pin::unpin(&path)?;
+    pins.remove_minimal_if_empty();
+    Ok(program)
 }
 
 /// Removes a bridge that an earlier process may have left.
