@@ -7,9 +7,9 @@ use futures_util::TryStreamExt as _;
 use ipnet::IpNet;
 use netlink_packet_route::{
     address::{AddressAttribute, AddressFlags, AddressHeaderFlags},
-    link::{LinkAttribute, LinkFlags, LinkMessage},
+    link::{BondMode, LinkAttribute, LinkFlags, LinkMessage},
 };
-use rtnetlink::{Handle, LinkBridge, LinkMessageBuilder, LinkUnspec};
+use rtnetlink::{Handle, LinkBond, LinkBridge, LinkMessageBuilder, LinkUnspec};
 
 use crate::{namespace::Namespace, napi::Receiver, offload::Offload};
 
@@ -89,9 +89,9 @@ impl<'a> Link<'a> {
         Ok(Self { namespace, ..self })
     }
 
-    /// Makes the link a port of a bridge in the same namespace.
-    pub fn attach_to(&self, bridge: &Self) -> Result<()> {
-        let controller = bridge.index()?;
+    /// Makes the link a port of a bridge, or a member of a bond, in the same namespace. A member must be down.
+    pub fn attach_to(&self, upper: &Self) -> Result<()> {
+        let controller = upper.index()?;
         self.change("controller", |link| link.controller(controller))
     }
 
@@ -222,6 +222,18 @@ impl Namespace {
     pub fn links(&self) -> Result<Vec<LinkState>> {
         self.netlink(async |netlink| LinkState::all(&netlink).await)
             .with_context(|| format!("listing the interfaces of {}", self.name))
+    }
+
+    /// Adds a bond in active-backup mode, down and without members. Needs the `bonding` driver.
+    pub fn add_bond(&self, name: &str) -> Result<Link<'_>> {
+        /// The interval of the check of the members' links, in milliseconds.
+        const LINK_CHECK: u32 = 50;
+        self.netlink(async |netlink| {
+            let bond = LinkBond::new(name).mode(BondMode::ActiveBackup).miimon(LINK_CHECK).build();
+            Ok(netlink.link().add(bond).execute().await?)
+        })
+        .with_context(|| format!("adding the bond {name} to {}", self.name))?;
+        Ok(self.link(name))
     }
 
     /// Adds a bridge and sets it up, without spanning tree and multicast snooping: frames pass at once.

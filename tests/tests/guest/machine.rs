@@ -23,14 +23,19 @@ use pomguard_tests::daemon::{Lab, Wire};
 
 /// The interface that always uses generic mode and clsact, whatever the kernel supports.
 pub(crate) const GENERIC: &str = "veth-generic";
+/// The bond, whose members are the near ends of two cables to one far end.
+pub(crate) const BOND: &str = "bond-main";
+/// The members of the bond. The first is active at first.
+pub(crate) const MEMBERS: [&str; 2] = ["bond-a", "bond-b"];
 /// The name of the stream to the outside.
 const OUTSIDE: &str = "outside";
 /// The longest time of an allowed connection. An interface that was down needs a moment.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// The time for which a watch continues after a step.
 const AFTERWARDS: Duration = Duration::from_secs(1);
-/// The largest difference between counters that are read one after another.
-const MOMENT: u64 = 2;
+/// The largest difference between counters that are read one after another. A bond also counts frames that reach
+/// its backup member, and drops them before a program in generic mode.
+const MOMENT: u64 = 4;
 
 /// A guarded interface.
 pub(crate) struct End {
@@ -84,6 +89,11 @@ impl Machine {
             far.push(there);
             ends.push(End { interface, segment, is_outside: false, watched: Cell::default() });
         }
+        let segment = Segment::new(5);
+        let (there, knocker) = bond(&lab.server, segment);
+        knockers.push((BOND.to_owned(), knocker));
+        far.push(there);
+        ends.push(End { interface: BOND, segment, is_outside: false, watched: Cell::default() });
         for card in CARDS {
             let links = lab.server.links().unwrap();
             let found = links.iter().find(|link| link.mac == Some(card.segment.server_mac()));
@@ -113,6 +123,11 @@ impl Machine {
     /// Returns the interfaces of the first start.
     pub(crate) fn first(&self) -> impl Iterator<Item = &End> {
         self.ends.iter().filter(|end| end.interface != GENERIC)
+    }
+
+    /// Returns the bond.
+    pub(crate) fn bond(&self) -> &End {
+        self.ends.iter().find(|end| end.interface == BOND).unwrap()
     }
 
     /// Returns the interface that joins later.
@@ -262,6 +277,25 @@ impl Machine {
         let guarded = links.iter().filter(|link| self.ends.iter().any(|end| end.interface == link.name));
         Ok(guarded.map(|link| link.received).sum())
     }
+}
+
+/// Makes the bond, and the bridge at the far ends of its members.
+fn bond(server: &Namespace, segment: Segment) -> (Namespace, Knocker) {
+    let there = Namespace::new("far").unwrap();
+    let bridge = there.add_bridge("far0").unwrap();
+    bridge.set_mac(segment.far_mac()).unwrap();
+    let bond = server.add_bond(BOND).unwrap();
+    for member in MEMBERS {
+        let near = Port::new(member).mac(segment.server_mac());
+        Veth::connect((server, &near), (&there, &Port::new(&format!("far-{member}")))).unwrap();
+        let member_link = server.link(member);
+        member_link.down().unwrap();
+        member_link.attach_to(&bond).unwrap();
+        member_link.up().unwrap();
+        there.link(&format!("far-{member}")).attach_to(&bridge).unwrap();
+    }
+    let knocker = Knocker::start(Wire::at(&there, "far0"), segment).unwrap();
+    (there, knocker)
 }
 
 fn seen(counters: &Counters, direction: Direction) -> u64 {

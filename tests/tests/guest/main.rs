@@ -1,6 +1,6 @@
 //! One boot of an emulated machine: everything that differs between kernels and network cards.
 //!
-//! The machine has two emulated cards, whose far ends are outside, and two veth pairs. Loading the programs
+//! The machine has two emulated cards, whose far ends are outside, two veth pairs, and a bond over two more. Loading the programs
 //! takes half a minute in emulation, so the test loads them only three times: one start of the daemon, a
 //! second start after SIGKILL, and the programs that judge the test packets. `cargo xtask test --only guests`
 //! boots the machine and judges the report.
@@ -12,22 +12,25 @@ mod report;
 mod verdicts;
 mod ways;
 
-use std::thread;
+use std::{
+    fs, thread,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use pomguard::kernel::{attach, interface};
+use pomguard::kernel::{attach, clock::Ticks, control, interface, sight::Seen};
 use pomguard_tests::daemon::{Daemon, Lab, Settings, Stats};
 
 use self::{
-    machine::{End, GENERIC, Machine},
+    machine::{BOND, End, GENERIC, MEMBERS, Machine},
     report::Report,
     ways::Kernel,
 };
 
 /// The interfaces of the first start.
-const AT_FIRST: &[&str] = &["veth-native", "vmxnet3", "virtio_net"];
+const AT_FIRST: &[&str] = &["veth-native", "vmxnet3", "virtio_net", BOND];
 /// All interfaces: the one that joins later is the last.
-const ALL: &[&str] = &["veth-native", "vmxnet3", "virtio_net", GENERIC];
+const ALL: &[&str] = &["veth-native", "vmxnet3", "virtio_net", BOND, GENERIC];
 /// The changed MTU of an interface. The least MTU of IPv6 is 1,280.
 const OTHER_MTU: u32 = 1_400;
 
@@ -61,6 +64,7 @@ fn guarded(report: &mut Report, machine: &Machine, kernel: &Kernel, daemon: Daem
         report.step(&format!("attach {end}"), || is_attached(machine, end, kernel.first(end.interface)));
         change(report, machine, end);
     }
+    report.step(&format!("failover {BOND}"), || failover(machine));
     let join = || {
         settings(machine, ALL, OTHER_WAY);
         let message = daemon.reload();
@@ -96,6 +100,7 @@ fn guarded(report: &mut Report, machine: &Machine, kernel: &Kernel, daemon: Daem
         report.step(&format!("re-adopted {end}"), guarded);
         report.step(&format!("leave {end}"), || machine.keeps_in(end));
     }
+    report.step("suspend", || suspend(machine));
     report.step("detach", || {
         let detach = machine.lab.pomguard(&["detach", "--yes"]);
         ensure!(detach.status.success(), "{}", String::from_utf8_lossy(&detach.stderr));
@@ -135,6 +140,61 @@ fn change(report: &mut Report, machine: &Machine, end: &End) {
     });
 }
 
+/// Takes the active member of the bond down, and checks that the guard continues on the other member. In native
+/// mode the members' drivers run the program, so the packets of each member count for the bond.
+fn failover(machine: &Machine) -> Result<String> {
+    let (server, end) = (&machine.lab.server, machine.bond());
+    let index = server.link(BOND).index()?;
+    let native = interface::xdp(index)?.context("the bond has no program")?.native;
+    let cards = Seen::open(&machine.pins())?.check(index, native)?;
+    let mut members =
+        MEMBERS.map(|member| server.link(member).index()).into_iter().collect::<Result<Vec<_>>>()?;
+    if !native {
+        members = vec![index];
+    }
+    let found: Vec<u32> = cards.iter().map(|card| card.card).collect();
+    ensure!(found == members, "the guard is compared with the cards {found:?}, not {members:?}");
+    let mut told = Vec::new();
+    for (down, up) in [(MEMBERS[0], MEMBERS[1]), (MEMBERS[1], MEMBERS[0])] {
+        machine.watched_at(end, || server.link(down).down())?;
+        told.push(format!("{up} alone: {}", machine.is_guarded(end)?));
+        server.link(down).up()?;
+    }
+    let status = machine.lab.pomguard(&["status", "--json"]);
+    let status = String::from_utf8_lossy(&status.stdout);
+    ensure!(!status.contains("unseen"), "{status}");
+    Ok(told.join("; "))
+}
+
+/// Suspends the machine for some seconds during a bypass, and checks that the bypass is shorter by this time.
+/// The tick counter stands still meanwhile.
+fn suspend(machine: &Machine) -> Result<String> {
+    /// The time after which the clock of the card wakes the machine, in seconds.
+    const ALARM: u32 = 5;
+    /// The shortest suspension that counts as one, in seconds: falling asleep takes time, too.
+    const SHORTEST: u64 = 2;
+    let words = ["bypass", "--for", "1h", "--why", "a suspension", "--yes", "--quiet"];
+    let bypass = machine.lab.pomguard(&words);
+    ensure!(bypass.status.success(), "{}", String::from_utf8_lossy(&bypass.stderr));
+    let deadline = || -> Result<u32> { Ok(control::panic(&machine.pins())?.deadline()) };
+    let before = deadline()?;
+    let alarm = "/sys/class/rtc/rtc0/wakealarm";
+    fs::write(alarm, "0").context("clear the alarm")?;
+    fs::write(alarm, format!("+{ALARM}")).context("set the alarm")?;
+    fs::write("/sys/power/state", "mem").context("suspend the machine")?;
+    let begun = Instant::now();
+    while deadline()? == before {
+        ensure!(begun.elapsed() < Duration::from_secs(20), "the bypass ends as late as before");
+        thread::sleep(Duration::from_millis(100));
+    }
+    let shorter = Ticks::probe()?.seconds(before.wrapping_sub(deadline()?));
+    ensure!((SHORTEST..=u64::from(2 * ALARM)).contains(&shorter), "shorter by {shorter} s");
+    let off = machine.lab.pomguard(&["bypass", "--off", "--yes", "--quiet"]);
+    ensure!(off.status.success(), "{}", String::from_utf8_lossy(&off.stderr));
+    machine.ends().for_each(|end| machine.dress(end));
+    Ok(format!("the bypass is shorter by {shorter} s"))
+}
+
 /// Reports everything that needs the first start as not reached.
 fn not_reached(report: &mut Report, machine: &Machine) {
     for end in machine.ends() {
@@ -142,7 +202,8 @@ fn not_reached(report: &mut Report, machine: &Machine) {
             report.not_reached(&format!("{step} {end}"), "start");
         }
     }
-    for step in ["kill", "re-adopt", "detach"] {
+    let failover = format!("failover {BOND}");
+    for step in [&failover, "kill", "re-adopt", "suspend", "detach"] {
         report.not_reached(step, "start");
     }
 }

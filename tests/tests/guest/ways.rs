@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use crate::machine::BOND;
+
 /// A kernel by its version.
 pub(crate) struct Kernel(u32, u32);
 
@@ -23,6 +25,8 @@ impl Kernel {
             // The driver has had native XDP since Linux 6.6, and loses the program at every reset of the
             // card. So `auto` never attaches natively there.
             "vmxnet3" => false,
+            // The bonding driver has had native XDP since Linux 5.15.
+            BOND => self.is_at_least(5, 15),
             _ => true,
         };
         let tcx = self.is_at_least(6, 6);
