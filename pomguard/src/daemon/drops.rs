@@ -18,6 +18,7 @@ use crate::{
         drops::{
             journal::{Journal, Limits},
             ledger::{Hour, Ledger},
+            peers::RecentPeers,
             report::item,
             store::Store,
         },
@@ -42,6 +43,7 @@ pub(super) struct Recorder {
     store: Store,
     ledger: Ledger,
     journal: Journal,
+    peers: RecentPeers,
     read_at: Instant,
     save_at: Instant,
     /// Hours that are over and not yet on disk.
@@ -65,6 +67,7 @@ impl Recorder {
             store,
             ledger: ledger.unwrap_or_default(),
             journal: Journal::default(),
+            peers: RecentPeers::default(),
             read_at: now,
             save_at: now + SAVE,
             over: Vec::new(),
@@ -117,6 +120,10 @@ impl Daemon {
         }
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         count_by_system(&mut state.system_drops, &more, policy);
+        self.recorder.peers.add(&more, reading.at);
+        for side in RecentPeers::SIDES {
+            state.known_peers.insert((side.0, side.1.name()), self.recorder.peers.count(side));
+        }
     }
 
     /// Writes the history to the disk. Hours that could not be written are written with the next attempt.

@@ -106,6 +106,8 @@ families! {
         "Packets dropped (or, in audit, nearly) although the site file knows their peer: probably a mistake in the files.";
     SYSTEM_DROPS Counter "pomguard_drops_by_system_total" ["system", "direction", "verdict"]
         "Packets of a known system that were dropped or audited since the daemon started, by its name in the site file.";
+    KNOWN_PEERS Gauge "pomguard_known_peers_dropped" ["direction", "verdict"]
+        "Addresses of known systems whose openings were dropped or audited in the last ten minutes; at most 256 are counted.";
     ROW_PACKETS Counter "pomguard_row_packets_total" ["row", "direction", "source", "destination", "mode"]
         "Packets that the row allowed.";
     ROW_BYTES Counter "pomguard_row_bytes_total" ["row", "direction", "source", "destination", "mode"]

@@ -21,6 +21,7 @@ use prometheus_client::{
 
 use crate::observe::{
     condition::{Condition, Repair},
+    drops::peers::RecentPeers,
     family::{self, MetricFamily, MetricKind},
     printable::printable,
     snapshot::{AttachInfo, Outcome, RowStats, Snapshot},
@@ -51,6 +52,8 @@ pub struct DaemonState {
     pub flows_freed: u64,
     /// Packets of known systems that were dropped or audited, by the name of the system, direction and verdict.
     pub system_drops: BTreeMap<(String, Direction, &'static str), u64>,
+    /// Peers of known systems whose openings were dropped or audited lately, by direction and verdict.
+    pub known_peers: BTreeMap<(Direction, &'static str), u64>,
     /// The conditions that hold.
     pub conditions: BTreeSet<Condition>,
     /// The number of repairs of each kind.
@@ -248,7 +251,14 @@ impl Writer<'_> {
             let labels: Vec<&str> = vec![system, direction.name(), verdict];
             (labels, (*packets).into())
         });
-        self.family(&family::SYSTEM_DROPS, drops)
+        self.family(&family::SYSTEM_DROPS, drops)?;
+        self.family(
+            &family::KNOWN_PEERS,
+            RecentPeers::SIDES.map(|(direction, verdict)| {
+                let peers = daemon.known_peers.get(&(direction, verdict.name())).copied().unwrap_or(0);
+                (vec![direction.name(), verdict.name()], peers.into())
+            }),
+        )
     }
 
     fn rows(&mut self, rows: &[RowStats]) -> fmt::Result {

@@ -8,7 +8,10 @@ use pomguard_tests::daemon::{
 };
 use serde_json::Value;
 
-use super::cli::{json, said};
+use super::{
+    cli::{json, said},
+    watch::{metric, wait_until},
+};
 
 /// Returns the number of packets of a peer that were denied at a port, by verdict.
 fn packets(report: &Value, peer: &str, port: u16, verdict: &str) -> u64 {
@@ -55,6 +58,11 @@ fn drops_name_known_systems_and_strangers_in_audit_and_enforce() {
     lab.write_settings(&Settings::default());
     daemon.reload();
     assert!(!opens(&lab.peer, SERVER, UNLISTED) && !opens(&lab.stranger, SERVER, LISTED));
+    let peers = |verdict: &str| {
+        metric(&lab, &format!("pomguard_known_peers_dropped{{direction=\"inbound\",verdict=\"{verdict}\"}}"))
+    };
+    // The peer by both families in audit, by one in enforce; the stranger counts nowhere.
+    wait_until("the peers are counted", &daemon, || (peers("audit"), peers("drop")) == (2, 1));
     let report = json(&lab, &["drops"]);
     assert!(packets(&report, &peer, UNLISTED, "drop") > 0, "{report:#}");
     assert!(packets(&report, &stranger, LISTED, "drop") > 0, "{report:#}");

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | this one | the counts of one peer at one port |
 //! | [`ledger`] | the counts of the present hour, and the kernel's counts that they include |
+//! | [`peers`] | the peers of known systems whose openings were dropped lately |
 //! | [`journal`] | lines for the system's journal |
 //! | [`store`] | the hours on disk |
 //! | [`report`] | the same counts with names, selected and sorted |
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize};
 
 pub mod journal;
 pub mod ledger;
+pub mod peers;
 pub mod report;
 pub mod store;
 
