@@ -60,7 +60,11 @@ pub fn run(
     print(args, read, out, Screen::of_process(), None)?;
     let all = !(args.json || args.watch.is_some() || args.rows_only || args.reasons_only);
     if all && let Some(flows) = flows() {
-        let when = if flows.if_enforced { ", if what is in audit were enforced now" } else { "" };
+        let when = match (flows.after_bypass, flows.if_enforced) {
+            (true, _) => ", when the bypass ends",
+            (false, true) => ", if what is in audit were enforced now",
+            (false, false) => "",
+        };
         out.line("");
         out.line(format_args!("live flows: {}{when}", flows::numbers(&flows.impact)));
         for line in flows::losers(&flows.impact) {

@@ -67,7 +67,7 @@ impl Daemon {
     /// Returns the addresses of the machine. An interface counts as guarded if any settings that are in force,
     /// wait, return or come (`next`) name it, or if it has a guard under whatever name: a change of settings
     /// that waits for confirmation must not make an own address disappear.
-    fn machine_addresses(&self, next: Option<&Settings>) -> Result<Addresses, KernelError> {
+    pub(super) fn machine_addresses(&self, next: Option<&Settings>) -> Result<Addresses, KernelError> {
         let waiting = self.waiting.as_ref().map(|waiting| &waiting.next.settings);
         let held = self.held.as_ref().map(|held| &held.settings);
         let settings = [Some(&self.settings), waiting, held, next].into_iter().flatten();
@@ -77,7 +77,7 @@ impl Daemon {
     }
 
     /// Returns the policy that was put in force last.
-    fn policy_in_force(&self) -> Option<&Policy> {
+    pub(super) fn policy_in_force(&self) -> Option<&Policy> {
         let waiting = self.waiting.as_ref().map(|waiting| &waiting.next);
         waiting.or(self.held.as_ref()).map(|held| &held.policy)
     }

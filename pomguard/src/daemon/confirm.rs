@@ -13,7 +13,7 @@ use super::{
     transition::{ActivePolicy, DesiredState, Leave, Waiting, boot_id, message, replaced_by},
 };
 use crate::{
-    control::protocol::{Changed, Panic},
+    control::protocol::Changed,
     history::{Outcome, Record, in_force, pending},
     kernel::{clock::unix_now, control},
     observe::{condition::Condition, reading},
@@ -93,9 +93,7 @@ impl Daemon {
 
     /// Returns the bypass or lockdown that suspends the policy, if there is one.
     pub(super) fn panic_now(&self) -> Option<(Condition, String)> {
-        let now = self.ticks.now().ok()? as u32;
-        let kind = Panic::of_number(control::panic(&self.pins).ok()?.holds(now))?;
-        Some((Condition::Panic, kind.name().to_owned()))
+        Some((Condition::Panic, self.scene().in_force()?.name().to_owned()))
     }
 
     /// Confirms the pending change.

@@ -131,6 +131,13 @@ impl Scene {
         Ok(found.filter(|it| it.boot == boot && !over(it.deadline, now)))
     }
 
+    /// Returns the bypass or lockdown that holds by the word in the maps.
+    #[must_use]
+    pub fn in_force(&self) -> Option<Panic> {
+        let now = self.ticks.now().ok()? as u32;
+        Panic::of_number(control::panic(&self.pins).ok()?.holds(now))
+    }
+
     /// Writes the record of the bypass or lockdown that holds. In an emergency a failed write is no reason to
     /// stop: the programs go by the word in the maps.
     pub(super) fn record(&self, suspension: Option<&Suspension>) {

@@ -115,6 +115,8 @@ struct Daemon {
     exceptions: Vec<Exception>,
     /// The bypass or lockdown that the record on disk and the maps had when both last agreed.
     suspension: Option<Suspension>,
+    /// The deadline of the bypass whose end was announced.
+    announced_end: Option<u32>,
     pins: Pins,
     runtime: Runtime,
     ticks: Ticks,
@@ -252,6 +254,7 @@ fn start(
         waiting: None,
         exceptions: Vec::new(),
         suspension: None,
+        announced_end: None,
         pins,
         runtime,
         ticks,

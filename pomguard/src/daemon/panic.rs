@@ -7,9 +7,17 @@ use pomguard_common::control::{Timed, over};
 use super::{Daemon, emergency::Asker, transition::boot_id};
 use crate::{
     control::protocol::Panic,
+    history::Existing,
     kernel::{clock::unix_now, control},
+    observe::fates,
+    render::{flows, quantity::duration},
     state::panic::Suspension,
+    terminals,
 };
+
+/// The time before the end of a bypass at which the flows that the policy will cut are named, in seconds. A
+/// bypass shorter than twice this time has the notice at half of its time.
+const NOTICE: u64 = 300;
 
 impl Daemon {
     /// Suspends the policy. Returns a sentence about it.
@@ -106,6 +114,41 @@ impl Daemon {
         }
         self.suspension = recorded;
         self.reconciler.record_baseline(&self.pins);
+    }
+
+    /// Names the live flows that the policy cuts when the bypass ends, some minutes before the end. The programs
+    /// end the bypass in any case.
+    pub(super) fn announce_end(&mut self) {
+        let Some(it) = self.suspension.as_ref().filter(|it| it.kind == Panic::Open && it.deadline != 0)
+        else {
+            return;
+        };
+        let Ok(now) = self.ticks.now().map(|now| now as u32) else { return };
+        if self.announced_end == Some(it.deadline) || over(it.deadline, now) {
+            return;
+        }
+        let left = self.ticks.seconds(it.deadline.wrapping_sub(now));
+        let notice = if it.since == 0 { NOTICE } else { NOTICE.min(it.until.saturating_sub(it.since) / 2) };
+        if left > notice {
+            return;
+        }
+        self.announced_end = Some(it.deadline);
+        let flows = self.machine_addresses(None).ok().and_then(|here| {
+            let policy = self.policy_in_force()?.clone().on(&here);
+            let existing = Existing::ByPolicy;
+            fates::flows(&policy, &here, &self.pins, &self.exceptions, existing, Some(Panic::Open))
+        });
+        let effect = match flows.map(|flows| flows::cut(&flows.impact)) {
+            None => "the live flows that the policy then cuts are not known".to_owned(),
+            Some(cut) if cut.is_empty() => "the policy then cuts no live flow".to_owned(),
+            Some(cut) => format!(
+                "the policy then cuts {}. `pomguard allow` lets a connection go on, `pomguard bypass` begins anew",
+                cut.join("; ")
+            ),
+        };
+        let sentence = format!("the bypass ends in {}: {effect}", duration(left));
+        warn!("{sentence}");
+        terminals::tell(&sentence);
     }
 
     /// Clears the words of the suspension and of the grace period when their time is up. Must be called with

@@ -116,6 +116,7 @@ impl Daemon {
             // After foreign changes were undone, so that the recorded baseline contains no other change than
             // this one.
             self.clear_ended();
+            self.announce_end();
             self.sweep_flows();
             check
         };

@@ -5,6 +5,7 @@
 //! | [`snapshot`], [`reading`] | one reading of the maps: the plain data, and how the reading is taken |
 //! | [`recent`] | recent counts of the traffic that a change would end |
 //! | [`status`], [`in_force`] | the policy in force and the conditions: the plain data, and how they are read |
+//! | [`fates`] | the fates of live flows under a policy |
 //! | [`family`] | every metric: name, kind, labels, meaning |
 //! | [`metrics`] | the page, from a reading and the daemon's own state |
 //! | [`condition`] | conditions and repairs |
@@ -20,6 +21,7 @@ pub mod doctor;
 pub mod drops;
 pub mod exposition;
 pub mod family;
+pub mod fates;
 #[cfg(test)]
 pub(crate) mod golden;
 pub mod http;

@@ -82,6 +82,9 @@ impl Status {
 pub struct Flows {
     /// True if something is in audit: the fates are those at the start of enforcement.
     pub if_enforced: bool,
+    /// True while a bypass holds: the fates are those at its end.
+    #[serde(default)]
+    pub after_bypass: bool,
     /// The treatment of live flows by the change in force.
     pub existing: Existing,
     /// The flows.

@@ -28,6 +28,20 @@ pub fn numbers(impact: &Impact) -> String {
     Fate::ALL.map(number).join(", ")
 }
 
+/// Returns the groups that are cut, each as a line.
+#[must_use]
+pub fn cut(impact: &Impact) -> Vec<String> {
+    let groups: Vec<&Group> = impact.groups.iter().filter(|group| group.fate == Fate::CutNow).collect();
+    let mut lines: Vec<String> = groups.iter().take(SHOWN).map(|group| described(group)).collect();
+    if groups.len() > SHOWN {
+        lines.push(format!(
+            "and {} more groups (`pomguard status --json` has them all)",
+            groups.len() - SHOWN
+        ));
+    }
+    lines
+}
+
 /// Returns lines about the groups that lose something, the worst first.
 #[must_use]
 pub fn losers(impact: &Impact) -> Vec<String> {

@@ -109,7 +109,11 @@ pub fn print(status: &Status, now: u64, out: &mut impl Write) -> io::Result<()> 
         text.add_row([printable(&info.interface).into_owned(), format!("XDP {}, TC {}", info.xdp, info.tc)]);
     }
     if let Some(flows) = &status.flows {
-        let name = if flows.if_enforced { "flows, if enforced" } else { "flows" };
+        let name = match (flows.after_bypass, flows.if_enforced) {
+            (true, _) => "flows, when the bypass ends",
+            (false, true) => "flows, if enforced",
+            (false, false) => "flows",
+        };
         text.add_row([name.to_owned(), flows::numbers(&flows.impact)]);
         if !flows.existing.is_by_policy() {
             let message = format!("the change in force was made by apply{}", flows.existing.option());

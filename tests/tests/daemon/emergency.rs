@@ -12,7 +12,9 @@ use nix::{
     sys::signal::Signal,
 };
 use pomguard::{daemon::journal::message_id, state::runtime::Runtime};
-use pomguard_tests::daemon::{Connection, Daemon, LISTED, Lab, SERVER, STRANGER, UNLISTED, is_shut, opens};
+use pomguard_tests::daemon::{
+    Connection, Daemon, LISTED, Lab, SERVER, STRANGER, Terminal, UNLISTED, is_shut, opens,
+};
 use serde_json::Value;
 
 use super::cli::{done, json, refused, said};
@@ -252,4 +254,33 @@ fn required_options_are_in_the_usage_line() {
             assert!(usage.lines().take(3).any(|line| line.contains(word)), "{verb:?}: {word}: {all}");
         }
     }
+}
+
+/// A bypass asks nobody when it ends: the flows that the policy then cuts are named before.
+#[test]
+fn flows_that_end_with_a_bypass_are_named_before() {
+    let Some(lab) = Lab::new("flows_that_end_with_a_bypass_are_named_before") else { return };
+    let daemon = Daemon::start(&lab);
+    let mut terminal = Terminal::open();
+    done(&lab, &["bypass", "--for", "12s", "--yes", "--quiet", "--why", "calls are lost"]);
+    let mut cut = Connection::open(&lab.stranger, SERVER, UNLISTED);
+    let mut kept = Connection::open(&lab.peer, SERVER, LISTED);
+    let status = json(&lab, &["status"]);
+    let flows = &status["flows"];
+    assert_eq!(flows["after_bypass"], true, "{flows:#}");
+    let of = |fate: &str| {
+        let groups = flows["impact"]["groups"].as_array().unwrap();
+        groups.iter().find(|group| group["fate"] == fate).unwrap_or_else(|| panic!("{flows:#}")).clone()
+    };
+    assert_eq!((&of("cut-now")["source"], &of("cut-now")["port"]), (&"10.77.0.3".into(), &UNLISTED.into()));
+    assert_eq!(of("unaffected")["source"], "10.77.0.2");
+    let text = String::from_utf8_lossy(&lab.pomguard(&["status"]).stdout).into_owned();
+    assert!(text.contains("flows, when the bypass ends") && text.contains("inbound 10.77.0.3 to"), "{text}");
+
+    daemon.wait_log("the bypass ends in");
+    terminal.wait_for("the policy then cuts inbound 10.77.0.3 to 10.77.0.1 9000/tcp, 1 flow");
+    assert!(cut.answers(), "the notice comes before the end");
+    eventually("the bypass is over", || cut.is_cut());
+    assert!(kept.answers());
+    assert_eq!(daemon.log().matches("the bypass ends in").count(), 1, "{}", daemon.log());
 }
