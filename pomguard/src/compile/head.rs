@@ -17,7 +17,7 @@ use super::{
     error::CompileError,
     prefix::{Family, left_aligned},
 };
-use crate::policy::{Mode, PacketSettings, Policy, Rates};
+use crate::policy::{Mode, OwnAddresses, PacketSettings, Policy, Rates};
 
 /// Fills the IPv4 list of a host without IPv4: 240.0.0.0. Class E (RFC 1112 section 4) belongs to nobody, the
 /// programs refuse it as a source before they check if it is local, and no DHCP client sends from this address
@@ -116,7 +116,9 @@ fn switches(packets: &PacketSettings) -> u32 {
 
 fn local(policy: &Policy, lines: &mut [Line]) -> Result<(), CompileError> {
     let alone = || policy.local.iter().chain(&policy.machine.taken).copied();
-    if alone().next().is_none() && policy.shared.is_empty() {
+    // Addresses of the machine may come later.
+    let listed = policy.own_addresses == OwnAddresses::Listed;
+    if listed && alone().next().is_none() && policy.shared.is_empty() {
         return Err(CompileError::NoLocalAddress);
     }
     let of = |family: Family| -> Result<Vec<u128>, CompileError> {

@@ -39,6 +39,7 @@ impl Daemon {
     /// Compares the own addresses in force with the addresses of the machine, puts a change in force, and
     /// reports the differences from the site file.
     pub(super) fn check_addresses(&mut self, check: &mut Check) {
+        self.find_host(check);
         // Before the addresses are read: an address that moves meanwhile is one that moved after the deadline
         // was set.
         let until = self.ticks.deadline(HOLDERS);

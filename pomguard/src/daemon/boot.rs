@@ -7,35 +7,48 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, anyhow};
+use anyhow::{anyhow, bail};
 use log::{error, info, warn};
 use pomguard_common::control::Timed;
 
-use super::{Daemon, read_policy, transition::DesiredState};
+use super::{
+    Daemon,
+    identity::{Unplaced, identity_with, is_foreign},
+    transition::DesiredState,
+};
 use crate::{
     input::{Draft, Settings},
     kernel::{
         control,
         install::{self, Installed},
+        interface,
         pins::Pins,
         seed::{self, Seeded, Unlisted},
     },
     observe::{condition::Condition, reading},
-    paths, policy,
+    paths,
+    policy::{self, Policy},
     render::quantity::timestamp,
-    state::confirmed::{self, Confirmed, StateError},
+    state::{
+        confirmed::{self, Confirmed, StateError},
+        failsafe::UNIDENTIFIED,
+    },
 };
 
 /// The delay before a failed save is tried again.
 const RETRY: Duration = Duration::from_secs(5);
+
+/// The end of a condition if the history does not have the files of the policy in force.
+const UNFOLLOWED: &str = "; the history does not have the files of this policy, so addresses of this machine that \
+                          come or go are not followed: correct the files, then `pomguard apply`";
 
 /// The number of flows that no row allows and that the log names.
 const NAMED: usize = 20;
 
 /// The policy that a start puts in force.
 pub(super) enum StartSource {
-    /// The policy of the files.
-    Files(Box<DesiredState>),
+    /// The policy of the files. The files stay with it if the host goes by its last name.
+    Files(Box<DesiredState>, Option<Box<Draft>>),
     /// The policy that was in force before.
     ConfirmedPolicy(Box<ConfirmedPolicy>),
 }
@@ -48,6 +61,10 @@ pub(super) struct ConfirmedPolicy {
     confirmed: Option<Confirmed>,
     /// The reason for which the state on disk cannot be used.
     unreadable: Option<StateError>,
+    /// True if another machine saved that policy.
+    foreign: bool,
+    /// The files, if they could be read and no host of the site is this machine.
+    draft: Option<Draft>,
 }
 
 /// Reads the files. If they are refused, looks for another policy to enforce.
@@ -56,15 +73,28 @@ pub(super) struct ConfirmedPolicy {
 /// If there is neither: a mistake in the first file of a host that was never guarded must not cut the host
 /// off.
 pub(super) fn start_source(config: &Path) -> anyhow::Result<(Settings, StartSource)> {
-    let why = match files(config) {
-        Ok(desired) => return Ok((desired.settings.clone(), StartSource::Files(Box::new(desired)))),
-        Err(why) => why,
+    let (draft, why) = match Draft::load(config) {
+        Ok(draft) => match resolve_here(&draft) {
+            Ok(policy) => {
+                let desired = DesiredState::new(draft, policy);
+                return Ok((desired.settings.clone(), StartSource::Files(Box::new(desired), None)));
+            }
+            Err(why) => (Some(draft), why),
+        },
+        Err(why) => (None, why.into()),
     };
-    let named = Settings::load(config).ok();
+    let named = draft.as_ref().map(|draft| draft.settings.clone()).or_else(|| Settings::load(config).ok());
     let (confirmed, unreadable) = match confirmed::load(&state_folder(named.as_ref())) {
         Ok(confirmed) => (confirmed, None),
         Err(error) => (None, Some(error)),
     };
+    let foreign = confirmed.as_ref().is_some_and(|confirmed| is_foreign(confirmed, named.as_ref()));
+    if let (Some(draft), Some(confirmed), false) = (&draft, &confirmed, foreign)
+        && let Some(desired) = by_last_name(draft, &confirmed.about.host)
+    {
+        let draft = Some(Box::new(draft.clone()));
+        return Ok((desired.settings.clone(), StartSource::Files(Box::new(desired), draft)));
+    }
     let settings = named.or_else(|| {
         let about = &confirmed.as_ref()?.about;
         Settings::parse(&config.display().to_string(), &about.settings).ok()
@@ -73,27 +103,24 @@ pub(super) fn start_source(config: &Path) -> anyhow::Result<(Settings, StartSour
     if confirmed.is_none() && !in_force(&Pins::new(&settings.paths.pins)) {
         return Err(with(why, unreadable));
     }
-    Ok((settings, StartSource::ConfirmedPolicy(Box::new(ConfirmedPolicy { why, confirmed, unreadable }))))
+    let confirmed_policy = ConfirmedPolicy { why, confirmed, unreadable, foreign, draft };
+    Ok((settings, StartSource::ConfirmedPolicy(Box::new(confirmed_policy))))
 }
 
-/// Reads the files and resolves them. Before the network is up, this host has no address by which the site
-/// file could identify the host: then the name under which it last enforced is used.
-fn files(config: &Path) -> anyhow::Result<DesiredState> {
-    match read_policy(config) {
-        Ok((draft, policy)) => Ok(DesiredState::new(draft, policy)),
-        Err(why) => by_last_name(config).ok_or(why),
-    }
+/// Resolves the files for the host that `host` of the settings or an address of this machine tells.
+fn resolve_here(draft: &Draft) -> anyhow::Result<Policy> {
+    Ok(policy::resolve(draft, &interface::addresses()?)?)
 }
 
-fn by_last_name(config: &Path) -> Option<DesiredState> {
-    let draft = Draft::load(config).ok()?;
-    let last = confirmed::load(&draft.settings.paths.state).ok()??.about.host;
+/// Resolves the files for the host with the name under which this machine last enforced: before the network is
+/// up, this machine has no address by which the site file could identify the host.
+fn by_last_name(draft: &Draft, last: &str) -> Option<DesiredState> {
     let host =
         draft.site.hosts.iter().find(|host| draft.settings.host.is_none() && host.name.value == last)?;
     let known: Vec<IpAddr> = host.addresses.iter().map(|at| at.value.addr()).collect();
-    let policy = policy::resolve(&draft, &known).ok()?;
+    let policy = policy::resolve(draft, &known).ok()?;
     warn!("this host has no address of the site yet: it goes by its last name, {last}");
-    Some(DesiredState::new(draft, policy))
+    Some(DesiredState::new(draft.clone(), policy))
 }
 
 /// Returns the reason, with the error of the state on disk as context.
@@ -134,16 +161,23 @@ impl Daemon {
     /// # Errors
     /// If that policy cannot be put in force.
     pub(super) fn keep(&mut self, confirmed_policy: ConfirmedPolicy) -> anyhow::Result<()> {
-        let ConfirmedPolicy { why, confirmed, unreadable } = confirmed_policy;
+        let ConfirmedPolicy { why, confirmed, unreadable, foreign, draft } = confirmed_policy;
         if let Some(error) = unreadable {
             self.lasting_conditions.insert(Condition::StateUnreadable, format!("{:#}", anyhow!(error)));
         }
-        if in_force(&self.pins) {
-            info!("the policy in force stays in force");
-        } else {
-            let confirmed = confirmed.context("there is no confirmed policy")?;
-            let installed = self.reinstall(&confirmed).context("put the last confirmed policy in force")?;
-            info!("generation {} in force: image {}", installed.generation(), installed.digest());
+        let host_in_force = reading::snapshot(&self.pins).ok().map(|snapshot| snapshot.host);
+        match (confirmed, host_in_force.filter(|_| in_force(&self.pins))) {
+            (None, None) => bail!("there is no confirmed policy"),
+            (confirmed, Some(host)) if confirmed.is_none() || host != UNIDENTIFIED => {
+                info!("the policy in force stays in force");
+                self.recall(&reading::snapshot(&self.pins)?.image);
+            }
+            (None, Some(_)) => {}
+            (Some(confirmed), _) if foreign && !self.has_address_of(&confirmed) => {
+                self.only_failsafe(&confirmed)?;
+                self.unplaced = Some(Unplaced::foreign(draft, confirmed));
+            }
+            (Some(confirmed), _) => self.load_saved(confirmed)?,
         }
         let snapshot = reading::snapshot(&self.pins)?;
         let tuples = snapshot.capacity.iter().find(|it| it.name == "tuples").map_or(0, |it| it.used);
@@ -163,7 +197,7 @@ impl Daemon {
     }
 
     /// Puts a policy in force that was compiled and confirmed before.
-    fn reinstall(&self, confirmed: &Confirmed) -> anyhow::Result<Installed> {
+    pub(super) fn reinstall(&self, confirmed: &Confirmed) -> anyhow::Result<Installed> {
         let place = install::next_place(&self.pins, self.ticks.clock())?;
         let image = place.adopt(confirmed.parts()).context("the saved lines are no image of this version")?;
         Ok(install::install(&self.pins, image, None)?)
@@ -231,18 +265,28 @@ impl Daemon {
         let since = reading::snapshot(&self.pins)
             .map_or_else(|_| "earlier".to_owned(), |it| timestamp(it.installed_at));
         let why = format!("{why:#}").replace('\n', "; ");
-        self.lasting_conditions.insert(
-            condition,
-            format!("the last confirmed policy is in force, since {since}; the files: {why}"),
-        );
+        let about = if self.is_unidentified() {
+            format!("the files: {why}")
+        } else {
+            let unfollowed = if self.held.is_none() { UNFOLLOWED } else { "" };
+            format!("the last confirmed policy is in force, since {since}; the files: {why}{unfollowed}")
+        };
+        self.lasting_conditions.insert(condition, about);
     }
 
     /// Saves the policy in force for the next boot. If saving fails, the policy stays in force.
     pub(super) fn save(&mut self, installed: &Installed) {
+        // The saved policy stays: the machine that saved it, or a host of the files, may still be found.
+        if self.is_unidentified() {
+            return;
+        }
         // The text that was accepted: the file may have changed since.
         let settings = self.settings.source.text.clone();
         match install::confirmed(&self.pins, installed, settings) {
-            Ok(confirmed) => self.try_save(confirmed),
+            Ok(mut confirmed) => {
+                confirmed.about.identity = Some(identity_with(&self.settings));
+                self.try_save(confirmed);
+            }
             Err(error) => error!("what is in force cannot be saved: {:#}", anyhow!(error)),
         }
     }
@@ -254,7 +298,8 @@ impl Daemon {
         }
     }
 
-    fn try_save(&mut self, confirmed: Confirmed) {
+    /// Saves a policy for the next boot. If saving fails, the daemon tries again later.
+    pub(super) fn try_save(&mut self, confirmed: Confirmed) {
         match confirmed::save(&self.settings.paths.state, &confirmed) {
             Ok(()) => {
                 self.unsaved = None;

@@ -160,6 +160,9 @@ impl Daemon {
             self.record_active(next, &replaced_by(request.cause));
             self.save(&installed);
         }
+        if !starting {
+            self.end_search(deadline.is_some());
+        }
         self.status = self.line();
         Ok(changed)
     }

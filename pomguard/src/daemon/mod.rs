@@ -66,6 +66,7 @@ mod drops;
 pub mod emergency;
 pub mod exceptions;
 mod flows;
+mod identity;
 pub mod journal;
 mod metrics_listener;
 mod notify;
@@ -83,6 +84,7 @@ use confirm::Earlier;
 use drops::Recorder;
 use emergency::Scene;
 use flows::Sweeper;
+use identity::Unplaced;
 use notify::Systemd;
 use reconcile_timer::ReconcileTimer;
 use reconciler::{Reconciler, Watched};
@@ -111,6 +113,8 @@ struct Daemon {
     held: Option<ActivePolicy>,
     /// The pending change.
     waiting: Option<Waiting>,
+    /// The start, if no address told which host this machine is.
+    unplaced: Option<Unplaced>,
     /// The timed exceptions that hold.
     exceptions: Vec<Exception>,
     /// The bypass or lockdown that the record on disk and the maps had when both last agreed.
@@ -252,6 +256,7 @@ fn start(
         settings,
         held: None,
         waiting: None,
+        unplaced: None,
         exceptions: Vec::new(),
         suspension: None,
         announced_end: None,
@@ -284,7 +289,10 @@ fn start(
         daemon.take_over()?;
     } else {
         match start_source {
-            StartSource::Files(files) => daemon.start(*files)?,
+            StartSource::Files(files, by_last_name) => {
+                daemon.start(*files)?;
+                daemon.unplaced = by_last_name.map(|draft| Unplaced::by_last_name(*draft));
+            }
             StartSource::ConfirmedPolicy(confirmed_policy) => {
                 daemon.keep(*confirmed_policy)?;
                 let settings = daemon.settings.clone();

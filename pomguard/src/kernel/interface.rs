@@ -158,7 +158,7 @@ pub fn bond_members(ifindex: u32) -> Result<Vec<(u32, u64)>, KernelError> {
 }
 
 /// Returns the kernel's attributes of an interface; empty if the interface does not exist.
-fn attributes(ifindex: u32) -> Result<Vec<LinkAttribute>, KernelError> {
+pub(super) fn attributes(ifindex: u32) -> Result<Vec<LinkAttribute>, KernelError> {
     Ok(link(ifindex)?.map(|link| link.attributes).unwrap_or_default())
 }
 

@@ -45,6 +45,7 @@ mod error;
 pub mod frame;
 pub(crate) mod generation;
 pub mod hook_handles;
+pub mod identity;
 mod image_array;
 mod image_reader;
 pub mod install;

@@ -47,13 +47,15 @@ pub enum Condition {
     AddressUnlisted,
     /// A guarded interface has an address that the site file gives to another system.
     AddressConflict,
+    /// The saved policy belongs to another machine, and no listed address has appeared: only failsafe rows hold.
+    IdentityChanged,
     /// The files could not be read for lack of descriptors or memory; the previous policy is in force.
     ResourcesExhausted,
 }
 
 impl Condition {
     /// Every condition.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::NotEnforcing,
         Self::FilesRefused,
         Self::InterfaceMissing,
@@ -75,6 +77,7 @@ impl Condition {
         Self::AddressMissing,
         Self::AddressUnlisted,
         Self::AddressConflict,
+        Self::IdentityChanged,
         Self::ResourcesExhausted,
     ];
 
@@ -103,6 +106,7 @@ impl Condition {
             Self::AddressMissing => "address-missing",
             Self::AddressUnlisted => "address-unlisted",
             Self::AddressConflict => "address-conflict",
+            Self::IdentityChanged => "identity-changed",
             Self::ResourcesExhausted => "resources-exhausted",
         }
     }

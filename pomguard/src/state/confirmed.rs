@@ -23,6 +23,7 @@ use pomguard_common::{
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use super::identity::Identity;
 use crate::{
     compile::{Image, Parts, Record},
     history::replace,
@@ -79,6 +80,9 @@ pub struct About {
     pub since: u64,
     /// Text of the settings file.
     pub settings: String,
+    /// The machine that saved the policy; `None` in a file of an earlier version.
+    #[serde(default)]
+    pub identity: Option<Identity>,
 }
 
 /// A confirmed policy.
@@ -136,7 +140,7 @@ impl Confirmed {
     #[must_use]
     pub fn new(image: &Image, since: u64, settings: String) -> Self {
         let Parts { host, matrix, labels, failsafe, lines } = image.parts().clone();
-        Self { about: About { host, matrix, since, settings }, labels, overrides: failsafe, lines }
+        Self { about: About { host, matrix, since, settings, identity: None }, labels, overrides: failsafe, lines }
     }
 
     /// Returns the saved parts of an image.
@@ -389,6 +393,11 @@ mod tests {
                 matrix: "pom-4.0".to_owned(),
                 since: 1_795_000_000,
                 settings: "site = \"site.toml\"\n".to_owned(),
+                identity: Some(Identity {
+                    machine_id: Some("0123456789abcdef0123456789abcdef".to_owned()),
+                    product_uuid: None,
+                    macs: ["02:00:00:00:00:01".to_owned()].into(),
+                }),
             },
             labels: vec![(3, label), (8_191, label)],
             overrides: vec![override_rule],
@@ -408,6 +417,25 @@ mod tests {
         save(&folder, &wanted).unwrap();
         assert_eq!(load(&folder).unwrap(), Some(wanted));
         assert_eq!(fs::read_dir(&folder).unwrap().count(), 1, "nothing else is left");
+    }
+
+    #[test]
+    fn file_without_an_identity_loads_as_one_of_an_unknown_machine() {
+        let now = confirmed();
+        let before = Confirmed { about: About { identity: None, ..now.about.clone() }, ..now };
+        let about = serde_json::to_vec(&before.about).unwrap();
+        let without = b",\"identity\":null";
+        let at = about.windows(without.len()).position(|bytes| bytes == without).unwrap();
+        let mut bytes = before.to_bytes();
+        let former = HEADER + 4 + at;
+        bytes.drain(former..former + without.len());
+        let length = (about.len() - without.len()) as u32;
+        bytes[HEADER..HEADER + 4].copy_from_slice(&length.to_le_bytes());
+        let rest = (bytes.len() - HEADER) as u64;
+        bytes[16..24].copy_from_slice(&rest.to_le_bytes());
+        let digest = Sha256::digest(&bytes[HEADER..]);
+        bytes[24..HEADER].copy_from_slice(&digest);
+        assert_eq!(Confirmed::from_bytes(&bytes), Ok(before));
     }
 
     #[test]

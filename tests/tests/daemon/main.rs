@@ -26,6 +26,7 @@ mod flow_ports;
 mod fragments;
 mod groups;
 mod healing;
+mod identity;
 mod large;
 mod layout;
 mod life;

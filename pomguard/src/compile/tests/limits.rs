@@ -57,6 +57,8 @@ fn local_addresses() {
     assert!(attempt(&over).is_ok());
     over.local.clear();
     assert_eq!(attempt(&over), Err(CompileError::NoLocalAddress));
+    over.own_addresses = OwnAddresses::Machine;
+    assert!(attempt(&over).is_ok(), "an address of the machine may come later");
 }
 
 #[test]
