@@ -79,7 +79,8 @@ impl Tool {
             Self::OtherKernels => "boots other kernels for the in-kernel tests",
             Self::Container => "runs the unit under a real systemd",
             Self::Network => {
-                "what an operator does, and an independent look: ip, tc, ethtool, bpftool, nft, nmap"
+                "what an operator does, an independent look, and programs that move addresses: ip, tc, nmap, \
+                 keepalived, radvd, dnsmasq"
             }
             Self::Strace => "kills the daemon at, or refuses it, one system call of the tests' choice",
             Self::Faketime => "steps the wall clock of one daemon",
@@ -108,7 +109,18 @@ impl Tool {
             Self::BpfCompiler | Self::BpfClippy | Self::BpfLinker => &[],
             Self::OtherKernels => &["qemu-system-x86_64", "busybox", "cpio", "modprobe", "xz", "zstd"],
             Self::Container => &["systemd-nspawn", "mmdebstrap", "mkfs.ext4"],
-            Self::Network => &["ip", "tc", "ethtool", "bpftool", "nft", "nmap"],
+            Self::Network => &[
+                "ip",
+                "tc",
+                "ethtool",
+                "bpftool",
+                "nft",
+                "nmap",
+                "keepalived",
+                "radvd",
+                "dnsmasq",
+                "busybox",
+            ],
             Self::Strace => &["strace"],
             Self::Faketime => &["faketime"],
             Self::Filters => &["nft", "iptables-restore", "ip6tables-restore", "ipset", "xdp-filter"],
@@ -143,10 +155,29 @@ impl Tool {
             (Self::OtherKernels, Distribution::Dnf) => &["qemu-kvm", "busybox", "cpio", "kmod", "xz", "zstd"],
             // The container is a Debian, made by Debian's tool, which Fedora has, too.
             (Self::Container, _) => &["systemd-container", "mmdebstrap", "e2fsprogs"],
-            (Self::Network, Distribution::Apt) => &["iproute2", "ethtool", "bpftool", "nftables", "nmap"],
-            (Self::Network, Distribution::Dnf) => {
-                &["iproute", "iproute-tc", "ethtool", "bpftool", "nftables", "nmap"]
-            }
+            (Self::Network, Distribution::Apt) => &[
+                "iproute2",
+                "ethtool",
+                "bpftool",
+                "nftables",
+                "nmap",
+                "keepalived",
+                "radvd",
+                "dnsmasq-base",
+                "busybox-static",
+            ],
+            (Self::Network, Distribution::Dnf) => &[
+                "iproute",
+                "iproute-tc",
+                "ethtool",
+                "bpftool",
+                "nftables",
+                "nmap",
+                "keepalived",
+                "radvd",
+                "dnsmasq",
+                "busybox",
+            ],
             (Self::Strace, _) => &["strace"],
             (Self::Faketime, Distribution::Apt) => &["faketime"],
             (Self::Faketime, Distribution::Dnf) => &["libfaketime"],
