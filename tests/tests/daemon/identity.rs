@@ -3,7 +3,7 @@
 use std::{
     fs,
     net::{IpAddr, Ipv4Addr},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -35,7 +35,10 @@ const CLASSES: &str = "/sys/class";
 const FIRMWARE: &str = "/sys/class/dmi/id";
 
 /// The facts about a machine that this test's mount namespace shows.
-struct Facts;
+struct Facts {
+    machine_id: PathBuf,
+    product_uuid: PathBuf,
+}
 
 impl Facts {
     /// Shows other facts than this machine's: its files in `/etc` and `/sys` are covered.
@@ -43,10 +46,10 @@ impl Facts {
         let bind = |from: &Path, to: &Path| {
             mount(Some(from), to, None::<&str>, MsFlags::MS_BIND | MsFlags::MS_REC, None::<&str>).unwrap();
         };
-        let (id, uuid) = (lab.file("machine-id"), lab.file("product_uuid"));
-        fs::write(&id, "").unwrap();
-        fs::write(&uuid, "").unwrap();
-        bind(&id, Path::new(MACHINE_ID));
+        let (machine_id, product_uuid) = (lab.file("machine-id"), lab.file("product_uuid"));
+        fs::write(&machine_id, "").unwrap();
+        fs::write(&product_uuid, "").unwrap();
+        bind(&machine_id, Path::new(MACHINE_ID));
         if !Path::new(FIRMWARE).exists() {
             // A machine without this firmware: the classes are covered, and the network's stays visible.
             let net = lab.file("net");
@@ -58,16 +61,16 @@ impl Facts {
             fs::create_dir_all(FIRMWARE).unwrap();
             fs::write(Path::new(FIRMWARE).join("product_uuid"), "").unwrap();
         }
-        bind(&uuid, &Path::new(FIRMWARE).join("product_uuid"));
-        Self
+        bind(&product_uuid, &Path::new(FIRMWARE).join("product_uuid"));
+        Self { machine_id, product_uuid }
     }
 
-    fn machine_id(&self, lab: &Lab, id: &str) {
-        fs::write(lab.file("machine-id"), format!("{id}\n")).unwrap();
+    fn machine_id(&self, id: &str) {
+        fs::write(&self.machine_id, format!("{id}\n")).unwrap();
     }
 
-    fn product_uuid(&self, lab: &Lab, uuid: &str) {
-        fs::write(lab.file("product_uuid"), format!("{uuid}\n")).unwrap();
+    fn product_uuid(&self, uuid: &str) {
+        fs::write(&self.product_uuid, format!("{uuid}\n")).unwrap();
     }
 }
 
@@ -89,8 +92,8 @@ fn lab(test: &str) -> Option<(Lab, Facts)> {
     let settings = fs::read_to_string(lab.config()).unwrap().replace("host = \"server\"\n", "");
     fs::write(lab.config(), settings).unwrap();
     let facts = Facts::cover(&lab);
-    facts.machine_id(&lab, "11111111111111111111111111111111");
-    facts.product_uuid(&lab, "11111111-1111-1111-1111-111111111111");
+    facts.machine_id("11111111111111111111111111111111");
+    facts.product_uuid("11111111-1111-1111-1111-111111111111");
     Some((lab, facts))
 }
 
@@ -147,7 +150,7 @@ fn clone_holds_failsafe_rows_until_its_first_listed_address() {
     off(&lab, daemon);
 
     // A restored machine: another board and another card, and the disk's own id.
-    facts.product_uuid(&lab, "22222222-2222-2222-2222-222222222222");
+    facts.product_uuid("22222222-2222-2222-2222-222222222222");
     other_card(&lab, "02:00:00:00:00:22");
     let daemon = Daemon::start(&lab);
     assert!(daemon.log().contains("it goes by its last name, server"), "{}", daemon.log());
@@ -155,8 +158,8 @@ fn clone_holds_failsafe_rows_until_its_first_listed_address() {
     off(&lab, daemon);
 
     // A clone: the start above saved the board and the card, and now all three are others.
-    facts.machine_id(&lab, "33333333333333333333333333333333");
-    facts.product_uuid(&lab, "33333333-3333-3333-3333-333333333333");
+    facts.machine_id("33333333333333333333333333333333");
+    facts.product_uuid("33333333-3333-3333-3333-333333333333");
     other_card(&lab, "02:00:00:00:00:33");
     let daemon = Daemon::start(&lab);
     assert_only_failsafe(&lab, &daemon, "a clone");
@@ -186,8 +189,8 @@ fn clone_with_broken_files_loads_the_image_at_a_listed_address() {
     let Some((lab, facts)) = lab(name) else { return };
     let daemon = Daemon::start(&lab);
     off(&lab, daemon);
-    facts.machine_id(&lab, "33333333333333333333333333333333");
-    facts.product_uuid(&lab, "33333333-3333-3333-3333-333333333333");
+    facts.machine_id("33333333333333333333333333333333");
+    facts.product_uuid("33333333-3333-3333-3333-333333333333");
     other_card(&lab, "02:00:00:00:00:33");
     let good = fs::read_to_string(lab.site()).unwrap();
     fs::write(lab.site(), format!("{good}\nsystems = 7\n")).unwrap();
