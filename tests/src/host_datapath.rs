@@ -264,6 +264,12 @@ impl HostDatapath {
         self.install()
     }
 
+    /// Removes all flows.
+    pub fn forget_flows(&mut self) {
+        let Table { ages, now, .. } = self.flows;
+        self.flows = Table { ages, now, ..Table::new(FLOW_BUCKETS, ports::COUNT) };
+    }
+
     /// Checks each TCP flow as the daemon's sweep does. `socket` returns `None` if the flow has no socket,
     /// and otherwise true if the socket's stack has seen at most one FIN. Returns the number of remaining
     /// flows that yield to nothing.

@@ -11,6 +11,7 @@ pub mod host_datapath;
 pub mod operator_state;
 pub mod oracle;
 pub mod packet;
+pub mod questions;
 pub mod random;
 pub mod reference;
 pub mod shapes;

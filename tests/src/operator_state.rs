@@ -56,6 +56,12 @@ pub fn slot(id: &RowId) -> Option<u16> {
     Some(limits::ROW_SLOTS as u16 - 1 - number)
 }
 
+/// Returns true for the counter slot of such a row.
+#[must_use]
+pub const fn is_slot(slot: u16) -> bool {
+    slot >= limits::ROW_SLOTS as u16 - 16 && slot < limits::ROW_SLOTS as u16
+}
+
 impl OperatorState {
     /// Returns the same state in the form of the kernel's maps.
     #[must_use]

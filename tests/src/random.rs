@@ -258,7 +258,7 @@ pub fn successor(random: &mut Random, before: &Policy) -> Policy {
     after
 }
 
-fn port(random: &mut Random) -> u16 {
+pub(crate) fn port(random: &mut Random) -> u16 {
     match random.below(16) {
         0 => random.word() as u16,
         1 => 0,
@@ -267,7 +267,7 @@ fn port(random: &mut Random) -> u16 {
     }
 }
 
-fn addresses(random: &mut Random, direction: Direction, v6: bool) -> (IpAddr, IpAddr) {
+pub(crate) fn addresses(random: &mut Random, direction: Direction, v6: bool) -> (IpAddr, IpAddr) {
     let places = if v6 { reference::Places::v6() } else { reference::Places::v4() };
     let texts = if v6 { &V6 } else { &V4 };
     let more = if random.once_in(6) { random.of(&MORE).parse().ok() } else { None };
@@ -378,7 +378,7 @@ fn allowed(random: &mut Random, row: &Row, direction: Direction) -> Option<Packe
 }
 
 /// Returns an address inside a prefix.
-fn inside(random: &mut Random, prefix: IpNet) -> IpAddr {
+pub(crate) fn inside(random: &mut Random, prefix: IpNet) -> IpAddr {
     let host_bits = u32::from(prefix.max_prefix_len() - prefix.prefix_len());
     match prefix.network() {
         IpAddr::V4(network) => {

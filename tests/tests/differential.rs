@@ -10,7 +10,7 @@ use pomguard_common::reason::Reason;
 use pomguard_tests::{
     differential::{Models, Reasons, Run, compare, compare_modes},
     harness::{bench, root_or_skip},
-    reference,
+    questions, reference,
 };
 
 /// Reasons that no random packet reaches: no rate is exceeded, the tables have room, and the image is
@@ -79,5 +79,43 @@ fn general_programs_agree_with_their_code_and_the_oracle() -> Result<()> {
         compare(&scenario, &mut models, Some(&mut bench), &mut reasons)?;
     }
     concluded(run.packets, begun, &reasons);
+    Ok(())
+}
+
+/// `explain` answers from the policy and by the programs. A disagreement of the two is shouted, so on a healthy
+/// host there must be none.
+#[test]
+fn explain_from_the_policy_agrees_with_the_decision_code() -> Result<()> {
+    let run = Run::asked("questions about the policy", 20_000)?;
+    let reasons = questions::ask(run.seed, run.packets as usize, None)?;
+    println!("{reasons:?}");
+    // The kinds of questions that the two once answered differently.
+    for reason in [
+        Reason::Row,
+        Reason::Failsafe,
+        Reason::EchoV6,
+        Reason::PeerFlow,
+        Reason::Dhcp,
+        Reason::PortZero,
+        Reason::SpoofedSource,
+        Reason::NotLocalKnown,
+        Reason::SourceNotOurs,
+        Reason::Exception,
+        Reason::Isolated,
+        Reason::UnsolicitedReply,
+    ] {
+        let made = reasons.contains_key(reason.name());
+        assert!(run.packets < 20_000 || made, "no question ends as {}", reason.name());
+    }
+    Ok(())
+}
+
+#[test]
+fn explain_from_the_policy_agrees_with_the_loaded_programs() -> Result<()> {
+    let what = "explain_from_the_policy_agrees_with_the_loaded_programs";
+    let Some(mut bench) = bench(what, reference::policy()) else { return Ok(()) };
+    let run = Run::asked("questions to the programs", 4_000)?;
+    let reasons = questions::ask(run.seed, run.packets as usize, Some(&mut bench))?;
+    println!("{reasons:?}");
     Ok(())
 }

@@ -15,5 +15,8 @@ pub(crate) fn run() -> Result<()> {
         "packets",
         "published_table_is",
     ]);
-    process::run(packets.env("POMGUARD_BLESS", "1"))
+    process::run(packets.env("POMGUARD_BLESS", "1"))?;
+    let mut files = workspace::cargo("test");
+    files.args(["--locked", "--quiet", "--package", "pomguard", "--lib", "documents_about_the_files"]);
+    process::run(files.env("POMGUARD_BLESS", "1"))
 }

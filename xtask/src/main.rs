@@ -31,7 +31,8 @@ enum Command {
     Demo(dispatch::Args),
     /// Build the file that runs on every supported distribution, and check it
     Dist(dist::Args),
-    /// Write the documents that are made from tables in the code: docs/packets.md
+    /// Write the documents that are made from tables in the code: docs/packets.md, docs/site-file.md and
+    /// docs/settings-file.md
     Docs,
     /// Run all checks and tests that this machine can run, and list the others
     Test(test::Args),

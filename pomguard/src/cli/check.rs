@@ -75,10 +75,14 @@ pub fn run(args: &Args, out: &mut Output) -> anyhow::Result<ExitCode> {
     let report = render::check::Report::new(&draft, &policy, notes);
     if args.json {
         out.json(&report)?;
-    } else if args.quiet {
-        report.print_warnings(out)?;
     } else {
-        report.print(out)?;
+        let mut text = Vec::new();
+        if args.quiet {
+            report.print_warnings(&mut text)?;
+        } else {
+            report.print(&mut text, out.width())?;
+        }
+        out.folded(&text);
     }
     let found = args.strict && report.warnings() > 0;
     Ok(if found { ExitCode::from(ATTENTION) } else { ExitCode::SUCCESS })

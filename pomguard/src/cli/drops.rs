@@ -10,10 +10,14 @@ use super::{duration, output::Output};
 use crate::{
     input::Draft,
     kernel::{KernelError, clock::unix_now, drops, interface, pins::Pins},
-    observe::drops::{
-        ledger::{Hour, Ledger},
-        report::{Query, Report},
-        store::Store,
+    observe::{
+        drops::{
+            ledger::{Hour, Ledger},
+            report::{Query, Report},
+            store::Store,
+        },
+        passes::passes,
+        reading,
     },
     paths,
     policy::{self, Policy},
@@ -49,11 +53,11 @@ pub struct Args {
     /// Show only one service port
     #[arg(long, value_name = "PORT")]
     pub port: Option<u16>,
-    /// Show every line
+    /// Show every line; with --follow, also what passes, by row and reason
     #[arg(long)]
     pub all: bool,
     /// Show drops as they happen, added up per second, until interrupted
-    #[arg(long, conflicts_with_all = ["since", "all"])]
+    #[arg(long, conflicts_with = "since")]
     pub follow: bool,
     /// Print one JSON object; with --follow, one per peer and port, each on a line
     #[arg(long)]
@@ -111,7 +115,7 @@ pub fn run(args: &Args, out: &mut Output) -> anyhow::Result<ExitCode> {
         for warning in warnings {
             out.complain(format_args!("pomguard: warning: {warning}"));
         }
-        return follow(&pins, &query, policy.as_ref(), args.json, out);
+        return follow(args, &pins, &query, policy.as_ref(), out);
     }
     let (all, since) = collect(&pins, &Store::new(&settings.paths.state), args.since, now, &mut warnings)?;
     query.since = since;
@@ -131,15 +135,18 @@ pub fn run(args: &Args, out: &mut Output) -> anyhow::Result<ExitCode> {
 
 /// Reads the table every second and shows the new drops, until a write fails.
 fn follow(
+    args: &Args,
     pins: &Pins,
     query: &Query,
     policy: Option<&Policy>,
-    json: bool,
     out: &mut Output,
 ) -> anyhow::Result<ExitCode> {
     let read = || drops::read(pins).context("read the table of drops");
+    let counted = || reading::snapshot(pins).context("read the counters");
+    let json = args.json;
     let mut ledger = Ledger::default();
     ledger.account(&read()?);
+    let mut before = if args.all { Some(counted()?) } else { None };
     while !out.is_lost() {
         thread::sleep(Duration::from_secs(1));
         let reading = read()?;
@@ -157,6 +164,17 @@ fn follow(
             let mut text = Vec::new();
             render::drops::print_lines(&report, &mut text)?;
             out.write_bytes(&text);
+        }
+        if let Some(last) = &before {
+            let now = counted()?;
+            for pass in passes(last, &now) {
+                if json {
+                    out.line(serde_json::to_string(&pass)?);
+                } else {
+                    out.line(render::drops::pass_line(&pass));
+                }
+            }
+            before = Some(now);
         }
         out.push();
     }

@@ -12,8 +12,8 @@ use crate::{
     observe::printable::printable,
     paths,
     render::{
+        grid::{Column, Grid, Tone},
         quantity::timestamp,
-        table::{align_right, lines, table},
     },
 };
 
@@ -40,7 +40,9 @@ pub fn run(args: &Args, out: &mut Output) -> anyhow::Result<ExitCode> {
         if args.json {
             out.json(&events)?;
         } else {
-            print_events(&events, out)?;
+            let mut text = Vec::new();
+            print_events(&events, &mut text, out.width())?;
+            out.folded(&text);
         }
         return Ok(ExitCode::SUCCESS);
     }
@@ -49,7 +51,9 @@ pub fn run(args: &Args, out: &mut Output) -> anyhow::Result<ExitCode> {
     if args.json {
         out.json(&records)?;
     } else {
-        print(&records, out)?;
+        let mut text = Vec::new();
+        print(&records, &mut text, out.width())?;
+        out.folded(&text);
     }
     for Damaged { path, problem } in &damaged {
         out.complain(format_args!(
@@ -69,46 +73,60 @@ fn user(by: Option<&By>) -> String {
     }
 }
 
-fn print_events(events: &[Event], out: &mut impl Write) -> io::Result<()> {
+fn print_events(events: &[Event], out: &mut impl Write, width: Option<u16>) -> io::Result<()> {
     if events.is_empty() {
         return writeln!(out, "no emergency verb is kept yet");
     }
-    let mut text = table(&["when", "verb", "by", "about", "why"]);
+    let mut text = Grid::new([
+        Column::text("when"),
+        Column::text("verb").wraps_from(8),
+        Column::text("by").wraps_from(8),
+        Column::text("about").wraps_from(16),
+        Column::text("why").wraps_from(12),
+    ]);
     for event in events {
-        text.add_row([
-            timestamp(event.at),
-            printable(&event.verb).into_owned(),
-            printable(&user(event.by.as_ref())).into_owned(),
-            printable(&event.about).into_owned(),
-            printable(event.why.as_deref().unwrap_or("-")).into_owned(),
-        ]);
+        text.row(
+            Tone::Plain,
+            [
+                timestamp(event.at),
+                printable(&event.verb).into_owned(),
+                printable(&user(event.by.as_ref())).into_owned(),
+                printable(&event.about).into_owned(),
+                printable(event.why.as_deref().unwrap_or("-")).into_owned(),
+            ],
+        );
     }
-    for line in lines(&text) {
-        writeln!(out, "{line}")?;
-    }
-    Ok(())
+    out.write_all(text.text(width, false).as_bytes())
 }
 
-fn print(records: &[Record], out: &mut impl Write) -> io::Result<()> {
+fn print(records: &[Record], out: &mut impl Write, width: Option<u16>) -> io::Result<()> {
     if records.is_empty() {
         return writeln!(out, "no change of policy is kept yet");
     }
-    let mut text = table(&["change", "when", "cause", "by", "rows", "became", "why"]);
-    align_right(&mut text, 0);
+    let mut text = Grid::new([
+        Column::number("change"),
+        Column::text("when"),
+        Column::text("cause").wraps_from(6),
+        Column::text("by").wraps_from(6),
+        Column::text("rows").wraps_from(8),
+        Column::text("became").wraps_from(9),
+        Column::text("why").wraps_from(8),
+    ]);
     for record in records {
-        text.add_row([
-            record.number.to_string(),
-            timestamp(record.at),
-            format!("{}{}", record.cause, record.existing.option()),
-            printable(&user(record.by.as_ref())).into_owned(),
-            record.summary.to_string(),
-            printable(&record.outcome.text()).into_owned(),
-            printable(record.why.as_deref().unwrap_or("-")).into_owned(),
-        ]);
+        text.row(
+            Tone::Plain,
+            [
+                record.number.to_string(),
+                timestamp(record.at),
+                format!("{}{}", record.cause, record.existing.option()),
+                printable(&user(record.by.as_ref())).into_owned(),
+                record.summary.to_string(),
+                printable(&record.outcome.text()).into_owned(),
+                printable(record.why.as_deref().unwrap_or("-")).into_owned(),
+            ],
+        );
     }
-    for line in lines(&text) {
-        writeln!(out, "{line}")?;
-    }
+    out.write_all(text.text(width, false).as_bytes())?;
     for record in records.iter().filter(|record| !record.settings.is_empty()) {
         for setting in &record.settings {
             writeln!(out, "change {}: {}", record.number, printable(&setting.text()))?;

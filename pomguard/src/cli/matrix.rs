@@ -56,9 +56,10 @@ pub fn run(args: &Args, out: &mut Output) -> anyhow::Result<ExitCode> {
     if choice.json {
         out.line(format_args!("{json:#}"));
     } else {
-        print(&matrix, out)?;
+        let width = out.width();
+        print(&matrix, out, width)?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
-type Printer = fn(&Matrix, &mut Output) -> io::Result<()>;
+type Printer = fn(&Matrix, &mut Output, Option<u16>) -> io::Result<()>;

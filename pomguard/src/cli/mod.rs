@@ -12,7 +12,7 @@ use self::output::Output;
 use crate::{
     control::protocol::Panic,
     kernel::pins::Pins,
-    observe::{reading, snapshot::Snapshot},
+    observe::{counts::Counts, reading, snapshot::Snapshot},
 };
 
 pub mod allow;
@@ -193,7 +193,8 @@ fn dispatch(verb: Verb, out: &mut Output) -> anyhow::Result<ExitCode> {
                 let differences = own_addresses::attention(&args.config);
                 Ok(Snapshot { differences, ..reading::snapshot(&pins)? })
             };
-            stats::run(&args, &read, &|| fates::read(&settings), out)
+            let counts = Counts::new(&settings.paths.state);
+            stats::run(&args, &read, &|| fates::read(&settings), &counts, out)
         }
         Verb::Drops(args) => drops::run(&args, out),
         Verb::Suggest(args) => suggest::run(&args, out),

@@ -14,6 +14,7 @@ use anyhow::Context as _;
 use serde::Serialize;
 
 use super::{FAULT, USAGE, Usage};
+use crate::render::text::folded;
 
 /// Bytes that are buffered before they are written: the capacity of a pipe.
 const CHUNK: usize = 65_536;
@@ -25,19 +26,39 @@ pub struct Output {
     kept: Vec<u8>,
     /// The first error of a write. Nothing is written after it.
     lost: Option<io::Error>,
+    /// Columns of the terminal; `None` if the output is no terminal.
+    width: Option<u16>,
 }
+
+/// The columns of a terminal that does not tell.
+const UNKNOWN: u16 = 80;
 
 impl Output {
     /// Returns the process's own output.
     #[must_use]
     #[expect(clippy::disallowed_methods, reason = "the only place that opens the standard output")]
     pub fn new() -> Self {
-        Self::to(io::stdout())
+        let terminal = io::stdout().is_terminal();
+        // A terminal that reports no columns (a serial line, `expect`) is 80 wide.
+        let columns = || comfy_table::Table::new().width().filter(|&columns| columns > 0);
+        Self { width: terminal.then(|| columns().unwrap_or(UNKNOWN)), ..Self::to(io::stdout()) }
+    }
+
+    /// Returns the columns of the terminal. Returns `None` if the output is no terminal: then a row or a sentence
+    /// is one line, for grep.
+    pub(super) const fn width(&self) -> Option<u16> {
+        self.width
+    }
+
+    /// Writes a text, with lines that fit the terminal.
+    pub(super) fn folded(&mut self, text: &[u8]) {
+        let text = folded(&String::from_utf8_lossy(text), self.width);
+        self.write_bytes(text.as_bytes());
     }
 
     /// Returns an output into another sink, for tests.
     pub(super) fn to(sink: impl Write + 'static) -> Self {
-        Self { to: Box::new(sink), kept: Vec::new(), lost: None }
+        Self { to: Box::new(sink), kept: Vec::new(), lost: None, width: None }
     }
 
     /// Returns true if a write has failed.

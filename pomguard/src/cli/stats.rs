@@ -1,8 +1,7 @@
 //! `pomguard stats`: the counters, read from the pinned maps, also if the daemon does not run.
 
 use std::{
-    env,
-    io::{self, IsTerminal as _},
+    env, io,
     path::PathBuf,
     process::ExitCode,
     thread,
@@ -13,9 +12,13 @@ use anyhow::{Context as _, Result};
 use clap::Parser;
 use serde::Serialize;
 
-use super::output::Output;
+use super::{duration, output::Output};
 use crate::{
-    observe::{snapshot::Snapshot, status::Flows},
+    observe::{
+        counts::{Counts, Kind, Reading, is_mark},
+        snapshot::Snapshot,
+        status::Flows,
+    },
     paths,
     render::{
         flows,
@@ -38,6 +41,16 @@ pub struct Args {
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "1",
           value_parser = clap::value_parser!(u64).range(1..=3_600))]
     pub watch: Option<u64>,
+    /// Count only from that time on: a time ago (`1h`, `7d`), in steps of an hour, the last change of policy
+    /// (`change`), or a mark (NAME)
+    #[arg(long, value_name = "TIME|change|NAME", conflicts_with = "watch")]
+    pub since: Option<Baseline>,
+    /// Print only rows with packets
+    #[arg(long)]
+    pub hit: bool,
+    /// Set a mark with this name, for a later `--since NAME`
+    #[arg(long, value_name = "NAME", value_parser = mark, conflicts_with_all = ["since", "watch", "json"])]
+    pub mark: Option<String>,
     /// Print only the rows
     #[arg(long, conflicts_with_all = ["reasons_only", "json", "watch"])]
     pub rows_only: bool,
@@ -46,19 +59,88 @@ pub struct Args {
     pub reasons_only: bool,
 }
 
+/// The reading with which the counters are compared.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Baseline {
+    /// A number of seconds ago.
+    Ago(u32),
+    /// The last change of policy.
+    Change,
+    /// The mark with this name.
+    Mark(String),
+}
+
+impl std::str::FromStr for Baseline {
+    type Err = String;
+
+    fn from_str(written: &str) -> Result<Self, String> {
+        match duration::seconds(written) {
+            _ if written == "change" => Ok(Self::Change),
+            Ok(seconds) => Ok(Self::Ago(seconds)),
+            Err(_) if is_mark(written) => Ok(Self::Mark(written.to_owned())),
+            Err(error) => Err(format!("{error}, `change`, or the name of a mark")),
+        }
+    }
+}
+
+fn mark(written: &str) -> Result<String, String> {
+    if is_mark(written) {
+        return Ok(written.to_owned());
+    }
+    Err("a letter, then letters, digits, `-`, `_` and `.`, at most 40, and not `change`".to_owned())
+}
+
+/// Returns a reading of the maps for this command: with the times of the last packets, and from the baseline on.
+///
+/// # Errors
+/// If the maps cannot be read, or the baseline is not kept.
+pub fn reading(args: &Args, snapshot: Snapshot, counts: &Counts) -> Result<Snapshot> {
+    let now = seconds_now();
+    let mut snapshot = snapshot;
+    counts.last().fill(&mut snapshot, now);
+    if let Ok(change) = counts.at_change(snapshot.installed_at) {
+        snapshot.since_change = Some(change.subtracted_from(snapshot.clone()).reasons);
+    }
+    let found = match &args.since {
+        None => return Ok(snapshot),
+        Some(Baseline::Ago(seconds)) => counts.at_time(now.saturating_sub((*seconds).into())),
+        Some(Baseline::Change) => counts.at_change(snapshot.installed_at),
+        Some(Baseline::Mark(name)) => counts
+            .at_mark(name)
+            .with_context(|| {
+                let marks = counts.marks();
+                let marks = if marks.is_empty() { "there are none".to_owned() } else { marks.join(", ") };
+                format!("no mark {name}; marks: {marks}")
+            })
+            .map_err(io::Error::other),
+    };
+    let baseline =
+        found.context("no reading of the counters is kept for this time (the daemon makes them)")?;
+    Ok(baseline.subtracted_from(snapshot))
+}
+
 /// Runs the command. `read` takes a snapshot of the maps, `flows` reads the live flows.
 pub fn run(
     args: &Args,
     read: &dyn Fn() -> Result<Snapshot>,
     flows: &dyn Fn() -> Option<Flows>,
+    counts: &Counts,
     out: &mut Output,
 ) -> Result<ExitCode> {
+    if let Some(name) = &args.mark {
+        let reading = Reading::new(&read()?, seconds_now());
+        counts.save(&Kind::Mark(name.clone()), &reading).context("keep the mark")?;
+        out.line(format_args!("mark {name} is set: `pomguard stats --since {name}` counts from now on"));
+        return Ok(ExitCode::SUCCESS);
+    }
+    let read = &|| reading(args, read()?, counts);
     if args.json && args.watch.is_none() {
         out.json(&WithFlows { snapshot: read()?, flows: flows() })?;
         return Ok(ExitCode::SUCCESS);
     }
-    print(args, read, out, Screen::of_process(), None)?;
-    let all = !(args.json || args.watch.is_some() || args.rows_only || args.reasons_only);
+    let screen = Screen::new(out);
+    print(args, read, out, screen, None)?;
+    let all = !(args.json || args.watch.is_some() || args.rows_only || args.reasons_only || args.hit);
     if all && let Some(flows) = flows() {
         let when = match (flows.after_bypass, flows.if_enforced) {
             (true, _) => ", when the bypass ends",
@@ -94,15 +176,15 @@ struct Screen {
 }
 
 impl Screen {
-    #[expect(clippy::disallowed_methods, reason = "asks where the output goes, and writes nothing")]
-    fn of_process() -> Self {
-        if !io::stdout().is_terminal() {
+    fn new(out: &Output) -> Self {
+        let width = out.width();
+        if width.is_none() {
             return Self::default();
         }
         let dumb = env::var_os("TERM").is_some_and(|term| term == "dumb");
         // https://no-color.org: set and not empty.
         let plain = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        Self { width: comfy_table::Table::new().width(), colour: !dumb && !plain, redraw: !dumb }
+        Self { width, colour: !dumb && !plain, redraw: !dumb }
     }
 }
 
@@ -119,7 +201,8 @@ fn print(
         (_, true) => Part::Reasons,
         _ => Part::All,
     };
-    let options = || Options { width: screen.width, colour: screen.colour, now: seconds_now(), part };
+    let options =
+        || Options { width: screen.width, colour: screen.colour, now: seconds_now(), part, hit: args.hit };
     let mut before = read()?;
     let mut taken = Instant::now();
     let Some(interval) = args.watch.map(Duration::from_secs) else {
@@ -251,7 +334,7 @@ mod tests {
     fn watching_shows_the_counters_first_and_then_rates() {
         let text = output(&["--watch"], 2);
         let (counters, rates) = text.split_once("per second over").unwrap();
-        assert!(counters.contains("last hit") && rates.contains("packets/s"), "{text}");
+        assert!(counters.contains("connections") && rates.contains("packets/s"), "{text}");
     }
 
     #[test]

@@ -38,7 +38,9 @@ pub fn run(args: &Args, out: &mut Output) -> anyhow::Result<ExitCode> {
     if args.json {
         out.json(&status)?;
     } else {
-        render::status::print(&status, unix_now(), out)?;
+        let mut text = Vec::new();
+        render::status::print(&status, unix_now(), &mut text, out.width())?;
+        out.folded(&text);
     }
     Ok(if status.attention.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(ATTENTION) })
 }

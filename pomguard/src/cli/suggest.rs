@@ -12,9 +12,12 @@ use super::{
 use crate::{
     input::{Draft, Sources, sources::Source},
     kernel::{clock::unix_now, interface, pins::Pins},
-    observe::drops::{
-        report::{Item, Query, Report},
-        store::Store,
+    observe::{
+        drops::{
+            report::{Item, Query, Report},
+            store::Store,
+        },
+        printable::printable,
     },
     paths,
     policy::{self, Policy, oracle::judge},
@@ -44,6 +47,9 @@ pub struct Args {
     /// Use only one port
     #[arg(long, value_name = "PORT")]
     pub port: Option<u16>,
+    /// Ask about each row at the terminal, and write only the rows that you accept
+    #[arg(long)]
+    pub interactive: bool,
 }
 
 /// Runs the command.
@@ -62,24 +68,73 @@ pub fn run(args: &Args, out: &mut Output) -> anyhow::Result<ExitCode> {
     let mut items = Report::new(&all, &query, Some(&policy), now).drops;
     items.retain(|item| !is_allowed(item, &policy));
     let taken: BTreeSet<String> = draft.site.allows.iter().map(|allow| allow.name.value.clone()).collect();
-    let suggestion = suggest(&items, &policy, &taken);
+    let mut suggestion = suggest(&items, &policy, &taken);
     for warning in warnings {
         out.complain(format_args!("pomguard: warning: {warning}"));
     }
-    if suggestion.rows == 0 {
-        out.line("# nothing to suggest: no denied packet lacks a row");
-    } else {
-        check(&draft, &addresses, &suggestion, &items)?;
-        out.line(format_args!(
-            "# {} rows for {}, by what was denied. Read them, remove what should stay denied, and run `pomguard plan`.",
-            suggestion.rows, policy.host
-        ));
-        out.write_bytes(suggestion.text.as_bytes());
+    let found = suggestion.rows.len();
+    if args.interactive && found > 0 {
+        choose(&mut suggestion, out)?;
+    }
+    match (found, suggestion.rows.len()) {
+        (0, _) => out.line("# nothing to suggest: no denied packet lacks a row"),
+        (_, 0) => out.line("# no row was accepted"),
+        (_, rows) => {
+            check(&draft, &addresses, &suggestion)?;
+            out.line(format_args!(
+                "# {rows} rows for {}, by what was denied. Read them, remove what should stay denied, and run `pomguard plan`.",
+                policy.host
+            ));
+            out.write_bytes(suggestion.text().as_bytes());
+        }
     }
     for (reason, packets) in &suggestion.left {
         out.line(format_args!("# no row helps: {packets} packets, {reason}"));
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Keeps the rows that the person at the terminal accepts.
+fn choose(suggestion: &mut Suggestion, out: &mut Output) -> anyhow::Result<()> {
+    const UNATTENDED: &str = "--interactive needs a person at the terminal: without it, all rows are written";
+    let all = std::mem::take(&mut suggestion.rows);
+    let number = all.len();
+    for (at, row) in all.into_iter().enumerate() {
+        let whose = row.system.as_deref().map_or("a stranger".into(), printable);
+        let question = format!(
+            "{}\nrow {} of {number}, for {whose}. Accept it? [y]es, [n]o, [q]uit with the rows so far: ",
+            row.text,
+            at + 1
+        );
+        match answer(&mut || out.ask(&question, UNATTENDED))? {
+            Choice::Yes => suggestion.rows.push(row),
+            Choice::No => {}
+            Choice::Quit => break,
+        }
+    }
+    Ok(())
+}
+
+/// The answer of a person about a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Choice {
+    Yes,
+    No,
+    Quit,
+}
+
+/// Asks until the answer is one of the three. The end of the input quits.
+fn answer(ask: &mut impl FnMut() -> anyhow::Result<String>) -> anyhow::Result<Choice> {
+    loop {
+        let line = ask()?;
+        match line.trim().to_ascii_lowercase().as_str() {
+            "y" | "yes" => return Ok(Choice::Yes),
+            "n" | "no" => return Ok(Choice::No),
+            "q" | "quit" => return Ok(Choice::Quit),
+            "" if line.is_empty() => return Ok(Choice::Quit),
+            _ => {}
+        }
+    }
 }
 
 /// Returns true if the files by now allow the denied packet.
@@ -91,12 +146,12 @@ fn is_allowed(item: &Item, policy: &Policy) -> bool {
 
 /// Reads the site file with the rows added, and asks the policy about each packet: a row without the intended
 /// effect is not shown.
-fn check(draft: &Draft, addresses: &[IpAddr], suggestion: &Suggestion, items: &[Item]) -> anyhow::Result<()> {
+fn check(draft: &Draft, addresses: &[IpAddr], suggestion: &Suggestion) -> anyhow::Result<()> {
     let sources = draft.sources();
-    let site = Source { text: with_rows(&sources.site.text, &suggestion.text), ..sources.site.clone() };
+    let site = Source { text: with_rows(&sources.site.text, &suggestion.text()), ..sources.site.clone() };
     let after = Draft::from_sources(&Sources { site, ..sources }).context("the rows would be refused")?;
     let after = policy::resolve(&after, addresses).context("the rows would be refused")?;
-    for item in items.iter().filter(|item| item.verdict != crate::observe::snapshot::Outcome::Pass) {
+    for item in suggestion.rows.iter().flat_map(|row| &row.items) {
         let local = after.local.iter().copied().find(|local| item.peer.contains(':') == local.is_ipv6());
         let opening = local.and_then(|local| opening(item, local));
         if let Some(opening) = opening.filter(|opening| judge(&after, opening).first.is_none()) {
@@ -104,4 +159,17 @@ fn check(draft: &Draft, addresses: &[IpAddr], suggestion: &Suggestion, items: &[
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answer_is_asked_for_until_it_is_one() {
+        let mut lines = ["perhaps\n", "\n", "YES\n", "n\n", ""].into_iter();
+        let mut ask = || Ok(lines.next().unwrap_or_default().to_owned());
+        let choices: Vec<Choice> = (0..3).map(|_| answer(&mut ask).unwrap()).collect();
+        assert_eq!(choices, [Choice::Yes, Choice::No, Choice::Quit]);
+    }
 }

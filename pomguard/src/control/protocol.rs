@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 pub use crate::model::Panic;
 use crate::{
     history::{Existing, Summary},
-    policy::{Mode, Service, setting::SettingChange},
+    policy::{Mode, Service, oracle::Opening, setting::SettingChange},
 };
 
 /// The version of the protocol. Another version is refused with both numbers.
@@ -89,6 +89,11 @@ pub enum Request {
     Status,
     /// Return the metrics page.
     Metrics,
+    /// Run packets through a copy of the programs.
+    Explain {
+        /// The packets, each the first of a flow.
+        openings: Vec<Opening>,
+    },
     /// Put the files in force.
     Apply {
         /// Roll back unless confirmed within this number of seconds.
@@ -145,7 +150,7 @@ impl Request {
     /// Returns true if the request changes anything, which takes more than the right to read.
     #[must_use]
     pub const fn changes(&self) -> bool {
-        !matches!(self, Self::Status | Self::Metrics)
+        !matches!(self, Self::Status | Self::Metrics | Self::Explain { .. })
     }
 
     /// Returns the verb of the request on the command line.
@@ -154,6 +159,7 @@ impl Request {
         match self {
             Self::Status => "status",
             Self::Metrics => "metrics",
+            Self::Explain { .. } => "explain",
             Self::Apply { .. } => "apply",
             Self::Confirm => "confirm",
             Self::Rollback { .. } => "rollback",
@@ -289,6 +295,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::{control::frame::REQUEST, observe::verdict::AT_ONCE};
 
     fn message(request: Request) -> Message {
         Message {
@@ -300,11 +307,24 @@ mod tests {
         }
     }
 
+    /// Returns the packet that takes the most characters.
+    fn longest() -> Opening {
+        Opening {
+            direction: Direction::Outbound,
+            source: "fdff:ffff:ffff:ffff:ffff:ffff:ffff:ffff".parse().unwrap(),
+            source_port: u16::MAX,
+            destination: "fdff:ffff:ffff:ffff:ffff:ffff:ffff:fffe".parse().unwrap(),
+            destination_port: u16::MAX,
+            protocol: u8::MAX,
+        }
+    }
+
     #[test]
     fn every_request_reads_as_it_was_written() {
         let requests = [
             Request::Status,
             Request::Metrics,
+            Request::Explain { openings: vec![longest(); AT_ONCE] },
             Request::Apply { confirm_within: Some(60), existing: Existing::Cut, yes: false },
             Request::Apply { confirm_within: None, existing: Existing::ByPolicy, yes: true },
             Request::Confirm,
@@ -323,6 +343,7 @@ mod tests {
         for request in requests {
             let line = serde_json::to_vec(&message(request.clone())).unwrap();
             assert!(!line.contains(&b'\n'), "one line: {}", String::from_utf8_lossy(&line));
+            assert!(line.len() < REQUEST, "{} bytes", line.len());
             assert_eq!(read(&line), Ok(message(request)));
         }
     }
@@ -350,6 +371,7 @@ mod tests {
     #[test]
     fn only_questions_can_be_put_by_who_may_only_ask() {
         assert!(!Request::Status.changes() && !Request::Metrics.changes());
+        assert!(!Request::Explain { openings: Vec::new() }.changes());
         assert!(Request::Confirm.changes() && Request::PanicOff.changes());
     }
 

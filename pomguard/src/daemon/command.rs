@@ -11,6 +11,7 @@ use super::{
     emergency::Asker,
     exceptions::{NewException, explained},
     metrics_page,
+    questions::Task,
     reconciler::DETACHED,
     transition::ChangeRequest,
 };
@@ -73,6 +74,10 @@ impl Daemon {
         };
         let reply = match message.request {
             Request::Status => Reply::from_result(self.status()),
+            Request::Explain { openings } => {
+                let exceptions = self.exceptions.clone();
+                return self.questions.put(Task { openings, exceptions, answer });
+            }
             Request::Metrics => Reply::from_result(metrics_page(&self.pins, &self.runtime, &self.state)),
             Request::Apply { confirm_within, existing, yes } => {
                 let waits = self.waiting.is_some();

@@ -18,7 +18,7 @@ use crate::{
     input::site::plain_name,
     kernel::{clock::unix_now, control, pins::Pins},
     observe::{condition::Condition, status::Status},
-    policy::{Direction, Mode, Origin, Peer, PortRange, Row, RowId, Service},
+    policy::{Direction, Service},
     render::quantity::duration,
     state::{
         exceptions::{self, Exception},
@@ -239,7 +239,7 @@ impl Daemon {
 }
 
 fn let_in(pins: &Pins, exception: &Exception) -> anyhow::Result<()> {
-    let row = row(exception);
+    let row = exception.row();
     let (label, lines) = lines_of(&row, exception.deadline);
     control::allow(pins, &label, &lines).context("let the exception in")?;
     Ok(())
@@ -252,7 +252,7 @@ fn end(pins: &Pins, exception: &Exception) -> anyhow::Result<()> {
 
 /// Returns a predicate for the lines of an exception in the table of overrides.
 pub(super) fn own_lines(exception: &Exception) -> impl Fn(&Override) -> bool + use<> {
-    let (_, lines) = lines_of(&row(exception), exception.deadline);
+    let (_, lines) = lines_of(&exception.row(), exception.deadline);
     // The kernel side chooses the slot; all other fields are those of the grant.
     move |held| {
         lines
@@ -264,32 +264,4 @@ pub(super) fn own_lines(exception: &Exception) -> impl Fn(&Override) -> bool + u
 fn free_name(held: &[Exception]) -> String {
     let taken = |number: &usize| held.iter().any(|held| held.name == number.to_string());
     (1..=held.len() + 1).find(|number| !taken(number)).unwrap_or_default().to_string()
-}
-
-/// Returns the exception in the form of a row.
-fn row(exception: &Exception) -> Row {
-    let origin = Origin { file: "exception".into(), line: 1 };
-    let peer =
-        |prefix: &IpNet| Peer { prefix: *prefix, name: prefix.to_string().into(), origin: origin.clone() };
-    let others = exception.peers.iter().map(|peer| peer.to_string().into()).collect();
-    let here = vec!["this server".into()];
-    let (source, destination) = match exception.direction {
-        Direction::Inbound => (others, here),
-        Direction::Outbound => (here, others),
-    };
-    Row {
-        id: RowId(format!("exception/{}", exception.name)),
-        direction: exception.direction,
-        source,
-        destination,
-        printed: String::new(),
-        protocol: String::new(),
-        peers: exception.peers.iter().map(peer).collect(),
-        client_ports: PortRange::ANY,
-        services: exception.services.clone(),
-        mode: Mode::Enforce,
-        failsafe: false,
-        purpose: exception.why.clone().unwrap_or_default(),
-        origin: origin.clone(),
-    }
 }

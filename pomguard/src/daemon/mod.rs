@@ -62,6 +62,7 @@ mod change;
 mod clocks;
 mod command;
 mod confirm;
+mod counts;
 mod drops;
 pub mod emergency;
 pub mod exceptions;
@@ -72,6 +73,7 @@ mod metrics_listener;
 mod notify;
 mod panic;
 mod phases;
+mod questions;
 mod reconcile_timer;
 mod reconciler;
 mod refused;
@@ -81,11 +83,13 @@ mod transition;
 use boot::StartSource;
 use clocks::Clocks;
 use confirm::Earlier;
+use counts::Counting;
 use drops::Recorder;
 use emergency::Scene;
 use flows::Sweeper;
 use identity::Unplaced;
 use notify::Systemd;
+use questions::Questions;
 use reconcile_timer::ReconcileTimer;
 use reconciler::{Reconciler, Watched};
 use refused::Refused;
@@ -129,6 +133,8 @@ struct Daemon {
     reconciler: Reconciler,
     sweeper: Sweeper,
     recorder: Recorder,
+    counting: Counting,
+    questions: Questions,
     /// The layout of the maps that were in force before, if different from the layout of now.
     replaced: Option<u32>,
     /// The counters of those maps, until the programs that count in them are exchanged.
@@ -199,6 +205,7 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> anyhow
     daemon.systemd.ready(&daemon.status_at_start());
     daemon.serve(&mut timer, hangup, requests, shutdown).await;
     daemon.save_drops();
+    daemon.save_counts();
     daemon.systemd.stopping();
     info!("stopping; what is in force stays in force (`pomguard detach` opens the host)");
     // An error means that no receiver is left, which is as good.
@@ -253,6 +260,9 @@ fn start(
         options,
         history: History::open(&settings.paths.state),
         recorder: Recorder::new(&settings.paths.state),
+        counting: Counting::new(&settings.paths.state),
+        // The place of the pins after the start, also if maps of another layout are replaced.
+        questions: Questions::new(Pins::new(&settings.paths.pins)),
         settings,
         held: None,
         waiting: None,

@@ -123,6 +123,7 @@ impl Daemon {
         check.conditions.extend(self.panic_now());
         audit::repairs(&check.repairs);
         check.conditions.extend(self.record_drops());
+        self.keep_counts();
         {
             let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
             for repair in check.repairs {

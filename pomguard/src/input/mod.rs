@@ -9,6 +9,7 @@ use std::path::Path;
 pub mod address;
 pub mod diagnostic;
 pub mod files;
+pub mod keys;
 pub mod matrix;
 pub mod ports;
 pub mod settings;
@@ -25,6 +26,8 @@ pub use settings::Settings;
 pub use site::Site;
 pub use sources::Sources;
 pub use text::At;
+
+pub(crate) use spelling::nearest as nearest_name;
 
 /// The contents of all files, checked file by file, not yet applied to a host.
 #[derive(Clone, Debug)]

@@ -1,7 +1,7 @@
 //! Finds the valid name nearest to a misspelled one.
 
 /// Returns the candidate that was probably meant. Returns `None` if no candidate is near enough.
-pub(super) fn nearest<'a>(written: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(written: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let plain = squeeze(written);
     candidates
         .into_iter()

@@ -33,6 +33,13 @@ pub(super) fn parse(text: &Text) -> Result<Spanned<DeTable<'_>>, Diagnostics> {
     faults.into_result(table)
 }
 
+#[cfg(test)]
+thread_local! {
+    /// File, table and key of each read in this thread, for the test of the documented keys.
+    pub(super) static ASKED: std::cell::RefCell<Vec<(String, &'static str, &'static str)>> =
+        const { std::cell::RefCell::new(Vec::new()) };
+}
+
 /// A table being read. Each read takes a key; keys left over are unknown.
 pub(super) struct Table<'a> {
     text: &'a Text,
@@ -55,6 +62,8 @@ impl<'a> Table<'a> {
     /// Returns the value of `key`, if present.
     pub(super) fn get(&mut self, key: &'static str) -> Option<Value<'a>> {
         self.known.push(key);
+        #[cfg(test)]
+        ASKED.with_borrow_mut(|asked| asked.push((self.text.name.to_string(), self.name, key)));
         let value = self.entries.get(key)?;
         Some(Value { text: self.text, key, content: value })
     }

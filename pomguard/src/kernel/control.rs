@@ -65,6 +65,14 @@ pub fn set_holders(pins: &Pins, until: u32) -> Result<(), KernelError> {
     set_word(pins, word::HOLDERS, Timed::until(1, until).0)
 }
 
+/// Returns true if the programs know at `now` which floating addresses this machine holds.
+///
+/// # Errors
+/// As [`active`].
+pub fn holders_known(pins: &Pins, now: u32) -> Result<bool, KernelError> {
+    Ok(Timed(word(pins, word::HOLDERS)?).holds(now) != 0)
+}
+
 /// Confirms the generation that is in force at `now`: before the deadline the pending change, after the
 /// deadline the generation to which the programs returned.
 ///

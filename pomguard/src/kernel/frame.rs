@@ -17,8 +17,9 @@ pub fn opening(opening: &Opening) -> Option<Vec<u8>> {
         protocol::ICMPV6 => vec![128, 0, 0, 0, 0, 1, 0, 1],
         _ => vec![0; 8],
     };
-    // Unicast, locally administered addresses.
-    let mut frame = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2];
+    let mut frame = station(opening.destination).to_vec();
+    // A locally administered address.
+    frame.extend([2, 0, 0, 0, 0, 2]);
     match (opening.source, opening.destination) {
         (IpAddr::V4(source), IpAddr::V4(destination)) => {
             frame.extend([0x08, 0x00]);
@@ -34,12 +35,37 @@ pub fn opening(opening: &Opening) -> Option<Vec<u8>> {
     Some(frame)
 }
 
+/// Returns the hardware address that a packet to this address has: of the group, or locally administered.
+const fn station(destination: IpAddr) -> [u8; 6] {
+    match destination {
+        IpAddr::V4(address) => match address.octets() {
+            [255, 255, 255, 255] => [0xff; 6],
+            [224..=239, b, c, d] => [1, 0, 0x5e, b & 0x7f, c, d],
+            _ => [2, 0, 0, 0, 0, 1],
+        },
+        IpAddr::V6(address) => match address.octets() {
+            [0xff, .., a, b, c, d] => [0x33, 0x33, a, b, c, d],
+            _ => [2, 0, 0, 0, 0, 1],
+        },
+    }
+}
+
+/// Returns the hop limit with which a correct sender sends this protocol: neither membership reports nor
+/// heartbeats cross a router.
+const fn hop_limit(protocol: u8) -> u8 {
+    match protocol {
+        protocol::IGMP => 1,
+        protocol::VRRP => 255,
+        _ => 64,
+    }
+}
+
 fn ipv4(source: Ipv4Addr, destination: Ipv4Addr, protocol: u8, payload: usize) -> Vec<u8> {
     let total = (20 + payload) as u16;
     let mut header = vec![0x45, 0];
     header.extend(total.to_be_bytes());
-    // Identification 0, don't fragment, TTL 64; the programs do not check the checksum.
-    header.extend([0, 0, 0x40, 0, 64, protocol, 0, 0]);
+    // Identification 0, don't fragment; the programs do not check the checksum.
+    header.extend([0, 0, 0x40, 0, hop_limit(protocol), protocol, 0, 0]);
     header.extend(source.octets());
     header.extend(destination.octets());
     header
@@ -48,7 +74,7 @@ fn ipv4(source: Ipv4Addr, destination: Ipv4Addr, protocol: u8, payload: usize) -
 fn ipv6(source: Ipv6Addr, destination: Ipv6Addr, protocol: u8, payload: usize) -> Vec<u8> {
     let mut header = vec![0x60, 0, 0, 0];
     header.extend((payload as u16).to_be_bytes());
-    header.extend([protocol, 64]);
+    header.extend([protocol, hop_limit(protocol)]);
     header.extend(source.octets());
     header.extend(destination.octets());
     header

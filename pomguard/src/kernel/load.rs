@@ -30,8 +30,9 @@ const GLOBAL_LOG_LEVEL: &str = aya_log::LEVEL;
 pub enum Share {
     /// All maps that outlive the daemon: for the object that enforces.
     All,
-    /// The policy only, with separate counters and flows: for an object that answers queries.
-    Policy,
+    /// The policy only, with separate counters and flows: for an object that answers queries. It counts rows
+    /// in this number of slots.
+    Policy(u32),
     /// No map: for an object in a test.
     Nothing,
 }
@@ -40,9 +41,19 @@ impl Share {
     const fn maps(self) -> &'static [&'static str] {
         match self {
             Self::All => names::PINNED_MAPS,
-            Self::Policy => &[names::MAP_POLICY, names::MAP_CONTROL, names::MAP_OVERRIDES],
+            Self::Policy(_) => &[names::MAP_POLICY, names::MAP_CONTROL, names::MAP_OVERRIDES],
             Self::Nothing => &[],
         }
+    }
+
+    /// Returns the maps that an object for queries makes smaller, with the number of elements: with one value
+    /// for each CPU, they would need most of the memory.
+    const fn smaller(self) -> [(&'static str, Option<u32>); 3] {
+        let (rows, unused) = match self {
+            Self::Policy(rows) => (Some(rows), Some(1)),
+            Self::All | Self::Nothing => (None, None),
+        };
+        [(names::MAP_ROWS, rows), (names::MAP_DROPS, unused), (names::MAP_LABELS, unused)]
     }
 
     /// Returns the interface whose packets are self-tests; 0 means none. An enforcing object counts test
@@ -51,7 +62,7 @@ impl Share {
     const fn self_test_interface(self) -> u32 {
         match self {
             Self::All => limits::LOOPBACK,
-            Self::Policy | Self::Nothing => 0,
+            Self::Policy(_) | Self::Nothing => 0,
         }
     }
 }
@@ -81,6 +92,11 @@ impl Loaded {
             .override_global(GLOBAL_LOG_LEVEL, &log_level, true);
         for (name, path) in &paths {
             loader.map_pin_path(name, path);
+        }
+        for (name, elements) in share.smaller() {
+            if let Some(elements) = elements {
+                loader.map_max_entries(name, elements);
+            }
         }
         let had_flows = share == Share::All && pins.map(names::MAP_FLOWS).exists();
         let ebpf = loader.load(OBJECT).map_err(|error| KernelError::Load(Box::new(error)))?;

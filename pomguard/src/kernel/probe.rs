@@ -30,6 +30,9 @@ use super::{
 };
 use crate::compile::Image;
 
+/// Row slots that a probe of the policy in force has beyond the last one in use, for rows to come.
+const SPARE_SLOTS: u32 = 64;
+
 /// The verdict of the program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProbeVerdict {
@@ -48,10 +51,12 @@ pub struct Probe {
     loaded: Loaded,
     /// Slots of the rows whose tallies are read.
     slots: Vec<u16>,
+    /// Number of row slots that the object counts in.
+    rows: u32,
 }
 
 impl Probe {
-    /// Creates a probe of the policy in force.
+    /// Creates a probe of the policy in force, which counts in these row slots.
     ///
     /// # Errors
     /// If nothing is installed, or the object cannot be loaded.
@@ -59,7 +64,17 @@ impl Probe {
         if !pins.installed() {
             return Err(KernelError::NotInstalled { path: pins.root().to_owned() });
         }
-        Ok(Self { loaded: Loaded::new(pins, Share::Policy, Ticks::probe()?, 0)?, slots })
+        let rows = u32::from(slots.iter().copied().max().unwrap_or_default()) + 1 + SPARE_SLOTS;
+        let rows = rows.min(limits::ROW_SLOTS as u32);
+        Ok(Self { loaded: Loaded::new(pins, Share::Policy(rows), Ticks::probe()?, 0)?, slots, rows })
+    }
+
+    /// Reads the tallies of these row slots from now on. Returns false if the probe has no room for one of
+    /// them: then the rows need a new probe.
+    pub fn follow(&mut self, slots: Vec<u16>) -> bool {
+        let fit = slots.iter().all(|&slot| u32::from(slot) < self.rows);
+        self.slots = slots;
+        fit
     }
 
     /// Creates a separate probe without a policy.
@@ -68,7 +83,8 @@ impl Probe {
     /// If the object cannot be loaded.
     pub fn alone() -> Result<Self, KernelError> {
         let nowhere = Pins::new(std::path::Path::new("/nonexistent"));
-        Ok(Self { loaded: Loaded::new(&nowhere, Share::Nothing, Ticks::probe()?, 0)?, slots: Vec::new() })
+        let loaded = Loaded::new(&nowhere, Share::Nothing, Ticks::probe()?, 0)?;
+        Ok(Self { loaded, slots: Vec::new(), rows: limits::ROW_SLOTS as u32 })
     }
 
     /// Puts an image in force in a separate probe.
@@ -221,6 +237,35 @@ impl Probe {
         let hit = self.tallies()?.into_iter().zip(rows).position(|(new, old)| new != old);
         let row = hit.and_then(|index| self.slots.get(index).copied()).unwrap_or(NO_ROW);
         Ok(ProbeVerdict { passes, reason, audited, row })
+    }
+
+    /// Runs a frame as [`Self::run`] does and removes the traces of the frame: the next question is judged as
+    /// if this one had not been asked.
+    ///
+    /// # Errors
+    /// As [`Self::run`].
+    pub fn ask(&mut self, direction: Direction, frame: &[u8]) -> Result<Finding, KernelError> {
+        let flows = self.counters()?.flows_opened;
+        let finding = self.run(direction, frame)?;
+        if self.counters()?.flows_opened != flows {
+            self.forget_flows()?;
+        }
+        if direction == Direction::Inbound && finding.passes {
+            self.forget_ports()?;
+        }
+        Ok(finding)
+    }
+
+    /// Clears all flows through a memory mapping.
+    fn forget_flows(&mut self) -> Result<(), KernelError> {
+        const WORDS: usize = size_of::<Bucket>() / 8;
+        let mut table: Mapping<[u64; WORDS]> = self.loaded.mapped(names::MAP_FLOWS, limits::FLOW_BUCKETS)?;
+        for bucket in 0..table.len() {
+            if table.get(bucket).is_some_and(|words| words != [0; WORDS]) {
+                table.set(bucket, [0; WORDS]);
+            }
+        }
+        Ok(())
     }
 
     fn tallies(&self) -> Result<Vec<u64>, KernelError> {

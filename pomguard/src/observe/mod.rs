@@ -3,6 +3,8 @@
 //! | module | contents |
 //! | --- | --- |
 //! | [`snapshot`], [`reading`] | one reading of the maps: the plain data, and how the reading is taken |
+//! | [`counts`] | readings of the counters on disk, to compare with |
+//! | [`verdict`] | the kernel's half of `explain` |
 //! | [`recent`] | recent counts of the traffic that a change would end |
 //! | [`status`], [`in_force`] | the policy in force and the conditions: the plain data, and how they are read |
 //! | [`fates`] | the fates of live flows under a policy |
@@ -14,9 +16,11 @@
 //! | [`exposition`] | the page in the format that a scraper asks for |
 //! | [`http`] | the listener that serves the page |
 //! | [`journal`] | the protocol of the systemd journal |
+//! | [`passes`] | packets that passed between two readings |
 //! | [`printable`] | names from files, made safe to show |
 
 pub mod condition;
+pub mod counts;
 pub mod doctor;
 pub mod drops;
 pub mod exposition;
@@ -28,6 +32,7 @@ pub mod http;
 pub mod in_force;
 pub mod journal;
 pub mod metrics;
+pub mod passes;
 pub mod printable;
 pub mod reading;
 pub mod recent;
@@ -35,3 +40,4 @@ pub mod recent;
 pub(crate) mod sample;
 pub mod snapshot;
 pub mod status;
+pub mod verdict;

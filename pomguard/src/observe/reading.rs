@@ -55,6 +55,8 @@ pub fn snapshot(pins: &Pins) -> Result<Snapshot, KernelError> {
         flows: flows(pins, &ages, now as u32, &counters)?,
         capacity: capacity(&record),
         differences: Vec::new(),
+        since: None,
+        since_change: None,
     })
 }
 
@@ -97,7 +99,8 @@ fn rows(
     Ok(rows)
 }
 
-fn reasons(counters: &Counters) -> Vec<ReasonStats> {
+/// Returns the reasons that were counted.
+pub(crate) fn reasons(counters: &Counters) -> Vec<ReasonStats> {
     let mut found = Vec::new();
     for direction in Direction::ALL {
         let half = &counters.direction[direction.index()];
@@ -117,6 +120,7 @@ fn reasons(counters: &Counters) -> Vec<ReasonStats> {
                     verdict,
                     packets,
                     bytes,
+                    last: None,
                 });
             }
         }

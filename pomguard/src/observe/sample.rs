@@ -32,7 +32,7 @@ pub(crate) fn row(id: &str, direction: Direction, ends: (&str, &str), ports: &st
 }
 
 fn reason(name: &str, direction: Direction, verdict: Outcome, packets: u64) -> ReasonStats {
-    ReasonStats { name: name.to_owned(), direction, verdict, packets, bytes: packets * 74 }
+    ReasonStats { name: name.to_owned(), direction, verdict, packets, bytes: packets * 74, last: None }
 }
 
 /// Returns a reading of a busy server: two interfaces, rows with and without hits, one retired, one failsafe.
@@ -55,7 +55,7 @@ pub(crate) fn snapshot() -> Snapshot {
     rows[0].failsafe = true;
     rows[3].mode = Mode::Audit;
     rows[5].live = false;
-    let reasons = vec![
+    let mut reasons = vec![
         reason("row", Inbound, Outcome::Pass, 19_651_515),
         reason("failsafe", Inbound, Outcome::Pass, 4_120),
         reason("own-flow", Inbound, Outcome::Pass, 88_002),
@@ -68,6 +68,9 @@ pub(crate) fn snapshot() -> Snapshot {
         reason("peer-flow", Outbound, Outcome::Pass, 17_002_118),
         reason("leaves-unlisted", Outbound, Outcome::Pass, 504),
     ];
+    for (reason, age) in reasons.iter_mut().zip([1, 40, 7, 12, 3, 86_400, 7_200]) {
+        reason.last = Some(NOW - age);
+    }
     let totals = [Inbound, Outbound]
         .map(|direction| {
             let packets = |verdict: Outcome| -> u64 {
@@ -138,6 +141,8 @@ pub(crate) fn snapshot() -> Snapshot {
             Capacity { name: "lines".to_owned(), used: 1_280, limit: 131_072 },
         ],
         differences: Vec::new(),
+        since: None,
+        since_change: None,
     }
 }
 

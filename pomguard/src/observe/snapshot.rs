@@ -4,7 +4,7 @@
 //! read.
 
 use pomguard_common::{Direction, reason::Reason};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 pub use crate::kernel::attached::AttachInfo;
 use crate::model::{Mode, RowId};
@@ -43,6 +43,22 @@ pub struct Snapshot {
     /// Addresses on which the site file and the machine differ, a sentence each; empty if nobody asked.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub differences: Vec<String>,
+    /// The beginning of the counts, if not all that was ever counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Since>,
+    /// The reasons that were counted since the last change of policy; `None` if nobody asked.
+    #[serde(skip)]
+    pub since_change: Option<Vec<ReasonStats>>,
+}
+
+/// The beginning of counts that are a difference.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Since {
+    /// Seconds since 1970.
+    pub at: u64,
+    /// True if the counters began anew at that time, after the time that was asked for: packets before are
+    /// missing.
+    pub anew: bool,
 }
 
 impl Snapshot {
@@ -91,7 +107,7 @@ pub struct RowStats {
 }
 
 /// The fate of packets.
-#[derive(Clone, Copy, Debug, Serialize, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[serde(rename_all = "lowercase")]
 pub enum Outcome {
     /// Passed under a pass reason.
@@ -127,6 +143,9 @@ pub struct ReasonStats {
     pub packets: u64,
     /// Bytes.
     pub bytes: u64,
+    /// Seconds since 1970 of the last packet, as far as a daemon noticed; `None` if that is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last: Option<u64>,
 }
 
 impl ReasonStats {

@@ -1,9 +1,6 @@
 //! Explains why a packet passes or not, from the policy alone.
 
-use std::{
-    net::{IpAddr, SocketAddr},
-    sync::Arc,
-};
+use std::sync::Arc;
 
 use serde::Serialize;
 
@@ -12,11 +9,8 @@ use super::{
     nearest::{Near, nearest},
     oracle::{Opening, judge},
     our_end::OurEnd,
+    precedence::{self, Alongside, Ruling},
 };
-use crate::input::{address, diagnostic::Fault};
-
-/// Client port for questions that name none, from the usual ephemeral range.
-const SOME_CLIENT_PORT: u16 = 50_000;
 
 /// The answer to `explain`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -25,6 +19,8 @@ pub struct Explanation {
     pub opening: Opening,
     /// True if the packet passes in the direction's mode.
     pub passes: bool,
+    /// The verdict by the whole precedence, with the reason.
+    pub ruling: Ruling,
     /// A remark about the address at this host's end; `None` if this host owns the address.
     pub end: Option<String>,
     /// The mode of the direction.
@@ -65,22 +61,27 @@ pub struct MatchedRow {
     pub peer_origin: Origin,
 }
 
-/// Returns the verdict of the policy about `opening`, with the reason.
-pub fn explain(policy: &Policy, opening: &Opening) -> Explanation {
+/// Returns the verdict of the policy about `opening`, with the reason and the rows that matter.
+#[must_use]
+pub fn explain(policy: &Policy, alongside: &Alongside, opening: &Opening) -> Explanation {
+    let ruling = precedence::judge(policy, alongside, opening);
     let (end, restricted) = at_our_end(policy, opening);
-    let policy = restricted.as_ref().unwrap_or(policy);
-    let answer = judge(policy, opening);
-    let mode = match opening.direction {
-        Direction::Inbound => policy.inbound,
-        Direction::Outbound => policy.outbound,
-    };
-    let first = answer.first.as_ref();
-    let row = first.and_then(|id| policy.rows_in(opening.direction).find(|row| row.id == *id));
-    let nearest = if row.is_some() { Vec::new() } else { nearest(policy, opening) };
-    let passes = answer.passes() || mode != Mode::Enforce;
-    let in_audit = if row.is_some() { Vec::new() } else { answer.in_audit };
-    let row = row.and_then(|row| matched(row, opening));
-    Explanation { opening: *opening, passes, end, mode, row, all: answer.all, in_audit, nearest }
+    let here = restricted.as_ref().unwrap_or(policy);
+    let answer = judge(here, opening);
+    let rows = here.rows_in(opening.direction).chain(&alongside.exceptions);
+    let row = ruling.row.as_ref().and_then(|id| rows.into_iter().find(|row| row.id == *id));
+    let denied = ruling.is_denial();
+    Explanation {
+        opening: *opening,
+        passes: ruling.passes(),
+        end,
+        mode: policy.mode(opening.direction),
+        row: row.and_then(|row| matched(row, opening)),
+        all: if row.is_some() { answer.all } else { Vec::new() },
+        in_audit: if denied { answer.in_audit } else { Vec::new() },
+        nearest: if denied { nearest(here, opening) } else { Vec::new() },
+        ruling,
+    }
 }
 
 /// Describes the address at this host's end if this host does not simply own the address. Also returns the
@@ -129,46 +130,4 @@ fn matched(row: &Row, opening: &Opening) -> Option<MatchedRow> {
         peer: peer.name.to_string(),
         peer_origin: peer.origin.clone(),
     })
-}
-
-/// Parses `SRC[:PORT] DST:PORT/PROTO`. The direction follows from the end that is this host; if neither end is,
-/// the question is about an inbound packet.
-pub fn question(policy: &Policy, source: &str, destination: &str) -> Result<Opening, Fault> {
-    let form = "write it as SRC[:PORT] DST:PORT/PROTO, such as 10.50.3.7 10.20.0.11:9970/tcp, IPv6 as [fd00::1]:9970/tcp";
-    let wrong = |problem: &str| Fault::new(problem, form);
-    let (target, protocol) = destination.rsplit_once('/').ok_or_else(|| wrong("the protocol is missing"))?;
-    let protocol = match protocol {
-        "tcp" => 6,
-        "udp" => 17,
-        "icmp" => 1,
-        "icmpv6" => 58,
-        number => number.parse().map_err(|_| wrong("unknown protocol"))?,
-    };
-    let has_ports = protocol == 6 || protocol == 17;
-    let (destination, to_port) = endpoint(target)?;
-    let (source, from_port) = endpoint(source)?;
-    if source.is_ipv4() != destination.is_ipv4() {
-        return Err(wrong("one address is IPv4, the other IPv6"));
-    }
-    let (destination_port, source_port) = match (has_ports, to_port) {
-        (false, _) => (0, 0),
-        (true, Some(port)) => (port, from_port.unwrap_or(SOME_CLIENT_PORT)),
-        (true, None) => return Err(wrong("the destination port is missing")),
-    };
-    // A host that does not hold a floating address connects to that address as to any other host's.
-    let direction = match (policy.is_own(source), policy.is_own(destination)) {
-        (true, true) if policy.may_send(source) && !policy.may_send(destination) => Direction::Outbound,
-        (true, false) => Direction::Outbound,
-        (false, false) if policy.machine.held.contains(&source) => Direction::Outbound,
-        (_, true) | (false, false) => Direction::Inbound,
-    };
-    Ok(Opening { direction, source, source_port, destination, destination_port, protocol })
-}
-
-fn endpoint(written: &str) -> Result<(IpAddr, Option<u16>), Fault> {
-    if let Ok(socket) = written.parse::<SocketAddr>() {
-        return Ok((address::address(&socket.ip().to_string())?, Some(socket.port())));
-    }
-    let bare = written.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(written);
-    Ok((address::address(bare)?, None))
 }

@@ -21,7 +21,10 @@ pub mod nearest;
 pub mod oracle;
 pub mod our_end;
 pub mod own;
+pub mod precedence;
+pub mod question;
 mod resolve;
+pub mod services;
 pub mod setting;
 
 pub use crate::model::{FlowAges, Mode, Origin, OwnAddresses, PacketSettings, PortRange, Rates, RowId};

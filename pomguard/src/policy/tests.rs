@@ -5,9 +5,12 @@ use std::net::IpAddr;
 use super::{
     Direction, Mode, Policy, PortRange, Row,
     conflict::{Note, Weight, notes},
-    explain::{explain, question},
+    explain::explain,
     oracle::{Opening, judge},
+    precedence::Alongside,
+    question::Question,
     resolve,
+    services::Services,
 };
 use crate::input::{Diagnostics, Draft};
 
@@ -34,6 +37,13 @@ fn small(tables: &str) -> String {
          [[host]]\nname = \"pom2\"\naddresses = [\"10.20.0.12\"]\nsystems = [\"Campaign Manager\", \"Agent Manager\"]\n\
          {tables}"
     )
+}
+
+/// Returns the packet that a question is about.
+fn question(policy: &Policy, source: &str, destination: &str) -> Opening {
+    let words = [source.to_owned(), destination.to_owned()];
+    let question = Question::read(&plain(), &Services::default(), &words).expect("a question");
+    question.packet(policy).expect("one packet")
 }
 
 fn policy(site: &str) -> Policy {
@@ -208,7 +218,7 @@ fn cf_02_a_narrow_prefix_never_cancels_a_wide_one() {
     let policy = policy(&small(rows));
     let asks = |port| {
         let to = format!("10.20.0.11:{port}/tcp");
-        judge(&policy, &question(&policy, "10.9.1.7", &to).expect("a question")).first.map(|id| id.0)
+        judge(&policy, &question(&policy, "10.9.1.7", &to)).first.map(|id| id.0)
     };
     assert_eq!(asks(80).as_deref(), Some("site/wide"));
     assert_eq!(asks(81).as_deref(), Some("site/narrow"));
@@ -221,7 +231,7 @@ fn explain_names_the_row_or_what_differs() {
                  [[peer]]\nsystems = [\"WFO\"]\naddresses = [\"10.60.0.1\"]\n";
     let mut policy = policy(&small(peers));
     policy.inbound = Mode::Enforce;
-    let ask = |from, to| explain(&policy, &question(&policy, from, to).expect("a question"));
+    let ask = |from, to| explain(&policy, &Alongside::default(), &question(&policy, from, to));
     let hit = ask("10.50.3.7", "10.20.0.11:9971/tcp");
     let matched = hit.row.expect("row 15");
     assert_eq!((matched.id.0.as_str(), matched.peer.as_str()), ("pom-4.0/15", "Agent Desktop"));
@@ -436,7 +446,7 @@ fn explain_passes_strangers_only_at_ports_of_rows_in_audit() {
     );
     let mut policy = policy(&site);
     policy.inbound = Mode::Enforce;
-    let ask = |from, to| explain(&policy, &question(&policy, from, to).expect("a question"));
+    let ask = |from, to| explain(&policy, &Alongside::default(), &question(&policy, from, to));
     let says = |explanation: &_| {
         let mut text = Vec::new();
         crate::render::explain::print(explanation, &mut text).expect("written to memory");

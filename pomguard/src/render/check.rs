@@ -7,7 +7,7 @@ use std::{
 
 use serde::Serialize;
 
-use super::table::{align_right, lines, table};
+use super::grid::{Column, Grid, Tone};
 use crate::{
     input::Draft,
     observe::printable::printable,
@@ -118,7 +118,9 @@ impl Report {
     }
 
     /// Writes the report for people.
-    pub fn print(&self, out: &mut impl Write) -> io::Result<()> {
+    ///
+    /// The table fits `width`; `None` is unlimited.
+    pub fn print(&self, out: &mut impl Write, width: Option<u16>) -> io::Result<()> {
         writeln!(out, "{} · matrix {} · zones {}", self.host, self.matrix, self.zones)?;
         for (title, mode, side, rows) in [
             ("INBOUND", self.modes.inbound, "FROM", &self.inbound),
@@ -126,25 +128,38 @@ impl Report {
         ] {
             let tuples: usize = rows.iter().map(|row| row.tuples).sum();
             writeln!(out, "\n{title} · {} · {} rows, {tuples} tuples", mode.name(), rows.len())?;
-            let mut shown =
-                table(&["ROW", "SOURCE", "DESTINATION", "PORTS", "PROTOCOL", side, "TUPLES", "MODE"]);
+            let mut shown = Grid::new([
+                Column::text("ROW").wraps_from(10),
+                Column::text("SOURCE").wraps_from(12),
+                Column::text("DESTINATION").wraps_from(12),
+                Column::text("PORTS").wraps_from(11),
+                Column::text("PROTOCOL").wraps_from(8).rank(20),
+                Column::text(side).wraps_from(13),
+                Column::number("TUPLES").rank(10),
+                Column::text("MODE"),
+            ]);
             for row in rows {
                 let mode = if row.failsafe { "failsafe" } else { row.mode.name() };
-                shown.add_row([
-                    row.id.clone(),
-                    row.source.join(", "),
-                    row.destination.join(", "),
-                    row.ports.join(","),
-                    row.protocol.clone(),
-                    row.shown_peers(),
-                    row.tuples.to_string(),
-                    mode.to_owned(),
-                ]);
+                let tone = match row.mode {
+                    _ if row.peers.is_empty() => Tone::Faint,
+                    Mode::Audit => Tone::Warning,
+                    Mode::Enforce | Mode::Track => Tone::Plain,
+                };
+                shown.row(
+                    tone,
+                    [
+                        row.id.clone(),
+                        row.source.join(", "),
+                        row.destination.join(", "),
+                        row.ports.join(", "),
+                        row.protocol.clone(),
+                        row.shown_peers(),
+                        row.tuples.to_string(),
+                        mode.to_owned(),
+                    ],
+                );
             }
-            align_right(&mut shown, 6);
-            for line in lines(&shown) {
-                writeln!(out, "{line}")?;
-            }
+            out.write_all(shown.text(width, false).as_bytes())?;
         }
         for (title, weight) in [("WARNINGS", Weight::Warning), ("NOTES", Weight::Note)] {
             let mut of_weight = self.notes.iter().filter(|it| it.weight == weight).peekable();
@@ -196,7 +211,12 @@ impl CheckedRow {
         if self.peers.is_empty() {
             return "nobody".to_owned();
         }
-        let first: Vec<&str> = self.peers.iter().take(SHOWN).map(String::as_str).collect();
+        // A prefix of one address is written as the address.
+        let address = |peer: &String| {
+            let single = if peer.contains(':') { "/128" } else { "/32" };
+            peer.strip_suffix(single).unwrap_or(peer).to_owned()
+        };
+        let first: Vec<String> = self.peers.iter().take(SHOWN).map(address).collect();
         match self.peers.len() - first.len() {
             0 => first.join(" "),
             more => format!("{} +{more} more", first.join(" ")),
@@ -226,7 +246,7 @@ mod tests {
     #[test]
     fn every_row_is_printed_with_ports_peers_and_tuples() {
         let mut printed = Vec::new();
-        report().print(&mut printed).expect("written to memory");
+        report().print(&mut printed, None).expect("written to memory");
         let printed = String::from_utf8(printed).expect("text");
         let line = printed.lines().find(|line| line.contains("pom-4.0/14 ")).expect("row 14");
         let words: Vec<&str> = line.split_whitespace().collect();

@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use crate::{
     observe::{
         drops::report::{Item, Report, owner},
+        passes::Pass,
         printable::printable,
         snapshot::Outcome,
     },
@@ -77,7 +78,8 @@ fn print_group(group: &[Item], all: bool, now: u64, out: &mut impl Write) -> io:
         let vlan = item.vlan.map_or_else(String::new, |vlan| format!("  VLAN {vlan}"));
         let row = item.row.as_ref().map_or_else(String::new, |row| format!("  {}", printable(&row.0)));
         let line = format!(
-            "  {:<3}  {:<14}  {:<18}  {:<5} {:>11}  {:>8} ago",
+            "  {}  {:<3}  {:<14}  {:<17}  {:<5} {:>11}  {:>8} ago",
+            item.id,
             short(item.direction),
             item.service,
             item.reason,
@@ -85,15 +87,18 @@ fn print_group(group: &[Item], all: bool, now: u64, out: &mut impl Write) -> io:
             grouped(item.packets),
             ago
         );
-        writeln!(out, "{line}{vlan}")?;
+        writeln!(out, "{line}")?;
+        if !vlan.is_empty() {
+            writeln!(out, "           {}", vlan.trim())?;
+        }
         if !row.is_empty() {
-            writeln!(out, "       named by row{row} for other peers")?;
+            writeln!(out, "             named by row{row} for other peers")?;
         }
     }
     let hidden = &group[shown..];
     if !hidden.is_empty() {
         let packets: u64 = hidden.iter().map(|item| item.packets).sum();
-        writeln!(out, "       and {} more ports: {} packets (--all)", hidden.len(), grouped(packets))?;
+        writeln!(out, "             and {} more ports: {} packets (--all)", hidden.len(), grouped(packets))?;
     }
     Ok(())
 }
@@ -101,22 +106,26 @@ fn print_group(group: &[Item], all: bool, now: u64, out: &mut impl Write) -> io:
 /// Writes one line for each peer and port, and one for each part of the rest, in the order of the report.
 pub fn print_lines(report: &Report, out: &mut impl Write) -> io::Result<()> {
     for item in &report.drops {
-        writeln!(
-            out,
-            "{:<3}  {:<14}  {:<18}  {:<5} {:>9}  {}",
+        let line = format!(
+            "{} {:<3} {:<12} {:<17} {:<5} {:>6}  {}",
+            item.id,
             short(item.direction),
             item.service,
             item.reason,
             item.verdict.name(),
             grouped(item.packets),
-            head(item)
-        )?;
+            // The id leads to the rest.
+            item.system
+                .as_deref()
+                .map_or_else(|| item.peer.clone(), |name| format!("{} {}", item.peer, printable(name)))
+        );
+        writeln!(out, "{}", cut(&line))?;
     }
     for rest in &report.rest {
         let whose = if rest.known { "known systems" } else { "strangers" };
         writeln!(
             out,
-            "{:<3}  {:<14}  {:<18}  {:<5} {:>9}  {whose}, no room for a peer",
+            "     {:<3} {:<12} {:<17} {:<5} {:>6}  {whose}, no room",
             short(rest.direction),
             "-",
             rest.reason,
@@ -125,6 +134,32 @@ pub fn print_lines(report: &Report, out: &mut impl Write) -> io::Result<()> {
         )?;
     }
     Ok(())
+}
+
+/// Returns the line of packets that passed, in the columns of [`print_lines`].
+#[must_use]
+pub fn pass_line(pass: &Pass) -> String {
+    let line = format!(
+        "     {:<3} {:<12} {:<17} {:<5} {:>6}  {}",
+        short(pass.direction),
+        pass.ports.as_deref().unwrap_or("-"),
+        pass.row.as_ref().map_or(pass.reason.as_str(), |row| row.0.as_str()),
+        Outcome::Pass.name(),
+        grouped(pass.packets),
+        printable(pass.peer.as_deref().unwrap_or_default())
+    );
+    cut(line.trim_end())
+}
+
+/// Columns of a line.
+const WIDTH: usize = 80;
+
+/// Returns a line cut at [`WIDTH`].
+fn cut(line: &str) -> String {
+    if line.chars().count() <= WIDTH {
+        return line.to_owned();
+    }
+    line.chars().take(WIDTH - 1).chain(['…']).collect()
 }
 
 /// Returns the heading of a group: the system or the stranger.

@@ -13,7 +13,7 @@ const GAP: u16 = 2;
 const WORD: usize = 20;
 
 #[derive(Clone, Copy)]
-pub(super) struct Column {
+pub(crate) struct Column {
     title: &'static str,
     /// True for numbers, which are aligned to the right.
     right: bool,
@@ -24,26 +24,26 @@ pub(super) struct Column {
 }
 
 impl Column {
-    pub(super) const fn text(title: &'static str) -> Self {
+    pub(crate) const fn text(title: &'static str) -> Self {
         Self { title, right: false, narrowest: None, rank: None }
     }
 
-    pub(super) const fn number(title: &'static str) -> Self {
+    pub(crate) const fn number(title: &'static str) -> Self {
         Self { title, right: true, narrowest: None, rank: None }
     }
 
-    pub(super) const fn wraps_from(self, narrowest: u16) -> Self {
+    pub(crate) const fn wraps_from(self, narrowest: u16) -> Self {
         Self { narrowest: Some(narrowest), ..self }
     }
 
-    pub(super) const fn rank(self, rank: u8) -> Self {
+    pub(crate) const fn rank(self, rank: u8) -> Self {
         Self { rank: Some(rank), ..self }
     }
 }
 
 /// The emphasis of a row; the words in the row say the same.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Tone {
+pub(crate) enum Tone {
     Plain,
     Faint,
     Warning,
@@ -51,17 +51,17 @@ pub(super) enum Tone {
 }
 
 /// A table for any width.
-pub(super) struct Grid {
+pub(crate) struct Grid {
     columns: Vec<Column>,
     rows: Vec<(Tone, Vec<String>)>,
 }
 
 impl Grid {
-    pub(super) fn new(columns: impl Into<Vec<Column>>) -> Self {
+    pub(crate) fn new(columns: impl Into<Vec<Column>>) -> Self {
         Self { columns: columns.into(), rows: Vec::new() }
     }
 
-    pub(super) fn row(&mut self, tone: Tone, cells: impl Into<Vec<String>>) {
+    pub(crate) fn row(&mut self, tone: Tone, cells: impl Into<Vec<String>>) {
         let cells = cells.into();
         debug_assert_eq!(cells.len(), self.columns.len(), "a cell for every column");
         self.rows.push((tone, cells.iter().map(|cell| printable(cell).into_owned()).collect()));
@@ -83,7 +83,7 @@ impl Grid {
     }
 
     /// Returns the table as text with a line end on every line; `None` as `width` means unlimited.
-    pub(super) fn text(&self, width: Option<u16>, colour: bool) -> String {
+    pub(crate) fn text(&self, width: Option<u16>, colour: bool) -> String {
         let mut shown = self.filled();
         let natural =
             self.table(&(0..self.columns.len()).collect::<Vec<_>>(), false).column_max_content_widths();

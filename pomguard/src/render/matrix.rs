@@ -4,7 +4,10 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
-use super::table::{lines, table};
+use super::{
+    grid::{Column, Grid, Tone},
+    text::wrapped,
+};
 use crate::{
     input::{
         Matrix,
@@ -124,34 +127,47 @@ impl<'a> Lint<'a> {
 }
 
 /// Writes the rows for people.
-pub fn print_list(matrix: &Matrix, out: &mut impl Write) -> io::Result<()> {
+pub fn print_list(matrix: &Matrix, out: &mut impl Write, width: Option<u16>) -> io::Result<()> {
     let listing = Listing::new(matrix);
     writeln!(out, "{} · {} {} · issue {}", listing.id, listing.product, listing.release, listing.issue)?;
-    let mut shown = table(&["ROW", "SOURCE", "DESTINATION", "PRINTED", "READ", "PROTOCOL", "OPTIONAL"]);
+    let mut shown = Grid::new([
+        Column::text("ROW").wraps_from(10),
+        Column::text("SOURCE").wraps_from(11),
+        Column::text("DESTINATION").wraps_from(11),
+        Column::text("PRINTED").wraps_from(12),
+        Column::text("READ").wraps_from(12),
+        Column::text("PROTOCOL").wraps_from(8).rank(10),
+        Column::text("OPTIONAL").rank(20),
+    ]);
     for row in &listing.rows {
-        shown.add_row([
-            row.id.clone(),
-            row.source.join(", "),
-            row.destination.join(", "),
-            row.printed.ports.clone(),
-            row.marked(),
-            row.printed.protocol.clone(),
-            row.printed.optional.clone(),
-        ]);
+        shown.row(
+            Tone::Plain,
+            [
+                row.id.clone(),
+                row.source.join(", "),
+                row.destination.join(", "),
+                row.printed.ports.clone(),
+                row.marked(),
+                row.printed.protocol.clone(),
+                row.printed.optional.clone(),
+            ],
+        );
     }
-    for line in lines(&shown) {
-        writeln!(out, "{line}")?;
-    }
+    out.write_all(shown.text(width, false).as_bytes())?;
     writeln!(out, "\nSYSTEMS")?;
-    let mut shown = table(&["NAME", "ALSO WRITTEN", "WHAT IT IS"]);
+    let mut shown = Grid::new([
+        Column::text("NAME").wraps_from(14),
+        Column::text("ALSO WRITTEN").wraps_from(16),
+        Column::text("WHAT IT IS").wraps_from(24),
+    ]);
     for system in listing.systems {
-        shown.add_row([&system.name, &system.aliases.join("; "), &system.about]);
+        shown.row(Tone::Plain, [system.name.clone(), system.aliases.join("; "), system.about.clone()]);
     }
-    lines(&shown).try_for_each(|line| writeln!(out, "{line}"))
+    out.write_all(shown.text(width, false).as_bytes())
 }
 
 /// Writes errata and collisions for people.
-pub fn print_lint(matrix: &Matrix, out: &mut impl Write) -> io::Result<()> {
+pub fn print_lint(matrix: &Matrix, out: &mut impl Write, width: Option<u16>) -> io::Result<()> {
     let lint = Lint::new(matrix);
     writeln!(out, "{} · {} rows · {} errata", lint.id, lint.rows, lint.errata.len())?;
     for erratum in lint.errata {
@@ -162,33 +178,47 @@ pub fn print_lint(matrix: &Matrix, out: &mut impl Write) -> io::Result<()> {
             several => format!("rows {}", several.join(", ")),
         };
         writeln!(out, "\n{place} · {}", erratum.kind)?;
-        writeln!(out, "  printed  {}", erratum.printed)?;
-        writeln!(out, "  read as  {}", erratum.reading)?;
-        writeln!(out, "  because  {}", erratum.reason)?;
+        let texts =
+            [("printed", &erratum.printed), ("read as", &erratum.reading), ("because", &erratum.reason)];
+        for (label, text) in texts {
+            let room = width.map_or(usize::MAX, |width| usize::from(width).saturating_sub(11).max(20));
+            for (at, line) in wrapped(text, room).iter().enumerate() {
+                writeln!(out, "  {:<7}  {line}", if at == 0 { label } else { "" })?;
+            }
+        }
     }
     writeln!(out, "\nPORTS PER ZONE that run into another row on the same machine")?;
-    let mut shown = table(&["FROM ZONES", "ROW", "PORTS", "MEETS", "PORTS"]);
+    let mut shown = Grid::new([
+        Column::number("FROM ZONES"),
+        Column::text("ROW"),
+        Column::text("PORTS"),
+        Column::text("MEETS"),
+        Column::text("PORTS"),
+    ]);
     let mut collisions: Vec<&Collision> = lint.collisions.iter().collect();
     collisions.sort_by_key(|found| found.from_zones);
     for found in collisions {
-        shown.add_row([
-            found.from_zones.to_string(),
-            matrix.row_id(found.row).0,
-            found.ports.to_string(),
-            matrix.row_id(found.other).0,
-            found.other_ports.to_string(),
-        ]);
+        shown.row(
+            Tone::Plain,
+            [
+                found.from_zones.to_string(),
+                matrix.row_id(found.row).0,
+                found.ports.to_string(),
+                matrix.row_id(found.other).0,
+                found.other_ports.to_string(),
+            ],
+        );
     }
-    lines(&shown).try_for_each(|line| writeln!(out, "{line}"))
+    out.write_all(shown.text(width, false).as_bytes())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn printed(print: impl Fn(&Matrix, &mut Vec<u8>) -> io::Result<()>) -> String {
+    fn printed(print: impl Fn(&Matrix, &mut Vec<u8>, Option<u16>) -> io::Result<()>) -> String {
         let mut out = Vec::new();
-        print(&Matrix::load("pom-4.0").expect("shipped"), &mut out).expect("written to memory");
+        print(&Matrix::load("pom-4.0").expect("shipped"), &mut out, None).expect("written to memory");
         String::from_utf8(out).expect("text")
     }
 

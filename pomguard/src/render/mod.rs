@@ -6,7 +6,7 @@ pub mod doctor;
 pub mod drops;
 pub mod explain;
 pub mod flows;
-mod grid;
+pub(crate) mod grid;
 pub mod matrix;
 pub mod plan;
 pub mod quantity;
@@ -14,3 +14,6 @@ pub mod stats;
 pub mod status;
 pub mod suggest;
 pub mod table;
+pub(crate) mod text;
+#[cfg(test)]
+mod width_tests;

@@ -16,7 +16,7 @@ use super::{
 use crate::{
     observe::{
         printable::printable,
-        snapshot::{Outcome, ReasonStats, RowStats, Snapshot},
+        snapshot::{Outcome, ReasonStats, RowStats, Since, Snapshot},
     },
     policy::Mode,
 };
@@ -32,6 +32,8 @@ pub struct Options {
     pub now: u64,
     /// The part to print.
     pub part: Part,
+    /// True if only rows with packets are printed.
+    pub hit: bool,
 }
 
 /// The part of the counters to print.
@@ -46,7 +48,8 @@ pub enum Part {
     Reasons,
 }
 
-/// Prints one reading: conditions that need attention, identity, rows, reasons, totals, capacity.
+/// Prints one reading: conditions that need attention, identity, reasons (what was denied comes first), rows,
+/// totals, capacity.
 pub fn print_stats(snapshot: &Snapshot, out: &mut impl Write, options: Options) -> io::Result<()> {
     let all = options.part == Part::All;
     if all {
@@ -54,14 +57,14 @@ pub fn print_stats(snapshot: &Snapshot, out: &mut impl Write, options: Options) 
         print_identity(snapshot, out, options)?;
         writeln!(out)?;
     }
-    if options.part != Part::Reasons {
-        out.write_all(rows(snapshot, options).as_bytes())?;
+    if options.part != Part::Rows {
+        out.write_all(reasons(snapshot, options).as_bytes())?;
     }
     if all {
         writeln!(out)?;
     }
-    if options.part != Part::Rows {
-        out.write_all(reasons(snapshot, options).as_bytes())?;
+    if options.part != Part::Reasons {
+        out.write_all(rows(snapshot, options).as_bytes())?;
     }
     if all {
         writeln!(out)?;
@@ -87,11 +90,12 @@ fn print_identity(snapshot: &Snapshot, out: &mut impl Write, options: Options) -
         let (name, xdp, tc) = (printable(&on.interface), printable(&on.xdp), printable(&on.tc));
         format!("{name}: XDP {xdp}, TC {tc}, {} packets in", grouped(on.seen))
     }));
-    parts.push(format!(
-        "counting since {} ({})",
-        timestamp(snapshot.counting_since),
-        age(snapshot.counting_since)
-    ));
+    let (words, at) = match snapshot.since {
+        None => ("counting since", snapshot.counting_since),
+        Some(Since { at, anew: false }) => ("COUNTED ONLY SINCE", at),
+        Some(Since { at, anew: true }) => ("the counters began anew (a reboot): COUNTED ONLY SINCE", at),
+    };
+    parts.push(format!("{words} {} ({})", timestamp(at), age(at)));
     for line in fold(parts.iter().map(String::as_str), " · ", options.width.or(Some(100))) {
         writeln!(out, "{line}")?;
     }
@@ -150,31 +154,40 @@ fn rows(snapshot: &Snapshot, options: Options) -> String {
         Column::text("row").wraps_from(14),
         Column::text("dir").rank(60),
         Column::text("state").rank(32),
-        Column::text("source").wraps_from(12).rank(41),
-        Column::text("destination").wraps_from(12).rank(40),
+        Column::text("peer").wraps_from(12).rank(41),
+        Column::text("here").wraps_from(12).rank(15),
         Column::text("ports").wraps_from(11),
         Column::number("packets"),
         Column::number("bytes").rank(20),
         Column::number("connections").rank(10),
-        Column::text("last hit").rank(30),
+        Column::text("last").rank(30),
     ]);
-    for row in &snapshot.rows {
-        let hit = row.packets > 0 || row.connections > 0;
+    let is_hit = |row: &&RowStats| row.packets > 0 || row.connections > 0;
+    if options.hit && !snapshot.rows.iter().any(|row| is_hit(&row)) {
+        return "No row was hit.\n".to_owned();
+    }
+    for row in snapshot.rows.iter().filter(|row| !options.hit || is_hit(row)) {
+        let hit = is_hit(&row);
         let figure = |text: String| if hit { text } else { "-".to_owned() };
         let last_hit = row.last_hit.filter(|_| hit);
+        // This host's side of the row is the less important one.
+        let (peer, here) = match row.direction {
+            Direction::Inbound => (&row.source, &row.destination),
+            Direction::Outbound => (&row.destination, &row.source),
+        };
         grid.row(
             if hit && row.live { Tone::Plain } else { Tone::Faint },
             [
                 row.id.0.clone(),
                 short(row.direction).to_owned(),
                 row_state(row).to_owned(),
-                row.source.clone(),
-                row.destination.clone(),
+                peer.clone(),
+                here.clone(),
                 row.ports.clone(),
                 figure(grouped(row.packets)),
                 figure(bytes(row.bytes)),
                 figure(grouped(row.connections)),
-                last_hit.map_or("-".to_owned(), |at| duration(options.now.saturating_sub(at)) + " ago"),
+                last_hit.map_or("-".to_owned(), |at| duration(options.now.saturating_sub(at))),
             ],
         );
     }
@@ -214,6 +227,7 @@ fn reasons(snapshot: &Snapshot, options: Options) -> String {
         Column::text("reason"),
         Column::number("packets"),
         Column::number("bytes").rank(20),
+        Column::text("last").rank(30),
         Column::text("meaning").wraps_from(26).rank(10),
     ]);
     for stats in sorted {
@@ -225,6 +239,7 @@ fn reasons(snapshot: &Snapshot, options: Options) -> String {
                 stats.name.clone(),
                 grouped(stats.packets),
                 bytes(stats.bytes),
+                stats.last.map_or_else(String::new, |at| duration(options.now.saturating_sub(at))),
                 stats.reason().map(Reason::help).unwrap_or_default().to_owned(),
             ],
         );

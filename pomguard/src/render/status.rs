@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use super::{
     flows,
     quantity::{duration, grouped, timestamp},
-    table::{lines, table},
+    text::wrapped,
 };
 use crate::{
     history::By,
@@ -15,6 +15,9 @@ use crate::{
     },
     policy::RowId,
 };
+
+/// Blanks between the name of a fact and the fact.
+const GAP: usize = 2;
 
 /// Returns a time, and the duration since then.
 fn ago(at: u64, now: u64) -> String {
@@ -49,7 +52,9 @@ pub fn described(exception: &ExceptionStatus, now: u64) -> String {
 }
 
 /// Writes the conditions that need attention first, then the policy in force.
-pub fn print(status: &Status, now: u64, out: &mut impl Write) -> io::Result<()> {
+///
+/// The facts fit `width`; `None` is unlimited.
+pub fn print(status: &Status, now: u64, out: &mut impl Write, width: Option<u16>) -> io::Result<()> {
     for sentence in &status.attention {
         writeln!(out, "ATTENTION: {}", printable(sentence))?;
     }
@@ -98,15 +103,15 @@ pub fn print(status: &Status, now: u64, out: &mut impl Write) -> io::Result<()> 
         ("failsafe rows", failsafe),
         ("daemon", daemon),
     ];
-    let mut text = table(&["", ""]);
+    let mut text: Vec<(String, String)> = Vec::new();
     for (name, fact) in facts {
-        text.add_row([name.to_owned(), fact]);
+        text.push((name.to_owned(), fact));
     }
     for exception in &status.exceptions {
-        text.add_row([printable(&exception.id.0).into_owned(), described(exception, now)]);
+        text.push((printable(&exception.id.0).into_owned(), described(exception, now)));
     }
     for info in &status.attach {
-        text.add_row([printable(&info.interface).into_owned(), format!("XDP {}, TC {}", info.xdp, info.tc)]);
+        text.push((printable(&info.interface).into_owned(), format!("XDP {}, TC {}", info.xdp, info.tc)));
     }
     if let Some(flows) = &status.flows {
         let name = match (flows.after_bypass, flows.if_enforced) {
@@ -114,17 +119,22 @@ pub fn print(status: &Status, now: u64, out: &mut impl Write) -> io::Result<()> 
             (false, true) => "flows, if enforced",
             (false, false) => "flows",
         };
-        text.add_row([name.to_owned(), flows::numbers(&flows.impact)]);
+        text.push((name.to_owned(), flows::numbers(&flows.impact)));
         if !flows.existing.is_by_policy() {
             let message = format!("the change in force was made by apply{}", flows.existing.option());
-            text.add_row([String::new(), message]);
+            text.push((String::new(), message));
         }
         for line in flows::losers(&flows.impact) {
-            text.add_row([String::new(), line]);
+            text.push((String::new(), line));
         }
     }
-    for line in lines(&text).skip_while(String::is_empty) {
-        writeln!(out, "{}", line.trim_start())?;
+    let label = text.iter().map(|(name, _)| name.chars().count()).max().unwrap_or_default();
+    let room = width.map_or(usize::MAX, |width| usize::from(width).saturating_sub(label + GAP).max(20));
+    for (name, fact) in text {
+        for (at, line) in wrapped(&fact, room).iter().enumerate() {
+            let name = if at == 0 { name.as_str() } else { "" };
+            writeln!(out, "{name:<label$}{:GAP$}{line}", "")?;
+        }
     }
     Ok(())
 }

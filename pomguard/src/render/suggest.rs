@@ -21,15 +21,43 @@ use crate::{
     policy::{Policy, PortRange, oracle::Opening},
 };
 
+/// A suggested row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SuggestedRow {
+    /// The system that the row is for; `None` for a stranger.
+    pub system: Option<String>,
+    /// Text for the site file: the evidence as comments, then the row.
+    pub text: String,
+    /// The drops that the row would let pass.
+    pub items: Vec<Item>,
+}
+
 /// Suggested rows, and the packets for which no row can be written.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Suggestion {
-    /// Text for the site file.
-    pub text: String,
-    /// Number of rows in the text.
-    pub rows: usize,
+    /// The rows, one system after the other.
+    pub rows: Vec<SuggestedRow>,
     /// Packets that no row of the site can allow, by reason.
     pub left: BTreeMap<&'static str, u64>,
+}
+
+impl Suggestion {
+    /// Returns the rows as text for the site file, with a heading for each system.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        let mut system: Option<Option<&str>> = None;
+        for row in &self.rows {
+            if system != Some(row.system.as_deref()) {
+                system = Some(row.system.as_deref());
+                let whose = row.system.as_deref().map_or("strangers".into(), printable);
+                // Writing to a String cannot fail.
+                let _ = writeln!(text, "\n# ---- {whose}");
+            }
+            text.push_str(&row.text);
+        }
+        text
+    }
 }
 
 /// The connections of one row.
@@ -83,16 +111,12 @@ pub fn suggest(items: &[Item], policy: &Policy, taken: &BTreeSet<String>) -> Sug
         }
     }
     let mut names = taken.clone();
-    let mut system: Option<Option<&str>> = None;
     for (subject, items) in &subjects {
         let Some(first) = items.first() else { continue };
-        if system != Some(first.system.as_deref()) {
-            system = Some(first.system.as_deref());
-            let whose = first.system.as_deref().map_or("strangers".into(), printable);
-            let _ = writeln!(suggestion.text, "\n# ---- {whose}");
-        }
-        write_row(*subject, items, policy, &mut names, &mut suggestion.text);
-        suggestion.rows += 1;
+        let mut text = String::new();
+        write_row(*subject, items, policy, &mut names, &mut text);
+        let items = items.iter().map(|&item| item.clone()).collect();
+        suggestion.rows.push(SuggestedRow { system: first.system.clone(), text, items });
     }
     suggestion
 }
@@ -217,4 +241,4 @@ pub fn opening(item: &Item, local: IpAddr) -> Option<Opening> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

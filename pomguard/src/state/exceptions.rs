@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     history::{By, replace},
-    policy::{Direction, Service, oracle::Opening},
+    policy::{Direction, Mode, Origin, Peer, PortRange, Row, RowId, Service, oracle::Opening},
 };
 
 /// Size limit in bytes of a file to read: 64 exceptions are far below this size.
@@ -58,6 +58,38 @@ impl Exception {
             && now < self.granted.saturating_add(self.seconds.into())
             && self.peers.iter().any(|prefix| prefix.contains(&peer))
             && self.services.iter().any(serves)
+    }
+
+    /// Returns the exception in the form of a row.
+    #[must_use]
+    pub fn row(&self) -> Row {
+        let origin = Origin { file: "exception".into(), line: 1 };
+        let peer = |prefix: &IpNet| Peer {
+            prefix: *prefix,
+            name: prefix.to_string().into(),
+            origin: origin.clone(),
+        };
+        let others = self.peers.iter().map(|peer| peer.to_string().into()).collect();
+        let here = vec!["this server".into()];
+        let (source, destination) = match self.direction {
+            Direction::Inbound => (others, here),
+            Direction::Outbound => (here, others),
+        };
+        Row {
+            id: RowId(format!("exception/{}", self.name)),
+            direction: self.direction,
+            source,
+            destination,
+            printed: String::new(),
+            protocol: String::new(),
+            peers: self.peers.iter().map(peer).collect(),
+            client_ports: PortRange::ANY,
+            services: self.services.clone(),
+            mode: Mode::Enforce,
+            failsafe: false,
+            purpose: self.why.clone().unwrap_or_default(),
+            origin: origin.clone(),
+        }
     }
 
     /// Returns the seconds that are left after a reboot. The ticks of the former boot mean nothing then, so the

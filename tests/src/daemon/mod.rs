@@ -46,7 +46,7 @@ pub use self::{
     process::Daemon,
     promise::{MENDED, TABLES_MENDED},
     stats::Stats,
-    terminal::Terminal,
+    terminal::{Terminal, on_terminal},
     traffic::{Connection, is_shut, opens, scrape},
     wire::{Claim, Wire, pings},
 };

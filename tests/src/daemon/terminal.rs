@@ -2,8 +2,9 @@
 
 use std::{
     fs::{File, Permissions},
-    io::Read as _,
+    io::{Read as _, Write as _},
     os::unix::fs::PermissionsExt as _,
+    process::{Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
@@ -46,4 +47,29 @@ impl Terminal {
             }
         }
     }
+}
+
+/// Runs a command on a terminal that reports no columns, with these answers typed. Returns the standard output,
+/// and the echo of the answers.
+///
+/// # Panics
+/// If the command cannot be run.
+pub fn on_terminal(command: &mut Command, answers: &str) -> String {
+    let ends = openpty(None, None).unwrap();
+    let (mut screen, line) = (File::from(ends.master), File::from(ends.slave));
+    screen.write_all(answers.as_bytes()).unwrap();
+    fcntl(&screen, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
+    command.stdin(line.try_clone().unwrap()).stdout(line.try_clone().unwrap()).stderr(Stdio::null());
+    let mut child = command.spawn().unwrap();
+    let (mut shown, mut buffer) = (Vec::new(), [0; 4096]);
+    loop {
+        let ended = child.try_wait().unwrap().is_some();
+        match screen.read(&mut buffer) {
+            Ok(length) => shown.extend_from_slice(&buffer[..length]),
+            Err(_) if ended => break,
+            Err(_) => thread::sleep(Duration::from_millis(5)),
+        }
+    }
+    drop(line);
+    String::from_utf8_lossy(&shown).replace('\r', "")
 }

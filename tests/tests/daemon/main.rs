@@ -38,6 +38,7 @@ mod mode_change;
 mod modes;
 mod moving_addresses;
 mod operations;
+mod operator;
 mod outbound;
 mod output;
 mod own_multicast;

@@ -66,6 +66,47 @@ pub(super) fn prometheus(_: &mut Run) -> Result<Outcome> {
     Ok(Outcome::Passed(format!("{rules} rule files, {cases} case files, {pages} pages")))
 }
 
+/// Runs the playbook in check mode for each host of the example site, and expects that the files would change.
+pub(super) fn ansible(_: &mut Run) -> Result<Outcome> {
+    let Some(ansible) = process::find("ansible-playbook") else {
+        return Ok(Outcome::NotRun("no ansible-playbook here: `cargo xtask setup`".into()));
+    };
+    let root = workspace::root();
+    let folder = tempfile::tempdir().context("make a folder for the inventory")?;
+    let inventory = folder.path().join("inventory.ini");
+    let line = "ansible_connection=local ansible_python_interpreter=/usr/bin/python3";
+    fs::write(&inventory, format!("[pomguard]\npom1 {line}\npom2 {line}\n"))
+        .context("write the inventory")?;
+    let mut command = Command::new(ansible);
+    command
+        .env("ANSIBLE_LOCALHOST_WARNING", "false")
+        .env("ANSIBLE_NOCOLOR", "1")
+        .env("ANSIBLE_HOME", folder.path())
+        .arg("--inventory")
+        .arg(&inventory)
+        .arg("--check")
+        .arg(root.join("config/ansible/pomguard.yml"));
+    for (name, value) in [
+        ("become", "false".to_owned()),
+        ("here", workspace::target().join("debug/pomguard").display().to_string()),
+        ("folder", folder.path().display().to_string()),
+        ("site", root.join("config/site.example.toml").display().to_string()),
+        ("settings", root.join("config/pomguard.toml").display().to_string()),
+    ] {
+        command.arg("--extra-vars").arg(format!("pomguard_{name}={value}"));
+    }
+    let text = process::output(&mut command)?;
+    let recap = |host: &str| {
+        text.lines().any(|line| {
+            line.starts_with(host) && ["ok=3", "changed=2", "failed=0"].iter().all(|word| line.contains(word))
+        })
+    };
+    if !(recap("pom1") && recap("pom2")) {
+        bail!("the playbook would not do what it should:\n{text}");
+    }
+    Ok(Outcome::Passed("2 hosts".into()))
+}
+
 /// Returns the files of a folder whose names have this end. Returns no files if there is no such folder.
 fn files_in(folder: &str, end: &str) -> Result<Vec<PathBuf>> {
     let folder: &Path = &workspace::root().join(folder);

@@ -68,7 +68,7 @@ pub(super) const PARTS: &[Part] = &[
     },
     Part {
         name: "unit",
-        budget: Duration::from_secs(45),
+        budget: Duration::from_secs(53),
         stages: &[
             Stage {
                 name: "unit",
@@ -87,6 +87,12 @@ pub(super) const PARTS: &[Part] = &[
                 title: "metrics page and alert rules",
                 needs: &[Tool::Promtool],
                 run: shipped::prometheus,
+            },
+            Stage {
+                name: "ansible",
+                title: "the playbook in check mode, at the example site",
+                needs: &[Tool::Ansible],
+                run: shipped::ansible,
             },
         ],
     },

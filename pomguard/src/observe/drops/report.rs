@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     observe::snapshot::Outcome,
-    policy::{Policy, RowId},
+    policy::{Policy, RowId, oracle::Opening},
 };
 
 /// The selection of drops. `None` selects all.
@@ -62,6 +62,9 @@ impl Query {
 /// The packets of one peer or prefix at one port, under one reason.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Item {
+    /// Short id, by which `explain --drop` asks about the line. It depends only on the peer, the port and the
+    /// reason, so the line keeps it as the counts grow.
+    pub id: String,
     /// Direction.
     pub direction: Direction,
     /// `drop`; `audit`: passed, and would be dropped in enforce; `pass`: sent although no row lists the
@@ -206,6 +209,7 @@ pub fn item(key: DropKey, counts: &Counts, policy: Option<&Policy>) -> Item {
     let ip = matches!(key.kind(), PeerKind::V4 | PeerKind::V6);
     let ports = ip && matches!(key.protocol(), 6 | 17);
     Item {
+        id: id(key),
         direction: key.direction(),
         verdict: verdict(key),
         reason: reason(key).name(),
@@ -226,6 +230,80 @@ pub fn item(key: DropKey, counts: &Counts, policy: Option<&Policy>) -> Item {
         last: counts.last,
         key,
     }
+}
+
+/// Returns four hexadecimal digits of a hash of the key (FNV-1a).
+fn id(key: Key) -> String {
+    let words = [key.peer[0], key.peer[1], key.what];
+    let bytes = words.iter().flat_map(|word| word.to_be_bytes());
+    let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    format!("{:04x}", (hash ^ hash >> 32) as u16 ^ (hash >> 16) as u16)
+}
+
+/// Returns the first packet of the connection that an item belongs to, as a question to the policy; `None` if a
+/// packet of this kind opens no connection. The table does not hold this host's address: the first one of the
+/// family stands for all.
+#[must_use]
+pub fn opened(item: &Item, policy: &Policy) -> Option<Opening> {
+    let peer = item.peer.parse::<IpAddr>().ok()?;
+    let protocol = item.protocol?;
+    let echo = matches!((protocol, item.key.port()), (1, 0x0800) | (58, 0x8000));
+    if matches!(protocol, 1 | 58) && !echo || !may_open(reason(item.key)) {
+        return None;
+    }
+    let family = |address: &&IpAddr| address.is_ipv4() == peer.is_ipv4();
+    let unlisted = policy.machine.held.iter().filter(|_| {
+        matches!(reason(item.key), Reason::NotLocal | Reason::NotLocalKnown | Reason::SourceNotOurs)
+    });
+    let listed = policy.local.iter().chain(&policy.machine.taken);
+    let local = *unlisted.chain(listed).find(family)?;
+    let (port, other) = (item.port.unwrap_or_default(), item.other_port.unwrap_or_default());
+    let opened = match (item.direction, item.from_service) {
+        (Direction::Inbound, false) | (Direction::Outbound, true) => Direction::Inbound,
+        (Direction::Outbound, false) | (Direction::Inbound, true) => Direction::Outbound,
+    };
+    let (source, destination) = match opened {
+        Direction::Inbound => (peer, local),
+        Direction::Outbound => (local, peer),
+    };
+    Some(Opening {
+        direction: opened,
+        source,
+        source_port: other,
+        destination,
+        destination_port: port,
+        protocol,
+    })
+}
+
+/// Returns true if a packet with this reason can belong to a connection that a row would allow.
+const fn may_open(reason: Reason) -> bool {
+    matches!(
+        reason,
+        Reason::Untracked
+            | Reason::NoPolicy
+            | Reason::Protocol
+            | Reason::ProtocolKnown
+            | Reason::Port
+            | Reason::PortKnown
+            | Reason::Source
+            | Reason::SourceKnown
+            | Reason::ClientPort
+            | Reason::NoFlow
+            | Reason::NoFlowKnown
+            | Reason::SpoofedSource
+            | Reason::NotLocal
+            | Reason::NotLocalKnown
+            | Reason::IcmpType
+            | Reason::SourceNotOurs
+            | Reason::Destination
+            | Reason::UnsolicitedReply
+            | Reason::FlowTableFull
+            | Reason::Isolated
+            | Reason::RateLimited
+    )
 }
 
 /// Returns the name of the longest prefix of the site that contains an address.

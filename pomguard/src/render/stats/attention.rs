@@ -8,7 +8,7 @@ use super::{Options, fold};
 use crate::{
     observe::{
         printable::printable,
-        snapshot::{Outcome, Snapshot},
+        snapshot::{Outcome, ReasonStats, Snapshot},
     },
     render::quantity::grouped,
 };
@@ -24,14 +24,16 @@ fn attention(snapshot: &Snapshot) -> Vec<String> {
         for (outcome, became) in
             [(Outcome::Drop, "were dropped"), (Outcome::Audit, "would be dropped in enforce")]
         {
-            let packets = snapshot.known_system_drops(direction, outcome);
+            let packets = denied_known(snapshot, direction, outcome).map(|it| it.packets).sum::<u64>();
             if packets > 0 {
                 let which: Vec<_> = known_system_reasons(snapshot, direction, outcome).collect();
                 let packets = grouped(packets) + if packets == 1 { " packet" } else { " packets" };
                 let became =
                     if packets == "1 packet" { became.replace("were", "was") } else { became.to_owned() };
+                let since =
+                    if snapshot.since_change.is_some() { " since the last change of policy" } else { "" };
                 lines.push(format!(
-                    "{packets} {side} systems the site knows {became} ({}).",
+                    "{packets} {side} systems the site knows {became}{since} ({}).",
                     which.join(", ")
                 ));
             }
@@ -69,12 +71,21 @@ fn known_system_reasons(
     direction: Direction,
     outcome: Outcome,
 ) -> impl Iterator<Item = String> + '_ {
-    snapshot
-        .reasons
-        .iter()
-        .filter(move |r| r.direction == direction && r.verdict == outcome && r.packets > 0)
-        .filter(|r| r.reason().is_some_and(Reason::concerns_known_system))
-        .map(|r| format!("{} {}", printable(&r.name), grouped(r.packets)))
+    denied_known(snapshot, direction, outcome)
+        .map(|it| format!("{} {}", printable(&it.name), grouped(it.packets)))
+}
+
+/// Returns the reasons for which packets of known systems were denied, since the last change of policy if that
+/// is known: a mistake that was corrected needs no more attention.
+fn denied_known(
+    snapshot: &Snapshot,
+    direction: Direction,
+    outcome: Outcome,
+) -> impl Iterator<Item = &ReasonStats> {
+    let reasons = snapshot.since_change.as_ref().unwrap_or(&snapshot.reasons).iter();
+    reasons
+        .filter(move |it| it.direction == direction && it.verdict == outcome && it.packets > 0)
+        .filter(|it| it.reason().is_some_and(Reason::concerns_known_system))
 }
 
 /// Prints the states that need attention, if any, and the commands that show more.
@@ -87,8 +98,9 @@ pub(super) fn print_attention(snapshot: &Snapshot, out: &mut impl Write, options
         }
     }
     let outcomes = [Outcome::Drop, Outcome::Audit];
-    let known =
-        |direction| outcomes.iter().any(|&outcome| snapshot.known_system_drops(direction, outcome) > 0);
+    let known = |direction| {
+        outcomes.iter().any(|&outcome| denied_known(snapshot, direction, outcome).next().is_some())
+    };
     if Direction::ALL.into_iter().any(known) {
         writeln!(out, "`pomguard drops` names them, and `pomguard explain` says why for any pair.")?;
     }

@@ -8,7 +8,7 @@ use crate::observe::{
 };
 
 fn options(width: Option<u16>) -> Options {
-    Options { width, colour: false, now: NOW, part: Part::All }
+    Options { width, colour: false, now: NOW, part: Part::All, hit: false }
 }
 
 fn stats(snapshot: &Snapshot, options: Options) -> String {
@@ -141,7 +141,7 @@ fn a_part_alone_has_neither_header_nor_the_other_part() {
     let rows = stats(&sample::snapshot(), Options { part: Part::Rows, ..options(None) });
     assert!(rows.starts_with("row ") && !rows.contains("verdict"), "{rows}");
     let reasons = stats(&sample::snapshot(), Options { part: Part::Reasons, ..options(None) });
-    assert!(reasons.starts_with("dir ") && !reasons.contains("last hit"), "{reasons}");
+    assert!(reasons.starts_with("dir ") && !reasons.contains("connections"), "{reasons}");
 }
 
 #[test]

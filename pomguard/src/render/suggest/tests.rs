@@ -17,7 +17,7 @@ use crate::{
 };
 
 const SETTINGS: &str = include_str!("../../../../config/pomguard.toml");
-const SITE: &str = "matrix = \"pom-4.0\"\nzones = 3\n\
+pub(in crate::render) const SITE: &str = "matrix = \"pom-4.0\"\nzones = 3\n\
     [[host]]\nname = \"pom1\"\naddresses = [\"10.20.0.11\", \"fd00:20::11\"]\nsystems = [\"Agent Manager\"]\n\
     [[peer]]\nname = \"backup\"\nsystems = [\"WFO\"]\naddresses = [\"10.30.0.0/24\", \"fd00:30::/64\"]\n\
     [[allow]]\nname = \"seen-tcp-from-10.30.0.9\"\nfrom = [\"10.9.0.1\"]\nto = [\"pom1\"]\nports = \"22\"\n\
@@ -28,12 +28,12 @@ fn draft(site: &str) -> Draft {
         .unwrap_or_else(|faults| panic!("{faults}"))
 }
 
-fn policy(site: &str) -> Policy {
+pub(in crate::render) fn policy(site: &str) -> Policy {
     resolve(&draft(site), &[IpAddr::from([10, 20, 0, 11])]).unwrap_or_else(|faults| panic!("{faults}"))
 }
 
 /// Returns drops by direction, reason, peer, protocol and port.
-fn items(policy: &Policy, drops: &[(Direction, Reason, &str, u8, u16)]) -> Vec<Item> {
+pub(in crate::render) fn items(policy: &Policy, drops: &[(Direction, Reason, &str, u8, u16)]) -> Vec<Item> {
     let mut hour = Hour::default();
     for (direction, reason, peer, protocol, port) in drops {
         let (words, kind) = match peer.parse::<IpAddr>().unwrap() {
@@ -50,7 +50,7 @@ fn items(policy: &Policy, drops: &[(Direction, Reason, &str, u8, u16)]) -> Vec<I
     Report::new(&hour, &Query::default(), Some(policy), 100).drops
 }
 
-const DROPS: &[(Direction, Reason, &str, u8, u16)] = &[
+pub(in crate::render) const DROPS: &[(Direction, Reason, &str, u8, u16)] = &[
     (Direction::Inbound, Reason::PortKnown, "10.30.0.9", 6, 13_724),
     (Direction::Inbound, Reason::PortKnown, "10.30.0.9", 6, 13_725),
     (Direction::Inbound, Reason::PortKnown, "10.30.0.9", 6, 65_535),
@@ -70,17 +70,21 @@ fn rows_let_these_packets_pass_and_no_others() {
     let items = items(&before, DROPS);
     let taken = draft(SITE).site.allows.iter().map(|allow| allow.name.value.clone()).collect();
     let suggestion = suggest(&items, &before, &taken);
-    let after = policy(&with_rows(SITE, &suggestion.text));
+    let after = policy(&with_rows(SITE, &suggestion.text()));
     assert_eq!(suggestion.left, BTreeMap::from([("no-flow-known", 3), ("icmp-type", 3)]));
-    assert_eq!(suggestion.rows, 7, "{}", suggestion.text);
-    assert!(suggestion.text.contains("seen-tcp-from-10.30.0.9-2"), "the name was taken: {}", suggestion.text);
-    assert!(suggestion.text.contains("13724-13725, 65535"), "{}", suggestion.text);
+    assert_eq!(suggestion.rows.len(), 7, "{}", suggestion.text());
+    assert!(
+        suggestion.text().contains("seen-tcp-from-10.30.0.9-2"),
+        "the name was taken: {}",
+        suggestion.text()
+    );
+    assert!(suggestion.text().contains("13724-13725, 65535"), "{}", suggestion.text());
     let passes = |policy: &Policy, opening: &Opening| judge(policy, opening).first.is_some();
     let mut wanted = BTreeSet::new();
     for item in &items {
         let local = if item.peer.contains(':') { before.local[1] } else { before.local[0] };
         let Some(opening) = opening(item, local) else { continue };
-        assert!(!passes(&before, &opening) && passes(&after, &opening), "{opening:?}\n{}", suggestion.text);
+        assert!(!passes(&before, &opening) && passes(&after, &opening), "{opening:?}\n{}", suggestion.text());
         wanted.insert((
             opening.direction as u8,
             opening.source,
@@ -122,7 +126,7 @@ fn rows_let_these_packets_pass_and_no_others() {
                             .iter()
                             .any(|(a, b, c, d, p)| (*a, *b, *c, *d) == asked && (!has_ports || *p == port));
                         let expected = passes(&before, &opening) || seen;
-                        assert_eq!(passes(&after, &opening), expected, "{opening:?}\n{}", suggestion.text);
+                        assert_eq!(passes(&after, &opening), expected, "{opening:?}\n{}", suggestion.text());
                         tried += 1;
                     }
                 }
@@ -135,7 +139,7 @@ fn rows_let_these_packets_pass_and_no_others() {
 #[test]
 fn evidence_and_doubts_stand_alongside_the_rows() {
     let before = policy(SITE);
-    let text = suggest(&items(&before, DROPS), &before, &BTreeSet::new()).text;
+    let text = suggest(&items(&before, DROPS), &before, &BTreeSet::new()).text();
     assert!(text.contains("# 13724/tcp drop: 3 packets, first 1970-01-01 00:00 UTC"), "{text}");
     assert!(text.contains("# ---- backup") && text.contains("# ---- strangers"), "{text}");
     assert!(text.contains("Anybody can send UDP packets under this address"), "{text}");

@@ -99,7 +99,7 @@ is is-active inactive 'after the installation'
 [ "$(stat -c %a /etc/pomguard)" = 750 ] && [ "$(stat -c %a /etc/pomguard/pomguard.toml)" = 640 ] || fail 'modes below /etc'
 getent group pomguard >/dev/null || fail 'no group'
 [ -d /sys/fs/bpf/pomguard ] || fail 'no folder for the pins'
-for path in /usr/share/man/man8/pomguard.8.gz /usr/share/man/man8/pomguard-apply.8.gz /usr/share/bash-completion/completions/pomguard \
+for path in /usr/share/man/man8/pomguard.8.gz /usr/share/man/man5/site.toml.5.gz /usr/share/man/man5/pomguard.toml.5.gz /usr/share/man/man8/pomguard-apply.8.gz /usr/share/bash-completion/completions/pomguard \
 	/usr/share/pomguard/matrix/pom-4.0.toml /usr/share/pomguard/prometheus/pomguard.rules.yml /usr/share/pomguard/grafana/pomguard.json \
 	/usr/share/doc/pomguard/pomguard.cdx.json /usr/share/selinux/packages/pomguard.pp /usr/lib/modules-load.d/pomguard.conf; do
 	[ -s "$path" ] || fail "no $path"
@@ -198,7 +198,7 @@ purge
 ! is_pinned || fail 'pins are left'
 files >/tmp/after
 # Folders that several packages share; an RPM that lists files leaves them to their owners, which this root has not.
-shared='/usr/share/(licenses|fish|fish/vendor_completions\.d|selinux|selinux/packages|man/man8|zsh|zsh/site-functions)'
+shared='/usr/share/(licenses|fish|fish/vendor_completions\.d|selinux|selinux/packages|man/man5|man/man8|zsh|zsh/site-functions)'
 grep -vxE "$shared" /tmp/before >/tmp/before.own
 grep -vxE "$shared" /tmp/after >/tmp/after.own
 diff /tmp/before.own /tmp/after.own >/tmp/left || { cat /tmp/left >&2; fail 'the purge left files'; }

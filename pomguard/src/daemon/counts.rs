@@ -1,0 +1,110 @@
+//! Keeps readings of the counters on disk: each hour, and at each change of policy.
+
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use anyhow::anyhow;
+use log::{debug, warn};
+use pomguard_common::counter::HostRecord;
+
+use super::Daemon;
+use crate::{
+    kernel::{KernelError, clock::unix_now, counters, load},
+    observe::{
+        counts::{Counted, Counts, Kind, LastPackets, Reading},
+        reading,
+    },
+};
+
+/// The interval at which the counters are compared with the reading before.
+const NOTE: Duration = Duration::from_secs(1);
+/// The interval at which the times of the last packets are written to the disk.
+const SAVE: Duration = Duration::from_secs(30);
+
+/// The readings of the counters.
+#[derive(Debug)]
+pub(super) struct Counting {
+    counts: Counts,
+    last: LastPackets,
+    /// Number of reasons in the file.
+    saved: usize,
+    note_at: Instant,
+    save_at: Instant,
+    /// True if the disk took no reading. Logged once.
+    failed: bool,
+}
+
+impl Counting {
+    /// Continues with the readings on disk.
+    pub(super) fn new(state: &Path) -> Self {
+        let counts = Counts::new(state);
+        let last = counts.last();
+        let now = Instant::now();
+        Self { counts, saved: last.reasons(), last, note_at: now, save_at: now + SAVE, failed: false }
+    }
+}
+
+impl Daemon {
+    /// Notes the reasons whose counts changed, and makes the readings that are due.
+    pub(super) fn keep_counts(&mut self) {
+        let now = Instant::now();
+        if self.counting.note_at > now {
+            return;
+        }
+        self.counting.note_at = now + NOTE;
+        let host = match self.note_counts() {
+            Ok(host) => host,
+            Err(error) => return debug!("the counters cannot be read: {:#}", anyhow!(error)),
+        };
+        let seconds = unix_now();
+        if host.installed_at != 0 && !self.counting.counts.has_change(host.installed_at) {
+            self.keep_reading(&Kind::Change, seconds);
+        }
+        if !self.counting.counts.has_hour(seconds) {
+            self.keep_reading(&Kind::Hour, seconds);
+        }
+        if self.counting.save_at <= now || self.counting.last.reasons() != self.counting.saved {
+            self.save_counts();
+        }
+    }
+
+    /// Notes the last packet of each reason, and returns the host record.
+    fn note_counts(&mut self) -> Result<HostRecord, KernelError> {
+        let host = load::host_record(&self.pins)?;
+        let reasons = reading::reasons(&counters::counters(&self.pins)?).into_iter();
+        let counted = reasons.map(|it| -> Counted { (it.name, it.direction, it.verdict, it.packets) });
+        self.counting.last.note(counted, host.counting_since, unix_now());
+        Ok(host)
+    }
+
+    fn keep_reading(&mut self, kind: &Kind, now: u64) {
+        let snapshot = match reading::snapshot(&self.pins) {
+            Ok(snapshot) => snapshot,
+            Err(error) => return debug!("no reading of the counters: {:#}", anyhow!(error)),
+        };
+        let saved = self.counting.counts.save(kind, &Reading::new(&snapshot, now));
+        self.report_saved(saved);
+    }
+
+    /// Writes the times of the last packets.
+    pub(super) fn save_counts(&mut self) {
+        let counting = &mut self.counting;
+        counting.save_at = Instant::now() + SAVE;
+        counting.saved = counting.last.reasons();
+        let saved = counting.counts.save_last(&counting.last);
+        self.report_saved(saved);
+    }
+
+    fn report_saved(&mut self, saved: std::io::Result<()>) {
+        match saved {
+            Ok(()) => self.counting.failed = false,
+            Err(error) if !self.counting.failed => {
+                self.counting.failed = true;
+                warn!("`stats --since` will miss readings of the counters: {error}");
+            }
+            Err(_) => {}
+        }
+    }
+}

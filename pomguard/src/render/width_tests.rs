@@ -1,0 +1,127 @@
+//! Every table and sentence fits 80 columns at the example site, and no column that matters is left out.
+
+use std::path::Path;
+
+use pomguard_common::reason::Reason;
+
+use super::{check, drops, matrix, stats, status, suggest::tests as denied, text::folded};
+use crate::{
+    input::{Draft, Files, Matrix, Settings},
+    model::Panic,
+    observe::{
+        drops::report::{Report, RestItem},
+        sample,
+        snapshot::Outcome,
+        status::{PanicStatus, Status},
+    },
+    policy::{Direction, RowId, conflict, resolve},
+};
+
+/// The columns of a terminal of the old size.
+const WIDTH: u16 = 80;
+
+/// Returns the text that a terminal of 80 columns shows.
+fn on_screen(print: impl FnOnce(&mut Vec<u8>) -> std::io::Result<()>) -> String {
+    let mut bytes = Vec::new();
+    print(&mut bytes).unwrap();
+    folded(&String::from_utf8(bytes).unwrap(), Some(WIDTH))
+}
+
+#[track_caller]
+fn assert_fits(text: &str) {
+    for line in text.lines() {
+        assert!(line.chars().count() <= usize::from(WIDTH), "{} columns: {line}", line.chars().count());
+    }
+}
+
+#[track_caller]
+fn assert_columns(text: &str, columns: &[&str]) {
+    let head = |line: &&str| columns.iter().all(|column| line.contains(column));
+    assert!(text.lines().any(|line| head(&line)), "no line has {columns:?}:\n{text}");
+}
+
+#[test]
+fn check_fits_at_each_host_of_the_example() {
+    let site = Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/site.example.toml");
+    let settings = Settings::without_file(&site);
+    let draft = Draft::with_settings(&mut Files::reported(), settings, &site).unwrap();
+    for host in &draft.site.hosts {
+        let addresses: Vec<_> = host.addresses.iter().map(|at| at.value.addr()).collect();
+        let policy = resolve(&draft, &addresses).unwrap();
+        let report = check::Report::new(&draft, &policy, conflict::notes(&draft, &policy));
+        let text = on_screen(|out| report.print(out, Some(WIDTH)));
+        assert_fits(&text);
+        assert_columns(&text, &["ROW", "SOURCE", "DESTINATION", "PORTS", "FROM", "MODE"]);
+    }
+}
+
+#[test]
+fn list_and_lint_of_the_matrix_fit() {
+    let matrix = Matrix::load("pom-4.0").unwrap();
+    let list = on_screen(|out| matrix::print_list(&matrix, out, Some(WIDTH)));
+    assert_fits(&list);
+    assert_columns(&list, &["ROW", "SOURCE", "DESTINATION", "PRINTED", "READ", "OPTIONAL"]);
+    let lint = on_screen(|out| matrix::print_lint(&matrix, out, Some(WIDTH)));
+    assert_fits(&lint);
+    assert_columns(&lint, &["FROM ZONES", "ROW", "PORTS", "MEETS"]);
+}
+
+#[test]
+fn stats_fits_with_state_peer_and_last_packet() {
+    let options = stats::Options {
+        width: Some(WIDTH),
+        colour: false,
+        now: sample::NOW,
+        part: stats::Part::All,
+        hit: false,
+    };
+    let text = on_screen(|out| stats::print_stats(&sample::snapshot(), out, options));
+    assert_fits(&text);
+    assert_columns(&text, &["row", "dir", "state", "peer", "ports", "packets", "last"]);
+    assert_columns(&text, &["verdict", "reason", "packets", "last"]);
+}
+
+#[test]
+fn drops_fits_without_a_terminal_too() {
+    let policy = denied::policy(denied::SITE);
+    let drops = denied::items(&policy, denied::DROPS);
+    let rest = RestItem {
+        direction: Direction::Outbound,
+        verdict: Outcome::Audit,
+        reason: Reason::ExtensionHeader.name(),
+        known: false,
+        packets: 1_000_000_000,
+        bytes: 64_000_000_000,
+    };
+    let report = Report { at: 1_000_000, since: 0, drops, rest: vec![rest] };
+    let mut text = Vec::new();
+    drops::print(&report, true, &mut text).unwrap();
+    assert_fits(&String::from_utf8(text).unwrap());
+    let mut text = Vec::new();
+    drops::print_lines(&report, &mut text).unwrap();
+    assert_fits(&String::from_utf8(text).unwrap());
+}
+
+#[test]
+fn status_fits() {
+    let long = "ten words about a state that needs the attention of an operator, and why ".repeat(3);
+    let status = Status {
+        host: "pom1.outreach.contact-centre.example.com".to_owned(),
+        generation: 7,
+        attention: vec![long.clone()],
+        failsafe: (0..12).map(|row| RowId(format!("site/way-in-{row}"))).collect(),
+        suspension: Some(PanicStatus {
+            kind: Panic::Open,
+            ends: Some(sample::NOW + 60),
+            since: Some(sample::NOW),
+            by: None,
+            why: Some(long.clone()),
+        }),
+        ..Status::not_enforcing(long, sample::snapshot().attach)
+    };
+    let text = on_screen(|out| status::print(&status, sample::NOW, out, Some(WIDTH)));
+    assert_fits(&text);
+    for name in ["inbound", "outbound", "confirmed", "failsafe rows", "daemon"] {
+        assert!(text.lines().any(|line| line.starts_with(name)), "{name}: {text}");
+    }
+}

@@ -1,0 +1,130 @@
+//! An operator's week: an audit with forgotten systems, rows for them, the promotion, and a call that fails.
+
+use std::{
+    io::{BufRead as _, BufReader},
+    process::Stdio,
+};
+
+use pomguard_tests::daemon::{
+    Daemon, LISTED, Lab, PEER, SERVER, STRANGER, Settings, UNLISTED, on_terminal, opens,
+};
+
+use super::cli::{done, json, said};
+
+const AUDIT: Settings = Settings {
+    inbound: "audit",
+    outbound: "track",
+    attach: "auto",
+    tc: "auto",
+    grace: "off",
+    metrics: "off",
+    interfaces: &["eth0"],
+    control_group: "pomguard",
+};
+
+/// A port for which nobody wrote a row.
+const WRONG: u16 = UNLISTED + 1;
+
+/// Returns the first word of the first line that contains all words.
+fn first_word<'a>(text: &'a str, words: &[&str]) -> &'a str {
+    let line = text.lines().find(|line| words.iter().all(|word| line.contains(word)));
+    line.and_then(|line| line.split_whitespace().next()).unwrap_or_else(|| panic!("no {words:?} in\n{text}"))
+}
+
+#[test]
+fn operators_week_from_audit_to_a_call_that_fails() {
+    let Some(lab) = Lab::new("operators_week_from_audit_to_a_call_that_fails") else { return };
+    // Monday: the audit. Nothing is dropped, and the files forgot a port of a known system, and a machine.
+    lab.write_settings(&AUDIT);
+    let _daemon = Daemon::start(&lab);
+    assert!(opens(&lab.peer, SERVER, UNLISTED) && opens(&lab.stranger, SERVER, LISTED));
+    let peer = PEER.to_string();
+    let text = done(&lab, &["drops"]);
+    assert!(text.contains(&peer) && text.contains("audit") && text.contains(&STRANGER.to_string()), "{text}");
+    // Tuesday: rows for the forgotten ones, accepted one by one. The known system first.
+    let mut command = lab.pomguard_command(&["suggest", "--strangers", "--interactive"]);
+    let rows = on_terminal(&mut command, "y\nmaybe\ny\ny\ny\ny\ny\ny\ny\n");
+    assert!(rows.contains(&format!("from = [\"{peer}\"]")), "{rows}");
+    let mut command = lab.pomguard_command(&["suggest", "--strangers", "--interactive"]);
+    assert!(on_terminal(&mut command, "q\n").contains("no row was accepted"));
+    // Without a terminal nobody can be asked.
+    let output = lab.pomguard_command(&["suggest", "--interactive"]).stdin(Stdio::null()).output().unwrap();
+    assert!(!output.status.success() && said(&output).contains("needs a person"), "{}", said(&output));
+    let rows: Vec<&str> = rows.lines().filter(|line| !line.starts_with("row ")).collect();
+    let begin = rows.iter().position(|line| line.starts_with("# ") && line.contains(" rows for ")).unwrap();
+    lab.write_site(&rows[begin..].join("\n"));
+    lab.write_settings(&Settings { inbound: "enforce", ..AUDIT });
+    // Wednesday: the plan, then the promotion under a deadline.
+    let output = lab.pomguard(&["plan"]);
+    assert_eq!(output.status.code(), Some(3), "{}", said(&output));
+    assert!(said(&output).contains("site/seen-tcp-from-10.77.0.2"), "{}", said(&output));
+    done(&lab, &["apply", "--confirm-within", "60s", "--quiet", "--why", "after the audit"]);
+    assert!(opens(&lab.peer, SERVER, UNLISTED) && opens(&lab.stranger, SERVER, LISTED));
+    done(&lab, &["confirm", "--quiet"]);
+    // The daemon keeps the counters of the change within a second.
+    let change = || lab.pomguard(&["stats", "--since", "change"]).status.success();
+    assert!((0..60).any(|_| change() || {
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        false
+    }));
+    done(&lab, &["stats", "--mark", "before-the-call"]);
+    // Thursday: a call fails. Two commands find the peer and the reason.
+    assert!(!opens(&lab.peer, SERVER, WRONG));
+    let service = format!("{WRONG}/tcp");
+    let text = done(&lab, &["drops", "--since", "change", "--known"]);
+    let output = lab.pomguard(&["explain", "--drop", first_word(&text, &[&service, "port-known", "drop"])]);
+    let text = said(&output);
+    assert_eq!(output.status.code(), Some(3), "{text}");
+    assert!(text.contains("port-known") && text.contains("kernel   DROP") && text.contains("near"), "{text}");
+    // The counters of the time since the change, and since the mark.
+    let dropped = |since: &str| {
+        let stats = json(&lab, &["stats", "--since", since]);
+        let reasons = stats["reasons"].as_array().unwrap().clone();
+        let port = reasons.into_iter().find(|it| it["name"] == "port-known" && it["verdict"] == "drop");
+        port.unwrap_or_else(|| panic!("{stats:#}"))
+    };
+    let (since_change, since_mark) = (dropped("change"), dropped("before-the-call"));
+    assert!(since_mark["packets"].as_u64().unwrap() > 0 && since_mark["last"].is_u64(), "{since_mark:#}");
+    assert!(since_change["packets"].as_u64() >= since_mark["packets"].as_u64());
+    let hit = done(&lab, &["stats", "--hit", "--rows-only"]);
+    assert!(hit.contains("site/seen-tcp") && !hit.contains("pom-4.0/17"), "{hit}");
+    let text = done(&lab, &["stats"]);
+    assert!(text.starts_with("ATTENTION") && text.contains("since the last change of policy"), "{text}");
+    let output = lab.pomguard(&["stats", "--since", "nobody-set-this"]);
+    assert!(said(&output).contains("marks: before-the-call"), "{}", said(&output));
+    // What passes is followed, too.
+    let mut command = lab.pomguard_command(&["drops", "--follow", "--all"]);
+    let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let passed =
+        std::thread::spawn(move || lines.any(|line| line.contains("pass") && line.contains("pom-4.0/")));
+    while !passed.is_finished() {
+        assert!(opens(&lab.peer, SERVER, LISTED));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(passed.join().unwrap());
+    // Every table fits a terminal that reports no columns.
+    for words in [
+        &["check"][..],
+        &["history"],
+        &["stats"],
+        &["drops"],
+        &["status"],
+        &["explain", "10.77.0.0/24", "to", "server:9970/tcp"],
+    ] {
+        let text = on_terminal(&mut lab.pomguard_command(words), "");
+        assert!(text.lines().count() > 2, "{words:?}: {text}");
+        for line in text.lines() {
+            let plain = without_colour(line);
+            assert!(plain.chars().count() <= 80, "{words:?}, {} columns: {plain}", plain.chars().count());
+        }
+    }
+}
+
+/// Returns a line without the codes for colours.
+fn without_colour(line: &str) -> String {
+    let mut parts = line.split('\u{1b}');
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |text, part| text + part.split_once('m').map_or("", |(_, rest)| rest))
+}
