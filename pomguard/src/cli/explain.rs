@@ -166,8 +166,8 @@ fn agree(ruling: &Ruling, kernel: Option<&Verdict>) -> Option<bool> {
     Some(both && (same || overridden))
 }
 
-fn usage(fault: &Fault) -> Usage {
-    Usage(format!("{}: {}", fault.problem, fault.remedy))
+fn usage(error: &Fault) -> Usage {
+    Usage(format!("{}: {}", error.problem, error.remedy))
 }
 
 struct Asking<'a> {
@@ -209,14 +209,14 @@ impl Asking<'_> {
     /// Answers a question in words.
     fn question(&mut self, words: &[String], json: bool, out: &mut Output) -> anyhow::Result<()> {
         let services = Services::new(&fs::read_to_string(SERVICES).unwrap_or_default());
-        let question = Question::read(self.draft, &services, words).map_err(|fault| usage(&fault))?;
+        let question = Question::read(self.draft, &services, words).map_err(|error| usage(&error))?;
         if let Some(opening) = question.packet(self.policy) {
             return self.packet(&opening, json, out);
         }
         // The state alongside the policy decides where the answers differ, so the kernel is asked for it first.
         let state = self.kernel(&[])?;
         let alongside = state.as_ref().map_or_else(|| self.unasked.clone(), Verdicts::alongside);
-        let groups = question.answers(self.policy, &alongside).map_err(|fault| usage(&fault))?;
+        let groups = question.answers(self.policy, &alongside).map_err(|error| usage(&error))?;
         let mut verdicts: Vec<Option<Verdict>> = Vec::with_capacity(groups.len());
         let openings: Vec<Opening> = groups.iter().map(|group| group.opening).collect();
         for some in openings.chunks(AT_ONCE) {

@@ -92,7 +92,7 @@ pub const SITE: File = File {
                 "The servers that may hold the addresses.";
         }
         "[[peer]]" {
-            "name" "plain name" "none" "\"desks\""
+            "name" "plain name" "none" "\"agents\""
                 "The name of the entry, for `from` and `to`. An entry without a name needs `systems`.";
             "systems" "list of systems" "[], with a name" "[\"WFO\"]"
                 "The systems that the machines run.";

@@ -99,12 +99,12 @@ mod tests {
             reason.packets += packets;
         }
         let passes = passes(&before, &now);
-        let told: Vec<_> = passes
+        let found: Vec<_> = passes
             .iter()
             .map(|pass| (pass.row.as_ref().map(|row| row.0.as_str()), pass.reason.as_str(), pass.packets))
             .collect();
         assert_eq!(
-            told,
+            found,
             [(Some("pom-4.0/16"), "row", 9), (Some("pom-4.0/1"), "row", 5), (None, "own-flow", 3)],
             "drops are not among them, and rows are not counted twice"
         );

@@ -89,9 +89,10 @@ impl Grid {
             self.table(&(0..self.columns.len()).collect::<Vec<_>>(), false).column_max_content_widths();
         let mut widths: Vec<u16> = natural.clone();
         if let Some(room) = width {
-            let narrowest: Vec<u16> =
+            let mut narrowest: Vec<u16> =
                 (0..natural.len()).map(|column| self.narrowest(column, natural[column])).collect();
             leave_out(&mut shown, &self.columns, &narrowest, room);
+            split_words(&shown, &self.columns, &mut narrowest, room);
             widths = share_out(&shown, &natural, narrowest, room);
         }
         let mut table = self.table(&shown, colour);
@@ -159,6 +160,17 @@ fn leave_out(shown: &mut Vec<usize>, columns: &[Column], narrowest: &[u16], room
     }
 }
 
+/// Narrows wrapped columns further, the widest first, until the rest fits: long words are split.
+fn split_words(shown: &[usize], columns: &[Column], narrowest: &mut [u16], room: u16) {
+    while taken(shown, narrowest) > room {
+        let wider =
+            |&column: &usize| columns[column].narrowest.is_some_and(|least| least < narrowest[column]);
+        let widest = shown.iter().copied().filter(wider).max_by_key(|&column| narrowest[column]);
+        let Some(widest) = widest else { return };
+        narrowest[widest] -= 1;
+    }
+}
+
 /// Gives the remaining room to the columns that were narrowed, one character at a time in turn.
 fn share_out(shown: &[usize], natural: &[u16], narrowest: Vec<u16>, room: u16) -> Vec<u16> {
     let mut widths = narrowest;
@@ -215,6 +227,17 @@ mod tests {
         }
         assert!(grid().text(Some(30), false).contains("what"));
         assert!(!grid().text(Some(20), false).contains("what"));
+    }
+
+    #[test]
+    fn long_words_are_split_when_nothing_else_is_left() {
+        let mut grid = Grid::new([Column::text("id").wraps_from(8), Column::number("count")]);
+        grid.row(Tone::Plain, ["site/seen-tcp-from-10.77.0.2".into(), "1,000".into()]);
+        let text = grid.text(Some(16), false);
+        assert!(text.lines().all(|line| line.chars().count() <= 16), "{text}");
+        let shown: String =
+            text.lines().skip(2).map(|line| line.split_whitespace().next().unwrap()).collect();
+        assert_eq!(shown, "site/seen-tcp-from-10.77.0.2", "nothing is lost: {text}");
     }
 
     #[test]

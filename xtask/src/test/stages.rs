@@ -98,7 +98,7 @@ pub(super) const PARTS: &[Part] = &[
     },
     Part {
         name: "kernel",
-        budget: Duration::from_secs(640),
+        budget: Duration::from_secs(632),
         stages: &[Stage {
             name: "kernel",
             title: "tests in the kernel and in network namespaces",

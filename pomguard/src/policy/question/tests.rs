@@ -5,7 +5,7 @@ const SITE: &str = "matrix = \"pom-4.0\"\nzones = 3\n\
     [[host]]\nname = \"pom1\"\naddresses = [\"10.20.0.11\", \"fd00:20::11\"]\nsystems = [\"Campaign Manager\", \"Agent Manager\"]\n\
     [[host]]\nname = \"pom2\"\naddresses = [\"10.20.0.12\"]\nsystems = [\"Campaign Manager\", \"Agent Manager\"]\n\
     [[floating]]\naddresses = [\"10.20.0.13\"]\nhosts = [\"pom1\", \"pom2\"]\n\
-    [[peer]]\nname = \"desks\"\nsystems = [\"Agent Desktop\"]\naddresses = [\"10.50.0.0/16\", \"10.51.4.10-10.51.4.12\"]\n\
+    [[peer]]\nname = \"agents\"\nsystems = [\"Agent Desktop\"]\naddresses = [\"10.50.0.0/16\", \"10.51.4.10-10.51.4.12\"]\n\
     [[peer]]\nsystems = [\"WFO\"]\naddresses = [\"10.60.0.1\"]\n";
 
 fn site() -> (Draft, Policy) {
@@ -24,7 +24,7 @@ fn read(draft: &Draft, words: &[&str]) -> Result<Question, Fault> {
 /// Returns each distinct answer: reason, sources, destinations.
 fn answers(words: &[&str]) -> Vec<String> {
     let (draft, policy) = site();
-    let question = read(&draft, words).unwrap_or_else(|fault| panic!("{words:?}: {fault}"));
+    let question = read(&draft, words).unwrap_or_else(|error| panic!("{words:?}: {error}"));
     let groups = question.answers(&policy, &Alongside::default()).unwrap();
     let ranges = |parts: &[Part]| {
         let parts: Vec<String> = parts.iter().map(|(first, last)| format!("{first}-{last}")).collect();
@@ -70,13 +70,13 @@ fn prefix_and_name_give_one_line_for_each_distinct_answer() {
         ]
     );
     assert_eq!(
-        answers(&["desks", "to", "pom1:9970/tcp"]),
+        answers(&["agents", "to", "pom1:9970/tcp"]),
         ["row 10.50.0.0-10.50.255.255 10.51.4.10-10.51.4.12 \
              10.20.0.11-10.20.0.11 10.20.0.13-10.20.0.13 9970/6"],
         "the floating address counts as one of the host's"
     );
     // A system as the port means the ports at which the matrix lets others reach the system.
-    let ports = answers(&["desks", "to", "10.20.0.11:agent manager/tcp"]);
+    let ports = answers(&["agents", "to", "10.20.0.11:agent manager/tcp"]);
     assert!(ports.iter().any(|line| line.starts_with("row ") && line.ends_with(" 9970/6")), "{ports:#?}");
     assert!(
         ports.iter().any(|line| line.starts_with("source-known ") && line.ends_with(" 7999/6")),
@@ -140,9 +140,9 @@ fn wrong_question_is_refused_with_a_remedy() {
         (&["10.60.0.1:99999", "pom1:443/tcp"], "no client port"),
         (&["fd00::1", "fd00::2/44"], "extension header"),
     ] {
-        let fault = read(&draft, words).expect_err(words[0]).to_string();
-        assert!(fault.contains(problem) || fault.contains("one end is IPv4"), "{words:?}: {fault}");
+        let error = read(&draft, words).expect_err(words[0]).to_string();
+        assert!(error.contains(problem) || error.contains("one end is IPv4"), "{words:?}: {error}");
     }
-    let fault = read(&draft, &["agent desktp", "pom1:443/tcp"]).unwrap_err().to_string();
-    assert!(fault.contains("write \"Agent Desktop\""), "{fault}");
+    let error = read(&draft, &["agent desktp", "pom1:443/tcp"]).unwrap_err().to_string();
+    assert!(error.contains("write \"Agent Desktop\""), "{error}");
 }
