@@ -285,16 +285,15 @@ impl Asking<'_> {
             if !json {
                 render::explain::recorded(item, now, out)?;
             }
-            match opened(item, self.policy) {
-                Some(opening) => self.packet(&opening, json, out)?,
-                None => {
-                    self.outcome.denies = true;
-                    if json {
-                        out.json(item)?;
-                    } else {
-                        render::explain::no_opening(item, out)?;
-                    }
-                }
+            if let Some(opening) = opened(item, self.policy) {
+                self.packet(&opening, json, out)?;
+                continue;
+            }
+            self.outcome.denies = true;
+            if json {
+                out.json(item)?;
+            } else {
+                render::explain::no_opening(item, out)?;
             }
         }
         Ok(())

@@ -1,6 +1,6 @@
 //! `pomguard completions` and `pomguard man`: the files that a package installs alongside the binary.
 
-use std::{fs, path::PathBuf, process::ExitCode};
+use std::{fmt::Write as _, fs, path::PathBuf, process::ExitCode};
 
 use anyhow::Context as _;
 use clap::CommandFactory as _;
@@ -119,17 +119,18 @@ fn more(verb: &str) -> String {
     let mut page = String::from(".SH \"EXIT STATUS\"\n");
     let dashed = |text: &str| text.replace('-', "\\-");
     for (code, meaning) in EXIT_CODES {
-        page.push_str(&format!(".TP\n.B {code}\n{meaning}\n"));
+        // Writing to a String cannot fail.
+        let _ = write!(page, ".TP\n.B {code}\n{meaning}\n");
     }
     page.push_str(".SH FILES\n");
     for (path, meaning) in FILES {
-        page.push_str(&format!(".TP\n.I {}\n{meaning}\n", dashed(path)));
+        let _ = write!(page, ".TP\n.I {}\n{meaning}\n", dashed(path));
     }
     let examples = EXAMPLES.iter().find(|(name, _)| *name == verb).map_or(&[][..], |(_, examples)| examples);
     if !examples.is_empty() {
         page.push_str(".SH EXAMPLES\n");
         for example in examples {
-            page.push_str(&format!(".nf\n{}\n.fi\n.PP\n", dashed(example)));
+            let _ = write!(page, ".nf\n{}\n.fi\n.PP\n", dashed(example));
         }
     }
     page

@@ -30,6 +30,7 @@ use crate::{
 ///
 /// The counters are read from the kernel's pinned maps, also if the daemon does not run.
 #[derive(Clone, Debug, Parser)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub struct Args {
     /// The daemon's settings
     #[arg(long, value_name = "FILE", default_value = paths::SETTINGS)]

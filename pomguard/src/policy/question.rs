@@ -199,7 +199,7 @@ fn merged(groups: Vec<Group>) -> Vec<Group> {
         };
         match all.iter_mut().find(same) {
             Some(other) => {
-                group.destinations.into_iter().for_each(|part| join(&mut other.destinations, part))
+                group.destinations.into_iter().for_each(|part| join(&mut other.destinations, part));
             }
             None => all.push(group),
         }

@@ -6,6 +6,8 @@ use pomguard_tests::daemon::{Daemon, LISTED, Lab, PEER, SERVER, STRANGER, Settin
 
 use super::cli::json;
 
+const OTHER: &str =
+    "[[host]]\nname = \"other\"\naddresses = [\"10.77.0.9\"]\nsystems = [\"Agent Manager\"]\n";
 const REMOVED: &str = "[[row]]\nid = \"pom-4.0/16\"\nenabled = false\nforce = true\n";
 
 fn explain(lab: &Lab, source: &str, destination: &str) -> (Option<i32>, String) {
@@ -98,5 +100,17 @@ fn explain_takes_names_prefixes_other_hosts_and_lines_of_drops() {
         assert!(words.contains(&format!("packets of {reason}")) && words.contains("kernel DROP"), "{text}");
     }
     let (code, text) = asked(&lab, &["--drop", "zzzz"]);
+    assert_eq!(code, Some(2), "{text}");
+    // Another host of the site: only its policy can answer.
+    lab.write_site(OTHER);
+    let (code, text) = asked(&lab, &["Agent Desktop", "to", "other:9970/tcp", "--host", "OTHER"]);
+    assert_eq!(code, Some(0), "{text}");
+    assert!(
+        text.contains("only the policy of other answers") && text.contains("kernel   not asked"),
+        "{text}"
+    );
+    let (code, text) = asked(&lab, &["10.77.0.2", "10.77.0.9:9970/tcp"]);
+    assert!(code == Some(3) && text.contains("belongs to other"), "{text}");
+    let (code, text) = asked(&lab, &["10.77.0.2", "10.77.0.9:9970/tcp", "--host", "nobody"]);
     assert_eq!(code, Some(2), "{text}");
 }
