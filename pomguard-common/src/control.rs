@@ -66,6 +66,14 @@ pub const fn generic(interface: u32) -> u64 {
     1 << 32 | interface as u64
 }
 
+/// Bits of the note about a packet, which goes with the decision to the table of drops.
+pub mod peer_note {
+    /// The peer is a known system.
+    pub const KNOWN: u64 = 1;
+    /// The packet was read up to its addresses.
+    pub const READ: u64 = 2;
+}
+
 /// Kinds of suspension of the policy, for [`word::PANIC`].
 pub mod panic {
     /// No suspension: the policy holds.
@@ -282,11 +290,16 @@ pub trait ControlView {
         0
     }
 
-    /// Records, for the table of drops, that the datagram was read; `known` is 1 if the peer is a known
-    /// system. A number, as in [`Self::self_test`].
+    /// Keeps a note about the packet until the decision, for the table of drops: bits of [`peer_note`].
     #[inline(always)]
-    fn note_peer(&self, known: u64) {
-        let _ = known;
+    fn note_peer(&self, note: u64) {
+        let _ = note;
+    }
+
+    /// Returns the note about the packet, or 0 if there is none.
+    #[inline(always)]
+    fn noted_peer(&self) -> u64 {
+        0
     }
 
     /// Returns the times at which a local port served, or `None` beyond the end of the table.

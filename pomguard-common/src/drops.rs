@@ -354,18 +354,6 @@ pub const fn is_recorded(decision: Decision) -> bool {
     decision.reason_number() >= FIRST_DROP || decision.reason_number() == Reason::Untracked as u8
 }
 
-/// Returns 1 if the reason itself says that the peer is a known system, else 0.
-#[must_use]
-#[inline(always)]
-pub const fn known_by_reason(reason: u8) -> u64 {
-    const KNOWN: u64 = 1 << Reason::ProtocolKnown as u8
-        | 1 << Reason::PortKnown as u8
-        | 1 << Reason::SourceKnown as u8
-        | 1 << Reason::NoFlowKnown as u8
-        | 1 << Reason::ClientPort as u8;
-    KNOWN >> (reason & 63) & 1
-}
-
 /// Storage of this CPU's table: a map in the kernel, a vector on the host.
 pub trait DropStore {
     /// Returns an element, or `None` beyond the end.

@@ -52,19 +52,25 @@ impl DropStore for Drops {
 }
 
 #[inline(always)]
-fn record(hook: Direction, decision: Decision, known: u64, end: End, bytes: u32) {
-    let key = DropKey::new(hook, decision, known, end);
+fn record(hook: Direction, decision: Decision, end: End, bytes: u32) {
+    let key = DropKey::new(hook, decision, decision.known_bit(), end);
     let unknown = clock::jiffies();
     let other_port = hide_by(end.other_port.into(), unknown) as u16;
     drops::record(&Drops { unknown }, key, other_port, bytes, clock::now(), tables::FLOW_SECRET.load());
 }
 
-/// Records a packet that the fast program denies.
+/// Records a packet that the fast program denies: a plain packet, or a packet for the general program while
+/// that program is missing.
 #[inline(always)]
 pub(crate) fn plain<C: Context>(hook: Direction, packet: &Frame<C>, decision: Decision, bytes: u32) {
     let reason = decision.reason_number();
-    let end = End::of_plain(hook, &packet.again(), reason);
-    record(hook, decision, drops::known_by_reason(reason), end, bytes);
+    let packet = packet.again();
+    let end = if decision.is_read() {
+        End::of_plain(hook, &packet, reason)
+    } else {
+        End::of_frame(hook, &packet, reason)
+    };
+    record(hook, decision, end, bytes);
 }
 
 /// Records a packet that the general program denies. A separate function, so that its stack space is free
@@ -74,10 +80,11 @@ pub(crate) fn any<C: Context>(context: *mut C, hook: u32, decision: u64, bytes: 
     let hook = if hook == Direction::Inbound as u32 { Direction::Inbound } else { Direction::Outbound };
     let Some(decision) = Decision::of_word(decision) else { return 0 };
     let reason = decision.reason_number();
-    let (end, known) = match tables::judged(hook) {
-        Some((datagram, known)) => (End::of_datagram(hook, datagram, reason), known),
-        None => (End::of_frame(hook, &Frame::new(context), reason), 0),
+    let datagram = if decision.is_read() { tables::judged(hook) } else { None };
+    let end = match datagram {
+        Some(datagram) => End::of_datagram(hook, datagram, reason),
+        None => End::of_frame(hook, &Frame::new(context), reason),
     };
-    record(hook, decision, known, end, bytes);
+    record(hook, decision, end, bytes);
     0
 }

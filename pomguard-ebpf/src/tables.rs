@@ -85,9 +85,15 @@ impl ControlView for Map {
     }
 
     #[inline(always)]
-    fn note_peer(&self, known: u64) {
+    fn note_peer(&self, note: u64) {
         // SAFETY: the last word of this CPU's value of the scratch map, which has no other use.
-        unsafe { self.peer_word().write_volatile(PEER_READ | known) };
+        unsafe { self.peer_word().write_volatile(note) };
+    }
+
+    #[inline(always)]
+    fn noted_peer(&self) -> u64 {
+        // SAFETY: as in `note_peer`; `begin` has written it.
+        unsafe { self.peer_word().read_volatile() }
     }
 
     #[inline(always)]
@@ -95,9 +101,6 @@ impl ControlView for Map {
         maps::SERVED.get(index)
     }
 }
-
-/// Mark in the record about the peer: the datagram is in the scratch map.
-const PEER_READ: u64 = 2;
 
 impl Map {
     /// Returns the address of the word after the words for rates.
@@ -222,8 +225,13 @@ impl<M: Memory> ControlView for Policy<M> {
     }
 
     #[inline(always)]
-    fn note_peer(&self, known: u64) {
-        self.memory.note_peer(known);
+    fn note_peer(&self, note: u64) {
+        self.memory.note_peer(note);
+    }
+
+    #[inline(always)]
+    fn noted_peer(&self) -> u64 {
+        self.memory.noted_peer()
     }
 
     #[inline(always)]
@@ -441,20 +449,13 @@ pub(crate) fn unjudged<C: Context>(hook: Direction, packet: &Frame<C>) -> Decisi
     decide::unjudged(hook, &tables)
 }
 
-/// Returns the last datagram that the general path judged at this hook, with 1 if its peer is a known system.
-/// Returns `None` if the datagram could not be parsed.
+/// Returns the last datagram that the general path judged at this hook.
 #[inline(always)]
-pub(crate) fn judged(hook: Direction) -> Option<(&'static Datagram, u64)> {
+pub(crate) fn judged(hook: Direction) -> Option<&'static Datagram> {
     let scratch = maps::SCRATCH.get_ptr_mut(hook as u32)?;
     let scratch = ScratchMap(scratch.cast::<u64>());
-    let noted = scratch.0.wrapping_add(maps::SCRATCH_WORDS - 1);
-    // SAFETY: the last word of this CPU's value of the scratch map.
-    let noted = unsafe { noted.read_volatile() };
-    if noted & PEER_READ == 0 {
-        return None;
-    }
     let datagram = hide(scratch.place(ParsedSlot::Outer) as usize) as *const Datagram;
-    // SAFETY: `judge` has written the datagram before it set the mark, and the value lives as long as the
-    // program.
-    Some((unsafe { &*datagram }, noted & 1))
+    // SAFETY: the caller has a decision that says that `judge` has written the datagram, and the value lives
+    // as long as the program.
+    Some(unsafe { &*datagram })
 }

@@ -8,7 +8,10 @@ use pomguard::{
     digest::hex,
     policy::{Direction, Mode, Policy},
 };
-use pomguard_common::counter::{Counters, RowTally, Tally};
+use pomguard_common::{
+    counter::{Counters, RowTally, Tally},
+    drops::{DropKey, rest_at, rest_key},
+};
 
 use crate::{
     force::InForce,
@@ -202,6 +205,15 @@ fn runnable(stream: &mut Stream, direction: Direction) -> Vec<u8> {
 /// The number of packets of each reason.
 pub type Reasons = BTreeMap<&'static str, u64>;
 
+/// The outcome of one frame.
+#[derive(Clone, Copy, Debug)]
+pub struct Outcome {
+    /// The effect on the counters and the flow table.
+    pub effect: Effect,
+    /// The key under which the frame is recorded in the table of drops, if it is recorded.
+    pub recorded: Option<DropKey>,
+}
+
 /// The oracle and the decision code on the host, side by side.
 pub struct Models {
     datapath: HostDatapath,
@@ -216,22 +228,25 @@ impl Models {
         Ok(Self { datapath: HostDatapath::new(crate::reference::policy())? })
     }
 
-    /// Returns the effect of the decision code for each frame of the scenario.
+    /// Returns the outcome of the decision code for each frame of the scenario.
     ///
     /// # Errors
     /// If a policy does not compile.
-    pub fn code(&mut self, scenario: &Scenario) -> Result<Vec<Effect>> {
+    pub fn code(&mut self, scenario: &Scenario) -> Result<Vec<Outcome>> {
         self.datapath.renew(scenario.policy.clone())?;
-        let mut effects = Vec::with_capacity(scenario.steps.len());
+        let mut outcomes = Vec::with_capacity(scenario.steps.len());
         for step in &scenario.steps {
             match step {
                 Step::Wait(seconds) => self.datapath.wait(*seconds)?,
                 Step::Change(policy) => self.datapath.enforce(policy.as_ref().clone())?,
                 Step::Hold(held) => self.datapath.hold(&held.control_state())?,
-                Step::Frame(direction, frame) => effects.push(self.datapath.judge(*direction, frame)?),
+                Step::Frame(direction, frame) => {
+                    let effect = self.datapath.judge(*direction, frame)?;
+                    outcomes.push(Outcome { effect, recorded: self.datapath.recorded() });
+                }
             }
         }
-        Ok(effects)
+        Ok(outcomes)
     }
 
     /// Describes the first frame that audit counts differently from enforce. Returns `None` if there is none.
@@ -242,9 +257,9 @@ impl Models {
     pub fn audit_difference(&mut self, scenario: &Scenario) -> Result<Option<String>> {
         let enforced = self.code(&scenario.in_mode(Mode::Enforce))?;
         let audited = self.code(&scenario.in_mode(Mode::Audit))?;
-        let counted = |effect: &Effect| Effect { audited: false, ..*effect };
+        let counted = |outcome: &Outcome| Effect { audited: false, ..outcome.effect };
         let differs = enforced.iter().zip(&audited).position(|(one, other)| counted(one) != counted(other));
-        Ok(differs.map(|at| format!("enforce {:?}\n audit   {:?}", enforced[at], audited[at])))
+        Ok(differs.map(|at| format!("enforce {:?}\n audit   {:?}", enforced[at].effect, audited[at].effect)))
     }
 
     /// Describes the first difference between the decision code and the oracle. Returns `None` if they agree.
@@ -273,7 +288,7 @@ impl Models {
                         return Ok(Some(format!("expected {meant:?}\n read     {read:?}")));
                     }
                     let wanted = host.judge(*direction, frame).effect(&in_force, *direction);
-                    if let Some(found) = found.next()
+                    if let Some(Outcome { effect: found, .. }) = found.next()
                         && found != wanted
                     {
                         return Ok(Some(format!("expected {wanted:?}\n found   {found:?}")));
@@ -285,25 +300,53 @@ impl Models {
     }
 }
 
+/// Packets and bytes of each key in the table of drops. For a stranger, only the prefix is part of the key.
+type Drops = BTreeMap<DropKey, (u64, u64)>;
+
+/// Returns the key by which the table tells entries apart.
+fn told_apart(key: DropKey) -> DropKey {
+    let mask = key.mask();
+    DropKey { peer: [key.peer[0] & mask[0], key.peer[1] & mask[1]], ..key }
+}
+
 /// The kernel's counters at one moment.
 struct Count {
     counters: Counters,
     rows: BTreeMap<u16, RowTally>,
+    drops: Drops,
+    /// Packets and bytes that are in no entry of the table of drops, by part.
+    rest: Drops,
 }
 
 impl Count {
     fn of(bench: &Bench) -> Result<Self> {
-        Ok(Self { counters: bench.probe.counters()?, rows: bench.tallies()?.into_iter().collect() })
+        let (entries, parts) = bench.probe.drops()?;
+        let mut drops = Drops::new();
+        for entry in entries {
+            let counts = drops.entry(told_apart(entry.key)).or_default();
+            *counts = (counts.0 + entry.packets, counts.1 + entry.bytes);
+        }
+        Ok(Self {
+            counters: bench.probe.counters()?,
+            rows: bench.tallies()?.into_iter().collect(),
+            drops,
+            rest: parts.into_iter().map(|part| (part.key, (part.packets, part.bytes))).collect(),
+        })
     }
 
     /// Returns the counters expected after one more frame.
-    fn after(mut self, direction: Direction, frame: &[u8], effect: Effect) -> Self {
+    fn after(mut self, direction: Direction, frame: &[u8], outcome: Outcome) -> Self {
+        let effect = outcome.effect;
         let tally = Tally { packets: 1, bytes: frame.len() as u64 };
         self.counters = after_one(self.counters, direction, tally, effect);
         if let Some(row) = self.rows.get_mut(&effect.row) {
             row.packets += 1;
             row.bytes += tally.bytes;
             row.connections += u64::from(effect.connection);
+        }
+        if let Some(key) = outcome.recorded {
+            let counts = self.drops.entry(told_apart(key)).or_default();
+            *counts = (counts.0 + tally.packets, counts.1 + tally.bytes);
         }
         self
     }
@@ -321,11 +364,31 @@ impl Count {
                 ));
             }
         }
+        // The rest may have any packets of its part, and takes whole entries that make room.
+        let part = |key: &DropKey| rest_key(rest_at(key.what));
+        let in_rest = |key: &DropKey| found.rest.contains_key(&part(key));
+        for key in self.drops.keys().chain(found.drops.keys().filter(|key| !self.drops.contains_key(key))) {
+            let (wanted, found) = (self.drops.get(key), found.drops.get(key));
+            if wanted != found && !in_rest(key) {
+                all.push(format!("{key:?} is recorded {found:?} times instead of {wanted:?}"));
+            }
+        }
+        let sum = |drops: &Drops, rest: &Drops| -> BTreeMap<DropKey, (u64, u64)> {
+            drops.iter().chain(rest).fold(BTreeMap::new(), |mut sums, (key, counts)| {
+                let sum: &mut (u64, u64) = sums.entry(part(key)).or_default();
+                *sum = (sum.0 + counts.0, sum.1 + counts.1);
+                sums
+            })
+        };
+        let (wanted, found) = (sum(&self.drops, &self.rest), sum(&found.drops, &found.rest));
+        if wanted != found {
+            all.push(format!("the table of drops has {found:?} instead of {wanted:?}"));
+        }
         all
     }
 }
 
-/// Describes the first difference between the loaded programs and the effects of the decision code on the
+/// Describes the first difference between the loaded programs and the outcomes of the decision code on the
 /// host.
 ///
 /// Verdicts are compared one by one, all counters every `batch` frames.
@@ -335,11 +398,12 @@ impl Count {
 pub fn kernel_difference(
     bench: &mut Bench,
     scenario: &Scenario,
-    effects: &[Effect],
+    outcomes: &[Outcome],
     batch: usize,
 ) -> Result<Option<String>> {
     bench.renew(scenario.policy.clone())?;
-    let mut effects = effects.iter();
+    bench.probe.forget_drops()?;
+    let mut outcomes = outcomes.iter();
     let mut wanted = Count::of(bench)?;
     let mut uncompared = 0;
     for step in &scenario.steps {
@@ -354,10 +418,10 @@ pub fn kernel_difference(
             }
             Step::Hold(held) => bench.hold(&held.control_state())?,
             Step::Frame(direction, frame) => {
-                let Some(effect) = effects.next().copied() else { break };
-                wanted = wanted.after(*direction, frame, effect);
-                if bench.probe.verdict(*direction, frame)? != effect.passes() {
-                    return Ok(Some(format!("the kernel does not agree to {effect:?}")));
+                let Some(outcome) = outcomes.next().copied() else { break };
+                wanted = wanted.after(*direction, frame, outcome);
+                if bench.probe.verdict(*direction, frame)? != outcome.effect.passes() {
+                    return Ok(Some(format!("the kernel does not agree to {outcome:?}")));
                 }
                 uncompared += 1;
                 if uncompared == batch {
@@ -393,15 +457,15 @@ pub fn compare(
         let (small, message) = minimised(scenario, &mut |smaller| models.difference(smaller))?;
         ensure!(false, "the decision code and the naive reading differ:\n {message}\n{}", shown(&small));
     }
-    let effects = models.code(scenario)?;
-    for effect in &effects {
+    let outcomes = models.code(scenario)?;
+    for Outcome { effect, .. } in &outcomes {
         *reasons.entry(effect.reason.name()).or_default() += 1;
     }
     let Some(bench) = bench else { return Ok(()) };
-    if let Some(message) = kernel_difference(bench, scenario, &effects, BATCH)? {
+    if let Some(message) = kernel_difference(bench, scenario, &outcomes, BATCH)? {
         let (small, message) = minimised(scenario, &mut |smaller| {
-            let effects = models.code(smaller)?;
-            kernel_difference(bench, smaller, &effects, 1)
+            let outcomes = models.code(smaller)?;
+            kernel_difference(bench, smaller, &outcomes, 1)
         })
         .unwrap_or((scenario.clone(), message));
         ensure!(false, "the kernel and its code on the host differ: {message}\n{}", shown(&small));

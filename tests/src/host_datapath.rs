@@ -1,7 +1,10 @@
 //! Runs the decision code of the programs on the host: the expected behaviour, which the compiler of the BPF
 //! object and the kernel's verifier must not change.
 
-use std::{cell::OnceCell, iter};
+use std::{
+    cell::{Cell, OnceCell},
+    iter,
+};
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 use pomguard::{
@@ -12,7 +15,8 @@ use pomguard::{
 use pomguard_common::{
     Direction,
     control::{Control, ControlView, Override, word},
-    decide::{self, NO_ROW, Tables},
+    decide::{self, Decision, NO_ROW, ParsedSlot, Scratch as _, Tables},
+    drops::{self, End},
     flow::{
         self, Bucket, Candidates, Entered, Key, Newcomer, State, Store, Tag, Word,
         ports::{self, FlowPort},
@@ -108,6 +112,8 @@ struct ControlMemory {
     /// Packets counted against each rate: of traffic, and of self-tests.
     spent: [[Word; Rated::COUNT]; 2],
     served: Vec<Served>,
+    /// The note about the packet under judgement.
+    noted: Cell<u64>,
     no_policy: bool,
     self_tests: bool,
 }
@@ -134,6 +140,14 @@ impl ControlView for ControlMemory {
     fn slot_bit(&self) -> u64 {
         let slot = if self.no_policy { NO_POLICY_SLOT } else { SLOT };
         Override::slot_bit(slot).into()
+    }
+
+    fn note_peer(&self, note: u64) {
+        self.noted.set(note);
+    }
+
+    fn noted_peer(&self) -> u64 {
+        self.noted.get()
     }
 
     fn served(&self, index: u32) -> Option<&Served> {
@@ -167,6 +181,8 @@ pub struct HostDatapath {
     whole: usize,
     /// Number of plain packets so far.
     ordinary: u64,
+    /// The record of the last packet in the table of drops.
+    recorded: Option<drops::DropKey>,
 }
 
 impl HostDatapath {
@@ -182,6 +198,7 @@ impl HostDatapath {
             fragmented: Table::new(FRAGMENT_BUCKETS, 0),
             whole: 0,
             ordinary: 0,
+            recorded: None,
         };
         datapath.install()?;
         datapath.hold(&ControlState::default())?;
@@ -325,9 +342,20 @@ impl HostDatapath {
     /// If the image has no head of this version, or the two paths disagree.
     pub fn judge(&mut self, direction: Direction, frame: &[u8]) -> Result<Effect> {
         let scratch = [OnceCell::new(), OnceCell::new()];
+        self.held.noted.set(0);
+        let self_tests = self.held.self_tests;
+        let outcome = |decision: Decision, end: End| {
+            let recorded = drops::is_recorded(decision) && !self_tests;
+            let key = recorded.then(|| drops::DropKey::new(direction, decision, decision.known_bit(), end));
+            (Effect::by(decision), key)
+        };
         if self.held.no_policy {
             let now = self.flows.now;
-            return Ok(Effect::by(decide::judge_without_policy(direction, frame, &self.held, now, &scratch)));
+            let decision = decide::judge_without_policy(direction, frame, &self.held, now, &scratch);
+            let end = End::of_frame(direction, frame, decision.reason_number());
+            let (effect, recorded) = outcome(decision, end);
+            self.recorded = recorded;
+            return Ok(effect);
         }
         let image = Image::open(&self.held).context("the image opens")?;
         let control = &self.held.control;
@@ -336,21 +364,40 @@ impl HostDatapath {
             let tables = Tables::in_peace(&image, &self.flows, &self.fragmented);
             decide::fast_path(direction, frame, &tables, control.word(word::PORT_BLOOM))
         });
-        if let Some(quick) = quick.flatten() {
+        let quick = quick
+            .flatten()
+            .map(|decision| outcome(decision, End::of_plain(direction, frame, decision.reason_number())));
+        if let Some((effect, recorded)) = quick {
             self.ordinary += 1;
             if self.ordinary.is_multiple_of(2) {
-                return Ok(Effect::by(quick));
+                self.recorded = recorded;
+                return Ok(effect);
             }
         }
         let tables = Tables::new(&image, &self.flows, &self.fragmented);
         let decision = decide::judge(direction, frame, &tables, &scratch);
-        if let Some(quick) = quick.flatten() {
+        let reason = decision.reason_number();
+        let datagram = scratch.load(ParsedSlot::Outer).filter(|_| decision.is_read());
+        let end = datagram.map_or_else(
+            || End::of_frame(direction, frame, reason),
+            |datagram| End::of_datagram(direction, datagram, reason),
+        );
+        let general = outcome(decision, end);
+        if let Some(quick) = quick {
             // Own addresses lie in two parts of an image. Where one is lost, both paths drop, each for its reason.
             let damaged = self.held.lines.len() < self.whole;
-            let agree = if damaged { quick.passes() == decision.passes() } else { quick == decision };
-            ensure!(agree, "the quick way comes to {quick:?}, the general one to {decision:?}");
+            let agree = if damaged { quick.0.passes() == general.0.passes() } else { quick == general };
+            ensure!(agree, "the quick way comes to {quick:?}, the general one to {general:?}");
         }
-        Ok(Effect::by(decision))
+        self.recorded = general.1;
+        Ok(general.0)
+    }
+
+    /// Returns the key under which the last packet was recorded in the table of drops. Returns `None` if the
+    /// packet was not recorded.
+    #[must_use]
+    pub const fn recorded(&self) -> Option<drops::DropKey> {
+        self.recorded
     }
 }
 

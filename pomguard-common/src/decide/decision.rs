@@ -1,6 +1,7 @@
 //! The decision on one packet, packed into one word.
 
 use crate::{
+    control::peer_note,
     flow::{Entered, State},
     image::RowMatch,
     reason::{Reason, Verdict},
@@ -30,6 +31,8 @@ impl Decision {
     /// Set on a drop if the site file gives the address of this host's end to no host or peer, so that
     /// overrides may let the packet pass. [`super::judge`] clears the bit.
     pub(super) const UNCLAIMED: u64 = 1 << 32;
+    /// Position of the marks about the packet, of which each is a bit of [`peer_note`].
+    const NOTE_SHIFT: u32 = 33;
     /// The special word for an ICMP error: the packet that the error quotes decides.
     pub(super) const QUOTES: u64 = u64::MAX;
 
@@ -117,6 +120,26 @@ impl Decision {
     #[inline(always)]
     pub(super) const fn bare(self) -> Self {
         Self(self.0 & !Self::UNCLAIMED)
+    }
+
+    /// Returns the decision with a note about the packet, see [`peer_note`].
+    #[inline(always)]
+    pub(super) const fn noting(self, note: u64) -> Self {
+        Self(self.0 | note << Self::NOTE_SHIFT)
+    }
+
+    /// Returns 1 if the packet was read up to its addresses and the peer is a known system, else 0.
+    #[must_use]
+    #[inline(always)]
+    pub const fn known_bit(self) -> u64 {
+        self.0 >> Self::NOTE_SHIFT & peer_note::KNOWN
+    }
+
+    /// Returns true if the packet was read up to its addresses.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_read(self) -> bool {
+        self.0 >> Self::NOTE_SHIFT & peer_note::READ != 0
     }
 
     /// Returns true if overrides may let a dropped packet pass: no row allowed the packet, and nothing is

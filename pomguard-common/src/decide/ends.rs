@@ -63,7 +63,7 @@ where
     let image = tables.image;
     let family = datagram.family;
     let class = class_of(image, family, &datagram.source);
-    image.lines().note_peer(class.known_bit());
+    image.lines().note_peer(class.note());
     if matches!(family, Family::V6) && (mapped(&datagram.source) || mapped(&datagram.destination)) {
         return because(Reason::MappedAddress);
     }
@@ -118,7 +118,7 @@ where
     let image = tables.image;
     let family = datagram.family;
     let class = class_of(image, family, &datagram.destination);
-    image.lines().note_peer(class.known_bit());
+    image.lines().note_peer(class.note());
     if matches!(family, Family::V6) && (mapped(&datagram.source) || mapped(&datagram.destination)) {
         return because(Reason::MappedAddress);
     }

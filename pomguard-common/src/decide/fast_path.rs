@@ -356,7 +356,7 @@ impl<I: Ip> Endpoints<I> {
             _ if opens => either(Reason::PortKnown, Reason::Port),
             _ => either(Reason::NoFlowKnown, Reason::NoFlow),
         };
-        Some(Decision::because(reason).not_enforced(audit))
+        Some(Decision::because(reason).not_enforced(audit).noting(class.note()))
     }
 
     /// Decides only packets that answer or continue a flow. The general path enters new flows into the table.

@@ -299,7 +299,7 @@ where
     if matches!(hook, Direction::Inbound) && decision.lets_in() && self_test == 0 {
         remember_port(datagram, tables);
     }
-    decision
+    decision.noting(image.lines().noted_peer())
 }
 
 /// Records that a datagram other than an answer was let in to a local port. A separate function in the

@@ -154,7 +154,7 @@ fn random_drops_add_up_as_in_a_table_without_limits() {
             let low = if kind == PeerKind::V6 { pick } else { 0 };
             let end = End { peer: [high, low], kind, port: pick as u16 & 3, ..End::NOBODY };
             let hook = Direction::ALL[pick as usize / 12 % 2];
-            let known = known_by_reason(reason as u8);
+            let known = u64::from(reason == Reason::PortKnown);
             let key = DropKey::new(hook, Decision::because(reason), known, end);
             now = now.wrapping_add(u32::from(random(&mut state).is_multiple_of(64)));
             record(&table, key, 0, 60, now, SECRET);

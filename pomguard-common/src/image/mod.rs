@@ -24,7 +24,11 @@ mod lookup;
 
 pub use lookup::{Image, Miss, MissReason, RowMatch, ones};
 
-use crate::{Direction, control::ControlView, protocol};
+use crate::{
+    Direction,
+    control::{ControlView, peer_note},
+    protocol,
+};
 pub use crate::{
     barrier::Barrier,
     net::{Address, Family, Tuple},
@@ -321,11 +325,12 @@ impl Class {
         self.0 & Self::OFFSET
     }
 
-    /// Returns 1 if [`Self::known`], else 0, without a branch.
+    /// Returns the note about a packet whose peer has this class, see [`peer_note`]. Computed without a
+    /// branch.
     #[must_use]
     #[inline(always)]
-    pub(crate) const fn known_bit(self) -> u64 {
-        (self.0 / Self::KNOWN) as u64
+    pub(crate) const fn note(self) -> u64 {
+        (self.0 / Self::KNOWN) as u64 * peer_note::KNOWN | peer_note::READ
     }
 
     /// Returns true if the site file names the address.

@@ -1,6 +1,6 @@
 //! Reads the table of drops from the pinned map.
 
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, BorrowedFd};
 
 use aya::util::nr_cpus;
 use pomguard_common::{
@@ -74,10 +74,26 @@ pub fn read(pins: &Pins) -> Result<Reading, KernelError> {
     let host = load::host_record(pins)?;
     let ticks = Ticks { shift: host.tick_shift, ..Ticks::probe()? };
     let map = pins.open(names::MAP_DROPS)?;
+    let (entries, rest) = contents(map.fd().as_fd(), ticks)?;
+    Ok(Reading {
+        table: identity(host.flow_secret, host.counting_since),
+        at: unix_now(),
+        counting_since: host.counting_since,
+        installed_at: host.installed_at,
+        entries,
+        rest,
+    })
+}
+
+/// Returns the entries and the rest of a table.
+///
+/// # Errors
+/// If the kernel refuses.
+pub(super) fn contents(map: BorrowedFd<'_>, ticks: Ticks) -> Result<(Vec<Entry>, Vec<Rest>), KernelError> {
     let cpus = nr_cpus().map_err(|(path, source)| KernelError::system("read", path)(source))?;
     let element = |index: usize| {
         let mut words = vec![0_u64; ELEMENT * cpus];
-        raw::lookup_words(map.fd().as_fd(), index as u32, &mut words)
+        raw::lookup_words(map, index as u32, &mut words)
             .map_err(KernelError::system("bpf", format!("map {}", names::MAP_DROPS)))?;
         Ok::<_, KernelError>(words)
     };
@@ -104,14 +120,7 @@ pub fn read(pins: &Pins) -> Result<Reading, KernelError> {
             }
         }
     }
-    Ok(Reading {
-        table: identity(host.flow_secret, host.counting_since),
-        at: unix_now(),
-        counting_since: host.counting_since,
-        installed_at: host.installed_at,
-        entries,
-        rest,
-    })
+    Ok((entries, rest))
 }
 
 fn same_entry(before: &[u64], now: &[u64]) -> bool {

@@ -199,6 +199,14 @@ impl Loaded {
         }
     }
 
+    /// Returns the descriptor of a per-CPU array of this object.
+    pub(super) fn map_fd(&self, name: &'static str) -> Result<BorrowedFd<'_>, KernelError> {
+        match self.ebpf.map(name) {
+            Some(Map::PerCpuArray(data)) => Ok(data.fd().as_fd()),
+            _ => Err(KernelError::Missing(name)),
+        }
+    }
+
     /// Returns the object itself, for the programs' log.
     pub fn ebpf(&mut self) -> &mut Ebpf {
         &mut self.ebpf

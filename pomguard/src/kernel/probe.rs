@@ -4,14 +4,16 @@
 //! changes nothing.
 
 use aya::{
-    maps::{Array, ArrayOfMaps, MapData, PerCpuArray, ProgramArray},
+    maps::{Array, ArrayOfMaps, MapData, PerCpuArray, PerCpuValues, ProgramArray},
     programs::{TestRun as _, TestRunOptions},
+    util::nr_cpus,
 };
 use pomguard_common::{
     Direction,
     control::{Control, Override, word},
     counter::{Counters, RowTally, Tally},
     decide::NO_ROW,
+    drops,
     flow::Bucket,
     image::{Active, Line},
     limits, names,
@@ -22,7 +24,9 @@ use pomguard_common::{
 use super::{
     KernelError,
     clock::Ticks,
-    counters, image_array, install,
+    counters,
+    drops::{Entry, Rest, contents},
+    image_array, install,
     load::{Loaded, Share},
     mapping::Mapping,
     pins::Pins,
@@ -197,6 +201,29 @@ impl Probe {
     pub fn row(&self, slot: u16) -> Result<RowTally, KernelError> {
         let map: PerCpuArray<_, RowTally> = self.loaded.map(names::MAP_ROWS)?;
         Ok(sum_row(&map.get(&u32::from(slot), 0).map_err(KernelError::map(names::MAP_ROWS))?))
+    }
+
+    /// Clears the table of drops.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn forget_drops(&mut self) -> Result<(), KernelError> {
+        let cpus = nr_cpus().map_err(|(path, source)| KernelError::system("read", path)(source))?;
+        let mut table: PerCpuArray<_, [u64; drops::ELEMENT]> = self.loaded.map_mut(names::MAP_DROPS)?;
+        for index in 0..drops::ELEMENTS as u32 {
+            let empty = PerCpuValues::try_from(vec![[0; drops::ELEMENT]; cpus]);
+            let empty = empty.map_err(KernelError::system("bpf", format!("map {}", names::MAP_DROPS)))?;
+            table.set(index, empty, 0).map_err(KernelError::map(names::MAP_DROPS))?;
+        }
+        Ok(())
+    }
+
+    /// Returns the entries of the table of drops, and the packets that are in no entry.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn drops(&self) -> Result<(Vec<Entry>, Vec<Rest>), KernelError> {
+        contents(self.loaded.map_fd(names::MAP_DROPS)?, Ticks::probe()?)
     }
 
     /// Runs a frame and returns true if the frame passes.

@@ -1,11 +1,14 @@
 //! Plain packets and all others. These tests check that the fast program decides every plain packet itself,
 //! because otherwise only the cost would show a change, and that all other packets need the general program.
 
-use pomguard::policy::{Mode, Policy};
+use std::net::IpAddr;
+
+use pomguard::policy::{Mode, Policy, PortRange};
 use pomguard_common::{
     Direction::{self, Inbound, Outbound},
     control::panic,
     counter::{Counters, RowTally, Tally},
+    drops::{DropKey, PeerKind},
     reason::Reason,
 };
 use pomguard_tests::{
@@ -124,6 +127,46 @@ fn both_programs_count_ordinary_packets_alike() {
     assert!(fast.0.direction.iter().all(|half| half.seen.packets > 10), "{fast:?}");
 }
 
+/// Runs a frame and returns its record in the table of drops.
+fn record(bench: &mut Bench, direction: Direction, packet: &Packet) -> DropKey {
+    bench.probe.forget_drops().expect("the kernel takes it");
+    bench.probe.verdict(direction, &packet.build()).expect("the kernel runs it");
+    let (entries, rest) = bench.probe.drops().expect("are read");
+    assert!(entries.len() == 1 && rest.is_empty(), "one packet, one entry: {entries:?} {rest:?}");
+    entries[0].key
+}
+
+/// A row for anywhere that names client ports denies strangers under `client-port`, too.
+#[test]
+fn stranger_with_a_wrong_client_port_is_no_known_system() {
+    let mut policy = policy(Mode::Enforce);
+    for row in policy.rows.iter_mut().filter(|row| row.id.0 == "A2") {
+        row.client_ports = PortRange { first: 1_024, last: 65_535 };
+    }
+    let mut datapath = HostDatapath::new(policy.clone()).expect("the policy compiles");
+    let cases = Places::both().into_iter().flat_map(|places| {
+        [(places.stranger, false), (places.office, true)]
+            .map(|(peer, known)| (eth().ip(peer, places.host).tcp(1_023, 443), known))
+    });
+    let cases: Vec<(Packet, bool)> = cases.collect();
+    for (packet, known) in &cases {
+        // Two packets: the host's programs judge every second one on the fast path alone.
+        for _ in 0..2 {
+            let effect = datapath.judge(Inbound, &packet.build()).expect("both ways agree");
+            assert_eq!(effect, Effect::of(Reason::ClientPort));
+            assert_eq!(datapath.recorded().expect("a drop is recorded").known(), *known, "{packet:?}");
+        }
+    }
+    let Some(mut bench) = bench("stranger_with_a_wrong_client_port_is_no_known_system", policy) else {
+        return;
+    };
+    let fast: Vec<DropKey> = cases.iter().map(|(packet, _)| record(&mut bench, Inbound, packet)).collect();
+    assert!(fast.iter().zip(&cases).all(|(key, (_, known))| key.known() == *known), "{fast:?}");
+    bench.leave_all_to_general().expect("the kernel takes it");
+    let general: Vec<DropKey> = cases.iter().map(|(packet, _)| record(&mut bench, Inbound, packet)).collect();
+    assert_eq!(fast, general);
+}
+
 /// Returns the reference policy with this mode in both directions.
 fn policy(mode: Mode) -> Policy {
     Policy { inbound: mode, outbound: mode, ..reference::policy() }
@@ -147,6 +190,13 @@ fn missing_general_program_is_a_counted_drop() {
         is(&mut bench, direction, &arp, error);
     }
     is(&mut bench, Outbound, &reply, Effect::of(Reason::PeerFlow));
+    // The record names the peer, as far as a frame that nobody has checked tells.
+    let key = record(&mut bench, Inbound, &arp);
+    assert_eq!((key.kind(), key.port()), (PeerKind::Mac, ether::ARP), "{key:?}");
+    let tagged = record(&mut bench, Inbound, &allowed.clone().tag(ether::VLAN, 0));
+    let IpAddr::V4(stranger) = places.stranger else { panic!("the first places are of IPv4") };
+    let peer = [u64::from(u32::from(stranger)) << 32, 0];
+    assert_eq!((tagged.kind(), tagged.peer, tagged.port()), (PeerKind::V4, peer, 0), "{tagged:?}");
     // While a grace period may be in force, the fast program decides nothing.
     bench.leave_all_to_general().expect("the kernel takes it");
     is(&mut bench, Outbound, &reply, error);

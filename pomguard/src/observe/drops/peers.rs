@@ -64,7 +64,7 @@ impl RecentPeers {
 mod tests {
     use pomguard_common::{
         decide::Decision,
-        drops::{End, Key, PeerKind},
+        drops::{End, DropKey, PeerKind},
     };
 
     use super::*;
@@ -73,7 +73,7 @@ mod tests {
     fn more(reason: Reason, peers: std::ops::Range<u64>, port: u16, last: u64) -> Hour {
         let table = peers.map(|peer| {
             let end = End { peer: [peer << 32, 0], kind: PeerKind::V4, port, protocol: 6, ..End::NOBODY };
-            let key = Key::new(Direction::Inbound, Decision::because(reason), 1, end);
+            let key = DropKey::new(Direction::Inbound, Decision::because(reason), 1, end);
             (key, Counts { packets: 1, bytes: 60, first: last, last, peer: end.peer, other_port: 0 })
         });
         Hour { table: table.collect(), ..Hour::default() }
