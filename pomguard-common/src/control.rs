@@ -8,6 +8,7 @@
 
 use crate::{
     barrier::Barrier,
+    flow::{hide, less},
     limits,
     net::{Address, Family, Tuple},
     served::Served,
@@ -209,45 +210,47 @@ impl Override {
         bits
     }
 
-    /// Returns true if the line is not free and its prefix covers the peer. Does not check the address
-    /// family.
+    /// Returns true if the prefix of the line covers the peer. Does not check the address family.
     #[inline(always)]
-    const fn is_for(&self, peer: [u64; 2]) -> bool {
+    fn covers(&self, peer: [u64; 2]) -> bool {
         let (own, mask) = (halves(&self.peer), halves(&self.mask));
-        self.marks != 0 && peer[0] & mask[0] == own[0] && peer[1] & mask[1] == own[1]
+        hide(peer[0] & mask[0] ^ own[0] | peer[1] & mask[1] ^ own[1]) == 0
     }
 
-    /// Returns true if the line allows the tuple of the query.
+    /// Returns true if the line holds at `now` and allows the tuple of the query. A single branch: the
+    /// verifier would explore the rest of the table once for each.
     #[inline(always)]
-    const fn answers(&self, query: OverrideQuery) -> bool {
+    fn answers(&self, query: OverrideQuery, now: u32) -> bool {
+        let Self { ports, client_ports, .. } = *self;
+        let part = |value: u32| u64::from(value & 0xffff);
         // An exception does not match a query for failsafe rows alone.
-        let mark = if query.0 & OverrideQuery::FAILSAFE_ONLY == 0 { Self::EXCEPTION } else { 0 };
-        let kind = (self.protocol as u64) << OverrideQuery::PROTOCOL_SHIFT
-            | ((self.marks & !mark) as u64) << OverrideQuery::MARKS_SHIFT;
-        if kind ^ query.0 >> OverrideQuery::PROTOCOL_SHIFT << OverrideQuery::PROTOCOL_SHIFT != 0 {
-            return false;
-        }
-        if ((self.slots & Self::EVERY_SLOT) as u64) << OverrideQuery::SLOTS_SHIFT & query.0 == 0 {
-            return false;
-        }
-        let (port, client) =
-            (query.0 as u32 & 0xffff, (query.0 >> OverrideQuery::CLIENT_SHIFT) as u32 & 0xffff);
-        port >= self.ports & 0xffff
-            && port <= self.ports >> 16
-            && client >= self.client_ports & 0xffff
-            && client <= self.client_ports >> 16
+        let both = query.0 & OverrideQuery::FAILSAFE_ONLY ^ OverrideQuery::FAILSAFE_ONLY;
+        let ignored = both / OverrideQuery::FAILSAFE_ONLY * u64::from(Self::EXCEPTION);
+        let kind = u64::from(self.protocol) << OverrideQuery::PROTOCOL_SHIFT
+            | (u64::from(self.marks) & !ignored) << OverrideQuery::MARKS_SHIFT;
+        let other_kind = (kind ^ query.0) >> OverrideQuery::PROTOCOL_SHIFT;
+        let slots = u64::from(self.slots & Self::EVERY_SLOT) << OverrideQuery::SLOTS_SHIFT & query.0;
+        let (port, client) = (part(query.0 as u32), part((query.0 >> OverrideQuery::CLIENT_SHIFT) as u32));
+        // See `over`.
+        let ended = less(0, self.expires.into()) & less(u64::from(now.wrapping_sub(self.expires)), 1 << 31);
+        let outside = less(port, part(ports))
+            | less(part(ports >> 16), port)
+            | less(client, part(client_ports))
+            | less(part(client_ports >> 16), client);
+        !(less(0, other_kind) | outside | ended) & less(0, slots) & less(0, self.marks.into()) != 0
     }
 
     #[inline(always)]
     const fn matched(&self) -> Match {
-        let exception = if self.marks & Self::EXCEPTION == 0 { 0 } else { Match::EXCEPTION };
+        let exception = (self.marks & Self::EXCEPTION) as u32 * (Match::EXCEPTION / Self::EXCEPTION as u32);
         Match(self.row as u32 | Match::SOME | exception)
     }
 }
 
-/// Returns an address in two words: the stack of the programs is small.
+/// Returns an address in two words, high and low: the stack of the programs is small.
+#[must_use]
 #[inline(always)]
-const fn halves(address: &Address) -> [u64; 2] {
+pub const fn halves(address: &Address) -> [u64; 2] {
     [(address[0] as u64) << 32 | address[1] as u64, (address[2] as u64) << 32 | address[3] as u64]
 }
 
@@ -273,6 +276,12 @@ pub trait ControlView {
     fn override_rule(&self, index: u32) -> Option<&Override> {
         let _ = index;
         None
+    }
+
+    /// Calls [`search_lines`]. In the programs, a separate function that the verifier checks once.
+    #[inline(always)]
+    fn matching_override(&self, peer: &Address, query: u64, now: u32) -> u32 {
+        search_lines(self, halves(peer), query, now)
     }
 
     /// Returns 1 for a self-test, 0 for a packet of the network. A self-test is not rate-limited, counts
@@ -407,39 +416,28 @@ pub fn search<S: ControlView + Barrier + ?Sized>(
     [one, two]: [OverrideQuery; 2],
     now: u32,
 ) -> Matches {
-    // The barrier hides how the queries were made, so that the verifier explores the table walk only once.
-    let (one, two) = (view.barrier(one.0), view.barrier(two.0));
-    Matches(if one | two == 0 { 0 } else { search_lines(view, peer, one, two, now) })
+    let find = |query: OverrideQuery| {
+        // The barrier hides how the query was made, so that the verifier explores the look-up only once.
+        let query = view.barrier(query.0);
+        u64::from(if query == 0 { 0 } else { view.matching_override(peer, query, now) })
+    };
+    Matches(find(one) | find(two) << 32)
 }
 
-/// Walks the override table. A separate function in the programs.
-#[inline(never)]
-fn search_lines<S: ControlView + Barrier + ?Sized>(
-    view: &S,
-    peer: &Address,
-    one: u64,
-    two: u64,
-    now: u32,
-) -> u64 {
+/// Walks the override table for a query about a peer, whose address is given in two words, high and low. The
+/// word of the query is that of an [`OverrideQuery`]; the result is a [`Match`]. The first line wins.
+#[inline(always)]
+pub fn search_lines<S: ControlView + ?Sized>(view: &S, peer: [u64; 2], query: u64, now: u32) -> u32 {
     let lines = view.control(word::OVERRIDES);
-    let peer = halves(peer);
-    let mut found = view.barrier(0);
     let mut at = 0;
     while at < limits::OVERRIDES as u32 && u64::from(at) < lines {
         let Some(line) = view.override_rule(at) else { break };
-        if line.is_for(peer) && !over(line.expires, now) {
-            let matched = u64::from(line.matched().0);
-            if found as u32 == 0 && line.answers(OverrideQuery(one)) {
-                found |= matched;
-            }
-            if found >> 32 == 0 && line.answers(OverrideQuery(two)) {
-                found |= matched << 32;
-            }
-            found = view.barrier(found);
+        if line.covers(peer) && line.answers(OverrideQuery(query), now) {
+            return line.matched().0;
         }
         at += 1;
     }
-    view.barrier(found)
+    0
 }
 
 #[cfg(test)]

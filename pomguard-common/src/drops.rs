@@ -14,7 +14,7 @@
 use crate::{
     Direction,
     decide::Decision,
-    flow::{Word, hide},
+    flow::{Word, hide, less},
     image::Family,
     packet::{Packet, be16, be32, be64},
     parse::{Datagram, Kind, ethertype},
@@ -365,12 +365,22 @@ pub trait DropStore {
         words.get(number * BUCKET..)?.first_chunk()
     }
 
-    /// Returns the same value, hidden from the verifier, so that the verifier explores the code after this
-    /// call once, instead of once per path to it.
+    /// Returns the slot of a way, of which only the lowest bits count.
+    #[inline(always)]
+    fn slot<'a>(&self, words: &'a [Word; BUCKET], way: u64) -> Option<&'a [Word; SLOT]> {
+        words.get(WAYS + (way as usize & (WAYS - 1)) * SLOT..)?.first_chunk()
+    }
+
+    /// Returns the same value, hidden from the verifier, so that the verifier explores the code after the
+    /// next [`Self::join`] once, instead of once per path.
     #[inline(always)]
     fn barrier(&self, value: u64) -> u64 {
         value
     }
+
+    /// Marks a place where paths join. The verifier compares paths only at jumps.
+    #[inline(always)]
+    fn join(&self) {}
 }
 
 #[inline(always)]
@@ -404,45 +414,53 @@ pub const fn rest_key(at: usize) -> DropKey {
     DropKey { peer: [0; 2], what: part | (at as u64 >> 1 & 0x7f) << DropKey::REASON }
 }
 
-/// A bucket, and the key to look up in it.
-struct Bucket<'a> {
-    words: &'a [Word; BUCKET],
-    key: DropKey,
-    mask: [u64; 2],
-    /// The upper half of the key's hash.
-    print: u64,
-    now: u32,
+/// Returns one more than the first way whose tag has the print, or 0 if there is none. Written out: the
+/// verifier would explore a loop once for each path through the loop.
+#[inline(always)]
+fn way_of(tags: &[Word; BUCKET], print: u64) -> u64 {
+    let is = |way: usize| tags[way].load() >> 32 == print;
+    if is(0) {
+        1
+    } else if is(1) {
+        2
+    } else if is(2) {
+        3
+    } else if is(3) {
+        4
+    } else if is(4) {
+        5
+    } else if is(5) {
+        6
+    } else if is(6) {
+        7
+    } else if is(7) {
+        8
+    } else {
+        0
+    }
 }
 
-impl Bucket<'_> {
-    /// Counts a packet in a slot if the slot has the key, and returns true. Otherwise keeps in `oldest` the
-    /// way that has been idle the longest so far (in the lowest three bits) and the idle time (above them).
-    #[inline(always)]
-    fn count_in(&self, way: usize, bytes: u32, oldest: &mut u64) -> bool {
-        let Self { words, key, mask, print, now } = *self;
-        let tag = words[way].load();
-        // The only two branches, and neither is on a value that is used later: see `hide`.
-        if hide(tag >> 32 ^ print) == 0 {
-            let slot = WAYS + way * SLOT;
-            let difference = (words[slot + field::PEER].load() ^ key.peer[0]) & mask[0]
-                | (words[slot + field::PEER + 1].load() ^ key.peer[1]) & mask[1]
-                | words[slot + field::WHAT].load() ^ key.what;
-            if hide(difference) == 0 {
-                add(&words[slot + field::PACKETS], 1);
-                add(&words[slot + field::BYTES], bytes.into());
-                words[way].store(print << 32 | u64::from(now));
-                return true;
-            }
-        }
-        // A free way counts as the oldest.
-        let free = hide(tag | tag.wrapping_neg()) >> 63 ^ 1;
-        let idle = u64::from(now.wrapping_sub(tag as u32)) | free << 32;
-        let candidate = idle << 3 | way as u64;
-        // All ones if the candidate is older: both values are small, so the sign of the difference tells.
-        let older = hide(oldest.wrapping_sub(candidate)).cast_signed() >> 63;
-        *oldest ^= (*oldest ^ candidate) & older.cast_unsigned();
-        false
-    }
+/// Returns 1 if the value is 0, else 0, without a branch. The value has at most 63 bits.
+#[inline(always)]
+fn is_zero(value: u64) -> u64 {
+    hide(hide(value).wrapping_sub(1) >> 63)
+}
+
+/// Returns the way that has been idle the longest (in the lowest three bits) and the idle time (above them).
+/// A free way counts as the oldest. No branches: the verifier would explore the code after each branch twice.
+#[inline(always)]
+fn oldest_way(tags: &[Word; BUCKET], now: u32) -> u64 {
+    let candidate = |way: usize| {
+        let tag = tags[way].load();
+        let idle = u64::from(now.wrapping_sub(tag as u32)) | is_zero(tag >> 32) << 32;
+        idle << 3 | way as u64
+    };
+    let older = |oldest: u64, way: usize| {
+        let candidate = candidate(way);
+        oldest ^ (oldest ^ candidate) & less(oldest, candidate)
+    };
+    let oldest = older(older(older(candidate(0), 1), 2), 3);
+    older(older(older(older(oldest, 4), 5), 6), 7)
 }
 
 /// Records a packet: in its entry, in a new entry, or in the rest.
@@ -452,47 +470,51 @@ pub fn record<S: DropStore>(store: &S, key: DropKey, other_port: u16, bytes: u32
     let mask = [store.barrier(high), store.barrier(low)];
     let [high, low] = key.peer;
     let key = DropKey { peer: [store.barrier(high), store.barrier(low)], what: store.barrier(key.what) };
+    store.join();
     let hash = key.hash(mask, secret);
     let area = (key.what >> DropKey::KNOWN & 1) as u32 * AREA as u32;
     let Some(words) = store.element(area + (hash as u32 & (AREA as u32 - 1))) else { return };
     let Some(words) = store.bucket(words, hash as usize >> 2 & (BUCKETS - 1)) else { return };
     // Never 0: a tag of 0 means a free slot.
-    let bucket = Bucket { words, key, mask, print: hash >> 32 | 1, now };
-    // Written out: the compiler would not unroll a loop, and the verifier would explore a loop once for each
-    // path through it.
-    let mut oldest = 0;
-    if bucket.count_in(0, bytes, &mut oldest)
-        || bucket.count_in(1, bytes, &mut oldest)
-        || bucket.count_in(2, bytes, &mut oldest)
-        || bucket.count_in(3, bytes, &mut oldest)
-        || bucket.count_in(4, bytes, &mut oldest)
-        || bucket.count_in(5, bytes, &mut oldest)
-        || bucket.count_in(6, bytes, &mut oldest)
-        || bucket.count_in(7, bytes, &mut oldest)
-    {
+    let print = hash >> 32 | 1;
+    let way = store.barrier(way_of(words, print));
+    store.join();
+    if way != 0 {
+        let way = way.wrapping_sub(1);
+        let Some(slot) = store.slot(words, way) else { return };
+        let difference = (slot[field::PEER].load() ^ key.peer[0]) & mask[0]
+            | (slot[field::PEER + 1].load() ^ key.peer[1]) & mask[1]
+            | slot[field::WHAT].load() ^ key.what;
+        if hide(difference) == 0 {
+            add(&slot[field::PACKETS], 1);
+            add(&slot[field::BYTES], bytes.into());
+            words[hide(way) as usize & (WAYS - 1)].store(print << 32 | u64::from(now));
+        } else {
+            // Another key with the same 31 bits of the hash: an entry for this key would not be found.
+            add_to_rest(store, key.what, 1, bytes.into());
+        }
         return;
     }
-    let print = bucket.print;
+    let oldest = oldest_way(words, now);
     if oldest >> 3 <= u64::from(IDLE) {
         add_to_rest(store, key.what, 1, bytes.into());
         return;
     }
-    let way = oldest as usize & (WAYS - 1);
-    let slot = WAYS + way * SLOT;
+    let Some(slot) = store.slot(words, oldest) else { return };
     if oldest >> 35 == 0 {
-        let what = words[slot + field::WHAT].load();
-        let (packets, bytes) = (words[slot + field::PACKETS].load(), words[slot + field::BYTES].load());
+        let what = slot[field::WHAT].load();
+        let (packets, bytes) = (slot[field::PACKETS].load(), slot[field::BYTES].load());
         add_to_rest(store, what, packets, bytes);
     }
-    words[slot + field::PEER].store(key.peer[0]);
-    words[slot + field::PEER + 1].store(key.peer[1]);
-    words[slot + field::WHAT].store(key.what);
-    words[slot + field::PACKETS].store(1);
-    words[slot + field::BYTES].store(bytes.into());
-    let taken = (words[slot + field::FIRST].load() >> 32).wrapping_add(1);
-    words[slot + field::FIRST].store(taken << 32 | u64::from(now));
-    words[slot + field::OTHER_PORT].store(other_port.into());
-    words[way].store(print << 32 | u64::from(now));
+    slot[field::PEER].store(key.peer[0]);
+    slot[field::PEER + 1].store(key.peer[1]);
+    slot[field::WHAT].store(key.what);
+    slot[field::PACKETS].store(1);
+    slot[field::BYTES].store(bytes.into());
+    let taken = (slot[field::FIRST].load() >> 32).wrapping_add(1);
+    slot[field::FIRST].store(taken << 32 | u64::from(now));
+    slot[field::OTHER_PORT].store(other_port.into());
+    words[hide(oldest) as usize & (WAYS - 1)].store(print << 32 | u64::from(now));
 }
 
 const _: () = {

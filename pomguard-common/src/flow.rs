@@ -25,7 +25,7 @@ mod tcp;
 mod tests;
 
 pub use entry::{Bucket, Key, Slot, State, Tag, mark};
-pub use room::{Candidates, Entered, Newcomer, enter};
+pub use room::{Candidates, Entered, Newcomer, enter, place};
 pub use tcp::{plain_segment, segment};
 
 use self::ports::FlowPort;
@@ -49,11 +49,15 @@ pub trait Store: Barrier {
     fn candidates(&self) -> Option<&Candidates>;
     /// Returns the times of a local port, or `None` if the table has none: then every key is searched for.
     fn port(&self, port: u16) -> Option<&FlowPort>;
-    /// Calls `then` with a reference to the key. In the kernel the key is in a map meanwhile, because the
-    /// stack is small.
+    /// Calls [`locate`]. In the programs, a separate function that the verifier checks once.
     #[inline(always)]
-    fn with<R>(&self, key: Key, then: impl FnOnce(&Key) -> R) -> R {
-        then(&key)
+    fn locate(&self, key: Key) -> u32 {
+        locate(self, &key)
+    }
+    /// Calls [`place`]. In the programs, a separate function that the verifier checks once.
+    #[inline(always)]
+    fn place(&self, key: Key, what: u32, row: u64) -> Entered {
+        place(self, &key, what, row)
     }
 }
 
@@ -94,8 +98,13 @@ impl<S: Store> Store for &S {
     }
 
     #[inline(always)]
-    fn with<R>(&self, key: Key, then: impl FnOnce(&Key) -> R) -> R {
-        (**self).with(key, then)
+    fn locate(&self, key: Key) -> u32 {
+        (**self).locate(key)
+    }
+
+    #[inline(always)]
+    fn place(&self, key: Key, what: u32, row: u64) -> Entered {
+        (**self).place(key, what, row)
     }
 }
 
@@ -136,19 +145,20 @@ const fn other_bucket(hash: u64) -> u32 {
 }
 
 /// The slot number that means "not found".
-const NOWHERE: u32 = u32::MAX;
+pub const NOWHERE: u32 = u32::MAX;
 
 /// Returns the tag and the slot with this slot number.
 #[inline(always)]
-fn at<S: Store>(store: &S, slot: u32) -> Option<(&Word, &Slot)> {
+fn at<S: Store + ?Sized>(store: &S, slot: u32) -> Option<(&Word, &Slot)> {
     let bucket = store.bucket(slot / FLOW_WAYS as u32)?;
-    let way = slot as usize % FLOW_WAYS;
+    // Hidden: the compiler may know the way and omit the mask, which the verifier must see.
+    let way = hide(slot.into()) as usize % FLOW_WAYS;
     Some((&bucket.tags[way], &bucket.slots[way]))
 }
 
 /// Returns the time of the local port of a key, or `None` if the table has no time for the key.
 #[inline(always)]
-fn port_time<'a, S: Store>(store: &'a S, key: &Key) -> Option<&'a Half> {
+fn port_time<'a, S: Store + ?Sized>(store: &'a S, key: &Key) -> Option<&'a Half> {
     if !ports::keeps(key.protocol()) {
         return None;
     }
@@ -157,7 +167,7 @@ fn port_time<'a, S: Store>(store: &'a S, key: &Key) -> Option<&'a Half> {
 
 /// Returns true if the table may hold a flow with this key.
 #[inline(always)]
-fn may_hold<S: Store>(store: &S, key: &Key, now: u32) -> bool {
+fn may_hold<S: Store + ?Sized>(store: &S, key: &Key, now: u32) -> bool {
     match port_time(store, key) {
         Some(time) => ports::may_have_flow(time.load(), port_age(store, key.protocol()), now),
         None => true,
@@ -167,7 +177,7 @@ fn may_hold<S: Store>(store: &S, key: &Key, now: u32) -> bool {
 /// Returns the ticks after which no flow of a transport is left at a port: at least the age of each state. A
 /// sum instead of a maximum, which would cost one branch per state.
 #[inline(always)]
-fn port_age<S: Store>(store: &S, protocol: u8) -> u64 {
+fn port_age<S: Store + ?Sized>(store: &S, protocol: u8) -> u64 {
     let age = |state| u64::from(store.age(state));
     if protocol == protocol::UDP {
         age(State::Udp) + age(State::Unanswered)
@@ -179,7 +189,7 @@ fn port_age<S: Store>(store: &S, protocol: u8) -> u64 {
 /// Looks up a live flow.
 #[inline(always)]
 pub fn find<S: Store>(store: &S, key: Key) -> Option<Found> {
-    let slot = store.with(key, |key| locate(store, key));
+    let slot = store.locate(key);
     if slot == NOWHERE {
         return None;
     }
@@ -187,19 +197,17 @@ pub fn find<S: Store>(store: &S, key: Key) -> Option<Found> {
     Some(Found { slot, tag: Tag(tag.load()), row: entry.row.load(), epoch: entry.epoch.load() })
 }
 
-/// Returns the slot of a live flow, or [`NOWHERE`]. A separate function in the programs.
-#[inline(never)]
-fn locate<S: Store>(store: &S, key: &Key) -> u32 {
-    let slot = match search(store, key) {
+/// Returns the number of the slot of a live flow, or [`NOWHERE`].
+#[inline(always)]
+pub fn locate<S: Store + ?Sized>(store: &S, key: &Key) -> u32 {
+    match search(store, key) {
         Some(found) => found.slot,
         None => NOWHERE,
-    };
-    store.barrier(slot.into()) as u32
+    }
 }
 
-/// Looks up a live flow. Always inlined; [`find`] is the out-of-line version.
 #[inline(always)]
-pub(crate) fn search<S: Store>(store: &S, key: &Key) -> Option<Found> {
+fn search<S: Store + ?Sized>(store: &S, key: &Key) -> Option<Found> {
     let now = store.now();
     if !may_hold(store, key, now) {
         return None;
@@ -233,6 +241,78 @@ pub(crate) fn search<S: Store>(store: &S, key: &Key) -> Option<Found> {
     None
 }
 
+/// The result of [`glance`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Glance {
+    /// The live flow.
+    Found(Found),
+    /// The table has no such flow.
+    Absent,
+    /// Only [`find`] can tell: an entry with the same tag has ended, or belongs to another flow.
+    Unsure,
+}
+
+/// Looks up a live flow for the fast path: compares the key of one entry. Always inlined.
+#[inline(always)]
+pub(crate) fn glance<S: Store>(store: &S, key: &Key) -> Glance {
+    let now = store.now();
+    let Some(time) = port_time(store, key) else { return Glance::Unsure };
+    if !ports::may_have_flow(time.load(), port_age(store, key.protocol()), now) {
+        return Glance::Absent;
+    }
+    let hash = key.hash(store.secret());
+    let mut number = hash as u32 & store.mask();
+    let mut choice = 0;
+    while choice < 2 {
+        let Some(bucket) = store.bucket(number) else { return Glance::Unsure };
+        // The barrier makes the verifier explore the comparison once, instead of once for each way.
+        let way = store.barrier(first_of(&bucket.tags, hash)) as usize;
+        if way < FLOW_WAYS {
+            // Masked at each use: kernels up to Linux 6.1 at least forget the bounds of a number on the stack.
+            let masked = || hide(way as u64) as usize & (FLOW_WAYS - 1);
+            let tag = Tag(bucket.tags[masked()].load());
+            let entry = &bucket.slots[masked()];
+            let state = tag.state();
+            let live = !matches!(state, State::Free) && tag.idle(now) <= store.age(state);
+            if !live || !same(&entry.key, key) {
+                return Glance::Unsure;
+            }
+            ports::note(time, now);
+            let slot = number * FLOW_WAYS as u32 + way as u32;
+            return Glance::Found(Found { slot, tag, row: entry.row.load(), epoch: entry.epoch.load() });
+        }
+        number = other_bucket(hash) & store.mask();
+        choice += 1;
+    }
+    Glance::Absent
+}
+
+/// Returns the first way whose tag may belong to a hash, or [`FLOW_WAYS`] if there is none. Written out: the
+/// verifier would explore a loop once for each path through the loop.
+#[inline(always)]
+fn first_of(tags: &[Word; FLOW_WAYS], hash: u64) -> u64 {
+    let is_of = |way: usize| Tag(tags[way].load()).is_of(hash);
+    if is_of(0) {
+        0
+    } else if is_of(1) {
+        1
+    } else if is_of(2) {
+        2
+    } else if is_of(3) {
+        3
+    } else if is_of(4) {
+        4
+    } else if is_of(5) {
+        5
+    } else if is_of(6) {
+        6
+    } else if is_of(7) {
+        7
+    } else {
+        FLOW_WAYS as u64
+    }
+}
+
 /// Hides `value` from the optimizer, which would otherwise turn a comparison into one branch per term. The
 /// verifier explores each branch separately.
 #[inline(always)]
@@ -246,6 +326,13 @@ pub(crate) fn hide(value: u64) -> u64 {
     }
     #[cfg(not(target_arch = "bpf"))]
     value
+}
+
+/// Returns all ones if `one` is less than `other`, else 0, without a branch. Both have at most 63 bits.
+#[inline(always)]
+pub(crate) fn less(one: u64, other: u64) -> u64 {
+    // Hidden after the shift, too: from a sign the compiler would make a branch.
+    hide(hide(one.wrapping_sub(other)) >> 63).wrapping_neg()
 }
 
 #[inline(always)]

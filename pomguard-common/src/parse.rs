@@ -101,10 +101,12 @@ pub fn frame<P: Packet + ?Sized, L: Link>(packet: &P, link: &L) -> Result<Datagr
             return Err(Reason::VlanUnknown);
         }
         kind = be16::<2, 4>(tag);
-        at += 4;
+        at = link.barrier(u64::from(at) + 4) as u32;
         tags += 1;
     }
     let at = link.barrier(at.into()) as u32;
+    // A fresh view: else the verifier would explore the rest once for each number of tags.
+    let packet = &packet.again();
     match kind {
         ethertype::IPV4 => ipv4(packet, at, group_mac),
         ethertype::IPV6 => ipv6(packet, at, group_mac, link),

@@ -22,3 +22,11 @@ pub(crate) fn hide_by(value: u64, unknown: u64) -> u64 {
     let unknown = hide(unknown as usize);
     (hide(value as usize ^ unknown) ^ unknown) as u64
 }
+
+/// Marks a place where paths join: a jump to the next instruction. The verifier compares a path with earlier
+/// ones only at jumps, and explores the code between a barrier and the next jump once for each path.
+#[inline(always)]
+pub(crate) fn join(unknown: u64) {
+    // SAFETY: the jump has no effect.
+    unsafe { core::arch::asm!("if {0} == 0 goto +0", in(reg) unknown, options(nostack, preserves_flags)) };
+}

@@ -9,8 +9,8 @@ use pomguard_common::{
 };
 
 use crate::{
-    barrier::{hide, hide_by},
-    clock, maps,
+    barrier::{hide, hide_by, join},
+    clock, flows, maps,
     packet::{Context, Frame},
     tables,
 };
@@ -46,8 +46,23 @@ impl DropStore for Drops {
     }
 
     #[inline(always)]
+    fn slot<'a>(&self, words: &'a [Word; drops::BUCKET], way: u64) -> Option<&'a [Word; drops::SLOT]> {
+        let slots = words.as_ptr().wrapping_add(drops::WAYS).cast::<[Word; drops::SLOT]>();
+        let slot = slots.wrapping_add(hide(way as usize) & (drops::WAYS - 1));
+        // A pointer keeps its bounds on the stack. Up to Linux 6.1 at least, a number does not.
+        let slot = hide(slot as usize) as *const [Word; drops::SLOT];
+        // SAFETY: the number is below that of the ways of a bucket.
+        Some(unsafe { &*slot })
+    }
+
+    #[inline(always)]
     fn barrier(&self, value: u64) -> u64 {
         hide_by(value, self.unknown)
+    }
+
+    #[inline(always)]
+    fn join(&self) {
+        join(self.unknown);
     }
 }
 
@@ -56,7 +71,7 @@ fn record(hook: Direction, decision: Decision, end: End, bytes: u32) {
     let key = DropKey::new(hook, decision, decision.known_bit(), end);
     let unknown = clock::jiffies();
     let other_port = hide_by(end.other_port.into(), unknown) as u16;
-    drops::record(&Drops { unknown }, key, other_port, bytes, clock::now(), tables::FLOW_SECRET.load());
+    drops::record(&Drops { unknown }, key, other_port, bytes, clock::now(), flows::FLOW_SECRET.load());
 }
 
 /// Records a packet that the fast program denies: a plain packet, or a packet for the general program while
@@ -73,11 +88,9 @@ pub(crate) fn plain<C: Context>(hook: Direction, packet: &Frame<C>, decision: De
     record(hook, decision, end, bytes);
 }
 
-/// Records a packet that the general program denies. A separate function, so that its stack space is free
-/// again afterwards.
-#[inline(never)]
-pub(crate) fn any<C: Context>(context: *mut C, hook: u32, decision: u64, bytes: u32) -> u64 {
-    let hook = if hook == Direction::Inbound as u32 { Direction::Inbound } else { Direction::Outbound };
+/// Records a packet that the general program denies. Returns 0.
+#[inline(always)]
+pub(crate) fn any<C: Context>(context: *mut C, hook: Direction, decision: u64, bytes: u32) -> u32 {
     let Some(decision) = Decision::of_word(decision) else { return 0 };
     let reason = decision.reason_number();
     let datagram = if decision.is_read() { tables::judged(hook) } else { None };

@@ -17,8 +17,11 @@ mod account;
 mod barrier;
 mod clock;
 mod drops;
+mod flows;
 mod maps;
+mod once;
 mod packet;
+mod scratch;
 mod tables;
 
 use crate::barrier::hide_by;
@@ -127,7 +130,7 @@ fn commit<const PROGRAM: u8, C: packet::Context>(
     account::judged(counters, direction, decision, bytes);
     if is_recorded(decision) && frame.self_test() == 0 {
         if PROGRAM == GENERAL {
-            drops::any(frame.context(), direction as u32, decision.word(), bytes);
+            C::record(frame.context(), decision.word(), bytes);
         } else {
             drops::plain(direction, frame, decision, bytes);
         }

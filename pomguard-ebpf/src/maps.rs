@@ -8,18 +8,17 @@ use aya_ebpf::{
 use pomguard_common::{
     control::{Control, Override},
     counter::{self, Counters, HostRecord, RowLabel, RowTally},
-    decide::ParsedSlot,
     drops,
     flow::{
-        Bucket, Candidates, Key,
+        Bucket,
         ports::{self, FlowPort},
     },
     image::Line,
     limits,
-    parse::Datagram,
-    rate::Rated,
     serve::Served,
 };
+
+use crate::scratch;
 
 /// Flag of arrays that user space reads and fills through a memory mapping instead of one call per element.
 const MAPPED: usize = BPF_F_MMAPABLE as usize;
@@ -89,20 +88,7 @@ pub(crate) static GENERAL_XDP: ProgramArray<1> = ProgramArray::new();
 #[btf_map]
 pub(crate) static GENERAL_TC: ProgramArray<1> = ProgramArray::new();
 
-/// Words of a datagram in the scratch map.
-pub(crate) const DATAGRAM_WORDS: usize = size_of::<Datagram>().div_ceil(8);
-/// Words of a key in the scratch map.
-pub(crate) const KEY_WORDS: usize = size_of::<Key>() / 8;
-/// Words of the candidates in the scratch map.
-pub(crate) const CANDIDATE_WORDS: usize = size_of::<Candidates>() / 8;
-/// Words of the scratch map: the datagram under judgement and the one that it quotes, one word for the
-/// barrier, a key, the packets that passed of each rate-limited class, 1 for a self-test, the bit of the
-/// generation's slot, the candidates that may make room, and the record about the peer.
-pub(crate) const SCRATCH_WORDS: usize =
-    DATAGRAM_WORDS * ParsedSlot::ALL + 1 + KEY_WORDS + Rated::COUNT + 2 + CANDIDATE_WORDS + 1;
-
-/// Memory that one packet needs in addition to the stack: one value per hook, and two more for self-tests,
-/// which a packet of the network may interrupt. Plain words, because the kernel's BTF check refuses parts of
-/// the type of a datagram.
+/// Memory that one packet needs in addition to the stack, see [`scratch`]. Plain words, because the kernel's
+/// BTF check refuses parts of the type of a datagram.
 #[btf_map]
-pub(crate) static SCRATCH: PerCpuArray<[u64; SCRATCH_WORDS], 4> = PerCpuArray::new();
+pub(crate) static SCRATCH: PerCpuArray<[u64; scratch::WORDS], { scratch::VALUES }> = PerCpuArray::new();

@@ -7,7 +7,7 @@ use aya_ebpf::{
 };
 use pomguard_common::{image::Family, limits, packet::Packet, parse::Datagram};
 
-use crate::barrier::hide;
+use crate::{barrier::hide, once};
 
 /// Index of the interface whose packets are self-tests: the loopback interface, which pomguard does not
 /// guard. An object that judges no traffic may set this to 0, which is the index of no interface: then test
@@ -41,6 +41,8 @@ pub(crate) trait Context: Sized {
     fn interface(context: *mut Self) -> u32;
     /// Returns true if a socket with exactly these ends sends the packet.
     fn is_from_socket(context: *mut Self, ends: &Datagram) -> bool;
+    /// Records a packet that the general program denies.
+    fn record(context: *mut Self, decision: u64, bytes: u32);
 }
 
 impl Context for xdp_md {
@@ -82,6 +84,11 @@ impl Context for xdp_md {
     fn is_from_socket(_context: *mut Self, _ends: &Datagram) -> bool {
         false
     }
+
+    #[inline(always)]
+    fn record(context: *mut Self, decision: u64, bytes: u32) {
+        once::pom_record_inbound(context, decision, bytes);
+    }
 }
 
 impl Context for __sk_buff {
@@ -121,6 +128,11 @@ impl Context for __sk_buff {
     #[inline(always)]
     fn is_from_socket(context: *mut Self, ends: &Datagram) -> bool {
         sends(context, ends) != 0
+    }
+
+    #[inline(always)]
+    fn record(context: *mut Self, decision: u64, bytes: u32) {
+        once::pom_record_outbound(context, decision, bytes);
     }
 }
 

@@ -22,7 +22,7 @@ fn the_verifier_accepts_every_program() {
 
 /// The largest number of instructions that the verifier may walk, in the order of [`PROGRAMS`]. The verifier
 /// gives up at 1,000,000.
-const CEILINGS: [u32; PROGRAMS.len()] = [150_000, 60_000, 540_000, 450_000];
+const CEILINGS: [u32; PROGRAMS.len()] = [40_000, 33_000, 100_000, 110_000];
 
 /// Returns true if a kernel of this release reports how many instructions its verifier walked (Linux 5.16).
 fn tells_how_far_it_walked(release: &str) -> bool {

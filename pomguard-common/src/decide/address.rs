@@ -1,18 +1,6 @@
 //! Checks of addresses: impossible sources, groups, and addresses that no host of the site claims.
 
-use crate::image::{Address, Class, Family, Image, Lines};
-
-/// Returns the class of an address. A separate function in the programs.
-#[inline(never)]
-fn look_up<L: Lines + ?Sized>(image: &Image<'_, L>, family: Family, address: &Address) -> u32 {
-    image.class(family, address).0
-}
-
-/// Returns the class of an address.
-#[inline(always)]
-pub(super) fn class_of<L: Lines + ?Sized>(image: &Image<'_, L>, family: Family, address: &Address) -> Class {
-    Class(look_up(image, family, address))
-}
+use crate::image::{Address, Class, Family};
 
 /// Returns true if the address is unicast, a possible source, and given to no host or peer by the site file.
 #[inline(always)]

@@ -3,7 +3,7 @@
 
 use super::{
     Decision, Tables,
-    address::{class_of, group, impossible_source, is_unclaimed, link_local, mapped, unspecified},
+    address::{group, impossible_source, is_unclaimed, link_local, mapped, unspecified},
     link::link_service,
 };
 use crate::{
@@ -62,7 +62,7 @@ where
     let because = |reason| Endpoints::decided(Decision::because(reason));
     let image = tables.image;
     let family = datagram.family;
-    let class = class_of(image, family, &datagram.source);
+    let class = image.class(family, &datagram.source);
     image.lines().note_peer(class.note());
     if matches!(family, Family::V6) && (mapped(&datagram.source) || mapped(&datagram.destination)) {
         return because(Reason::MappedAddress);
@@ -73,7 +73,7 @@ where
     if impossible || class.is_sent_by_us_alone(tables.knows_holders()) {
         return because(Reason::SpoofedSource);
     }
-    let target = class_of(image, family, &datagram.destination);
+    let target = image.class(family, &datagram.destination);
     if target.is_own() && !newborn {
         // A broadcast frame has no business with a unicast address (RFC 1122 section 3.3.6).
         return if datagram.group_mac { because(Reason::Broadcast) } else { Endpoints(class.0.into()) };
@@ -117,12 +117,12 @@ where
     let because = |reason| Endpoints::decided(Decision::because(reason));
     let image = tables.image;
     let family = datagram.family;
-    let class = class_of(image, family, &datagram.destination);
+    let class = image.class(family, &datagram.destination);
     image.lines().note_peer(class.note());
     if matches!(family, Family::V6) && (mapped(&datagram.source) || mapped(&datagram.destination)) {
         return because(Reason::MappedAddress);
     }
-    let sender = class_of(image, family, &datagram.source);
+    let sender = image.class(family, &datagram.source);
     let ours = sender.may_send(tables.knows_holders());
     let unclaimed = is_unclaimed(sender, family, &datagram.source);
     // The link's own protocols also send from link-local addresses, and from the unspecified address while

@@ -9,8 +9,8 @@ use super::{Decision, Tables, address::impossible_source, audited, let_in};
 use crate::{
     Direction,
     control::Override,
-    flow::{self, Found, Key, Store},
-    image::{Barrier, Class, Family, Image, Lines, MissReason},
+    flow::{self, Found, Glance, Key, Store},
+    image::{Barrier, Class, Family, Image, Lines, Miss, MissReason, Service},
     packet::{Packet, be16, be32, be64},
     parse::{ethertype, tcp_flag, tcp_flags_occur},
     protocol,
@@ -303,25 +303,30 @@ impl<I: Ip> Endpoints<I> {
         if !hosts || !I::is_local_to_remote(image, self.ours, self.theirs) {
             return None;
         }
+        // Before the class, whose look-up the processor mispredicts: the memory is fetched meanwhile.
         let service = if self.segment.accepts() {
             None
         } else {
             image.service(Direction::Inbound, protocol, destination_port)
         };
+        // The barrier makes the verifier explore the look-up of the class once.
+        let service = Service::unpack(image.lines().barrier(Service::pack(service)));
         let class = I::class(image, self.theirs);
         // The source is, or was, an address of this machine: the general path knows if that is possible.
         if class.is_held() {
             return None;
         }
-        let (mut miss_reason, mut audit) = (MissReason::Port, false);
-        if let Some(service) = service {
-            match image.cell(class, service, source_port) {
+        let miss = match service {
+            None => Miss::NO_SERVICE,
+            Some(service) => match image.cell(class, service, source_port) {
                 Ok(row_match) => {
                     return Some(Decision::by_row(row_match).opening(self.segment.opens()));
                 }
-                Err(reason) => (miss_reason, audit) = (reason, service.in_audit()),
-            }
-        }
+                Err(miss_reason) => Miss { miss_reason, audit: service.in_audit() },
+            },
+        };
+        // The barrier makes the verifier explore the look-up of the flow once, instead of once per miss reason.
+        let Miss { miss_reason, audit } = miss.hidden(image.lines());
         if port_bloom & Override::port_bloom_bit(protocol, destination_port) != 0
             || matches!(miss_reason, MissReason::Broken)
         {
@@ -331,21 +336,21 @@ impl<I: Ip> Endpoints<I> {
             if source_port == I::LEASE[0] && destination_port == I::LEASE[1] {
                 return None;
             }
-            // The flow look-up is long code: the barrier makes the verifier explore it once, instead of once
-            // per miss reason.
-            let forgotten = image.lines().barrier(miss_reason as u64 | u64::from(audit) << 2) as u32;
-            (miss_reason, audit) = (MissReason::from_number(forgotten), forgotten & 4 != 0);
             let key = I::key(protocol, self.ours, destination_port, self.theirs, source_port);
-            if let Some(found) = flow::search(&tables.flows, &key) {
-                if !fresh(image, &found) {
-                    return None;
+            match flow::glance(&tables.flows, &key) {
+                Glance::Found(found) => {
+                    if !fresh(image, &found) {
+                        return None;
+                    }
+                    if !self.segment.tcp() {
+                        flow::answered(&tables.flows, &found);
+                    } else if !flow::plain_segment(&tables.flows, &found, self.segment.flags) {
+                        return None;
+                    }
+                    return Some(Decision::because(Reason::OwnFlow));
                 }
-                if !self.segment.tcp() {
-                    flow::answered(&tables.flows, &found);
-                } else if !flow::plain_segment(&tables.flows, &found, self.segment.flags) {
-                    return None;
-                }
-                return Some(Decision::because(Reason::OwnFlow));
+                Glance::Absent => {}
+                Glance::Unsure => return None,
             }
         }
         let either = |known, stranger| if class.known() { known } else { stranger };
@@ -356,7 +361,10 @@ impl<I: Ip> Endpoints<I> {
             _ if opens => either(Reason::PortKnown, Reason::Port),
             _ => either(Reason::NoFlowKnown, Reason::NoFlow),
         };
-        Some(Decision::because(reason).not_enforced(audit).noting(class.note()))
+        let decision = Decision::because(reason).not_enforced(audit).noting(class.note());
+        // The barrier makes the verifier explore the code after this once. A packet that passes needs none,
+        // and the compiler knows then what becomes of it.
+        Decision::of_word(image.lines().barrier(decision.word()))
     }
 
     /// Decides only packets that answer or continue a flow. The general path enters new flows into the table.
@@ -374,14 +382,20 @@ impl<I: Ip> Endpoints<I> {
         if self.segment.opens() || lease || !hosts || !I::is_local(image, self.ours) {
             return None;
         }
-        if let Some(service) = image.service(Direction::Inbound, protocol, source_port) {
-            let class = I::class(image, self.theirs);
-            if image.cell(class, service, destination_port).is_ok() {
-                return Some(Decision::because(Reason::PeerFlow));
-            }
+        // The class is looked up only for a listed port: most packets of this host's own flows need none.
+        let listed = match image.service(Direction::Inbound, protocol, source_port) {
+            Some(service) => image.cell(I::class(image, self.theirs), service, destination_port).is_ok(),
+            None => false,
+        };
+        // The barrier makes the verifier explore the look-up of the flow once.
+        if image.lines().barrier(listed.into()) != 0 {
+            return Some(Decision::because(Reason::PeerFlow));
         }
         let key = I::key(protocol, self.ours, source_port, self.theirs, destination_port);
-        let found = flow::search(&tables.flows, &key).filter(|found| fresh(image, found))?;
+        let Glance::Found(found) = flow::glance(&tables.flows, &key) else { return None };
+        if !fresh(image, &found) {
+            return None;
+        }
         if !self.segment.tcp() {
             flow::touch(&tables.flows, &found, found.tag.state());
         } else if !flow::plain_segment(&tables.flows, &found, self.segment.flags) {

@@ -23,8 +23,8 @@ use crate::{
 
 /// Looks up the overrides that allow a datagram: first as one that opens a connection in the hook's
 /// direction, or continues a connection that the sender opened; second as an answer in a connection that the
-/// other side opened. The word is a [`Matches`]. A separate function in the programs.
-#[inline(never)]
+/// other side opened. The word is a [`Matches`].
+#[inline(always)]
 pub(super) fn allows<S: ControlView + Barrier + ?Sized>(
     hook: Direction,
     datagram: &Datagram,

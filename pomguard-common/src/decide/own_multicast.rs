@@ -11,10 +11,7 @@
 //! nobody. A host with an address that spells an EtherType of the kernel does not hear its own multicast in
 //! generic mode.
 
-use super::{
-    Tables,
-    address::{class_of, group},
-};
+use super::{Tables, address::group};
 use crate::{
     control::{generic, word},
     flow::Store,
@@ -91,7 +88,7 @@ where
     F: Store,
     T: Store,
 {
-    class_of(tables.image, family, address).may_send(tables.knows_holders())
+    tables.image.class(family, address).may_send(tables.knows_holders())
 }
 
 /// Returns true if the kernel, with any set of modules, delivers a frame of this EtherType to nobody. `next`

@@ -218,6 +218,23 @@ fn entry_makes_room_only_after_it_was_idle() {
 }
 
 #[test]
+fn key_with_the_print_of_another_entry_is_counted_in_the_rest() {
+    let table = table();
+    let (one, other) =
+        (key(Reason::PortKnown, 1, 0x0a1e_0001, 23), key(Reason::PortKnown, 1, 0x0a1e_0002, 23));
+    record(&table, one, 0, 60, 100, SECRET);
+    let taken = |bucket: &&[Word]| bucket[..WAYS].iter().any(|tag| tag.load() != 0);
+    let buckets = table.0[..REST].iter().flat_map(|element| element.chunks(BUCKET));
+    let bucket = buckets.filter(taken).last().expect("the entry has a bucket");
+    let way = bucket[..WAYS].iter().position(|tag| tag.load() != 0).expect("the entry has a way");
+    bucket[WAYS + way * SLOT + field::PEER].store(other.peer[0]);
+    record(&table, one, 0, 60, 101, SECRET);
+    let (entries, rest) = contents(&table);
+    assert_eq!(entries, BTreeMap::from([(other, (1, 60))]));
+    assert_eq!(rest, BTreeMap::from([(rest_key(rest_at(one.what)).what, (1, 60))]));
+}
+
+#[test]
 fn service_is_at_the_destination_or_at_the_lower_port_of_an_answer() {
     let mut frame = [0_u8; 60];
     frame[12..14].copy_from_slice(&[8, 0]);

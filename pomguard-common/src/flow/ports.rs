@@ -8,7 +8,7 @@
 //! The table may say "perhaps" if there is no flow, but must never say "no" if there is one:
 //!
 //! * The port's time is written before the flow's tag ([`note`] before the store in `super::room`, and in
-//!   `super::search` before the time of the flow is renewed).
+//!   `super::search` and `super::glance` before the time of the flow is renewed).
 //! * A time counts for the sum of the ages of all states of the transport. The sum is longer than each age, so
 //!   that a flow in any state lies within it.
 //! * The two times of a comparison may come from the clocks of different processors: a time ahead of the

@@ -16,7 +16,7 @@
 //! is no room, except for a flow that must not fail ([`Newcomer::urgent`]). Such a flow takes the longest
 //! idle unanswered entry of any class; if there is none, answered UDP; if there is none, established TCP.
 
-use super::{State, Store, Tag, Word, at, port_time, ports};
+use super::{State, Store, Tag, Word, at, hide, less, port_time, ports};
 use crate::{
     flow::Key,
     limits::{FLOW_WAYS, FLOWS},
@@ -142,12 +142,12 @@ const _: () = assert!(FLOWS < 1 << SLOT_BITS, "a slot fits alongside its worth")
 /// Enters a flow that [`super::find`] did not find.
 #[inline(always)]
 pub fn enter<S: Store>(store: &S, key: Key, newcomer: Newcomer) -> Entered {
-    store.with(key, |key| place(store, key, newcomer.what, newcomer.row))
+    store.place(key, newcomer.what, newcomer.row)
 }
 
-/// Finds a slot for a flow, and stores the flow there. A separate function in the programs.
-#[inline(never)]
-fn place<S: Store>(store: &S, key: &Key, what: u32, row: u64) -> Entered {
+/// Finds a slot for a flow, and stores the flow there. `what` and `row` are those of a [`Newcomer`].
+#[inline(always)]
+pub fn place<S: Store + ?Sized>(store: &S, key: &Key, what: u32, row: u64) -> Entered {
     let hash = key.hash(store.secret());
     let now = store.now();
     let Some(best) = store.candidates() else { return Entered::Full };
@@ -181,7 +181,7 @@ fn place<S: Store>(store: &S, key: &Key, what: u32, row: u64) -> Entered {
 /// Records the best entry of each kind in the two buckets of a hash. Returns the number of live entries of
 /// each class.
 #[inline(always)]
-fn survey<S: Store>(store: &S, best: &Candidates, hash: u64, now: u32) -> u64 {
+fn survey<S: Store + ?Sized>(store: &S, best: &Candidates, hash: u64, now: u32) -> u64 {
     /// Slots of the first bucket that are filled before the second bucket is considered.
     const CROWDED: usize = 4;
     let mut kind = 0;
@@ -197,24 +197,24 @@ fn survey<S: Store>(store: &S, best: &Candidates, hash: u64, now: u32) -> u64 {
         let mut way = 0;
         while way < FLOW_WAYS {
             let tag = Tag(candidates.tags[way].load());
-            let state = tag.state();
-            let idle = tag.idle(now);
-            let (kind, worth) = if matches!(state, State::Free) || idle > store.age(state) {
-                // Slots are filled from the first on, so the first free slot tells how full a bucket is.
-                let emptiness = if choice == 0 && way < CROWDED { FLOW_WAYS } else { FLOW_WAYS - way };
-                (kind::FREE, emptiness as u64)
-            } else {
-                counts += 1 << class_of(state as u32);
-                let kind =
-                    if tag.suspect() { kind::SUSPECT } else { (KIND_OF >> (4 * state as u32)) as usize };
-                (kind, u64::from(idle) + 1)
-            };
+            let state = tag.state() as u32;
+            let idle = u64::from(tag.idle(now));
+            // No branches: the verifier would explore the rest of the loop twice for each.
+            let live = less(idle, u64::from(store.age(tag.state())) + 1) & less(0, state.into());
+            let suspect = less(0, tag.suspect().into());
+            counts += (live >> 63) << class_of(state);
+            let kind = u64::from(KIND_OF >> (4 * state));
+            let kind = (kind ^ (kind ^ kind::SUSPECT as u64) & suspect) & live;
+            // Slots are filled from the first on, so the first free slot tells how full a bucket is.
+            let emptiness = if choice == 0 && way < CROWDED { FLOW_WAYS } else { FLOW_WAYS - way };
+            let emptiness = emptiness as u64;
+            let worth = emptiness ^ (emptiness ^ (idle + 1)) & live;
             let slot = bucket * FLOW_WAYS as u32 + way as u32;
             // `hide` keeps the compiler from dropping the mask: the verifier must see the bound.
-            let noted = &best[super::hide(kind as u64) as usize & (KINDS - 1)];
-            if worth > noted.load() >> SLOT_BITS {
-                noted.store(worth << SLOT_BITS | u64::from(slot));
-            }
+            let noted = &best[hide(kind) as usize & (KINDS - 1)];
+            let before = noted.load();
+            let candidate = worth << SLOT_BITS | u64::from(slot);
+            noted.store(before ^ (before ^ candidate) & less(before >> SLOT_BITS, worth));
             counts = store.barrier(counts);
             way += 1;
         }
@@ -242,25 +242,19 @@ fn choose(best: &Candidates, counts: u64, what: u32) -> u64 {
         kind += 1;
     }
     let own = class_of(what);
+    let larger = |one: u64, other: u64| one ^ (one ^ other) & less(one, other);
     let (mut any, mut over, mut own_over, mut own_any) = (0, 0, 0, 0);
     let mut i = 0;
+    // No branches, as in `survey`.
     while i < UNANSWERED.len() {
         let (kind, class) = UNANSWERED[i];
         let worth = best[kind].load();
-        if worth > any {
-            any = worth;
-        }
-        if class == own {
-            own_any = worth;
-        }
-        if counts >> class & 0xff > SHARE {
-            if class == own {
-                own_over = worth;
-            }
-            if worth > over {
-                over = worth;
-            }
-        }
+        let is_own = !less(0, u64::from(class ^ own));
+        let is_over = less(SHARE, counts >> class & 0xff);
+        any = larger(any, worth);
+        over = larger(over, worth & is_over);
+        own_any |= worth & is_own;
+        own_over |= worth & is_own & is_over;
         i += 1;
     }
     if own_over != 0 {

@@ -66,6 +66,43 @@ fn table_takes_two_thirds_of_its_slots_before_a_refusal() {
     assert_eq!(find(&table, key(live)), None, "nobody else is found");
 }
 
+/// The fast path compares one entry. It must never say "absent" where [`find`] finds a flow.
+#[test]
+fn glance_is_unsure_where_another_entry_has_the_tag() {
+    let table = table(2);
+    enter(&table, key(1), Newcomer::new(State::Established, 3, 1));
+    let found = find(&table, key(1)).expect("it was entered");
+    assert_eq!(glance(&table, &key(1)), Glance::Found(found));
+    assert_eq!(glance(&table, &key(2)), Glance::Absent);
+    // The flow moves to the last way, and its place goes to a flow that has the same tag.
+    let (number, way) = (found.slot as usize / FLOW_WAYS, found.slot as usize % FLOW_WAYS);
+    let bucket = &table.0[number];
+    bucket.tags[7].store(found.tag.0);
+    for (at, word) in key(1).0.into_iter().enumerate() {
+        bucket.slots[7].key[at].store(word);
+        bucket.slots[way].key[at].store(key(9).0[at]);
+    }
+    assert_eq!(find(&table, key(1)).expect("it is still there").slot as usize, number * FLOW_WAYS + 7);
+    assert_eq!(glance(&table, &key(1)), Glance::Unsure);
+    // An entry that has ended may hide a live one in the same way.
+    bucket.tags[way].store(0);
+    assert!(matches!(glance(&table, &key(1)), Glance::Found(_)));
+    bucket.tags[7].store(found.tag.moved(State::Free).0);
+    assert_eq!(glance(&table, &key(1)), Glance::Unsure);
+    // A local port at which no flow was ever entered has none.
+    let other = Key::new(Family::V4, TCP, &[0x0a09_0002, 0, 0, 0], 40_001, &[1, 0, 0, 0], 5_432);
+    assert_eq!(glance(&table, &other), Glance::Absent);
+}
+
+#[test]
+fn less_compares_like_the_machine_does() {
+    for one in [0, 1, 7, 1 << 31, (1 << 63) - 1] {
+        for other in [0, 1, 7, 1 << 31, (1 << 63) - 1] {
+            assert_eq!(less(one, other), if one < other { u64::MAX } else { 0 }, "{one} and {other}");
+        }
+    }
+}
+
 /// A table of two buckets, and keys that may live in either.
 struct Pair {
     table: Table,

@@ -5,7 +5,7 @@ use super::{
     LOCAL_V6, Line, Lines, Service, VLAN_IDS, VLANS, bucket_v4, bucket_v6, cell, filter_v6, head,
     port_position,
 };
-use crate::{Direction, limits, net::Tuple, rate::Rated};
+use crate::{Direction, barrier::Barrier, control::halves, limits, net::Tuple, rate::Rated};
 
 /// The row that allows a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +56,13 @@ pub struct Miss {
 impl Miss {
     /// The miss of a packet that asks for no service.
     pub const NO_SERVICE: Self = Self { miss_reason: MissReason::Port, audit: false };
+
+    /// Returns the same, hidden from the verifier.
+    #[inline(always)]
+    pub(crate) fn hidden<B: Barrier + ?Sized>(self, memory: &B) -> Self {
+        let word = memory.barrier(self.miss_reason as u64 | u64::from(self.audit) << AUDIT_SHIFT) as u32;
+        Self { miss_reason: MissReason::from_number(word), audit: word >> AUDIT_SHIFT & 1 != 0 }
+    }
 }
 
 /// An image and its head line: every look-up starts here.
@@ -258,14 +265,17 @@ impl<'a, L: Lines + ?Sized> Image<'a, L> {
     /// Returns the class of an address: that of the longest prefix that covers the address.
     #[inline(always)]
     pub fn class(&self, family: Family, address: &Address) -> Class {
-        let class = match family {
+        self.lines.look_up(self, family, address)
+    }
+
+    /// Returns the class of an address, as [`Self::class`]. Always inlined.
+    #[inline(always)]
+    pub fn look_up(&self, family: Family, address: &Address) -> Class {
+        let [high, low] = halves(address);
+        match family {
             Family::V4 => self.class_v4(address[0]),
-            Family::V6 => self.class_v6(
-                u64::from(address[0]) << 32 | u64::from(address[1]),
-                u64::from(address[2]) << 32 | u64::from(address[3]),
-            ),
-        };
-        Class(self.lines.barrier(class.0.into()) as u32)
+            Family::V6 => self.class_v6(high, low),
+        }
     }
 
     #[inline(always)]
@@ -305,13 +315,9 @@ impl<'a, L: Lines + ?Sized> Image<'a, L> {
             let Some(line) = self.lines.line(self.head.word(head::BUCKETS_V4).wrapping_add(at)) else {
                 return Class::NONE;
             };
-            let mut i = 0;
-            while i < 8 {
-                let value = line.word(8 + i);
-                if line.word(i) == key && value & (Class::PRESENT | Class::LEVEL) == wanted {
-                    return Class(value);
-                }
-                i += 1;
+            let found = first_v4(line, key, wanted);
+            if found.0 != 0 {
+                return found;
             }
             if line.word(8) & Class::SPILLED == 0 {
                 break;
@@ -359,16 +365,9 @@ impl<'a, L: Lines + ?Sized> Image<'a, L> {
             let Some(line) = self.lines.line(self.head.word(head::BUCKETS_V6).wrapping_add(at)) else {
                 return Class::NONE;
             };
-            let mut i = 0;
-            while i < 3 {
-                let value = line.word(12 + i);
-                if line.long(2 * i) == high
-                    && line.long(2 * i + 1) == low
-                    && value & (Class::PRESENT | Class::LEVEL) == wanted
-                {
-                    return Class(value);
-                }
-                i += 1;
+            let found = first_v6(line, high, low, wanted);
+            if found.0 != 0 {
+                return found;
             }
             if line.word(12) & Class::SPILLED == 0 {
                 break;
@@ -430,6 +429,41 @@ impl<'a, L: Lines + ?Sized> Image<'a, L> {
         };
         unpack(self.lines.barrier(pack(answer)))
     }
+}
+
+/// Marks of an entry that a look-up compares.
+const COMPARED: u32 = Class::PRESENT | Class::LEVEL;
+
+/// Returns the class of an IPv4 key in a bucket, or [`Class::NONE`]. `wanted` has the marks. Written out: the
+/// verifier would explore a loop once for each path through the loop.
+#[inline(always)]
+fn first_v4(line: &Line, key: u32, wanted: u32) -> Class {
+    macro_rules! ways {
+        ($($way:literal)+) => {$(
+            let value = line.word(8 + $way);
+            if line.word($way) == key && value & COMPARED == wanted {
+                return Class(value);
+            }
+        )+};
+    }
+    ways!(0 1 2 3 4 5 6 7);
+    Class::NONE
+}
+
+/// Returns the class of an IPv6 key in a bucket, or [`Class::NONE`]. See [`first_v4`].
+#[inline(always)]
+fn first_v6(line: &Line, high: u64, low: u64, wanted: u32) -> Class {
+    macro_rules! ways {
+        ($($way:literal)+) => {$(
+            let value = line.word(12 + $way);
+            let same = line.long(2 * $way) == high && line.long(2 * $way + 1) == low;
+            if same && value & COMPARED == wanted {
+                return Class(value);
+            }
+        )+};
+    }
+    ways!(0 1 2);
+    Class::NONE
 }
 
 /// Mark of a miss, above every bit of a row match.

@@ -82,6 +82,12 @@ impl Line {
 pub trait Lines: Barrier + ControlView {
     /// Returns the line at `index`, or `None` beyond the end.
     fn line(&self, index: u32) -> Option<&Line>;
+
+    /// Calls [`Image::look_up`]. In the programs, a separate function that the verifier checks once.
+    #[inline(always)]
+    fn look_up(&self, image: &Image<'_, Self>, family: Family, address: &Address) -> Class {
+        image.look_up(family, address)
+    }
 }
 
 impl Barrier for [Line] {}
@@ -271,6 +277,24 @@ impl Service {
     /// drops, and pass.
     pub const AUDIT: u16 = 1 << 15;
 
+    /// Mark of a service in the form of [`Self::pack`].
+    const SOME: u64 = 1 << 16;
+
+    /// Returns a service, or none, as one word.
+    #[inline(always)]
+    pub(crate) const fn pack(service: Option<Self>) -> u64 {
+        match service {
+            Some(service) => service.0 as u64 | Self::SOME,
+            None => 0,
+        }
+    }
+
+    /// Returns the service, or none, of a word from [`Self::pack`].
+    #[inline(always)]
+    pub(crate) const fn unpack(word: u64) -> Option<Self> {
+        if word == 0 { None } else { Some(Self(word as u32 & 0xffff)) }
+    }
+
     /// Returns the column.
     #[must_use]
     #[inline(always)]
@@ -330,7 +354,7 @@ impl Class {
     #[must_use]
     #[inline(always)]
     pub(crate) const fn note(self) -> u64 {
-        (self.0 / Self::KNOWN) as u64 * peer_note::KNOWN | peer_note::READ
+        ((self.0 / Self::KNOWN) as u64 * peer_note::KNOWN) | peer_note::READ
     }
 
     /// Returns true if the site file names the address.

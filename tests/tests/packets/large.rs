@@ -132,12 +132,12 @@ impl Frame for One<'_> {
     }
 
     type Again<'b>
-        = &'b [u8]
+        = &'b Self
     where
         Self: 'b;
 
-    fn again(&self) -> &[u8] {
-        self.0
+    fn again(&self) -> &Self {
+        self
     }
 }
 

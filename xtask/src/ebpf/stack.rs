@@ -189,13 +189,16 @@ mod tests {
         assert!(deepest_chain(&[call(0), call(-2), exit()]).is_err());
     }
 
+    /// Bytes of stack that the committed object may take: the rest is room to grow.
+    const BUDGET: u32 = 448;
+
     #[test]
     fn the_committed_object_fits_the_strictest_kernel() {
         let object = fs::read(workspace::root().join(record::OBJECT)).expect("is committed");
         let depths = of_programs(&object).expect("can be read");
         assert_eq!(depths.len(), 4);
         for (name, depth) in depths {
-            assert!((1..=LIMIT).contains(&depth), "{name}: {depth} of {LIMIT} bytes");
+            assert!((1..=BUDGET).contains(&depth), "{name}: {depth} of {BUDGET} bytes");
         }
     }
 }
