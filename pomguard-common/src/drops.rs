@@ -57,7 +57,8 @@ pub mod field {
     /// The tick of the first packet in the low half; the number of times that the slot was taken in the high
     /// half.
     pub const FIRST: usize = 5;
-    /// The port at the other end of the first packet.
+    /// The port at the other end of the first packet. In the first slot of a bucket, the upper half holds the
+    /// tick at which the bucket may have room again.
     pub const OTHER_PORT: usize = 6;
 }
 
@@ -463,6 +464,13 @@ fn oldest_way(tags: &[Word; BUCKET], now: u32) -> u64 {
     older(older(older(older(oldest, 4), 5), 6), 7)
 }
 
+/// Returns true if no entry of a bucket can have been idle for long enough: the tick `until` of the next
+/// attempt is not yet due. 0 stands for no tick.
+#[inline(always)]
+const fn is_refused(until: u32, now: u32) -> bool {
+    until != 0 && until.wrapping_sub(now).wrapping_sub(1) <= IDLE
+}
+
 /// Records a packet: in its entry, in a new entry, or in the rest.
 #[inline(always)]
 pub fn record<S: DropStore>(store: &S, key: DropKey, other_port: u16, bytes: u32, now: u32, secret: u64) {
@@ -495,8 +503,16 @@ pub fn record<S: DropStore>(store: &S, key: DropKey, other_port: u16, bytes: u32
         }
         return;
     }
+    // A flood of strangers looks for room at every packet: the bucket keeps the tick of the next attempt.
+    let refusal = &words[WAYS + field::OTHER_PORT];
+    if is_refused((refusal.load() >> 32) as u32, now) {
+        add_to_rest(store, key.what, 1, bytes.into());
+        return;
+    }
     let oldest = oldest_way(words, now);
     if oldest >> 3 <= u64::from(IDLE) {
+        let until = now.wrapping_add(IDLE + 1).wrapping_sub((oldest >> 3) as u32);
+        refusal.store(refusal.load() & 0xffff | u64::from(until) << 32);
         add_to_rest(store, key.what, 1, bytes.into());
         return;
     }

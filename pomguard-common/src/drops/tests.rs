@@ -234,6 +234,23 @@ fn key_with_the_print_of_another_entry_is_counted_in_the_rest() {
     assert_eq!(rest, BTreeMap::from([(rest_key(rest_at(one.what)).what, (1, 60))]));
 }
 
+/// The tick of the next attempt must neither outlast the room nor survive a turn of the clock.
+#[test]
+fn full_bucket_is_looked_through_again_when_an_entry_may_make_room() {
+    for (until, now, refused) in [
+        (0, 0, false),
+        (0, u32::MAX, false),
+        (100, 99, true),
+        (100, 100, false),
+        (100, 101, false),
+        (100, 100 - IDLE - 1, true),
+        (100, 100 - IDLE - 2, false),
+        (5, u32::MAX, true),
+    ] {
+        assert_eq!(is_refused(until, now), refused, "{until} at {now}");
+    }
+}
+
 #[test]
 fn service_is_at_the_destination_or_at_the_lower_port_of_an_answer() {
     let mut frame = [0_u8; 60];
