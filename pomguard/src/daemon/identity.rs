@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     input::{Draft, Settings},
-    kernel::{identity, install, interface},
+    kernel::{identity, interface},
     observe::condition::Condition,
     policy,
     state::{confirmed::Confirmed, failsafe::UNIDENTIFIED, identity::Identity},

@@ -89,7 +89,10 @@ pub fn read(pins: &Pins) -> Result<Reading, KernelError> {
 ///
 /// # Errors
 /// If the kernel refuses.
-pub(super) fn contents(map: BorrowedFd<'_>, ticks: Ticks) -> Result<(Vec<Entry>, Vec<Rest>), KernelError> {
+pub(super) fn contents(
+    map: BorrowedFd<'_>,
+    ticks: Ticks,
+) -> Result<(Vec<DropEntry>, Vec<Rest>), KernelError> {
     let cpus = nr_cpus().map_err(|(path, source)| KernelError::system("read", path)(source))?;
     let element = |index: usize| {
         let mut words = vec![0_u64; ELEMENT * cpus];

@@ -25,7 +25,7 @@ use super::{
     KernelError,
     clock::Ticks,
     counters,
-    drops::{Entry, Rest, contents},
+    drops::{DropEntry, Rest, contents},
     image_array, install,
     load::{Loaded, Share},
     mapping::Mapping,
@@ -222,7 +222,7 @@ impl Probe {
     ///
     /// # Errors
     /// If the kernel refuses.
-    pub fn drops(&self) -> Result<(Vec<Entry>, Vec<Rest>), KernelError> {
+    pub fn drops(&self) -> Result<(Vec<DropEntry>, Vec<Rest>), KernelError> {
         contents(self.loaded.map_fd(names::MAP_DROPS)?, Ticks::probe()?)
     }
 
@@ -271,7 +271,7 @@ impl Probe {
     ///
     /// # Errors
     /// As [`Self::run`].
-    pub fn ask(&mut self, direction: Direction, frame: &[u8]) -> Result<Finding, KernelError> {
+    pub fn ask(&mut self, direction: Direction, frame: &[u8]) -> Result<ProbeVerdict, KernelError> {
         let flows = self.counters()?.flows_opened;
         let finding = self.run(direction, frame)?;
         if self.counters()?.flows_opened != flows {

@@ -140,7 +140,12 @@ impl Confirmed {
     #[must_use]
     pub fn new(image: &Image, since: u64, settings: String) -> Self {
         let Parts { host, matrix, labels, failsafe, lines } = image.parts().clone();
-        Self { about: About { host, matrix, since, settings, identity: None }, labels, overrides: failsafe, lines }
+        Self {
+            about: About { host, matrix, since, settings, identity: None },
+            labels,
+            overrides: failsafe,
+            lines,
+        }
     }
 
     /// Returns the saved parts of an image.

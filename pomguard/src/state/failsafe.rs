@@ -40,6 +40,7 @@ impl Confirmed {
             rows,
             known: Vec::new(),
             packets: settings.packets.clone(),
+            flows: settings.flows.clone(),
         }
     }
 }

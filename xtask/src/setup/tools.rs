@@ -32,7 +32,7 @@ pub(crate) enum Tool {
 
 impl Tool {
     /// All tools, in the order of their installation.
-    pub(crate) const ALL: [Self; 15] = [
+    pub(crate) const ALL: [Self; 16] = [
         Self::BpfCompiler,
         Self::BpfClippy,
         Self::BpfLinker,

@@ -64,7 +64,7 @@ impl RecentPeers {
 mod tests {
     use pomguard_common::{
         decide::Decision,
-        drops::{End, DropKey, PeerKind},
+        drops::{DropKey, End, PeerKind},
     };
 
     use super::*;

@@ -233,7 +233,7 @@ pub fn item(key: DropKey, counts: &Counts, policy: Option<&Policy>) -> Item {
 }
 
 /// Returns four hexadecimal digits of a hash of the key (FNV-1a).
-fn id(key: Key) -> String {
+fn id(key: DropKey) -> String {
     let words = [key.peer[0], key.peer[1], key.what];
     let bytes = words.iter().flat_map(|word| word.to_be_bytes());
     let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
