@@ -152,6 +152,10 @@ pub const SETTINGS: File = File {
         ("[attach]", "The attachment to the interfaces."),
         ("[metrics]", "The metrics page."),
         ("[drops]", "The history of denied peers."),
+        (
+            "[flows]",
+            "Times after which a silent flow is forgotten. A flow is a connection that this server opened, or a UDP or ICMP exchange that it began.",
+        ),
         ("[packets]", "Packet classes that no row of a matrix can name."),
         ("[packets.rates]", "Inbound packets per second, for each receiving processor."),
         ("[paths]", "Folders."),
@@ -203,6 +207,20 @@ pub const SETTINGS: File = File {
                 "Seconds between two journal lines about one port of one known system.";
             "journal_strangers" "number, 0 to 1000" "10" "0"
                 "Journal lines per minute about all strangers together; 0 means none.";
+        }
+        "[flows]" {
+            "established" "text: a time from \"1h\" to \"30d\"" "\"5d\"" "\"36h\""
+                "TCP, established or half-closed. A connection whose socket is gone is forgotten within minutes.";
+            "opening" "text: a time from \"30s\" to \"10m\"" "\"2m\"" "\"1m\""
+                "TCP without an answer.";
+            "closed" "text: a time from \"10s\" to \"10m\"" "\"4m\"" "\"1m\""
+                "TCP after both ends have closed.";
+            "udp" "text: a time from \"30s\" to \"1h\"" "\"5m\"" "\"10m\""
+                "UDP with an answer.";
+            "udp_unanswered" "text: a time from \"5s\" to \"5m\"" "\"30s\"" "\"10s\""
+                "UDP without an answer.";
+            "icmp" "text: a time from \"5s\" to \"5m\"" "\"1m\"" "\"30s\""
+                "ICMP echo.";
         }
         "[packets]" {
             "vrrp" "true or false" "true" "false"

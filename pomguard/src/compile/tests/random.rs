@@ -153,7 +153,8 @@ proptest! {
         let image = match compile(&policy, &slots, CLOCK, 1) {
             Ok(image) => image,
             // Five or more client-port ranges for one pair cannot occur here: there are four.
-            Err(CompileError::PrefixLengths { .. }) => return Ok(()),
+            // Many failsafe rows of many peers can be too many tuples.
+            Err(CompileError::PrefixLengths { .. } | CompileError::Overrides { .. }) => return Ok(()),
             Err(error) => return Err(TestCaseError::fail(error.to_string())),
         };
         let edges = Edges::of(&policy);
