@@ -8,7 +8,7 @@ use pomguard_common::{
     limits,
 };
 
-use crate::{barrier::hide, clock, maps, once, scratch::Memory};
+use crate::{barrier::hide, calls, clock, maps, scratch::Memory};
 use aya_ebpf::Global;
 
 /// Keys the hash of the flow table: random, set at load time.
@@ -44,12 +44,12 @@ impl Home for Flows {
 
     #[inline(always)]
     fn locate(index: u32) -> u32 {
-        once::pom_locate_flow(index)
+        calls::pom_locate_flow(index)
     }
 
     #[inline(always)]
     fn place(index: u32, what: u32, row: u64) -> u32 {
-        once::pom_place_flow(index, what, row)
+        calls::pom_place_flow(index, what, row)
     }
 }
 
@@ -71,12 +71,12 @@ impl Home for Fragments {
 
     #[inline(always)]
     fn locate(index: u32) -> u32 {
-        once::pom_locate_fragment(index)
+        calls::pom_locate_fragment(index)
     }
 
     #[inline(always)]
     fn place(index: u32, what: u32, row: u64) -> u32 {
-        once::pom_place_fragment(index, what, row)
+        calls::pom_place_fragment(index, what, row)
     }
 }
 
@@ -92,7 +92,7 @@ impl<P: Home> Table<P> {
         Self { memory, home: PhantomData }
     }
 
-    /// Keeps a key for a function of [`once`], and returns the number of the scratch value.
+    /// Keeps a key for a function of [`calls`], and returns the number of the scratch value.
     #[inline(always)]
     fn keep(&self, key: Key) -> u32 {
         self.memory.keep_key(key.of_self_test(self.memory.self_test()));

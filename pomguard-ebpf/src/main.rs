@@ -15,9 +15,11 @@
 
 mod account;
 mod barrier;
+mod calls;
 mod clock;
 mod drops;
 mod flows;
+mod layout;
 mod maps;
 mod once;
 mod packet;

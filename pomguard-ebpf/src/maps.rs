@@ -18,7 +18,7 @@ use pomguard_common::{
     serve::Served,
 };
 
-use crate::scratch;
+use crate::layout;
 
 /// Flag of arrays that user space reads and fills through a memory mapping instead of one call per element.
 const MAPPED: usize = BPF_F_MMAPABLE as usize;
@@ -88,7 +88,7 @@ pub(crate) static GENERAL_XDP: ProgramArray<1> = ProgramArray::new();
 #[btf_map]
 pub(crate) static GENERAL_TC: ProgramArray<1> = ProgramArray::new();
 
-/// Memory that one packet needs in addition to the stack, see [`scratch`]. Plain words, because the kernel's
+/// Memory that one packet needs in addition to the stack, see [`layout`]. Plain words, because the kernel's
 /// BTF check refuses parts of the type of a datagram.
 #[btf_map]
-pub(crate) static SCRATCH: PerCpuArray<[u64; scratch::WORDS], { scratch::VALUES }> = PerCpuArray::new();
+pub(crate) static SCRATCH: PerCpuArray<[u64; layout::WORDS], { layout::VALUES }> = PerCpuArray::new();

@@ -7,7 +7,7 @@ use aya_ebpf::{
 };
 use pomguard_common::{image::Family, limits, packet::Packet, parse::Datagram};
 
-use crate::{barrier::hide, once};
+use crate::{barrier::hide, calls};
 
 /// Index of the interface whose packets are self-tests: the loopback interface, which pomguard does not
 /// guard. An object that judges no traffic may set this to 0, which is the index of no interface: then test
@@ -87,7 +87,7 @@ impl Context for xdp_md {
 
     #[inline(always)]
     fn record(context: *mut Self, decision: u64, bytes: u32) {
-        once::pom_record_inbound(context, decision, bytes);
+        calls::pom_record_inbound(context, decision, bytes);
     }
 }
 
@@ -132,7 +132,7 @@ impl Context for __sk_buff {
 
     #[inline(always)]
     fn record(context: *mut Self, decision: u64, bytes: u32) {
-        once::pom_record_outbound(context, decision, bytes);
+        calls::pom_record_outbound(context, decision, bytes);
     }
 }
 

@@ -11,46 +11,12 @@ use pomguard_common::{
     serve::Served,
 };
 
-use crate::{barrier::hide, maps, once};
-
-/// Positions in a value of the scratch map, in words.
-mod at {
-    use super::{Candidates, Datagram, Key, Line, ParsedSlot, Rated};
-
-    /// Words of a datagram.
-    pub(super) const DATAGRAM: usize = size_of::<Datagram>().div_ceil(8);
-    /// Words of a line of the image.
-    pub(super) const LINE: usize = size_of::<Line>() / 8;
-
-    /// The word for the barrier.
-    pub(super) const BARRIER: usize = 0;
-    /// The number of the value.
-    pub(super) const INDEX: usize = BARRIER + 1;
-    /// 1 for a self-test.
-    pub(super) const SELF_TEST: usize = INDEX + 1;
-    /// The slot of the generation that judges the packet.
-    pub(super) const SLOT: usize = SELF_TEST + 1;
-    /// The note about the packet.
-    pub(super) const NOTE: usize = SLOT + 1;
-    /// A key, or the address of a peer.
-    pub(super) const KEY: usize = NOTE + 1;
-    /// The packets that passed of each class with a rate.
-    pub(super) const SPENT: usize = KEY + size_of::<Key>() / 8;
-    /// A copy of the image's line of ages.
-    pub(super) const AGES: usize = SPENT + Rated::COUNT;
-    /// The entries that may make room for a flow.
-    pub(super) const CANDIDATES: usize = AGES + LINE;
-    /// The datagram under judgement, and the one that it quotes.
-    pub(super) const DATAGRAMS: usize = CANDIDATES + size_of::<Candidates>() / 8;
-    /// Words of a value.
-    pub(super) const ALL: usize = DATAGRAMS + ParsedSlot::ALL * DATAGRAM;
-}
-
-/// Words of a value of the scratch map.
-pub(crate) const WORDS: usize = at::ALL;
-/// Values of the scratch map: one for each hook, and two more for self-tests, which a packet of the network
-/// may interrupt. A power of two.
-pub(crate) const VALUES: usize = 4;
+use crate::{
+    barrier::hide,
+    calls,
+    layout::{self as at, VALUES},
+    maps,
+};
 
 /// This CPU's value for one hook.
 #[derive(Clone, Copy)]
@@ -169,11 +135,11 @@ impl Memory {
 
     /// Returns the last datagram that was judged with this value.
     #[inline(always)]
-    pub(crate) fn judged(self) -> Option<&'static Datagram> {
+    pub(crate) fn judged(self) -> &'static Datagram {
         let datagram = hide(self.place(ParsedSlot::Outer) as usize) as *const Datagram;
         // SAFETY: the caller has a decision that says that `judge` has written the datagram, and the value
         // lives as long as the program.
-        Some(unsafe { &*datagram })
+        unsafe { &*datagram }
     }
 
     #[inline(always)]
@@ -241,7 +207,7 @@ impl ControlView for View {
     fn matching_override(&self, peer: &Address, query: u64, now: u32) -> u32 {
         self.memory.keep_address(halves(peer));
         // Hidden: the compiler knows more about the result than the verifier.
-        hide(once::pom_override(self.memory.index(), query, now) as usize) as u32
+        hide(calls::pom_override(self.memory.index(), query, now) as usize) as u32
     }
 
     #[inline(always)]

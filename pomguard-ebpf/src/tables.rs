@@ -15,10 +15,9 @@ use pomguard_common::{
 
 use crate::{
     barrier::hide,
-    clock,
+    calls, clock,
     flows::{FLOW_SECRET, Flows, Fragments, Home, Table},
     maps::{self, Generation},
-    once,
     packet::{Context, Frame},
     scratch::{Memory, View},
 };
@@ -125,7 +124,7 @@ impl Lines for Policy<View> {
         let memory = self.view.memory;
         memory.keep_address(halves(address));
         // Hidden: the compiler knows more about the result than the verifier.
-        Class(hide(once::pom_class(memory.index(), family as u32) as usize) as u32)
+        Class(hide(calls::pom_class(memory.index(), family as u32) as usize) as u32)
     }
 }
 
@@ -265,5 +264,5 @@ pub(crate) fn unjudged<C: Context>(hook: Direction, packet: &Frame<C>) -> Decisi
 /// Returns the last datagram that the general path judged at this hook.
 #[inline(always)]
 pub(crate) fn judged(hook: Direction) -> Option<&'static Datagram> {
-    Memory::with_index(hook as u32)?.judged()
+    Some(Memory::with_index(hook as u32)?.judged())
 }
