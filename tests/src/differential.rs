@@ -28,7 +28,7 @@ pub const PACKETS: usize = 1_000;
 /// packets.
 const BATCH: usize = 250;
 /// The number of seconds of one wait. No sum of two is near an age at which an entry expires.
-const WAITS: [u32; 6] = [90, 180, 270, 400, 7_000, 7_600];
+const WAITS: [u32; 6] = [90, 180, 270, 400, 431_000, 433_000];
 
 /// One step of a scenario.
 #[derive(Clone, Debug)]

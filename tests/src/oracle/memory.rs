@@ -31,7 +31,7 @@ impl Phase {
     const fn age(self) -> u64 {
         match self {
             Self::Opening => 2 * 60,
-            Self::Open => 124 * 60,
+            Self::Open => 5 * 24 * 60 * 60,
             Self::Closed => 4 * 60,
             Self::Unanswered => 30,
             Self::Answered => 5 * 60,

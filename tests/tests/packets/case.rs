@@ -3,7 +3,7 @@
 use std::env;
 
 use pomguard::policy::Policy;
-use pomguard_common::{Direction, reason::Reason};
+use pomguard_common::{Direction, flow::State, reason::Reason};
 use pomguard_tests::{
     control_state::ControlState,
     harness::{Effect, Subject, bench},
@@ -11,6 +11,9 @@ use pomguard_tests::{
     packet::Packet,
     reference,
 };
+
+/// Seconds after which a silent established flow is forgotten.
+pub(crate) const AGE: u32 = State::Established.age_seconds();
 
 enum Step {
     Packet { direction: Direction, packet: Box<Packet>, effect: Effect, row: Option<&'static str> },

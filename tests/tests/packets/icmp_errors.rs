@@ -10,7 +10,7 @@ use pomguard_tests::{
     reference::{self, Places},
 };
 
-use crate::case::{Case, case, run};
+use crate::case::{AGE, Case, case, run};
 
 /// Returns a packet from this host to the database.
 fn ours(places: &Places) -> Packet {
@@ -193,7 +193,7 @@ fn every_icmp_error_arrives_and_changes_no_flow() {
         let answer = ours(&places).mirrored();
         let mut silent = opened("IC-07", "a storm of errors, then silence", &places)
             .inbound(&answer.clone().flags(SYN | ACK), Reason::OwnFlow)
-            .wait(7_400);
+            .wait(AGE - 40);
         for sort in errors(&places) {
             silent = silent.inbound(&error(sort), Reason::IcmpRelated);
         }

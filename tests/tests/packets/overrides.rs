@@ -19,7 +19,7 @@ use pomguard_tests::{
     reference::{self, Places},
 };
 
-use crate::case::{case, run_under};
+use crate::case::{AGE, case, run_under};
 
 /// A protocol without a constant in the programs, which do not read its ports.
 const SCTP: u8 = 132;
@@ -264,7 +264,7 @@ fn flow_of_an_override_ages_as_one_of_a_row() {
         cases.push(
             asked("an answer makes a flow of it")
                 .inbound(&answer, Reason::OwnFlow)
-                .wait(7_400)
+                .wait(AGE - 40)
                 .inbound(&answer.clone().flags(ACK), Reason::OwnFlow),
         );
         cases.push(

@@ -13,7 +13,7 @@ use pomguard_tests::{
     reference::{self, Places},
 };
 
-use crate::case::{Case, case, run};
+use crate::case::{AGE, Case, case, run};
 
 /// Returns a segment from the database to a port that this host chose.
 fn answer(places: &Places, flags: u8) -> Packet {
@@ -169,7 +169,7 @@ fn answer_to_nothing_is_dropped_unless_its_tuple_allows_it() {
                 .outbound(&ask(&places, ACK), Reason::Row)
                 .row("E1")
                 .enters()
-                .wait(7_400)
+                .wait(AGE - 40)
                 .inbound(&answer(&places, ACK), Reason::OwnFlow),
         );
     }
@@ -207,7 +207,7 @@ fn a_flow_of_ours_lives_through_what_tcp_does() {
                 &places,
             )
             .inbound(&answer(RST), Reason::OwnFlow)
-            .wait(7_430)
+            .wait(AGE - 10)
             .inbound(&answer(ACK), Reason::OwnFlow),
         );
         cases.push(
@@ -232,16 +232,16 @@ fn a_flow_of_ours_lives_through_what_tcp_does() {
                 .inbound(&answer(SYN | ACK), Reason::OwnFlow),
         );
         cases.push(
-            established("TP-17", "silence for 2 h 3 min 50 s", &places)
-                .wait(7_430)
+            established("TP-17", "silence for all but ten seconds of the age", &places)
+                .wait(AGE - 10)
                 .inbound(&answer(ACK), Reason::OwnFlow)
-                .wait(7_430)
+                .wait(AGE - 10)
                 .outbound(&ask(ACK), Reason::OwnFlow)
                 .row("E1"),
         );
         cases.push(
             established("TP-17", "silence for longer", &places)
-                .wait(7_443)
+                .wait(AGE + 3)
                 .inbound(&answer(ACK), Reason::NoFlowKnown)
                 .outbound(&ask(ACK), Reason::Row)
                 .row("E1")
@@ -290,7 +290,7 @@ fn a_flow_that_is_entered_anew_by_a_fin_is_half_closed() {
     for places in Places::both() {
         let ours = |flags| ask(&places, flags);
         let fin = |says: &str| case("TP-11", says).outbound(&ours(FIN | ACK), Reason::Row).row("E1").enters();
-        cases.push(fin("our FIN").wait(7_400).inbound(&answer(&places, ACK), Reason::OwnFlow));
+        cases.push(fin("our FIN").wait(AGE - 40).inbound(&answer(&places, ACK), Reason::OwnFlow));
         cases.push(
             fin("our FIN and the peer's")
                 .inbound(&answer(&places, FIN | ACK), Reason::OwnFlow)
@@ -317,7 +317,7 @@ fn a_flow_is_closed_by_both_fins_or_by_our_reset() {
         let heard = |case: Case, flags| case.inbound(&answer(&places, flags), Reason::OwnFlow);
         let silent = |case: Case, wait| case.wait(wait).inbound(&answer(&places, ACK), Reason::NoFlowKnown);
         let reopened = |case: Case| case.outbound(&ask(&places, SYN), Reason::Row).row("E1").connects();
-        let again = |case: Case| heard(sent(heard(case, SYN | ACK), ACK).wait(7_400), ACK);
+        let again = |case: Case| heard(sent(heard(case, SYN | ACK), ACK).wait(AGE - 40), ACK);
         let ours_first = |says| sent(heard(heard(sent(started(says), FIN | ACK), ACK), FIN | ACK), ACK);
         let theirs_first = |says| heard(sent(sent(heard(started(says), FIN | ACK), ACK), FIN | ACK), ACK);
         let both = |says| heard(sent(heard(sent(started(says), FIN | ACK), FIN | ACK), ACK), ACK);
@@ -342,11 +342,11 @@ fn a_flow_is_closed_by_both_fins_or_by_our_reset() {
         ));
         cases.push(silent(sent(reset("what we reset again does not").wait(200), RST), 43));
         let half = sent(started("half-closed by this host"), FIN | ACK);
-        cases.push(heard(heard(half, ACK).wait(7_400), ACK | PSH));
+        cases.push(heard(heard(half, ACK).wait(AGE - 40), ACK | PSH));
         let half = heard(started("half-closed by the peer, or by who says so"), FIN | ACK);
-        cases.push(heard(sent(half, ACK).wait(7_400), ACK));
+        cases.push(heard(sent(half, ACK).wait(AGE - 40), ACK));
         let refused = sent(heard(started("reset before it was opened"), ACK), RST);
-        cases.push(heard(sent(refused, ACK).wait(7_400), ACK));
+        cases.push(heard(sent(refused, ACK).wait(AGE - 40), ACK));
     }
     run("a_flow_is_closed_by_both_fins_or_by_our_reset", &cases);
 }

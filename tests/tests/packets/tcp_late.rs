@@ -9,7 +9,7 @@ use pomguard_tests::{
     reference::Places,
 };
 
-use crate::case::{Case, case, run};
+use crate::case::{AGE, Case, case, run};
 
 /// Returns a segment to the database.
 fn ask(places: &Places, flags: u8) -> Packet {
@@ -108,7 +108,7 @@ fn syn_ack_of_an_older_flow_does_not_hinder_the_next() {
             .inbound(&old, Reason::OwnFlow)
             .outbound(&ask(&places, ACK), Reason::OwnFlow)
             .row("E1")
-            .wait(7_400)
+            .wait(AGE - 40)
             .inbound(&answer(&places, ACK), Reason::OwnFlow);
         cases.push(established);
         let ended = completed(opened("TP-15", "the same ports again after the end", &places), &places)
@@ -124,7 +124,7 @@ fn syn_ack_of_an_older_flow_does_not_hinder_the_next() {
             .outbound(&ask(&places, SYN), Reason::Row)
             .row("E1")
             .connects();
-        cases.push(completed(ended, &places).wait(7_400).inbound(&answer(&places, ACK), Reason::OwnFlow));
+        cases.push(completed(ended, &places).wait(AGE - 40).inbound(&answer(&places, ACK), Reason::OwnFlow));
     }
     run("syn_ack_of_an_older_flow_does_not_hinder_the_next", &cases);
 }
@@ -183,12 +183,12 @@ fn options_windows_and_probes_are_for_the_stack_alone() {
         // A probe of either side keeps the flow alive, three times as long as silence would.
         let mut probed = completed(opened("TP-22", "keepalive probes of the other side", &places), &places);
         for _ in 0..3 {
-            probed = probed.wait(7_400).inbound(&answer(&places, ACK), Reason::OwnFlow);
+            probed = probed.wait(AGE - 40).inbound(&answer(&places, ACK), Reason::OwnFlow);
         }
         cases.push(probed);
         let mut probed = completed(opened("TP-22", "keepalive probes of ours", &places), &places);
         for _ in 0..3 {
-            probed = probed.wait(7_400).outbound(&ask(&places, ACK), Reason::OwnFlow).row("E1");
+            probed = probed.wait(AGE - 40).outbound(&ask(&places, ACK), Reason::OwnFlow).row("E1");
         }
         cases.push(probed.inbound(&answer(&places, ACK), Reason::OwnFlow));
     }

@@ -10,6 +10,8 @@ use pomguard_tests::{
     reference::{self, Places},
 };
 
+use crate::case::AGE;
+
 /// An upper bound of the ticks in ten years.
 const TEN_YEARS: u64 = 10 * 366 * 24 * 3_600 * 4;
 /// Ticks before which, by five ticks, an entry is made: a counter of 28, 30, 31 or 32 bits wraps then, or
@@ -42,7 +44,7 @@ fn kinds() -> Vec<Kind> {
     let kind = |says, makes, passes, age| Kind { says, makes, passes: (Inbound, passes), age };
     vec![
         kind("opening", vec![(Outbound, ours(SYN))], theirs(FIN | ACK), 120),
-        kind("established", open.clone(), theirs(ACK), 7_440),
+        kind("established", open.clone(), theirs(ACK), AGE),
         kind("closed", [&open[..], &close].concat(), theirs(ACK), 240),
         kind("unanswered", vec![(Outbound, query.clone())], query.clone().mirrored(), 30),
         kind(

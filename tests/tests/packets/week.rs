@@ -28,6 +28,8 @@ use pomguard_tests::{
     reference,
 };
 
+use crate::case::AGE;
+
 const HOST: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 2);
 const DATABASE: u16 = 5_432;
 /// Seconds of a step of the clock.
@@ -308,7 +310,7 @@ impl Server {
     fn look(&mut self) {
         let now = self.now;
         self.sockets.retain(|_, (_, until)| until.is_none_or(|until| until > now));
-        let forgotten = if self.daemon { GONE } else { 2 * HOUR + 5 * 60 };
+        let forgotten = if self.daemon { GONE } else { AGE + 5 * 60 };
         self.silent.retain(|at| at + forgotten > now);
         let socket = |key: &Key| {
             let (peer, port) = ((key.0[2] >> 32) as u8, (key.0[4] >> 48) as u16);
