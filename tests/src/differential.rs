@@ -207,7 +207,7 @@ pub type Reasons = BTreeMap<&'static str, u64>;
 
 /// The outcome of one frame.
 #[derive(Clone, Copy, Debug)]
-pub struct Outcome {
+pub struct StepOutcome {
     /// The effect on the counters and the flow table.
     pub effect: Effect,
     /// The key under which the frame is recorded in the table of drops, if it is recorded.
@@ -232,7 +232,7 @@ impl Models {
     ///
     /// # Errors
     /// If a policy does not compile.
-    pub fn code(&mut self, scenario: &Scenario) -> Result<Vec<Outcome>> {
+    pub fn code(&mut self, scenario: &Scenario) -> Result<Vec<StepOutcome>> {
         self.datapath.renew(scenario.policy.clone())?;
         let mut outcomes = Vec::with_capacity(scenario.steps.len());
         for step in &scenario.steps {
@@ -242,7 +242,7 @@ impl Models {
                 Step::Hold(held) => self.datapath.hold(&held.control_state())?,
                 Step::Frame(direction, frame) => {
                     let effect = self.datapath.judge(*direction, frame)?;
-                    outcomes.push(Outcome { effect, recorded: self.datapath.recorded() });
+                    outcomes.push(StepOutcome { effect, recorded: self.datapath.recorded() });
                 }
             }
         }
@@ -257,7 +257,7 @@ impl Models {
     pub fn audit_difference(&mut self, scenario: &Scenario) -> Result<Option<String>> {
         let enforced = self.code(&scenario.in_mode(Mode::Enforce))?;
         let audited = self.code(&scenario.in_mode(Mode::Audit))?;
-        let counted = |outcome: &Outcome| Effect { audited: false, ..outcome.effect };
+        let counted = |outcome: &StepOutcome| Effect { audited: false, ..outcome.effect };
         let differs = enforced.iter().zip(&audited).position(|(one, other)| counted(one) != counted(other));
         Ok(differs.map(|at| format!("enforce {:?}\n audit   {:?}", enforced[at].effect, audited[at].effect)))
     }
@@ -288,7 +288,7 @@ impl Models {
                         return Ok(Some(format!("expected {meant:?}\n read     {read:?}")));
                     }
                     let wanted = host.judge(*direction, frame).effect(&in_force, *direction);
-                    if let Some(Outcome { effect: found, .. }) = found.next()
+                    if let Some(StepOutcome { effect: found, .. }) = found.next()
                         && found != wanted
                     {
                         return Ok(Some(format!("expected {wanted:?}\n found   {found:?}")));
@@ -335,7 +335,7 @@ impl Count {
     }
 
     /// Returns the counters expected after one more frame.
-    fn after(mut self, direction: Direction, frame: &[u8], outcome: Outcome) -> Self {
+    fn after(mut self, direction: Direction, frame: &[u8], outcome: StepOutcome) -> Self {
         let effect = outcome.effect;
         let tally = Tally { packets: 1, bytes: frame.len() as u64 };
         self.counters = after_one(self.counters, direction, tally, effect);
@@ -398,7 +398,7 @@ impl Count {
 pub fn kernel_difference(
     bench: &mut Bench,
     scenario: &Scenario,
-    outcomes: &[Outcome],
+    outcomes: &[StepOutcome],
     batch: usize,
 ) -> Result<Option<String>> {
     bench.renew(scenario.policy.clone())?;
@@ -458,7 +458,7 @@ pub fn compare(
         ensure!(false, "the decision code and the naive reading differ:\n {message}\n{}", shown(&small));
     }
     let outcomes = models.code(scenario)?;
-    for Outcome { effect, .. } in &outcomes {
+    for StepOutcome { effect, .. } in &outcomes {
         *reasons.entry(effect.reason.name()).or_default() += 1;
     }
     let Some(bench) = bench else { return Ok(()) };

@@ -17,7 +17,7 @@ use crate::{
             report::{Item, Query, Report, opened},
             store::Store,
         },
-        verdict::{AT_ONCE, Asker, Verdict, Verdicts},
+        verdict::{AT_ONCE, Verdict, VerdictAsker, Verdicts},
     },
     paths,
     policy::{
@@ -25,7 +25,7 @@ use crate::{
         explain::{self, Explanation},
         oracle::Opening,
         precedence::{Alongside, Ruling},
-        question::{Group, Question},
+        question::{AnswerGroup, Question},
         services::Services,
     },
     render,
@@ -78,7 +78,7 @@ struct Answer<'a> {
 #[derive(Serialize)]
 struct GroupAnswer<'a> {
     #[serde(flatten)]
-    group: &'a Group,
+    group: &'a AnswerGroup,
     kernel: Option<&'a Verdict>,
     agree: Option<bool>,
 }
@@ -178,7 +178,7 @@ struct Asking<'a> {
     /// The state alongside the policy that counts if the kernel is not asked.
     unasked: Alongside,
     /// The copy of the programs that this process loaded, because no daemon answered.
-    copy: Option<Asker>,
+    copy: Option<VerdictAsker>,
     outcome: Outcome,
 }
 
@@ -197,7 +197,7 @@ impl Asking<'_> {
                 return Ok(Some(verdicts));
             }
         }
-        let copy = self.copy.get_or_insert_with(|| Asker::new(self.pins.clone()));
+        let copy = self.copy.get_or_insert_with(|| VerdictAsker::new(self.pins.clone()));
         let exceptions = exceptions::load(&self.draft.settings.paths.state).unwrap_or_default();
         match copy.ask(openings, exceptions) {
             Ok(verdicts) => Ok(Some(verdicts)),

@@ -12,7 +12,7 @@ use self::output::Output;
 use crate::{
     control::protocol::Panic,
     kernel::pins::Pins,
-    observe::{counts::Counts, reading, snapshot::Snapshot},
+    observe::{counts::CountHistory, reading, snapshot::Snapshot},
 };
 
 pub mod allow;
@@ -193,7 +193,7 @@ fn dispatch(verb: Verb, out: &mut Output) -> anyhow::Result<ExitCode> {
                 let differences = own_addresses::attention(&args.config);
                 Ok(Snapshot { differences, ..reading::snapshot(&pins)? })
             };
-            let counts = Counts::new(&settings.paths.state);
+            let counts = CountHistory::new(&settings.paths.state);
             stats::run(&args, &read, &|| fates::read(&settings), &counts, out)
         }
         Verb::Drops(args) => drops::run(&args, out),

@@ -15,7 +15,7 @@ use serde::Serialize;
 use super::{duration, output::Output};
 use crate::{
     observe::{
-        counts::{Counts, Kind, Reading, is_mark},
+        counts::{CountHistory, CountReading, ReadingKind, is_mark},
         snapshot::Snapshot,
         status::Flows,
     },
@@ -95,7 +95,7 @@ fn mark(written: &str) -> Result<String, String> {
 ///
 /// # Errors
 /// If the maps cannot be read, or the baseline is not kept.
-pub fn reading(args: &Args, snapshot: Snapshot, counts: &Counts) -> Result<Snapshot> {
+pub fn reading(args: &Args, snapshot: Snapshot, counts: &CountHistory) -> Result<Snapshot> {
     let now = seconds_now();
     let mut snapshot = snapshot;
     counts.last().fill(&mut snapshot, now);
@@ -125,12 +125,12 @@ pub fn run(
     args: &Args,
     read: &dyn Fn() -> Result<Snapshot>,
     flows: &dyn Fn() -> Option<Flows>,
-    counts: &Counts,
+    counts: &CountHistory,
     out: &mut Output,
 ) -> Result<ExitCode> {
     if let Some(name) = &args.mark {
-        let reading = Reading::new(&read()?, seconds_now());
-        counts.save(&Kind::Mark(name.clone()), &reading).context("keep the mark")?;
+        let reading = CountReading::new(&read()?, seconds_now());
+        counts.save(&ReadingKind::Mark(name.clone()), &reading).context("keep the mark")?;
         out.line(format_args!("mark {name} is set: `pomguard stats --since {name}` counts from now on"));
         return Ok(ExitCode::SUCCESS);
     }

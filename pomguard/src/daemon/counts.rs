@@ -13,7 +13,7 @@ use super::Daemon;
 use crate::{
     kernel::{KernelError, clock::unix_now, counters, load},
     observe::{
-        counts::{Counted, Counts, Kind, LastPackets, Reading},
+        counts::{CountHistory, CountReading, Counted, LastPackets, ReadingKind},
         reading,
     },
 };
@@ -26,7 +26,7 @@ const SAVE: Duration = Duration::from_secs(30);
 /// The readings of the counters.
 #[derive(Debug)]
 pub(super) struct Counting {
-    counts: Counts,
+    counts: CountHistory,
     last: LastPackets,
     /// Number of reasons in the file.
     saved: usize,
@@ -39,7 +39,7 @@ pub(super) struct Counting {
 impl Counting {
     /// Continues with the readings on disk.
     pub(super) fn new(state: &Path) -> Self {
-        let counts = Counts::new(state);
+        let counts = CountHistory::new(state);
         let last = counts.last();
         let now = Instant::now();
         Self { counts, saved: last.reasons(), last, note_at: now, save_at: now + SAVE, failed: false }
@@ -60,10 +60,10 @@ impl Daemon {
         };
         let seconds = unix_now();
         if host.installed_at != 0 && !self.counting.counts.has_change(host.installed_at) {
-            self.keep_reading(&Kind::Change, seconds);
+            self.keep_reading(&ReadingKind::Change, seconds);
         }
         if !self.counting.counts.has_hour(seconds) {
-            self.keep_reading(&Kind::Hour, seconds);
+            self.keep_reading(&ReadingKind::Hour, seconds);
         }
         if self.counting.save_at <= now || self.counting.last.reasons() != self.counting.saved {
             self.save_counts();
@@ -79,12 +79,12 @@ impl Daemon {
         Ok(host)
     }
 
-    fn keep_reading(&mut self, kind: &Kind, now: u64) {
+    fn keep_reading(&mut self, kind: &ReadingKind, now: u64) {
         let snapshot = match reading::snapshot(&self.pins) {
             Ok(snapshot) => snapshot,
             Err(error) => return debug!("no reading of the counters: {:#}", anyhow!(error)),
         };
-        let saved = self.counting.counts.save(kind, &Reading::new(&snapshot, now));
+        let saved = self.counting.counts.save(kind, &CountReading::new(&snapshot, now));
         self.report_saved(saved);
     }
 

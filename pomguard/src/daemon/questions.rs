@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use crate::{
     control::protocol::Reply,
     kernel::pins::Pins,
-    observe::verdict::{AT_ONCE, Asker},
+    observe::verdict::{AT_ONCE, VerdictAsker},
     policy::oracle::Opening,
     state::exceptions::Exception,
 };
@@ -73,12 +73,14 @@ fn refuse(task: Task, why: &str) {
 
 fn begin(pins: Pins) -> std::io::Result<SyncSender<Task>> {
     let (sender, receiver) = sync_channel(WAITING);
-    thread::Builder::new().name("questions".to_owned()).spawn(move || serve(Asker::new(pins), &receiver))?;
+    thread::Builder::new()
+        .name("questions".to_owned())
+        .spawn(move || serve(VerdictAsker::new(pins), &receiver))?;
     Ok(sender)
 }
 
 /// Answers until the daemon ends.
-fn serve(mut asker: Asker, tasks: &Receiver<Task>) {
+fn serve(mut asker: VerdictAsker, tasks: &Receiver<Task>) {
     loop {
         let task = match tasks.recv_timeout(KEPT) {
             Ok(task) => task,

@@ -13,7 +13,7 @@ use std::{
 use pomguard_common::Direction;
 use serde::{Deserialize, Serialize};
 
-use super::snapshot::{Outcome, Since, Snapshot, Totals};
+use super::snapshot::{CountedSince, Outcome, Snapshot, Totals};
 use crate::{history::replace, model::RowId};
 
 /// Seconds of an hour.
@@ -33,7 +33,7 @@ const LONGEST_NAME: usize = 40;
 
 /// The occasion of a reading.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Kind {
+pub enum ReadingKind {
     /// An hour began.
     Hour,
     /// A policy came in force.
@@ -42,9 +42,9 @@ pub enum Kind {
     Mark(String),
 }
 
-/// Counts that never go backwards, until the maps are new.
+/// CountHistory that never go backwards, until the maps are new.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Reading {
+pub struct CountReading {
     /// Seconds since 1970 of the reading.
     pub at: u64,
     /// Seconds since 1970 at which the counters were set up: counters of other maps cannot be compared.
@@ -56,7 +56,7 @@ pub struct Reading {
     totals: Vec<(Direction, [u64; 5])>,
 }
 
-impl Reading {
+impl CountReading {
     /// Takes the counts out of a reading of the maps.
     #[must_use]
     pub fn new(snapshot: &Snapshot, at: u64) -> Self {
@@ -82,10 +82,10 @@ impl Reading {
     #[must_use]
     pub fn subtracted_from(&self, mut snapshot: Snapshot) -> Snapshot {
         if self.counting_since != snapshot.counting_since {
-            snapshot.since = Some(Since { at: snapshot.counting_since, anew: true });
+            snapshot.since = Some(CountedSince { at: snapshot.counting_since, anew: true });
             return snapshot;
         }
-        snapshot.since = Some(Since { at: self.at, anew: false });
+        snapshot.since = Some(CountedSince { at: self.at, anew: false });
         let rows: BTreeMap<_, _> =
             self.rows.iter().map(|(id, direction, counts)| ((id, *direction), counts)).collect();
         for row in &mut snapshot.rows {
@@ -188,22 +188,22 @@ pub type Counted = (String, Direction, Outcome, u64);
 
 /// The folder of the readings.
 #[derive(Clone, Debug)]
-pub struct Counts {
+pub struct CountHistory {
     folder: PathBuf,
 }
 
-impl Counts {
+impl CountHistory {
     /// Returns the readings in a state folder; there need not be any yet.
     #[must_use]
     pub fn new(state: &Path) -> Self {
         Self { folder: state.join("counts") }
     }
 
-    fn path(&self, kind: &Kind, at: u64) -> PathBuf {
+    fn path(&self, kind: &ReadingKind, at: u64) -> PathBuf {
         self.folder.join(match kind {
-            Kind::Hour => format!("hour-{at}.json"),
-            Kind::Change => format!("change-{at}.json"),
-            Kind::Mark(name) => format!("mark-{name}.json"),
+            ReadingKind::Hour => format!("hour-{at}.json"),
+            ReadingKind::Change => format!("change-{at}.json"),
+            ReadingKind::Mark(name) => format!("mark-{name}.json"),
         })
     }
 
@@ -212,17 +212,17 @@ impl Counts {
     }
 
     /// Returns the readings that are kept, with the time in their names; a mark has the time of the file.
-    fn kept(&self) -> Vec<(Kind, u64, u64)> {
+    fn kept(&self) -> Vec<(ReadingKind, u64, u64)> {
         let entries = fs::read_dir(&self.folder).into_iter().flatten().flatten();
-        let mut kept: Vec<(Kind, u64, u64)> = entries
+        let mut kept: Vec<(ReadingKind, u64, u64)> = entries
             .filter_map(|entry| {
                 let name = entry.file_name();
                 let (kind, rest) = name.to_str()?.strip_suffix(".json")?.split_once('-')?;
                 let facts = entry.metadata().ok()?;
                 let (kind, at) = match kind {
-                    "hour" => (Kind::Hour, rest.parse().ok()?),
-                    "change" => (Kind::Change, rest.parse().ok()?),
-                    "mark" => (Kind::Mark(rest.to_owned()), modified(&facts)),
+                    "hour" => (ReadingKind::Hour, rest.parse().ok()?),
+                    "change" => (ReadingKind::Change, rest.parse().ok()?),
+                    "mark" => (ReadingKind::Mark(rest.to_owned()), modified(&facts)),
                     _ => return None,
                 };
                 Some((kind, at, facts.len()))
@@ -236,10 +236,10 @@ impl Counts {
     ///
     /// # Errors
     /// If the disk cannot be written.
-    pub fn save(&self, kind: &Kind, reading: &Reading) -> io::Result<()> {
+    pub fn save(&self, kind: &ReadingKind, reading: &CountReading) -> io::Result<()> {
         let at = match kind {
-            Kind::Hour | Kind::Mark(_) => reading.at,
-            Kind::Change => reading.installed_at,
+            ReadingKind::Hour | ReadingKind::Mark(_) => reading.at,
+            ReadingKind::Change => reading.installed_at,
         };
         self.write(&self.path(kind, at), &serde_json::to_vec(reading)?)?;
         self.prune()
@@ -253,20 +253,20 @@ impl Counts {
     fn prune(&self) -> io::Result<()> {
         let kept = self.kept();
         let mut total: u64 = kept.iter().map(|(.., size)| size).sum();
-        let count = |same: fn(&Kind) -> bool| kept.iter().filter(|(kind, ..)| same(kind)).count();
+        let count = |same: fn(&ReadingKind) -> bool| kept.iter().filter(|(kind, ..)| same(kind)).count();
         let mut surplus = [
-            count(|kind| *kind == Kind::Hour).saturating_sub(HOURS),
-            count(|kind| *kind == Kind::Change).saturating_sub(CHANGES),
-            count(|kind| matches!(kind, Kind::Mark(_))).saturating_sub(MARKS),
+            count(|kind| *kind == ReadingKind::Hour).saturating_sub(HOURS),
+            count(|kind| *kind == ReadingKind::Change).saturating_sub(CHANGES),
+            count(|kind| matches!(kind, ReadingKind::Mark(_))).saturating_sub(MARKS),
         ];
         for (kind, at, size) in &kept {
             let part = match kind {
-                Kind::Hour => 0,
-                Kind::Change => 1,
-                Kind::Mark(_) => 2,
+                ReadingKind::Hour => 0,
+                ReadingKind::Change => 1,
+                ReadingKind::Mark(_) => 2,
             };
             let Some(left) = surplus.get_mut(part) else { continue };
-            if *left > 0 || total > BYTES && *kind == Kind::Hour {
+            if *left > 0 || total > BYTES && *kind == ReadingKind::Hour {
                 fs::remove_file(self.path(kind, *at))?;
                 *left = left.saturating_sub(1);
                 total = total.saturating_sub(*size);
@@ -278,38 +278,38 @@ impl Counts {
     /// Returns true if the reading of a change is kept.
     #[must_use]
     pub fn has_change(&self, installed_at: u64) -> bool {
-        self.path(&Kind::Change, installed_at).exists()
+        self.path(&ReadingKind::Change, installed_at).exists()
     }
 
     /// Returns true if a reading was made in the hour of `now`.
     #[must_use]
     pub fn has_hour(&self, now: u64) -> bool {
-        self.kept().iter().any(|(kind, at, _)| *kind == Kind::Hour && at / HOUR == now / HOUR)
+        self.kept().iter().any(|(kind, at, _)| *kind == ReadingKind::Hour && at / HOUR == now / HOUR)
     }
 
     /// Returns the reading when the policy came in force.
     ///
     /// # Errors
     /// If the reading is not kept or cannot be read.
-    pub fn at_change(&self, installed_at: u64) -> io::Result<Reading> {
-        read(&self.path(&Kind::Change, installed_at))
+    pub fn at_change(&self, installed_at: u64) -> io::Result<CountReading> {
+        read(&self.path(&ReadingKind::Change, installed_at))
     }
 
     /// Returns the reading of a mark.
     ///
     /// # Errors
     /// If there is no such mark, or the reading cannot be read.
-    pub fn at_mark(&self, name: &str) -> io::Result<Reading> {
-        read(&self.path(&Kind::Mark(name.to_owned()), 0))
+    pub fn at_mark(&self, name: &str) -> io::Result<CountReading> {
+        read(&self.path(&ReadingKind::Mark(name.to_owned()), 0))
     }
 
     /// Returns the latest reading at `wanted` or before; without one, the first that is kept.
     ///
     /// # Errors
     /// If no reading is kept, or it cannot be read.
-    pub fn at_time(&self, wanted: u64) -> io::Result<Reading> {
+    pub fn at_time(&self, wanted: u64) -> io::Result<CountReading> {
         let kept: Vec<_> =
-            self.kept().into_iter().filter(|(kind, ..)| !matches!(kind, Kind::Mark(_))).collect();
+            self.kept().into_iter().filter(|(kind, ..)| !matches!(kind, ReadingKind::Mark(_))).collect();
         let found = kept.iter().rfind(|(_, at, _)| *at <= wanted).or(kept.first());
         match found {
             Some((kind, at, _)) => read(&self.path(kind, *at)),
@@ -320,9 +320,9 @@ impl Counts {
     /// Returns the names of the marks, oldest first.
     #[must_use]
     pub fn marks(&self) -> Vec<String> {
-        let name = |(kind, ..): (Kind, u64, u64)| match kind {
-            Kind::Mark(name) => Some(name),
-            Kind::Hour | Kind::Change => None,
+        let name = |(kind, ..): (ReadingKind, u64, u64)| match kind {
+            ReadingKind::Mark(name) => Some(name),
+            ReadingKind::Hour | ReadingKind::Change => None,
         };
         self.kept().into_iter().filter_map(name).collect()
     }
@@ -369,19 +369,19 @@ mod tests {
     use super::*;
     use crate::observe::sample;
 
-    fn reading(at: u64) -> Reading {
-        Reading { installed_at: at, ..Reading::new(&sample::snapshot(), at) }
+    fn reading(at: u64) -> CountReading {
+        CountReading { installed_at: at, ..CountReading::new(&sample::snapshot(), at) }
     }
 
     #[test]
     fn difference_of_two_readings_has_only_what_came_between() {
-        let before = Reading::new(&sample::snapshot(), sample::NOW - 60);
+        let before = CountReading::new(&sample::snapshot(), sample::NOW - 60);
         let mut later = sample::snapshot();
         later.rows[1].packets += 5;
         later.reasons[4].packets += 2;
         later.totals[0].seen += 7;
         let since = before.subtracted_from(later.clone());
-        assert_eq!(since.since, Some(Since { at: sample::NOW - 60, anew: false }));
+        assert_eq!(since.since, Some(CountedSince { at: sample::NOW - 60, anew: false }));
         assert_eq!(since.rows.iter().map(|row| row.packets).sum::<u64>(), 5);
         assert_eq!(since.reasons.len(), 1, "{:?}", since.reasons);
         assert_eq!((since.reasons[0].name.as_str(), since.reasons[0].packets), ("port", 2));
@@ -389,27 +389,27 @@ mod tests {
         // A reboot: nothing can be taken off.
         later.counting_since += 1;
         let since = before.subtracted_from(later.clone());
-        assert_eq!(since.since, Some(Since { at: later.counting_since, anew: true }));
+        assert_eq!(since.since, Some(CountedSince { at: later.counting_since, anew: true }));
         assert_eq!(since.rows[1].packets, later.rows[1].packets);
     }
 
     #[test]
     fn readings_are_found_by_time_change_and_mark_and_are_bounded() {
         let folder = tempfile::tempdir().unwrap();
-        let counts = Counts::new(folder.path());
+        let counts = CountHistory::new(folder.path());
         assert!(counts.at_time(0).is_err());
-        counts.save(&Kind::Hour, &reading(HOUR)).unwrap();
-        let write = |kind: &Kind, at: u64| {
+        counts.save(&ReadingKind::Hour, &reading(HOUR)).unwrap();
+        let write = |kind: &ReadingKind, at: u64| {
             fs::write(counts.path(kind, at), serde_json::to_vec(&reading(at)).unwrap()).unwrap();
         };
-        (2..=200).for_each(|hour| write(&Kind::Hour, hour * HOUR));
-        (1..=40).for_each(|change| write(&Kind::Change, 500_000 + change));
-        (1..=34).for_each(|mark| write(&Kind::Mark(format!("m{mark}")), mark));
-        counts.save(&Kind::Mark("m35".to_owned()), &reading(35)).unwrap();
+        (2..=200).for_each(|hour| write(&ReadingKind::Hour, hour * HOUR));
+        (1..=40).for_each(|change| write(&ReadingKind::Change, 500_000 + change));
+        (1..=34).for_each(|mark| write(&ReadingKind::Mark(format!("m{mark}")), mark));
+        counts.save(&ReadingKind::Mark("m35".to_owned()), &reading(35)).unwrap();
         let kept = counts.kept();
-        let number = |same: fn(&Kind) -> bool| kept.iter().filter(|(kind, ..)| same(kind)).count();
-        assert_eq!(number(|kind| *kind == Kind::Hour), HOURS);
-        assert_eq!(number(|kind| *kind == Kind::Change), CHANGES);
+        let number = |same: fn(&ReadingKind) -> bool| kept.iter().filter(|(kind, ..)| same(kind)).count();
+        assert_eq!(number(|kind| *kind == ReadingKind::Hour), HOURS);
+        assert_eq!(number(|kind| *kind == ReadingKind::Change), CHANGES);
         assert_eq!(counts.marks().len(), MARKS);
         assert_eq!(counts.at_time(190 * HOUR + 1).unwrap().at, 190 * HOUR);
         assert_eq!(counts.at_time(5).unwrap().at, 33 * HOUR, "the first that is kept");
@@ -430,7 +430,7 @@ mod tests {
     #[test]
     fn last_packet_of_a_reason_is_when_its_count_changed() {
         let folder = tempfile::tempdir().unwrap();
-        let counts = Counts::new(folder.path());
+        let counts = CountHistory::new(folder.path());
         let mut snapshot = sample::snapshot();
         let all = |snapshot: &Snapshot| -> Vec<Counted> {
             let reasons = snapshot.reasons.iter();

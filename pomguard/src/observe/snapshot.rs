@@ -45,7 +45,7 @@ pub struct Snapshot {
     pub differences: Vec<String>,
     /// The beginning of the counts, if not all that was ever counted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub since: Option<Since>,
+    pub since: Option<CountedSince>,
     /// The reasons that were counted since the last change of policy; `None` if nobody asked.
     #[serde(skip)]
     pub since_change: Option<Vec<ReasonStats>>,
@@ -53,7 +53,7 @@ pub struct Snapshot {
 
 /// The beginning of counts that are a difference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub struct Since {
+pub struct CountedSince {
     /// Seconds since 1970.
     pub at: u64,
     /// True if the counters began anew at that time, after the time that was asked for: packets before are

@@ -55,12 +55,12 @@ impl Verdicts {
 }
 
 /// A second copy of the programs, loaded at the first question.
-pub struct Asker {
+pub struct VerdictAsker {
     pins: Pins,
     probe: Option<Probe>,
 }
 
-impl Asker {
+impl VerdictAsker {
     /// Returns an asker without a copy.
     #[must_use]
     pub const fn new(pins: Pins) -> Self {

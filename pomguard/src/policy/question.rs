@@ -34,7 +34,7 @@ pub struct Question {
 
 /// Packets with the same answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Group {
+pub struct AnswerGroup {
     /// The answer.
     pub ruling: Ruling,
     /// One of the packets.
@@ -111,9 +111,9 @@ impl Question {
     ///
     /// # Errors
     /// If the question stands for too many packets that may get different answers.
-    pub fn answers(&self, policy: &Policy, alongside: &Alongside) -> Result<Vec<Group>, Fault> {
+    pub fn answers(&self, policy: &Policy, alongside: &Alongside) -> Result<Vec<AnswerGroup>, Fault> {
         let edges = edges(policy, alongside);
-        let mut groups: Vec<Group> = Vec::new();
+        let mut groups: Vec<AnswerGroup> = Vec::new();
         let mut packets = 0;
         for (sources, destinations) in self.pairs() {
             let (sources, destinations) = (parts(sources, &edges), parts(destinations, &edges));
@@ -172,8 +172,8 @@ fn direction(policy: &Policy, source: IpAddr, destination: IpAddr) -> Direction 
     }
 }
 
-fn add(groups: &mut Vec<Group>, ruling: Ruling, opening: Opening, (from, to): (Part, Part)) {
-    let same = |group: &&mut Group| {
+fn add(groups: &mut Vec<AnswerGroup>, ruling: Ruling, opening: Opening, (from, to): (Part, Part)) {
+    let same = |group: &&mut AnswerGroup| {
         group.ruling == ruling
             && group.opening.direction == opening.direction
             && group.opening.destination_port == opening.destination_port
@@ -182,15 +182,15 @@ fn add(groups: &mut Vec<Group>, ruling: Ruling, opening: Opening, (from, to): (P
     };
     match groups.iter_mut().find(same) {
         Some(group) => join(&mut group.sources, from),
-        None => groups.push(Group { ruling, opening, sources: vec![from], destinations: vec![to] }),
+        None => groups.push(AnswerGroup { ruling, opening, sources: vec![from], destinations: vec![to] }),
     }
 }
 
 /// Joins the destinations of groups with the same answer to the same sources.
-fn merged(groups: Vec<Group>) -> Vec<Group> {
-    let mut all: Vec<Group> = Vec::new();
+fn merged(groups: Vec<AnswerGroup>) -> Vec<AnswerGroup> {
+    let mut all: Vec<AnswerGroup> = Vec::new();
     for group in groups {
-        let same = |other: &&mut Group| {
+        let same = |other: &&mut AnswerGroup| {
             other.ruling == group.ruling
                 && other.sources == group.sources
                 && other.opening.direction == group.opening.direction

@@ -18,7 +18,8 @@ use crate::{
         printable::printable,
     },
     policy::{
-        Mode, Policy, explain::Explanation, oracle::Opening, own::Owner, precedence::Ruling, question::Group,
+        Mode, Policy, explain::Explanation, oracle::Opening, own::Owner, precedence::Ruling,
+        question::AnswerGroup,
     },
 };
 
@@ -112,8 +113,8 @@ const fn verdict(ruling: &Ruling) -> &'static str {
 const RANGES: usize = 3;
 
 /// Writes one line for packets with the same answer.
-pub fn group(group: &Group, policy: &Policy, out: &mut impl Write) -> io::Result<()> {
-    let Group { ruling, opening, sources, destinations } = group;
+pub fn group(group: &AnswerGroup, policy: &Policy, out: &mut impl Write) -> io::Result<()> {
+    let AnswerGroup { ruling, opening, sources, destinations } = group;
     let service = match opening.protocol {
         6 => format!(" {}/tcp", opening.destination_port),
         17 => format!(" {}/udp", opening.destination_port),

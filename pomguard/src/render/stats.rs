@@ -16,7 +16,7 @@ use super::{
 use crate::{
     observe::{
         printable::printable,
-        snapshot::{Outcome, ReasonStats, RowStats, Since, Snapshot},
+        snapshot::{CountedSince, Outcome, ReasonStats, RowStats, Snapshot},
     },
     policy::Mode,
 };
@@ -92,8 +92,10 @@ fn print_identity(snapshot: &Snapshot, out: &mut impl Write, options: Options) -
     }));
     let (words, at) = match snapshot.since {
         None => ("counting since", snapshot.counting_since),
-        Some(Since { at, anew: false }) => ("COUNTED ONLY SINCE", at),
-        Some(Since { at, anew: true }) => ("the counters began anew (a reboot): COUNTED ONLY SINCE", at),
+        Some(CountedSince { at, anew: false }) => ("COUNTED ONLY SINCE", at),
+        Some(CountedSince { at, anew: true }) => {
+            ("the counters began anew (a reboot): COUNTED ONLY SINCE", at)
+        }
     };
     parts.push(format!("{words} {} ({})", timestamp(at), age(at)));
     for line in fold(parts.iter().map(String::as_str), " · ", options.width.or(Some(100))) {

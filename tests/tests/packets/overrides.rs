@@ -255,7 +255,7 @@ fn flow_of_an_override_ages_as_one_of_a_row() {
         let marks = Override::EXCEPTION | Override::OUTBOUND;
         let ask = eth().ip(places.host, places.stranger).tcp(40_000, 8_080);
         let answer = ask.clone().mirrored().flags(SYN | ACK);
-        let held = exceptions_for(9_000, &[override_rule(places.stranger, TCP, 8_080, E1, marks)]);
+        let held = exceptions_for(AGE + 9_000, &[override_rule(places.stranger, TCP, 8_080, E1, marks)]);
         let asked = |says: &str| {
             let case = case("TP-19", says).holding(held.clone());
             case.outbound(&ask, Reason::Exception).row("E1").connects().enters()

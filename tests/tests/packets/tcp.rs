@@ -212,7 +212,7 @@ fn a_flow_of_ours_lives_through_what_tcp_does() {
         );
         cases.push(
             established("TP-11", "nor does it keep anything", &places)
-                .wait(7_000)
+                .wait(AGE - 440)
                 .inbound(&answer(RST), Reason::OwnFlow)
                 .wait(443)
                 .inbound(&answer(ACK), Reason::NoFlowKnown),
@@ -220,7 +220,7 @@ fn a_flow_of_ours_lives_through_what_tcp_does() {
         cases.push(
             established("TP-14", "a SYN of the peer inside is no answer, and closes nothing", &places)
                 .inbound(&answer(SYN), Reason::PortKnown)
-                .wait(7_000)
+                .wait(AGE - 440)
                 .inbound(&answer(ACK), Reason::OwnFlow),
         );
         cases.push(
