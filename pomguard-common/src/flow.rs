@@ -241,7 +241,7 @@ fn search<S: Store + ?Sized>(store: &S, key: &Key) -> Option<Found> {
     None
 }
 
-/// The result of [`glance`].
+/// The answer of one look at the first entry of a key (`glance`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Glance {
     /// The live flow.

@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use pomguard_common::{Direction, limits, protocol::TCP, reason::Reason};
+use pomguard_common::{Direction, flow::State, limits, protocol::TCP, reason::Reason};
 use pomguard_tests::{
     faults::{report, times},
     harness::{Bench, Subject as _, bench},
@@ -161,7 +161,7 @@ fn full_table_refuses_new_flows_and_keeps_every_live_one() {
             table.sends(&login.mirrored().flags(flag::SYN | flag::ACK).build()),
             "FL-04: and are answered"
         );
-        table.bench.wait(7_440).unwrap();
+        table.bench.wait(State::Established.age_seconds()).unwrap();
         assert_eq!(table.lost(live.iter().copied().take(1_000)), 1_000, "past their age they are gone");
         assert!(table.establish(&mut opening, 0), "and there is room again");
         report(&format!(

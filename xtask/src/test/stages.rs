@@ -28,7 +28,7 @@ pub(super) struct Stage {
 pub(super) const PARTS: &[Part] = &[
     Part {
         name: "packages",
-        budget: Duration::from_secs(100),
+        budget: Duration::from_secs(150),
         stages: &[Stage {
             name: "packages",
             title: "tools, other kernels and a small Debian for the tests",
@@ -38,7 +38,7 @@ pub(super) const PARTS: &[Part] = &[
     },
     Part {
         name: "build",
-        budget: Duration::from_secs(170),
+        budget: Duration::from_secs(330),
         stages: &[Stage {
             name: "build",
             title: "the daemon, every tool and every test, in one profile",
@@ -48,7 +48,7 @@ pub(super) const PARTS: &[Part] = &[
     },
     Part {
         name: "lint",
-        budget: Duration::from_secs(80),
+        budget: Duration::from_secs(150),
         stages: &[
             Stage { name: "format", title: "every file is formatted", needs: &[], run: source::format },
             Stage {
@@ -68,7 +68,7 @@ pub(super) const PARTS: &[Part] = &[
     },
     Part {
         name: "unit",
-        budget: Duration::from_secs(53),
+        budget: Duration::from_secs(120),
         stages: &[
             Stage {
                 name: "unit",
@@ -98,7 +98,7 @@ pub(super) const PARTS: &[Part] = &[
     },
     Part {
         name: "kernel",
-        budget: Duration::from_secs(632),
+        budget: Duration::from_secs(280),
         stages: &[Stage {
             name: "kernel",
             title: "tests in the kernel and in network namespaces",
@@ -108,7 +108,7 @@ pub(super) const PARTS: &[Part] = &[
     },
     Part {
         name: "faults",
-        budget: Duration::from_secs(240),
+        budget: Duration::from_secs(200),
         stages: &[Stage {
             name: "faults",
             title: "kills, failing system calls, full tables and floods under load",
@@ -118,7 +118,7 @@ pub(super) const PARTS: &[Part] = &[
     },
     Part {
         name: "guests",
-        budget: Duration::from_secs(195),
+        budget: Duration::from_secs(240),
         stages: &[Stage {
             name: "guests",
             title: "one boot each of 5.10, 6.1 and 6.12, with emulated cards",
