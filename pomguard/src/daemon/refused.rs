@@ -89,7 +89,13 @@ fn decision(settings: &Settings, confirmed: Option<&Confirmed>) -> OnLoadFailure
 /// Returns true if the kernel refused objects that every start needs, and not a demand of these files.
 fn kernel_refuses(error: &anyhow::Error) -> bool {
     error.chain().filter_map(|cause| cause.downcast_ref()).any(|error| {
-        matches!(error, KernelError::Load(_) | KernelError::Program { .. } | KernelError::Map { .. })
+        matches!(
+            error,
+            KernelError::Load(_)
+                | KernelError::Program { .. }
+                | KernelError::Map { .. }
+                | KernelError::Interpreted
+        )
     })
 }
 

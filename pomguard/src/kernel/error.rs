@@ -65,6 +65,11 @@ pub enum KernelError {
         /// The next generation.
         next: u32,
     },
+    /// The kernel would interpret the programs.
+    #[error(
+        "the kernel interprets BPF programs (net.core.bpf_jit_enable is 0), so that every packet costs several times as much: `sysctl -w net.core.bpf_jit_enable=1`, then start again"
+    )]
+    Interpreted,
     /// The object could not be loaded.
     #[error("load the eBPF object")]
     Load(#[source] Box<EbpfError>),

@@ -16,7 +16,9 @@ use aya::{
 use log::debug;
 use pomguard_common::{ABI_VERSION, counter::HostRecord, flow::ports, limits, names, text::FixedText};
 
-use super::{KernelError, clock::Ticks, clock::unix_now, mapping::Mapping, object::OBJECT, pins::Pins, raw};
+use super::{
+    KernelError, clock::Ticks, clock::unix_now, jit, mapping::Mapping, object::OBJECT, pins::Pins, raw,
+};
 
 /// Number of bits by which the programs shift the kernel's tick counter to the right; see the object's `clock`.
 const GLOBAL_TICK_SHIFT: &str = "TICK_SHIFT";
@@ -80,6 +82,7 @@ impl Loaded {
     /// # Errors
     /// If the pinned maps are of another layout, or the kernel refuses maps or programs.
     pub fn new(pins: &Pins, share: Share, ticks: Ticks, log_level: u8) -> Result<Self, KernelError> {
+        jit::require()?;
         let secret = flow_secret(pins, share)?;
         let shift = ticks.shift as u8;
         let self_test = share.self_test_interface();

@@ -22,7 +22,7 @@
 //! | packets that a card received, next to those that the programs received | [`sight`] |
 //! | the kernel's announcements about interfaces | [`monitor`] |
 //! | requests by netlink | `netlink` |
-//! | capabilities that a process lacks | [`capabilities`] |
+//! | capabilities that a process lacks; a kernel that interprets programs | [`capabilities`], `jit` |
 //! | this machine, for `pomguard doctor` | [`doctor`] |
 //! | a frame through the loaded program | [`probe`], [`selfprobe`] |
 //!
@@ -50,6 +50,7 @@ mod image_array;
 mod image_reader;
 pub mod install;
 pub mod interface;
+mod jit;
 mod link_pin;
 pub mod load;
 pub mod machine;

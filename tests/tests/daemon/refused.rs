@@ -5,10 +5,12 @@ use std::{
     fs::{self, File, OpenOptions},
     io::{ErrorKind, Read as _, Seek as _, SeekFrom},
     os::unix::fs::OpenOptionsExt as _,
+    path::Path,
 };
 
 use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions, Xdp};
 use aya_obj::programs::XdpAttachType;
+use nix::mount::{MsFlags, mount, umount};
 use pomguard::{
     input::settings::Attach,
     kernel::{
@@ -40,6 +42,8 @@ use crate::{
 /// CAP_PERFMON: without this capability the verifier accepts no access at a variable offset, and refuses the
 /// programs.
 const PERFMON: libc::c_ulong = 38;
+/// The folder with the setting of the kernel's compiler.
+const SETTINGS_OF_NET: &str = "/proc/sys/net/core";
 /// The port of the failsafe row of the site file below, for the peer. No other row lists this port.
 const FAILSAFE: u16 = UNLISTED;
 /// The failsafe row.
@@ -66,6 +70,24 @@ fn without_bpf(lab: &Lab) -> Daemon {
     let mut options = trace::follow("bpf", &lab.file("bpf-calls"));
     options.extend(["-e", "inject=bpf:error=EPERM"].map(str::to_owned));
     Daemon::spawn_by(lab, &trace::words(&options, &binary()))
+}
+
+#[test]
+fn kernel_that_interprets_programs_is_refused_with_the_remedy() {
+    let Some(lab) = rebooted("kernel_that_interprets_programs_is_refused_with_the_remedy") else { return };
+    // Each network namespace has a folder of its own there.
+    let cover = || {
+        mount(Some("tmpfs"), SETTINGS_OF_NET, Some("tmpfs"), MsFlags::empty(), None::<&str>).unwrap();
+        fs::write(Path::new(SETTINGS_OF_NET).join("bpf_jit_enable"), "0\n").unwrap();
+    };
+    lab.server.run(cover).unwrap();
+    let daemon = Daemon::start(&lab);
+    assert_announced(&lab, "sysctl -w net.core.bpf_jit_enable=1", "interpreted");
+    assert_closed(&lab, "interpreted");
+    daemon.stop();
+    lab.server.run(|| umount(SETTINGS_OF_NET).unwrap()).unwrap();
+    let _daemon = Daemon::start(&lab);
+    assert!(opens(&lab.peer, SERVER, LISTED) && is_shut(&lab.peer, SERVER, REMOVABLE + 1), "compiled");
 }
 
 /// Clears the neighbour tables: neighbours that were learned before do not show that they can be learned now.
