@@ -28,7 +28,7 @@ pub(super) struct Stage {
 pub(super) const PARTS: &[Part] = &[
     Part {
         name: "packages",
-        budget: Duration::from_secs(150),
+        budget: Duration::from_secs(100),
         stages: &[Stage {
             name: "packages",
             title: "tools, other kernels and a small Debian for the tests",
@@ -38,7 +38,7 @@ pub(super) const PARTS: &[Part] = &[
     },
     Part {
         name: "build",
-        budget: Duration::from_secs(330),
+        budget: Duration::from_secs(300),
         stages: &[Stage {
             name: "build",
             title: "the daemon, every tool and every test, in one profile",
@@ -48,7 +48,7 @@ pub(super) const PARTS: &[Part] = &[
     },
     Part {
         name: "lint",
-        budget: Duration::from_secs(150),
+        budget: Duration::from_secs(130),
         stages: &[
             Stage { name: "format", title: "every file is formatted", needs: &[], run: source::format },
             Stage {
@@ -68,7 +68,7 @@ pub(super) const PARTS: &[Part] = &[
     },
     Part {
         name: "unit",
-        budget: Duration::from_secs(120),
+        budget: Duration::from_secs(100),
         stages: &[
             Stage {
                 name: "unit",
@@ -98,7 +98,7 @@ pub(super) const PARTS: &[Part] = &[
     },
     Part {
         name: "kernel",
-        budget: Duration::from_secs(280),
+        budget: Duration::from_secs(400),
         stages: &[Stage {
             name: "kernel",
             title: "tests in the kernel and in network namespaces",
