@@ -6,7 +6,9 @@ use anyhow::{Context as _, bail};
 use log::{error, info, warn};
 
 use super::{
-    Daemon, audit, check_interfaces, read_policy,
+    Daemon,
+    attachment::check_interfaces,
+    audit, read_policy,
     transition::{
         ActivePolicy, ChangeRequest, DesiredState, Leave, Waiting, boot_id, message, no_longer_named,
         replaced_by,

@@ -33,6 +33,20 @@ pub struct Settings {
     pub control_group: &'static str,
 }
 
+impl Settings {
+    /// The settings of a new installation: audit, and no metrics page.
+    pub const AUDIT: Self = Self {
+        inbound: "audit",
+        outbound: "track",
+        attach: "auto",
+        tc: "auto",
+        grace: "off",
+        metrics: "off",
+        interfaces: &[INTERFACE],
+        control_group: "pomguard",
+    };
+}
+
 impl Default for Settings {
     fn default() -> Self {
         Self {

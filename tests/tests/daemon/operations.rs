@@ -21,18 +21,6 @@ use crate::{
 
 const PAGE: &str = include_str!("../../../docs/operations.md");
 
-/// The settings before any change: the laboratory's, but in audit like a new installation.
-const AUDIT: Settings = Settings {
-    inbound: "audit",
-    outbound: "track",
-    attach: "auto",
-    tc: "auto",
-    grace: "off",
-    metrics: "off",
-    interfaces: &["eth0"],
-    control_group: "pomguard",
-};
-
 /// Makes the stranger another Agent Desktop.
 const ANOTHER: &str =
     "[[peer]]\nname = \"pom3\"\naddresses = [\"10.77.0.3\"]\nsystems = [\"Agent Desktop\"]\n";
@@ -75,7 +63,7 @@ impl Operator {
         );
         fs::write(path.join("pomguard"), script).unwrap();
         fs::set_permissions(path.join("pomguard"), fs::Permissions::from_mode(0o755)).unwrap();
-        lab.write_settings(&AUDIT);
+        lab.write_settings(&Settings::AUDIT);
         let early = Connection::open(&lab.stranger, SERVER, UNLISTED);
         Self { lab, daemon: None, exporter: None, path, _early: early }
     }
@@ -158,7 +146,9 @@ impl Operator {
     fn before(&mut self, title: &str, line: &str) {
         let lab = &self.lab;
         match (title, line) {
-            ("Promote", "pomguard check") => lab.write_settings(&Settings { inbound: "enforce", ..AUDIT }),
+            ("Promote", "pomguard check") => {
+                lab.write_settings(&Settings { inbound: "enforce", ..Settings::AUDIT });
+            }
             ("Change", "pomguard plan") => lab.write_site(ANOTHER),
             ("Roll back", "pomguard history") => {
                 // Enough changes that the page's change number exists. In the even changes the stranger is

@@ -11,17 +11,6 @@ use pomguard_tests::daemon::{
 
 use super::cli::{done, json, said};
 
-const AUDIT: Settings = Settings {
-    inbound: "audit",
-    outbound: "track",
-    attach: "auto",
-    tc: "auto",
-    grace: "off",
-    metrics: "off",
-    interfaces: &["eth0"],
-    control_group: "pomguard",
-};
-
 /// A port for which nobody wrote a row.
 const WRONG: u16 = UNLISTED + 1;
 
@@ -35,7 +24,7 @@ fn first_word<'a>(text: &'a str, words: &[&str]) -> &'a str {
 fn operators_week_from_audit_to_a_call_that_fails() {
     let Some(lab) = Lab::new("operators_week_from_audit_to_a_call_that_fails") else { return };
     // Monday: the audit. Nothing is dropped, and the files forgot a port of a known system, and a machine.
-    lab.write_settings(&AUDIT);
+    lab.write_settings(&Settings::AUDIT);
     let _daemon = Daemon::start(&lab);
     assert!(opens(&lab.peer, SERVER, UNLISTED) && opens(&lab.stranger, SERVER, LISTED));
     let peer = PEER.to_string();
@@ -53,7 +42,7 @@ fn operators_week_from_audit_to_a_call_that_fails() {
     let rows: Vec<&str> = rows.lines().filter(|line| !line.starts_with("row ")).collect();
     let begin = rows.iter().position(|line| line.starts_with("# ") && line.contains(" rows for ")).unwrap();
     lab.write_site(&rows[begin..].join("\n"));
-    lab.write_settings(&Settings { inbound: "enforce", ..AUDIT });
+    lab.write_settings(&Settings { inbound: "enforce", ..Settings::AUDIT });
     // Wednesday: the plan, then the promotion under a deadline.
     let output = lab.pomguard(&["plan"]);
     assert_eq!(output.status.code(), Some(3), "{}", said(&output));

@@ -7,16 +7,7 @@ use serde_json::Value;
 
 use super::cli::{done, json, said};
 
-const AUDIT: Settings = Settings {
-    inbound: "audit",
-    outbound: "audit",
-    attach: "auto",
-    tc: "auto",
-    grace: "off",
-    metrics: "off",
-    interfaces: &["eth0"],
-    control_group: "pomguard",
-};
+const AUDIT: Settings = Settings { outbound: "audit", ..Settings::AUDIT };
 
 /// Returns the number of flows of each fate: cut now, until they reconnect, unaffected.
 fn fates(impact: &Value) -> [u64; 3] {
