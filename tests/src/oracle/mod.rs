@@ -10,17 +10,12 @@ use pomguard::policy::{
     oracle::{self, Opening},
 };
 use pomguard_common::{
-    decide::NO_ROW,
     parse::Datagram,
     protocol::{ICMP, ICMPV6, TCP, UDP},
     reason::Reason,
 };
 
-use crate::{
-    force::InForce,
-    harness::Effect,
-    operator_state::{self, Panic},
-};
+use crate::operator_state::Panic;
 
 mod address;
 mod bare;
@@ -29,67 +24,15 @@ mod memory;
 mod overrides;
 mod own;
 mod read;
+mod related;
+mod ruling;
 
 use self::overrides::{Holding, MISSES};
 use address::{is_group, is_link_local, is_mapped, is_newborn, may_send};
 use memory::{FlowTable, FragmentKey, Memory, Passed, Phase, Talk};
 use own::{Whose, is_own, only_we_send, sends, whose};
 use read::{Body, Seen, Segment};
-
-/// The complete disposition of a packet.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Ruling {
-    /// The reason under which the packet is counted.
-    pub reason: Reason,
-    /// True if the packet passes although the reason is a drop: audit.
-    pub audited: bool,
-    /// The row under which the packet is counted.
-    pub row: Option<RowId>,
-    /// True if the packet counts as a new connection of the row.
-    pub connection: bool,
-    /// True if the packet's only fault is that nobody has the address of this host's side: overrides may admit the
-    /// packet.
-    unclaimed: bool,
-    /// The flow that the packet enters into the flow table, and true if this host has sent its FIN.
-    entry: Option<(Talk, Phase, bool)>,
-}
-
-impl Ruling {
-    const fn of(reason: Reason) -> Self {
-        Self { reason, audited: false, row: None, connection: false, unclaimed: false, entry: None }
-    }
-
-    /// Returns true if a row allows the packet, or a row in audit spares the packet.
-    const fn is_listed(&self) -> bool {
-        self.row.is_some() || self.audited
-    }
-
-    /// Returns the same drop, marked as not enforced if `audit`: a row in audit names the packet.
-    fn in_audit(self, audit: bool) -> Self {
-        Self { audited: audit, ..self }
-    }
-
-    /// Returns the effect with the counter slot of the ruling's row, in the policy or alongside the policy. A
-    /// row that is no longer in force, which a flow may outlive, has no slot.
-    #[must_use]
-    pub fn effect(&self, in_force: &InForce, direction: Direction) -> Effect {
-        let of = |row| operator_state::slot(row).or_else(|| in_force.slot(&row.0, direction).ok());
-        let slot = self.row.as_ref().and_then(of);
-        Effect {
-            reason: self.reason,
-            audited: self.audited,
-            row: slot.unwrap_or(NO_ROW),
-            connection: self.connection,
-            enters: self.entry.is_some(),
-        }
-    }
-
-    /// Returns true if the packet passes.
-    #[must_use]
-    pub const fn passes(&self) -> bool {
-        self.audited || self.reason.verdict().is_pass()
-    }
-}
+pub use ruling::Ruling;
 
 /// The part of a rule that no row satisfies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -549,35 +492,6 @@ impl Host {
         }
     }
 
-    /// Judges an ICMP error, which must quote a flow of this host or a flow that an inbound row allows.
-    fn related(&mut self, direction: Direction, seen: &Seen, kind: u8, rest: &[u8]) -> Ruling {
-        let v6 = seen.source.is_ipv6();
-        let Some(quote) = rest.get(4..).and_then(|bytes| read::quote(bytes, v6, seen.before + 8)) else {
-            return Ruling::of(Reason::IcmpUnrelated);
-        };
-        // The MTU of an IPv6 link is at least 1,280 bytes.
-        let narrow = v6 && kind == 2 && rest[..2] == [0, 0] && rest[2] < 5;
-        let (sender, receiver) = ((quote.source, quote.from), (quote.destination, quote.to));
-        let (host, peer, ours) = match direction {
-            Direction::Inbound => (sender, receiver, quote.source == seen.destination),
-            Direction::Outbound => {
-                (receiver, sender, receiver.0 == seen.source && sender.0 == seen.destination)
-            }
-        };
-        if narrow || !ours {
-            return Ruling::of(Reason::IcmpUnrelated);
-        }
-        let talk = Talk { protocol: quote.protocol, host, peer };
-        let isolated = self.panics(Panic::Isolate);
-        let by_policy = self.is_still_allowed(&talk) || self.row_by_prefix(&talk);
-        if by_policy && !isolated || self.related_alongside(direction, &talk) {
-            Ruling::of(Reason::IcmpRelated)
-        } else {
-            let audit = !isolated && self.in_audit(Direction::Inbound, &talk);
-            Ruling::of(Reason::IcmpUnrelated).in_audit(audit)
-        }
-    }
-
     /// Returns the row under which a flow of this host goes on, if a row does.
     ///
     /// # Errors
@@ -594,22 +508,6 @@ impl Host {
     fn is_still_allowed(&mut self, talk: &Talk) -> bool {
         let Some(judged) = self.notes.talk(talk).map(|memory| memory.generation) else { return false };
         judged == self.generation || self.row_of_a_flow(talk).is_ok()
-    }
-
-    /// Returns true if an inbound row allows a flow with a peer. The quoted address of the peer may be any
-    /// address.
-    fn row_by_prefix(&self, talk: &Talk) -> bool {
-        let ported = matches!(talk.protocol, TCP | UDP);
-        let (source_port, destination_port) = if ported { (talk.peer.1, talk.host.1) } else { (0, 0) };
-        let opening = Opening {
-            direction: Direction::Inbound,
-            source: talk.peer.0,
-            source_port,
-            destination: talk.host.0,
-            destination_port,
-            protocol: talk.protocol,
-        };
-        oracle::judge(&self.policy, &opening).first.is_some()
     }
 }
 
