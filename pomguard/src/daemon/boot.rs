@@ -29,10 +29,7 @@ use crate::{
     paths,
     policy::{self, Policy},
     render::quantity::timestamp,
-    state::{
-        confirmed::{self, Confirmed, StateError},
-        failsafe::UNIDENTIFIED,
-    },
+    state::confirmed::{self, Confirmed, StateError},
 };
 
 /// The delay before a failed save is tried again.
@@ -165,14 +162,14 @@ impl Daemon {
         if let Some(error) = unreadable {
             self.lasting_conditions.insert(Condition::StateUnreadable, format!("{:#}", anyhow!(error)));
         }
-        let host_in_force = reading::snapshot(&self.pins).ok().map(|snapshot| snapshot.host);
-        match (confirmed, host_in_force.filter(|_| in_force(&self.pins))) {
-            (None, None) => bail!("there is no confirmed policy"),
-            (confirmed, Some(host)) if confirmed.is_none() || host != UNIDENTIFIED => {
+        match (confirmed, in_force(&self.pins)) {
+            (None, false) => bail!("there is no confirmed policy"),
+            (confirmed, true) if confirmed.is_none() || !self.only_failsafe_in_force(foreign) => {
                 info!("the policy in force stays in force");
-                self.recall(&reading::snapshot(&self.pins)?.image);
+                let change = confirmed.and_then(|confirmed| confirmed.about.change);
+                self.recall(&[&reading::snapshot(&self.pins)?.image], change);
             }
-            (None, Some(_)) => {}
+            (None, true) => {}
             (Some(confirmed), _) if foreign && !self.has_address_of(&confirmed) => {
                 self.only_failsafe(&confirmed)?;
                 self.unplaced = Some(Unplaced::foreign(draft, confirmed));
@@ -284,7 +281,14 @@ impl Daemon {
         let settings = self.settings.source.text.clone();
         match install::confirmed(&self.pins, installed, settings) {
             Ok(mut confirmed) => {
-                confirmed.about.identity = Some(identity_with(&self.settings));
+                let now = identity_with(&self.settings);
+                // A card that is away now keeps its place among the facts.
+                let before = confirmed::load(&self.settings.paths.state).ok().flatten();
+                let before = before.and_then(|before| before.about.identity);
+                let before = before.filter(|before| !before.is_other(&now)).unwrap_or_default();
+                confirmed.about.identity = Some(before.renewed(now));
+                confirmed.about.change =
+                    self.held.as_ref().and_then(|held| held.record.as_ref()).map(|record| record.number);
                 self.try_save(confirmed);
             }
             Err(error) => error!("what is in force cannot be saved: {:#}", anyhow!(error)),

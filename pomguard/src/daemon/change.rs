@@ -157,6 +157,7 @@ impl Daemon {
             );
             let replaced = replaced_by(request.cause);
             let installed = Some(installed);
+            self.clocks.hurried = false;
             self.waiting = Some(Waiting { deadline, record, next, replaced, installed, leave });
         } else {
             self.record_active(next, &replaced_by(request.cause));
@@ -326,9 +327,13 @@ impl Daemon {
 
     /// Puts the policy of a start in force.
     pub(super) fn start(&mut self, files: DesiredState) -> anyhow::Result<()> {
+        let before = self.held.take();
         self.held = self.base(&self.history.list().0);
         let (desired, refusal) = self.desired_at_start(files);
-        self.change(&ChangeRequest::own(Cause::Start), desired)?;
+        if let Err(error) = self.change(&ChangeRequest::own(Cause::Start), desired) {
+            self.held = before;
+            return Err(error);
+        }
         self.lasting_conditions.extend(refusal.map(|message| (Condition::FilesRefused, message)));
         Ok(())
     }

@@ -30,6 +30,7 @@ use crate::{
         control,
     },
     render::quantity::duration,
+    terminals,
 };
 
 /// The difference of two clocks, in seconds, that is no sign of a standstill: wall times are whole seconds,
@@ -93,18 +94,23 @@ pub(super) struct Clocks {
     suspended: Option<Duration>,
     /// The grace period: its deadline in ticks, and in seconds since 1970. Nothing on disk has the latter.
     grace: Option<(u32, u64)>,
+    /// True if the time to confirm the pending change, or the last one, was made shorter.
+    pub(super) hurried: bool,
 }
 
 impl Clocks {
-    /// Returns the time for which the kernel was suspended since the last call that returned more than 0.
+    /// Returns the time for which the kernel was suspended and that the deadlines do not take into account yet.
     fn slept(&mut self, now: Reading) -> Duration {
         let before = *self.suspended.get_or_insert(now.suspended);
         let slept = now.suspended.saturating_sub(before);
-        if slept < SHORTEST {
-            return Duration::ZERO;
+        if slept < SHORTEST { Duration::ZERO } else { slept }
+    }
+
+    /// Records that the deadlines take the suspensions before `now` into account.
+    fn counted(&mut self, now: Reading) {
+        if !self.slept(now).is_zero() {
+            self.suspended = Some(now.suspended);
         }
-        self.suspended = Some(now.suspended);
-        slept
     }
 
     /// Returns the end of a grace period with this deadline. The first reading decides the wall time.
@@ -120,17 +126,24 @@ impl Clocks {
 }
 
 impl Daemon {
-    /// Ends timed states earlier if the machine stood still. Must be called without the lock on changes.
+    /// Ends timed states earlier if the machine stood still. Must be called without the lock on changes: while
+    /// somebody else has the lock, the next call does the work.
     pub(super) fn follow_clocks(&mut self) {
+        let Ok(Some(_change)) = self.runtime.try_change() else { return };
+        // After a detach no program judges, and no state holds.
+        if !self.runtime.detached() {
+            // A verb that did not wait for this daemon may have written a newer state to the disk.
+            self.adopt_panic();
+            self.follow_clocks_in_lock();
+        }
+    }
+
+    /// As [`Self::follow_clocks`], with the lock on changes, after the state on disk was adopted.
+    pub(super) fn follow_clocks_in_lock(&mut self) {
         let Ok(now) = Reading::now(self.ticks) else { return };
         let slept = self.clocks.slept(now);
         let until = self.waiting.as_ref().and_then(Waiting::until);
         let shorter = self.shorter(now, slept, until);
-        if shorter.is_nothing() {
-            return;
-        }
-        // After a detach no program judges, and no state holds.
-        let Ok(_entitled) = self.entitled() else { return };
         self.shorten(&shorter, now);
     }
 
@@ -183,10 +196,13 @@ impl Daemon {
     /// Writes the earlier ends to the maps, and to the records on disk.
     fn shorten(&mut self, shorter: &Shorter, now: Reading) {
         if shorter.is_nothing() {
-            return;
+            return self.clocks.counted(now);
         }
-        if let Err(error) = self.try_shorten(shorter, now) {
-            error!("this machine stood still, and timed states outlive their time: {:#}", anyhow!(error));
+        match self.try_shorten(shorter, now) {
+            Ok(()) => self.clocks.counted(now),
+            Err(error) => {
+                error!("this machine stood still, and timed states outlive their time: {:#}", anyhow!(error));
+            }
         }
         self.reconciler.record_baseline(&self.pins);
     }
@@ -199,10 +215,12 @@ impl Daemon {
                 0 => "now".to_owned(),
                 left => format!("in {}", duration(ticks.seconds(left))),
             };
-            warn!(
+            let message = format!(
                 "this machine stood still, or its clock was set forward: {what} ends {end}, {lost} of running \
                  time earlier"
             );
+            warn!("{message}");
+            terminals::tell(&message);
         };
         if let Some(active) = shorter.change {
             let before = control::active(&self.pins)?.deadline();
@@ -210,6 +228,7 @@ impl Daemon {
             if let Some(waiting) = &mut self.waiting {
                 waiting.deadline = active.deadline();
             }
+            self.clocks.hurried = true;
             tell("the time to confirm the change", before, active.deadline());
         }
         if let Some(tick) = shorter.suspension
@@ -365,13 +384,21 @@ mod tests {
     #[test]
     fn suspensions_add_up_and_count_once() {
         let mut clocks = Clocks::default();
-        let mut at = |milliseconds| {
+        let mut at = |milliseconds, is_written| {
             let suspended = Duration::from_millis(milliseconds);
-            clocks.slept(Reading { suspended, ..reading(1, 0, 0) }).as_millis()
+            let now = Reading { suspended, ..reading(1, 0, 0) };
+            let slept = clocks.slept(now).as_millis();
+            if is_written {
+                clocks.counted(now);
+            }
+            slept
         };
         // The first reading may contain the offset of a time namespace.
-        let found = [5_000, 5_400, 5_900, 6_000, 6_000, 6_999, 16_000, 15_000, 16_500].map(&mut at);
+        let found = [5_000, 5_400, 5_900, 6_000, 6_000, 6_999, 16_000, 15_000, 16_500].map(|it| at(it, true));
         assert_eq!(found, [0, 0, 0, 1_000, 0, 0, 10_000, 0, 0]);
+        let found =
+            [(17_000, false), (18_000, false), (18_000, true), (18_000, true)].map(|(it, done)| at(it, done));
+        assert_eq!(found, [1_000, 2_000, 2_000, 0], "earlier ends that were not written are written later");
     }
 
     #[test]

@@ -61,7 +61,7 @@ impl Daemon {
         if self.runtime.detached() {
             return self.end_waiting_detached();
         }
-        let message = returned(number);
+        let message = returned(number, self.clocks.hurried);
         let before = waiting.record.image.clone();
         announce(&message);
         if let Err(error) = self.take_back(&Outcome::NotConfirmed) {
@@ -143,7 +143,7 @@ impl Daemon {
             .any(|condition| self.lasting_conditions.contains_key(condition));
         let records = self.history.list().0;
         if let Some(last) = records.last().filter(|it| after_return && it.outcome == Outcome::NotConfirmed) {
-            bail!("too late: {}", returned(last.number));
+            bail!("too late: {}", returned(last.number, self.clocks.hurried));
         }
         let held =
             self.held.as_ref().context("nothing waits for a confirmation, and nothing is in force yet")?;
@@ -221,7 +221,11 @@ impl Daemon {
         let active = control::active(&self.pins)?;
         let now = self.ticks.now()? as u32;
         if !same_boot || active.deadline() == 0 || over(active.deadline(), now) {
-            let message = returned(record.number);
+            // The former policy is in force: whoever reads the word must not take the change for it.
+            if active.deadline() != 0 {
+                control::stay(&self.pins, Active::confirmed(active.fallback()))?;
+            }
+            let message = returned(record.number, self.clocks.hurried);
             announce(&message);
             let image = record.image.clone();
             self.rewrite(Some((record, Outcome::NotConfirmed)));
@@ -292,9 +296,15 @@ fn announce(sentence: &str) {
     terminals::tell(sentence);
 }
 
-/// Returns the sentence about a change that nobody confirmed.
-fn returned(number: u64) -> String {
+/// Returns the sentence about a change that nobody confirmed. `hurried` is true if its time became shorter.
+fn returned(number: u64, hurried: bool) -> String {
+    let early = if hurried {
+        ", which came early: this machine stood still, or its clock was set forward"
+    } else {
+        ""
+    };
     format!(
-        "change {number} was taken back because nobody confirmed it in time: the policy before it is in force"
+        "change {number} was taken back because nobody confirmed it in time{early}: the policy before it is in \
+         force"
     )
 }

@@ -1,7 +1,10 @@
 //! The host that this machine is, if no address tells: the last name, the saved policy, or the failsafe rows
 //! alone if another machine saved both.
 
-use std::net::IpAddr;
+use std::{
+    net::IpAddr,
+    time::{Duration, Instant},
+};
 
 use anyhow::Context as _;
 use log::{info, warn};
@@ -12,11 +15,17 @@ use super::{
     transition::{ActivePolicy, DesiredState},
 };
 use crate::{
+    compile,
+    history::Record,
     input::{Draft, Settings},
-    kernel::{identity, interface},
-    observe::condition::Condition,
+    kernel::{KernelError, identity, image_reader, interface},
+    observe::{condition::Condition, reading},
     policy,
-    state::{confirmed::Confirmed, failsafe::UNIDENTIFIED, identity::Identity},
+    state::{
+        confirmed::{self, Confirmed},
+        failsafe::UNIDENTIFIED,
+        identity::Identity,
+    },
 };
 
 /// A start for which no address told the host.
@@ -25,19 +34,24 @@ pub(super) struct Unplaced {
     draft: Option<Draft>,
     /// The policy that another machine saved; `None` if the host goes by its last name.
     foreign: Option<Confirmed>,
-    /// The addresses and the identity of this machine at the last attempt to find the host.
+    /// The addresses and the identity of this machine at the last attempt that found no host.
     tried: Option<(Vec<IpAddr>, Identity)>,
+    /// The time of the next attempt after one that failed.
+    retry: Option<Instant>,
 }
+
+/// The delay after an attempt that failed: each one may install a policy.
+const RETRY: Duration = Duration::from_secs(5);
 
 impl Unplaced {
     /// The host goes by its last name, in the files of `draft`.
     pub(super) const fn by_last_name(draft: Draft) -> Self {
-        Self { draft: Some(draft), foreign: None, tried: None }
+        Self { draft: Some(draft), foreign: None, tried: None, retry: None }
     }
 
     /// Another machine saved the policy `foreign`.
     pub(super) const fn foreign(draft: Option<Draft>, foreign: Confirmed) -> Self {
-        Self { draft, foreign: Some(foreign), tried: None }
+        Self { draft, foreign: Some(foreign), tried: None, retry: None }
     }
 }
 
@@ -75,6 +89,35 @@ impl Daemon {
         Ok(())
     }
 
+    /// Takes the failsafe rows of another machine's policy for what a pending change returns to, if that is in
+    /// the kernel: the history does not have it.
+    pub(super) fn expect_failsafe(&mut self) {
+        let Ok(Some(saved)) = confirmed::load(&self.settings.paths.state) else { return };
+        if !is_foreign(&saved, Some(&self.settings))
+            || self.has_image(image_reader::fallback_digest(&self.pins))
+        {
+            return;
+        }
+        let settings = self.settings.clone();
+        let policy = self.on_this_machine(&settings, saved.only_failsafe(&settings));
+        self.held = Some(ActivePolicy { settings, policy, record: None });
+        let draft = Draft::load(&self.options.config).ok();
+        self.unplaced = Some(Unplaced::foreign(draft, saved));
+    }
+
+    /// Returns true if the history has the policy of this image as the one in force.
+    fn has_image(&self, digest: Result<String, KernelError>) -> bool {
+        let recorded = self.base(&self.history.list().0).and_then(|held| held.record);
+        recorded.zip(digest.ok()).is_some_and(|(record, digest)| record.image == digest)
+    }
+
+    /// Returns true if the image in force has only the failsafe rows of another machine's policy. The name of
+    /// the host in the maps is not enough: a change that returned leaves its own name there.
+    pub(super) fn only_failsafe_in_force(&self, foreign: bool) -> bool {
+        let snapshot = reading::snapshot(&self.pins);
+        snapshot.is_ok_and(|it| it.host == UNIDENTIFIED || foreign && !self.has_image(Ok(it.image)))
+    }
+
     /// Ends the search for the host after a change of policy. While the change waits for confirmation, the
     /// failsafe rows of another machine's policy may still return, so the search for its host goes on later.
     pub(super) fn end_search(&mut self, waits: bool) {
@@ -87,13 +130,17 @@ impl Daemon {
         if self.waiting.is_none()
             && let Some(mut unplaced) = self.unplaced.take()
         {
-            let message = self.find_host_of(&mut unplaced, unidentified);
-            match message {
-                Ok(true) => {}
-                Ok(false) => self.unplaced = Some(unplaced),
-                Err(error) => {
-                    check.note(Condition::SelfCheckFailed, &format!("the host is not found: {error:#}"));
-                    self.unplaced = Some(unplaced);
+            if unplaced.retry.is_some_and(|retry| retry > Instant::now()) {
+                self.unplaced = Some(unplaced);
+            } else {
+                match self.find_host_of(&mut unplaced, unidentified) {
+                    Ok(true) => {}
+                    Ok(false) => self.unplaced = Some(unplaced),
+                    Err(error) => {
+                        check.note(Condition::SelfCheckFailed, &format!("the host is not found: {error:#}"));
+                        unplaced.retry = Some(Instant::now() + RETRY);
+                        self.unplaced = Some(unplaced);
+                    }
                 }
             }
         }
@@ -116,7 +163,7 @@ impl Daemon {
         if unplaced.tried.as_ref() == Some(&now) {
             return Ok(false);
         }
-        let (addresses, identity) = unplaced.tried.insert(now);
+        let (addresses, identity) = &now;
         if let Some(draft) = &unplaced.draft
             && let Ok(policy) = policy::resolve(draft, addresses)
         {
@@ -129,9 +176,13 @@ impl Daemon {
             self.start(desired).context("put the policy of this host in force")?;
             return Ok(true);
         }
-        let Some(foreign) = &unplaced.foreign else { return Ok(false) };
+        let Some(foreign) = &unplaced.foreign else {
+            unplaced.tried = Some(now);
+            return Ok(false);
+        };
         let same = foreign.about.identity.as_ref().is_none_or(|before| !before.is_other(identity));
         if !same && !self.has_address_of(foreign) {
+            unplaced.tried = Some(now);
             return Ok(false);
         }
         info!("this machine is the one that saved the policy, or has one of its addresses");
@@ -158,19 +209,22 @@ impl Daemon {
         let installed = self.reinstall(&confirmed).context("put the last confirmed policy in force")?;
         info!("generation {} in force: image {}", installed.generation(), installed.digest());
         self.reconciler.record_baseline(&self.pins);
-        self.recall(&installed.digest());
+        let saved = compile::Record::read(&confirmed.lines).map(|record| record.hex()).unwrap_or_default();
+        self.recall(&[&installed.digest(), &saved], confirmed.about.change);
         let settings = self.settings.clone();
         self.in_force(&settings, installed.digest(), installed.generation().into());
         self.renew(confirmed);
         Ok(())
     }
 
-    /// Takes the policy of this image from the history, so that the addresses of this machine are followed.
-    /// Without it, the owner of an address is unknown.
-    pub(super) fn recall(&mut self, image: &str) {
-        self.held = self
-            .base(&self.history.list().0)
-            .filter(|held| held.record.as_ref().is_some_and(|record| record.image == image));
+    /// Takes the policy of the image in force from the history, so that the addresses of this machine are
+    /// followed. Without it, the owner of an address is unknown. The image has one of these digests, or comes
+    /// from the change with this number: the digest of a saved image is another one on a kernel with another
+    /// clock, and after a change of addresses.
+    pub(super) fn recall(&mut self, images: &[&str], change: Option<u64>) {
+        let is_it =
+            |record: &Record| images.contains(&record.image.as_str()) || change == Some(record.number);
+        self.held = self.base(&self.history.list().0).filter(|held| held.record.as_ref().is_some_and(is_it));
         if self.held.is_none() {
             warn!(
                 "the history has no files of the policy in force: addresses of this machine are not followed"

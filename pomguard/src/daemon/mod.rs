@@ -297,6 +297,7 @@ fn start(
     daemon.follow_clocks_at_start()?;
     let earlier = daemon.continue_waiting()?;
     if matches!(earlier, Earlier::Waits) {
+        daemon.expect_failsafe();
         daemon.take_over()?;
     } else {
         match start_source {

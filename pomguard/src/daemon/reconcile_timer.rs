@@ -93,7 +93,6 @@ impl Daemon {
     /// Checks everything once, and reports the conditions.
     pub(super) fn check(&mut self) {
         self.systemd.tell_again();
-        self.follow_clocks();
         self.sweep_exceptions();
         // An operator who changes something by hand has the lock meanwhile; the next check is soon enough.
         let _change = match self.runtime.try_change() {
@@ -107,6 +106,7 @@ impl Daemon {
             self.reconciler.release(&self.lasting_conditions)
         } else {
             self.adopt_panic();
+            self.follow_clocks_in_lock();
             let settings = self.waiting.as_ref().map_or(&self.settings, |waiting| &waiting.next.settings);
             let how = settings.attach;
             let mut check =

@@ -67,7 +67,7 @@ pub enum KernelError {
     },
     /// The kernel would interpret the programs.
     #[error(
-        "the kernel interprets BPF programs (net.core.bpf_jit_enable is 0), so that every packet costs several times as much: `sysctl -w net.core.bpf_jit_enable=1`, then start again"
+        "the kernel interprets BPF programs, so that every packet costs several times as much: `sysctl -w net.core.bpf_jit_enable=1`, then start again (if that is set, net.core.bpf_jit_limit is too low, or this kernel has no compiler)"
     )]
     Interpreted,
     /// The object could not be loaded.

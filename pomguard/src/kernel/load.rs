@@ -134,6 +134,7 @@ impl Loaded {
         for ((name, program), result) in programs.into_iter().zip(results) {
             // A thread that could not be created, or that ended early, has not loaded the program.
             result.unwrap_or_else(|| load(program)).map_err(KernelError::program(name))?;
+            jit::require_compiled(&program.info().map_err(KernelError::program(name))?)?;
         }
         Ok(())
     }

@@ -6,7 +6,7 @@
 //! | the object, its maps and programs | [`load`] |
 //! | the interfaces | [`attach`]; how they are attached now: [`attached`] |
 //! | a compiled image: written, frozen, read back, switched to | [`install`] |
-//! | the array of one generation | `image_array`, `image_reader`, `generation` |
+//! | the array of one generation | `image_array`, `generation`; read: [`image_reader`] |
 //! | state that belongs to no generation | [`control`] |
 //! | the counters of the maps | [`counters`], of the rows `tally`, of the denied [`drops`] |
 //! | flows that exist before the programs | [`sockets`], [`seed`] |
@@ -47,7 +47,7 @@ pub(crate) mod generation;
 pub mod hook_handles;
 pub mod identity;
 mod image_array;
-mod image_reader;
+pub mod image_reader;
 pub mod install;
 pub mod interface;
 mod jit;

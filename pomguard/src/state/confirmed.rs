@@ -83,6 +83,9 @@ pub struct About {
     /// The machine that saved the policy; `None` in a file of an earlier version.
     #[serde(default)]
     pub identity: Option<Identity>,
+    /// The number of the change in the history; `None` in a file of an earlier version.
+    #[serde(default)]
+    pub change: Option<u64>,
 }
 
 /// A confirmed policy.
@@ -141,7 +144,7 @@ impl Confirmed {
     pub fn new(image: &Image, since: u64, settings: String) -> Self {
         let Parts { host, matrix, labels, failsafe, lines } = image.parts().clone();
         Self {
-            about: About { host, matrix, since, settings, identity: None },
+            about: About { host, matrix, since, settings, identity: None, change: None },
             labels,
             overrides: failsafe,
             lines,
@@ -403,6 +406,7 @@ mod tests {
                     product_uuid: None,
                     macs: ["02:00:00:00:00:01".to_owned()].into(),
                 }),
+                change: Some(7),
             },
             labels: vec![(3, label), (8_191, label)],
             overrides: vec![override_rule],
@@ -427,7 +431,7 @@ mod tests {
     #[test]
     fn file_without_an_identity_loads_as_one_of_an_unknown_machine() {
         let now = confirmed();
-        let before = Confirmed { about: About { identity: None, ..now.about.clone() }, ..now };
+        let before = Confirmed { about: About { identity: None, change: None, ..now.about.clone() }, ..now };
         let about = serde_json::to_vec(&before.about).unwrap();
         let without = b",\"identity\":null";
         let at = about.windows(without.len()).position(|bytes| bytes == without).unwrap();

@@ -173,6 +173,7 @@ failsafe = true
                 since: 1,
                 settings: SETTINGS.to_owned(),
                 identity: None,
+                change: None,
             },
             labels: labels(&policy, &slots),
             overrides: overrides(&policy, &slots).unwrap(),

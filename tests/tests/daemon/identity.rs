@@ -4,9 +4,15 @@ use std::{
     fs,
     net::{IpAddr, Ipv4Addr},
     path::{Path, PathBuf},
+    thread,
+    time::Duration,
 };
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use pomguard::{
+    compile::{Clock, ImagePlace},
+    state::confirmed::{self, Confirmed},
+};
 use pomguard_tests::daemon::{Daemon, INTERFACE, LISTED, Lab, SERVER, SERVER6, UNLISTED, is_shut, opens};
 
 use crate::watch::{is_state, wait_until};
@@ -237,4 +243,88 @@ fn addresses_are_followed_while_files_are_refused() {
     let (_, text) = status(&lab);
     assert!(text.contains("addresses of this machine that come or go are not followed"), "{text}");
     assert!(opens(&lab.peer, IpAddr::from(SERVER6), LISTED), "{}", daemon.log());
+}
+
+/// Starts a clone of the disk that has other facts and a DHCP address.
+fn clone_of(lab: &Lab, facts: &Facts) -> Daemon {
+    off(lab, Daemon::start(lab));
+    facts.machine_id("33333333333333333333333333333333");
+    facts.product_uuid("33333333-3333-3333-3333-333333333333");
+    other_card(lab, "02:00:00:00:00:33");
+    let daemon = Daemon::start(lab);
+    assert_only_failsafe(lab, &daemon, "a clone");
+    daemon
+}
+
+#[test]
+fn search_for_the_host_goes_on_after_an_attempt_that_failed() {
+    let Some((lab, facts)) = lab("search_for_the_host_goes_on_after_an_attempt_that_failed") else { return };
+    let config = fs::read_to_string(lab.config()).unwrap();
+    fs::write(lab.config(), config.replace("\"eth0\"", "\"eth0\", \"eth9\"")).unwrap();
+    let daemon = clone_of(&lab, &facts);
+    // The settings name an interface by another name than its first, which no change of policy accepts.
+    ip(&lab, "link add other0 type veth peer name other1");
+    ip(&lab, "link property add dev other0 altname eth9");
+    add(&lab, SECOND);
+    daemon.wait_log("the host is not found");
+    assert!(is_state(&lab, "identity-changed"), "{}", daemon.log());
+    assert!(is_shut(&lab.peer, SECOND, LISTED), "another machine's rows hold: {}", daemon.log());
+    ip(&lab, "link property del dev other0 altname eth9");
+    wait_until("found", &daemon, || !is_state(&lab, "identity-changed"));
+    wait_until("served", &daemon, || opens(&lab.peer, SECOND, LISTED));
+}
+
+/// A change that nobody confirms returns to the failsafe rows, with the search for the host.
+fn trial_on_a_clone_returns(test: &str, without_daemon: bool) {
+    let Some((lab, facts)) = lab(test) else { return };
+    let config = format!("own_addresses = \"machine\"\n{}", fs::read_to_string(lab.config()).unwrap());
+    fs::write(lab.config(), &config).unwrap();
+    let daemon = clone_of(&lab, &facts);
+    fs::write(lab.config(), format!("host = \"second\"\n{config}")).unwrap();
+    assert!(lab.pomguard(&["apply", "--confirm-within", "6s", "--yes"]).status.success());
+    fs::write(lab.config(), config).unwrap();
+    daemon.kill();
+    let over = || thread::sleep(Duration::from_secs(8));
+    if without_daemon {
+        over();
+    }
+    let daemon = Daemon::start(&lab);
+    if !without_daemon {
+        over();
+    }
+    assert_only_failsafe(&lab, &daemon, "after the return");
+    add(&lab, SECOND);
+    wait_until("found", &daemon, || !is_state(&lab, "identity-changed"));
+    wait_until("served", &daemon, || opens(&lab.peer, SECOND, LISTED));
+}
+
+#[test]
+fn trial_on_a_clone_returns_to_failsafe_rows_alone() {
+    trial_on_a_clone_returns("trial_on_a_clone_returns_to_failsafe_rows_alone", false);
+}
+
+#[test]
+fn trial_on_a_clone_that_returned_without_a_daemon_is_known_as_such() {
+    trial_on_a_clone_returns("trial_on_a_clone_that_returned_without_a_daemon_is_known_as_such", true);
+}
+
+#[test]
+fn saved_image_of_another_clock_has_its_files_in_the_history() {
+    let name = "saved_image_of_another_clock_has_its_files_in_the_history";
+    let Some(lab) = Lab::new(name) else { return };
+    let config = fs::read_to_string(lab.config()).unwrap();
+    fs::write(lab.config(), format!("own_addresses = \"machine\"\n{config}")).unwrap();
+    Daemon::start(&lab).kill();
+    assert!(lab.pomguard(&["detach", "--yes"]).status.success());
+    // As a kernel with other ticks would have saved the image.
+    let saved = confirmed::load(&lab.state()).unwrap().unwrap();
+    let place = ImagePlace::new(Vec::new(), Clock { ticks_per_1000s: 3_125, offset: 0 }, 1);
+    let lines = place.adopt(saved.parts()).unwrap().lines().to_vec();
+    confirmed::save(&lab.state(), &Confirmed { lines, ..saved }).unwrap();
+    let good = fs::read_to_string(lab.site()).unwrap();
+    fs::write(lab.site(), format!("{good}\nsystems = 7\n")).unwrap();
+    let daemon = Daemon::start(&lab);
+    assert!(is_state(&lab, "files-refused"));
+    add(&lab, EXTRA);
+    wait_until("followed", &daemon, || opens(&lab.peer, EXTRA, LISTED));
 }

@@ -248,3 +248,30 @@ fn ages_of_flows_take_effect_and_a_longer_age_brings_nothing_back() {
     assert!(arrives(&theirs, &ours), "the longer age is in force");
     drop(daemon);
 }
+
+/// LC-23: after a trial that returned while no daemon ran, the ages are those of the policy in force.
+#[test]
+fn start_after_a_returned_trial_forgets_no_flow() {
+    let Some(lab) = Lab::new("start_after_a_returned_trial_forgets_no_flow") else { return };
+    lab.write_settings(&Settings { outbound: "track", ..Settings::default() });
+    let whole = fs::read_to_string(lab.config()).unwrap();
+    let age = |unanswered: &str| {
+        fs::write(lab.config(), format!("{whole}\n[flows]\nudp_unanswered = \"{unanswered}\"\n")).unwrap();
+    };
+    let socket = |of: &Namespace, address: Ipv4Addr| {
+        let socket = of.run(|| UdpSocket::bind((address, 0))).unwrap().unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+        socket
+    };
+    age("5m");
+    let daemon = Daemon::start(&lab);
+    age("5s");
+    done(&lab, &["apply", "--confirm-within", "3s", "--quiet"]);
+    daemon.kill();
+    thread::sleep(Duration::from_secs(4));
+    let (ours, theirs) = (socket(&lab.server, SERVER), socket(&lab.stranger, STRANGER));
+    assert!(arrives(&ours, &theirs));
+    thread::sleep(Duration::from_secs(6));
+    let daemon = Daemon::start(&lab);
+    assert!(arrives(&theirs, &ours), "the flow is younger than five minutes: {}", daemon.log());
+}

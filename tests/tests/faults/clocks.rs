@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
+use nix::sys::signal::Signal;
 use pomguard_tests::{
     daemon::{Daemon, LISTED_OUT, Lab, PEER},
     faults::{
@@ -160,6 +161,8 @@ fn lc_23_stopped_machine_keeps_no_bypass_trial_or_exception() {
     assert_eq!(touchstone.which("LC-23, after a weekend"), Policy::One);
     let records = json(&lab, &["history"]);
     assert!(records.to_string().contains("not-confirmed"), "{records}");
+    let said = json(&lab, &["status"])["attention"].to_string();
+    assert!(said.contains("which came early: this machine stood still"), "{said}");
 
     let suspended = || json(&lab, &["status"])["suspension"]["kind"].as_str().map(str::to_owned);
     done(&lab, &["bypass", "--for", &seconds, "--why", "ticket 23", "--yes", "--quiet"]);
@@ -203,6 +206,32 @@ fn lc_23_next_daemon_notices_that_the_machine_was_stopped() {
     assert_eq!(status["confirmed"], true, "{status}: {}", daemon.log());
     assert!(status["suspension"].is_null(), "{status}: {}", daemon.log());
     assert_eq!(status["exceptions"].as_array().map(Vec::len), Some(0), "{status}: {}", daemon.log());
+    Leftovers::of(&lab).assert_whole("LC-23");
+    assert!(daemon.stop().success());
+}
+
+/// A verb that did not wait for the daemon has the last word, even if the daemon's clock was set meanwhile.
+#[test]
+fn lc_23_verb_past_a_stopped_daemon_outlives_a_step_of_the_clock() {
+    let Some(lab) = Lab::new("lc_23_verb_past_a_stopped_daemon_outlives_a_step_of_the_clock") else { return };
+    Policy::One.write(&lab);
+    let clock = WallClock::new(&lab);
+    let daemon = clock.daemon(&lab, 0);
+    let kind = || json(&lab, &["status"])["suspension"]["kind"].as_str().map(str::to_owned);
+    let [off, lockdown] = [
+        &["bypass", "--off", "--yes", "--quiet"][..],
+        &["lockdown", "--for", "600s", "--why", "ticket 23", "--yes", "--quiet"],
+    ];
+    for (verb, step, after) in [(off, 60, None), (lockdown, 200, Some("lockdown"))] {
+        done(&lab, &["bypass", "--for", "900s", "--why", "ticket 23", "--yes", "--quiet"]);
+        daemon.signal(Signal::SIGSTOP);
+        done(&lab, verb);
+        clock.step(step);
+        daemon.signal(Signal::SIGCONT);
+        thread::sleep(NOTICED);
+        assert_eq!(kind().as_deref(), after, "{verb:?}: {}", daemon.log());
+    }
+    done(&lab, &["lockdown", "--off", "--yes", "--quiet"]);
     Leftovers::of(&lab).assert_whole("LC-23");
     assert!(daemon.stop().success());
 }

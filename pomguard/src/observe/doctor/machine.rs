@@ -116,7 +116,7 @@ fn limits(system: &SystemFacts, findings: &mut Vec<Finding>) {
         Some(0) => findings.push(Finding::new(
             Severity::Attention,
             "JIT",
-            "The kernel interprets BPF programs: every packet costs several times as much.",
+            "The kernel interprets BPF programs, and pomguard does not start on such a kernel.",
             "sysctl -w net.core.bpf_jit_enable=1",
         )),
         Some(_) => findings.push(Finding::new(
