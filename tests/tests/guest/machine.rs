@@ -8,7 +8,7 @@ use std::{
     net::{Ipv4Addr, UdpSocket},
     path::PathBuf,
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, ensure};
@@ -95,10 +95,12 @@ impl Machine {
         far.push(there);
         ends.push(End { interface: BOND, segment, is_outside: false, watched: Cell::default() });
         for card in CARDS {
-            let links = lab.server.links().unwrap();
-            let found = links.iter().find(|link| link.mac == Some(card.segment.server_mac()));
-            let name = &found.unwrap_or_else(|| panic!("no card {}: {links:?}", card.driver)).name;
-            lab.server.link(name).rename(card.driver).unwrap();
+            let name = appeared(card.driver, || {
+                let links = lab.server.links().unwrap();
+                let found = links.into_iter().find(|link| link.mac == Some(card.segment.server_mac()));
+                found.map(|link| link.name)
+            });
+            lab.server.link(&name).rename(card.driver).unwrap();
             ends.push(End {
                 interface: card.driver,
                 segment: card.segment,
@@ -108,7 +110,8 @@ impl Machine {
         }
         // Sorts the interface that joins later to the end.
         ends.sort_by_key(|end| end.interface == GENERIC);
-        let outside = RefCell::new(File::options().read(true).write(true).open(stream()).unwrap());
+        let outside =
+            RefCell::new(appeared(OUTSIDE, || File::options().read(true).write(true).open(stream()?).ok()));
         let machine = Self { lab, ends, far_ends: FarEnds::new(knockers), outside, _far: far };
         machine.ends.iter().for_each(|end| machine.dress(end));
         machine.write_site();
@@ -302,11 +305,23 @@ fn seen(counters: &Counters, direction: Direction) -> u64 {
     counters.direction[direction.index()].seen.packets
 }
 
-/// Returns the path of the stream device to the outside.
-fn stream() -> PathBuf {
-    let ports = fs::read_dir("/sys/class/virtio-ports").unwrap();
+/// Waits until a device is there: drivers announce cards and ports at their own pace after a boot.
+fn appeared<T>(name: &str, find: impl Fn() -> Option<T>) -> T {
+    let begun = Instant::now();
+    loop {
+        match find() {
+            Some(found) => return found,
+            None if begun.elapsed() > PATIENCE => panic!("no device {name}"),
+            None => thread::sleep(Duration::from_millis(50)),
+        }
+    }
+}
+
+/// Returns the path of the stream device to the outside, if its driver has announced the device.
+fn stream() -> Option<PathBuf> {
+    let ports = fs::read_dir("/sys/class/virtio-ports").ok()?;
     let named = ports
-        .map(Result::unwrap)
+        .filter_map(Result::ok)
         .find(|port| fs::read_to_string(port.path().join("name")).is_ok_and(|name| name.trim() == OUTSIDE));
-    PathBuf::from("/dev").join(named.unwrap().file_name())
+    Some(PathBuf::from("/dev").join(named?.file_name()))
 }

@@ -32,6 +32,17 @@ struct Kernel {
     took: Duration,
 }
 
+impl Kernel {
+    /// Returns everything that fails the run.
+    fn faults(&self) -> Vec<String> {
+        match &self.end {
+            Ok(End::Steps(steps)) => known::judge(self.version, steps, known::KNOWN).faults,
+            Ok(End::NotToBeHad) => Vec::new(),
+            Err(error) => vec![format!("{error:#}")],
+        }
+    }
+}
+
 /// Boots every kernel, two at a time, and judges the steps of each.
 pub(super) fn run(run: &mut Run) -> Result<Outcome> {
     let script = match other_kernel::script() {
@@ -54,6 +65,17 @@ pub(super) fn run(run: &mut Run) -> Result<Outcome> {
         }
     });
     let mut finished = finished.into_inner().unwrap_or_else(PoisonError::into_inner);
+    // Two guests on a shared machine can starve each other. A failure counts only if it occurs again when the
+    // guest runs alone.
+    for kernel in &mut finished {
+        let faults = kernel.faults();
+        if !faults.is_empty() {
+            let version = kernel.version;
+            println!("\nLinux {version}: again, with nothing alongside it: {}", faults.join("; "));
+            let start = Instant::now();
+            *kernel = Kernel { version, end: boot.run(version), took: start.elapsed() };
+        }
+    }
     finished
         .sort_by_key(|kernel| other_kernel::KERNELS.iter().position(|version| *version == kernel.version));
     println!("\n{}", table(&finished));
@@ -92,19 +114,20 @@ fn table(kernels: &[Kernel]) -> comfy_table::Table {
 
 fn conclude(kernels: &[Kernel]) -> Result<Outcome> {
     let (mut faults, mut missing, mut steps, mut known) = (Vec::new(), Vec::new(), 0, Vec::new());
-    for Kernel { version, end, .. } in kernels {
+    for kernel in kernels {
+        let Kernel { version, end, .. } = kernel;
+        faults.extend(kernel.faults().into_iter().map(|error| format!("Linux {version}: {error}")));
         match end {
             Ok(End::Steps(all)) => {
                 let judged = known::judge(version, all, known::KNOWN);
                 steps += judged.passed;
-                faults.extend(judged.faults.into_iter().map(|error| format!("Linux {version}: {error}")));
                 for known in &judged.known {
                     println!("known failure: Linux {version}, {}: {}", known.step, known.reason);
                 }
                 known.extend(judged.known.iter().map(|known| format!("{} on {version}", known.step)));
             }
             Ok(End::NotToBeHad) => missing.push(*version),
-            Err(error) => faults.push(format!("Linux {version}: {error:#}")),
+            Err(_) => {}
         }
     }
     let mut note = format!("{steps} steps on {} kernels", kernels.len() - missing.len());

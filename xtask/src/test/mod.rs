@@ -181,7 +181,7 @@ fn print_table(finished: &[Finished]) {
     let mut table = comfy_table::Table::new();
     table.load_style(comfy_table::presets::NOTHING).set_header(["stage", "", "s", ""]);
     for Finished { name, verdict, took } in finished {
-        // The complete reason is printed at its stage.
+        // The complete reason is printed at its stage, and below if the stage failed.
         let first_line: String = verdict.note().lines().next().unwrap_or_default().chars().take(90).collect();
         table.add_row([*name, verdict.word(), &format!("{:.1}", took.as_secs_f32()), &first_line]);
     }
@@ -225,6 +225,12 @@ fn conclude(finished: &[Finished], over: &[&str], no_skips: bool) -> Result<()> 
     let passed = finished.len() - failed.len() - skipped.len();
     println!("\n{passed} passed, {} failed, {} skipped", failed.len(), skipped.len());
     if !failed.is_empty() {
+        // The end of a long output is what remains of it.
+        for Finished { name, verdict, .. } in finished {
+            if let Verdict::Failed(reason) = verdict {
+                println!("{name} FAILED: {reason}");
+            }
+        }
         bail!("failed: {}", failed.join(", "));
     }
     if no_skips && !skipped.is_empty() {

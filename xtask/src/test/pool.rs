@@ -26,6 +26,8 @@ const LONGEST: Duration = Duration::from_secs(900);
 /// The time within which the output of an ended program must be read to its end. A process that the program
 /// left behind keeps the output open.
 const LAST_WORDS: Duration = Duration::from_secs(10);
+/// The number of lines that are shown of the start and of the end of an output.
+const SHOWN: usize = 80;
 /// The prefix of tests that measure or fill the machine. They run alone.
 const ALONE: &str = "alone_";
 
@@ -196,10 +198,20 @@ impl Finished {
     fn print(&self) {
         let word = if self.failed.is_some() { "FAILED" } else { "ok" };
         println!("{word:<6} {:>6.1} s  {}  ({})", self.took.as_secs_f32(), self.title, self.count);
-        for line in &self.text {
+        for line in shortened(&self.text) {
             println!("    {line}");
         }
     }
+}
+
+/// Leaves out the middle of a long output: the first and the last lines name the failure.
+fn shortened(text: &[String]) -> Vec<String> {
+    let left_out = text.len().saturating_sub(2 * SHOWN);
+    if left_out == 0 {
+        return text.to_vec();
+    }
+    let (first, last) = (&text[..SHOWN], &text[SHOWN + left_out..]);
+    [first, &[format!("[{left_out} lines left out]")], last].concat()
 }
 
 /// Runs one job to its end.
@@ -328,6 +340,16 @@ mod tests {
         let (count, times) = run_script(&format!("echo 'test a::b ... ok'\necho '{LINE}'"));
         assert_eq!(count.expect("it passes").to_string(), "1 tests");
         assert_eq!(times.iter().map(|time| time.name.as_str()).collect::<Vec<_>>(), ["program a::b"]);
+    }
+
+    #[test]
+    fn middle_of_a_long_output_is_left_out() {
+        let lines = |count: usize| (0..count).map(|number| number.to_string()).collect::<Vec<_>>();
+        assert_eq!(shortened(&lines(2 * SHOWN)), lines(2 * SHOWN));
+        let short = shortened(&lines(1_000));
+        assert_eq!(short.len(), 2 * SHOWN + 1);
+        assert_eq!(short[SHOWN], "[840 lines left out]");
+        assert_eq!((short[SHOWN - 1].as_str(), short[SHOWN + 1].as_str()), ("79", "920"));
     }
 
     #[test]
