@@ -78,14 +78,32 @@ pub trait Link: Barrier {
     fn serves_vlan(&self, id: u16) -> bool;
 }
 
+/// A frame after parsing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Parsed {
+    /// A datagram of IP. The policy decides.
+    Datagram(Datagram),
+    /// A frame of the link's own protocols, which passes for this reason. The decision may switch the protocol
+    /// off.
+    Pass(Reason),
+    /// A broken or unknown frame, which is dropped for this reason.
+    Drop(Reason),
+}
+
+impl From<Result<Datagram, Reason>> for Parsed {
+    #[inline(always)]
+    fn from(read: Result<Datagram, Reason>) -> Self {
+        match read {
+            Ok(datagram) => Self::Datagram(datagram),
+            Err(reason) => Self::Drop(reason),
+        }
+    }
+}
+
 /// Parses a frame.
-///
-/// # Errors
-/// The reason that decides the frame: a drop reason for a broken frame, a pass reason for the link's own
-/// protocols, which the decision may still switch off.
 #[inline(always)]
-pub fn frame<P: Packet + ?Sized, L: Link>(packet: &P, link: &L) -> Result<Datagram, Reason> {
-    let Some(ethernet) = packet.window::<14>(0) else { return Err(Reason::Truncated) };
+pub fn frame<P: Packet + ?Sized, L: Link>(packet: &P, link: &L) -> Parsed {
+    let Some(ethernet) = packet.window::<14>(0) else { return Parsed::Drop(Reason::Truncated) };
     let group_mac = ethernet[0] & 1 != 0;
     let bridge_group = be32::<0, 14>(ethernet) == 0x0180_c200;
     let mut kind = be16::<12, 14>(ethernet);
@@ -93,12 +111,12 @@ pub fn frame<P: Packet + ?Sized, L: Link>(packet: &P, link: &L) -> Result<Datagr
     let mut tags = 0;
     while kind == ethertype::VLAN || kind == ethertype::SERVICE_VLAN {
         if tags == limits::VLAN_TAGS {
-            return Err(Reason::VlanLimit);
+            return Parsed::Drop(Reason::VlanLimit);
         }
-        let Some(tag) = packet.window::<4>(at) else { return Err(Reason::Truncated) };
+        let Some(tag) = packet.window::<4>(at) else { return Parsed::Drop(Reason::Truncated) };
         let id = be16::<0, 4>(tag) & 0x0fff;
         if id != 0 && !link.serves_vlan(id) {
-            return Err(Reason::VlanUnknown);
+            return Parsed::Drop(Reason::VlanUnknown);
         }
         kind = be16::<2, 4>(tag);
         at = link.barrier(u64::from(at) + 4) as u32;
@@ -108,22 +126,22 @@ pub fn frame<P: Packet + ?Sized, L: Link>(packet: &P, link: &L) -> Result<Datagr
     // A fresh view: else the verifier would explore the rest once for each number of tags.
     let packet = &packet.again();
     match kind {
-        ethertype::IPV4 => ipv4(packet, at, group_mac),
-        ethertype::IPV6 => ipv6(packet, at, group_mac, link),
+        ethertype::IPV4 => ipv4(packet, at, group_mac).into(),
+        ethertype::IPV6 => ipv6(packet, at, group_mac, link).into(),
         ethertype::ARP => match packet.window::<28>(at) {
-            Some(_) => Err(Reason::Arp),
-            None => Err(Reason::Truncated),
+            Some(_) => Parsed::Pass(Reason::Arp),
+            None => Parsed::Drop(Reason::Truncated),
         },
         // Slow protocols (LACP) and LLDP are sent to the bridge group addresses only (IEEE 802.1Q table 8-1).
-        ethertype::LLDP | ethertype::SLOW if bridge_group => Err(Reason::LinkControl),
-        ethertype::EAPOL => Err(Reason::LinkControl),
+        ethertype::LLDP | ethertype::SLOW if bridge_group => Parsed::Pass(Reason::LinkControl),
+        ethertype::EAPOL => Parsed::Pass(Reason::LinkControl),
         length if length < ethertype::FIRST && bridge_group => match packet.window::<3>(at) {
             // LLC of the spanning tree (IEEE 802.1D section 9).
-            Some([0x42, 0x42, 0x03]) => Err(Reason::LinkControl),
-            Some(_) => Err(Reason::EtherType),
-            None => Err(Reason::Truncated),
+            Some([0x42, 0x42, 0x03]) => Parsed::Pass(Reason::LinkControl),
+            Some(_) => Parsed::Drop(Reason::EtherType),
+            None => Parsed::Drop(Reason::Truncated),
         },
-        _ => Err(Reason::EtherType),
+        _ => Parsed::Drop(Reason::EtherType),
     }
 }
 

@@ -6,7 +6,7 @@ use std::{
     iter,
 };
 
-use anyhow::{Context as _, Result, anyhow, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use pomguard::{
     compile::Clock,
     kernel::{clock::Ticks, sweep},
@@ -23,7 +23,7 @@ use pomguard_common::{
     },
     image::{Barrier, Image, Line, Lines},
     limits::{self, FLOW_BUCKETS, FRAGMENT_BUCKETS},
-    parse::{self, Datagram, Link},
+    parse::{self, Datagram, Link, Parsed},
     rate::Rated,
     reason::Reason,
     serve::Served,
@@ -257,8 +257,9 @@ impl HostDatapath {
     /// # Errors
     /// If the frame does not belong to a flow, or the table has no room.
     pub fn was_there_first(&mut self, leaving: &[u8]) -> Result<()> {
-        let frame = self.read(leaving).map_err(|reason| anyhow!("it is decided as {}", reason.name()))?;
-        let Datagram { family, protocol, source, destination, source_port, destination_port, .. } = frame;
+        let read = self.read(leaving);
+        let Parsed::Datagram(datagram) = read else { bail!("no datagram: {read:?}") };
+        let Datagram { family, protocol, source, destination, source_port, destination_port, .. } = datagram;
         let key = Key::new(family, protocol, &source, source_port, &destination, destination_port);
         let entered =
             flow::enter(&self.flows, key, Newcomer::new(State::Established, NO_ROW, flow::GRANDFATHERED));
@@ -317,10 +318,7 @@ impl HostDatapath {
     }
 
     /// Parses a frame.
-    ///
-    /// # Errors
-    /// The reason, if the frame itself decides its disposition.
-    pub fn read(&self, frame: &[u8]) -> Result<Datagram, Reason> {
+    pub fn read(&self, frame: &[u8]) -> Parsed {
         parse::frame(frame, &Vlans(&self.in_force.policy().packets.vlans))
     }
 

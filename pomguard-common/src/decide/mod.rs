@@ -55,7 +55,7 @@ use crate::{
     flow::{self, Entered, Key, Newcomer, State, Store, mark},
     image::{Barrier, Image, Lines, Tuple, mode, switch},
     packet::Packet,
-    parse::{self, Datagram, Kind, tcp_flag},
+    parse::{self, Datagram, Kind, Parsed, tcp_flag},
     protocol,
     reason::{Reason, Verdict},
     serve,
@@ -473,11 +473,11 @@ where
     D: Scratch,
 {
     match parse::frame(packet, link) {
-        Ok(datagram) => {
+        Parsed::Datagram(datagram) => {
             scratch.store(ParsedSlot::Outer, datagram);
             0
         }
-        Err(Reason::LinkControl) if !link_control => Reason::EtherType as u8,
-        Err(reason) => reason as u8,
+        Parsed::Pass(Reason::LinkControl) if !link_control => Reason::EtherType as u8,
+        Parsed::Pass(reason) | Parsed::Drop(reason) => reason as u8,
     }
 }

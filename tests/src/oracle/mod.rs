@@ -10,7 +10,7 @@ use pomguard::policy::{
     oracle::{self, Opening},
 };
 use pomguard_common::{
-    parse::Datagram,
+    parse::Parsed,
     protocol::{ICMP, ICMPV6, TCP, UDP},
     reason::Reason,
 };
@@ -74,12 +74,13 @@ impl Host {
     }
 
     /// Parses a frame into the form that the programs use.
-    ///
-    /// # Errors
-    /// The reason, if the frame itself decides its disposition.
-    pub fn read(&self, frame: &[u8]) -> Result<Datagram, Reason> {
+    pub fn read(&self, frame: &[u8]) -> Parsed {
         let packets = PacketSettings { link_control: true, ..self.policy.packets.clone() };
-        read::frame(&packets, frame).map(|seen| seen.datagram())
+        match read::frame(&packets, frame) {
+            Ok(seen) => Parsed::Datagram(seen.datagram()),
+            Err(reason) if reason.verdict().is_pass() => Parsed::Pass(reason),
+            Err(reason) => Parsed::Drop(reason),
+        }
     }
 
     /// Judges a frame.
