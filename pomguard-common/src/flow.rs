@@ -17,8 +17,9 @@
 
 mod entry;
 #[cfg(test)]
-mod port_tests;
+mod filter_tests;
 pub mod ports;
+pub mod prints;
 mod room;
 mod tcp;
 #[cfg(test)]
@@ -28,7 +29,7 @@ pub use entry::{Bucket, Key, Slot, State, Tag, mark};
 pub use room::{Candidates, Entered, Newcomer, enter, place};
 pub use tcp::{plain_segment, segment};
 
-use self::ports::FlowPort;
+use self::{ports::FlowPort, prints::Prints};
 pub use crate::word::{Byte, Half, Quarter, Word};
 use crate::{barrier::Barrier, limits::FLOW_WAYS, protocol};
 
@@ -49,6 +50,8 @@ pub trait Store: Barrier {
     fn candidates(&self) -> Option<&Candidates>;
     /// Returns the times of a local port, or `None` if the table has none: then every key is searched for.
     fn port(&self, port: u16) -> Option<&FlowPort>;
+    /// Returns the prints of a bucket, or `None` if the table has none: then every bucket is searched.
+    fn prints(&self, bucket: u32) -> Option<&Prints>;
     /// Calls [`locate`]. In the programs, a separate function that the verifier checks once.
     #[inline(always)]
     fn locate(&self, key: Key) -> u32 {
@@ -95,6 +98,11 @@ impl<S: Store> Store for &S {
     #[inline(always)]
     fn port(&self, port: u16) -> Option<&FlowPort> {
         (**self).port(port)
+    }
+
+    #[inline(always)]
+    fn prints(&self, bucket: u32) -> Option<&Prints> {
+        (**self).prints(bucket)
     }
 
     #[inline(always)]
@@ -217,7 +225,8 @@ fn search<S: Store + ?Sized>(store: &S, key: &Key) -> Option<Found> {
     let mut choice = 0;
     while choice < 2 {
         let bucket = store.bucket(number)?;
-        let mut way = 0;
+        let hits = store.barrier(prints::hits(store, number, hash));
+        let mut way = if hits == 0 { FLOW_WAYS } else { 0 };
         while way < FLOW_WAYS {
             let tag = Tag(bucket.tags[way].load());
             let entry = &bucket.slots[way];
@@ -265,8 +274,10 @@ pub(crate) fn glance<S: Store>(store: &S, key: &Key) -> Glance {
     let mut choice = 0;
     while choice < 2 {
         let Some(bucket) = store.bucket(number) else { return Glance::Unsure };
-        // The barrier makes the verifier explore the comparison once, instead of once for each way.
-        let way = store.barrier(first_of(&bucket.tags, hash)) as usize;
+        // The barriers make the verifier explore the comparison once, instead of once for each way.
+        let hits = store.barrier(prints::hits(store, number, hash));
+        let way = if hits == 0 { FLOW_WAYS as u64 } else { first_of(&bucket.tags, hash) };
+        let way = store.barrier(way) as usize;
         if way < FLOW_WAYS {
             // Masked at each use: kernels up to Linux 6.1 at least forget the bounds of a number on the stack.
             let masked = || hide(way as u64) as usize & (FLOW_WAYS - 1);

@@ -44,6 +44,8 @@ pub const MAP_LABELS: &str = "LABELS";
 pub const MAP_FLOWS: &str = "FLOWS";
 /// Local ports at which a flow can exist. They belong to the flow table. See [`crate::flow::ports`].
 pub const MAP_FLOW_PORTS: &str = "FLOW_PORTS";
+/// Prints of the flow table: a byte of the hash of each entry. See [`crate::flow::prints`].
+pub const MAP_FLOW_PRINTS: &str = "FLOW_PRINTS";
 /// Buckets of the fragment table.
 pub const MAP_FRAGMENTS: &str = "FRAGMENTS";
 /// The time at which each local port last served. See [`crate::serve::Served`].
@@ -63,6 +65,7 @@ pub const PINNED_MAPS: &[&str] = &[
     MAP_LABELS,
     MAP_FLOWS,
     MAP_FLOW_PORTS,
+    MAP_FLOW_PRINTS,
     MAP_FRAGMENTS,
     MAP_SERVED,
     MAP_HOST,

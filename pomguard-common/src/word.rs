@@ -69,6 +69,14 @@ shared!(
 );
 
 #[cfg(not(target_arch = "bpf"))]
+impl Byte {
+    /// Replaces the byte if it is still `old`. Returns true if it was.
+    pub fn replace(&self, old: u8, new: u8) -> bool {
+        self.0.compare_exchange(old, new, Relaxed, Relaxed).is_ok()
+    }
+}
+
+#[cfg(not(target_arch = "bpf"))]
 impl Word {
     /// Replaces the word if it is still `old`. Returns true if it was. The programs write unconditionally: a
     /// value that they wrote before the call is kept, and so is a value that they write after it.

@@ -3,7 +3,7 @@
 use core::marker::PhantomData;
 
 use pomguard_common::{
-    flow::{Bucket, Candidates, Entered, Key, State, Store, ports::FlowPort},
+    flow::{Bucket, Candidates, Entered, Key, State, Store, ports::FlowPort, prints::Prints},
     image::{Barrier, CLOCK_WORD},
     limits,
 };
@@ -20,6 +20,7 @@ pub(crate) trait Home {
     const BUCKETS: usize;
     fn bucket(bucket: u32) -> Option<&'static Bucket>;
     fn port(port: u16) -> Option<&'static FlowPort>;
+    fn prints(bucket: u32) -> Option<&'static Prints>;
     /// Calls [`pomguard_common::flow::locate`] with the key in a scratch value.
     fn locate(index: u32) -> u32;
     /// Calls [`pomguard_common::flow::place`] with the key in a scratch value.
@@ -40,6 +41,11 @@ impl Home for Flows {
     #[inline(always)]
     fn port(port: u16) -> Option<&'static FlowPort> {
         maps::FLOW_PORTS.get(port.into())
+    }
+
+    #[inline(always)]
+    fn prints(bucket: u32) -> Option<&'static Prints> {
+        maps::FLOW_PRINTS.get(bucket)
     }
 
     #[inline(always)]
@@ -66,6 +72,11 @@ impl Home for Fragments {
 
     #[inline(always)]
     fn port(_: u16) -> Option<&'static FlowPort> {
+        None
+    }
+
+    #[inline(always)]
+    fn prints(_: u32) -> Option<&'static Prints> {
         None
     }
 
@@ -141,6 +152,11 @@ impl<P: Home> Store for Table<P> {
     #[inline(always)]
     fn port(&self, port: u16) -> Option<&FlowPort> {
         P::port(port)
+    }
+
+    #[inline(always)]
+    fn prints(&self, bucket: u32) -> Option<&Prints> {
+        P::prints(bucket)
     }
 
     #[inline(always)]

@@ -12,6 +12,7 @@ use pomguard_common::{
     flow::{
         Bucket,
         ports::{self, FlowPort},
+        prints::Prints,
     },
     image::Line,
     limits,
@@ -70,6 +71,10 @@ pub(crate) static FLOWS: Array<Bucket, { limits::FLOW_BUCKETS }, MAPPED> = Array
 /// Local ports at which a flow can exist.
 #[btf_map]
 pub(crate) static FLOW_PORTS: Array<FlowPort, { ports::COUNT }, MAPPED> = Array::new();
+
+/// Prints of the flow table: a byte of the hash of each entry.
+#[btf_map]
+pub(crate) static FLOW_PRINTS: Array<Prints, { limits::FLOW_BUCKETS }, MAPPED> = Array::new();
 
 /// The fragment table.
 #[btf_map]

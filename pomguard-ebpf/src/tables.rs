@@ -6,7 +6,7 @@ use pomguard_common::{
     Direction,
     control::{Control, ControlView, Override, halves, word},
     decide::{self, Decision, Tables},
-    flow::{Bucket, Candidates, State, Store, Word, ports::FlowPort},
+    flow::{Bucket, Candidates, State, Store, Word, ports::FlowPort, prints::Prints},
     image::{AGES, Active, Address, Barrier, Class, Family, GENERATION_WORD, Image, Line, Lines},
     parse::Datagram,
     reason::Reason,
@@ -194,6 +194,11 @@ impl<P: Home> Store for Plain<'_, '_, P> {
     #[inline(always)]
     fn port(&self, port: u16) -> Option<&FlowPort> {
         P::port(port)
+    }
+
+    #[inline(always)]
+    fn prints(&self, bucket: u32) -> Option<&Prints> {
+        P::prints(bucket)
     }
 }
 

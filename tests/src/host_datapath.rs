@@ -20,6 +20,7 @@ use pomguard_common::{
     flow::{
         self, Bucket, Candidates, Entered, Key, Newcomer, State, Store, Tag, Word,
         ports::{self, FlowPort},
+        prints::{self, Prints},
     },
     image::{Barrier, Image, Line, Lines},
     limits::{self, FLOW_BUCKETS, FRAGMENT_BUCKETS},
@@ -41,22 +42,29 @@ const CLOCK: Clock = Clock { ticks_per_1000s: 3_906, offset: 0 };
 /// A flow table in vectors.
 struct Table {
     buckets: Vec<Bucket>,
+    prints: Vec<Prints>,
     ages: [u32; 8],
     now: u32,
     candidates: Candidates,
-    /// Empty where keys are no ends.
+    /// Both are empty where keys are no ends.
     ports: Vec<FlowPort>,
 }
 
 impl Table {
     fn new(buckets: usize, ports: usize) -> Self {
-        Self {
+        let table = Self {
             buckets: iter::repeat_with(Bucket::default).take(buckets).collect(),
+            prints: iter::repeat_with(Prints::default).take(if ports == 0 { 0 } else { buckets }).collect(),
             ages: [0; 8],
             now: 0,
             candidates: Candidates::default(),
             ports: iter::repeat_with(FlowPort::default).take(ports).collect(),
+        };
+        // As the daemon does at a start.
+        for (bucket, prints) in table.buckets.iter().zip(&table.prints) {
+            prints::renew(bucket, prints);
         }
+        table
     }
 }
 
@@ -89,6 +97,10 @@ impl Store for Table {
 
     fn port(&self, port: u16) -> Option<&FlowPort> {
         self.ports.get(usize::from(port))
+    }
+
+    fn prints(&self, bucket: u32) -> Option<&Prints> {
+        self.prints.get(bucket as usize)
     }
 }
 

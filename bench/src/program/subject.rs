@@ -11,6 +11,8 @@ use aya::{
 use pomguard_common::{
     Direction,
     counter::{Counters, HostRecord},
+    flow::prints,
+    limits::FLOW_WAYS,
     names,
     reason::Reason,
 };
@@ -48,7 +50,19 @@ impl Subject {
         subject.xdp()?.load()?;
         subject.tc()?.load()?;
         subject.fill_arrays()?;
+        subject.free_prints()?;
         Ok(subject)
+    }
+
+    /// Marks all slots of the new flow table as free, as the daemon does. An object of an earlier version has no
+    /// prints.
+    fn free_prints(&mut self) -> Result<()> {
+        let Some(map) = self.ebpf.map_mut(names::MAP_FLOW_PRINTS) else { return Ok(()) };
+        let mut map: Array<_, u64> = map.try_into()?;
+        for bucket in 0..map.len() {
+            map.set(bucket, u64::from_le_bytes([prints::FREE; FLOW_WAYS]), 0)?;
+        }
+        Ok(())
     }
 
     /// Loads the general programs and puts them into the arrays through which the fast programs jump. An

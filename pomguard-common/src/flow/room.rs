@@ -16,7 +16,7 @@
 //! is no room, except for a flow that must not fail ([`Newcomer::urgent`]). Such a flow takes the longest
 //! idle unanswered entry of any class; if there is none, answered UDP; if there is none, established TCP.
 
-use super::{State, Store, Tag, Word, at, hide, less, port_time, ports};
+use super::{State, Store, Tag, Word, at, hide, less, port_time, ports, prints};
 use crate::{
     flow::Key,
     limits::{FLOW_WAYS, FLOWS},
@@ -163,6 +163,7 @@ pub fn place<S: Store + ?Sized>(store: &S, key: &Key, what: u32, row: u64) -> En
     if let Some(time) = port_time(store, key) {
         ports::note(time, now);
     }
+    prints::note(store, place, hash);
     // No key matches the slot while the new key is half written: the tag is cleared first and written last.
     tag.store(0);
     let mut i = 0;

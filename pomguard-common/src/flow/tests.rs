@@ -39,6 +39,10 @@ impl Store for Table {
     fn port(&self, port: u16) -> Option<&FlowPort> {
         self.3.get(usize::from(port))
     }
+
+    fn prints(&self, _: u32) -> Option<&Prints> {
+        None
+    }
 }
 
 fn table(buckets: usize) -> Table {

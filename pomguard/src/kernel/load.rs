@@ -17,7 +17,8 @@ use log::debug;
 use pomguard_common::{ABI_VERSION, counter::HostRecord, flow::ports, limits, names, text::FixedText};
 
 use super::{
-    KernelError, clock::Ticks, clock::unix_now, jit, mapping::Mapping, object::OBJECT, pins::Pins, raw,
+    KernelError, clock::Ticks, clock::unix_now, flow_prints, jit, mapping::Mapping, object::OBJECT,
+    pins::Pins, raw,
 };
 
 /// Number of bits by which the programs shift the kernel's tick counter to the right; see the object's `clock`.
@@ -107,6 +108,7 @@ impl Loaded {
         if share == Share::All {
             introduce(pins, ticks, secret)?;
             complete_ports(pins, had_flows, ticks.now()? as u32)?;
+            flow_prints::renew(pins)?;
         }
         loaded.verify()?;
         loaded.fill_arrays()?;

@@ -9,7 +9,7 @@ use std::{
 
 use aya::Pod;
 use pomguard_common::{
-    flow::{Bucket, ports::FlowPort},
+    flow::{Bucket, ports::FlowPort, prints::Prints},
     serve::Served,
 };
 
@@ -22,6 +22,8 @@ pub(super) unsafe trait Words {}
 
 // SAFETY: atomic words, and arrays of them.
 unsafe impl Words for Bucket {}
+// SAFETY: atomic bytes.
+unsafe impl Words for Prints {}
 // SAFETY: two atomic words.
 unsafe impl Words for Served {}
 // SAFETY: two atomic words.

@@ -14,6 +14,7 @@ use pomguard_common::{
     flow::{
         self, Bucket, Candidates, Entered, GRANDFATHERED, Key, Newcomer, State, Store, mark,
         ports::{self, FlowPort},
+        prints::Prints,
     },
     image::{Address, Barrier, Family, Image, Line, Tuple},
     limits, names, protocol,
@@ -23,7 +24,7 @@ use pomguard_common::{
 use super::{
     KernelError,
     clock::Ticks,
-    image_reader, load,
+    flow_prints, image_reader, load,
     mapping::Mapping,
     pins::Pins,
     sockets::{self, Connection},
@@ -60,6 +61,7 @@ pub enum Unlisted {
 /// If there is no policy yet, or the kernel does not answer.
 pub fn seed(pins: &Pins, ticks: Ticks, unlisted: Unlisted) -> Result<Seeded, KernelError> {
     let lines = image_reader::lines(pins)?;
+    flow_prints::renew(pins)?;
     let table = Table::open(pins, &lines, ticks)?;
     let image = table.image;
     let head = lines.first().ok_or(KernelError::Unreadable)?;
@@ -220,6 +222,7 @@ impl ControlView for Ports {
 struct Table<'a> {
     buckets: Mapping<[u64; size_of::<Bucket>() / 8]>,
     ports: Mapping<[u32; size_of::<FlowPort>() / 4]>,
+    prints: Mapping<u64>,
     secret: u64,
     now: u32,
     image: Image<'a, [Line]>,
@@ -233,6 +236,7 @@ impl<'a> Table<'a> {
         Ok(Self {
             buckets: pins.mapped(names::MAP_FLOWS, limits::FLOW_BUCKETS, true)?,
             ports: pins.mapped(names::MAP_FLOW_PORTS, ports::COUNT, true)?,
+            prints: pins.mapped(names::MAP_FLOW_PRINTS, limits::FLOW_BUCKETS, true)?,
             secret: load::host_record(pins)?.flow_secret,
             now: ticks.now()? as u32,
             image: Image::open(lines).ok_or(KernelError::Unreadable)?,
@@ -273,6 +277,10 @@ impl Store for Table<'_> {
 
     fn port(&self, port: u16) -> Option<&FlowPort> {
         self.ports.shared(port.into())
+    }
+
+    fn prints(&self, bucket: u32) -> Option<&Prints> {
+        self.prints.shared(bucket as usize)
     }
 }
 

@@ -22,7 +22,7 @@ mod exporter;
 mod failsafe;
 mod first_attach;
 mod floods;
-mod flow_ports;
+mod flow_filters;
 mod fragments;
 mod groups;
 mod healing;

@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use ipnet::IpNet;
 use pomguard::kernel::{counters, pins::Pins};
 use pomguard_common::{Direction, counter::Counters, reason::Reason};
@@ -173,6 +173,22 @@ impl Machine {
     /// Checks that an interface answers all allowed knocks and nothing else, and that the guard saw every
     /// frame that the interface received.
     pub(crate) fn is_guarded(&self, end: &End) -> Result<String> {
+        /// The number of attempts on the counters. On a machine under load, frames of other ends come in between
+        /// the readings; a guard that does not see misses its frames at every attempt.
+        const ATTEMPTS: usize = 3;
+        let mut blind = Ok(String::new());
+        for _ in 0..ATTEMPTS {
+            blind = self.sees_everything(end)?;
+            if blind.is_ok() {
+                break;
+            }
+        }
+        blind
+    }
+
+    /// Knocks once at an interface. Fails if a knock is answered wrongly. Returns an error in the result if the
+    /// counters differ.
+    fn sees_everything(&self, end: &End) -> Result<Result<String>> {
         let (before, card_before, all_before) = (self.counters()?, self.link(end)?, self.received()?);
         let tally = self.ask(end, &Request::Knock(end.interface.to_owned(), PATIENCE))?;
         let (after, card_after, all_after) = (self.counters()?, self.link(end)?, self.received()?);
@@ -184,10 +200,9 @@ impl Machine {
         ensure!(tally.denied.answered == 0, "OPEN: {tally}; {counted}");
         ensure!(tally.is_guarded(), "CUT: {tally}; {counted}");
         ensure!(took >= tally.denied.sent + tally.allowed.sent, "{counted}; {tally}");
-        ensure!(came.abs_diff(all) <= MOMENT, "BLIND: {counted}; {tally}");
         // An opening segment is answered, and so is the data.
-        ensure!(left >= 2 * tally.allowed.answered, "BLIND: {counted}; {tally}");
-        Ok(counted)
+        let sees = came.abs_diff(all) <= MOMENT && left >= 2 * tally.allowed.answered;
+        Ok(if sees { Ok(counted) } else { Err(anyhow!("BLIND: {counted}; {tally}")) })
     }
 
     /// Checks that nothing leaves through an interface that no outbound row allows.

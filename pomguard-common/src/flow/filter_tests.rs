@@ -1,11 +1,11 @@
-//! A look-up that asks the port first finds the same flows as a look-up that always searches.
+//! A look-up that asks the port and the prints first finds the same flows as a look-up that always searches.
 
 extern crate std;
 
 use core::{cell::Cell, iter};
 use std::vec::Vec;
 
-use super::*;
+use super::{prints::renew, *};
 use crate::{
     Direction,
     image::Family,
@@ -16,9 +16,10 @@ use crate::{
 /// Ticks of a second.
 const SECOND: u32 = 4;
 
-/// A small flow table with the table of its ports.
+/// A small flow table with the tables of its ports and prints.
 struct Table {
     buckets: Vec<Bucket>,
+    prints: Vec<Prints>,
     ports: Vec<FlowPort>,
     candidates: Candidates,
     ages: Cell<[u32; 8]>,
@@ -29,6 +30,7 @@ impl Table {
     fn new(now: u32) -> Self {
         Self {
             buckets: iter::repeat_with(Bucket::default).take(64).collect(),
+            prints: iter::repeat_with(Prints::default).take(64).collect(),
             ports: iter::repeat_with(FlowPort::default).take(ports::COUNT).collect(),
             candidates: Candidates::default(),
             ages: Cell::new(core::array::from_fn(|state| {
@@ -73,9 +75,13 @@ impl Store for Table {
     fn port(&self, port: u16) -> Option<&FlowPort> {
         self.ports.get(usize::from(port))
     }
+
+    fn prints(&self, bucket: u32) -> Option<&Prints> {
+        self.prints.get(bucket as usize)
+    }
 }
 
-/// The same flows without the port table: a look-up always searches.
+/// The same flows without ports and prints: a look-up always searches.
 struct Searched<'a>(&'a Table);
 
 impl Barrier for Searched<'_> {}
@@ -108,6 +114,10 @@ impl Store for Searched<'_> {
     fn port(&self, _: u16) -> Option<&FlowPort> {
         None
     }
+
+    fn prints(&self, _: u32) -> Option<&Prints> {
+        None
+    }
 }
 
 fn key(protocol: u8, port: u16, peer: u32) -> Key {
@@ -132,6 +142,22 @@ fn step(table: &Table, random: &mut Random) {
     let key = key(protocol, 40_000 + random.below(5) as u16, random.below(24));
     let found = find(table, key);
     assert_eq!(found, find(&Searched(table), key), "{protocol} at {}", table.now.get());
+    match (glance(table, &key), found) {
+        (Glance::Found(glanced), _) => assert_eq!(Some(glanced), found),
+        (Glance::Absent, found) => assert_eq!(found, None, "{protocol} at {}", table.now.get()),
+        (Glance::Unsure, _) => {}
+    }
+    // The daemon corrects the prints, after somebody has lost or spoilt them.
+    let bucket = random.below(64) as usize;
+    match random.below(1_000) {
+        0..500 => assert_eq!(renew(&table.buckets[bucket], &table.prints[bucket]), 0, "no print is wrong"),
+        500 => {
+            let way = random.below(8) as usize;
+            table.prints[bucket].way(way).store(prints::UNKNOWN);
+        }
+        501 => (0..8).for_each(|way| table.prints[bucket].way(way).store(prints::UNKNOWN)),
+        _ => {}
+    }
     match random.below(12) {
         // Mostly short times, sometimes about the age of a state, seldom days.
         0 => table.wait(random.below(3)),
@@ -166,7 +192,7 @@ fn step(table: &Table, random: &mut Random) {
 }
 
 #[test]
-fn port_never_denies_a_flow_that_a_search_finds() {
+fn port_and_prints_never_deny_a_flow_that_a_search_finds() {
     let mut random = Random(0x9e37_79b9_7f4a_7c15);
     // Start times around the points where clocks and tags wrap.
     for start in [0, 1, 7, u32::MAX, u32::MAX - 9_000 * SECOND, Tag::TIME - 9_000 * SECOND, 1 << 31] {
@@ -255,10 +281,15 @@ impl Store for Entering<'_> {
         assert!(find(&Searched(self.0), self.1).is_none(), "the flow is in the table before its port");
         self.0.port(port)
     }
+
+    fn prints(&self, bucket: u32) -> Option<&Prints> {
+        assert!(find(&Searched(self.0), self.1).is_none(), "the flow is in the table before its print");
+        self.0.prints(bucket)
+    }
 }
 
 #[test]
-fn port_is_written_before_the_flow() {
+fn port_and_print_are_written_before_the_flow() {
     let table = Table::new(9);
     let key = key(UDP, 40_000, 1);
     assert_eq!(enter(&Entering(&table, key), key, Newcomer::new(State::Unanswered, 1, 1)), Entered::New);
@@ -303,4 +334,71 @@ fn port_of_which_nothing_is_known_may_have_flows_of_any_age() {
             assert!(ports::may_have_flow(ports::unknown(now), port_age(&table, TCP), later), "{now} + {age}");
         }
     }
+}
+
+#[test]
+fn print_of_a_hash_says_something() {
+    let prints: std::collections::BTreeSet<u8> =
+        (0..=255_u64).map(|top| Prints::of_hash(top << 56 | 7)).collect();
+    assert_eq!(prints.len(), 254, "{prints:?}");
+    assert!(!prints.contains(&prints::UNKNOWN) && !prints.contains(&prints::FREE));
+    for print in 2..=255_u64 {
+        assert_eq!(u64::from(Prints::of_hash(print << 56)), print);
+        let tag = Tag::new(print << 56 | 0xff_ffff_ffff, State::Udp, 9);
+        assert_eq!(Prints::of_hash(tag.0), Prints::of_hash(print << 56), "the tag has the bits of the print");
+    }
+}
+
+#[test]
+fn bucket_is_read_if_a_print_fits() {
+    let mut random = Random(9);
+    let table = Table::new(1);
+    let prints = &table.prints[0];
+    for _ in 0..200_000 {
+        let stored: [u8; 8] = core::array::from_fn(|_| random.below(5) as u8);
+        for (way, print) in stored.iter().enumerate() {
+            prints.way(way).store(*print);
+        }
+        let hash = u64::from(random.below(6)) << 56;
+        let fits = |print: &u8| *print == prints::UNKNOWN || *print == Prints::of_hash(hash);
+        let hits = prints::hits(&table, 0, hash);
+        assert_eq!(hits != 0, stored.iter().any(fits), "{stored:?} for {hash:x}");
+    }
+    assert_ne!(prints::hits(&Searched(&table), 0, 77), 0, "without prints, any way");
+}
+
+#[test]
+fn prints_spare_nearly_all_searches_for_absent_flows() {
+    let table = Table::new(9);
+    let known = |peer: u32| key(TCP, 40_000, peer);
+    let entered = (0..200)
+        .filter(|peer| enter(&table, known(*peer), Newcomer::new(State::Established, 1, 1)) == Entered::New);
+    assert!(entered.count() > 190);
+    table.buckets.iter().zip(&table.prints).for_each(|(bucket, prints)| assert_eq!(renew(bucket, prints), 0));
+    let searched = (1_000..11_000).filter(|peer| {
+        let hash = known(*peer).hash(table.secret());
+        [hash as u32, other_bucket(hash)]
+            .iter()
+            .any(|bucket| prints::hits(&table, bucket & table.mask(), hash) != 0)
+    });
+    let searched = searched.count();
+    // Sixteen ways, three of eight taken: six prints of 254 values fit by chance.
+    assert!((100..400).contains(&searched), "{searched} of 10,000");
+}
+
+#[test]
+fn prints_of_a_table_that_was_found_are_renewed() {
+    let table = Table::new(9);
+    let keys: Vec<Key> = (0..100).map(|peer| key(TCP, 40_000, peer)).collect();
+    for key in &keys {
+        enter(&table, *key, Newcomer::new(State::Established, 1, 1));
+    }
+    // As an older version leaves them: prints of other flows.
+    table.prints.iter().for_each(|prints| (0..8).for_each(|way| prints.way(way).store(77)));
+    let lost = keys.iter().filter(|key| find(&table, **key).is_none()).count();
+    assert!(lost > 90, "{lost}");
+    let wrong: usize =
+        table.buckets.iter().zip(&table.prints).map(|(bucket, prints)| renew(bucket, prints)).sum();
+    assert!(wrong >= lost, "{wrong} and {lost}");
+    assert!(keys.iter().all(|key| find(&table, *key).is_some()));
 }
