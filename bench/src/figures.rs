@@ -61,6 +61,9 @@ pub(super) struct ProgramFigure {
     pub(super) floor: f64,
     /// Nanoseconds beyond the floor.
     pub(super) over: Spread,
+    /// The same of the reference, in the same turns, if the reference knows the case.
+    #[serde(default)]
+    pub(super) reference: Option<Spread>,
 }
 
 /// Processor time per packet of the whole receive path.

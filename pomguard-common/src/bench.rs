@@ -22,6 +22,22 @@ pub const ORACLE_XDP: &str = "oracle_xdp";
 /// The mark that the sender writes after the end of the datagram if the packet is to be dropped.
 pub const DENIED: u32 = 0x6465_6e79;
 
+/// An XDP program with one table of exact keys and counters: about the least that any filter of the same policy
+/// costs.
+pub const REFERENCE_XDP: &str = "reference_xdp";
+/// One [`Reference`].
+pub const MAP_REFERENCE: &str = "REFERENCE";
+/// The table of [`REFERENCE_XDP`]: lines of eight words.
+pub const MAP_REFERENCE_LINES: &str = "REFERENCE_LINES";
+/// Per CPU: packets and bytes that [`REFERENCE_XDP`] dropped, then those that it passed.
+pub const MAP_REFERENCE_COUNTS: &str = "REFERENCE_COUNTS";
+/// Maximum number of lines in the table.
+pub const REFERENCE_LINES: usize = 131_072;
+/// Maximum number of prefix lengths.
+pub const REFERENCE_LENGTHS: usize = 4;
+/// Maximum number of lines that one look-up reads.
+pub const REFERENCE_PROBES: u32 = 4;
+
 /// Array of headers, [`HEADER`] bytes each.
 pub const MAP_HEADERS: &str = "HEADERS";
 /// One [`Place`].
@@ -46,6 +62,38 @@ pub struct Place {
     pub count: u64,
 }
 
+/// The size of the reference's table, and the prefix lengths of the policy.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Reference {
+    /// Number of lines, a power of two, minus one.
+    pub mask: u32,
+    /// Number of prefix lengths.
+    pub count: u32,
+    /// The prefix lengths.
+    pub lengths: [u32; REFERENCE_LENGTHS],
+}
+
+/// Returns the part of a key that is not the address: prefix length, protocol and port. Never 0.
+#[must_use]
+#[inline(always)]
+pub const fn reference_service(length: u32, protocol: u8, port: u16) -> u64 {
+    (length as u64) << 24 | (protocol as u64) << 16 | port as u64
+}
+
+/// Returns the hash of a key.
+#[must_use]
+#[inline(always)]
+pub const fn reference_hash(high: u64, low: u64, service: u64) -> u64 {
+    const A: u64 = 0x9e37_79b9_7f4a_7c15;
+    let x = (high ^ service).wrapping_mul(A);
+    let x = (x ^ x >> 32 ^ low).wrapping_mul(A);
+    x ^ x >> 32
+}
+
 #[cfg(feature = "user")]
 // SAFETY: two integers without padding.
 unsafe impl aya::Pod for Place {}
+#[cfg(feature = "user")]
+// SAFETY: integers of four bytes.
+unsafe impl aya::Pod for Reference {}

@@ -4,9 +4,11 @@
 //! it writes the next of up to 131,072 prepared headers into the packet and tail-calls the program under
 //! test. The floor is the same shuffler before a program that does nothing. Floor and subjects alternate, so
 //! that other load on the machine affects all of them. The result is the difference within a round: its
-//! median and its least value.
+//! median and its least value. For inbound packets that need no flow, the reference runs in the same turns
+//! ([`reference`]).
 
 mod case;
+mod reference;
 mod subject;
 mod table;
 
@@ -22,6 +24,7 @@ use pomguard_workspace as workspace;
 
 use self::{
     case::Case,
+    reference::Reference,
     subject::Subject,
     table::{Line, Measured},
 };
@@ -106,6 +109,7 @@ pub(super) fn run(setting: &Setting, others: &[PathBuf], only: &Only) -> Result<
         let mut guard = Guard::start(setting, &order)?;
         let subjects = objects.iter().map(|object| Subject::load(object, &guard.pins));
         let mut subjects = subjects.collect::<Result<Vec<_>>>()?;
+        let mut reference = Reference::load(&workspace::root().join(record::BENCH_OBJECT), &policy)?;
         let (before, cases) = case::all(&policy, plan.inbound)?;
         for subject in &mut subjects {
             for step in &before {
@@ -114,8 +118,10 @@ pub(super) fn run(setting: &Setting, others: &[PathBuf], only: &Only) -> Result<
             }
         }
         for case in cases.into_iter().filter(|case| only.has_case(case)) {
-            let measured = measure(&mut shuffler, &mut subjects, &case, rounds)
+            let reference = reference.as_mut().filter(|_| Reference::knows(&case));
+            let (measured, by_reference) = measure(&mut shuffler, &mut subjects, reference, &case, rounds)
                 .with_context(|| format!("{}: {what}", case.name))?;
+            let by_reference = by_reference.spread();
             for (subject, measured) in subjects.iter().zip(measured) {
                 lines.push(Line {
                     case: case.name,
@@ -125,6 +131,7 @@ pub(super) fn run(setting: &Setting, others: &[PathBuf], only: &Only) -> Result<
                     inbound: plan.inbound,
                     object: subject.name.clone(),
                     measured,
+                    reference: by_reference,
                 });
             }
         }
@@ -137,16 +144,19 @@ pub(super) fn run(setting: &Setting, others: &[PathBuf], only: &Only) -> Result<
     Ok(lines.iter().step_by(objects.len()).filter_map(Line::figure).collect())
 }
 
-/// Runs the floor and every subject over the packets of a case, in turns.
+/// Runs the floor, every subject and the reference over the packets of a case, in turns. Returns the values of the
+/// subjects and of the reference.
 fn measure(
     shuffler: &mut Shuffler,
     subjects: &mut [Subject],
+    mut reference: Option<&mut Reference>,
     case: &Case,
     rounds: usize,
-) -> Result<Vec<Measured>> {
+) -> Result<(Vec<Measured>, Measured)> {
     shuffler.fill(&case.headers)?;
     let runs = case.headers.len();
     let mut measured: Vec<Measured> = subjects.iter().map(|_| Measured::default()).collect();
+    let mut by_reference = Measured::default();
     // The first round only warms the caches.
     for round in 0..=rounds {
         let floor = shuffler.floor(case.hook, runs)?;
@@ -156,6 +166,12 @@ fn measure(
                 measured.add(floor, nanoseconds);
             }
         }
+        if let Some(reference) = reference.as_deref_mut() {
+            let nanoseconds = reference.counted(shuffler, case, runs)?;
+            if round != 0 {
+                by_reference.add(floor, nanoseconds);
+            }
+        }
     }
-    Ok(measured)
+    Ok((measured, by_reference))
 }

@@ -28,7 +28,7 @@ impl Measured {
 
     /// Returns the median and the range of nine of ten samples. Of forty rounds one or two are always
     /// disturbed.
-    fn spread(&self) -> Option<Spread> {
+    pub(super) fn spread(&self) -> Option<Spread> {
         let some = !self.over.is_empty();
         some.then(|| Spread { least: self.over(10), median: self.over(50), most: self.over(90) })
     }
@@ -55,6 +55,8 @@ pub(super) struct Line {
     pub(super) inbound: &'static str,
     pub(super) object: String,
     pub(super) measured: Measured,
+    /// The time of the reference beyond the floor, if the reference knows the case.
+    pub(super) reference: Option<Spread>,
 }
 
 impl Line {
@@ -68,6 +70,7 @@ impl Line {
             inbound: self.inbound.to_owned(),
             floor: self.measured.floor(),
             over: self.measured.spread()?,
+            reference: self.reference,
         })
     }
 }
@@ -76,7 +79,18 @@ impl Line {
 pub(super) fn print(lines: &[Line]) {
     let mut table = Table::new();
     table.load_style(presets::ASCII_MARKDOWN);
-    let head = ["case", "family", "tuples", "inbound", "floor", "over it", "least", "10 % to 90 %", "object"];
+    let head = [
+        "case",
+        "family",
+        "tuples",
+        "inbound",
+        "floor",
+        "over it",
+        "least",
+        "10 % to 90 %",
+        "reference",
+        "object",
+    ];
     table.set_header(head);
     for line in lines {
         let measured = &line.measured;
@@ -89,10 +103,11 @@ pub(super) fn print(lines: &[Line]) {
             format!("{:.0}", measured.over(50)),
             format!("{:.0}", measured.over(0)),
             format!("{:.0} to {:.0}", measured.over(10), measured.over(90)),
+            line.reference.as_ref().map_or_else(String::new, |it| format!("{:.0}", it.median)),
             line.object.clone(),
         ]);
     }
-    for column in [2, 4, 5, 6, 7] {
+    for column in [2, 4, 5, 6, 7, 8] {
         if let Some(column) = table.column_mut(column) {
             column.set_cell_alignment(CellAlignment::Right);
         }

@@ -51,9 +51,10 @@ pub(super) fn program(figures: &[ProgramFigure]) -> Sheet {
             figure.inbound.clone(),
             format!("{:.0}", figure.floor),
             spread(&figure.over),
+            figure.reference.as_ref().map_or_else(|| "–".to_owned(), spread),
         ]
     };
-    let head = ["case", "family", "tuples", "inbound", "floor", "over the floor"];
+    let head = ["case", "family", "tuples", "inbound", "floor", "over the floor", "reference"];
     Sheet {
         title: "Nanoseconds per run of a program, over packets that vary: median (10 %–90 % of the rounds)"
             .to_owned(),

@@ -1,4 +1,4 @@
-//! The bench's own programs: shufflers, which change every packet, and floors.
+//! The bench's own programs: shufflers, which change every packet, floors, and a reference.
 //!
 //! A shuffler writes the next prepared header into the packet and calls the program under test. A floor does
 //! nothing: the time of a program under test is measured as the difference to a floor.
@@ -6,6 +6,8 @@
 #![no_std]
 #![no_main]
 #![feature(asm_experimental_arch)]
+
+mod reference;
 
 use core::arch::asm;
 
