@@ -14,6 +14,7 @@
 //! | [`control`] | state that holds in addition to the generations: suspension, deadlines, overrides |
 //! | [`image`] | the bytes of one compiled policy, as user space writes and the programs read them |
 //! | [`packet`], [`parse`] | bytes of a frame, and their meaning |
+//! | [`ticks`] | the time since a stored time |
 //! | [`flow`] | flows that this host opened |
 //! | [`serve`] | local ports that let in a packet other than an answer |
 //! | [`rate`] | rate limits of inbound packets |
@@ -44,6 +45,7 @@ pub mod reason;
 pub mod serve;
 mod served;
 pub mod text;
+pub mod ticks;
 mod word;
 
 /// Version of every layout in this crate: maps, image, counters. A daemon that finds pinned maps of another

@@ -9,7 +9,7 @@
 //! A stranger costs no memory here: each port has a single time, whoever the peer is.
 
 pub use crate::served::Served;
-use crate::{control::ControlView, protocol};
+use crate::{control::ControlView, protocol, ticks};
 
 /// Ticks for which a TCP port serves: about a day. A connection that carries a packet now and then keeps the
 /// port serving.
@@ -40,8 +40,8 @@ const fn timestamp(now: u32) -> u32 {
 
 /// Returns the ticks since the stored time, or `None` if the port does not serve any more.
 #[inline(always)]
-const fn idle(seen: u32, age: u32, now: u32) -> Option<u32> {
-    let idle = timestamp(now).wrapping_sub(seen);
+fn idle(seen: u32, age: u32, now: u32) -> Option<u32> {
+    let idle = ticks::since(seen, timestamp(now), u32::MAX);
     if seen == 0 || idle > age { None } else { Some(idle) }
 }
 
@@ -117,6 +117,20 @@ mod tests {
         assert!(serves(&table, protocol::TCP, 22, 8 + TCP));
         note(&table, protocol::TCP, 22, false, 9 + 3 * TCP);
         assert!(!serves(&table, protocol::TCP, 22, 9 + 3 * TCP), "it had ended before");
+    }
+
+    #[test]
+    fn a_port_that_served_under_a_later_clock_serves() {
+        for (now, behind) in [(9_000, 1), (9_000, 200), (3, 4), (u32::MAX, 1)] {
+            for protocol in [protocol::TCP, protocol::UDP, 47] {
+                let table = table();
+                note(&table, protocol, 80, true, now);
+                assert!(
+                    serves(&table, protocol, 80, now.wrapping_sub(behind)),
+                    "{protocol}, {behind} at {now}"
+                );
+            }
+        }
     }
 
     #[test]

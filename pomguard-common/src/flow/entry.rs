@@ -3,6 +3,7 @@
 use crate::{
     limits::FLOW_WAYS,
     net::{Address, Family},
+    ticks,
     word::{Byte, Half, Quarter, Word},
 };
 
@@ -297,10 +298,10 @@ impl Tag {
         self.0 as u32 & ((1 << Self::LOW_BITS) - 1) | ((self.0 >> 32) as u32 & 7) << Self::LOW_BITS
     }
 
-    /// Returns the ticks since the last packet of the flow.
+    /// Returns the ticks since the last packet of the flow, as [`ticks::since`].
     #[must_use]
     #[inline(always)]
-    pub const fn idle(self, now: u32) -> u32 {
-        now.wrapping_sub(self.time()) & Self::TIME
+    pub fn idle(self, now: u32) -> u32 {
+        ticks::since(self.time(), now, Self::TIME)
     }
 }

@@ -11,13 +11,12 @@
 //!   `super::search` and `super::glance` before the time of the flow is renewed).
 //! * A time counts for the sum of the ages of all states of the transport. The sum is longer than each age, so
 //!   that a flow in any state lies within it.
-//! * The two times of a comparison may come from the clocks of different processors: a time ahead of the
-//!   reader's clock counts as now.
+//! * A time ahead of the reader's clock counts as now, see [`crate::ticks`].
 //! * A time that has not been renewed for a whole turn of the clock, 34 years, says "perhaps" again.
 //! * If the table is new but the flow table is not, every port holds [`unknown`].
 
 use super::Half;
-use crate::protocol;
+use crate::{protocol, ticks::AHEAD};
 
 /// Number of elements: the ports, and after them [`COMPLETE`].
 pub const COUNT: usize = 65_536 + 1;
@@ -29,9 +28,9 @@ pub const COMPLETE: usize = 65_536;
 /// shared between processors.
 const BEHIND: u32 = 4 * 60;
 
-/// Ticks by which the clocks of two processors may differ, and by which a flow's tag may be younger than the
-/// port's time in addition to [`BEHIND`]: about a minute. A few ticks are possible in practice.
-const SLACK: u32 = 4 * 60;
+/// Ticks by which a time may be ahead of the reader's clock, and by which a flow's tag may be younger than the
+/// port's time in addition to [`BEHIND`].
+const SLACK: u32 = AHEAD;
 
 /// The ticks at which a flow was last entered or found at a local port, for TCP and for UDP; 0 = never.
 #[derive(Debug, Default)]

@@ -98,6 +98,33 @@ fn glance_is_unsure_where_another_entry_has_the_tag() {
     assert_eq!(glance(&table, &other), Glance::Absent);
 }
 
+/// Another processor read its clock later, and renewed an entry before this processor reads it: the entry is
+/// found, and makes no room.
+#[test]
+fn an_entry_renewed_under_a_later_clock_is_live() {
+    for renewed in [5_000, 1 << 28, 1 << 31, 3, u32::MAX] {
+        for behind in [1, 4, 200] {
+            for state in [State::Opening, State::Established, State::Udp, State::Icmp] {
+                let mut table = table(2);
+                table.1 = renewed;
+                enter(&table, key(1), Newcomer::new(state, 3, 1));
+                table.1 = renewed.wrapping_sub(behind);
+                let says = std::format!("{state:?}, renewed at {renewed}, seen {behind} ticks before");
+                let found = find(&table, key(1)).expect(&says);
+                assert_eq!(found.tag.idle(table.1), 0, "{says}");
+                assert_eq!(glance(&table, &key(1)), Glance::Found(found), "{says}");
+                let new = (2..20).map(|number| {
+                    enter(&table, key(number), Newcomer::new(State::Opening, 3, 1)) == Entered::New
+                });
+                // The two buckets have sixteen slots.
+                assert!(new.filter(|new| *new).count() <= WAYS - 1, "{says}: no entry is overwritten");
+                let firm = matches!(state, State::Established | State::Udp);
+                assert!(!firm || find(&table, key(1)).is_some(), "{says}: the entry makes no room");
+            }
+        }
+    }
+}
+
 #[test]
 fn less_compares_like_the_machine_does() {
     for one in [0, 1, 7, 1 << 31, (1 << 63) - 1] {

@@ -6,6 +6,7 @@ use std::{
 };
 
 use nix::time::{ClockId, clock_getres, clock_gettime};
+use pomguard_common::ticks;
 
 use super::KernelError;
 use crate::compile::Clock;
@@ -96,10 +97,11 @@ impl Ticks {
         Ok(((self.now()? + ticks + 1) as u32).max(1))
     }
 
-    /// Converts a tick of the past to seconds since 1970; ticks are 32 bits wide and wrap.
+    /// Converts a tick of the past to seconds since 1970; ticks are 32 bits wide and wrap. A tick that a program
+    /// noted after the reading `now` counts as now.
     #[must_use]
     pub fn to_unix(self, tick: u64, now: u64) -> u64 {
-        let ago = (now as u32).wrapping_sub(tick as u32);
+        let ago = ticks::since(tick as u32, now as u32, u32::MAX);
         let hz = u64::from(self.hz);
         let jiffies = u64::from(ago) << self.shift;
         // Add the elapsed part of the current tick: without that, two readings of one tick could differ by a
@@ -228,6 +230,17 @@ mod tests {
         let kept = u64::from((now as u32).wrapping_sub(32));
         let ago = unix_now() - ticks.to_unix(kept, now);
         assert!((7..=9).contains(&ago), "32 ticks of about 0.256 s: {ago}");
+    }
+
+    #[test]
+    fn a_tick_after_the_reading_of_the_clock_is_now() {
+        let ticks = Ticks::probe().unwrap();
+        let now = ticks.now().unwrap();
+        for ahead in [1, 4, 200] {
+            let kept = u64::from((now as u32).wrapping_add(ahead));
+            let apart = unix_now() - ticks.to_unix(kept, now);
+            assert!(apart <= 1, "a packet counted while the counters were read: {apart} s ago");
+        }
     }
 
     #[test]

@@ -162,9 +162,8 @@ impl Table {
         candidates
     }
 
-    /// Returns true if an entry is past its age.
     fn is_over(&self, tag: Tag) -> bool {
-        tag.state() != State::Free && tag.idle(self.now) > self.ages.word(tag.state() as u32)
+        is_over(tag, &self.ages, self.now)
     }
 
     fn without_socket(&self, tag: Tag) -> Option<u64> {
@@ -194,6 +193,11 @@ impl Table {
     }
 }
 
+/// Returns true if an entry is past its age.
+fn is_over(tag: Tag, ages: &Line, now: u32) -> bool {
+    tag.state() != State::Free && tag.idle(now) > ages.word(tag.state() as u32)
+}
+
 /// Returns the ends of a TCP flow of this host from the key; `None` for another protocol.
 fn ends(key: [u64; 5]) -> Option<sockets::Endpoints> {
     let [local_high, local_low, peer_high, peer_low, rest] = key;
@@ -217,6 +221,22 @@ mod tests {
     use pomguard_common::flow::Key;
 
     use super::*;
+
+    /// The sweep reads the clock once, and the table for longer than a tick.
+    #[test]
+    fn an_entry_renewed_during_the_sweep_is_not_over() {
+        let ages = Line([1_000; 16]);
+        for now in [5_000, 1, u32::MAX >> 1, u32::MAX] {
+            for state in State::ALL {
+                let at = |ticks: u32| Tag::new(7, state, now.wrapping_add(ticks));
+                for ticks in [0, 1, 200] {
+                    assert!(!is_over(at(ticks), &ages, now), "{state:?}, {ticks} after {now}");
+                    assert_eq!(without_socket(at(ticks), at(ticks).idle(now).into()), None, "{state:?}");
+                }
+                assert!(is_over(at(0), &ages, now.wrapping_add(1_001)), "{state:?}");
+            }
+        }
+    }
 
     #[test]
     fn ends_are_those_of_the_key_that_the_programs_make() {

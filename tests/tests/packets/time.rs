@@ -95,6 +95,25 @@ fn nothing_comes_back_within_ten_years() {
     }
 }
 
+/// The clock moves on between the reading of the clock on one processor and a renewal on another: the entry
+/// has a time that has not come yet for the first processor, and lives.
+#[test]
+fn an_entry_renewed_under_a_later_clock_lets_answers_in() {
+    for wrap in WRAPS {
+        for kind in kinds() {
+            for behind in [1, 4, 200] {
+                let mut datapath = HostDatapath::new(reference::policy()).expect("the policy compiles");
+                datapath.wait_ticks(wrap.wrapping_add(2));
+                for step in &kind.makes {
+                    assert!(passes(&mut datapath, step), "{}: {:?}", kind.says, step.0);
+                }
+                datapath.wait_ticks(0_u32.wrapping_sub(behind));
+                assert!(passes(&mut datapath, &kind.passes), "{}, made {behind} after {wrap}", kind.says);
+            }
+        }
+    }
+}
+
 /// The number of a generation wraps, too, and two numbers have another meaning.
 #[test]
 fn flow_is_judged_by_the_policy_in_force_over_every_wrap() {
