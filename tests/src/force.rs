@@ -5,7 +5,13 @@ use pomguard::{
     compile::{self, Clock, Image, SlotTable},
     policy::{Direction, Policy, Row, RowId},
 };
-use pomguard_common::{control::Override, flow};
+use pomguard_common::{
+    control::Override,
+    flow::{self, State, Tag},
+};
+
+/// Seconds after which every entry has expired.
+pub(crate) const FOREVER: u32 = State::Established.age_seconds() + 60;
 
 /// The policy of a guarded host, with its counter slots, clock and generation.
 #[derive(Clone, Debug)]
@@ -40,6 +46,16 @@ impl InForce {
     pub fn wait(&mut self, seconds: u32) {
         let ticks = u64::from(seconds) * u64::from(self.clock.ticks_per_1000s) / 1_000;
         self.clock.offset = self.clock.offset.wrapping_add(ticks as u32);
+    }
+
+    /// Advances the clock until every entry of the tables has expired. Returns true if the tables must be
+    /// emptied besides, which is once in nine years: the time of a tag wraps after 17 years, and an entry that
+    /// nobody has cleared would seem to be fresh.
+    #[must_use]
+    pub fn wait_for_all_ages(&mut self) -> bool {
+        let before = self.clock.offset;
+        self.wait(FOREVER);
+        (before ^ self.clock.offset) & !(Tag::TIME >> 1) != 0
     }
 
     /// Advances the clock by a number of ticks.

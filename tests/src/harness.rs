@@ -15,11 +15,14 @@ use pomguard_common::{
     control::{Timed, word},
     counter::{Counters, RowTally, Tally},
     decide::{Decision, NO_ROW},
-    flow::{Entered, State},
+    flow::Entered,
     reason::Reason,
 };
 
-use crate::{control_state::ControlState, force::InForce};
+use crate::{
+    control_state::ControlState,
+    force::{FOREVER, InForce},
+};
 
 /// The complete expected effect of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,9 +121,6 @@ pub trait Subject {
         self.wait(FOREVER)
     }
 }
-
-/// Seconds after which every entry has expired.
-pub(crate) const FOREVER: u32 = State::Established.age_seconds() + 60;
 
 /// The loaded programs with a policy.
 pub struct Bench {
@@ -224,7 +224,9 @@ impl Subject for Bench {
 
     fn renew(&mut self, policy: Policy) -> Result<()> {
         self.forget_ports()?;
-        self.in_force.wait(FOREVER);
+        if self.in_force.wait_for_all_ages() {
+            self.probe.forget_connections()?;
+        }
         self.enforce(policy)
     }
 

@@ -33,7 +33,7 @@ use pomguard_common::{
 use crate::{
     control_state::ControlState,
     force::InForce,
-    harness::{Effect, FOREVER, Subject},
+    harness::{Effect, Subject},
 };
 
 /// A typical kernel clock.
@@ -294,10 +294,11 @@ impl HostDatapath {
         self.install()
     }
 
-    /// Removes all flows.
+    /// Removes all flows and fragmented datagrams.
     pub fn forget_flows(&mut self) {
         let Table { ages, now, .. } = self.flows;
         self.flows = Table { ages, now, ..Table::new(FLOW_BUCKETS, ports::COUNT) };
+        self.fragmented = Table { ages, now, ..Table::new(FRAGMENT_BUCKETS, 0) };
     }
 
     /// Checks each TCP flow as the daemon's sweep does. `socket` returns `None` if the flow has no socket,
@@ -433,7 +434,9 @@ impl Subject for HostDatapath {
 
     fn renew(&mut self, policy: Policy) -> Result<()> {
         self.forget_ports()?;
-        self.in_force.wait(FOREVER);
+        if self.in_force.wait_for_all_ages() {
+            self.forget_flows();
+        }
         self.enforce(policy)
     }
 
