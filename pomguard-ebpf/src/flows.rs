@@ -27,6 +27,37 @@ pub(crate) trait Home {
     fn place(index: u32, what: u32, row: u64) -> u32;
 }
 
+/// The methods of a [`Store`] that are those of its [`Home`], whatever the path of the packet.
+macro_rules! at_home {
+    ($home:ident) => {
+        #[inline(always)]
+        fn bucket(&self, bucket: u32) -> Option<&Bucket> {
+            $home::bucket(bucket)
+        }
+
+        #[inline(always)]
+        fn mask(&self) -> u32 {
+            $home::BUCKETS as u32 - 1
+        }
+
+        #[inline(always)]
+        fn secret(&self) -> u64 {
+            $crate::flows::FLOW_SECRET.load()
+        }
+
+        #[inline(always)]
+        fn port(&self, port: u16) -> Option<&FlowPort> {
+            $home::port(port)
+        }
+
+        #[inline(always)]
+        fn prints(&self, bucket: u32) -> Option<&Prints> {
+            $home::prints(bucket)
+        }
+    };
+}
+pub(crate) use at_home;
+
 /// The flow table.
 pub(crate) enum Flows {}
 
@@ -119,20 +150,7 @@ impl<P: Home> Barrier for Table<P> {
 }
 
 impl<P: Home> Store for Table<P> {
-    #[inline(always)]
-    fn bucket(&self, bucket: u32) -> Option<&Bucket> {
-        P::bucket(bucket)
-    }
-
-    #[inline(always)]
-    fn mask(&self) -> u32 {
-        P::BUCKETS as u32 - 1
-    }
-
-    #[inline(always)]
-    fn secret(&self) -> u64 {
-        FLOW_SECRET.load()
-    }
+    at_home!(P);
 
     #[inline(always)]
     fn age(&self, state: State) -> u32 {
@@ -147,16 +165,6 @@ impl<P: Home> Store for Table<P> {
     #[inline(always)]
     fn candidates(&self) -> Option<&Candidates> {
         Some(self.memory.candidates())
-    }
-
-    #[inline(always)]
-    fn port(&self, port: u16) -> Option<&FlowPort> {
-        P::port(port)
-    }
-
-    #[inline(always)]
-    fn prints(&self, bucket: u32) -> Option<&Prints> {
-        P::prints(bucket)
     }
 
     #[inline(always)]

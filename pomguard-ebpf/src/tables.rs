@@ -16,7 +16,7 @@ use pomguard_common::{
 use crate::{
     barrier::hide,
     calls, clock,
-    flows::{FLOW_SECRET, Flows, Fragments, Home, Table},
+    flows::{Flows, Fragments, Home, Table, at_home},
     maps::{self, Generation},
     packet::{Context, Frame},
     scratch::{Memory, View},
@@ -161,20 +161,7 @@ impl<P: Home> Barrier for Plain<'_, '_, P> {
 }
 
 impl<P: Home> Store for Plain<'_, '_, P> {
-    #[inline(always)]
-    fn bucket(&self, bucket: u32) -> Option<&Bucket> {
-        P::bucket(bucket)
-    }
-
-    #[inline(always)]
-    fn mask(&self) -> u32 {
-        P::BUCKETS as u32 - 1
-    }
-
-    #[inline(always)]
-    fn secret(&self) -> u64 {
-        FLOW_SECRET.load()
-    }
+    at_home!(P);
 
     #[inline(always)]
     fn age(&self, state: State) -> u32 {
@@ -189,16 +176,6 @@ impl<P: Home> Store for Plain<'_, '_, P> {
     #[inline(always)]
     fn candidates(&self) -> Option<&Candidates> {
         None
-    }
-
-    #[inline(always)]
-    fn port(&self, port: u16) -> Option<&FlowPort> {
-        P::port(port)
-    }
-
-    #[inline(always)]
-    fn prints(&self, bucket: u32) -> Option<&Prints> {
-        P::prints(bucket)
     }
 }
 
