@@ -191,6 +191,15 @@ impl Bench {
         self.hold(&ControlState::default())
     }
 
+    /// Advances the clock by a number of ticks, which may wrap.
+    ///
+    /// # Errors
+    /// If the policy does not compile, or the kernel refuses an operation.
+    pub fn wait_ticks(&mut self, ticks: u32) -> Result<()> {
+        self.in_force.wait_ticks(ticks);
+        self.install()
+    }
+
     fn install(&mut self) -> Result<()> {
         Ok(self.probe.set(&self.in_force.image()?, self.in_force.slots().collect())?)
     }

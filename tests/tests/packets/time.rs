@@ -2,6 +2,7 @@
 
 use pomguard_common::{Direction, reason::Reason};
 use pomguard_tests::{
+    harness::{Subject as _, bench},
     host_datapath::HostDatapath,
     packet::{
         Packet, eth,
@@ -110,6 +111,28 @@ fn an_entry_renewed_under_a_later_clock_lets_answers_in() {
                 datapath.wait_ticks(0_u32.wrapping_sub(behind));
                 assert!(passes(&mut datapath, &kind.passes), "{}, made {behind} after {wrap}", kind.says);
             }
+        }
+    }
+}
+
+/// The same in the kernel. There the difference is not rare: the daemon enters the connections of a first
+/// start by the monotonic clock, and in many virtual machines that clock is ahead of the kernel's ticks.
+#[test]
+fn programs_let_answers_in_by_an_entry_with_a_later_clock() {
+    let Some(mut bench) = bench("entries with a later clock", reference::policy()) else { return };
+    for kind in kinds() {
+        for behind in [4, 200] {
+            bench.renew(reference::policy()).expect("the policy compiles");
+            let mut passes = |(direction, packet): &(Direction, Packet)| {
+                bench.probe.verdict(*direction, &packet.build()).expect("the kernel runs the frame")
+            };
+            assert!(!passes(&kind.passes), "{}: without an entry", kind.says);
+            for step in &kind.makes {
+                assert!(passes(step), "{}: {:?}", kind.says, step.0);
+            }
+            bench.wait_ticks(0_u32.wrapping_sub(behind)).expect("the policy compiles");
+            let passed = bench.probe.verdict(kind.passes.0, &kind.passes.1.build());
+            assert!(passed.expect("the kernel runs the frame"), "{}, {behind} ticks before", kind.says);
         }
     }
 }
