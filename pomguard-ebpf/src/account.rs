@@ -39,12 +39,13 @@ pub(crate) fn seen(direction: Direction, self_test: u32, bytes: u32) -> Option<&
 }
 
 /// Counts an inbound packet at its interface. If a driver stops handing over packets, the comparison with the
-/// packets that the card received in that time shows it.
+/// packets that the card received in that time shows it. A self-test is no packet of an interface, although its
+/// index shares a counter with others.
 #[inline(always)]
-pub(crate) fn came_in(interface: u32) {
+pub(crate) fn came_in(interface: u32, self_test: u32) {
     let Some(packets) = maps::INTERFACES.get_ptr_mut(interface_slot(interface)) else { return };
     // SAFETY: one value per CPU; see `counters`.
-    unsafe { *packets += 1 };
+    unsafe { *packets += 1 - u64::from(self_test) };
 }
 
 /// Counts a decision: under its reason, and under the row that allowed it.

@@ -54,7 +54,7 @@ fn pomguard_xdp(ctx: XdpContext) -> u32 {
     let Some(counters) = account::seen(Direction::Inbound, frame.self_test(), frame.length()) else {
         return XDP_DROP;
     };
-    account::came_in(frame.interface());
+    account::came_in(frame.interface(), frame.self_test());
     let decision = tables::fast_path(Direction::Inbound, &frame).unwrap_or_else(|| {
         // SAFETY: the array holds only the general program; this program uses nothing after the call.
         unsafe { maps::GENERAL_XDP.tail_call(&ctx, 0) };

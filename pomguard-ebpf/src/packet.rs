@@ -253,16 +253,23 @@ impl<C: Context> Packet for Frame<C> {
 
 /// Makes sure that the headers are in the linear part of a packet, where the program can read them.
 ///
-/// The headers of packets from the kernel's own stack always are, because the stack does not split anything
-/// shorter than Ethernet, IPv4 and TCP together. Only a packet that a user program has built (through a
-/// packet socket) may need this. If the headers of such a packet are still not readable after the pull, the
-/// packet is dropped as truncated.
+/// The headers of TCP packets from the kernel's own stack always are. A datagram without a copy of its data, and a
+/// packet that a user program has built (through a packet socket), may need this. If the headers of such a packet
+/// are still not readable after the pull, the packet is dropped as truncated.
 #[inline(always)]
 pub(crate) fn pull_headers(ctx: &TcContext) {
     /// Bytes of Ethernet, IPv4 and TCP without options.
     const SHORTEST: usize = 14 + 20 + 20;
+    /// Bytes by which the header of IPv6 is longer.
+    const MORE: usize = 20;
+    /// The EtherType of IPv6, in network order.
+    const V6: u32 = 0x86dd_u16.to_be() as u32;
     let (data, end) = __sk_buff::bounds(ctx.as_ptr().cast());
-    if hide(data + SHORTEST) > end {
+    // SAFETY: as for `bounds`.
+    let protocol = unsafe { (*ctx.as_ptr().cast::<__sk_buff>()).protocol };
+    let least = if protocol == V6 { SHORTEST + MORE } else { SHORTEST };
+    let linear = hide(end - data);
+    if linear < least && linear < ctx.len() as usize {
         // An error leaves the packet unchanged.
         let _ = ctx.pull_data(ctx.len().min(limits::HEADER_REACH as u32));
     }

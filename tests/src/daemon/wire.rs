@@ -86,6 +86,30 @@ impl Wire {
         assert_eq!(self.0.send(frame).unwrap(), frame.len());
     }
 
+    /// Sends a frame of which the kernel keeps only the first `linear` bytes together; the rest lies in pages. The
+    /// kernel splits only frames that are longer than a page.
+    pub fn send_split(&self, frame: &[u8], linear: u16) {
+        /// The header before each frame (`struct virtio_net_hdr`): flags and type of offload, then four numbers.
+        const HEADER: usize = 10;
+        const PACKET_VNET_HDR: i32 = 15;
+        let on = |yes: i32| {
+            let length = size_of_val(&yes) as u32;
+            let (level, option) = (libc::SOL_PACKET, PACKET_VNET_HDR);
+            // SAFETY: the pointer is to a live value of the size that is given.
+            let set = unsafe {
+                libc::setsockopt(self.0.as_raw_fd(), level, option, (&raw const yes).cast(), length)
+            };
+            assert_eq!(set, 0, "{}", io::Error::last_os_error());
+        };
+        let mut bytes = vec![0; HEADER];
+        bytes[2..4].copy_from_slice(&linear.to_le_bytes());
+        bytes.extend(frame);
+        on(1);
+        let sent = self.0.send(&bytes);
+        on(0);
+        assert_eq!(sent.unwrap(), bytes.len());
+    }
+
     /// Sends frames with `sendmmsg`: each system call takes as many as it can.
     pub fn send_all(&self, frames: &[Vec<u8>]) {
         let parts: Vec<libc::iovec> = frames

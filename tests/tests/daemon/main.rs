@@ -51,6 +51,7 @@ mod self_tests;
 mod settings;
 mod sites;
 mod sizes;
+mod split_headers;
 mod start;
 mod suspension;
 mod sweep;

@@ -17,6 +17,8 @@ const BPF_FS: FsType = FsType(0xcafe_4a11);
 pub struct SystemFacts {
     /// The kernel's release, as `uname -r` shows it.
     pub release: String,
+    /// True if the kernel is a real-time kernel (PREEMPT_RT).
+    pub realtime: bool,
     /// True if the kernel describes its own types (BTF).
     pub btf: bool,
     /// True if a bpffs is mounted at `/sys/fs/bpf`.
@@ -52,6 +54,7 @@ impl SystemFacts {
     pub(super) fn read() -> Self {
         Self {
             release: line("/proc/sys/kernel/osrelease").unwrap_or_default(),
+            realtime: number("/sys/kernel/realtime") == Some(1),
             btf: Path::new("/sys/kernel/btf/vmlinux").exists(),
             bpffs: statfs("/sys/fs/bpf").is_ok_and(|facts| facts.filesystem_type() == BPF_FS),
             missing_capabilities: capabilities::missing(),

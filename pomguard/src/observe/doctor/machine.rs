@@ -43,6 +43,15 @@ fn kernel(system: &SystemFacts, findings: &mut Vec<Finding>) {
         ),
     };
     findings.push(Finding::new(severity, "kernel", sentence, "uname -r"));
+    if system.realtime {
+        findings.push(Finding::new(
+            Severity::Attention,
+            "kernel",
+            "This is a real-time kernel (PREEMPT_RT). pomguard was not tested on one, and its programs rely on the \
+             order of packets on a processor: use the standard kernel.",
+            "cat /sys/kernel/realtime",
+        ));
+    }
     if system.btf {
         findings.push(Finding::new(
             Severity::Good,
@@ -345,8 +354,11 @@ mod tests {
             possible: Some(255),
             online: Some(2),
             locked: Some(65_536),
+            realtime: true,
             ..system("5.10.0")
         };
+        kernel(&few, &mut findings);
+        assert!(find(&findings, "kernel").iter().any(|(_, it)| it.contains("PREEMPT_RT")), "{findings:#?}");
         limits(&few, &mut findings);
         for (subject, number) in
             [("memory", "64 KiB"), ("memory", "64 MiB"), ("processors", "255"), ("JIT", "interprets")]
