@@ -78,9 +78,9 @@ pub fn run(args: &Args, out: &mut Output) -> anyhow::Result<ExitCode> {
     } else {
         let mut text = Vec::new();
         if args.quiet {
-            report.print_warnings(&mut text)?;
+            report.print_warnings(&mut text, out.colour())?;
         } else {
-            report.print(&mut text, out.width())?;
+            report.print(&mut text, out.width(), out.colour())?;
         }
         out.folded(&text);
     }

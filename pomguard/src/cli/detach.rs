@@ -7,6 +7,7 @@ use anyhow::{anyhow, bail};
 use super::output::Output;
 use crate::{
     daemon::audit,
+    history::History,
     kernel::{attach, minimal, pins::Pins},
     paths,
     state::runtime::Runtime,
@@ -21,6 +22,9 @@ pub struct Args {
     /// Do not ask
     #[arg(long)]
     pub yes: bool,
+    /// Reason, kept in the history and in the journal
+    #[arg(long, value_name = "TEXT")]
+    pub why: Option<String>,
 }
 
 /// Returns exit code 0 if nothing of pomguard is attached any more.
@@ -50,7 +54,11 @@ pub fn run(args: &Args, out: &mut Output) -> anyhow::Result<ExitCode> {
             Err(error) => kept.push(format!("{}: {:#}", info.interface, anyhow!(error))),
         }
     }
-    audit::detached(&opened, &kept);
+    let event = audit::detached(&opened, &kept, args.why.as_deref());
+    // The host is open already: a disk that takes no line is no reason to stop.
+    if let Err(error) = History::open(&settings.paths.state).note(&event) {
+        out.complain(format_args!("pomguard: warning: the history does not have this detach: {error}"));
+    }
     if !kept.is_empty() {
         bail!("still attached, `pomguard detach` again once this is mended: {}", kept.join("; "));
     }

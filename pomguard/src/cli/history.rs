@@ -8,7 +8,7 @@ use std::{
 
 use super::{FAULT, output::Output};
 use crate::{
-    history::{By, Damaged, Event, History, Record},
+    history::{By, Damaged, Event, History, Outcome, Record},
     observe::printable::printable,
     paths,
     render::{
@@ -41,7 +41,7 @@ pub fn run(args: &Args, out: &mut Output) -> anyhow::Result<ExitCode> {
             out.json(&events)?;
         } else {
             let mut text = Vec::new();
-            print_events(&events, &mut text, out.width())?;
+            print_events(&events, &mut text, out.width(), out.colour())?;
             out.folded(&text);
         }
         return Ok(ExitCode::SUCCESS);
@@ -52,7 +52,7 @@ pub fn run(args: &Args, out: &mut Output) -> anyhow::Result<ExitCode> {
         out.json(&records)?;
     } else {
         let mut text = Vec::new();
-        print(&records, &mut text, out.width())?;
+        print(&records, &mut text, out.width(), out.colour())?;
         out.folded(&text);
     }
     for Damaged { path, problem } in &damaged {
@@ -73,7 +73,25 @@ fn user(by: Option<&By>) -> String {
     }
 }
 
-fn print_events(events: &[Event], out: &mut impl Write, width: Option<u16>) -> io::Result<()> {
+/// Returns the emphasis of a change by its outcome. The column `became` says the same in words.
+const fn tone(outcome: &Outcome) -> Tone {
+    match outcome {
+        Outcome::InForce => Tone::Plain,
+        Outcome::Pending(_) | Outcome::NotConfirmed => Tone::Warning,
+        Outcome::Replaced | Outcome::RolledBack => Tone::Faint,
+        Outcome::Failed(_) => Tone::Alarm,
+    }
+}
+
+/// Returns the emphasis of an emergency command: the policy is suspended from this line on, or not.
+fn event_tone(verb: &str) -> Tone {
+    match verb {
+        "bypass" | "lockdown" => Tone::Warning,
+        _ => Tone::Plain,
+    }
+}
+
+fn print_events(events: &[Event], out: &mut impl Write, width: Option<u16>, colour: bool) -> io::Result<()> {
     if events.is_empty() {
         return writeln!(out, "no emergency verb is kept yet");
     }
@@ -86,7 +104,7 @@ fn print_events(events: &[Event], out: &mut impl Write, width: Option<u16>) -> i
     ]);
     for event in events {
         text.row(
-            Tone::Plain,
+            event_tone(&event.verb),
             [
                 timestamp(event.at),
                 printable(&event.verb).into_owned(),
@@ -96,10 +114,10 @@ fn print_events(events: &[Event], out: &mut impl Write, width: Option<u16>) -> i
             ],
         );
     }
-    out.write_all(text.text(width, false).as_bytes())
+    out.write_all(text.text(width, colour).as_bytes())
 }
 
-fn print(records: &[Record], out: &mut impl Write, width: Option<u16>) -> io::Result<()> {
+fn print(records: &[Record], out: &mut impl Write, width: Option<u16>, colour: bool) -> io::Result<()> {
     if records.is_empty() {
         return writeln!(out, "no change of policy is kept yet");
     }
@@ -114,7 +132,7 @@ fn print(records: &[Record], out: &mut impl Write, width: Option<u16>) -> io::Re
     ]);
     for record in records {
         text.row(
-            Tone::Plain,
+            tone(&record.outcome),
             [
                 record.number.to_string(),
                 timestamp(record.at),
@@ -126,11 +144,67 @@ fn print(records: &[Record], out: &mut impl Write, width: Option<u16>) -> io::Re
             ],
         );
     }
-    out.write_all(text.text(width, false).as_bytes())?;
+    out.write_all(text.text(width, colour).as_bytes())?;
     for record in records.iter().filter(|record| !record.settings.is_empty()) {
         for setting in &record.settings {
             writeln!(out, "change {}: {}", record.number, printable(&setting.text()))?;
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        history::{Pending, record_tests::record},
+        render::text::tests::without_colour,
+    };
+
+    fn text(print: impl FnOnce(&mut Vec<u8>) -> io::Result<()>) -> String {
+        let mut bytes = Vec::new();
+        print(&mut bytes).unwrap();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn every_outcome_and_event_is_plain_without_colour() {
+        // The library of the tables leaves colours out if the environment asks for that.
+        if std::env::var_os("NO_COLOR").is_some() {
+            return;
+        }
+        let pending = Pending { until: 1_796_076_689, boot: "boot".to_owned() };
+        let records: Vec<Record> = [
+            Outcome::Pending(pending),
+            Outcome::InForce,
+            Outcome::Replaced,
+            Outcome::NotConfirmed,
+            Outcome::RolledBack,
+            Outcome::Failed("no room".to_owned()),
+        ]
+        .into_iter()
+        .map(|outcome| record(1, "files", outcome))
+        .collect();
+        let changes = |colour| text(|out| print(&records, out, Some(80), colour));
+        assert_eq!(without_colour(&changes(true)), changes(false));
+        let emphasised =
+            |word: &str| changes(true).lines().any(|line| line.contains(word) && line.contains('\u{1b}'));
+        for word in ["waits", "nobody", "replaced", "rolled", "failed"] {
+            assert!(emphasised(word), "{word}: {}", changes(true));
+        }
+        assert!(!emphasised("in force"), "{}", changes(true));
+
+        let event = |verb: &str| Event {
+            at: 1_796_076_689,
+            verb: verb.to_owned(),
+            about: format!("{verb} for 2 h"),
+            by: None,
+            why: None,
+        };
+        let events = ["bypass", "lockdown", "allow"].map(event);
+        let listed = |colour| text(|out| print_events(&events, out, Some(80), colour));
+        assert_eq!(without_colour(&listed(true)), listed(false));
+        let coloured: Vec<bool> = listed(true).lines().skip(2).map(|line| line.contains('\u{1b}')).collect();
+        assert_eq!(coloured, [true, true, false]);
+    }
 }

@@ -5,7 +5,7 @@
 //! changes something always completes the change, and the exit code reports the change.
 
 use std::{
-    fmt,
+    env, fmt,
     io::{self, BufRead as _, ErrorKind, IsTerminal as _, Write},
     process::ExitCode,
 };
@@ -28,6 +28,8 @@ pub struct Output {
     lost: Option<io::Error>,
     /// Columns of the terminal; `None` if the output is no terminal.
     width: Option<u16>,
+    /// True if the terminal shows colours and the person wants them.
+    colour: bool,
 }
 
 /// The columns of a terminal that does not tell.
@@ -41,13 +43,25 @@ impl Output {
         let terminal = io::stdout().is_terminal();
         // A terminal that reports no columns (a serial line, `expect`) is 80 wide.
         let columns = || comfy_table::Table::new().width().filter(|&columns| columns > 0);
-        Self { width: terminal.then(|| columns().unwrap_or(UNKNOWN)), ..Self::to(io::stdout()) }
+        // https://no-color.org: set and not empty.
+        let plain = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        Self {
+            width: terminal.then(|| columns().unwrap_or(UNKNOWN)),
+            colour: terminal && !plain && !is_dumb(),
+            ..Self::to(io::stdout())
+        }
     }
 
     /// Returns the columns of the terminal. Returns `None` if the output is no terminal: then a row or a sentence
     /// is one line, for grep.
     pub(super) const fn width(&self) -> Option<u16> {
         self.width
+    }
+
+    /// Returns true if the text may have colours: the output is a terminal that shows them, and `NO_COLOR` is not
+    /// set.
+    pub(super) const fn colour(&self) -> bool {
+        self.colour
     }
 
     /// Writes a text, with lines that fit the terminal.
@@ -58,7 +72,7 @@ impl Output {
 
     /// Returns an output into another sink, for tests.
     pub(super) fn to(sink: impl Write + 'static) -> Self {
-        Self { to: Box::new(sink), kept: Vec::new(), lost: None, width: None }
+        Self { to: Box::new(sink), kept: Vec::new(), lost: None, width: None, colour: false }
     }
 
     /// Returns true if a write has failed.
@@ -147,6 +161,11 @@ impl Output {
             _ => code,
         }
     }
+}
+
+/// Returns true if the terminal can neither show colours nor move the cursor.
+pub(super) fn is_dumb() -> bool {
+    env::var_os("TERM").is_some_and(|term| term == "dumb")
 }
 
 impl Default for Output {

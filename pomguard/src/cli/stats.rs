@@ -1,7 +1,7 @@
 //! `pomguard stats`: the counters, read from the pinned maps, also if the daemon does not run.
 
 use std::{
-    env, io,
+    io,
     path::PathBuf,
     process::ExitCode,
     thread,
@@ -12,7 +12,10 @@ use anyhow::{Context as _, Result};
 use clap::Parser;
 use serde::Serialize;
 
-use super::{duration, output::Output};
+use super::{
+    duration,
+    output::{Output, is_dumb},
+};
 use crate::{
     observe::{
         counts::{CountHistory, CountReading, ReadingKind, is_mark},
@@ -179,13 +182,7 @@ struct Screen {
 impl Screen {
     fn new(out: &Output) -> Self {
         let width = out.width();
-        if width.is_none() {
-            return Self::default();
-        }
-        let dumb = env::var_os("TERM").is_some_and(|term| term == "dumb");
-        // https://no-color.org: set and not empty.
-        let plain = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        Self { width, colour: !dumb && !plain, redraw: !dumb }
+        Self { width, colour: out.colour(), redraw: width.is_some() && !is_dumb() }
     }
 }
 

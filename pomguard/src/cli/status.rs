@@ -39,7 +39,7 @@ pub fn run(args: &Args, out: &mut Output) -> anyhow::Result<ExitCode> {
         out.json(&status)?;
     } else {
         let mut text = Vec::new();
-        render::status::print(&status, unix_now(), &mut text, out.width())?;
+        render::status::print(&status, unix_now(), &mut text, out.width(), out.colour())?;
         out.folded(&text);
     }
     Ok(if status.attention.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(ATTENTION) })

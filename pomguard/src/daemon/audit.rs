@@ -18,7 +18,8 @@ use crate::{
         protocol::{Changed, Reply, Request},
         server::OnDenied,
     },
-    history::{By, Cause, Record},
+    history::{By, Cause, Event, Record},
+    kernel::clock::unix_now,
     observe::{condition::Repair, printable::printable},
 };
 
@@ -178,8 +179,9 @@ pub fn without_daemon(verb: &str, asker: &Asker, failed: Option<&anyhow::Error>)
     Entry { message_id: message_id::EMERGENCY, priority: Priority::Error, message, fields }
 }
 
-/// Writes an entry that says which interfaces this process opened, and which ones it could not open.
-pub fn detached(opened: &[&str], kept: &[String]) {
+/// Writes an entry that says which interfaces this process opened, and which ones it could not open. Returns the
+/// event for the history.
+pub fn detached(opened: &[&str], kept: &[String], why: Option<&str>) -> Event {
     let pid = i32::try_from(std::process::id()).unwrap_or_default();
     let uid = nix::unistd::geteuid().as_raw();
     let by = By { uid, pid, login: peer::login_user(pid), claimed: claimed_name() };
@@ -190,12 +192,15 @@ pub fn detached(opened: &[&str], kept: &[String]) {
     };
     let mut fields = vec![("POMGUARD_VERB", "detach".to_owned()), ("POMGUARD_OUTCOME", outcome.to_owned())];
     fields.extend(who(&by));
+    fields.push(("POMGUARD_WHY", why.unwrap_or_default().to_owned()));
+    let about = format!("{opened} open{rest}");
     journal::write(&Entry {
         message_id: message_id::EMERGENCY,
         priority: Priority::Error,
-        message: format!("detach: {opened} open{rest}"),
+        message: format!("detach: {about}"),
         fields,
     });
+    Event { at: unix_now(), verb: "detach".to_owned(), about, by: Some(by), why: why.map(str::to_owned) }
 }
 
 /// Returns the fields that name a process.

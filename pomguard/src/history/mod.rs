@@ -11,6 +11,8 @@ mod store;
 
 pub use durable::replace;
 pub use event::Event;
+#[cfg(test)]
+pub(crate) use record::tests as record_tests;
 pub use record::{
     By, Cause, Existing, Outcome, Pending, Record, Summary, in_force, of_start, pending, refused,
 };

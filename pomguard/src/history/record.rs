@@ -230,7 +230,7 @@ pub fn refused<'a>(records: &'a [Record], files: &str) -> Option<&'a Record> {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use super::*;
 
     pub(crate) fn record(number: u64, files: &str, outcome: Outcome) -> Record {

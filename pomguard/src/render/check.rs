@@ -109,18 +109,19 @@ impl Report {
     }
 
     /// Writes only the warnings.
-    pub fn print_warnings(&self, out: &mut impl Write) -> io::Result<()> {
+    pub fn print_warnings(&self, out: &mut impl Write, colour: bool) -> io::Result<()> {
         let warnings = self.notes.iter().filter(|it| it.weight == Weight::Warning);
         for Graded { note, .. } in warnings {
-            writeln!(out, "warning: {}: {}", note.kind, printable(&note.message))?;
+            let kind = Tone::Warning.paint(&format!("warning: {}:", note.kind), colour);
+            writeln!(out, "{kind} {}", printable(&note.message))?;
         }
         Ok(())
     }
 
     /// Writes the report for people.
     ///
-    /// The table fits `width`; `None` is unlimited.
-    pub fn print(&self, out: &mut impl Write, width: Option<u16>) -> io::Result<()> {
+    /// The table fits `width`; `None` is unlimited. `colour` adds colours, which are never the only sign.
+    pub fn print(&self, out: &mut impl Write, width: Option<u16>, colour: bool) -> io::Result<()> {
         writeln!(out, "{} · matrix {} · zones {}", self.host, self.matrix, self.zones)?;
         for (title, mode, side, rows) in [
             ("INBOUND", self.modes.inbound, "FROM", &self.inbound),
@@ -159,15 +160,18 @@ impl Report {
                     ],
                 );
             }
-            out.write_all(shown.text(width, false).as_bytes())?;
+            out.write_all(shown.text(width, colour).as_bytes())?;
         }
-        for (title, weight) in [("WARNINGS", Weight::Warning), ("NOTES", Weight::Note)] {
+        for (title, weight, tone) in
+            [("WARNINGS", Weight::Warning, Tone::Warning), ("NOTES", Weight::Note, Tone::Plain)]
+        {
             let mut of_weight = self.notes.iter().filter(|it| it.weight == weight).peekable();
             if of_weight.peek().is_some() {
-                writeln!(out, "\n{title}")?;
+                writeln!(out, "\n{}", tone.paint(title, colour))?;
             }
             for Graded { note, .. } in of_weight {
-                writeln!(out, " {}: {}", note.kind, printable(&note.message))?;
+                let kind = tone.paint(&format!("{}:", note.kind), colour);
+                writeln!(out, " {kind} {}", printable(&note.message))?;
             }
         }
         Ok(())
@@ -232,6 +236,7 @@ mod tests {
     use crate::{
         input::{Files, Settings},
         policy::{conflict, resolve},
+        render::text::tests::without_colour,
     };
 
     fn report() -> Report {
@@ -246,7 +251,7 @@ mod tests {
     #[test]
     fn every_row_is_printed_with_ports_peers_and_tuples() {
         let mut printed = Vec::new();
-        report().print(&mut printed, None).expect("written to memory");
+        report().print(&mut printed, None, false).expect("written to memory");
         let printed = String::from_utf8(printed).expect("text");
         let line = printed.lines().find(|line| line.contains("pom-4.0/14 ")).expect("row 14");
         let words: Vec<&str> = line.split_whitespace().collect();
@@ -254,6 +259,28 @@ mod tests {
         assert_eq!(words.join(" "), expected);
         assert!(printed.contains("switched-off: pom-4.0/44 is switched off (optional)"));
         assert!(printed.lines().all(|line| line == line.trim_end()));
+    }
+
+    #[test]
+    fn colour_is_only_ever_added_to_the_words_of_a_check() {
+        // The library of the tables leaves colours out if the environment asks for that.
+        if std::env::var_os("NO_COLOR").is_some() {
+            return;
+        }
+        let mut report = report();
+        let message = "eth1 is up and is not guarded".to_owned();
+        let note = Note { kind: "unguarded-interface", message, rows: Vec::new() };
+        report.notes.insert(0, Graded { weight: note.weight(), note });
+        let printed = |colour| {
+            let (mut all, mut quiet) = (Vec::new(), Vec::new());
+            report.print(&mut all, Some(80), colour).expect("written to memory");
+            report.print_warnings(&mut quiet, colour).expect("written to memory");
+            [all, quiet].map(|bytes| String::from_utf8(bytes).expect("text"))
+        };
+        let coloured = printed(true);
+        assert!(coloured[0].contains("\u{1b}[33munguarded-interface:\u{1b}[0m eth1"), "{}", coloured[0]);
+        assert!(coloured[1].starts_with("\u{1b}[33mwarning: unguarded-interface:"), "{}", coloured[1]);
+        assert_eq!(coloured.map(|text| without_colour(&text)), printed(false));
     }
 
     #[test]

@@ -41,13 +41,26 @@ impl Column {
     }
 }
 
-/// The emphasis of a row; the words in the row say the same.
-#[derive(Clone, Copy, PartialEq, Eq)]
+/// The emphasis of a row or of a word; the words say the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Tone {
     Plain,
     Faint,
     Warning,
     Alarm,
+}
+
+impl Tone {
+    /// Returns a text with this emphasis, for text outside of a table; without `colour` the text itself.
+    pub(crate) fn paint(self, text: &str, colour: bool) -> String {
+        let code = match self {
+            Self::Plain => "",
+            Self::Faint => "2",
+            Self::Warning => "33",
+            Self::Alarm => "1;31",
+        };
+        if colour && !code.is_empty() { format!("\u{1b}[{code}m{text}\u{1b}[0m") } else { text.to_owned() }
+    }
 }
 
 /// A table for any width.

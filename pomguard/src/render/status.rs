@@ -4,6 +4,7 @@ use std::io::{self, Write};
 
 use super::{
     flows,
+    grid::Tone,
     quantity::{duration, grouped, timestamp},
     text::wrapped,
 };
@@ -53,10 +54,17 @@ pub fn described(exception: &ExceptionStatus, now: u64) -> String {
 
 /// Writes the conditions that need attention first, then the policy in force.
 ///
-/// The facts fit `width`; `None` is unlimited.
-pub fn print(status: &Status, now: u64, out: &mut impl Write, width: Option<u16>) -> io::Result<()> {
+/// The facts fit `width`; `None` is unlimited. `colour` adds colours, which are never the only sign.
+pub fn print(
+    status: &Status,
+    now: u64,
+    out: &mut impl Write,
+    width: Option<u16>,
+    colour: bool,
+) -> io::Result<()> {
+    let mark = Tone::Alarm.paint("ATTENTION:", colour);
     for sentence in &status.attention {
-        writeln!(out, "ATTENTION: {}", printable(sentence))?;
+        writeln!(out, "{mark} {}", printable(sentence))?;
     }
     if status.generation == 0 {
         // No policy is in force: there is nothing more to report.

@@ -18,12 +18,26 @@ pub(crate) fn wrapped(text: &str, width: usize) -> Vec<String> {
 /// Columns by which the rest of a long line is indented more than its beginning.
 const HANGING: usize = 4;
 
+/// The first character of a sequence that colours a terminal; `m` is the last.
+const ESCAPE: char = '\u{1b}';
+
+/// Returns the characters that a terminal shows, with the place of each: sequences that colour the terminal take
+/// no room.
+fn shown(text: &str) -> impl Iterator<Item = (usize, char)> {
+    let mut within = false;
+    text.char_indices().filter(move |&(_, letter)| {
+        let hidden = within || letter == ESCAPE;
+        within = hidden && letter != 'm';
+        !hidden
+    })
+}
+
 /// Folds the lines of a text that are longer than `width`; `None` folds nothing.
 pub(crate) fn folded(text: &str, width: Option<u16>) -> String {
     let Some(width) = width.map(usize::from) else { return text.to_owned() };
     let mut folded = String::with_capacity(text.len());
     for line in text.lines() {
-        if line.chars().count() <= width {
+        if shown(line).count() <= width {
             folded.push_str(line);
             folded.push('\n');
             continue;
@@ -46,7 +60,7 @@ pub(crate) fn folded(text: &str, width: Option<u16>) -> String {
 
 /// Splits a text at the last blank within `room` characters; without one, at the first blank behind.
 fn split(text: &str, room: usize) -> (&str, &str) {
-    let end = text.char_indices().nth(room).map_or(text.len(), |(at, _)| at);
+    let end = shown(text).nth(room).map_or(text.len(), |(at, _)| at);
     if end == text.len() {
         return (text, "");
     }
@@ -57,8 +71,13 @@ fn split(text: &str, room: usize) -> (&str, &str) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::{folded, wrapped};
+pub(crate) mod tests {
+    use super::{folded, shown, wrapped};
+
+    /// Returns the text that a terminal shows, without the sequences that colour it.
+    pub(crate) fn without_colour(text: &str) -> String {
+        shown(text).map(|(_, letter)| letter).collect()
+    }
 
     #[test]
     fn lines_end_at_blanks_and_long_words_stand_alone() {
@@ -66,6 +85,20 @@ mod tests {
         assert_eq!(wrapped("a fd00:1234:5678:9abc b", 8), ["a", "fd00:1234:5678:9abc", "b"]);
         assert_eq!(wrapped("", 8), Vec::<String>::new());
         assert_eq!(wrapped("ä ö ü", 3), ["ä ö", "ü"], "characters, not bytes");
+    }
+
+    #[test]
+    fn colours_take_no_room_in_a_line() {
+        let colour = |text: &str| text.replace("two", "\u{1b}[1;31mtwo\u{1b}[0m");
+        for plain in ["one two", "  one two three four", "one two three", "twotwo two"] {
+            for width in [7, 12, 13] {
+                assert_eq!(
+                    folded(&colour(plain), Some(width)),
+                    colour(&folded(plain, Some(width))),
+                    "{plain}"
+                );
+            }
+        }
     }
 
     #[test]

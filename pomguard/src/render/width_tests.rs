@@ -4,7 +4,11 @@ use std::path::Path;
 
 use pomguard_common::reason::Reason;
 
-use super::{check, drops, matrix, stats, status, suggest::tests as denied, text::folded};
+use super::{
+    check, drops, matrix, stats, status,
+    suggest::tests as denied,
+    text::{folded, tests::without_colour},
+};
 use crate::{
     input::{Draft, Files, Matrix, Settings},
     model::Panic,
@@ -49,7 +53,7 @@ fn check_fits_at_each_host_of_the_example() {
         let addresses: Vec<_> = host.addresses.iter().map(|at| at.value.addr()).collect();
         let policy = resolve(&draft, &addresses).unwrap();
         let report = check::Report::new(&draft, &policy, conflict::notes(&draft, &policy));
-        let text = on_screen(|out| report.print(out, Some(WIDTH)));
+        let text = on_screen(|out| report.print(out, Some(WIDTH), false));
         assert_fits(&text);
         assert_columns(&text, &["ROW", "SOURCE", "DESTINATION", "PORTS", "FROM", "MODE"]);
     }
@@ -102,10 +106,10 @@ fn drops_fits_without_a_terminal_too() {
     assert_fits(&String::from_utf8(text).unwrap());
 }
 
-#[test]
-fn status_fits() {
+/// Returns a status with a condition, a bypass and many failsafe rows.
+fn suspended() -> Status {
     let long = "ten words about a state that needs the attention of an operator, and why ".repeat(3);
-    let status = Status {
+    Status {
         host: "pom1.outreach.contact-centre.example.com".to_owned(),
         generation: 7,
         attention: vec![long.clone()],
@@ -118,10 +122,24 @@ fn status_fits() {
             why: Some(long.clone()),
         }),
         ..Status::not_enforcing(long, sample::snapshot().attach)
-    };
-    let text = on_screen(|out| status::print(&status, sample::NOW, out, Some(WIDTH)));
+    }
+}
+
+#[test]
+fn status_fits() {
+    let status = suspended();
+    let text = on_screen(|out| status::print(&status, sample::NOW, out, Some(WIDTH), false));
     assert_fits(&text);
     for name in ["inbound", "outbound", "confirmed", "failsafe rows", "daemon"] {
         assert!(text.lines().any(|line| line.starts_with(name)), "{name}: {text}");
     }
+}
+
+#[test]
+fn colour_is_only_ever_added_to_the_words_of_a_status() {
+    let status = suspended();
+    let text = |colour| on_screen(|out| status::print(&status, sample::NOW, out, Some(WIDTH), colour));
+    let coloured = text(true);
+    assert!(coloured.starts_with("\u{1b}[1;31mATTENTION:\u{1b}[0m ten words"), "{coloured}");
+    assert_eq!(without_colour(&coloured), text(false), "a line breaks at the same places");
 }

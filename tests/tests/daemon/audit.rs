@@ -11,7 +11,10 @@ use pomguard_netlab::die_with_parent;
 use pomguard_tests::daemon::{Daemon, Lab, MENDED};
 use serde_json::Value;
 
-use super::{cli::said, watch::wait_until};
+use super::{
+    cli::{json, said},
+    watch::wait_until,
+};
 
 const JOURNALD: &str = "/lib/systemd/systemd-journald";
 const WITHOUT_REMOVABLE: &str = "[[row]]\nid = \"pom-4.0/16\"\nenabled = false\nforce = true\n";
@@ -141,7 +144,12 @@ fn changes_emergencies_denials_and_repairs_are_an_entry_each() {
     let entries = wait(message_id::REPAIR, 1);
     assert_eq!(entries[0]["POMGUARD_REPAIR"], "pin", "{:#}", entries[0]);
 
-    assert!(run(&["detach", "--yes"]).status.success());
+    assert!(run(&["detach", "--yes", "--why", "the last resort"]).status.success());
     let entries = wait(message_id::EMERGENCY, 4);
     assert_eq!(entries[3]["POMGUARD_VERB"], "detach", "{:#}", entries[3]);
+    assert_eq!(entries[3]["POMGUARD_WHY"], "the last resort", "{:#}", entries[3]);
+    let events = json(&lab, &["history", "--emergency"]);
+    let last = events.as_array().unwrap().last().unwrap();
+    assert_eq!((&last["verb"], &last["about"]), (&"detach".into(), &"eth0 open".into()), "{last:#}");
+    assert_eq!((&last["by"]["uid"], &last["why"]), (&0.into(), &"the last resort".into()), "{last:#}");
 }

@@ -10,7 +10,7 @@ use crate::{
         printable::printable,
         snapshot::{Outcome, ReasonStats, Snapshot},
     },
-    render::quantity::grouped,
+    render::{grid::Tone, quantity::grouped},
 };
 
 /// Returns one sentence for each state; empty if there is none.
@@ -94,7 +94,7 @@ pub(super) fn print_attention(snapshot: &Snapshot, out: &mut impl Write, options
         // The mark is a word, so that it is also visible without colour.
         let words = format!("ATTENTION: {line}");
         for line in fold(words.split(' '), " ", options.width) {
-            writeln!(out, "{}", strong(&line, options.colour))?;
+            writeln!(out, "{}", Tone::Alarm.paint(&line, options.colour))?;
         }
     }
     let outcomes = [Outcome::Drop, Outcome::Audit];
@@ -105,8 +105,4 @@ pub(super) fn print_attention(snapshot: &Snapshot, out: &mut impl Write, options
         writeln!(out, "`pomguard drops` names them, and `pomguard explain` says why for any pair.")?;
     }
     Ok(())
-}
-
-fn strong(text: &str, colour: bool) -> String {
-    if colour { format!("\u{1b}[1;31m{text}\u{1b}[0m") } else { text.to_owned() }
 }
