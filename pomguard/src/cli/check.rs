@@ -7,6 +7,7 @@ use std::{
 };
 
 use anyhow::Context as _;
+use nix::unistd::Group;
 
 use super::{ATTENTION, FAULT, output::Output, own_addresses};
 use crate::{
@@ -71,6 +72,7 @@ pub fn run(args: &Args, out: &mut Output) -> anyhow::Result<ExitCode> {
             machine::compare(&draft.settings, &policy).context("compare the files with this machine")?,
         );
         notes.extend(addresses(&draft, &policy, &notes));
+        notes.extend(missing_group(&draft.settings));
     }
     let report = render::check::Report::new(&draft, &policy, notes);
     if args.json {
@@ -86,6 +88,20 @@ pub fn run(args: &Args, out: &mut Output) -> anyhow::Result<ExitCode> {
     }
     let found = args.strict && report.warnings() > 0;
     Ok(if found { ExitCode::from(ATTENTION) } else { ExitCode::SUCCESS })
+}
+
+/// Returns a note if the group that may ask the daemon does not exist.
+fn missing_group(settings: &Settings) -> Option<Note> {
+    let name = &settings.control_group;
+    // A look-up that failed says nothing about the group.
+    Group::from_name(name).ok()?.is_none().then(|| Note {
+        kind: "group-missing",
+        message: format!(
+            "there is no group {name}: only root may ask the daemon, and the exporter gets no metrics; \
+             `groupadd --system {name}`, or write another group into [control]"
+        ),
+        rows: Vec::new(),
+    })
 }
 
 /// Returns a note about a file that another user than root could change, and that the service refuses.
@@ -160,7 +176,10 @@ fn read(args: &Args, files: &mut Files) -> anyhow::Result<Checked> {
     };
     let mut settings = match settings {
         Ok(settings) => settings,
-        Err(faults) => return Ok(Err(with_site(faults, args.site.as_deref(), files))),
+        Err(faults) => {
+            let site = args.site.clone().or_else(|| Settings::site_named(files, &args.config));
+            return Ok(Err(Draft::with_site_faults(files, faults, site.as_deref())));
+        }
     };
     if let Some(name) = &args.host {
         let origin = Origin { file: "--host".into(), line: 1 };
@@ -185,14 +204,6 @@ fn beyond_a_limit(error: &CompileError, site: &Path) -> Diagnostics {
     }])
 }
 
-/// Adds the faults of the site file if the settings are unreadable, and the location of the site file is known.
-fn with_site(mut faults: Diagnostics, site: Option<&Path>, files: &mut Files) -> Diagnostics {
-    if let Some(site) = site {
-        faults.extend(Draft::with_settings(files, Settings::without_file(site), site).err());
-    }
-    faults.sorted()
-}
-
 fn own_addresses() -> anyhow::Result<Vec<IpAddr>> {
     let interfaces = nix::ifaddrs::getifaddrs().context("cannot list this machine's addresses")?;
     let address = |storage: nix::sys::socket::SockaddrStorage| {
@@ -209,6 +220,7 @@ mod tests {
     use pomguard_common::limits;
 
     use super::*;
+    use crate::policy::conflict::Weight;
 
     fn checked(failsafe_peers: usize) -> Checked {
         let folder = tempfile::tempdir().unwrap();
@@ -242,6 +254,37 @@ mod tests {
         let open = note("open-interface", "eth10 is up and is not guarded");
         assert!(is_about(&open, "eth10") && !is_about(&open, "eth1") && !is_about(&open, "eth"));
         assert!(!is_about(&note("address-missing", "eth10 has no address"), "eth10"), "another kind");
+    }
+
+    #[test]
+    fn faults_of_both_files_are_shown_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = folder.path().join("pomguard.toml");
+        fs::write(
+            &config,
+            "site = \"other.toml\"\ninterfaces = [\"eth0\"]\n[enforcement]\ninbound = \"on\"\n",
+        )
+        .unwrap();
+        fs::write(folder.path().join("other.toml"), "matrix = \"pom-4.0\"\nzonas = 1\n").unwrap();
+        let args =
+            Args { config: config.clone(), site: None, host: None, json: false, quiet: true, strict: false };
+        let Diagnostics(checked) = read(&args, &mut Files::reported()).unwrap().unwrap_err();
+        let Diagnostics(planned) = Draft::read(&mut Files::reported(), &config).unwrap_err();
+        for faults in [checked, planned] {
+            let names = |file: &str| faults.iter().any(|error| error.origin.file.ends_with(file));
+            assert!(names("pomguard.toml") && names("other.toml"), "{faults:?}");
+        }
+    }
+
+    #[test]
+    fn missing_group_is_named_with_the_command_that_makes_it() {
+        let mut settings = Settings::without_file(Path::new("site.toml"));
+        settings.control_group = "root".to_owned();
+        assert!(missing_group(&settings).is_none());
+        settings.control_group = "no-such-group".to_owned();
+        let note = missing_group(&settings).unwrap();
+        assert!(note.message.contains("groupadd --system no-such-group"), "{note:?}");
+        assert_eq!(note.weight(), Weight::Note);
     }
 
     #[test]

@@ -49,9 +49,24 @@ impl Draft {
 
     /// Reads the same files as [`Self::load`], and lets `files` decide who may change them.
     pub fn read(files: &mut Files, settings: &Path) -> Result<Self, Diagnostics> {
-        let settings = Settings::read(files, settings)?;
+        let path = settings;
+        let settings = match Settings::read(files, path) {
+            Ok(settings) => settings,
+            Err(faults) => {
+                let site = Settings::site_named(files, path);
+                return Err(Self::with_site_faults(files, faults, site.as_deref()));
+            }
+        };
         let site = settings.site.clone();
         Self::with_settings(files, settings, &site)
+    }
+
+    /// Adds the faults of the site file to the faults of the settings, so that both are shown at once.
+    pub fn with_site_faults(files: &mut Files, mut faults: Diagnostics, site: Option<&Path>) -> Diagnostics {
+        if let Some(site) = site {
+            faults.extend(Self::with_settings(files, Settings::without_file(site), site).err());
+        }
+        faults.sorted()
     }
 
     /// Reads the site file at `site` and its matrix, under settings that were read before.

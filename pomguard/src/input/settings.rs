@@ -212,6 +212,15 @@ impl Settings {
         Ok(settings)
     }
 
+    /// Returns the site file that the settings file names, if at least that much of the file can be read.
+    pub fn site_named(files: &mut Files, path: &Path) -> Option<PathBuf> {
+        let text = Text::load(files, path).ok()?;
+        let parsed = walk::parse(&text).ok()?;
+        let mut ignored = Diagnostics::default();
+        let site = Table::new(&text, "the file", &parsed).get("site")?.string(&mut ignored)?;
+        Some(path.parent().unwrap_or_else(|| Path::new("")).join(site.value))
+    }
+
     /// Parses a text in memory; `name` stands for the file in messages.
     pub fn parse(name: &str, text: &str) -> Result<Self, Diagnostics> {
         read(&Text::check(name.into(), text.as_bytes().to_vec())?, Path::new(""))

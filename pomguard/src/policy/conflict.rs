@@ -52,7 +52,8 @@ impl Note {
             | "bridge-ports"
             | "container-interface"
             | "unlisted-listener"
-            | "not-looked-at" => Weight::Note,
+            | "not-looked-at"
+            | "group-missing" => Weight::Note,
             _ => Weight::Warning,
         }
     }
