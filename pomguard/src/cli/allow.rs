@@ -32,7 +32,7 @@ pub struct Args {
     #[arg(value_name = "FROM [to] PORT/PROTO", num_args = 0..=3, required_unless_present = "list", conflicts_with = "list")]
     pub what: Vec<String>,
     /// Duration (10m, 2h, 1d), at most 30 days; the exception ends by itself, also without the daemon
-    #[arg(long = "for", value_name = "TIME", value_parser = duration::seconds, required_unless_present = "list")]
+    #[arg(long = "for", value_name = "TIME", value_parser = duration::up_to::<{ 30 * duration::DAY }>, required_unless_present = "list")]
     pub time: Option<u32>,
     /// Reason, kept with the exception and in the journal
     #[arg(long, value_name = "TEXT", required_unless_present = "list")]
@@ -57,7 +57,7 @@ pub struct Args {
 /// Options of `revoke`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct RevokeArgs {
-    /// Name of the exception, as `pomguard allow --list` shows it
+    /// Name of the exception, as `pomguard allow --list` shows it, with or without `exception/`
     #[arg(value_name = "NAME")]
     pub name: String,
     /// Reason, kept in the journal
@@ -114,11 +114,13 @@ pub fn run(args: &Args, out: &mut Output) -> anyhow::Result<ExitCode> {
 
 /// Returns exit code 0 if the exception is no longer active.
 pub fn revoke(args: &RevokeArgs, out: &mut Output) -> anyhow::Result<ExitCode> {
-    let request = Request::Revoke { name: args.name.clone() };
+    // Every list shows the id of the row.
+    let name = args.name.strip_prefix("exception/").unwrap_or(&args.name);
+    let request = Request::Revoke { name: name.to_owned() };
     let settings = super::paths::settings(&args.config, out);
     let verb = Verb { request, why: args.why.clone(), at_any_rate: false };
     let message: String =
-        verb.run(&settings, out, |scene, asker| scene.revoke(&mut scene.exceptions()?, &args.name, asker))?;
+        verb.run(&settings, out, |scene, asker| scene.revoke(&mut scene.exceptions()?, name, asker))?;
     out.line(message);
     Ok(ExitCode::SUCCESS)
 }
@@ -140,7 +142,8 @@ fn ends(what: &[String]) -> Option<(&str, &str)> {
 
 /// Lists the active exceptions as the kernel has them, also if the daemon does not run.
 fn list(args: &Args, out: &mut Output) -> anyhow::Result<ExitCode> {
-    let Status { exceptions, .. } = status::read(&super::paths::settings(&args.config, out))?;
+    let settings = super::paths::settings(&args.config, out);
+    let Status { exceptions, .. } = status::read(&settings, out)?;
     if args.json {
         out.json(&exceptions)?;
         return Ok(ExitCode::SUCCESS);

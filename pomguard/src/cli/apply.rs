@@ -54,8 +54,8 @@ pub struct Args {
     /// Options of every change.
     #[command(flatten)]
     pub common: Common,
-    /// Return to the policy in force now unless `pomguard confirm` comes within this time (60s, 10m)
-    #[arg(long, value_name = "TIME", value_parser = duration::seconds)]
+    /// Return to the policy in force now unless `pomguard confirm` comes within this time (60s, 10m), at most a day
+    #[arg(long, value_name = "TIME", value_parser = duration::up_to::<{ duration::DAY }>)]
     pub confirm_within: Option<u32>,
     /// End at once the live flows that no row allows, also flows that are older than the first start
     #[arg(long, conflicts_with = "keep_existing")]
@@ -83,8 +83,8 @@ pub struct RollbackArgs {
     /// Options of every change.
     #[command(flatten)]
     pub common: Common,
-    /// Undo the return unless `pomguard confirm` comes within this time
-    #[arg(long, value_name = "TIME", value_parser = duration::seconds)]
+    /// Undo the return unless `pomguard confirm` comes within this time, at most a day
+    #[arg(long, value_name = "TIME", value_parser = duration::up_to::<{ duration::DAY }>)]
     pub confirm_within: Option<u32>,
 }
 
@@ -148,7 +148,8 @@ fn refusal(
 fn change(common: &Common, request: Request, out: &mut Output) -> anyhow::Result<ExitCode> {
     let runtime = runtime(&common.config);
     let verb = request.verb();
-    let changed: Changed = client::ask(&runtime, request, common.why.as_deref())?;
+    let why = common.why.as_deref();
+    let changed: Changed = out.busy("the daemon is at work", || client::ask(&runtime, request, why))?;
     if !common.quiet && changed.changed {
         terminals::tell(&message(verb, &changed));
     }
@@ -202,7 +203,7 @@ fn print(verb: &str, changed: &Changed, out: &mut impl io::Write) -> io::Result<
     }
     writeln!(
         out,
-        "{verb}: {number}, generation {}: inbound {}, outbound {}, {} tuples ({} rows), {} ms",
+        "{verb}: {number}, generation {}: inbound {}, outbound {}, {} tuples (rows {}), {} ms",
         changed.generation,
         changed.inbound.name(),
         changed.outbound.name(),

@@ -1,13 +1,35 @@
-//! Durations as written on the command line: `90`, `60s`, `10m`, `2h`, `1d`.
+//! Durations as written on the command line: `60s`, `10m`, `2h`, `1d`.
 
-/// Parses a duration and returns seconds.
+use crate::render::quantity;
+
+/// A day, in seconds.
+pub(super) const DAY: u32 = 86_400;
+
+/// Parses a duration of at most `LONGEST` seconds and returns seconds.
+///
+/// # Errors
+/// The message says how to write a duration, or names the longest one.
+pub(super) fn up_to<const LONGEST: u32>(written: &str) -> Result<u32, String> {
+    match seconds(written)? {
+        seconds if seconds > LONGEST => Err(format!("at most {}", quantity::duration(LONGEST.into()))),
+        seconds => Ok(seconds),
+    }
+}
+
+/// Parses a duration and returns seconds. A number needs a unit: who types `--for 15` means minutes, and would
+/// get seconds.
 ///
 /// # Errors
 /// The message says how to write a duration.
 pub(super) fn seconds(written: &str) -> Result<u32, String> {
     let digits = written.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
     let scale = match &written[digits.len()..] {
-        "" | "s" => 1,
+        "" if digits.parse::<u32>().is_ok() => {
+            return Err(format!(
+                "the unit is missing: write it as {digits}s, {digits}m, {digits}h or {digits}d"
+            ));
+        }
+        "s" => 1,
         "m" | "min" => 60,
         "h" => 3_600,
         "d" => 86_400,
@@ -28,13 +50,21 @@ mod tests {
     #[test]
     fn every_unit_is_read_and_nothing_else() {
         for (written, read) in
-            [("90", 90), ("60s", 60), ("10m", 600), ("10min", 600), ("2h", 7_200), ("1d", 86_400)]
+            [("90s", 90), ("60s", 60), ("10m", 600), ("10min", 600), ("2h", 7_200), ("1d", 86_400)]
         {
             assert_eq!(seconds(written), Ok(read), "{written}");
         }
-        for wrong in ["", "s", "0", "-1", "1.5h", "2 h", "2w", "1h30m", "99999999999", "4294967295d", "２h"]
+        for wrong in
+            ["", "90", "s", "0", "-1", "1.5h", "2 h", "2w", "1h30m", "99999999999", "4294967295d", "２h"]
         {
             assert!(seconds(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn number_without_unit_and_time_beyond_the_longest_say_what_to_write() {
+        assert_eq!(seconds("15").unwrap_err(), "the unit is missing: write it as 15s, 15m, 15h or 15d");
+        assert_eq!(up_to::<DAY>("24h"), Ok(DAY));
+        assert_eq!(up_to::<DAY>("25h").unwrap_err(), "at most 1 d");
     }
 }

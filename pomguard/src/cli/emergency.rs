@@ -71,7 +71,8 @@ impl Verb {
         let locks = loop {
             let left = patience.saturating_sub(begun.elapsed());
             let why = self.why.as_deref();
-            match client::ask_within(&settings.paths.runtime, self.request.clone(), why, left) {
+            let ask = || client::ask_within(&settings.paths.runtime, self.request.clone(), why, left);
+            match out.busy("waiting some seconds for the daemon, then going on without", ask) {
                 Err(error) if error.is::<NoAnswer>() => break Locks::Others,
                 Err(error) if error.is::<NoDaemon>() => {}
                 answered => return answered,

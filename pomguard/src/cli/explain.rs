@@ -170,6 +170,9 @@ fn usage(error: &Fault) -> Usage {
     Usage(format!("{}: {}", error.problem, error.remedy))
 }
 
+/// The sentence for the person who waits.
+const ASKING: &str = "asking the kernel: the first answer takes some seconds";
+
 struct Asking<'a> {
     pins: Pins,
     draft: &'a Draft,
@@ -214,13 +217,13 @@ impl Asking<'_> {
             return self.packet(&opening, json, out);
         }
         // The state alongside the policy decides where the answers differ, so the kernel is asked for it first.
-        let state = self.kernel(&[])?;
+        let state = out.busy(ASKING, || self.kernel(&[]))?;
         let alongside = state.as_ref().map_or_else(|| self.unasked.clone(), Verdicts::alongside);
         let groups = question.answers(self.policy, &alongside).map_err(|error| usage(&error))?;
         let mut verdicts: Vec<Option<Verdict>> = Vec::with_capacity(groups.len());
         let openings: Vec<Opening> = groups.iter().map(|group| group.opening).collect();
         for some in openings.chunks(AT_ONCE) {
-            match self.kernel(some)? {
+            match out.busy(ASKING, || self.kernel(some))? {
                 Some(found) => verdicts.extend(found.verdicts.into_iter().map(Some)),
                 None => verdicts.extend(some.iter().map(|_| None)),
             }
@@ -251,7 +254,7 @@ impl Asking<'_> {
 
     /// Answers a question about one packet.
     fn packet(&mut self, opening: &Opening, json: bool, out: &mut Output) -> anyhow::Result<()> {
-        let found = self.kernel(&[*opening])?;
+        let found = out.busy(ASKING, || self.kernel(&[*opening]))?;
         let alongside = found.as_ref().map_or_else(|| self.unasked.clone(), Verdicts::alongside);
         let explanation = explain::explain(self.policy, &alongside, opening);
         let kernel = found.as_ref().and_then(|found| found.verdicts.first());
@@ -279,7 +282,9 @@ impl Asking<'_> {
         let report = Report::new(&all, &Query::default(), Some(self.policy), now);
         let items: Vec<&Item> = report.drops.iter().filter(|item| item.id.eq_ignore_ascii_case(id)).collect();
         if items.is_empty() {
-            return Err(Usage(format!("no line of `pomguard drops` has the id {id}")).into());
+            return Err(Usage(format!(
+                "no line of `pomguard drops` has the id {id}: `pomguard drops --all` shows every line that is kept"
+            )).into());
         }
         for item in items {
             if !json {

@@ -160,11 +160,45 @@ impl Verb {
             | Self::Man(_) => false,
         }
     }
+
+    /// Returns true if the verb was asked for JSON.
+    const fn json(&self) -> bool {
+        match self {
+            Self::Check(args) => args.json,
+            Self::Plan(args) => args.json,
+            Self::Apply(args) => args.common.json,
+            Self::Confirm(args) => args.common.json,
+            Self::Rollback(args) => args.common.json,
+            Self::History(args) => args.json,
+            Self::Allow(args) => args.json,
+            Self::Status(args) => args.json,
+            Self::Doctor(args) => args.json,
+            Self::Stats(args) => args.json,
+            Self::Drops(args) => args.json,
+            Self::Explain(args) => args.json,
+            Self::Matrix(matrix::Args { what: matrix::What::List(choice) | matrix::What::Lint(choice) }) => {
+                choice.json
+            }
+            Self::Run(_)
+            | Self::Revoke(_)
+            | Self::Bypass(_)
+            | Self::Lockdown(_)
+            | Self::Panic(_)
+            | Self::Suggest(_)
+            | Self::ServeMetrics(_)
+            | Self::Detach(_)
+            | Self::Completions(_)
+            | Self::Man(_) => false,
+        }
+    }
 }
 
 /// Runs a verb. Prints an error on stderr; the exit code is then 1.
 pub fn run(cli: Cli) -> ExitCode {
     let mut out = Output::new();
+    if cli.verb.json() {
+        out.promise_json();
+    }
     let changes = cli.verb.changes();
     let result = dispatch(cli.verb, &mut out);
     out.end(result, changes)

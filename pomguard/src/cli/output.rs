@@ -8,6 +8,9 @@ use std::{
     env, fmt,
     io::{self, BufRead as _, ErrorKind, IsTerminal as _, Write},
     process::ExitCode,
+    sync::mpsc::{self, RecvTimeoutError},
+    thread,
+    time::Duration,
 };
 
 use anyhow::Context as _;
@@ -30,7 +33,12 @@ pub struct Output {
     width: Option<u16>,
     /// True if the terminal shows colours and the person wants them.
     colour: bool,
+    /// The complaints so far, if the verb was asked for JSON and has not written any.
+    untold: Option<Vec<String>>,
 }
+
+/// The longest time in which a verb says nothing to the person at the terminal.
+const SILENCE: Duration = Duration::from_secs(1);
 
 /// The columns of a terminal that does not tell.
 const UNKNOWN: u16 = 80;
@@ -64,6 +72,11 @@ impl Output {
         self.colour
     }
 
+    /// Promises JSON: if the verb ends without having written any, [`Self::end`] writes an object with the error.
+    pub(super) fn promise_json(&mut self) {
+        self.untold = Some(Vec::new());
+    }
+
     /// Writes a text, with lines that fit the terminal.
     pub(super) fn folded(&mut self, text: &[u8]) {
         let text = folded(&String::from_utf8_lossy(text), self.width);
@@ -72,7 +85,7 @@ impl Output {
 
     /// Returns an output into another sink, for tests.
     pub(super) fn to(sink: impl Write + 'static) -> Self {
-        Self { to: Box::new(sink), kept: Vec::new(), lost: None, width: None, colour: false }
+        Self { to: Box::new(sink), kept: Vec::new(), lost: None, width: None, colour: false, untold: None }
     }
 
     /// Returns true if a write has failed.
@@ -106,6 +119,7 @@ impl Output {
 
     /// Writes bytes, or drops them if a write has failed.
     pub(super) fn write_bytes(&mut self, bytes: &[u8]) {
+        self.untold = None;
         if self.lost.is_some() {
             return;
         }
@@ -118,7 +132,20 @@ impl Output {
     /// Writes a line to the standard error, after the text written to the output so far.
     pub(super) fn complain(&mut self, line: impl fmt::Display) {
         self.push();
+        if let Some(untold) = &mut self.untold {
+            untold.push(line.to_string());
+        }
         complain(line);
+    }
+
+    /// Runs `work`. If the work takes longer than a second, tells the person at the terminal what is going on.
+    #[expect(clippy::disallowed_methods, reason = "asks only whether a person sees the standard error")]
+    pub(super) fn busy<T>(&mut self, about: &str, work: impl FnOnce() -> T) -> T {
+        if !io::stderr().is_terminal() {
+            return work();
+        }
+        self.push();
+        said_after(SILENCE, || complain(format_args!("pomguard: {about} ...")), work)
     }
 
     /// Asks the person at the terminal a question and returns the answer. The question goes to the standard
@@ -150,9 +177,15 @@ impl Output {
     pub(super) fn end(mut self, result: anyhow::Result<ExitCode>, changes: bool) -> ExitCode {
         self.push();
         let code = result.unwrap_or_else(|error| {
-            complain(format_args!("pomguard: {error:#}"));
+            self.complain(format_args!("pomguard: {error:#}"));
             ExitCode::from(if error.is::<Usage>() { USAGE } else { FAULT })
         });
+        if let Some(untold) = self.untold.take().filter(|untold| !untold.is_empty()) {
+            let plain = |line: &String| line.strip_prefix("pomguard: ").unwrap_or(line).to_owned();
+            let error = untold.iter().map(plain).collect::<Vec<_>>().join("\n");
+            self.line(serde_json::json!({ "error": error }));
+            self.push();
+        }
         match self.lost {
             Some(error) if error.kind() != ErrorKind::BrokenPipe => {
                 complain(format_args!("pomguard: the output is cut short: {error}"));
@@ -185,6 +218,21 @@ impl Write for Output {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
+}
+
+/// Runs `work`, and calls `say` once if the work takes longer than `silence`.
+fn said_after<T>(silence: Duration, say: impl FnOnce() + Send, work: impl FnOnce() -> T) -> T {
+    let (working, over) = mpsc::channel::<()>();
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            if over.recv_timeout(silence) == Err(RecvTimeoutError::Timeout) {
+                say();
+            }
+        });
+        let result = work();
+        drop(working);
+        result
+    })
 }
 
 /// Writes a line to the standard error. A failed write is ignored.
@@ -253,6 +301,40 @@ pub(super) mod tests {
         let code = out.end(Ok(ExitCode::from(3)), false);
         assert_eq!(number(code), number(ExitCode::from(3)));
         assert_eq!(paper.text(), format!("one\n{}[\n  1\n]\n", "x".repeat(CHUNK)));
+    }
+
+    #[test]
+    fn promise_of_json_is_kept_for_errors_and_refusals() {
+        let written = |wrote: bool, result: anyhow::Result<ExitCode>| {
+            let paper = Paper::default();
+            let mut out = Output::to(paper.clone());
+            out.promise_json();
+            if wrote {
+                out.json(&[1]).unwrap();
+            }
+            out.complain("pomguard: refused: it cuts you off");
+            out.end(result, false);
+            paper.text()
+        };
+        let refused = "{\"error\":\"refused: it cuts you off\"}\n";
+        assert_eq!(written(false, Ok(ExitCode::from(3))), refused);
+        let both = "{\"error\":\"refused: it cuts you off\\nno daemon\"}\n";
+        assert_eq!(written(false, Err(anyhow::anyhow!("no daemon"))), both);
+        assert_eq!(written(true, Err(anyhow::anyhow!("no daemon"))), "[\n  1\n]\n", "one document");
+    }
+
+    #[test]
+    fn slow_work_is_announced_once_and_fast_work_is_not() {
+        let count = |silence: Duration, work: Duration| {
+            let said = std::sync::atomic::AtomicUsize::new(0);
+            let add = || {
+                said.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            };
+            said_after(silence, add, || thread::sleep(work));
+            said.into_inner()
+        };
+        assert_eq!(count(Duration::from_millis(5), Duration::from_millis(200)), 1);
+        assert_eq!(count(Duration::from_secs(60), Duration::ZERO), 0, "and the work does not wait");
     }
 
     #[test]

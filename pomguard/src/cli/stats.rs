@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use clap::Parser;
 use serde::Serialize;
 
@@ -109,18 +109,27 @@ pub fn reading(args: &Args, snapshot: Snapshot, counts: &CountHistory) -> Result
         None => return Ok(snapshot),
         Some(Baseline::Ago(seconds)) => counts.at_time(now.saturating_sub((*seconds).into())),
         Some(Baseline::Change) => counts.at_change(snapshot.installed_at),
-        Some(Baseline::Mark(name)) => counts
-            .at_mark(name)
-            .with_context(|| {
-                let marks = counts.marks();
-                let marks = if marks.is_empty() { "there are none".to_owned() } else { marks.join(", ") };
-                format!("no mark {name}; marks: {marks}")
-            })
-            .map_err(io::Error::other),
+        Some(Baseline::Mark(name)) => counts.at_mark(name),
     };
-    let baseline =
-        found.context("no reading of the counters is kept for this time (the daemon makes them)")?;
+    let baseline = match found {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => bail!(not_kept(args.since.as_ref(), counts)),
+        found => found.context("read the kept counters")?,
+    };
     Ok(baseline.subtracted_from(snapshot))
+}
+
+/// Returns a sentence about a baseline that is not kept, and about the ones that can be used instead.
+fn not_kept(since: Option<&Baseline>, counts: &CountHistory) -> String {
+    let marks = counts.marks();
+    let marks = if marks.is_empty() { "there is none yet".to_owned() } else { marks.join(", ") };
+    match since {
+        Some(Baseline::Mark(name)) => {
+            format!("no mark has the name {name}: `pomguard stats --mark {name}` sets it; the marks: {marks}")
+        }
+        _ => "the daemon has kept no reading of the counters for this time yet; `pomguard stats` without --since \
+              shows all that was counted"
+            .to_owned(),
+    }
 }
 
 /// Runs the command. `read` takes a snapshot of the maps, `flows` reads the live flows.

@@ -31,7 +31,7 @@ pub struct Args {
 /// in force.
 pub fn run(args: &Args, out: &mut Output) -> anyhow::Result<ExitCode> {
     let settings = super::paths::settings(&args.config, out);
-    let mut status = Status { flows: fates::read(&settings), ..read(&settings)? };
+    let mut status = Status { flows: fates::read(&settings), ..read(&settings, out)? };
     if status.daemon.is_none() {
         status.attention.extend(own_addresses::attention(&args.config));
     }
@@ -67,8 +67,9 @@ fn machine_now(settings: &Settings) -> Vec<String> {
 }
 
 /// Returns the daemon's answer, or the state in the kernel if no daemon runs or answers.
-pub(super) fn read(settings: &Settings) -> anyhow::Result<Status> {
-    match client::ask_within(&settings.paths.runtime, Request::Status, None, PATIENCE) {
+pub(super) fn read(settings: &Settings, out: &mut Output) -> anyhow::Result<Status> {
+    let ask = || client::ask_within(&settings.paths.runtime, Request::Status, None, PATIENCE);
+    match out.busy("waiting for the daemon, at most 10 s", ask) {
         Err(error) if error.is::<client::NoDaemon>() || error.is::<client::NoAnswer>() => {
             let interfaces: Vec<String> = settings.interfaces.iter().map(|at| at.value.clone()).collect();
             let pins = Pins::new(&settings.paths.pins);

@@ -21,7 +21,10 @@ use crate::{
     },
     paths,
     policy::{self, Policy, oracle::judge},
-    render::suggest::{Suggestion, opening, suggest, with_rows},
+    render::{
+        quantity,
+        suggest::{Suggestion, opening, suggest, with_rows},
+    },
 };
 
 /// Writes rows for denied packets, to be reviewed and pasted into the site file.
@@ -82,14 +85,16 @@ pub fn run(args: &Args, out: &mut Output) -> anyhow::Result<ExitCode> {
         (_, rows) => {
             check(&draft, &addresses, &suggestion)?;
             out.line(format_args!(
-                "# {rows} rows for {}, by what was denied. Read them, remove what should stay denied, and run `pomguard plan`.",
+                "# {rows} {} for {}, by what was denied. Read them, remove what should stay denied, and run\n\
+                 # `pomguard plan`.",
+                if rows == 1 { "row" } else { "rows" },
                 policy.host
             ));
             out.write_bytes(suggestion.text().as_bytes());
         }
     }
     for (reason, packets) in &suggestion.left {
-        out.line(format_args!("# no row helps: {packets} packets, {reason}"));
+        out.line(format_args!("# no row helps: {}, {reason}", quantity::packets(*packets)));
     }
     Ok(ExitCode::SUCCESS)
 }

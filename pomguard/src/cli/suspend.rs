@@ -22,7 +22,7 @@ use crate::{
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     /// Duration (10m, 2h), at most a day; the kernel ends the suspension on time, also without the daemon
-    #[arg(long = "for", value_name = "TIME", value_parser = duration::seconds, required_unless_present = "off")]
+    #[arg(long = "for", value_name = "TIME", value_parser = duration::up_to::<{ duration::DAY }>, required_unless_present = "off")]
     pub time: Option<u32>,
     /// End the bypass or the lockdown: the policy holds again
     #[arg(long, conflicts_with = "time")]
@@ -66,7 +66,7 @@ pub struct FormerArgs {
     #[arg(value_enum)]
     pub what: Former,
     /// As for `bypass`
-    #[arg(long = "for", value_name = "TIME", value_parser = duration::seconds, required_if_eq_any = [("what", "isolate"), ("what", "open")])]
+    #[arg(long = "for", value_name = "TIME", value_parser = duration::up_to::<{ duration::DAY }>, required_if_eq_any = [("what", "isolate"), ("what", "open")])]
     pub time: Option<u32>,
     #[command(flatten)]
     common: Common,
@@ -129,7 +129,13 @@ fn say(args: &Common, request: &Request, out: &mut Output) -> anyhow::Result<Exi
     if !args.quiet {
         terminals::tell(&message);
     }
-    out.line(message);
+    let back = match request {
+        Request::Panic { kind, .. } => {
+            format!(", then the policy holds again: `pomguard {} --off` ends it before", kind.name())
+        }
+        _ => String::new(),
+    };
+    out.line(format_args!("{message}{back}"));
     Ok(ExitCode::SUCCESS)
 }
 

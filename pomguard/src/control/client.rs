@@ -36,13 +36,13 @@ const CHUNK: usize = 64 << 10;
 /// No daemon answers at the socket.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "no daemon answers at {path}: {source} (`systemctl status pomguard` says why; what is in force stays in force without it)"
+    "no daemon answers at {path}: {cause} (`systemctl status pomguard` says why; what is in force stays in force without it)"
 )]
 pub struct NoDaemon {
     /// The socket.
     path: String,
-    /// The error of the connection.
-    source: io::Error,
+    /// The error of the connection. The message has it, so it is no source: a chain would repeat it.
+    cause: io::Error,
 }
 
 /// A process listens on the socket and does not answer in time.
@@ -99,7 +99,7 @@ fn exchange<T: DeserializeOwned>(
             "{}: permission denied: whether a daemon answers cannot be told; type it with sudo",
             path.display()
         ),
-        connected => connected.map_err(|source| NoDaemon { path: path.display().to_string(), source })?,
+        connected => connected.map_err(|cause| NoDaemon { path: path.display().to_string(), cause })?,
     };
     is_daemon(&stream).with_context(|| format!("ask {}", path.display()))?;
     let until = within.map(Until::after);

@@ -2,7 +2,7 @@
 
 use std::sync::PoisonError;
 
-use anyhow::anyhow;
+use anyhow::{anyhow, bail};
 use log::{error, info};
 
 use super::{
@@ -30,6 +30,7 @@ use crate::{
         status::{DaemonStatus, Status},
     },
     policy::{conflict::Note, machine::needs_attention},
+    render::quantity::duration,
 };
 
 /// Opens the control socket. If that fails, the daemon still enforces: the policy in force matters more.
@@ -81,7 +82,8 @@ impl Daemon {
             Request::Metrics => Reply::from_result(metrics_page(&self.pins, &self.runtime, &self.state)),
             Request::Apply { confirm_within, existing, yes } => {
                 let waits = self.waiting.is_some();
-                let taken = self.take_files(&request(Cause::Apply, confirm_within, existing, yes));
+                let taken = check_deadline(confirm_within)
+                    .and_then(|()| self.take_files(&request(Cause::Apply, confirm_within, existing, yes)));
                 // A change that has to wait for another one has not failed.
                 Reply::from_result(taken.inspect_err(|_| {
                     if !waits {
@@ -90,9 +92,11 @@ impl Daemon {
                 }))
             }
             Request::Confirm => Reply::from_result(self.confirm()),
-            Request::Rollback { to, confirm_within, yes } => Reply::from_result(
-                self.roll_back(to, request(Cause::Apply, confirm_within, Existing::default(), yes)),
-            ),
+            Request::Rollback { to, confirm_within, yes } => {
+                Reply::from_result(check_deadline(confirm_within).and_then(|()| {
+                    self.roll_back(to, request(Cause::Apply, confirm_within, Existing::default(), yes))
+                }))
+            }
             Request::Allow { name, direction, peers, services, seconds } => {
                 let (by, why) = (by, message.why);
                 let asker = Asker { by, why };
@@ -146,7 +150,8 @@ impl Daemon {
             status.attention.extend(notes.map(|note| format!("{}: {}", note.kind, note.message)));
         }
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if !state.last_reload_successful {
+        // A return because nobody confirmed has a condition of its own, and did not fail.
+        if !state.last_reload_successful && !self.lasting_conditions.contains_key(&Condition::NotConfirmed) {
             status.attention.push("the last change of policy failed: the journal says why".to_owned());
         }
         // The status read from the kernel already has these, with the seconds that are left.
@@ -167,4 +172,16 @@ impl Daemon {
         });
         Ok(status)
     }
+}
+
+/// The longest time in which a change can be confirmed, in seconds: a day. Until then every other change is
+/// refused, and an unconfirmed change that returns after weeks surprises everybody.
+const LONGEST_DEADLINE: u32 = 86_400;
+
+/// Refuses a deadline that is too far away.
+fn check_deadline(confirm_within: Option<u32>) -> anyhow::Result<()> {
+    if confirm_within.is_some_and(|seconds| seconds > LONGEST_DEADLINE) {
+        bail!("a change waits at most {} for its confirmation", duration(LONGEST_DEADLINE.into()));
+    }
+    Ok(())
 }

@@ -421,6 +421,9 @@ fn served(
     found.retain(|(_, number)| protocol.is_none_or(|protocol| protocol == *number));
     found.sort_unstable();
     found.dedup();
+    if found.is_empty() && port.chars().all(|letter| letter.is_ascii_digit()) {
+        return Err(Fault::new(format!("{port} is no port"), "write a port from 0 to 65535"));
+    }
     if found.is_empty() {
         return Err(Fault::new(
             format!("no service is named {port}"),

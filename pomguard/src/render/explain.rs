@@ -34,6 +34,8 @@ pub fn described(opening: &Opening) -> String {
             SocketAddr::new(destination, destination_port),
             if protocol == 6 { "tcp" } else { "udp" }
         ),
+        1 => format!("{source} {destination}/icmp"),
+        58 => format!("{source} {destination}/icmpv6"),
         other => format!("{source} {destination}/{other}"),
     }
 }
@@ -118,6 +120,8 @@ pub fn group(group: &AnswerGroup, policy: &Policy, out: &mut impl Write) -> io::
     let service = match opening.protocol {
         6 => format!(" {}/tcp", opening.destination_port),
         17 => format!(" {}/udp", opening.destination_port),
+        1 => " icmp".to_owned(),
+        58 => " icmpv6".to_owned(),
         number => format!(" protocol {number}"),
     };
     let row = ruling.row.as_ref().map_or_else(String::new, |row| format!(" {row}"));

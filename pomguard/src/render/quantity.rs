@@ -75,6 +75,12 @@ pub fn timestamp(seconds: u64) -> String {
     moment.unwrap_or(Timestamp::MAX).strftime("%Y-%m-%d %H:%M UTC").to_string()
 }
 
+/// Returns a number of packets: `1 packet`, `1,000 packets`.
+#[must_use]
+pub fn packets(number: u64) -> String {
+    format!("{} {}", grouped(number), if number == 1 { "packet" } else { "packets" })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -11,7 +11,7 @@ use std::{
 
 use pomguard_common::{Direction, reason::Reason};
 
-use super::quantity::timestamp;
+use super::quantity::{packets, timestamp};
 use crate::{
     observe::{
         drops::{reason, report::Item},
@@ -156,10 +156,10 @@ fn write_row(
             .map_or_else(String::new, |row| format!(", row {} is for others", printable(&row.0)));
         let _ = writeln!(
             text,
-            "# {} {}: {} packets, first {}, last {}, {}{row}",
+            "# {} {}: {}, first {}, last {}, {}{row}",
             item.service,
             item.verdict.name(),
-            item.packets,
+            packets(item.packets),
             timestamp(item.first),
             timestamp(item.last),
             item.reason

@@ -9,6 +9,8 @@ use pomguard_tests::daemon::{
     Daemon, LISTED, Lab, PEER, SERVER, STRANGER, Settings, UNLISTED, on_terminal, opens,
 };
 
+use serde_json::Value;
+
 use super::cli::{done, json, said};
 
 /// A port for which nobody wrote a row.
@@ -109,6 +111,56 @@ fn operators_week_from_audit_to_a_call_that_fails() {
             assert!(plain.chars().count() <= 80, "{words:?}, {} columns: {plain}", plain.chars().count());
         }
     }
+}
+
+/// Errors of commands that were asked for JSON, times that nobody means, and colours of a terminal.
+#[test]
+fn errors_are_json_times_have_units_and_colours_can_be_off() {
+    let Some(lab) = Lab::new("errors_are_json_times_have_units_and_colours_can_be_off") else { return };
+    let error = |words: &[&str]| {
+        let output = lab.pomguard(&[words, &["--json"]].concat());
+        let whole: Value = serde_json::from_slice(&output.stdout)
+            .unwrap_or_else(|_| panic!("{words:?} is no JSON: {}", said(&output)));
+        (output.status.code(), whole["error"].as_str().unwrap_or_default().to_owned())
+    };
+    for words in [&["status"][..], &["stats"], &["apply"], &["confirm"], &["rollback"], &["allow", "--list"]]
+    {
+        let (code, text) = error(words);
+        assert_eq!(code, Some(1), "{words:?}: {text}");
+        assert!(text.contains("`systemctl"), "{words:?}: {text}");
+        assert!(text.matches("os error").count() <= 1, "{words:?} says the cause twice: {text}");
+    }
+    let (code, text) = error(&["explain", "nobody", "to", "server:22/tcp"]);
+    assert_eq!((code, text.contains("nobody")), (Some(2), true), "{text}");
+    lab.write_site("[[row]]\nid = \"pom-4.0/999\"\n");
+    assert!(error(&["plan"]).1.contains("site.toml:"), "the line of the fault");
+    lab.write_site("");
+
+    let daemon = Daemon::start(&lab);
+    for words in [&["bypass", "--yes", "--for"][..], &["apply", "--confirm-within"]] {
+        for (time, message) in [("15", "write it as 15s, 15m"), ("25h", "at most 1 d")] {
+            let output = lab.pomguard(&[words, &[time]].concat());
+            assert_eq!(output.status.code(), Some(2), "{words:?} {time}: {}", said(&output));
+            assert!(said(&output).contains(message), "{words:?} {time}: {}", said(&output));
+        }
+    }
+    done(&lab, &["allow", "10.77.0.3", "to", "22/tcp", "--for", "1h", "--why", "test", "--name", "x"]);
+    let (_, text) = error(&["stats", "--since", "nobody-set-it"]);
+    assert!(text.contains("stats --mark nobody-set-it") && !text.contains("os error"), "{text}");
+    assert!(done(&lab, &["revoke", "exception/x"]).contains("is over"), "the id that the lists show");
+    let before = done(&lab, &["bypass", "--for", "10m", "--yes", "--quiet"]);
+    assert!(before.contains("bypass for 10 min, then") && before.contains("bypass --off"), "{before}");
+
+    // The site file has warnings and rows without an address, the bypass is an event and a condition.
+    for words in [&["check"][..], &["status"], &["history", "--emergency"], &["stats"]] {
+        let coloured = on_terminal(lab.pomguard_command(words).env("TERM", "xterm"), "");
+        assert!(coloured.contains('\u{1b}'), "{words:?}: {coloured}");
+        for (name, value) in [("NO_COLOR", "1"), ("TERM", "dumb")] {
+            let plain = on_terminal(lab.pomguard_command(words).env("TERM", "xterm").env(name, value), "");
+            assert!(!plain.contains('\u{1b}'), "{words:?} with {name}: {plain}");
+        }
+    }
+    assert!(daemon.stop().success());
 }
 
 /// Returns a line without the codes for colours.
