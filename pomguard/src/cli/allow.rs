@@ -153,7 +153,7 @@ fn list(args: &Args, out: &mut Output) -> anyhow::Result<ExitCode> {
     }
     let now = unix_now();
     for exception in &exceptions {
-        out.line(format_args!("{}  {}", exception.id, described(exception, now)));
+        out.folded(format!("{}  {}\n", exception.id, described(exception, now)).as_bytes());
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -175,7 +175,7 @@ fn peers(written: &str, config: &Path) -> anyhow::Result<Vec<IpNet>> {
 }
 
 /// Returns the addresses of a name of the site file.
-fn named(name: &str, config: &Path) -> anyhow::Result<Vec<IpNet>> {
+pub(super) fn named(name: &str, config: &Path) -> anyhow::Result<Vec<IpNet>> {
     let draft = Draft::load(config)?;
     let place = WrittenPlace {
         written: name.into(),

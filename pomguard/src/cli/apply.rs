@@ -156,7 +156,9 @@ fn change(common: &Common, request: Request, out: &mut Output) -> anyhow::Result
     if common.json {
         out.json(&changed)?;
     } else {
-        print(verb, &changed, out)?;
+        let mut text = Vec::new();
+        print(verb, &changed, &mut text)?;
+        out.folded(&text);
     }
     if changed.notes.is_empty() {
         return Ok(ExitCode::SUCCESS);

@@ -1,12 +1,17 @@
 //! `pomguard drops`: the denied peers, with ports and reasons.
 
-use std::{path::PathBuf, process::ExitCode, thread, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    thread,
+    time::Duration,
+};
 
 use anyhow::Context as _;
 use ipnet::IpNet;
 use pomguard_common::reason::Reason;
 
-use super::{duration, output::Output};
+use super::{Usage, allow::named, duration, output::Output};
 use crate::{
     input::Draft,
     kernel::{KernelError, clock::unix_now, drops, interface, pins::Pins},
@@ -47,9 +52,9 @@ pub struct Args {
     /// Show only one reason, by the name in `pomguard stats`
     #[arg(long, value_name = "REASON", value_parser = reason)]
     pub reason: Option<Reason>,
-    /// Show only peers with this address, or in this prefix
-    #[arg(long, value_name = "ADDRESS[/LENGTH]", value_parser = peer)]
-    pub peer: Option<IpNet>,
+    /// Show only peers with this address, in this prefix, or of this host, peer or system of the site file
+    #[arg(long, value_name = "ADDRESS[/LENGTH]|NAME")]
+    pub peer: Option<String>,
     /// Show only one service port
     #[arg(long, value_name = "PORT")]
     pub port: Option<u16>,
@@ -89,12 +94,26 @@ fn reason(written: &str) -> Result<Reason, String> {
     named.copied().ok_or_else(|| "no such reason: `pomguard stats` shows their names".to_owned())
 }
 
-pub(super) fn peer(written: &str) -> Result<IpNet, String> {
+/// Parses an address or a prefix.
+fn prefix(written: &str) -> Option<IpNet> {
     let address = || written.parse().map(|address: std::net::IpAddr| IpNet::from(address));
-    written
-        .parse()
-        .or_else(|_| address())
-        .map_err(|_| "write an address, or one with `/` and a length".to_owned())
+    written.parse().or_else(|_| address()).ok()
+}
+
+/// Returns the prefixes of an address, of a prefix or of a name of the site file; none if nothing is written. Only a
+/// name needs the files.
+///
+/// # Errors
+/// If the text is neither an address nor a name with an address.
+pub(super) fn peers(written: Option<&str>, config: &Path) -> anyhow::Result<Vec<IpNet>> {
+    let Some(written) = written else { return Ok(Vec::new()) };
+    if let Some(prefix) = prefix(written) {
+        return Ok(vec![prefix]);
+    }
+    named(written, config).map_err(|error| {
+        let form = "write an address, one with `/` and a length, or a host, peer or system of the site file";
+        Usage(format!("--peer {written}: {form}: {error:#}")).into()
+    })
 }
 
 /// Runs the command.
@@ -106,9 +125,14 @@ pub fn run(args: &Args, out: &mut Output) -> anyhow::Result<ExitCode> {
     let now = unix_now();
     let mut query = Query {
         since: 0,
-        known: if args.known { Some(true) } else { args.strangers.then_some(false) },
+        // A machine with a name is no stranger, although the prefix of a stranger can cover its address.
+        known: if args.strangers {
+            Some(false)
+        } else {
+            (args.known || args.peer.as_deref().is_some_and(|peer| prefix(peer).is_none())).then_some(true)
+        },
         reason: args.reason,
-        peer: args.peer,
+        peers: peers(args.peer.as_deref(), &args.config)?,
         port: args.port,
     };
     if args.follow {

@@ -3,10 +3,9 @@
 use std::{collections::BTreeSet, net::IpAddr, path::PathBuf, process::ExitCode};
 
 use anyhow::{Context as _, bail};
-use ipnet::IpNet;
 
 use super::{
-    drops::{Since, collect, peer},
+    drops::{Since, collect, peers},
     output::Output,
 };
 use crate::{
@@ -44,9 +43,9 @@ pub struct Args {
     /// Include strangers: of each prefix the address that came first
     #[arg(long)]
     pub strangers: bool,
-    /// Use only peers with this address, or in this prefix
-    #[arg(long, value_name = "ADDRESS[/LENGTH]", value_parser = peer)]
-    pub peer: Option<IpNet>,
+    /// Use only peers with this address, in this prefix, or of this host, peer or system of the site file
+    #[arg(long, value_name = "ADDRESS[/LENGTH]|NAME")]
+    pub peer: Option<String>,
     /// Use only one port
     #[arg(long, value_name = "PORT")]
     pub port: Option<u16>,
@@ -66,7 +65,8 @@ pub fn run(args: &Args, out: &mut Output) -> anyhow::Result<ExitCode> {
     let (all, since) =
         collect(&Pins::new(&paths.pins), &Store::new(&paths.state), args.since, now, &mut warnings)?;
     let known = if args.strangers { None } else { Some(true) };
-    let query = Query { since, known, peer: args.peer, port: args.port, ..Query::default() };
+    let peers = peers(args.peer.as_deref(), &args.config)?;
+    let query = Query { since, known, peers, port: args.port, ..Query::default() };
     // A drop that a row allows by now needs no new row.
     let mut items = Report::new(&all, &query, Some(&policy), now).drops;
     items.retain(|item| !is_allowed(item, &policy));

@@ -135,7 +135,7 @@ fn say(args: &Common, request: &Request, out: &mut Output) -> anyhow::Result<Exi
         }
         _ => String::new(),
     };
-    out.line(format_args!("{message}{back}"));
+    out.folded(format!("{message}{back}\n").as_bytes());
     Ok(ExitCode::SUCCESS)
 }
 

@@ -279,7 +279,7 @@ fn turn_away(stream: &UnixStream, peer: &Peer, denied: &OnDenied) {
     debug!("{peer} may not use the control socket");
     denied(peer, None);
     let message = Reply::Refused(
-        "only root, and members of the group that `[control] group` names, may use this socket".to_owned(),
+        "only root, and members of the group that `[control] group` names, may use this socket: type it with sudo".to_owned(),
     );
     let _ = stream.try_write(&message.line());
 }

@@ -44,6 +44,12 @@ fn drops_name_known_systems_and_strangers_in_audit_and_enforce() {
     let report = json(&lab, &["drops"]);
     let (peer, stranger) = (PEER.to_string(), STRANGER.to_string());
     assert!(packets(&report, &peer, UNLISTED, "audit") > 0, "{report:#}");
+    let named = json(&lab, &["drops", "--peer", "WFO"]);
+    assert!(packets(&named, &peer, UNLISTED, "audit") > 0, "a system of the site file: {named:#}");
+    assert_eq!(packets(&named, &stranger, LISTED, "audit"), 0, "{named:#}");
+    let nobody = lab.pomguard(&["drops", "--peer", "nobody"]);
+    assert_eq!(nobody.status.code(), Some(2), "{}", said(&nobody));
+    assert!(said(&nobody).contains("write an address") && said(&nobody).contains("nobody"));
     assert!(packets(&report, &stranger, LISTED, "audit") > 0, "{report:#}");
     let drops = report["drops"].as_array().unwrap();
     assert!(drops.iter().any(|drop| drop["peer"] == "fd00:77::2" && drop["port"] == UNLISTED), "{report:#}");

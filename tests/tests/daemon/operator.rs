@@ -145,6 +145,11 @@ fn errors_are_json_times_have_units_and_colours_can_be_off() {
         }
     }
     done(&lab, &["allow", "10.77.0.3", "to", "22/tcp", "--for", "1h", "--why", "test", "--name", "x"]);
+    let listed = on_terminal(&mut lab.pomguard_command(&["allow", "--list"]), "");
+    assert!(
+        listed.contains("exception/x") && listed.lines().all(|line| line.chars().count() <= 80),
+        "{listed}"
+    );
     let (_, text) = error(&["stats", "--since", "nobody-set-it"]);
     assert!(text.contains("stats --mark nobody-set-it") && !text.contains("os error"), "{text}");
     assert!(done(&lab, &["revoke", "exception/x"]).contains("is over"), "the id that the lists show");

@@ -29,8 +29,8 @@ pub struct Query {
     pub known: Option<bool>,
     /// Drops under this reason.
     pub reason: Option<Reason>,
-    /// Drops of peers in this prefix.
-    pub peer: Option<IpNet>,
+    /// Drops of peers in these prefixes; empty for all peers.
+    pub peers: Vec<IpNet>,
     /// Drops at this port.
     pub port: Option<u16>,
 }
@@ -42,19 +42,21 @@ impl Query {
             && self.known.is_none_or(|known| known == key.known())
             && self.reason.is_none_or(|wanted| wanted == reason(key))
             && self.port.is_none_or(|port| port == key.port())
-            && self.peer.is_none_or(|wanted| {
-                peer().is_some_and(|peer| {
+            && (self.peers.is_empty()
+                || peer().is_some_and(|peer| {
                     // For a stranger only the prefix and the first address are known.
-                    wanted.contains(&peer) || prefix(key).is_some_and(|prefix| prefix.contains(&wanted))
-                })
-            })
+                    let prefix = prefix(key);
+                    self.peers.iter().any(|wanted| {
+                        wanted.contains(&peer) || prefix.is_some_and(|prefix| prefix.contains(wanted))
+                    })
+                }))
     }
 
     /// Returns true if a part of the rest can contain selected drops.
     fn wants_rest(&self, part: DropKey) -> bool {
         self.known.is_none_or(|known| known == part.known())
             && self.reason.is_none_or(|wanted| wanted == reason(part))
-            && self.peer.is_none()
+            && self.peers.is_empty()
             && self.port.is_none()
     }
 }

@@ -47,7 +47,8 @@ pub(super) fn print(
     if *looked_at > 0 || !unenforced.is_empty() {
         writeln!(
             out,
-            "  counted since {} ({}) by row and by reason, not by address: what would go on all the same is among it",
+            "  counted since {} ({}) by row and by reason, not by address: packets of flows that would \
+             go on are in this number",
             timestamp(*counting_since),
             duration(at.saturating_sub(*counting_since))
         )?;

@@ -48,7 +48,8 @@ fn row_is_written_with_its_ends_counters_and_outcome() {
     recent.looked_at = 5;
     let ends = "Agent Desktop -> Agent Manager, 9970 tcp";
     let expected = [
-        "4 of 5 rows that would go, allow less or go from audit to enforce were hit in the last 7 d".to_owned(),
+        "4 of 5 rows that would go, allow less or go from audit to enforce were hit in the last 7 d"
+            .to_owned(),
         format!(
             "  pom-4.0/15 inbound, {ends}: 1,204,771 packets, 133,863 connections, last hit 1 h 5 min ago; removed"
         ),
@@ -64,8 +65,8 @@ fn row_is_written_with_its_ends_counters_and_outcome() {
             "  pom-4.0/17 inbound, {ends}: 90 packets, 10 connections, last hit 1 h 5 min ago; narrowed and put \
              in enforce"
         ),
-        "  counted since 2026-11-13 00:00 UTC (10 d) by row and by reason, not by address: what would go on all \
-         the same is among it"
+        "  counted since 2026-11-13 00:00 UTC (10 d) by row and by reason, not by address: packets of flows \
+         that would go on are in this number"
             .to_owned(),
     ];
     assert_eq!(printed(&recent).lines().collect::<Vec<_>>(), expected);
