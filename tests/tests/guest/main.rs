@@ -9,16 +9,14 @@
 
 mod machine;
 mod report;
+mod standstill;
 mod verdicts;
 mod ways;
 
-use std::{
-    fs, thread,
-    time::{Duration, Instant},
-};
+use std::thread;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use pomguard::kernel::{attach, clock::Ticks, control, interface, sight::Seen};
+use pomguard::kernel::{attach, interface, sight::Seen};
 use pomguard_tests::daemon::{Daemon, Lab, Settings, Stats};
 
 use self::{
@@ -100,7 +98,9 @@ fn guarded(report: &mut Report, machine: &Machine, kernel: &Kernel, daemon: Daem
         report.step(&format!("re-adopted {end}"), guarded);
         report.step(&format!("leave {end}"), || machine.keeps_in(end));
     }
-    report.step("suspend", || suspend(machine));
+    report.step("suspend", || standstill::suspend(machine));
+    report.step("stop", || standstill::stop(machine));
+    report.step("restore", || standstill::restore(machine));
     report.step("detach", || {
         let detach = machine.lab.pomguard(&["detach", "--yes"]);
         ensure!(detach.status.success(), "{}", String::from_utf8_lossy(&detach.stderr));
@@ -166,35 +166,6 @@ fn failover(machine: &Machine) -> Result<String> {
     Ok(told.join("; "))
 }
 
-/// Suspends the machine for some seconds during a bypass, and checks that the bypass is shorter by this time.
-/// The tick counter stands still meanwhile.
-fn suspend(machine: &Machine) -> Result<String> {
-    /// The time after which the clock of the card wakes the machine, in seconds.
-    const ALARM: u32 = 5;
-    /// The shortest suspension that counts as one, in seconds: falling asleep takes time, too.
-    const SHORTEST: u64 = 2;
-    let words = ["bypass", "--for", "1h", "--why", "a suspension", "--yes", "--quiet"];
-    let bypass = machine.lab.pomguard(&words);
-    ensure!(bypass.status.success(), "{}", String::from_utf8_lossy(&bypass.stderr));
-    let deadline = || -> Result<u32> { Ok(control::panic(&machine.pins())?.deadline()) };
-    let before = deadline()?;
-    let alarm = "/sys/class/rtc/rtc0/wakealarm";
-    fs::write(alarm, "0").context("clear the alarm")?;
-    fs::write(alarm, format!("+{ALARM}")).context("set the alarm")?;
-    fs::write("/sys/power/state", "mem").context("suspend the machine")?;
-    let begun = Instant::now();
-    while deadline()? == before {
-        ensure!(begun.elapsed() < Duration::from_secs(20), "the bypass ends as late as before");
-        thread::sleep(Duration::from_millis(100));
-    }
-    let shorter = Ticks::probe()?.seconds(before.wrapping_sub(deadline()?));
-    ensure!((SHORTEST..=u64::from(2 * ALARM)).contains(&shorter), "shorter by {shorter} s");
-    let off = machine.lab.pomguard(&["bypass", "--off", "--yes", "--quiet"]);
-    ensure!(off.status.success(), "{}", String::from_utf8_lossy(&off.stderr));
-    machine.ends().for_each(|end| machine.dress(end));
-    Ok(format!("the bypass is shorter by {shorter} s"))
-}
-
 /// Reports everything that needs the first start as not reached.
 fn not_reached(report: &mut Report, machine: &Machine) {
     for end in machine.ends() {
@@ -203,7 +174,7 @@ fn not_reached(report: &mut Report, machine: &Machine) {
         }
     }
     let failover = format!("failover {BOND}");
-    for step in [&failover, "kill", "re-adopt", "suspend", "detach"] {
+    for step in [&failover, "kill", "re-adopt", "suspend", "stop", "restore", "detach"] {
         report.not_reached(step, "start");
     }
 }

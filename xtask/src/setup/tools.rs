@@ -111,7 +111,9 @@ impl Tool {
     fn programs(self) -> &'static [&'static str] {
         match self {
             Self::BpfCompiler | Self::BpfClippy | Self::BpfLinker => &[],
-            Self::OtherKernels => &["qemu-system-x86_64", "busybox", "cpio", "modprobe", "xz", "zstd"],
+            Self::OtherKernels => {
+                &["qemu-system-x86_64", "qemu-img", "busybox", "cpio", "modprobe", "xz", "zstd"]
+            }
             Self::Container => &["systemd-nspawn", "mmdebstrap", "mkfs.ext4"],
             Self::Network => &[
                 "ip",
@@ -155,9 +157,11 @@ impl Tool {
             (Self::BpfLinker, Distribution::Dnf) => &["gcc-c++", "llvm-devel", "libzstd-devel", "zlib-devel"],
             (Self::BpfClippy, Distribution::Apt) => &["rust-web-clippy"],
             (Self::OtherKernels, Distribution::Apt) => {
-                &["qemu-system-x86", "busybox-static", "cpio", "kmod", "xz-utils", "zstd"]
+                &["qemu-system-x86", "qemu-utils", "busybox-static", "cpio", "kmod", "xz-utils", "zstd"]
             }
-            (Self::OtherKernels, Distribution::Dnf) => &["qemu-kvm", "busybox", "cpio", "kmod", "xz", "zstd"],
+            (Self::OtherKernels, Distribution::Dnf) => {
+                &["qemu-kvm", "qemu-img", "busybox", "cpio", "kmod", "xz", "zstd"]
+            }
             // The container is a Debian, made by Debian's tool, which Fedora has, too.
             (Self::Container, _) => &["systemd-container", "mmdebstrap", "e2fsprogs"],
             (Self::Network, Distribution::Apt) => &[

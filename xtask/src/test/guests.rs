@@ -17,6 +17,7 @@ use super::{other_kernel, outcome::Outcome, run::Run};
 
 mod boot;
 mod known;
+mod monitor;
 
 use boot::{Boot, End};
 

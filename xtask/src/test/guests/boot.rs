@@ -12,13 +12,19 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use pomguard_netlab::outside::{CARDS, Cable, Card, FarEnds, Knocker, Step, Verdict};
+use pomguard_workspace::process;
 
+use super::monitor::Monitor;
 use crate::test::other_kernel;
 
 /// The seconds after which a guest is killed. The time of two guests depends on the load of the machine.
 const TIMEOUT_SECONDS: &str = "900";
 /// The name of the stream between the guest and its far ends.
 const STREAM: &str = "outside";
+/// The name of the socket of QEMU's monitor.
+const MONITOR: &str = "monitor";
+/// The name of the disk that keeps the saved state of the machine. The guest does not use it.
+const DISK: &str = "state.qcow2";
 /// The number of last lines that are shown if a guest fails.
 const SHOWN: usize = 60;
 
@@ -46,10 +52,12 @@ impl Boot<'_> {
         let control = UnixListener::bind(folder.path().join(STREAM)).context("the stream's socket")?;
         // The thread ends with the guest, which closes the stream, or with this process if QEMU never
         // connects.
+        let monitor = Monitor::new(&folder.path().join(MONITOR));
         thread::spawn(move || -> Result<()> {
             let (stream, _) = control.accept().context("the guest's stream")?;
-            far_ends.serve_all(stream.try_clone().context("the guest's stream")?, stream)
+            far_ends.serve_all(stream.try_clone().context("the guest's stream")?, stream, &monitor)
         });
+        disk(&folder.path().join(DISK))?;
         let (output, write) = io::pipe().context("a pipe")?;
         let mut command = self.command(kernel, folder.path());
         command.stdin(Stdio::null()).stdout(write.try_clone().context("a pipe")?).stderr(write);
@@ -124,6 +132,13 @@ impl Boot<'_> {
             "-device".into(),
             format!("virtserialport,chardev={STREAM},name={STREAM}").into(),
         ]);
+        let (monitor, disk) = (folder.join(MONITOR), folder.join(DISK));
+        qemu(&[
+            "-qmp".into(),
+            format!("unix:{},server=on,wait=off", monitor.display()).into(),
+            "-drive".into(),
+            format!("if=none,id=state,format=qcow2,file={}", disk.display()).into(),
+        ]);
         command.args(["--env", "POMGUARD_EMULATED=1", "--env"]);
         command.arg(format!("POMGUARD_BIN={}", self.binary.display()));
         command.args([kernel, "--"]).arg(self.test);
@@ -142,6 +157,12 @@ fn show(kernel: &str, step: &Step) {
         Verdict::Failed => println!("Linux {kernel}: {seconds:6.1} s  {name}: FAILED: {note}"),
         Verdict::NotReached(cause) => println!("Linux {kernel}:           {name}: not reached: {cause}"),
     }
+}
+
+/// Makes the disk for the saved state. It grows as far as needed.
+fn disk(path: &Path) -> Result<()> {
+    process::run(Command::new("qemu-img").args(["create", "-q", "-f", "qcow2"]).arg(path).arg("1M"))
+        .context("make the disk for the saved state")
 }
 
 /// Returns the path of QEMU's end of a card's cable.
