@@ -42,7 +42,7 @@ impl Daemon {
         self.find_host(check);
         // Before the addresses are read: an address that moves meanwhile is one that moved after the deadline
         // was set.
-        let until = self.ticks.deadline(HOLDERS);
+        let until = self.context.ticks.deadline(HOLDERS);
         let addresses = match self.machine_addresses(None) {
             Ok(addresses) => addresses,
             Err(error) => return check.note(Condition::SelfCheckFailed, &format!("{:#}", anyhow!(error))),
@@ -56,7 +56,7 @@ impl Daemon {
             let about = format!("own addresses are not up to date: {error:#}");
             return check.note(Condition::SelfCheckFailed, &about);
         }
-        if let Err(error) = until.and_then(|until| control::set_holders(&self.pins, until)) {
+        if let Err(error) = until.and_then(|until| control::set_holders(&self.context.pins, until)) {
             check.note(Condition::SelfCheckFailed, &format!("{:#}", anyhow!(error)));
         }
         let differences = self.policy_in_force().map(|policy| policy.differences(&addresses));
@@ -73,7 +73,7 @@ impl Daemon {
         let held = self.held.as_ref().map(|held| &held.settings);
         let settings = [Some(&self.settings), waiting, held, next].into_iter().flatten();
         let named = settings.flat_map(|settings| &settings.interfaces).map(|at| at.value.clone());
-        let guarded = self.reconciler.names().into_iter().chain(self.pins.linked("xdp"));
+        let guarded = self.reconciler.names().into_iter().chain(self.context.pins.linked("xdp"));
         address::addresses(&named.chain(guarded).collect::<Vec<_>>())
     }
 
@@ -92,7 +92,7 @@ impl Daemon {
         };
         let readdressed = self.put_readdressed(&policy, base.as_ref());
         // Also after an error: the new images may be in their slots.
-        self.reconciler.record_baseline(&self.pins);
+        self.reconciler.record_baseline(&self.context.pins);
         let Readdressed { installed, base: base_digest } = readdressed?;
         let list =
             |of: &[std::net::IpAddr]| of.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
@@ -133,10 +133,10 @@ impl Daemon {
     /// Compiles the policy that was put in force last, and the one that returns unless the pending change is
     /// confirmed, in the places of their images.
     fn put_readdressed(&self, policy: &Policy, base: Option<&Policy>) -> anyhow::Result<Readdressed> {
-        let places = install::places(&self.pins, self.ticks.clock())?;
+        let places = install::places(&self.context.pins, self.context.ticks.clock())?;
         let image = places.installed.compile(policy)?;
         let base = places.base.zip(base).map(|(place, base)| place.compile(base)).transpose()?;
-        Ok(install::readdress(&self.pins, image, base.as_ref())?)
+        Ok(install::readdress(&self.context.pins, image, base.as_ref())?)
     }
 }
 

@@ -13,17 +13,18 @@ use crate::{
 impl Daemon {
     /// Attaches at a start. At the very first start, and if the flow table is new, live connections continue.
     pub(super) fn attach_at_start(&mut self, settings: &Settings) -> anyhow::Result<()> {
-        let replaces = self.replaced.is_some();
-        let new = replaces || self.pins.linked("xdp").is_empty();
+        let replaces = self.context.replaced.is_some();
+        let new = replaces || self.context.pins.linked("xdp").is_empty();
         if new {
             self.seed_on_first_attach(settings.grace);
         }
         if replaces {
-            selfprobe::judge(&mut self.loaded, &self.pins).context("ask the programs before they judge")?;
+            selfprobe::judge(&mut self.loaded, &self.context.pins)
+                .context("ask the programs before they judge")?;
         }
         // The last reading of the counters, and the last step before the programs are exchanged.
         if let Some(carry) = self.carry.take()
-            && let Err(error) = carry.counters(&self.pins, self.ticks)
+            && let Err(error) = carry.counters(&self.context.pins, self.context.ticks)
         {
             error!("what was counted since this start began is lost: {:#}", anyhow!(error));
         }
@@ -49,8 +50,8 @@ impl Daemon {
         for interface in lower_first(settings) {
             let how = self.reconciler.how(&interface, desired);
             let interface = &interface;
-            let attached = attach::attach(&mut self.loaded, &self.pins, interface, how)
-                .and_then(|_| HookHandles::take(&self.pins, interface));
+            let attached = attach::attach(&mut self.loaded, &self.context.pins, interface, how)
+                .and_then(|_| HookHandles::take(&self.context.pins, interface));
             let hold = match attached {
                 Ok(hold) => Some(hold),
                 Err(KernelError::NoInterface(_)) => {
@@ -70,17 +71,17 @@ impl Daemon {
         }
         let is_named = |name: &String| watched.iter().any(|other| other.name == *name);
         let unnamed: Vec<String> =
-            self.pins.linked("xdp").into_iter().filter(|name| !is_named(name)).collect();
+            self.context.pins.linked("xdp").into_iter().filter(|name| !is_named(name)).collect();
         for left in unnamed {
             // A guard stays if another one could not be attached: the old guard may be the one that still
             // holds.
             if !leave.names(&left) || refused.is_some() {
-                let hold = HookHandles::take(&self.pins, &left).ok();
+                let hold = HookHandles::take(&self.context.pins, &left).ok();
                 watched.push(Watched { name: left, hold, named: false });
                 continue;
             }
             warn!("{left} is no longer in `interfaces`: its guard is taken off");
-            attach::detach(&self.pins, &left)?;
+            attach::detach(&self.context.pins, &left)?;
         }
         self.reconciler.watch(watched);
         refused.map_or(Ok(()), Err)

@@ -8,8 +8,8 @@ use std::{
 
 use super::{
     Daemon,
-    emergency::Asker,
     journal::{self, Entry, Priority, message_id},
+    overrides::emergency::Asker,
 };
 use crate::{
     control::{

@@ -9,11 +9,11 @@ use std::{
 
 use anyhow::{Context as _, anyhow, bail};
 use log::{error, info, warn};
-use pomguard_common::control::Timed;
 
 use super::{
     Daemon,
     identity::{Unplaced, identity_with, is_foreign},
+    overrides::grace,
     transition::DesiredState,
 };
 use crate::{
@@ -162,12 +162,12 @@ impl Daemon {
         if let Some(error) = unreadable {
             self.lasting_conditions.insert(Condition::StateUnreadable, format!("{:#}", anyhow!(error)));
         }
-        match (confirmed, in_force(&self.pins)) {
+        match (confirmed, in_force(&self.context.pins)) {
             (None, false) => bail!("there is no confirmed policy"),
             (confirmed, true) if confirmed.is_none() || !self.only_failsafe_in_force(foreign) => {
                 info!("the policy in force stays in force");
                 let change = confirmed.and_then(|confirmed| confirmed.about.change);
-                self.recall(&[&reading::snapshot(&self.pins)?.image], change);
+                self.recall(&[&reading::snapshot(&self.context.pins)?.image], change);
             }
             (None, true) => {}
             (Some(confirmed), _) if foreign && !self.has_address_of(&confirmed) => {
@@ -176,7 +176,7 @@ impl Daemon {
             }
             (Some(confirmed), _) => self.load_saved(confirmed)?,
         }
-        let snapshot = reading::snapshot(&self.pins)?;
+        let snapshot = reading::snapshot(&self.context.pins)?;
         let tuples = snapshot.capacity.iter().find(|it| it.name == "tuples").map_or(0, |it| it.used);
         self.status = format!(
             "{} {}: inbound {}, outbound {}, generation {}, {tuples} tuples",
@@ -195,9 +195,9 @@ impl Daemon {
 
     /// Puts a policy in force that was compiled and confirmed before.
     pub(super) fn reinstall(&self, confirmed: &Confirmed) -> anyhow::Result<Installed> {
-        let place = install::next_place(&self.pins, self.ticks.clock())?;
+        let place = install::next_place(&self.context.pins, self.context.ticks.clock())?;
         let image = place.adopt(confirmed.parts()).context("the saved lines are no image of this version")?;
-        Ok(install::install(&self.pins, image, None)?)
+        Ok(install::install(&self.context.pins, image, None)?)
     }
 
     /// Enters live connections into the flow table before the first attachment, or before the daemon leaves
@@ -207,22 +207,13 @@ impl Daemon {
     pub(super) fn seed_on_first_attach(&self, grace: Option<u32>) {
         let message = self.seed();
         let (Some(seconds), Some(1..)) = (grace, message) else { return };
-        let begun = self
-            .ticks
-            .deadline(seconds)
-            .and_then(|deadline| control::set_grace(&self.pins, Timed::until(1, deadline)));
-        match begun {
-            Ok(()) => {
-                info!("packets in the middle of unknown connections pass for {seconds} s, and are counted");
-            }
-            Err(error) => error!("no grace period: {:#}", anyhow!(error)),
-        }
+        grace::begin(&self.context, seconds);
     }
 
     /// Enters live connections into the flow table and returns their number.
     pub(super) fn seed(&self) -> Option<usize> {
-        let unlisted = if self.replaced.is_some() { Unlisted::AsJudged } else { Unlisted::GoOn };
-        let seeded = match seed::seed(&self.pins, self.ticks, unlisted) {
+        let unlisted = if self.context.replaced.is_some() { Unlisted::AsJudged } else { Unlisted::GoOn };
+        let seeded = match seed::seed(&self.context.pins, self.context.ticks, unlisted) {
             Ok(seeded) => seeded,
             Err(error) => {
                 error!("live connections are not known, and may be cut: {:#}", anyhow!(error));
@@ -259,7 +250,7 @@ impl Daemon {
     pub(super) fn refused(&mut self, why: &anyhow::Error) {
         let condition =
             if lacks_resources(why) { Condition::ResourcesExhausted } else { Condition::FilesRefused };
-        let since = reading::snapshot(&self.pins)
+        let since = reading::snapshot(&self.context.pins)
             .map_or_else(|_| "earlier".to_owned(), |it| timestamp(it.installed_at));
         let why = format!("{why:#}").replace('\n', "; ");
         let about = if self.is_unidentified() {
@@ -279,11 +270,11 @@ impl Daemon {
         }
         // The text that was accepted: the file may have changed since.
         let settings = self.settings.source.text.clone();
-        match install::confirmed(&self.pins, installed, settings) {
+        match install::confirmed(&self.context.pins, installed, settings) {
             Ok(mut confirmed) => {
                 let now = identity_with(&self.settings);
                 // A card that is away now keeps its place among the facts.
-                let before = confirmed::load(&self.settings.paths.state).ok().flatten();
+                let before = confirmed::load(&self.context.paths.state).ok().flatten();
                 let before = before.and_then(|before| before.about.identity);
                 let before = before.filter(|before| !before.is_other(&now)).unwrap_or_default();
                 confirmed.about.identity = Some(before.renewed(now));
@@ -304,7 +295,7 @@ impl Daemon {
 
     /// Saves a policy for the next boot. If saving fails, the daemon tries again later.
     pub(super) fn try_save(&mut self, confirmed: Confirmed) {
-        match confirmed::save(&self.settings.paths.state, &confirmed) {
+        match confirmed::save(&self.context.paths.state, &confirmed) {
             Ok(()) => {
                 self.unsaved = None;
                 self.lasting_conditions.remove(&Condition::StateUnsaved);

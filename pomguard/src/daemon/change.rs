@@ -8,10 +8,11 @@ use log::{error, info, warn};
 use super::{
     Daemon,
     attachment::check_interfaces,
-    audit, read_policy,
+    audit,
+    context::boot_id,
+    read_policy,
     transition::{
-        ActivePolicy, ChangeRequest, DesiredState, Leave, Waiting, boot_id, message, no_longer_named,
-        replaced_by,
+        ActivePolicy, ChangeRequest, DesiredState, Leave, Waiting, message, no_longer_named, replaced_by,
     },
 };
 use crate::{
@@ -34,7 +35,7 @@ impl Daemon {
     /// Puts the files in force. If the files contain an error, the policy in force stays.
     pub(super) fn take_files(&mut self, request: &ChangeRequest) -> anyhow::Result<Changed> {
         let (draft, policy) = read_policy(&self.options.config)?;
-        let _entitled = self.entitled()?;
+        let _entitled = self.context.entitled()?;
         self.change(request, DesiredState::new(draft, policy))
     }
 
@@ -73,10 +74,11 @@ impl Daemon {
             let is_named = |name: &String| settings.interfaces.iter().any(|at| at.value == *name);
             unguarded.extend(unnamed.into_iter().filter(|name| !is_named(name)));
         }
-        check_interfaces(&self.pins, &settings, |name| starting || self.reconciler.watches(name))?;
+        check_interfaces(&self.context.pins, &settings, |name| starting || self.reconciler.watches(name))?;
         let record = self.note(request, &settings, &policy, &sources)?;
         let before = self.image();
-        let deadline = request.confirm_within.map(|seconds| self.ticks.deadline(seconds)).transpose()?;
+        let deadline =
+            request.confirm_within.map(|seconds| self.context.ticks.deadline(seconds)).transpose()?;
         let installed = match self.install(&policy, deadline) {
             Ok(installed) => installed,
             Err(error) => {
@@ -91,7 +93,7 @@ impl Daemon {
             took_ms,
             ..record
         });
-        self.reconciler.record_baseline(&self.pins);
+        self.reconciler.record_baseline(&self.context.pins);
         self.succeeded(&settings, &installed);
         let mut notes = Vec::new();
         let existing = self.treat_existing(request.existing, &policy).unwrap_or_else(|error| {
@@ -157,7 +159,7 @@ impl Daemon {
             );
             let replaced = replaced_by(request.cause);
             let installed = Some(installed);
-            self.clocks.hurried = false;
+            self.hurried = false;
             self.waiting = Some(Waiting { deadline, record, next, replaced, installed, leave });
         } else {
             self.record_active(next, &replaced_by(request.cause));
@@ -172,9 +174,9 @@ impl Daemon {
 
     /// Refuses a change of folders, which takes a restart.
     fn refuse_other_paths(&self, settings: &Settings) -> anyhow::Result<()> {
-        let (old, new) = (&self.settings.paths, &settings.paths);
+        let (old, new) = (&self.context.paths, &settings.paths);
         let differ = [
-            ("pins", new.pins != self.pins.root()),
+            ("pins", new.pins != self.context.pins.root()),
             ("state", new.state != old.state),
             ("runtime", new.runtime != old.runtime),
         ];
@@ -310,7 +312,7 @@ impl Daemon {
             bail!("change {} never was in force ({})", record.number, record.outcome.text());
         }
         let (draft, policy) = self.history.policy(&record)?;
-        let _entitled = self.entitled()?;
+        let _entitled = self.context.entitled()?;
         self.change(
             &ChangeRequest { cause: Cause::Rollback(record.number), ..request },
             DesiredState::new(draft, policy),
@@ -374,8 +376,9 @@ impl Daemon {
 
     pub(super) fn install(&self, policy: &Policy, deadline: Option<u32>) -> anyhow::Result<Installed> {
         let put = || {
-            let image = install::next_place(&self.pins, self.ticks.clock())?.compile(policy)?;
-            anyhow::Ok(install::install(&self.pins, image, deadline)?)
+            let image =
+                install::next_place(&self.context.pins, self.context.ticks.clock())?.compile(policy)?;
+            anyhow::Ok(install::install(&self.context.pins, image, deadline)?)
         };
         let installed = put().context("put the policy in force")?;
         info!(

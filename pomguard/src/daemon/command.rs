@@ -8,11 +8,10 @@ use log::{error, info};
 use super::{
     Daemon,
     audit::{self, Audit},
-    emergency::Asker,
-    exceptions::{NewException, explained},
+    context::DETACHED,
     metrics_page,
+    overrides::{emergency::Asker, exceptions::NewException},
     questions::Task,
-    reconciler::DETACHED,
     transition::ChangeRequest,
 };
 use crate::{
@@ -75,10 +74,12 @@ impl Daemon {
         let reply = match message.request {
             Request::Status => Reply::from_result(self.status()),
             Request::Explain { openings } => {
-                let exceptions = self.exceptions.clone();
+                let exceptions = self.overrides.exceptions().to_vec();
                 return self.questions.put(Task { openings, exceptions, answer });
             }
-            Request::Metrics => Reply::from_result(metrics_page(&self.pins, &self.runtime, &self.state)),
+            Request::Metrics => {
+                Reply::from_result(metrics_page(&self.context.pins, &self.context.runtime, &self.state))
+            }
             Request::Apply { confirm_within, existing, yes } => {
                 let waits = self.waiting.is_some();
                 let taken = self.take_files(&request(Cause::Apply, confirm_within, existing, yes));
@@ -109,9 +110,9 @@ impl Daemon {
                 Reply::from_result(self.revoke(&name, &Asker { by, why: message.why }))
             }
             Request::Panic { kind, seconds } => {
-                Reply::from_result(self.panic(kind, seconds, &Asker { by, why: message.why }))
+                Reply::from_result(self.suspend(kind, seconds, &Asker { by, why: message.why }))
             }
-            Request::PanicOff => Reply::from_result(self.end_panic(&Asker { by, why: message.why })),
+            Request::PanicOff => Reply::from_result(self.resume(&Asker { by, why: message.why })),
         };
         if let Reply::Refused(why) = &reply {
             error!("{peer}: {verb} refused: {why}");
@@ -128,15 +129,16 @@ impl Daemon {
     fn status(&self) -> anyhow::Result<Status> {
         let settings = self.waiting.as_ref().map_or(&self.settings, |waiting| &waiting.next.settings);
         let interfaces: Vec<String> = settings.interfaces.iter().map(|at| at.value.clone()).collect();
-        let detached = self.runtime.detached();
-        let mut status = match in_force::status(&self.pins, &interfaces) {
+        let detached = self.context.runtime.detached();
+        let mut status = match in_force::status(&self.context.pins, &interfaces) {
             Err(KernelError::NotInstalled { .. }) if detached => {
-                let attach = interfaces.iter().map(|name| attach::describe(&self.pins, name)).collect();
+                let attach =
+                    interfaces.iter().map(|name| attach::describe(&self.context.pins, name)).collect();
                 Status::not_enforcing(format!("{}: {DETACHED}", Condition::Detached.name()), attach)
             }
             status => status?,
         };
-        explained(&mut status, &self.exceptions, self.suspension.as_ref());
+        self.overrides.explain(&mut status);
         let policy = self.waiting.as_ref().map(|waiting| &waiting.next).or(self.held.as_ref());
         if let Some(held) = policy.filter(|_| !detached) {
             let notes = machine::compare(settings, &held.policy).unwrap_or_else(|error| {
@@ -163,7 +165,7 @@ impl Daemon {
             pid: std::process::id(),
             last_success: state.last_reload_success,
             last_successful: state.last_reload_successful,
-            replaced_layout: self.replaced,
+            replaced_layout: self.context.replaced,
         });
         Ok(status)
     }

@@ -9,12 +9,12 @@ use pomguard_common::{control::over, image::Active};
 
 use super::{
     Daemon, audit,
-    reconciler::DETACHED,
-    transition::{ActivePolicy, DesiredState, Leave, Waiting, boot_id, message, replaced_by},
+    context::{DETACHED, boot_id},
+    transition::{ActivePolicy, DesiredState, Leave, Waiting, message, replaced_by},
 };
 use crate::{
     control::protocol::Changed,
-    history::{Outcome, Record, in_force, pending},
+    history::{Outcome, Pending, Record, in_force, pending},
     kernel::{clock::unix_now, control},
     observe::{condition::Condition, reading},
     render::quantity::timestamp,
@@ -43,25 +43,25 @@ impl Daemon {
     /// Returns the time until the deadline of the pending change; `None` if no change is pending.
     pub(super) fn until_deadline(&self) -> Option<Duration> {
         let waiting = self.waiting.as_ref()?;
-        let now = self.ticks.now().ok()? as u32;
+        let now = self.context.ticks.now().ok()? as u32;
         if over(waiting.deadline, now) {
             return Some(Duration::ZERO);
         }
         let ticks = waiting.deadline.wrapping_sub(now);
-        Some(self.ticks.duration(ticks).max(SHORTEST))
+        Some(self.context.ticks.duration(ticks).max(SHORTEST))
     }
 
     /// Completes the rollback if the deadline has passed. Called when the deadline may have passed.
     pub(super) fn at_deadline(&mut self) {
         let Some(waiting) = &self.waiting else { return };
-        if !self.ticks.now().is_ok_and(|now| over(waiting.deadline, now as u32)) {
+        if !self.context.ticks.now().is_ok_and(|now| over(waiting.deadline, now as u32)) {
             return;
         }
         let number = waiting.record.number;
-        if self.runtime.detached() {
+        if self.context.runtime.detached() {
             return self.end_waiting_detached();
         }
-        let message = returned(number, self.clocks.hurried);
+        let message = returned(number, self.hurried);
         let before = waiting.record.image.clone();
         announce(&message);
         if let Err(error) = self.take_back(&Outcome::NotConfirmed) {
@@ -91,26 +91,21 @@ impl Daemon {
         self.failed();
     }
 
-    /// Returns the bypass or lockdown that suspends the policy, if there is one.
-    pub(super) fn panic_now(&self) -> Option<(Condition, String)> {
-        Some((Condition::Panic, self.scene().in_force()?.name().to_owned()))
-    }
-
     /// Confirms the pending change.
     pub(super) fn confirm(&mut self) -> anyhow::Result<Changed> {
         let Some(waiting) = &self.waiting else { return self.nothing_to_confirm() };
         let number = waiting.record.number;
         let deadline = waiting.deadline;
         // The wait for the lock comes before the clock is read.
-        let entitled = self.entitled()?;
-        let now = self.ticks.now()? as u32;
+        let entitled = self.context.entitled()?;
+        let now = self.context.ticks.now()? as u32;
         // One tick of reserve: the programs must not return to the old policy during the confirmation.
         if over(deadline, now.wrapping_add(1)) {
             drop(entitled);
             self.at_deadline();
             bail!("too late: change {number} was taken back, the policy before it is in force");
         }
-        control::record_active(&self.pins, now).context("confirm in the kernel")?;
+        control::record_active(&self.context.pins, now).context("confirm in the kernel")?;
         let Some(waiting) = self.waiting.take() else { bail!("nothing waits for a confirmation") };
         info!("change {number} is confirmed");
         let Waiting { next, replaced, installed, leave, .. } = waiting;
@@ -126,7 +121,7 @@ impl Daemon {
         }
         // The next boot uses only a confirmed policy.
         let installed = installed.map_or_else(|| self.install(&next.policy, None), Ok)?;
-        self.reconciler.record_baseline(&self.pins);
+        self.reconciler.record_baseline(&self.context.pins);
         let changed = Changed { changed: true, ..message(&next, notes) };
         self.record_active(next, &replaced);
         self.save(&installed);
@@ -143,7 +138,7 @@ impl Daemon {
             .any(|condition| self.lasting_conditions.contains_key(condition));
         let records = self.history.list().0;
         if let Some(last) = records.last().filter(|it| after_return && it.outcome == Outcome::NotConfirmed) {
-            bail!("too late: {}", returned(last.number, self.clocks.hurried));
+            bail!("too late: {}", returned(last.number, self.hurried));
         }
         let held =
             self.held.as_ref().context("nothing waits for a confirmation, and nothing is in force yet")?;
@@ -153,13 +148,13 @@ impl Daemon {
     /// Returns to the policy that was in force before the pending change.
     pub(super) fn take_back(&mut self, outcome: &Outcome) -> anyhow::Result<Changed> {
         // Without the right to change something the change continues to wait.
-        let _entitled = self.entitled()?;
+        let _entitled = self.context.entitled()?;
         let Some(waiting) = self.waiting.take() else { bail!("nothing waits for a confirmation") };
         self.lasting_conditions.remove(&Condition::Unconfirmed);
         self.rewrite(Some((waiting.record, outcome.clone())));
         // First the kernel: the policy before is in force even if it cannot be installed anew.
-        let returned = control::active(&self.pins)
-            .and_then(|active| control::stay(&self.pins, Active::confirmed(active.fallback())));
+        let returned = control::active(&self.context.pins)
+            .and_then(|active| control::stay(&self.context.pins, Active::confirmed(active.fallback())));
         let result = returned.map_err(anyhow::Error::from).and_then(|()| self.return_to_base());
         self.status = self.line();
         result
@@ -179,7 +174,7 @@ impl Daemon {
             }),
         };
         let Some(base) = base else {
-            self.reconciler.record_baseline(&self.pins);
+            self.reconciler.record_baseline(&self.context.pins);
             bail!("the policy before is in force, and nobody knows any more which files it came from");
         };
         self.restore(base)
@@ -189,7 +184,7 @@ impl Daemon {
     fn restore(&mut self, mut base: ActivePolicy) -> anyhow::Result<Changed> {
         base.policy = self.on_this_machine(&base.settings, base.policy);
         let installed = self.install(&base.policy, None)?;
-        self.reconciler.record_baseline(&self.pins);
+        self.reconciler.record_baseline(&self.context.pins);
         if let Some(record) = &mut base.record {
             record.image = installed.digest();
             record.generation = installed.generation();
@@ -207,6 +202,23 @@ impl Daemon {
         Ok(changed)
     }
 
+    /// Returns the wall time of the deadline of the pending change, if recorded in this boot.
+    pub(super) fn recorded_until(&self) -> Option<u64> {
+        let boot = boot_id().ok()?;
+        match &pending(&self.history.list().0)?.outcome {
+            Outcome::Pending(Pending { until, boot: recorded }) if *recorded == boot => Some(*until),
+            _ => None,
+        }
+    }
+
+    /// Notes that the time to confirm the pending change became shorter.
+    pub(super) fn hurry(&mut self, deadline: u32) {
+        if let Some(waiting) = &mut self.waiting {
+            waiting.deadline = deadline;
+        }
+        self.hurried = true;
+    }
+
     /// Looks for a change that was pending when the former daemon ended. A rollback that happened while no
     /// daemon was running is recorded now.
     pub(super) fn continue_waiting(&mut self) -> anyhow::Result<Earlier> {
@@ -215,24 +227,24 @@ impl Daemon {
         let Outcome::Pending(until) = &record.outcome else { return Ok(Earlier::None) };
         let same_boot = boot_id().is_ok_and(|boot| boot == until.boot);
         let left = until.until.saturating_sub(unix_now());
-        if self.replaced.is_some() && same_boot && left > 0 {
+        if self.context.replaced.is_some() && same_boot && left > 0 {
             self.wait_again(&records, &record, left)?;
         }
-        let active = control::active(&self.pins)?;
-        let now = self.ticks.now()? as u32;
+        let active = control::active(&self.context.pins)?;
+        let now = self.context.ticks.now()? as u32;
         if !same_boot || active.deadline() == 0 || over(active.deadline(), now) {
             // The former policy is in force: whoever reads the word must not take the change for it.
             if active.deadline() != 0 {
-                control::stay(&self.pins, Active::confirmed(active.fallback()))?;
+                control::stay(&self.context.pins, Active::confirmed(active.fallback()))?;
             }
-            let message = returned(record.number, self.clocks.hurried);
+            let message = returned(record.number, self.hurried);
             announce(&message);
             let image = record.image.clone();
             self.rewrite(Some((record, Outcome::NotConfirmed)));
             return Ok(Earlier::Returned { message, image });
         }
         let DesiredState { settings, policy, .. } = self.restored(&record)?;
-        let left = self.ticks.seconds(active.deadline().wrapping_sub(now));
+        let left = self.context.ticks.seconds(active.deadline().wrapping_sub(now));
         warn!("change {} still waits for its confirmation: {left} s left", record.number);
         let about = format!("change {} until {}", record.number, timestamp(until.until));
         self.lasting_conditions.insert(Condition::Unconfirmed, about);
@@ -266,7 +278,7 @@ impl Daemon {
             )
         })?;
         self.install(&base.policy, None)?;
-        let deadline = self.ticks.deadline(u32::try_from(left).unwrap_or(u32::MAX))?;
+        let deadline = self.context.ticks.deadline(u32::try_from(left).unwrap_or(u32::MAX))?;
         self.install(&self.restored(record)?.policy, Some(deadline))?;
         Ok(())
     }
@@ -276,7 +288,7 @@ impl Daemon {
         let Some(settings) = self.waiting.as_ref().map(|waiting| waiting.next.settings.clone()) else {
             return Ok(());
         };
-        let in_force = reading::snapshot(&self.pins)?;
+        let in_force = reading::snapshot(&self.context.pins)?;
         self.in_force(&settings, in_force.image, in_force.generation);
         self.settings = settings.clone();
         self.status = self.line();

@@ -72,15 +72,15 @@ impl Daemon {
 
     /// Notes the last packet of each reason, and returns the host record.
     fn note_counts(&mut self) -> Result<HostRecord, KernelError> {
-        let host = load::host_record(&self.pins)?;
-        let reasons = reading::reasons(&counters::counters(&self.pins)?).into_iter();
+        let host = load::host_record(&self.context.pins)?;
+        let reasons = reading::reasons(&counters::counters(&self.context.pins)?).into_iter();
         let counted = reasons.map(|it| -> Counted { (it.name, it.direction, it.verdict, it.packets) });
         self.counting.last.note(counted, host.counting_since, unix_now());
         Ok(host)
     }
 
     fn keep_reading(&mut self, kind: &ReadingKind, now: u64) {
-        let snapshot = match reading::snapshot(&self.pins) {
+        let snapshot = match reading::snapshot(&self.context.pins) {
             Ok(snapshot) => snapshot,
             Err(error) => return debug!("no reading of the counters: {:#}", anyhow!(error)),
         };

@@ -91,7 +91,7 @@ impl Daemon {
     }
 
     fn read_drops(&mut self) {
-        let reading = match drops::read(&self.pins) {
+        let reading = match drops::read(&self.context.pins) {
             Ok(reading) => reading,
             // Logged once: the next successful reading includes the drops of the meantime.
             Err(error) if !self.recorder.failed => {

@@ -58,12 +58,13 @@ impl Daemon {
             .filter(|flow| policy.is_own(flow.local.ip()) || policy.machine.held.contains(&flow.local.ip()))
             .filter(|flow| {
                 let opening = flow.opening();
-                let excepted = self.exceptions.iter().any(|held| held.allows(&opening, now));
+                let excepted = self.overrides.exceptions().iter().any(|held| held.allows(&opening, now));
                 !excepted && !goes_on(policy, &opening)
             })
             .collect();
         let change = if existing == Existing::Cut { seed::forget } else { seed::keep };
-        let done = change(&self.pins, self.ticks, &unlisted).context("change the flow table")?;
+        let done =
+            change(&self.context.pins, self.context.ticks, &unlisted).context("change the flow table")?;
         let word = if existing == Existing::Cut { "ended by --cut" } else { "kept by --keep-existing" };
         for flow in done.iter().take(NAMED) {
             warn!("{word}: {}", described(&flow.opening()));
@@ -78,7 +79,7 @@ impl Daemon {
             return;
         }
         self.sweeper.due = Instant::now() + SWEEP;
-        match sweep::sweep(&self.pins, self.ticks) {
+        match sweep::sweep(&self.context.pins, self.context.ticks) {
             Ok(swept) => {
                 self.sweeper.failed = false;
                 debug!(

@@ -92,9 +92,9 @@ impl Daemon {
     /// Takes the failsafe rows of another machine's policy for what a pending change returns to, if that is in
     /// the kernel: the history does not have it.
     pub(super) fn expect_failsafe(&mut self) {
-        let Ok(Some(saved)) = confirmed::load(&self.settings.paths.state) else { return };
+        let Ok(Some(saved)) = confirmed::load(&self.context.paths.state) else { return };
         if !is_foreign(&saved, Some(&self.settings))
-            || self.has_image(image_reader::fallback_digest(&self.pins))
+            || self.has_image(image_reader::fallback_digest(&self.context.pins))
         {
             return;
         }
@@ -114,7 +114,7 @@ impl Daemon {
     /// Returns true if the image in force has only the failsafe rows of another machine's policy. The name of
     /// the host in the maps is not enough: a change that returned leaves its own name there.
     pub(super) fn only_failsafe_in_force(&self, foreign: bool) -> bool {
-        let snapshot = reading::snapshot(&self.pins);
+        let snapshot = reading::snapshot(&self.context.pins);
         snapshot.is_ok_and(|it| it.host == UNIDENTIFIED || foreign && !self.has_image(Ok(it.image)))
     }
 
@@ -208,7 +208,7 @@ impl Daemon {
     pub(super) fn load_saved(&mut self, confirmed: Confirmed) -> anyhow::Result<()> {
         let installed = self.reinstall(&confirmed).context("put the last confirmed policy in force")?;
         info!("generation {} in force: image {}", installed.generation(), installed.digest());
-        self.reconciler.record_baseline(&self.pins);
+        self.reconciler.record_baseline(&self.context.pins);
         let saved = compile::Record::read(&confirmed.lines).map(|record| record.hex()).unwrap_or_default();
         self.recall(&[&installed.digest(), &saved], confirmed.about.change);
         let settings = self.settings.clone();

@@ -5,7 +5,6 @@
 
 use std::{
     collections::BTreeMap,
-    fs::File,
     future::Future,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
@@ -51,7 +50,7 @@ use crate::{
         reading,
     },
     policy::{self, Policy},
-    state::{confirmed::Confirmed, exceptions::Exception, panic::Suspension, runtime::Runtime},
+    state::{confirmed::Confirmed, runtime::Runtime},
 };
 
 mod addresses;
@@ -59,37 +58,36 @@ mod attachment;
 pub mod audit;
 mod boot;
 mod change;
-mod clocks;
 mod command;
 mod confirm;
+mod context;
 mod counts;
 mod drops;
-pub mod emergency;
-pub mod exceptions;
 mod flows;
 mod identity;
 pub mod journal;
 mod metrics_listener;
 mod notify;
-mod panic;
+pub mod overrides;
 mod phases;
 mod questions;
 mod reconcile_timer;
 mod reconciler;
 mod refused;
 mod sight;
+mod timed;
 mod transition;
 
 use attachment::check_interfaces;
 use boot::StartSource;
-use clocks::Clocks;
 use confirm::Earlier;
+use context::{Context, DETACHED};
 use counts::Counting;
 use drops::Recorder;
-use emergency::Scene;
 use flows::Sweeper;
 use identity::Unplaced;
 use notify::Systemd;
+use overrides::Overrides;
 use questions::Questions;
 use reconcile_timer::ReconcileTimer;
 use reconciler::Reconciler;
@@ -120,25 +118,17 @@ struct Daemon {
     waiting: Option<Waiting>,
     /// The start, if no address told which host this machine is.
     unplaced: Option<Unplaced>,
-    /// The timed exceptions that hold.
-    exceptions: Vec<Exception>,
-    /// The bypass or lockdown that the record on disk and the maps had when both last agreed.
-    suspension: Option<Suspension>,
-    /// The deadline of the bypass whose end was announced.
-    announced_end: Option<u32>,
-    pins: Pins,
-    runtime: Runtime,
-    ticks: Ticks,
-    clocks: Clocks,
+    /// True if the time to confirm the pending change, or the last one, was made shorter.
+    hurried: bool,
+    context: Context,
+    overrides: Overrides,
     loaded: Loaded,
     reconciler: Reconciler,
     sweeper: Sweeper,
     recorder: Recorder,
     counting: Counting,
     questions: Questions,
-    /// The layout of the maps that were in force before, if different from the layout of now.
-    replaced: Option<u32>,
-    /// The counters of those maps, until the programs that count in them are exchanged.
+    /// The counters of the maps that this start replaces, until the programs that count in them are exchanged.
     carry: Option<Carry>,
     state: Arc<Mutex<DaemonState>>,
     /// One line about the policy in force, for systemd.
@@ -202,7 +192,8 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> anyhow
     let requests = command::listen(&settings);
     // The policy is reported as in force only after it was read back and the programs were asked.
     daemon.check();
-    selfprobe::judge(&mut daemon.loaded, &daemon.pins).context("ask the programs that are in force")?;
+    selfprobe::judge(&mut daemon.loaded, &daemon.context.pins)
+        .context("ask the programs that are in force")?;
     daemon.systemd.ready(&daemon.status_at_start());
     daemon.serve(&mut timer, hangup, requests, shutdown).await;
     daemon.save_drops();
@@ -257,8 +248,16 @@ fn start(
         ..DaemonState::default()
     }));
     let reconciler = Reconciler::new(&mut loaded)?;
+    let context = Context {
+        pins,
+        runtime,
+        ticks,
+        paths: settings.paths.clone(),
+        replaced: takeover.as_ref().map(Takeover::found),
+    };
     let mut daemon = Daemon {
         options,
+        context,
         history: History::open(&settings.paths.state),
         recorder: Recorder::new(&settings.paths.state),
         counting: Counting::new(&settings.paths.state),
@@ -268,17 +267,11 @@ fn start(
         held: None,
         waiting: None,
         unplaced: None,
-        exceptions: Vec::new(),
-        suspension: None,
-        announced_end: None,
-        pins,
-        runtime,
-        ticks,
-        clocks: Clocks::default(),
+        hurried: false,
+        overrides: Overrides::default(),
         loaded,
         reconciler,
         sweeper: Sweeper::new(),
-        replaced: takeover.as_ref().map(Takeover::found),
         carry: takeover.as_ref().and_then(|takeover| takeover.counters(ticks)),
         state: Arc::clone(&state),
         status: String::new(),
@@ -292,9 +285,7 @@ fn start(
     };
     daemon.follow_program_log();
     // The policy before the programs: the first packet that a program sees is judged by the policy.
-    daemon.restore_exceptions()?;
-    daemon.continue_panic()?;
-    daemon.follow_clocks_at_start()?;
+    daemon.continue_overrides()?;
     let earlier = daemon.continue_waiting()?;
     if matches!(earlier, Earlier::Waits) {
         daemon.expect_failsafe();
@@ -318,10 +309,10 @@ fn start(
     phases.end("put the policy in force and attach");
     staged.finish().context("give the new programs their place")?;
     if let Some(takeover) = takeover {
-        daemon.pins = takeover.finish().context("give the new maps their place")?;
+        daemon.context.pins = takeover.finish().context("give the new maps their place")?;
     }
     daemon.end_closing();
-    daemon.reconciler.record_baseline(&daemon.pins);
+    daemon.reconciler.record_baseline(&daemon.context.pins);
     drop(change);
     Ok(Started { daemon, timer })
 }
@@ -329,10 +320,10 @@ fn start(
 impl Daemon {
     /// Removes the means that held the host closed while the kernel refused the programs.
     fn end_closing(&self) {
-        let table = self.runtime.not_enforcing().is_some_and(|mark| mark.table);
-        let ended = minimal::end(&self.pins, table)
+        let table = self.context.runtime.not_enforcing().is_some_and(|mark| mark.table);
+        let ended = minimal::end(&self.context.pins, table)
             .map_err(anyhow::Error::from)
-            .and_then(|()| Ok(self.runtime.clear_not_enforcing()?));
+            .and_then(|()| Ok(self.context.runtime.clear_not_enforcing()?));
         if let Err(error) = ended {
             error!("what held the host closed is still there alongside the policy: {error:#}");
         }
@@ -340,7 +331,8 @@ impl Daemon {
 
     /// Returns the source of the metrics page.
     fn page(&self) -> http::Source {
-        let (pins, runtime, state) = (self.pins.clone(), self.runtime.clone(), Arc::clone(&self.state));
+        let (pins, runtime, state) =
+            (self.context.pins.clone(), self.context.runtime.clone(), Arc::clone(&self.state));
         Arc::new(move || metrics_page(&pins, &runtime, &state))
     }
 
@@ -380,8 +372,8 @@ impl Daemon {
                 error!("reload refused, the policy in force stays: {error:#}");
                 audit::reload_refused(&error, &self.image());
                 self.failed();
-                if self.runtime.detached() {
-                    self.systemd.ready(&format!("reload refused: {}", reconciler::DETACHED));
+                if self.context.runtime.detached() {
+                    self.systemd.ready(&format!("reload refused: {DETACHED}"));
                 } else {
                     if self.waiting.is_none() {
                         self.refused(&error);
@@ -395,7 +387,7 @@ impl Daemon {
 
     /// Returns the present status, and the losses of this start.
     fn status_at_start(&self) -> String {
-        match self.replaced {
+        match self.context.replaced {
             Some(found) => {
                 format!(
                     "in place of maps of layout {found} ({}); {}",
@@ -422,21 +414,6 @@ impl Daemon {
             state.installed.as_ref().map_or(0, |installed| installed.generation),
             policy.tuples().values().sum::<usize>()
         )
-    }
-
-    /// Returns the right to change something: a lock that keeps others from changing anything meanwhile.
-    /// Returns an error if the host was opened on purpose.
-    fn entitled(&self) -> anyhow::Result<File> {
-        let change = self.runtime.change()?;
-        if self.runtime.detached() {
-            bail!(reconciler::DETACHED);
-        }
-        Ok(change)
-    }
-
-    /// Returns the maps and folders that the emergency verbs write to.
-    fn scene(&self) -> Scene {
-        Scene::new(self.pins.clone(), &self.settings.paths, self.ticks)
     }
 
     fn failed(&self) {

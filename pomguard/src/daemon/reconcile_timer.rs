@@ -6,7 +6,7 @@ use anyhow::anyhow;
 use log::{error, warn};
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 
-use super::{Daemon, audit, transition::Waiting};
+use super::{Daemon, audit, overrides::Overrides, transition::Waiting};
 use crate::{
     kernel::{
         KernelError,
@@ -95,22 +95,22 @@ impl Daemon {
         self.systemd.tell_again();
         self.sweep_exceptions();
         // An operator who changes something by hand has the lock meanwhile; the next check is soon enough.
-        let _change = match self.runtime.try_change() {
+        let _change = match self.context.runtime.try_change() {
             Ok(Some(change)) => change,
             Ok(None) => return,
             Err(error) => return error!("{:#}", anyhow!(error)),
         };
         self.save_again();
         self.note_unserved();
-        let mut check = if self.runtime.detached() {
+        let mut check = if self.context.runtime.detached() {
             self.reconciler.release(&self.lasting_conditions)
         } else {
-            self.adopt_panic();
+            self.adopt_override();
             self.follow_clocks_in_lock();
             let settings = self.waiting.as_ref().map_or(&self.settings, |waiting| &waiting.next.settings);
             let how = settings.attach;
             let mut check =
-                self.reconciler.check(&mut self.loaded, &self.pins, how, &self.lasting_conditions);
+                self.reconciler.check(&mut self.loaded, &self.context.pins, how, &self.lasting_conditions);
             self.check_addresses(&mut check);
             self.reconciler.tell(&check);
             // After foreign changes were undone, so that the recorded baseline contains no other change than
@@ -120,7 +120,7 @@ impl Daemon {
             self.sweep_flows();
             check
         };
-        check.conditions.extend(self.panic_now());
+        check.conditions.extend(Overrides::condition(&self.context));
         audit::repairs(&check.repairs);
         check.conditions.extend(self.record_drops());
         self.keep_counts();

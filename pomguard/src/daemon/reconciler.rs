@@ -11,7 +11,10 @@ use anyhow::anyhow;
 use log::{error, info, warn};
 use pomguard_common::names::{ARRAY_EGRESS, ARRAY_INGRESS, MAP_HOST, MAP_LABELS, MAP_POLICY};
 
-use super::sight::{Act, Watch};
+use super::{
+    context::DETACHED,
+    sight::{Act, Watch},
+};
 use crate::{
     input::settings::{Attach, AttachMode},
     kernel::{
@@ -31,10 +34,6 @@ use crate::{
 const TABLES: Duration = Duration::from_secs(4);
 /// The delay before attaching is tried again: a driver may reset the link of the interface at every attempt.
 const RETRY: Duration = Duration::from_secs(5);
-
-/// The condition text of a running daemon after `pomguard detach`.
-pub(super) const DETACHED: &str =
-    "`pomguard detach` opened this host; `systemctl restart pomguard` enforces again";
 
 /// An interface to watch.
 pub(super) struct Watched {

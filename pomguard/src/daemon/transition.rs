@@ -140,8 +140,3 @@ pub(super) const fn replaced_by(cause: Cause) -> Outcome {
         Cause::Start | Cause::Reload | Cause::Apply => Outcome::Replaced,
     }
 }
-
-/// Returns the id of this boot: ticks and pins have no meaning beyond one boot.
-pub(super) fn boot_id() -> std::io::Result<String> {
-    Ok(std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
-}

@@ -7,9 +7,9 @@ use anyhow::{Context as _, bail};
 use log::error;
 use pomguard_common::control::{Timed, over};
 
-use super::{reconciler::DETACHED, transition::boot_id};
 use crate::{
     control::protocol::Panic,
+    daemon::context::{DETACHED, boot_id},
     history::{By, Event, History},
     input::settings::Paths,
     kernel::{
