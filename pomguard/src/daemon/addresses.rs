@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use anyhow::anyhow;
 use log::{info, warn};
 
-use super::{Daemon, reconciler::Check};
+use super::{Daemon, message::Check};
 use crate::{
     input::Settings,
     kernel::{

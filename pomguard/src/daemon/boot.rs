@@ -13,6 +13,7 @@ use log::{error, info, warn};
 use super::{
     Daemon,
     identity::{Unplaced, identity_with, is_foreign},
+    message::Report,
     overrides::grace,
     transition::DesiredState,
 };
@@ -178,7 +179,7 @@ impl Daemon {
         }
         let snapshot = reading::snapshot(&self.context.pins)?;
         let tuples = snapshot.capacity.iter().find(|it| it.name == "tuples").map_or(0, |it| it.used);
-        self.status = format!(
+        let line = format!(
             "{} {}: inbound {}, outbound {}, generation {}, {tuples} tuples",
             snapshot.host,
             snapshot.matrix,
@@ -186,10 +187,11 @@ impl Daemon {
             snapshot.outbound.name(),
             snapshot.generation,
         );
+        self.reporter.take(Report::Line(line));
         self.refused(&why);
         let settings = self.settings.clone();
         self.in_force(&settings, snapshot.image, snapshot.generation);
-        self.failed();
+        self.reporter.take(Report::Failed);
         Ok(())
     }
 

@@ -1,6 +1,6 @@
 //! A change of policy: the files anew, or an earlier change again. The history records every change.
 
-use std::{sync::PoisonError, time::Instant};
+use std::time::Instant;
 
 use anyhow::{Context as _, bail};
 use log::{error, info, warn};
@@ -10,6 +10,7 @@ use super::{
     attachment::check_interfaces,
     audit,
     context::boot_id,
+    message::Report,
     read_policy,
     transition::{
         ActivePolicy, ChangeRequest, DesiredState, Leave, Waiting, message, no_longer_named, replaced_by,
@@ -121,7 +122,7 @@ impl Daemon {
                     format!("attaching FAILED, the new policy is not on every interface: {error:#}");
                 error!("{message}");
                 notes.push(message);
-                self.failed();
+                self.reporter.take(Report::Failed);
             }
             Ok(()) => {}
         }
@@ -168,7 +169,7 @@ impl Daemon {
         if !starting {
             self.end_search(deadline.is_some());
         }
-        self.status = self.line();
+        self.reporter.take(Report::Line(self.line()));
         Ok(changed)
     }
 
@@ -204,9 +205,7 @@ impl Daemon {
         for over in [Condition::FilesRefused, Condition::ResourcesExhausted, Condition::NotConfirmed] {
             self.lasting_conditions.remove(&over);
         }
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.last_reload_success = Some(unix_now());
-        state.last_reload_successful = true;
+        self.reporter.take(Report::Accepted);
         Some(Changed { summary: Summary::default(), settings: Vec::new(), notes, ..changed })
     }
 

@@ -1,17 +1,12 @@
 //! The daemon's answers on the control socket.
 
-use std::sync::PoisonError;
-
-use anyhow::anyhow;
 use log::{error, info};
 
 use super::{
     Daemon,
     audit::{self, Audit},
-    context::DETACHED,
-    metrics_page,
     overrides::{emergency::Asker, exceptions::NewException},
-    questions::Task,
+    reporter::questions::Task,
     transition::ChangeRequest,
 };
 use crate::{
@@ -22,13 +17,7 @@ use crate::{
     },
     history::{By, Cause, Existing},
     input::settings::Settings,
-    kernel::{KernelError, attach, machine},
-    observe::{
-        condition::Condition,
-        in_force,
-        status::{DaemonStatus, Status},
-    },
-    policy::{conflict::Note, machine::needs_attention},
+    observe::status::Status,
 };
 
 /// Opens the control socket. If that fails, the daemon still enforces: the policy in force matters more.
@@ -75,18 +64,16 @@ impl Daemon {
             Request::Status => Reply::from_result(self.status()),
             Request::Explain { openings } => {
                 let exceptions = self.overrides.exceptions().to_vec();
-                return self.questions.put(Task { openings, exceptions, answer });
+                return self.reporter.explain(Task { openings, exceptions, answer });
             }
-            Request::Metrics => {
-                Reply::from_result(metrics_page(&self.context.pins, &self.context.runtime, &self.state))
-            }
+            Request::Metrics => Reply::from_result(self.reporter.metrics(&self.context)),
             Request::Apply { confirm_within, existing, yes } => {
                 let waits = self.waiting.is_some();
                 let taken = self.take_files(&request(Cause::Apply, confirm_within, existing, yes));
                 // A change that has to wait for another one has not failed.
                 Reply::from_result(taken.inspect_err(|_| {
                     if !waits {
-                        self.failed();
+                        self.reporter.failed();
                     }
                 }))
             }
@@ -128,45 +115,9 @@ impl Daemon {
 
     fn status(&self) -> anyhow::Result<Status> {
         let settings = self.waiting.as_ref().map_or(&self.settings, |waiting| &waiting.next.settings);
-        let interfaces: Vec<String> = settings.interfaces.iter().map(|at| at.value.clone()).collect();
-        let detached = self.context.runtime.detached();
-        let mut status = match in_force::status(&self.context.pins, &interfaces) {
-            Err(KernelError::NotInstalled { .. }) if detached => {
-                let attach =
-                    interfaces.iter().map(|name| attach::describe(&self.context.pins, name)).collect();
-                Status::not_enforcing(format!("{}: {DETACHED}", Condition::Detached.name()), attach)
-            }
-            status => status?,
-        };
+        let policy = self.policy_in_force();
+        let mut status = self.reporter.status(&self.context, settings, policy, &self.lasting_conditions)?;
         self.overrides.explain(&mut status);
-        let policy = self.waiting.as_ref().map(|waiting| &waiting.next).or(self.held.as_ref());
-        if let Some(held) = policy.filter(|_| !detached) {
-            let notes = machine::compare(settings, &held.policy).unwrap_or_else(|error| {
-                vec![Note { kind: "machine", message: format!("{:#}", anyhow!(error)), rows: Vec::new() }]
-            });
-            let notes = notes.into_iter().filter(|note| needs_attention(note) || note.kind == "machine");
-            status.attention.extend(notes.map(|note| format!("{}: {}", note.kind, note.message)));
-        }
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if !state.last_reload_successful {
-            status.attention.push("the last change of policy failed: the journal says why".to_owned());
-        }
-        // The status read from the kernel already has these, with the seconds that are left.
-        let read = [Condition::Unconfirmed, Condition::Panic, Condition::Detached];
-        // Conditions that began since the last check are included.
-        let mut conditions = self.conditions.clone();
-        conditions.extend(self.lasting_conditions.clone());
-        let conditions = conditions.iter().filter(|(condition, _)| !read.contains(condition));
-        status
-            .attention
-            .extend(conditions.map(|(condition, about)| format!("{}: {about}", condition.name())));
-        status.daemon = Some(DaemonStatus {
-            version: state.version.clone(),
-            pid: std::process::id(),
-            last_success: state.last_reload_success,
-            last_successful: state.last_reload_successful,
-            replaced_layout: self.context.replaced,
-        });
         Ok(status)
     }
 }

@@ -10,6 +10,7 @@ use pomguard_common::{control::over, image::Active};
 use super::{
     Daemon, audit,
     context::{DETACHED, boot_id},
+    message::Report,
     transition::{ActivePolicy, DesiredState, Leave, Waiting, message, replaced_by},
 };
 use crate::{
@@ -71,7 +72,7 @@ impl Daemon {
         }
         audit::returned(&message, &before, &self.image());
         self.lasting_conditions.insert(Condition::NotConfirmed, message);
-        self.failed();
+        self.reporter.take(Report::Failed);
     }
 
     /// Records that the pending change was not confirmed.
@@ -79,7 +80,7 @@ impl Daemon {
         if let Some(waiting) = self.waiting.take() {
             self.lasting_conditions.remove(&Condition::Unconfirmed);
             self.rewrite(Some((waiting.record, Outcome::NotConfirmed)));
-            self.status = self.line();
+            self.reporter.take(Report::Line(self.line()));
         }
     }
 
@@ -88,7 +89,7 @@ impl Daemon {
         let number = self.waiting.as_ref().map_or(0, |waiting| waiting.record.number);
         error!("nobody confirmed change {number} in time; {DETACHED}");
         self.end_waiting();
-        self.failed();
+        self.reporter.take(Report::Failed);
     }
 
     /// Confirms the pending change.
@@ -125,7 +126,7 @@ impl Daemon {
         let changed = Changed { changed: true, ..message(&next, notes) };
         self.record_active(next, &replaced);
         self.save(&installed);
-        self.status = self.line();
+        self.reporter.take(Report::Line(self.line()));
         Ok(changed)
     }
 
@@ -156,7 +157,7 @@ impl Daemon {
         let returned = control::active(&self.context.pins)
             .and_then(|active| control::stay(&self.context.pins, Active::confirmed(active.fallback())));
         let result = returned.map_err(anyhow::Error::from).and_then(|()| self.return_to_base());
-        self.status = self.line();
+        self.reporter.take(Report::Line(self.line()));
         result
     }
 
@@ -291,7 +292,7 @@ impl Daemon {
         let in_force = reading::snapshot(&self.context.pins)?;
         self.in_force(&settings, in_force.image, in_force.generation);
         self.settings = settings.clone();
-        self.status = self.line();
+        self.reporter.take(Report::Line(self.line()));
         self.attach_at_start(&settings)
     }
 

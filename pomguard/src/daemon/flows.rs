@@ -1,9 +1,6 @@
 //! Maintains the flow table: frees flows whose socket is gone.
 
-use std::{
-    sync::PoisonError,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow};
 use log::{debug, warn};
@@ -73,10 +70,10 @@ impl Daemon {
         Ok(Some(done.len()))
     }
 
-    /// Frees flows whose socket is gone, if the next sweep is due.
-    pub(super) fn sweep_flows(&mut self) {
+    /// Frees flows whose socket is gone, if the next sweep is due. Returns their number.
+    pub(super) fn sweep_flows(&mut self) -> u64 {
         if self.sweeper.due > Instant::now() {
-            return;
+            return 0;
         }
         self.sweeper.due = Instant::now() + SWEEP;
         match sweep::sweep(&self.context.pins, self.context.ticks) {
@@ -86,8 +83,7 @@ impl Daemon {
                     "flows by their sockets: {} freed, {} suspect, {} open again",
                     swept.freed, swept.suspected, swept.revived
                 );
-                let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-                state.flows_freed += swept.freed;
+                return swept.freed;
             }
             // Logged once: closed flows expire by age anyway, and suspect flows are replaced if room is
             // needed.
@@ -97,5 +93,6 @@ impl Daemon {
             }
             Err(_) => {}
         }
+        0
     }
 }

@@ -11,7 +11,7 @@ use log::{info, warn};
 
 use super::{
     Daemon,
-    reconciler::Check,
+    message::Check,
     transition::{ActivePolicy, DesiredState},
 };
 use crate::{

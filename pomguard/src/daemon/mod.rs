@@ -7,7 +7,6 @@ use std::{
     collections::BTreeMap,
     future::Future,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -26,14 +25,11 @@ use self::{
 use crate::{
     control::server::Requests,
     history::{Cause, History},
-    input::{
-        Draft,
-        settings::{AttachMode, Settings},
-    },
+    input::{Draft, settings::Settings},
     kernel::{
-        KernelError, attach, capabilities,
+        capabilities,
         carry::Carry,
-        clock::{Ticks, unix_now},
+        clock::Ticks,
         install::Installed,
         interface,
         load::{Loaded, Share},
@@ -41,14 +37,9 @@ use crate::{
         pins::Pins,
         programs::{self, Staged},
         selfprobe,
-        takeover::{self, Takeover},
+        takeover::Takeover,
     },
-    observe::{
-        condition::Condition,
-        http,
-        metrics::{self, DaemonState},
-        reading,
-    },
+    observe::condition::Condition,
     policy::{self, Policy},
     state::{confirmed::Confirmed, runtime::Runtime},
 };
@@ -58,22 +49,20 @@ mod attachment;
 pub mod audit;
 mod boot;
 mod change;
+mod check;
 mod command;
 mod confirm;
 mod context;
-mod counts;
-mod drops;
 mod flows;
 mod identity;
 pub mod journal;
-mod metrics_listener;
-mod notify;
+mod message;
 pub mod overrides;
 mod phases;
-mod questions;
 mod reconcile_timer;
 mod reconciler;
 mod refused;
+mod reporter;
 mod sight;
 mod timed;
 mod transition;
@@ -82,16 +71,14 @@ use attachment::check_interfaces;
 use boot::StartSource;
 use confirm::Earlier;
 use context::{Context, DETACHED};
-use counts::Counting;
-use drops::Recorder;
 use flows::Sweeper;
 use identity::Unplaced;
-use notify::Systemd;
+use message::{InForce, Report};
 use overrides::Overrides;
-use questions::Questions;
 use reconcile_timer::ReconcileTimer;
 use reconciler::Reconciler;
 use refused::Refused;
+use reporter::{Reporter, notify::Systemd};
 
 /// The interval at which the log of the eBPF programs is copied to the daemon's log.
 const PROGRAM_LOG_INTERVAL: Duration = Duration::from_millis(250);
@@ -125,27 +112,15 @@ struct Daemon {
     loaded: Loaded,
     reconciler: Reconciler,
     sweeper: Sweeper,
-    recorder: Recorder,
-    counting: Counting,
-    questions: Questions,
     /// The counters of the maps that this start replaces, until the programs that count in them are exchanged.
     carry: Option<Carry>,
-    state: Arc<Mutex<DaemonState>>,
-    /// One line about the policy in force, for systemd.
-    status: String,
+    reporter: Reporter,
+    /// The image in force; `None` before the first one.
+    installed: Option<InForce>,
     /// The conditions that stay until something is done about them.
     lasting_conditions: BTreeMap<Condition, String>,
     /// The policy that could not be saved for the next boot, and the time of the next attempt.
     unsaved: Option<(Confirmed, Instant)>,
-    /// All conditions that hold.
-    conditions: BTreeMap<Condition, String>,
-    /// The address of the metrics page.
-    listen: metrics_listener::DesiredAddress,
-    /// The reason for which the metrics page is not served.
-    unserved: metrics_listener::Fault,
-    systemd: Systemd,
-    /// The status that systemd received last.
-    last_status: String,
 }
 
 /// The state in which a daemon ended without an error.
@@ -186,19 +161,16 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> anyhow
     };
     let settings = daemon.settings.clone();
     let (stop, stopped) = watch::channel(false);
-    let metrics =
-        metrics_listener::serve(daemon.listen.subscribe(), daemon.page(), daemon.unserved.clone(), stopped)
-            .await;
+    let metrics = daemon.reporter.serve_metrics(&daemon.context, stopped).await;
     let requests = command::listen(&settings);
     // The policy is reported as in force only after it was read back and the programs were asked.
     daemon.check();
     selfprobe::judge(&mut daemon.loaded, &daemon.context.pins)
         .context("ask the programs that are in force")?;
-    daemon.systemd.ready(&daemon.status_at_start());
+    daemon.reporter.started(&daemon.context);
     daemon.serve(&mut timer, hangup, requests, shutdown).await;
-    daemon.save_drops();
-    daemon.save_counts();
-    daemon.systemd.stopping();
+    daemon.reporter.save_records(daemon.settings.drops);
+    daemon.reporter.stopping();
     info!("stopping; what is in force stays in force (`pomguard detach` opens the host)");
     // An error means that no receiver is left, which is as good.
     let _ = stop.send(true);
@@ -243,10 +215,6 @@ fn start(
     // Before the first program is attached: see `programs`.
     let staged = Staged::new(&loaded, &pins).context("pin the programs")?;
     phases.end("load the programs");
-    let state = Arc::new(Mutex::new(DaemonState {
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        ..DaemonState::default()
-    }));
     let reconciler = Reconciler::new(&mut loaded)?;
     let context = Context {
         pins,
@@ -259,10 +227,7 @@ fn start(
         options,
         context,
         history: History::open(&settings.paths.state),
-        recorder: Recorder::new(&settings.paths.state),
-        counting: Counting::new(&settings.paths.state),
-        // The place of the pins after the start, also if maps of another layout are replaced.
-        questions: Questions::new(Pins::new(&settings.paths.pins)),
+        reporter: Reporter::new(&settings.paths, systemd),
         settings,
         held: None,
         waiting: None,
@@ -273,15 +238,9 @@ fn start(
         reconciler,
         sweeper: Sweeper::new(),
         carry: takeover.as_ref().and_then(|takeover| takeover.counters(ticks)),
-        state: Arc::clone(&state),
-        status: String::new(),
+        installed: None,
         lasting_conditions: BTreeMap::new(),
         unsaved: None,
-        conditions: BTreeMap::new(),
-        listen: metrics_listener::DesiredAddress::new(None),
-        unserved: metrics_listener::Fault::default(),
-        systemd,
-        last_status: String::new(),
     };
     daemon.follow_program_log();
     // The policy before the programs: the first packet that a program sees is judged by the policy.
@@ -329,13 +288,6 @@ impl Daemon {
         }
     }
 
-    /// Returns the source of the metrics page.
-    fn page(&self) -> http::Source {
-        let (pins, runtime, state) =
-            (self.context.pins.clone(), self.context.runtime.clone(), Arc::clone(&self.state));
-        Arc::new(move || metrics_page(&pins, &runtime, &state))
-    }
-
     /// Handles events until `shutdown` completes.
     async fn serve(
         &mut self,
@@ -362,48 +314,35 @@ impl Daemon {
 
     /// Takes the files anew. If the files contain an error, the policy in force stays.
     fn reload(&mut self) {
-        self.systemd.reloading();
+        self.reporter.reloading();
         match self.take_files(&ChangeRequest::own(Cause::Reload)) {
-            Ok(changed) if changed.notes.is_empty() => self.systemd.ready(&self.status),
-            Ok(changed) => {
-                self.systemd.ready(&format!("{}; {}", changed.notes.join("; "), self.status));
-            }
+            Ok(changed) => self.reporter.reloaded(&changed.notes),
             Err(error) => {
                 error!("reload refused, the policy in force stays: {error:#}");
                 audit::reload_refused(&error, &self.image());
-                self.failed();
+                self.reporter.failed();
                 if self.context.runtime.detached() {
-                    self.systemd.ready(&format!("reload refused: {DETACHED}"));
+                    self.reporter.reload_refused(&format!("reload refused: {DETACHED}"));
                 } else {
                     if self.waiting.is_none() {
                         self.refused(&error);
                     }
-                    self.systemd.ready("reload refused: the policy before it is in force (see the journal)");
+                    self.reporter
+                        .reload_refused("reload refused: the policy before it is in force (see the journal)");
                 }
             }
         }
-        self.last_status = String::new();
     }
 
-    /// Returns the present status, and the losses of this start.
-    fn status_at_start(&self) -> String {
-        match self.context.replaced {
-            Some(found) => {
-                format!(
-                    "in place of maps of layout {found} ({}); {}",
-                    takeover::losses(found),
-                    self.last_status
-                )
-            }
-            None => self.last_status.clone(),
-        }
+    /// Returns the digest of the image that the daemon considers to be in force; empty before the first.
+    fn image(&self) -> String {
+        self.installed.as_ref().map(|installed| installed.image.clone()).unwrap_or_default()
     }
 
     /// Returns one line about the policy in force, for systemd.
     fn line(&self) -> String {
         let waiting = self.waiting.as_ref().map(|waiting| &waiting.next);
         let Some(held) = waiting.or(self.held.as_ref()) else { return "nothing in force yet".to_owned() };
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let policy = &held.policy;
         format!(
             "{} {}: inbound {}, outbound {}, generation {}, {} tuples",
@@ -411,15 +350,9 @@ impl Daemon {
             policy.matrix.id,
             policy.inbound.name(),
             policy.outbound.name(),
-            state.installed.as_ref().map_or(0, |installed| installed.generation),
+            self.installed.as_ref().map_or(0, |installed| installed.generation),
             policy.tuples().values().sum::<usize>()
         )
-    }
-
-    fn failed(&self) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.reload_failures += 1;
-        state.last_reload_successful = false;
     }
 
     /// Records that the files were accepted, and which image is in force.
@@ -428,23 +361,14 @@ impl Daemon {
             self.lasting_conditions.remove(&over);
         }
         self.in_force(settings, installed.digest(), installed.generation().into());
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.last_reload_success = Some(unix_now());
-        state.last_reload_successful = true;
+        self.reporter.take(Report::Accepted);
     }
 
     /// Records the image in force for the metrics page, and moves the page to the address of the settings.
-    fn in_force(&self, settings: &Settings, image: String, generation: u64) {
-        self.listen.want(settings.metrics.as_ref());
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        match settings.attach.mode {
-            AttachMode::Auto => "auto",
-            AttachMode::Native => "native",
-            AttachMode::Generic => "generic",
-        }
-        .clone_into(&mut state.attach_wanted);
-        state.installed = Some(metrics::Installed { image, generation });
-        state.interfaces = settings.interfaces.iter().map(|at| at.value.clone()).collect();
+    fn in_force(&mut self, settings: &Settings, image: String, generation: u64) {
+        let installed = InForce { image, generation };
+        self.installed = Some(installed.clone());
+        self.reporter.take(Report::InForce { settings: Box::new(settings.clone()), installed });
     }
 
     /// Copies the log of the eBPF programs to the daemon's log, if asked for.
@@ -489,16 +413,4 @@ fn raise_locked_memory() {
     if let Err(error) = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY) {
         debug!("the limit of locked memory stays as it is ({error}); only kernels before 5.11 mind");
     }
-}
-
-/// Returns the metrics page as of now; after a detach, the metrics that remain.
-fn metrics_page(pins: &Pins, runtime: &Runtime, state: &Mutex<DaemonState>) -> anyhow::Result<String> {
-    let snapshot = reading::snapshot(pins);
-    let mut state = state.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    if runtime.detached() && matches!(snapshot, Err(KernelError::NotInstalled { .. })) {
-        state.conditions.insert(Condition::Detached);
-        let open = state.interfaces.iter().map(|name| attach::describe(pins, name)).collect();
-        return Ok(metrics::page_without_maps(state, open)?);
-    }
-    Ok(metrics::page(snapshot?, state)?)
 }

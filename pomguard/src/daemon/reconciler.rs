@@ -13,6 +13,7 @@ use pomguard_common::names::{ARRAY_EGRESS, ARRAY_INGRESS, MAP_HOST, MAP_LABELS, 
 
 use super::{
     context::DETACHED,
+    message::{Check, Conditions},
     sight::{Act, Watch},
 };
 use crate::{
@@ -108,26 +109,6 @@ impl Guarded {
             self.hold = Some(HookHandles::take(pins, &self.name)?);
         }
         Ok(generic)
-    }
-}
-
-/// The conditions that exist independently of the findings of a check.
-type Conditions = BTreeMap<Condition, String>;
-
-/// The result of one check.
-#[derive(Default)]
-pub(super) struct Check {
-    pub(super) conditions: BTreeMap<Condition, String>,
-    pub(super) repairs: Vec<Repair>,
-}
-
-impl Check {
-    pub(super) fn note(&mut self, condition: Condition, about: &str) {
-        let message = self.conditions.entry(condition).or_default();
-        if !message.is_empty() {
-            message.push_str(", ");
-        }
-        message.push_str(about);
     }
 }
 

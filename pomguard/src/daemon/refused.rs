@@ -21,7 +21,12 @@ use tokio::{
     time::{Interval, MissedTickBehavior},
 };
 
-use super::{Ending, command, context::DETACHED, metrics_listener, notify::Systemd, read_policy};
+use super::{
+    Ending, command,
+    context::DETACHED,
+    read_policy,
+    reporter::{metrics_listener, notify::Systemd},
+};
 use crate::{
     compile::{SlotTable, overrides},
     control::{
