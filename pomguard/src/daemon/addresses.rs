@@ -92,7 +92,7 @@ impl Daemon {
         };
         let readdressed = self.put_readdressed(&policy, base.as_ref());
         // Also after an error: the new images may be in their slots.
-        self.reconciler.record_baseline(&self.context.pins);
+        self.reconciler.record_baseline(&self.context);
         let Readdressed { installed, base: base_digest } = readdressed?;
         let list =
             |of: &[std::net::IpAddr]| of.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");

@@ -14,7 +14,6 @@ use super::{
     Daemon,
     identity::{Unplaced, identity_with, is_foreign},
     message::Report,
-    overrides::grace,
     transition::DesiredState,
 };
 use crate::{
@@ -24,7 +23,6 @@ use crate::{
         install::{self, Installed},
         interface,
         pins::Pins,
-        seed::{self, Seeded, Unlisted},
     },
     observe::{condition::Condition, reading},
     paths,
@@ -39,9 +37,6 @@ const RETRY: Duration = Duration::from_secs(5);
 /// The end of a condition if the history does not have the files of the policy in force.
 const UNFOLLOWED: &str = "; the history does not have the files of this policy, so addresses of this machine that \
                           come or go are not followed: correct the files, then `pomguard apply`";
-
-/// The number of flows that no row allows and that the log names.
-const NAMED: usize = 20;
 
 /// The policy that a start puts in force.
 pub(super) enum StartSource {
@@ -200,52 +195,6 @@ impl Daemon {
         let place = install::next_place(&self.context.pins, self.context.ticks.clock())?;
         let image = place.adopt(confirmed.parts()).context("the saved lines are no image of this version")?;
         Ok(install::install(&self.context.pins, image, None)?)
-    }
-
-    /// Enters live connections into the flow table before the first attachment, or before the daemon leaves
-    /// maps of another layout. The socket table does not show every connection: during the grace period,
-    /// packets in the middle of unknown connections pass, too. At a boot there are no live connections, and
-    /// no grace period begins.
-    pub(super) fn seed_on_first_attach(&self, grace: Option<u32>) {
-        let message = self.seed();
-        let (Some(seconds), Some(1..)) = (grace, message) else { return };
-        grace::begin(&self.context, seconds);
-    }
-
-    /// Enters live connections into the flow table and returns their number.
-    pub(super) fn seed(&self) -> Option<usize> {
-        let unlisted = if self.context.replaced.is_some() { Unlisted::AsJudged } else { Unlisted::GoOn };
-        let seeded = match seed::seed(&self.context.pins, self.context.ticks, unlisted) {
-            Ok(seeded) => seeded,
-            Err(error) => {
-                error!("live connections are not known, and may be cut: {:#}", anyhow!(error));
-                return None;
-            }
-        };
-        let Seeded { live, by_row, grandfathered, left_out, refused } = seeded;
-        if unlisted == Unlisted::AsJudged {
-            info!("{live} live connections: {by_row} that this host opened go on from its socket table");
-        } else if by_row + grandfathered.len() + refused > 0 {
-            let others = grandfathered.len();
-            info!(
-                "{live} live connections: {by_row} by a row of this host's, {others} that no row allows go on"
-            );
-        }
-        for it in grandfathered.iter().take(NAMED) {
-            let arrow = if it.inbound { "<-" } else { "->" };
-            warn!(
-                "no row allows {} {arrow} {} (protocol {}): it goes on until it ends",
-                it.local, it.peer, it.protocol
-            );
-        }
-        for it in left_out.iter().take(NAMED) {
-            let arrow = if it.inbound { "<-" } else { "->" };
-            warn!("no row allows {} {arrow} {} (protocol {})", it.local, it.peer, it.protocol);
-        }
-        if refused > 0 {
-            error!("{refused} live connections found no room in the flow table, and may be cut");
-        }
-        Some(live)
     }
 
     /// Records that the files are refused, or that resources were lacking, and which policy holds instead.

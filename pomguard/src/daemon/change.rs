@@ -6,15 +6,12 @@ use anyhow::{Context as _, bail};
 use log::{error, info, warn};
 
 use super::{
-    Daemon,
-    attachment::check_interfaces,
-    audit,
+    Daemon, audit,
     context::boot_id,
     message::Report,
     read_policy,
-    transition::{
-        ActivePolicy, ChangeRequest, DesiredState, Leave, Waiting, message, no_longer_named, replaced_by,
-    },
+    reconciler::{Leave, check_interfaces, no_longer_named},
+    transition::{ActivePolicy, ChangeRequest, DesiredState, Waiting, message, replaced_by},
 };
 use crate::{
     control::protocol::Changed,
@@ -94,7 +91,7 @@ impl Daemon {
             took_ms,
             ..record
         });
-        self.reconciler.record_baseline(&self.context.pins);
+        self.reconciler.record_baseline(&self.context);
         self.succeeded(&settings, &installed);
         let mut notes = Vec::new();
         let existing = self.treat_existing(request.existing, &policy).unwrap_or_else(|error| {
@@ -171,6 +168,18 @@ impl Daemon {
         }
         self.reporter.take(Report::Line(self.line()));
         Ok(changed)
+    }
+
+    /// Attaches to every interface of the settings; see [`super::reconciler::Reconciler::attach`].
+    pub(super) fn attach(&mut self, settings: &Settings, leave: &Leave) -> anyhow::Result<()> {
+        let former = self.held.as_ref().map(|held| held.settings.attach.mode);
+        self.reconciler.attach(&self.context, settings, former, leave)
+    }
+
+    /// Attaches at a start; see [`super::reconciler::Reconciler::attach_at_start`].
+    pub(super) fn attach_at_start(&mut self, settings: &Settings) -> anyhow::Result<()> {
+        let former = self.held.as_ref().map(|held| held.settings.attach.mode);
+        self.reconciler.attach_at_start(&self.context, settings, former)
     }
 
     /// Refuses a change of folders, which takes a restart.

@@ -26,14 +26,14 @@ impl Daemon {
             self.follow_clocks_in_lock();
             let settings = self.waiting.as_ref().map_or(&self.settings, |waiting| &waiting.next.settings);
             let how = settings.attach;
-            let mut check = self.reconciler.check(&mut self.loaded, &self.context.pins, how, &lasting);
+            let mut check = self.reconciler.check(&self.context, how, &lasting);
             self.check_addresses(&mut check);
             self.reconciler.tell(&check);
             // After foreign changes were undone, so that the recorded baseline contains no other change than
             // this one.
             self.clear_ended();
             self.announce_end();
-            check.freed = self.sweep_flows();
+            check.freed = self.reconciler.sweep_flows(&self.context);
             check
         };
         check.conditions.extend(Overrides::condition(&self.context));

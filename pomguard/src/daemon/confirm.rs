@@ -11,7 +11,8 @@ use super::{
     Daemon, audit,
     context::{DETACHED, boot_id},
     message::Report,
-    transition::{ActivePolicy, DesiredState, Leave, Waiting, message, replaced_by},
+    reconciler::Leave,
+    transition::{ActivePolicy, DesiredState, Waiting, message, replaced_by},
 };
 use crate::{
     control::protocol::Changed,
@@ -122,7 +123,7 @@ impl Daemon {
         }
         // The next boot uses only a confirmed policy.
         let installed = installed.map_or_else(|| self.install(&next.policy, None), Ok)?;
-        self.reconciler.record_baseline(&self.context.pins);
+        self.reconciler.record_baseline(&self.context);
         let changed = Changed { changed: true, ..message(&next, notes) };
         self.record_active(next, &replaced);
         self.save(&installed);
@@ -175,7 +176,7 @@ impl Daemon {
             }),
         };
         let Some(base) = base else {
-            self.reconciler.record_baseline(&self.context.pins);
+            self.reconciler.record_baseline(&self.context);
             bail!("the policy before is in force, and nobody knows any more which files it came from");
         };
         self.restore(base)
@@ -185,7 +186,7 @@ impl Daemon {
     fn restore(&mut self, mut base: ActivePolicy) -> anyhow::Result<Changed> {
         base.policy = self.on_this_machine(&base.settings, base.policy);
         let installed = self.install(&base.policy, None)?;
-        self.reconciler.record_baseline(&self.context.pins);
+        self.reconciler.record_baseline(&self.context);
         if let Some(record) = &mut base.record {
             record.image = installed.digest();
             record.generation = installed.generation();

@@ -1,9 +1,7 @@
-//! Maintains the flow table: frees flows whose socket is gone.
+//! The treatment of live flows that a change of policy no longer allows.
 
-use std::time::{Duration, Instant};
-
-use anyhow::{Context as _, anyhow};
-use log::{debug, warn};
+use anyhow::Context as _;
+use log::warn;
 
 use super::Daemon;
 use crate::{
@@ -12,30 +10,13 @@ use crate::{
         clock::unix_now,
         seed,
         sockets::{self, Connection},
-        sweep,
     },
     policy::{Policy, impact::goes_on},
     render::explain::described,
 };
 
-/// The interval at which flows are looked up in the socket table.
-const SWEEP: Duration = Duration::from_secs(10);
-
 /// The number of flows that the log names; the others are counted.
 const NAMED: usize = 100;
-
-/// The time of the next sweep, and the result of the last one.
-#[derive(Debug)]
-pub(super) struct Sweeper {
-    due: Instant,
-    failed: bool,
-}
-
-impl Sweeper {
-    pub(super) fn new() -> Self {
-        Self { due: Instant::now() + SWEEP, failed: false }
-    }
-}
 
 impl Daemon {
     /// Ends the live flows that no row of `policy`, which is in force, allows; or lets them continue until
@@ -68,31 +49,5 @@ impl Daemon {
         }
         warn!("{} flows that no row allows: {word}", done.len());
         Ok(Some(done.len()))
-    }
-
-    /// Frees flows whose socket is gone, if the next sweep is due. Returns their number.
-    pub(super) fn sweep_flows(&mut self) -> u64 {
-        if self.sweeper.due > Instant::now() {
-            return 0;
-        }
-        self.sweeper.due = Instant::now() + SWEEP;
-        match sweep::sweep(&self.context.pins, self.context.ticks) {
-            Ok(swept) => {
-                self.sweeper.failed = false;
-                debug!(
-                    "flows by their sockets: {} freed, {} suspect, {} open again",
-                    swept.freed, swept.suspected, swept.revived
-                );
-                return swept.freed;
-            }
-            // Logged once: closed flows expire by age anyway, and suspect flows are replaced if room is
-            // needed.
-            Err(error) if !self.sweeper.failed => {
-                self.sweeper.failed = true;
-                warn!("flows whose socket is gone stay until their age is up: {:#}", anyhow!(error));
-            }
-            Err(_) => {}
-        }
-        0
     }
 }

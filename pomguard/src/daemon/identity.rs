@@ -208,7 +208,7 @@ impl Daemon {
     pub(super) fn load_saved(&mut self, confirmed: Confirmed) -> anyhow::Result<()> {
         let installed = self.reinstall(&confirmed).context("put the last confirmed policy in force")?;
         info!("generation {} in force: image {}", installed.generation(), installed.digest());
-        self.reconciler.record_baseline(&self.context.pins);
+        self.reconciler.record_baseline(&self.context);
         let saved = compile::Record::read(&confirmed.lines).map(|record| record.hex()).unwrap_or_default();
         self.recall(&[&installed.digest(), &saved], confirmed.about.change);
         let settings = self.settings.clone();

@@ -7,11 +7,11 @@ use std::{
     collections::BTreeMap,
     future::Future,
     path::{Path, PathBuf},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use anyhow::{Context as _, bail};
-use log::{debug, error, info, warn};
+use log::{debug, error, info};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::watch,
@@ -28,7 +28,6 @@ use crate::{
     input::{Draft, settings::Settings},
     kernel::{
         capabilities,
-        carry::Carry,
         clock::Ticks,
         install::Installed,
         interface,
@@ -36,7 +35,6 @@ use crate::{
         minimal,
         pins::Pins,
         programs::{self, Staged},
-        selfprobe,
         takeover::Takeover,
     },
     observe::condition::Condition,
@@ -45,7 +43,6 @@ use crate::{
 };
 
 mod addresses;
-mod attachment;
 pub mod audit;
 mod boot;
 mod change;
@@ -59,29 +56,21 @@ pub mod journal;
 mod message;
 pub mod overrides;
 mod phases;
-mod reconcile_timer;
 mod reconciler;
 mod refused;
 mod reporter;
-mod sight;
 mod timed;
 mod transition;
 
-use attachment::check_interfaces;
 use boot::StartSource;
 use confirm::Earlier;
 use context::{Context, DETACHED};
-use flows::Sweeper;
 use identity::Unplaced;
 use message::{InForce, Report};
 use overrides::Overrides;
-use reconcile_timer::ReconcileTimer;
-use reconciler::Reconciler;
+use reconciler::{ReconcileTimer, Reconciler, check_interfaces};
 use refused::Refused;
 use reporter::{Reporter, notify::Systemd};
-
-/// The interval at which the log of the eBPF programs is copied to the daemon's log.
-const PROGRAM_LOG_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Options of the daemon that are not in the settings file.
 #[derive(Clone, Debug)]
@@ -109,11 +98,7 @@ struct Daemon {
     hurried: bool,
     context: Context,
     overrides: Overrides,
-    loaded: Loaded,
     reconciler: Reconciler,
-    sweeper: Sweeper,
-    /// The counters of the maps that this start replaces, until the programs that count in them are exchanged.
-    carry: Option<Carry>,
     reporter: Reporter,
     /// The image in force; `None` before the first one.
     installed: Option<InForce>,
@@ -165,8 +150,7 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> anyhow
     let requests = command::listen(&settings);
     // The policy is reported as in force only after it was read back and the programs were asked.
     daemon.check();
-    selfprobe::judge(&mut daemon.loaded, &daemon.context.pins)
-        .context("ask the programs that are in force")?;
+    daemon.reconciler.judge(&daemon.context).context("ask the programs that are in force")?;
     daemon.reporter.started(&daemon.context);
     daemon.serve(&mut timer, hangup, requests, shutdown).await;
     daemon.reporter.save_records(daemon.settings.drops);
@@ -211,11 +195,12 @@ fn start(
     phases.end("decide the pins");
     info!("loading the programs");
     let loaded = Loaded::new(&pins, Share::All, ticks, options.program_log);
-    let mut loaded = loaded.map_err(|error| for_want_of_capabilities(error.into()))?;
+    let loaded = loaded.map_err(|error| for_want_of_capabilities(error.into()))?;
     // Before the first program is attached: see `programs`.
     let staged = Staged::new(&loaded, &pins).context("pin the programs")?;
     phases.end("load the programs");
-    let reconciler = Reconciler::new(&mut loaded)?;
+    let carry = takeover.as_ref().and_then(|takeover| takeover.counters(ticks));
+    let reconciler = Reconciler::new(loaded, carry)?;
     let context = Context {
         pins,
         runtime,
@@ -234,15 +219,14 @@ fn start(
         unplaced: None,
         hurried: false,
         overrides: Overrides::default(),
-        loaded,
         reconciler,
-        sweeper: Sweeper::new(),
-        carry: takeover.as_ref().and_then(|takeover| takeover.counters(ticks)),
         installed: None,
         lasting_conditions: BTreeMap::new(),
         unsaved: None,
     };
-    daemon.follow_program_log();
+    if daemon.options.program_log != 0 {
+        daemon.reconciler.follow_program_log();
+    }
     // The policy before the programs: the first packet that a program sees is judged by the policy.
     daemon.continue_overrides()?;
     let earlier = daemon.continue_waiting()?;
@@ -271,7 +255,7 @@ fn start(
         daemon.context.pins = takeover.finish().context("give the new maps their place")?;
     }
     daemon.end_closing();
-    daemon.reconciler.record_baseline(&daemon.context.pins);
+    daemon.reconciler.record_baseline(&daemon.context);
     drop(change);
     Ok(Started { daemon, timer })
 }
@@ -369,24 +353,6 @@ impl Daemon {
         let installed = InForce { image, generation };
         self.installed = Some(installed.clone());
         self.reporter.take(Report::InForce { settings: Box::new(settings.clone()), installed });
-    }
-
-    /// Copies the log of the eBPF programs to the daemon's log, if asked for.
-    fn follow_program_log(&mut self) {
-        if self.options.program_log == 0 {
-            return;
-        }
-        let mut logger = match aya_log::EbpfLogger::init(self.loaded.ebpf()) {
-            Ok(logger) => logger,
-            Err(error) => return warn!("no log of the programs: {error}"),
-        };
-        tokio::spawn(async move {
-            let mut timer = tokio::time::interval(PROGRAM_LOG_INTERVAL);
-            loop {
-                timer.tick().await;
-                logger.flush();
-            }
-        });
     }
 }
 

@@ -119,6 +119,6 @@ impl Daemon {
 
     /// Records the present contents of the maps as the desired ones.
     fn record_baseline(&mut self) {
-        self.reconciler.record_baseline(&self.context.pins);
+        self.reconciler.record_baseline(&self.context);
     }
 }

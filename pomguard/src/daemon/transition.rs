@@ -1,5 +1,6 @@
 //! The data of a change of policy: the request, the states before and after, and the change that waits.
 
+use super::reconciler::Leave;
 use crate::{
     control::protocol::Changed,
     history::{By, Cause, Existing, Outcome, Record},
@@ -22,33 +23,6 @@ pub(super) struct ChangeRequest {
     pub(super) existing: Existing,
     /// True if interfaces may lose their guard.
     pub(super) yes: bool,
-}
-
-/// The interfaces that lose their guard.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Leave {
-    /// No interface.
-    None,
-    /// The named interfaces that have a guard.
-    These(Vec<String>),
-    /// Every interface that the settings do not name.
-    Unnamed,
-}
-
-impl Leave {
-    /// Returns the interfaces that the settings before name and the settings after do not name.
-    pub(super) fn named_by(before: &Settings, after: &Settings) -> Self {
-        Self::These(no_longer_named(before, after))
-    }
-
-    /// Returns true if `interface`, which the settings do not name, loses its guard.
-    pub(super) fn names(&self, interface: &str) -> bool {
-        match self {
-            Self::None => false,
-            Self::These(names) => names.iter().any(|name| name == interface),
-            Self::Unnamed => true,
-        }
-    }
 }
 
 impl ChangeRequest {
@@ -103,13 +77,6 @@ impl Waiting {
             _ => None,
         }
     }
-}
-
-/// Returns the interfaces that `before` names and `after` does not name.
-pub(super) fn no_longer_named(before: &Settings, after: &Settings) -> Vec<String> {
-    let stays = |name: &str| after.interfaces.iter().any(|at| at.value == name);
-    let names = before.interfaces.iter().map(|at| at.value.clone());
-    names.filter(|name| !stays(name)).collect()
 }
 
 /// Returns the policy in force as the answer to a request that changed nothing.

@@ -1,4 +1,4 @@
-//! The times of the checks, and the report of the results.
+//! The times of the checks.
 
 use std::time::Duration;
 
@@ -46,7 +46,7 @@ impl Patience {
 }
 
 /// A regular timer that also fires when the kernel announces a change.
-pub(super) struct ReconcileTimer {
+pub(in crate::daemon) struct ReconcileTimer {
     monitor: Monitor,
     regular: Interval,
     last: Instant,
@@ -54,14 +54,14 @@ pub(super) struct ReconcileTimer {
 }
 
 impl ReconcileTimer {
-    pub(super) fn new() -> Result<Self, KernelError> {
+    pub(in crate::daemon) fn new() -> Result<Self, KernelError> {
         let mut regular = tokio::time::interval(RECONCILE_INTERVAL);
         regular.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Ok(Self { monitor: Monitor::new()?, regular, last: Instant::now(), patience: Patience::new() })
     }
 
     /// Waits until the next check is due.
-    pub(super) async fn due(&mut self) {
+    pub(in crate::daemon) async fn due(&mut self) {
         loop {
             tokio::select! {
                 news = self.monitor.news() => {
