@@ -3,7 +3,7 @@
 use anyhow::anyhow;
 use log::error;
 
-use super::{Daemon, audit, overrides::Overrides, transition::Waiting};
+use super::{Daemon, audit, overrides::Overrides};
 
 impl Daemon {
     /// Checks everything once, and reports the conditions.
@@ -16,18 +16,19 @@ impl Daemon {
             Ok(None) => return,
             Err(error) => return error!("{:#}", anyhow!(error)),
         };
-        self.save_again();
-        let mut lasting = self.lasting_conditions.clone();
+        self.changes.save_again(&self.context);
+        let mut lasting = self.changes.conditions().clone();
         lasting.extend(self.reporter.condition());
         let mut check = if self.context.runtime.detached() {
             self.reconciler.release(&lasting)
         } else {
             self.adopt_override();
             self.follow_clocks_in_lock();
-            let settings = self.waiting.as_ref().map_or(&self.settings, |waiting| &waiting.next.settings);
-            let how = settings.attach;
+            let how = self.changes.settings_in_force().attach;
             let mut check = self.reconciler.check(&self.context, how, &lasting);
-            self.check_addresses(&mut check);
+            self.change(|changes, context, reconciler| {
+                changes.check_addresses(context, reconciler, &mut check);
+            });
             self.reconciler.tell(&check);
             // After foreign changes were undone, so that the recorded baseline contains no other change than
             // this one.
@@ -38,11 +39,10 @@ impl Daemon {
         };
         check.conditions.extend(Overrides::condition(&self.context));
         audit::repairs(&check.repairs);
-        let policy = self.waiting.as_ref().map(|waiting| &waiting.next).or(self.held.as_ref());
-        let policy = policy.map(|held| &held.policy);
-        let drops = self.reporter.record_drops(&self.context, self.settings.drops, policy);
+        let (settings, policy) = (self.changes.settings(), self.changes.policy_in_force());
+        let drops = self.reporter.record_drops(&self.context, settings.drops, policy);
         check.conditions.extend(drops);
         self.reporter.keep_counts(&self.context);
-        self.reporter.report(check, self.waiting.as_ref().and_then(Waiting::until));
+        self.reporter.report(check, self.changes.rollback_at());
     }
 }

@@ -5,9 +5,9 @@ use log::{error, info};
 use super::{
     Daemon,
     audit::{self, Audit},
+    changes::{ChangeRequest, Changes},
     overrides::{emergency::Asker, exceptions::NewException},
     reporter::questions::Task,
-    transition::ChangeRequest,
 };
 use crate::{
     control::{
@@ -51,25 +51,28 @@ impl Daemon {
         let audit = message
             .request
             .changes()
-            .then(|| Audit::begin(&message.request, &by, why.as_deref(), self.image()));
+            .then(|| Audit::begin(&message.request, &by, why.as_deref(), self.changes.image()));
+        let exceptions = self.overrides.exceptions().to_vec();
         let request = |cause, confirm_within, existing, yes| ChangeRequest {
             cause,
             by: Some(asked_by),
             why,
             confirm_within,
             existing,
+            exceptions: exceptions.clone(),
             yes,
         };
         let reply = match message.request {
             Request::Status => Reply::from_result(self.status()),
             Request::Explain { openings } => {
-                let exceptions = self.overrides.exceptions().to_vec();
                 return self.reporter.explain(Task { openings, exceptions, answer });
             }
             Request::Metrics => Reply::from_result(self.reporter.metrics(&self.context)),
             Request::Apply { confirm_within, existing, yes } => {
-                let waits = self.waiting.is_some();
-                let taken = self.take_files(&request(Cause::Apply, confirm_within, existing, yes));
+                let waits = self.changes.is_waiting();
+                let request = request(Cause::Apply, confirm_within, existing, yes);
+                let taken = self
+                    .change(|changes, context, reconciler| changes.take_files(context, reconciler, &request));
                 // A change that has to wait for another one has not failed.
                 Reply::from_result(taken.inspect_err(|_| {
                     if !waits {
@@ -77,10 +80,13 @@ impl Daemon {
                     }
                 }))
             }
-            Request::Confirm => Reply::from_result(self.confirm()),
-            Request::Rollback { to, confirm_within, yes } => Reply::from_result(
-                self.roll_back(to, request(Cause::Apply, confirm_within, Existing::default(), yes)),
-            ),
+            Request::Confirm => Reply::from_result(self.change(Changes::confirm)),
+            Request::Rollback { to, confirm_within, yes } => {
+                let request = request(Cause::Apply, confirm_within, Existing::default(), yes);
+                Reply::from_result(self.change(|changes, context, reconciler| {
+                    changes.roll_back(context, reconciler, to, request)
+                }))
+            }
             Request::Allow { name, direction, peers, services, seconds } => {
                 let (by, why) = (by, message.why);
                 let asker = Asker { by, why };
@@ -107,16 +113,19 @@ impl Daemon {
         if let Some(audit) = audit {
             // The next client must see the conditions of now.
             self.check();
-            audit.end(&reply, &self.image());
+            audit.end(&reply, &self.changes.image());
         }
         // The client may be gone by now.
         let _ = answer.send(reply);
     }
 
     fn status(&self) -> anyhow::Result<Status> {
-        let settings = self.waiting.as_ref().map_or(&self.settings, |waiting| &waiting.next.settings);
-        let policy = self.policy_in_force();
-        let mut status = self.reporter.status(&self.context, settings, policy, &self.lasting_conditions)?;
+        let mut status = self.reporter.status(
+            &self.context,
+            self.changes.settings_in_force(),
+            self.changes.policy_in_force(),
+            self.changes.conditions(),
+        )?;
         self.overrides.explain(&mut status);
         Ok(status)
     }

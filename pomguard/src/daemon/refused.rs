@@ -22,9 +22,10 @@ use tokio::{
 };
 
 use super::{
-    Ending, command,
+    Ending,
+    changes::read_policy,
+    command,
     context::DETACHED,
-    read_policy,
     reporter::{metrics_listener, notify::Systemd},
 };
 use crate::{

@@ -4,12 +4,8 @@
 use super::{
     Daemon,
     overrides::{Shortened, emergency::Asker, exceptions::NewException},
-    transition::Waiting,
 };
-use crate::{
-    control::protocol::{Allowed, Panic},
-    observe::condition::Condition,
-};
+use crate::control::protocol::{Allowed, Panic};
 
 impl Daemon {
     /// Adds an exception.
@@ -48,11 +44,11 @@ impl Daemon {
     /// packet is judged and before a pending change continues.
     pub(super) fn continue_overrides(&mut self) -> anyhow::Result<()> {
         if let Some(unreadable) = self.overrides.restore_exceptions(&self.context)? {
-            self.lasting_conditions.insert(Condition::StateUnreadable, unreadable);
+            self.changes.note_unreadable(unreadable);
         }
         self.overrides.continue_suspension(&self.context)?;
         // Time may have been lost while no daemon was running.
-        let shortened = self.overrides.follow_clocks(&self.context, self.recorded_until())?;
+        let shortened = self.overrides.follow_clocks(&self.context, self.changes.recorded_until())?;
         self.note_shortened(&shortened);
         Ok(())
     }
@@ -87,7 +83,7 @@ impl Daemon {
 
     /// As [`Self::follow_clocks`], with the lock on changes, after the state on disk was adopted.
     pub(super) fn follow_clocks_in_lock(&mut self) {
-        let until = self.waiting.as_ref().and_then(Waiting::until);
+        let until = self.changes.rollback_at();
         if let Ok(shortened) = self.overrides.follow_clocks(&self.context, until) {
             self.note_shortened(&shortened);
         }
@@ -95,7 +91,7 @@ impl Daemon {
 
     fn note_shortened(&mut self, shortened: &Shortened) {
         if let Some(deadline) = shortened.deadline {
-            self.hurry(deadline);
+            self.changes.hurry(deadline);
         }
         if shortened.maps {
             self.record_baseline();
@@ -112,8 +108,7 @@ impl Daemon {
     /// Names the live flows that the policy cuts when the bypass ends, some minutes before the end.
     pub(super) fn announce_end(&mut self) {
         let Some(left) = self.overrides.announcement_due(&self.context) else { return };
-        let here = self.machine_addresses(None).ok();
-        let here = here.and_then(|here| Some((self.policy_in_force()?.clone().on(&here), here)));
+        let here = self.changes.here(&self.context, &self.reconciler);
         self.overrides.announce_end(&self.context, left, here);
     }
 

@@ -37,7 +37,7 @@ mod status;
 
 /// The reports of the daemon.
 pub(super) struct Reporter {
-    /// The state that the metrics page shows beside the maps.
+    /// The state that the metrics page shows next to the maps.
     state: Arc<Mutex<DaemonState>>,
     /// One line about the policy in force.
     line: String,

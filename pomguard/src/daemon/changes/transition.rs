@@ -1,39 +1,50 @@
 //! The data of a change of policy: the request, the states before and after, and the change that waits.
 
-use super::reconciler::Leave;
 use crate::{
     control::protocol::Changed,
+    daemon::reconciler::Leave,
     history::{By, Cause, Existing, Outcome, Record},
     input::{Draft, Settings, Sources},
     kernel::install::Installed,
     policy::Policy,
+    state::exceptions::Exception,
 };
 
 /// A request to change the policy.
-pub(super) struct ChangeRequest {
+pub(in crate::daemon) struct ChangeRequest {
     /// The cause of the change.
-    pub(super) cause: Cause,
+    pub(in crate::daemon) cause: Cause,
     /// The user who asks for the change; `None` for the daemon itself.
-    pub(super) by: Option<By>,
+    pub(in crate::daemon) by: Option<By>,
     /// The reason that the user gave.
-    pub(super) why: Option<String>,
+    pub(in crate::daemon) why: Option<String>,
     /// The time within which the change must be confirmed, in seconds; otherwise the change is rolled back.
-    pub(super) confirm_within: Option<u32>,
+    pub(in crate::daemon) confirm_within: Option<u32>,
     /// The treatment of live flows that no row of the change allows.
-    pub(super) existing: Existing,
+    pub(in crate::daemon) existing: Existing,
+    /// The timed exceptions that hold: their flows go on.
+    pub(in crate::daemon) exceptions: Vec<Exception>,
     /// True if interfaces may lose their guard.
-    pub(super) yes: bool,
+    pub(in crate::daemon) yes: bool,
 }
 
 impl ChangeRequest {
     /// Returns the request of the daemon itself.
-    pub(super) const fn own(cause: Cause) -> Self {
-        Self { cause, by: None, why: None, confirm_within: None, existing: Existing::ByPolicy, yes: false }
+    pub(in crate::daemon) const fn own(cause: Cause) -> Self {
+        Self {
+            cause,
+            by: None,
+            why: None,
+            confirm_within: None,
+            existing: Existing::ByPolicy,
+            exceptions: Vec::new(),
+            yes: false,
+        }
     }
 }
 
 /// The settings and the policy that a change puts in force.
-pub(super) struct DesiredState {
+pub(in crate::daemon) struct DesiredState {
     pub(super) settings: Settings,
     pub(super) policy: Policy,
     pub(super) sources: Sources,
