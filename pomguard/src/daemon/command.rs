@@ -102,10 +102,10 @@ impl Daemon {
             Request::Revoke { name } => {
                 Reply::from_result(self.revoke(&name, &Asker { by, why: message.why }))
             }
-            Request::Panic { kind, seconds } => {
+            Request::Suspend { kind, seconds } => {
                 Reply::from_result(self.suspend(kind, seconds, &Asker { by, why: message.why }))
             }
-            Request::PanicOff => Reply::from_result(self.resume(&Asker { by, why: message.why })),
+            Request::Resume => Reply::from_result(self.resume(&Asker { by, why: message.why })),
         };
         if let Reply::Refused(why) = &reply {
             error!("{peer}: {verb} refused: {why}");

@@ -5,7 +5,7 @@ use super::{
     Daemon,
     overrides::{Shortened, emergency::Asker, exceptions::NewException},
 };
-use crate::control::protocol::{Allowed, Panic};
+use crate::control::protocol::{Allowed, SuspensionKind};
 
 impl Daemon {
     /// Adds an exception.
@@ -25,7 +25,12 @@ impl Daemon {
     }
 
     /// Suspends the policy. Returns a sentence about it.
-    pub(super) fn suspend(&mut self, kind: Panic, seconds: u32, asker: &Asker) -> anyhow::Result<String> {
+    pub(super) fn suspend(
+        &mut self,
+        kind: SuspensionKind,
+        seconds: u32,
+        asker: &Asker,
+    ) -> anyhow::Result<String> {
         let _entitled = self.context.entitled()?;
         let message = self.overrides.suspend(&self.context, kind, seconds, asker)?;
         self.record_baseline();

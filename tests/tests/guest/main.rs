@@ -176,7 +176,7 @@ fn suspend(machine: &Machine) -> Result<String> {
     let words = ["bypass", "--for", "1h", "--why", "a suspension", "--yes", "--quiet"];
     let bypass = machine.lab.pomguard(&words);
     ensure!(bypass.status.success(), "{}", String::from_utf8_lossy(&bypass.stderr));
-    let deadline = || -> Result<u32> { Ok(control::panic(&machine.pins())?.deadline()) };
+    let deadline = || -> Result<u32> { Ok(control::suspension(&machine.pins())?.deadline()) };
     let before = deadline()?;
     let alarm = "/sys/class/rtc/rtc0/wakealarm";
     fs::write(alarm, "0").context("clear the alarm")?;

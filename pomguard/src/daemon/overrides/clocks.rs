@@ -18,7 +18,7 @@ use pomguard_common::{
 
 use super::{Overrides, exceptions::own_lines, scene};
 use crate::{
-    control::protocol::Panic,
+    control::protocol::SuspensionKind,
     daemon::context::Context,
     kernel::{
         KernelError,
@@ -168,7 +168,7 @@ impl Overrides {
                 .map(|tick| Active::until(active.installed(), active.fallback(), tick))
         });
         let suspension = self.suspension.as_ref().and_then(|it| {
-            let opens = it.kind == Panic::Open && it.until != 0;
+            let opens = it.kind == SuspensionKind::Bypass && it.until != 0;
             shortened(End { tick: it.deadline, wall: opens.then_some(it.until) })
         });
         let grace =
@@ -219,7 +219,7 @@ impl Overrides {
             suspension.deadline = tick;
             let record = suspension.clone();
             scene(context).record(Some(&record));
-            control::set_panic(&context.pins, Timed::until(kind.number(), tick))?;
+            control::set_suspension(&context.pins, Timed::until(kind.number(), tick))?;
             tell(&format!("the {}", kind.name()), before, tick);
         }
         if let Some(grace) = shorter.grace {

@@ -23,7 +23,7 @@ use crate::{
     render::quantity::duration,
     state::{
         exceptions::{self, Exception},
-        panic::Suspension,
+        suspension::Suspension,
     },
 };
 
@@ -152,12 +152,12 @@ pub fn explained(status: &mut Status, held: &[Exception], suspension: Option<&Su
             exception.why.clone_from(&held.why);
         }
     }
-    if let (Some(panic), Some(suspension)) = (&mut status.suspension, suspension)
-        && panic.kind == suspension.kind
+    if let (Some(shown), Some(suspension)) = (&mut status.suspension, suspension)
+        && shown.kind == suspension.kind
     {
-        panic.since = (suspension.since != 0).then_some(suspension.since);
-        panic.by.clone_from(&suspension.by);
-        panic.why.clone_from(&suspension.why);
+        shown.since = (suspension.since != 0).then_some(suspension.since);
+        shown.by.clone_from(&suspension.by);
+        shown.why.clone_from(&suspension.why);
     }
 }
 

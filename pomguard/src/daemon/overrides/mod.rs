@@ -9,7 +9,7 @@ use self::{clocks::Clocks, emergency::Scene};
 use super::context::Context;
 use crate::{
     observe::{condition::Condition, status::Status},
-    state::{exceptions::Exception, panic::Suspension},
+    state::{exceptions::Exception, suspension::Suspension},
 };
 
 mod clocks;
@@ -40,7 +40,7 @@ impl Overrides {
 
     /// Returns the bypass or lockdown that suspends the policy by the maps, as a condition.
     pub(super) fn condition(context: &Context) -> Option<(Condition, String)> {
-        Some((Condition::Panic, scene(context).in_force()?.name().to_owned()))
+        Some((Condition::Suspended, scene(context).in_force()?.name().to_owned()))
     }
 
     /// Adds to a status who granted each exception and who began the bypass or lockdown, since when, and why.

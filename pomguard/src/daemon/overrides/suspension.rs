@@ -6,14 +6,14 @@ use pomguard_common::control::{Timed, over};
 
 use super::{Overrides, emergency::Asker, scene};
 use crate::{
-    control::protocol::Panic,
+    control::protocol::SuspensionKind,
     daemon::context::{Context, boot_id},
     history::Existing,
     kernel::{clock::unix_now, control},
     observe::fates,
     policy::{Policy, own::Addresses},
     render::{flows, quantity::duration},
-    state::panic::Suspension,
+    state::suspension::Suspension,
     terminals,
 };
 
@@ -26,7 +26,7 @@ impl Overrides {
     pub(in crate::daemon) fn suspend(
         &mut self,
         context: &Context,
-        kind: Panic,
+        kind: SuspensionKind,
         seconds: u32,
         asker: &Asker,
     ) -> anyhow::Result<String> {
@@ -65,18 +65,18 @@ impl Overrides {
             }
             Ok(recorded) => recorded,
         };
-        let held = control::panic(&context.pins)?;
+        let held = control::suspension(&context.pins)?;
         if let Some(suspension) = &recorded {
             let desired = Timed::until(suspension.kind.number(), suspension.deadline);
             if desired != held {
-                control::set_panic(&context.pins, desired)?;
+                control::set_suspension(&context.pins, desired)?;
                 error!("{} goes on", suspension.kind.name());
             }
             self.suspension = recorded;
             return Ok(());
         }
         let now = context.ticks.now()? as u32;
-        let of_maps = Panic::of_number(held.holds(now)).map(|kind| {
+        let of_maps = SuspensionKind::of_number(held.holds(now)).map(|kind| {
             let left = context.ticks.seconds(held.deadline().wrapping_sub(now));
             let until = if held.deadline() == 0 { 0 } else { unix_now() + left };
             let boot = boot_id().context("read the boot's id")?;
@@ -107,7 +107,7 @@ impl Overrides {
             return false;
         }
         let desired = recorded.as_ref().map_or(Timed::NONE, |it| Timed::until(it.kind.number(), it.deadline));
-        if let Err(error) = control::set_panic(&context.pins, desired) {
+        if let Err(error) = control::set_suspension(&context.pins, desired) {
             error!("the bypass or lockdown on disk is not in the maps: {:#}", anyhow::Error::new(error));
             return false;
         }
@@ -123,7 +123,8 @@ impl Overrides {
 
     /// Returns the seconds to the end of the bypass if the end has to be announced now: once, some minutes before.
     pub(in crate::daemon) fn announcement_due(&mut self, context: &Context) -> Option<u64> {
-        let it = self.suspension.as_ref().filter(|it| it.kind == Panic::Open && it.deadline != 0)?;
+        let it =
+            self.suspension.as_ref().filter(|it| it.kind == SuspensionKind::Bypass && it.deadline != 0)?;
         let now = context.now()?;
         if self.announced_end == Some(it.deadline) || over(it.deadline, now) {
             return None;
@@ -147,7 +148,14 @@ impl Overrides {
     ) {
         let flows = here.and_then(|(policy, here)| {
             let existing = Existing::ByPolicy;
-            fates::flows(&policy, &here, &context.pins, &self.exceptions, existing, Some(Panic::Open))
+            fates::flows(
+                &policy,
+                &here,
+                &context.pins,
+                &self.exceptions,
+                existing,
+                Some(SuspensionKind::Bypass),
+            )
         });
         let effect = match flows.map(|flows| flows::cut(&flows.impact)) {
             None => "the live flows that the policy then cuts are not known".to_owned(),

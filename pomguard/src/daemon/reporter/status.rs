@@ -57,7 +57,7 @@ impl Reporter {
             status.attention.push("the last change of policy failed: the journal says why".to_owned());
         }
         // The status read from the kernel already has these, with the seconds that are left.
-        let read = [Condition::Unconfirmed, Condition::Panic, Condition::Detached];
+        let read = [Condition::Unconfirmed, Condition::Suspended, Condition::Detached];
         let mut conditions = self.conditions.clone();
         conditions.extend(lasting.clone());
         let conditions = conditions.iter().filter(|(condition, _)| !read.contains(condition));
