@@ -246,22 +246,22 @@ impl OwnAddresses {
 
 /// The two ways to suspend the policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Panic {
+pub enum SuspensionKind {
     /// Only failsafe rows hold. Versions with layout 4 wrote `isolate`.
     #[serde(rename = "lockdown", alias = "isolate")]
-    Isolate,
+    Lockdown,
     /// Nothing is dropped, all is counted. Versions with layout 4 wrote `open`.
     #[serde(rename = "bypass", alias = "open")]
-    Open,
+    Bypass,
 }
 
-impl Panic {
+impl SuspensionKind {
     /// Returns the kind's word.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
-            Self::Isolate => "lockdown",
-            Self::Open => "bypass",
+            Self::Lockdown => "lockdown",
+            Self::Bypass => "bypass",
         }
     }
 
@@ -269,8 +269,8 @@ impl Panic {
     #[must_use]
     pub const fn number(self) -> u8 {
         match self {
-            Self::Isolate => panic::ISOLATE,
-            Self::Open => panic::OPEN,
+            Self::Lockdown => panic::ISOLATE,
+            Self::Bypass => panic::OPEN,
         }
     }
 
@@ -278,8 +278,8 @@ impl Panic {
     #[must_use]
     pub const fn of_number(number: u8) -> Option<Self> {
         match number {
-            panic::ISOLATE => Some(Self::Isolate),
-            panic::OPEN => Some(Self::Open),
+            panic::ISOLATE => Some(Self::Lockdown),
+            panic::OPEN => Some(Self::Bypass),
             _ => None,
         }
     }

@@ -99,8 +99,8 @@ fn alongside(held: &OperatorState) -> Alongside {
     Alongside {
         exceptions: held.rows.iter().map(|(row, _)| row.clone()).collect(),
         suspension: held.panic.map(|(panic, _)| match panic {
-            Panic::Isolate => model::Panic::Isolate,
-            Panic::Open => model::Panic::Open,
+            Panic::Isolate => model::SuspensionKind::Lockdown,
+            Panic::Open => model::SuspensionKind::Bypass,
         }),
         holders_known: held.holders.is_some(),
     }

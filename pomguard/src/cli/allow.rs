@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use super::{Usage, duration, emergency::Verb, output::Output, status};
 use crate::{
     control::protocol::{Allowed, Request},
-    daemon::{emergency::Asker, exceptions::NewException},
+    daemon::overrides::{emergency::Asker, exceptions::NewException},
     input::{Draft, address, ports, site::WrittenPlace},
     kernel::{clock::unix_now, interface},
     observe::status::Status,

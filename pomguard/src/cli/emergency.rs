@@ -19,7 +19,7 @@ use crate::{
     },
     daemon::{
         audit,
-        emergency::{Asker, Scene},
+        overrides::emergency::{Asker, Scene},
     },
     history::By,
     input::settings::Settings,

@@ -2,7 +2,7 @@
 
 use super::{own_addresses, way_in};
 use crate::{
-    daemon::emergency::Scene,
+    daemon::overrides::emergency::Scene,
     history::{self, Existing, History},
     input::settings::Settings,
     kernel::pins::Pins,

@@ -10,7 +10,7 @@ use clap::{Parser, Subcommand};
 
 use self::output::Output;
 use crate::{
-    control::protocol::Panic,
+    control::protocol::SuspensionKind,
     kernel::pins::Pins,
     observe::{counts::CountHistory, reading, snapshot::Snapshot},
 };
@@ -215,8 +215,8 @@ fn dispatch(verb: Verb, out: &mut Output) -> anyhow::Result<ExitCode> {
         Verb::History(args) => history::run(&args, out),
         Verb::Allow(args) => allow::run(&args, out),
         Verb::Revoke(args) => allow::revoke(&args, out),
-        Verb::Bypass(args) => suspend::run(Panic::Open, &args, out),
-        Verb::Lockdown(args) => suspend::run(Panic::Isolate, &args, out),
+        Verb::Bypass(args) => suspend::run(SuspensionKind::Bypass, &args, out),
+        Verb::Lockdown(args) => suspend::run(SuspensionKind::Lockdown, &args, out),
         Verb::Panic(args) => suspend::run_former(&args, out),
         Verb::Status(args) => status::run(&args, out),
         Verb::Doctor(args) => doctor::run(&args, out),

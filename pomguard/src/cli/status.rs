@@ -5,7 +5,7 @@ use std::{path::PathBuf, process::ExitCode, time::Duration};
 use super::{ATTENTION, fates, output::Output, own_addresses};
 use crate::{
     control::{client, protocol::Request},
-    daemon::{emergency::Scene, exceptions::explained},
+    daemon::overrides::{emergency::Scene, exceptions::explained},
     history::{self, History},
     input::settings::Settings,
     kernel::{KernelError, attach, clock::unix_now, machine, pins::Pins},

@@ -12,7 +12,7 @@ use super::{
     way_in::{self, ToCome},
 };
 use crate::{
-    control::protocol::{Panic, Request},
+    control::protocol::{Request, SuspensionKind},
     paths,
     render::quantity,
     terminals,
@@ -73,15 +73,15 @@ pub struct FormerArgs {
 }
 
 /// Runs `bypass` or `lockdown`. Returns exit code 0 on success.
-pub fn run(kind: Panic, args: &Args, out: &mut Output) -> anyhow::Result<ExitCode> {
+pub fn run(kind: SuspensionKind, args: &Args, out: &mut Output) -> anyhow::Result<ExitCode> {
     suspend((!args.off).then_some(kind), args.time, &args.common, out)
 }
 
 /// Runs `panic`, the former spelling of both.
 pub fn run_former(args: &FormerArgs, out: &mut Output) -> anyhow::Result<ExitCode> {
     let kind = match args.what {
-        Former::Isolate => Some(Panic::Isolate),
-        Former::Open => Some(Panic::Open),
+        Former::Isolate => Some(SuspensionKind::Lockdown),
+        Former::Open => Some(SuspensionKind::Bypass),
         Former::Off => None,
     };
     suspend(kind, args.time, &args.common, out)
@@ -89,7 +89,7 @@ pub fn run_former(args: &FormerArgs, out: &mut Output) -> anyhow::Result<ExitCod
 
 /// Suspends the policy, or ends a suspension if there is no `kind`.
 fn suspend(
-    kind: Option<Panic>,
+    kind: Option<SuspensionKind>,
     time: Option<u32>,
     args: &Common,
     out: &mut Output,
@@ -99,18 +99,18 @@ fn suspend(
     {
         return Ok(refused);
     }
-    let Some(kind) = kind else { return say(args, &Request::PanicOff, out) };
+    let Some(kind) = kind else { return say(args, &Request::Resume, out) };
     let Some(seconds) = time else { bail!("say for how long: --for 10m") };
     if !args.yes {
         ask(kind, seconds, out)?;
     }
-    say(args, &Request::Panic { kind, seconds }, out)
+    say(args, &Request::Suspend { kind, seconds }, out)
 }
 
 /// Returns the exit code if this would cut the operator's access. A lockdown leaves only failsafe rows, and the
 /// end of a bypass leaves only the rows of the policy.
-fn refusal(kind: Option<Panic>, args: &Common, out: &mut Output) -> Option<ExitCode> {
-    if kind == Some(Panic::Open) {
+fn refusal(kind: Option<SuspensionKind>, args: &Common, out: &mut Output) -> Option<ExitCode> {
+    if kind == Some(SuspensionKind::Bypass) {
         return None;
     }
     let settings = super::paths::settings(&args.config, out);
@@ -123,14 +123,14 @@ fn say(args: &Common, request: &Request, out: &mut Output) -> anyhow::Result<Exi
     let settings = super::paths::settings(&args.config, out);
     let verb = Verb { request: request.clone(), why: args.why.clone(), at_any_rate: true };
     let message: String = verb.run(&settings, out, |scene, asker| match request {
-        Request::Panic { kind, seconds } => scene.suspend(*kind, *seconds, asker),
+        Request::Suspend { kind, seconds } => scene.suspend(*kind, *seconds, asker),
         _ => scene.resume(asker),
     })?;
     if !args.quiet {
         terminals::tell(&message);
     }
     let back = match request {
-        Request::Panic { kind, .. } => {
+        Request::Suspend { kind, .. } => {
             format!(", then the policy holds again: `pomguard {} --off` ends it before", kind.name())
         }
         _ => String::new(),
@@ -139,10 +139,10 @@ fn say(args: &Common, request: &Request, out: &mut Output) -> anyhow::Result<Exi
     Ok(ExitCode::SUCCESS)
 }
 
-fn ask(kind: Panic, seconds: u32, out: &mut Output) -> anyhow::Result<()> {
+fn ask(kind: SuspensionKind, seconds: u32, out: &mut Output) -> anyhow::Result<()> {
     let effect = match kind {
-        Panic::Isolate => "drops everything but failsafe rows, live calls too,",
-        Panic::Open => "drops nothing, whoever sends it,",
+        SuspensionKind::Lockdown => "drops everything but failsafe rows, live calls too,",
+        SuspensionKind::Bypass => "drops nothing, whoever sends it,",
     };
     let time = quantity::duration(seconds.into());
     let answer = out.ask(

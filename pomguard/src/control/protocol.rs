@@ -7,7 +7,7 @@ use nix::time::{ClockId, clock_gettime};
 use pomguard_common::Direction;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-pub use crate::model::Panic;
+pub use crate::model::SuspensionKind;
 use crate::{
     history::{Existing, Summary},
     policy::{Mode, Service, oracle::Opening, setting::SettingChange},
@@ -136,14 +136,16 @@ pub enum Request {
         name: String,
     },
     /// Suspend the policy for a limited time.
-    Panic {
+    #[serde(rename = "panic")]
+    Suspend {
         /// Bypass or lockdown.
-        kind: Panic,
+        kind: SuspensionKind,
         /// The duration in seconds.
         seconds: u32,
     },
     /// End a bypass or lockdown.
-    PanicOff,
+    #[serde(rename = "panic-off")]
+    Resume,
 }
 
 impl Request {
@@ -165,8 +167,8 @@ impl Request {
             Self::Rollback { .. } => "rollback",
             Self::Allow { .. } => "allow",
             Self::Revoke { .. } => "revoke",
-            Self::Panic { kind, .. } => kind.name(),
-            Self::PanicOff => "end of bypass and lockdown",
+            Self::Suspend { kind, .. } => kind.name(),
+            Self::Resume => "end of bypass and lockdown",
         }
     }
 }
@@ -337,8 +339,8 @@ mod tests {
                 seconds: 7_200,
             },
             Request::Revoke { name: "1".to_owned() },
-            Request::Panic { kind: Panic::Isolate, seconds: 600 },
-            Request::PanicOff,
+            Request::Suspend { kind: SuspensionKind::Lockdown, seconds: 600 },
+            Request::Resume,
         ];
         for request in requests {
             let line = serde_json::to_vec(&message(request.clone())).unwrap();
@@ -346,6 +348,14 @@ mod tests {
             assert!(line.len() < REQUEST, "{} bytes", line.len());
             assert_eq!(read(&line), Ok(message(request)));
         }
+    }
+
+    #[test]
+    fn suspension_keeps_its_words_on_the_socket() {
+        let suspend = Request::Suspend { kind: SuspensionKind::Lockdown, seconds: 600 };
+        let words = serde_json::to_string(&suspend).unwrap();
+        assert_eq!(words, r#"{"verb":"panic","kind":"lockdown","seconds":600}"#);
+        assert_eq!(serde_json::to_string(&Request::Resume).unwrap(), r#"{"verb":"panic-off"}"#);
     }
 
     #[test]
@@ -372,12 +382,12 @@ mod tests {
     fn only_questions_can_be_put_by_who_may_only_ask() {
         assert!(!Request::Status.changes() && !Request::Metrics.changes());
         assert!(!Request::Explain { openings: Vec::new() }.changes());
-        assert!(Request::Confirm.changes() && Request::PanicOff.changes());
+        assert!(Request::Confirm.changes() && Request::Resume.changes());
     }
 
     #[test]
     fn request_is_void_when_nobody_waits_for_its_answer_any_more() {
-        let message = |until| Message { until, ..message(Request::PanicOff) };
+        let message = |until| Message { until, ..message(Request::Resume) };
         assert!(!message(None).is_late(), "one without a limit");
         let passed = Until { at: since_boot().saturating_sub(1), clock: time_namespace() };
         assert!(!message(Some(Until::after(Duration::from_secs(60)))).is_late());
@@ -396,7 +406,7 @@ mod tests {
         fn request_with_bytes_changed_is_read_or_refused(
             at in any::<prop::sample::Index>(), byte in any::<u8>(), cut in any::<prop::sample::Index>(),
         ) {
-            let mut line = serde_json::to_vec(&message(Request::Panic { kind: Panic::Open, seconds: 60 })).unwrap();
+            let mut line = serde_json::to_vec(&message(Request::Suspend { kind: SuspensionKind::Bypass, seconds: 60 })).unwrap();
             let length = line.len();
             line[at.index(length)] = byte;
             let _ = read(&line);

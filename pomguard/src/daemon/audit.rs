@@ -7,9 +7,8 @@ use std::{
 };
 
 use super::{
-    Daemon,
-    emergency::Asker,
     journal::{self, Entry, Priority, message_id},
+    overrides::emergency::Asker,
 };
 use crate::{
     control::{
@@ -84,14 +83,6 @@ impl Audit {
             message,
             fields,
         });
-    }
-}
-
-impl Daemon {
-    /// Returns the digest of the image that the daemon considers to be in force; empty before the first.
-    pub(super) fn image(&self) -> String {
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.installed.as_ref().map(|installed| installed.image.clone()).unwrap_or_default()
     }
 }
 

@@ -1,19 +1,14 @@
 //! The daemon's answers on the control socket.
 
-use std::sync::PoisonError;
-
-use anyhow::{anyhow, bail};
+use anyhow::bail;
 use log::{error, info};
 
 use super::{
     Daemon,
     audit::{self, Audit},
-    emergency::Asker,
-    exceptions::{NewException, explained},
-    metrics_page,
-    questions::Task,
-    reconciler::DETACHED,
-    transition::ChangeRequest,
+    changes::{ChangeRequest, Changes},
+    overrides::{emergency::Asker, exceptions::NewException},
+    reporter::questions::Task,
 };
 use crate::{
     control::{
@@ -23,13 +18,7 @@ use crate::{
     },
     history::{By, Cause, Existing},
     input::settings::Settings,
-    kernel::{KernelError, attach, machine},
-    observe::{
-        condition::Condition,
-        in_force,
-        status::{DaemonStatus, Status},
-    },
-    policy::{conflict::Note, machine::needs_attention},
+    observe::status::Status,
     render::quantity::duration,
 };
 
@@ -64,37 +53,45 @@ impl Daemon {
         let audit = message
             .request
             .changes()
-            .then(|| Audit::begin(&message.request, &by, why.as_deref(), self.image()));
+            .then(|| Audit::begin(&message.request, &by, why.as_deref(), self.changes.image()));
+        let exceptions = self.overrides.exceptions().to_vec();
         let request = |cause, confirm_within, existing, yes| ChangeRequest {
             cause,
             by: Some(asked_by),
             why,
             confirm_within,
             existing,
+            exceptions: exceptions.clone(),
             yes,
         };
         let reply = match message.request {
             Request::Status => Reply::from_result(self.status()),
             Request::Explain { openings } => {
-                let exceptions = self.exceptions.clone();
-                return self.questions.put(Task { openings, exceptions, answer });
+                return self.reporter.explain(Task { openings, exceptions, answer });
             }
-            Request::Metrics => Reply::from_result(metrics_page(&self.pins, &self.runtime, &self.state)),
+            Request::Metrics => Reply::from_result(self.reporter.metrics(&self.context)),
             Request::Apply { confirm_within, existing, yes } => {
-                let waits = self.waiting.is_some();
-                let taken = check_deadline(confirm_within)
-                    .and_then(|()| self.take_files(&request(Cause::Apply, confirm_within, existing, yes)));
+                let waits = self.changes.is_waiting();
+                let request = request(Cause::Apply, confirm_within, existing, yes);
+                let taken = check_deadline(confirm_within).and_then(|()| {
+                    self.change(|changes, context, reconciler| {
+                        changes.take_files(context, reconciler, &request)
+                    })
+                });
                 // A change that has to wait for another one has not failed.
                 Reply::from_result(taken.inspect_err(|_| {
                     if !waits {
-                        self.failed();
+                        self.reporter.failed();
                     }
                 }))
             }
-            Request::Confirm => Reply::from_result(self.confirm()),
+            Request::Confirm => Reply::from_result(self.change(Changes::confirm)),
             Request::Rollback { to, confirm_within, yes } => {
+                let request = request(Cause::Apply, confirm_within, Existing::default(), yes);
                 Reply::from_result(check_deadline(confirm_within).and_then(|()| {
-                    self.roll_back(to, request(Cause::Apply, confirm_within, Existing::default(), yes))
+                    self.change(|changes, context, reconciler| {
+                        changes.roll_back(context, reconciler, to, request)
+                    })
                 }))
             }
             Request::Allow { name, direction, peers, services, seconds } => {
@@ -112,10 +109,10 @@ impl Daemon {
             Request::Revoke { name } => {
                 Reply::from_result(self.revoke(&name, &Asker { by, why: message.why }))
             }
-            Request::Panic { kind, seconds } => {
-                Reply::from_result(self.panic(kind, seconds, &Asker { by, why: message.why }))
+            Request::Suspend { kind, seconds } => {
+                Reply::from_result(self.suspend(kind, seconds, &Asker { by, why: message.why }))
             }
-            Request::PanicOff => Reply::from_result(self.end_panic(&Asker { by, why: message.why })),
+            Request::Resume => Reply::from_result(self.resume(&Asker { by, why: message.why })),
         };
         if let Reply::Refused(why) = &reply {
             error!("{peer}: {verb} refused: {why}");
@@ -123,53 +120,20 @@ impl Daemon {
         if let Some(audit) = audit {
             // The next client must see the conditions of now.
             self.check();
-            audit.end(&reply, &self.image());
+            audit.end(&reply, &self.changes.image());
         }
         // The client may be gone by now.
         let _ = answer.send(reply);
     }
 
     fn status(&self) -> anyhow::Result<Status> {
-        let settings = self.waiting.as_ref().map_or(&self.settings, |waiting| &waiting.next.settings);
-        let interfaces: Vec<String> = settings.interfaces.iter().map(|at| at.value.clone()).collect();
-        let detached = self.runtime.detached();
-        let mut status = match in_force::status(&self.pins, &interfaces) {
-            Err(KernelError::NotInstalled { .. }) if detached => {
-                let attach = interfaces.iter().map(|name| attach::describe(&self.pins, name)).collect();
-                Status::not_enforcing(format!("{}: {DETACHED}", Condition::Detached.name()), attach)
-            }
-            status => status?,
-        };
-        explained(&mut status, &self.exceptions, self.suspension.as_ref());
-        let policy = self.waiting.as_ref().map(|waiting| &waiting.next).or(self.held.as_ref());
-        if let Some(held) = policy.filter(|_| !detached) {
-            let notes = machine::compare(settings, &held.policy).unwrap_or_else(|error| {
-                vec![Note { kind: "machine", message: format!("{:#}", anyhow!(error)), rows: Vec::new() }]
-            });
-            let notes = notes.into_iter().filter(|note| needs_attention(note) || note.kind == "machine");
-            status.attention.extend(notes.map(|note| format!("{}: {}", note.kind, note.message)));
-        }
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        // A return because nobody confirmed has a condition of its own, and did not fail.
-        if !state.last_reload_successful && !self.lasting_conditions.contains_key(&Condition::NotConfirmed) {
-            status.attention.push("the last change of policy failed: the journal says why".to_owned());
-        }
-        // The status read from the kernel already has these, with the seconds that are left.
-        let read = [Condition::Unconfirmed, Condition::Panic, Condition::Detached];
-        // Conditions that began since the last check are included.
-        let mut conditions = self.conditions.clone();
-        conditions.extend(self.lasting_conditions.clone());
-        let conditions = conditions.iter().filter(|(condition, _)| !read.contains(condition));
-        status
-            .attention
-            .extend(conditions.map(|(condition, about)| format!("{}: {about}", condition.name())));
-        status.daemon = Some(DaemonStatus {
-            version: state.version.clone(),
-            pid: std::process::id(),
-            last_success: state.last_reload_success,
-            last_successful: state.last_reload_successful,
-            replaced_layout: self.replaced,
-        });
+        let mut status = self.reporter.status(
+            &self.context,
+            self.changes.settings_in_force(),
+            self.changes.policy_in_force(),
+            self.changes.conditions(),
+        )?;
+        self.overrides.explain(&mut status);
         Ok(status)
     }
 }

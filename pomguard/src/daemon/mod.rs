@@ -2,101 +2,45 @@
 //!
 //! Enforcement does not depend on the daemon: programs, maps and links are pinned. The daemon loads and
 //! attaches, takes new policies, serves metrics and reports to systemd.
+//!
+//! The daemon is a loop around four parts, each with its own state: [`Changes`], [`Reconciler`], [`Overrides`] and
+//! [`Reporter`]. The loop hands each event to the parts in order and passes their messages on. No part holds another
+//! one.
 
-use std::{
-    collections::BTreeMap,
-    fs::File,
-    future::Future,
-    path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
-};
+use std::{future::Future, path::PathBuf};
 
 use anyhow::{Context as _, bail};
-use log::{debug, error, info, warn};
+use log::{debug, error, info};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::watch,
 };
 
 use self::{
-    phases::Phases,
-    transition::Waiting,
-    transition::{ActivePolicy, ChangeRequest},
+    changes::{ChangeRequest, Changes},
+    context::{Context, DETACHED},
+    overrides::Overrides,
+    reconciler::{ReconcileTimer, Reconciler},
+    refused::Refused,
+    reporter::{Reporter, notify::Systemd},
+    start::Started,
 };
-use crate::{
-    control::server::Requests,
-    history::{Cause, History},
-    input::{
-        Draft,
-        settings::{AttachMode, Settings},
-    },
-    kernel::{
-        KernelError, attach, capabilities,
-        carry::Carry,
-        clock::{Ticks, unix_now},
-        install::Installed,
-        interface,
-        load::{Loaded, Share},
-        minimal,
-        pins::Pins,
-        programs::{self, Staged},
-        selfprobe,
-        takeover::{self, Takeover},
-    },
-    observe::{
-        condition::Condition,
-        http,
-        metrics::{self, DaemonState},
-        reading,
-    },
-    policy::{self, Policy},
-    state::{confirmed::Confirmed, exceptions::Exception, panic::Suspension, runtime::Runtime},
-};
+use crate::{control::server::Requests, history::Cause, kernel::pins::Pins, state::runtime::Runtime};
 
-mod addresses;
-mod attachment;
 pub mod audit;
-mod boot;
-mod change;
-mod clocks;
+mod changes;
+mod check;
 mod command;
-mod confirm;
-mod counts;
-mod drops;
-pub mod emergency;
-pub mod exceptions;
-mod flows;
-mod identity;
+mod context;
 pub mod journal;
-mod metrics_listener;
-mod notify;
-mod panic;
+mod message;
+pub mod overrides;
 mod phases;
-mod questions;
-mod reconcile_timer;
 mod reconciler;
 mod refused;
-mod sight;
-mod transition;
-
-use attachment::check_interfaces;
-use boot::StartSource;
-use clocks::Clocks;
-use confirm::Earlier;
-use counts::Counting;
-use drops::Recorder;
-use emergency::Scene;
-use flows::Sweeper;
-use identity::Unplaced;
-use notify::Systemd;
-use questions::Questions;
-use reconcile_timer::ReconcileTimer;
-use reconciler::Reconciler;
-use refused::Refused;
-
-/// The interval at which the log of the eBPF programs is copied to the daemon's log.
-const PROGRAM_LOG_INTERVAL: Duration = Duration::from_millis(250);
+mod reporter;
+mod start;
+mod timed;
 
 /// Options of the daemon that are not in the settings file.
 #[derive(Clone, Debug)]
@@ -107,55 +51,13 @@ pub struct Options {
     pub program_log: u8,
 }
 
-/// The state of the running daemon.
+/// The running daemon: the four parts, and the values that all of them use.
 struct Daemon {
-    options: Options,
-    /// The settings that were accepted last.
-    settings: Settings,
-    history: History,
-    /// The policy in force, to which the daemon returns if a pending change is not confirmed; `None` before
-    /// the first policy.
-    held: Option<ActivePolicy>,
-    /// The pending change.
-    waiting: Option<Waiting>,
-    /// The start, if no address told which host this machine is.
-    unplaced: Option<Unplaced>,
-    /// The timed exceptions that hold.
-    exceptions: Vec<Exception>,
-    /// The bypass or lockdown that the record on disk and the maps had when both last agreed.
-    suspension: Option<Suspension>,
-    /// The deadline of the bypass whose end was announced.
-    announced_end: Option<u32>,
-    pins: Pins,
-    runtime: Runtime,
-    ticks: Ticks,
-    clocks: Clocks,
-    loaded: Loaded,
+    context: Context,
+    changes: Changes,
+    overrides: Overrides,
     reconciler: Reconciler,
-    sweeper: Sweeper,
-    recorder: Recorder,
-    counting: Counting,
-    questions: Questions,
-    /// The layout of the maps that were in force before, if different from the layout of now.
-    replaced: Option<u32>,
-    /// The counters of those maps, until the programs that count in them are exchanged.
-    carry: Option<Carry>,
-    state: Arc<Mutex<DaemonState>>,
-    /// One line about the policy in force, for systemd.
-    status: String,
-    /// The conditions that stay until something is done about them.
-    lasting_conditions: BTreeMap<Condition, String>,
-    /// The policy that could not be saved for the next boot, and the time of the next attempt.
-    unsaved: Option<(Confirmed, Instant)>,
-    /// All conditions that hold.
-    conditions: BTreeMap<Condition, String>,
-    /// The address of the metrics page.
-    listen: metrics_listener::DesiredAddress,
-    /// The reason for which the metrics page is not served.
-    unserved: metrics_listener::Fault,
-    systemd: Systemd,
-    /// The status that systemd received last.
-    last_status: String,
+    reporter: Reporter,
 }
 
 /// The state in which a daemon ended without an error.
@@ -175,7 +77,7 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> anyhow
     // First of all: without a handler, SIGHUP ends the process. An early signal is answered later.
     let hangup = signal(SignalKind::hangup()).context("listen for SIGHUP")?;
     let systemd = Systemd::of_environment().context("find the way to systemd, by NOTIFY_SOCKET")?;
-    let (settings, start_source) = boot::start_source(&options.config)?;
+    let (settings, start_source) = changes::start_source(&options.config)?;
     if settings.interfaces.is_empty() {
         bail!("{}: `interfaces` names none: there is nothing to enforce on", settings.file);
     }
@@ -184,7 +86,7 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> anyhow
     raise_locked_memory();
     let pins = Pins::new(&settings.paths.pins);
     let begun =
-        start(options.clone(), settings.clone(), start_source, runtime.clone(), pins.clone(), systemd);
+        start::start(&options, settings.clone(), start_source, runtime.clone(), pins.clone(), systemd);
     let Started { mut daemon, mut timer } = match begun {
         Ok(started) => started,
         Err(error) => {
@@ -194,20 +96,17 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> anyhow
             return ending;
         }
     };
-    let settings = daemon.settings.clone();
+    let settings = daemon.changes.settings().clone();
     let (stop, stopped) = watch::channel(false);
-    let metrics =
-        metrics_listener::serve(daemon.listen.subscribe(), daemon.page(), daemon.unserved.clone(), stopped)
-            .await;
+    let metrics = daemon.reporter.serve_metrics(&daemon.context, stopped).await;
     let requests = command::listen(&settings);
     // The policy is reported as in force only after it was read back and the programs were asked.
     daemon.check();
-    selfprobe::judge(&mut daemon.loaded, &daemon.pins).context("ask the programs that are in force")?;
-    daemon.systemd.ready(&daemon.status_at_start());
+    daemon.reconciler.judge(&daemon.context).context("ask the programs that are in force")?;
+    daemon.reporter.started(&daemon.context);
     daemon.serve(&mut timer, hangup, requests, shutdown).await;
-    daemon.save_drops();
-    daemon.save_counts();
-    daemon.systemd.stopping();
+    daemon.reporter.save_records(daemon.changes.settings().drops);
+    daemon.reporter.stopping();
     info!("stopping; what is in force stays in force (`pomguard detach` opens the host)");
     // An error means that no receiver is left, which is as good.
     let _ = stop.send(true);
@@ -216,132 +115,14 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> anyhow
     Ok(Ending::Enforcing)
 }
 
-/// A daemon whose programs judge packets, with the timer of the checks.
-struct Started {
-    daemon: Daemon,
-    timer: ReconcileTimer,
-}
-
-/// Loads the programs, puts a policy in force and attaches.
-fn start(
-    options: Options,
-    settings: Settings,
-    start_source: StartSource,
-    runtime: Runtime,
-    pins: Pins,
-    systemd: Systemd,
-) -> anyhow::Result<Started> {
-    let mut phases = Phases::begin();
-    check_interfaces(&pins, &settings, |_| true)?;
-    // Before the first check: changes of the meantime are announced, and then checked.
-    let timer = ReconcileTimer::new()?;
-    let change = runtime.change()?;
-    runtime.clear_detached()?;
-    pins.prepare().context("prepare the folder for the pins")?;
-    pins.finish_migration()
-        .and_then(|()| programs::retire(&pins))
-        .context("decide what an earlier start left")?;
-    // Unless `finish` is called below, dropping this value restores the state before this start.
-    let takeover = Takeover::begin(&pins).context("take the place of maps of another layout")?;
-    let pins = takeover.as_ref().map_or(pins, Takeover::pins);
-    let ticks = Ticks::probe()?;
-    phases.end("decide the pins");
-    info!("loading the programs");
-    let loaded = Loaded::new(&pins, Share::All, ticks, options.program_log);
-    let mut loaded = loaded.map_err(|error| for_want_of_capabilities(error.into()))?;
-    // Before the first program is attached: see `programs`.
-    let staged = Staged::new(&loaded, &pins).context("pin the programs")?;
-    phases.end("load the programs");
-    let state = Arc::new(Mutex::new(DaemonState {
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        ..DaemonState::default()
-    }));
-    let reconciler = Reconciler::new(&mut loaded)?;
-    let mut daemon = Daemon {
-        options,
-        history: History::open(&settings.paths.state),
-        recorder: Recorder::new(&settings.paths.state),
-        counting: Counting::new(&settings.paths.state),
-        // The place of the pins after the start, also if maps of another layout are replaced.
-        questions: Questions::new(Pins::new(&settings.paths.pins)),
-        settings,
-        held: None,
-        waiting: None,
-        unplaced: None,
-        exceptions: Vec::new(),
-        suspension: None,
-        announced_end: None,
-        pins,
-        runtime,
-        ticks,
-        clocks: Clocks::default(),
-        loaded,
-        reconciler,
-        sweeper: Sweeper::new(),
-        replaced: takeover.as_ref().map(Takeover::found),
-        carry: takeover.as_ref().and_then(|takeover| takeover.counters(ticks)),
-        state: Arc::clone(&state),
-        status: String::new(),
-        lasting_conditions: BTreeMap::new(),
-        unsaved: None,
-        conditions: BTreeMap::new(),
-        listen: metrics_listener::DesiredAddress::new(None),
-        unserved: metrics_listener::Fault::default(),
-        systemd,
-        last_status: String::new(),
-    };
-    daemon.follow_program_log();
-    // The policy before the programs: the first packet that a program sees is judged by the policy.
-    daemon.restore_exceptions()?;
-    daemon.continue_panic()?;
-    daemon.follow_clocks_at_start()?;
-    let earlier = daemon.continue_waiting()?;
-    if matches!(earlier, Earlier::Waits) {
-        daemon.expect_failsafe();
-        daemon.take_over()?;
-    } else {
-        match start_source {
-            StartSource::Files(files, by_last_name) => {
-                daemon.start(*files)?;
-                daemon.unplaced = by_last_name.map(|draft| Unplaced::by_last_name(*draft));
-            }
-            StartSource::ConfirmedPolicy(confirmed_policy) => {
-                daemon.keep(*confirmed_policy)?;
-                let settings = daemon.settings.clone();
-                daemon.attach_at_start(&settings)?;
-            }
-        }
-    }
-    if let Earlier::Returned { message, image } = earlier {
-        daemon.note_returned(message, &image);
-    }
-    phases.end("put the policy in force and attach");
-    staged.finish().context("give the new programs their place")?;
-    if let Some(takeover) = takeover {
-        daemon.pins = takeover.finish().context("give the new maps their place")?;
-    }
-    daemon.end_closing();
-    daemon.reconciler.record_baseline(&daemon.pins);
-    drop(change);
-    Ok(Started { daemon, timer })
-}
-
 impl Daemon {
-    /// Removes the means that held the host closed while the kernel refused the programs.
-    fn end_closing(&self) {
-        let table = self.runtime.not_enforcing().is_some_and(|mark| mark.table);
-        let ended = minimal::end(&self.pins, table)
-            .map_err(anyhow::Error::from)
-            .and_then(|()| Ok(self.runtime.clear_not_enforcing()?));
-        if let Err(error) = ended {
-            error!("what held the host closed is still there alongside the policy: {error:#}");
+    /// Lets the changes act, and passes their messages on to the reporter.
+    fn change<T>(&mut self, act: impl FnOnce(&mut Changes, &Context, &mut Reconciler) -> T) -> T {
+        let result = act(&mut self.changes, &self.context, &mut self.reconciler);
+        for report in self.changes.take_reports() {
+            self.reporter.take(report);
         }
-    }
-
-    /// Returns the source of the metrics page.
-    fn page(&self) -> http::Source {
-        let (pins, runtime, state) = (self.pins.clone(), self.runtime.clone(), Arc::clone(&self.state));
-        Arc::new(move || metrics_page(&pins, &runtime, &state))
+        result
     }
 
     /// Handles events until `shutdown` completes.
@@ -354,7 +135,7 @@ impl Daemon {
     ) {
         tokio::pin!(shutdown);
         loop {
-            let deadline = self.until_deadline();
+            let deadline = self.changes.until_deadline(&self.context);
             tokio::select! {
                 () = &mut shutdown => return,
                 _ = hangup.recv() => self.reload(),
@@ -363,147 +144,35 @@ impl Daemon {
                     self.command(command);
                 }
                 () = timer.due() => self.check(),
-                () = tokio::time::sleep(deadline.unwrap_or_default()), if deadline.is_some() => self.at_deadline(),
+                () = tokio::time::sleep(deadline.unwrap_or_default()), if deadline.is_some() => {
+                    self.change(Changes::at_deadline);
+                }
             }
         }
     }
 
     /// Takes the files anew. If the files contain an error, the policy in force stays.
     fn reload(&mut self) {
-        self.systemd.reloading();
-        match self.take_files(&ChangeRequest::own(Cause::Reload)) {
-            Ok(changed) if changed.notes.is_empty() => self.systemd.ready(&self.status),
-            Ok(changed) => {
-                self.systemd.ready(&format!("{}; {}", changed.notes.join("; "), self.status));
-            }
+        self.reporter.reloading();
+        let request = ChangeRequest::own(Cause::Reload);
+        match self.change(|changes, context, reconciler| changes.take_files(context, reconciler, &request)) {
+            Ok(changed) => self.reporter.reloaded(&changed.notes),
             Err(error) => {
                 error!("reload refused, the policy in force stays: {error:#}");
-                audit::reload_refused(&error, &self.image());
-                self.failed();
-                if self.runtime.detached() {
-                    self.systemd.ready(&format!("reload refused: {}", reconciler::DETACHED));
+                audit::reload_refused(&error, &self.changes.image());
+                self.reporter.failed();
+                if self.context.runtime.detached() {
+                    self.reporter.reload_refused(&format!("reload refused: {DETACHED}"));
                 } else {
-                    if self.waiting.is_none() {
-                        self.refused(&error);
+                    if !self.changes.is_waiting() {
+                        self.changes.refused(&self.context, &error);
                     }
-                    self.systemd.ready("reload refused: the policy before it is in force (see the journal)");
+                    self.reporter
+                        .reload_refused("reload refused: the policy before it is in force (see the journal)");
                 }
             }
         }
-        self.last_status = String::new();
     }
-
-    /// Returns the present status, and the losses of this start.
-    fn status_at_start(&self) -> String {
-        match self.replaced {
-            Some(found) => {
-                format!(
-                    "in place of maps of layout {found} ({}); {}",
-                    takeover::losses(found),
-                    self.last_status
-                )
-            }
-            None => self.last_status.clone(),
-        }
-    }
-
-    /// Returns one line about the policy in force, for systemd.
-    fn line(&self) -> String {
-        let waiting = self.waiting.as_ref().map(|waiting| &waiting.next);
-        let Some(held) = waiting.or(self.held.as_ref()) else { return "nothing in force yet".to_owned() };
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let policy = &held.policy;
-        format!(
-            "{} {}: inbound {}, outbound {}, generation {}, {} tuples",
-            policy.host,
-            policy.matrix.id,
-            policy.inbound.name(),
-            policy.outbound.name(),
-            state.installed.as_ref().map_or(0, |installed| installed.generation),
-            policy.tuples().values().sum::<usize>()
-        )
-    }
-
-    /// Returns the right to change something: a lock that keeps others from changing anything meanwhile.
-    /// Returns an error if the host was opened on purpose.
-    fn entitled(&self) -> anyhow::Result<File> {
-        let change = self.runtime.change()?;
-        if self.runtime.detached() {
-            bail!(reconciler::DETACHED);
-        }
-        Ok(change)
-    }
-
-    /// Returns the maps and folders that the emergency verbs write to.
-    fn scene(&self) -> Scene {
-        Scene::new(self.pins.clone(), &self.settings.paths, self.ticks)
-    }
-
-    fn failed(&self) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.reload_failures += 1;
-        state.last_reload_successful = false;
-    }
-
-    /// Records that the files were accepted, and which image is in force.
-    fn succeeded(&mut self, settings: &Settings, installed: &Installed) {
-        for over in [Condition::FilesRefused, Condition::ResourcesExhausted, Condition::NotConfirmed] {
-            self.lasting_conditions.remove(&over);
-        }
-        self.in_force(settings, installed.digest(), installed.generation().into());
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.last_reload_success = Some(unix_now());
-        state.last_reload_successful = true;
-    }
-
-    /// Records the image in force for the metrics page, and moves the page to the address of the settings.
-    fn in_force(&self, settings: &Settings, image: String, generation: u64) {
-        self.listen.want(settings.metrics.as_ref());
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        match settings.attach.mode {
-            AttachMode::Auto => "auto",
-            AttachMode::Native => "native",
-            AttachMode::Generic => "generic",
-        }
-        .clone_into(&mut state.attach_wanted);
-        state.installed = Some(metrics::Installed { image, generation });
-        state.interfaces = settings.interfaces.iter().map(|at| at.value.clone()).collect();
-    }
-
-    /// Copies the log of the eBPF programs to the daemon's log, if asked for.
-    fn follow_program_log(&mut self) {
-        if self.options.program_log == 0 {
-            return;
-        }
-        let mut logger = match aya_log::EbpfLogger::init(self.loaded.ebpf()) {
-            Ok(logger) => logger,
-            Err(error) => return warn!("no log of the programs: {error}"),
-        };
-        tokio::spawn(async move {
-            let mut timer = tokio::time::interval(PROGRAM_LOG_INTERVAL);
-            loop {
-                timer.tick().await;
-                logger.flush();
-            }
-        });
-    }
-}
-
-/// Adds the missing capabilities to an error: without them, the verifier's message names anything but the
-/// cause.
-fn for_want_of_capabilities(error: anyhow::Error) -> anyhow::Error {
-    let missing = capabilities::missing();
-    if missing.is_empty() {
-        return error;
-    }
-    error.context(format!("this process lacks {}, which the unit has", missing.join(" and ")))
-}
-
-/// Reads the files and resolves them for this host.
-fn read_policy(config: &Path) -> anyhow::Result<(Draft, Policy)> {
-    let draft = Draft::load(config)?;
-    let policy = policy::resolve(&draft, &interface::addresses()?)?;
-    Ok((draft, policy))
 }
 
 /// Raises the limit of locked memory, against which Linux before 5.11 counts maps.
@@ -512,16 +181,4 @@ fn raise_locked_memory() {
     if let Err(error) = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY) {
         debug!("the limit of locked memory stays as it is ({error}); only kernels before 5.11 mind");
     }
-}
-
-/// Returns the metrics page as of now; after a detach, the metrics that remain.
-fn metrics_page(pins: &Pins, runtime: &Runtime, state: &Mutex<DaemonState>) -> anyhow::Result<String> {
-    let snapshot = reading::snapshot(pins);
-    let mut state = state.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    if runtime.detached() && matches!(snapshot, Err(KernelError::NotInstalled { .. })) {
-        state.conditions.insert(Condition::Detached);
-        let open = state.interfaces.iter().map(|name| attach::describe(pins, name)).collect();
-        return Ok(metrics::page_without_maps(state, open)?);
-    }
-    Ok(metrics::page(snapshot?, state)?)
 }

@@ -21,7 +21,13 @@ use tokio::{
     time::{Interval, MissedTickBehavior},
 };
 
-use super::{Ending, command, metrics_listener, notify::Systemd, read_policy, reconciler};
+use super::{
+    Ending,
+    changes::read_policy,
+    command,
+    context::DETACHED,
+    reporter::{metrics_listener, notify::Systemd},
+};
 use crate::{
     compile::{SlotTable, overrides},
     control::{
@@ -206,7 +212,7 @@ impl Refused {
         self.checked = Some(Instant::now());
         if self.runtime.detached() {
             self.closing = None;
-            self.say(reconciler::DETACHED.to_owned(), false);
+            self.say(DETACHED.to_owned(), false);
             return;
         }
         let (about, table) = match &mut self.closing {

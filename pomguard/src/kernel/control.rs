@@ -107,7 +107,7 @@ pub fn generation(pins: &Pins, now: u32) -> Result<Option<u32>, KernelError> {
 ///
 /// # Errors
 /// As [`active`].
-pub fn panic(pins: &Pins) -> Result<Timed, KernelError> {
+pub fn suspension(pins: &Pins) -> Result<Timed, KernelError> {
     word(pins, word::PANIC).map(Timed)
 }
 
@@ -115,8 +115,8 @@ pub fn panic(pins: &Pins) -> Result<Timed, KernelError> {
 ///
 /// # Errors
 /// As [`active`].
-pub fn set_panic(pins: &Pins, panic: Timed) -> Result<(), KernelError> {
-    set_word(pins, word::PANIC, panic.0)
+pub fn set_suspension(pins: &Pins, suspension: Timed) -> Result<(), KernelError> {
+    set_word(pins, word::PANIC, suspension.0)
 }
 
 /// Returns the grace word: kind 1 during the grace period, in which mid-flow packets of unknown connections

@@ -38,7 +38,7 @@ pub enum Condition {
     /// An interface is guarded although the settings do not name it.
     GuardKept,
     /// A bypass or lockdown suspends the policy.
-    Panic,
+    Suspended,
     /// Nobody can scrape the metrics; for example, the address is in use.
     MetricsUnserved,
     /// An address that the site file gives this host is on no guarded interface.
@@ -72,7 +72,7 @@ impl Condition {
         Self::Unconfirmed,
         Self::NotConfirmed,
         Self::GuardKept,
-        Self::Panic,
+        Self::Suspended,
         Self::MetricsUnserved,
         Self::AddressMissing,
         Self::AddressUnlisted,
@@ -101,7 +101,7 @@ impl Condition {
             Self::Unconfirmed => "unconfirmed",
             Self::NotConfirmed => "not-confirmed",
             Self::GuardKept => "guard-kept",
-            Self::Panic => "suspended",
+            Self::Suspended => "suspended",
             Self::MetricsUnserved => "metrics-unserved",
             Self::AddressMissing => "address-missing",
             Self::AddressUnlisted => "address-unlisted",

@@ -10,7 +10,7 @@ use crate::{
         seed,
         sockets::{self, Connection},
     },
-    model::Panic,
+    model::SuspensionKind,
     observe::status::Flows,
     policy::{
         Policy,
@@ -31,9 +31,9 @@ pub fn flows(
     pins: &Pins,
     exceptions: &[Exception],
     existing: Existing,
-    suspension: Option<Panic>,
+    suspension: Option<SuspensionKind>,
 ) -> Option<Flows> {
-    let after_bypass = suspension == Some(Panic::Open);
+    let after_bypass = suspension == Some(SuspensionKind::Bypass);
     let next = if after_bypass { policy.clone() } else { promoted(policy) };
     let live = sockets::connections().ok()?;
     let is_ours = |address| policy.is_own(address) || here.is_guarded(address);

@@ -7,7 +7,7 @@ use pomguard_common::control::{Override, over};
 use super::{
     reading,
     snapshot::RowStats,
-    status::{ExceptionStatus, PanicStatus, Status},
+    status::{ExceptionStatus, Status, SuspensionStatus},
 };
 use crate::{
     kernel::{
@@ -16,7 +16,7 @@ use crate::{
         control, counters, load,
         pins::Pins,
     },
-    model::Panic,
+    model::SuspensionKind,
 };
 
 /// Takes one reading. `wanted` are the interfaces that the settings name.
@@ -60,8 +60,8 @@ pub fn status(pins: &Pins, wanted: &[String]) -> Result<Status, KernelError> {
             "the policy in force is not confirmed: in {left} s the one before it returns (`pomguard confirm`)"
         ));
     }
-    let held = control::panic(pins)?;
-    let suspension = Panic::of_number(held.holds(now as u32)).map(|kind| PanicStatus {
+    let held = control::suspension(pins)?;
+    let suspension = SuspensionKind::of_number(held.holds(now as u32)).map(|kind| SuspensionStatus {
         kind,
         ends: (held.deadline() != 0)
             .then(|| unix_now() + ticks.seconds(held.deadline().wrapping_sub(now as u32))),
@@ -69,7 +69,7 @@ pub fn status(pins: &Pins, wanted: &[String]) -> Result<Status, KernelError> {
         by: None,
         why: None,
     });
-    if let Some(PanicStatus { kind, ends, .. }) = &suspension {
+    if let Some(SuspensionStatus { kind, ends, .. }) = &suspension {
         let left = ends.map_or_else(String::new, |at| format!(" for {} s", at.saturating_sub(unix_now())));
         attention.push(format!(
             "{0}{left}: the policy is suspended (`pomguard {0} --off` ends that)",

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::snapshot::AttachInfo;
 use crate::{
     history::{By, Existing},
-    model::Panic,
+    model::SuspensionKind,
     policy::{Direction, Mode, RowId, impact::Impact},
 };
 
@@ -34,7 +34,7 @@ pub struct Status {
     /// Seconds since 1970 at which the programs return to the previous generation, unless somebody confirms.
     pub rollback_at: Option<u64>,
     /// The bypass or lockdown that suspends the policy; `None` if the policy holds.
-    pub suspension: Option<PanicStatus>,
+    pub suspension: Option<SuspensionStatus>,
     /// The timed exceptions that hold.
     pub exceptions: Vec<ExceptionStatus>,
     /// Failsafe rows in force.
@@ -93,9 +93,9 @@ pub struct Flows {
 
 /// A bypass or lockdown that holds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PanicStatus {
+pub struct SuspensionStatus {
     /// The kind of suspension.
-    pub kind: Panic,
+    pub kind: SuspensionKind,
     /// Seconds since 1970 at which the suspension ends; `None` for one without an end.
     pub ends: Option<u64>,
     /// Seconds since 1970 at which the suspension began; `None` if unknown.

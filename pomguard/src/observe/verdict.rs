@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     kernel::{KernelError, clock::unix_now, control, counters, frame, load, pins::Pins, probe::Probe},
-    model::Panic,
+    model::SuspensionKind,
     policy::{RowId, oracle::Opening, precedence::Alongside},
     state::exceptions::Exception,
 };
@@ -37,7 +37,7 @@ pub struct Verdicts {
     /// The timed exceptions.
     pub exceptions: Vec<Exception>,
     /// The suspension of the policy.
-    pub suspension: Option<Panic>,
+    pub suspension: Option<SuspensionKind>,
     /// True if the programs know which floating addresses this machine holds.
     pub holders_known: bool,
 }
@@ -105,7 +105,7 @@ impl VerdictAsker {
         Ok(Verdicts {
             verdicts,
             exceptions: exceptions.into_iter().filter(holds).collect(),
-            suspension: Panic::of_number(control::panic(&self.pins)?.holds(now)),
+            suspension: SuspensionKind::of_number(control::suspension(&self.pins)?.holds(now)),
             holders_known: control::holders_known(&self.pins, now)?,
         })
     }

@@ -16,7 +16,7 @@ use super::{
     oracle::{self, Opening},
     own::Owner,
 };
-use crate::model::Panic;
+use crate::model::SuspensionKind;
 
 /// State that holds alongside the policy.
 #[derive(Clone, Debug, Default)]
@@ -24,7 +24,7 @@ pub struct Alongside {
     /// The timed exceptions, each as a row, in the order of the table.
     pub exceptions: Vec<Row>,
     /// The suspension of the policy.
-    pub suspension: Option<Panic>,
+    pub suspension: Option<SuspensionKind>,
     /// True if the programs know which floating addresses this machine holds. Without a daemon they do not.
     pub holders_known: bool,
 }
@@ -303,14 +303,14 @@ impl Packet<'_> {
     /// Returns the mode, which a bypass softens.
     fn mode(&self, direction: Direction) -> Mode {
         match self.policy.mode(direction) {
-            Mode::Enforce if self.alongside.suspension == Some(Panic::Open) => Mode::Audit,
+            Mode::Enforce if self.alongside.suspension == Some(SuspensionKind::Bypass) => Mode::Audit,
             mode => mode,
         }
     }
 
     /// Asks the failsafe rows, the exceptions and the lockdown.
     fn reconsider(&self, first: Ruling) -> Ruling {
-        let isolated = self.alongside.suspension == Some(Panic::Isolate);
+        let isolated = self.alongside.suspension == Some(SuspensionKind::Lockdown);
         if isolated && holds_in_lockdown(first.reason) {
             return first;
         }
@@ -356,7 +356,7 @@ impl Packet<'_> {
 
     /// Turns a drop into a would-be drop if the mode says so.
     fn in_the_mode(&self, ruling: Ruling) -> Ruling {
-        let isolated = self.alongside.suspension == Some(Panic::Isolate);
+        let isolated = self.alongside.suspension == Some(SuspensionKind::Lockdown);
         let answered =
             ruling.reason == Reason::UnsolicitedReply && self.mode(Direction::Inbound) != Mode::Enforce;
         let softened = self.mode(self.opening.direction) != Mode::Enforce || answered;

@@ -79,12 +79,11 @@ pub fn print(
     };
     let suspension = status.suspension.as_ref().map_or_else(
         || "none".to_owned(),
-        |panic| {
-            let ends = panic
-                .ends
-                .map_or_else(String::new, |at| format!(" for {}", duration(at.saturating_sub(now))));
-            let origin = origin(panic.by.as_ref(), panic.since, panic.why.as_deref());
-            format!("{}{ends}{origin}", panic.kind.name().to_uppercase())
+        |held| {
+            let ends =
+                held.ends.map_or_else(String::new, |at| format!(" for {}", duration(at.saturating_sub(now))));
+            let origin = origin(held.by.as_ref(), held.since, held.why.as_deref());
+            format!("{}{ends}{origin}", held.kind.name().to_uppercase())
         },
     );
     let daemon = match &status.daemon {

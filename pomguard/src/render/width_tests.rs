@@ -11,12 +11,12 @@ use super::{
 };
 use crate::{
     input::{Draft, Files, Matrix, Settings},
-    model::Panic,
+    model::SuspensionKind,
     observe::{
         drops::report::{Report, RestItem},
         sample,
         snapshot::Outcome,
-        status::{PanicStatus, Status},
+        status::{Status, SuspensionStatus},
     },
     policy::{Direction, RowId, conflict, resolve},
 };
@@ -114,8 +114,8 @@ fn suspended() -> Status {
         generation: 7,
         attention: vec![long.clone()],
         failsafe: (0..12).map(|row| RowId(format!("site/way-in-{row}"))).collect(),
-        suspension: Some(PanicStatus {
-            kind: Panic::Open,
+        suspension: Some(SuspensionStatus {
+            kind: SuspensionKind::Bypass,
             ends: Some(sample::NOW + 60),
             since: Some(sample::NOW),
             by: None,

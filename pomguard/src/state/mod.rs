@@ -6,12 +6,12 @@
 //! | the failsafe rows of that policy, as a policy | [`failsafe`] | |
 //! | the machine that saved it | [`identity`] | `paths.state` |
 //! | timed exceptions | [`exceptions`] | `paths.state` |
-//! | the bypass or lockdown in force | [`mod@panic`] | `paths.runtime` |
+//! | the bypass or lockdown in force | [`suspension`] | `paths.runtime` |
 //! | the locks for changes, and the mark of a deliberate detach | [`runtime`] | `paths.runtime` |
 
 pub mod confirmed;
 pub mod exceptions;
 pub mod failsafe;
 pub mod identity;
-pub mod panic;
 pub mod runtime;
+pub mod suspension;

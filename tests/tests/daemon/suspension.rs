@@ -211,9 +211,11 @@ fn suspension_and_grace_leave_nothing_in_the_maps() {
     wait_until_it_is("no word of grace", &daemon, || control::grace(&pins).unwrap() == Timed::NONE);
     for _ in 0..2 {
         done(&lab, &["panic", "open", "--for", "3s", "--why", "calls lost", "--yes", "--quiet"]);
-        assert_ne!(control::panic(&pins).unwrap(), Timed::NONE);
+        assert_ne!(control::suspension(&pins).unwrap(), Timed::NONE);
         assert!(opens(&lab.stranger, SERVER, UNLISTED), "it holds");
-        wait_until_it_is("no word of panic", &daemon, || control::panic(&pins).unwrap() == Timed::NONE);
+        wait_until_it_is("no word of a suspension", &daemon, || {
+            control::suspension(&pins).unwrap() == Timed::NONE
+        });
         assert!(is_shut(&lab.stranger, SERVER, UNLISTED), "the policy holds again");
     }
     assert!(call.answers());

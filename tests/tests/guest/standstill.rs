@@ -52,7 +52,7 @@ pub(crate) fn stop(machine: &Machine) -> Result<String> {
 /// Checks that a bypass is shorter by the time for which `stand_still` lets the machine stand still.
 fn during_bypass(machine: &Machine, stand_still: impl FnOnce() -> Result<()>) -> Result<String> {
     pomguard(machine, &["bypass", "--for", "1h", "--why", "a standstill", "--yes", "--quiet"])?;
-    let deadline = || -> Result<u32> { Ok(control::panic(&machine.pins())?.deadline()) };
+    let deadline = || -> Result<u32> { Ok(control::suspension(&machine.pins())?.deadline()) };
     let before = deadline()?;
     stand_still()?;
     soon("the bypass ends as late as before", || Ok(deadline()? != before))?;

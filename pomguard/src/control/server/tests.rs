@@ -228,8 +228,8 @@ async fn request_of_root_is_served_before_those_that_waited_longer() {
     for _ in 0..WAITING {
         queues.of(Access::Read).send(command(1_000, Request::Status)).await.unwrap();
     }
-    queues.of(Access::Full).send(command(0, Request::PanicOff)).await.unwrap();
-    assert_eq!(requests.next().await.unwrap().message.request, Request::PanicOff);
+    queues.of(Access::Full).send(command(0, Request::Resume)).await.unwrap();
+    assert_eq!(requests.next().await.unwrap().message.request, Request::Resume);
     for _ in 0..WAITING {
         assert_eq!(requests.next().await.unwrap().peer.uid, 1_000);
     }

@@ -8,21 +8,22 @@ use log::{error, info, warn};
 use pomguard_common::control::{Override, over};
 
 use super::{
-    Daemon,
+    Overrides,
     emergency::{Asker, Scene},
-    transition::boot_id,
+    scene,
 };
 use crate::{
     compile::lines_of,
     control::protocol::Allowed,
+    daemon::context::{Context, boot_id},
     input::site::plain_name,
     kernel::{clock::unix_now, control, pins::Pins},
-    observe::{condition::Condition, status::Status},
+    observe::status::Status,
     policy::{Direction, Service},
     render::quantity::duration,
     state::{
         exceptions::{self, Exception},
-        panic::Suspension,
+        suspension::Suspension,
     },
 };
 
@@ -151,78 +152,86 @@ pub fn explained(status: &mut Status, held: &[Exception], suspension: Option<&Su
             exception.why.clone_from(&held.why);
         }
     }
-    if let (Some(panic), Some(suspension)) = (&mut status.suspension, suspension)
-        && panic.kind == suspension.kind
+    if let (Some(shown), Some(suspension)) = (&mut status.suspension, suspension)
+        && shown.kind == suspension.kind
     {
-        panic.since = (suspension.since != 0).then_some(suspension.since);
-        panic.by.clone_from(&suspension.by);
-        panic.why.clone_from(&suspension.why);
+        shown.since = (suspension.since != 0).then_some(suspension.since);
+        shown.by.clone_from(&suspension.by);
+        shown.why.clone_from(&suspension.why);
     }
 }
 
-impl Daemon {
-    /// Adds an exception.
-    pub(super) fn allow(&mut self, new_exception: NewException) -> anyhow::Result<Allowed> {
-        let _entitled = self.entitled()?;
-        let allowed = self.scene().allow(&mut self.exceptions, new_exception)?;
-        self.reconciler.record_baseline(&self.pins);
-        Ok(allowed)
+impl Overrides {
+    /// Adds an exception. If that succeeds, the maps have changed.
+    pub(in crate::daemon) fn allow(
+        &mut self,
+        context: &Context,
+        new_exception: NewException,
+    ) -> anyhow::Result<Allowed> {
+        scene(context).allow(&mut self.exceptions, new_exception)
     }
 
-    /// Revokes an exception. Returns a sentence about the end.
-    pub(super) fn revoke(&mut self, name: &str, asker: &Asker) -> anyhow::Result<String> {
-        let _entitled = self.entitled()?;
-        let message = self.scene().revoke(&mut self.exceptions, name, asker)?;
-        self.reconciler.record_baseline(&self.pins);
-        Ok(message)
+    /// Revokes an exception, and returns a sentence about the end. If that succeeds, the maps have changed.
+    pub(in crate::daemon) fn revoke(
+        &mut self,
+        context: &Context,
+        name: &str,
+        asker: &Asker,
+    ) -> anyhow::Result<String> {
+        scene(context).revoke(&mut self.exceptions, name, asker)
     }
 
     /// Restores the exceptions on disk that have time left. Must be called when the maps exist and before a
-    /// packet is judged.
-    pub(super) fn restore_exceptions(&mut self) -> anyhow::Result<()> {
-        let found = match exceptions::load(&self.settings.paths.state) {
+    /// packet is judged. Returns a message if the file on disk cannot be used.
+    pub(in crate::daemon) fn restore_exceptions(
+        &mut self,
+        context: &Context,
+    ) -> anyhow::Result<Option<String>> {
+        let found = match exceptions::load(&context.paths.state) {
             Ok(found) => found,
             Err(error) => {
                 let message =
                     format!("exceptions.json: {error}; exceptions in the kernel go on, others are lost");
                 error!("{message}");
-                self.lasting_conditions.insert(Condition::StateUnreadable, message);
-                return Ok(());
+                return Ok(Some(message));
             }
         };
         let boot = boot_id().context("read the boot's id")?;
-        let now = self.ticks.now()? as u32;
+        let now = context.ticks.now()? as u32;
         let of_another_boot = found.iter().any(|held| held.boot != boot);
         for mut exception in found {
             if exception.boot != boot {
                 let left = exception.left_after_reboot(unix_now());
-                exception.deadline = if left == 0 { now.max(1) } else { self.ticks.deadline(left)? };
+                exception.deadline = if left == 0 { now.max(1) } else { context.ticks.deadline(left)? };
                 exception.boot.clone_from(&boot);
             }
             if over(exception.deadline, now) {
                 info!("exception/{} is over", exception.name);
-            } else if let Err(error) = let_in(&self.pins, &exception) {
+            } else if let Err(error) = let_in(&context.pins, &exception) {
                 error!("exception/{} is lost: {error:#}", exception.name);
             } else {
                 self.exceptions.push(exception);
             }
         }
-        control::sweep(&self.pins, now).context("end the exceptions whose time is up")?;
+        control::sweep(&context.pins, now).context("end the exceptions whose time is up")?;
         if of_another_boot {
             // From here on the ticks of this boot count: a wall clock that stays wrong must not grant the time
             // anew at each start.
-            self.scene().save(&self.exceptions);
+            scene(context).save(&self.exceptions);
         }
-        Ok(())
+        Ok(None)
     }
 
-    /// Removes exceptions whose time is up. The programs have ignored them since then.
-    pub(super) fn sweep_exceptions(&mut self) {
-        let Ok(now) = self.ticks.now().map(|now| now as u32) else { return };
-        if !self.exceptions.iter().any(|held| over(held.deadline, now)) {
-            return;
-        }
-        let Ok(_entitled) = self.entitled() else { return };
+    /// Returns the present tick if the time of an exception is up: [`Self::sweep_exceptions`] then removes the
+    /// exception.
+    pub(in crate::daemon) fn sweep_due(&self, context: &Context) -> Option<u32> {
+        let now = context.now()?;
+        self.exceptions.iter().any(|held| over(held.deadline, now)).then_some(now)
+    }
+
+    /// Removes exceptions whose time is up at the tick `now`, which changes the maps. The programs have ignored
+    /// these exceptions since then. Must be called with the lock on changes.
+    pub(in crate::daemon) fn sweep_exceptions(&mut self, context: &Context, now: u32) {
         self.exceptions.retain(|held| {
             let ended = over(held.deadline, now);
             if ended {
@@ -230,11 +239,10 @@ impl Daemon {
             }
             !ended
         });
-        if let Err(error) = control::sweep(&self.pins, now) {
+        if let Err(error) = control::sweep(&context.pins, now) {
             error!("exceptions whose time is up keep their places: {:#}", anyhow!(error));
         }
-        self.reconciler.record_baseline(&self.pins);
-        self.scene().save(&self.exceptions);
+        scene(context).save(&self.exceptions);
     }
 }
 

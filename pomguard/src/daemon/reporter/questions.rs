@@ -23,28 +23,28 @@ const KEPT: Duration = Duration::from_secs(600);
 const WAITING: usize = 8;
 
 /// A request for verdicts.
-pub(super) struct Task {
+pub(in crate::daemon) struct Task {
     /// The packets.
-    pub(super) openings: Vec<Opening>,
+    pub(in crate::daemon) openings: Vec<Opening>,
     /// The timed exceptions of the daemon.
-    pub(super) exceptions: Vec<Exception>,
+    pub(in crate::daemon) exceptions: Vec<Exception>,
     /// The channel for the answer.
-    pub(super) answer: oneshot::Sender<Reply>,
+    pub(in crate::daemon) answer: oneshot::Sender<Reply>,
 }
 
 /// The daemon's end of the thread, which starts at the first question.
-pub(super) struct Questions {
+pub(in crate::daemon) struct Questions {
     pins: Pins,
     thread: Option<SyncSender<Task>>,
 }
 
 impl Questions {
-    pub(super) const fn new(pins: Pins) -> Self {
+    pub(in crate::daemon) const fn new(pins: Pins) -> Self {
         Self { pins, thread: None }
     }
 
     /// Hands a request to the thread, which sends the answer. Refuses the request if too many wait.
-    pub(super) fn put(&mut self, task: Task) {
+    pub(in crate::daemon) fn put(&mut self, task: Task) {
         if task.openings.len() > AT_ONCE {
             refuse(task, &format!("more than {AT_ONCE} packets in one question"));
             return;

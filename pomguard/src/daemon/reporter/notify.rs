@@ -29,7 +29,7 @@ const SOCKET: &str = "NOTIFY_SOCKET";
 const KEPT: usize = 64;
 
 /// The connection to systemd, and the unit's watchdog.
-pub(super) struct Systemd {
+pub(in crate::daemon) struct Systemd {
     /// `None` without systemd.
     socket: Option<(UnixDatagram, SocketAddr)>,
     /// Messages that found no room in the socket, the oldest first.
@@ -46,7 +46,7 @@ impl Systemd {
     ///
     /// # Errors
     /// If there is a name and connecting fails.
-    pub(super) fn of_environment() -> io::Result<Self> {
+    pub(in crate::daemon) fn of_environment() -> io::Result<Self> {
         Self::at(env::var_os(SOCKET), sd_notify::watchdog_enabled())
     }
 
@@ -63,30 +63,30 @@ impl Systemd {
 
     /// Reports that the policy is in force: sent only when the policy is installed and the programs are
     /// attached.
-    pub(super) fn ready(&mut self, status: &str) {
+    pub(in crate::daemon) fn ready(&mut self, status: &str) {
         self.tell(&[NotifyState::Ready, NotifyState::Status(&printable(status))]);
     }
 
     /// Reports the present status.
-    pub(super) fn status(&mut self, status: &str) {
+    pub(in crate::daemon) fn status(&mut self, status: &str) {
         self.tell(&[NotifyState::Status(&printable(status))]);
     }
 
     /// Reports that the files are being taken anew. systemd 253 and later also needs the time.
-    pub(super) fn reloading(&mut self) {
+    pub(in crate::daemon) fn reloading(&mut self) {
         let now = clock_gettime(ClockId::CLOCK_MONOTONIC)
             .map_or(0, |now| now.tv_sec() * 1_000_000 + now.tv_nsec() / 1_000);
         self.tell(&[NotifyState::Reloading, NotifyState::MonotonicUsec(i128::from(now))]);
     }
 
     /// Reports that the daemon is about to end.
-    pub(super) fn stopping(&mut self) {
+    pub(in crate::daemon) fn stopping(&mut self) {
         self.tell(&[NotifyState::Stopping]);
     }
 
     /// Pings the watchdog: only after a check that found links, programs and policy intact or restored them,
     /// never by the clock alone. A late ping is not sent later: it would vouch for another time.
-    pub(super) fn ping(&mut self) {
+    pub(in crate::daemon) fn ping(&mut self) {
         let Some(every) = self.every else { return };
         let due = self.fed.is_none_or(|fed| fed.elapsed() >= every);
         if due && self.unsent.is_empty() && self.send(&message(&[NotifyState::Watchdog])).is_ok() {
@@ -95,7 +95,7 @@ impl Systemd {
     }
 
     /// Sends messages that are still queued. Must be called regularly.
-    pub(super) fn tell_again(&mut self) {
+    pub(in crate::daemon) fn tell_again(&mut self) {
         while let Some(message) = self.unsent.front() {
             match self.send(message) {
                 Ok(()) => {}

@@ -10,12 +10,13 @@ use anyhow::Context as _;
 use log::{info, warn};
 
 use super::{
-    Daemon,
-    reconciler::Check,
+    Changes,
+    install::{install, reinstall},
     transition::{ActivePolicy, DesiredState},
 };
 use crate::{
     compile,
+    daemon::{context::Context, message::Check, reconciler::Reconciler},
     history::Record,
     input::{Draft, Settings},
     kernel::{KernelError, identity, image_reader, interface},
@@ -70,7 +71,7 @@ pub(super) fn is_foreign(confirmed: &Confirmed, settings: Option<&Settings>) -> 
     before.is_other(&now.unwrap_or_default())
 }
 
-impl Daemon {
+impl Changes {
     /// Returns true if only failsafe rows hold because another machine saved the policy.
     pub(super) fn is_unidentified(&self) -> bool {
         self.held.as_ref().is_some_and(|held| held.policy.host == UNIDENTIFIED)
@@ -80,10 +81,15 @@ impl Daemon {
     ///
     /// # Errors
     /// If the kernel refuses.
-    pub(super) fn only_failsafe(&mut self, foreign: &Confirmed) -> anyhow::Result<()> {
+    pub(super) fn only_failsafe(
+        &mut self,
+        context: &Context,
+        reconciler: &Reconciler,
+        foreign: &Confirmed,
+    ) -> anyhow::Result<()> {
         let settings = self.settings.clone();
-        let policy = self.on_this_machine(&settings, foreign.only_failsafe(&settings));
-        self.install(&policy, None)?;
+        let policy = self.on_this_machine(context, reconciler, &settings, foreign.only_failsafe(&settings));
+        install(context, &policy, None)?;
         self.held = Some(ActivePolicy { settings, policy, record: None });
         warn!("another machine saved the policy of {}: only its failsafe rows hold", foreign.about.host);
         Ok(())
@@ -91,17 +97,17 @@ impl Daemon {
 
     /// Takes the failsafe rows of another machine's policy for what a pending change returns to, if that is in
     /// the kernel: the history does not have it.
-    pub(super) fn expect_failsafe(&mut self) {
-        let Ok(Some(saved)) = confirmed::load(&self.settings.paths.state) else { return };
+    pub(super) fn expect_failsafe(&mut self, context: &Context, reconciler: &Reconciler) {
+        let Ok(Some(saved)) = confirmed::load(&context.paths.state) else { return };
         if !is_foreign(&saved, Some(&self.settings))
-            || self.has_image(image_reader::fallback_digest(&self.pins))
+            || self.has_image(image_reader::fallback_digest(&context.pins))
         {
             return;
         }
         let settings = self.settings.clone();
-        let policy = self.on_this_machine(&settings, saved.only_failsafe(&settings));
+        let policy = self.on_this_machine(context, reconciler, &settings, saved.only_failsafe(&settings));
         self.held = Some(ActivePolicy { settings, policy, record: None });
-        let draft = Draft::load(&self.options.config).ok();
+        let draft = Draft::load(&self.config).ok();
         self.unplaced = Some(Unplaced::foreign(draft, saved));
     }
 
@@ -113,8 +119,8 @@ impl Daemon {
 
     /// Returns true if the image in force has only the failsafe rows of another machine's policy. The name of
     /// the host in the maps is not enough: a change that returned leaves its own name there.
-    pub(super) fn only_failsafe_in_force(&self, foreign: bool) -> bool {
-        let snapshot = reading::snapshot(&self.pins);
+    pub(super) fn only_failsafe_in_force(&self, context: &Context, foreign: bool) -> bool {
+        let snapshot = reading::snapshot(&context.pins);
         snapshot.is_ok_and(|it| it.host == UNIDENTIFIED || foreign && !self.has_image(Ok(it.image)))
     }
 
@@ -125,7 +131,7 @@ impl Daemon {
     }
 
     /// Looks for the host again if no address told it at the start, and puts its policy in force.
-    pub(super) fn find_host(&mut self, check: &mut Check) {
+    pub(super) fn find_host(&mut self, context: &Context, reconciler: &mut Reconciler, check: &mut Check) {
         let unidentified = self.is_unidentified();
         if self.waiting.is_none()
             && let Some(mut unplaced) = self.unplaced.take()
@@ -133,7 +139,7 @@ impl Daemon {
             if unplaced.retry.is_some_and(|retry| retry > Instant::now()) {
                 self.unplaced = Some(unplaced);
             } else {
-                match self.find_host_of(&mut unplaced, unidentified) {
+                match self.find_host_of(context, reconciler, &mut unplaced, unidentified) {
                     Ok(true) => {}
                     Ok(false) => self.unplaced = Some(unplaced),
                     Err(error) => {
@@ -154,7 +160,13 @@ impl Daemon {
     }
 
     /// Returns true if the host is known now.
-    fn find_host_of(&mut self, unplaced: &mut Unplaced, unidentified: bool) -> anyhow::Result<bool> {
+    fn find_host_of(
+        &mut self,
+        context: &Context,
+        reconciler: &mut Reconciler,
+        unplaced: &mut Unplaced,
+        unidentified: bool,
+    ) -> anyhow::Result<bool> {
         if unplaced.foreign.is_some() && !unidentified {
             // Somebody put other files in force.
             return Ok(true);
@@ -173,7 +185,7 @@ impl Daemon {
             }
             warn!("by its addresses this host is {}: its policy comes in force", policy.host);
             let desired = DesiredState::new(draft.clone(), policy);
-            self.start(desired).context("put the policy of this host in force")?;
+            self.start(context, reconciler, desired).context("put the policy of this host in force")?;
             return Ok(true);
         }
         let Some(foreign) = &unplaced.foreign else {
@@ -187,7 +199,7 @@ impl Daemon {
         }
         info!("this machine is the one that saved the policy, or has one of its addresses");
         let foreign = foreign.clone();
-        self.load_saved(foreign)?;
+        self.load_saved(context, reconciler, foreign)?;
         Ok(true)
     }
 
@@ -205,15 +217,20 @@ impl Daemon {
     ///
     /// # Errors
     /// If the kernel refuses.
-    pub(super) fn load_saved(&mut self, confirmed: Confirmed) -> anyhow::Result<()> {
-        let installed = self.reinstall(&confirmed).context("put the last confirmed policy in force")?;
+    pub(super) fn load_saved(
+        &mut self,
+        context: &Context,
+        reconciler: &mut Reconciler,
+        confirmed: Confirmed,
+    ) -> anyhow::Result<()> {
+        let installed = reinstall(context, &confirmed).context("put the last confirmed policy in force")?;
         info!("generation {} in force: image {}", installed.generation(), installed.digest());
-        self.reconciler.record_baseline(&self.pins);
+        reconciler.record_baseline(context);
         let saved = compile::Record::read(&confirmed.lines).map(|record| record.hex()).unwrap_or_default();
         self.recall(&[&installed.digest(), &saved], confirmed.about.change);
         let settings = self.settings.clone();
         self.in_force(&settings, installed.digest(), installed.generation().into());
-        self.renew(confirmed);
+        self.renew(context, confirmed);
         Ok(())
     }
 
@@ -233,13 +250,13 @@ impl Daemon {
     }
 
     /// Saves a policy again if the saved identity is not that of this machine.
-    fn renew(&mut self, mut confirmed: Confirmed) {
+    fn renew(&mut self, context: &Context, mut confirmed: Confirmed) {
         let now = identity_with(&self.settings);
         let before = confirmed.about.identity.take();
         let renewed = before.clone().unwrap_or_default().renewed(now);
         if before.as_ref() != Some(&renewed) {
             confirmed.about.identity = Some(renewed);
-            self.try_save(confirmed);
+            self.try_save(context, confirmed);
         }
     }
 }

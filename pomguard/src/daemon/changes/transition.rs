@@ -2,64 +2,49 @@
 
 use crate::{
     control::protocol::Changed,
+    daemon::reconciler::Leave,
     history::{By, Cause, Existing, Outcome, Record},
     input::{Draft, Settings, Sources},
     kernel::install::Installed,
     policy::Policy,
+    state::exceptions::Exception,
 };
 
 /// A request to change the policy.
-pub(super) struct ChangeRequest {
+pub(in crate::daemon) struct ChangeRequest {
     /// The cause of the change.
-    pub(super) cause: Cause,
+    pub(in crate::daemon) cause: Cause,
     /// The user who asks for the change; `None` for the daemon itself.
-    pub(super) by: Option<By>,
+    pub(in crate::daemon) by: Option<By>,
     /// The reason that the user gave.
-    pub(super) why: Option<String>,
+    pub(in crate::daemon) why: Option<String>,
     /// The time within which the change must be confirmed, in seconds; otherwise the change is rolled back.
-    pub(super) confirm_within: Option<u32>,
+    pub(in crate::daemon) confirm_within: Option<u32>,
     /// The treatment of live flows that no row of the change allows.
-    pub(super) existing: Existing,
+    pub(in crate::daemon) existing: Existing,
+    /// The timed exceptions that hold: their flows go on.
+    pub(in crate::daemon) exceptions: Vec<Exception>,
     /// True if interfaces may lose their guard.
-    pub(super) yes: bool,
-}
-
-/// The interfaces that lose their guard.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Leave {
-    /// No interface.
-    None,
-    /// The named interfaces that have a guard.
-    These(Vec<String>),
-    /// Every interface that the settings do not name.
-    Unnamed,
-}
-
-impl Leave {
-    /// Returns the interfaces that the settings before name and the settings after do not name.
-    pub(super) fn named_by(before: &Settings, after: &Settings) -> Self {
-        Self::These(no_longer_named(before, after))
-    }
-
-    /// Returns true if `interface`, which the settings do not name, loses its guard.
-    pub(super) fn names(&self, interface: &str) -> bool {
-        match self {
-            Self::None => false,
-            Self::These(names) => names.iter().any(|name| name == interface),
-            Self::Unnamed => true,
-        }
-    }
+    pub(in crate::daemon) yes: bool,
 }
 
 impl ChangeRequest {
     /// Returns the request of the daemon itself.
-    pub(super) const fn own(cause: Cause) -> Self {
-        Self { cause, by: None, why: None, confirm_within: None, existing: Existing::ByPolicy, yes: false }
+    pub(in crate::daemon) const fn own(cause: Cause) -> Self {
+        Self {
+            cause,
+            by: None,
+            why: None,
+            confirm_within: None,
+            existing: Existing::ByPolicy,
+            exceptions: Vec::new(),
+            yes: false,
+        }
     }
 }
 
 /// The settings and the policy that a change puts in force.
-pub(super) struct DesiredState {
+pub(in crate::daemon) struct DesiredState {
     pub(super) settings: Settings,
     pub(super) policy: Policy,
     pub(super) sources: Sources,
@@ -105,13 +90,6 @@ impl Waiting {
     }
 }
 
-/// Returns the interfaces that `before` names and `after` does not name.
-pub(super) fn no_longer_named(before: &Settings, after: &Settings) -> Vec<String> {
-    let stays = |name: &str| after.interfaces.iter().any(|at| at.value == name);
-    let names = before.interfaces.iter().map(|at| at.value.clone());
-    names.filter(|name| !stays(name)).collect()
-}
-
 /// Returns the policy in force as the answer to a request that changed nothing.
 pub(super) fn message(held: &ActivePolicy, notes: Vec<String>) -> Changed {
     let record = held.record.as_ref();
@@ -139,9 +117,4 @@ pub(super) const fn replaced_by(cause: Cause) -> Outcome {
         Cause::Rollback(_) => Outcome::RolledBack,
         Cause::Start | Cause::Reload | Cause::Apply => Outcome::Replaced,
     }
-}
-
-/// Returns the id of this boot: ticks and pins have no meaning beyond one boot.
-pub(super) fn boot_id() -> std::io::Result<String> {
-    Ok(std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
 }

@@ -7,9 +7,9 @@ use anyhow::{Context as _, bail};
 use log::error;
 use pomguard_common::control::{Timed, over};
 
-use super::{reconciler::DETACHED, transition::boot_id};
 use crate::{
-    control::protocol::Panic,
+    control::protocol::SuspensionKind,
+    daemon::context::{DETACHED, boot_id},
     history::{By, Event, History},
     input::settings::Paths,
     kernel::{
@@ -20,8 +20,8 @@ use crate::{
     },
     render::quantity::duration,
     state::{
-        panic::{self, Suspension},
         runtime::Runtime,
+        suspension::{self, Suspension},
     },
 };
 
@@ -73,7 +73,7 @@ impl Scene {
     ///
     /// # Errors
     /// If the time is out of bounds, or the maps cannot be written; then nothing was changed.
-    pub fn suspend(&self, kind: Panic, seconds: u32, asker: &Asker) -> anyhow::Result<String> {
+    pub fn suspend(&self, kind: SuspensionKind, seconds: u32, asker: &Asker) -> anyhow::Result<String> {
         if seconds == 0 || seconds > LONGEST {
             bail!(
                 "a {} lasts from one second to {}: what is to last longer is a policy",
@@ -82,7 +82,7 @@ impl Scene {
             );
         }
         self.check_attached()?;
-        control::panic(&self.pins).with_context(|| format!("begin the {}", kind.name()))?;
+        control::suspension(&self.pins).with_context(|| format!("begin the {}", kind.name()))?;
         let deadline = self.ticks.deadline(seconds)?;
         let now = unix_now();
         let suspension = Suspension {
@@ -95,7 +95,7 @@ impl Scene {
             why: asker.why.clone(),
         };
         self.record(Some(&suspension));
-        control::set_panic(&self.pins, Timed::until(kind.number(), deadline))
+        control::set_suspension(&self.pins, Timed::until(kind.number(), deadline))
             .with_context(|| format!("begin the {}", kind.name()))?;
         let message = format!("{} for {}", kind.name(), duration(seconds.into()));
         self.note(kind.name(), &message, asker);
@@ -108,10 +108,10 @@ impl Scene {
     /// If neither holds, or the maps cannot be written.
     pub fn resume(&self, asker: &Asker) -> anyhow::Result<String> {
         self.check_attached()?;
-        let held = control::panic(&self.pins)?.holds(self.ticks.now()? as u32);
+        let held = control::suspension(&self.pins)?.holds(self.ticks.now()? as u32);
         self.record(None);
-        control::set_panic(&self.pins, Timed::NONE).context("end bypass and lockdown")?;
-        let Some(kind) = Panic::of_number(held) else {
+        control::set_suspension(&self.pins, Timed::NONE).context("end bypass and lockdown")?;
+        let Some(kind) = SuspensionKind::of_number(held) else {
             bail!("neither a bypass nor a lockdown is to be ended")
         };
         let message = format!("{} is over: the policy holds again", kind.name());
@@ -126,22 +126,22 @@ impl Scene {
     pub fn recorded(&self) -> anyhow::Result<Option<Suspension>> {
         let now = self.ticks.now()? as u32;
         let boot = boot_id().context("read the boot's id")?;
-        let found =
-            panic::load(&self.runtime).context("read the record of the bypass or lockdown that holds")?;
+        let found = suspension::load(&self.runtime)
+            .context("read the record of the bypass or lockdown that holds")?;
         Ok(found.filter(|it| it.boot == boot && !over(it.deadline, now)))
     }
 
     /// Returns the bypass or lockdown that holds by the word in the maps.
     #[must_use]
-    pub fn in_force(&self) -> Option<Panic> {
+    pub fn in_force(&self) -> Option<SuspensionKind> {
         let now = self.ticks.now().ok()? as u32;
-        Panic::of_number(control::panic(&self.pins).ok()?.holds(now))
+        SuspensionKind::of_number(control::suspension(&self.pins).ok()?.holds(now))
     }
 
     /// Writes the record of the bypass or lockdown that holds. In an emergency a failed write is no reason to
     /// stop: the programs go by the word in the maps.
     pub(super) fn record(&self, suspension: Option<&Suspension>) {
-        if let Err(error) = panic::save(&self.runtime, suspension) {
+        if let Err(error) = suspension::save(&self.runtime, suspension) {
             error!(
                 "the bypass or lockdown is not on disk: a start with other maps will not know of it: {error}"
             );

@@ -1,18 +1,14 @@
-//! The times of the checks, and the report of the results.
+//! The times of the checks.
 
-use std::{sync::PoisonError, time::Duration};
+use std::time::Duration;
 
 use anyhow::anyhow;
 use log::{error, warn};
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 
-use super::{Daemon, audit, transition::Waiting};
-use crate::{
-    kernel::{
-        KernelError,
-        monitor::{Monitor, News},
-    },
-    observe::condition::Condition,
+use crate::kernel::{
+    KernelError,
+    monitor::{Monitor, News},
 };
 
 /// The interval of the checks, for changes that the kernel does not announce.
@@ -50,7 +46,7 @@ impl Patience {
 }
 
 /// A regular timer that also fires when the kernel announces a change.
-pub(super) struct ReconcileTimer {
+pub(in crate::daemon) struct ReconcileTimer {
     monitor: Monitor,
     regular: Interval,
     last: Instant,
@@ -58,14 +54,14 @@ pub(super) struct ReconcileTimer {
 }
 
 impl ReconcileTimer {
-    pub(super) fn new() -> Result<Self, KernelError> {
+    pub(in crate::daemon) fn new() -> Result<Self, KernelError> {
         let mut regular = tokio::time::interval(RECONCILE_INTERVAL);
         regular.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Ok(Self { monitor: Monitor::new()?, regular, last: Instant::now(), patience: Patience::new() })
     }
 
     /// Waits until the next check is due.
-    pub(super) async fn due(&mut self) {
+    pub(in crate::daemon) async fn due(&mut self) {
         loop {
             tokio::select! {
                 news = self.monitor.news() => {
@@ -85,73 +81,6 @@ impl ReconcileTimer {
                     return;
                 }
             }
-        }
-    }
-}
-
-impl Daemon {
-    /// Checks everything once, and reports the conditions.
-    pub(super) fn check(&mut self) {
-        self.systemd.tell_again();
-        self.sweep_exceptions();
-        // An operator who changes something by hand has the lock meanwhile; the next check is soon enough.
-        let _change = match self.runtime.try_change() {
-            Ok(Some(change)) => change,
-            Ok(None) => return,
-            Err(error) => return error!("{:#}", anyhow!(error)),
-        };
-        self.save_again();
-        self.note_unserved();
-        let mut check = if self.runtime.detached() {
-            self.reconciler.release(&self.lasting_conditions)
-        } else {
-            self.adopt_panic();
-            self.follow_clocks_in_lock();
-            let settings = self.waiting.as_ref().map_or(&self.settings, |waiting| &waiting.next.settings);
-            let how = settings.attach;
-            let mut check =
-                self.reconciler.check(&mut self.loaded, &self.pins, how, &self.lasting_conditions);
-            self.check_addresses(&mut check);
-            self.reconciler.tell(&check);
-            // After foreign changes were undone, so that the recorded baseline contains no other change than
-            // this one.
-            self.clear_ended();
-            self.announce_end();
-            self.sweep_flows();
-            check
-        };
-        check.conditions.extend(self.panic_now());
-        audit::repairs(&check.repairs);
-        check.conditions.extend(self.record_drops());
-        self.keep_counts();
-        {
-            let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-            for repair in check.repairs {
-                *state.repairs.entry(repair).or_default() += 1;
-                state.self_check_mismatches += 1;
-            }
-            state.rollback_at = self.waiting.as_ref().and_then(Waiting::until);
-            state.conditions = check.conditions.keys().copied().collect();
-        }
-        // Pings the watchdog unless the self-check itself failed. A reported condition counts as a completed
-        // check.
-        if !check.conditions.contains_key(&Condition::SelfCheckFailed) {
-            self.systemd.ping();
-        }
-        self.conditions = check.conditions;
-        let message: Vec<String> = self
-            .conditions
-            .iter()
-            .map(|(condition, about)| format!("{}: {about}", condition.name()))
-            .collect();
-        let message = if message.is_empty() {
-            self.status.clone()
-        } else {
-            format!("DEGRADED: {}; {}", message.join("; "), self.status)
-        };
-        if message != self.last_status {
-            self.systemd.status(&message);
-            self.last_status = message;
         }
     }
 }

@@ -16,14 +16,10 @@ use pomguard_common::{
     image::Active,
 };
 
-use super::{
-    Daemon,
-    exceptions::own_lines,
-    transition::{Waiting, boot_id},
-};
+use super::{Overrides, exceptions::own_lines, scene};
 use crate::{
-    control::protocol::Panic,
-    history::{Outcome, Pending, pending},
+    control::protocol::SuspensionKind,
+    daemon::context::Context,
     kernel::{
         KernelError,
         clock::{Ticks, suspended, unix_now},
@@ -94,8 +90,6 @@ pub(super) struct Clocks {
     suspended: Option<Duration>,
     /// The grace period: its deadline in ticks, and in seconds since 1970. Nothing on disk has the latter.
     grace: Option<(u32, u64)>,
-    /// True if the time to confirm the pending change, or the last one, was made shorter.
-    pub(super) hurried: bool,
 }
 
 impl Clocks {
@@ -125,57 +119,63 @@ impl Clocks {
     }
 }
 
-impl Daemon {
-    /// Ends timed states earlier if the machine stood still. Must be called without the lock on changes: while
-    /// somebody else has the lock, the next call does the work.
-    pub(super) fn follow_clocks(&mut self) {
-        let Ok(Some(_change)) = self.runtime.try_change() else { return };
-        // After a detach no program judges, and no state holds.
-        if !self.runtime.detached() {
-            // A verb that did not wait for this daemon may have written a newer state to the disk.
-            self.adopt_panic();
-            self.follow_clocks_in_lock();
+/// The effect of ending timed states earlier.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(in crate::daemon) struct Shortened {
+    /// The new deadline of the pending change, if it comes earlier.
+    pub(in crate::daemon) deadline: Option<u32>,
+    /// True if the maps may have changed.
+    pub(in crate::daemon) maps: bool,
+}
+
+impl Overrides {
+    /// Ends timed states earlier if the machine stood still: also the time to confirm the pending change, whose
+    /// deadline has the wall time `until`. Must be called with the lock on changes, after the state on disk was
+    /// adopted.
+    ///
+    /// # Errors
+    /// If the clocks cannot be read.
+    pub(in crate::daemon) fn follow_clocks(
+        &mut self,
+        context: &Context,
+        until: Option<u64>,
+    ) -> Result<Shortened, KernelError> {
+        let now = Reading::now(context.ticks)?;
+        let slept = self.clocks.slept(now);
+        let shorter = self.shorter(context, now, slept, until);
+        if shorter.is_nothing() {
+            self.clocks.counted(now);
+            return Ok(Shortened::default());
         }
-    }
-
-    /// As [`Self::follow_clocks`], with the lock on changes, after the state on disk was adopted.
-    pub(super) fn follow_clocks_in_lock(&mut self) {
-        let Ok(now) = Reading::now(self.ticks) else { return };
-        let slept = self.clocks.slept(now);
-        let until = self.waiting.as_ref().and_then(Waiting::until);
-        let shorter = self.shorter(now, slept, until);
-        self.shorten(&shorter, now);
-    }
-
-    /// Ends timed states earlier if the machine stood still while no daemon was running. Must be called with
-    /// the lock on changes, after the states were restored and before a pending change is.
-    pub(super) fn follow_clocks_at_start(&mut self) -> Result<(), KernelError> {
-        let now = Reading::now(self.ticks)?;
-        let slept = self.clocks.slept(now);
-        let until = self.recorded_until();
-        let shorter = self.shorter(now, slept, until);
-        self.shorten(&shorter, now);
-        Ok(())
+        let mut shortened = Shortened { deadline: None, maps: true };
+        match self.try_shorten(context, &shorter, now, &mut shortened) {
+            Ok(()) => self.clocks.counted(now),
+            Err(error) => {
+                error!("this machine stood still, and timed states outlive their time: {:#}", anyhow!(error));
+            }
+        }
+        Ok(shortened)
     }
 
     /// Returns the states that have to end earlier. `until` is the wall time of the deadline of the pending
     /// change.
-    fn shorter(&mut self, now: Reading, slept: Duration, until: Option<u64>) -> Shorter {
-        let ticks = self.ticks;
+    fn shorter(&mut self, context: &Context, now: Reading, slept: Duration, until: Option<u64>) -> Shorter {
+        let ticks = context.ticks;
         let shortened = |end: End| end.shortened(ticks, now, slept);
-        let active = control::active(&self.pins).ok();
+        let active = control::active(&context.pins).ok();
         let change = active.and_then(|active| {
             shortened(End { tick: active.deadline(), wall: until })
                 .map(|tick| Active::until(active.installed(), active.fallback(), tick))
         });
         let suspension = self.suspension.as_ref().and_then(|it| {
-            let opens = it.kind == Panic::Open && it.until != 0;
+            let opens = it.kind == SuspensionKind::Bypass && it.until != 0;
             shortened(End { tick: it.deadline, wall: opens.then_some(it.until) })
         });
-        let grace = control::grace(&self.pins).ok().filter(|grace| *grace != Timed::NONE).and_then(|grace| {
-            let end = self.clocks.end_of_grace(ticks, grace.deadline(), now);
-            shortened(end).map(|tick| Timed::until(grace.kind(), tick))
-        });
+        let grace =
+            control::grace(&context.pins).ok().filter(|grace| *grace != Timed::NONE).and_then(|grace| {
+                let end = self.clocks.end_of_grace(ticks, grace.deadline(), now);
+                shortened(end).map(|tick| Timed::until(grace.kind(), tick))
+            });
         let exceptions = self.exceptions.iter().filter_map(|held| {
             let wall = held.granted.saturating_add(held.seconds.into());
             let tick = shortened(End { tick: held.deadline, wall: Some(wall) })?;
@@ -184,31 +184,15 @@ impl Daemon {
         Shorter { change, suspension, grace, exceptions: exceptions.collect() }
     }
 
-    /// Returns the wall time of the deadline of the pending change, if recorded in this boot.
-    fn recorded_until(&self) -> Option<u64> {
-        let boot = boot_id().ok()?;
-        match &pending(&self.history.list().0)?.outcome {
-            Outcome::Pending(Pending { until, boot: recorded }) if *recorded == boot => Some(*until),
-            _ => None,
-        }
-    }
-
     /// Writes the earlier ends to the maps, and to the records on disk.
-    fn shorten(&mut self, shorter: &Shorter, now: Reading) {
-        if shorter.is_nothing() {
-            return self.clocks.counted(now);
-        }
-        match self.try_shorten(shorter, now) {
-            Ok(()) => self.clocks.counted(now),
-            Err(error) => {
-                error!("this machine stood still, and timed states outlive their time: {:#}", anyhow!(error));
-            }
-        }
-        self.reconciler.record_baseline(&self.pins);
-    }
-
-    fn try_shorten(&mut self, shorter: &Shorter, now: Reading) -> Result<(), KernelError> {
-        let ticks = self.ticks;
+    fn try_shorten(
+        &mut self,
+        context: &Context,
+        shorter: &Shorter,
+        now: Reading,
+        shortened: &mut Shortened,
+    ) -> Result<(), KernelError> {
+        let ticks = context.ticks;
         let tell = |what: &str, before: u32, after: u32| {
             let lost = duration(ticks.seconds(before.wrapping_sub(after)));
             let end = match after.wrapping_sub(now.tick) {
@@ -223,12 +207,9 @@ impl Daemon {
             terminals::tell(&message);
         };
         if let Some(active) = shorter.change {
-            let before = control::active(&self.pins)?.deadline();
-            control::set_active(&self.pins, active)?;
-            if let Some(waiting) = &mut self.waiting {
-                waiting.deadline = active.deadline();
-            }
-            self.clocks.hurried = true;
+            let before = control::active(&context.pins)?.deadline();
+            control::set_active(&context.pins, active)?;
+            shortened.deadline = Some(active.deadline());
             tell("the time to confirm the change", before, active.deadline());
         }
         if let Some(tick) = shorter.suspension
@@ -237,25 +218,25 @@ impl Daemon {
             let (kind, before) = (suspension.kind, suspension.deadline);
             suspension.deadline = tick;
             let record = suspension.clone();
-            self.scene().record(Some(&record));
-            control::set_panic(&self.pins, Timed::until(kind.number(), tick))?;
+            scene(context).record(Some(&record));
+            control::set_suspension(&context.pins, Timed::until(kind.number(), tick))?;
             tell(&format!("the {}", kind.name()), before, tick);
         }
         if let Some(grace) = shorter.grace {
-            let before = control::grace(&self.pins)?.deadline();
-            control::set_grace(&self.pins, grace)?;
+            let before = control::grace(&context.pins)?.deadline();
+            control::set_grace(&context.pins, grace)?;
             self.clocks.grace = None;
             tell("the grace period", before, grace.deadline());
         }
         for (name, tick) in &shorter.exceptions {
             let Some(at) = self.exceptions.iter().position(|held| held.name == *name) else { continue };
             let exception = &mut self.exceptions[at];
-            control::shorten_exceptions(&self.pins, *tick, own_lines(exception))?;
+            control::shorten_exceptions(&context.pins, *tick, own_lines(exception))?;
             tell(&format!("exception/{name}"), exception.deadline, *tick);
             exception.deadline = *tick;
         }
         if !shorter.exceptions.is_empty() {
-            self.scene().save(&self.exceptions);
+            scene(context).save(&self.exceptions);
         }
         Ok(())
     }

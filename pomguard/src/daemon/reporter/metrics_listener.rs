@@ -11,25 +11,21 @@ use anyhow::anyhow;
 use log::info;
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 
-use super::Daemon;
-use crate::{
-    input::At,
-    observe::{condition::Condition, http},
-};
+use crate::{input::At, observe::http};
 
 /// The delay after a failure before the address is tried again.
 const RETRY: Duration = Duration::from_secs(2);
 
 /// The reason for which the page is not served; `None` while it is.
 #[derive(Clone, Default)]
-pub(super) struct Fault(Arc<Mutex<Option<String>>>);
+pub(in crate::daemon) struct Fault(Arc<Mutex<Option<String>>>);
 
 impl Fault {
     fn set(&self, error: Option<String>) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = error;
     }
 
-    fn get(&self) -> Option<String> {
+    pub(super) fn get(&self) -> Option<String> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
@@ -38,15 +34,15 @@ impl Fault {
 type Address = Option<At<SocketAddr>>;
 
 /// The address at which the page is to be served by the settings in force.
-pub(super) struct DesiredAddress(watch::Sender<Address>);
+pub(in crate::daemon) struct DesiredAddress(watch::Sender<Address>);
 
 impl DesiredAddress {
-    pub(super) fn new(at: Address) -> Self {
+    pub(in crate::daemon) fn new(at: Address) -> Self {
         Self(watch::channel(at).0)
     }
 
     /// Moves the page to another address, or stops serving the page.
-    pub(super) fn want(&self, at: Option<&At<SocketAddr>>) {
+    pub(in crate::daemon) fn want(&self, at: Option<&At<SocketAddr>>) {
         self.0.send_if_modified(|current| {
             let same = current.as_ref().map(|it| it.value) == at.map(|it| it.value);
             *current = at.cloned();
@@ -54,14 +50,14 @@ impl DesiredAddress {
         });
     }
 
-    pub(super) fn subscribe(&self) -> watch::Receiver<Address> {
+    pub(in crate::daemon) fn subscribe(&self) -> watch::Receiver<Address> {
         self.0.subscribe()
     }
 }
 
 /// Starts serving at the address of the settings. The first attempt is over when this function returns: if
 /// that attempt succeeded, a daemon that is ready answers scrapes.
-pub(super) async fn serve(
+pub(in crate::daemon) async fn serve(
     mut desired: watch::Receiver<Address>,
     source: http::Source,
     error: Fault,
@@ -73,16 +69,6 @@ pub(super) async fn serve(
         None => None,
     };
     tokio::spawn(keep(desired, first, source, error, stopped))
-}
-
-impl Daemon {
-    /// Raises the condition of a page that is not served, or clears the condition.
-    pub(super) fn note_unserved(&mut self) {
-        match self.unserved.get() {
-            Some(error) => self.lasting_conditions.insert(Condition::MetricsUnserved, error),
-            None => self.lasting_conditions.remove(&Condition::MetricsUnserved),
-        };
-    }
 }
 
 /// Serves until the daemon stops. Moves to another address when the settings name one; replaces a listener

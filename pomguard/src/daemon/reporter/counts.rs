@@ -9,9 +9,8 @@ use anyhow::anyhow;
 use log::{debug, warn};
 use pomguard_common::counter::HostRecord;
 
-use super::Daemon;
 use crate::{
-    kernel::{KernelError, clock::unix_now, counters, load},
+    kernel::{KernelError, clock::unix_now, counters, load, pins::Pins},
     observe::{
         counts::{CountHistory, CountReading, Counted, LastPackets, ReadingKind},
         reading,
@@ -44,64 +43,61 @@ impl Counting {
         let now = Instant::now();
         Self { counts, saved: last.reasons(), last, note_at: now, save_at: now + SAVE, failed: false }
     }
-}
 
-impl Daemon {
     /// Notes the reasons whose counts changed, and makes the readings that are due.
-    pub(super) fn keep_counts(&mut self) {
+    pub(super) fn keep(&mut self, pins: &Pins) {
         let now = Instant::now();
-        if self.counting.note_at > now {
+        if self.note_at > now {
             return;
         }
-        self.counting.note_at = now + NOTE;
-        let host = match self.note_counts() {
+        self.note_at = now + NOTE;
+        let host = match self.note(pins) {
             Ok(host) => host,
             Err(error) => return debug!("the counters cannot be read: {:#}", anyhow!(error)),
         };
         let seconds = unix_now();
-        if host.installed_at != 0 && !self.counting.counts.has_change(host.installed_at) {
-            self.keep_reading(&ReadingKind::Change, seconds);
+        if host.installed_at != 0 && !self.counts.has_change(host.installed_at) {
+            self.keep_reading(pins, &ReadingKind::Change, seconds);
         }
-        if !self.counting.counts.has_hour(seconds) {
-            self.keep_reading(&ReadingKind::Hour, seconds);
+        if !self.counts.has_hour(seconds) {
+            self.keep_reading(pins, &ReadingKind::Hour, seconds);
         }
-        if self.counting.save_at <= now || self.counting.last.reasons() != self.counting.saved {
-            self.save_counts();
+        if self.save_at <= now || self.last.reasons() != self.saved {
+            self.save();
         }
     }
 
     /// Notes the last packet of each reason, and returns the host record.
-    fn note_counts(&mut self) -> Result<HostRecord, KernelError> {
-        let host = load::host_record(&self.pins)?;
-        let reasons = reading::reasons(&counters::counters(&self.pins)?).into_iter();
+    fn note(&mut self, pins: &Pins) -> Result<HostRecord, KernelError> {
+        let host = load::host_record(pins)?;
+        let reasons = reading::reasons(&counters::counters(pins)?).into_iter();
         let counted = reasons.map(|it| -> Counted { (it.name, it.direction, it.verdict, it.packets) });
-        self.counting.last.note(counted, host.counting_since, unix_now());
+        self.last.note(counted, host.counting_since, unix_now());
         Ok(host)
     }
 
-    fn keep_reading(&mut self, kind: &ReadingKind, now: u64) {
-        let snapshot = match reading::snapshot(&self.pins) {
+    fn keep_reading(&mut self, pins: &Pins, kind: &ReadingKind, now: u64) {
+        let snapshot = match reading::snapshot(pins) {
             Ok(snapshot) => snapshot,
             Err(error) => return debug!("no reading of the counters: {:#}", anyhow!(error)),
         };
-        let saved = self.counting.counts.save(kind, &CountReading::new(&snapshot, now));
+        let saved = self.counts.save(kind, &CountReading::new(&snapshot, now));
         self.report_saved(saved);
     }
 
     /// Writes the times of the last packets.
-    pub(super) fn save_counts(&mut self) {
-        let counting = &mut self.counting;
-        counting.save_at = Instant::now() + SAVE;
-        counting.saved = counting.last.reasons();
-        let saved = counting.counts.save_last(&counting.last);
+    pub(super) fn save(&mut self) {
+        self.save_at = Instant::now() + SAVE;
+        self.saved = self.last.reasons();
+        let saved = self.counts.save_last(&self.last);
         self.report_saved(saved);
     }
 
     fn report_saved(&mut self, saved: std::io::Result<()>) {
         match saved {
-            Ok(()) => self.counting.failed = false,
-            Err(error) if !self.counting.failed => {
-                self.counting.failed = true;
+            Ok(()) => self.failed = false,
+            Err(error) if !self.failed => {
+                self.failed = true;
                 warn!("`stats --since` will miss readings of the counters: {error}");
             }
             Err(_) => {}

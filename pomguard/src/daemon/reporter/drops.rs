@@ -3,16 +3,17 @@
 use std::{
     collections::BTreeMap,
     path::Path,
-    sync::PoisonError,
+    sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
 use anyhow::anyhow;
 use log::{info, warn};
 
-use super::Daemon;
 use crate::{
-    kernel::drops,
+    daemon::context::Context,
+    input::settings::Drops,
+    kernel::{clock::unix_now, drops, pins::Pins},
     observe::{
         condition::Condition,
         drops::{
@@ -23,6 +24,7 @@ use crate::{
             store::Store,
         },
         journal,
+        metrics::DaemonState,
         snapshot::Outcome,
     },
     policy::{Direction, Policy},
@@ -75,88 +77,84 @@ impl Recorder {
             unsaved: None,
         }
     }
-}
 
-impl Daemon {
-    /// Reads the table of drops, if the next reading is due, and returns the resulting condition.
-    pub(super) fn record_drops(&mut self) -> Option<(Condition, String)> {
-        if self.recorder.read_at <= Instant::now() {
-            self.recorder.read_at = Instant::now() + READ;
-            self.read_drops();
+    /// Reads the table of drops, if the next reading is due, and returns the resulting condition. `policy` is the
+    /// policy in force; `state` receives the counters of systems and peers.
+    pub(super) fn record(
+        &mut self,
+        context: &Context,
+        settings: Drops,
+        policy: Option<&Policy>,
+        state: &Mutex<DaemonState>,
+    ) -> Option<(Condition, String)> {
+        if self.read_at <= Instant::now() {
+            self.read_at = Instant::now() + READ;
+            self.read(&context.pins, settings, policy, state);
         }
-        if self.recorder.save_at <= Instant::now() {
-            self.save_drops();
+        if self.save_at <= Instant::now() {
+            self.save(settings);
         }
-        self.recorder.unsaved.clone().map(|error| (Condition::DropsUnsaved, error))
+        self.unsaved.clone().map(|error| (Condition::DropsUnsaved, error))
     }
 
-    fn read_drops(&mut self) {
-        let reading = match drops::read(&self.pins) {
+    fn read(&mut self, pins: &Pins, settings: Drops, policy: Option<&Policy>, state: &Mutex<DaemonState>) {
+        let reading = match drops::read(pins) {
             Ok(reading) => reading,
             // Logged once: the next successful reading includes the drops of the meantime.
-            Err(error) if !self.recorder.failed => {
-                self.recorder.failed = true;
+            Err(error) if !self.failed => {
+                self.failed = true;
                 return warn!("the table of drops cannot be read: {:#}", anyhow!(error));
             }
             Err(_) => return,
         };
-        self.recorder.failed = false;
-        if let Some(over) = self.recorder.ledger.turn(reading.at) {
-            self.recorder.over.push(over);
-            self.recorder.save_at = Instant::now();
+        self.failed = false;
+        if let Some(over) = self.ledger.turn(reading.at) {
+            self.over.push(over);
+            self.save_at = Instant::now();
         }
-        let more = self.recorder.ledger.account(&reading);
-        let policy = self.waiting.as_ref().map(|waiting| &waiting.next).or(self.held.as_ref());
-        let policy = policy.map(|held| &held.policy);
-        let limits = Limits {
-            known_interval: self.settings.drops.journal_known,
-            stranger_lines: self.settings.drops.journal_strangers,
-        };
-        for line in self.recorder.journal.lines(&more, limits, policy, reading.at) {
+        let more = self.ledger.account(&reading);
+        let limits =
+            Limits { known_interval: settings.journal_known, stranger_lines: settings.journal_strangers };
+        for line in self.journal.lines(&more, limits, policy, reading.at) {
             // Without a journal the text goes to the daemon's own log.
             if journal::send(&line.datagram()).is_err() {
                 info!("{}", line.message);
             }
         }
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
         count_by_system(&mut state.system_drops, &more, policy);
-        self.recorder.peers.add(&more, reading.at);
+        self.peers.add(&more, reading.at);
         for side in RecentPeers::SIDES {
-            state.known_peers.insert((side.0, side.1.name()), self.recorder.peers.count(side));
+            state.known_peers.insert((side.0, side.1.name()), self.peers.count(side));
         }
     }
 
     /// Writes the history to the disk. Hours that could not be written are written with the next attempt.
-    pub(super) fn save_drops(&mut self) {
-        let drops = self.settings.drops;
-        let recorder = &mut self.recorder;
-        recorder.save_at = Instant::now() + SAVE;
-        let store = &recorder.store;
-        let saved = recorder
+    pub(super) fn save(&mut self, settings: Drops) {
+        self.save_at = Instant::now() + SAVE;
+        let store = &self.store;
+        let saved = self
             .over
             .iter()
             .try_for_each(|hour| store.close(hour))
-            .and_then(|()| store.save(&recorder.ledger))
-            .and_then(|()| {
-                let now = crate::kernel::clock::unix_now();
-                store.prune(now, drops.days, u64::from(drops.megabytes) << 20)
-            });
+            .and_then(|()| store.save(&self.ledger))
+            .and_then(|()| store.prune(unix_now(), settings.days, u64::from(settings.megabytes) << 20));
         match saved {
             Ok(()) => {
-                recorder.over.clear();
-                if recorder.unsaved.take().is_some() {
+                self.over.clear();
+                if self.unsaved.take().is_some() {
                     info!("the history of drops is on disk again");
                 }
             }
             Err(error) => {
                 let error = format!("the history of drops is not on disk: {error}");
-                if recorder.unsaved.as_ref() != Some(&error) {
+                if self.unsaved.as_ref() != Some(&error) {
                     warn!("{error}");
                 }
-                recorder.unsaved = Some(error);
+                self.unsaved = Some(error);
                 // If the disk takes nothing for days, memory holds at most one day.
-                let surplus = recorder.over.len().saturating_sub(24);
-                recorder.over.drain(..surplus);
+                let surplus = self.over.len().saturating_sub(24);
+                self.over.drain(..surplus);
             }
         }
     }

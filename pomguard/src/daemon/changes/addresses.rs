@@ -6,8 +6,9 @@ use std::collections::BTreeMap;
 use anyhow::anyhow;
 use log::{info, warn};
 
-use super::{Daemon, reconciler::Check};
+use super::Changes;
 use crate::{
+    daemon::{context::Context, message::Check, reconciler::Reconciler},
     input::Settings,
     kernel::{
         KernelError, address, control,
@@ -24,10 +25,16 @@ use crate::{
 /// daemon renews the deadline twice a second.
 const HOLDERS: u32 = 3;
 
-impl Daemon {
+impl Changes {
     /// Returns the policy with the addresses that the machine has now. `settings` come with the policy.
-    pub(super) fn on_this_machine(&self, settings: &Settings, policy: Policy) -> Policy {
-        match self.machine_addresses(Some(settings)) {
+    pub(super) fn on_this_machine(
+        &self,
+        context: &Context,
+        reconciler: &Reconciler,
+        settings: &Settings,
+        policy: Policy,
+    ) -> Policy {
+        match self.machine_addresses(context, reconciler, Some(settings)) {
             Ok(addresses) => policy.on(&addresses),
             Err(error) => {
                 warn!("the addresses of this machine cannot be read: {:#}", anyhow!(error));
@@ -38,12 +45,17 @@ impl Daemon {
 
     /// Compares the own addresses in force with the addresses of the machine, puts a change in force, and
     /// reports the differences from the site file.
-    pub(super) fn check_addresses(&mut self, check: &mut Check) {
-        self.find_host(check);
+    pub(in crate::daemon) fn check_addresses(
+        &mut self,
+        context: &Context,
+        reconciler: &mut Reconciler,
+        check: &mut Check,
+    ) {
+        self.find_host(context, reconciler, check);
         // Before the addresses are read: an address that moves meanwhile is one that moved after the deadline
         // was set.
-        let until = self.ticks.deadline(HOLDERS);
-        let addresses = match self.machine_addresses(None) {
+        let until = context.ticks.deadline(HOLDERS);
+        let addresses = match self.machine_addresses(context, reconciler, None) {
             Ok(addresses) => addresses,
             Err(error) => return check.note(Condition::SelfCheckFailed, &format!("{:#}", anyhow!(error))),
         };
@@ -51,12 +63,12 @@ impl Daemon {
         let Some(policy) = self.policy_in_force() else { return };
         let machine = policy.machine_of(&addresses);
         if machine != policy.machine
-            && let Err(error) = self.readdress(&addresses)
+            && let Err(error) = self.readdress(context, reconciler, &addresses)
         {
             let about = format!("own addresses are not up to date: {error:#}");
             return check.note(Condition::SelfCheckFailed, &about);
         }
-        if let Err(error) = until.and_then(|until| control::set_holders(&self.pins, until)) {
+        if let Err(error) = until.and_then(|until| control::set_holders(&context.pins, until)) {
             check.note(Condition::SelfCheckFailed, &format!("{:#}", anyhow!(error)));
         }
         let differences = self.policy_in_force().map(|policy| policy.differences(&addresses));
@@ -68,31 +80,41 @@ impl Daemon {
     /// Returns the addresses of the machine. An interface counts as guarded if any settings that are in force,
     /// wait, return or come (`next`) name it, or if it has a guard under whatever name: a change of settings
     /// that waits for confirmation must not make an own address disappear.
-    pub(super) fn machine_addresses(&self, next: Option<&Settings>) -> Result<Addresses, KernelError> {
+    pub(super) fn machine_addresses(
+        &self,
+        context: &Context,
+        reconciler: &Reconciler,
+        next: Option<&Settings>,
+    ) -> Result<Addresses, KernelError> {
         let waiting = self.waiting.as_ref().map(|waiting| &waiting.next.settings);
         let held = self.held.as_ref().map(|held| &held.settings);
         let settings = [Some(&self.settings), waiting, held, next].into_iter().flatten();
         let named = settings.flat_map(|settings| &settings.interfaces).map(|at| at.value.clone());
-        let guarded = self.reconciler.names().into_iter().chain(self.pins.linked("xdp"));
+        let guarded = reconciler.names().into_iter().chain(context.pins.linked("xdp"));
         address::addresses(&named.chain(guarded).collect::<Vec<_>>())
     }
 
     /// Returns the policy that was put in force last.
-    pub(super) fn policy_in_force(&self) -> Option<&Policy> {
+    pub(in crate::daemon) fn policy_in_force(&self) -> Option<&Policy> {
         let waiting = self.waiting.as_ref().map(|waiting| &waiting.next);
         waiting.or(self.held.as_ref()).map(|held| &held.policy)
     }
 
     /// Puts the policy in force again with the addresses that the machine has now. A change that waits for
     /// confirmation continues to wait.
-    fn readdress(&mut self, addresses: &Addresses) -> anyhow::Result<()> {
+    fn readdress(
+        &mut self,
+        context: &Context,
+        reconciler: &mut Reconciler,
+        addresses: &Addresses,
+    ) -> anyhow::Result<()> {
         let base = self.held.as_ref().map(|held| held.policy.clone().on(addresses));
         let Some(policy) = self.policy_in_force().map(|policy| policy.clone().on(addresses)) else {
             return Ok(());
         };
-        let readdressed = self.put_readdressed(&policy, base.as_ref());
+        let readdressed = put_readdressed(context, &policy, base.as_ref());
         // Also after an error: the new images may be in their slots.
-        self.reconciler.record_baseline(&self.pins);
+        reconciler.record_baseline(context);
         let Readdressed { installed, base: base_digest } = readdressed?;
         let list =
             |of: &[std::net::IpAddr]| of.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
@@ -119,7 +141,7 @@ impl Daemon {
             waiting.installed = Some(installed);
             Some(waiting.record.clone())
         } else {
-            self.save(&installed);
+            self.save(context, &installed);
             self.held.as_mut().and_then(|held| held.record.as_mut()).map(|record| {
                 record.image = installed.digest();
                 record.clone()
@@ -128,15 +150,6 @@ impl Daemon {
         // `plan` identifies a change by the digest of its image.
         self.rewrite(record.map(|record| (record.clone(), record.outcome)));
         Ok(())
-    }
-
-    /// Compiles the policy that was put in force last, and the one that returns unless the pending change is
-    /// confirmed, in the places of their images.
-    fn put_readdressed(&self, policy: &Policy, base: Option<&Policy>) -> anyhow::Result<Readdressed> {
-        let places = install::places(&self.pins, self.ticks.clock())?;
-        let image = places.installed.compile(policy)?;
-        let base = places.base.zip(base).map(|(place, base)| place.compile(base)).transpose()?;
-        Ok(install::readdress(&self.pins, image, base.as_ref())?)
     }
 }
 
@@ -152,4 +165,13 @@ fn conditions(differences: &Differences) -> BTreeMap<Condition, String> {
     .filter(|(_, found)| !found.is_empty())
     .map(|(condition, found)| (condition, found.join("; ")))
     .collect()
+}
+
+/// Compiles the policy that was put in force last, and the one that returns unless the pending change is
+/// confirmed, in the places of their images.
+fn put_readdressed(context: &Context, policy: &Policy, base: Option<&Policy>) -> anyhow::Result<Readdressed> {
+    let places = install::places(&context.pins, context.ticks.clock())?;
+    let image = places.installed.compile(policy)?;
+    let base = places.base.zip(base).map(|(place, base)| place.compile(base)).transpose()?;
+    Ok(install::readdress(&context.pins, image, base.as_ref())?)
 }

@@ -7,23 +7,22 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, anyhow, bail};
+use anyhow::{anyhow, bail};
 use log::{error, info, warn};
-use pomguard_common::control::Timed;
 
 use super::{
-    Daemon,
+    Changes,
     identity::{Unplaced, identity_with, is_foreign},
     transition::DesiredState,
 };
 use crate::{
+    daemon::{context::Context, message::Report, reconciler::Reconciler},
     input::{Draft, Settings},
     kernel::{
         control,
         install::{self, Installed},
         interface,
         pins::Pins,
-        seed::{self, Seeded, Unlisted},
     },
     observe::{condition::Condition, reading},
     paths,
@@ -39,11 +38,8 @@ const RETRY: Duration = Duration::from_secs(5);
 const UNFOLLOWED: &str = "; the history does not have the files of this policy, so addresses of this machine that \
                           come or go are not followed: correct the files, then `pomguard apply`";
 
-/// The number of flows that no row allows and that the log names.
-const NAMED: usize = 20;
-
 /// The policy that a start puts in force.
-pub(super) enum StartSource {
+pub(in crate::daemon) enum StartSource {
     /// The policy of the files. The files stay with it if the host goes by its last name.
     Files(Box<DesiredState>, Option<Box<Draft>>),
     /// The policy that was in force before.
@@ -51,7 +47,7 @@ pub(super) enum StartSource {
 }
 
 /// The policy that remains when the files are refused.
-pub(super) struct ConfirmedPolicy {
+pub(in crate::daemon) struct ConfirmedPolicy {
     /// The reason for which the files are refused.
     why: anyhow::Error,
     /// The last confirmed policy on disk; `None` if there is none or if it cannot be used.
@@ -69,7 +65,7 @@ pub(super) struct ConfirmedPolicy {
 /// # Errors
 /// If there is neither: a mistake in the first file of a host that was never guarded must not cut the host
 /// off.
-pub(super) fn start_source(config: &Path) -> anyhow::Result<(Settings, StartSource)> {
+pub(in crate::daemon) fn start_source(config: &Path) -> anyhow::Result<(Settings, StartSource)> {
     let (draft, why) = match Draft::load(config) {
         Ok(draft) => match resolve_here(&draft) {
             Ok(policy) => {
@@ -152,33 +148,38 @@ fn lacks_resources(why: &anyhow::Error) -> bool {
         || fs::File::open("/dev/null").is_err_and(|error| lack(&error))
 }
 
-impl Daemon {
+impl Changes {
     /// Continues with the policy that was in force before, and raises a condition that says so.
     ///
     /// # Errors
     /// If that policy cannot be put in force.
-    pub(super) fn keep(&mut self, confirmed_policy: ConfirmedPolicy) -> anyhow::Result<()> {
+    pub(super) fn keep(
+        &mut self,
+        context: &Context,
+        reconciler: &mut Reconciler,
+        confirmed_policy: ConfirmedPolicy,
+    ) -> anyhow::Result<()> {
         let ConfirmedPolicy { why, confirmed, unreadable, foreign, draft } = confirmed_policy;
         if let Some(error) = unreadable {
-            self.lasting_conditions.insert(Condition::StateUnreadable, format!("{:#}", anyhow!(error)));
+            self.conditions.insert(Condition::StateUnreadable, format!("{:#}", anyhow!(error)));
         }
-        match (confirmed, in_force(&self.pins)) {
+        match (confirmed, in_force(&context.pins)) {
             (None, false) => bail!("there is no confirmed policy"),
-            (confirmed, true) if confirmed.is_none() || !self.only_failsafe_in_force(foreign) => {
+            (confirmed, true) if confirmed.is_none() || !self.only_failsafe_in_force(context, foreign) => {
                 info!("the policy in force stays in force");
                 let change = confirmed.and_then(|confirmed| confirmed.about.change);
-                self.recall(&[&reading::snapshot(&self.pins)?.image], change);
+                self.recall(&[&reading::snapshot(&context.pins)?.image], change);
             }
             (None, true) => {}
             (Some(confirmed), _) if foreign && !self.has_address_of(&confirmed) => {
-                self.only_failsafe(&confirmed)?;
+                self.only_failsafe(context, reconciler, &confirmed)?;
                 self.unplaced = Some(Unplaced::foreign(draft, confirmed));
             }
-            (Some(confirmed), _) => self.load_saved(confirmed)?,
+            (Some(confirmed), _) => self.load_saved(context, reconciler, confirmed)?,
         }
-        let snapshot = reading::snapshot(&self.pins)?;
+        let snapshot = reading::snapshot(&context.pins)?;
         let tuples = snapshot.capacity.iter().find(|it| it.name == "tuples").map_or(0, |it| it.used);
-        self.status = format!(
+        let line = format!(
             "{} {}: inbound {}, outbound {}, generation {}, {tuples} tuples",
             snapshot.host,
             snapshot.matrix,
@@ -186,80 +187,19 @@ impl Daemon {
             snapshot.outbound.name(),
             snapshot.generation,
         );
-        self.refused(&why);
+        self.reports.push(Report::Line(line));
+        self.refused(context, &why);
         let settings = self.settings.clone();
         self.in_force(&settings, snapshot.image, snapshot.generation);
-        self.failed();
+        self.reports.push(Report::Failed);
         Ok(())
     }
 
-    /// Puts a policy in force that was compiled and confirmed before.
-    pub(super) fn reinstall(&self, confirmed: &Confirmed) -> anyhow::Result<Installed> {
-        let place = install::next_place(&self.pins, self.ticks.clock())?;
-        let image = place.adopt(confirmed.parts()).context("the saved lines are no image of this version")?;
-        Ok(install::install(&self.pins, image, None)?)
-    }
-
-    /// Enters live connections into the flow table before the first attachment, or before the daemon leaves
-    /// maps of another layout. The socket table does not show every connection: during the grace period,
-    /// packets in the middle of unknown connections pass, too. At a boot there are no live connections, and
-    /// no grace period begins.
-    pub(super) fn seed_on_first_attach(&self, grace: Option<u32>) {
-        let message = self.seed();
-        let (Some(seconds), Some(1..)) = (grace, message) else { return };
-        let begun = self
-            .ticks
-            .deadline(seconds)
-            .and_then(|deadline| control::set_grace(&self.pins, Timed::until(1, deadline)));
-        match begun {
-            Ok(()) => {
-                info!("packets in the middle of unknown connections pass for {seconds} s, and are counted");
-            }
-            Err(error) => error!("no grace period: {:#}", anyhow!(error)),
-        }
-    }
-
-    /// Enters live connections into the flow table and returns their number.
-    pub(super) fn seed(&self) -> Option<usize> {
-        let unlisted = if self.replaced.is_some() { Unlisted::AsJudged } else { Unlisted::GoOn };
-        let seeded = match seed::seed(&self.pins, self.ticks, unlisted) {
-            Ok(seeded) => seeded,
-            Err(error) => {
-                error!("live connections are not known, and may be cut: {:#}", anyhow!(error));
-                return None;
-            }
-        };
-        let Seeded { live, by_row, grandfathered, left_out, refused } = seeded;
-        if unlisted == Unlisted::AsJudged {
-            info!("{live} live connections: {by_row} that this host opened go on from its socket table");
-        } else if by_row + grandfathered.len() + refused > 0 {
-            let others = grandfathered.len();
-            info!(
-                "{live} live connections: {by_row} by a row of this host's, {others} that no row allows go on"
-            );
-        }
-        for it in grandfathered.iter().take(NAMED) {
-            let arrow = if it.inbound { "<-" } else { "->" };
-            warn!(
-                "no row allows {} {arrow} {} (protocol {}): it goes on until it ends",
-                it.local, it.peer, it.protocol
-            );
-        }
-        for it in left_out.iter().take(NAMED) {
-            let arrow = if it.inbound { "<-" } else { "->" };
-            warn!("no row allows {} {arrow} {} (protocol {})", it.local, it.peer, it.protocol);
-        }
-        if refused > 0 {
-            error!("{refused} live connections found no room in the flow table, and may be cut");
-        }
-        Some(live)
-    }
-
     /// Records that the files are refused, or that resources were lacking, and which policy holds instead.
-    pub(super) fn refused(&mut self, why: &anyhow::Error) {
+    pub(in crate::daemon) fn refused(&mut self, context: &Context, why: &anyhow::Error) {
         let condition =
             if lacks_resources(why) { Condition::ResourcesExhausted } else { Condition::FilesRefused };
-        let since = reading::snapshot(&self.pins)
+        let since = reading::snapshot(&context.pins)
             .map_or_else(|_| "earlier".to_owned(), |it| timestamp(it.installed_at));
         let why = format!("{why:#}").replace('\n', "; ");
         let about = if self.is_unidentified() {
@@ -268,50 +208,50 @@ impl Daemon {
             let unfollowed = if self.held.is_none() { UNFOLLOWED } else { "" };
             format!("the last confirmed policy is in force, since {since}; the files: {why}{unfollowed}")
         };
-        self.lasting_conditions.insert(condition, about);
+        self.conditions.insert(condition, about);
     }
 
     /// Saves the policy in force for the next boot. If saving fails, the policy stays in force.
-    pub(super) fn save(&mut self, installed: &Installed) {
+    pub(super) fn save(&mut self, context: &Context, installed: &Installed) {
         // The saved policy stays: the machine that saved it, or a host of the files, may still be found.
         if self.is_unidentified() {
             return;
         }
         // The text that was accepted: the file may have changed since.
         let settings = self.settings.source.text.clone();
-        match install::confirmed(&self.pins, installed, settings) {
+        match install::confirmed(&context.pins, installed, settings) {
             Ok(mut confirmed) => {
                 let now = identity_with(&self.settings);
                 // A card that is away now keeps its place among the facts.
-                let before = confirmed::load(&self.settings.paths.state).ok().flatten();
+                let before = confirmed::load(&context.paths.state).ok().flatten();
                 let before = before.and_then(|before| before.about.identity);
                 let before = before.filter(|before| !before.is_other(&now)).unwrap_or_default();
                 confirmed.about.identity = Some(before.renewed(now));
                 confirmed.about.change =
                     self.held.as_ref().and_then(|held| held.record.as_ref()).map(|record| record.number);
-                self.try_save(confirmed);
+                self.try_save(context, confirmed);
             }
             Err(error) => error!("what is in force cannot be saved: {:#}", anyhow!(error)),
         }
     }
 
     /// Repeats a failed save when the delay is over.
-    pub(super) fn save_again(&mut self) {
+    pub(in crate::daemon) fn save_again(&mut self, context: &Context) {
         if let Some((confirmed, _)) = self.unsaved.take_if(|(_, due)| *due <= Instant::now()) {
-            self.try_save(confirmed);
+            self.try_save(context, confirmed);
         }
     }
 
     /// Saves a policy for the next boot. If saving fails, the daemon tries again later.
-    pub(super) fn try_save(&mut self, confirmed: Confirmed) {
-        match confirmed::save(&self.settings.paths.state, &confirmed) {
+    pub(super) fn try_save(&mut self, context: &Context, confirmed: Confirmed) {
+        match confirmed::save(&context.paths.state, &confirmed) {
             Ok(()) => {
                 self.unsaved = None;
-                self.lasting_conditions.remove(&Condition::StateUnsaved);
-                self.lasting_conditions.remove(&Condition::StateUnreadable);
+                self.conditions.remove(&Condition::StateUnsaved);
+                self.conditions.remove(&Condition::StateUnreadable);
             }
             Err(error) => {
-                self.lasting_conditions.insert(Condition::StateUnsaved, format!("{:#}", anyhow!(error)));
+                self.conditions.insert(Condition::StateUnsaved, format!("{:#}", anyhow!(error)));
                 self.unsaved = Some((confirmed, Instant::now() + RETRY));
             }
         }

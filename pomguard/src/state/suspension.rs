@@ -10,14 +10,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     history::{By, replace},
-    model::Panic,
+    model::SuspensionKind,
 };
 
 /// A suspension of the policy in force: bypass or lockdown.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Suspension {
     /// Bypass or lockdown.
-    pub kind: Panic,
+    pub kind: SuspensionKind,
     /// The boot that `deadline` belongs to. A reboot ends a suspension.
     pub boot: String,
     /// The tick at which the suspension ends; 0 means without an end.
@@ -86,7 +86,7 @@ mod tests {
     fn it_reads_as_it_was_written_and_is_gone_when_it_is_over() {
         let folder = tempfile::tempdir().unwrap();
         let suspension = Suspension {
-            kind: Panic::Isolate,
+            kind: SuspensionKind::Lockdown,
             boot: "a".to_owned(),
             deadline: 7,
             since: 1,
@@ -111,7 +111,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         fs::write(former_file(folder.path()), r#"{"kind":"open","boot":"a","deadline":7}"#).unwrap();
         let suspension = load(folder.path()).unwrap().unwrap();
-        assert_eq!((suspension.kind, suspension.boot.as_str(), suspension.deadline), (Panic::Open, "a", 7));
+        assert_eq!(
+            (suspension.kind, suspension.boot.as_str(), suspension.deadline),
+            (SuspensionKind::Bypass, "a", 7)
+        );
         save(folder.path(), Some(&suspension)).unwrap();
         assert!(!former_file(folder.path()).exists());
         assert_eq!(load(folder.path()).unwrap(), Some(suspension));
