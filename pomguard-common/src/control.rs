@@ -41,8 +41,8 @@ const _: () = assert!(size_of::<Control>() == 128);
 pub mod word {
     /// [`crate::image::Active`]: the generation in force.
     pub const ACTIVE: usize = 0;
-    /// [`super::Timed`]: the kind of suspension ([`super::panic`]) and its end.
-    pub const PANIC: usize = 1;
+    /// [`super::Timed`]: the kind of suspension ([`super::suspension`]) and its end.
+    pub const SUSPENSION: usize = 1;
     /// [`super::Timed`]: kind 1 while mid-flow packets without a known flow pass and are counted.
     pub const GRACE: usize = 2;
     /// Number of lines of the override table that may be in use.
@@ -75,14 +75,14 @@ pub mod peer_note {
     pub const READ: u64 = 2;
 }
 
-/// Kinds of suspension of the policy, for [`word::PANIC`].
-pub mod panic {
+/// Kinds of suspension of the policy, for [`word::SUSPENSION`].
+pub mod suspension {
     /// No suspension: the policy holds.
     pub const NONE: u8 = 0;
     /// Lockdown: only failsafe rows hold, in both directions; the protocols that the link needs still pass.
-    pub const ISOLATE: u8 = 1;
+    pub const LOCKDOWN: u8 = 1;
     /// Bypass: nothing is dropped; everything is counted as the policy would have judged it.
-    pub const OPEN: u8 = 2;
+    pub const BYPASS: u8 = 2;
 }
 
 /// A kind, and the tick of the deadline.
@@ -451,12 +451,16 @@ mod tests {
 
     #[test]
     fn a_timed_kind_ends_at_its_deadline_even_across_the_wrap() {
-        let panic = Timed::until(panic::ISOLATE, 5);
-        assert_eq!(panic.holds(4), panic::ISOLATE);
-        assert_eq!(panic.holds(5), panic::NONE);
-        assert_eq!(panic.holds(u32::MAX), panic::ISOLATE, "the counter has not wrapped yet");
-        assert_eq!(Timed::until(panic::OPEN, 0).holds(u32::MAX), panic::OPEN, "0 is no deadline");
-        assert_eq!(Timed::NONE.holds(7), panic::NONE);
+        let lockdown = Timed::until(suspension::LOCKDOWN, 5);
+        assert_eq!(lockdown.holds(4), suspension::LOCKDOWN);
+        assert_eq!(lockdown.holds(5), suspension::NONE);
+        assert_eq!(lockdown.holds(u32::MAX), suspension::LOCKDOWN, "the counter has not wrapped yet");
+        assert_eq!(
+            Timed::until(suspension::BYPASS, 0).holds(u32::MAX),
+            suspension::BYPASS,
+            "0 is no deadline"
+        );
+        assert_eq!(Timed::NONE.holds(7), suspension::NONE);
     }
 
     /// A control value and overrides.

@@ -191,7 +191,7 @@ fn slot_in_force(control: &Control) -> u32 {
 #[inline(always)]
 pub(crate) fn fast_path<C: Context>(hook: Direction, packet: &Frame<C>) -> Option<Decision> {
     let control = maps::CONTROL.get(0)?;
-    if control.word(word::PANIC) | control.word(word::GRACE) | u64::from(packet.self_test()) != 0 {
+    if control.word(word::SUSPENSION) | control.word(word::GRACE) | u64::from(packet.self_test()) != 0 {
         return None;
     }
     let unknown = control.word(word::ACTIVE);

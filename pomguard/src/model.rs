@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc};
 
 pub use pomguard_common::Direction;
 use pomguard_common::{
-    control::panic,
+    control::suspension,
     flow::State,
     image::{Line, head, mode},
 };
@@ -269,8 +269,8 @@ impl SuspensionKind {
     #[must_use]
     pub const fn number(self) -> u8 {
         match self {
-            Self::Lockdown => panic::ISOLATE,
-            Self::Bypass => panic::OPEN,
+            Self::Lockdown => suspension::LOCKDOWN,
+            Self::Bypass => suspension::BYPASS,
         }
     }
 
@@ -278,8 +278,8 @@ impl SuspensionKind {
     #[must_use]
     pub const fn of_number(number: u8) -> Option<Self> {
         match number {
-            panic::ISOLATE => Some(Self::Lockdown),
-            panic::OPEN => Some(Self::Bypass),
+            suspension::LOCKDOWN => Some(Self::Lockdown),
+            suspension::BYPASS => Some(Self::Bypass),
             _ => None,
         }
     }

@@ -1,4 +1,4 @@
-//! State alongside the policy while packets are judged: panic, grace period, overrides, or no policy at all.
+//! State alongside the policy while packets are judged: suspension, grace period, overrides, or no policy at all.
 
 use pomguard_common::{
     control::{Control, Override, Timed, generic, word},
@@ -8,8 +8,8 @@ use pomguard_common::{
 /// The state to put in force.
 #[derive(Clone, Debug, Default)]
 pub struct ControlState {
-    /// The kind of panic and the duration in seconds.
-    pub panic: Option<(u8, u32)>,
+    /// The kind of suspension and the duration in seconds.
+    pub suspension: Option<(u8, u32)>,
     /// The duration of the grace period in seconds.
     pub grace: Option<u32>,
     /// The duration in seconds for which the image is up to date about who holds floating addresses.
@@ -40,7 +40,8 @@ impl ControlState {
             self.overrides.iter().map(|(line, seconds)| Override { expires: after(*seconds), ..*line }),
         );
         let mut words = [0; Control::WORDS];
-        words[word::PANIC] = self.panic.map_or(0, |(kind, seconds)| Timed::until(kind, after(seconds)).0);
+        words[word::SUSPENSION] =
+            self.suspension.map_or(0, |(kind, seconds)| Timed::until(kind, after(seconds)).0);
         words[word::GRACE] = self.grace.map_or(0, |seconds| Timed::until(1, after(seconds)).0);
         words[word::HOLDERS] = self.holders.map_or(0, |seconds| Timed::until(1, after(seconds)).0);
         words[word::OVERRIDES] = lines.len() as u64;

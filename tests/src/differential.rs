@@ -17,7 +17,7 @@ use crate::{
     force::InForce,
     harness::{Bench, Effect, Subject as _, after_one, unlike},
     host_datapath::HostDatapath,
-    operator_state::{OperatorState, Panic},
+    operator_state::{OperatorState, Suspension},
     oracle,
     random::{self, Random, Stream},
 };
@@ -81,7 +81,7 @@ impl Sure {
             Self::Isolated => held.no_policy = false,
             Self::Grace => (held.no_policy, held.grace) = (false, Some(random::LATE)),
         }
-        held.panic = (self == Self::Isolated).then_some((Panic::Isolate, random::LATE));
+        held.suspension = (self == Self::Isolated).then_some((Suspension::Lockdown, random::LATE));
     }
 }
 

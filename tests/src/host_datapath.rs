@@ -370,7 +370,8 @@ impl HostDatapath {
         }
         let image = Image::open(&self.held).context("the image opens")?;
         let control = &self.held.control;
-        let ordinary = control.word(word::PANIC) | control.word(word::GRACE) == 0 && !self.held.self_tests;
+        let ordinary =
+            control.word(word::SUSPENSION) | control.word(word::GRACE) == 0 && !self.held.self_tests;
         let quick = ordinary.then(|| {
             let tables = Tables::in_peace(&image, &self.flows, &self.fragmented);
             decide::fast_path(direction, frame, &tables, control.word(word::PORT_BLOOM))

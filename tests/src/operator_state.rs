@@ -5,7 +5,7 @@ use pomguard::{
     policy::{Row, RowId},
 };
 use pomguard_common::{
-    control::{Override, panic},
+    control::{Override, suspension},
     limits,
 };
 
@@ -14,20 +14,20 @@ use crate::control_state::ControlState;
 /// The beginning of the id of every row in this state.
 const PREFIX: &str = "held/";
 
-/// A kind of panic.
+/// A kind of suspension.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Panic {
+pub enum Suspension {
     /// Only failsafe rows are in force.
-    Isolate,
+    Lockdown,
     /// The programs drop nothing.
-    Open,
+    Bypass,
 }
 
 /// State alongside the policy, or in its place.
 #[derive(Clone, Debug, Default)]
 pub struct OperatorState {
-    /// The kind of panic and the duration in seconds.
-    pub panic: Option<(Panic, u32)>,
+    /// The kind of suspension and the duration in seconds.
+    pub suspension: Option<(Suspension, u32)>,
     /// The duration of the grace period in seconds.
     pub grace: Option<u32>,
     /// The duration in seconds for which the policy is up to date about who holds floating addresses.
@@ -67,8 +67,8 @@ impl OperatorState {
     #[must_use]
     pub fn control_state(&self) -> ControlState {
         let kind = |kind| match kind {
-            Panic::Isolate => panic::ISOLATE,
-            Panic::Open => panic::OPEN,
+            Suspension::Lockdown => suspension::LOCKDOWN,
+            Suspension::Bypass => suspension::BYPASS,
         };
         let lines = |(row, seconds): &(Row, u32)| -> Vec<(Override, u32)> {
             let exception = if row.failsafe { 0 } else { Override::EXCEPTION };
@@ -85,7 +85,7 @@ impl OperatorState {
             }));
         }
         ControlState {
-            panic: self.panic.map(|(panic, seconds)| (kind(panic), seconds)),
+            suspension: self.suspension.map(|(suspension, seconds)| (kind(suspension), seconds)),
             grace: self.grace,
             holders: self.holders,
             overrides,

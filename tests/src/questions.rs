@@ -20,7 +20,7 @@ use crate::{
     force::InForce,
     harness::{Bench, Subject as _},
     host_datapath::HostDatapath,
-    operator_state::{self, OperatorState, Panic},
+    operator_state::{self, OperatorState, Suspension},
     random::{self, Random},
 };
 
@@ -98,9 +98,9 @@ fn held(random: &mut Random, policy: &Policy) -> OperatorState {
 fn alongside(held: &OperatorState) -> Alongside {
     Alongside {
         exceptions: held.rows.iter().map(|(row, _)| row.clone()).collect(),
-        suspension: held.panic.map(|(panic, _)| match panic {
-            Panic::Isolate => model::SuspensionKind::Lockdown,
-            Panic::Open => model::SuspensionKind::Bypass,
+        suspension: held.suspension.map(|(suspension, _)| match suspension {
+            Suspension::Lockdown => model::SuspensionKind::Lockdown,
+            Suspension::Bypass => model::SuspensionKind::Bypass,
         }),
         holders_known: held.holders.is_some(),
     }

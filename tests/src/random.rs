@@ -13,7 +13,7 @@ use pomguard_common::{
 };
 
 use crate::{
-    operator_state::{self, OperatorState, Panic},
+    operator_state::{self, OperatorState, Suspension},
     packet::{Packet, Part, eth, ether, extension},
     reference,
 };
@@ -210,7 +210,7 @@ fn row(random: &mut Random, id: RowId, peers: &[usize], services: &[usize]) -> R
     row
 }
 
-/// Returns a state that an operator might put alongside a policy, or in its place: up to four rows, panic and
+/// Returns a state that an operator might put alongside a policy, or in its place: up to four rows, suspension and
 /// grace period, each of which ends soon or late.
 pub fn held(random: &mut Random, control_state: &Policy) -> OperatorState {
     // Lines of the table that the policy's own failsafe rows leave: enough for six rows of two by two.
@@ -230,11 +230,12 @@ pub fn held(random: &mut Random, control_state: &Policy) -> OperatorState {
         Row { failsafe: true, ..row }
     });
     let elsewhere = elsewhere.collect();
-    let panic = random.once_in(4).then(|| (random.of(&[Panic::Isolate, Panic::Open]), ends(random)));
+    let suspension =
+        random.once_in(4).then(|| (random.of(&[Suspension::Lockdown, Suspension::Bypass]), ends(random)));
     let grace = random.once_in(4).then(|| ends(random));
     let holders = random.once_in(2).then(|| ends(random));
     OperatorState {
-        panic,
+        suspension,
         grace,
         holders,
         rows,

@@ -51,7 +51,7 @@ use self::{
 };
 use crate::{
     Direction,
-    control::{ControlView, Timed, panic, word},
+    control::{ControlView, Timed, suspension, word},
     flow::{self, Entered, Key, Newcomer, State, Store, mark},
     image::{Barrier, Image, Lines, Tuple, mode, switch},
     packet::Packet,
@@ -113,17 +113,17 @@ pub struct Tables<'a, L: Lines + ?Sized, F: Store, T: Store> {
 }
 
 impl<'a, L: Lines + ?Sized, F: Store, T: Store> Tables<'a, L, F, T> {
-    const PANIC_SHIFT: u32 = 32;
+    const SUSPENSION_SHIFT: u32 = 32;
 
     /// Returns the tables for one packet.
     #[inline(always)]
     pub fn new(image: &'a Image<'a, L>, flows: F, fragments: T) -> Self {
         let lines = image.lines();
-        let timed = Timed(lines.control(word::PANIC));
-        let panic = if timed.0 == 0 { panic::NONE } else { timed.holds(flows.now()) };
+        let timed = Timed(lines.control(word::SUSPENSION));
+        let suspended = if timed.0 == 0 { suspension::NONE } else { timed.holds(flows.now()) };
         let modes = image.modes();
-        let modes = if panic == panic::OPEN { mode::opened(modes) } else { modes };
-        let held = lines.barrier(u64::from(modes) | u64::from(panic) << Self::PANIC_SHIFT);
+        let modes = if suspended == suspension::BYPASS { mode::opened(modes) } else { modes };
+        let held = lines.barrier(u64::from(modes) | u64::from(suspended) << Self::SUSPENSION_SHIFT);
         Self { image, flows, fragments, held }
     }
 
@@ -142,7 +142,7 @@ impl<'a, L: Lines + ?Sized, F: Store, T: Store> Tables<'a, L, F, T> {
     /// Returns true in lockdown, where only failsafe rows hold.
     #[inline(always)]
     const fn isolated(&self) -> bool {
-        self.held >> Self::PANIC_SHIFT == panic::ISOLATE as u64
+        self.held >> Self::SUSPENSION_SHIFT == suspension::LOCKDOWN as u64
     }
 
     /// Returns true if a second look may change the decision.
@@ -349,7 +349,7 @@ where
         _ => Decision::because(Reason::NoPolicy),
     };
     let decision = decision.without_trace(view.self_test());
-    let open = Timed(view.control(word::PANIC)).holds(now) == panic::OPEN;
+    let open = Timed(view.control(word::SUSPENSION)).holds(now) == suspension::BYPASS;
     if open && !decision.passes() { Decision(decision.0 | Decision::AUDITED) } else { decision }
 }
 

@@ -108,7 +108,7 @@ pub fn generation(pins: &Pins, now: u32) -> Result<Option<u32>, KernelError> {
 /// # Errors
 /// As [`active`].
 pub fn suspension(pins: &Pins) -> Result<Timed, KernelError> {
-    word(pins, word::PANIC).map(Timed)
+    word(pins, word::SUSPENSION).map(Timed)
 }
 
 /// Begins a bypass or lockdown, or ends the suspension ([`Timed::NONE`]).
@@ -116,7 +116,7 @@ pub fn suspension(pins: &Pins) -> Result<Timed, KernelError> {
 /// # Errors
 /// As [`active`].
 pub fn set_suspension(pins: &Pins, suspension: Timed) -> Result<(), KernelError> {
-    set_word(pins, word::PANIC, suspension.0)
+    set_word(pins, word::SUSPENSION, suspension.0)
 }
 
 /// Returns the grace word: kind 1 during the grace period, in which mid-flow packets of unknown connections
@@ -162,7 +162,7 @@ pub fn clear_ended(pins: &Pins, now: u32) -> Result<bool, KernelError> {
     load::host_record(pins)?;
     let mut line = pins.mapped::<u64>(names::MAP_CONTROL, Control::WORDS, true)?;
     let mut any = false;
-    for index in [word::PANIC, word::GRACE] {
+    for index in [word::SUSPENSION, word::GRACE] {
         let held = Timed(line.get(index).ok_or(KernelError::Unreadable)?);
         if held != Timed::NONE && held.holds(now) == 0 {
             any |= line.set(index, Timed::NONE.0);

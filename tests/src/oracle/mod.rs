@@ -15,7 +15,7 @@ use pomguard_common::{
     reason::Reason,
 };
 
-use crate::operator_state::Panic;
+use crate::operator_state::Suspension;
 
 mod address;
 mod bare;
@@ -88,7 +88,7 @@ impl Host {
         if self.holding.no_policy {
             return self.without_policy(direction, frame);
         }
-        let isolated = self.panics(Panic::Isolate);
+        let isolated = self.is_suspended(Suspension::Lockdown);
         let mut seen = read::frame(&self.policy.packets, frame);
         let comes_bare = direction == Direction::Inbound && self.holding.generic;
         if comes_bare
@@ -164,13 +164,13 @@ impl Host {
         }
     }
 
-    /// Returns the effective mode. While a panic opens the host, no direction enforces.
+    /// Returns the effective mode. While a suspension opens the host, no direction enforces.
     fn mode(&self, direction: Direction) -> Mode {
         let mode = match direction {
             Direction::Inbound => self.policy.inbound,
             Direction::Outbound => self.policy.outbound,
         };
-        if mode == Mode::Enforce && self.panics(Panic::Open) { Mode::Audit } else { mode }
+        if mode == Mode::Enforce && self.is_suspended(Suspension::Bypass) { Mode::Audit } else { mode }
     }
 
     fn is_known(&self, address: IpAddr) -> bool {
@@ -486,7 +486,7 @@ impl Host {
         let unknown = Ruling::of(Reason::FragmentUnknown);
         match first {
             Some(Passed::Isolated) => Ruling::of(Reason::Fragment),
-            Some(_) if self.panics(Panic::Isolate) => unknown,
+            Some(_) if self.is_suspended(Suspension::Lockdown) => unknown,
             Some(Passed::Allowed) => Ruling::of(Reason::Fragment),
             Some(Passed::Audited(generation)) => unknown.in_audit(generation == self.generation),
             None => unknown,

@@ -1,5 +1,5 @@
 //! State alongside the policy, which the programs ask about as well, by docs/policy.md: failsafe rows, timed
-//! exceptions, grace period and panic; and the rules that apply while there is no policy.
+//! exceptions, grace period and suspension; and the rules that apply while there is no policy.
 
 use pomguard::policy::{Direction, PacketSettings, Row, RowId};
 use pomguard_common::{
@@ -15,7 +15,7 @@ use super::{
     read::{self, Body, Seen, Segment},
     talk,
 };
-use crate::operator_state::{OperatorState, Panic};
+use crate::operator_state::{OperatorState, Suspension};
 
 /// A deadline later than the end of any scenario.
 const FOREVER: u64 = u64::MAX;
@@ -23,7 +23,7 @@ const FOREVER: u64 = u64::MAX;
 /// The state alongside the policy, each part with the time at which it ends.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Holding {
-    panic: Option<(Panic, u64)>,
+    suspension: Option<(Suspension, u64)>,
     grace: Option<u64>,
     holders: Option<u64>,
     rows: Vec<(Row, u64)>,
@@ -68,7 +68,7 @@ impl Host {
     pub fn hold(&mut self, held: &OperatorState) {
         let until = |seconds: u32| self.notes.now() + u64::from(seconds);
         self.holding = Holding {
-            panic: held.panic.map(|(panic, seconds)| (panic, until(seconds))),
+            suspension: held.suspension.map(|(suspension, seconds)| (suspension, until(seconds))),
             grace: held.grace.map(until),
             holders: held.holders.map(until),
             rows: held.rows.iter().map(|(row, seconds)| (row.clone(), until(*seconds))).collect(),
@@ -82,8 +82,8 @@ impl Host {
         self.holding.holders.is_some_and(|until| self.notes.now() < until)
     }
 
-    pub(super) fn panics(&self, panic: Panic) -> bool {
-        self.holding.panic.is_some_and(|(kind, until)| kind == panic && self.notes.now() < until)
+    pub(super) fn is_suspended(&self, suspension: Suspension) -> bool {
+        self.holding.suspension.is_some_and(|(kind, until)| kind == suspension && self.notes.now() < until)
     }
 
     /// Returns the first failsafe row or exception that allows the flow, opened in this direction.
@@ -111,7 +111,7 @@ impl Host {
 
     /// Returns the final ruling on a frame, from the ruling of the policy and the state alongside the policy.
     pub(super) fn control_state(&mut self, direction: Direction, seen: &Seen, first: Ruling) -> Ruling {
-        let isolated = self.panics(Panic::Isolate);
+        let isolated = self.is_suspended(Suspension::Lockdown);
         if isolated && ISOLATED.contains(&first.reason) {
             return first;
         }
@@ -181,7 +181,7 @@ impl Host {
     /// Returns true if an ICMP error quotes a flow that a failsafe row or an exception allows. Asked if the
     /// policy does not know the flow, or if the host is isolated.
     pub(super) fn related_alongside(&mut self, direction: Direction, talk: &Talk) -> bool {
-        let isolated = self.panics(Panic::Isolate);
+        let isolated = self.is_suspended(Suspension::Lockdown);
         // Of ICMP, errors quote only requests, which answer nothing.
         let (opened, answered) = (true, matches!(talk.protocol, TCP | UDP));
         let (serves, uses) = match direction {
@@ -202,7 +202,7 @@ impl Host {
             Err(reason @ (Reason::Arp | Reason::LinkControl)) => Ruling::of(reason),
             Err(_) => Ruling::of(Reason::NoPolicy),
         };
-        ruling.audited = !ruling.passes() && self.panics(Panic::Open);
+        ruling.audited = !ruling.passes() && self.is_suspended(Suspension::Bypass);
         ruling
     }
 

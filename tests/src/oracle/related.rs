@@ -14,7 +14,7 @@ use super::{
     memory::Talk,
     read::{self, Seen},
 };
-use crate::operator_state::Panic;
+use crate::operator_state::Suspension;
 
 impl Host {
     /// Judges an ICMP error, which must quote a flow of this host or a flow that an inbound row allows.
@@ -36,7 +36,7 @@ impl Host {
             return Ruling::of(Reason::IcmpUnrelated);
         }
         let talk = Talk { protocol: quote.protocol, host, peer };
-        let isolated = self.panics(Panic::Isolate);
+        let isolated = self.is_suspended(Suspension::Lockdown);
         let by_policy = self.is_still_allowed(&talk) || self.row_by_prefix(&talk);
         if by_policy && !isolated || self.related_alongside(direction, &talk) {
             Ruling::of(Reason::IcmpRelated)

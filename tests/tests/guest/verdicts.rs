@@ -8,7 +8,7 @@ use pomguard::policy::{
     own::{Addresses, Present},
 };
 use pomguard_common::{
-    control::{Override, panic},
+    control::{Override, suspension},
     image::Family,
     protocol::TCP,
     reason::Reason,
@@ -83,7 +83,7 @@ fn of_circumstances(bench: &mut Bench) -> Result<Vec<Reason>> {
         (Reason::NoPolicy, ControlState { no_policy: true, ..ControlState::default() }, listed.clone()),
         (
             Reason::Isolated,
-            ControlState { panic: Some((panic::ISOLATE, MINUTES)), ..ControlState::default() },
+            ControlState { suspension: Some((suspension::LOCKDOWN, MINUTES)), ..ControlState::default() },
             listed,
         ),
         (

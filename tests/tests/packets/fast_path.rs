@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use pomguard::policy::{Mode, Policy, PortRange};
 use pomguard_common::{
     Direction::{self, Inbound, Outbound},
-    control::panic,
+    control::suspension,
     counter::{Counters, RowTally, Tally},
     drops::{DropKey, PeerKind},
     reason::Reason,
@@ -200,18 +200,18 @@ fn missing_general_program_is_a_counted_drop() {
     // While a grace period may be in force, the fast program decides nothing.
     bench.leave_all_to_general().expect("the kernel takes it");
     is(&mut bench, Outbound, &reply, error);
-    // In audit and with panic open the packets pass, without the general program, too.
+    // In audit and with suspension open the packets pass, without the general program, too.
     bench.enforce(policy(Mode::Audit)).expect("the kernel takes it");
     for direction in [Inbound, Outbound] {
         is(&mut bench, direction, &arp, Effect { audited: true, ..error });
     }
     bench.enforce(policy(Mode::Enforce)).expect("the kernel takes it");
     bench
-        .hold(&ControlState { panic: Some((panic::OPEN, 60)), ..ControlState::default() })
+        .hold(&ControlState { suspension: Some((suspension::BYPASS, 60)), ..ControlState::default() })
         .expect("the kernel takes it");
     is(&mut bench, Inbound, &arp, Effect { audited: true, ..error });
     bench
-        .hold(&ControlState { panic: Some((panic::ISOLATE, 60)), ..ControlState::default() })
+        .hold(&ControlState { suspension: Some((suspension::LOCKDOWN, 60)), ..ControlState::default() })
         .expect("the kernel takes it");
     is(&mut bench, Inbound, &arp, error);
     bench.probe.put_in_general().expect("the kernel takes it");

@@ -2,7 +2,7 @@
 
 use pomguard::policy::{Mode, Policy, PortRange};
 use pomguard_common::{
-    control::{Override, panic},
+    control::{Override, suspension},
     protocol::TCP,
     reason::Reason,
 };
@@ -254,7 +254,7 @@ fn outbound_row_in_audit_passes_strangers_and_their_answers() {
 
 #[test]
 fn a_row_in_audit_excuses_nothing_but_peer_and_client_port() {
-    let isolated = ControlState { panic: Some((panic::ISOLATE, 60)), ..ControlState::default() };
+    let isolated = ControlState { suspension: Some((suspension::LOCKDOWN, 60)), ..ControlState::default() };
     let mut cases = Vec::new();
     for places in Places::both() {
         let to = |port| eth().ip(places.stranger, places.host).tcp(40_000, port);

@@ -1,10 +1,10 @@
-//! State alongside the policy in force: failsafe tuples, timed exceptions, panic and grace period.
+//! State alongside the policy in force: failsafe tuples, timed exceptions, suspension and grace period.
 
 use std::net::IpAddr;
 
 use pomguard::policy::{Mode, Policy, PortRange};
 use pomguard_common::{
-    control::{Override, panic},
+    control::{Override, suspension},
     image::Family,
     limits,
     protocol::{TCP, UDP},
@@ -64,7 +64,7 @@ fn with_failsafe() -> Policy {
 }
 
 fn isolated(seconds: u32) -> ControlState {
-    ControlState { panic: Some((panic::ISOLATE, seconds)), ..ControlState::default() }
+    ControlState { suspension: Some((suspension::LOCKDOWN, seconds)), ..ControlState::default() }
 }
 
 fn complaint(places: &Places, about: &Packet) -> Packet {
@@ -81,8 +81,12 @@ fn failsafe_row_of_another_generation_lets_nothing_through() {
     for places in Places::both() {
         let login = eth().ip(places.stranger, places.host).tcp(40_000, 22);
         let line = |slots| Override { slots, ..override_rule(places.stranger, TCP, 22, A3, 0) };
-        let under = |slots, panic, no_policy| ControlState { panic, no_policy, ..exceptions(&[line(slots)]) };
-        let isolated = Some((panic::ISOLATE, 60));
+        let under = |slots, suspension, no_policy| ControlState {
+            suspension,
+            no_policy,
+            ..exceptions(&[line(slots)])
+        };
+        let isolated = Some((suspension::LOCKDOWN, 60));
         cases.push(
             case("CF-11", "its own generation, another one, and both")
                 .holding(under(bit(0), None, false))
@@ -392,10 +396,10 @@ fn failsafe_tuples_hold_under_another_policy_and_under_none() {
                 .connects()
                 .outbound(&reply, Reason::PeerFlow),
         );
-        let none = |panic| ControlState {
+        let none = |suspension| ControlState {
             overrides: held.clone(),
             no_policy: true,
-            panic,
+            suspension,
             ..ControlState::default()
         };
         let served = eth().ip(places.stranger, places.host).tcp(40_000, 443);
@@ -413,7 +417,7 @@ fn failsafe_tuples_hold_under_another_policy_and_under_none() {
                 .outbound(&eth().ip(places.host, places.database).tcp(40_000, 5_432), Reason::NoPolicy)
                 .inbound(&login.clone().flags(SYN | ACK), Reason::NoPolicy)
                 .inbound(&login.clone().flags(0), Reason::NoPolicy)
-                .holding(none(Some((panic::OPEN, 60))))
+                .holding(none(Some((suspension::BYPASS, 60))))
                 .inbound(&served, Reason::NoPolicy)
                 .audited(),
         );
@@ -528,7 +532,7 @@ fn isolated_only_failsafe_rows_hold_in_every_mode() {
 
 #[test]
 fn open_drops_nothing_and_counts_what_it_would_have() {
-    let open = ControlState { panic: Some((panic::OPEN, 60)), ..ControlState::default() };
+    let open = ControlState { suspension: Some((suspension::BYPASS, 60)), ..ControlState::default() };
     let mut cases = Vec::new();
     for places in Places::both() {
         let denied = eth().ip(places.stranger, places.host).tcp(40_000, 22);

@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use pomguard_common::{control::panic, reason::Reason};
+use pomguard_common::{control::suspension, reason::Reason};
 use pomguard_tests::{
     control_state::ControlState,
     packet::{Packet, Part, eth},
@@ -13,7 +13,7 @@ use pomguard_tests::{
 use crate::case::{Case, case, run, run_under};
 
 const GENERIC: ControlState = ControlState {
-    panic: None,
+    suspension: None,
     grace: None,
     holders: None,
     overrides: Vec::new(),
@@ -52,8 +52,8 @@ fn f08_own_multicast_passes_in_generic_mode_alone() {
                     .holding(ControlState::default())
                     .inbound(&own, Reason::EtherType),
             );
-            let isolated = ControlState { panic: Some((panic::ISOLATE, 600)), ..GENERIC };
-            cases.push(bare("in panic, isolate").holding(isolated).inbound(&own, Reason::OwnMulticast));
+            let isolated = ControlState { suspension: Some((suspension::LOCKDOWN, 600)), ..GENERIC };
+            cases.push(bare("in suspension, isolate").holding(isolated).inbound(&own, Reason::OwnMulticast));
             cases.push(
                 bare("without a policy nobody knows the host's addresses")
                     .holding(ControlState { no_policy: true, ..GENERIC })

@@ -5,7 +5,7 @@ use std::iter;
 
 use pomguard::policy::{Direction, Mode, Policy, PortRange};
 use pomguard_common::{
-    control::{Override, panic},
+    control::{Override, suspension},
     protocol::{TCP, UDP},
     reason::Reason,
 };
@@ -102,7 +102,7 @@ fn f04_what_audit_let_in_ends_with_the_promotion() {
 #[test]
 fn f04_what_a_bypass_let_in_ends_with_it() {
     for outbound in [Mode::Track, Mode::Enforce] {
-        let open = ControlState { panic: Some((panic::OPEN, 60)), ..ControlState::default() };
+        let open = ControlState { suspension: Some((suspension::BYPASS, 60)), ..ControlState::default() };
         let mut cases = Vec::new();
         for places in Places::both() {
             let talk = Talk::of(&places);
