@@ -26,7 +26,7 @@ use crate::{
     override_usage = "pomguard allow <FROM> to <PORT/PROTO> --for <TIME> --why <TEXT> [OPTIONS]\n       \
                       pomguard allow --list [OPTIONS]"
 )]
-pub struct Args {
+pub struct AllowArgs {
     /// The peer and the service: `10.9.0.7 to 22/tcp`, `10.9.0.0/24,fd00:9::/64 9970-9973/tcp`, `10.9.0.7 to
     /// icmp`; a host, peer or system of the site file stands for its addresses: `"Agent Desktop" to 443/tcp`
     #[arg(value_name = "FROM [to] PORT/PROTO", num_args = 0..=3, required_unless_present = "list", conflicts_with = "list")]
@@ -69,7 +69,7 @@ pub struct RevokeArgs {
 }
 
 /// Returns exit code 0 if the exception is active.
-pub fn run(args: &Args, out: &mut Output) -> anyhow::Result<ExitCode> {
+pub fn run(args: &AllowArgs, out: &mut Output) -> anyhow::Result<ExitCode> {
     if args.list {
         return list(args, out);
     }
@@ -141,7 +141,7 @@ fn ends(what: &[String]) -> Option<(&str, &str)> {
 }
 
 /// Lists the active exceptions as the kernel has them, also if the daemon does not run.
-fn list(args: &Args, out: &mut Output) -> anyhow::Result<ExitCode> {
+fn list(args: &AllowArgs, out: &mut Output) -> anyhow::Result<ExitCode> {
     let settings = super::paths::settings(&args.config, out);
     let Status { exceptions, .. } = status::read(&settings, out)?;
     if args.json {

@@ -29,7 +29,7 @@ use crate::{
 
 /// Options of every change.
 #[derive(Clone, Debug, clap::Args)]
-pub struct Common {
+pub struct ChangeOptions {
     /// The daemon's settings
     #[arg(long, value_name = "PATH", default_value = paths::SETTINGS)]
     pub config: PathBuf,
@@ -50,10 +50,10 @@ pub struct Common {
 
 /// Options of `apply`.
 #[derive(Clone, Debug, clap::Args)]
-pub struct Args {
+pub struct ApplyArgs {
     /// Options of every change.
     #[command(flatten)]
-    pub common: Common,
+    pub common: ChangeOptions,
     /// Return to the policy in force now unless `pomguard confirm` comes within this time (60s, 10m), at most a day
     #[arg(long, value_name = "TIME", value_parser = duration::up_to::<{ duration::DAY }>)]
     pub confirm_within: Option<u32>,
@@ -70,7 +70,7 @@ pub struct Args {
 pub struct ConfirmArgs {
     /// Options of every change.
     #[command(flatten)]
-    pub common: Common,
+    pub common: ChangeOptions,
 }
 
 /// Options of `rollback`.
@@ -82,7 +82,7 @@ pub struct RollbackArgs {
     pub to: Option<u64>,
     /// Options of every change.
     #[command(flatten)]
-    pub common: Common,
+    pub common: ChangeOptions,
     /// Undo the return unless `pomguard confirm` comes within this time, at most a day
     #[arg(long, value_name = "TIME", value_parser = duration::up_to::<{ duration::DAY }>)]
     pub confirm_within: Option<u32>,
@@ -90,7 +90,7 @@ pub struct RollbackArgs {
 
 /// Returns exit code 0 if the files are in force, 1 if they were refused and nothing was changed, 3 if they
 /// would cut the operator's access.
-pub fn run(args: &Args, out: &mut Output) -> anyhow::Result<ExitCode> {
+pub fn run(args: &ApplyArgs, out: &mut Output) -> anyhow::Result<ExitCode> {
     if let Some(refused) = refusal(&args.common, out, |settings| {
         // The daemon reports faults in the files.
         let draft = Draft::load(&args.common.config).ok()?;
@@ -132,7 +132,7 @@ pub fn rollback(args: &RollbackArgs, out: &mut Output) -> anyhow::Result<ExitCod
 /// returns the policy in force, if known, and the policy after the change. If the latter is not known, the
 /// daemon decides.
 fn refusal(
-    common: &Common,
+    common: &ChangeOptions,
     out: &mut Output,
     policies: impl FnOnce(&Settings) -> Option<(Option<Policy>, Policy)>,
 ) -> Option<ExitCode> {
@@ -145,7 +145,7 @@ fn refusal(
     way_in::refusal(&to_come, &settings, out)
 }
 
-fn change(common: &Common, request: Request, out: &mut Output) -> anyhow::Result<ExitCode> {
+fn change(common: &ChangeOptions, request: Request, out: &mut Output) -> anyhow::Result<ExitCode> {
     let runtime = runtime(&common.config);
     let verb = request.verb();
     let why = common.why.as_deref();

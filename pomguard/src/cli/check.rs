@@ -26,7 +26,7 @@ use crate::{
 
 /// Options of `check`.
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub struct CheckArgs {
     /// The daemon's settings
     #[arg(long, value_name = "PATH", default_value = paths::SETTINGS)]
     pub config: PathBuf,
@@ -48,7 +48,7 @@ pub struct Args {
 }
 
 /// Returns exit code 0 if the files are valid, 1 if they are not, and 3 if they have warnings under `--strict`.
-pub fn run(args: &Args, out: &mut Output) -> anyhow::Result<ExitCode> {
+pub fn run(args: &CheckArgs, out: &mut Output) -> anyhow::Result<ExitCode> {
     // A site file that is only checked may lie anywhere, and an ordinary user puts nothing in force.
     let mut files = if args.site.is_some() { Files::reported() } else { Files::of_process() };
     let (draft, policy) = match read(args, &mut files)? {
@@ -74,7 +74,7 @@ pub fn run(args: &Args, out: &mut Output) -> anyhow::Result<ExitCode> {
         notes.extend(addresses(&draft, &policy, &notes));
         notes.extend(missing_group(&draft.settings));
     }
-    let report = render::check::Report::new(&draft, &policy, notes);
+    let report = render::check::CheckReport::new(&draft, &policy, notes);
     if args.json {
         out.json(&report)?;
     } else {
@@ -168,7 +168,7 @@ fn is_about(note: &Note, interface: &str) -> bool {
 
 type Checked = Result<(Draft, Policy), Diagnostics>;
 
-fn read(args: &Args, files: &mut Files) -> anyhow::Result<Checked> {
+fn read(args: &CheckArgs, files: &mut Files) -> anyhow::Result<Checked> {
     let settings = match &args.site {
         // A site file can be checked on a machine where pomguard is not set up.
         Some(site) if !args.config.exists() => Ok(Settings::without_file(site)),
@@ -237,7 +237,7 @@ mod tests {
         );
         fs::write(&site, text).unwrap();
         let config = folder.path().join("pomguard.toml");
-        let args = Args {
+        let args = CheckArgs {
             config,
             site: Some(site),
             host: Some("one".to_owned()),
@@ -266,8 +266,14 @@ mod tests {
         )
         .unwrap();
         fs::write(folder.path().join("other.toml"), "matrix = \"pom-4.0\"\nzonas = 1\n").unwrap();
-        let args =
-            Args { config: config.clone(), site: None, host: None, json: false, quiet: true, strict: false };
+        let args = CheckArgs {
+            config: config.clone(),
+            site: None,
+            host: None,
+            json: false,
+            quiet: true,
+            strict: false,
+        };
         let Diagnostics(checked) = read(&args, &mut Files::reported()).unwrap().unwrap_err();
         let Diagnostics(planned) = Draft::read(&mut Files::reported(), &config).unwrap_err();
         for faults in [checked, planned] {

@@ -15,7 +15,7 @@ use crate::{
 
 /// Options of `detach`.
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub struct DetachArgs {
     /// The daemon's settings
     #[arg(long, value_name = "PATH", default_value = paths::SETTINGS)]
     pub config: PathBuf,
@@ -28,7 +28,7 @@ pub struct Args {
 }
 
 /// Returns exit code 0 if nothing of pomguard is attached any more.
-pub fn run(args: &Args, out: &mut Output) -> anyhow::Result<ExitCode> {
+pub fn run(args: &DetachArgs, out: &mut Output) -> anyhow::Result<ExitCode> {
     let settings = super::paths::settings(&args.config, out);
     let pins = Pins::new(&settings.paths.pins);
     let runtime = Runtime::new(&settings.paths.runtime);

@@ -7,14 +7,14 @@ use serde::Serialize;
 use super::{ATTENTION, FAULT, output::Output};
 use crate::{
     input::settings::Settings,
-    kernel::{doctor::Machine, pins::Pins},
+    kernel::{doctor::MachineFacts, pins::Pins},
     observe::doctor::{self, Finding, Severity},
     paths, render,
 };
 
 /// Options of `doctor`.
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub struct DoctorArgs {
     /// The daemon's settings, whose interfaces are examined; without such a file, all interfaces are
     #[arg(long, value_name = "PATH", default_value = paths::SETTINGS)]
     pub config: PathBuf,
@@ -32,13 +32,13 @@ struct Report<'a> {
 }
 
 /// Returns exit code 0 if all is good, 3 if something needs attention, 1 if pomguard cannot enforce here.
-pub fn run(args: &Args, out: &mut Output) -> anyhow::Result<ExitCode> {
+pub fn run(args: &DoctorArgs, out: &mut Output) -> anyhow::Result<ExitCode> {
     // `check` reports settings that are missing or broken.
     let settings = Settings::load(&args.config).ok();
     let pins = settings.as_ref().map_or_else(|| paths::PINS.into(), |it| it.paths.pins.clone());
     let interfaces: Vec<String> =
         settings.iter().flat_map(|it| &it.interfaces).map(|interface| interface.value.clone()).collect();
-    let findings = doctor::judge(&Machine::read(&Pins::new(&pins)), &interfaces);
+    let findings = doctor::judge(&MachineFacts::read(&Pins::new(&pins)), &interfaces);
     let worst = doctor::worst(&findings);
     if args.json {
         out.json(&Report { worst, findings: &findings })?;

@@ -18,7 +18,7 @@ use crate::{
     observe::{
         drops::{
             ledger::{Hour, Ledger},
-            report::{Query, Report},
+            report::{DropsReport, Query},
             store::Store,
         },
         passes::passes,
@@ -35,7 +35,7 @@ use crate::{
 /// are added up by prefix (/24, /48). The daemon need not run.
 #[derive(Clone, Debug, clap::Args)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
-pub struct Args {
+pub struct DropsArgs {
     /// The daemon's settings
     #[arg(long, value_name = "PATH", default_value = paths::SETTINGS)]
     pub config: PathBuf,
@@ -117,7 +117,7 @@ pub(super) fn peers(written: Option<&str>, config: &Path) -> anyhow::Result<Vec<
 }
 
 /// Runs the command.
-pub fn run(args: &Args, out: &mut Output) -> anyhow::Result<ExitCode> {
+pub fn run(args: &DropsArgs, out: &mut Output) -> anyhow::Result<ExitCode> {
     let settings = super::paths::settings(&args.config, out);
     let pins = Pins::new(&settings.paths.pins);
     let mut warnings = Vec::new();
@@ -143,7 +143,7 @@ pub fn run(args: &Args, out: &mut Output) -> anyhow::Result<ExitCode> {
     }
     let (all, since) = collect(&pins, &Store::new(&settings.paths.state), args.since, now, &mut warnings)?;
     query.since = since;
-    let report = Report::new(&all, &query, policy.as_ref(), now);
+    let report = DropsReport::new(&all, &query, policy.as_ref(), now);
     if args.json {
         out.json(&report)?;
     } else {
@@ -159,7 +159,7 @@ pub fn run(args: &Args, out: &mut Output) -> anyhow::Result<ExitCode> {
 
 /// Reads the table every second and shows the new drops, until a write fails.
 fn follow(
-    args: &Args,
+    args: &DropsArgs,
     pins: &Pins,
     query: &Query,
     policy: Option<&Policy>,
@@ -176,7 +176,7 @@ fn follow(
         let reading = read()?;
         // The sum is not needed here, and would grow.
         ledger.hour = Hour::default();
-        let report = Report::new(&ledger.account(&reading), query, policy, reading.at);
+        let report = DropsReport::new(&ledger.account(&reading), query, policy, reading.at);
         if json {
             for item in &report.drops {
                 out.line(serde_json::to_string(item)?);
@@ -206,7 +206,7 @@ fn follow(
 }
 
 /// Returns the policy of the files, for names. Without a policy, only addresses are shown.
-fn names(args: &Args, warnings: &mut Vec<String>) -> Option<Policy> {
+fn names(args: &DropsArgs, warnings: &mut Vec<String>) -> Option<Policy> {
     let read = || -> anyhow::Result<Policy> {
         let draft = Draft::load(&args.config)?;
         Ok(policy::resolve(&draft, &interface::addresses()?)?)

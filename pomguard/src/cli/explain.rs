@@ -14,7 +14,7 @@ use crate::{
     model::Origin,
     observe::{
         drops::{
-            report::{Item, Query, Report, opened},
+            report::{DropsReport, Item, Query, opened},
             store::Store,
         },
         verdict::{AT_ONCE, Verdict, VerdictAsker, Verdicts},
@@ -44,7 +44,7 @@ const SERVICES: &str = "/etc/services";
 #[command(
     override_usage = "pomguard explain <SRC[:PORT]> [to] <DST[:PORT][/PROTO]> [OPTIONS]\n       pomguard explain --drop <ID> [OPTIONS]"
 )]
-pub struct Args {
+pub struct ExplainArgs {
     /// Source, then destination: `10.50.0.7 to 10.20.0.11:9970/tcp`, `"Agent Desktop" to pom1:https`,
     /// `[fd00::7]:40000 [fd00::1]:9970/tcp`, `10.0.0.0/8 pom1:ssh`
     #[arg(value_name = "SRC [to] DST", num_args = 1..=3, required_unless_present = "dropped")]
@@ -102,7 +102,7 @@ impl Outcome {
 
 /// Returns exit code 0 if every packet passes, 3 if one is dropped or would be dropped in enforce, and 1 if
 /// policy and kernel disagree.
-pub fn run(args: &Args, out: &mut Output) -> anyhow::Result<ExitCode> {
+pub fn run(args: &ExplainArgs, out: &mut Output) -> anyhow::Result<ExitCode> {
     let (mut draft, interfaces) = (Draft::load(&args.config)?, interface::addresses()?);
     let here = policy::resolve(&draft, &interfaces)?;
     let elsewhere = args.host.as_ref().filter(|name| !name.eq_ignore_ascii_case(&here.host));
@@ -279,7 +279,7 @@ impl Asking<'_> {
         for warning in warnings {
             out.complain(format_args!("pomguard: warning: {warning}"));
         }
-        let report = Report::new(&all, &Query::default(), Some(self.policy), now);
+        let report = DropsReport::new(&all, &Query::default(), Some(self.policy), now);
         let items: Vec<&Item> = report.drops.iter().filter(|item| item.id.eq_ignore_ascii_case(id)).collect();
         if items.is_empty() {
             return Err(Usage(format!(

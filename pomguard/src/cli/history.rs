@@ -19,7 +19,7 @@ use crate::{
 
 /// Options of `history`.
 #[derive(Clone, Debug, clap::Args)]
-pub struct Args {
+pub struct HistoryArgs {
     /// The daemon's settings
     #[arg(long, value_name = "PATH", default_value = paths::SETTINGS)]
     pub config: PathBuf,
@@ -32,7 +32,7 @@ pub struct Args {
 }
 
 /// Returns exit code 0, or 1 if some records are damaged.
-pub fn run(args: &Args, out: &mut Output) -> anyhow::Result<ExitCode> {
+pub fn run(args: &HistoryArgs, out: &mut Output) -> anyhow::Result<ExitCode> {
     let settings = super::paths::settings(&args.config, out);
     let history = History::open(&settings.paths.state);
     if args.emergency {

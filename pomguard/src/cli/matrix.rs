@@ -9,7 +9,7 @@ use crate::{input::Matrix, render};
 
 /// Options of `matrix`.
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub struct MatrixArgs {
     /// The part to show.
     #[command(subcommand)]
     pub what: What,
@@ -36,7 +36,7 @@ pub struct Choice {
 }
 
 /// Returns exit code 0 if the matrix file is valid, 1 otherwise.
-pub fn run(args: &Args, out: &mut Output) -> anyhow::Result<ExitCode> {
+pub fn run(args: &MatrixArgs, out: &mut Output) -> anyhow::Result<ExitCode> {
     let (What::List(choice) | What::Lint(choice)) = &args.what;
     let matrix = match Matrix::load(&choice.matrix) {
         Ok(matrix) => matrix,

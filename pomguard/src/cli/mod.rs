@@ -76,54 +76,54 @@ fn long_version() -> &'static str {
 #[derive(Debug, Subcommand)]
 pub enum Verb {
     /// Read the files and show their meaning for this host, without changing anything
-    Check(check::Args),
+    Check(check::CheckArgs),
     /// Run the daemon: put the policy in force and keep it in force
-    Run(run::Args),
+    Run(run::RunArgs),
     /// Show the changes that the files would make, and the flows that these changes would cut
-    Plan(plan::Args),
+    Plan(plan::PlanArgs),
     /// Put the files in force, through the daemon
-    Apply(apply::Args),
+    Apply(apply::ApplyArgs),
     /// Keep the change that was applied with --confirm-within
     Confirm(apply::ConfirmArgs),
     /// Return to an earlier policy
     Rollback(apply::RollbackArgs),
     /// List the recorded changes of policy
-    History(history::Args),
+    History(history::HistoryArgs),
     /// Allow a connection for a limited time, or list active exceptions
-    Allow(allow::Args),
+    Allow(allow::AllowArgs),
     /// End an exception before its time
     Revoke(allow::RevokeArgs),
     /// Drop nothing for a limited time, and count everything as the policy would have judged it
     #[command(
         override_usage = "pomguard bypass --for <TIME> [--why <TEXT>] [--yes] [OPTIONS]\n       pomguard bypass --off [OPTIONS]"
     )]
-    Bypass(suspend::Args),
+    Bypass(suspend::SuspendArgs),
     /// Pass only failsafe rows for a limited time, and drop everything else
     #[command(
         override_usage = "pomguard lockdown --for <TIME> [--why <TEXT>] [--yes] [OPTIONS]\n       pomguard lockdown --off [OPTIONS]"
     )]
-    Lockdown(suspend::Args),
+    Lockdown(suspend::SuspendArgs),
     /// The former spelling of `lockdown` (isolate) and `bypass` (open)
     #[command(hide = true)]
     Panic(suspend::FormerArgs),
     /// Show the policy in force, and every condition that needs attention
-    Status(status::Args),
+    Status(status::StatusArgs),
     /// Examine this machine: kernel, interfaces, other firewalls, and obstacles to enforcement
-    Doctor(doctor::Args),
+    Doctor(doctor::DoctorArgs),
     /// Show the counters of passed and dropped packets, with the reasons
-    Stats(stats::Args),
+    Stats(stats::StatsArgs),
     /// Show the denied peers, ports and reasons; in audit, the would-be drops
-    Drops(drops::Args),
+    Drops(drops::DropsArgs),
     /// Write rows for denied packets, to be pasted into the site file
-    Suggest(suggest::Args),
+    Suggest(suggest::SuggestArgs),
     /// Show the verdict on a packet, and the reason
-    Explain(explain::Args),
+    Explain(explain::ExplainArgs),
     /// Serve the daemon's metrics page over HTTP: needs no privileges, only the daemon's group
-    ServeMetrics(serve_metrics::Args),
+    ServeMetrics(serve_metrics::ServeMetricsArgs),
     /// Detach the programs and open the host: every packet passes
-    Detach(detach::Args),
+    Detach(detach::DetachArgs),
     /// Show the published matrix and the places where the reading differs from the print
-    Matrix(matrix::Args),
+    Matrix(matrix::MatrixArgs),
     /// Write the completions for a shell
     Completions(generate::CompletionsArgs),
     /// Write the manual pages
@@ -176,9 +176,9 @@ impl Verb {
             Self::Stats(args) => args.json,
             Self::Drops(args) => args.json,
             Self::Explain(args) => args.json,
-            Self::Matrix(matrix::Args { what: matrix::What::List(choice) | matrix::What::Lint(choice) }) => {
-                choice.json
-            }
+            Self::Matrix(matrix::MatrixArgs {
+                what: matrix::What::List(choice) | matrix::What::Lint(choice),
+            }) => choice.json,
             Self::Run(_)
             | Self::Revoke(_)
             | Self::Bypass(_)

@@ -32,7 +32,7 @@ use crate::{
 
 /// Options of `plan`.
 #[derive(Clone, Debug, clap::Args)]
-pub struct Args {
+pub struct PlanArgs {
     /// The daemon's settings
     #[arg(long, value_name = "PATH", default_value = paths::SETTINGS)]
     pub config: PathBuf,
@@ -43,7 +43,7 @@ pub struct Args {
 
 /// Returns exit code 0 if the files are in force already, 3 if they would change something, 1 if they are
 /// wrong.
-pub fn run(args: &Args, out: &mut Output) -> anyhow::Result<ExitCode> {
+pub fn run(args: &PlanArgs, out: &mut Output) -> anyhow::Result<ExitCode> {
     let mut files = Files::of_process();
     let plan = make(&args.config, &mut files);
     // An ordinary user may not read the history, and learns about the files all the same.

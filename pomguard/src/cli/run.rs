@@ -14,7 +14,7 @@ use crate::{
 
 /// Options of `run`.
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub struct RunArgs {
     /// The daemon's settings
     #[arg(long, value_name = "PATH", default_value = paths::SETTINGS)]
     pub config: PathBuf,
@@ -24,7 +24,7 @@ pub struct Args {
 }
 
 /// Runs until SIGTERM or SIGINT. Returns exit code 3 if the kernel refused the programs until the end.
-pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     start_log();
     raise_open_files()?;
     let options = Options {

@@ -20,7 +20,7 @@ const RETRY: Duration = Duration::from_secs(2);
 
 /// Options of `serve-metrics`.
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub struct ServeMetricsArgs {
     /// The address to listen on
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:9843")]
     pub listen: SocketAddr,
@@ -31,7 +31,7 @@ pub struct Args {
 
 /// Runs until SIGTERM or SIGINT. If the daemon does not run, scrapes fail. If the address is not available now,
 /// the process waits: after repeated exits, systemd would stop restarting the unit.
-pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+pub fn run(args: &ServeMetricsArgs) -> anyhow::Result<ExitCode> {
     super::run::start_log();
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the runtime")?;
@@ -45,7 +45,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         };
         info!("metrics at http://{}/metrics", args.listen);
         let folder = args.runtime.clone();
-        let source: http::Source = Arc::new(move || client::ask(&folder, Request::Metrics, None));
+        let source: http::PageSource = Arc::new(move || client::ask(&folder, Request::Metrics, None));
         let until = async move {
             tokio::select! {
                 _ = terminate.recv() => {},

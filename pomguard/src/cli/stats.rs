@@ -25,7 +25,7 @@ use crate::{
     paths,
     render::{
         flows,
-        stats::{Options, Part, print_stats, print_watch},
+        stats::{Part, StatsView, print_stats, print_watch},
     },
 };
 
@@ -34,7 +34,7 @@ use crate::{
 /// The counters are read from the kernel's pinned maps, also if the daemon does not run.
 #[derive(Clone, Debug, Parser)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
-pub struct Args {
+pub struct StatsArgs {
     /// The daemon's settings
     #[arg(long, value_name = "FILE", default_value = paths::SETTINGS)]
     pub config: PathBuf,
@@ -98,7 +98,7 @@ fn mark(written: &str) -> Result<String, String> {
 ///
 /// # Errors
 /// If the maps cannot be read, or the baseline is not kept.
-pub fn reading(args: &Args, snapshot: Snapshot, counts: &CountHistory) -> Result<Snapshot> {
+pub fn reading(args: &StatsArgs, snapshot: Snapshot, counts: &CountHistory) -> Result<Snapshot> {
     let now = seconds_now();
     let mut snapshot = snapshot;
     counts.last().fill(&mut snapshot, now);
@@ -134,7 +134,7 @@ fn not_kept(since: Option<&Baseline>, counts: &CountHistory) -> String {
 
 /// Runs the command. `read` takes a snapshot of the maps, `flows` reads the live flows.
 pub fn run(
-    args: &Args,
+    args: &StatsArgs,
     read: &dyn Fn() -> Result<Snapshot>,
     flows: &dyn Fn() -> Option<Flows>,
     counts: &CountHistory,
@@ -197,7 +197,7 @@ impl Screen {
 
 /// Prints once, or with --watch until `frames` are shown. `None`: until a write fails.
 fn print(
-    args: &Args,
+    args: &StatsArgs,
     read: &dyn Fn() -> Result<Snapshot>,
     out: &mut Output,
     screen: Screen,
@@ -209,7 +209,7 @@ fn print(
         _ => Part::All,
     };
     let options =
-        || Options { width: screen.width, colour: screen.colour, now: seconds_now(), part, hit: args.hit };
+        || StatsView { width: screen.width, colour: screen.colour, now: seconds_now(), part, hit: args.hit };
     let mut before = read()?;
     let mut taken = Instant::now();
     let Some(interval) = args.watch.map(Duration::from_secs) else {
@@ -286,8 +286,8 @@ mod tests {
         observe::{golden::assert_golden, sample},
     };
 
-    fn args(line: &[&str]) -> Args {
-        Args::try_parse_from([&["stats"], line].concat()).unwrap()
+    fn args(line: &[&str]) -> StatsArgs {
+        StatsArgs::try_parse_from([&["stats"], line].concat()).unwrap()
     }
 
     fn output(line: &[&str], frames: usize) -> String {
@@ -374,7 +374,7 @@ mod tests {
         assert_eq!(args(&["--watch"]).watch, Some(1));
         assert_eq!(args(&["--watch", "5"]).watch, Some(5));
         for wrong in [&["--watch", "0"][..], &["--rows-only", "--reasons-only"], &["--rows-only", "--json"]] {
-            assert!(Args::try_parse_from([&["stats"], wrong].concat()).is_err(), "{wrong:?}");
+            assert!(StatsArgs::try_parse_from([&["stats"], wrong].concat()).is_err(), "{wrong:?}");
         }
     }
 }

@@ -18,7 +18,7 @@ use crate::{
 
 /// Options of `status`.
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub struct StatusArgs {
     /// The daemon's settings
     #[arg(long, value_name = "PATH", default_value = paths::SETTINGS)]
     pub config: PathBuf,
@@ -29,7 +29,7 @@ pub struct Args {
 
 /// Returns exit code 0 if there is nothing to attend to, 3 if something needs attention, 1 if nothing was ever
 /// in force.
-pub fn run(args: &Args, out: &mut Output) -> anyhow::Result<ExitCode> {
+pub fn run(args: &StatusArgs, out: &mut Output) -> anyhow::Result<ExitCode> {
     let settings = super::paths::settings(&args.config, out);
     let mut status = Status { flows: fates::read(&settings), ..read(&settings, out)? };
     if status.daemon.is_none() {

@@ -13,7 +13,7 @@ use crate::{
     kernel::{clock::unix_now, interface, pins::Pins},
     observe::{
         drops::{
-            report::{Item, Query, Report},
+            report::{DropsReport, Item, Query},
             store::Store,
         },
         printable::printable,
@@ -32,7 +32,7 @@ use crate::{
 /// that were seen. Nothing is put in force: read the rows, remove the rows that should stay denied, paste the
 /// others, and run `pomguard plan`.
 #[derive(Clone, Debug, clap::Args)]
-pub struct Args {
+pub struct SuggestArgs {
     /// The daemon's settings
     #[arg(long, value_name = "PATH", default_value = paths::SETTINGS)]
     pub config: PathBuf,
@@ -55,7 +55,7 @@ pub struct Args {
 }
 
 /// Runs the command.
-pub fn run(args: &Args, out: &mut Output) -> anyhow::Result<ExitCode> {
+pub fn run(args: &SuggestArgs, out: &mut Output) -> anyhow::Result<ExitCode> {
     let draft = Draft::load(&args.config)?;
     let addresses = interface::addresses()?;
     let policy = policy::resolve(&draft, &addresses)?;
@@ -68,7 +68,7 @@ pub fn run(args: &Args, out: &mut Output) -> anyhow::Result<ExitCode> {
     let peers = peers(args.peer.as_deref(), &args.config)?;
     let query = Query { since, known, peers, port: args.port, ..Query::default() };
     // A drop that a row allows by now needs no new row.
-    let mut items = Report::new(&all, &query, Some(&policy), now).drops;
+    let mut items = DropsReport::new(&all, &query, Some(&policy), now).drops;
     items.retain(|item| !is_allowed(item, &policy));
     let taken: BTreeSet<String> = draft.site.allows.iter().map(|allow| allow.name.value.clone()).collect();
     let mut suggestion = suggest(&items, &policy, &taken);

@@ -20,7 +20,7 @@ use crate::{
 
 /// Options of `bypass` and `lockdown`.
 #[derive(Clone, Debug, clap::Args)]
-pub struct Args {
+pub struct SuspendArgs {
     /// Duration (10m, 2h), at most a day; the kernel ends the suspension on time, also without the daemon
     #[arg(long = "for", value_name = "TIME", value_parser = duration::up_to::<{ duration::DAY }>, required_unless_present = "off")]
     pub time: Option<u32>,
@@ -28,12 +28,12 @@ pub struct Args {
     #[arg(long, conflicts_with = "time")]
     pub off: bool,
     #[command(flatten)]
-    common: Common,
+    common: SuspendOptions,
 }
 
 /// Options of every way to suspend the policy.
 #[derive(Clone, Debug, clap::Args)]
-pub struct Common {
+pub struct SuspendOptions {
     /// The reason, for the journal
     #[arg(long, value_name = "TEXT")]
     pub why: Option<String>,
@@ -69,11 +69,11 @@ pub struct FormerArgs {
     #[arg(long = "for", value_name = "TIME", value_parser = duration::up_to::<{ duration::DAY }>, required_if_eq_any = [("what", "isolate"), ("what", "open")])]
     pub time: Option<u32>,
     #[command(flatten)]
-    common: Common,
+    common: SuspendOptions,
 }
 
 /// Runs `bypass` or `lockdown`. Returns exit code 0 on success.
-pub fn run(kind: SuspensionKind, args: &Args, out: &mut Output) -> anyhow::Result<ExitCode> {
+pub fn run(kind: SuspensionKind, args: &SuspendArgs, out: &mut Output) -> anyhow::Result<ExitCode> {
     suspend((!args.off).then_some(kind), args.time, &args.common, out)
 }
 
@@ -91,7 +91,7 @@ pub fn run_former(args: &FormerArgs, out: &mut Output) -> anyhow::Result<ExitCod
 fn suspend(
     kind: Option<SuspensionKind>,
     time: Option<u32>,
-    args: &Common,
+    args: &SuspendOptions,
     out: &mut Output,
 ) -> anyhow::Result<ExitCode> {
     if !args.yes
@@ -109,7 +109,7 @@ fn suspend(
 
 /// Returns the exit code if this would cut the operator's access. A lockdown leaves only failsafe rows, and the
 /// end of a bypass leaves only the rows of the policy.
-fn refusal(kind: Option<SuspensionKind>, args: &Common, out: &mut Output) -> Option<ExitCode> {
+fn refusal(kind: Option<SuspensionKind>, args: &SuspendOptions, out: &mut Output) -> Option<ExitCode> {
     if kind == Some(SuspensionKind::Bypass) {
         return None;
     }
@@ -119,7 +119,7 @@ fn refusal(kind: Option<SuspensionKind>, args: &Common, out: &mut Output) -> Opt
     way_in::refusal(&ToCome { before: Some(&policy), after: &policy, failsafe_only }, &settings, out)
 }
 
-fn say(args: &Common, request: &Request, out: &mut Output) -> anyhow::Result<ExitCode> {
+fn say(args: &SuspendOptions, request: &Request, out: &mut Output) -> anyhow::Result<ExitCode> {
     let settings = super::paths::settings(&args.config, out);
     let verb = Verb { request: request.clone(), why: args.why.clone(), at_any_rate: true };
     let message: String = verb.run(&settings, out, |scene, asker| match request {

@@ -42,7 +42,7 @@ pub use error::CompileError;
 pub use label::labels;
 pub use overrides::{lines_of, overrides};
 pub use prefix::Family;
-pub use record::Record;
+pub use record::ImageFacts;
 pub use slots::{HeldSlot, SlotTable};
 
 use self::{
@@ -125,7 +125,7 @@ pub struct Parts {
 #[derive(Clone, PartialEq, Eq)]
 pub struct Image {
     parts: Parts,
-    record: Record,
+    record: ImageFacts,
 }
 
 impl fmt::Debug for Image {
@@ -140,7 +140,7 @@ impl Image {
     /// if the lines are not as compiled.
     fn again(mut parts: Parts, clock: Clock, generation: u32) -> Option<Self> {
         let lines = &mut parts.lines;
-        let mut record = Record::read(lines).filter(|record| record.holds(lines))?;
+        let mut record = ImageFacts::read(lines).filter(|record| record.holds(lines))?;
         let ages = lines.get_mut(image::AGES as usize)?;
         head::convert(ages, record.ticks_per_1000s, clock);
         head::date(ages, clock, generation);
@@ -187,7 +187,7 @@ impl Image {
     }
 
     /// Returns the record: counts, generation and digest.
-    pub const fn record(&self) -> &Record {
+    pub const fn record(&self) -> &ImageFacts {
         &self.record
     }
 }
@@ -249,7 +249,7 @@ pub fn compile(
     };
     place(LEVELS_V4, &v4.masks(), &mut lines);
     place(LEVELS_V6, &v6.masks(), &mut lines);
-    let mut record = Record {
+    let mut record = ImageFacts {
         tuples: tuples as u32,
         rows,
         lines: 0,

@@ -17,7 +17,7 @@ use crate::{
 
 /// Facts about an image for user space.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Record {
+pub struct ImageFacts {
     /// Tuples: peer prefixes times port ranges. Word 0.
     pub tuples: u32,
     /// Rows, inbound and outbound. Words 1 and 2.
@@ -44,7 +44,7 @@ pub struct Record {
     pub digest: [u8; 32],
 }
 
-impl Record {
+impl ImageFacts {
     /// Reads the record of an image. Returns `None` if the image has another layout version.
     pub fn read(lines: &[Line]) -> Option<Self> {
         if lines.get(HEAD as usize)?.word(head::ABI) != ABI_VERSION {

@@ -9,7 +9,7 @@ const GROUPS: usize = 65_536;
 
 /// The client process at the time of the connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Peer {
+pub struct Client {
     /// The user of the process.
     pub uid: u32,
     /// The process number, for the log; 0 if the process is in another PID namespace.
@@ -20,7 +20,7 @@ pub struct Peer {
     pub groups: Vec<u32>,
 }
 
-impl fmt::Display for Peer {
+impl fmt::Display for Client {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(out, "uid {} pid {}", self.uid, self.pid)
     }
@@ -35,7 +35,7 @@ pub enum Access {
     Read,
 }
 
-impl Peer {
+impl Client {
     /// Returns the client of a connection, as reported by the kernel.
     ///
     /// # Errors
@@ -100,7 +100,7 @@ mod tests {
     /// CP-01.
     #[test]
     fn root_may_everything_the_group_may_ask_and_others_nothing() {
-        let peer = |uid, groups: &[u32]| Peer { uid, pid: 1, login: None, groups: groups.to_vec() };
+        let peer = |uid, groups: &[u32]| Client { uid, pid: 1, login: None, groups: groups.to_vec() };
         assert_eq!(peer(0, &[]).access(None), Some(Access::Full));
         assert_eq!(peer(1_000, &[7, 990]).access(Some(990)), Some(Access::Read));
         assert_eq!(peer(1_000, &[7]).access(Some(990)), None);
@@ -110,7 +110,7 @@ mod tests {
     #[tokio::test]
     async fn the_kernel_says_who_we_are() {
         let (one, _other) = UnixStream::pair().unwrap();
-        let peer = Peer::from_stream(&one).unwrap();
+        let peer = Client::from_stream(&one).unwrap();
         assert_eq!(peer.uid, nix::unistd::getuid().as_raw());
         assert_eq!(peer.pid, std::process::id().cast_signed());
         assert!(peer.groups.contains(&nix::unistd::getgid().as_raw()));

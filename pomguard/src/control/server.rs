@@ -30,7 +30,7 @@ use tokio::{
 
 use super::{
     frame::{Lines, REQUEST},
-    peer::{Access, Peer},
+    peer::{Access, Client},
     protocol::{Message, Reply, read},
 };
 use crate::observe::printable::printable;
@@ -54,7 +54,7 @@ pub struct Command {
     /// The request and the reason.
     pub message: Message,
     /// The client.
-    pub peer: Peer,
+    pub peer: Client,
     /// The channel for the answer.
     pub answer: oneshot::Sender<Reply>,
 }
@@ -184,7 +184,7 @@ struct Served {
 struct Places(VecDeque<Served>);
 
 /// A callback for each request that was denied, with the client and, if there was one, the verb.
-pub type OnDenied = Arc<dyn Fn(&Peer, Option<&str>) + Send + Sync>;
+pub type OnDenied = Arc<dyn Fn(&Client, Option<&str>) + Send + Sync>;
 
 /// Serves until the future is dropped; `readers` is the group whose members may read.
 pub async fn serve(listener: UnixListener, readers: String, queues: Queues, denied: OnDenied) {
@@ -204,7 +204,7 @@ pub async fn serve(listener: UnixListener, readers: String, queues: Queues, deni
                 continue;
             }
         };
-        let peer = match Peer::from_stream(&stream) {
+        let peer = match Client::from_stream(&stream) {
             Ok(peer) => peer,
             Err(error) => {
                 warn!("the kernel does not say who connected to the control socket: {error}");
@@ -259,7 +259,7 @@ impl Places {
 /// Serves a client, if the client has any rights.
 async fn admit(
     stream: UnixStream,
-    peer: Peer,
+    peer: Client,
     (readers, queues, denied): (Arc<Readers>, Queues, OnDenied),
     busy: Arc<AtomicBool>,
 ) -> io::Result<()> {
@@ -275,7 +275,7 @@ async fn admit(
 }
 
 /// Refuses without waiting: the reply fits the socket's buffer, or is lost.
-fn turn_away(stream: &UnixStream, peer: &Peer, denied: &OnDenied) {
+fn turn_away(stream: &UnixStream, peer: &Client, denied: &OnDenied) {
     debug!("{peer} may not use the control socket");
     denied(peer, None);
     let message = Reply::Refused(
@@ -287,7 +287,7 @@ fn turn_away(stream: &UnixStream, peer: &Peer, denied: &OnDenied) {
 /// Reads requests one after the other and answers each, until one side ends the connection.
 async fn converse(
     mut stream: UnixStream,
-    peer: Peer,
+    peer: Client,
     access: Access,
     (commands, denied): (mpsc::Sender<Command>, OnDenied),
     busy: Arc<AtomicBool>,
@@ -332,7 +332,7 @@ async fn next_request(
 /// Hands a request to the daemon and waits for the reply.
 async fn ask(
     message: Message,
-    peer: &Peer,
+    peer: &Client,
     access: Access,
     commands: &mpsc::Sender<Command>,
     denied: &OnDenied,

@@ -13,7 +13,7 @@ use super::{
 use crate::{
     control::{
         client::claimed_name,
-        peer::{self, Peer},
+        peer::{self, Client},
         protocol::{Changed, Reply, Request},
         server::OnDenied,
     },
@@ -207,7 +207,7 @@ fn who(by: &By) -> [(&'static str, String); 4] {
 /// Returns a callback that writes denied requests, at most one per second for each user.
 pub(super) fn denied() -> OnDenied {
     let last: Mutex<BTreeMap<u32, Instant>> = Mutex::default();
-    Arc::new(move |peer: &Peer, verb| {
+    Arc::new(move |peer: &Client, verb| {
         let now = Instant::now();
         {
             let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);

@@ -40,7 +40,7 @@ impl Programs {
 
 /// The state of an interface's hooks, compared with the attachment.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Finding {
+pub enum HookState {
     /// Both hooks are intact.
     Whole,
     /// These hooks (`xdp`, `tc`) do not run pomguard's program.
@@ -101,7 +101,7 @@ impl HookHandles {
     ///
     /// # Errors
     /// If the kernel does not answer.
-    pub fn inspect(&self, programs: Programs) -> Result<Finding, KernelError> {
+    pub fn inspect(&self, programs: Programs) -> Result<HookState, KernelError> {
         let facts = |link: &OwnedFd| {
             raw::link_facts(link.as_fd())
                 .map_err(KernelError::system("BPF_OBJ_GET_INFO_BY_FD", format!("link on {}", self.interface)))
@@ -112,11 +112,11 @@ impl HookHandles {
         };
         let Ok(ifindex) = interface::index(&self.interface) else {
             if xdp.ifindex == 0 {
-                return Ok(Finding::Gone);
+                return Ok(HookState::Gone);
             }
             return Ok(match interface::name(xdp.ifindex) {
-                Some(name) if runs_ours(xdp.ifindex)? => Finding::Renamed(name),
-                _ => Finding::Away,
+                Some(name) if runs_ours(xdp.ifindex)? => HookState::Renamed(name),
+                _ => HookState::Away,
             });
         };
         let mut broken = Vec::new();
@@ -133,7 +133,7 @@ impl HookHandles {
         if !tc {
             broken.push("tc");
         }
-        Ok(if broken.is_empty() { Finding::Whole } else { Finding::Broken(broken) })
+        Ok(if broken.is_empty() { HookState::Whole } else { HookState::Broken(broken) })
     }
 
     /// Describes the programs on the egress hook that run before pomguard's program.

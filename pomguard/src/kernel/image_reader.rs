@@ -8,7 +8,7 @@ use pomguard_common::{
 };
 
 use super::{KernelError, clock::Ticks, control, generation, mapping::Mapping, pins::Pins, raw};
-use crate::compile::Record;
+use crate::compile::ImageFacts;
 
 /// Returns one line of the image in force.
 ///
@@ -30,7 +30,7 @@ fn slot_now(pins: &Pins) -> Result<u8, KernelError> {
 /// If there is no image, or the image cannot be read.
 pub fn fallback_digest(pins: &Pins) -> Result<String, KernelError> {
     let lines = lines_of(pins, control::active(pins)?.fallback())?;
-    Ok(Record::read(&lines).ok_or(KernelError::Unreadable)?.hex())
+    Ok(ImageFacts::read(&lines).ok_or(KernelError::Unreadable)?.hex())
 }
 
 /// Returns the lines of the image in force.
@@ -48,6 +48,6 @@ fn lines_of(pins: &Pins, slot: u8) -> Result<Vec<Line>, KernelError> {
     let mapping = Mapping::<Line>::new(image.as_fd(), limits::IMAGE_LINES, false)
         .map_err(KernelError::system("mmap", path.display().to_string()))?;
     let head: Vec<Line> = mapping.iter().take(SECTIONS as usize).collect();
-    let used = Record::read(&head).ok_or(KernelError::Unreadable)?.lines as usize;
+    let used = ImageFacts::read(&head).ok_or(KernelError::Unreadable)?.lines as usize;
     Ok(mapping.iter().take(used).collect())
 }

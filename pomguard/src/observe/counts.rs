@@ -13,7 +13,7 @@ use std::{
 use pomguard_common::Direction;
 use serde::{Deserialize, Serialize};
 
-use super::snapshot::{CountedSince, Outcome, Snapshot, Totals};
+use super::snapshot::{CountedSince, Disposition, Snapshot, Totals};
 use crate::{history::replace, model::RowId};
 
 /// Seconds of an hour.
@@ -52,7 +52,7 @@ pub struct CountReading {
     /// Seconds since 1970 at which the policy in force came in force.
     pub installed_at: u64,
     rows: Vec<(RowId, Direction, [u64; 3])>,
-    reasons: Vec<(String, Direction, Outcome, [u64; 2])>,
+    reasons: Vec<(String, Direction, Disposition, [u64; 2])>,
     totals: Vec<(Direction, [u64; 5])>,
 }
 
@@ -97,7 +97,7 @@ impl CountReading {
             }
         }
         for reason in &mut snapshot.reasons {
-            let same = |(name, direction, verdict, _): &&(String, Direction, Outcome, [u64; 2])| {
+            let same = |(name, direction, verdict, _): &&(String, Direction, Disposition, [u64; 2])| {
                 *name == reason.name && *direction == reason.direction && *verdict == reason.verdict
             };
             if let Some((.., [packets, bytes])) = self.reasons.iter().find(same) {
@@ -132,7 +132,7 @@ pub struct LastPackets {
     counting_since: u64,
     /// Seconds since 1970 of the last note.
     noted: u64,
-    reasons: Vec<(String, Direction, Outcome, u64, u64)>,
+    reasons: Vec<(String, Direction, Disposition, u64, u64)>,
 }
 
 impl LastPackets {
@@ -184,7 +184,7 @@ impl LastPackets {
 }
 
 /// A reason with its packets.
-pub type Counted = (String, Direction, Outcome, u64);
+pub type Counted = (String, Direction, Disposition, u64);
 
 /// The folder of the readings.
 #[derive(Clone, Debug)]

@@ -22,7 +22,7 @@ use self::{bounded::BoundedListener, cache::Cache};
 use super::exposition::{CLASSIC, OPENMETRICS, wants_openmetrics};
 
 /// Makes the page, in OpenMetrics text. Runs on a thread that may block.
-pub type Source = Arc<dyn Fn() -> anyhow::Result<String> + Send + Sync>;
+pub type PageSource = Arc<dyn Fn() -> anyhow::Result<String> + Send + Sync>;
 
 /// The limits of the listener.
 #[derive(Clone, Copy, Debug)]
@@ -58,7 +58,7 @@ const FAREWELL: Duration = Duration::from_secs(1);
 /// Serves `GET /metrics`, `GET /healthz` and `GET /` until `shutdown` completes.
 pub async fn serve(
     listener: TcpListener,
-    source: Source,
+    source: PageSource,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
     serve_within(ConnectionLimits::default(), listener, source, shutdown).await
@@ -68,7 +68,7 @@ pub async fn serve(
 pub async fn serve_within(
     limits: ConnectionLimits,
     listener: TcpListener,
-    source: Source,
+    source: PageSource,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
     let (announce, mut announced) = tokio::sync::watch::channel(());

@@ -24,7 +24,7 @@ use crate::observe::{
     drops::peers::RecentPeers,
     family::{self, MetricFamily, MetricKind},
     printable::printable,
-    snapshot::{AttachInfo, Outcome, RowStats, Snapshot},
+    snapshot::{AttachInfo, Disposition, RowStats, Snapshot},
 };
 
 /// The state of the daemon that is not in the maps.
@@ -35,7 +35,7 @@ pub struct DaemonState {
     /// The attach mode of the settings: `auto`, `native` or `generic`.
     pub attach_wanted: String,
     /// The image that the daemon installed last; `None` before the first one.
-    pub installed: Option<Installed>,
+    pub installed: Option<ImageInForce>,
     /// The interfaces that the settings name.
     pub interfaces: Vec<String>,
     /// Seconds since 1970 of the last reload that succeeded.
@@ -62,7 +62,7 @@ pub struct DaemonState {
 
 /// The image that the daemon considers to be in force.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Installed {
+pub struct ImageInForce {
     /// SHA-256 of the image, hexadecimal.
     pub image: String,
     /// The generation.
@@ -238,7 +238,7 @@ impl Writer<'_> {
 
         let mut known = Vec::new();
         for direction in Direction::ALL {
-            for outcome in [Outcome::Drop, Outcome::Audit] {
+            for outcome in [Disposition::Drop, Disposition::Audit] {
                 let packets = snapshot.known_system_drops(direction, outcome);
                 known.push((vec![direction.name(), outcome.name()], packets.into()));
             }
@@ -316,7 +316,7 @@ impl Writer<'_> {
 /// The counters of one reason in one direction with one outcome.
 struct Judged<'a> {
     direction: Direction,
-    outcome: Outcome,
+    outcome: Disposition,
     reason: &'a str,
     packets: u64,
     bytes: u64,
@@ -335,9 +335,9 @@ fn judged(snapshot: &Snapshot) -> Vec<Judged<'_>> {
     let mut all = Vec::new();
     for direction in Direction::ALL {
         for reason in Reason::ALL {
-            let outcomes: &[Outcome] = match reason.verdict() {
-                Verdict::Pass => &[Outcome::Pass],
-                Verdict::Drop => &[Outcome::Drop, Outcome::Audit],
+            let outcomes: &[Disposition] = match reason.verdict() {
+                Verdict::Pass => &[Disposition::Pass],
+                Verdict::Drop => &[Disposition::Drop, Disposition::Audit],
             };
             for &outcome in outcomes {
                 let (packets, bytes) = snapshot

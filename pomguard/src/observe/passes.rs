@@ -4,7 +4,7 @@
 use pomguard_common::{Direction, reason::Reason};
 use serde::Serialize;
 
-use super::snapshot::{Outcome, Snapshot};
+use super::snapshot::{Disposition, Snapshot};
 use crate::model::RowId;
 
 /// Packets that passed under one row or reason.
@@ -13,7 +13,7 @@ pub struct Pass {
     /// Direction of the packets; of packets of a row, the direction in which the row opens connections.
     pub direction: Direction,
     /// Always `pass`.
-    pub verdict: Outcome,
+    pub verdict: Disposition,
     /// The name of the reason; `row` for all packets of a row.
     pub reason: String,
     /// The row.
@@ -45,7 +45,7 @@ pub fn passes(before: &Snapshot, now: &Snapshot) -> Vec<Pass> {
             };
             Pass {
                 direction: row.direction,
-                verdict: Outcome::Pass,
+                verdict: Disposition::Pass,
                 reason: Reason::Row.name().to_owned(),
                 row: Some(row.id.clone()),
                 peer: Some(peer.clone()),
@@ -56,7 +56,7 @@ pub fn passes(before: &Snapshot, now: &Snapshot) -> Vec<Pass> {
         })
         .collect();
     let by_row = [Reason::Row, Reason::Failsafe, Reason::Exception, Reason::Untracked].map(Reason::name);
-    let others = now.reasons.iter().filter(|it| it.verdict == Outcome::Pass);
+    let others = now.reasons.iter().filter(|it| it.verdict == Disposition::Pass);
     let mut others: Vec<Pass> = others
         .filter(|it| !by_row.contains(&it.name.as_str()))
         .map(|it| {
@@ -66,7 +66,7 @@ pub fn passes(before: &Snapshot, now: &Snapshot) -> Vec<Pass> {
             let old = before.reasons.iter().find(same);
             Pass {
                 direction: it.direction,
-                verdict: Outcome::Pass,
+                verdict: Disposition::Pass,
                 reason: it.name.clone(),
                 row: None,
                 peer: None,

@@ -9,9 +9,9 @@ use pomguard_common::{
     reason::{Reason, Verdict},
 };
 
-use super::snapshot::{Capacity, FlowKinds, FlowStats, Outcome, ReasonStats, RowStats, Snapshot, Totals};
+use super::snapshot::{Capacity, Disposition, FlowKinds, FlowStats, ReasonStats, RowStats, Snapshot, Totals};
 use crate::{
-    compile::Record,
+    compile::ImageFacts,
     kernel::{
         KernelError, attach,
         clock::Ticks,
@@ -36,7 +36,7 @@ pub fn snapshot(pins: &Pins) -> Result<Snapshot, KernelError> {
     let array = generation::inner(pins, active.slot(now as u32) as u8)?;
     let line = |index: u32| array.get(&index, 0).map_err(KernelError::map(names::MAP_POLICY));
     let lines = (HEAD..SECTIONS).map(line).collect::<Result<Vec<_>, _>>()?;
-    let record = Record::read(&lines).ok_or(KernelError::Unreadable)?;
+    let record = ImageFacts::read(&lines).ok_or(KernelError::Unreadable)?;
     let (head_line, ages) = (lines[HEAD as usize], lines[AGES as usize]);
     let counters = counters(pins)?;
     Ok(Snapshot {
@@ -106,11 +106,11 @@ pub(crate) fn reasons(counters: &Counters) -> Vec<ReasonStats> {
         let half = &counters.direction[direction.index()];
         for reason in Reason::ALL {
             let outcome = match reason.verdict() {
-                Verdict::Pass => Outcome::Pass,
-                Verdict::Drop => Outcome::Drop,
+                Verdict::Pass => Disposition::Pass,
+                Verdict::Drop => Disposition::Drop,
             };
             let tallies =
-                [(outcome, half.judged[reason.index()]), (Outcome::Audit, half.audited[reason.index()])];
+                [(outcome, half.judged[reason.index()]), (Disposition::Audit, half.audited[reason.index()])];
             for (verdict, Tally { packets, bytes }) in
                 tallies.into_iter().filter(|(_, tally)| tally.packets != 0)
             {
@@ -183,7 +183,7 @@ fn flows(pins: &Pins, ages: &Line, now: u32, counters: &Counters) -> Result<Flow
     })
 }
 
-fn capacity(record: &Record) -> Vec<Capacity> {
+fn capacity(record: &ImageFacts) -> Vec<Capacity> {
     let entry = |name: &str, used: u32, limit: usize| Capacity {
         name: name.to_owned(),
         used: u64::from(used),

@@ -8,7 +8,7 @@ use std::cmp::Reverse;
 use pomguard_common::{Direction, reason::Reason};
 use serde::Serialize;
 
-use super::snapshot::{Outcome, ReasonStats, RowStats, Snapshot};
+use super::snapshot::{Disposition, ReasonStats, RowStats, Snapshot};
 use crate::{
     compile::slots::label_id,
     policy::{
@@ -150,7 +150,8 @@ fn enforces_more(diff: &Diff, direction: Direction) -> bool {
 fn unenforced(snapshot: &Snapshot, direction: Direction) -> Unenforced {
     // Track counts packets that no row lists as passed.
     let passed = |stats: &&ReasonStats| {
-        stats.verdict == Outcome::Audit || stats.reason().is_some_and(|reason| reason == Reason::Untracked)
+        stats.verdict == Disposition::Audit
+            || stats.reason().is_some_and(|reason| reason == Reason::Untracked)
     };
     let of_direction = snapshot.reasons.iter().filter(|stats| stats.direction == direction);
     let mut reasons: Vec<UnenforcedReason> = of_direction

@@ -3,9 +3,9 @@
 use pomguard_common::Direction;
 
 use super::{
-    metrics::{DaemonState, Installed},
+    metrics::{DaemonState, ImageInForce},
     snapshot::{
-        AttachInfo, Capacity, FlowKinds, FlowStats, Outcome, ReasonStats, RowStats, Snapshot, Totals,
+        AttachInfo, Capacity, Disposition, FlowKinds, FlowStats, ReasonStats, RowStats, Snapshot, Totals,
     },
 };
 use crate::policy::{Mode, RowId};
@@ -31,7 +31,7 @@ pub(crate) fn row(id: &str, direction: Direction, ends: (&str, &str), ports: &st
     }
 }
 
-fn reason(name: &str, direction: Direction, verdict: Outcome, packets: u64) -> ReasonStats {
+fn reason(name: &str, direction: Direction, verdict: Disposition, packets: u64) -> ReasonStats {
     ReasonStats { name: name.to_owned(), direction, verdict, packets, bytes: packets * 74, last: None }
 }
 
@@ -56,24 +56,24 @@ pub(crate) fn snapshot() -> Snapshot {
     rows[3].mode = Mode::Audit;
     rows[5].live = false;
     let mut reasons = vec![
-        reason("row", Inbound, Outcome::Pass, 19_651_515),
-        reason("failsafe", Inbound, Outcome::Pass, 4_120),
-        reason("own-flow", Inbound, Outcome::Pass, 88_002),
-        reason("arp", Inbound, Outcome::Pass, 3_201),
-        reason("port", Inbound, Outcome::Drop, 2_345),
-        reason("port-known", Inbound, Outcome::Drop, 12),
-        reason("source-known", Inbound, Outcome::Audit, 3),
-        reason("tcp-flags", Inbound, Outcome::Audit, 41),
-        reason("row", Outbound, Outcome::Pass, 90_210),
-        reason("peer-flow", Outbound, Outcome::Pass, 17_002_118),
-        reason("leaves-unlisted", Outbound, Outcome::Pass, 504),
+        reason("row", Inbound, Disposition::Pass, 19_651_515),
+        reason("failsafe", Inbound, Disposition::Pass, 4_120),
+        reason("own-flow", Inbound, Disposition::Pass, 88_002),
+        reason("arp", Inbound, Disposition::Pass, 3_201),
+        reason("port", Inbound, Disposition::Drop, 2_345),
+        reason("port-known", Inbound, Disposition::Drop, 12),
+        reason("source-known", Inbound, Disposition::Audit, 3),
+        reason("tcp-flags", Inbound, Disposition::Audit, 41),
+        reason("row", Outbound, Disposition::Pass, 90_210),
+        reason("peer-flow", Outbound, Disposition::Pass, 17_002_118),
+        reason("leaves-unlisted", Outbound, Disposition::Pass, 504),
     ];
     for (reason, age) in reasons.iter_mut().zip([1, 40, 7, 12, 3, 86_400, 7_200]) {
         reason.last = Some(NOW - age);
     }
     let totals = [Inbound, Outbound]
         .map(|direction| {
-            let packets = |verdict: Outcome| -> u64 {
+            let packets = |verdict: Disposition| -> u64 {
                 reasons
                     .iter()
                     .filter(|r| r.direction == direction && r.verdict == verdict)
@@ -81,7 +81,7 @@ pub(crate) fn snapshot() -> Snapshot {
                     .sum()
             };
             let (passed, dropped, audited) =
-                (packets(Outcome::Pass), packets(Outcome::Drop), packets(Outcome::Audit));
+                (packets(Disposition::Pass), packets(Disposition::Drop), packets(Disposition::Audit));
             Totals {
                 direction,
                 seen: passed + dropped + audited,
@@ -169,7 +169,7 @@ pub(crate) fn daemon() -> DaemonState {
     DaemonState {
         version: "0.1.0".to_owned(),
         attach_wanted: "auto".to_owned(),
-        installed: Some(Installed { image: snapshot().image, generation: 7 }),
+        installed: Some(ImageInForce { image: snapshot().image, generation: 7 }),
         last_reload_success: Some(NOW - 3_600),
         last_reload_successful: true,
         flows_freed: 31,

@@ -65,7 +65,7 @@ impl Snapshot {
     /// Returns the packets of `direction` that were dropped (or, in audit, would have been) although the site
     /// file knows the peer.
     #[must_use]
-    pub fn known_system_drops(&self, direction: Direction, outcome: Outcome) -> u64 {
+    pub fn known_system_drops(&self, direction: Direction, outcome: Disposition) -> u64 {
         self.reasons
             .iter()
             .filter(|stats| stats.direction == direction && stats.verdict == outcome)
@@ -109,7 +109,7 @@ pub struct RowStats {
 /// The fate of packets.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[serde(rename_all = "lowercase")]
-pub enum Outcome {
+pub enum Disposition {
     /// Passed under a pass reason.
     Pass,
     /// Dropped.
@@ -118,7 +118,7 @@ pub enum Outcome {
     Audit,
 }
 
-impl Outcome {
+impl Disposition {
     /// Returns the word used in tables, JSON and metric labels.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -138,7 +138,7 @@ pub struct ReasonStats {
     /// Direction.
     pub direction: Direction,
     /// The fate of the packets.
-    pub verdict: Outcome,
+    pub verdict: Disposition,
     /// Packets.
     pub packets: u64,
     /// Bytes.

@@ -22,7 +22,7 @@ const SHOWN: usize = 4;
 
 /// The answer of `check`.
 #[derive(Debug, Serialize)]
-pub struct Report {
+pub struct CheckReport {
     /// This host's name.
     pub host: String,
     /// The matrix's name.
@@ -87,7 +87,7 @@ pub struct CheckedRow {
     pub purpose: String,
 }
 
-impl Report {
+impl CheckReport {
     /// Collects the answer.
     pub fn new(draft: &Draft, policy: &Policy, notes: Vec<Note>) -> Self {
         let lines = |direction| policy.rows_in(direction).map(CheckedRow::new).collect();
@@ -239,13 +239,13 @@ mod tests {
         render::text::tests::without_colour,
     };
 
-    fn report() -> Report {
+    fn report() -> CheckReport {
         let site = Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/site.example.toml");
         let draft = Draft::with_settings(&mut Files::reported(), Settings::without_file(&site), &site)
             .expect("the example");
         let policy = resolve(&draft, &[[10, 20, 0, 11].into()]).expect("pom1");
         let notes = conflict::notes(&draft, &policy);
-        Report::new(&draft, &policy, notes)
+        CheckReport::new(&draft, &policy, notes)
     }
 
     #[test]

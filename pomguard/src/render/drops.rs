@@ -4,10 +4,10 @@ use std::io::{self, Write};
 
 use crate::{
     observe::{
-        drops::report::{Item, Report, owner},
+        drops::report::{DropsReport, Item, owner},
         passes::Pass,
         printable::printable,
-        snapshot::Outcome,
+        snapshot::Disposition,
     },
     policy::Direction,
     render::quantity::{duration, grouped, timestamp},
@@ -17,15 +17,15 @@ use crate::{
 const SHOWN: usize = 10;
 
 /// Writes a report. `all` shows every line.
-pub fn print(report: &Report, all: bool, out: &mut impl Write) -> io::Result<()> {
+pub fn print(report: &DropsReport, all: bool, out: &mut impl Write) -> io::Result<()> {
     let (known, strangers) = (report.packets(true), report.packets(false));
     let since = if report.since == 0 { "all that is kept".to_owned() } else { timestamp(report.since) };
     writeln!(out, "known systems: {} packets denied; strangers: {}", grouped(known), grouped(strangers))?;
     writeln!(out, "counted since: {since}")?;
-    if report.drops.iter().any(|item| item.verdict == Outcome::Audit) {
+    if report.drops.iter().any(|item| item.verdict == Disposition::Audit) {
         writeln!(out, "audit: these packets passed, and enforce would drop them")?;
     }
-    if report.drops.iter().any(|item| item.verdict == Outcome::Pass) {
+    if report.drops.iter().any(|item| item.verdict == Disposition::Pass) {
         writeln!(out, "pass: these left, and no outbound row lists them")?;
     }
     let mut groups: Vec<&[Item]> =
@@ -104,7 +104,7 @@ fn print_group(group: &[Item], all: bool, now: u64, out: &mut impl Write) -> io:
 }
 
 /// Writes one line for each peer and port, and one for each part of the rest, in the order of the report.
-pub fn print_lines(report: &Report, out: &mut impl Write) -> io::Result<()> {
+pub fn print_lines(report: &DropsReport, out: &mut impl Write) -> io::Result<()> {
     for item in &report.drops {
         let line = format!(
             "{} {:<3} {:<12} {:<17} {:<5} {:>6}  {}",
@@ -144,7 +144,7 @@ pub fn pass_line(pass: &Pass) -> String {
         short(pass.direction),
         pass.ports.as_deref().unwrap_or("-"),
         pass.row.as_ref().map_or(pass.reason.as_str(), |row| row.0.as_str()),
-        Outcome::Pass.name(),
+        Disposition::Pass.name(),
         grouped(pass.packets),
         printable(pass.peer.as_deref().unwrap_or_default())
     );

@@ -16,14 +16,14 @@ use super::{
 use crate::{
     observe::{
         printable::printable,
-        snapshot::{CountedSince, Outcome, ReasonStats, RowStats, Snapshot},
+        snapshot::{CountedSince, Disposition, ReasonStats, RowStats, Snapshot},
     },
     policy::Mode,
 };
 
-/// Options for printing.
+/// StatsView for printing.
 #[derive(Clone, Copy, Debug)]
-pub struct Options {
+pub struct StatsView {
     /// Columns of the terminal; `None` for unlimited width, with one line per row (for grep and files).
     pub width: Option<u16>,
     /// True for colours and weights. They are never the only sign of anything.
@@ -50,7 +50,7 @@ pub enum Part {
 
 /// Prints one reading: conditions that need attention, identity, reasons (what was denied comes first), rows,
 /// totals, capacity.
-pub fn print_stats(snapshot: &Snapshot, out: &mut impl Write, options: Options) -> io::Result<()> {
+pub fn print_stats(snapshot: &Snapshot, out: &mut impl Write, options: StatsView) -> io::Result<()> {
     let all = options.part == Part::All;
     if all {
         print_attention(snapshot, out, options)?;
@@ -75,7 +75,7 @@ pub fn print_stats(snapshot: &Snapshot, out: &mut impl Write, options: Options) 
     Ok(())
 }
 
-fn print_identity(snapshot: &Snapshot, out: &mut impl Write, options: Options) -> io::Result<()> {
+fn print_identity(snapshot: &Snapshot, out: &mut impl Write, options: StatsView) -> io::Result<()> {
     let age = |then: u64| duration(options.now.saturating_sub(then));
     let image: String = snapshot.image.chars().take(12).collect();
     let mut parts = vec![
@@ -148,7 +148,7 @@ fn row_state(row: &RowStats) -> &'static str {
     }
 }
 
-fn rows(snapshot: &Snapshot, options: Options) -> String {
+fn rows(snapshot: &Snapshot, options: StatsView) -> String {
     if snapshot.rows.is_empty() {
         return "No rows: nothing is allowed by the matrix here.\n".to_owned();
     }
@@ -199,10 +199,10 @@ fn rows(snapshot: &Snapshot, options: Options) -> String {
 /// Returns the reasons: drops first, and the frequent before the rare.
 fn in_reading_order(reasons: &[ReasonStats]) -> Vec<&ReasonStats> {
     let mut sorted: Vec<_> = reasons.iter().filter(|reason| reason.packets > 0).collect();
-    let rank = |outcome: Outcome| match outcome {
-        Outcome::Drop => 0,
-        Outcome::Audit => 1,
-        Outcome::Pass => 2,
+    let rank = |outcome: Disposition| match outcome {
+        Disposition::Drop => 0,
+        Disposition::Audit => 1,
+        Disposition::Pass => 2,
     };
     sorted.sort_by_key(|reason| {
         (reason.direction, rank(reason.verdict), std::cmp::Reverse(reason.packets), &reason.name)
@@ -212,13 +212,13 @@ fn in_reading_order(reasons: &[ReasonStats]) -> Vec<&ReasonStats> {
 
 fn reason_tone(stats: &ReasonStats) -> Tone {
     match (stats.verdict, stats.reason()) {
-        (Outcome::Drop, Some(reason)) if reason.concerns_known_system() => Tone::Alarm,
-        (Outcome::Drop | Outcome::Audit, _) => Tone::Warning,
-        (Outcome::Pass, _) => Tone::Plain,
+        (Disposition::Drop, Some(reason)) if reason.concerns_known_system() => Tone::Alarm,
+        (Disposition::Drop | Disposition::Audit, _) => Tone::Warning,
+        (Disposition::Pass, _) => Tone::Plain,
     }
 }
 
-fn reasons(snapshot: &Snapshot, options: Options) -> String {
+fn reasons(snapshot: &Snapshot, options: StatsView) -> String {
     let sorted = in_reading_order(&snapshot.reasons);
     if sorted.is_empty() {
         return "No packets yet.\n".to_owned();
@@ -249,7 +249,7 @@ fn reasons(snapshot: &Snapshot, options: Options) -> String {
     grid.text(options.width, options.colour)
 }
 
-fn totals(snapshot: &Snapshot, options: Options) -> String {
+fn totals(snapshot: &Snapshot, options: StatsView) -> String {
     let mut grid = Grid::new([
         Column::text("total"),
         Column::number("seen"),
@@ -284,7 +284,7 @@ fn totals(snapshot: &Snapshot, options: Options) -> String {
     grid.text(options.width, options.colour)
 }
 
-fn print_room(snapshot: &Snapshot, out: &mut impl Write, options: Options) -> io::Result<()> {
+fn print_room(snapshot: &Snapshot, out: &mut impl Write, options: StatsView) -> io::Result<()> {
     let flows = snapshot.flows;
     let filled =
         |used: u64, limit: u64| format!("{} of {} ({})", grouped(used), grouped(limit), share(used, limit));

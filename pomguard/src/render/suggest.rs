@@ -16,7 +16,7 @@ use crate::{
     observe::{
         drops::{reason, report::Item},
         printable::printable,
-        snapshot::Outcome,
+        snapshot::Disposition,
     },
     policy::{Policy, PortRange, oracle::Opening},
 };
@@ -95,7 +95,7 @@ fn is_echo(item: &Item) -> bool {
 pub fn suggest(items: &[Item], policy: &Policy, taken: &BTreeSet<String>) -> Suggestion {
     let mut suggestion = Suggestion::default();
     let mut subjects: Vec<(Subject, Vec<&Item>)> = Vec::new();
-    for item in items.iter().filter(|item| item.verdict != Outcome::Pass) {
+    for item in items.iter().filter(|item| item.verdict != Disposition::Pass) {
         let address = match item.peer.parse::<IpAddr>() {
             Ok(address) if row_helps(item) => address,
             _ => {

@@ -13,9 +13,9 @@ use crate::{
     input::{Draft, Files, Matrix, Settings},
     model::SuspensionKind,
     observe::{
-        drops::report::{Report, RestItem},
+        drops::report::{DropsReport, RestItem},
         sample,
-        snapshot::Outcome,
+        snapshot::Disposition,
         status::{Status, SuspensionStatus},
     },
     policy::{Direction, RowId, conflict, resolve},
@@ -52,7 +52,7 @@ fn check_fits_at_each_host_of_the_example() {
     for host in &draft.site.hosts {
         let addresses: Vec<_> = host.addresses.iter().map(|at| at.value.addr()).collect();
         let policy = resolve(&draft, &addresses).unwrap();
-        let report = check::Report::new(&draft, &policy, conflict::notes(&draft, &policy));
+        let report = check::CheckReport::new(&draft, &policy, conflict::notes(&draft, &policy));
         let text = on_screen(|out| report.print(out, Some(WIDTH), false));
         assert_fits(&text);
         assert_columns(&text, &["ROW", "SOURCE", "DESTINATION", "PORTS", "FROM", "MODE"]);
@@ -72,7 +72,7 @@ fn list_and_lint_of_the_matrix_fit() {
 
 #[test]
 fn stats_fits_with_state_peer_and_last_packet() {
-    let options = stats::Options {
+    let options = stats::StatsView {
         width: Some(WIDTH),
         colour: false,
         now: sample::NOW,
@@ -91,13 +91,13 @@ fn drops_fits_without_a_terminal_too() {
     let drops = denied::items(&policy, denied::DROPS);
     let rest = RestItem {
         direction: Direction::Outbound,
-        verdict: Outcome::Audit,
+        verdict: Disposition::Audit,
         reason: Reason::ExtensionHeader.name(),
         known: false,
         packets: 1_000_000_000,
         bytes: 64_000_000_000,
     };
-    let report = Report { at: 1_000_000, since: 0, drops, rest: vec![rest] };
+    let report = DropsReport { at: 1_000_000, since: 0, drops, rest: vec![rest] };
     let mut text = Vec::new();
     drops::print(&report, true, &mut text).unwrap();
     assert_fits(&String::from_utf8(text).unwrap());

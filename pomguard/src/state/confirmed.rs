@@ -25,7 +25,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::identity::Identity;
 use crate::{
-    compile::{Image, Parts, Record},
+    compile::{Image, ImageFacts, Parts},
     history::replace,
     policy::Mode,
 };
@@ -253,7 +253,7 @@ impl Confirmed {
             return None;
         }
         // The image has a separate digest, from the time of the compilation.
-        let whole = Record::adopt(&mut lines, layout)? && cursor.0.is_empty();
+        let whole = ImageFacts::adopt(&mut lines, layout)? && cursor.0.is_empty();
         whole.then_some(Self { about, labels, overrides, lines })
     }
 }

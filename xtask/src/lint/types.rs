@@ -9,30 +9,13 @@ use syn::{
     visit::{self, Visit},
 };
 
-/// Names that more than one type of `pomguard` has still: each verb of the command line has `Args`, and the others are
-/// to be told apart. A name that only one type has leaves this list.
-const EXCEPT: [&str; 11] = [
-    "Args",
-    "Common",
-    "Finding",
-    "Installed",
-    "Machine",
-    "Options",
-    "Outcome",
-    "Peer",
-    "Record",
-    "Report",
-    "Source",
-];
-
 /// Checks every crate of the workspace.
 pub(crate) fn check() -> Result<()> {
     let mut faults = Vec::new();
     for (member, _) in super::members()? {
         let mut types = Types::default();
         types.read(&workspace::root().join(&member).join("src")).with_context(|| member.clone())?;
-        let except: &[&str] = if member == "pomguard" { &EXCEPT } else { &[] };
-        faults.extend(types.faults(except).into_iter().map(|fault| format!("{member}: {fault}")));
+        faults.extend(types.faults().into_iter().map(|fault| format!("{member}: {fault}")));
     }
     if faults.is_empty() { Ok(()) } else { bail!("{}", faults.join("\n")) }
 }
@@ -66,17 +49,14 @@ impl Types {
         Ok(())
     }
 
-    /// Returns a sentence for each name that two types have, and for each exception that is none.
-    fn faults(&self, except: &[&str]) -> Vec<String> {
-        let twice = |name: &str| self.found.get(name).is_some_and(|files| files.len() > 1);
-        let names = self.found.iter().filter(|(name, _)| twice(name) && !except.contains(&name.as_str()));
-        let doubled = names.map(|(name, files)| {
-            format!("more than one public type has the name `{name}`: {}", files.join(", "))
-        });
-        let stale = except.iter().filter(|name| !twice(name));
-        let stale =
-            stale.map(|name| format!("only one public type has the name `{name}`: remove the exception"));
-        doubled.chain(stale).collect()
+    /// Returns a sentence for each name that two types have.
+    fn faults(&self) -> Vec<String> {
+        let doubled = self.found.iter().filter(|(_, files)| files.len() > 1);
+        doubled
+            .map(|(name, files)| {
+                format!("more than one public type has the name `{name}`: {}", files.join(", "))
+            })
+            .collect()
     }
 }
 
@@ -108,9 +88,6 @@ mod tests {
         let mut types = Types::default();
         types.read_file("a.rs", "pub struct Peer; pub(crate) struct Item; pub type Alone = u8;").unwrap();
         types.read_file("b.rs", "mod inner { pub enum Peer {} } struct Alone; pub struct Item;").unwrap();
-        assert_eq!(types.faults(&[]), ["more than one public type has the name `Peer`: a.rs, b.rs"]);
-        assert_eq!(types.faults(&["Peer"]), Vec::<String>::new());
-        let stale = types.faults(&["Peer", "Item"]);
-        assert_eq!(stale, ["only one public type has the name `Item`: remove the exception"]);
+        assert_eq!(types.faults(), ["more than one public type has the name `Peer`: a.rs, b.rs"]);
     }
 }

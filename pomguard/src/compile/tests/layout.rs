@@ -8,7 +8,7 @@ use pomguard_common::{
 
 use super::*;
 use crate::{
-    compile::{Record, record},
+    compile::{ImageFacts, record},
     policy::Rates,
 };
 
@@ -112,7 +112,7 @@ fn the_record_and_the_digest_can_be_read_from_the_map_alone() {
     let image = compiled(&policy);
     let mut map = image.lines().to_vec();
     map.resize(IMAGE_LINES, Line::ZERO);
-    let record = Record::read(&map).expect("a record");
+    let record = ImageFacts::read(&map).expect("a record");
     assert_eq!(record, *image.record());
     assert_eq!((record.tuples, record.rows, record.generation), (2, [1, 0], 1));
     assert_eq!((record.lines as usize, record.hex()), (image.used(), image.digest()));
@@ -124,8 +124,8 @@ fn the_record_and_the_digest_can_be_read_from_the_map_alone() {
         assert!(!record.holds(&map), "line {damaged}");
     }
     map[0].0[image::head::ABI as usize] += 1;
-    assert_eq!(Record::read(&map), None);
-    assert_eq!(Record::read(&[]), None);
+    assert_eq!(ImageFacts::read(&map), None);
+    assert_eq!(ImageFacts::read(&[]), None);
 }
 
 #[test]

@@ -222,7 +222,7 @@ async fn request_of_root_is_served_before_those_that_waited_longer() {
     let (queues, mut requests) = queues();
     let command = |uid, verb| Command {
         message: Message { version: VERSION, why: None, claimed: None, until: None, request: verb },
-        peer: Peer { uid, pid: 1, login: None, groups: Vec::new() },
+        peer: Client { uid, pid: 1, login: None, groups: Vec::new() },
         answer: oneshot::channel().0,
     };
     for _ in 0..WAITING {

@@ -226,7 +226,8 @@ impl Changes {
         let installed = reinstall(context, &confirmed).context("put the last confirmed policy in force")?;
         info!("generation {} in force: image {}", installed.generation(), installed.digest());
         reconciler.record_baseline(context);
-        let saved = compile::Record::read(&confirmed.lines).map(|record| record.hex()).unwrap_or_default();
+        let saved =
+            compile::ImageFacts::read(&confirmed.lines).map(|record| record.hex()).unwrap_or_default();
         self.recall(&[&installed.digest(), &saved], confirmed.about.change);
         let settings = self.settings.clone();
         self.in_force(&settings, installed.digest(), installed.generation().into());

@@ -14,7 +14,7 @@ use crate::{
     input::settings::{Attach, AttachMode},
     kernel::{
         KernelError, attach,
-        hook_handles::{Finding, HookHandles},
+        hook_handles::{HookHandles, HookState},
         interface,
         load::Loaded,
         pins::Pins,
@@ -118,7 +118,7 @@ impl Reconciler {
         let programs = self.programs;
         let Some(guarded) = self.interfaces.get_mut(at) else { return };
         let broken = match guarded.hold.as_ref().map(|hold| hold.inspect(programs)) {
-            Some(Ok(Finding::Whole)) => {
+            Some(Ok(HookState::Whole)) => {
                 match guarded.hold.as_ref().map(|hold| hold.preceded(programs)) {
                     Some(Ok(them)) if !them.is_empty() => {
                         let them = format!("{}: before ours runs {}", guarded.name, them.join(" and "));
@@ -136,17 +136,17 @@ impl Reconciler {
                 }
                 return;
             }
-            Some(Ok(Finding::Renamed(name))) => {
+            Some(Ok(HookState::Renamed(name))) => {
                 check.note(Condition::InterfaceMissing, &guarded.name);
                 check.note(Condition::InterfaceRenamed, &format!("{} is now {name}", guarded.name));
                 return;
             }
-            Some(Ok(Finding::Away)) => return check.note(Condition::InterfaceMissing, &guarded.name),
-            Some(Ok(Finding::Gone)) => {
+            Some(Ok(HookState::Away)) => return check.note(Condition::InterfaceMissing, &guarded.name),
+            Some(Ok(HookState::Gone)) => {
                 guarded.hold = None;
                 Vec::new()
             }
-            Some(Ok(Finding::Broken(hooks))) => hooks,
+            Some(Ok(HookState::Broken(hooks))) => hooks,
             Some(Err(error)) => {
                 return check.note(Condition::SelfCheckFailed, &format!("{:#}", anyhow!(error)));
             }

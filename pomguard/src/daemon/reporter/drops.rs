@@ -25,7 +25,7 @@ use crate::{
         },
         journal,
         metrics::DaemonState,
-        snapshot::Outcome,
+        snapshot::Disposition,
     },
     policy::{Direction, Policy},
 };
@@ -168,7 +168,7 @@ fn count_by_system(
 ) {
     for (key, counts) in more.table.iter().filter(|(key, _)| key.known()) {
         let item = item(*key, counts, policy);
-        if item.verdict == Outcome::Pass {
+        if item.verdict == Disposition::Pass {
             continue;
         }
         let system = item.system.unwrap_or_else(|| OTHERS.to_owned());

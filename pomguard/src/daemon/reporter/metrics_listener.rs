@@ -59,7 +59,7 @@ impl DesiredAddress {
 /// that attempt succeeded, a daemon that is ready answers scrapes.
 pub(in crate::daemon) async fn serve(
     mut desired: watch::Receiver<Address>,
-    source: http::Source,
+    source: http::PageSource,
     error: Fault,
     stopped: watch::Receiver<bool>,
 ) -> JoinHandle<()> {
@@ -76,7 +76,7 @@ pub(in crate::daemon) async fn serve(
 async fn keep(
     mut desired: watch::Receiver<Address>,
     mut listener: Option<TcpListener>,
-    source: http::Source,
+    source: http::PageSource,
     error: Fault,
     mut stopped: watch::Receiver<bool>,
 ) {

@@ -107,7 +107,7 @@ impl Reporter {
                 }
                 .clone_into(&mut state.attach_wanted);
                 state.installed =
-                    Some(metrics::Installed { image: installed.image, generation: installed.generation });
+                    Some(metrics::ImageInForce { image: installed.image, generation: installed.generation });
                 state.interfaces = settings.interfaces.iter().map(|at| at.value.clone()).collect();
             }
             Report::Line(line) => self.line = line,

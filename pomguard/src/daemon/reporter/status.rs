@@ -84,7 +84,7 @@ impl Reporter {
     }
 
     /// Returns the source of the metrics page.
-    pub(super) fn metrics_source(&self, context: &Context) -> http::Source {
+    pub(super) fn metrics_source(&self, context: &Context) -> http::PageSource {
         let (pins, runtime, state) = (context.pins.clone(), context.runtime.clone(), Arc::clone(&self.state));
         Arc::new(move || page(&pins, &runtime, &state))
     }

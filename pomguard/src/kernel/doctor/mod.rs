@@ -28,7 +28,7 @@ use super::{attach, pins::Pins};
 
 /// All facts about the machine.
 #[derive(Clone, Debug, Default)]
-pub struct Machine {
+pub struct MachineFacts {
     /// True if root reads the facts.
     pub root: bool,
     /// The kernel and the machine.
@@ -43,7 +43,7 @@ pub struct Machine {
     pub boot: Boot,
 }
 
-impl Machine {
+impl MachineFacts {
     /// Reads the machine. The programs behind the links pinned at `pins` are pomguard's own.
     #[must_use]
     pub fn read(pins: &Pins) -> Self {

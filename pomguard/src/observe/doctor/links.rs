@@ -1,7 +1,7 @@
 //! Interfaces: drivers, offloads, relations, and programs of others.
 
 use super::{Finding, Severity};
-use crate::kernel::doctor::{Link, Machine};
+use crate::kernel::doctor::{Link, MachineFacts};
 
 /// MTU in bytes that every driver with native XDP was seen to accept in one page (virtio_net 3506, igb above
 /// 3000).
@@ -16,7 +16,7 @@ const LOSES_NATIVE: &str = "vmxnet3";
 const SMALL_RING: u32 = 256;
 
 /// Returns findings about the interfaces.
-pub(super) fn judge(machine: &Machine, interfaces: &[String]) -> Vec<Finding> {
+pub(super) fn judge(machine: &MachineFacts, interfaces: &[String]) -> Vec<Finding> {
     let mut findings = Vec::new();
     for name in interfaces {
         if !machine.links.iter().any(|link| link.name == *name) {
@@ -40,7 +40,7 @@ pub(super) fn judge(machine: &Machine, interfaces: &[String]) -> Vec<Finding> {
 }
 
 /// Adds findings about an interface that pomguard guards, or could guard.
-fn whole(link: &Link, machine: &Machine, findings: &mut Vec<Finding>) {
+fn whole(link: &Link, machine: &MachineFacts, findings: &mut Vec<Finding>) {
     if !link.ethernet {
         findings.push(Finding::new(
             Severity::Note,
@@ -137,7 +137,7 @@ fn offloads(link: &Link, findings: &mut Vec<Finding>) {
     }
 }
 
-fn relations(link: &Link, machine: &Machine, findings: &mut Vec<Finding>) {
+fn relations(link: &Link, machine: &MachineFacts, findings: &mut Vec<Finding>) {
     let show = format!("ip -details link show {}", link.name);
     let note = |sentence: String| Finding::new(Severity::Note, &link.name, sentence, show.clone());
     let kind = link.kind.as_deref();
@@ -223,7 +223,7 @@ mod tests {
     }
 
     fn judged(link: Link) -> Vec<Finding> {
-        judge(&Machine { root: true, links: vec![link], ..Machine::default() }, &[])
+        judge(&MachineFacts { root: true, links: vec![link], ..MachineFacts::default() }, &[])
     }
 
     #[test]
@@ -276,7 +276,7 @@ mod tests {
     fn interfaces_alongside_those_of_the_settings_are_open() {
         let member = Link { controller: Some("bond0".to_owned()), ..card("eth0") };
         let bond = Link { kind: Some("bond".to_owned()), above: vec!["eth0".to_owned()], ..card("bond0") };
-        let machine = Machine { links: vec![member, bond, card("eth9")], ..Machine::default() };
+        let machine = MachineFacts { links: vec![member, bond, card("eth9")], ..MachineFacts::default() };
         let findings = judge(&machine, &["bond0".to_owned(), "gone0".to_owned()]);
         let open: Vec<_> = findings
             .iter()

@@ -1,7 +1,7 @@
 //! The kernel, its limits, this boot and the next.
 
 use super::{Finding, Severity};
-use crate::kernel::doctor::{Boot, Machine, SystemFacts};
+use crate::kernel::doctor::{Boot, MachineFacts, SystemFacts};
 
 /// Kernels that the tests boot, by the first two numbers (docs/kernel-support.md).
 const TESTED: [(u64, u64); 4] = [(5, 10), (6, 1), (6, 12), (6, 18)];
@@ -14,7 +14,7 @@ const NEEDED: u64 = 256 * 1024 * 1024;
 const MANY_PROCESSORS: u32 = 128;
 
 /// Returns findings about the machine.
-pub(super) fn judge(machine: &Machine) -> Vec<Finding> {
+pub(super) fn judge(machine: &MachineFacts) -> Vec<Finding> {
     let mut findings = Vec::new();
     kernel(&machine.system, &mut findings);
     rights(machine, &mut findings);
@@ -84,7 +84,7 @@ fn kernel(system: &SystemFacts, findings: &mut Vec<Finding>) {
     }
 }
 
-fn rights(machine: &Machine, findings: &mut Vec<Finding>) {
+fn rights(machine: &MachineFacts, findings: &mut Vec<Finding>) {
     if !machine.root {
         findings.push(Finding::new(
             Severity::Note,

@@ -3,7 +3,7 @@
 
 use serde::Serialize;
 
-use crate::kernel::doctor::Machine;
+use crate::kernel::doctor::MachineFacts;
 
 mod links;
 mod machine;
@@ -50,7 +50,7 @@ impl Finding {
 /// Returns all findings about a machine, the worst first. `interfaces` are the interfaces of the settings:
 /// others are judged less strictly. Without settings, all interfaces count.
 #[must_use]
-pub fn judge(machine: &Machine, interfaces: &[String]) -> Vec<Finding> {
+pub fn judge(machine: &MachineFacts, interfaces: &[String]) -> Vec<Finding> {
     let mut findings = machine::judge(machine);
     findings.extend(others::judge(machine));
     findings.extend(links::judge(machine, interfaces));
@@ -71,7 +71,7 @@ mod tests {
 
     #[test]
     fn worst_findings_come_first() {
-        let machine = Machine {
+        let machine = MachineFacts {
             root: true,
             system: SystemFacts {
                 release: "6.12.1".to_owned(),
@@ -80,7 +80,7 @@ mod tests {
                 ..SystemFacts::default()
             },
             links: vec![Link { name: "eth0".to_owned(), ethernet: true, mtu: 1500, ..Link::default() }],
-            ..Machine::default()
+            ..MachineFacts::default()
         };
         let findings = judge(&machine, &[]);
         assert!(findings.is_sorted_by_key(|finding| finding.severity), "{findings:#?}");

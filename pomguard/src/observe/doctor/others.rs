@@ -1,10 +1,10 @@
 //! Other firewalls, which may drop packets that pomguard passed, and sockets that bypass both.
 
 use super::{Finding, Severity};
-use crate::kernel::doctor::{Machine, Rules};
+use crate::kernel::doctor::{MachineFacts, Rules};
 
 /// Returns findings about other software that decides over packets.
-pub(super) fn judge(machine: &Machine) -> Vec<Finding> {
+pub(super) fn judge(machine: &MachineFacts) -> Vec<Finding> {
     let mut findings = Vec::new();
     match &machine.rules {
         Some(rules) => judge_rules(rules, &mut findings),
@@ -99,20 +99,21 @@ mod tests {
             legacy: vec!["filter".to_owned()],
             firewalld: true,
         };
-        let machine = Machine { root: true, rules: Some(rules), ..Machine::default() };
+        let machine = MachineFacts { root: true, rules: Some(rules), ..MachineFacts::default() };
         let subjects: Vec<_> = judge(&machine).into_iter().map(|finding| finding.subject).collect();
         assert_eq!(subjects, ["firewalld", "nftables", "nftables", "iptables"]);
-        let none = Machine { root: true, rules: Some(Rules::default()), ..Machine::default() };
+        let none = MachineFacts { root: true, rules: Some(Rules::default()), ..MachineFacts::default() };
         assert_eq!(judge(&none)[0].severity, Severity::Good);
-        let unread = Machine { root: true, ..Machine::default() };
+        let unread = MachineFacts { root: true, ..MachineFacts::default() };
         assert_eq!(judge(&unread)[0].severity, Severity::Note);
-        assert!(judge(&Machine::default()).is_empty(), "others are told once that root is needed");
+        assert!(judge(&MachineFacts::default()).is_empty(), "others are told once that root is needed");
     }
 
     #[test]
     fn socket_past_the_filters_is_told_of_its_interface() {
         let link = Link { name: "eth1".to_owned(), index: 7, ..Link::default() };
-        let machine = Machine { links: vec![link], xdp_sockets: Some(vec![7, 9]), ..Machine::default() };
+        let machine =
+            MachineFacts { links: vec![link], xdp_sockets: Some(vec![7, 9]), ..MachineFacts::default() };
         let findings = judge(&machine);
         assert_eq!(findings.len(), 1, "an interface of another namespace is not ours to judge");
         assert_eq!((findings[0].subject.as_str(), findings[0].severity), ("eth1", Severity::Attention));

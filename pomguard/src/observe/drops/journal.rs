@@ -15,7 +15,7 @@ use super::{
     report::{Item, item},
 };
 use crate::{
-    observe::{journal, printable::printable, snapshot::Outcome},
+    observe::{journal, printable::printable, snapshot::Disposition},
     policy::Policy,
 };
 
@@ -188,11 +188,11 @@ impl Journal {
     }
 }
 
-const fn did(verdict: Outcome) -> &'static str {
+const fn did(verdict: Disposition) -> &'static str {
     match verdict {
-        Outcome::Drop => "denied",
-        Outcome::Audit => "audit, passed and would be denied:",
-        Outcome::Pass => "left without a row:",
+        Disposition::Drop => "denied",
+        Disposition::Audit => "audit, passed and would be denied:",
+        Disposition::Pass => "left without a row:",
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use pomguard_common::reason::Reason;
 
 use super::ledger::Hour;
-use crate::{observe::snapshot::Outcome, policy::Direction};
+use crate::{observe::snapshot::Disposition, policy::Direction};
 
 /// The time within which a drop counts, in seconds.
 pub const WINDOW: u64 = 600;
@@ -13,7 +13,7 @@ pub const WINDOW: u64 = 600;
 pub const PEERS: usize = 256;
 
 /// A direction and the verdict of a drop: dropped, or passed in audit.
-pub type Side = (Direction, Outcome);
+pub type Side = (Direction, Disposition);
 
 /// The peers of known systems, by address, each with the time of the last dropped opening in seconds since 1970.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -28,10 +28,10 @@ const fn is_opening(reason: Reason) -> bool {
 impl RecentPeers {
     /// Every direction and verdict.
     pub const SIDES: [Side; 4] = [
-        (Direction::Inbound, Outcome::Drop),
-        (Direction::Inbound, Outcome::Audit),
-        (Direction::Outbound, Outcome::Drop),
-        (Direction::Outbound, Outcome::Audit),
+        (Direction::Inbound, Disposition::Drop),
+        (Direction::Inbound, Disposition::Audit),
+        (Direction::Outbound, Disposition::Drop),
+        (Direction::Outbound, Disposition::Audit),
     ];
 
     /// Adds the drops since the last call, and forgets the peers whose last drop is older than [`WINDOW`]. `now`
@@ -41,7 +41,7 @@ impl RecentPeers {
             if !Reason::from_number(key.reason_number()).is_some_and(is_opening) {
                 continue;
             }
-            let verdict = if key.audited() { Outcome::Audit } else { Outcome::Drop };
+            let verdict = if key.audited() { Disposition::Audit } else { Disposition::Drop };
             let peers = self.0.entry((key.direction(), verdict)).or_default();
             if peers.len() < PEERS || peers.contains_key(&key.peer) {
                 let last = peers.entry(key.peer).or_default();
@@ -79,7 +79,7 @@ mod tests {
         Hour { table: table.collect(), ..Hour::default() }
     }
 
-    const DROPPED: Side = (Direction::Inbound, Outcome::Drop);
+    const DROPPED: Side = (Direction::Inbound, Disposition::Drop);
 
     #[test]
     fn peers_are_counted_once_and_for_ten_minutes() {
@@ -87,7 +87,7 @@ mod tests {
         recent.add(&more(Reason::PortKnown, 1..3, 80, 1_000), 1_000);
         recent.add(&more(Reason::SourceKnown, 2..4, 443, 1_300), 1_300);
         assert_eq!(recent.count(DROPPED), 3);
-        assert_eq!(recent.count((Direction::Inbound, Outcome::Audit)), 0);
+        assert_eq!(recent.count((Direction::Inbound, Disposition::Audit)), 0);
         recent.add(&Hour::default(), 1_599);
         assert_eq!(recent.count(DROPPED), 3);
         recent.add(&Hour::default(), 1_600);

@@ -16,7 +16,7 @@ use super::{
     prefix, reason, service,
 };
 use crate::{
-    observe::snapshot::Outcome,
+    observe::snapshot::Disposition,
     policy::{Policy, RowId, oracle::Opening},
 };
 
@@ -71,7 +71,7 @@ pub struct Item {
     pub direction: Direction,
     /// `drop`; `audit`: passed, and would be dropped in enforce; `pass`: sent although no row lists the
     /// connection.
-    pub verdict: Outcome,
+    pub verdict: Disposition,
     /// Reason by name.
     pub reason: &'static str,
     /// True if the site file named the peer when the packets came.
@@ -115,7 +115,7 @@ pub struct RestItem {
     /// Direction.
     pub direction: Direction,
     /// The same values as [`Item::verdict`].
-    pub verdict: Outcome,
+    pub verdict: Disposition,
     /// Reason by name.
     pub reason: &'static str,
     /// True if the packets are of known systems.
@@ -128,7 +128,7 @@ pub struct RestItem {
 
 /// The selected drops.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Report {
+pub struct DropsReport {
     /// Seconds since 1970 of the reading.
     pub at: u64,
     /// The start of the selection in seconds since 1970. Packets are counted by the hour.
@@ -140,7 +140,7 @@ pub struct Report {
     pub rest: Vec<RestItem>,
 }
 
-impl Report {
+impl DropsReport {
     /// Selects, names and sorts the drops of the hours. Without a policy there are no names.
     #[must_use]
     pub fn new(all: &Hour, query: &Query, policy: Option<&Policy>, at: u64) -> Self {
@@ -154,8 +154,8 @@ impl Report {
     /// rule forbids them.
     #[must_use]
     pub fn packets(&self, known: bool) -> u64 {
-        let drops = self.drops.iter().filter(|item| item.known == known && item.verdict != Outcome::Pass);
-        let rest = self.rest.iter().filter(|rest| rest.known == known && rest.verdict != Outcome::Pass);
+        let drops = self.drops.iter().filter(|item| item.known == known && item.verdict != Disposition::Pass);
+        let rest = self.rest.iter().filter(|rest| rest.known == known && rest.verdict != Disposition::Pass);
         drops.map(|item| item.packets).sum::<u64>() + rest.map(|rest| rest.packets).sum::<u64>()
     }
 }
@@ -196,11 +196,11 @@ fn rest(table: &RestTable, query: &Query) -> Vec<RestItem> {
     rest
 }
 
-const fn verdict(key: DropKey) -> Outcome {
+const fn verdict(key: DropKey) -> Disposition {
     match (key.audited(), key.reason_number() < pomguard_common::reason::FIRST_DROP) {
-        (true, _) => Outcome::Audit,
-        (false, true) => Outcome::Pass,
-        (false, false) => Outcome::Drop,
+        (true, _) => Disposition::Audit,
+        (false, true) => Disposition::Pass,
+        (false, false) => Disposition::Drop,
     }
 }
 

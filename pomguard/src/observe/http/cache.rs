@@ -9,7 +9,7 @@ use std::{
 use axum::body::Bytes;
 use tokio::sync::Mutex;
 
-use super::Source;
+use super::PageSource;
 use crate::observe::exposition::classic;
 
 /// The page in both formats; clones share the text.
@@ -27,13 +27,13 @@ type Slot = Option<(Instant, Result<Page, Refusal>)>;
 
 #[derive(Clone)]
 pub(super) struct Cache {
-    source: Source,
+    source: PageSource,
     age: Duration,
     slot: Arc<Mutex<Slot>>,
 }
 
 impl Cache {
-    pub(super) fn new(source: Source, age: Duration) -> Self {
+    pub(super) fn new(source: PageSource, age: Duration) -> Self {
         Self { source, age, slot: Arc::default() }
     }
 

@@ -21,7 +21,7 @@ struct Server {
     ended: JoinHandle<io::Result<()>>,
 }
 
-async fn start(limits: ConnectionLimits, source: Source) -> Server {
+async fn start(limits: ConnectionLimits, source: PageSource) -> Server {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (stop, stopped) = oneshot::channel::<()>();
@@ -165,7 +165,7 @@ async fn slow_readers_lose_their_slots_to_those_who_wait() {
 #[tokio::test]
 async fn ten_thousand_scrapes_at_once_cost_one_reading() {
     static READINGS: AtomicUsize = AtomicUsize::new(0);
-    let source: Source = Arc::new(|| {
+    let source: PageSource = Arc::new(|| {
         READINGS.fetch_add(1, Ordering::SeqCst);
         std::thread::sleep(Duration::from_millis(5));
         Ok(PAGE.to_owned())
@@ -197,7 +197,7 @@ async fn hundreds_of_real_clients_at_once_are_all_answered() {
 #[tokio::test]
 async fn a_page_gets_old_and_is_made_anew() {
     let made = Arc::new(AtomicUsize::new(0));
-    let source: Source = {
+    let source: PageSource = {
         let made = Arc::clone(&made);
         Arc::new(move || Ok(format!("a_total {}\n", made.fetch_add(1, Ordering::SeqCst))))
     };
@@ -212,7 +212,7 @@ async fn a_page_gets_old_and_is_made_anew() {
 #[tokio::test]
 async fn failed_reading_reports_its_reason_and_the_next_may_succeed() {
     let tries = AtomicUsize::new(0);
-    let source: Source = Arc::new(move || match tries.fetch_add(1, Ordering::SeqCst) {
+    let source: PageSource = Arc::new(move || match tries.fetch_add(1, Ordering::SeqCst) {
         0 => Err(anyhow::anyhow!("no such file").context("/sys/fs/bpf/pomguard/COUNTERS")),
         _ => Ok(PAGE.to_owned()),
     });

@@ -4,11 +4,11 @@ use std::io::{self, Write};
 
 use pomguard_common::{Direction, reason::Reason};
 
-use super::{Options, fold};
+use super::{StatsView, fold};
 use crate::{
     observe::{
         printable::printable,
-        snapshot::{Outcome, ReasonStats, Snapshot},
+        snapshot::{Disposition, ReasonStats, Snapshot},
     },
     render::{grid::Tone, quantity::grouped},
 };
@@ -22,7 +22,7 @@ fn attention(snapshot: &Snapshot) -> Vec<String> {
             Direction::Outbound => "to",
         };
         for (outcome, became) in
-            [(Outcome::Drop, "were dropped"), (Outcome::Audit, "would be dropped in enforce")]
+            [(Disposition::Drop, "were dropped"), (Disposition::Audit, "would be dropped in enforce")]
         {
             let packets = denied_known(snapshot, direction, outcome).map(|it| it.packets).sum::<u64>();
             if packets > 0 {
@@ -69,7 +69,7 @@ fn attention(snapshot: &Snapshot) -> Vec<String> {
 fn known_system_reasons(
     snapshot: &Snapshot,
     direction: Direction,
-    outcome: Outcome,
+    outcome: Disposition,
 ) -> impl Iterator<Item = String> + '_ {
     denied_known(snapshot, direction, outcome)
         .map(|it| format!("{} {}", printable(&it.name), grouped(it.packets)))
@@ -80,7 +80,7 @@ fn known_system_reasons(
 fn denied_known(
     snapshot: &Snapshot,
     direction: Direction,
-    outcome: Outcome,
+    outcome: Disposition,
 ) -> impl Iterator<Item = &ReasonStats> {
     let reasons = snapshot.since_change.as_ref().unwrap_or(&snapshot.reasons).iter();
     reasons
@@ -89,7 +89,11 @@ fn denied_known(
 }
 
 /// Prints the states that need attention, if any, and the commands that show more.
-pub(super) fn print_attention(snapshot: &Snapshot, out: &mut impl Write, options: Options) -> io::Result<()> {
+pub(super) fn print_attention(
+    snapshot: &Snapshot,
+    out: &mut impl Write,
+    options: StatsView,
+) -> io::Result<()> {
     for line in attention(snapshot) {
         // The mark is a word, so that it is also visible without colour.
         let words = format!("ATTENTION: {line}");
@@ -97,7 +101,7 @@ pub(super) fn print_attention(snapshot: &Snapshot, out: &mut impl Write, options
             writeln!(out, "{}", Tone::Alarm.paint(&line, options.colour))?;
         }
     }
-    let outcomes = [Outcome::Drop, Outcome::Audit];
+    let outcomes = [Disposition::Drop, Disposition::Audit];
     let known = |direction| {
         outcomes.iter().any(|&outcome| denied_known(snapshot, direction, outcome).next().is_some())
     };

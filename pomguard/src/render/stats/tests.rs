@@ -10,11 +10,11 @@ use crate::{
     render::text::tests::without_colour,
 };
 
-fn options(width: Option<u16>) -> Options {
-    Options { width, colour: false, now: NOW, part: Part::All, hit: false }
+fn options(width: Option<u16>) -> StatsView {
+    StatsView { width, colour: false, now: NOW, part: Part::All, hit: false }
 }
 
-fn stats(snapshot: &Snapshot, options: Options) -> String {
+fn stats(snapshot: &Snapshot, options: StatsView) -> String {
     let mut out = Vec::new();
     print_stats(snapshot, &mut out, options).unwrap();
     String::from_utf8(out).unwrap()
@@ -41,7 +41,7 @@ fn busier() -> Snapshot {
     later
 }
 
-fn watch(before: &Snapshot, now: &Snapshot, options: Options) -> String {
+fn watch(before: &Snapshot, now: &Snapshot, options: StatsView) -> String {
     let mut out = Vec::new();
     print_watch(before, now, Duration::from_secs(2), &mut out, options).unwrap();
     String::from_utf8(out).unwrap()
@@ -62,7 +62,7 @@ fn colour_is_only_ever_added_to_words() {
     if std::env::var_os("NO_COLOR").is_some() {
         return;
     }
-    let coloured = stats(&sample::snapshot(), Options { colour: true, ..options(Some(120)) });
+    let coloured = stats(&sample::snapshot(), StatsView { colour: true, ..options(Some(120)) });
     assert_golden("stats.colour.txt", &coloured);
     assert_eq!(without_colour(&coloured), stats(&sample::snapshot(), options(Some(120))));
 }
@@ -137,9 +137,9 @@ fn balance_that_is_off_says_by_how_much() {
 
 #[test]
 fn a_part_alone_has_neither_header_nor_the_other_part() {
-    let rows = stats(&sample::snapshot(), Options { part: Part::Rows, ..options(None) });
+    let rows = stats(&sample::snapshot(), StatsView { part: Part::Rows, ..options(None) });
     assert!(rows.starts_with("row ") && !rows.contains("verdict"), "{rows}");
-    let reasons = stats(&sample::snapshot(), Options { part: Part::Reasons, ..options(None) });
+    let reasons = stats(&sample::snapshot(), StatsView { part: Part::Reasons, ..options(None) });
     assert!(reasons.starts_with("dir ") && !reasons.contains("connections"), "{reasons}");
 }
 

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Options, fold, in_reading_order, mode_words, print_attention, reason_tone, short};
+use super::{StatsView, fold, in_reading_order, mode_words, print_attention, reason_tone, short};
 use crate::{
     observe::{
         printable::printable,
@@ -28,7 +28,7 @@ pub fn print_watch(
     now: &Snapshot,
     elapsed: Duration,
     out: &mut impl Write,
-    options: Options,
+    options: StatsView,
 ) -> io::Result<()> {
     print_attention(now, out, options)?;
     let parts = [
@@ -56,7 +56,7 @@ fn grown(before: u64, now: u64) -> u64 {
     if now >= before { now - before } else { now }
 }
 
-fn directions(before: &Snapshot, now: &Snapshot, elapsed: Duration, options: Options) -> String {
+fn directions(before: &Snapshot, now: &Snapshot, elapsed: Duration, options: StatsView) -> String {
     let mut grid = Grid::new([
         Column::text("total"),
         Column::number("seen/s"),
@@ -83,7 +83,7 @@ fn directions(before: &Snapshot, now: &Snapshot, elapsed: Duration, options: Opt
     grid.text(options.width, options.colour)
 }
 
-fn rows(before: &Snapshot, now: &Snapshot, elapsed: Duration, options: Options) -> String {
+fn rows(before: &Snapshot, now: &Snapshot, elapsed: Duration, options: StatsView) -> String {
     let then: HashMap<_, &RowStats> = before.rows.iter().map(|row| ((&row.id, row.direction), row)).collect();
     let mut busy: Vec<(&RowStats, [u64; 3])> = now
         .rows
@@ -136,7 +136,7 @@ fn rows(before: &Snapshot, now: &Snapshot, elapsed: Duration, options: Options) 
     }
 }
 
-fn reasons(before: &Snapshot, now: &Snapshot, elapsed: Duration, options: Options) -> String {
+fn reasons(before: &Snapshot, now: &Snapshot, elapsed: Duration, options: StatsView) -> String {
     let then = |stats: &ReasonStats| {
         before
             .reasons

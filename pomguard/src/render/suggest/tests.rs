@@ -11,7 +11,7 @@ use crate::{
     observe::drops::{
         Counts,
         ledger::Hour,
-        report::{Query, Report},
+        report::{DropsReport, Query},
     },
     policy::{oracle::judge, resolve},
 };
@@ -47,7 +47,7 @@ pub(in crate::render) fn items(policy: &Policy, drops: &[(Direction, Reason, &st
         let counts = Counts { packets: 3, bytes: 180, first: 7, last: 9, peer: words, other_port: 40_000 };
         hour.table.insert(key, counts);
     }
-    Report::new(&hour, &Query::default(), Some(policy), 100).drops
+    DropsReport::new(&hour, &Query::default(), Some(policy), 100).drops
 }
 
 pub(in crate::render) const DROPS: &[(Direction, Reason, &str, u8, u16)] = &[
