@@ -5,7 +5,7 @@
 //! test. The floor is the same shuffler before a program that does nothing. Floor and subjects alternate, so
 //! that other load on the machine affects all of them. The result is the difference within a round: its
 //! median and its least value. For inbound packets that need no flow, the reference runs in the same turns
-//! ([`reference`]).
+//! ([`mod@reference`]).
 
 mod case;
 mod reference;

@@ -90,6 +90,7 @@ fn sections(figures: &Figures) -> Result<Vec<Section>> {
         all.push(Section { plots, ..section("program", Some(&part.circumstances), sheets) });
     }
     if let Some(part) = &figures.live {
+        all.push(section("operators", Some(&part.circumstances), vec![tables::operators(&part.figures)]));
         let plots = plots::live(&part.figures)?;
         let sheets = tables::live(&part.figures);
         all.push(Section { plots, ..section("live", Some(&part.circumstances), sheets) });

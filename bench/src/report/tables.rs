@@ -6,6 +6,7 @@ use super::plot::grouped;
 use crate::{
     figures::{ChangeFigure, FootprintFigure, LiveFigure, ProgramFigure, ServiceFigure, Spread},
     filter::Filter,
+    mix::Mix,
     policy::Family,
 };
 
@@ -83,6 +84,45 @@ pub(super) fn situations(figures: &[LiveFigure]) -> Vec<Vec<&LiveFigure>> {
 /// Returns the cost of a packet with a filter in a situation.
 pub(super) fn cost<'a>(situation: &[&'a LiveFigure], filter: Filter) -> Option<&'a Spread> {
     situation.iter().find(|figure| figure.filter == filter.name()).map(|figure| &figure.cost)
+}
+
+/// Makes the table for operators: packets per second on one core, of the filters that an operator chooses among.
+pub(super) fn operators(figures: &[LiveFigure]) -> Sheet {
+    /// The number of tuples of a large site.
+    const TUPLES: usize = 10_000;
+    const CHOICE: [Filter; 5] = [
+        Filter::Pomguard,
+        Filter::PomguardGeneric,
+        Filter::NftStateless,
+        Filter::NftStateful,
+        Filter::Nothing,
+    ];
+    const TRAFFIC: [(Mix, &str); 4] = [
+        (Mix::Stranger, "a flood from strangers, all dropped"),
+        (Mix::Scan, "a scan, one packet of ten allowed and answered"),
+        (Mix::Established, "calls: packets of 100,000 connections"),
+        (Mix::Opening, "calls: new connections"),
+    ];
+    let situations = situations(figures);
+    let row = |(mix, what): (Mix, &str)| {
+        let situation = situations.iter().find(|it| {
+            it.first().is_some_and(|figure| {
+                let same = figure.family == Family::V4 && figure.tuples == TUPLES;
+                same && !figure.pom && figure.mix == mix.name()
+            })
+        });
+        let cell = |filter| {
+            let cost = situation.and_then(|situation| cost(situation, filter));
+            cost.map_or_else(|| "–".to_owned(), |cost| format!("{:.1}", 1e3 / cost.median))
+        };
+        std::iter::once(what.to_owned()).chain(CHOICE.map(cell)).collect()
+    };
+    let mut head = vec!["million packets per second on one core"];
+    head.extend(CHOICE.map(Filter::name));
+    Sheet {
+        title: "IPv4, a policy of 10,000 permissions".to_owned(),
+        table: grid(&head, TRAFFIC.map(row).into(), 1),
+    }
 }
 
 /// Makes the tables of the whole receive path: costs, packets per second, and ratios.

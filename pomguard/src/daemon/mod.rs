@@ -3,8 +3,8 @@
 //! Enforcement does not depend on the daemon: programs, maps and links are pinned. The daemon loads and
 //! attaches, takes new policies, serves metrics and reports to systemd.
 //!
-//! The daemon is a loop around four parts, each with its own state: [`Changes`], [`Reconciler`], [`Overrides`] and
-//! [`Reporter`]. The loop hands each event to the parts in order and passes their messages on. No part holds another
+//! The daemon is a loop around four parts, each with its own state: `Changes`, `Reconciler`, `Overrides` and
+//! `Reporter`. The loop hands each event to the parts in order and passes their messages on. No part holds another
 //! one.
 
 use std::{future::Future, path::PathBuf};

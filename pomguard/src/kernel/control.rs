@@ -102,7 +102,7 @@ pub fn generation(pins: &Pins, now: u32) -> Result<Option<u32>, KernelError> {
     generation::generation_of(pins, active(pins)?.slot(now) as u8)
 }
 
-/// Returns the suspension of the policy: a kind of [`pomguard_common::control::panic`] (bypass or lockdown),
+/// Returns the suspension of the policy: a kind of [`pomguard_common::control::suspension`] (bypass or lockdown),
 /// and the end.
 ///
 /// # Errors

@@ -79,6 +79,7 @@ pub fn status(pins: &Pins, wanted: &[String]) -> Result<Status, KernelError> {
     let exceptions = exceptions(pins, &snapshot.rows, ticks, now as u32)?;
     let failsafe = snapshot.rows.iter().filter(|row| row.live && row.failsafe);
     Ok(Status {
+        in_force: true,
         host: snapshot.host,
         matrix: snapshot.matrix,
         generation: snapshot.generation,

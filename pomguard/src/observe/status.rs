@@ -12,6 +12,9 @@ use crate::{
 /// One reading.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
+    /// True if a policy is in force. If not, the fields up to `failsafe` have no meaning.
+    #[serde(default = "in_force")]
+    pub in_force: bool,
     /// This host's name in the site file.
     pub host: String,
     /// The matrix' id.
@@ -56,6 +59,7 @@ impl Status {
     #[must_use]
     pub fn not_enforcing(why: String, attach: Vec<AttachInfo>) -> Self {
         Self {
+            in_force: false,
             host: String::new(),
             matrix: String::new(),
             generation: 0,
@@ -75,6 +79,11 @@ impl Status {
             attention: vec![why],
         }
     }
+}
+
+/// The value of [`Status::in_force`] from a daemon that does not report it: such a daemon reports no other status.
+const fn in_force() -> bool {
+    true
 }
 
 /// The fates of the live flows under the policy in force.

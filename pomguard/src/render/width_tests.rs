@@ -110,6 +110,7 @@ fn drops_fits_without_a_terminal_too() {
 fn suspended() -> Status {
     let long = "ten words about a state that needs the attention of an operator, and why ".repeat(3);
     Status {
+        in_force: true,
         host: "pom1.outreach.contact-centre.example.com".to_owned(),
         generation: 7,
         attention: vec![long.clone()],

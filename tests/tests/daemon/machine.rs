@@ -146,6 +146,11 @@ fn detached_host_says_so_and_prometheus_raises_the_alert() {
     let status = lab.pomguard(&["status"]);
     assert_eq!(status.status.code(), Some(3), "{}", said(&status));
     assert!(said(&status).contains("`systemctl restart pomguard` enforces again"), "{}", said(&status));
+    let in_force = || {
+        let status = lab.pomguard(&["status", "--json"]);
+        serde_json::from_slice::<Value>(&status.stdout).unwrap()["in_force"].as_bool()
+    };
+    assert_eq!(in_force(), Some(false));
     if fires(&lab, &daemon, "PomguardDetached").is_none() {
         println!("no prometheus here: its part is left out");
     }
@@ -155,6 +160,7 @@ fn detached_host_says_so_and_prometheus_raises_the_alert() {
     assert!(said(&status).contains("`systemctl start pomguard` enforces again"), "{}", said(&status));
     let _daemon = Daemon::start(&lab);
     assert_eq!(lab.pomguard(&["status"]).status.code(), Some(0));
+    assert_eq!(in_force(), Some(true));
 }
 
 /// Waits until a real Prometheus that scrapes the daemon fires this alert. Returns `None` if Prometheus is

@@ -98,7 +98,9 @@ fn guarded(report: &mut Report, machine: &Machine, kernel: &Kernel, daemon: Daem
         report.step(&format!("re-adopted {end}"), guarded);
         report.step(&format!("leave {end}"), || machine.keeps_in(end));
     }
-    report.step("suspend", || standstill::suspend(machine));
+    if standstill::suspends() {
+        report.step("suspend", || standstill::suspend(machine));
+    }
     report.step("stop", || standstill::stop(machine));
     report.step("restore", || standstill::restore(machine));
     report.step("detach", || {
@@ -174,7 +176,7 @@ fn not_reached(report: &mut Report, machine: &Machine) {
         }
     }
     let failover = format!("failover {BOND}");
-    for step in [&failover, "kill", "re-adopt", "suspend", "stop", "restore", "detach"] {
+    for step in [&failover, "kill", "re-adopt", "stop", "restore", "detach"] {
         report.not_reached(step, "start");
     }
 }

@@ -46,12 +46,21 @@ impl Kernel {
 
 /// Boots every kernel, two at a time, and judges the steps of each.
 pub(super) fn run(run: &mut Run) -> Result<Outcome> {
+    boot(run, false)
+}
+
+/// The same with a suspension (S3) in each guest. QEMU's emulation sometimes resets a machine that wakes.
+pub(super) fn suspended() -> Result<Outcome> {
+    boot(&mut Run::default(), true)
+}
+
+fn boot(run: &mut Run, suspends: bool) -> Result<Outcome> {
     let script = match other_kernel::script() {
         Ok(script) => script,
         Err(reason) => return Ok(Outcome::NotRun(reason)),
     };
     let (built, _) = run.built()?;
-    let boot = Boot { script: &script, binary: &built.daemon, test: &built.test(TARGET)?.path };
+    let boot = Boot { script: &script, binary: &built.daemon, test: &built.test(TARGET)?.path, suspends };
     let (next, finished) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
     thread::scope(|scope| {
         for _ in 0..AT_ONCE {

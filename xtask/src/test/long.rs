@@ -10,7 +10,8 @@ use anyhow::{Result, bail};
 use pomguard_workspace::{self as workspace, process};
 
 use super::{
-    Args, attempt, build, conclude, kernel, other_kernel, outcome::Outcome, packaging, print_table, run::Run,
+    Args, attempt, build, conclude, guests, kernel, other_kernel, outcome::Outcome, packaging, print_table,
+    run::Run,
 };
 use crate::{
     account, dispatch,
@@ -92,6 +93,13 @@ const PROOFS: &[Proof] = &[
         minutes: 60,
         needs: kernel::FAULT_TOOLS,
         run: || faults::run(&faults::Args::default()).map(|()| Outcome::passed()),
+    },
+    Proof {
+        name: "suspend",
+        title: "the guests of every kernel, with a suspension (S3)",
+        minutes: 4,
+        needs: &[Tool::OtherKernels],
+        run: guests::suspended,
     },
     Proof {
         name: "corpus-5.10",

@@ -34,6 +34,8 @@ pub(super) struct Boot<'a> {
     pub(super) script: &'a Path,
     pub(super) binary: &'a Path,
     pub(super) test: &'a Path,
+    /// True if the guest suspends itself (S3) as well.
+    pub(super) suspends: bool,
 }
 
 /// The end of a boot.
@@ -139,6 +141,9 @@ impl Boot<'_> {
             "-drive".into(),
             format!("if=none,id=state,format=qcow2,file={}", disk.display()).into(),
         ]);
+        if self.suspends {
+            command.args(["--env", "POMGUARD_SUSPEND=1"]);
+        }
         command.args(["--env", "POMGUARD_EMULATED=1", "--env"]);
         command.arg(format!("POMGUARD_BIN={}", self.binary.display()));
         command.args([kernel, "--"]).arg(self.test);
