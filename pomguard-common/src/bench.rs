@@ -36,7 +36,7 @@ pub const REFERENCE_LINES: usize = 131_072;
 /// Maximum number of prefix lengths.
 pub const REFERENCE_LENGTHS: usize = 4;
 /// Maximum number of lines that one look-up reads.
-pub const REFERENCE_PROBES: u32 = 4;
+pub const REFERENCE_PROBES: u32 = 16;
 
 /// Array of headers, [`HEADER`] bytes each.
 pub const MAP_HEADERS: &str = "HEADERS";
