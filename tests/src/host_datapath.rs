@@ -332,7 +332,7 @@ impl HostDatapath {
 
     /// Parses a frame.
     pub fn read(&self, frame: &[u8]) -> Parsed {
-        parse::frame(frame, &Vlans(&self.in_force.policy().packets.vlans))
+        parse::frame(frame, &Vlans(&self.in_force.policy().served_vlans()))
     }
 
     /// Returns true if the fast path decides the frame.

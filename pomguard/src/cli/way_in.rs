@@ -191,6 +191,7 @@ mod tests {
         let here = Addresses {
             guarded: vec![present("10.20.0.11"), present("10.20.0.77")],
             others: vec![Present { address: ip("192.0.2.1"), interface: "eth1".into() }],
+            ..Addresses::default()
         };
         let to_come = ToCome { before: None, after, failsafe_only: false };
         !complaints(&to_come, &here, &[], &[session], &[]).is_empty()

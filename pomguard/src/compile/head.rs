@@ -37,7 +37,7 @@ pub(super) fn fixed(policy: &Policy, clock: Clock, generation: u32) -> Result<Ve
         u32::from(inbound(policy.inbound)) | u32::from(outbound(policy.outbound)) << 8;
     head[image::head::SWITCHES as usize] = switches(&policy.packets);
     local(policy, &mut lines)?;
-    vlans(&policy.packets, &mut lines[VLANS as usize])?;
+    vlans(&policy.served_vlans(), &mut lines[VLANS as usize])?;
     let ages = &mut lines[AGES as usize];
     budgets(&policy.packets.rates, clock, ages);
     for state in State::ALL {
@@ -152,17 +152,13 @@ fn local(policy: &Policy, lines: &mut [Line]) -> Result<(), CompileError> {
     Ok(())
 }
 
-fn vlans(packets: &PacketSettings, line: &mut Line) -> Result<(), CompileError> {
-    let mut ids = packets.vlans.clone();
-    ids.sort_unstable();
-    ids.dedup();
-    // Priority tags are always accepted.
-    ids.retain(|&id| id != 0);
+/// Writes VLAN ids, each once.
+fn vlans(ids: &[u16], line: &mut Line) -> Result<(), CompileError> {
     if ids.len() > image::VLAN_IDS {
         return Err(CompileError::Vlans { found: ids.len() });
     }
-    for (id, at) in ids.into_iter().zip(0..) {
-        line.0[at / 2] |= u32::from(id) << (16 * (at % 2));
+    for (id, at) in ids.iter().zip(0..) {
+        line.0[at / 2] |= u32::from(*id) << (16 * (at % 2));
     }
     Ok(())
 }

@@ -39,6 +39,7 @@ use crate::{
         KernelError, attach,
         clock::Ticks,
         load::{Loaded, Share},
+        machine,
         minimal::{self, Closed, Closing, Content},
         pins::Pins,
     },
@@ -328,10 +329,23 @@ fn content(options: &super::Options, settings: &Settings, confirmed: Option<&Con
     let outbound = confirmed.map_or(settings.outbound, |confirmed| confirmed.mode(Direction::Outbound));
     Content {
         tuples: tuples.unwrap_or_default(),
-        vlans: settings.packets.vlans.clone(),
+        vlans: vlans(settings),
         dhcp: settings.packets.dhcp,
         outbound: outbound == Mode::Enforce,
     }
+}
+
+/// Returns the VLAN ids of the settings, and those of guarded VLAN devices on guarded cards.
+fn vlans(settings: &Settings) -> Vec<u16> {
+    let names = settings.interfaces.iter().map(|at| at.value.as_str()).collect();
+    let between = match machine::devices() {
+        Ok(machine) => machine.vlans_between(&names),
+        Err(error) => {
+            warn!("the VLANs of the guarded interfaces cannot be read: {:#}", anyhow!(error));
+            BTreeSet::new()
+        }
+    };
+    settings.packets.vlans.iter().copied().chain(between).collect()
 }
 
 fn names(settings: &Settings) -> String {

@@ -236,7 +236,7 @@ pub const SETTINGS: File = File {
             "redirects" "true or false" "false" "true"
                 "ICMP redirects pass.";
             "vlans" "list of numbers, 1 to 4094" "[]" "[20]"
-                "VLAN ids whose frames are judged like untagged frames.";
+                "VLAN ids whose frames are judged like untagged frames. A guarded VLAN device on a guarded card adds its id.";
         }
         "[packets.rates]" {
             "neighbours" "number, 4 to 100000000" "10000" "20000"

@@ -80,6 +80,56 @@ impl Machine {
             .filter(|other| other.controller == Some(device.index) || device.below == Some(other.index))
     }
 
+    /// Returns the indices of the devices of these names, and of all devices above them.
+    #[must_use]
+    pub fn with_those_above(&self, names: &BTreeSet<&str>) -> BTreeSet<u32> {
+        let mut found = BTreeSet::new();
+        let mut next: Vec<&Device> =
+            self.devices.iter().filter(|device| names.contains(device.name.as_str())).collect();
+        while let Some(device) = next.pop() {
+            if found.insert(device.index) {
+                next.extend(self.above(device));
+            }
+        }
+        found
+    }
+
+    /// Returns the VLAN ids of the frames that reach one of these devices through another one: a VLAN device on a
+    /// card, or a bridge over a VLAN device on a card. The guard of the card has to let these VLANs through to
+    /// the guard above.
+    #[must_use]
+    pub fn vlans_between(&self, names: &BTreeSet<&str>) -> BTreeSet<u16> {
+        let mut found = BTreeSet::new();
+        for device in self.devices.iter().filter(|device| names.contains(device.name.as_str())) {
+            self.collect_vlans(device, names, &BTreeSet::new(), &mut Vec::new(), &mut found);
+        }
+        found
+    }
+
+    /// Adds the VLAN ids between `device` and each guarded device below it to `found`. `above` are the ids from
+    /// the guarded device at the top down to this one. A reading may show a circle, so `path` ends the way.
+    fn collect_vlans(
+        &self,
+        device: &Device,
+        names: &BTreeSet<&str>,
+        above: &BTreeSet<u16>,
+        path: &mut Vec<u32>,
+        found: &mut BTreeSet<u16>,
+    ) {
+        if path.contains(&device.index) {
+            return;
+        }
+        path.push(device.index);
+        let ids = above.iter().copied().chain(device.vlan).collect();
+        for lower in self.below(device) {
+            if names.contains(lower.name.as_str()) {
+                found.extend(&ids);
+            }
+            self.collect_vlans(lower, names, &ids, path, found);
+        }
+        path.pop();
+    }
+
     /// Sorts the names so that every device comes before the devices above it: the kernel accepts no program on
     /// a device while a device above has one. Names of missing devices stay at the end, in their order.
     #[must_use]
@@ -113,6 +163,53 @@ mod tests {
 
     fn device(index: u32, name: &str) -> Device {
         Device { index, name: name.to_owned(), ..Device::default() }
+    }
+
+    /// eth0 with VLAN 100, over which QinQ 200 and a bridge stand; a bond with VLAN 7, over which a macvlan stands.
+    fn stacked() -> Machine {
+        let vlan = |id, below, of: Device| Device { vlan: Some(id), below: Some(below), ..of };
+        Machine {
+            devices: vec![
+                device(2, "eth0"),
+                Device { controller: Some(5), ..vlan(100, 2, device(3, "eth0.100")) },
+                vlan(200, 3, device(4, "eth0.100.200")),
+                device(5, "br0"),
+                Device { controller: Some(7), ..device(6, "eth1") },
+                device(7, "bond0"),
+                vlan(7, 7, device(8, "bond0.7")),
+                Device { below: Some(8), ..device(9, "mac0") },
+                vlan(9, 10, device(11, "eth3.9")),
+            ],
+            ..Machine::default()
+        }
+    }
+
+    #[test]
+    fn vlans_of_guards_above_other_guards() {
+        let machine = stacked();
+        let between = |names: &[&str]| -> Vec<u16> {
+            machine.vlans_between(&names.iter().copied().collect()).into_iter().collect()
+        };
+        assert_eq!(between(&["eth0", "eth0.100"]), [100]);
+        assert_eq!(between(&["eth0", "eth0.100.200"]), [100, 200], "both tags pass the card");
+        assert_eq!(between(&["eth0.100", "eth0.100.200"]), [200], "the card is not guarded");
+        assert_eq!(between(&["eth0", "br0"]), [100], "the bridge takes the frames of the VLAN device");
+        assert_eq!(between(&["bond0", "mac0"]), [7]);
+        assert_eq!(between(&["eth1", "bond0.7"]), [7], "the members of a bond carry the tags, too");
+        for alone in ["eth0", "eth0.100", "eth0.100.200", "br0", "bond0", "mac0", "eth3.9", "absent"] {
+            assert_eq!(between(&[alone]), [0; 0], "{alone}");
+        }
+    }
+
+    #[test]
+    fn devices_above_others() {
+        let machine = stacked();
+        let above =
+            |name: &str| machine.with_those_above(&BTreeSet::from([name])).into_iter().collect::<Vec<_>>();
+        assert_eq!(above("eth0"), [2, 3, 4, 5]);
+        assert_eq!(above("eth1"), [6, 7, 8, 9]);
+        assert_eq!(above("br0"), [5], "what is below a guarded interface is not guarded");
+        assert!(above("eth9").is_empty());
     }
 
     #[test]

@@ -3,18 +3,22 @@
 use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
 use ipnet::IpNet;
-use pomguard_common::limits;
+use pomguard_common::{image::VLAN_IDS, limits};
 use serde::{Deserialize, Serialize};
 
 use super::{OwnAddresses, Policy};
 
-/// Addresses that the machine has in addition to the addresses that the site file lists for this host alone.
+/// The part of a policy that the machine decides: addresses in addition to those that the site file lists for this
+/// host alone, and VLANs in addition to those of the settings.
 #[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct MachineAddresses {
     /// Addresses taken as own because of `own_addresses = "machine"`. Sorted.
     pub taken: Vec<IpAddr>,
     /// Addresses of [`Policy::shared`], and addresses that the site file gives to no machine. Sorted.
     pub held: Vec<IpAddr>,
+    /// [`Addresses::vlans`].
+    #[serde(default)]
+    pub vlans: Vec<u16>,
 }
 
 /// An address of an interface.
@@ -26,13 +30,15 @@ pub struct Present {
     pub interface: Arc<str>,
 }
 
-/// The addresses of a machine.
+/// The addresses of a machine, and the VLANs of its guards.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Addresses {
     /// Addresses of guarded interfaces, and of interfaces above them (a bridge, a bond, a VLAN). Sorted.
     pub guarded: Vec<Present>,
     /// Addresses of all other interfaces except the loopback, sorted by interface.
     pub others: Vec<Present>,
+    /// VLAN ids of the frames that reach a guarded interface through another one. Sorted.
+    pub vlans: Vec<u16>,
 }
 
 impl Addresses {
@@ -139,6 +145,7 @@ impl Policy {
         let mut machine = MachineAddresses {
             taken: with_room(taken, &listed.collect::<Vec<_>>()),
             held: with_room(owned_by(&Owner::Shared).into_iter().chain(also_held), &[]),
+            vlans: addresses.vlans.clone(),
         };
         machine.held.sort_unstable();
         machine
@@ -149,6 +156,17 @@ impl Policy {
     pub fn on(mut self, addresses: &Addresses) -> Self {
         self.machine = self.machine_of(addresses);
         self
+    }
+
+    /// Returns the VLAN ids whose frames are judged like untagged frames: those of the settings, and those of
+    /// guarded VLAN devices on guarded cards as far as the image has room. Each once.
+    #[must_use]
+    pub fn served_vlans(&self) -> Vec<u16> {
+        // Priority tags are always accepted.
+        let listed: BTreeSet<u16> = self.packets.vlans.iter().copied().filter(|id| *id != 0).collect();
+        let others = self.machine.vlans.iter().copied().filter(|id| *id != 0 && !listed.contains(id));
+        let room = VLAN_IDS.saturating_sub(listed.len());
+        listed.iter().copied().chain(others.take(room)).collect()
     }
 
     /// Compares the site file with the machine.

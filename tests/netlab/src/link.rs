@@ -9,7 +9,7 @@ use netlink_packet_route::{
     address::{AddressAttribute, AddressFlags, AddressHeaderFlags},
     link::{BondMode, LinkAttribute, LinkFlags, LinkMessage},
 };
-use rtnetlink::{Handle, LinkBond, LinkBridge, LinkMessageBuilder, LinkUnspec};
+use rtnetlink::{Handle, LinkBond, LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVlan};
 
 use crate::{namespace::Namespace, napi::Receiver, offload::Offload};
 
@@ -233,6 +233,16 @@ impl Namespace {
             Ok(netlink.link().add(bond).execute().await?)
         })
         .with_context(|| format!("adding the bond {name} to {}", self.name))?;
+        Ok(self.link(name))
+    }
+
+    /// Adds a VLAN device over an interface, down and without addresses. Needs the `8021q` driver.
+    pub fn add_vlan(&self, name: &str, over: &Link<'_>, id: u16) -> Result<Link<'_>> {
+        let index = over.index()?;
+        self.netlink(async |netlink| {
+            Ok(netlink.link().add(LinkVlan::new(name, index, id).build()).execute().await?)
+        })
+        .with_context(|| format!("adding the VLAN device {name} to {}", self.name))?;
         Ok(self.link(name))
     }
 

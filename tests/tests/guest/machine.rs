@@ -5,7 +5,7 @@ use std::{
     fmt::{self, Display, Formatter},
     fs::{self, File},
     io::{ErrorKind, Read as _, Write as _},
-    net::{Ipv4Addr, UdpSocket},
+    net::{IpAddr, Ipv4Addr, UdpSocket},
     path::PathBuf,
     thread,
     time::{Duration, Instant},
@@ -71,7 +71,8 @@ pub(crate) struct Machine {
     ends: Vec<End>,
     far_ends: FarEnds,
     outside: RefCell<File>,
-    _far: Vec<Namespace>,
+    /// The far ends of the veth pairs and of the bond, in the order in which they were made.
+    far: Vec<Namespace>,
 }
 
 impl Machine {
@@ -112,9 +113,9 @@ impl Machine {
         ends.sort_by_key(|end| end.interface == GENERIC);
         let outside =
             RefCell::new(appeared(OUTSIDE, || File::options().read(true).write(true).open(stream()?).ok()));
-        let machine = Self { lab, ends, far_ends: FarEnds::new(knockers), outside, _far: far };
+        let machine = Self { lab, ends, far_ends: FarEnds::new(knockers), outside, far };
         machine.ends.iter().for_each(|end| machine.dress(end));
-        machine.write_site();
+        machine.write_site(&[], &[]);
         machine
     }
 
@@ -148,12 +149,19 @@ impl Machine {
         link.up().unwrap();
     }
 
-    fn write_site(&self) {
-        let quoted = |hosts: Vec<std::net::IpAddr>| {
-            format!("{:?}", hosts.iter().map(ToString::to_string).collect::<Vec<_>>())
-        };
-        let server = quoted(self.ends.iter().flat_map(|end| end.segment.server()).collect());
-        let known = quoted(self.ends.iter().flat_map(|end| end.segment.known()).collect());
+    /// Returns the far end of `veth-native`.
+    pub(crate) fn far_end(&self) -> &Namespace {
+        &self.far[0]
+    }
+
+    /// Writes the site file with more addresses of the server and of the hosts that the file knows.
+    pub(crate) fn write_site(&self, more_server: &[IpAddr], more_known: &[IpAddr]) {
+        let quoted =
+            |hosts: Vec<IpAddr>| format!("{:?}", hosts.iter().map(ToString::to_string).collect::<Vec<_>>());
+        let server = self.ends.iter().flat_map(|end| end.segment.server()).chain(more_server.iter().copied());
+        let server = quoted(server.collect());
+        let known = self.ends.iter().flat_map(|end| end.segment.known()).chain(more_known.iter().copied());
+        let known = quoted(known.collect());
         let text = format!(
             "matrix = \"pom-4.0\"\nzones = 1\n\n\
              [[host]]\nname = \"server\"\naddresses = {server}\nsystems = [\"Agent Manager\"]\n\n\

@@ -11,6 +11,7 @@ mod machine;
 mod report;
 mod standstill;
 mod verdicts;
+mod vlan;
 mod ways;
 
 use std::thread;
@@ -71,6 +72,7 @@ fn guarded(report: &mut Report, machine: &Machine, kernel: &Kernel, daemon: Daem
     };
     report.step(&format!("attach {GENERIC}"), join);
     change(report, machine, machine.last());
+    report.step("vlan", || vlan::check(machine, &daemon));
 
     let before = machine.lab.stats();
     let programs = programs(machine);
@@ -176,7 +178,7 @@ fn not_reached(report: &mut Report, machine: &Machine) {
         }
     }
     let failover = format!("failover {BOND}");
-    for step in [&failover, "kill", "re-adopt", "stop", "restore", "detach"] {
+    for step in [&failover, "vlan", "kill", "re-adopt", "stop", "restore", "detach"] {
         report.not_reached(step, "start");
     }
 }

@@ -68,6 +68,12 @@ fn vlans() {
     assert!(open(&compiled(&over)).serves_vlan(32));
     over.packets.vlans.push(33);
     says(&attempt(&over).expect_err("one too many"), &["33", "32"]);
+    // The VLANs of the machine take the room that is left.
+    over.packets.vlans = vec![0, 5, 5];
+    over.machine.vlans = (5..60).collect();
+    let compiled = compiled(&over);
+    let image = open(&compiled);
+    assert!(image.serves_vlan(5) && image.serves_vlan(36) && !image.serves_vlan(37) && !image.serves_vlan(4));
 }
 
 #[test]

@@ -119,9 +119,10 @@ impl Changes {
         let list =
             |of: &[std::net::IpAddr]| of.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
         info!(
-            "the addresses of this machine changed: taken as own [{}], held [{}], image {}",
+            "the addresses or VLANs of this machine changed: taken as own [{}], held [{}], VLANs {:?}, image {}",
             list(&policy.machine.taken),
             list(&policy.machine.held),
+            policy.machine.vlans,
             installed.digest()
         );
         let settings = self.waiting.as_ref().map_or(&self.settings, |waiting| &waiting.next.settings).clone();

@@ -143,9 +143,12 @@ impl View<'_> {
     }
 
     fn vlans(&self, notes: &mut Vec<Note>) {
-        let served = &self.policy.packets.vlans;
+        let served = self.policy.served_vlans();
+        let between = self.machine.vlans_between(&self.guarded);
         for device in self.machine.devices.iter().filter(|it| it.up) {
-            let Some(id) = device.vlan.filter(|id| !served.contains(id)) else { continue };
+            let Some(id) = device.vlan.filter(|id| !served.contains(id) && !between.contains(id)) else {
+                continue;
+            };
             let cards = self.machine.below(device).filter(|lower| self.is_guarded(lower));
             for card in cards {
                 let message = format!(

@@ -47,7 +47,7 @@ fn policy(own_addresses: &str, here: &[&str]) -> Policy {
     let policy =
         resolve(&draft, &["10.20.0.11".parse().unwrap()]).unwrap_or_else(|faults| panic!("{faults}"));
     let present = |text: &&str| Present { address: text.parse().unwrap(), interface: "eth0".into() };
-    policy.on(&Addresses { guarded: here.iter().map(present).collect(), others: Vec::new() })
+    policy.on(&Addresses { guarded: here.iter().map(present).collect(), ..Addresses::default() })
 }
 
 fn inbound(source: &str, destination: &str, destination_port: u16) -> Opening {

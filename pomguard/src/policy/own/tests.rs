@@ -36,7 +36,7 @@ fn ip(text: &str) -> IpAddr {
 
 fn addresses(guarded: &[&str]) -> Addresses {
     let present = |text: &&str| Present { address: ip(text), interface: "eth0".into() };
-    Addresses { guarded: guarded.iter().map(present).collect(), others: Vec::new() }
+    Addresses { guarded: guarded.iter().map(present).collect(), ..Addresses::default() }
 }
 
 #[test]
@@ -63,10 +63,16 @@ fn floating_address_is_own_always_and_sent_from_while_held() {
 fn address_of_the_machine_is_taken_only_where_the_setting_says_so_and_nobody_has_it() {
     let here = addresses(&["10.20.0.11", "10.20.0.77", "10.20.0.50", "10.20.0.12"]);
     let listed = policy(OwnAddresses::Listed).on(&here);
-    assert_eq!(listed.machine, MachineAddresses { taken: vec![], held: vec![ip("10.20.0.77")] });
+    assert_eq!(
+        listed.machine,
+        MachineAddresses { taken: vec![], held: vec![ip("10.20.0.77")], vlans: vec![] }
+    );
     assert!(!listed.is_own(ip("10.20.0.77")));
     let machine = policy(OwnAddresses::Machine).on(&here);
-    assert_eq!(machine.machine, MachineAddresses { taken: vec![ip("10.20.0.77")], held: vec![] });
+    assert_eq!(
+        machine.machine,
+        MachineAddresses { taken: vec![ip("10.20.0.77")], held: vec![], vlans: vec![] }
+    );
     assert!(machine.is_own(ip("10.20.0.77")) && machine.may_send(ip("10.20.0.77")));
     for of_others in ["10.20.0.50", "10.20.0.12"] {
         assert!(!machine.is_own(ip(of_others)), "{of_others}");
@@ -83,7 +89,7 @@ fn missing_address_is_named_with_what_is_there_instead() {
     let found = policy.differences(&addresses(&["10.20.0.77"]));
     assert_eq!(found.missing, ["10.20.0.11 is on no interface of this machine; eth0 has 10.20.0.77"]);
     let elsewhere = Present { address: ip("10.20.0.11"), interface: "eth9".into() };
-    let found = policy.differences(&Addresses { guarded: Vec::new(), others: vec![elsewhere] });
+    let found = policy.differences(&Addresses { others: vec![elsewhere], ..Addresses::default() });
     assert_eq!(found.missing, ["10.20.0.11 is on eth9, which is not guarded"]);
 }
 

@@ -100,7 +100,7 @@ impl Boot<'_> {
     fn command(self, kernel: &str, folder: &Path) -> Command {
         let mut command = Command::new(self.script);
         command.args(["--timeout", TIMEOUT_SECONDS, "--mem", "2048"]);
-        for module in ["vmxnet3", "virtio_console", "bonding"] {
+        for module in ["vmxnet3", "virtio_console", "bonding", "8021q"] {
             command.args(["--module", module]);
         }
         for file in [self.binary, self.test] {
