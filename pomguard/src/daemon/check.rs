@@ -4,6 +4,7 @@ use anyhow::anyhow;
 use log::error;
 
 use super::{Daemon, audit, overrides::Overrides};
+use crate::observe::condition::Condition;
 
 impl Daemon {
     /// Checks everything once, and reports the conditions.
@@ -29,6 +30,9 @@ impl Daemon {
             self.change(|changes, context, reconciler| {
                 changes.check_addresses(context, reconciler, &mut check);
             });
+            if let Some(unsaved) = self.overrides.keep_saved(&self.context) {
+                check.note(Condition::StateUnsaved, &unsaved);
+            }
             self.reconciler.tell(&check);
             // After foreign changes were undone, so that the recorded baseline contains no other change than
             // this one.

@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
+    os::unix::fs::{FileExt as _, OpenOptionsExt as _},
     path::Path,
 };
 
@@ -38,4 +38,26 @@ pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     }
     result?;
     sync_folder(path.parent().unwrap_or_else(|| Path::new("/")))
+}
+
+/// Replaces a file atomically. If the disk has no room for a second file, writes a text that is not longer over the
+/// old one, with blanks at the end. So a text that ends something replaces the text that began it, on a full disk too.
+///
+/// # Errors
+/// If the disk takes neither; the old file is unchanged then.
+pub fn replace_or_overwrite(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    replace(path, bytes).or_else(|error| overwrite(path, bytes).map_err(|_| error))
+}
+
+/// Writes a text over a file that is not shorter, which takes no room. One write makes the whole contents.
+fn overwrite(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let file = OpenOptions::new().write(true).open(path)?;
+    let length = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX);
+    if bytes.len() > length {
+        return Err(io::ErrorKind::StorageFull.into());
+    }
+    let mut text = bytes.to_vec();
+    text.resize(length, b' ');
+    file.write_all_at(&text, 0)?;
+    file.sync_all()
 }

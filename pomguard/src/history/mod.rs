@@ -9,7 +9,7 @@ mod event;
 mod record;
 mod store;
 
-pub use durable::replace;
+pub use durable::{replace, replace_or_overwrite};
 pub use event::Event;
 #[cfg(test)]
 pub(crate) use record::tests as record_tests;

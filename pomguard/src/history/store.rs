@@ -11,7 +11,7 @@ use log::warn;
 use sha2::{Digest as _, Sha256};
 
 use super::{
-    durable::{create, replace, sync_folder},
+    durable::{create, replace_or_overwrite, sync_folder},
     event::{self, Event},
     record::{Outcome, Record, in_force},
 };
@@ -260,7 +260,7 @@ impl History {
     /// If the disk cannot be written; then the record is unchanged.
     pub fn update(&self, record: &Record) -> Result<(), HistoryError> {
         let path = self.entry(record.number).join(RECORD);
-        let write = || replace(&path, &written(record)?);
+        let write = || replace_or_overwrite(&path, &written(record)?);
         write().map_err(|source| HistoryError::Disk { what: "write", path: path.clone(), source })
     }
 
@@ -323,7 +323,9 @@ fn read_record(folder: &Path) -> Result<Record, Damaged> {
     let path = folder.join(RECORD);
     let text = read_text(&path)?;
     let damaged = |problem: String| Damaged { path: path.clone(), problem };
+    // Blanks at the end are the rest of a longer record, on a disk that was full.
     let (check, json) = text
+        .trim_end_matches(' ')
         .strip_suffix('\n')
         .and_then(|text| text.split_once('\n'))
         .ok_or_else(|| damaged("it is cut short".to_owned()))?;

@@ -23,7 +23,7 @@ pub enum Condition {
     EgressPreceded,
     /// The state on disk could not be used.
     StateUnreadable,
-    /// The policy in force could not be saved for the next boot.
+    /// The policy in force, or the exceptions that hold, could not be saved for the next boot.
     StateUnsaved,
     /// The history of drops cannot be written to the disk.
     DropsUnsaved,

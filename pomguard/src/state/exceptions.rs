@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    history::{By, replace},
+    history::{By, replace_or_overwrite},
     policy::{Direction, Mode, Origin, Peer, PortRange, Row, RowId, Service, oracle::Opening},
 };
 
@@ -119,13 +119,14 @@ pub fn load(state: &Path) -> io::Result<Vec<Exception>> {
     Ok(serde_json::from_slice(&fs::read(path)?)?)
 }
 
-/// Writes the exceptions atomically.
+/// Writes the exceptions atomically. If the disk has no room for a new file, the old file takes a list that is
+/// not longer: a start would grant a revoked exception again.
 ///
 /// # Errors
 /// If the disk cannot be written; the old file stays.
 pub fn save(state: &Path, exceptions: &[Exception]) -> io::Result<()> {
     fs::create_dir_all(state)?;
-    replace(&file(state), &serde_json::to_vec_pretty(exceptions)?)
+    replace_or_overwrite(&file(state), &serde_json::to_vec_pretty(exceptions)?)
 }
 
 #[cfg(test)]

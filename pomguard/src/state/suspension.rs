@@ -66,13 +66,21 @@ fn remove(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Writes the suspension, or removes the file if there is none.
+/// Writes the suspension, or removes the file if there is none. A file that cannot be replaced is removed before
+/// the next attempt: a start would take the former suspension for the one that holds, and its room may be enough.
 ///
 /// # Errors
-/// If the file cannot be written or removed.
+/// If the file cannot be written or removed. If it cannot be written, there is none: the maps have the word.
 pub fn save(runtime: &Path, suspension: Option<&Suspension>) -> io::Result<()> {
     match suspension {
-        Some(suspension) => replace(&file(runtime), &serde_json::to_vec(suspension)?)?,
+        Some(suspension) => {
+            let (path, text) = (file(runtime), serde_json::to_vec(suspension)?);
+            if replace(&path, &text).is_err() {
+                remove(&path)?;
+                remove(&former_file(runtime))?;
+                replace(&path, &text)?;
+            }
+        }
         None => remove(&file(runtime))?,
     }
     remove(&former_file(runtime))

@@ -1,10 +1,14 @@
 //! Temporary state alongside the policy: timed exceptions and panic, which the programs end by themselves.
 
 use std::{
+    fs::{self, File},
+    io::Write as _,
+    path::{Path, PathBuf},
     thread,
     time::{Duration, Instant},
 };
 
+use nix::mount::{MsFlags, mount};
 use pomguard::kernel::{control, pins::Pins};
 use pomguard_common::control::Timed;
 use pomguard_tests::daemon::{
@@ -220,4 +224,95 @@ fn suspension_and_grace_leave_nothing_in_the_maps() {
     }
     assert!(call.answers());
     assert_eq!(repairs(&lab, "control"), 0, "what was cleared counts as in order");
+}
+
+/// Mounts a small disk, which only this thread and its children see, on a folder.
+fn small_disk(folder: &Path) {
+    fs::create_dir_all(folder).unwrap();
+    mount(Some("small"), folder, Some("tmpfs"), MsFlags::empty(), Some("size=512k,mode=755")).unwrap();
+}
+
+/// Fills the disk of a folder to the last byte. Removing the file makes room again.
+fn fill(folder: &Path) -> PathBuf {
+    let path = folder.join("filler");
+    let mut file = File::create(&path).unwrap();
+    while file.write_all(&[0; 4096]).is_ok() {}
+    path
+}
+
+#[test]
+fn suspension_on_a_full_disk_outlives_a_start() {
+    let Some(lab) = Lab::new("suspension_on_a_full_disk_outlives_a_start") else { return };
+    lab.write_site(WAY_IN);
+    small_disk(&lab.runtime());
+    let mut daemon = Daemon::start(&lab);
+    let bypass = ["bypass", "--for", "1h", "--yes", "--quiet"];
+    let lockdown = ["lockdown", "--for", "1h", "--yes", "--quiet"];
+    for alone in [false, true] {
+        done(&lab, &bypass);
+        let filler = fill(&lab.runtime());
+        if alone {
+            daemon.kill();
+            done(&lab, &lockdown);
+        } else {
+            done(&lab, &lockdown);
+            daemon.kill();
+        }
+        assert!(is_shut(&lab.peer, SERVER, REMOVABLE), "alone {alone}: the lockdown holds");
+        daemon = Daemon::start(&lab);
+        assert_eq!(json(&lab, &["status"])["suspension"]["kind"], "lockdown", "alone {alone}: no bypass");
+        assert!(is_shut(&lab.peer, SERVER, REMOVABLE) && is_shut(&lab.stranger, SERVER, UNLISTED));
+        assert!(opens(&lab.peer, SERVER, LISTED), "the failsafe row");
+        fs::remove_file(filler).unwrap();
+        done(&lab, &["lockdown", "--off", "--yes", "--quiet"]);
+    }
+}
+
+#[test]
+fn revoked_exception_on_a_full_disk_stays_revoked() {
+    let Some(lab) = Lab::new("revoked_exception_on_a_full_disk_stays_revoked") else { return };
+    small_disk(&lab.state());
+    let mut daemon = Daemon::start(&lab);
+    let service = format!("{UNLISTED}/tcp");
+    let allow = |from: &str, name: &str| {
+        let words = ["allow", from, "to", &service, "--for", "1h", "--why", "x", "--name", name];
+        done(&lab, &words)
+    };
+    allow(&PEER.to_string(), "kept");
+    for alone in [false, true] {
+        allow(&STRANGER.to_string(), "short");
+        assert!(opens(&lab.stranger, SERVER, UNLISTED));
+        let filler = fill(&lab.state());
+        if alone {
+            daemon.kill();
+            done(&lab, &["revoke", "short"]);
+        } else {
+            done(&lab, &["revoke", "short"]);
+            daemon.kill();
+        }
+        daemon = Daemon::start(&lab);
+        assert!(is_shut(&lab.stranger, SERVER, UNLISTED), "alone {alone}: a start does not grant it again");
+        assert!(opens(&lab.peer, SERVER, UNLISTED), "the other one holds");
+        let names = json(&lab, &["allow", "--list"]);
+        assert_eq!((&names[0]["id"], &names[1]), (&"exception/kept".into(), &Value::Null), "{names}");
+        fs::remove_file(filler).unwrap();
+    }
+}
+
+#[test]
+fn exceptions_that_the_disk_refused_are_written_later() {
+    let Some(lab) = Lab::new("exceptions_that_the_disk_refused_are_written_later") else { return };
+    small_disk(&lab.state());
+    let daemon = Daemon::start(&lab);
+    let filler = fill(&lab.state());
+    let (from, service) = (STRANGER.to_string(), format!("{UNLISTED}/tcp"));
+    done(&lab, &["allow", &from, "to", &service, "--for", "1h", "--why", "x", "--name", "late"]);
+    let unsaved = || json(&lab, &["status"])["attention"].to_string().contains("the exceptions on disk");
+    assert!(opens(&lab.stranger, SERVER, UNLISTED) && unsaved(), "it holds, and status names the disk");
+    fs::remove_file(filler).unwrap();
+    wait_until_it_is("saved after all", &daemon, || !unsaved());
+    daemon.kill();
+    let _daemon = Daemon::start(&lab);
+    done(&lab, &["revoke", "late"]);
+    assert!(is_shut(&lab.stranger, SERVER, UNLISTED));
 }

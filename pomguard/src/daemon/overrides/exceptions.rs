@@ -2,6 +2,8 @@
 //! programs end each exception by themselves; the daemon restores the exceptions after a reboot and removes
 //! ended ones.
 
+use std::time::{Duration, Instant};
+
 use anyhow::{Context as _, anyhow, bail};
 use ipnet::IpNet;
 use log::{error, info, warn};
@@ -29,6 +31,9 @@ use crate::{
 
 /// The longest exception, in seconds: thirty days. A longer one has to be a row of the site.
 const LONGEST: u32 = 30 * 86_400;
+
+/// The interval at which the exceptions on disk are compared with those that hold.
+const COMPARE: Duration = Duration::from_secs(5);
 
 /// The exception that is asked for.
 #[derive(Clone, Debug)]
@@ -137,7 +142,7 @@ impl Scene {
     /// Writes the exceptions to disk. In an emergency a failed write is no reason to stop.
     pub(super) fn save(&self, held: &[Exception]) {
         if let Err(error) = exceptions::save(&self.state, held) {
-            error!("exceptions hold, but a reboot will forget them: {error}");
+            error!("a start goes by the exceptions on disk, which are not those that hold: {error}");
         }
     }
 }
@@ -168,6 +173,7 @@ impl Overrides {
         context: &Context,
         new_exception: NewException,
     ) -> anyhow::Result<Allowed> {
+        self.compare_at = None;
         scene(context).allow(&mut self.exceptions, new_exception)
     }
 
@@ -178,6 +184,7 @@ impl Overrides {
         name: &str,
         asker: &Asker,
     ) -> anyhow::Result<String> {
+        self.compare_at = None;
         scene(context).revoke(&mut self.exceptions, name, asker)
     }
 
@@ -220,6 +227,26 @@ impl Overrides {
             scene(context).save(&self.exceptions);
         }
         Ok(None)
+    }
+
+    /// Compares the exceptions on disk with those that hold, at once after a change and now and then, and writes
+    /// them if they differ: the disk may have been full. Returns a sentence if they cannot be written. Must be called
+    /// with the lock on changes.
+    pub(in crate::daemon) fn keep_saved(&mut self, context: &Context) -> Option<String> {
+        if self.compare_at.is_some_and(|at| at > Instant::now()) {
+            return self.unsaved.clone();
+        }
+        self.compare_at = Some(Instant::now() + COMPARE);
+        self.unsaved = match exceptions::load(&context.paths.state) {
+            Ok(saved) if saved == self.exceptions => None,
+            Ok(_) => exceptions::save(&context.paths.state, &self.exceptions).err(),
+            // The start has named a file that cannot be used, and the next change replaces it.
+            Err(_) => None,
+        }
+        .map(|error| {
+            format!("a start goes by the exceptions on disk, which are not those that hold: {error}")
+        });
+        self.unsaved.clone()
     }
 
     /// Returns the present tick if the time of an exception is up: [`Self::sweep_exceptions`] then removes the

@@ -5,6 +5,8 @@
 //! A method that writes to the maps says so by its result: the caller then records the new baseline, under the same
 //! lock.
 
+use std::time::Instant;
+
 use self::{clocks::Clocks, emergency::Scene};
 use super::context::Context;
 use crate::{
@@ -25,6 +27,10 @@ pub(super) use clocks::Shortened;
 pub(super) struct Overrides {
     /// The timed exceptions that hold.
     exceptions: Vec<Exception>,
+    /// The time of the next comparison with the exceptions on disk; `None` for now.
+    compare_at: Option<Instant>,
+    /// A sentence about exceptions that could not be written to disk.
+    unsaved: Option<String>,
     /// The bypass or lockdown that the record on disk and the maps had when both last agreed.
     suspension: Option<Suspension>,
     /// The deadline of the bypass whose end was announced.
