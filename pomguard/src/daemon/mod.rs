@@ -138,9 +138,12 @@ impl Daemon {
             let deadline = self.changes.until_deadline(&self.context);
             tokio::select! {
                 () = &mut shutdown => return,
-                _ = hangup.recv() => self.reload(),
+                _ = hangup.recv() => {
+                    self.catch_up();
+                    self.reload();
+                }
                 Some(command) = requests.next() => {
-                    self.follow_clocks();
+                    self.catch_up();
                     self.command(command);
                 }
                 () = timer.due() => self.check(),
@@ -149,6 +152,13 @@ impl Daemon {
                 }
             }
         }
+    }
+
+    /// Takes note of the time that has passed. A process that stood still may read a request before the timer of a
+    /// deadline that is over.
+    fn catch_up(&mut self) {
+        self.follow_clocks();
+        self.change(Changes::at_deadline);
     }
 
     /// Takes the files anew. If the files contain an error, the policy in force stays.

@@ -2,12 +2,17 @@
 
 use std::{
     fs,
-    process::Command,
+    io::Write as _,
+    process::{Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
-use nix::unistd::Group;
+use nix::{
+    mount::{MsFlags, mount},
+    sys::signal::Signal,
+    unistd::Group,
+};
 use pomguard_tests::daemon::{
     Connection, Daemon, LISTED, Lab, REMOVABLE, SERVER, Settings, Terminal, UNLISTED, is_shut, opens,
 };
@@ -152,6 +157,10 @@ fn deadline_on_a_detached_host_claims_no_policy() {
     let status = json(&lab, &["status"]);
     let attention = status["attention"].to_string();
     assert!(attention.contains("detached") && !attention.contains("files-refused"), "{attention}");
+    for verb in ["confirm", "rollback", "apply"] {
+        let told = refused(&lab, &[verb, "--quiet"]);
+        assert!(told.contains("`pomguard detach` opened this host"), "{verb}: {told}");
+    }
     assert!(opens(&lab.stranger, SERVER, UNLISTED));
     drop(daemon);
 }
@@ -174,6 +183,140 @@ fn restart_during_a_pending_change_goes_on_waiting() {
     assert_eq!(outcomes(&lab), ["replaced", "in-force"]);
     assert_eq!(json(&lab, &["status"])["confirmed"], true);
     assert!(is_shut(&lab.peer, SERVER, REMOVABLE));
+}
+
+/// A confirmation after a restart is a change that succeeded: no alert may stay.
+#[test]
+fn restart_during_a_pending_change_leaves_no_alert() {
+    let Some(lab) = Lab::new("restart_during_a_pending_change_leaves_no_alert") else { return };
+    let daemon = Daemon::start(&lab);
+    lab.write_site(WITHOUT_REMOVABLE);
+    json(&lab, &["apply", "--confirm-within", "120s", "--quiet"]);
+    daemon.kill();
+    let mut daemon = Daemon::start(&lab);
+    for state in ["pending", "confirmed", "started again"] {
+        let attention = json(&lab, &["status"])["attention"].to_string();
+        assert!(!attention.contains("the last change of policy failed"), "{state}: {attention}");
+        assert_eq!(attention == "[]", state != "pending", "{state}: {attention}");
+        let page = lab.metrics();
+        for line in ["pomguard_policy_in_sync 1", "pomguard_last_reload_successful 1"] {
+            assert!(page.lines().any(|it| it == line), "{state}: no {line}:\n{page}");
+        }
+        match state {
+            "pending" => {
+                let changed = json(&lab, &["confirm", "--quiet"]);
+                assert_eq!(changed["generation"], lab.stats().generation(), "{changed}");
+                assert_eq!(changed["image"], lab.stats().image(), "{changed}");
+            }
+            _ => {
+                daemon.kill();
+                daemon = Daemon::start(&lab);
+            }
+        }
+    }
+}
+
+/// Whoever types `rollback` means the pending change, and may be a second late.
+#[test]
+fn rollback_after_the_deadline_goes_no_step_further() {
+    let Some(lab) = Lab::new("rollback_after_the_deadline_goes_no_step_further") else { return };
+    let daemon = Daemon::start(&lab);
+    lab.write_site(WITHOUT_REMOVABLE);
+    done(&lab, &["apply", "--quiet"]);
+    lab.write_site("");
+    json(&lab, &["apply", "--confirm-within", "2s", "--quiet"]);
+    daemon.wait_log("because nobody confirmed it in time");
+    let told = refused(&lab, &["rollback", "--quiet"]);
+    assert!(
+        told.contains("change 3 was taken back already") && told.contains("`pomguard rollback 1`"),
+        "{told}"
+    );
+    assert!(is_shut(&lab.peer, SERVER, REMOVABLE), "change 2 is in force");
+    // As late, after a restart.
+    daemon.kill();
+    let daemon = Daemon::start(&lab);
+    assert!(refused(&lab, &["rollback", "--quiet"]).contains("change 3 was taken back already"));
+    // A request that waits for a daemon that stood still over the deadline.
+    json(&lab, &["apply", "--confirm-within", "2s", "--quiet"]);
+    daemon.signal(Signal::SIGSTOP);
+    let late = lab.pomguard_command(&["rollback", "--quiet"]).stderr(Stdio::piped()).spawn().unwrap();
+    thread::sleep(Duration::from_millis(3_500));
+    daemon.signal(Signal::SIGCONT);
+    let late = late.wait_with_output().unwrap();
+    assert!(said(&late).contains("change 4 was taken back already"), "{}", said(&late));
+    assert_eq!(outcomes(&lab), ["replaced", "in-force", "not-confirmed", "not-confirmed"]);
+    assert!(is_shut(&lab.peer, SERVER, REMOVABLE), "change 2 is in force still");
+    // A number says which one is meant, and files that were taken end the question.
+    done(&lab, &["rollback", "1", "--quiet"]);
+    assert!(opens(&lab.peer, SERVER, REMOVABLE));
+}
+
+/// The timer of the deadline and the request are due at once when the process goes on.
+#[test]
+fn apply_after_a_deadline_that_passed_unnoticed_is_taken() {
+    let Some(lab) = Lab::new("apply_after_a_deadline_that_passed_unnoticed_is_taken") else { return };
+    let daemon = Daemon::start(&lab);
+    for round in 0..3 {
+        lab.write_site(WITHOUT_REMOVABLE);
+        json(&lab, &["apply", "--confirm-within", "1s", "--quiet"]);
+        daemon.signal(Signal::SIGSTOP);
+        let late = lab.pomguard_command(&["apply", "--quiet"]).stderr(Stdio::piped()).spawn().unwrap();
+        thread::sleep(Duration::from_millis(2_500));
+        daemon.signal(Signal::SIGCONT);
+        let late = late.wait_with_output().unwrap();
+        assert!(late.status.success(), "round {round}: {}", said(&late));
+        lab.write_site("");
+        done(&lab, &["apply", "--quiet"]);
+    }
+}
+
+/// The maps have the confirmation before the history has it. A start must not take the change back.
+#[test]
+fn confirmation_that_no_record_has_outlives_a_start() {
+    let Some(lab) = Lab::new("confirmation_that_no_record_has_outlives_a_start") else { return };
+    fs::create_dir_all(lab.state()).unwrap();
+    let remount = |flags: MsFlags| {
+        let options = Some("size=512k,mode=755");
+        mount(Some("small"), &lab.state(), Some("tmpfs"), flags, options).unwrap();
+    };
+    remount(MsFlags::empty());
+    let mut daemon = Daemon::start(&lab);
+    for full in [true, false] {
+        lab.write_site(WITHOUT_REMOVABLE);
+        json(&lab, &["apply", "--confirm-within", "120s", "--quiet"]);
+        let filler = lab.state().join("filler");
+        if full {
+            let mut file = fs::File::create(&filler).unwrap();
+            while file.write_all(&[0; 4096]).is_ok() {}
+        } else {
+            remount(MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY);
+        }
+        done(&lab, &["confirm", "--quiet"]);
+        daemon.kill();
+        if full {
+            fs::remove_file(&filler).unwrap();
+        } else {
+            assert_eq!(outcomes(&lab).last().unwrap(), "pending", "the disk took no record");
+            remount(MsFlags::MS_REMOUNT);
+        }
+        daemon = Daemon::start(&lab);
+        assert!(is_shut(&lab.peer, SERVER, REMOVABLE), "full {full}: the change is in force still");
+        assert_eq!(outcomes(&lab).last().unwrap(), "in-force", "full {full}");
+        let attention = json(&lab, &["status"])["attention"].to_string();
+        assert!(
+            !attention.contains("nobody confirmed") && !attention.contains("files-"),
+            "{full}: {attention}"
+        );
+        lab.write_site("");
+        done(&lab, &["apply", "--quiet"]);
+    }
+    // The other ways to end a change are recorded on a full disk, too.
+    lab.write_site(WITHOUT_REMOVABLE);
+    json(&lab, &["apply", "--confirm-within", "120s", "--quiet"]);
+    let mut file = fs::File::create(lab.state().join("filler")).unwrap();
+    while file.write_all(&[0; 4096]).is_ok() {}
+    done(&lab, &["rollback", "--quiet"]);
+    assert_eq!(outcomes(&lab).last().unwrap(), "rolled-back");
 }
 
 #[test]

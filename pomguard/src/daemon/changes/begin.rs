@@ -88,6 +88,14 @@ impl Changes {
         }
         let active = control::active(&context.pins)?;
         let now = context.ticks.now()? as u32;
+        if same_boot && active.deadline() == 0 && is_in_force(context, &record) {
+            // The confirmation is in the maps, and ended before its record, or the disk took no record.
+            let DesiredState { settings, policy, .. } = self.restored(&record)?;
+            warn!("change {} is confirmed by the maps; now the history says so, too", record.number);
+            let replaced = replaced_by(record.cause);
+            self.record_active(ActivePolicy { settings, policy, record: Some(record) }, &replaced);
+            return Ok(Earlier::None);
+        }
         if !same_boot || active.deadline() == 0 || over(active.deadline(), now) {
             // The former policy is in force: whoever reads the word must not take the change for it.
             if active.deadline() != 0 {
@@ -153,6 +161,7 @@ impl Changes {
         let in_force = reading::snapshot(&context.pins)?;
         self.in_force(&settings, in_force.image, in_force.generation);
         self.settings = settings.clone();
+        self.reports.push(Report::Accepted);
         self.reports.push(Report::Line(self.line()));
         self.attach_at_start(context, reconciler, &settings)
     }
@@ -202,4 +211,10 @@ impl Changes {
             }
         }
     }
+}
+
+/// Returns true if the maps have the generation of this change in force.
+fn is_in_force(context: &Context, record: &Record) -> bool {
+    reading::snapshot(&context.pins)
+        .is_ok_and(|it| it.image == record.image && it.generation == u64::from(record.generation))
 }

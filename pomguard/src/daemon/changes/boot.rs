@@ -177,21 +177,25 @@ impl Changes {
             }
             (Some(confirmed), _) => self.load_saved(context, reconciler, confirmed)?,
         }
+        self.line_by_maps(context)?;
+        self.refused(context, &why);
+        self.in_force_by_maps(context);
+        self.reports.push(Report::Failed);
+        Ok(())
+    }
+
+    /// Reports one line about the policy in force as the maps have it: the history may not know the policy.
+    pub(super) fn line_by_maps(&mut self, context: &Context) -> anyhow::Result<()> {
         let snapshot = reading::snapshot(&context.pins)?;
         let tuples = snapshot.capacity.iter().find(|it| it.name == "tuples").map_or(0, |it| it.used);
-        let line = format!(
+        self.reports.push(Report::Line(format!(
             "{} {}: inbound {}, outbound {}, generation {}, {tuples} tuples",
             snapshot.host,
             snapshot.matrix,
             snapshot.inbound.name(),
             snapshot.outbound.name(),
             snapshot.generation,
-        );
-        self.reports.push(Report::Line(line));
-        self.refused(context, &why);
-        let settings = self.settings.clone();
-        self.in_force(&settings, snapshot.image, snapshot.generation);
-        self.reports.push(Report::Failed);
+        )));
         Ok(())
     }
 

@@ -238,15 +238,16 @@ impl Changes {
         if to.is_none() && self.waiting.is_some() {
             return self.take_back(context, reconciler, &Outcome::RolledBack);
         }
-        let record = match to {
-            Some(number) => self.history.record(number)?,
-            None => self.one_before()?,
+        let _entitled = context.entitled()?;
+        let record = match (to, self.returned_last()) {
+            (Some(number), _) => self.history.record(number)?,
+            (None, Some(number)) => bail!(self.already_back(number)),
+            (None, None) => self.one_before()?,
         };
         if matches!(record.outcome, Outcome::Failed(_)) {
             bail!("change {} never was in force ({})", record.number, record.outcome.text());
         }
         let (draft, policy) = self.history.policy(&record)?;
-        let _entitled = context.entitled()?;
         self.change(
             context,
             reconciler,

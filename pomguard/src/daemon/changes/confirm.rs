@@ -87,7 +87,7 @@ impl Changes {
         context: &Context,
         reconciler: &mut Reconciler,
     ) -> anyhow::Result<Changed> {
-        let Some(waiting) = &self.waiting else { return self.nothing_to_confirm() };
+        let Some(waiting) = &self.waiting else { return self.nothing_to_confirm(context) };
         let number = waiting.record.number;
         let deadline = waiting.deadline;
         // The wait for the lock comes before the clock is read.
@@ -102,7 +102,7 @@ impl Changes {
         control::record_active(&context.pins, now).context("confirm in the kernel")?;
         let Some(waiting) = self.waiting.take() else { bail!("nothing waits for a confirmation") };
         info!("change {number} is confirmed");
-        let Waiting { next, replaced, installed, leave, .. } = waiting;
+        let Waiting { mut next, replaced, installed, leave, .. } = waiting;
         self.conditions.remove(&Condition::Unconfirmed);
         let mut notes = Vec::new();
         // Interfaces that the change no longer names were kept until now: a rollback by the programs could
@@ -110,33 +110,56 @@ impl Changes {
         if let Err(error) = self.attach(context, reconciler, &next.settings, &leave) {
             notes.push(format!("not on every interface: {error:#}"));
         }
+        // Another daemon installed the image: only a new one can be saved for the next boot.
+        let installed = match installed.map_or_else(|| install(context, &next.policy, None), Ok) {
+            Ok(installed) => Some(installed),
+            Err(error) => {
+                notes.push(format!("confirmed, but not saved for the next boot: {error:#}"));
+                None
+            }
+        };
         for note in &notes {
             error!("{note}");
         }
-        // The next boot uses only a confirmed policy.
-        let installed = installed.map_or_else(|| install(context, &next.policy, None), Ok)?;
         reconciler.record_baseline(context);
+        if let Some(installed) = &installed {
+            if let Some(record) = &mut next.record {
+                record.image = installed.digest();
+                record.generation = installed.generation();
+            }
+            self.succeeded(&next.settings, installed);
+        }
         let changed = Changed { changed: true, ..message(&next, notes) };
         self.record_active(next, &replaced);
-        self.save(context, &installed);
+        if let Some(installed) = installed {
+            // The next boot uses only a confirmed policy.
+            self.save(context, &installed);
+        }
         self.reports.push(Report::Line(self.line()));
         Ok(changed)
     }
 
     /// Answers a confirmation while no change is pending. Returns the policy in force if the last change
     /// altered nothing; returns an error if the confirmation is too late and the change was rolled back.
-    fn nothing_to_confirm(&self) -> anyhow::Result<Changed> {
-        // A change that nobody confirmed stays a condition until the files are taken.
-        let after_return = [Condition::NotConfirmed, Condition::FilesRefused]
-            .iter()
-            .any(|condition| self.conditions.contains_key(condition));
-        let records = self.history.list().0;
-        if let Some(last) = records.last().filter(|it| after_return && it.outcome == Outcome::NotConfirmed) {
-            bail!("too late: {}", returned(last.number, self.hurried));
+    fn nothing_to_confirm(&self, context: &Context) -> anyhow::Result<Changed> {
+        let _entitled = context.entitled()?;
+        if let Some(number) = self.returned_last() {
+            bail!("too late: {}", returned(number, self.hurried));
         }
         let held =
             self.held.as_ref().context("nothing waits for a confirmation, and nothing is in force yet")?;
         Ok(message(held, Vec::new()))
+    }
+
+    /// Returns the number of the last change, if it was taken back because nobody confirmed it. A change that
+    /// nobody confirmed stays a condition until the files are taken.
+    pub(super) fn returned_last(&self) -> Option<u64> {
+        let after_return = [Condition::NotConfirmed, Condition::FilesRefused]
+            .iter()
+            .any(|condition| self.conditions.contains_key(condition));
+        let records = self.history.list().0;
+        let last = records.last().filter(|it| after_return && it.outcome == Outcome::NotConfirmed)?;
+        Some(last.number)
     }
 
     /// Returns to the policy that was in force before the pending change.
@@ -156,6 +179,9 @@ impl Changes {
             .and_then(|active| control::stay(&context.pins, Active::confirmed(active.fallback())));
         let result =
             returned.map_err(anyhow::Error::from).and_then(|()| self.return_to_base(context, reconciler));
+        if result.is_err() {
+            self.in_force_by_maps(context);
+        }
         self.reports.push(Report::Line(self.line()));
         result
     }

@@ -200,6 +200,7 @@ impl Changes {
         info!("this machine is the one that saved the policy, or has one of its addresses");
         let foreign = foreign.clone();
         self.load_saved(context, reconciler, foreign)?;
+        self.line_by_maps(context)?;
         Ok(true)
     }
 

@@ -10,6 +10,9 @@ use std::{
     time::Instant,
 };
 
+use anyhow::anyhow;
+use log::error;
+
 use self::{identity::Unplaced, transition::Waiting};
 use super::{
     context::Context,
@@ -20,7 +23,7 @@ use crate::{
     history::History,
     input::{Draft, settings::Settings},
     kernel::{install::Installed, interface},
-    observe::condition::Condition,
+    observe::{condition::Condition, reading},
     policy::{self, Policy, own::Addresses},
     state::confirmed::Confirmed,
 };
@@ -153,6 +156,17 @@ impl Changes {
         }
         self.in_force(settings, installed.digest(), installed.generation().into());
         self.reports.push(Report::Accepted);
+    }
+
+    /// Records the image in force as the maps have it: the daemon could not put another one in order.
+    fn in_force_by_maps(&mut self, context: &Context) {
+        match reading::snapshot(&context.pins) {
+            Ok(snapshot) => {
+                let settings = self.settings.clone();
+                self.in_force(&settings, snapshot.image, snapshot.generation);
+            }
+            Err(error) => error!("the image in force cannot be read: {:#}", anyhow!(error)),
+        }
     }
 
     /// Records the image in force for the metrics page, and moves the page to the address of the settings.

@@ -113,6 +113,16 @@ impl Changes {
         before.context("there is no change before this one: `pomguard history` lists those there are")
     }
 
+    /// Returns the refusal of a rollback that comes after the pending change `number` was taken back: whoever asks
+    /// for that change would lose the policy before it, too.
+    pub(super) fn already_back(&self, number: u64) -> String {
+        let further = self.one_before().map_or_else(
+            |_| "there is no change before that one".to_owned(),
+            |record| format!("`pomguard rollback {}` returns to the change before that one", record.number),
+        );
+        format!("change {number} was taken back already, and the policy before it is in force; {further}")
+    }
+
     /// Returns the policy that a change in the history puts in force.
     pub(super) fn restored(&self, record: &Record) -> Result<DesiredState, HistoryError> {
         let (draft, policy) = self.history.policy(record)?;
