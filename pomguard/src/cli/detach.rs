@@ -8,7 +8,8 @@ use super::output::Output;
 use crate::{
     daemon::audit,
     history::History,
-    kernel::{attach, minimal, pins::Pins},
+    input::settings::Settings,
+    kernel::{attach, interface, minimal, pins::Pins},
     paths,
     state::runtime::Runtime,
 };
@@ -35,6 +36,12 @@ pub fn run(args: &DetachArgs, out: &mut Output) -> anyhow::Result<ExitCode> {
     pins.readable()?;
     let attached = attach::attached(&pins);
     if attached.is_empty() {
+        // A host that is held closed has none of the real programs.
+        if runtime.not_enforcing().is_none()
+            && let Some(other) = other_program(&settings)
+        {
+            bail!("nothing was changed: {other}");
+        }
         out.line(format_args!("nothing is attached by the pins in {}", settings.paths.pins.display()));
     }
     if !args.yes {
@@ -68,11 +75,28 @@ pub fn run(args: &DetachArgs, out: &mut Output) -> anyhow::Result<ExitCode> {
         out.line("what held the host closed while its kernel refused the programs is gone");
     }
     pins.remove()?;
+    if let Some(other) = other_program(&settings) {
+        out.complain(format_args!("pomguard: warning: {other}"));
+    }
     out.line(
         "counters and flows are gone; a daemon that still runs leaves the host open until it is restarted: \
          `systemctl restart pomguard`",
     );
     Ok(ExitCode::SUCCESS)
+}
+
+/// Returns a sentence about an interface of the settings on which a program runs that no pin there holds. Other
+/// settings may have attached the program: the folder of the pins may have changed since.
+fn other_program(settings: &Settings) -> Option<String> {
+    let name = settings.interfaces.iter().map(|at| at.value.as_str());
+    let mut found =
+        name.filter_map(|name| Some((name, interface::xdp(interface::index(name).ok()?).ok()??.program)));
+    let (name, program) = found.next()?;
+    Some(format!(
+        "{name} runs the XDP program {program}, which no pin in {} holds: if pomguard attached it, say the \
+         `paths.pins` of then, and detach again (`bpftool prog show id {program}` names it)",
+        settings.paths.pins.display()
+    ))
 }
 
 fn confirm(interfaces: &str, out: &mut Output) -> anyhow::Result<()> {

@@ -284,3 +284,28 @@ fn flows_that_end_with_a_bypass_are_named_before() {
     assert!(kept.answers());
     assert_eq!(daemon.log().matches("the bypass ends in").count(), 1, "{}", daemon.log());
 }
+
+/// The folder of the pins takes a restart to change: until then the files name another one than the daemon has.
+#[test]
+fn detach_by_other_pins_claims_no_open_host() {
+    let Some(lab) = Lab::new("detach_by_other_pins_claims_no_open_host") else { return };
+    let daemon = Daemon::start(&lab);
+    let files = fs::read_to_string(lab.config()).unwrap();
+    let pins = lab.pins().display().to_string();
+    fs::write(lab.config(), files.replace(&pins, &format!("{pins}-2"))).unwrap();
+    for alive in [true, false] {
+        let told = refused(&lab, &["detach", "--yes"]);
+        assert!(told.contains("eth0 runs the XDP program") && !told.contains("are gone"), "{alive}: {told}");
+        assert!(is_shut(&lab.stranger, SERVER, UNLISTED), "alive {alive}: the host is closed");
+        thread::sleep(LOOKS);
+        assert!(!lab.runtime().join("detached").exists(), "alive {alive}: and the daemon guards it");
+        if alive {
+            assert!(!json(&lab, &["status"])["attention"].to_string().contains("detached"));
+            daemon.signal(Signal::SIGSTOP);
+        }
+    }
+    daemon.kill();
+    fs::write(lab.config(), files).unwrap();
+    assert!(done(&lab, &["detach", "--yes"]).contains("eth0: detached"));
+    assert!(opens(&lab.stranger, SERVER, UNLISTED));
+}
