@@ -22,9 +22,13 @@ pub(super) fn up_to<const LONGEST: u32>(written: &str) -> Result<u32, String> {
 /// # Errors
 /// The message says how to write a duration.
 pub(super) fn seconds(written: &str) -> Result<u32, String> {
+    let form = || "write it as 60s, 10m, 2h or 1d".to_owned();
     let digits = written.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
+    if digits.is_empty() || !digits.bytes().all(|digit| digit.is_ascii_digit()) {
+        return Err(form());
+    }
     let scale = match &written[digits.len()..] {
-        "" if digits.parse::<u32>().is_ok() => {
+        "" => {
             return Err(format!(
                 "the unit is missing: write it as {digits}s, {digits}m, {digits}h or {digits}d"
             ));
@@ -33,10 +37,10 @@ pub(super) fn seconds(written: &str) -> Result<u32, String> {
         "m" | "min" => 60,
         "h" => 3_600,
         "d" => 86_400,
-        _ => return Err("write it as 60s, 10m, 2h or 1d".to_owned()),
+        _ => return Err(form()),
     };
-    let number: u32 = digits.parse().map_err(|_| "write it as 60s, 10m, 2h or 1d".to_owned())?;
-    match number.checked_mul(scale) {
+    // Digits alone are no number only if they are too many.
+    match digits.parse::<u32>().ok().and_then(|number| number.checked_mul(scale)) {
         Some(0) => Err("no time at all".to_owned()),
         Some(seconds) => Ok(seconds),
         None => Err("longer than a hundred years".to_owned()),
@@ -54,10 +58,25 @@ mod tests {
         {
             assert_eq!(seconds(written), Ok(read), "{written}");
         }
-        for wrong in
-            ["", "90", "s", "0", "-1", "1.5h", "2 h", "2w", "1h30m", "99999999999", "4294967295d", "２h"]
-        {
+        for wrong in [
+            "",
+            "90",
+            "s",
+            "0",
+            "-1",
+            "+5s",
+            "1.5h",
+            "2 h",
+            "2w",
+            "1h30m",
+            "99999999999",
+            "4294967295d",
+            "２h",
+        ] {
             assert!(seconds(wrong).is_err(), "{wrong}");
+        }
+        for long in ["4294967295d", "4294967296s", "99999999999d"] {
+            assert_eq!(seconds(long).unwrap_err(), "longer than a hundred years", "{long}");
         }
     }
 
