@@ -319,6 +319,36 @@ fn confirmation_that_no_record_has_outlives_a_start() {
     assert_eq!(outcomes(&lab).last().unwrap(), "rolled-back");
 }
 
+/// A start takes the files, and these are the files of a change that nobody confirmed.
+#[test]
+fn pending_change_that_the_history_lost_is_taken_back() {
+    let Some(lab) = Lab::new("pending_change_that_the_history_lost_is_taken_back") else { return };
+    let mut daemon = Daemon::start(&lab);
+    for (what, lose) in [("record", "2/record"), ("history", "")] {
+        lab.write_site(WITHOUT_REMOVABLE);
+        json(&lab, &["apply", "--confirm-within", "120s", "--quiet"]);
+        assert!(is_shut(&lab.peer, SERVER, REMOVABLE));
+        daemon.kill();
+        let lost = lab.state().join("history").join(lose);
+        if lost.is_dir() {
+            fs::remove_dir_all(&lost).unwrap()
+        } else {
+            fs::write(&lost, "x").unwrap()
+        }
+        daemon = Daemon::start(&lab);
+        assert!(opens(&lab.peer, SERVER, REMOVABLE), "{what}: the policy before it is in force");
+        let status = json(&lab, &["status"]);
+        assert_eq!(status["confirmed"], true, "{what}: {status}");
+        let attention = status["attention"].to_string();
+        assert!(attention.contains("the history does not know which one"), "{what}: {attention}");
+        assert!(daemon.reload().contains("server pom-4.0"), "{what}: an operator can take them");
+        assert!(is_shut(&lab.peer, SERVER, REMOVABLE), "{what}");
+        assert_eq!(json(&lab, &["status"])["attention"].to_string(), "[]", "{what}");
+        lab.write_site("");
+        done(&lab, &["apply", "--quiet"]);
+    }
+}
+
 #[test]
 fn a_rollback_needs_no_file_but_the_history() {
     let Some(lab) = Lab::new("a_rollback_needs_no_file_but_the_history") else { return };

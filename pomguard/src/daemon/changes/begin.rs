@@ -1,12 +1,12 @@
 //! The policy of a start: the change that still waits, the files, or the policy that was in force before.
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow};
 use log::{error, warn};
 use pomguard_common::{control::over, image::Active};
 
 use super::{
     Changes,
-    boot::StartSource,
+    boot::{ConfirmedPolicy, StartSource},
     confirm::{announce, returned},
     identity::Unplaced,
     install::install,
@@ -38,7 +38,13 @@ enum Earlier {
         /// Digest of the image that was taken back.
         image: String,
     },
+    /// The maps had a pending change that the history does not know, and are back at the policy before it.
+    Unknown,
 }
+
+/// The reason for which a start does not take the files: they may be those of a change that nobody confirmed.
+const UNKNOWN: &str = "a change waited for its confirmation, and the history does not know which one (it was moved \
+                       or damaged): the policy before it is in force; `pomguard apply` takes the files all the same";
 
 impl Changes {
     /// Puts the policy of a start in force, and attaches: the change that still waits, the files, or the policy that
@@ -58,6 +64,11 @@ impl Changes {
             self.take_over(context, reconciler)?;
         } else {
             match start_source {
+                StartSource::Files(..) if matches!(earlier, Earlier::Unknown) => {
+                    self.keep(context, reconciler, ConfirmedPolicy::in_force(anyhow!(UNKNOWN)))?;
+                    let settings = self.settings.clone();
+                    self.attach_at_start(context, reconciler, &settings)?;
+                }
                 StartSource::Files(files, by_last_name) => {
                     self.start(context, reconciler, *files)?;
                     self.unplaced = by_last_name.map(|draft| Unplaced::by_last_name(*draft));
@@ -79,7 +90,7 @@ impl Changes {
     /// daemon was running is recorded now.
     fn continue_waiting(&mut self, context: &Context) -> anyhow::Result<Earlier> {
         let (records, _) = self.history.list();
-        let Some(record) = pending(&records).cloned() else { return Ok(Earlier::None) };
+        let Some(record) = pending(&records).cloned() else { return end_unknown(context) };
         let Outcome::Pending(until) = &record.outcome else { return Ok(Earlier::None) };
         let same_boot = boot_id().is_ok_and(|boot| boot == until.boot);
         let left = until.until.saturating_sub(unix_now());
@@ -211,6 +222,17 @@ impl Changes {
             }
         }
     }
+}
+
+/// Ends a pending change that only the maps know: nobody could confirm it.
+fn end_unknown(context: &Context) -> anyhow::Result<Earlier> {
+    let active = control::active(&context.pins)?;
+    if active.deadline() == 0 {
+        return Ok(Earlier::None);
+    }
+    control::stay(&context.pins, Active::confirmed(active.fallback()))?;
+    announce(UNKNOWN);
+    Ok(Earlier::Unknown)
 }
 
 /// Returns true if the maps have the generation of this change in force.

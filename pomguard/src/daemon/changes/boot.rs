@@ -60,6 +60,13 @@ pub(in crate::daemon) struct ConfirmedPolicy {
     draft: Option<Draft>,
 }
 
+impl ConfirmedPolicy {
+    /// The policy that the maps have in force.
+    pub(super) const fn in_force(why: anyhow::Error) -> Self {
+        Self { why, confirmed: None, unreadable: None, foreign: false, draft: None }
+    }
+}
+
 /// Reads the files. If they are refused, looks for another policy to enforce.
 ///
 /// # Errors
