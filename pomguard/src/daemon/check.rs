@@ -4,7 +4,7 @@ use anyhow::anyhow;
 use log::error;
 
 use super::{Daemon, audit, overrides::Overrides};
-use crate::observe::condition::Condition;
+use crate::observe::condition::{Condition, Repair};
 
 impl Daemon {
     /// Checks everything once, and reports the conditions.
@@ -27,6 +27,10 @@ impl Daemon {
             self.follow_clocks_in_lock();
             let how = self.changes.settings_in_force().attach;
             let mut check = self.reconciler.check(&self.context, how, &lasting);
+            // A process that stood still since the adoption above took the override for a foreign change.
+            if check.repairs.contains(&Repair::Control) {
+                self.adopt_override();
+            }
             self.change(|changes, context, reconciler| {
                 changes.check_addresses(context, reconciler, &mut check);
             });

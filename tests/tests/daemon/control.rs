@@ -18,7 +18,10 @@ use pomguard_tests::daemon::{
 };
 use serde_json::Value;
 
-use super::cli::{done, json, refused, said};
+use super::{
+    cli::{done, json, refused, said},
+    watch::wait_until,
+};
 
 /// Disables row 16.
 const WITHOUT_REMOVABLE: &str = "[[row]]\nid = \"pom-4.0/16\"\nenabled = false\nforce = true\n";
@@ -202,16 +205,13 @@ fn restart_during_a_pending_change_leaves_no_alert() {
         for line in ["pomguard_policy_in_sync 1", "pomguard_last_reload_successful 1"] {
             assert!(page.lines().any(|it| it == line), "{state}: no {line}:\n{page}");
         }
-        match state {
-            "pending" => {
-                let changed = json(&lab, &["confirm", "--quiet"]);
-                assert_eq!(changed["generation"], lab.stats().generation(), "{changed}");
-                assert_eq!(changed["image"], lab.stats().image(), "{changed}");
-            }
-            _ => {
-                daemon.kill();
-                daemon = Daemon::start(&lab);
-            }
+        if state == "pending" {
+            let changed = json(&lab, &["confirm", "--quiet"]);
+            assert_eq!(changed["generation"], lab.stats().generation(), "{changed}");
+            assert_eq!(changed["image"], lab.stats().image(), "{changed}");
+        } else {
+            daemon.kill();
+            daemon = Daemon::start(&lab);
         }
     }
 }
@@ -331,9 +331,9 @@ fn pending_change_that_the_history_lost_is_taken_back() {
         daemon.kill();
         let lost = lab.state().join("history").join(lose);
         if lost.is_dir() {
-            fs::remove_dir_all(&lost).unwrap()
+            fs::remove_dir_all(&lost).unwrap();
         } else {
-            fs::write(&lost, "x").unwrap()
+            fs::write(&lost, "x").unwrap();
         }
         daemon = Daemon::start(&lab);
         assert!(opens(&lab.peer, SERVER, REMOVABLE), "{what}: the policy before it is in force");
@@ -343,7 +343,7 @@ fn pending_change_that_the_history_lost_is_taken_back() {
         assert!(attention.contains("the history does not know which one"), "{what}: {attention}");
         assert!(daemon.reload().contains("server pom-4.0"), "{what}: an operator can take them");
         assert!(is_shut(&lab.peer, SERVER, REMOVABLE), "{what}");
-        assert_eq!(json(&lab, &["status"])["attention"].to_string(), "[]", "{what}");
+        wait_until(what, &daemon, || json(&lab, &["status"])["attention"].to_string() == "[]");
         lab.write_site("");
         done(&lab, &["apply", "--quiet"]);
     }
