@@ -343,7 +343,7 @@ fn pending_change_that_the_history_lost_is_taken_back() {
         assert!(attention.contains("the history does not know which one"), "{what}: {attention}");
         assert!(daemon.reload().contains("server pom-4.0"), "{what}: an operator can take them");
         assert!(is_shut(&lab.peer, SERVER, REMOVABLE), "{what}");
-        wait_until(what, &daemon, || json(&lab, &["status"])["attention"].to_string() == "[]");
+        wait_until(what, &daemon, || json(&lab, &["status"])["attention"] == Value::Array(vec![]));
         lab.write_site("");
         done(&lab, &["apply", "--quiet"]);
     }
