@@ -6,9 +6,8 @@ if [ "$1" -eq 0 ]; then
 	rm -rf /run/pomguard
 	rmdir /sys/fs/bpf/pomguard 2>/dev/null || :
 	# Folders of this package alone, which an RPM that lists files does not remove.
-	for folder in doc/pomguard/docs doc/pomguard licenses/pomguard \
-		pomguard/grafana pomguard/matrix pomguard/prometheus pomguard/selinux pomguard; do
-		rmdir "/usr/share/$folder" 2>/dev/null || :
+	for folder in doc/pomguard licenses/pomguard pomguard; do
+		rmdir "/usr/share/$folder"/* "/usr/share/$folder" 2>/dev/null || :
 	done
 	rmdir /etc/pomguard 2>/dev/null || :
 	if command -v selinuxenabled >/dev/null 2>&1 && selinuxenabled; then

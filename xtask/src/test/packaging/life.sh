@@ -61,13 +61,13 @@ guarded() {
 }
 
 # The peer knocks at a denied port (nobody may ever answer) and at an allowed one (that always answers).
-reach() { ip netns exec peer timeout 1 bash -c "exec 3<>/dev/tcp/10.20.0.11/$1" 2>/dev/null; }
+reach() { ip netns exec peer timeout "${2:-1}" bash -c "exec 3<>/dev/tcp/10.20.0.11/$1" 2>/dev/null; }
 knock() {
 	: >/tmp/denied-answered
 	: >/tmp/allowed-failed
 	: >/tmp/knocks
 	while [ ! -e /tmp/enough ]; do
-		reach 9999 && echo x >>/tmp/denied-answered
+		reach 9999 0.1 && echo x >>/tmp/denied-answered
 		reach 22 || echo x >>/tmp/allowed-failed
 		echo x >>/tmp/knocks
 	done
