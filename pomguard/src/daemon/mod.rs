@@ -33,6 +33,7 @@ mod check;
 mod command;
 mod context;
 pub mod journal;
+mod memory;
 mod message;
 pub mod overrides;
 mod phases;
@@ -104,6 +105,7 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> anyhow
     daemon.check();
     daemon.reconciler.judge(&daemon.context).context("ask the programs that are in force")?;
     daemon.reporter.started(&daemon.context);
+    memory::give_back();
     daemon.serve(&mut timer, hangup, requests, shutdown).await;
     daemon.reporter.save_records(daemon.changes.settings().drops);
     daemon.reporter.stopping();
@@ -141,14 +143,17 @@ impl Daemon {
                 _ = hangup.recv() => {
                     self.catch_up();
                     self.reload();
+                    memory::give_back();
                 }
                 Some(command) = requests.next() => {
                     self.catch_up();
                     self.command(command);
+                    memory::give_back();
                 }
                 () = timer.due() => self.check(),
                 () = tokio::time::sleep(deadline.unwrap_or_default()), if deadline.is_some() => {
                     self.change(Changes::at_deadline);
+                    memory::give_back();
                 }
             }
         }

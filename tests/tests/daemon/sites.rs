@@ -4,10 +4,21 @@ use std::{fmt::Write as _, fs};
 
 use pomguard_tests::daemon::{Daemon, LISTED, Lab, SERVER, SERVER6, UNLISTED, is_shut, opens};
 
-use super::cli::json;
+use super::{cli::json, watch::wait_until};
 
 /// The limit of tuples: peer prefixes times port ranges.
 const TUPLES: usize = 100_000;
+
+/// The most bytes that a daemon with so many tuples has for itself at rest: half of what a change takes.
+const MEMORY: u64 = 30 << 20;
+
+/// Returns the bytes that the process does not share with its files.
+fn own_memory(daemon: &Daemon) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", daemon.id())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
+    let kilobytes: u64 = line.trim().trim_end_matches(" kB").parse().unwrap();
+    kilobytes * 1024
+}
 
 #[test]
 fn site_of_ipv6_alone_is_enforced() {
@@ -58,6 +69,11 @@ fn largest_site_is_taken_and_a_larger_one_refused() {
     let daemon = Daemon::start(&lab);
     assert!(opens(&lab.peer, SERVER, LISTED), "{}", daemon.log());
     assert!(is_shut(&lab.stranger, SERVER, LISTED));
+    for change in ["start", "reload"] {
+        // The daemon is ready before it tidies up.
+        wait_until(change, &daemon, || own_memory(&daemon) < MEMORY);
+        daemon.reload();
+    }
     of(TUPLES + 1);
     let output = lab.pomguard(&["check"]);
     let text =
