@@ -105,7 +105,7 @@ fn is_judged(policy: &Policy, here: &Addresses, opening: &Opening) -> bool {
 /// Returns the policy in force, found by its image. Returns `None` if the history does not have the image, or
 /// nothing is in force.
 pub(super) fn in_force(settings: &Settings) -> Option<Policy> {
-    let image = reading::snapshot(&Pins::new(&settings.paths.pins)).ok()?.image;
+    let image = reading::image(&Pins::new(&settings.paths.pins)).ok()?.image;
     let history = History::open(&settings.paths.state);
     let (records, _) = history.list();
     let record = records.iter().rfind(|record| record.image == image)?;

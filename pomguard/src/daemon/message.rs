@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use crate::{
     input::settings::Settings,
-    observe::condition::{Condition, Repair},
+    observe::{
+        condition::{Condition, Repair},
+        snapshot::ImageInForce,
+    },
 };
 
 /// Conditions with a text about each.
@@ -17,17 +20,9 @@ pub(super) enum Report {
     /// A change failed.
     Failed,
     /// An image is in force, with the settings that name the interfaces and the address of the metrics page.
-    InForce { settings: Box<Settings>, installed: InForce },
+    InForce { settings: Box<Settings>, installed: ImageInForce },
     /// One line about the policy in force.
     Line(String),
-}
-
-/// The image in force.
-#[derive(Clone)]
-pub(super) struct InForce {
-    /// SHA-256 of the image, hexadecimal.
-    pub(super) image: String,
-    pub(super) generation: u64,
 }
 
 /// The result of one check, which the parts fill one after the other.

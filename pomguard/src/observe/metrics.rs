@@ -24,7 +24,7 @@ use crate::observe::{
     drops::peers::RecentPeers,
     family::{self, MetricFamily, MetricKind},
     printable::printable,
-    snapshot::{AttachInfo, Disposition, RowStats, Snapshot},
+    snapshot::{AttachInfo, Disposition, ImageInForce, RowStats, Snapshot},
 };
 
 /// The state of the daemon that is not in the maps.
@@ -58,15 +58,6 @@ pub struct DaemonState {
     pub conditions: BTreeSet<Condition>,
     /// The number of repairs of each kind.
     pub repairs: BTreeMap<Repair, u64>,
-}
-
-/// The image that the daemon considers to be in force.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ImageInForce {
-    /// SHA-256 of the image, hexadecimal.
-    pub image: String,
-    /// The generation.
-    pub generation: u64,
 }
 
 /// Returns the page, in OpenMetrics text; [`super::exposition::classic`] converts the page to the older

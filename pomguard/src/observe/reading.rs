@@ -1,15 +1,18 @@
 //! One reading of the pinned maps, as a [`Snapshot`].
 
+use aya::maps::{Array, MapData};
 use pomguard_common::{
     Direction,
     counter::{Counters, RowLabel, RowTally, Tally},
     flow::{Bucket, State, Tag},
-    image::{AGES, HEAD, Line, SECTIONS},
+    image::{AGES, GENERATION_WORD, HEAD, Line, SECTIONS},
     limits, names,
     reason::{Reason, Verdict},
 };
 
-use super::snapshot::{Capacity, Disposition, FlowKinds, FlowStats, ReasonStats, RowStats, Snapshot, Totals};
+use super::snapshot::{
+    Capacity, Disposition, FlowKinds, FlowStats, ImageInForce, ReasonStats, RowStats, Snapshot, Totals,
+};
 use crate::{
     compile::ImageFacts,
     kernel::{
@@ -24,6 +27,26 @@ use crate::{
     model::{Mode, RowId},
 };
 
+/// Reads which image is in force, and no counter.
+///
+/// # Errors
+/// As [`snapshot`].
+pub fn image(pins: &Pins) -> Result<ImageInForce, KernelError> {
+    let host = load::host_record(pins)?;
+    let ticks = Ticks { shift: host.tick_shift, ..Ticks::probe()? };
+    let (_, lines) = opening_lines(pins, ticks.now()?)?;
+    let record = ImageFacts::read(&lines).ok_or(KernelError::Unreadable)?;
+    Ok(ImageInForce { image: record.hex(), generation: lines[AGES as usize].word(GENERATION_WORD).into() })
+}
+
+/// Returns the array of the image in force at `now`, and its lines before the sections.
+fn opening_lines(pins: &Pins, now: u64) -> Result<(Array<MapData, Line>, Vec<Line>), KernelError> {
+    let array = generation::inner(pins, control::active(pins)?.slot(now as u32) as u8)?;
+    let line = |index: u32| array.get(&index, 0).map_err(KernelError::map(names::MAP_POLICY));
+    let lines = (HEAD..SECTIONS).map(line).collect::<Result<_, _>>()?;
+    Ok((array, lines))
+}
+
 /// Takes one reading. Not atomic: counting continues meanwhile.
 ///
 /// # Errors
@@ -32,17 +55,14 @@ pub fn snapshot(pins: &Pins) -> Result<Snapshot, KernelError> {
     let host = load::host_record(pins)?;
     let ticks = Ticks { shift: host.tick_shift, ..Ticks::probe()? };
     let now = ticks.now()?;
-    let active = control::active(pins)?;
-    let array = generation::inner(pins, active.slot(now as u32) as u8)?;
-    let line = |index: u32| array.get(&index, 0).map_err(KernelError::map(names::MAP_POLICY));
-    let lines = (HEAD..SECTIONS).map(line).collect::<Result<Vec<_>, _>>()?;
+    let (array, lines) = opening_lines(pins, now)?;
     let record = ImageFacts::read(&lines).ok_or(KernelError::Unreadable)?;
     let (head_line, ages) = (lines[HEAD as usize], lines[AGES as usize]);
     let counters = counters(pins)?;
     Ok(Snapshot {
         host: host.host.to_string(),
         matrix: host.matrix.to_string(),
-        generation: u64::from(ages.word(pomguard_common::image::GENERATION_WORD)),
+        generation: ages.word(GENERATION_WORD).into(),
         image: record.hex(),
         inbound: Mode::in_head(&head_line, Direction::Inbound),
         outbound: Mode::in_head(&head_line, Direction::Outbound),

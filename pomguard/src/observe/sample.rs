@@ -3,9 +3,10 @@
 use pomguard_common::Direction;
 
 use super::{
-    metrics::{DaemonState, ImageInForce},
+    metrics::DaemonState,
     snapshot::{
-        AttachInfo, Capacity, Disposition, FlowKinds, FlowStats, ReasonStats, RowStats, Snapshot, Totals,
+        AttachInfo, Capacity, Disposition, FlowKinds, FlowStats, ImageInForce, ReasonStats, RowStats,
+        Snapshot, Totals,
     },
 };
 use crate::policy::{Mode, RowId};

@@ -7,7 +7,25 @@ use pomguard_common::{Direction, reason::Reason};
 use serde::{Deserialize, Serialize};
 
 pub use crate::kernel::attached::AttachInfo;
-use crate::model::{Mode, RowId};
+use crate::{
+    kernel::install::Installed,
+    model::{Mode, RowId},
+};
+
+/// The image in force.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ImageInForce {
+    /// SHA-256 of the image, hexadecimal.
+    pub image: String,
+    /// The generation.
+    pub generation: u64,
+}
+
+impl From<&Installed> for ImageInForce {
+    fn from(installed: &Installed) -> Self {
+        Self { image: installed.digest(), generation: installed.generation().into() }
+    }
+}
 
 /// One reading of the maps.
 #[derive(Clone, Debug, Serialize)]

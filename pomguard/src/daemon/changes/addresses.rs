@@ -126,7 +126,7 @@ impl Changes {
             installed.digest()
         );
         let settings = self.waiting.as_ref().map_or(&self.settings, |waiting| &waiting.next.settings).clone();
-        self.in_force(&settings, installed.digest(), installed.generation().into());
+        self.in_force(&settings, (&installed).into());
         if let (Some(held), Some(base)) = (&mut self.held, base) {
             held.policy.machine = base.machine;
             if let (Some(record), Some(digest)) = (&mut held.record, base_digest) {

@@ -169,8 +169,7 @@ impl Changes {
         let Some(settings) = self.waiting.as_ref().map(|waiting| waiting.next.settings.clone()) else {
             return Ok(());
         };
-        let in_force = reading::snapshot(&context.pins)?;
-        self.in_force(&settings, in_force.image, in_force.generation);
+        self.in_force(&settings, reading::image(&context.pins)?);
         self.settings = settings.clone();
         self.reports.push(Report::Accepted);
         self.reports.push(Report::Line(self.line()));
@@ -237,6 +236,6 @@ fn end_unknown(context: &Context) -> anyhow::Result<Earlier> {
 
 /// Returns true if the maps have the generation of this change in force.
 fn is_in_force(context: &Context, record: &Record) -> bool {
-    reading::snapshot(&context.pins)
+    reading::image(&context.pins)
         .is_ok_and(|it| it.image == record.image && it.generation == u64::from(record.generation))
 }

@@ -175,7 +175,7 @@ impl Changes {
             (confirmed, true) if confirmed.is_none() || !self.only_failsafe_in_force(context, foreign) => {
                 info!("the policy in force stays in force");
                 let change = confirmed.and_then(|confirmed| confirmed.about.change);
-                self.recall(&[&reading::snapshot(&context.pins)?.image], change);
+                self.recall(&[&reading::image(&context.pins)?.image], change);
             }
             (None, true) => {}
             (Some(confirmed), _) if foreign && !self.has_address_of(&confirmed) => {

@@ -231,7 +231,7 @@ impl Changes {
             compile::ImageFacts::read(&confirmed.lines).map(|record| record.hex()).unwrap_or_default();
         self.recall(&[&installed.digest(), &saved], confirmed.about.change);
         let settings = self.settings.clone();
-        self.in_force(&settings, installed.digest(), installed.generation().into());
+        self.in_force(&settings, (&installed).into());
         self.renew(context, confirmed);
         Ok(())
     }

@@ -16,14 +16,14 @@ use log::error;
 use self::{identity::Unplaced, transition::Waiting};
 use super::{
     context::Context,
-    message::{Conditions, InForce, Report},
+    message::{Conditions, Report},
     reconciler::Reconciler,
 };
 use crate::{
     history::History,
     input::{Draft, settings::Settings},
     kernel::{install::Installed, interface},
-    observe::{condition::Condition, reading},
+    observe::{condition::Condition, reading, snapshot::ImageInForce},
     policy::{self, Policy, own::Addresses},
     state::confirmed::Confirmed,
 };
@@ -62,7 +62,7 @@ pub(super) struct Changes {
     /// The policy that could not be saved for the next boot, and the time of the next attempt.
     unsaved: Option<(Confirmed, Instant)>,
     /// The image in force; `None` before the first one.
-    installed: Option<InForce>,
+    installed: Option<ImageInForce>,
     /// The conditions that stay until something is done about them.
     conditions: Conditions,
     /// Messages that the loop has not passed on yet.
@@ -154,24 +154,23 @@ impl Changes {
         for over in [Condition::FilesRefused, Condition::ResourcesExhausted, Condition::NotConfirmed] {
             self.conditions.remove(&over);
         }
-        self.in_force(settings, installed.digest(), installed.generation().into());
+        self.in_force(settings, installed.into());
         self.reports.push(Report::Accepted);
     }
 
     /// Records the image in force as the maps have it: the daemon could not put another one in order.
     fn in_force_by_maps(&mut self, context: &Context) {
-        match reading::snapshot(&context.pins) {
-            Ok(snapshot) => {
+        match reading::image(&context.pins) {
+            Ok(image) => {
                 let settings = self.settings.clone();
-                self.in_force(&settings, snapshot.image, snapshot.generation);
+                self.in_force(&settings, image);
             }
             Err(error) => error!("the image in force cannot be read: {:#}", anyhow!(error)),
         }
     }
 
     /// Records the image in force for the metrics page, and moves the page to the address of the settings.
-    fn in_force(&mut self, settings: &Settings, image: String, generation: u64) {
-        let installed = InForce { image, generation };
+    fn in_force(&mut self, settings: &Settings, installed: ImageInForce) {
         self.installed = Some(installed.clone());
         self.reports.push(Report::InForce { settings: Box::new(settings.clone()), installed });
     }

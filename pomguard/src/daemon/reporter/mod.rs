@@ -21,10 +21,7 @@ use super::{
 use crate::{
     input::settings::{AttachMode, Drops, Paths},
     kernel::{clock::unix_now, pins::Pins, takeover},
-    observe::{
-        condition::Condition,
-        metrics::{self, DaemonState},
-    },
+    observe::{condition::Condition, metrics::DaemonState},
     policy::Policy,
 };
 
@@ -106,8 +103,7 @@ impl Reporter {
                     AttachMode::Generic => "generic",
                 }
                 .clone_into(&mut state.attach_wanted);
-                state.installed =
-                    Some(metrics::ImageInForce { image: installed.image, generation: installed.generation });
+                state.installed = Some(installed);
                 state.interfaces = settings.interfaces.iter().map(|at| at.value.clone()).collect();
             }
             Report::Line(line) => self.line = line,
