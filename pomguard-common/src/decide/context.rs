@@ -1,10 +1,10 @@
 //! One datagram under judgement, and the questions that both directions ask about it.
 
-use super::{Decision, NO_ROW, Tables, fragment_key, key};
+use super::{Decision, Env, NO_ROW, fragment_key, key};
 use crate::{
     Direction,
-    flow::{self, Found, Store},
-    image::{Class, Family, Image, Lines, Miss, RowMatch, Tuple},
+    flow::{self, Found, Store as _},
+    image::{Class, Family, Image, Miss, RowMatch, Tuple},
     parse::{Datagram, Kind, tcp_flag},
     protocol,
     reason::Reason,
@@ -71,19 +71,19 @@ pub(super) const fn opens_and_answers(datagram: &Datagram) -> (bool, bool) {
 }
 
 /// The inputs of every ruling on one datagram.
-pub(super) struct Context<'a, 'b, L: Lines + ?Sized, F: Store, T: Store> {
+pub(super) struct Context<'a, E: Env> {
     pub(super) hook: Direction,
     pub(super) datagram: &'a Datagram,
-    pub(super) tables: &'a Tables<'b, L, F, T>,
+    pub(super) env: &'a E,
     /// Class of the peer. Looked up once, before everything else: the look-up is costly, and the verifier
     /// explores a single call site only once.
     pub(super) class: Class,
 }
 
-impl<L: Lines + ?Sized, F: Store, T: Store> Context<'_, '_, L, F, T> {
+impl<E: Env> Context<'_, E> {
     #[inline(always)]
-    pub(super) const fn image(&self) -> &Image<'_, L> {
-        self.tables.image
+    pub(super) fn image(&self) -> &Image<'_, E::Lines> {
+        self.env.image()
     }
 
     /// Returns `known` if the site file knows the peer, else `stranger`.
@@ -106,13 +106,13 @@ impl<L: Lines + ?Sized, F: Store, T: Store> Context<'_, '_, L, F, T> {
     /// packet of either side.
     #[inline(always)]
     pub(super) fn flow(&self) -> Option<Found> {
-        let found = flow::find(&self.tables.flows, key(self.hook, self.datagram))?;
+        let found = flow::find(self.env.flows(), key(self.hook, self.datagram))?;
         let generation = self.image().generation();
         if found.epoch == generation || found.epoch == flow::GRANDFATHERED {
             return Some(found);
         }
         let row = self.still_allowed()?;
-        flow::set_epoch(&self.tables.flows, &found, row, generation);
+        flow::set_epoch(self.env.flows(), &found, row, generation);
         Some(Found { row, epoch: generation, ..found })
     }
 
@@ -122,7 +122,7 @@ impl<L: Lines + ?Sized, F: Store, T: Store> Context<'_, '_, L, F, T> {
     pub(super) fn still_allowed(&self) -> Option<u16> {
         match self.row_match(Direction::Outbound) {
             Ok(row_match) => Some(row_match.row),
-            Err(Miss { audit, .. }) if audit || self.tables.keeps_unlisted() => Some(NO_ROW),
+            Err(Miss { audit, .. }) if audit || self.env.keeps_unlisted() => Some(NO_ROW),
             Err(_) => None,
         }
     }
@@ -132,13 +132,13 @@ impl<L: Lines + ?Sized, F: Store, T: Store> Context<'_, '_, L, F, T> {
     #[inline(always)]
     pub(super) fn serves(&self) -> bool {
         let Tuple { protocol, port, .. } = tuple(self.hook, self.datagram, Direction::Inbound);
-        serve::serves(self.image().lines(), protocol, port, self.tables.flows.now())
+        serve::serves(self.image().lines(), protocol, port, self.env.flows().now())
     }
 
     /// Records in the flow table that the peer sent this datagram on a flow of this host.
     #[inline(always)]
     pub(super) fn heard(&self, found: &Found) {
-        let flows = &self.tables.flows;
+        let flows = self.env.flows();
         match (self.datagram.kind, self.datagram.protocol) {
             (Kind::Ports, protocol::TCP) => {
                 flow::segment(flows, found, Direction::Inbound, self.datagram.tcp_flags);
@@ -152,7 +152,7 @@ impl<L: Lines + ?Sized, F: Store, T: Store> Context<'_, '_, L, F, T> {
     /// Records in the flow table that this host sent this datagram on a flow of its own.
     #[inline(always)]
     pub(super) fn sent(&self, found: &Found) {
-        let flows = &self.tables.flows;
+        let flows = self.env.flows();
         match (self.datagram.kind, self.datagram.protocol) {
             (Kind::Ports, protocol::TCP) => {
                 flow::segment(flows, found, Direction::Outbound, self.datagram.tcp_flags);
@@ -166,15 +166,15 @@ impl<L: Lines + ?Sized, F: Store, T: Store> Context<'_, '_, L, F, T> {
     /// later ones are counted as would-be drops too.
     #[inline(always)]
     pub(super) fn follower(&self) -> Decision {
-        let (passes, audited) =
-            match flow::find(&self.tables.fragments, fragment_key(self.hook, self.datagram)) {
-                Some(found) => {
-                    let wanted = self.tables.fragment_epoch(false);
-                    let audited = found.epoch == self.tables.fragment_epoch(true);
-                    (found.epoch == wanted || found.epoch == Tables::<L, F, T>::ISOLATED_FRAGMENT, audited)
-                }
-                None => (false, false),
-            };
+        let (passes, audited) = match flow::find(self.env.fragments(), fragment_key(self.hook, self.datagram))
+        {
+            Some(found) => {
+                let wanted = self.env.fragment_epoch(false);
+                let audited = found.epoch == self.env.fragment_epoch(true);
+                (found.epoch == wanted || found.epoch == E::ISOLATED_FRAGMENT, audited)
+            }
+            None => (false, false),
+        };
         if passes {
             Decision::because(Reason::Fragment)
         } else {

@@ -2,14 +2,14 @@
 //! the peer.
 
 use super::{
-    Decision, Tables,
+    Decision, Env,
     address::{group, impossible_source, is_unclaimed, link_local, mapped, unspecified},
     link::link_service,
 };
 use crate::{
     Direction,
-    flow::Store,
-    image::{Class, Family, Lines},
+    control::ControlView as _,
+    image::{Barrier as _, Class, Family},
     parse::{Datagram, Kind},
     reason::Reason,
 };
@@ -43,24 +43,14 @@ impl Endpoints {
 /// Checks the addresses of an inbound datagram. The word is an [`Endpoints`]. A separate function in the
 /// programs.
 #[inline(never)]
-pub(super) fn arrives<L, F, T>(datagram: &Datagram, tables: &Tables<'_, L, F, T>) -> u64
-where
-    L: Lines + ?Sized,
-    F: Store,
-    T: Store,
-{
-    tables.image.lines().barrier(ends_inbound(datagram, tables).0)
+pub(super) fn arrives<E: Env>(datagram: &Datagram, env: &E) -> u64 {
+    env.image().lines().barrier(ends_inbound(datagram, env).0)
 }
 
 #[inline(always)]
-fn ends_inbound<L, F, T>(datagram: &Datagram, tables: &Tables<'_, L, F, T>) -> Endpoints
-where
-    L: Lines + ?Sized,
-    F: Store,
-    T: Store,
-{
+fn ends_inbound<E: Env>(datagram: &Datagram, env: &E) -> Endpoints {
     let because = |reason| Endpoints::decided(Decision::because(reason));
-    let image = tables.image;
+    let image = env.image();
     let family = datagram.family;
     let class = image.class(family, &datagram.source);
     image.lines().note_peer(class.note());
@@ -70,7 +60,7 @@ where
     // Duplicate address detection and MLD start from the unspecified address.
     let newborn = matches!(family, Family::V6) && unspecified(&datagram.source);
     let impossible = impossible_source(family, &datagram.source) && !newborn;
-    if impossible || class.is_sent_by_us_alone(tables.knows_holders()) {
+    if impossible || class.is_sent_by_us_alone(env.knows_holders()) {
         return because(Reason::SpoofedSource);
     }
     let target = image.class(family, &datagram.destination);
@@ -98,24 +88,14 @@ where
 /// Checks the addresses of an outbound datagram. The word is an [`Endpoints`]. A separate function in the
 /// programs.
 #[inline(never)]
-pub(super) fn departs<L, F, T>(datagram: &Datagram, tables: &Tables<'_, L, F, T>) -> u64
-where
-    L: Lines + ?Sized,
-    F: Store,
-    T: Store,
-{
-    tables.image.lines().barrier(ends_outbound(datagram, tables).0)
+pub(super) fn departs<E: Env>(datagram: &Datagram, env: &E) -> u64 {
+    env.image().lines().barrier(ends_outbound(datagram, env).0)
 }
 
 #[inline(always)]
-fn ends_outbound<L, F, T>(datagram: &Datagram, tables: &Tables<'_, L, F, T>) -> Endpoints
-where
-    L: Lines + ?Sized,
-    F: Store,
-    T: Store,
-{
+fn ends_outbound<E: Env>(datagram: &Datagram, env: &E) -> Endpoints {
     let because = |reason| Endpoints::decided(Decision::because(reason));
-    let image = tables.image;
+    let image = env.image();
     let family = datagram.family;
     let class = image.class(family, &datagram.destination);
     image.lines().note_peer(class.note());
@@ -123,7 +103,7 @@ where
         return because(Reason::MappedAddress);
     }
     let sender = image.class(family, &datagram.source);
-    let ours = sender.may_send(tables.knows_holders());
+    let ours = sender.may_send(env.knows_holders());
     let unclaimed = is_unclaimed(sender, family, &datagram.source);
     // The link's own protocols also send from link-local addresses, and from the unspecified address while
     // the host has none.

@@ -5,11 +5,11 @@
 //! packet that is unusual in any respect: such a packet takes the general path ([`super::judge`]) from the
 //! start. For every packet that the fast path decides, the general path would reach the same decision.
 
-use super::{Decision, Tables, address::impossible_source, audited, let_in};
+use super::{Decision, Env, address::impossible_source, audited, let_in};
 use crate::{
     Direction,
     control::Override,
-    flow::{self, Found, Glance, Key, Store},
+    flow::{self, Found, Glance, Key},
     image::{Barrier, Class, Family, Image, Lines, Miss, MissReason, Service},
     packet::{Packet, be16, be32, be64},
     parse::{ethertype, tcp_flag, tcp_flags_occur},
@@ -23,56 +23,42 @@ use crate::{
 /// might allow. The caller handles bypass, lockdown and the grace period: while one of them holds, the caller
 /// does not use the fast path.
 #[inline(always)]
-pub fn fast_path<P, L, F, T>(
-    hook: Direction,
-    packet: &P,
-    tables: &Tables<'_, L, F, T>,
-    port_bloom: u64,
-) -> Option<Decision>
+pub fn fast_path<P, E>(hook: Direction, packet: &P, env: &E, port_bloom: u64) -> Option<Decision>
 where
     P: Packet + ?Sized,
-    L: Lines + ?Sized,
-    F: Store,
-    T: Store,
+    E: Env,
 {
     let ethernet = packet.window::<14>(0)?;
     if ethernet[0] & 1 != 0 {
         return None;
     }
     match be16::<12, 14>(ethernet) {
-        ethertype::IPV4 => classify::<V4, P, L, F, T>(hook, packet, tables, port_bloom),
-        ethertype::IPV6 => classify::<V6, P, L, F, T>(hook, packet, tables, port_bloom),
+        ethertype::IPV4 => classify::<V4, P, E>(hook, packet, env, port_bloom),
+        ethertype::IPV6 => classify::<V6, P, E>(hook, packet, env, port_bloom),
         _ => None,
     }
 }
 
 #[inline(always)]
-fn classify<I, P, L, F, T>(
-    hook: Direction,
-    packet: &P,
-    tables: &Tables<'_, L, F, T>,
-    port_bloom: u64,
-) -> Option<Decision>
+fn classify<I, P, E>(hook: Direction, packet: &P, env: &E, port_bloom: u64) -> Option<Decision>
 where
     I: Ip,
     P: Packet + ?Sized,
-    L: Lines + ?Sized,
-    F: Store,
-    T: Store,
+    E: Env,
 {
     let (source, destination, segment) = I::read(packet)?;
-    let segment = segment.forgotten(tables.image.lines());
+    let segment = segment.forgotten(env.image().lines());
     match hook {
         Direction::Inbound => {
             let ends = Endpoints::<I> { ours: destination, theirs: source, segment };
-            let decision = audited(hook, tables, ends.inbound(tables, port_bloom)?);
+            let decision = audited(hook, env, ends.inbound(env, port_bloom)?);
             let opens = !segment.tcp() || segment.opens();
-            let_in(tables, segment.protocol, segment.destination_port, opens, decision);
+            let_in(env, segment.protocol, segment.destination_port, opens, decision);
             Some(decision)
         }
         Direction::Outbound => {
             let ends = Endpoints::<I> { ours: source, theirs: destination, segment };
-            ends.outbound(tables)
+            ends.outbound(env)
         }
     }
 }
@@ -291,13 +277,8 @@ struct Endpoints<I: Ip> {
 
 impl<I: Ip> Endpoints<I> {
     #[inline(always)]
-    fn inbound<L, F, T>(&self, tables: &Tables<'_, L, F, T>, port_bloom: u64) -> Option<Decision>
-    where
-        L: Lines + ?Sized,
-        F: Store,
-        T: Store,
-    {
-        let image = tables.image;
+    fn inbound<E: Env>(&self, env: &E, port_bloom: u64) -> Option<Decision> {
+        let image = env.image();
         let Segment { protocol, source_port, destination_port, .. } = self.segment;
         let hosts = I::plain(self.theirs) && I::plain(self.ours);
         if !hosts || !I::is_local_to_remote(image, self.ours, self.theirs) {
@@ -337,14 +318,14 @@ impl<I: Ip> Endpoints<I> {
                 return None;
             }
             let key = I::key(protocol, self.ours, destination_port, self.theirs, source_port);
-            match flow::glance(&tables.flows, &key) {
+            match flow::glance(env.flows(), &key) {
                 Glance::Found(found) => {
                     if !fresh(image, &found) {
                         return None;
                     }
                     if !self.segment.tcp() {
-                        flow::answered(&tables.flows, &found);
-                    } else if !flow::plain_segment(&tables.flows, &found, self.segment.flags) {
+                        flow::answered(env.flows(), &found);
+                    } else if !flow::plain_segment(env.flows(), &found, self.segment.flags) {
                         return None;
                     }
                     return Some(Decision::because(Reason::OwnFlow));
@@ -369,13 +350,8 @@ impl<I: Ip> Endpoints<I> {
 
     /// Decides only packets that answer or continue a flow. The general path enters new flows into the table.
     #[inline(always)]
-    fn outbound<L, F, T>(&self, tables: &Tables<'_, L, F, T>) -> Option<Decision>
-    where
-        L: Lines + ?Sized,
-        F: Store,
-        T: Store,
-    {
-        let image = tables.image;
+    fn outbound<E: Env>(&self, env: &E) -> Option<Decision> {
+        let image = env.image();
         let Segment { protocol, source_port, destination_port, .. } = self.segment;
         let lease = source_port == I::LEASE[1] && destination_port == I::LEASE[0];
         let hosts = I::plain(self.theirs) && I::plain(self.ours);
@@ -392,13 +368,13 @@ impl<I: Ip> Endpoints<I> {
             return Some(Decision::because(Reason::PeerFlow));
         }
         let key = I::key(protocol, self.ours, source_port, self.theirs, destination_port);
-        let Glance::Found(found) = flow::glance(&tables.flows, &key) else { return None };
+        let Glance::Found(found) = flow::glance(env.flows(), &key) else { return None };
         if !fresh(image, &found) {
             return None;
         }
         if !self.segment.tcp() {
-            flow::touch(&tables.flows, &found, found.tag.state());
-        } else if !flow::plain_segment(&tables.flows, &found, self.segment.flags) {
+            flow::touch(env.flows(), &found, found.tag.state());
+        } else if !flow::plain_segment(env.flows(), &found, self.segment.flags) {
             return None;
         }
         Some(Decision::because(Reason::OwnFlow).under(found.row))

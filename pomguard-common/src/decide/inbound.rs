@@ -1,14 +1,13 @@
 //! Rules for inbound datagrams.
 
 use super::{
-    Decision, Tables,
+    Decision, Env,
     context::{Context, echo, is_error},
     link::link_service,
 };
 use crate::{
     Direction,
-    flow::Store,
-    image::{Class, Family, Lines, Miss, MissReason, switch},
+    image::{Class, Family, Miss, MissReason, switch},
     parse::{Datagram, Kind, tcp_flag},
     protocol,
     reason::Reason,
@@ -17,24 +16,14 @@ use crate::{
 /// Judges an inbound datagram from a peer of this class. The word is a [`Decision`]. A separate function in
 /// the programs.
 #[inline(never)]
-pub(super) fn inbound<L, F, T>(datagram: &Datagram, tables: &Tables<'_, L, F, T>, class: u32) -> u64
-where
-    L: Lines + ?Sized,
-    F: Store,
-    T: Store,
-{
-    let context = Context { hook: Direction::Inbound, datagram, tables, class: Class(class) };
+pub(super) fn inbound<E: Env>(datagram: &Datagram, env: &E, class: u32) -> u64 {
+    let context = Context { hook: Direction::Inbound, datagram, env, class: Class(class) };
     if matches!(datagram.kind, Kind::Follower) { context.follower().0 } else { addressed_to_us(&context).0 }
 }
 
 /// Judges a datagram that is properly addressed to this host.
 #[inline(always)]
-fn addressed_to_us<L, F, T>(context: &Context<'_, '_, L, F, T>) -> Decision
-where
-    L: Lines + ?Sized,
-    F: Store,
-    T: Store,
-{
+fn addressed_to_us<E: Env>(context: &Context<'_, E>) -> Decision {
     let datagram = context.datagram;
     let icmp = matches!(datagram.kind, Kind::Icmp);
     let tcp = matches!(datagram.kind, Kind::Ports) && datagram.protocol == protocol::TCP;

@@ -28,6 +28,7 @@ mod address;
 mod context;
 mod decision;
 mod ends;
+mod env;
 mod fast_path;
 mod inbound;
 mod link;
@@ -38,6 +39,7 @@ mod rate;
 mod related;
 
 pub use decision::{Decision, NO_ROW};
+pub use env::{Env, Held, Tables};
 pub use fast_path::fast_path;
 
 use self::{
@@ -52,7 +54,7 @@ use self::{
 use crate::{
     Direction,
     control::{ControlView, Timed, suspension, word},
-    flow::{self, Entered, Key, Newcomer, State, Store, mark},
+    flow::{self, Entered, Key, Newcomer, State, Store as _, mark},
     image::{Barrier, Image, Lines, Tuple, mode, switch},
     packet::Packet,
     parse::{self, Datagram, Kind, Parsed, tcp_flag},
@@ -99,97 +101,6 @@ impl Scratch for [core::cell::OnceCell<Datagram>; ParsedSlot::ALL] {
     }
 }
 
-/// The inputs of a decision: the image and the two tables.
-pub struct Tables<'a, L: Lines + ?Sized, F: Store, T: Store> {
-    /// The compiled policy.
-    pub image: &'a Image<'a, L>,
-    /// Flows.
-    pub flows: F,
-    /// Fragmented datagrams.
-    pub fragments: T,
-    /// The modes in force in the low half, one byte each; the kind of suspension in the high half. Both are
-    /// read once per packet.
-    held: u64,
-}
-
-impl<'a, L: Lines + ?Sized, F: Store, T: Store> Tables<'a, L, F, T> {
-    const SUSPENSION_SHIFT: u32 = 32;
-
-    /// Returns the tables for one packet.
-    #[inline(always)]
-    pub fn new(image: &'a Image<'a, L>, flows: F, fragments: T) -> Self {
-        let lines = image.lines();
-        let timed = Timed(lines.control(word::SUSPENSION));
-        let suspended = if timed.0 == 0 { suspension::NONE } else { timed.holds(flows.now()) };
-        let modes = image.modes();
-        let modes = if suspended == suspension::BYPASS { mode::opened(modes) } else { modes };
-        let held = lines.barrier(u64::from(modes) | u64::from(suspended) << Self::SUSPENSION_SHIFT);
-        Self { image, flows, fragments, held }
-    }
-
-    /// Returns the tables for one packet while the policy is not suspended.
-    #[inline(always)]
-    pub fn in_peace(image: &'a Image<'a, L>, flows: F, fragments: T) -> Self {
-        Self { image, flows, fragments, held: u64::from(image.modes()) }
-    }
-
-    /// Returns the mode of a direction, which says how a would-be drop is treated; see [`mode`].
-    #[inline(always)]
-    const fn mode(&self, direction: Direction) -> u8 {
-        (self.held >> (8 * direction as u32)) as u8
-    }
-
-    /// Returns true in lockdown, where only failsafe rows hold.
-    #[inline(always)]
-    const fn isolated(&self) -> bool {
-        self.held >> Self::SUSPENSION_SHIFT == suspension::LOCKDOWN as u64
-    }
-
-    /// Returns true if a second look may change the decision.
-    #[inline(always)]
-    fn reconsiders(&self, decision: Decision) -> bool {
-        if self.isolated() {
-            return true;
-        }
-        let lines = self.image.lines();
-        decision.may_be_overridden() && lines.control(word::PORT_BLOOM) | lines.control(word::GRACE) != 0
-    }
-
-    /// Returns true if the image is up to date about the holders of addresses that several hosts may hold.
-    #[inline(always)]
-    fn knows_holders(&self) -> bool {
-        Timed(self.image.lines().control(word::HOLDERS)).holds(self.flows.now()) != 0
-    }
-
-    /// Returns true if a flow of this host continues although no outbound row allows it. This is so where
-    /// outbound tracks, and where outbound audits while inbound would drop the answers. Where inbound audits
-    /// too, the answers pass without a flow, and are counted as would-be drops.
-    #[inline(always)]
-    const fn keeps_unlisted(&self) -> bool {
-        match self.mode(Direction::Outbound) {
-            mode::TRACK => true,
-            mode::ENFORCE => false,
-            _ => self.mode(Direction::Inbound) == mode::ENFORCE,
-        }
-    }
-
-    /// Epoch of a fragmented datagram whose first fragment passed in lockdown.
-    const ISOLATED_FRAGMENT: u32 = 1;
-
-    /// Returns the epoch of a fragmented datagram that begins now. If the first fragment was audited, the
-    /// entry holds only while the generation that audited it is in force.
-    #[inline(always)]
-    fn fragment_epoch(&self, audited: bool) -> u32 {
-        if self.isolated() {
-            Self::ISOLATED_FRAGMENT
-        } else if audited {
-            self.image.generation() << 1 | 1 << 31
-        } else {
-            0
-        }
-    }
-}
-
 struct Vlans<'a, 'b, L: Lines + ?Sized>(&'b Image<'a, L>);
 
 impl<L: Lines + ?Sized> Barrier for Vlans<'_, '_, L> {
@@ -225,49 +136,42 @@ impl<S: Barrier + ?Sized> parse::Link for NoVlans<'_, S> {
 
 /// Judges a frame.
 #[inline(always)]
-pub fn judge<P, L, F, T, D>(
-    hook: Direction,
-    packet: &P,
-    tables: &Tables<'_, L, F, T>,
-    scratch: &D,
-) -> Decision
+pub fn judge<P, E, D>(hook: Direction, packet: &P, env: &E, scratch: &D) -> Decision
 where
     P: Packet + ?Sized,
-    L: Lines + ?Sized,
-    F: Store,
-    T: Store,
+    E: Env,
     D: Scratch,
 {
-    let image = tables.image;
+    let image = env.image();
     let number = read(packet, &Vlans(image), image.switch(switch::LINK_CONTROL), scratch);
     if number != 0 {
         let number = if number == Reason::EtherType as u8 && matches!(hook, Direction::Inbound) {
-            own_multicast(packet, tables)
+            own_multicast(packet, env)
         } else {
             number
         };
         let decision = Decision::numbered(number);
-        if tables.isolated() && !decision.goes_on_isolated() {
+        if env.isolated() && !decision.goes_on_isolated() {
             return Decision::because(Reason::Isolated);
         }
-        return audited(hook, tables, limited(hook, tables, decision, false));
+        return audited(hook, env, limited(hook, env, decision, false));
     }
     let Some(datagram) = scratch.load(ParsedSlot::Outer) else { return Decision::because(Reason::Internal) };
     let ends = Endpoints(match hook {
-        Direction::Inbound => arrives(datagram, tables),
-        Direction::Outbound => departs(datagram, tables),
+        Direction::Inbound => arrives(datagram, env),
+        Direction::Outbound => departs(datagram, env),
     });
     let word = match (ends.decision(), hook) {
         (Some(decision), _) => decision.0,
-        (None, Direction::Inbound) => inbound(datagram, tables, ends.class().0),
-        (None, Direction::Outbound) => outbound(datagram, tables, ends.class().0),
+        (None, Direction::Inbound) => inbound(datagram, env, ends.class().0),
+        (None, Direction::Outbound) => outbound(datagram, env, ends.class().0),
     };
     let decision = if word == Decision::QUOTES {
-        match quote(hook, &packet.again(), datagram, tables.image.lines(), scratch) {
+        match quote(hook, &packet.again(), datagram, env.image().lines(), scratch) {
             0 => match scratch.load(ParsedSlot::Embedded) {
                 Some(quoted) => {
-                    let by_policy = related(hook, quoted, tables);
-                    Decision(related_by(hook, quoted, tables, by_policy))
+                    let by_policy = related(hook, quoted, env);
+                    Decision(related_by(hook, quoted, env, by_policy))
                 }
                 None => Decision::because(Reason::Internal),
             },
@@ -277,27 +181,27 @@ where
         Decision(word)
     };
     let decision = Decision(image.lines().barrier(decision.0));
-    let decision = if tables.reconsiders(decision) {
-        Decision(reconsider(hook, datagram, tables, decision.0))
+    let decision = if env.reconsiders(decision) {
+        Decision(reconsider(hook, datagram, env, decision.0))
     } else {
         decision
     };
     let decision = decision.bare();
     let self_test = image.lines().self_test();
     let decision = decision.without_trace(self_test);
-    let decision = limited(hook, tables, decision, tells_mtu(datagram));
+    let decision = limited(hook, env, decision, tells_mtu(datagram));
     let decision = match decision.state() {
         State::Free => decision,
-        _ => remember(hook, datagram, tables, decision.sent_by_socket(packet.is_from_socket(datagram))),
+        _ => remember(hook, datagram, env, decision.sent_by_socket(packet.is_from_socket(datagram))),
     };
-    let decision = audited(hook, tables, decision);
+    let decision = audited(hook, env, decision);
     // Packets that pass only because of the mode are judged, and counted, one by one while the mode holds.
-    let by_mode = decision.audited() && tables.mode(hook) != mode::ENFORCE;
+    let by_mode = decision.audited() && env.mode(hook) != mode::ENFORCE;
     if datagram.fragment.is_part() && decision.passes() && !by_mode && self_test == 0 {
-        remember_fragment(hook, datagram, tables, decision);
+        remember_fragment(hook, datagram, env, decision);
     }
     if matches!(hook, Direction::Inbound) && decision.lets_in() && self_test == 0 {
-        remember_port(datagram, tables);
+        remember_port(datagram, env);
     }
     decision.noting(image.lines().noted_peer())
 }
@@ -305,31 +209,21 @@ where
 /// Records that a datagram other than an answer was let in to a local port. A separate function in the
 /// programs.
 #[inline(never)]
-fn remember_port<L, F, T>(datagram: &Datagram, tables: &Tables<'_, L, F, T>) -> u64
-where
-    L: Lines + ?Sized,
-    F: Store,
-    T: Store,
-{
+fn remember_port<E: Env>(datagram: &Datagram, env: &E) -> u64 {
     if matches!(datagram.kind, Kind::Ports | Kind::Other) {
         let Tuple { protocol, port, .. } = context::tuple(Direction::Inbound, datagram, Direction::Inbound);
         let opens = protocol != protocol::TCP
             || datagram.tcp_flags & (tcp_flag::SYN | tcp_flag::ACK) == tcp_flag::SYN;
-        serve::note(tables.image.lines(), protocol, port, opens, tables.flows.now());
+        serve::note(env.image().lines(), protocol, port, opens, env.flows().now());
     }
     0
 }
 
 /// Records that a packet was let in to a local port, unless the packet was an answer.
 #[inline(always)]
-fn let_in<L, F, T>(tables: &Tables<'_, L, F, T>, protocol: u8, port: u16, opens: bool, decision: Decision)
-where
-    L: Lines + ?Sized,
-    F: Store,
-    T: Store,
-{
+fn let_in<E: Env>(env: &E, protocol: u8, port: u16, opens: bool, decision: Decision) {
     if decision.lets_in() {
-        serve::note(tables.image.lines(), protocol, port, opens, tables.flows.now());
+        serve::note(env.image().lines(), protocol, port, opens, env.flows().now());
     }
 }
 
@@ -355,31 +249,21 @@ where
 
 /// Returns the decision on a packet for the general path while the program of that path is missing.
 #[inline(always)]
-pub fn unjudged<L, F, T>(hook: Direction, tables: &Tables<'_, L, F, T>) -> Decision
-where
-    L: Lines + ?Sized,
-    F: Store,
-    T: Store,
-{
-    audited(hook, tables, Decision::because(Reason::Internal))
+pub fn unjudged<E: Env>(hook: Direction, env: &E) -> Decision {
+    audited(hook, env, Decision::because(Reason::Internal))
 }
 
 /// Marks a would-be drop in audit, which then passes. A would-be drop that passes because a row is in audit
 /// has the mark already.
 #[inline(always)]
-fn audited<L, F, T>(hook: Direction, tables: &Tables<'_, L, F, T>, decision: Decision) -> Decision
-where
-    L: Lines + ?Sized,
-    F: Store,
-    T: Store,
-{
-    if decision.passes() || tables.isolated() {
+fn audited<E: Env>(hook: Direction, env: &E, decision: Decision) -> Decision {
+    if decision.passes() || env.isolated() {
         return decision;
     }
     // An answer to a packet that inbound audit let in must be able to leave, or audit would break the
     // connection.
-    let softened = decision.is(Reason::UnsolicitedReply) && tables.mode(Direction::Inbound) != mode::ENFORCE;
-    if tables.mode(hook) != mode::ENFORCE || softened {
+    let softened = decision.is(Reason::UnsolicitedReply) && env.mode(Direction::Inbound) != mode::ENFORCE;
+    if env.mode(hook) != mode::ENFORCE || softened {
         return Decision(decision.0 | Decision::AUDITED);
     }
     decision
@@ -388,28 +272,18 @@ where
 /// Enters a flow that is to be remembered. If there is no room, drops the packet: its answers could not come
 /// in. A separate function in the programs.
 #[inline(never)]
-fn remember<L, F, T>(
-    hook: Direction,
-    datagram: &Datagram,
-    tables: &Tables<'_, L, F, T>,
-    decision: Decision,
-) -> Decision
-where
-    L: Lines + ?Sized,
-    F: Store,
-    T: Store,
-{
+fn remember<E: Env>(hook: Direction, datagram: &Datagram, env: &E, decision: Decision) -> Decision {
     // A flow that an override allows is judged again with every packet: no generation has judged it.
     let epoch = if decision.is(Reason::Exception) || decision.is(Reason::Failsafe) {
         flow::UNJUDGED
     } else {
-        tables.image.generation()
+        env.image().generation()
     };
     let fin = if datagram.tcp_flags & tcp_flag::FIN != 0 { mark::FIN } else { 0 };
     let ours = if decision.is_from_socket() { fin | mark::SOCKET } else { fin };
     let newcomer = Newcomer::new(decision.state(), decision.row(), epoch).marked(ours);
     let newcomer = newcomer.urgent(decision.is(Reason::Failsafe));
-    match flow::enter(&tables.flows, key(hook, datagram), newcomer) {
+    match flow::enter(env.flows(), key(hook, datagram), newcomer) {
         Entered::Full => Decision::because(Reason::FlowTableFull).entering(Entered::Full),
         entered => decision.entering(entered),
     }
@@ -418,26 +292,17 @@ where
 /// Remembers a first fragment that passes, so that the later fragments may pass. A separate function in the
 /// programs.
 #[inline(never)]
-fn remember_fragment<L, F, T>(
-    hook: Direction,
-    datagram: &Datagram,
-    tables: &Tables<'_, L, F, T>,
-    decision: Decision,
-) where
-    L: Lines + ?Sized,
-    F: Store,
-    T: Store,
-{
+fn remember_fragment<E: Env>(hook: Direction, datagram: &Datagram, env: &E, decision: Decision) {
     if matches!(datagram.kind, Kind::Follower) {
         return;
     }
-    let epoch = tables.fragment_epoch(decision.audited());
-    if let Some(found) = flow::find(&tables.fragments, fragment_key(hook, datagram)) {
-        flow::touch(&tables.fragments, &found, State::Fragment);
-        flow::set_epoch(&tables.fragments, &found, decision.row(), epoch);
+    let epoch = env.fragment_epoch(decision.audited());
+    if let Some(found) = flow::find(env.fragments(), fragment_key(hook, datagram)) {
+        flow::touch(env.fragments(), &found, State::Fragment);
+        flow::set_epoch(env.fragments(), &found, decision.row(), epoch);
     } else {
         let newcomer = Newcomer::new(State::Fragment, decision.row(), epoch);
-        let _ = flow::enter(&tables.fragments, fragment_key(hook, datagram), newcomer);
+        let _ = flow::enter(env.fragments(), fragment_key(hook, datagram), newcomer);
     }
 }
 

@@ -1,13 +1,13 @@
 //! Rules for outbound datagrams.
 
 use super::{
-    Decision, NO_ROW, Tables,
+    Decision, Env, NO_ROW,
     context::{Context, echo, is_error},
 };
 use crate::{
     Direction,
-    flow::{Found, State, Store},
-    image::{Class, Family, Lines, Miss, MissReason, mode, switch},
+    flow::{Found, State},
+    image::{Class, Family, Miss, MissReason, mode, switch},
     parse::{Datagram, Kind, tcp_flag},
     protocol,
     reason::Reason,
@@ -16,24 +16,14 @@ use crate::{
 /// Judges an outbound datagram to a peer of this class. The word is a [`Decision`]. A separate function in
 /// the programs.
 #[inline(never)]
-pub(super) fn outbound<L, F, T>(datagram: &Datagram, tables: &Tables<'_, L, F, T>, class: u32) -> u64
-where
-    L: Lines + ?Sized,
-    F: Store,
-    T: Store,
-{
-    let context = Context { hook: Direction::Outbound, datagram, tables, class: Class(class) };
+pub(super) fn outbound<E: Env>(datagram: &Datagram, env: &E, class: u32) -> u64 {
+    let context = Context { hook: Direction::Outbound, datagram, env, class: Class(class) };
     if matches!(datagram.kind, Kind::Follower) { context.follower().0 } else { sent_by_us(&context).0 }
 }
 
 /// Judges a datagram that this host sends from its own address.
 #[inline(always)]
-fn sent_by_us<L, F, T>(context: &Context<'_, '_, L, F, T>) -> Decision
-where
-    L: Lines + ?Sized,
-    F: Store,
-    T: Store,
-{
+fn sent_by_us<E: Env>(context: &Context<'_, E>) -> Decision {
     let datagram = context.datagram;
     let icmp = matches!(datagram.kind, Kind::Icmp);
     let tcp = matches!(datagram.kind, Kind::Ports) && datagram.protocol == protocol::TCP;
@@ -64,7 +54,7 @@ where
         return Decision::because(if free { Reason::PeerFlow } else { Reason::UnsolicitedReply });
     }
     if icmp && datagram.icmp_type != request {
-        return Decision::because(match context.tables.mode(Direction::Outbound) {
+        return Decision::because(match context.env.mode(Direction::Outbound) {
             mode::TRACK => Reason::Untracked,
             _ => Reason::IcmpType,
         });
@@ -104,7 +94,7 @@ where
     // A packet that may answer a peer that was let in enters no flow: the flow would outlive the permission
     // of the peer.
     let may_answer = matches!(datagram.kind, Kind::Ports) && (!tcp || !opens);
-    let kept = context.tables.keeps_unlisted();
+    let kept = context.env.keeps_unlisted();
     if tcp && !opens && (!kept || context.serves()) {
         return unasked;
     }
@@ -119,43 +109,28 @@ where
 
 /// Lets a packet pass that no row allows if it may answer a packet that inbound audit let in. Enters no flow.
 #[inline(always)]
-fn answers_unlisted<L, F, T>(context: &Context<'_, '_, L, F, T>, decision: Decision) -> Decision
-where
-    L: Lines + ?Sized,
-    F: Store,
-    T: Store,
-{
+fn answers_unlisted<E: Env>(context: &Context<'_, E>, decision: Decision) -> Decision {
     let tcp = matches!(context.datagram.kind, Kind::Ports) && context.datagram.protocol == protocol::TCP;
     let asks = tcp || matches!(context.datagram.kind, Kind::Icmp);
-    let audits = context.tables.mode(Direction::Inbound) != mode::ENFORCE;
+    let audits = context.env.mode(Direction::Inbound) != mode::ENFORCE;
     decision.not_enforced(audits && decision.is(Reason::Destination) && !asks && context.serves())
 }
 
 /// Continues a flow of this host.
 #[inline(always)]
-pub(super) fn continues<L, F, T>(context: &Context<'_, '_, L, F, T>, found: &Found) -> Decision
-where
-    L: Lines + ?Sized,
-    F: Store,
-    T: Store,
-{
+pub(super) fn continues<E: Env>(context: &Context<'_, E>, found: &Found) -> Decision {
     context.sent(found);
     Decision::because(Reason::OwnFlow).under(found.row)
 }
 
 /// Opens an allowed flow of this host, or enters again one that the table lost.
 #[inline(always)]
-pub(super) fn enters<L, F, T>(
-    context: &Context<'_, '_, L, F, T>,
+pub(super) fn enters<E: Env>(
+    context: &Context<'_, E>,
     found: Option<Found>,
     opens: bool,
     decision: Decision,
-) -> Decision
-where
-    L: Lines + ?Sized,
-    F: Store,
-    T: Store,
-{
+) -> Decision {
     let decision = decision.opening(opens);
     if let Some(found) = found {
         context.sent(&found);
@@ -174,16 +149,11 @@ where
 
 /// Judges a datagram that opens a flow: by row, or by the mode.
 #[inline(always)]
-fn open<L, F, T>(context: &Context<'_, '_, L, F, T>) -> Decision
-where
-    L: Lines + ?Sized,
-    F: Store,
-    T: Store,
-{
+fn open<E: Env>(context: &Context<'_, E>) -> Decision {
     match context.row_match(Direction::Outbound) {
         Ok(row_match) => Decision::by_row(row_match),
         Err(Miss { miss_reason: MissReason::Broken, .. }) => Decision::because(Reason::Internal),
-        Err(_) if context.tables.mode(Direction::Outbound) == mode::TRACK => {
+        Err(_) if context.env.mode(Direction::Outbound) == mode::TRACK => {
             Decision::because(Reason::Untracked)
         }
         Err(Miss { audit, .. }) => Decision::because(Reason::Destination).not_enforced(audit),

@@ -5,7 +5,7 @@
 //! match a failsafe row and those that the link itself needs pass.
 
 use super::{
-    Decision, Tables,
+    Decision, Env,
     address::{group, impossible_source},
     context::{Context, opens_and_answers, tuple},
     key,
@@ -14,8 +14,8 @@ use super::{
 use crate::{
     Direction,
     control::{ControlView, Match, Matches, OverrideQuery, Timed, search, word},
-    flow::{self, Store},
-    image::{Barrier, Class, Family, Lines},
+    flow::{self, Store as _},
+    image::{Barrier, Class, Family},
     parse::{Datagram, Kind, tcp_flag},
     protocol,
     reason::Reason,
@@ -50,42 +50,22 @@ pub(super) fn allows<S: ControlView + Barrier + ?Sized>(
 /// Takes a second look at a datagram for which the policy decided `first`. The words are [`Decision`]s. A
 /// separate function in the programs.
 #[inline(never)]
-pub(super) fn reconsider<L, F, T>(
-    hook: Direction,
-    datagram: &Datagram,
-    tables: &Tables<'_, L, F, T>,
-    first: u64,
-) -> u64
-where
-    L: Lines + ?Sized,
-    F: Store,
-    T: Store,
-{
-    tables.image.lines().barrier(reconsidered(hook, datagram, tables, Decision(first)).0)
+pub(super) fn reconsider<E: Env>(hook: Direction, datagram: &Datagram, env: &E, first: u64) -> u64 {
+    env.image().lines().barrier(reconsidered(hook, datagram, env, Decision(first)).0)
 }
 
 #[inline(always)]
-fn reconsidered<L, F, T>(
-    hook: Direction,
-    datagram: &Datagram,
-    tables: &Tables<'_, L, F, T>,
-    first: Decision,
-) -> Decision
-where
-    L: Lines + ?Sized,
-    F: Store,
-    T: Store,
-{
-    let isolated = tables.isolated();
+fn reconsidered<E: Env>(hook: Direction, datagram: &Datagram, env: &E, first: Decision) -> Decision {
+    let isolated = env.isolated();
     if isolated && first.goes_on_isolated() {
         return first;
     }
-    let lines = tables.image.lines();
-    let now = tables.flows.now();
+    let lines = env.image().lines();
+    let now = env.flows().now();
     // Packets that the policy would pass, or would drop because no row allows them. A packet that is
     // malformed, spoofed or not for this host is dropped whatever the overrides say.
     if first.passes() || first.may_be_overridden() {
-        let context = Context { hook, datagram, tables, class: Class::NONE };
+        let context = Context { hook, datagram, env, class: Class::NONE };
         let matches = Matches(allows(hook, datagram, lines, now, isolated));
         let decision = match hook {
             Direction::Inbound => comes_in(&context, matches),
@@ -113,12 +93,7 @@ fn by_override(matched: Match) -> Decision {
 }
 
 #[inline(always)]
-fn comes_in<L, F, T>(context: &Context<'_, '_, L, F, T>, matches: Matches) -> Option<Decision>
-where
-    L: Lines + ?Sized,
-    F: Store,
-    T: Store,
-{
+fn comes_in<E: Env>(context: &Context<'_, E>, matches: Matches) -> Option<Decision> {
     let datagram = context.datagram;
     let tcp = datagram.protocol == protocol::TCP;
     if matches.first().is_some() {
@@ -127,18 +102,13 @@ where
     if !matches.second().is_some() {
         return None;
     }
-    let found = flow::find(&context.tables.flows, key(context.hook, datagram))?;
+    let found = flow::find(context.env.flows(), key(context.hook, datagram))?;
     context.heard(&found);
     Some(Decision::because(Reason::OwnFlow))
 }
 
 #[inline(always)]
-fn leaves<L, F, T>(context: &Context<'_, '_, L, F, T>, matches: Matches) -> Option<Decision>
-where
-    L: Lines + ?Sized,
-    F: Store,
-    T: Store,
-{
+fn leaves<E: Env>(context: &Context<'_, E>, matches: Matches) -> Option<Decision> {
     let Datagram { family, destination, kind, protocol, tcp_flags, .. } = context.datagram;
     if group(*family, destination) || impossible_source(*family, destination) {
         return None;
@@ -153,7 +123,7 @@ where
     if matches!(kind, Kind::Other) {
         return Some(decision);
     }
-    let found = flow::find(&context.tables.flows, key(context.hook, context.datagram));
+    let found = flow::find(context.env.flows(), key(context.hook, context.datagram));
     let opening = if matches!(kind, Kind::Ports) && *protocol == protocol::TCP {
         tcp_flags & tcp_flag::SYN != 0
     } else {

@@ -11,11 +11,10 @@
 //! nobody. A host with an address that spells an EtherType of the kernel does not hear its own multicast in
 //! generic mode.
 
-use super::{Tables, address::group};
+use super::{Env, address::group};
 use crate::{
-    control::{generic, word},
-    flow::Store,
-    image::{Address, Family, Lines},
+    control::{ControlView as _, generic, word},
+    image::{Address, Barrier as _, Family},
     packet::{Packet, be16, be32, words},
     parse::ethertype,
     reason::Reason,
@@ -25,14 +24,12 @@ use crate::{
 /// a copy of the host's own multicast at an interface in generic mode, else [`Reason::EtherType`]. A separate
 /// function in the programs.
 #[inline(never)]
-pub(super) fn own_multicast<P, L, F, T>(packet: &P, tables: &Tables<'_, L, F, T>) -> u8
+pub(super) fn own_multicast<P, E>(packet: &P, env: &E) -> u8
 where
     P: Packet + ?Sized,
-    L: Lines + ?Sized,
-    F: Store,
-    T: Store,
+    E: Env,
 {
-    let lines = tables.image.lines();
+    let lines = env.image().lines();
     let wanted = generic(packet.interface());
     // No branches: the verifier would follow each.
     let mut listed = 0;
@@ -41,7 +38,7 @@ where
         listed |= (lines.control(word::GENERIC + at) ^ wanted).wrapping_sub(1) >> 63;
         at += 1;
     }
-    if lines.barrier(listed) != 0 && is_copy(packet, tables) {
+    if lines.barrier(listed) != 0 && is_copy(packet, env) {
         Reason::OwnMulticast as u8
     } else {
         Reason::EtherType as u8
@@ -51,12 +48,10 @@ where
 /// Returns true if the frame is an IP packet without a link header, sent by this host to a group, and if the
 /// kernel delivers the twin to nobody.
 #[inline(always)]
-fn is_copy<P, L, F, T>(packet: &P, tables: &Tables<'_, L, F, T>) -> bool
+fn is_copy<P, E>(packet: &P, env: &E) -> bool
 where
     P: Packet + ?Sized,
-    L: Lines + ?Sized,
-    F: Store,
-    T: Store,
+    E: Env,
 {
     let Some(start) = packet.window::<20>(0) else { return false };
     if !goes_to_nobody(be16::<12, 20>(start), be16::<14, 20>(start)) {
@@ -67,14 +62,14 @@ where
             let (header, total) = (u16::from(start[0] & 0x0f) * 4, be16::<2, 20>(start));
             let whole = header >= 20 && total >= header && u32::from(total) <= packet.length();
             let (source, destination) = ([be32::<12, 20>(start), 0, 0, 0], [be32::<16, 20>(start), 0, 0, 0]);
-            whole && group(Family::V4, &destination) && sends(tables, Family::V4, &source)
+            whole && group(Family::V4, &destination) && sends(env, Family::V4, &source)
         }
         6 => {
             let Some(start) = packet.window::<40>(0) else { return false };
             let whole = 40 + u32::from(be16::<4, 40>(start)) <= packet.length();
             let source = words::<8, 12, 16, 20, 40>(start);
             let destination = words::<24, 28, 32, 36, 40>(start);
-            whole && group(Family::V6, &destination) && sends(tables, Family::V6, &source)
+            whole && group(Family::V6, &destination) && sends(env, Family::V6, &source)
         }
         _ => false,
     }
@@ -82,13 +77,8 @@ where
 
 /// Returns true if this host may send from an address.
 #[inline(always)]
-fn sends<L, F, T>(tables: &Tables<'_, L, F, T>, family: Family, address: &Address) -> bool
-where
-    L: Lines + ?Sized,
-    F: Store,
-    T: Store,
-{
-    tables.image.class(family, address).may_send(tables.knows_holders())
+fn sends<E: Env>(env: &E, family: Family, address: &Address) -> bool {
+    env.image().class(family, address).may_send(env.knows_holders())
 }
 
 /// Returns true if the kernel, with any set of modules, delivers a frame of this EtherType to nobody. `next`

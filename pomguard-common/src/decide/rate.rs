@@ -1,10 +1,11 @@
 //! Rate limits of inbound packets.
 
-use super::{Decision, Tables};
+use super::{Decision, Env};
 use crate::{
     Direction,
-    flow::Store,
-    image::{Family, Lines},
+    control::ControlView as _,
+    flow::Store as _,
+    image::{Barrier as _, Family},
     parse::Datagram,
     rate::{self, Rated},
     reason::Reason,
@@ -21,17 +22,7 @@ pub(super) const fn tells_mtu(datagram: &Datagram) -> bool {
 
 /// Returns the decision, or a drop if packets of this class came in too often.
 #[inline(always)]
-pub(super) fn limited<L, F, T>(
-    hook: Direction,
-    tables: &Tables<'_, L, F, T>,
-    decision: Decision,
-    tells_mtu: bool,
-) -> Decision
-where
-    L: Lines + ?Sized,
-    F: Store,
-    T: Store,
-{
+pub(super) fn limited<E: Env>(hook: Direction, env: &E, decision: Decision, tells_mtu: bool) -> Decision {
     if matches!(hook, Direction::Outbound) {
         return decision;
     }
@@ -46,26 +37,21 @@ where
     } else {
         Rated::Errors
     };
-    if within(rated as u32, tables) == 0 { Decision::because(Reason::RateLimited) } else { decision }
+    if within(rated as u32, env) == 0 { Decision::because(Reason::RateLimited) } else { decision }
 }
 
 /// Counts a packet of the class with this number. Returns 0 if the budget is spent. A separate function in
 /// the programs.
 #[inline(never)]
-fn within<L, F, T>(rated: u32, tables: &Tables<'_, L, F, T>) -> u64
-where
-    L: Lines + ?Sized,
-    F: Store,
-    T: Store,
-{
-    let lines = tables.image.lines();
+fn within<E: Env>(rated: u32, env: &E) -> u64 {
+    let lines = env.image().lines();
     let rated = lines.barrier(rated.into()) as u32;
     // Without a counter there is no basis for a limit.
     let Some(spent) = lines.spent(rated) else { return 1 };
     // Only this processor writes its word. A self-test has an unlimited budget, and in the programs a
     // separate word.
-    let budget = tables.image.budget(rated) | lines.self_test().wrapping_neg() as u32;
-    match rate::spend(spent.load(), tables.flows.now(), budget) {
+    let budget = env.image().budget(rated) | lines.self_test().wrapping_neg() as u32;
+    match rate::spend(spent.load(), env.flows().now(), budget) {
         Some(word) => {
             spent.store(word);
             1

@@ -1,7 +1,7 @@
 //! ICMP errors, judged by the flow that they quote.
 
 use super::{
-    Decision, ParsedSlot, Scratch, Tables,
+    Decision, Env, ParsedSlot, Scratch,
     context::{Context, echo},
     key,
     overrides::allows,
@@ -9,8 +9,8 @@ use super::{
 use crate::{
     Direction,
     control::Matches,
-    flow::{self, GRANDFATHERED, Store},
-    image::{Address, Barrier, Family, Lines, Miss},
+    flow::{self, GRANDFATHERED, Store as _},
+    image::{Address, Barrier, Family, Miss},
     packet::{Packet, be32},
     parse::{self, Datagram, Fragment, Kind, tcp_flag},
     protocol,
@@ -74,32 +74,27 @@ where
 /// Looks up the flow that an ICMP error quotes in the flow table and the policy in force, and changes
 /// nothing. Returns bits of [`related_flags`]. A separate function in the programs.
 #[inline(never)]
-pub(super) fn related<L, F, T>(hook: Direction, quoted: &Datagram, tables: &Tables<'_, L, F, T>) -> u64
-where
-    L: Lines + ?Sized,
-    F: Store,
-    T: Store,
-{
+pub(super) fn related<E: Env>(hook: Direction, quoted: &Datagram, env: &E) -> u64 {
     let (seen, peer) = seen(hook, quoted);
     let mut bits = 0;
-    if let Some(found) = flow::find(&tables.flows, key(seen, quoted)) {
-        if found.epoch == tables.image.generation() || found.epoch == GRANDFATHERED {
-            return tables.image.lines().barrier(related_flags::KNOWN | related_flags::ALLOWED);
+    if let Some(found) = flow::find(env.flows(), key(seen, quoted)) {
+        if found.epoch == env.image().generation() || found.epoch == GRANDFATHERED {
+            return env.image().lines().barrier(related_flags::KNOWN | related_flags::ALLOWED);
         }
         bits = related_flags::KNOWN;
     }
-    let class = tables.image.class(quoted.family, peer);
-    let context = Context { hook: seen, datagram: quoted, tables, class };
+    let class = env.image().class(quoted.family, peer);
+    let context = Context { hook: seen, datagram: quoted, env, class };
     // The flow may have ended with its permission. The error does not record this: a packet of the flow does.
     if bits != 0 && context.still_allowed().is_some() {
-        return tables.image.lines().barrier(bits | related_flags::ALLOWED);
+        return env.image().lines().barrier(bits | related_flags::ALLOWED);
     }
     bits |= match context.row_match(Direction::Inbound) {
         Ok(_) => related_flags::ALLOWED,
         Err(Miss { audit: true, .. }) => related_flags::IN_AUDIT,
         Err(_) => 0,
     };
-    tables.image.lines().barrier(bits)
+    env.image().lines().barrier(bits)
 }
 
 /// Flags that say how the policy treats a quoted flow.
@@ -124,23 +119,13 @@ const fn seen(hook: Direction, quoted: &Datagram) -> (Direction, &Address) {
 /// Judges an ICMP error by the policy's result for the quoted flow, and by the overrides. The word is a
 /// [`Decision`]. A separate function in the programs.
 #[inline(never)]
-pub(super) fn related_by<L, F, T>(
-    hook: Direction,
-    quoted: &Datagram,
-    tables: &Tables<'_, L, F, T>,
-    by_policy: u64,
-) -> u64
-where
-    L: Lines + ?Sized,
-    F: Store,
-    T: Store,
-{
-    let isolated = tables.isolated();
+pub(super) fn related_by<E: Env>(hook: Direction, quoted: &Datagram, env: &E, by_policy: u64) -> u64 {
+    let isolated = env.isolated();
     if by_policy & related_flags::ALLOWED != 0 && !isolated {
         return Decision::because(Reason::IcmpRelated).0;
     }
     let (seen, _) = seen(hook, quoted);
-    let matches = Matches(allows(seen, quoted, tables.image.lines(), tables.flows.now(), isolated));
+    let matches = Matches(allows(seen, quoted, env.image().lines(), env.flows().now(), isolated));
     let (serves, uses) = match hook {
         Direction::Inbound => (matches.second(), matches.first()),
         Direction::Outbound => (matches.first(), matches.second()),
