@@ -417,13 +417,19 @@ fn as_match(tokens: &TokenStream) -> Option<ExprMatch> {
 impl VisitMut for Rewriting<'_> {
     fn visit_item_mut(&mut self, item: &mut Item) {
         match item {
-            Item::Fn(_) | Item::Impl(_) => visit_mut::visit_item_mut(self, item),
+            Item::Fn(_) | Item::Impl(_) | Item::Trait(_) => visit_mut::visit_item_mut(self, item),
             Item::Const(constant) if self.computed.contains(&constant.ident.to_string()) => {
                 let (name, kind, mut value) = (&constant.ident, &constant.ty, constant.expr.clone());
                 self.visit_expr_mut(&mut value);
                 *item = parse_quote!(#[allow(non_snake_case)] fn #name() -> #kind { #value });
             }
             _ => {}
+        }
+    }
+
+    fn visit_trait_item_mut(&mut self, item: &mut syn::TraitItem) {
+        if matches!(item, syn::TraitItem::Fn(_)) {
+            visit_mut::visit_trait_item_mut(self, item);
         }
     }
 
