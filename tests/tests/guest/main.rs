@@ -8,6 +8,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a panic keeps the place where it happened")]
 
 mod machine;
+mod processors;
 mod report;
 mod standstill;
 mod verdicts;
@@ -105,6 +106,7 @@ fn guarded(report: &mut Report, machine: &Machine, kernel: &Kernel, daemon: Daem
     }
     report.step("stop", || standstill::stop(machine));
     report.step("restore", || standstill::restore(machine));
+    report.step("processor", || processors::plug(machine, kernel));
     report.step("detach", || {
         let detach = machine.lab.pomguard(&["detach", "--yes"]);
         ensure!(detach.status.success(), "{}", String::from_utf8_lossy(&detach.stderr));
@@ -178,7 +180,7 @@ fn not_reached(report: &mut Report, machine: &Machine) {
         }
     }
     let failover = format!("failover {BOND}");
-    for step in [&failover, "vlan", "kill", "re-adopt", "stop", "restore", "detach"] {
+    for step in [&failover, "vlan", "kill", "re-adopt", "stop", "restore", "processor", "detach"] {
         report.not_reached(step, "start");
     }
 }
@@ -206,8 +208,9 @@ fn settings(machine: &Machine, interfaces: &'static [&'static str], way: Way) {
 /// Starts the daemon, and returns the daemon and a note for the report.
 fn start(machine: &Machine, interfaces: &'static [&'static str], way: Way) -> (Daemon, String) {
     settings(machine, interfaces, way);
-    let daemon = Daemon::start(&machine.lab);
-    let message = format!("generation {}", machine.lab.stats().generation());
+    let daemon = Daemon::spawn_by(&machine.lab, &processors::within_limit());
+    daemon.wait_ready();
+    let message = format!("generation {}, {}", machine.lab.stats().generation(), processors::memory());
     (daemon, message)
 }
 

@@ -19,6 +19,12 @@ impl Kernel {
         self.0 > major || self.0 == major && self.1 >= minor
     }
 
+    /// Returns true if this kernel counts the processors that the emulator may add as possible ones. Linux 6.12 was seen
+    /// not to; its topology code is new since 6.9.
+    pub(crate) const fn has_room(&self) -> bool {
+        !self.is_at_least(6, 9)
+    }
+
     /// Returns the best attach modes of this kernel for an interface: of XDP, and of TC.
     pub(crate) fn first(&self, interface: &str) -> [&'static str; 2] {
         let native = match interface {

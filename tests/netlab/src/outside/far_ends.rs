@@ -21,6 +21,8 @@ pub trait Emulator {
     fn save(&self) -> Result<()>;
     /// Returns the machine to the saved state.
     fn restore(&self) -> Result<()>;
+    /// Adds a processor to the machine.
+    fn plug(&self) -> Result<()>;
 }
 
 /// The answer to [`Request::Save`] at the time of the request.
@@ -29,6 +31,8 @@ pub const SAVED: &str = "saved";
 pub const RESTORED: &str = "restored";
 /// The answer to [`Request::Pause`].
 pub const PAUSED: &str = "paused";
+/// The answer to [`Request::Plug`].
+pub const PLUGGED: &str = "plugged";
 
 /// A request of the server, with the name of the card.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +43,8 @@ pub enum Request {
     Save,
     /// Return the machine to the saved state.
     Restore,
+    /// Add a processor to the machine.
+    Plug,
     /// Knock once at everything, wait at most this long, and report the tally.
     Knock(String, Duration),
     /// Begin to watch.
@@ -53,6 +59,7 @@ impl Display for Request {
             Self::Pause(time) => write!(out, "pause {}", time.as_millis()),
             Self::Save => out.write_str("save"),
             Self::Restore => out.write_str("restore"),
+            Self::Plug => out.write_str("plug"),
             Self::Knock(card, patience) => write!(out, "knock {card} {}", patience.as_millis()),
             Self::Watch(card) => write!(out, "watch {card}"),
             Self::Rest(card) => write!(out, "rest {card}"),
@@ -71,6 +78,7 @@ impl FromStr for Request {
             ["pause", length] => Ok(Self::Pause(time(length)?)),
             ["save"] => Ok(Self::Save),
             ["restore"] => Ok(Self::Restore),
+            ["plug"] => Ok(Self::Plug),
             ["knock", card, patience] => Ok(Self::Knock(card.to_owned(), time(patience)?)),
             ["watch", card] => Ok(Self::Watch(card.to_owned())),
             ["rest", card] => Ok(Self::Rest(card.to_owned())),
@@ -111,6 +119,7 @@ impl FarEnds {
             Request::Pause(time) => emulator.pause(*time).map(|()| PAUSED.to_owned()),
             Request::Save => emulator.save().map(|()| SAVED.to_owned()),
             Request::Restore => emulator.restore().map(|()| RESTORED.to_owned()),
+            Request::Plug => emulator.plug().map(|()| PLUGGED.to_owned()),
             _ => Ok(self.serve(request)?.to_string()),
         }
     }
@@ -145,6 +154,7 @@ mod tests {
             Request::Pause(Duration::from_secs(6)),
             Request::Save,
             Request::Restore,
+            Request::Plug,
         ] {
             assert_eq!(request.to_string().parse::<Request>().unwrap(), request);
         }

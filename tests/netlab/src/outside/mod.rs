@@ -13,7 +13,7 @@ mod step;
 mod tally;
 
 pub use self::{
-    far_ends::{Emulator, FarEnds, PAUSED, RESTORED, Request, SAVED},
+    far_ends::{Emulator, FarEnds, PAUSED, PLUGGED, RESTORED, Request, SAVED},
     knocker::{Cable, Knocker},
     segment::{ALLOWED, CARDS, Card, DENIED, Segment},
     step::{Step, Verdict},

@@ -19,6 +19,8 @@ use crate::test::other_kernel;
 
 /// The seconds after which a guest is killed. The time of two guests depends on the load of the machine.
 const TIMEOUT_SECONDS: &str = "900";
+/// The processors of a guest: two, and room for more, as on a hypervisor that adds some at run time.
+const PROCESSORS: &str = "2,maxcpus=128";
 /// The name of the stream between the guest and its far ends.
 const STREAM: &str = "outside";
 /// The name of the socket of QEMU's monitor.
@@ -99,7 +101,7 @@ impl Boot<'_> {
 
     fn command(self, kernel: &str, folder: &Path) -> Command {
         let mut command = Command::new(self.script);
-        command.args(["--timeout", TIMEOUT_SECONDS, "--mem", "2048"]);
+        command.args(["--timeout", TIMEOUT_SECONDS, "--mem", "2048", "--smp", PROCESSORS]);
         for module in ["vmxnet3", "virtio_console", "bonding", "8021q"] {
             command.args(["--module", module]);
         }

@@ -1,4 +1,4 @@
-//! The monitor of QEMU (QMP): stops, saves and restores the machine.
+//! The monitor of QEMU (QMP): stops, saves and restores the machine, and adds a processor.
 
 use std::{
     io::{BufRead as _, BufReader, Write as _},
@@ -76,5 +76,17 @@ impl Emulator for Monitor {
 
     fn restore(&self) -> Result<()> {
         self.run_for_people(&format!("loadvm {NAME}"))
+    }
+
+    fn plug(&self) -> Result<()> {
+        let sockets = self.run(&[json!({ "execute": "query-hotpluggable-cpus" })])?;
+        let free = |it: &&Value| it.get("qom-path").is_none();
+        // The last entries come first in the list.
+        let socket =
+            sockets.as_array().and_then(|all| all.iter().rfind(free)).context("no room for a processor")?;
+        let mut arguments = socket["props"].clone();
+        arguments["driver"] = socket["type"].clone();
+        arguments["id"] = json!("plugged");
+        self.run(&[json!({ "execute": "device_add", "arguments": arguments })]).map(drop)
     }
 }
