@@ -23,6 +23,7 @@ use crate::{
     },
     history::By,
     input::settings::Settings,
+    render::quantity::duration,
     state::runtime::{Runtime, RuntimeError},
 };
 
@@ -89,9 +90,9 @@ impl Verb {
         let verb = self.request.verb();
         if matches!(locks, Locks::Others) && !self.at_any_rate {
             bail!(
-                "another pomguard holds the lock and does not answer within {} s: `systemctl restart pomguard`, then \
+                "another pomguard holds the lock and does not answer within {}: `systemctl restart pomguard`, then \
                  `pomguard {verb}` again (`pomguard bypass` and `pomguard lockdown` do not need it)",
-                patience.as_secs()
+                duration(patience.as_secs())
             );
         }
         let pid = i32::try_from(std::process::id()).unwrap_or_default();
@@ -103,9 +104,9 @@ impl Verb {
             out.complain(match locks {
                 Locks::Ours { .. } => "pomguard: no daemon runs: done without it".to_owned(),
                 Locks::Others => format!(
-                    "pomguard: the daemon does not answer within {} s: done without it; `systemctl restart pomguard` \
+                    "pomguard: the daemon does not answer within {}: done without it; `systemctl restart pomguard` \
                      once there is time",
-                    patience.as_secs()
+                    duration(patience.as_secs())
                 ),
             });
         }

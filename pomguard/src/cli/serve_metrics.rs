@@ -13,6 +13,7 @@ use crate::{
     control::{client, protocol::Request},
     observe::http,
     paths,
+    render::quantity::duration,
 };
 
 /// Pause before the next attempt to listen on a refused address.
@@ -77,8 +78,8 @@ async fn listen(at: SocketAddr) -> anyhow::Result<TcpListener> {
             }
         };
         if message.replace(error.kind()) != Some(error.kind()) {
-            let every = RETRY.as_secs();
-            error!("no metrics on {at}: {why} Or give another address by --listen. Tried every {every} s");
+            let every = duration(RETRY.as_secs());
+            error!("no metrics on {at}: {why} Or give another address by --listen. Tried every {every}");
         }
         tokio::time::sleep(RETRY).await;
     }

@@ -93,6 +93,8 @@ pub(super) fn read(settings: &Settings, out: &mut Output) -> anyhow::Result<Stat
                     status => status?,
                 },
             };
+            let deadlines = render::status::deadlines(&status, unix_now());
+            status.attention.extend(deadlines);
             // Without an answer, the files on disk name the user and the reason of each exception.
             if let Ok(scene) = Scene::open(&settings.paths) {
                 let held = scene.exceptions().unwrap_or_default();

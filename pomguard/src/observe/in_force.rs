@@ -19,7 +19,8 @@ use crate::{
     model::SuspensionKind,
 };
 
-/// Takes one reading. `wanted` are the interfaces that the settings name.
+/// Takes one reading. `wanted` are the interfaces that the settings name. The conditions leave out a change that waits
+/// for its confirmation, a bypass and a lockdown: their sentences have a time, and are written for people.
 ///
 /// # Errors
 /// [`KernelError::NotInstalled`] if nothing is pinned.
@@ -54,12 +55,6 @@ pub fn status(pins: &Pins, wanted: &[String]) -> Result<Status, KernelError> {
                 .to_owned(),
         );
     }
-    if let Some(at) = rollback_at {
-        let left = at.saturating_sub(unix_now());
-        attention.push(format!(
-            "the policy in force is not confirmed: in {left} s the one before it returns (`pomguard confirm`)"
-        ));
-    }
     let held = control::suspension(pins)?;
     let suspension = SuspensionKind::of_number(held.holds(now as u32)).map(|kind| SuspensionStatus {
         kind,
@@ -69,13 +64,6 @@ pub fn status(pins: &Pins, wanted: &[String]) -> Result<Status, KernelError> {
         by: None,
         why: None,
     });
-    if let Some(SuspensionStatus { kind, ends, .. }) = &suspension {
-        let left = ends.map_or_else(String::new, |at| format!(" for {} s", at.saturating_sub(unix_now())));
-        attention.push(format!(
-            "{0}{left}: the policy is suspended (`pomguard {0} --off` ends that)",
-            kind.name()
-        ));
-    }
     let exceptions = exceptions(pins, &snapshot.rows, ticks, now as u32)?;
     let failsafe = snapshot.rows.iter().filter(|row| row.live && row.failsafe);
     Ok(Status {

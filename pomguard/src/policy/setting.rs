@@ -89,7 +89,7 @@ fn values(settings: &Settings) -> Vec<(&'static str, String)> {
     let mut found = vec![
         ("interfaces", listed(interfaces.iter().map(|at| format!("{:?}", at.value)).collect())),
         ("own_addresses", own_addresses.name().to_owned()),
-        ("enforcement.grace", grace.map_or_else(|| "off".to_owned(), |seconds| format!("{seconds}s"))),
+        ("enforcement.grace", grace.map_or_else(|| "off".to_owned(), settings::written)),
         ("attach.mode", mode.to_owned()),
         ("attach.require_native", attach.require_native.to_string()),
         ("attach.tc", tc.to_owned()),
@@ -170,7 +170,7 @@ mod tests {
         let lines: Vec<String> = found.iter().map(SettingChange::text).collect();
         for line in [
             "interfaces: [\"br0\"] -> [\"eth0\"]",
-            "enforcement.grace: 60s -> 120s",
+            "enforcement.grace: 1m -> 2m",
             "attach.mode: auto -> generic",
             "attach.tc: auto -> clsact",
             "attach.on_attach_failure: stop -> continue",

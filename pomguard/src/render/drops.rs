@@ -10,7 +10,7 @@ use crate::{
         snapshot::Disposition,
     },
     policy::Direction,
-    render::quantity::{duration, grouped, timestamp},
+    render::quantity::{age, grouped, timestamp},
 };
 
 /// The number of lines of one peer or prefix, and of strangers' prefixes, that are shown without `all`.
@@ -74,7 +74,7 @@ fn print_group(group: &[Item], all: bool, now: u64, out: &mut impl Write) -> io:
     writeln!(out, "{}", head(first))?;
     let shown = if all || group.len() <= SHOWN { group.len() } else { SHOWN };
     for item in group.iter().take(shown) {
-        let ago = duration(now.saturating_sub(item.last));
+        let ago = age(now.saturating_sub(item.last));
         let vlan = item.vlan.map_or_else(String::new, |vlan| format!("  VLAN {vlan}"));
         let row = item.row.as_ref().map_or_else(String::new, |row| format!("  {}", printable(&row.0)));
         let line = format!(

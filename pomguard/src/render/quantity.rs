@@ -53,7 +53,8 @@ pub fn share(part: u64, whole: u64) -> String {
     if tenths == 0 { "<0.1 %".to_owned() } else { format!("{}.{} %", tenths / 10, tenths % 10) }
 }
 
-/// Returns a duration in the largest two units: `42 s`, `1 h 5 min`, `10 d`.
+/// Returns a duration in at most two units: `42 s`, `1 min 30 s`, `15 min`, `1 h 5 min`, `10 d`. From ten minutes on
+/// no seconds are written.
 #[must_use]
 pub fn duration(seconds: u64) -> String {
     let two = |whole: u64, unit: &str, rest: u64, small: &str| {
@@ -61,9 +62,21 @@ pub fn duration(seconds: u64) -> String {
     };
     match seconds {
         0..60 => format!("{seconds} s"),
-        60..3_600 => format!("{} min", seconds / 60),
+        60..600 => two(seconds / 60, "min", seconds % 60, "s"),
+        600..3_600 => format!("{} min", seconds / 60),
         3_600..86_400 => two(seconds / 3_600, "h", seconds % 3_600 / 60, "min"),
         _ => two(seconds / 86_400, "d", seconds % 86_400 / 3_600, "h"),
+    }
+}
+
+/// Returns an age in one unit, for a column of a table: `42 s`, `15 min`, `23 h`, `10 d`.
+#[must_use]
+pub fn age(seconds: u64) -> String {
+    match seconds {
+        0..60 => format!("{seconds} s"),
+        60..3_600 => format!("{} min", seconds / 60),
+        3_600..86_400 => format!("{} h", seconds / 3_600),
+        _ => format!("{} d", seconds / 86_400),
     }
 }
 
@@ -126,13 +139,20 @@ mod tests {
         assert_eq!(share(7, 7), "100.0 %");
         for (seconds, text) in [
             (0, "0 s"),
-            (61, "1 min"),
+            (60, "1 min"),
+            (90, "1 min 30 s"),
+            (599, "9 min 59 s"),
+            (901, "15 min"),
+            (3_599, "59 min"),
             (3_600, "1 h"),
             (3_900, "1 h 5 min"),
             (864_000, "10 d"),
             (90_000, "1 d 1 h"),
         ] {
             assert_eq!(duration(seconds), text);
+        }
+        for (seconds, text) in [(59, "59 s"), (119, "1 min"), (86_399, "23 h"), (90_000, "1 d")] {
+            assert_eq!(age(seconds), text);
         }
     }
 

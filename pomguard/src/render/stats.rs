@@ -11,7 +11,7 @@ use self::attention::print_attention;
 pub use self::watch::print_watch;
 use super::{
     grid::{Column, Grid, Tone},
-    quantity::{bytes, duration, grouped, share, timestamp},
+    quantity::{age, bytes, duration, grouped, share, timestamp},
 };
 use crate::{
     observe::{
@@ -189,7 +189,7 @@ fn rows(snapshot: &Snapshot, options: StatsView) -> String {
                 figure(grouped(row.packets)),
                 figure(bytes(row.bytes)),
                 figure(grouped(row.connections)),
-                last_hit.map_or("-".to_owned(), |at| duration(options.now.saturating_sub(at))),
+                last_hit.map_or("-".to_owned(), |at| age(options.now.saturating_sub(at))),
             ],
         );
     }
@@ -241,7 +241,7 @@ fn reasons(snapshot: &Snapshot, options: StatsView) -> String {
                 stats.name.clone(),
                 grouped(stats.packets),
                 bytes(stats.bytes),
-                stats.last.map_or_else(String::new, |at| duration(options.now.saturating_sub(at))),
+                stats.last.map_or_else(String::new, |at| age(options.now.saturating_sub(at))),
                 stats.reason().map(Reason::help).unwrap_or_default().to_owned(),
             ],
         );

@@ -52,6 +52,24 @@ pub fn described(exception: &ExceptionStatus, now: u64) -> String {
     )
 }
 
+/// Returns the sentences about a change that waits for its confirmation, and about a bypass or lockdown: each with the
+/// time that is left.
+#[must_use]
+pub fn deadlines(status: &Status, now: u64) -> Vec<String> {
+    let left = |at: u64| duration(at.saturating_sub(now));
+    let pending = status.rollback_at.map(|at| {
+        format!(
+            "the policy in force is not confirmed: in {} the one before it returns (`pomguard confirm` keeps it)",
+            left(at)
+        )
+    });
+    let suspended = status.suspension.as_ref().map(|held| {
+        let time = held.ends.map_or_else(String::new, |at| format!(" for {}", left(at)));
+        format!("{0}{time}: the policy is suspended (`pomguard {0} --off` ends that)", held.kind.name())
+    });
+    pending.into_iter().chain(suspended).collect()
+}
+
 /// Writes the conditions that need attention first, then the policy in force.
 ///
 /// The facts fit `width`; `None` is unlimited. `colour` adds colours, which are never the only sign.

@@ -137,6 +137,15 @@ fn status_fits() {
 }
 
 #[test]
+fn deadlines_of_a_status_are_durations_as_people_read_them() {
+    let status = Status { rollback_at: Some(sample::NOW + 7_500), ..suspended() };
+    let [pending, bypass] = status::deadlines(&status, sample::NOW).try_into().unwrap();
+    assert!(pending.contains("in 2 h 5 min the one before it returns"), "{pending}");
+    assert!(bypass.starts_with("bypass for 1 min: the policy is suspended"), "{bypass}");
+    assert!(status::deadlines(&Status { rollback_at: None, suspension: None, ..status }, 0).is_empty());
+}
+
+#[test]
 fn colour_is_only_ever_added_to_the_words_of_a_status() {
     let status = suspended();
     let text = |colour| on_screen(|out| status::print(&status, sample::NOW, out, Some(WIDTH), colour));

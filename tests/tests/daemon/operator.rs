@@ -155,6 +155,9 @@ fn errors_are_json_times_have_units_and_colours_can_be_off() {
     assert!(done(&lab, &["revoke", "exception/x"]).contains("is over"), "the id that the lists show");
     let before = done(&lab, &["bypass", "--for", "10m", "--yes", "--quiet"]);
     assert!(before.contains("bypass for 10 min, then") && before.contains("bypass --off"), "{before}");
+    let status = said(&lab.pomguard(&["status"]));
+    let bypass = status.lines().find(|line| line.starts_with("ATTENTION: bypass for ")).unwrap();
+    assert!(bypass.contains(" min"), "{bypass}");
 
     // The site file has warnings and rows without an address, the bypass is an event and a condition.
     for words in [&["check"][..], &["status"], &["history", "--emergency"], &["stats"]] {

@@ -22,7 +22,7 @@ use crate::{
     history::{Cause, Outcome, Record, in_force, pending, refused},
     kernel::{clock::unix_now, control},
     observe::{condition::Condition, reading},
-    render::quantity::timestamp,
+    render::quantity::{duration, timestamp},
 };
 
 /// The pending change of the former daemon.
@@ -120,7 +120,7 @@ impl Changes {
         }
         let DesiredState { settings, policy, .. } = self.restored(&record)?;
         let left = context.ticks.seconds(active.deadline().wrapping_sub(now));
-        warn!("change {} still waits for its confirmation: {left} s left", record.number);
+        warn!("change {} still waits for its confirmation: {} left", record.number, duration(left));
         let about = format!("change {} until {}", record.number, timestamp(until.until));
         self.conditions.insert(Condition::Unconfirmed, about);
         self.held = self.base(&records);

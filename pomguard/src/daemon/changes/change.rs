@@ -25,7 +25,7 @@ use crate::{
     kernel::{clock::unix_now, interface},
     observe::condition::Condition,
     policy::{Policy, setting},
-    render::quantity::timestamp,
+    render::quantity::{duration, timestamp},
 };
 
 impl Changes {
@@ -154,13 +154,11 @@ impl Changes {
         let next = ActivePolicy { settings, policy, record: record.clone() };
         if let (Some(deadline), Some(record)) = (deadline, record) {
             self.rewrite(Some((record.clone(), record.outcome.clone())));
-            let until = request.confirm_within.map_or(0, u64::from) + unix_now();
+            let within = request.confirm_within.map_or(0, u64::from);
+            let until = within + unix_now();
             let about = format!("change {} until {}", record.number, timestamp(until));
             self.conditions.insert(Condition::Unconfirmed, about);
-            info!(
-                "change {} is taken back unless confirmed within {:?} s",
-                record.number, request.confirm_within
-            );
+            info!("change {} is taken back unless confirmed within {}", record.number, duration(within));
             let replaced = replaced_by(request.cause);
             let installed = Some(installed);
             self.hurried = false;

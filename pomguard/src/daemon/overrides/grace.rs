@@ -4,7 +4,7 @@ use anyhow::anyhow;
 use log::{error, info};
 use pomguard_common::control::Timed;
 
-use crate::{daemon::context::Context, kernel::control};
+use crate::{daemon::context::Context, kernel::control, render::quantity::duration};
 
 /// Begins a grace period of `seconds`.
 pub(in crate::daemon) fn begin(context: &Context, seconds: u32) {
@@ -13,7 +13,10 @@ pub(in crate::daemon) fn begin(context: &Context, seconds: u32) {
         .deadline(seconds)
         .and_then(|deadline| control::set_grace(&context.pins, Timed::until(1, deadline)));
     match begun {
-        Ok(()) => info!("packets in the middle of unknown connections pass for {seconds} s, and are counted"),
+        Ok(()) => info!(
+            "packets in the middle of unknown connections pass for {}, and are counted",
+            duration(seconds.into())
+        ),
         Err(error) => error!("no grace period: {:#}", anyhow!(error)),
     }
 }

@@ -11,7 +11,7 @@ use crate::{
         message::Conditions,
     },
     input::settings::Settings,
-    kernel::{KernelError, attach, machine, pins::Pins},
+    kernel::{KernelError, attach, clock::unix_now, machine, pins::Pins},
     observe::{
         condition::Condition,
         http, in_force,
@@ -20,6 +20,7 @@ use crate::{
         status::{DaemonStatus, Status},
     },
     policy::{Policy, conflict::Note, machine::needs_attention},
+    render::status::deadlines,
     state::runtime::Runtime,
 };
 
@@ -45,6 +46,8 @@ impl Reporter {
             }
             status => status?,
         };
+        let deadlines = deadlines(&status, unix_now());
+        status.attention.extend(deadlines);
         if let Some(policy) = policy.filter(|_| !detached) {
             let notes = machine::compare(settings, policy).unwrap_or_else(|error| {
                 vec![Note { kind: "machine", message: format!("{:#}", anyhow!(error)), rows: Vec::new() }]
@@ -57,7 +60,7 @@ impl Reporter {
         if !state.last_reload_successful && !lasting.contains_key(&Condition::NotConfirmed) {
             status.attention.push("the last change of policy failed: the journal says why".to_owned());
         }
-        // The status read from the kernel already has these, with the seconds that are left.
+        // The status read from the kernel already has these, with the time that is left.
         let read = [Condition::Unconfirmed, Condition::Suspended, Condition::Detached];
         let mut conditions = self.conditions.clone();
         conditions.extend(lasting.clone());
