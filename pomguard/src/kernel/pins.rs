@@ -34,6 +34,10 @@ const NEXT: &str = "next";
 /// The folder of a set that is already in force and must still be moved to the final place.
 const READY: &str = "ready";
 
+/// The bit in the mode of a folder of pins that pomguard itself created (the sticky bit, which has no effect in a folder
+/// of root alone). tmpfiles.d sets the mode of its folder without this bit.
+const CREATED: u32 = 0o1000;
+
 /// The folder of the pins, and the paths in the folder.
 #[derive(Clone, Debug)]
 pub struct Pins {
@@ -279,8 +283,8 @@ impl Pins {
 
     /// Removes every pin. The programs end with their links, unless another process holds them.
     ///
-    /// The folder itself stays, empty: tmpfiles.d created the folder, and a unit that lists the folder in
-    /// `ReadWritePaths=` does not start again without it.
+    /// A folder that [`Self::prepare`] created is removed too: the next start can create it again. Any other folder stays,
+    /// empty: tmpfiles.d created it, and a unit that lists the folder in `ReadWritePaths=` does not start without it.
     ///
     /// # Errors
     /// If a pin cannot be removed.
@@ -292,7 +296,12 @@ impl Pins {
         self.remove_minimal()?;
         self.remove_set(NEXT)?;
         self.remove_set(READY)?;
-        self.spare_programs().iter().try_for_each(|spare| remove(spare))
+        self.spare_programs().iter().try_for_each(|spare| remove(spare))?;
+        if fs::symlink_metadata(&self.root).is_ok_and(|facts| facts.mode() & CREATED != 0) {
+            // The call fails if the folder contains something that is not ours; then the folder stays.
+            let _ = fs::remove_dir(&self.root);
+        }
+        Ok(())
     }
 
     /// Removes a staged set except the programs, which become a spare set because a hook may run them.
@@ -351,9 +360,12 @@ impl Pins {
     }
 }
 
-/// Creates a folder, with the parents if `all`, and refuses a folder that another user could write to.
-fn make(folder: &Path, all: bool) -> Result<(), KernelError> {
-    match fs::DirBuilder::new().mode(0o700).recursive(all).create(folder) {
+/// Creates a folder, and refuses a folder that another user could write to.
+///
+/// With `is_root` the folder is the one of the pins: it gets the mark of a created folder, and its parents are created too.
+fn make(folder: &Path, is_root: bool) -> Result<(), KernelError> {
+    let mode = if is_root { 0o700 | CREATED } else { 0o700 };
+    match fs::DirBuilder::new().mode(mode).recursive(is_root).create(folder) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
             Err(KernelError::system("mkdir", folder.display().to_string())(error))
         }

@@ -312,3 +312,29 @@ fn detach_by_other_pins_claims_no_open_host() {
     assert!(done(&lab, &["detach", "--yes"]).contains("eth0: detached"));
     assert!(opens(&lab.stranger, SERVER, UNLISTED));
 }
+
+/// A folder that somebody else created, such as tmpfiles.d for the sandbox of the service, is needed at the next start.
+#[test]
+fn detach_removes_the_folder_of_pins_that_pomguard_created() {
+    let Some(lab) = Lab::new("detach_removes_the_folder_of_pins_that_pomguard_created") else { return };
+    for (created_before, foreign) in [(false, false), (true, false), (false, true)] {
+        if created_before {
+            fs::create_dir(lab.pins()).unwrap();
+        }
+        let daemon = Daemon::start(&lab);
+        if foreign {
+            fs::create_dir(lab.pins().join("theirs")).unwrap();
+        }
+        assert!(daemon.stop().success());
+        done(&lab, &["detach", "--yes"]);
+        assert_eq!(lab.pins().exists(), created_before || foreign, "{created_before} {foreign}");
+        if lab.pins().exists() {
+            let left: Vec<_> = fs::read_dir(lab.pins()).unwrap().map(|entry| entry.unwrap().path()).collect();
+            assert_eq!(left.len(), usize::from(foreign), "{left:?}");
+            for path in left {
+                fs::remove_dir(path).unwrap();
+            }
+            fs::remove_dir(lab.pins()).unwrap();
+        }
+    }
+}
