@@ -5,14 +5,17 @@ use std::{
     process::ExitCode,
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use ipnet::IpNet;
 
 use super::{Usage, duration, emergency::Verb, output::Output, status};
 use crate::{
     control::protocol::{Allowed, Request},
     daemon::overrides::{emergency::Asker, exceptions::NewException},
-    input::{Draft, address, ports, site::WrittenPlace},
+    input::{
+        Draft, address, ports,
+        site::{WrittenPlace, plain_name},
+    },
     kernel::{clock::unix_now, interface},
     observe::status::Status,
     paths,
@@ -41,7 +44,7 @@ pub struct AllowArgs {
     #[arg(long)]
     pub out: bool,
     /// Name of the exception, the second part of the row id `exception/NAME`
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = exception_name)]
     pub name: Option<String>,
     /// List the active exceptions
     #[arg(long)]
@@ -63,9 +66,16 @@ pub struct RevokeArgs {
     /// Reason, kept in the journal
     #[arg(long, value_name = "TEXT")]
     pub why: Option<String>,
+    /// Write JSON
+    #[arg(long)]
+    pub json: bool,
     /// The daemon's settings
     #[arg(long, value_name = "PATH", default_value = paths::SETTINGS)]
     pub config: PathBuf,
+}
+
+fn exception_name(written: &str) -> Result<String, String> {
+    plain_name(written).map_err(|fault| fault.to_string())
 }
 
 /// Returns exit code 0 if the exception is active.
@@ -121,7 +131,11 @@ pub fn revoke(args: &RevokeArgs, out: &mut Output) -> anyhow::Result<ExitCode> {
     let verb = Verb { request, why: args.why.clone(), at_any_rate: false };
     let message: String =
         verb.run(&settings, out, |scene, asker| scene.revoke(&mut scene.exceptions()?, name, asker))?;
-    out.line(message);
+    if args.json {
+        out.json(&serde_json::json!({ "name": name, "message": message }))?;
+    } else {
+        out.line(message);
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -175,16 +189,20 @@ fn peers(written: &str, config: &Path) -> anyhow::Result<Vec<IpNet>> {
 }
 
 /// Returns the addresses of a name of the site file.
+///
+/// # Errors
+/// [`Usage`] if the site file has no such name; the faults of the files if they cannot be read.
 pub(super) fn named(name: &str, config: &Path) -> anyhow::Result<Vec<IpNet>> {
     let draft = Draft::load(config)?;
+    let found = draft.site.place(&draft.matrix, name);
     let place = WrittenPlace {
         written: name.into(),
-        place: draft.site.place(&draft.matrix, name)?,
+        place: found.map_err(|fault| Usage(fault.to_string()))?,
         origin: Origin { file: "the command line".into(), line: 1 },
     };
     let addresses = policy::addresses_of(&draft, &interface::addresses()?, &place)?;
     if addresses.is_empty() {
-        bail!("{}: no address of another machine has this name", draft.site.file);
+        return Err(Usage(format!("{}: no address of another machine has this name", draft.site.file)).into());
     }
     Ok(addresses)
 }

@@ -9,7 +9,7 @@ use std::{
 use anyhow::Context as _;
 use nix::unistd::Group;
 
-use super::{ATTENTION, FAULT, output::Output, own_addresses};
+use super::{ATTENTION, code_of, output::Output, own_addresses};
 use crate::{
     compile::{CompileError, fits},
     input::{At, Diagnostic, Diagnostics, Draft, Files, Settings},
@@ -47,20 +47,24 @@ pub struct CheckArgs {
     pub strict: bool,
 }
 
-/// Returns exit code 0 if the files are valid, 1 if they are not, and 3 if they have warnings under `--strict`.
+/// The origin of a name from the command line.
+const HOST: &str = "--host";
+
+/// Returns exit code 0 if the files are valid, 1 if they are not, 2 if the site has no host of this name, and 3 if they have warnings under `--strict`.
 pub fn run(args: &CheckArgs, out: &mut Output) -> anyhow::Result<ExitCode> {
     // A site file that is only checked may lie anywhere, and an ordinary user puts nothing in force.
     let mut files = if args.site.is_some() { Files::reported() } else { Files::of_process() };
     let (draft, policy) = match read(args, &mut files)? {
         Ok(found) => found,
-        Err(faults) if args.json => {
-            out.json(&serde_json::json!({ "errors": faults }))?;
-            return Ok(ExitCode::from(FAULT));
-        }
         Err(faults) => {
-            let count = faults.0.len();
-            out.complain(format_args!("{faults}\n{count} {}", if count == 1 { "error" } else { "errors" }));
-            return Ok(ExitCode::from(FAULT));
+            if args.json {
+                out.json(&serde_json::json!({ "errors": faults }))?;
+            } else {
+                let count = faults.0.len();
+                let noun = if count == 1 { "error" } else { "errors" };
+                out.complain(format_args!("{faults}\n{count} {noun}"));
+            }
+            return Ok(ExitCode::from(code_of(&faults, HOST)));
         }
     };
     let mut notes = conflict::notes(&draft, &policy);
@@ -182,7 +186,7 @@ fn read(args: &CheckArgs, files: &mut Files) -> anyhow::Result<Checked> {
         }
     };
     if let Some(name) = &args.host {
-        let origin = Origin { file: "--host".into(), line: 1 };
+        let origin = Origin { file: HOST.into(), line: 1 };
         settings.host = Some(At { value: name.clone(), origin });
     }
     let addresses = if settings.host.is_some() { Vec::new() } else { own_addresses()? };

@@ -1,8 +1,9 @@
 //! `pomguard detach`: detaches the programs and opens the host.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{fmt, path::PathBuf, process::ExitCode};
 
 use anyhow::{anyhow, bail};
+use serde::Serialize;
 
 use super::output::Output;
 use crate::{
@@ -23,9 +24,25 @@ pub struct DetachArgs {
     /// Do not ask
     #[arg(long)]
     pub yes: bool,
+    /// Write JSON
+    #[arg(long)]
+    pub json: bool,
     /// Reason, kept in the history and in the journal
     #[arg(long, value_name = "TEXT")]
     pub why: Option<String>,
+}
+
+/// The answer of `detach`.
+#[derive(Serialize)]
+struct Detached<'a> {
+    /// The interfaces that are open now.
+    detached: &'a [&'a str],
+    /// The interfaces that are still guarded; the error says why.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    kept: &'a [&'a str],
+    /// The problem that is left, if any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<&'a str>,
 }
 
 /// Returns exit code 0 if nothing of pomguard is attached any more.
@@ -42,7 +59,7 @@ pub fn run(args: &DetachArgs, out: &mut Output) -> anyhow::Result<ExitCode> {
         {
             bail!("nothing was changed: {other}");
         }
-        out.line(format_args!("nothing is attached by the pins in {}", settings.paths.pins.display()));
+        say(args, out, format_args!("nothing is attached by the pins in {}", settings.paths.pins.display()));
     }
     if !args.yes {
         confirm(&attached.iter().map(|info| info.interface.as_str()).collect::<Vec<_>>().join(", "), out)?;
@@ -51,38 +68,58 @@ pub fn run(args: &DetachArgs, out: &mut Output) -> anyhow::Result<ExitCode> {
     let _change = runtime.change()?;
     runtime.mark_detached()?;
     // An interface that cannot be detached does not keep the others attached.
-    let (mut opened, mut kept) = (Vec::new(), Vec::new());
+    let (mut opened, mut kept, mut problems) = (Vec::new(), Vec::new(), Vec::new());
     for info in &attached {
         match attach::detach(&pins, &info.interface) {
             Ok(()) => {
-                out.line(format_args!("{}: detached, every packet passes", info.interface));
+                say(args, out, format_args!("{}: detached, every packet passes", info.interface));
                 opened.push(info.interface.as_str());
             }
-            Err(error) => kept.push(format!("{}: {:#}", info.interface, anyhow!(error))),
+            Err(error) => {
+                kept.push(info.interface.as_str());
+                problems.push(format!("{}: {:#}", info.interface, anyhow!(error)));
+            }
         }
     }
-    let event = audit::detached(&opened, &kept, args.why.as_deref());
+    let event = audit::detached(&opened, &problems, args.why.as_deref());
     // The host is open already: a disk that takes no line is no reason to stop.
     if let Err(error) = History::open(&settings.paths.state).note(&event) {
         out.complain(format_args!("pomguard: warning: the history does not have this detach: {error}"));
     }
     if !kept.is_empty() {
-        bail!("still attached, `pomguard detach` again once this is mended: {}", kept.join("; "));
+        let error =
+            format!("still attached, `pomguard detach` again once this is mended: {}", problems.join("; "));
+        if args.json {
+            out.json(&Detached { detached: &opened, kept: &kept, error: Some(&error) })?;
+        }
+        bail!(error);
     }
     if let Some(mark) = runtime.not_enforcing() {
         minimal::end(&pins, mark.table)?;
         runtime.clear_not_enforcing()?;
-        out.line("what held the host closed while its kernel refused the programs is gone");
+        say(args, out, "what held the host closed while its kernel refused the programs is gone");
     }
     pins.remove()?;
     if let Some(other) = other_program(&settings) {
         out.complain(format_args!("pomguard: warning: {other}"));
     }
-    out.line(
+    if args.json {
+        out.json(&Detached { detached: &opened, kept: &kept, error: None })?;
+    }
+    say(
+        args,
+        out,
         "counters and flows are gone; a daemon that still runs leaves the host open until it is restarted: \
          `systemctl restart pomguard`",
     );
     Ok(ExitCode::SUCCESS)
+}
+
+/// Writes a line for people. JSON is one object at the end.
+fn say(args: &DetachArgs, out: &mut Output, line: impl fmt::Display) {
+    if !args.json {
+        out.line(line);
+    }
 }
 
 /// Returns a sentence about an interface of the settings on which a program runs that no pin there holds. Other

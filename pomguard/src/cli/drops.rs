@@ -11,7 +11,7 @@ use anyhow::Context as _;
 use ipnet::IpNet;
 use pomguard_common::reason::Reason;
 
-use super::{Usage, allow::named, duration, output::Output};
+use super::{allow::named, duration, output::Output};
 use crate::{
     input::Draft,
     kernel::{KernelError, clock::unix_now, drops, interface, pins::Pins},
@@ -52,7 +52,8 @@ pub struct DropsArgs {
     /// Show only one reason, by the name in `pomguard stats`
     #[arg(long, value_name = "REASON", value_parser = reason)]
     pub reason: Option<Reason>,
-    /// Show only peers with this address, in this prefix, or of this host, peer or system of the site file
+    /// Show only peers with this address, in this prefix, or of this host, peer or system of the site file; a stranger
+    /// is recorded by prefix, and a line that stands for a prefix says so
     #[arg(long, value_name = "ADDRESS[/LENGTH]|NAME")]
     pub peer: Option<String>,
     /// Show only one service port
@@ -104,16 +105,14 @@ fn prefix(written: &str) -> Option<IpNet> {
 /// name needs the files.
 ///
 /// # Errors
-/// If the text is neither an address nor a name with an address.
+/// Wrong usage if the text is neither an address nor a name with an address.
 pub(super) fn peers(written: Option<&str>, config: &Path) -> anyhow::Result<Vec<IpNet>> {
     let Some(written) = written else { return Ok(Vec::new()) };
     if let Some(prefix) = prefix(written) {
         return Ok(vec![prefix]);
     }
-    named(written, config).map_err(|error| {
-        let form = "write an address, one with `/` and a length, or a host, peer or system of the site file";
-        Usage(format!("--peer {written}: {form}: {error:#}")).into()
-    })
+    let form = "write an address, one with `/` and a length, or a host, peer or system of the site file";
+    named(written, config).with_context(|| format!("--peer {written}: {form}"))
 }
 
 /// Runs the command.

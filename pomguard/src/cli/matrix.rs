@@ -4,8 +4,11 @@ use std::{io, process::ExitCode};
 
 use clap::Subcommand;
 
-use super::{FAULT, output::Output};
-use crate::{input::Matrix, render};
+use super::{code_of, output::Output};
+use crate::{
+    input::{Matrix, matrix::COMMAND_LINE},
+    render,
+};
 
 /// Options of `matrix`.
 #[derive(Debug, clap::Args)]
@@ -35,14 +38,15 @@ pub struct Choice {
     pub json: bool,
 }
 
-/// Returns exit code 0 if the matrix file is valid, 1 otherwise.
+/// Returns exit code 0 if the matrix file is valid, 1 if it is not, 2 if there is no such matrix.
 pub fn run(args: &MatrixArgs, out: &mut Output) -> anyhow::Result<ExitCode> {
     let (What::List(choice) | What::Lint(choice)) = &args.what;
     let matrix = match Matrix::load(&choice.matrix) {
         Ok(matrix) => matrix,
         Err(faults) => {
+            let code = code_of(&faults, COMMAND_LINE);
             out.complain(faults);
-            return Ok(ExitCode::from(FAULT));
+            return Ok(ExitCode::from(code));
         }
     };
     let (json, print): (serde_json::Value, Printer) = match &args.what {

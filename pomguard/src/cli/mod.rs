@@ -11,6 +11,7 @@ use clap::{Parser, Subcommand};
 use self::output::Output;
 use crate::{
     control::protocol::SuspensionKind,
+    input::Diagnostics,
     kernel::pins::Pins,
     observe::{counts::CountHistory, reading, snapshot::Snapshot},
 };
@@ -53,6 +54,12 @@ pub const ATTENTION: u8 = 3;
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 struct Usage(String);
+
+/// Returns the exit code for faults: wrong usage if every fault is in the name that the command line has, whose origin is
+/// `option`.
+fn code_of(faults: &Diagnostics, option: &str) -> u8 {
+    if faults.0.iter().all(|fault| *fault.origin.file == *option) { USAGE } else { FAULT }
+}
 
 /// Enforces a published port matrix on a server's network interfaces, and explains every verdict.
 #[derive(Debug, Parser)]
@@ -130,76 +137,53 @@ pub enum Verb {
     Man(generate::ManArgs),
 }
 
-impl Verb {
-    /// Returns true if the verb changes the state in force. The exit code of such a verb reports the change,
-    /// even if the output is lost.
-    const fn changes(&self) -> bool {
-        match self {
-            Self::Allow(args) => !args.list,
-            Self::Run(_)
-            | Self::Apply(_)
-            | Self::Confirm(_)
-            | Self::Rollback(_)
-            | Self::Revoke(_)
-            | Self::Bypass(_)
-            | Self::Lockdown(_)
-            | Self::Panic(_)
-            | Self::ServeMetrics(_)
-            | Self::Detach(_) => true,
-            Self::Check(_)
-            | Self::Plan(_)
-            | Self::History(_)
-            | Self::Status(_)
-            | Self::Doctor(_)
-            | Self::Stats(_)
-            | Self::Drops(_)
-            | Self::Suggest(_)
-            | Self::Explain(_)
-            | Self::Matrix(_)
-            | Self::Completions(_)
-            | Self::Man(_) => false,
-        }
-    }
+/// The effect and the form of the answer of a verb.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Manner {
+    /// True if the verb changes the state in force. The exit code of such a verb reports the change, even if the
+    /// output is lost.
+    changes: bool,
+    /// True if the verb was asked for JSON.
+    json: bool,
+}
 
-    /// Returns true if the verb was asked for JSON.
-    const fn json(&self) -> bool {
-        match self {
-            Self::Check(args) => args.json,
-            Self::Plan(args) => args.json,
-            Self::Apply(args) => args.common.json,
-            Self::Confirm(args) => args.common.json,
-            Self::Rollback(args) => args.common.json,
-            Self::History(args) => args.json,
-            Self::Allow(args) => args.json,
-            Self::Status(args) => args.json,
-            Self::Doctor(args) => args.json,
-            Self::Stats(args) => args.json,
-            Self::Drops(args) => args.json,
-            Self::Explain(args) => args.json,
-            Self::Matrix(matrix::MatrixArgs {
-                what: matrix::What::List(choice) | matrix::What::Lint(choice),
-            }) => choice.json,
-            Self::Run(_)
-            | Self::Revoke(_)
-            | Self::Bypass(_)
-            | Self::Lockdown(_)
-            | Self::Panic(_)
-            | Self::Suggest(_)
-            | Self::ServeMetrics(_)
-            | Self::Detach(_)
-            | Self::Completions(_)
-            | Self::Man(_) => false,
-        }
+impl Verb {
+    const fn manner(&self) -> Manner {
+        let (changes, json) = match self {
+            Self::Check(args) => (false, args.json),
+            Self::Run(_) | Self::ServeMetrics(_) => (true, false),
+            Self::Plan(args) => (false, args.json),
+            Self::Apply(args) => (true, args.common.json),
+            Self::Confirm(args) => (true, args.common.json),
+            Self::Rollback(args) => (true, args.common.json),
+            Self::History(args) => (false, args.json),
+            Self::Allow(args) => (!args.list, args.json),
+            Self::Revoke(args) => (true, args.json),
+            Self::Bypass(args) | Self::Lockdown(args) => (true, args.common.json),
+            Self::Panic(args) => (true, args.common.json),
+            Self::Status(args) => (false, args.json),
+            Self::Doctor(args) => (false, args.json),
+            Self::Stats(args) => (false, args.json),
+            Self::Drops(args) => (false, args.json),
+            Self::Explain(args) => (false, args.json),
+            Self::Detach(args) => (true, args.json),
+            Self::Matrix(args) => {
+                let (matrix::What::List(choice) | matrix::What::Lint(choice)) = &args.what;
+                (false, choice.json)
+            }
+            Self::Suggest(_) | Self::Completions(_) | Self::Man(_) => (false, false),
+        };
+        Manner { changes, json }
     }
 }
 
 /// Runs a verb. Prints an error on stderr; the exit code is then 1.
 pub fn run(cli: Cli) -> ExitCode {
     let mut out = Output::new();
-    if cli.verb.json() {
+    let Manner { changes, json } = cli.verb.manner();
+    if json {
         out.promise_json();
     }
-    let changes = cli.verb.changes();
     let result = dispatch(cli.verb, &mut out);
     out.end(result, changes)
 }

@@ -8,12 +8,12 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow};
 use clap::Parser;
 use serde::Serialize;
 
 use super::{
-    duration,
+    Usage, duration,
     output::{Output, is_dumb},
 };
 use crate::{
@@ -112,23 +112,27 @@ pub fn reading(args: &StatsArgs, snapshot: Snapshot, counts: &CountHistory) -> R
         Some(Baseline::Mark(name)) => counts.at_mark(name),
     };
     let baseline = match found {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => bail!(not_kept(args.since.as_ref(), counts)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(not_kept(args.since.as_ref(), counts));
+        }
         found => found.context("read the kept counters")?,
     };
     Ok(baseline.subtracted_from(snapshot))
 }
 
-/// Returns a sentence about a baseline that is not kept, and about the ones that can be used instead.
-fn not_kept(since: Option<&Baseline>, counts: &CountHistory) -> String {
+/// Returns the error of a baseline that is not kept, with the ones that can be used instead.
+fn not_kept(since: Option<&Baseline>, counts: &CountHistory) -> anyhow::Error {
     let marks = counts.marks();
     let marks = if marks.is_empty() { "there is none yet".to_owned() } else { marks.join(", ") };
     match since {
-        Some(Baseline::Mark(name)) => {
-            format!("no mark has the name {name}: `pomguard stats --mark {name}` sets it; the marks: {marks}")
-        }
-        _ => "the daemon has kept no reading of the counters for this time yet; `pomguard stats` without --since \
-              shows all that was counted"
-            .to_owned(),
+        Some(Baseline::Mark(name)) => Usage(format!(
+            "no mark has the name {name}: `pomguard stats --mark {name}` sets it; the marks: {marks}"
+        ))
+        .into(),
+        _ => anyhow!(
+            "the daemon has kept no reading of the counters for this time yet; `pomguard stats` without --since shows \
+             all that was counted"
+        ),
     }
 }
 

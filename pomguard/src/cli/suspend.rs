@@ -4,15 +4,17 @@ use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::bail;
 use clap::ValueEnum;
+use serde::Serialize;
 
 use super::{
-    duration,
+    Usage, duration,
     emergency::Verb,
     output::Output,
     way_in::{self, ToCome},
 };
 use crate::{
     control::protocol::{Request, SuspensionKind},
+    kernel::clock::unix_now,
     paths,
     render::quantity,
     terminals,
@@ -28,7 +30,7 @@ pub struct SuspendArgs {
     #[arg(long, conflicts_with = "time")]
     pub off: bool,
     #[command(flatten)]
-    common: SuspendOptions,
+    pub(super) common: SuspendOptions,
 }
 
 /// Options of every way to suspend the policy.
@@ -43,6 +45,9 @@ pub struct SuspendOptions {
     /// Do not notify the users who are logged in
     #[arg(long)]
     pub quiet: bool,
+    /// Write JSON
+    #[arg(long)]
+    pub json: bool,
     /// The daemon's settings
     #[arg(long, value_name = "PATH", default_value = paths::SETTINGS)]
     pub config: PathBuf,
@@ -69,7 +74,24 @@ pub struct FormerArgs {
     #[arg(long = "for", value_name = "TIME", value_parser = duration::up_to::<{ duration::DAY }>, required_if_eq_any = [("what", "isolate"), ("what", "open")])]
     pub time: Option<u32>,
     #[command(flatten)]
-    common: SuspendOptions,
+    pub(super) common: SuspendOptions,
+}
+
+/// The answer of a verb that begins or ends a suspension.
+#[derive(Serialize)]
+struct Suspended<'a> {
+    /// The bypass or lockdown that holds now, as in `status`.
+    suspension: Option<Held>,
+    /// The sentence for people.
+    message: &'a str,
+}
+
+/// A suspension that holds.
+#[derive(Serialize)]
+struct Held {
+    kind: SuspensionKind,
+    /// Seconds since 1970 at which the suspension ends.
+    ends: u64,
 }
 
 /// Runs `bypass` or `lockdown`. Returns exit code 0 on success.
@@ -100,7 +122,7 @@ fn suspend(
         return Ok(refused);
     }
     let Some(kind) = kind else { return say(args, &Request::Resume, out) };
-    let Some(seconds) = time else { bail!("say for how long: --for 10m") };
+    let Some(seconds) = time else { return Err(Usage("say for how long: --for 10m".to_owned()).into()) };
     if !args.yes {
         ask(kind, seconds, out)?;
     }
@@ -129,13 +151,18 @@ fn say(args: &SuspendOptions, request: &Request, out: &mut Output) -> anyhow::Re
     if !args.quiet {
         terminals::tell(&message);
     }
-    let back = match request {
-        Request::Suspend { kind, .. } => {
-            format!(", then the policy holds again: `pomguard {} --off` ends it before", kind.name())
-        }
-        _ => String::new(),
+    let (suspension, back) = match request {
+        Request::Suspend { kind, seconds } => (
+            Some(Held { kind: *kind, ends: unix_now() + u64::from(*seconds) }),
+            format!(", then the policy holds again: `pomguard {} --off` ends it before", kind.name()),
+        ),
+        _ => (None, String::new()),
     };
-    out.folded(format!("{message}{back}\n").as_bytes());
+    if args.json {
+        out.json(&Suspended { suspension, message: &message })?;
+    } else {
+        out.folded(format!("{message}{back}\n").as_bytes());
+    }
     Ok(ExitCode::SUCCESS)
 }
 

@@ -171,6 +171,90 @@ fn errors_are_json_times_have_units_and_colours_can_be_off() {
     assert!(daemon.stop().success());
 }
 
+/// A name on the command line that the files do not have is wrong usage for every verb, as for `explain`.
+#[test]
+fn names_that_nobody_has_are_wrong_usage_for_every_verb() {
+    let Some(lab) = Lab::new("names_that_nobody_has_are_wrong_usage_for_every_verb") else { return };
+    let _daemon = Daemon::start(&lab);
+    let code = |words: &[&str]| {
+        let output = lab.pomguard(words);
+        let text = said(&output);
+        (output.status.code(), text)
+    };
+    let grant = ["--for", "1h", "--why", "x"];
+    for words in [
+        &["allow", "nobody", "to", "22/tcp", grant[0], grant[1], grant[2], grant[3]][..],
+        &["allow", "10.77.0.3", "to", "22/tcp", grant[0], grant[1], grant[2], grant[3], "--name", "nobody's"],
+        &["allow", "10.77.0.3", "to", "70000/tcp", grant[0], grant[1], grant[2], grant[3]],
+        &["explain", "nobody", "to", "server:22/tcp"],
+        &["explain", "10.77.0.3", "to", "server:22/tcp", "--host", "nobody"],
+        &["check", "--host", "nobody"],
+        &["drops", "--peer", "nobody"],
+        &["suggest", "--peer", "nobody"],
+        &["stats", "--since", "nobody"],
+        &["explain", "--drop", "nobody"],
+    ] {
+        let (code, text) = code(words);
+        assert_eq!(code, Some(2), "{words:?}: {text}");
+        assert!(text.contains("nobody") || text.contains("70000"), "{words:?}: {text}");
+    }
+    let mut matrix = lab.command(pomguard_tests::daemon::binary());
+    let output = matrix.args(["matrix", "list", "--matrix", "nobody"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "{}", said(&output));
+
+    // A file with a fault is no wrong usage.
+    lab.write_site("[[row]]\nid = \"pom-4.0/999\"\n");
+    for words in [
+        &["allow", "nobody", "to", "22/tcp", grant[0], grant[1], grant[2], grant[3]][..],
+        &["check", "--host", "nobody"],
+        &["drops", "--peer", "nobody"],
+    ] {
+        let (code, text) = code(words);
+        assert_eq!(code, Some(1), "{words:?}: {text}");
+        assert!(text.contains("site.toml:"), "{words:?}: {text}");
+    }
+}
+
+/// Each verb that changes something answers one JSON object, a refusal too.
+#[test]
+fn verbs_that_change_something_answer_json() {
+    let Some(lab) = Lab::new("verbs_that_change_something_answer_json") else { return };
+    for words in [
+        &["bypass", "--for", "1m", "--yes", "--quiet"][..],
+        &["lockdown", "--off", "--yes", "--quiet"],
+        &["revoke", "nobody"],
+    ] {
+        assert!(json(&lab, words)["error"].is_string(), "{words:?} with nothing in force");
+    }
+    let daemon = Daemon::start(&lab);
+    let begun = json(&lab, &["bypass", "--for", "10m", "--yes", "--quiet"]);
+    let held = &json(&lab, &["status"])["suspension"];
+    assert_eq!(
+        (&begun["suspension"]["kind"], &begun["message"]),
+        (&held["kind"], &"bypass for 10 min".into())
+    );
+    let ends = |of: &Value| of["ends"].as_u64().unwrap();
+    assert!(ends(&begun["suspension"]).abs_diff(ends(held)) <= 2, "{begun:#} {held:#}");
+    let over = json(&lab, &["bypass", "--off", "--yes", "--quiet"]);
+    assert!(
+        over["suspension"].is_null() && over["message"].as_str().unwrap().contains("is over"),
+        "{over:#}"
+    );
+    let refused = json(&lab, &["bypass", "--off", "--yes", "--quiet"]);
+    assert!(refused["error"].as_str().unwrap().contains("neither a bypass nor a lockdown"), "{refused:#}");
+
+    done(&lab, &["allow", "10.77.0.3", "to", "22/tcp", "--for", "1h", "--why", "test", "--name", "x"]);
+    let revoked = json(&lab, &["revoke", "exception/x"]);
+    assert_eq!((&revoked["name"], &revoked["message"]), (&"x".into(), &"exception/x is over".into()));
+    assert!(json(&lab, &["revoke", "x"])["error"].as_str().unwrap().contains("no exception x"));
+
+    assert!(json(&lab, &["detach"])["error"].as_str().unwrap().contains("--yes"), "nobody was asked");
+    assert!(daemon.stop().success());
+    let detached = json(&lab, &["detach", "--yes"]);
+    assert_eq!(detached, serde_json::json!({ "detached": ["eth0"] }));
+    assert_eq!(json(&lab, &["detach", "--yes"]), serde_json::json!({ "detached": [] }), "again");
+}
+
 /// Returns a line without the codes for colours.
 fn without_colour(line: &str) -> String {
     let mut parts = line.split('\u{1b}');

@@ -21,6 +21,9 @@ mod tests;
 /// The built-in matrices, by name.
 const SHIPPED: [(&str, &str); 1] = [("pom-4.0", include_str!("../../../../config/matrix/pom-4.0.toml"))];
 
+/// The origin of a name from the command line.
+pub const COMMAND_LINE: &str = "command line";
+
 /// One matrix file.
 #[derive(Clone, Debug)]
 pub struct Matrix {
@@ -175,7 +178,7 @@ impl Matrix {
 
     /// Reads a matrix by built-in name or path, for commands that need no site and put nothing in force.
     pub fn load(name: &str) -> Result<Self, Diagnostics> {
-        let origin = Origin { file: "command line".into(), line: 1 };
+        let origin = Origin { file: COMMAND_LINE.into(), line: 1 };
         Self::named(&At { value: name.to_owned(), origin }, Path::new(""), &mut Files::reported())
     }
 
