@@ -3,6 +3,7 @@
 use std::{collections::BTreeSet, net::IpAddr, path::PathBuf, process::ExitCode};
 
 use anyhow::{Context as _, bail};
+use ipnet::IpNet;
 
 use super::{
     drops::{Since, collect, peers},
@@ -70,6 +71,8 @@ pub fn run(args: &SuggestArgs, out: &mut Output) -> anyhow::Result<ExitCode> {
     // A drop that a row allows by now needs no new row.
     let mut items = DropsReport::new(&all, &query, Some(&policy), now).drops;
     items.retain(|item| !is_allowed(item, &policy));
+    // A row for a stranger names the address that came first, which may be another one than the one asked for.
+    items.retain(|item| query.peers.is_empty() || is_among(item, &query.peers));
     let taken: BTreeSet<String> = draft.site.allows.iter().map(|allow| allow.name.value.clone()).collect();
     let mut suggestion = suggest(&items, &policy, &taken);
     for warning in warnings {
@@ -97,6 +100,11 @@ pub fn run(args: &SuggestArgs, out: &mut Output) -> anyhow::Result<ExitCode> {
         out.line(format_args!("# no row helps: {}, {reason}", quantity::packets(*packets)));
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Returns true if the address of an item is in one of the prefixes.
+fn is_among(item: &Item, prefixes: &[IpNet]) -> bool {
+    item.peer.parse::<IpAddr>().is_ok_and(|peer| prefixes.iter().any(|prefix| prefix.contains(&peer)))
 }
 
 /// Keeps the rows that the person at the terminal accepts.

@@ -37,7 +37,7 @@ pub fn print(report: &DropsReport, all: bool, out: &mut impl Write) -> io::Resul
         groups.split_off(strangers + SHOWN)
     };
     for group in groups {
-        print_group(group, all, report.at, out)?;
+        print_group(report, group, all, out)?;
     }
     if !hidden.is_empty() {
         let packets: u64 = hidden.iter().flat_map(|group| group.iter()).map(|item| item.packets).sum();
@@ -68,13 +68,20 @@ pub fn print(report: &DropsReport, all: bool, out: &mut impl Write) -> io::Resul
     Ok(())
 }
 
-fn print_group(group: &[Item], all: bool, now: u64, out: &mut impl Write) -> io::Result<()> {
+fn print_group(report: &DropsReport, group: &[Item], all: bool, out: &mut impl Write) -> io::Result<()> {
     let Some(first) = group.first() else { return Ok(()) };
     writeln!(out)?;
-    writeln!(out, "{}", head(first))?;
+    let wider = report.wider(first);
+    if let Some(prefix) = wider {
+        writeln!(out, "prefix {prefix} of strangers")?;
+        writeln!(out, "  strangers are counted by prefix: these lines stand for {prefix}, and the")?;
+        writeln!(out, "  packets can be of any address in it")?;
+    } else {
+        writeln!(out, "{}", head(first))?;
+    }
     let shown = if all || group.len() <= SHOWN { group.len() } else { SHOWN };
     for item in group.iter().take(shown) {
-        let ago = age(now.saturating_sub(item.last));
+        let ago = age(report.at.saturating_sub(item.last));
         let vlan = item.vlan.map_or_else(String::new, |vlan| format!("  VLAN {vlan}"));
         let row = item.row.as_ref().map_or_else(String::new, |row| format!("  {}", printable(&row.0)));
         let line = format!(
@@ -88,8 +95,11 @@ fn print_group(group: &[Item], all: bool, now: u64, out: &mut impl Write) -> io:
             ago
         );
         writeln!(out, "{line}")?;
+        if wider.is_some() {
+            writeln!(out, "             the first packet came from {}", item.peer)?;
+        }
         if !vlan.is_empty() {
-            writeln!(out, "           {}", vlan.trim())?;
+            writeln!(out, "             {}", vlan.trim())?;
         }
         if !row.is_empty() {
             writeln!(out, "             named by row{row} for other peers")?;
@@ -115,9 +125,7 @@ pub fn print_lines(report: &DropsReport, out: &mut impl Write) -> io::Result<()>
             item.verdict.name(),
             grouped(item.packets),
             // The id leads to the rest.
-            item.system
-                .as_deref()
-                .map_or_else(|| item.peer.clone(), |name| format!("{} {}", item.peer, printable(name)))
+            whose(report, item)
         );
         writeln!(out, "{}", cut(&line))?;
     }
@@ -134,6 +142,15 @@ pub fn print_lines(report: &DropsReport, out: &mut impl Write) -> io::Result<()>
         )?;
     }
     Ok(())
+}
+
+/// Returns the peer of a line, or the prefix that the line stands for.
+fn whose(report: &DropsReport, item: &Item) -> String {
+    match (report.wider(item), &item.system) {
+        (Some(prefix), _) => format!("prefix {prefix}"),
+        (None, Some(name)) => format!("{} {}", item.peer, printable(name)),
+        (None, None) => item.peer.clone(),
+    }
 }
 
 /// Returns the line of packets that passed, in the columns of [`print_lines`].

@@ -97,7 +97,7 @@ fn drops_fits_without_a_terminal_too() {
         packets: 1_000_000_000,
         bytes: 64_000_000_000,
     };
-    let report = DropsReport { at: 1_000_000, since: 0, drops, rest: vec![rest] };
+    let report = DropsReport { at: 1_000_000, since: 0, drops, rest: vec![rest], peers: Vec::new() };
     let mut text = Vec::new();
     drops::print(&report, true, &mut text).unwrap();
     assert_fits(&String::from_utf8(text).unwrap());

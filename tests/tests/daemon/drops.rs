@@ -96,6 +96,22 @@ fn drops_name_known_systems_and_strangers_in_audit_and_enforce() {
     );
     let only = json(&lab, &["drops", "--peer", &peer, "--reason", "port-known", "--since", "1h"]);
     assert!(only["drops"].as_array().unwrap().len() >= 2, "{only:#}");
+    // A stranger is recorded by prefix: a line that could be the address says that it stands for the prefix.
+    for asked in [&stranger, "10.77.0.99"] {
+        let text = said(&lab.pomguard(&["drops", "--peer", asked]));
+        assert!(text.contains("these lines stand for 10.77.0.0/24"), "{asked}: {text}");
+        assert!(text.contains("the first packet came from 10.77.0.3"), "{asked}: {text}");
+        assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+    }
+    let exact = said(&lab.pomguard(&["drops", "--peer", &peer]));
+    let at = exact.find("stand for 10.77.0.0/24").unwrap_or_else(|| panic!("{exact}"));
+    assert!(exact.find(&peer).is_some_and(|own| own < at), "the address itself comes first: {exact}");
+    let text = said(&lab.pomguard(&["drops", "--peer", "10.77.0.0/24"]));
+    assert!(!text.contains("stand for"), "the whole prefix was asked for: {text}");
+    let outside = json(&lab, &["drops", "--peer", "10.77.1.3"]);
+    assert_eq!(outside["drops"].as_array().map(Vec::len), Some(0), "{outside:#}");
+    let rows = said(&lab.pomguard(&["suggest", "--strangers", "--peer", "10.77.0.99"]));
+    assert!(!rows.contains("from = "), "nobody saw this address: {rows}");
     let text = said(&lab.pomguard(&["drops"]));
     assert!(text.lines().next().unwrap().starts_with("known systems: "), "{text}");
     assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");

@@ -37,19 +37,22 @@ pub struct Query {
 
 impl Query {
     fn wants(&self, key: DropKey, counts: &Counts) -> bool {
-        let peer = || DeniedPeer::new(key.kind(), counts.peer).address();
         counts.last >= self.since
             && self.known.is_none_or(|known| known == key.known())
             && self.reason.is_none_or(|wanted| wanted == reason(key))
             && self.port.is_none_or(|port| port == key.port())
-            && (self.peers.is_empty()
-                || peer().is_some_and(|peer| {
-                    // For a stranger only the prefix and the first address are known.
-                    let prefix = prefix(key);
-                    self.peers.iter().any(|wanted| {
-                        wanted.contains(&peer) || prefix.is_some_and(|prefix| prefix.contains(wanted))
-                    })
-                }))
+            && (self.peers.is_empty() || self.wants_peer(key, counts))
+    }
+
+    /// Returns true if packets of this key can be of a selected peer. The packets of a stranger are recorded by prefix.
+    fn wants_peer(&self, key: DropKey, counts: &Counts) -> bool {
+        let peer = DeniedPeer::new(key.kind(), counts.peer).address();
+        match prefix(key) {
+            Some(prefix) => {
+                self.peers.iter().any(|wanted| wanted.contains(&prefix) || prefix.contains(wanted))
+            }
+            None => peer.is_some_and(|peer| self.peers.iter().any(|wanted| wanted.contains(&peer))),
+        }
     }
 
     /// Returns true if a part of the rest can contain selected drops.
@@ -138,6 +141,9 @@ pub struct DropsReport {
     pub drops: Vec<Item>,
     /// Packets without a peer.
     pub rest: Vec<RestItem>,
+    /// The peers that were asked for; empty for all.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub peers: Vec<IpNet>,
 }
 
 impl DropsReport {
@@ -147,7 +153,15 @@ impl DropsReport {
         let wanted = all.table.iter().filter(|(key, counts)| query.wants(**key, counts));
         let mut drops: Vec<Item> = wanted.map(|(key, counts)| item(*key, counts, policy)).collect();
         sort(&mut drops);
-        Self { at, since: query.since, drops, rest: rest(&all.rest, query) }
+        Self { at, since: query.since, drops, rest: rest(&all.rest, query), peers: query.peers.clone() }
+    }
+
+    /// Returns the prefix that an item stands for, if the packets can also be of addresses that were not asked for.
+    #[must_use]
+    pub fn wider(&self, item: &Item) -> Option<IpNet> {
+        let prefix = prefix(item.key)?;
+        let whole = self.peers.is_empty() || self.peers.iter().any(|wanted| wanted.contains(&prefix));
+        (!whole).then_some(prefix)
     }
 
     /// Returns the packets of known systems, or of strangers, without the packets that were sent because no
