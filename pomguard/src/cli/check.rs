@@ -77,6 +77,7 @@ pub fn run(args: &CheckArgs, out: &mut Output) -> anyhow::Result<ExitCode> {
         );
         notes.extend(addresses(&draft, &policy, &notes));
         notes.extend(missing_group(&draft.settings));
+        notes.extend(super::paths::note(&super::paths::in_use(&draft.settings), &draft.settings));
     }
     let report = render::check::CheckReport::new(&draft, &policy, notes);
     if args.json {

@@ -1,10 +1,54 @@
-//! Reads the settings for verbs that must work even if the settings are missing or broken: in an emergency
-//! there is no time to repair a file.
+//! The settings and the folders of a verb. Most verbs must work even if the settings are missing or broken: in an
+//! emergency there is no time to repair a file.
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
 use super::output::Output;
-use crate::input::settings::Settings;
+use crate::{
+    control::{client, protocol::Request},
+    history::{self, History},
+    input::settings::{Paths, Settings},
+    observe::status::Status,
+    policy::{conflict::Note, setting},
+};
+
+/// The longest wait for a daemon that is asked only for its folders.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Returns the folders in use: those of the daemon, or of the change that was put in force last. Returns the folders of
+/// the settings if neither is known.
+pub(super) fn in_use(settings: &Settings) -> Paths {
+    let ask = |runtime: &Path| client::ask_within::<Status>(runtime, Request::Status, None, PATIENCE).ok();
+    let told = |status: Status| status.daemon?.paths;
+    ask(&settings.paths.runtime)
+        .and_then(told)
+        .or_else(|| {
+            let recorded = recorded(settings)?;
+            if recorded.runtime == settings.paths.runtime {
+                return Some(recorded);
+            }
+            Some(ask(&recorded.runtime).and_then(told).unwrap_or(recorded))
+        })
+        .unwrap_or_else(|| settings.paths.clone())
+}
+
+/// Returns the folders of the change that was put in force last, if the history has it.
+pub(super) fn recorded(settings: &Settings) -> Option<Paths> {
+    let history = History::open(&settings.paths.state);
+    let (records, _) = history.list();
+    let (draft, _) = history.policy(history::in_force(&records)?).ok()?;
+    Some(draft.settings.paths)
+}
+
+/// Returns a note if the files name other folders than those in use.
+pub(super) fn note(used: &Paths, settings: &Settings) -> Option<Note> {
+    let sentences = setting::other_paths(used, &settings.paths);
+    let message = format!(
+        "{}; `pomguard apply` changes no folder, so write the folder in use into the files, or restart the daemon",
+        sentences.join("; ")
+    );
+    (!sentences.is_empty()).then(|| Note { kind: "other-paths", message, rows: Vec::new() })
+}
 
 /// Returns the settings. If the settings file is refused, returns the usual paths and no interface, and prints
 /// a warning on stderr with the fault and the paths in use.

@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use super::{ATTENTION, output::Output, own_addresses, session};
 use crate::{
     history::{self, History, Record},
-    input::{Draft, Files, Settings},
+    input::{Draft, Files, Settings, settings::Paths},
     kernel::{
         KernelError,
         clock::unix_now,
@@ -65,13 +65,14 @@ fn make(config: &std::path::Path, files: &mut Files) -> anyhow::Result<Plan> {
     let new = resolve(&draft, &interface::addresses()?)?;
     let here = own_addresses::present(&draft.settings).unwrap_or_default();
     let new = new.on(&here);
-    let Compared { in_force, before, counters } = in_force(&draft)?;
+    let used = super::paths::in_use(&draft.settings);
+    let Compared { in_force, before, counters } = in_force(&used)?;
     let before = before.map(|(draft, policy)| (draft, policy.on(&here)));
     let old = before.as_ref().map(|(_, policy)| policy);
     let diff = before
         .as_ref()
         .map(|(old, policy)| Diff::between(policy, &new).with_settings(&old.settings, &draft.settings));
-    let guards = guards(&draft, before.as_ref().map(|(old, _)| &old.settings));
+    let guards = guards(&draft.settings, &used, before.as_ref().map(|(old, _)| &old.settings));
     let recent = diff
         .as_ref()
         .zip(counters)
@@ -87,13 +88,12 @@ fn make(config: &std::path::Path, files: &mut Files) -> anyhow::Result<Plan> {
         InForce::Nothing => live.iter().copied().collect(),
         InForce::OtherLayout { .. } => HashSet::new(),
         InForce::Change { .. } | InForce::Unknown { .. } => {
-            let pins = Pins::new(&draft.settings.paths.pins);
-            let unjudged = seed::unjudged(&pins, &ours).context("read the flow table")?;
+            let unjudged = seed::unjudged(&Pins::new(&used.pins), &ours).context("read the flow table")?;
             unjudged.iter().map(Connection::opening).collect()
         }
     };
     // An exception file that cannot be read allows nothing.
-    let exceptions = exceptions::load(&draft.settings.paths.state).unwrap_or_default();
+    let exceptions = exceptions::load(&used.state).unwrap_or_default();
     let excepted = |opening: &Opening| exceptions.iter().any(|held| held.allows(opening, unix_now()));
     let impact = Impact::new(old, &new, &live, |opening| older.contains(opening), excepted);
     let session = session::ssh().filter(|session| is_ours(session.destination));
@@ -102,7 +102,8 @@ fn make(config: &std::path::Path, files: &mut Files) -> anyhow::Result<Plan> {
     let in_audit = conflict::in_audit(&new);
     let (inbound, outbound) = (new.inbound, new.outbound);
     let machine = machine::compare(&draft.settings, &new).context("compare the files with this machine")?;
-    let machine = machine.into_iter().filter(|note| note.weight() == Weight::Warning).collect();
+    let machine = machine.into_iter().filter(|note| note.weight() == Weight::Warning);
+    let machine = super::paths::note(&used, &draft.settings).into_iter().chain(machine).collect();
     Ok(Plan {
         in_force,
         guards,
@@ -120,16 +121,16 @@ fn make(config: &std::path::Path, files: &mut Files) -> anyhow::Result<Plan> {
 
 /// Returns the changes that the files would make to the guards of interfaces, compared with the settings
 /// before.
-fn guards(draft: &Draft, before: Option<&Settings>) -> Guards {
+fn guards(settings: &Settings, used: &Paths, before: Option<&Settings>) -> Guards {
     let named = |settings: &Settings| -> Vec<String> {
         settings.interfaces.iter().map(|at| at.value.clone()).collect()
     };
-    let linked: Vec<String> = Pins::new(&draft.settings.paths.pins)
+    let linked: Vec<String> = Pins::new(&used.pins)
         .linked("xdp")
         .into_iter()
         .filter(|name| interface::index(name).is_ok())
         .collect();
-    let then = named(&draft.settings);
+    let then = named(settings);
     let now = before.map_or_else(|| linked.clone(), named);
     let unnamed = |name: &String| !then.contains(name) && linked.contains(name);
     let (lost, kept) =
@@ -148,11 +149,11 @@ struct Compared {
 }
 
 /// Returns the state in force. The history finds the policy by its image.
-fn in_force(draft: &Draft) -> anyhow::Result<Compared> {
-    let history = History::open(&draft.settings.paths.state);
+fn in_force(used: &Paths) -> anyhow::Result<Compared> {
+    let history = History::open(&used.state);
     history.readable()?;
     let uncounted = |in_force, before| Compared { in_force, before, counters: None };
-    let snapshot = match reading::snapshot(&Pins::new(&draft.settings.paths.pins)) {
+    let snapshot = match reading::snapshot(&Pins::new(&used.pins)) {
         Ok(snapshot) => snapshot,
         Err(KernelError::NotInstalled { .. }) => return Ok(uncounted(InForce::Nothing, None)),
         // Only the history knows the policy in maps of another layout.

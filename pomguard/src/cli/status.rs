@@ -1,6 +1,10 @@
 //! `pomguard status`: the policy in force, and the conditions that need attention.
 
-use std::{path::PathBuf, process::ExitCode, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
 
 use super::{ATTENTION, fates, output::Output, own_addresses};
 use crate::{
@@ -32,6 +36,10 @@ pub struct StatusArgs {
 pub fn run(args: &StatusArgs, out: &mut Output) -> anyhow::Result<ExitCode> {
     let settings = super::paths::settings(&args.config, out);
     let mut status = Status { flows: fates::read(&settings), ..read(&settings, out)? };
+    let used = status.daemon.as_ref().and_then(|daemon| daemon.paths.clone());
+    let used = used.unwrap_or_else(|| super::paths::in_use(&settings));
+    let other = super::paths::note(&used, &settings);
+    status.attention.extend(other.map(|note| format!("{}: {}", note.kind, note.message)));
     if status.daemon.is_none() {
         status.attention.extend(own_addresses::attention(&args.config));
     }
@@ -68,12 +76,26 @@ fn machine_now(settings: &Settings) -> Vec<String> {
 
 /// Returns the daemon's answer, or the state in the kernel if no daemon runs or answers.
 pub(super) fn read(settings: &Settings, out: &mut Output) -> anyhow::Result<Status> {
-    let ask = || client::ask_within(&settings.paths.runtime, Request::Status, None, PATIENCE);
-    match out.busy("waiting for the daemon, at most 10 s", ask) {
+    let mut ask = |runtime: &Path| {
+        let ask = || client::ask_within(runtime, Request::Status, None, PATIENCE);
+        out.busy("waiting for the daemon, at most 10 s", ask)
+    };
+    let mut used = settings.paths.clone();
+    let mut answer = ask(&used.runtime);
+    if answer.as_ref().is_err_and(anyhow::Error::is::<client::NoDaemon>)
+        && let Some(recorded) = super::paths::recorded(settings)
+    {
+        // The files may name folders that no daemon uses before its next start.
+        if recorded.runtime != used.runtime {
+            answer = ask(&recorded.runtime);
+        }
+        used = recorded;
+    }
+    match answer {
         Err(error) if error.is::<client::NoDaemon>() || error.is::<client::NoAnswer>() => {
             let interfaces: Vec<String> = settings.interfaces.iter().map(|at| at.value.clone()).collect();
-            let pins = Pins::new(&settings.paths.pins);
-            let runtime = Runtime::new(&settings.paths.runtime);
+            let pins = Pins::new(&used.pins);
+            let runtime = Runtime::new(&used.runtime);
             let mut status = match runtime.not_enforcing() {
                 Some(mark) => {
                     let attach = interfaces.iter().map(|name| attach::describe(&pins, name)).collect();
@@ -96,7 +118,7 @@ pub(super) fn read(settings: &Settings, out: &mut Output) -> anyhow::Result<Stat
             let deadlines = render::status::deadlines(&status, unix_now());
             status.attention.extend(deadlines);
             // Without an answer, the files on disk name the user and the reason of each exception.
-            if let Ok(scene) = Scene::open(&settings.paths) {
+            if let Ok(scene) = Scene::open(&used) {
                 let held = scene.exceptions().unwrap_or_default();
                 explained(&mut status, &held, scene.recorded().unwrap_or_default().as_ref());
             }

@@ -6,6 +6,8 @@ use std::{
     sync::Arc,
 };
 
+use serde::{Deserialize, Serialize};
+
 use super::{
     diagnostic::{Diagnostics, Fault},
     files::{FileOwner, Files, is_name},
@@ -98,7 +100,7 @@ pub struct Attach {
 }
 
 /// `[paths]`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Paths {
     /// Pinned maps, programs and links.
     pub pins: PathBuf,

@@ -1,9 +1,13 @@
 //! Compares the settings of two readings of `pomguard.toml`.
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
 use super::{FlowAges, PacketSettings};
-use crate::input::settings::{self, AttachMode, Drops, OnAttachFailure, OnLoadFailure, Settings, TcMode};
+use crate::input::settings::{
+    self, AttachMode, Drops, OnAttachFailure, OnLoadFailure, Paths, Settings, TcMode,
+};
 
 /// A setting whose value changes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,8 +34,7 @@ impl SettingChange {
     #[must_use]
     pub fn text(&self) -> String {
         let Self { key, from, to } = self;
-        let restart =
-            if self.takes_restart() { " (takes effect at the next start of the daemon)" } else { "" };
+        let restart = if self.takes_restart() { " (in force from the next start of the daemon)" } else { "" };
         format!("{key}: {from} -> {to}{restart}")
     }
 }
@@ -43,6 +46,23 @@ pub fn changes(old: &Settings, new: &Settings) -> Vec<SettingChange> {
     let (old, new) = (values(old), values(new));
     let differ = old.into_iter().zip(new).filter(|((_, from), (_, to))| from != to);
     differ.map(|((key, from), (_, to))| SettingChange { key: key.to_owned(), from, to }).collect()
+}
+
+/// Returns a sentence for each folder of the files that differs from the folder in use.
+#[must_use]
+pub fn other_paths(used: &Paths, files: &Paths) -> Vec<String> {
+    let Paths { pins, state, runtime } = files;
+    let folders =
+        [("pins", &used.pins, pins), ("state", &used.state, state), ("runtime", &used.runtime, runtime)];
+    let differ = folders.into_iter().filter(|(_, used, files)| used != files);
+    let sentence = |(key, used, files): (&str, &PathBuf, &PathBuf)| {
+        format!(
+            "`paths.{key}` is {} in the files and in force from the next start of the daemon only; until then it is {}",
+            files.display(),
+            used.display()
+        )
+    };
+    differ.map(sentence).collect()
 }
 
 /// Returns every key with its value, always the same keys in the same order.
@@ -158,6 +178,16 @@ mod tests {
     }
 
     #[test]
+    fn folders_that_differ_are_in_force_from_the_next_start() {
+        let used = Paths::default();
+        assert!(other_paths(&used, &used).is_empty());
+        let files = Paths { state: "/srv/p".into(), ..used.clone() };
+        let [sentence] = other_paths(&used, &files).try_into().unwrap();
+        assert!(sentence.contains("`paths.state` is /srv/p in the files"), "{sentence}");
+        assert!(sentence.contains("from the next start of the daemon only; until then"), "{sentence}");
+    }
+
+    #[test]
     fn settings_that_differ_are_named_by_their_keys() {
         let old = settings("site = \"s\"\ninterfaces = [\"br0\"]\n");
         assert_eq!(changes(&old, &old), []);
@@ -180,7 +210,7 @@ mod tests {
             "packets.rates.neighbours: 10000 -> 7",
             "flows.established: 5d -> 36h",
             "flows.udp: 5m -> 90s",
-            "control.group: pomguard -> ops (takes effect at the next start of the daemon)",
+            "control.group: pomguard -> ops (in force from the next start of the daemon)",
         ] {
             assert!(lines.iter().any(|it| it == line), "{line}: {lines:#?}");
         }

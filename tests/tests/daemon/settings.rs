@@ -111,6 +111,63 @@ fn interface_that_comes_is_guarded_at_once_and_stays_so_after_a_return() {
     wait_until("all is well", &daemon, || lab.pomguard(&["status"]).status.success());
 }
 
+/// Other folders are in force from the next start only: every verb that reads the files says so, and goes by the
+/// folders in use.
+#[test]
+fn folders_that_change_are_named_until_the_next_start() {
+    let Some(lab) = Lab::new("folders_that_change_are_named_until_the_next_start") else { return };
+    let daemon = Daemon::start(&lab);
+    let files = fs::read_to_string(lab.config()).unwrap();
+    let keys = ["pins", "state", "runtime"];
+    let changed = |of: &[&str]| {
+        let line = |line: &str| match of.iter().find(|key| line.starts_with(&format!("{key} = "))) {
+            Some(_) => line.strip_suffix('"').unwrap().to_owned() + "-2\"",
+            None => line.to_owned(),
+        };
+        files.lines().map(line).collect::<Vec<_>>().join("\n")
+    };
+    for key in keys {
+        fs::write(lab.config(), changed(&[key])).unwrap();
+        for verb in [&["check"][..], &["plan"], &["status"], &["apply", "--quiet"]] {
+            let output = lab.pomguard(verb);
+            let text = said(&output);
+            if verb[0] == "apply" && key == "runtime" {
+                // The socket is one of these folders.
+                assert!(text.contains("no daemon answers"), "{text}");
+                continue;
+            }
+            let sentence = format!("`paths.{key}` is ");
+            assert!(
+                text.contains(&sentence) && text.contains("from the next start"),
+                "{key} {verb:?}: {text}"
+            );
+            let expected = if verb[0] == "check" {
+                0
+            } else if verb[0] == "apply" {
+                1
+            } else {
+                3
+            };
+            assert_eq!(output.status.code(), Some(expected), "{key} {verb:?}: {text}");
+        }
+        let plan = json(&lab, &["plan"]);
+        assert_eq!(
+            plan["in_force"]["change"]["number"], 1,
+            "{key}: compared with what is in force: {plan:#}"
+        );
+        let status = json(&lab, &["status"]);
+        assert!(status["daemon"].is_object(), "{key}: the daemon is found: {status:#}");
+    }
+    daemon.kill();
+    fs::write(lab.config(), changed(&["pins"])).unwrap();
+    let text = said(&lab.pomguard(&["status"]));
+    assert!(text.contains("`paths.pins` is ") && text.contains("generation"), "without a daemon: {text}");
+    fs::write(lab.config(), files).unwrap();
+    let daemon = Daemon::start(&lab);
+    assert!(!said(&lab.pomguard(&["status"])).contains("paths."), "the same folders again");
+    assert!(daemon.stop().success());
+}
+
 #[test]
 fn mode_of_attachment_takes_effect_in_both_directions() {
     let Some(lab) = Lab::new("mode_of_attachment_takes_effect_in_both_directions") else { return };

@@ -257,16 +257,11 @@ impl Changes {
 
 /// Refuses a change of folders, which takes a restart.
 fn refuse_other_paths(context: &Context, settings: &Settings) -> anyhow::Result<()> {
-    let (old, new) = (&context.paths, &settings.paths);
-    let differ = [
-        ("pins", new.pins != context.pins.root()),
-        ("state", new.state != old.state),
-        ("runtime", new.runtime != old.runtime),
-    ];
-    if let Some((key, _)) = differ.into_iter().find(|(_, differs)| *differs) {
-        bail!("{}: `paths.{key}` changed: that takes a restart", settings.file);
+    let sentences = setting::other_paths(&context.paths, &settings.paths);
+    if sentences.is_empty() {
+        return Ok(());
     }
-    Ok(())
+    bail!("{}: {}", settings.file, sentences.join("; "))
 }
 
 /// Refuses to take the guard off an interface without consent.
