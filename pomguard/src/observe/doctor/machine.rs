@@ -47,8 +47,8 @@ fn kernel(system: &SystemFacts, findings: &mut Vec<Finding>) {
         findings.push(Finding::new(
             Severity::Attention,
             "kernel",
-            "This is a real-time kernel (PREEMPT_RT). pomguard was not tested on one, and its programs rely on the \
-             order of packets on a processor: use the standard kernel.",
+            "This is a real-time kernel (PREEMPT_RT). pomguard was not tested on one, and its programs rely on one \
+             packet at a time on a processor: use the standard kernel, or read docs/kernel-support.md.",
             "cat /sys/kernel/realtime",
         ));
     }
