@@ -81,12 +81,32 @@ impl Store for Table {
     }
 }
 
-/// The same flows without ports and prints: a look-up always searches.
-struct Searched<'a>(&'a Table);
+/// The flows of a table behind other filters.
+struct Filtered<'a>(&'a Table, Filters);
 
-impl Barrier for Searched<'_> {}
+/// The ports and prints of a table as a look-up finds them.
+enum Filters {
+    /// There are none: a look-up always searches.
+    Missing,
+    /// Those of the table. Whoever asks for them does so before this key is in the table.
+    Before(Key),
+}
 
-impl Store for Searched<'_> {
+impl Filtered<'_> {
+    /// Returns the table if a look-up may ask for its ports and prints.
+    fn filters(&self) -> Option<&Table> {
+        let Filters::Before(key) = self.1 else { return None };
+        assert!(
+            find(&searched(self.0), key).is_none(),
+            "the flow is in the table before its port and its print"
+        );
+        Some(self.0)
+    }
+}
+
+impl Barrier for Filtered<'_> {}
+
+impl Store for Filtered<'_> {
     fn bucket(&self, bucket: u32) -> Option<&Bucket> {
         self.0.bucket(bucket)
     }
@@ -108,16 +128,21 @@ impl Store for Searched<'_> {
     }
 
     fn candidates(&self) -> Option<&Candidates> {
-        None
+        self.0.candidates()
     }
 
-    fn port(&self, _: u16) -> Option<&FlowPort> {
-        None
+    fn port(&self, port: u16) -> Option<&FlowPort> {
+        self.filters()?.port(port)
     }
 
-    fn prints(&self, _: u32) -> Option<&Prints> {
-        None
+    fn prints(&self, bucket: u32) -> Option<&Prints> {
+        self.filters()?.prints(bucket)
     }
+}
+
+/// Returns the same flows without ports and prints.
+fn searched(table: &Table) -> Filtered<'_> {
+    Filtered(table, Filters::Missing)
 }
 
 fn key(protocol: u8, port: u16, peer: u32) -> Key {
@@ -141,7 +166,7 @@ fn step(table: &Table, random: &mut Random) {
     let protocol = [TCP, TCP, UDP, UDP, ICMP][random.below(5) as usize];
     let key = key(protocol, 40_000 + random.below(5) as u16, random.below(24));
     let found = find(table, key);
-    assert_eq!(found, find(&Searched(table), key), "{protocol} at {}", table.now.get());
+    assert_eq!(found, find(&searched(table), key), "{protocol} at {}", table.now.get());
     match (glance(table, &key), found) {
         (Glance::Found(glanced), _) => assert_eq!(Some(glanced), found),
         (Glance::Absent, found) => assert_eq!(found, None, "{protocol} at {}", table.now.get()),
@@ -247,52 +272,14 @@ fn flow_is_found_in_the_last_tick_of_its_age_in_each_state() {
     }
 }
 
-/// A table into which a key is about to be entered.
-struct Entering<'a>(&'a Table, Key);
-
-impl Barrier for Entering<'_> {}
-
-impl Store for Entering<'_> {
-    fn bucket(&self, bucket: u32) -> Option<&Bucket> {
-        self.0.bucket(bucket)
-    }
-
-    fn mask(&self) -> u32 {
-        self.0.mask()
-    }
-
-    fn secret(&self) -> u64 {
-        self.0.secret()
-    }
-
-    fn age(&self, state: State) -> u32 {
-        self.0.age(state)
-    }
-
-    fn now(&self) -> u32 {
-        self.0.now()
-    }
-
-    fn candidates(&self) -> Option<&Candidates> {
-        self.0.candidates()
-    }
-
-    fn port(&self, port: u16) -> Option<&FlowPort> {
-        assert!(find(&Searched(self.0), self.1).is_none(), "the flow is in the table before its port");
-        self.0.port(port)
-    }
-
-    fn prints(&self, bucket: u32) -> Option<&Prints> {
-        assert!(find(&Searched(self.0), self.1).is_none(), "the flow is in the table before its print");
-        self.0.prints(bucket)
-    }
-}
-
 #[test]
 fn port_and_print_are_written_before_the_flow() {
     let table = Table::new(9);
     let key = key(UDP, 40_000, 1);
-    assert_eq!(enter(&Entering(&table, key), key, Newcomer::new(State::Unanswered, 1, 1)), Entered::New);
+    assert_eq!(
+        enter(&Filtered(&table, Filters::Before(key)), key, Newcomer::new(State::Unanswered, 1, 1)),
+        Entered::New
+    );
     assert!(find(&table, key).is_some());
 }
 
@@ -364,7 +351,7 @@ fn bucket_is_read_if_a_print_fits() {
         let hits = prints::hits(&table, 0, hash);
         assert_eq!(hits != 0, stored.iter().any(fits), "{stored:?} for {hash:x}");
     }
-    assert_ne!(prints::hits(&Searched(&table), 0, 77), 0, "without prints, any way");
+    assert_ne!(prints::hits(&searched(&table), 0, 77), 0, "without prints, any way");
 }
 
 #[test]
