@@ -217,22 +217,31 @@ fn clone_with_broken_files_loads_the_image_at_a_listed_address() {
     drop(daemon);
 }
 
+/// Saves the policy of a host that takes the addresses of its machine, and detaches.
+fn save_and_detach(lab: &Lab) {
+    let config = fs::read_to_string(lab.config()).unwrap();
+    fs::write(lab.config(), format!("own_addresses = \"machine\"\n{config}")).unwrap();
+    Daemon::start(lab).kill();
+    assert!(lab.pomguard(&["detach", "--yes"]).status.success());
+}
+
+/// Starts a daemon with a site file that it refuses, and asserts that it follows a new address.
+fn assert_followed_while_refused(lab: &Lab) -> Daemon {
+    let good = fs::read_to_string(lab.site()).unwrap();
+    fs::write(lab.site(), format!("{good}\nsystems = 7\n")).unwrap();
+    let daemon = Daemon::start(lab);
+    assert!(is_state(lab, "files-refused"));
+    add(lab, EXTRA);
+    wait_until("followed", &daemon, || opens(&lab.peer, EXTRA, LISTED));
+    daemon
+}
+
 #[test]
 fn addresses_are_followed_while_files_are_refused() {
     let name = "addresses_are_followed_while_files_are_refused";
     let Some(lab) = Lab::new(name) else { return };
-    let config = fs::read_to_string(lab.config()).unwrap();
-    fs::write(lab.config(), format!("own_addresses = \"machine\"\n{config}")).unwrap();
-    let daemon = Daemon::start(&lab);
-    daemon.kill();
-    assert!(lab.pomguard(&["detach", "--yes"]).status.success());
-    let good = fs::read_to_string(lab.site()).unwrap();
-    fs::write(lab.site(), format!("{good}\nsystems = 7\n")).unwrap();
-
-    let daemon = Daemon::start(&lab);
-    assert!(is_state(&lab, "files-refused"));
-    add(&lab, EXTRA);
-    wait_until("followed", &daemon, || opens(&lab.peer, EXTRA, LISTED));
+    save_and_detach(&lab);
+    let daemon = assert_followed_while_refused(&lab);
     assert!(is_shut(&lab.peer, EXTRA, UNLISTED));
 
     // Without the history nobody can tell whose the address is.
@@ -312,19 +321,11 @@ fn trial_on_a_clone_that_returned_without_a_daemon_is_known_as_such() {
 fn saved_image_of_another_clock_has_its_files_in_the_history() {
     let name = "saved_image_of_another_clock_has_its_files_in_the_history";
     let Some(lab) = Lab::new(name) else { return };
-    let config = fs::read_to_string(lab.config()).unwrap();
-    fs::write(lab.config(), format!("own_addresses = \"machine\"\n{config}")).unwrap();
-    Daemon::start(&lab).kill();
-    assert!(lab.pomguard(&["detach", "--yes"]).status.success());
+    save_and_detach(&lab);
     // As a kernel with other ticks would have saved the image.
     let saved = confirmed::load(&lab.state()).unwrap().unwrap();
     let place = ImagePlace::new(Vec::new(), Clock { ticks_per_1000s: 3_125, offset: 0 }, 1);
     let lines = place.adopt(saved.parts()).unwrap().lines().to_vec();
     confirmed::save(&lab.state(), &Confirmed { lines, ..saved }).unwrap();
-    let good = fs::read_to_string(lab.site()).unwrap();
-    fs::write(lab.site(), format!("{good}\nsystems = 7\n")).unwrap();
-    let daemon = Daemon::start(&lab);
-    assert!(is_state(&lab, "files-refused"));
-    add(&lab, EXTRA);
-    wait_until("followed", &daemon, || opens(&lab.peer, EXTRA, LISTED));
+    drop(assert_followed_while_refused(&lab));
 }

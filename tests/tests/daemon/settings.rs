@@ -258,6 +258,23 @@ fn rollback_skips_changes_that_are_equal() {
     assert!(is_shut(&lab.stranger, SERVER, LISTED), "the change before the equal ones is in force");
 }
 
+/// Writes settings that track what leaves, with this age of a UDP flow without an answer.
+fn write_age(lab: &Lab, unanswered: &str) {
+    lab.write_settings(&Settings { outbound: "track", ..Settings::default() });
+    let whole = fs::read_to_string(lab.config()).unwrap();
+    fs::write(lab.config(), format!("{whole}\n[flows]\nudp_unanswered = \"{unanswered}\"\n")).unwrap();
+}
+
+/// Returns a UDP socket of the server and one of the stranger.
+fn sockets(lab: &Lab) -> (UdpSocket, UdpSocket) {
+    let socket = |of: &Namespace, address: Ipv4Addr| {
+        let socket = of.run(|| UdpSocket::bind((address, 0))).unwrap().unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+        socket
+    };
+    (socket(&lab.server, SERVER), socket(&lab.stranger, STRANGER))
+}
+
 /// Sends a datagram and returns true if the other socket receives it.
 fn arrives(from: &UdpSocket, to: &UdpSocket) -> bool {
     from.send_to(b"?", to.local_addr().unwrap()).unwrap();
@@ -270,27 +287,17 @@ fn ages_of_flows_take_effect_and_a_longer_age_brings_nothing_back() {
     let Some(lab) = Lab::new("ages_of_flows_take_effect_and_a_longer_age_brings_nothing_back") else {
         return;
     };
-    lab.write_settings(&Settings { outbound: "track", ..Settings::default() });
-    let whole = fs::read_to_string(lab.config()).unwrap();
-    let age = |unanswered: &str| {
-        fs::write(lab.config(), format!("{whole}\n[flows]\nudp_unanswered = \"{unanswered}\"\n")).unwrap();
-    };
-    let socket = |of: &Namespace, address: Ipv4Addr| {
-        let socket = of.run(|| UdpSocket::bind((address, 0))).unwrap().unwrap();
-        socket.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
-        socket
-    };
-    age("5s");
+    write_age(&lab, "5s");
     let daemon = Daemon::start(&lab);
-    let (ours, theirs) = (socket(&lab.server, SERVER), socket(&lab.stranger, STRANGER));
+    let (ours, theirs) = sockets(&lab);
     assert!(arrives(&ours, &theirs) && arrives(&theirs, &ours), "an answer within the age");
 
-    let (ours, theirs) = (socket(&lab.server, SERVER), socket(&lab.stranger, STRANGER));
+    let (ours, theirs) = sockets(&lab);
     assert!(arrives(&ours, &theirs));
     // The daemon must not free the entry in its regular sweep.
     daemon.signal(Signal::SIGSTOP);
     thread::sleep(Duration::from_secs(6));
-    age("5m");
+    write_age(&lab, "5m");
     daemon.signal(Signal::SIGCONT);
     let changed = json(&lab, &["apply", "--quiet"]);
     assert_eq!(changed["settings"][0]["key"], "flows.udp_unanswered", "{changed}");
@@ -299,7 +306,7 @@ fn ages_of_flows_take_effect_and_a_longer_age_brings_nothing_back() {
         "the answer came after the age: a longer age does not bring the flow back"
     );
 
-    let (ours, theirs) = (socket(&lab.server, SERVER), socket(&lab.stranger, STRANGER));
+    let (ours, theirs) = sockets(&lab);
     assert!(arrives(&ours, &theirs));
     thread::sleep(Duration::from_secs(6));
     assert!(arrives(&theirs, &ours), "the longer age is in force");
@@ -310,23 +317,13 @@ fn ages_of_flows_take_effect_and_a_longer_age_brings_nothing_back() {
 #[test]
 fn start_after_a_returned_trial_forgets_no_flow() {
     let Some(lab) = Lab::new("start_after_a_returned_trial_forgets_no_flow") else { return };
-    lab.write_settings(&Settings { outbound: "track", ..Settings::default() });
-    let whole = fs::read_to_string(lab.config()).unwrap();
-    let age = |unanswered: &str| {
-        fs::write(lab.config(), format!("{whole}\n[flows]\nudp_unanswered = \"{unanswered}\"\n")).unwrap();
-    };
-    let socket = |of: &Namespace, address: Ipv4Addr| {
-        let socket = of.run(|| UdpSocket::bind((address, 0))).unwrap().unwrap();
-        socket.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
-        socket
-    };
-    age("5m");
+    write_age(&lab, "5m");
     let daemon = Daemon::start(&lab);
-    age("5s");
+    write_age(&lab, "5s");
     done(&lab, &["apply", "--confirm-within", "3s", "--quiet"]);
     daemon.kill();
     thread::sleep(Duration::from_secs(4));
-    let (ours, theirs) = (socket(&lab.server, SERVER), socket(&lab.stranger, STRANGER));
+    let (ours, theirs) = sockets(&lab);
     assert!(arrives(&ours, &theirs));
     thread::sleep(Duration::from_secs(6));
     let daemon = Daemon::start(&lab);

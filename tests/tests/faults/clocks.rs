@@ -20,6 +20,45 @@ use pomguard_tests::{
 };
 use serde_json::Value;
 
+/// A guarded server whose wall clock the test steps.
+struct Stepped {
+    lab: Lab,
+    clock: WallClock,
+}
+
+impl Stepped {
+    /// Builds the server with the first policy; the wall clock is `wrong` by so many seconds.
+    fn new(test: &str, wrong: i64) -> Option<Self> {
+        let lab = Lab::new(test)?;
+        Policy::One.write(&lab);
+        let clock = WallClock::new(&lab);
+        clock.step(wrong);
+        Some(Self { lab, clock })
+    }
+
+    /// Starts a daemon whose monotonic clock is ahead by so many seconds.
+    fn daemon(&self, ahead: i64) -> Daemon {
+        self.clock.daemon(&self.lab, ahead)
+    }
+
+    /// Puts the other policy in force on trial, and grants an exception, both for this time. Returns the time as the
+    /// command line takes it.
+    fn begin(&self, time: Duration) -> String {
+        Policy::Other.write(&self.lab);
+        let seconds = format!("{}s", time.as_secs());
+        done(&self.lab, &["apply", "--confirm-within", &seconds, "--quiet"]);
+        let (peer, service) = (PEER.to_string(), format!("{LISTED_OUT}/tcp"));
+        done(&self.lab, &["allow", &peer, "to", &service, "--for", &seconds, "--why", "ticket 23"]);
+        seconds
+    }
+
+    /// Asserts that nothing is left over, and stops the daemon.
+    fn finish(&self, daemon: Daemon) {
+        Leftovers::of(&self.lab).assert_whole("LC-23");
+        assert!(daemon.stop().success());
+    }
+}
+
 /// The time of the deadlines: enough for the checks before them, on a busy machine.
 const DEADLINE: Duration = Duration::from_secs(12);
 /// The largest delay of a deadline: a tick, and the requests that set the deadline.
@@ -56,25 +95,19 @@ fn assert_soon(moment: &Value, ahead: i64, what: &str) {
 /// monotonic clock is ahead by `ahead` seconds. Its wall clock is wrong by `wrong` seconds from the start, and is
 /// stepped by `step` seconds while the deadlines run.
 fn deadlines_hold(test: &str, ahead: i64, wrong: i64, step: i64) {
-    let Some(lab) = Lab::new(test) else { return };
-    Policy::One.write(&lab);
-    let clock = WallClock::new(&lab);
-    clock.step(wrong);
-    let daemon = clock.daemon(&lab, ahead);
-    let mut touchstone = Touchstone::new(&lab);
-    let mut load = Load::start(&lab, 32, 10_000);
+    let Some(server) = Stepped::new(test, wrong) else { return };
+    let Stepped { lab, clock } = &server;
+    let daemon = server.daemon(ahead);
+    let mut touchstone = Touchstone::new(lab);
+    let mut load = Load::start(lab, 32, 10_000);
     assert_eq!(touchstone.which("at first"), Policy::One);
     let old = lab.stats().image();
 
-    Policy::Other.write(&lab);
     let begun = Instant::now();
-    let seconds = format!("{}s", DEADLINE.as_secs());
-    done(&lab, &["apply", "--confirm-within", &seconds, "--quiet"]);
-    let service = format!("{LISTED_OUT}/tcp");
-    done(&lab, &["allow", &PEER.to_string(), "to", &service, "--for", &seconds, "--why", "ticket 23"]);
+    server.begin(DEADLINE);
     clock.step(wrong + step);
     assert_eq!(touchstone.which("LC-23, after the step"), Policy::Other);
-    let status = json(&lab, &["status"]);
+    let status = json(lab, &["status"]);
     assert_soon(&status["rollback_at"], wrong + step, "the return");
     assert_soon(&status["exceptions"][0]["ends"], wrong + step, "the exception's end");
     assert!(!daemon.log().contains("is over"), "LC-23: too early: {}", daemon.log());
@@ -93,12 +126,11 @@ fn deadlines_hold(test: &str, ahead: i64, wrong: i64, step: i64) {
     assert_eq!(touchstone.which("LC-23, after the return"), Policy::One);
     load.assert_none_delivered("LC-23");
     // The next daemon has the right time. It keeps the policy that returned, whatever the files say.
-    let daemon = Daemon::start(&lab);
+    let daemon = Daemon::start(lab);
     assert_eq!(touchstone.which("LC-23, the next daemon"), Policy::One);
-    assert_eq!(json(&lab, &["status"])["confirmed"], true);
-    Leftovers::of(&lab).assert_whole("LC-23");
-    assert!(daemon.stop().success());
-    let outcome = load.finish(&lab, "LC-23").assert_none_delivered_none_lost();
+    assert_eq!(json(lab, &["status"])["confirmed"], true);
+    server.finish(daemon);
+    let outcome = load.finish(lab, "LC-23").assert_none_delivered_none_lost();
     report(&format!(
         "monotonic clock {ahead:+} s, wall clock {wrong:+} s and stepped {step:+} s: what was due after {} s came after {:.1} s, \
          {outcome}",
@@ -117,16 +149,6 @@ fn deadlines_hold_for_a_daemon_whose_clocks_are_set_back() {
     deadlines_hold("deadlines_hold_for_a_daemon_whose_clocks_are_set_back", behind(), 0, -HOUR);
 }
 
-/// Puts the other policy in force on trial, and grants an exception.
-fn begin_long(lab: &Lab) -> String {
-    let seconds = format!("{}s", LONG.as_secs());
-    Policy::Other.write(lab);
-    done(lab, &["apply", "--confirm-within", &seconds, "--quiet"]);
-    let service = format!("{LISTED_OUT}/tcp");
-    done(lab, &["allow", &PEER.to_string(), "to", &service, "--for", &seconds, "--why", "ticket 23"]);
-    seconds
-}
-
 /// Asserts that a condition becomes true within [`NOTICED`].
 fn soon(daemon: &Daemon, what: &str, condition: impl Fn() -> bool) {
     let begun = Instant::now();
@@ -138,35 +160,36 @@ fn soon(daemon: &Daemon, what: &str, condition: impl Fn() -> bool) {
 
 #[test]
 fn lc_23_stopped_machine_keeps_no_bypass_trial_or_exception() {
-    let Some(lab) = Lab::new("lc_23_stopped_machine_keeps_no_bypass_trial_or_exception") else { return };
-    Policy::One.write(&lab);
-    let clock = WallClock::new(&lab);
-    let daemon = clock.daemon(&lab, 0);
-    let mut touchstone = Touchstone::new(&lab);
+    let Some(server) = Stepped::new("lc_23_stopped_machine_keeps_no_bypass_trial_or_exception", 0) else {
+        return;
+    };
+    let Stepped { lab, clock } = &server;
+    let daemon = server.daemon(0);
+    let mut touchstone = Touchstone::new(lab);
     assert_eq!(touchstone.which("at first"), Policy::One);
-    let seconds = begin_long(&lab);
+    let seconds = server.begin(LONG);
     clock.step(1);
     thread::sleep(Duration::from_secs(1));
     assert_eq!(touchstone.which("LC-23, after a small correction"), Policy::Other);
-    let status = json(&lab, &["status"]);
+    let status = json(lab, &["status"]);
     assert_eq!(status["exceptions"].as_array().map(Vec::len), Some(1), "{status}");
 
     clock.step(WEEKEND);
     soon(&daemon, "the trial and the exception", || {
-        let status = json(&lab, &["status"]);
+        let status = json(lab, &["status"]);
         status["confirmed"] == true && status["exceptions"].as_array().is_some_and(Vec::is_empty)
     });
     // `status` computes the tick, the programs read it: the two differ by up to one.
     thread::sleep(Duration::from_secs(1));
     assert_eq!(touchstone.which("LC-23, after a weekend"), Policy::One);
-    let records = json(&lab, &["history"]);
+    let records = json(lab, &["history"]);
     assert!(records.to_string().contains("not-confirmed"), "{records}");
-    let said = json(&lab, &["status"])["attention"].to_string();
+    let said = json(lab, &["status"])["attention"].to_string();
     assert!(said.contains("which came early: this machine stood still"), "{said}");
 
-    let suspended = || json(&lab, &["status"])["suspension"]["kind"].as_str().map(str::to_owned);
-    done(&lab, &["bypass", "--for", &seconds, "--why", "ticket 23", "--yes", "--quiet"]);
-    assert_eq!(suspended().as_deref(), Some("bypass"), "{}", json(&lab, &["status"]));
+    let suspended = || json(lab, &["status"])["suspension"]["kind"].as_str().map(str::to_owned);
+    done(lab, &["bypass", "--for", &seconds, "--why", "ticket 23", "--yes", "--quiet"]);
+    assert_eq!(suspended().as_deref(), Some("bypass"), "{}", json(lab, &["status"]));
     clock.step(2 * WEEKEND);
     soon(&daemon, "the bypass", || suspended().is_none());
     thread::sleep(Duration::from_secs(1));
@@ -174,64 +197,64 @@ fn lc_23_stopped_machine_keeps_no_bypass_trial_or_exception() {
     assert!(daemon.log().contains("this machine stood still, or its clock was set forward"));
 
     // The wall clock may be wrong, so it ends no lockdown.
-    done(&lab, &["lockdown", "--for", &seconds, "--why", "ticket 23", "--yes", "--quiet"]);
+    done(lab, &["lockdown", "--for", &seconds, "--why", "ticket 23", "--yes", "--quiet"]);
     clock.step(3 * WEEKEND);
     thread::sleep(NOTICED);
-    assert_eq!(suspended().as_deref(), Some("lockdown"), "{}", json(&lab, &["status"]));
-    done(&lab, &["lockdown", "--off", "--yes", "--quiet"]);
-    Leftovers::of(&lab).assert_whole("LC-23");
-    assert!(daemon.stop().success());
+    assert_eq!(suspended().as_deref(), Some("lockdown"), "{}", json(lab, &["status"]));
+    done(lab, &["lockdown", "--off", "--yes", "--quiet"]);
+    server.finish(daemon);
 }
 
 #[test]
 fn lc_23_next_daemon_notices_that_the_machine_was_stopped() {
-    let Some(lab) = Lab::new("lc_23_next_daemon_notices_that_the_machine_was_stopped") else { return };
-    Policy::One.write(&lab);
-    let clock = WallClock::new(&lab);
-    let daemon = clock.daemon(&lab, 0);
-    let mut touchstone = Touchstone::new(&lab);
-    let seconds = begin_long(&lab);
-    done(&lab, &["bypass", "--for", &seconds, "--why", "ticket 23", "--yes", "--quiet"]);
+    let Some(server) = Stepped::new("lc_23_next_daemon_notices_that_the_machine_was_stopped", 0) else {
+        return;
+    };
+    let Stepped { lab, clock } = &server;
+    let daemon = server.daemon(0);
+    let mut touchstone = Touchstone::new(lab);
+    let seconds = server.begin(LONG);
+    done(lab, &["bypass", "--for", &seconds, "--why", "ticket 23", "--yes", "--quiet"]);
     daemon.kill();
     // The programs know only the ticks.
-    let daemon = clock.daemon(&lab, 0);
-    let status = json(&lab, &["status"]);
+    let daemon = server.daemon(0);
+    let status = json(lab, &["status"]);
     assert_eq!(status["suspension"]["kind"], "bypass", "the machine was not stopped: {status}");
     daemon.kill();
     clock.step(WEEKEND);
-    let daemon = clock.daemon(&lab, 0);
-    let status = json(&lab, &["status"]);
+    let daemon = server.daemon(0);
+    let status = json(lab, &["status"]);
     thread::sleep(Duration::from_secs(1));
     assert_eq!(touchstone.which("LC-23, the next daemon"), Policy::One);
     assert_eq!(status["confirmed"], true, "{status}: {}", daemon.log());
     assert!(status["suspension"].is_null(), "{status}: {}", daemon.log());
     assert_eq!(status["exceptions"].as_array().map(Vec::len), Some(0), "{status}: {}", daemon.log());
-    Leftovers::of(&lab).assert_whole("LC-23");
-    assert!(daemon.stop().success());
+    server.finish(daemon);
 }
 
 /// A verb that did not wait for the daemon has the last word, even if the daemon's clock was set meanwhile.
 #[test]
 fn lc_23_verb_past_a_stopped_daemon_outlives_a_step_of_the_clock() {
-    let Some(lab) = Lab::new("lc_23_verb_past_a_stopped_daemon_outlives_a_step_of_the_clock") else { return };
-    Policy::One.write(&lab);
-    let clock = WallClock::new(&lab);
-    let daemon = clock.daemon(&lab, 0);
-    let kind = || json(&lab, &["status"])["suspension"]["kind"].as_str().map(str::to_owned);
+    let Some(server) = Stepped::new("lc_23_verb_past_a_stopped_daemon_outlives_a_step_of_the_clock", 0)
+    else {
+        return;
+    };
+    let Stepped { lab, clock } = &server;
+    let daemon = server.daemon(0);
+    let kind = || json(lab, &["status"])["suspension"]["kind"].as_str().map(str::to_owned);
     let [off, lockdown] = [
         &["bypass", "--off", "--yes", "--quiet"][..],
         &["lockdown", "--for", "600s", "--why", "ticket 23", "--yes", "--quiet"],
     ];
     for (verb, step, after) in [(off, 60, None), (lockdown, 200, Some("lockdown"))] {
-        done(&lab, &["bypass", "--for", "900s", "--why", "ticket 23", "--yes", "--quiet"]);
+        done(lab, &["bypass", "--for", "900s", "--why", "ticket 23", "--yes", "--quiet"]);
         daemon.signal(Signal::SIGSTOP);
-        done(&lab, verb);
+        done(lab, verb);
         clock.step(step);
         daemon.signal(Signal::SIGCONT);
         thread::sleep(NOTICED);
         assert_eq!(kind().as_deref(), after, "{verb:?}: {}", daemon.log());
     }
-    done(&lab, &["lockdown", "--off", "--yes", "--quiet"]);
-    Leftovers::of(&lab).assert_whole("LC-23");
-    assert!(daemon.stop().success());
+    done(lab, &["lockdown", "--off", "--yes", "--quiet"]);
+    server.finish(daemon);
 }
