@@ -31,6 +31,7 @@ mod rates;
 mod room;
 mod self_tests;
 mod serve;
+mod suspended;
 mod tcp;
 mod tcp_late;
 mod time;
