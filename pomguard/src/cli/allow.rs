@@ -114,10 +114,11 @@ pub fn run(args: &AllowArgs, out: &mut Output) -> anyhow::Result<ExitCode> {
         out.json(&allowed)?;
     } else {
         let left = quantity::duration(allowed.ends.saturating_sub(unix_now()));
-        out.line(format_args!(
-            "exception/{} holds for {left}, for {meant}: `pomguard revoke {}` ends it before",
-            allowed.name, allowed.name
-        ));
+        let name = &allowed.name;
+        let line = format!(
+            "exception/{name} holds for {left}, for {meant}: `pomguard revoke {name}` ends it before\n"
+        );
+        out.folded(line.as_bytes());
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -134,7 +135,7 @@ pub fn revoke(args: &RevokeArgs, out: &mut Output) -> anyhow::Result<ExitCode> {
     if args.json {
         out.json(&serde_json::json!({ "name": name, "message": message }))?;
     } else {
-        out.line(message);
+        out.folded(format!("{message}\n").as_bytes());
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -118,7 +118,7 @@ pub fn run(args: &DetachArgs, out: &mut Output) -> anyhow::Result<ExitCode> {
 /// Writes a line for people. JSON is one object at the end.
 fn say(args: &DetachArgs, out: &mut Output, line: impl fmt::Display) {
     if !args.json {
-        out.line(line);
+        out.folded(format!("{line}\n").as_bytes());
     }
 }
 

@@ -247,7 +247,7 @@ impl Asking<'_> {
             }
         }
         if state.is_none() {
-            out.line("kernel not asked: nothing is in force here, or --offline or --host was given");
+            out.folded(b"kernel not asked: nothing is in force here, or --offline or --host was given\n");
         }
         Ok(())
     }

@@ -54,7 +54,9 @@ pub fn run(args: &PlanArgs, out: &mut Output) -> anyhow::Result<ExitCode> {
     if args.json {
         out.json(&plan)?;
     } else {
-        plan.print(out)?;
+        let mut text = Vec::new();
+        plan.print(&mut text)?;
+        out.folded(&text);
     }
     Ok(if plan.changes() { ExitCode::from(ATTENTION) } else { ExitCode::SUCCESS })
 }

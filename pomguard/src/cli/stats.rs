@@ -165,7 +165,7 @@ pub fn run(
             (false, false) => "",
         };
         out.line("");
-        out.line(format_args!("live flows: {}{when}", flows::numbers(&flows.impact)));
+        out.folded(format!("live flows: {}{when}\n", flows::numbers(&flows.impact)).as_bytes());
         for line in flows::losers(&flows.impact) {
             out.line(format_args!("  {line}"));
         }

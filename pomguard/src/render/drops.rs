@@ -49,6 +49,10 @@ pub fn print(report: &DropsReport, all: bool, out: &mut impl Write) -> io::Resul
             grouped(packets)
         )?;
     }
+    if !report.drops.is_empty() {
+        writeln!(out)?;
+        writeln!(out, "`pomguard explain --drop ID` says why, `pomguard suggest` writes missing rows")?;
+    }
     for (at, rest) in report.rest.iter().enumerate() {
         if at == 0 {
             writeln!(out)?;
@@ -83,7 +87,7 @@ fn print_group(report: &DropsReport, group: &[Item], all: bool, out: &mut impl W
     for item in group.iter().take(shown) {
         let ago = age(report.at.saturating_sub(item.last));
         let vlan = item.vlan.map_or_else(String::new, |vlan| format!("  VLAN {vlan}"));
-        let row = item.row.as_ref().map_or_else(String::new, |row| format!("  {}", printable(&row.0)));
+        let row = item.row.as_ref().map_or_else(String::new, |row| format!(" {}", printable(&row.0)));
         let line = format!(
             "  {}  {:<3}  {:<14}  {:<17}  {:<5} {:>11}  {:>8} ago",
             item.id,

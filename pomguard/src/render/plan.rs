@@ -153,7 +153,15 @@ impl Plan {
             Direction::Inbound => self.inbound,
             Direction::Outbound => self.outbound,
         };
-        self.recent.as_ref().map_or(Ok(()), |recent| recent::print(recent, mode, out))
+        self.recent.as_ref().map_or(Ok(()), |recent| recent::print(recent, mode, out))?;
+        match self.in_force {
+            _ if !self.changes() => Ok(()),
+            InForce::Nothing => writeln!(out, "next: `systemctl start pomguard` puts the files in force"),
+            InForce::Change { .. } | InForce::Unknown { .. } | InForce::OtherLayout { .. } => writeln!(
+                out,
+                "next: `pomguard apply --confirm-within 10m`, then `pomguard confirm` from a new session"
+            ),
+        }
     }
 
     /// Writes the effects that the operator may regret.

@@ -156,13 +156,13 @@ fn write_row(
             .map_or_else(String::new, |row| format!(", row {} is for others", printable(&row.0)));
         let _ = writeln!(
             text,
-            "# {} {}: {}, first {}, last {}, {}{row}",
+            "# {} {}: {}, {}{row}\n#   first {}, last {}",
             item.service,
             item.verdict.name(),
             packets(item.packets),
+            item.reason,
             timestamp(item.first),
-            timestamp(item.last),
-            item.reason
+            timestamp(item.last)
         );
         if let Some(prefix) = item.prefix.as_ref().filter(|_| !item.known) {
             let _ =

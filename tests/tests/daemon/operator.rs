@@ -98,9 +98,12 @@ fn operators_week_from_audit_to_a_call_that_fails() {
     // Every table fits a terminal that reports no columns.
     for words in [
         &["check"][..],
+        &["plan"],
         &["history"],
         &["stats"],
         &["drops"],
+        &["drops", "--peer", "10.77.0.3"],
+        &["suggest", "--strangers"],
         &["status"],
         &["explain", "10.77.0.0/24", "to", "server:9970/tcp"],
     ] {

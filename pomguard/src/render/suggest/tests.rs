@@ -140,7 +140,10 @@ fn rows_let_these_packets_pass_and_no_others() {
 fn evidence_and_doubts_stand_alongside_the_rows() {
     let before = policy(SITE);
     let text = suggest(&items(&before, DROPS), &before, &BTreeSet::new()).text();
-    assert!(text.contains("# 13724/tcp drop: 3 packets, first 1970-01-01 00:00 UTC"), "{text}");
+    assert!(
+        text.contains("# 13724/tcp drop: 3 packets, port-known\n#   first 1970-01-01 00:00 UTC"),
+        "{text}"
+    );
     assert!(text.contains("# ---- backup") && text.contains("# ---- strangers"), "{text}");
     assert!(text.contains("Anybody can send UDP packets under this address"), "{text}");
     assert!(text.contains("counted for all of 192.0.2.0/24"), "{text}");
