@@ -34,7 +34,7 @@ pub struct DetachArgs {
 
 /// The answer of `detach`.
 #[derive(Serialize)]
-struct Detached<'a> {
+struct Answer<'a> {
     /// The interfaces that are open now.
     detached: &'a [&'a str],
     /// The interfaces that are still guarded; the error says why.
@@ -90,7 +90,7 @@ pub fn run(args: &DetachArgs, out: &mut Output) -> anyhow::Result<ExitCode> {
         let error =
             format!("still attached, `pomguard detach` again once this is mended: {}", problems.join("; "));
         if args.json {
-            out.json(&Detached { detached: &opened, kept: &kept, error: Some(&error) })?;
+            out.json(&Answer { detached: &opened, kept: &kept, error: Some(&error) })?;
         }
         bail!(error);
     }
@@ -104,7 +104,7 @@ pub fn run(args: &DetachArgs, out: &mut Output) -> anyhow::Result<ExitCode> {
         out.complain(format_args!("pomguard: warning: {other}"));
     }
     if args.json {
-        out.json(&Detached { detached: &opened, kept: &kept, error: None })?;
+        out.json(&Answer { detached: &opened, kept: &kept, error: None })?;
     }
     say(
         args,
