@@ -6,7 +6,7 @@
 //! Therefore a guard is blind only if the guard's counter stands still while the card works.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     time::{Duration, Instant},
 };
 
@@ -50,25 +50,40 @@ pub(super) struct Watch {
     last: Option<(Instant, Vec<Sight>)>,
     /// The start of the present minute, and the counters then.
     minute: Option<(Instant, Vec<Sight>)>,
-    unseen: bool,
+    /// The cards from which the guard receives nothing: for a bond in native mode each member is a card.
+    blind: BTreeSet<u32>,
     partly: bool,
     /// The time at which the program was renewed, and the counters then.
     renewed: Option<(Instant, Vec<Sight>)>,
     attempts: VecDeque<Instant>,
 }
 
+/// The number of packets of one card in a period.
+struct Grown {
+    card: u32,
+    took: u64,
+    saw: u64,
+}
+
+impl Grown {
+    const fn is_blind(&self) -> bool {
+        self.took >= ENOUGH && self.saw == 0
+    }
+}
+
 /// Returns the packets that each card took and the guard saw since `before`; new cards are left out.
-fn since<'a>(before: &'a [Sight], now: &'a [Sight]) -> impl Iterator<Item = (u64, u64)> + 'a {
+fn since<'a>(before: &'a [Sight], now: &'a [Sight]) -> impl Iterator<Item = Grown> + 'a {
     let before: BTreeMap<u32, &Sight> = before.iter().map(|sight| (sight.card, sight)).collect();
     now.iter().filter_map(move |sight| {
         let then = before.get(&sight.card)?;
         // A card that was reset starts from zero.
-        Some((sight.took.checked_sub(then.took)?, sight.saw.checked_sub(then.saw)?))
+        let (took, saw) = (sight.took.checked_sub(then.took)?, sight.saw.checked_sub(then.saw)?);
+        Some(Grown { card: sight.card, took, saw })
     })
 }
 
 fn is_blind(before: &[Sight], now: &[Sight]) -> bool {
-    since(before, now).any(|(took, saw)| took >= ENOUGH && saw == 0)
+    since(before, now).any(|card| card.is_blind())
 }
 
 impl Watch {
@@ -78,22 +93,28 @@ impl Watch {
     }
 
     /// Returns the result of the last check.
-    pub(super) const fn view(&self) -> View {
-        View { unseen: self.unseen, partly: self.partly, act: None }
+    pub(super) fn view(&self) -> View {
+        View { unseen: !self.blind.is_empty(), partly: self.partly, act: None }
     }
 
     /// Compares the counters with those of the last check, and returns the result.
     pub(super) fn check(&mut self, now: Instant, cards: Vec<Sight>, native: bool) -> View {
         if let Some((_, before)) = &self.last {
-            if is_blind(before, &cards) {
-                self.unseen = true;
-            } else if since(before, &cards).any(|(_, saw)| saw > 0) {
-                // Another card of a bond may still be blind: the next check finds out again.
-                (self.unseen, self.renewed) = (false, None);
+            // Each card by itself: a member of a bond that works says nothing about another member.
+            for grown in since(before, &cards) {
+                if grown.is_blind() {
+                    self.blind.insert(grown.card);
+                } else if grown.saw > 0 {
+                    self.blind.remove(&grown.card);
+                }
+            }
+            self.blind.retain(|blind| cards.iter().any(|sight| sight.card == *blind));
+            if self.blind.is_empty() {
+                self.renewed = None;
             }
         }
         self.judge_minute(now, &cards, native);
-        let act = if self.unseen { self.act(now, &cards, native) } else { None };
+        let act = if self.blind.is_empty() { None } else { self.act(now, &cards, native) };
         self.last = Some((now, cards));
         View { act, ..self.view() }
     }
@@ -108,7 +129,8 @@ impl Watch {
         if now.saturating_duration_since(*begun) < MINUTE {
             return;
         }
-        self.partly = since(before, cards).any(|(took, saw)| took >= ENOUGH && saw < took - took / 10);
+        self.partly =
+            since(before, cards).any(|card| card.took >= ENOUGH && card.saw < card.took - card.took / 10);
         self.minute = Some((now, cards.to_vec()));
     }
 
@@ -231,6 +253,29 @@ mod tests {
         watch.check(now, bond(10, (10, 10)), true);
         let view = watch.check(now + CHECK_INTERVAL, bond(500, (60, 10)), true);
         assert_eq!((view.unseen, view.act), (true, Some(Act::Renew)));
+    }
+
+    /// The blind member takes packets now and then, and the other member works all the time.
+    #[test]
+    fn blind_member_of_a_bond_stays_blind_while_another_works() {
+        let mut watch = Watch::default();
+        let start = Instant::now();
+        let mut members = [Sight { card: 3, took: 0, saw: 0 }, Sight { card: 4, took: 0, saw: 0 }];
+        let mut acts = Vec::new();
+        for round in 0..40_u32 {
+            members[0] = Sight { card: 3, took: members[0].took + 100, saw: members[0].saw + 100 };
+            members[1].took += if round.is_multiple_of(4) { 16 } else { 8 };
+            let view = watch.check(start + CHECK_INTERVAL * round, members.to_vec(), true);
+            assert_eq!(view.unseen, round >= 4, "{round}: nothing shows that it sees again");
+            acts.extend(view.act);
+        }
+        assert_eq!(acts[..2], [Act::Renew, Act::Generic], "{acts:?}");
+        members[1].saw += 1;
+        assert_eq!(watch.check(start + CHECK_INTERVAL * 41, members.to_vec(), true), View::default());
+        let alone = [Sight { took: members[0].took + 20, ..members[0] }];
+        assert!(watch.check(start + CHECK_INTERVAL * 42, alone.to_vec(), true).unseen);
+        let other = watch.check(start + CHECK_INTERVAL * 43, members[1..].to_vec(), true);
+        assert_eq!(other, View::default(), "a member that left the bond says nothing about the others");
     }
 
     #[test]
