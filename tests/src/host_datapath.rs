@@ -62,7 +62,7 @@ impl Table {
         };
         // As the daemon does at a start.
         for (bucket, prints) in table.buckets.iter().zip(&table.prints) {
-            prints::renew(bucket, prints);
+            prints::complete(bucket, prints);
         }
         table
     }

@@ -10,7 +10,7 @@
 //! * A print that was never written is [`UNKNOWN`], which stands for every hash. So a new table of prints next to
 //!   an old flow table is slow and not wrong.
 //! * The print is a part of the tag's hash bits, so user space can write the prints of a flow table that it finds
-//!   ([`renew`]).
+//!   ([`doubt`] and [`complete`]).
 
 use super::{Byte, Store};
 use crate::limits::FLOW_WAYS;
@@ -47,6 +47,12 @@ impl Prints {
     #[inline(always)]
     pub fn way(&self, way: usize) -> &Byte {
         &self.0[way % FLOW_WAYS]
+    }
+
+    /// Makes every print say "perhaps".
+    #[cfg(not(target_arch = "bpf"))]
+    pub fn clear(&self) {
+        self.0.iter().for_each(|print| print.store(UNKNOWN));
     }
 
     /// Returns the prints as a word, the first way in the lowest byte.
@@ -91,31 +97,34 @@ pub(super) fn note<S: Store + ?Sized>(store: &S, slot: u32, hash: u64) {
     }
 }
 
-/// Corrects the prints of a bucket, while the programs may enter flows there. Returns the number of entries whose
-/// prints hid them.
+/// Makes each print of a bucket say "perhaps" that hides an entry, while the programs may enter flows there.
+/// Returns the number of these entries.
 #[cfg(not(target_arch = "bpf"))]
-pub fn renew(bucket: &super::Bucket, prints: &Prints) -> usize {
-    /// The number of attempts on an entry that changes in the meantime: each change by a program writes the
-    /// right print anyway.
-    const ATTEMPTS: usize = 4;
-    let mut wrong = 0;
+pub fn doubt(bucket: &super::Bucket, prints: &Prints) -> usize {
+    let hides = |way: &usize| {
+        let print = prints.way(*way);
+        // The print first: a program writes the print before the tag.
+        let (found, tag) = (print.load(), super::Tag(bucket.tags[*way].load()));
+        let is_free = matches!(tag.state(), super::State::Free);
+        // A print is never corrected in place: a program may have written the print of a flow whose tag follows.
+        found != UNKNOWN && !is_free && found != Prints::of_hash(tag.0) && print.replace(found, UNKNOWN)
+    };
+    (0..FLOW_WAYS).filter(hides).count()
+}
+
+/// Completes the prints of a bucket: replaces each unknown print by that of the entry. Call this only if every
+/// program that may enter a flow writes prints, and no packet is under way that began before the print became
+/// unknown.
+#[cfg(not(target_arch = "bpf"))]
+pub fn complete(bucket: &super::Bucket, prints: &Prints) {
     for (way, tag) in bucket.tags.iter().enumerate() {
         let print = prints.way(way);
-        for _ in 0..ATTEMPTS {
-            let (found, seen) = (print.load(), tag.load());
-            let is_free = matches!(super::Tag(seen).state(), super::State::Free);
-            let right = match (is_free, found) {
-                (true, UNKNOWN) => FREE,
-                (true, _) => found,
-                (false, _) => Prints::of_hash(seen),
-            };
-            if found != right && print.replace(found, right) && !is_free && found != UNKNOWN {
-                wrong += 1;
-            }
-            if tag.load() == seen {
-                break;
-            }
+        if print.load() != UNKNOWN {
+            continue;
         }
+        let tag = super::Tag(tag.load());
+        let right = if matches!(tag.state(), super::State::Free) { FREE } else { Prints::of_hash(tag.0) };
+        // This fails if a program has written a print since. A program that writes the print after this is right, too.
+        print.replace(UNKNOWN, right);
     }
-    wrong
 }

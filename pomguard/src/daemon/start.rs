@@ -2,6 +2,7 @@
 
 use anyhow::Context as _;
 use log::{error, info};
+use pomguard_common::names::MAP_FLOWS;
 
 use super::{
     Daemon, Options,
@@ -17,6 +18,7 @@ use crate::{
     kernel::{
         capabilities,
         clock::Ticks,
+        flow_filters,
         load::{Loaded, Share},
         minimal,
         pins::Pins,
@@ -57,8 +59,10 @@ pub(super) fn start(
     let ticks = Ticks::probe()?;
     phases.end("decide the pins");
     info!("loading the programs");
+    let had_flows = pins.map(MAP_FLOWS).exists();
     let loaded = Loaded::new(&pins, Share::All, ticks, options.program_log);
     let loaded = loaded.map_err(|error| for_want_of_capabilities(error.into()))?;
+    flow_filters::doubt(&pins, ticks, had_flows).context("prepare the look-ups of flows")?;
     // Before the first program is attached: see `programs`.
     let staged = Staged::new(&loaded, &pins).context("pin the programs")?;
     phases.end("load the programs");
@@ -85,6 +89,7 @@ pub(super) fn start(
     if let Some(takeover) = takeover {
         daemon.context.pins = takeover.finish().context("give the new maps their place")?;
     }
+    daemon.reconciler.complete_flow_filters(&daemon.context);
     end_closing(&daemon.context);
     daemon.reconciler.record_baseline(&daemon.context);
     drop(change);

@@ -14,11 +14,10 @@ use aya::{
     programs::{Program, ProgramError, SchedClassifier, Xdp},
 };
 use log::debug;
-use pomguard_common::{ABI_VERSION, counter::HostRecord, flow::ports, limits, names, text::FixedText};
+use pomguard_common::{ABI_VERSION, counter::HostRecord, limits, names, text::FixedText};
 
 use super::{
-    KernelError, clock::Ticks, clock::unix_now, flow_prints, jit, mapping::Mapping, object::OBJECT,
-    pins::Pins, raw,
+    KernelError, clock::Ticks, clock::unix_now, jit, mapping::Mapping, object::OBJECT, pins::Pins, raw,
 };
 
 /// Number of bits by which the programs shift the kernel's tick counter to the right; see the object's `clock`.
@@ -102,13 +101,10 @@ impl Loaded {
                 loader.map_max_entries(name, elements);
             }
         }
-        let had_flows = share == Share::All && pins.map(names::MAP_FLOWS).exists();
         let ebpf = loader.load(OBJECT).map_err(|error| KernelError::Load(Box::new(error)))?;
         let mut loaded = Self { ebpf };
         if share == Share::All {
             introduce(pins, ticks, secret)?;
-            complete_ports(pins, had_flows, ticks.now()? as u32)?;
-            flow_prints::renew(pins)?;
         }
         loaded.verify()?;
         loaded.fill_arrays()?;
@@ -327,22 +323,5 @@ fn introduce(pins: &Pins, ticks: Ticks, secret: u64) -> Result<(), KernelError> 
     }
     record.version = FixedText::new(env!("CARGO_PKG_VERSION"));
     mapping.set(0, record);
-    Ok(())
-}
-
-/// Marks every local port as possibly having flows if the flow table is older than the table of ports: the
-/// table of ports lost the pin, or the first start was interrupted. The mark that all ports are known is
-/// written last.
-fn complete_ports(pins: &Pins, had_flows: bool, now: u32) -> Result<(), KernelError> {
-    let mut table = pins.mapped::<[u32; 2]>(names::MAP_FLOW_PORTS, ports::COUNT, true)?;
-    if table.get(ports::COMPLETE).ok_or(KernelError::Unreadable)? != [0; 2] {
-        return Ok(());
-    }
-    if had_flows {
-        for port in 0..ports::COMPLETE {
-            table.set(port, [ports::unknown(now); 2]);
-        }
-    }
-    table.set(ports::COMPLETE, [1, 0]);
     Ok(())
 }

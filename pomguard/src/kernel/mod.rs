@@ -42,7 +42,7 @@ pub mod doctor;
 pub mod driver;
 pub mod drops;
 mod error;
-mod flow_prints;
+pub mod flow_filters;
 pub mod frame;
 pub(crate) mod generation;
 pub mod hook_handles;

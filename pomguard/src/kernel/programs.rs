@@ -93,6 +93,28 @@ pub fn retire(pins: &Pins) -> Result<(), KernelError> {
     Ok(())
 }
 
+/// Returns true if every program that a hook runs is known to use a map: the programs of the pinned sets are known.
+/// Only a pin leads to a program without CAP_SYS_ADMIN.
+///
+/// # Errors
+/// If the hooks cannot be read.
+pub(super) fn all_use(pins: &Pins, map: u32) -> Result<bool, KernelError> {
+    let mut others = attach::running(pins)?;
+    for folder in std::iter::once(pins.programs()).chain(pins.spare_programs()) {
+        for name in [PROGRAM_INGRESS, PROGRAM_EGRESS] {
+            let Ok(program) = raw::open_pin(&folder.join(name)) else { continue };
+            let failed = KernelError::system("BPF_OBJ_GET_INFO_BY_FD", name);
+            let known = raw::identity(program.as_fd())
+                .and_then(|[_kind, id]| Ok((id, raw::maps_of(program.as_fd())?)));
+            let (id, used) = known.map_err(failed)?;
+            if used.contains(&map) {
+                others.remove(&id);
+            }
+        }
+    }
+    Ok(others.is_empty())
+}
+
 /// Returns the ids of a set's fast programs, which can be attached.
 fn attached(folder: &Path) -> BTreeSet<u32> {
     let id = |name| Some(raw::identity(raw::open_pin(&folder.join(name)).ok()?.as_fd()).ok()?[1]);

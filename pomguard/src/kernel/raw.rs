@@ -11,7 +11,9 @@ use std::{
 };
 
 use aya::{Pod, util::nr_cpus};
-use aya_obj::generated::{bpf_attach_type, bpf_attr, bpf_cmd, bpf_link_info, bpf_map_type, bpf_prog_type};
+use aya_obj::generated::{
+    bpf_attach_type, bpf_attr, bpf_cmd, bpf_link_info, bpf_map_type, bpf_prog_info, bpf_prog_type,
+};
 
 /// Calls `bpf(2)` and returns the new descriptor.
 fn bpf_fd(command: bpf_cmd, attributes: &mut bpf_attr) -> io::Result<OwnedFd> {
@@ -199,6 +201,24 @@ fn words_of<const N: usize>(object: BorrowedFd<'_>) -> io::Result<[u32; N]> {
 /// Returns type and id of a map, a program or a link: the first two words of each info record.
 pub(super) fn identity(object: BorrowedFd<'_>) -> io::Result<[u32; 2]> {
     words_of(object)
+}
+
+/// Returns the ids of the maps that a program uses. Linux 4.15.
+pub(super) fn maps_of(program: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
+    /// Maximum number of maps of one program (MAX_USED_MAPS, include/linux/bpf_verifier.h).
+    const MOST: usize = 64;
+    let mut ids = vec![0_u32; MOST];
+    // SAFETY: a struct of plain integers, for which zero is a value.
+    let mut info: bpf_prog_info = unsafe { mem::zeroed() };
+    info.nr_map_ids = MOST as u32;
+    info.map_ids = ids.as_mut_ptr() as u64;
+    let mut attributes = attributes();
+    attributes.info.bpf_fd = program.as_raw_fd().cast_unsigned();
+    attributes.info.info_len = size_of::<bpf_prog_info>() as u32;
+    attributes.info.info = &raw mut info as u64;
+    bpf(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attributes)?;
+    ids.truncate(info.nr_map_ids as usize);
+    Ok(ids)
 }
 
 /// Returns the id of the object in a slot of an array of maps or of programs; `None` if the slot is empty.

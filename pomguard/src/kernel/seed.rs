@@ -24,7 +24,7 @@ use pomguard_common::{
 use super::{
     KernelError,
     clock::Ticks,
-    flow_prints, image_reader, load,
+    image_reader, load,
     mapping::Mapping,
     pins::Pins,
     sockets::{self, Connection},
@@ -61,7 +61,6 @@ pub enum Unlisted {
 /// If there is no policy yet, or the kernel does not answer.
 pub fn seed(pins: &Pins, ticks: Ticks, unlisted: Unlisted) -> Result<Seeded, KernelError> {
     let lines = image_reader::lines(pins)?;
-    flow_prints::renew(pins)?;
     let table = Table::open(pins, &lines, ticks)?;
     let image = table.image;
     let head = lines.first().ok_or(KernelError::Unreadable)?;

@@ -1,7 +1,13 @@
 //! The tables that a look-up of a flow asks first stay correct, whatever happens to their pins: the local ports
 //! at which a flow can exist, and the prints of the flows.
 
-use std::fs;
+use std::{
+    fs,
+    net::{Ipv4Addr, UdpSocket},
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::Duration,
+};
 
 use aya::maps::{Array, Map, MapData};
 use pomguard_common::{
@@ -9,7 +15,10 @@ use pomguard_common::{
     limits,
     names::{MAP_FLOW_PORTS, MAP_FLOW_PRINTS},
 };
+use pomguard_netlab::Namespace;
 use pomguard_tests::daemon::{Connection, Daemon, LISTED_OUT, Lab, PEER};
+
+use crate::layout::Raise;
 
 /// Returns the pinned table: the times of TCP and of UDP.
 fn pinned(lab: &Lab) -> Array<MapData, [u32; 2]> {
@@ -110,4 +119,89 @@ fn flow_prints_that_are_new_or_old_hide_no_flow() {
     let [flows, unknown] = count_prints(&lab);
     assert!((1..=2).contains(&flows) && unknown == 0, "{flows} and {unknown}");
     assert!(connection.answers());
+}
+
+/// A site file by which the server may ask the peer's name server.
+const NAMES: &str = "[[allow]]\nname = \"names\"\nfrom = [\"server\"]\nto = [\"10.77.0.2\"]\nports = \"53\"\nprotocol = \"udp\"\n";
+
+/// Asks the peer's name server from one socket after another until `start` returns, then has the peer answer.
+/// Returns the number of questions and the number of answers that came in.
+fn answers_after(lab: &Lab, start: impl FnOnce()) -> [usize; 2] {
+    let bind = |namespace: &Namespace, port: u16| {
+        let socket = namespace.run(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port))).unwrap().unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+        socket
+    };
+    let names = bind(&lab.peer, 53);
+    let over = AtomicBool::new(false);
+    let asking = thread::scope(|scope| {
+        let asking = scope.spawn(|| {
+            let mut asking = Vec::new();
+            while !over.load(Ordering::Relaxed) {
+                let socket = bind(&lab.server, 0);
+                socket.send_to(b"who?", (PEER, 53)).unwrap();
+                asking.push(socket);
+                thread::sleep(Duration::from_millis(5));
+            }
+            asking
+        });
+        let end = Raise(&over);
+        start();
+        drop(end);
+        asking.join().unwrap()
+    });
+    let mut heard = [0; 16];
+    for _ in &asking {
+        let (_, asker) = names.recv_from(&mut heard).unwrap();
+        names.send_to(b"me", asker).unwrap();
+    }
+    asking.iter().for_each(|socket| socket.set_read_timeout(Some(Duration::from_millis(50))).unwrap());
+    let answered = asking.iter().filter(|socket| socket.recv(&mut [0; 16]).is_ok()).count();
+    [asking.len(), answered]
+}
+
+#[test]
+fn flows_that_programs_without_the_prints_enter_are_found() {
+    let Some(lab) = Lab::new("flows_that_programs_without_the_prints_enter_are_found") else { return };
+    lab.write_site(NAMES);
+    Daemon::start(&lab).kill();
+    // The programs of this daemon write prints that the next one does not read: as if they wrote none.
+    fs::remove_file(lab.pins().join("maps").join(MAP_FLOW_PRINTS)).unwrap();
+    let mut daemon = None;
+    let [asked, answered] = answers_after(&lab, || daemon = Some(Daemon::start(&lab)));
+    assert!(asked > 20, "the start lasts a while: {asked}");
+    assert_eq!(answered, asked, "answers that came in: {}", lab.stats());
+    let [_, unknown] = count_prints(&lab);
+    assert_eq!(unknown, 0, "the prints are complete again");
+}
+
+/// After an upgrade, a downgrade and another upgrade, the pinned tables are those of the first upgrade: the programs
+/// in force do not write them.
+#[test]
+fn flows_of_a_downgrade_between_upgrades_are_found() {
+    let Some(lab) = Lab::new("flows_of_a_downgrade_between_upgrades_are_found") else { return };
+    lab.write_site(NAMES);
+    let tables = [MAP_FLOW_PORTS, MAP_FLOW_PRINTS].map(|name| {
+        let path = lab.pins().join("maps").join(name);
+        (path.with_file_name(format!("OLD_{name}")), path)
+    });
+    Daemon::start(&lab).kill();
+    tables.iter().for_each(|(old, path)| fs::rename(path, old).unwrap());
+    let between = Daemon::start(&lab);
+    let mut connection = Connection::open(&lab.server, PEER, LISTED_OUT);
+    assert!(connection.answers());
+    between.kill();
+    for (old, path) in &tables {
+        fs::remove_file(path).unwrap();
+        fs::rename(old, path).unwrap();
+    }
+    assert_eq!((ports_with_flows(&lab), count_prints(&lab)), (0, [0, 0]), "the tables name no flow");
+
+    let mut daemon = None;
+    let [asked, answered] = answers_after(&lab, || daemon = Some(Daemon::start(&lab)));
+    assert!(asked > 20, "the start lasts a while: {asked}");
+    assert_eq!(answered, asked, "answers that came in: {}", lab.stats());
+    assert!(connection.answers());
+    let [_, unknown] = count_prints(&lab);
+    assert_eq!((ports_with_flows(&lab), unknown), (ports::COMPLETE, 0));
 }

@@ -115,6 +115,11 @@ impl Reconciler {
         selfprobe::judge(&mut self.loaded, &context.pins)
     }
 
+    /// Completes the tables that a look-up of a flow asks first, after the exchange of the programs.
+    pub(super) fn complete_flow_filters(&mut self, context: &Context) {
+        self.sweeper.complete_filters(context);
+    }
+
     /// Frees flows whose socket is gone, if the next sweep is due. Returns their number.
     pub(super) fn sweep_flows(&mut self, context: &Context) -> u64 {
         self.sweeper.sweep(context)
