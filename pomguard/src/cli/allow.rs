@@ -75,7 +75,7 @@ pub struct RevokeArgs {
 }
 
 fn exception_name(written: &str) -> Result<String, String> {
-    plain_name(written).map_err(|fault| fault.to_string())
+    plain_name(written).map_err(|error| error.to_string())
 }
 
 /// Returns exit code 0 if the exception is active.
@@ -198,7 +198,7 @@ pub(super) fn named(name: &str, config: &Path) -> anyhow::Result<Vec<IpNet>> {
     let found = draft.site.place(&draft.matrix, name);
     let place = WrittenPlace {
         written: name.into(),
-        place: found.map_err(|fault| Usage(fault.to_string()))?,
+        place: found.map_err(|error| Usage(error.to_string()))?,
         origin: Origin { file: "the command line".into(), line: 1 },
     };
     let addresses = policy::addresses_of(&draft, &interface::addresses()?, &place)?;

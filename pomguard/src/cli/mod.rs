@@ -58,7 +58,7 @@ struct Usage(String);
 /// Returns the exit code for faults: wrong usage if every fault is in the name that the command line has, whose origin is
 /// `option`.
 fn code_of(faults: &Diagnostics, option: &str) -> u8 {
-    if faults.0.iter().all(|fault| *fault.origin.file == *option) { USAGE } else { FAULT }
+    if faults.0.iter().all(|one| *one.origin.file == *option) { USAGE } else { FAULT }
 }
 
 /// Enforces a published port matrix on a server's network interfaces, and explains every verdict.

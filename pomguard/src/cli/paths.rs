@@ -19,15 +19,15 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// the settings if neither is known.
 pub(super) fn in_use(settings: &Settings) -> Paths {
     let ask = |runtime: &Path| client::ask_within::<Status>(runtime, Request::Status, None, PATIENCE).ok();
-    let told = |status: Status| status.daemon?.paths;
+    let paths_of = |status: Status| status.daemon?.paths;
     ask(&settings.paths.runtime)
-        .and_then(told)
+        .and_then(paths_of)
         .or_else(|| {
             let recorded = recorded(settings)?;
             if recorded.runtime == settings.paths.runtime {
                 return Some(recorded);
             }
-            Some(ask(&recorded.runtime).and_then(told).unwrap_or(recorded))
+            Some(ask(&recorded.runtime).and_then(paths_of).unwrap_or(recorded))
         })
         .unwrap_or_else(|| settings.paths.clone())
 }

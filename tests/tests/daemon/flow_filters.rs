@@ -155,7 +155,9 @@ fn answers_after(lab: &Lab, start: impl FnOnce()) -> [usize; 2] {
         let (_, asker) = names.recv_from(&mut heard).unwrap();
         names.send_to(b"me", asker).unwrap();
     }
-    asking.iter().for_each(|socket| socket.set_read_timeout(Some(Duration::from_millis(50))).unwrap());
+    for socket in &asking {
+        socket.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+    }
     let answered = asking.iter().filter(|socket| socket.recv(&mut [0; 16]).is_ok()).count();
     [asking.len(), answered]
 }
@@ -186,7 +188,9 @@ fn flows_of_a_downgrade_between_upgrades_are_found() {
         (path.with_file_name(format!("OLD_{name}")), path)
     });
     Daemon::start(&lab).kill();
-    tables.iter().for_each(|(old, path)| fs::rename(path, old).unwrap());
+    for (old, path) in &tables {
+        fs::rename(path, old).unwrap();
+    }
     let between = Daemon::start(&lab);
     let mut connection = Connection::open(&lab.server, PEER, LISTED_OUT);
     assert!(connection.answers());
