@@ -88,8 +88,8 @@ pub fn run(args: &SuggestArgs, out: &mut Output) -> anyhow::Result<ExitCode> {
         (_, rows) => {
             check(&draft, &addresses, &suggestion)?;
             out.line(format_args!(
-                "# {rows} {} for {}, by what was denied. Read them, remove what\n\
-                 # should stay denied, paste the others into the site file, and run `pomguard plan`.",
+                "# {rows} {} for {}, by what was denied. Read them, remove what should\n\
+                 # stay denied, paste the others into the site file, and run `pomguard plan`.",
                 if rows == 1 { "row" } else { "rows" },
                 policy.host
             ));
