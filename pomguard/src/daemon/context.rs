@@ -28,6 +28,8 @@ pub(super) struct Context {
     pub(super) paths: Paths,
     /// The layout of the maps that this start replaced; `None` if the maps are as they were.
     pub(super) replaced: Option<u32>,
+    /// True if the flow table of the programs that this start replaced has lost the pin: the new table is empty.
+    pub(super) lost_flows: bool,
 }
 
 impl Context {

@@ -60,6 +60,7 @@ pub(super) fn start(
     phases.end("decide the pins");
     info!("loading the programs");
     let had_flows = pins.map(MAP_FLOWS).exists();
+    let lost_flows = !had_flows && !pins.linked("xdp").is_empty();
     let loaded = Loaded::new(&pins, Share::All, ticks, options.program_log);
     let loaded = loaded.map_err(|error| for_want_of_capabilities(error.into()))?;
     flow_filters::doubt(&pins, ticks, had_flows).context("prepare the look-ups of flows")?;
@@ -74,6 +75,7 @@ pub(super) fn start(
         ticks,
         paths: settings.paths.clone(),
         replaced: takeover.as_ref().map(Takeover::found),
+        lost_flows,
     };
     let reporter = Reporter::new(&settings.paths, systemd);
     let changes = Changes::new(options.config.clone(), settings);

@@ -13,7 +13,7 @@ use aya::maps::{Array, Map, MapData};
 use pomguard_common::{
     flow::{ports, prints},
     limits,
-    names::{MAP_FLOW_PORTS, MAP_FLOW_PRINTS},
+    names::{MAP_FLOW_PORTS, MAP_FLOW_PRINTS, MAP_FLOWS},
 };
 use pomguard_netlab::Namespace;
 use pomguard_tests::daemon::{Connection, Daemon, LISTED_OUT, Lab, PEER};
@@ -118,6 +118,21 @@ fn flow_prints_that_are_new_or_old_hide_no_flow() {
     // A late ACK of this host may have entered the hidden flow once more.
     let [flows, unknown] = count_prints(&lab);
     assert!((1..=2).contains(&flows) && unknown == 0, "{flows} and {unknown}");
+    assert!(connection.answers());
+}
+
+#[test]
+fn flows_outlive_the_pin_of_their_table() {
+    let Some(lab) = Lab::new("flows_outlive_the_pin_of_their_table") else { return };
+    let daemon = Daemon::start(&lab);
+    let mut connection = Connection::open(&lab.server, PEER, LISTED_OUT);
+    assert!(connection.answers());
+    // The server's last acknowledgement, which it delays, would enter the flow.
+    thread::sleep(Duration::from_millis(300));
+    daemon.kill();
+    fs::remove_file(lab.pins().join("maps").join(MAP_FLOWS)).unwrap();
+    let daemon = Daemon::start(&lab);
+    assert_eq!(lab.stats().flows("tcp_established"), 1, "from the socket table: {}", daemon.log());
     assert!(connection.answers());
 }
 

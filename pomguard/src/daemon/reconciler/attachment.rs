@@ -59,7 +59,7 @@ impl Reconciler {
         former: Option<AttachMode>,
     ) -> anyhow::Result<()> {
         let replaces = context.replaced.is_some();
-        let new = replaces || context.pins.linked("xdp").is_empty();
+        let new = replaces || context.lost_flows || context.pins.linked("xdp").is_empty();
         if new {
             seeding::seed_on_first_attach(context, settings.grace);
         }

@@ -26,7 +26,8 @@ pub(super) fn seed_on_first_attach(context: &Context, grace: Option<u32>) {
 
 /// Enters live connections into the flow table and returns their number.
 pub(super) fn seed(context: &Context) -> Option<usize> {
-    let unlisted = if context.replaced.is_some() { Unlisted::AsJudged } else { Unlisted::GoOn };
+    let judged = context.replaced.is_some() || context.lost_flows;
+    let unlisted = if judged { Unlisted::AsJudged } else { Unlisted::GoOn };
     let seeded = match kernel::seed::seed(&context.pins, context.ticks, unlisted) {
         Ok(seeded) => seeded,
         Err(error) => {
