@@ -165,14 +165,13 @@ fn write_row(
             timestamp(item.last)
         );
         if let Some(prefix) = item.prefix.as_ref().filter(|_| !item.known) {
-            let _ =
-                writeln!(text, "#   counted for all of {prefix}; only the address that came first is known");
+            let _ = writeln!(text, "#   counted for all of {prefix}; only the first address is known");
         }
     }
     if protocol != 6 && direction == Direction::Inbound {
         let _ = writeln!(
             text,
-            "# Anybody can send {} packets under this address: make sure that the machine does.",
+            "# Anybody can send {} packets under this address: make sure that\n# the machine does.",
             protocol_name.to_uppercase()
         );
     }
