@@ -98,7 +98,7 @@ pub fn run(args: &AllowArgs, out: &mut Output) -> anyhow::Result<ExitCode> {
         services: services.clone(),
         seconds,
     };
-    let settings = super::paths::settings(&args.config, out);
+    let settings = super::paths::settings_in_use(&args.config, out);
     let verb = Verb { request, why: args.why.clone(), at_any_rate: false };
     let grant = |asker: &Asker| NewException {
         name: args.name.clone(),
@@ -128,7 +128,7 @@ pub fn revoke(args: &RevokeArgs, out: &mut Output) -> anyhow::Result<ExitCode> {
     // Every list shows the id of the row.
     let name = args.name.strip_prefix("exception/").unwrap_or(&args.name);
     let request = Request::Revoke { name: name.to_owned() };
-    let settings = super::paths::settings(&args.config, out);
+    let settings = super::paths::settings_in_use(&args.config, out);
     let verb = Verb { request, why: args.why.clone(), at_any_rate: false };
     let message: String =
         verb.run(&settings, out, |scene, asker| scene.revoke(&mut scene.exceptions()?, name, asker))?;
@@ -157,7 +157,7 @@ fn ends(what: &[String]) -> Option<(&str, &str)> {
 
 /// Lists the active exceptions as the kernel has them, also if the daemon does not run.
 fn list(args: &AllowArgs, out: &mut Output) -> anyhow::Result<ExitCode> {
-    let settings = super::paths::settings(&args.config, out);
+    let settings = super::paths::settings_in_use(&args.config, out);
     let Status { exceptions, .. } = status::read(&settings, out)?;
     if args.json {
         out.json(&exceptions)?;

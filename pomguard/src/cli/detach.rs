@@ -47,7 +47,7 @@ struct Answer<'a> {
 
 /// Returns exit code 0 if nothing of pomguard is attached any more.
 pub fn run(args: &DetachArgs, out: &mut Output) -> anyhow::Result<ExitCode> {
-    let settings = super::paths::settings(&args.config, out);
+    let settings = super::paths::settings_in_use(&args.config, out);
     let pins = Pins::new(&settings.paths.pins);
     let runtime = Runtime::new(&settings.paths.runtime);
     pins.readable()?;

@@ -135,14 +135,14 @@ fn refusal(kind: Option<SuspensionKind>, args: &SuspendOptions, out: &mut Output
     if kind == Some(SuspensionKind::Bypass) {
         return None;
     }
-    let settings = super::paths::settings(&args.config, out);
+    let settings = super::paths::settings_in_use(&args.config, out);
     let policy = way_in::in_force(&settings)?;
     let failsafe_only = kind.is_some();
     way_in::refusal(&ToCome { before: Some(&policy), after: &policy, failsafe_only }, &settings, out)
 }
 
 fn say(args: &SuspendOptions, request: &Request, out: &mut Output) -> anyhow::Result<ExitCode> {
-    let settings = super::paths::settings(&args.config, out);
+    let settings = super::paths::settings_in_use(&args.config, out);
     let verb = Verb { request: request.clone(), why: args.why.clone(), at_any_rate: true };
     let message: String = verb.run(&settings, out, |scene, asker| match request {
         Request::Suspend { kind, seconds } => scene.suspend(*kind, *seconds, asker),

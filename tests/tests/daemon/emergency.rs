@@ -3,6 +3,7 @@
 use std::{
     fs,
     os::unix::net::UnixDatagram,
+    path::Path,
     thread,
     time::{Duration, Instant},
 };
@@ -295,7 +296,10 @@ fn detach_by_other_pins_claims_no_open_host() {
     let daemon = Daemon::start(&lab);
     let files = fs::read_to_string(lab.config()).unwrap();
     let pins = lab.pins().display().to_string();
-    fs::write(lab.config(), files.replace(&pins, &format!("{pins}-2"))).unwrap();
+    let moved = files.replace(&pins, &format!("{pins}-2"));
+    let state = lab.state().display().to_string();
+    // Without its history nothing tells the folders in use.
+    fs::write(lab.config(), moved.replace(&state, &format!("{state}-2"))).unwrap();
     for alive in [true, false] {
         let told = refused(&lab, &["detach", "--yes"]);
         assert!(told.contains("eth0 runs the XDP program") && !told.contains("are gone"), "{alive}: {told}");
@@ -308,7 +312,7 @@ fn detach_by_other_pins_claims_no_open_host() {
         }
     }
     daemon.kill();
-    fs::write(lab.config(), files).unwrap();
+    fs::write(lab.config(), moved).unwrap();
     assert!(done(&lab, &["detach", "--yes"]).contains("eth0: detached"));
     assert!(opens(&lab.stranger, SERVER, UNLISTED));
 }
@@ -337,4 +341,43 @@ fn detach_removes_the_folder_of_pins_that_pomguard_created() {
             fs::remove_dir(lab.pins()).unwrap();
         }
     }
+}
+
+/// Until a restart the daemon has the folders with which it started.
+#[test]
+fn emergencies_find_the_folders_in_use() {
+    let Some(lab) = Lab::new("emergencies_find_the_folders_in_use") else { return };
+    let daemon = Daemon::start(&lab);
+    let files = fs::read_to_string(lab.config()).unwrap();
+    let (pins, runtime) = (lab.pins().display().to_string(), lab.runtime().display().to_string());
+    let moved = files.replace(&pins, &format!("{pins}-2")).replace(&runtime, &format!("{runtime}-2"));
+    fs::write(lab.config(), moved).unwrap();
+    for alive in [true, false] {
+        if !alive {
+            daemon.signal(Signal::SIGSTOP);
+        }
+        let output = lab.pomguard(&BYPASS);
+        let warning = String::from_utf8_lossy(&output.stderr);
+        assert!(
+            output.status.success() && warning.contains("from the next start"),
+            "alive {alive}: {warning}"
+        );
+        thread::sleep(LOOKS);
+        assert!(opens(&lab.stranger, SERVER, UNLISTED), "alive {alive}: {}", daemon.log());
+        done(&lab, &["bypass", "--off", "--yes", "--quiet"]);
+        assert!(is_shut(&lab.stranger, SERVER, UNLISTED), "alive {alive}");
+        if alive {
+            done(
+                &lab,
+                &["allow", "192.0.2.66", "to", "7700/tcp", "--for", "1h", "--why", "x", "--name", "late"],
+            );
+            thread::sleep(LOOKS);
+            assert_eq!(json(&lab, &["allow", "--list"])[0]["id"], "exception/late");
+            done(&lab, &["revoke", "late"]);
+        }
+    }
+    daemon.signal(Signal::SIGCONT);
+    thread::sleep(LOOKS);
+    assert!(is_shut(&lab.stranger, SERVER, UNLISTED), "{}", daemon.log());
+    assert!(!Path::new(&format!("{runtime}-2")).exists(), "nothing was written to the other folder");
 }
