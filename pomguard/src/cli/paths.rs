@@ -40,8 +40,11 @@ pub(super) fn recorded(settings: &Settings) -> Option<Paths> {
     Some(draft.settings.paths)
 }
 
-/// Returns a note if the files name other folders than those in use.
+/// Returns a note if the files name other folders than those in use. Settings without a file name none.
 pub(super) fn note(used: &Paths, settings: &Settings) -> Option<Note> {
+    if !settings.has_file() {
+        return None;
+    }
     let sentences = setting::other_paths(used, &settings.paths);
     let message = format!(
         "{}; `pomguard apply` changes no folder, so write the folder in use into the files, or restart the daemon",

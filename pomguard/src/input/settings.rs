@@ -135,6 +135,9 @@ impl Default for Drops {
     }
 }
 
+/// The name of the settings without a file.
+const NO_FILE: &str = "default";
+
 /// The contents of the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
@@ -177,11 +180,17 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// Returns true if these settings come from a file.
+    #[must_use]
+    pub fn has_file(&self) -> bool {
+        *self.file != *NO_FILE
+    }
+
     /// Returns the default settings, for commands that only need a site.
     pub fn without_file(site: &Path) -> Self {
         Self {
-            file: "default".into(),
-            source: Source { name: "default".to_owned(), text: String::new() },
+            file: NO_FILE.into(),
+            source: Source { name: NO_FILE.to_owned(), text: String::new() },
             site: site.to_owned(),
             host: None,
             own_addresses: OwnAddresses::default(),
