@@ -53,12 +53,13 @@ pub(super) fn note(used: &Paths, settings: &Settings) -> Option<Note> {
     (!sentences.is_empty()).then(|| Note { kind: "other-paths", message, rows: Vec::new() })
 }
 
-/// Returns the settings as [`settings`] does, but with the folders of the change that was put in force last. A running
-/// daemon and the programs go by these folders until a restart: what a verb wrote to other folders would be undone.
-/// Asks no daemon, because an emergency cannot wait.
+/// Returns the settings as [`settings`] does, but with the folders of the change that was put in force last if no daemon
+/// listens in the folder of the settings. A running daemon and the programs go by the folders of the last start: what a
+/// verb wrote to other folders would be undone. Waits for no answer, because an emergency cannot wait.
 pub(super) fn settings_in_use(config: &Path, out: &mut Output) -> Settings {
     let mut settings = settings(config, out);
-    if let Some(used) = recorded(&settings)
+    if !client::is_listening(&settings.paths.runtime)
+        && let Some(used) = recorded(&settings)
         && let Some(note) = note(&used, &settings)
     {
         out.complain(format_args!("pomguard: warning: {}", note.message));

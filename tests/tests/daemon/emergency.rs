@@ -381,3 +381,35 @@ fn emergencies_find_the_folders_in_use() {
     assert!(is_shut(&lab.stranger, SERVER, UNLISTED), "{}", daemon.log());
     assert!(!Path::new(&format!("{runtime}-2")).exists(), "nothing was written to the other folder");
 }
+
+/// After a restart the folders of the files are those in use, although the policy is the same as before, or that of the
+/// history because the site file is broken.
+#[test]
+fn emergencies_find_the_folders_of_the_last_start() {
+    for site in [None, Some("broken")] {
+        let Some(lab) = Lab::new("emergencies_find_the_folders_of_the_last_start") else { return };
+        Daemon::start(&lab).kill();
+        let files = fs::read_to_string(lab.config()).unwrap();
+        let runtime = lab.runtime().display().to_string();
+        fs::write(lab.config(), files.replace(&runtime, &format!("{runtime}-2"))).unwrap();
+        if let Some(text) = site {
+            lab.write_site(text);
+        }
+        let daemon = Daemon::start(&lab);
+        for alive in [true, false] {
+            if !alive {
+                daemon.signal(Signal::SIGSTOP);
+            }
+            let output = lab.pomguard(&BYPASS);
+            let warning = String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.success(), "{site:?}, alive {alive}: {warning}");
+            assert!(!warning.contains("next start"), "{site:?}, alive {alive}: {warning}");
+            thread::sleep(LOOKS);
+            assert!(opens(&lab.stranger, SERVER, UNLISTED), "{site:?}, alive {alive}: {}", daemon.log());
+            done(&lab, &["bypass", "--off", "--yes", "--quiet"]);
+        }
+        daemon.signal(Signal::SIGCONT);
+        thread::sleep(LOOKS);
+        assert!(is_shut(&lab.stranger, SERVER, UNLISTED), "{site:?}: {}", daemon.log());
+    }
+}
