@@ -146,7 +146,7 @@ fn refusal(
 }
 
 fn change(common: &ChangeOptions, request: Request, out: &mut Output) -> anyhow::Result<ExitCode> {
-    let runtime = runtime(&common.config);
+    let runtime = runtime(&common.config, out);
     let verb = request.verb();
     let why = common.why.as_deref();
     let changed: Changed = out.busy("the daemon is at work", || client::ask(&runtime, request, why))?;
@@ -168,9 +168,12 @@ fn change(common: &ChangeOptions, request: Request, out: &mut Output) -> anyhow:
 
 /// Returns the folder of the socket. Settings that are broken, or that another user could change, are refused
 /// by the daemon, with all faults; the client verifies that the daemon answers.
-pub(super) fn runtime(config: &Path) -> PathBuf {
-    Settings::read(&mut Files::reported(), config)
-        .map_or_else(|_| paths::RUNTIME.into(), |settings| settings.paths.runtime)
+pub(super) fn runtime(config: &Path, out: &mut Output) -> PathBuf {
+    let Ok(mut settings) = Settings::read(&mut Files::reported(), config) else {
+        return paths::RUNTIME.into();
+    };
+    super::paths::go_by_those_in_use(&mut settings, out);
+    settings.paths.runtime
 }
 
 /// Returns a sentence for the users who are logged in.

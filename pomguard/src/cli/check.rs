@@ -50,7 +50,8 @@ pub struct CheckArgs {
 /// The origin of a name from the command line.
 const HOST: &str = "--host";
 
-/// Returns exit code 0 if the files are valid, 1 if they are not, 2 if the site has no host of this name, and 3 if they have warnings under `--strict`.
+/// Returns exit code 0 if the files are valid, 1 if they are not, 2 if the site has no host of this name, and 3 if they
+/// have warnings under `--strict`.
 pub fn run(args: &CheckArgs, out: &mut Output) -> anyhow::Result<ExitCode> {
     // A site file that is only checked may lie anywhere, and an ordinary user puts nothing in force.
     let mut files = if args.site.is_some() { Files::reported() } else { Files::of_process() };

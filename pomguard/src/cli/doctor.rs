@@ -34,7 +34,10 @@ struct Report<'a> {
 /// Returns exit code 0 if all is good, 3 if something needs attention, 1 if pomguard cannot enforce here.
 pub fn run(args: &DoctorArgs, out: &mut Output) -> anyhow::Result<ExitCode> {
     // `check` reports settings that are missing or broken.
-    let settings = Settings::load(&args.config).ok();
+    let mut settings = Settings::load(&args.config).ok();
+    if let Some(settings) = &mut settings {
+        super::paths::go_by_those_in_use(settings, out);
+    }
     let pins = settings.as_ref().map_or_else(|| paths::PINS.into(), |it| it.paths.pins.clone());
     let interfaces: Vec<String> =
         settings.iter().flat_map(|it| &it.interfaces).map(|interface| interface.value.clone()).collect();

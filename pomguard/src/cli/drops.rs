@@ -117,7 +117,7 @@ pub(super) fn peers(written: Option<&str>, config: &Path) -> anyhow::Result<Vec<
 
 /// Runs the command.
 pub fn run(args: &DropsArgs, out: &mut Output) -> anyhow::Result<ExitCode> {
-    let settings = super::paths::settings(&args.config, out);
+    let settings = super::paths::settings_in_use(&args.config, out);
     let pins = Pins::new(&settings.paths.pins);
     let mut warnings = Vec::new();
     let policy = names(args, &mut warnings);

@@ -104,6 +104,7 @@ impl Outcome {
 /// policy and kernel disagree.
 pub fn run(args: &ExplainArgs, out: &mut Output) -> anyhow::Result<ExitCode> {
     let (mut draft, interfaces) = (Draft::load(&args.config)?, interface::addresses()?);
+    super::paths::go_by_those_in_use(&mut draft.settings, out);
     let here = policy::resolve(&draft, &interfaces)?;
     let elsewhere = args.host.as_ref().filter(|name| !name.eq_ignore_ascii_case(&here.host));
     let policy = match elsewhere {

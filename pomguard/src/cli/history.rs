@@ -33,7 +33,7 @@ pub struct HistoryArgs {
 
 /// Returns exit code 0, or 1 if some records are damaged.
 pub fn run(args: &HistoryArgs, out: &mut Output) -> anyhow::Result<ExitCode> {
-    let settings = super::paths::settings(&args.config, out);
+    let settings = super::paths::settings_in_use(&args.config, out);
     let history = History::open(&settings.paths.state);
     if args.emergency {
         let events = history.events()?;

@@ -205,7 +205,7 @@ fn dispatch(verb: Verb, out: &mut Output) -> anyhow::Result<ExitCode> {
         Verb::Status(args) => status::run(&args, out),
         Verb::Doctor(args) => doctor::run(&args, out),
         Verb::Stats(args) => {
-            let settings = paths::settings(&args.config, out);
+            let settings = paths::settings_in_use(&args.config, out);
             let pins = Pins::new(&settings.paths.pins);
             let read = || {
                 let differences = own_addresses::attention(&args.config);

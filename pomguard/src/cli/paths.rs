@@ -1,43 +1,33 @@
 //! The settings and the folders of a verb. Most verbs must work even if the settings are missing or broken: in an
 //! emergency there is no time to repair a file.
 
-use std::{path::Path, time::Duration};
+use std::path::Path;
 
 use super::output::Output;
 use crate::{
-    control::{client, protocol::Request},
     history::{self, History},
     input::settings::{Paths, Settings},
-    observe::status::Status,
     policy::{conflict::Note, setting},
+    state::runtime::Runtime,
 };
 
-/// The longest wait for a daemon that is asked only for its folders.
-const PATIENCE: Duration = Duration::from_secs(1);
-
-/// Returns the folders in use: those of the daemon, or of the change that was put in force last. Returns the folders of
-/// the settings if neither is known.
+/// Returns the folders in use: those of the last start. They are recorded in the runtime folder, which is that of the
+/// settings or that of the change that was put in force last. Without a record, the folders of that change or, if it is not
+/// known, those of the settings count.
 pub(super) fn in_use(settings: &Settings) -> Paths {
-    let ask = |runtime: &Path| client::ask_within::<Status>(runtime, Request::Status, None, PATIENCE).ok();
-    let paths_of = |status: Status| status.daemon?.paths;
-    ask(&settings.paths.runtime)
-        .and_then(paths_of)
-        .or_else(|| {
-            let recorded = recorded(settings)?;
-            if recorded.runtime == settings.paths.runtime {
-                return Some(recorded);
-            }
-            Some(ask(&recorded.runtime).and_then(paths_of).unwrap_or(recorded))
-        })
-        .unwrap_or_else(|| settings.paths.clone())
+    let change = recorded(settings);
+    let runtimes = [Some(&settings.paths), change.as_ref()].into_iter().flatten();
+    let starts = runtimes.filter_map(|paths| Runtime::new(&paths.runtime).recorded_paths());
+    let last = starts.max_by_key(|(since, _)| *since);
+    last.map(|(_, paths)| paths).or(change).unwrap_or_else(|| settings.paths.clone())
 }
 
 /// Returns the folders of the change that was put in force last, if the history has it.
-pub(super) fn recorded(settings: &Settings) -> Option<Paths> {
+fn recorded(settings: &Settings) -> Option<Paths> {
     let history = History::open(&settings.paths.state);
     let (records, _) = history.list();
-    let (draft, _) = history.policy(history::in_force(&records)?).ok()?;
-    Some(draft.settings.paths)
+    let text = history.sources(history::in_force(&records)?).ok()?.settings;
+    Some(Settings::parse(&text.name, &text.text).ok()?.paths)
 }
 
 /// Returns a note if the files name other folders than those in use. Settings without a file name none.
@@ -53,19 +43,21 @@ pub(super) fn note(used: &Paths, settings: &Settings) -> Option<Note> {
     (!sentences.is_empty()).then(|| Note { kind: "other-paths", message, rows: Vec::new() })
 }
 
-/// Returns the settings as [`settings`] does, but with the folders of the change that was put in force last if no daemon
-/// listens in the folder of the settings. A running daemon and the programs go by the folders of the last start: what a
-/// verb wrote to other folders would be undone. Waits for no answer, because an emergency cannot wait.
+/// Returns the settings as [`settings`] does, with the folders that [`go_by_those_in_use`] finds.
 pub(super) fn settings_in_use(config: &Path, out: &mut Output) -> Settings {
     let mut settings = settings(config, out);
-    if !client::is_listening(&settings.paths.runtime)
-        && let Some(used) = recorded(&settings)
-        && let Some(note) = note(&used, &settings)
-    {
+    go_by_those_in_use(&mut settings, out);
+    settings
+}
+
+/// Replaces the folders of the settings by those in use, with a warning if they differ. What a verb wrote to other folders
+/// would be undone by the daemon. Asks no daemon: an emergency cannot wait.
+pub(super) fn go_by_those_in_use(settings: &mut Settings, out: &mut Output) {
+    let used = in_use(settings);
+    if let Some(note) = note(&used, settings) {
         out.complain(format_args!("pomguard: warning: {}", note.message));
         settings.paths = used;
     }
-    settings
 }
 
 /// Returns the settings. If the settings file is refused, returns the usual paths and no interface, and prints

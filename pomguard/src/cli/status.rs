@@ -1,10 +1,6 @@
 //! `pomguard status`: the policy in force, and the conditions that need attention.
 
-use std::{
-    path::{Path, PathBuf},
-    process::ExitCode,
-    time::Duration,
-};
+use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use super::{ATTENTION, fates, output::Output, own_addresses};
 use crate::{
@@ -36,8 +32,7 @@ pub struct StatusArgs {
 pub fn run(args: &StatusArgs, out: &mut Output) -> anyhow::Result<ExitCode> {
     let settings = super::paths::settings(&args.config, out);
     let mut status = Status { flows: fates::read(&settings), ..read(&settings, out)? };
-    let used = status.daemon.as_ref().and_then(|daemon| daemon.paths.clone());
-    let used = used.unwrap_or_else(|| super::paths::in_use(&settings));
+    let used = super::paths::in_use(&settings);
     let other = super::paths::note(&used, &settings);
     status.attention.extend(other.map(|note| format!("{}: {}", note.kind, note.message)));
     if status.daemon.is_none() {
@@ -76,21 +71,9 @@ fn machine_now(settings: &Settings) -> Vec<String> {
 
 /// Returns the daemon's answer, or the state in the kernel if no daemon runs or answers.
 pub(super) fn read(settings: &Settings, out: &mut Output) -> anyhow::Result<Status> {
-    let mut ask = |runtime: &Path| {
-        let ask = || client::ask_within(runtime, Request::Status, None, PATIENCE);
-        out.busy("waiting for the daemon, at most 10 s", ask)
-    };
-    let mut used = settings.paths.clone();
-    let mut answer = ask(&used.runtime);
-    if answer.as_ref().is_err_and(anyhow::Error::is::<client::NoDaemon>)
-        && let Some(recorded) = super::paths::recorded(settings)
-    {
-        // The files may name folders that no daemon uses before its next start.
-        if recorded.runtime != used.runtime {
-            answer = ask(&recorded.runtime);
-        }
-        used = recorded;
-    }
+    let used = super::paths::in_use(settings);
+    let ask = || client::ask_within(&used.runtime, Request::Status, None, PATIENCE);
+    let answer = out.busy("waiting for the daemon, at most 10 s", ask);
     match answer {
         Err(error) if error.is::<client::NoDaemon>() || error.is::<client::NoAnswer>() => {
             let interfaces: Vec<String> = settings.interfaces.iter().map(|at| at.value.clone()).collect();

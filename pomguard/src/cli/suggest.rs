@@ -57,7 +57,8 @@ pub struct SuggestArgs {
 
 /// Runs the command.
 pub fn run(args: &SuggestArgs, out: &mut Output) -> anyhow::Result<ExitCode> {
-    let draft = Draft::load(&args.config)?;
+    let mut draft = Draft::load(&args.config)?;
+    super::paths::go_by_those_in_use(&mut draft.settings, out);
     let addresses = interface::addresses()?;
     let policy = policy::resolve(&draft, &addresses)?;
     let paths = &draft.settings.paths;

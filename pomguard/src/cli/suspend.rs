@@ -14,6 +14,7 @@ use super::{
 };
 use crate::{
     control::protocol::{Request, SuspensionKind},
+    input::settings::Settings,
     kernel::clock::unix_now,
     paths,
     render::quantity,
@@ -116,35 +117,39 @@ fn suspend(
     args: &SuspendOptions,
     out: &mut Output,
 ) -> anyhow::Result<ExitCode> {
+    let settings = super::paths::settings_in_use(&args.config, out);
     if !args.yes
-        && let Some(refused) = refusal(kind, args, out)
+        && let Some(refused) = refusal(kind, &settings, out)
     {
         return Ok(refused);
     }
-    let Some(kind) = kind else { return say(args, &Request::Resume, out) };
+    let Some(kind) = kind else { return say(args, &settings, &Request::Resume, out) };
     let Some(seconds) = time else { return Err(Usage("say for how long: --for 10m".to_owned()).into()) };
     if !args.yes {
         ask(kind, seconds, out)?;
     }
-    say(args, &Request::Suspend { kind, seconds }, out)
+    say(args, &settings, &Request::Suspend { kind, seconds }, out)
 }
 
 /// Returns the exit code if this would cut the operator's access. A lockdown leaves only failsafe rows, and the
 /// end of a bypass leaves only the rows of the policy.
-fn refusal(kind: Option<SuspensionKind>, args: &SuspendOptions, out: &mut Output) -> Option<ExitCode> {
+fn refusal(kind: Option<SuspensionKind>, settings: &Settings, out: &mut Output) -> Option<ExitCode> {
     if kind == Some(SuspensionKind::Bypass) {
         return None;
     }
-    let settings = super::paths::settings_in_use(&args.config, out);
-    let policy = way_in::in_force(&settings)?;
+    let policy = way_in::in_force(settings)?;
     let failsafe_only = kind.is_some();
-    way_in::refusal(&ToCome { before: Some(&policy), after: &policy, failsafe_only }, &settings, out)
+    way_in::refusal(&ToCome { before: Some(&policy), after: &policy, failsafe_only }, settings, out)
 }
 
-fn say(args: &SuspendOptions, request: &Request, out: &mut Output) -> anyhow::Result<ExitCode> {
-    let settings = super::paths::settings_in_use(&args.config, out);
+fn say(
+    args: &SuspendOptions,
+    settings: &Settings,
+    request: &Request,
+    out: &mut Output,
+) -> anyhow::Result<ExitCode> {
     let verb = Verb { request: request.clone(), why: args.why.clone(), at_any_rate: true };
-    let message: String = verb.run(&settings, out, |scene, asker| match request {
+    let message: String = verb.run(settings, out, |scene, asker| match request {
         Request::Suspend { kind, seconds } => scene.suspend(*kind, *seconds, asker),
         _ => scene.resume(asker),
     })?;

@@ -74,16 +74,6 @@ pub fn ask_within<T: DeserializeOwned>(
     exchange(runtime, request, why, Some(within))
 }
 
-/// Returns true if a process listens on the socket in this folder, whether or not it answers.
-#[must_use]
-pub fn is_listening(runtime: &Path) -> bool {
-    match connect(&socket(runtime), SHORTEST) {
-        Ok(_) => true,
-        // The queue of a daemon that stands still is full.
-        Err(error) => error.kind() == io::ErrorKind::WouldBlock,
-    }
-}
-
 /// Connects. If the queue of the socket is full because the daemon accepts no connections, waits at most
 /// `patience`.
 fn connect(path: &Path, patience: Duration) -> io::Result<UnixStream> {

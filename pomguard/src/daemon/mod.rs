@@ -84,6 +84,7 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> anyhow
     }
     let runtime = Runtime::new(&settings.paths.runtime);
     let lock = runtime.only_daemon()?;
+    runtime.record_paths(&settings.paths)?;
     raise_locked_memory();
     let pins = Pins::new(&settings.paths.pins);
     let begun =

@@ -275,7 +275,6 @@ impl Refused {
         status.daemon = Some(DaemonStatus {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
-            paths: Some(self.settings.paths.clone()),
             last_success: None,
             last_successful: false,
             replaced_layout: None,

@@ -5,7 +5,6 @@ use serde::{Deserialize, Serialize};
 use super::snapshot::AttachInfo;
 use crate::{
     history::{By, Existing},
-    input::settings::Paths,
     model::SuspensionKind,
     policy::{Direction, Mode, RowId, impact::Impact},
 };
@@ -154,9 +153,6 @@ pub struct DaemonStatus {
     pub version: String,
     /// The process number of the daemon.
     pub pid: u32,
-    /// The folders that the daemon uses; `None` from a daemon that does not report them.
-    #[serde(default)]
-    pub paths: Option<Paths>,
     /// Seconds since 1970 of the last accepted files; `None` before the first ones.
     pub last_success: Option<u64>,
     /// True if the last attempt to take the files succeeded.

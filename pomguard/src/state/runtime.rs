@@ -11,14 +11,18 @@ use std::{
     os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     thread,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use log::warn;
 use serde::{Deserialize, Serialize};
 
+use crate::{history::replace, input::settings::Paths};
+
 /// Name of the file that records a start without enforcement.
 const NOT_ENFORCING: &str = "not-enforcing";
+/// The record of the folders of the last start.
+const PATHS: &str = "paths.json";
 /// Permissions of every file in the folder.
 const PRIVATE: u32 = 0o600;
 /// Permission bits of all users except the owner.
@@ -145,6 +149,26 @@ impl Runtime {
     /// If the mark cannot be removed.
     pub fn clear_detached(&self) -> Result<(), RuntimeError> {
         remove(&self.folder.join("detached"))
+    }
+
+    /// Records the folders of a start: the files may name others before the next one.
+    ///
+    /// # Errors
+    /// If the record cannot be written.
+    pub fn record_paths(&self, paths: &Paths) -> Result<(), RuntimeError> {
+        self.prepare()?;
+        let path = self.folder.join(PATHS);
+        // A struct of paths becomes JSON if all of them are text.
+        let text = serde_json::to_vec(paths).unwrap_or_default();
+        replace(&path, &text).map_err(|source| RuntimeError::File { what: "write", path, source })
+    }
+
+    /// Returns the folders of the last start that recorded them in this folder, and the time of that start.
+    #[must_use]
+    pub fn recorded_paths(&self) -> Option<(SystemTime, Paths)> {
+        let path = self.folder.join(PATHS);
+        let since = fs::metadata(&path).ok()?.modified().ok()?;
+        Some((since, serde_json::from_slice(&fs::read(path).ok()?).ok()?))
     }
 
     /// Records that the real programs do not enforce.

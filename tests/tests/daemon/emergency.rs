@@ -297,9 +297,10 @@ fn detach_by_other_pins_claims_no_open_host() {
     let files = fs::read_to_string(lab.config()).unwrap();
     let pins = lab.pins().display().to_string();
     let moved = files.replace(&pins, &format!("{pins}-2"));
-    let state = lab.state().display().to_string();
-    // Without its history nothing tells the folders in use.
-    fs::write(lab.config(), moved.replace(&state, &format!("{state}-2"))).unwrap();
+    let (state, runtime) = (lab.state().display().to_string(), lab.runtime().display().to_string());
+    // The record of the start and the history tell the folders in use: without both nothing does.
+    let all = moved.replace(&state, &format!("{state}-2")).replace(&runtime, &format!("{runtime}-2"));
+    fs::write(lab.config(), all).unwrap();
     for alive in [true, false] {
         let told = refused(&lab, &["detach", "--yes"]);
         assert!(told.contains("eth0 runs the XDP program") && !told.contains("are gone"), "{alive}: {told}");

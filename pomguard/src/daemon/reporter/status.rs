@@ -71,7 +71,6 @@ impl Reporter {
         status.daemon = Some(DaemonStatus {
             version: state.version.clone(),
             pid: std::process::id(),
-            paths: Some(context.paths.clone()),
             last_success: state.last_reload_success,
             last_successful: state.last_reload_successful,
             replaced_layout: context.replaced,
