@@ -162,9 +162,15 @@ impl Policy {
     /// guarded VLAN devices on guarded cards as far as the image has room. Each once.
     #[must_use]
     pub fn served_vlans(&self) -> Vec<u16> {
+        self.served_with(&self.machine.vlans)
+    }
+
+    /// Returns the same for a machine whose guards need these VLANs: the room goes to the lowest ids.
+    #[must_use]
+    pub fn served_with(&self, between: &[u16]) -> Vec<u16> {
         // Priority tags are always accepted.
         let listed: BTreeSet<u16> = self.packets.vlans.iter().copied().filter(|id| *id != 0).collect();
-        let others = self.machine.vlans.iter().copied().filter(|id| *id != 0 && !listed.contains(id));
+        let others = between.iter().copied().filter(|id| *id != 0 && !listed.contains(id));
         let room = VLAN_IDS.saturating_sub(listed.len());
         listed.iter().copied().chain(others.take(room)).collect()
     }

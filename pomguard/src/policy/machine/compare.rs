@@ -143,12 +143,11 @@ impl View<'_> {
     }
 
     fn vlans(&self, notes: &mut Vec<Note>) {
-        let served = self.policy.served_vlans();
-        let between = self.machine.vlans_between(&self.guarded);
+        // The policy of the files does not know the machine yet. Ids beyond the room of an image are not served.
+        let between: Vec<u16> = self.machine.vlans_between(&self.guarded).into_iter().collect();
+        let served = self.policy.served_with(&between);
         for device in self.machine.devices.iter().filter(|it| it.up) {
-            let Some(id) = device.vlan.filter(|id| !served.contains(id) && !between.contains(id)) else {
-                continue;
-            };
+            let Some(id) = device.vlan.filter(|id| !served.contains(id)) else { continue };
             let cards = self.machine.below(device).filter(|lower| self.is_guarded(lower));
             for card in cards {
                 let message = format!(
@@ -357,6 +356,32 @@ mod tests {
         assert_eq!(kinds("", &machine(7, true)), ["vlan-unserved"]);
         assert_eq!(kinds("7", &machine(7, true)), ["vlan-offload"]);
         assert!(kinds("7", &machine(7, false)).is_empty());
+    }
+
+    #[test]
+    fn vlans_of_guarded_devices_beyond_the_room_are_named() {
+        let above = |id: u16| Device {
+            below: Some(2),
+            vlan: Some(id),
+            kind: "vlan".to_owned(),
+            ..device(100 + u32::from(id), &format!("eth0.{id}"))
+        };
+        let of = |last| Machine {
+            devices: std::iter::once(device(2, "eth0")).chain((1..=last).map(above)).collect(),
+            ..Machine::default()
+        };
+        let unserved = |last: u16, vlans: &str| {
+            let names: Vec<String> = (1..=last).map(|id| format!("\"eth0.{id}\"")).collect();
+            let said = said(&format!("\"eth0\", {}", names.join(", ")), vlans, &of(last));
+            said.into_iter()
+                .filter(|(kind, _)| *kind == "vlan-unserved")
+                .map(|(_, message)| message)
+                .collect()
+        };
+        let none: Vec<String> = unserved(32, "");
+        assert!(none.is_empty(), "{none:?}");
+        let two: Vec<String> = unserved(33, "40");
+        assert!(two.len() == 2 && two[0].contains("VLAN 32") && two[1].contains("VLAN 33"), "{two:?}");
     }
 
     #[test]
