@@ -9,8 +9,8 @@
 
 use std::{future::Future, path::PathBuf};
 
-use anyhow::{Context as _, bail};
-use log::{debug, error, info};
+use anyhow::{Context as _, anyhow, bail};
+use log::{debug, error, info, warn};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::watch,
@@ -84,7 +84,9 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> anyhow
     }
     let runtime = Runtime::new(&settings.paths.runtime);
     let lock = runtime.only_daemon()?;
-    runtime.record_paths(&settings.paths)?;
+    if let Err(error) = runtime.record_paths(&settings.paths) {
+        warn!("the commands go by the folders of the files: {:#}", anyhow!(error));
+    }
     raise_locked_memory();
     let pins = Pins::new(&settings.paths.pins);
     let begun =

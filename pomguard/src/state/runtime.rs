@@ -151,7 +151,8 @@ impl Runtime {
         remove(&self.folder.join("detached"))
     }
 
-    /// Records the folders of a start: the files may name others before the next one.
+    /// Records the folders of a start: the files may name others before the next one. A record that cannot be replaced
+    /// is removed: it would name the folders of another start.
     ///
     /// # Errors
     /// If the record cannot be written.
@@ -160,7 +161,10 @@ impl Runtime {
         let path = self.folder.join(PATHS);
         // A struct of paths becomes JSON if all of them are text.
         let text = serde_json::to_vec(paths).unwrap_or_default();
-        replace(&path, &text).map_err(|source| RuntimeError::File { what: "write", path, source })
+        replace(&path, &text).or_else(|source| {
+            remove(&path)?;
+            Err(RuntimeError::File { what: "write", path, source })
+        })
     }
 
     /// Returns the folders of the last start that recorded them in this folder, and the time of that start.
